@@ -1,0 +1,114 @@
+//! The tensors of a checkpoint, whichever files they are in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use serde::Deserialize;
+
+use super::{Error, Result};
+use crate::container::{Entry, Header};
+
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Tensors by name, with the file that holds each; a layout takes them out.
+pub struct Tensors {
+    place: PathBuf,
+    map: BTreeMap<String, (Arc<Path>, Entry)>,
+}
+
+/// The part of an index that says where tensors are.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Opens the files of a folder: those that its index names, or its only one.
+pub fn open_folder(folder: &Path) -> Result<Tensors> {
+    let mut tensors = Tensors { place: folder.to_owned(), map: BTreeMap::new() };
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        tensors.add(&only_file(folder)?)?;
+        return Ok(tensors);
+    }
+    let parsed: Index = serde_json::from_slice(&fs::read(&index)?).map_err(|error| {
+        Error::Json { file: index.display().to_string(), reason: error.to_string() }
+    })?;
+    for shard in parsed.weight_map.values().collect::<BTreeSet<_>>() {
+        let plain = Path::new(shard).file_name() == Some(shard.as_ref());
+        if !plain || shard.contains('\\') {
+            return Err(Error::ShardName { index, shard: shard.clone() });
+        }
+        tensors.add(&folder.join(shard))?;
+    }
+    for (tensor, shard) in parsed.weight_map {
+        let held = tensors.map.get(&tensor);
+        if held.is_none_or(|(file, _)| file.file_name() != Some(shard.as_ref())) {
+            return Err(Error::NotInShard { index, tensor, shard });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Opens one file, with what it says of itself.
+pub fn open_file(path: &Path) -> Result<(Tensors, Option<String>)> {
+    let mut tensors = Tensors { place: path.to_owned(), map: BTreeMap::new() };
+    let metadata = tensors.add(path)?;
+    Ok((tensors, metadata))
+}
+
+/// `model.safetensors`, or the one SafeTensors file there is.
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let usual = folder.join("model.safetensors");
+    if usual.is_file() {
+        return Ok(usual);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            found.push(path);
+        }
+    }
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (Some(_), more) => Err(Error::Ambiguous { folder: folder.to_owned(), count: more + 1 }),
+        (None, _) => Err(Error::Lacks { folder: folder.to_owned(), wanted: "model.safetensors" }),
+    }
+}
+
+impl Tensors {
+    fn add(&mut self, path: &Path) -> Result<Option<String>> {
+        let header = Header::read(path)?;
+        let file: Arc<Path> = path.into();
+        for entry in header.tensors {
+            let tensor = entry.name.clone();
+            if let Some((other, _)) = self.map.insert(tensor.clone(), (file.clone(), entry)) {
+                return Err(Error::TwiceStored {
+                    tensor,
+                    first: other.to_path_buf(),
+                    second: path.to_owned(),
+                });
+            }
+        }
+        Ok(header.metadata)
+    }
+
+    /// Takes out a tensor that must be there.
+    pub fn take(&mut self, name: &str) -> Result<(Arc<Path>, Entry)> {
+        let missing =
+            || Error::MissingTensor { place: self.place.clone(), tensor: name.to_owned() };
+        self.map.remove(name).ok_or_else(missing)
+    }
+
+    /// What no one has taken is not understood, unless it is known by name.
+    pub fn refuse_rest(self, layout: &'static str, ignored: &[String]) -> Result<()> {
+        match self.map.into_iter().find(|(name, _)| !ignored.contains(name)) {
+            Some((tensor, (file, _))) => {
+                Err(Error::UnknownTensor { file: file.to_path_buf(), tensor, layout })
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A checkpoint as it is opened: config and headers read and checked against
+//! each other, every weight under its canonical name with a recipe.
+
+mod config;
+mod files;
+mod keys;
+mod layout;
+mod staged;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+pub use config::{Config, Rope};
+pub use weights::{
+    AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
+};
+
+use crate::tensor::DType;
+use crate::weights::Metadata;
+
+/// A model that is ready to be exported: nothing but headers has been read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What the model computes.
+    pub config: Config,
+    /// What it computes with.
+    pub weights: ModelWeights,
+    /// The layout's name, for people.
+    pub layout: &'static str,
+}
+
+/// Which names to overlook.
+#[derive(Clone, Debug, Default)]
+pub struct Leniency {
+    /// Config keys.
+    pub config_keys: Vec<String>,
+    /// Tensors that the layout does not know.
+    pub tensors: Vec<String>,
+}
+
+/// Why something is not a checkpoint that we understand.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Container(#[from] crate::container::Error),
+    #[error("`{file}` is not valid JSON: {reason}")]
+    Json { file: String, reason: String },
+    #[error("`{file}` lacks the key `{key}`")]
+    MissingKey { file: String, key: String },
+    #[error("`{file}`: key `{key}` must be {expected}, found {found}")]
+    Key { file: String, key: String, expected: String, found: String },
+    #[error(
+        "`{file}` has the key `{key}`, whose meaning is unknown here; if it does not change what the model computes, pass --ignore-config-key {key}"
+    )]
+    UnknownKey { file: String, key: String },
+    #[error("`{file}` breaks the rule that {rule}")]
+    Rule { file: String, rule: &'static str },
+    #[error(
+        "`{file}` is a Hugging Face config; this version reads OpenAI's own layout: point --checkpoint to the repository's `original` folder"
+    )]
+    HuggingFace { file: String },
+    #[error("`{}` is not a folder: --checkpoint takes the folder that holds config.json", .0.display())]
+    NotAFolder(PathBuf),
+    #[error("`{}` holds no {wanted}", folder.display())]
+    Lacks { folder: PathBuf, wanted: &'static str },
+    #[error("`{}` holds {count} .safetensors files and no model.safetensors.index.json that says which to use", folder.display())]
+    Ambiguous { folder: PathBuf, count: usize },
+    #[error("`{}` names the shard {shard:?}, which is not a plain file name", index.display())]
+    ShardName { index: PathBuf, shard: String },
+    #[error("`{}` puts tensor `{tensor}` into `{shard}`, which does not hold it", index.display())]
+    NotInShard { index: PathBuf, tensor: String, shard: String },
+    #[error("tensor `{tensor}` is both in `{}` and in `{}`", first.display(), second.display())]
+    TwiceStored { tensor: String, first: PathBuf, second: PathBuf },
+    #[error("`{}` lacks tensor `{tensor}`", place.display())]
+    MissingTensor { place: PathBuf, tensor: String },
+    #[error("`{}`: tensor `{tensor}` should be {expected}, found {found}", file.display())]
+    WrongDtype { file: PathBuf, tensor: String, expected: &'static str, found: DType },
+    #[error("`{}`: tensor `{tensor}` should have shape {expected:?} by the config, found {found:?}", file.display())]
+    WrongShape { file: PathBuf, tensor: String, expected: Vec<u64>, found: Vec<u64> },
+    #[error(
+        "`{}` holds tensor `{tensor}`, which is not part of {layout}; if the model does without it, pass --ignore-tensor {tensor}",
+        file.display()
+    )]
+    UnknownTensor { file: PathBuf, tensor: String, layout: &'static str },
+    #[error("`{}` was not written by --save-weights; for a checkpoint use --checkpoint", .0.display())]
+    NotStaged(PathBuf),
+    #[error("`{}` has weights format {found}, this version reads {}: stage it again with this version", path.display(), crate::weights::FORMAT_VERSION)]
+    StagedVersion { path: PathBuf, found: u32 },
+    #[error("--layers {asked} is more than the model's {there}")]
+    TooFewLayers { asked: usize, there: usize },
+}
+
+/// The result of opening a checkpoint.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Checkpoint {
+    /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
+    pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
+        if !folder.is_dir() {
+            // A path that is not there at all has the system's own sentence.
+            fs_err::metadata(folder)?;
+            return Err(Error::NotAFolder(folder.to_owned()));
+        }
+        let path = folder.join("config.json");
+        let wanted = "config.json: --checkpoint takes the folder that holds it";
+        if !path.is_file() {
+            return Err(Error::Lacks { folder: folder.to_owned(), wanted });
+        }
+        let text = fs_err::read(&path)?;
+        let config =
+            Config::from_openai(&path.display().to_string(), &text, &leniency.config_keys)?;
+        let mut tensors = files::open_folder(folder)?;
+        let weights = layout::ORIGINAL.weights(&config, &mut tensors)?;
+        tensors.refuse_rest(layout::ORIGINAL.name, &leniency.tensors)?;
+        Ok(Self { config, weights, layout: layout::ORIGINAL.name })
+    }
+
+    /// Opens a weights file that an export has written, and what it says of
+    /// itself. It needs nothing else.
+    pub fn open_staged(path: &Path) -> Result<(Self, Metadata)> {
+        let (mut tensors, metadata) = files::open_file(path)?;
+        let (config, metadata) = staged::parse(path, metadata)?;
+        let weights = layout::STAGED.weights(&config, &mut tensors)?;
+        tensors.refuse_rest(layout::STAGED.name, &[])?;
+        Ok((Self { config, weights, layout: layout::STAGED.name }, metadata))
+    }
+
+    /// Keeps the first layers only.
+    pub fn truncate(&mut self, layers: usize) -> Result<()> {
+        let there = self.config.num_layers();
+        if layers > there {
+            return Err(Error::TooFewLayers { asked: layers, there });
+        }
+        self.config.windows.truncate(layers);
+        self.weights.layers.truncate(layers);
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
+use gpt_oss_export::checkpoint::Leniency;
+use gpt_oss_export::export::{ExternalData, Origin, Request, export};
+use gpt_oss_export::graph::Style;
+use gpt_oss_export::model::Options;
+use gpt_oss_export::progress::{Progress, Silent};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
+#[derive(Parser, Debug)]
+#[command(name = "gpt-oss-export", version, group(ArgGroup::new("origin").required(true)))]
+pub struct Cli {
+    /// Folder of the checkpoint: config.json and SafeTensors in OpenAI's `original` layout
+    #[arg(long, value_name = "DIR", group = "origin")]
+    checkpoint: Option<PathBuf>,
+    /// Weights that --save-weights has staged; no checkpoint is needed
+    #[arg(long, value_name = "FILE", group = "origin")]
+    weights: Option<PathBuf>,
+    /// The model to write
+    #[arg(long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    output: Option<PathBuf>,
+    /// Write the mapped weights into one file, from which models can be made later
+    #[arg(long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
+    save_weights: Option<PathBuf>,
+    /// Stage weights only, write no model
+    #[arg(long, requires = "save_weights")]
+    skip_onnx: bool,
+    /// Where the model reads its weights
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
+    external_data: Where,
+    /// Use model-local functions, shared by all layers, instead of a flat graph
+    #[arg(long)]
+    functions: bool,
+    /// Export the first N layers only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    layers: Option<u32>,
+    /// Fix the number of rows in a batch (symbol B otherwise)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    batch_size: Option<u64>,
+    /// Fix the number of tokens in a row (symbol T otherwise)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    seq_len: Option<u64>,
+    /// Keep the batch axis symbolic; it is unless --batch-size is given, and this wins over it
+    #[arg(long)]
+    dynamic_b: bool,
+    /// Keep the sequence axis symbolic; it is unless --seq-len is given, and this wins over it
+    #[arg(long)]
+    dynamic_seq: bool,
+    /// Accept this key in config.json although its meaning is unknown
+    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
+    ignore_config_key: Vec<String>,
+    /// Accept this tensor in the checkpoint although the layout does not have it
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    ignore_tensor: Vec<String>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but errors
+    #[arg(long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// Where a model reads its weights.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Where {
+    /// In the checkpoint if it is in the model's folder or below, else in a copy
+    Auto,
+    /// In the checkpoint, or not at all
+    InPlace,
+    /// In a file beside the model
+    Copy,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> Result<()> {
+        let (json, quiet) = (self.json, self.quiet);
+        let bar = Bar { bar: ProgressBar::hidden() };
+        let shown = !quiet && std::io::stderr().is_terminal();
+        let progress: &dyn Progress = if shown { &bar } else { &Silent };
+        let summary = export(&self.request(), progress)?;
+        if json {
+            println!("{}", serde_json::to_string(&summary)?);
+        } else if !quiet {
+            println!("{summary}");
+        }
+        Ok(())
+    }
+
+    fn request(self) -> Request {
+        let origin = match (self.checkpoint, self.weights) {
+            (Some(folder), _) => Origin::Checkpoint(folder),
+            (None, file) => Origin::Weights(file.expect("clap requires one of the two")),
+        };
+        Request {
+            origin,
+            output: self.output.filter(|_| !self.skip_onnx),
+            save_weights: self.save_weights,
+            external_data: match self.external_data {
+                Where::Auto => ExternalData::Auto,
+                Where::InPlace => ExternalData::InPlace,
+                Where::Copy => ExternalData::Copy,
+            },
+            layers: self.layers.map(|layers| layers as usize),
+            leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
+            graph: Options {
+                style: if self.functions { Style::Functions } else { Style::Flat },
+                batch: self.batch_size.filter(|_| !self.dynamic_b),
+                length: self.seq_len.filter(|_| !self.dynamic_seq),
+            },
+        }
+    }
+}
+
+fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    match path.extension() {
+        Some(found) if found == extension => Ok(path),
+        _ => Err(format!("expected a file name that ends in .{extension}")),
+    }
+}
+
+/// Progress by bytes on a terminal, once the work is long enough to watch.
+struct Bar {
+    bar: ProgressBar,
+}
+
+/// Shorter work is over before a bar could be read.
+const WORTH_SHOWING: u64 = 256 << 20;
+
+impl Progress for Bar {
+    fn begin(&self, phase: &str, bytes: u64) {
+        if bytes < WORTH_SHOWING {
+            return;
+        }
+        let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
+        self.bar.set_length(bytes);
+        self.bar.reset();
+        self.bar.set_message(phase.to_owned());
+        self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,155 @@
+//! What an export has done, for people and for programs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::graph::Model;
+use crate::onnx::{IR_VERSION, OPSET};
+
+/// The outcome of an export.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The checkpoint's layout.
+    pub layout: &'static str,
+    /// Layers exported.
+    pub layers: usize,
+    /// What identifies the weights.
+    pub fingerprint: String,
+    /// The model, unless only weights were staged.
+    pub model: Option<ModelSummary>,
+    /// The weights.
+    pub weights: WeightsSummary,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The ONNX file.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelSummary {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size: the graph alone.
+    pub bytes: usize,
+    /// ONNX's IR version.
+    pub ir_version: i64,
+    /// Version of the standard operators.
+    pub opset: i64,
+    /// Nodes of the main graph.
+    pub nodes: usize,
+    /// Names of the model-local functions, callees first.
+    pub functions: Vec<String>,
+    /// What it takes.
+    pub inputs: Vec<Interface>,
+    /// What it gives.
+    pub outputs: Vec<Interface>,
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Element type.
+    pub dtype: String,
+    /// Numbers and symbols.
+    pub shape: Vec<String>,
+}
+
+/// Where the weights are.
+#[derive(Clone, Debug, Serialize)]
+pub struct WeightsSummary {
+    /// Whether the model reads the source's own files.
+    pub in_place: bool,
+    /// The files that the model reads, relative to its folder.
+    pub files: Vec<String>,
+    /// Weights files of this program that now exist.
+    pub stored: Vec<PathBuf>,
+    /// Bytes of all weights.
+    pub bytes_referenced: u64,
+    /// Bytes of weights files that were written.
+    pub bytes_written: u64,
+}
+
+impl ModelSummary {
+    pub(super) fn new(path: &Path, model: &Model, bytes: usize) -> Self {
+        let interface = |ids: &[usize]| {
+            let facts = ids.iter().map(|id| &model.main.values[*id]);
+            let describe = |(name, fact): &(String, crate::graph::Fact)| Interface {
+                name: name.clone(),
+                dtype: fact.dtype.to_string(),
+                shape: fact.shape.iter().map(ToString::to_string).collect(),
+            };
+            facts.map(describe).collect()
+        };
+        Self {
+            path: path.to_owned(),
+            bytes,
+            ir_version: IR_VERSION,
+            opset: OPSET,
+            nodes: model.main.body.nodes.len(),
+            functions: model.functions.iter().map(|function| function.name.clone()).collect(),
+            inputs: interface(&model.main.body.inputs),
+            outputs: interface(&model.main.body.outputs),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layout, layers, fingerprint, model, weights, seconds } = self;
+        writeln!(f, "read     {layout}, {layers} layers, fingerprint {fingerprint}")?;
+        if let Some(model) = model {
+            writeln!(
+                f,
+                "model    {} ({}, opset {}, IR {})",
+                model.path.display(),
+                size(model.bytes as u64),
+                model.opset,
+                model.ir_version
+            )?;
+            for (kind, interfaces) in [("input ", &model.inputs), ("output", &model.outputs)] {
+                for Interface { name, dtype, shape } in interfaces {
+                    writeln!(f, "  {kind} {name} {dtype} [{}]", shape.join(", "))?;
+                }
+            }
+            let how = if weights.in_place { "in place" } else { "beside the model" };
+            writeln!(
+                f,
+                "weights  {} {how}: {}",
+                size(weights.bytes_referenced),
+                weights.files.join(", ")
+            )?;
+        }
+        for path in &weights.stored {
+            writeln!(f, "stored   {}", path.display())?;
+        }
+        writeln!(f, "written  {} of weights, in {seconds:.2} s", size(weights.bytes_written))?;
+        match model {
+            Some(model) => write!(
+                f,
+                "run      python -c \"import onnxruntime as ort; print(ort.InferenceSession('{}').run(['logits'], {{'input_ids': [[1, 2, 3]]}}))\"",
+                model.path.display()
+            ),
+            None => {
+                let staged = weights
+                    .stored
+                    .first()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default();
+                write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
+            }
+        }
+    }
+}
+
+/// A size in the unit that fits.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

@@ -1,0 +1,202 @@
+//! Arithmetic: elementwise with broadcasting, reductions, matrix products.
+
+use super::{DType, Dim, Fact, Result, Scope, Value};
+
+macro_rules! elementwise {
+    ($($(#[$doc:meta])* $method:ident = $op:literal [$($operand:ident),+];)*) => {
+        impl Scope<'_> { $(
+            $(#[$doc])*
+            pub fn $method(&mut self, name: &str, $($operand: Value),+) -> Result<Value> {
+                let fact = self.broadcast(name, $op, &[$($operand),+])?;
+                self.node(name, $op)$(.input($operand))+.output(fact)
+            }
+        )* }
+    };
+}
+
+elementwise! {
+    /// `a + b`
+    add = "Add" [a, b];
+    /// `a - b`
+    sub = "Sub" [a, b];
+    /// `a · b`
+    mul = "Mul" [a, b];
+    /// `a / b`
+    div = "Div" [a, b];
+    /// The larger of the two.
+    max = "Max" [a, b];
+    /// The smaller of the two.
+    min = "Min" [a, b];
+    /// `e^x`
+    exp = "Exp" [x];
+    /// `cos x`, radians.
+    cos = "Cos" [x];
+    /// `sin x`, radians.
+    sin = "Sin" [x];
+    /// `1 / (1 + e^-x)`
+    sigmoid = "Sigmoid" [x];
+    /// Both are true.
+    and = "And" [a, b];
+    /// Bits that are set in both.
+    bitwise_and = "BitwiseAnd" [a, b];
+}
+
+macro_rules! comparisons {
+    ($($(#[$doc:meta])* $method:ident = $op:literal;)*) => {
+        impl Scope<'_> { $(
+            $(#[$doc])*
+            pub fn $method(&mut self, name: &str, a: Value, b: Value) -> Result<Value> {
+                let fact = self.broadcast(name, $op, &[a, b])?.with_dtype(DType::Bool);
+                self.node(name, $op).inputs([a, b]).output(fact)
+            }
+        )* }
+    };
+}
+
+comparisons! {
+    /// `a < b`
+    less = "Less";
+    /// `a >= b`
+    greater_or_equal = "GreaterOrEqual";
+    /// `a = b`
+    equal = "Equal";
+}
+
+impl Scope<'_> {
+    /// The common dtype and the broadcast shape of operands.
+    fn broadcast(&self, name: &str, op: &str, operands: &[Value]) -> Result<Fact> {
+        let mut result = self.fact(operands[0])?;
+        for operand in &operands[1..] {
+            let other = self.fact(*operand)?;
+            let shape =
+                broadcast(&result.shape, &other.shape).filter(|_| other.dtype == result.dtype);
+            let shape = shape.ok_or_else(|| self.mismatch(name, op, &result, &other))?;
+            result = result.with_shape(shape);
+        }
+        Ok(result)
+    }
+
+    /// `condition ? yes : no`, elementwise.
+    pub fn select(&mut self, name: &str, condition: Value, yes: Value, no: Value) -> Result<Value> {
+        let test = self.typed(name, "Where", condition, DType::Bool)?;
+        let branches = self.broadcast(name, "Where", &[yes, no])?;
+        let shape = broadcast(&test.shape, &branches.shape);
+        let shape = shape.ok_or_else(|| self.mismatch(name, "Where", &test, &branches))?;
+        self.node(name, "Where").inputs([condition, yes, no]).output(branches.with_shape(shape))
+    }
+
+    /// `min(max(x, low), high)`
+    pub fn clip(&mut self, name: &str, x: Value, low: f32, high: f32) -> Result<Value> {
+        let fact = self.typed(name, "Clip", x, DType::F32)?;
+        let (low, high) = (self.constant(low)?, self.constant(high)?);
+        self.node(name, "Clip").inputs([x, low, high]).output(fact)
+    }
+
+    /// Bits moved towards the lowest.
+    pub fn shift_right(&mut self, name: &str, x: Value, bits: u8) -> Result<Value> {
+        let fact = self.typed(name, "BitShift", x, DType::U8)?;
+        let bits = self.constant(bits)?;
+        self.node(name, "BitShift").inputs([x, bits]).attr("direction", "RIGHT").output(fact)
+    }
+
+    /// Another dtype, the nearest values.
+    pub fn cast(&mut self, name: &str, x: Value, to: DType) -> Result<Value> {
+        let fact = self.fact(x)?.with_dtype(to);
+        self.node(name, "Cast").input(x).attr("to", to).output(fact)
+    }
+
+    /// The maximum along an axis, which stays with size 1.
+    pub fn reduce_max(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        self.reduce(name, "ReduceMax", x, axis, true)
+    }
+
+    /// The sum along an axis, which stays with size 1.
+    pub fn reduce_sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        self.reduce(name, "ReduceSum", x, axis, true)
+    }
+
+    /// The sum along an axis, which vanishes.
+    pub fn sum_away(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        self.reduce(name, "ReduceSum", x, axis, false)
+    }
+
+    fn reduce(&mut self, name: &str, op: &str, x: Value, axis: usize, keep: bool) -> Result<Value> {
+        let mut fact = self.fact(x)?;
+        self.axis(name, op, &fact, axis)?;
+        if keep {
+            fact.shape[axis] = Dim::from(1);
+        } else {
+            fact.shape.remove(axis);
+        }
+        let axes = self.constant(&[axis as i64][..])?;
+        self.node(name, op).inputs([x, axes]).attr("keepdims", i64::from(keep)).output(fact)
+    }
+
+    /// Matrix products of the last two axes; the axes before are equal.
+    pub fn matmul(&mut self, name: &str, a: Value, b: Value) -> Result<Value> {
+        let (left, right) = (self.fact(a)?, self.fact(b)?);
+        let shape = match (&left.shape[..], &right.shape[..]) {
+            ([batch @ .., m, k], [batch2 @ .., k2, n]) if (batch, k) == (batch2, k2) => {
+                Some([batch, &[m.clone(), n.clone()]].concat())
+            }
+            _ => None,
+        };
+        let shape = shape.filter(|_| left.dtype == right.dtype);
+        let shape = shape.ok_or_else(|| self.mismatch(name, "MatMul", &left, &right))?;
+        self.node(name, "MatMul").inputs([a, b]).output(left.with_shape(shape))
+    }
+
+    /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
+    pub fn gemm(&mut self, name: &str, x: Value, w: Value, c: Option<Value>) -> Result<Value> {
+        let (left, right) = (self.ranked(name, "Gemm", x, 2)?, self.ranked(name, "Gemm", w, 2)?);
+        if left.shape[1] != right.shape[1] || left.dtype != right.dtype {
+            return Err(self.mismatch(name, "Gemm", &left, &right));
+        }
+        let fact = left.with_shape([&left.shape[0], &right.shape[0]]);
+        if let Some(c) = c {
+            let added = self.fact(c)?;
+            if broadcast(&added.shape, &fact.shape).as_ref() != Some(&fact.shape)
+                || added.dtype != fact.dtype
+            {
+                return Err(self.mismatch(name, "Gemm", &fact, &added));
+            }
+        }
+        self.node(name, "Gemm").inputs([x, w]).optional(c).attr("transB", 1).output(fact)
+    }
+
+    /// `e^x / Σ e^x` along the last axis.
+    pub fn softmax(&mut self, name: &str, x: Value) -> Result<Value> {
+        let fact = self.fact(x)?;
+        self.node(name, "Softmax").input(x).attr("axis", -1).output(fact)
+    }
+
+    /// The `k` largest along the last axis, descending, and where they were.
+    pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
+        let mut fact = self.fact(x)?;
+        let last = fact.rank().saturating_sub(1);
+        self.axis(name, "TopK", &fact, last)?;
+        fact.shape[last] = Dim::from(k);
+        let k = self.constant(&[k as i64][..])?;
+        let indices = fact.with_dtype(DType::I64);
+        self.node(name, "TopK")
+            .inputs([x, k])
+            .attr("axis", -1)
+            .attr("largest", 1)
+            .attr("sorted", 1)
+            .outputs([("values", fact), ("indices", indices)])
+    }
+}
+
+/// The shape of both, where each axis is equal or 1, aligned at the last.
+fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
+    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+    let one = Dim::from(1);
+    let padded = std::iter::repeat_n(&one, long.len() - short.len()).chain(short);
+    let aligned = long.iter().zip(padded).map(|(x, y)| match (x.known(), y.known()) {
+        _ if x == y => Some(x.clone()),
+        (_, Some(1)) => Some(x.clone()),
+        (Some(1), _) => Some(y.clone()),
+        _ => None,
+    });
+    aligned.collect()
+}

@@ -1,0 +1,13 @@
+//! GPT-OSS checkpoints as ONNX models, by addressing bytes instead of
+//! converting them.
+
+pub mod checkpoint;
+pub mod container;
+pub mod export;
+pub mod graph;
+pub mod model;
+pub mod onnx;
+pub mod progress;
+pub mod publish;
+pub mod tensor;
+pub mod weights;

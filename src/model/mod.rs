@@ -1,0 +1,38 @@
+//! GPT-OSS as functions over a graph scope: one file for each part of the
+//! model, each beginning with its formula. The source of all formulas is
+//! OpenAI's own implementation, `gpt_oss/torch/model.py` in openai/gpt-oss.
+//!
+//! The graph asks for weights by their canonical names; where their bytes are
+//! is not known here.
+
+mod attention;
+mod decoder;
+mod linear;
+mod mask;
+mod moe;
+mod mxfp4;
+mod norm;
+mod rope;
+
+pub use decoder::{Options, decoder};
+
+use crate::graph::{Fact, Result, Scope, Value};
+use crate::tensor::DType;
+use crate::weights::Weight;
+
+/// A weight as it is stored, under a dtype of the same size that the graph's
+/// operators know: MXFP4's blocks and scales are bytes.
+fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
+    let dtype = if weight.dtype == DType::F8E8M0 { DType::U8 } else { weight.dtype };
+    let fact = Fact::new(dtype, weight.shape.iter().copied());
+    g.weight(&weight.name, fact, &weight.name, 0..weight.bytes())
+}
+
+/// A weight in f32. onnxruntime folds the cast when it loads the model.
+fn float(g: &mut Scope, name: &str, weight: &Weight) -> Result<Value> {
+    let value = stored(g, weight)?;
+    match weight.dtype {
+        DType::F32 => Ok(value),
+        _ => g.cast(&format!("{name}.f32"), value, DType::F32),
+    }
+}

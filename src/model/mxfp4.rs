@@ -1,0 +1,117 @@
+//! An expert's dense layer on MXFP4 weights, in standard operators.
+//!
+//! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
+//! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
+
+use super::stored;
+use crate::checkpoint::ExpertWeights;
+use crate::graph::{Constant, Dim, Result, Scope, Value};
+use crate::tensor::{DType, mxfp4};
+
+/// The parts of one expert, taken out of the weights of all.
+struct Expert {
+    /// u8 `[out, groups, 16]`
+    blocks: Value,
+    /// f32 `[out, groups]`
+    scales: Value,
+    /// f32 `[out]`
+    bias: Value,
+}
+
+/// `x [n, in]` to `[n, out]` by the weights of `expert`, i64 of rank 0. There
+/// are two ways, and `is_one` says whether `n` is 1.
+pub fn expert_linear(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    weights: &ExpertWeights,
+    [expert, is_one]: [Value; 2],
+) -> Result<Value> {
+    let g = &mut g.child(name);
+    let expert = Expert::gather(g, expert, weights)?;
+    g.if_else(
+        "",
+        is_one,
+        |g| expert.one_row(&mut g.child("one"), x),
+        |g| expert.many_rows(&mut g.child("many"), x),
+    )
+}
+
+impl Expert {
+    fn gather(g: &mut Scope, expert: Value, weights: &ExpertWeights) -> Result<Self> {
+        let [blocks, scales, bias] =
+            [("blocks", &weights.blocks), ("scales", &weights.scales), ("bias", &weights.bias)]
+                .map(|(name, weight)| {
+                    let all = stored(g, weight)?;
+                    g.gather(&format!("{name}.chosen"), all, expert, 0)
+                });
+        let scales = g.cast("scales.index", scales?, DType::I32)?;
+        let powers = g.table("mxfp4.powers", &powers()[..])?;
+        let scales = g.look_up("scales.f32", powers, scales)?;
+        Ok(Self { blocks: blocks?, scales, bias: g.cast("bias.f32", bias?, DType::F32)? })
+    }
+
+    /// For several rows: decodes the matrix, even and odd inputs apart, and
+    /// multiplies with each half.
+    fn many_rows(&self, g: &mut Scope, x: Value) -> Result<Value> {
+        let width = g.fact(x)?.shape[1].known().expect("known");
+        let rows = g.fact(x)?.shape[0].clone();
+        let pairs = g.reshape("x.pairs", x, [rows, Dim::from(width / 2), Dim::from(2)])?;
+        let low_bits = g.constant(0x0Fu8)?;
+        let high_bits = g.constant(0xF0u8)?;
+        let low = g.bitwise_and("low", self.blocks, low_bits)?;
+        // Masked before it is shifted: OpenVINO's shift rounds.
+        let high = g.bitwise_and("high.in_place", self.blocks, high_bits)?;
+        let high = g.shift_right("high", high, 4)?;
+        let even = self.half(g, "even", low)?;
+        let odd = self.half(g, "odd", high)?;
+        let x_even = g.pick("x.even", pairs, 0, 2)?;
+        let x_odd = g.pick("x.odd", pairs, 1, 2)?;
+        let sum = g.gemm("even.out", x_even, even, Some(self.bias))?;
+        g.gemm("out", x_odd, odd, Some(sum))
+    }
+
+    /// The values of codes `[out, groups, 16]`, scaled: `[out, groups · 16]`.
+    fn half(&self, g: &mut Scope, name: &str, codes: Value) -> Result<Value> {
+        let g = &mut g.child(name);
+        let shape = g.fact(codes)?.shape;
+        let codes = g.cast("codes", codes, DType::I32)?;
+        let table = g.table("mxfp4.e2m1", &mxfp4::E2M1[..])?;
+        let values = g.look_up("unscaled", table, codes)?;
+        let scales = g.unsqueeze("scales", self.scales, 2)?;
+        let values = g.mul("values", values, scales)?;
+        g.reshape("matrix", values, [shape[0].clone(), Dim::product(&shape[1..])])
+    }
+
+    /// For a single row: a byte of codes has 256 values, so what each of them
+    /// contributes is one of `table[byte, i/2] = E2M1 pair · x pair`, and the
+    /// product is a sum of look-ups. No weight is ever decoded.
+    fn one_row(&self, g: &mut Scope, x: Value) -> Result<Value> {
+        let width = g.fact(x)?.shape[1].known().expect("known");
+        let shape = g.fact(self.blocks)?.shape;
+        let [out, groups, bytes] = &shape[..] else { unreachable!("blocks have rank 3") };
+        let pairs = g.reshape_trusted("x.pairs", x, [Dim::from(width / 2), Dim::from(2)])?;
+        let codes = g.table("mxfp4.pairs", code_pairs())?;
+        let table = g.gemm("table", codes, pairs, None)?;
+        let bytes_of_row = g.cast("codes", self.blocks, DType::I32)?;
+        let bytes_of_row = g.reshape("codes.rows", bytes_of_row, [out, &(groups * bytes)])?;
+        let products = g.gather_elements("products", table, bytes_of_row, 0)?;
+        let products = g.reshape("products.groups", products, [out, groups, bytes])?;
+        let sums = g.sum_away("sums", products, 2)?;
+        let scaled = g.mul("sums.scaled", sums, self.scales)?;
+        let sum = g.sum_away("sum", scaled, 1)?;
+        let sum = g.add("sum.biased", sum, self.bias)?;
+        g.unsqueeze("out", sum, 0)
+    }
+}
+
+/// 2^(scale − 127) for every scale byte.
+fn powers() -> Vec<f32> {
+    (0..=255).map(mxfp4::e8m0).collect()
+}
+
+/// The two values of every byte of codes, f32 `[256, 2]`.
+fn code_pairs() -> Constant {
+    let values: Vec<f32> = (0..=255).flat_map(mxfp4::pair).collect();
+    Constant::from(&values[..]).shaped([256, 2])
+}

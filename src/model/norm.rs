@@ -1,0 +1,24 @@
+//! RMSNorm: `x · rsqrt(mean(x²) + ε) · scale`, along the last axis, in f32.
+
+use super::float;
+use crate::checkpoint::Config;
+use crate::graph::{Result, Scope, Value};
+use crate::weights::Weight;
+
+/// Normalises `x [n, hidden]`.
+pub fn rms_norm(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    scale: &Weight,
+    config: &Config,
+) -> Result<Value> {
+    let [normed] = g.block(name, "RMSNorm", [("x", x)], |g, [x]| {
+        let scale = float(g, "scale", scale)?;
+        let epsilon = g.parameter("epsilon", config.rms_norm_eps as f32);
+        let fact = g.fact(x)?;
+        let node = g.node("normed", "RMSNormalization").inputs([x, scale]);
+        Ok([node.attr("axis", -1).attr("epsilon", epsilon).output(fact)?])
+    })?;
+    Ok(normed)
+}

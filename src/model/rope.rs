@@ -1,0 +1,116 @@
+//! Rotary position embedding with YaRN.
+//!
+//! A head's vector is two halves `x1, x2`, rotated by the angle of its
+//! position: `x1·cos − x2·sin | x2·cos + x1·sin`. Frequency `i` of `half` is
+//! `θ^(−i/half)`; YaRN divides it by `factor` as far as `i` lies beyond its
+//! bounds, and multiplies cos and sin by `0.1·ln(factor) + 1`.
+
+use crate::checkpoint::Rope;
+use crate::graph::{Dim, Result, Scope, Value};
+use crate::tensor::DType;
+
+/// Cosines and sines of the current positions, `[B, T, D/2]` each.
+#[derive(Clone, Copy)]
+pub struct Rotation {
+    cos: Value,
+    sin: Value,
+}
+
+impl Rotation {
+    /// Computes them once for all layers from `positions`, i64 `[T]`: without a
+    /// table, and so without a longest context.
+    pub fn new(
+        g: &mut Scope,
+        positions: Value,
+        rope: &Rope,
+        head_dim: u64,
+        [batch, length]: [&Dim; 2],
+    ) -> Result<Self> {
+        let g = &mut g.child("rope");
+        let frequencies = g.table("rope.frequencies", &frequencies(rope, head_dim)[..])?;
+        let concentration = g.constant(concentration(rope))?;
+        let positions = g.cast("positions.f32", positions, DType::F32)?;
+        let positions = g.unsqueeze("positions.column", positions, 1)?;
+        let angles = g.mul("angles", positions, frequencies)?;
+        let shape = [batch.clone(), length.clone(), Dim::from(head_dim / 2)];
+        let angles = g.expand("angles.batch", angles, &shape)?;
+        let (cos, sin) = (g.cos("cos.unscaled", angles)?, g.sin("sin.unscaled", angles)?);
+        Ok(Self { cos: g.mul("cos", cos, concentration)?, sin: g.mul("sin", sin, concentration)? })
+    }
+
+    /// Rotates `x [B, heads, T, D]`.
+    pub fn rotate(self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
+        let [rotated] = g.block(
+            name,
+            "RotaryEmbedding",
+            [("x", x), ("cos", self.cos), ("sin", self.sin)],
+            |g, [x, cos, sin]| {
+                let half = g.fact(cos)?.shape[2].known().expect("a model's own size");
+                let (cos, sin) =
+                    (g.unsqueeze("cos.heads", cos, 1)?, g.unsqueeze("sin.heads", sin, 1)?);
+                let [x1, x2] = g.split("halves", x, 3, [("x1", half), ("x2", half)])?;
+                let (x1_cos, x2_sin) = (g.mul("x1_cos", x1, cos)?, g.mul("x2_sin", x2, sin)?);
+                let (x2_cos, x1_sin) = (g.mul("x2_cos", x2, cos)?, g.mul("x1_sin", x1, sin)?);
+                let first = g.sub("first", x1_cos, x2_sin)?;
+                let second = g.add("second", x2_cos, x1_sin)?;
+                Ok([g.concat("rotated", &[first, second], 3)?])
+            },
+        )?;
+        Ok(rotated)
+    }
+}
+
+/// By how much cos and sin grow.
+fn concentration(rope: &Rope) -> f32 {
+    if rope.factor <= 1.0 { 1.0 } else { (0.1 * rope.factor.ln() + 1.0) as f32 }
+}
+
+/// Radians by which each pair of dimensions turns from a position to the next.
+fn frequencies(rope: &Rope, head_dim: u64) -> Vec<f32> {
+    let half = head_dim / 2;
+    let [low, high] = rope.bounds(head_dim);
+    let frequency = |index: u64| {
+        let plain = rope.theta.powf(-(index as f64) / half as f64);
+        if rope.factor <= 1.0 {
+            return plain as f32;
+        }
+        let stretched = ((index as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        (plain / rope.factor * stretched + plain * (1.0 - stretched)) as f32
+    };
+    (0..half).map(frequency).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published() -> Rope {
+        Rope { theta: 150_000.0, factor: 32.0, initial_context: 4096.0, slow: 1.0, fast: 32.0 }
+    }
+
+    /// Bounds of 8.0928 and 17.3980, not rounded: index 8 is still kept, 9 is
+    /// stretched by (9 − 8.0928) / 9.3052 of the way.
+    #[test]
+    fn yarn_blends_between_bounds_that_are_not_rounded() {
+        let found = frequencies(&published(), 64);
+        let plain = |index: f64| 150_000f64.powf(-index / 32.0);
+        let close = |index: usize, expected: f64| {
+            let error = (f64::from(found[index]) / expected - 1.0).abs();
+            assert!(error < 1e-6, "frequency {index}: {} for {expected}", found[index]);
+        };
+        close(0, 1.0);
+        close(8, plain(8.0));
+        let share = (9.0 - 8.09279) / (17.39799 - 8.09279);
+        close(9, plain(9.0) * (1.0 - share + share / 32.0));
+        close(18, plain(18.0) / 32.0);
+        close(31, plain(31.0) / 32.0);
+        assert!((concentration(&published()) - 1.346_573_6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn without_stretching_there_is_no_yarn() {
+        let rope = Rope { factor: 1.0, ..published() };
+        assert_eq!(concentration(&rope), 1.0);
+        assert_eq!(frequencies(&rope, 64)[31], 150_000f64.powf(-31.0 / 32.0) as f32);
+    }
+}

@@ -1,0 +1,228 @@
+//! Graph to messages, one function for each kind of message.
+
+use super::proto::attribute_proto::AttributeType;
+use super::proto::tensor_proto::{DataLocation, DataType};
+use super::proto::tensor_shape_proto::{Dimension, dimension};
+use super::proto::type_proto::{Tensor, Value as TypeValue};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+};
+use super::{Error, IR_VERSION, Metadata, OPSET};
+use crate::container::Location;
+use crate::graph::{
+    Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
+    ValueId,
+};
+use crate::tensor::DType;
+
+type Locate<'l> = &'l dyn Fn(&str) -> Option<Location>;
+
+pub fn model(model: &Model, metadata: &Metadata, locate: Locate) -> Result<ModelProto, Error> {
+    let has_functions = !model.functions.is_empty();
+    Ok(ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        doc_string: metadata.description.to_owned(),
+        graph: Some(main(&model.main, locate)?),
+        opset_import: opsets(has_functions),
+        metadata_props: metadata.properties.iter().map(|(key, value)| entry(key, value)).collect(),
+        functions: model.functions.iter().map(function).collect(),
+    })
+}
+
+/// The main graph: its initializers are there once, its values typed.
+fn main(graph: &Graph, locate: Locate) -> Result<GraphProto, Error> {
+    let initializers = graph.initializers.iter().map(|init| initializer(graph, init, locate));
+    let initializer = initializers.collect::<Result<_, _>>()?;
+    Ok(GraphProto { initializer, ..body(graph, &graph.body, "gpt_oss") })
+}
+
+/// Nodes with typed inputs, outputs and values between.
+fn body(graph: &Graph, body: &Body, name: &str) -> GraphProto {
+    let infos = |ids: &[ValueId]| ids.iter().map(|id| value_info(graph, *id)).collect();
+    let inner = body.nodes.iter().flat_map(|node| &node.outputs);
+    let inner: Vec<ValueId> = inner.copied().filter(|id| !body.outputs.contains(id)).collect();
+    GraphProto {
+        name: name.to_owned(),
+        node: body.nodes.iter().map(|item| node(graph, item)).collect(),
+        input: infos(&body.inputs),
+        output: infos(&body.outputs),
+        value_info: infos(&inner),
+        initializer: Vec::new(),
+    }
+}
+
+/// A function has no initializers: its constants are nodes that come first.
+fn function(function: &Function) -> FunctionProto {
+    let Function { name, attributes, graph } = function;
+    let names = |ids: &[ValueId]| ids.iter().map(|id| graph.values[*id].0.clone()).collect();
+    let constants = graph.initializers.iter().map(|init| constant(graph, init));
+    let nodes = graph.body.nodes.iter().map(|item| node(graph, item));
+    FunctionProto {
+        name: name.clone(),
+        domain: FUNCTIONS.to_owned(),
+        input: names(&graph.body.inputs),
+        output: names(&graph.body.outputs),
+        attribute: attributes.iter().map(|name| (*name).to_owned()).collect(),
+        node: constants.chain(nodes).collect(),
+        opset_import: opsets(true),
+        ..Default::default()
+    }
+}
+
+fn opsets(functions: bool) -> Vec<OperatorSetIdProto> {
+    let set = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+    let mut sets = vec![set(ONNX, OPSET)];
+    if functions {
+        sets.push(set(FUNCTIONS, 1));
+    }
+    sets
+}
+
+fn node(graph: &Graph, node: &Node) -> NodeProto {
+    let name = |id: ValueId| graph.values[id].0.clone();
+    NodeProto {
+        name: node.name.clone(),
+        domain: node.domain.to_owned(),
+        op_type: node.op.clone(),
+        input: node.inputs.iter().map(|id| id.map_or_else(String::new, name)).collect(),
+        output: node.outputs.iter().copied().map(name).collect(),
+        attribute: node
+            .attributes
+            .iter()
+            .map(|(key, value)| attribute(graph, &node.name, key, value))
+            .collect(),
+    }
+}
+
+fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
+    let mut proto = AttributeProto { name: name.to_owned(), ..Default::default() };
+    let kind = match value {
+        Attribute::Int(number) => {
+            proto.i = Some(*number);
+            AttributeType::Int
+        }
+        Attribute::Float(number) => {
+            proto.f = Some(*number);
+            AttributeType::Float
+        }
+        Attribute::Text(text) => {
+            proto.s = Some(text.as_bytes().to_vec());
+            AttributeType::String
+        }
+        Attribute::Ints(numbers) => {
+            proto.ints = numbers.clone();
+            AttributeType::Ints
+        }
+        Attribute::Dtype(dtype) => {
+            proto.i = Some(i64::from(data_type(*dtype)));
+            AttributeType::Int
+        }
+        Attribute::Body(nested) => {
+            proto.g = Some(body(graph, nested, &format!("{node}.{name}")));
+            AttributeType::Graph
+        }
+        Attribute::CallersInt(callers) => {
+            proto.ref_attr_name = (*callers).to_owned();
+            AttributeType::Int
+        }
+        Attribute::CallersFloat(callers) => {
+            proto.ref_attr_name = (*callers).to_owned();
+            AttributeType::Float
+        }
+    };
+    proto.set_type(kind);
+    proto
+}
+
+fn initializer(
+    graph: &Graph,
+    initializer: &Initializer,
+    locate: Locate,
+) -> Result<TensorProto, Error> {
+    let mut proto = tensor(graph, initializer.value);
+    match &initializer.data {
+        Data::Inline(bytes) => proto.raw_data = bytes.clone(),
+        Data::External { weight, range } => {
+            let Location { file, range: whole } =
+                locate(weight).ok_or_else(|| Error::Unplaced(weight.clone()))?;
+            proto.set_data_location(DataLocation::External);
+            proto.external_data = vec![
+                entry("location", &file),
+                entry("offset", &(whole.start + range.start).to_string()),
+                entry("length", &(range.end - range.start).to_string()),
+            ];
+        }
+    }
+    Ok(proto)
+}
+
+fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
+    let name = graph.values[initializer.value].0.clone();
+    let Data::Inline(bytes) = &initializer.data else {
+        unreachable!("weights belong to the main graph")
+    };
+    let mut value = AttributeProto { name: "value".to_owned(), ..Default::default() };
+    value.t = Some(TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) });
+    value.set_type(AttributeType::Tensor);
+    NodeProto {
+        name: name.clone(),
+        op_type: "Constant".to_owned(),
+        output: vec![name],
+        attribute: vec![value],
+        ..Default::default()
+    }
+}
+
+/// A tensor without its bytes.
+fn tensor(graph: &Graph, id: ValueId) -> TensorProto {
+    let (name, fact) = &graph.values[id];
+    let dims =
+        fact.shape.iter().map(|dim| dim.known().expect("a stored tensor's shape is known") as i64);
+    TensorProto {
+        name: name.clone(),
+        dims: dims.collect(),
+        data_type: data_type(fact.dtype),
+        ..Default::default()
+    }
+}
+
+fn value_info(graph: &Graph, id: ValueId) -> ValueInfoProto {
+    let (name, fact) = &graph.values[id];
+    ValueInfoProto { name: name.clone(), r#type: Some(type_of(fact)) }
+}
+
+fn type_of(fact: &Fact) -> TypeProto {
+    let dim = |dim: &Dim| {
+        let value = match dim.known() {
+            Some(number) => dimension::Value::DimValue(number as i64),
+            None => dimension::Value::DimParam(dim.to_string()),
+        };
+        Dimension { value: Some(value) }
+    };
+    let shape = TensorShapeProto { dim: fact.shape.iter().map(dim).collect() };
+    let tensor = Tensor { elem_type: data_type(fact.dtype), shape: Some(shape) };
+    TypeProto { value: Some(TypeValue::TensorType(tensor)) }
+}
+
+fn entry(key: &str, value: &str) -> StringStringEntryProto {
+    StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
+}
+
+fn data_type(dtype: DType) -> i32 {
+    let data_type = match dtype {
+        DType::Bool => DataType::Bool,
+        DType::U8 => DataType::Uint8,
+        DType::I8 => DataType::Int8,
+        DType::I32 => DataType::Int32,
+        DType::I64 => DataType::Int64,
+        DType::F8E5M2 => DataType::Float8e5m2,
+        DType::F8E8M0 => DataType::Float8e8m0,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+        DType::F32 => DataType::Float,
+    };
+    data_type.into()
+}

@@ -1,0 +1,20 @@
+//! How long work reports how far it is; what shows it lives in the binary.
+
+/// Receives the progress of one phase of work at a time.
+pub trait Progress {
+    /// A phase begins that will handle `bytes` bytes.
+    fn begin(&self, phase: &str, bytes: u64);
+    /// So many more bytes are done.
+    fn advance(&self, bytes: u64);
+    /// The phase is over.
+    fn end(&self);
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _phase: &str, _bytes: u64) {}
+    fn advance(&self, _bytes: u64) {}
+    fn end(&self) {}
+}

@@ -1,0 +1,58 @@
+//! Element types that checkpoints hold and graphs compute with.
+
+use std::fmt;
+
+/// The element type of a tensor. Every one of them fills whole bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum DType {
+    Bool,
+    U8,
+    I8,
+    I32,
+    I64,
+    F8E5M2,
+    F8E8M0,
+    F16,
+    BF16,
+    F32,
+}
+
+impl DType {
+    /// Bytes that one element takes.
+    pub const fn size(self) -> u64 {
+        match self {
+            Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E8M0 => 1,
+            Self::F16 | Self::BF16 => 2,
+            Self::I32 | Self::F32 => 4,
+            Self::I64 => 8,
+        }
+    }
+
+    /// Whether elements are ordinary floating-point numbers (not scales).
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F8E5M2 | Self::F16 | Self::BF16 | Self::F32)
+    }
+
+    /// Bytes of a tensor with this element type, or `None` beyond 2⁶⁴.
+    pub fn bytes(self, shape: &[u64]) -> Option<u64> {
+        shape.iter().try_fold(self.size(), |size, dim| size.checked_mul(*dim))
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bool => "bool",
+            Self::U8 => "u8",
+            Self::I8 => "i8",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::F8E5M2 => "f8e5m2",
+            Self::F8E8M0 => "f8e8m0",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::F32 => "f32",
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Weights: what each of them is made of, what identifies a set of them, and
+//! where their bytes are found or put.
+
+mod fingerprint;
+mod place;
+mod store;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use fingerprint::{FORMAT_VERSION, Fingerprint};
+pub use place::{Obstacle, in_place, relative_to};
+pub use store::{Metadata, Store};
+
+use crate::tensor::DType;
+
+/// A tensor that a graph asks for, and how its bytes come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Canonical name, the same for every checkpoint layout.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// One number for each axis.
+    pub shape: Vec<u64>,
+    /// Where the bytes come from.
+    pub recipe: Recipe,
+}
+
+/// How the bytes of a weight come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// They lie somewhere as they are needed.
+    Bytes(Source),
+}
+
+/// A byte range of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file, as the user's path leads to it.
+    pub file: Arc<Path>,
+    /// From the beginning of the file.
+    pub range: Range<u64>,
+}
+
+/// Why weights cannot be read, identified or stored.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("cannot reference `{}` in place: {obstacle}; use --external-data copy", file.display())]
+    NotInPlace { file: PathBuf, obstacle: Obstacle },
+    #[error(
+        "`{}` exists and is not what this export would write there, and a graph may be reading it: move it away or write elsewhere",
+        .0.display()
+    )]
+    Occupied(PathBuf),
+    #[error("tensor `{tensor}` needs the bytes {range:?} of `{}`, which ends before: the file changed while it was read", file.display())]
+    Shrunk { file: PathBuf, tensor: String, range: Range<u64> },
+}
+
+/// The result of handling weights.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Weight {
+    /// How many bytes it has, once made.
+    pub fn bytes(&self) -> u64 {
+        match &self.recipe {
+            Recipe::Bytes(source) => source.range.end - source.range.start,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether weights can stay where they lie, under ONNX's rules for external
+//! data: a regular file in the model's folder or below, by a relative path.
+
+use std::fmt;
+use std::path::{Component, Path};
+
+use fs_err as fs;
+
+use super::{Error, Recipe, Result, Weight};
+use crate::container::Location;
+use crate::publish::real_path;
+
+/// What keeps a file from being referenced where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Obstacle {
+    Outside,
+    Symlink,
+    HardLink,
+    Unicode,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Outside => "it is not in the folder of the model or below, and ONNX allows no other place",
+            Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which ONNX refuses as external data",
+            Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
+            Self::Unicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
+        })
+    }
+}
+
+/// The location of each weight when every one of them stays where it lies and
+/// the model is put into `folder`.
+pub fn in_place<'w>(
+    weights: impl IntoIterator<Item = &'w Weight>,
+    folder: &Path,
+) -> Result<Vec<Location>> {
+    let mut last: Option<(&Path, String)> = None;
+    let mut locations = Vec::new();
+    for weight in weights {
+        let Recipe::Bytes(source) = &weight.recipe;
+        let file = match &last {
+            Some((path, file)) if *path == &*source.file => file.clone(),
+            _ => referable(&source.file, folder)?,
+        };
+        last = Some((&source.file, file.clone()));
+        locations.push(Location { file, range: source.range.clone() });
+    }
+    Ok(locations)
+}
+
+/// The name by which a model in `folder` can refer to an existing file.
+fn referable(file: &Path, folder: &Path) -> Result<String> {
+    let refuse = |obstacle| Err(Error::NotInPlace { file: file.to_owned(), obstacle });
+    let status = fs::symlink_metadata(file)?;
+    if status.is_symlink() {
+        return refuse(Obstacle::Symlink);
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
+        return refuse(Obstacle::HardLink);
+    }
+    relative_to(folder, file)?.or_else(refuse)
+}
+
+/// The path of a file from a folder, with `/` between components; the inner
+/// error says why ONNX could not use it. Neither needs to exist.
+pub fn relative_to(
+    folder: &Path,
+    file: &Path,
+) -> std::io::Result<std::result::Result<String, Obstacle>> {
+    let (folder, file) = (real_path(folder)?, real_path(file)?);
+    let Ok(relative) = file.strip_prefix(&folder) else {
+        return Ok(Err(Obstacle::Outside));
+    };
+    let mut names = Vec::new();
+    for component in relative.components() {
+        match component {
+            Component::Normal(name) => match name.to_str() {
+                Some(name) => names.push(name),
+                None => return Ok(Err(Obstacle::Unicode)),
+            },
+            _ => return Ok(Err(Obstacle::Outside)),
+        }
+    }
+    Ok(Ok(names.join("/")))
+}

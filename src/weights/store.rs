@@ -1,0 +1,167 @@
+//! A weights file of our own: planned, compared with one that is there, written.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::read_error;
+use super::{Error, FORMAT_VERSION, Fingerprint, Recipe, Result, Source, Weight};
+use crate::container;
+use crate::progress::Progress;
+
+/// Bytes handled between two reports of progress.
+const CHUNK: u64 = 64 << 20;
+/// Bytes compared at once.
+const COMPARED: usize = 1 << 20;
+
+/// What a weights file says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Version of the format.
+    pub format: u32,
+    /// Fingerprint of the weights in it.
+    pub fingerprint: String,
+    /// The model's config, in canonical form.
+    pub config: serde_json::Value,
+}
+
+/// A weights file as it will be: a SafeTensors file whose data begins on a
+/// page, with its tensors ordered so that large ones begin on a page too.
+pub struct Store<'w> {
+    beginning: Vec<u8>,
+    /// Weights in the order of the file.
+    ordered: Vec<&'w Weight>,
+    ranges: Vec<Range<u64>>,
+}
+
+impl<'w> Store<'w> {
+    /// Plans the file for these weights.
+    pub fn plan(
+        weights: impl IntoIterator<Item = &'w Weight>,
+        fingerprint: &Fingerprint,
+        config: serde_json::Value,
+    ) -> Self {
+        let mut ordered: Vec<&Weight> = weights.into_iter().collect();
+        // The format allows no gaps, so an offset is a sum of lengths. Lengths
+        // divisible by the largest powers of two come first: then each tensor
+        // is aligned to the power of two in its own length, up to a page.
+        ordered.sort_by_key(|weight| std::cmp::Reverse(alignment(weight.bytes())));
+        let metadata =
+            Metadata { format: FORMAT_VERSION, fingerprint: fingerprint.to_string(), config };
+        let metadata = serde_json::to_string(&metadata).expect("plain data");
+        let tensors: Vec<_> =
+            ordered.iter().map(|weight| (&*weight.name, weight.dtype, &weight.shape[..])).collect();
+        let (beginning, ranges) = container::lay_out(metadata, &tensors);
+        Self { beginning, ordered, ranges }
+    }
+
+    /// Where each weight will be, by name.
+    pub fn ranges(&self) -> impl Iterator<Item = (&str, &Range<u64>)> {
+        self.ordered.iter().map(|weight| &*weight.name).zip(&self.ranges)
+    }
+
+    /// Size of the whole file.
+    pub fn bytes(&self) -> u64 {
+        self.ranges.last().map_or(self.beginning.len() as u64, |range| range.end)
+    }
+
+    /// Whether `path` needs to be written. Where a file is there already, all
+    /// of its bytes are compared with the source; any difference is an error.
+    pub fn is_missing(&self, path: &Path, progress: &dyn Progress) -> Result<bool> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(true);
+        }
+        progress.begin("comparing weights", self.bytes());
+        let equal = self.equals(path, progress);
+        progress.end();
+        if equal? { Ok(false) } else { Err(Error::Occupied(path.to_owned())) }
+    }
+
+    fn equals(&self, path: &Path, progress: &dyn Progress) -> Result<bool> {
+        let status = fs::symlink_metadata(path)?;
+        if !status.is_file() || status.len() != self.bytes() {
+            return Ok(false);
+        }
+        let mut there = fs::File::open(path)?;
+        if !same(&mut &self.beginning[..], &mut there, self.beginning.len() as u64)? {
+            return Ok(false);
+        }
+        self.each_source(|weight, _, file| {
+            let equal = same(file, &mut there, weight.bytes())?;
+            progress.advance(weight.bytes());
+            Ok(equal)
+        })
+    }
+
+    /// Writes the whole file.
+    pub fn write(&self, file: &mut std::fs::File, progress: &dyn Progress) -> Result<()> {
+        progress.begin("writing weights", self.bytes());
+        file.write_all(&self.beginning)?;
+        let written = self.each_source(|weight, source, input| {
+            let mut left = weight.bytes();
+            while left > 0 {
+                let chunk = left.min(CHUNK);
+                // Inside the kernel where it can: no byte passes through here.
+                let copied = io::copy(&mut Read::take(input.file(), chunk), file)?;
+                if copied < chunk {
+                    return Err(read_error(
+                        io::ErrorKind::UnexpectedEof.into(),
+                        &weight.name,
+                        source,
+                    ));
+                }
+                progress.advance(chunk);
+                left -= chunk;
+            }
+            Ok(true)
+        });
+        progress.end();
+        written.map(|_| ())
+    }
+
+    /// Hands out each weight with its source and that file, positioned at the
+    /// weight's bytes, until the answer is no.
+    fn each_source(
+        &self,
+        mut visit: impl FnMut(&Weight, &Source, &mut fs::File) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut files = HashMap::new();
+        for weight in &self.ordered {
+            let Recipe::Bytes(source) = &weight.recipe;
+            if !files.contains_key(&source.file) {
+                files.insert(source.file.clone(), fs::File::open(&*source.file)?);
+            }
+            let file = files.get_mut(&source.file).expect("just opened");
+            file.seek(SeekFrom::Start(source.range.start))?;
+            if !visit(weight, source, file)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The largest power of two that divides a length, up to a page.
+fn alignment(length: u64) -> u64 {
+    1 << (length | container::ALIGNMENT).trailing_zeros()
+}
+
+/// Whether the next `length` bytes of both readers are equal.
+fn same(left: &mut impl Read, right: &mut impl Read, length: u64) -> io::Result<bool> {
+    let (mut here, mut there) = (vec![0; COMPARED], vec![0; COMPARED]);
+    let mut rest = length;
+    while rest > 0 {
+        let part = rest.min(COMPARED as u64) as usize;
+        left.read_exact(&mut here[..part])?;
+        right.read_exact(&mut there[..part])?;
+        if here[..part] != there[..part] {
+            return Ok(false);
+        }
+        rest -= part as u64;
+    }
+    Ok(true)
+}
