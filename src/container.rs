@@ -55,6 +55,8 @@ pub struct Location {
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("there is no file `{}`", .0.display())]
+    Missing(PathBuf),
     #[error("`{}` is not a regular file", .0.display())]
     NotAFile(PathBuf),
     #[error(
@@ -77,6 +79,9 @@ impl Header {
     /// Reads and validates the header of a file: offsets without holes or
     /// overlaps, sizes that follow from dtypes and shapes, the file's length.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        if !path.exists() {
+            return Err(Error::Missing(path.to_owned()));
+        }
         // Opening a FIFO would wait for ever, so ask before.
         if !fs::metadata(path)?.is_file() {
             return Err(Error::NotAFile(path.to_owned()));

@@ -18,7 +18,7 @@ pub struct Transaction {
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write `{}`: {source}", path.display())]
+#[error("cannot write `{}`", path.display())]
 pub struct Error {
     path: PathBuf,
     source: io::Error,

@@ -109,10 +109,10 @@ impl Config {
         let rules = [
             (self.num_layers() > 0, "there is at least one layer"),
             (
-                self.num_heads % self.num_kv_heads == 0,
+                self.num_heads.is_multiple_of(self.num_kv_heads),
                 "`num_attention_heads` is a multiple of `num_key_value_heads`",
             ),
-            (self.head_dim % 2 == 0, "`head_dim` is even"),
+            (self.head_dim.is_multiple_of(2), "`head_dim` is even"),
             (
                 self.experts_per_token <= self.num_experts,
                 "`experts_per_token` is at most `num_experts`",

@@ -62,7 +62,7 @@ pub enum Error {
         "`{file}` is a Hugging Face config; this version reads OpenAI's own layout: point --checkpoint to the repository's `original` folder"
     )]
     HuggingFace { file: String },
-    #[error("`{}` is not a folder: --checkpoint takes the folder that holds config.json", .0.display())]
+    #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json", .0.display())]
     NotAFolder(PathBuf),
     #[error("`{}` holds no {wanted}", folder.display())]
     Lacks { folder: PathBuf, wanted: &'static str },
@@ -100,8 +100,6 @@ impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
         if !folder.is_dir() {
-            // A path that is not there at all has the system's own sentence.
-            fs_err::metadata(folder)?;
             return Err(Error::NotAFolder(folder.to_owned()));
         }
         let path = folder.join("config.json");

@@ -32,17 +32,15 @@ impl Placement {
             return Ok(Self { stores, locations: HashMap::new(), in_place: false });
         };
         let folder = folder_of(output);
-        if request.external_data != ExternalData::InPlace {
-            if let Some(staged) = stores.first() {
-                if let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)? {
+        if request.external_data != ExternalData::InPlace
+            && let Some(staged) = stores.first()
+                && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)? {
                     return Ok(Self {
                         locations: locations(store, &file),
                         stores,
                         in_place: false,
                     });
                 }
-            }
-        }
         if request.external_data != ExternalData::Copy {
             match in_place(checkpoint.weights.iter(), folder) {
                 Ok(found) => {

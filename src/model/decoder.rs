@@ -10,7 +10,7 @@ use super::mask::Mask;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
 use super::rope::Rotation;
-use super::stored;
+use super::{in_f32, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
 use crate::graph::{Builder, Dim, Fact, Model, Result, Scope, Style, Value};
 use crate::tensor::DType;
@@ -76,7 +76,7 @@ fn embed(g: &mut Scope, tokens: Value, embedding: &Weight, context: &Context) ->
     let rows = g.reshape("tokens", tokens, [batch * length])?;
     let table = stored(g, embedding)?;
     let x = g.gather("rows", table, rows, 0)?;
-    if embedding.dtype == DType::F32 { Ok(x) } else { g.cast("rows.f32", x, DType::F32) }
+    in_f32(g, "rows.f32", x)
 }
 
 /// Layer `n`: attention, then experts.

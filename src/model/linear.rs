@@ -1,6 +1,8 @@
 //! Dense layers: `x · Wᵀ + b`, with `W [out, in]` as checkpoints store it.
 
-use super::float;
+use std::ops::Range;
+
+use super::{float, in_f32};
 use crate::checkpoint::Linear;
 use crate::graph::{Fact, Result, Scope, Value};
 use crate::tensor::DType;
@@ -12,34 +14,45 @@ const LARGEST_FOLDED: u64 = 1 << 30;
 
 /// `x [n, in]` to `[n, out]`.
 pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Value> {
-    let g = &mut g.child(name);
-    let weight = float(g, "weight", &layer.weight)?;
-    let bias = float(g, "bias", &layer.bias)?;
-    g.gemm("", x, weight, Some(bias))
+    product(&mut g.child(name), x, &layer.weight, Some(&layer.bias))
 }
 
-/// `x [n, in]` to `[n, out]` without a bias, for a matrix of any size: in
-/// chunks of rows (byte ranges of the same weight) that can each be folded.
+/// `x [n, in]` to `[n, out]` without a bias.
 pub fn projection(g: &mut Scope, name: &str, x: Value, weight: &Weight) -> Result<Value> {
-    let g = &mut g.child(name);
+    product(&mut g.child(name), x, weight, None)
+}
+
+/// The product with a matrix of any size: whole, or in chunks of rows (byte
+/// ranges of the same weight) that can each be folded.
+fn product(g: &mut Scope, x: Value, weight: &Weight, bias: Option<&Weight>) -> Result<Value> {
     let (rows, columns) = (weight.shape[0], weight.shape[1]);
-    let chunks = (rows * columns * DType::F32.size()).div_ceil(LARGEST_FOLDED);
-    if chunks == 1 {
+    let most = (LARGEST_FOLDED / (columns * DType::F32.size())).max(1);
+    if rows <= most {
         let weight = float(g, "weight", weight)?;
-        return g.gemm("", x, weight, None);
+        let bias = bias.map(|bias| float(g, "bias", bias)).transpose()?;
+        return g.gemm("", x, weight, bias);
     }
-    let step = rows.div_ceil(chunks);
-    let row_bytes = columns * weight.dtype.size();
-    let mut parts = Vec::new();
-    for first in (0..rows).step_by(step as usize) {
-        let end = rows.min(first + step);
+    let step = rows.div_ceil(rows.div_ceil(most));
+    let parts = (0..rows).step_by(step as usize).map(|first| {
         let g = &mut g.child(&format!("rows_{first}"));
-        let fact = Fact::new(weight.dtype, [end - first, columns]);
-        let name = format!("{}.rows_{first}", weight.name);
-        let part = g.weight(&name, fact, &weight.name, first * row_bytes..end * row_bytes)?;
-        let part =
-            if weight.dtype == DType::F32 { part } else { g.cast("weight.f32", part, DType::F32)? };
-        parts.push(g.gemm("", x, part, None)?);
+        let part = row_range(g, weight, first..rows.min(first + step))?;
+        g.gemm("", x, part, None)
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    match bias {
+        None => g.concat("", &parts, 1),
+        Some(bias) => {
+            let (out, bias) = (g.concat("unbiased", &parts, 1)?, float(g, "bias", bias)?);
+            g.add("", out, bias)
+        }
     }
-    g.concat("", &parts, 1)
+}
+
+/// Some rows of a matrix, in f32.
+fn row_range(g: &mut Scope, weight: &Weight, rows: Range<u64>) -> Result<Value> {
+    let row = weight.shape[1] * weight.dtype.size();
+    let fact = Fact::new(weight.dtype, [rows.end - rows.start, weight.shape[1]]);
+    let name = format!("{}.rows_{}", weight.name, rows.start);
+    let part = g.weight(&name, fact, &weight.name, rows.start * row..rows.end * row)?;
+    in_f32(g, "weight.f32", part)
 }

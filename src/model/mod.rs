@@ -31,8 +31,13 @@ fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
 /// A weight in f32. onnxruntime folds the cast when it loads the model.
 fn float(g: &mut Scope, name: &str, weight: &Weight) -> Result<Value> {
     let value = stored(g, weight)?;
-    match weight.dtype {
+    in_f32(g, &format!("{name}.f32"), value)
+}
+
+/// A value in f32: cast, unless it is.
+fn in_f32(g: &mut Scope, name: &str, value: Value) -> Result<Value> {
+    match g.fact(value)?.dtype {
         DType::F32 => Ok(value),
-        _ => g.cast(&format!("{name}.f32"), value, DType::F32),
+        _ => g.cast(name, value, DType::F32),
     }
 }

@@ -27,17 +27,6 @@ impl Scope<'_> {
         self.gather(name, data, index, axis)
     }
 
-    /// `table[i]` for each index of any shape, by way of flat GatherElements,
-    /// which onnxruntime runs several times faster than Gather.
-    pub fn look_up(&mut self, name: &str, table: Value, indices: Value) -> Result<Value> {
-        let mut scope = self.child(name);
-        let g = &mut scope;
-        let shape = g.fact(indices)?.shape;
-        let flat = g.reshape("flat", indices, [Dim::product(&shape)])?;
-        let found = g.gather_elements("values", table, flat, 0)?;
-        g.reshape("shaped", found, shape)
-    }
-
     /// `result[i][j] = data[indices[i][j]][j]` for axis 0; axes other than
     /// that are equal.
     pub fn gather_elements(

@@ -1,0 +1,52 @@
+"""Checks a model with onnx's own checker, by path and so with its external
+data, and with strict shape inference; prints what an ONNX reader sees."""
+
+import json
+import sys
+
+import onnx
+
+
+def external(tensor):
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return {
+        "name": tensor.name,
+        "dims": list(tensor.dims),
+        "file": entries["location"],
+        "offset": int(entries["offset"]),
+        "length": int(entries["length"]),
+    }
+
+
+def main():
+    path = sys.argv[1]
+    if "--structure-only" not in sys.argv:
+        onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path, load_external_data=False)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    graph = model.graph
+    stored = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    inline = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
+    print(
+        json.dumps(
+            {
+                "ir_version": model.ir_version,
+                "opsets": {entry.domain: entry.version for entry in model.opset_import},
+                "producer": model.producer_name,
+                "metadata": {entry.key: entry.value for entry in model.metadata_props},
+                "functions": [function.name for function in model.functions],
+                "attributes": {function.name: list(function.attribute) for function in model.functions},
+                "calls": [
+                    {"name": node.name, "op": node.op_type, "window": [a.i for a in node.attribute if a.name == "window"]}
+                    for node in graph.node
+                    if node.domain
+                ],
+                "nodes": len(graph.node),
+                "external": [external(tensor) for tensor in stored],
+                "largest_inline": max(len(tensor.raw_data) for tensor in inline),
+            }
+        )
+    )
+
+
+main()

@@ -1,0 +1,334 @@
+//! The command line in sentences: what it says, with which status, and that a
+//! failed run leaves its destination as it was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{contents, copy_folder, failure, fixture, folder_with_tiny, run};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_summary_for_people() {
+    let home = folder_with_tiny();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+        .args(["--checkpoint", "tiny", "--output", "model.onnx"])
+        .current_dir(home.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let summary = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "read     OpenAI's original layout, 3 layers, fingerprint ",
+        "model    model.onnx (",
+        "  input  input_ids i64 [B, T]",
+        "  output logits f32 [B, T, 320]",
+        "weights  987 kB in place: tiny/model.safetensors",
+        "written  0 B of weights, in ",
+        "run      python -c ",
+    ] {
+        assert!(summary.contains(line), "{summary}\nlacks: {line}");
+    }
+}
+
+#[test]
+fn quiet_says_nothing_and_json_one_object() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("deep/er/model.onnx");
+    let arguments =
+        ["--checkpoint", text(&fixture("tiny")), "--output", text(&model)].map(str::to_owned);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = run(&[&arguments[..], &["--quiet"]].concat());
+    assert!(
+        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let output = run(&[&arguments[..], &["--json"]].concat());
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        summary["model"]["outputs"],
+        json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", "320"]}])
+    );
+    assert_eq!(summary["weights"]["bytes_written"], 0, "the file of the first run is reused");
+}
+
+#[test]
+fn dynamic_axes_win_over_fixed_ones() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("model.onnx");
+    let shape = |options: &[&str]| {
+        let base = ["--checkpoint", text(&fixture("tiny")), "--output", text(&model), "--json"]
+            .map(str::to_owned);
+        let base: Vec<&str> = base.iter().map(String::as_str).collect();
+        let summary: Value =
+            serde_json::from_slice(&run(&[&base[..], options].concat()).stdout).unwrap();
+        summary["model"]["inputs"][0]["shape"].clone()
+    };
+    assert_eq!(shape(&["--batch-size", "2"]), json!(["2", "T"]));
+    assert_eq!(shape(&["--seq-len", "9"]), json!(["B", "9"]));
+    assert_eq!(shape(&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"]), json!(["B", "9"]));
+    assert_eq!(shape(&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"]), json!(["2", "T"]));
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let tiny = fixture("tiny");
+    let tiny = text(&tiny);
+    for (arguments, sentence) in [
+        (&[][..], "required arguments were not provided"),
+        (&["--checkpoint", tiny], "--output"),
+        (&["--checkpoint", tiny, "--weights", tiny, "--output", "m.onnx"], "cannot be used with"),
+        (
+            &["--checkpoint", tiny, "--output", "model.bin"],
+            "expected a file name that ends in .onnx",
+        ),
+        (&["--checkpoint", tiny, "--save-weights", "w.bin", "--skip-onnx"], "ends in .safetensors"),
+        (&["--checkpoint", tiny, "--skip-onnx"], "--save-weights"),
+        (&["--checkpoint", tiny, "--output", "m.onnx", "--layers", "0"], "0 is not in"),
+        (&["--checkpoint", tiny, "--output", "m.onnx", "--seq-len", "0"], "--seq-len"),
+        (&["--checkpoint", tiny, "--output", "m.onnx", "--external-data", "link"], "in-place"),
+    ] {
+        let output = run(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(sentence), "{arguments:?}: {error}\nlacks: {sentence}");
+    }
+}
+
+/// A folder with a checkpoint that one edit has broken.
+fn broken(edit: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("tiny"), home.path());
+    edit(home.path());
+    home
+}
+
+fn edit_config(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(config.contains(from), "{config}");
+    fs::write(path, config.replace(from, to)).unwrap();
+}
+
+/// Rewrites the header of the checkpoint's file; names keep their length, so
+/// that nothing else moves.
+fn edit_header(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    assert!(header.contains(from), "{header}");
+    let edited = header.replace(from, to);
+    assert_eq!(edited.len(), length);
+    bytes[8..8 + length].copy_from_slice(edited.as_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+fn write_index(folder: &Path, map: &Value) {
+    fs::write(folder.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string())
+        .unwrap();
+}
+
+type Edit = Box<dyn FnOnce(&Path)>;
+
+#[test]
+fn bad_checkpoints_are_refused_in_one_sentence() {
+    let file = |path: &'static str, bytes: &'static [u8]| -> Edit {
+        Box::new(move |f| fs::write(f.join(path), bytes).unwrap())
+    };
+    let config = |from: &'static str, to: &'static str| -> Edit {
+        Box::new(move |f| edit_config(f, from, to))
+    };
+    let header = |from: &'static str, to: &'static str| -> Edit {
+        Box::new(move |f| edit_header(f, from, to))
+    };
+    let cases: Vec<(Edit, &[&str])> = vec![
+        (Box::new(|f| fs::remove_file(f.join("config.json")).unwrap()), &[]),
+        (Box::new(|f| fs::remove_file(f.join("model.safetensors")).unwrap()), &[]),
+        (
+            Box::new(|f| {
+                fs::copy(fixture("tiny-hf/config.json"), f.join("config.json")).unwrap();
+            }),
+            &[],
+        ),
+        (file("config.json", b"{"), &[]),
+        (file("config.json", b"\xff\xfe"), &[]),
+        (file("model.safetensors", b""), &[]),
+        (file("model.safetensors", &[0xff; 64]), &[]),
+        (file("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"), &[]),
+        (
+            Box::new(|f| {
+                let path = f.join("model.safetensors");
+                let length = fs::metadata(&path).unwrap().len();
+                fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length - 1).unwrap();
+            }),
+            &[],
+        ),
+        (config("\"sliding_window\": 8", "\"sliding_window\": 8, \"qk_norm\": true"), &[]),
+        (config("\"hidden_size\": 96", "\"hidden_size\": 128"), &[]),
+        (config("\"hidden_size\": 96", "\"hidden_size\": 100"), &[]),
+        (config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4"), &[]),
+        (config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2"), &[]),
+        (config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4000000000"), &[]),
+        (config("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"), &[]),
+        (config("\"experts_per_token\": 4", "\"experts_per_token\": 9"), &[]),
+        (config("\"rope_theta\": 150000.0", "\"rope_theta\": null"), &[]),
+        (header("block.1.attn.sinks", "block.1.attn.blink"), &[]),
+        (
+            header(
+                "\"dtype\":\"BF16\",\"shape\":[320,96]",
+                "\"dtype\":\"I16\", \"shape\":[320,96]",
+            ),
+            &[],
+        ),
+        (
+            header(
+                "\"dtype\":\"U8\",\"shape\":[8,256,3,16]",
+                "\"dtype\":\"I8\",\"shape\":[8,256,3,16]",
+            ),
+            &[],
+        ),
+        (header("\"shape\":[8,256,3,16]", "\"shape\":[8,3,256,16]"), &[]),
+        (
+            Box::new(|f| write_index(f, &json!({"embedding.weight": "../tiny/model.safetensors"}))),
+            &[],
+        ),
+        (Box::new(|f| write_index(f, &json!({"embedding.weight": "absent.safetensors"}))), &[]),
+        (Box::new(|f| write_index(f, &json!({"lm_head": "model.safetensors"}))), &[]),
+        (
+            Box::new(|f| {
+                fs::rename(f.join("model.safetensors"), f.join("a.safetensors")).unwrap();
+                fs::copy(f.join("a.safetensors"), f.join("b.safetensors")).unwrap();
+            }),
+            &[],
+        ),
+        (Box::new(|_| ()), &["--layers", "4"]),
+        (Box::new(|_| ()), &["--external-data", "in-place"]),
+    ];
+    let mut sentences = Vec::new();
+    for (edit, options) in cases {
+        let home = broken(edit);
+        let destination = tempfile::tempdir().unwrap();
+        let out = destination.path().join("out/model.onnx");
+        let before = contents(home.path());
+        let sentence = failure(
+            &[&["--checkpoint", text(home.path()), "--output", text(&out)], options].concat(),
+        );
+        assert!(!sentence.contains('\n') && !sentence.contains("panicked"), "{sentence}");
+        assert_eq!(contents(home.path()), before, "{sentence}");
+        assert!(contents(destination.path()).is_empty(), "{sentence}");
+        sentences.push(
+            sentence
+                .replace(text(home.path()), "CHECKPOINT")
+                .replace(text(destination.path()), "OUT"),
+        );
+    }
+    insta::assert_snapshot!(sentences.join("\n"));
+}
+
+#[test]
+fn unknown_names_can_be_overlooked_by_name() {
+    let home = broken(|folder| {
+        edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
+        // One tensor more than the layout has.
+        let path = folder.join("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let extra = whole.tensor("norm.scale").unwrap();
+        let mut tensors: Vec<_> = whole.tensors();
+        tensors.push(("extra.weight".to_owned(), extra));
+        let edited = safetensors::serialize(tensors, None).unwrap();
+        fs::write(path, edited).unwrap();
+    });
+    let model = home.path().join("model.onnx");
+    let base = [
+        "--checkpoint",
+        text(home.path()),
+        "--output",
+        text(&model),
+        "--ignore-config-key",
+        "note",
+    ]
+    .map(str::to_owned);
+    let base: Vec<&str> = base.iter().map(String::as_str).collect();
+    let sentence = failure(&base);
+    assert!(sentence.contains("pass --ignore-tensor extra.weight"), "{sentence}");
+    let output = run(&[&base[..], &["--ignore-tensor", "extra.weight"]].concat());
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn bad_stages_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (stage, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
+    let original = fixture("tiny/model.safetensors");
+    let sentence = failure(&["--weights", text(&original), "--output", text(&model)]);
+    assert!(
+        sentence.ends_with("was not written by --save-weights; for a checkpoint use --checkpoint"),
+        "{sentence}"
+    );
+
+    let staging =
+        ["--checkpoint", text(&fixture("tiny")), "--save-weights", text(&stage), "--skip-onnx"]
+            .map(str::to_owned);
+    let staging: Vec<&str> = staging.iter().map(String::as_str).collect();
+    assert!(run(&staging).status.success());
+    let whole = fs::read(&stage).unwrap();
+    for (edit, expected) in [
+        (
+            Box::new(|bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1)
+                as Box<dyn Fn(&mut Vec<u8>)>,
+            "it was changed, stage it again",
+        ),
+        (Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1)), "download it again"),
+        (
+            Box::new(|bytes: &mut Vec<u8>| {
+                replace(bytes, b"\\\"format\\\":1", b"\\\"format\\\":9")
+            }),
+            "has weights format 9",
+        ),
+        (
+            Box::new(|bytes: &mut Vec<u8>| {
+                replace(bytes, b"\\\"head_dim\\\":32", b"\\\"head_dim\\\":31")
+            }),
+            "`head_dim` is even",
+        ),
+    ] {
+        let mut bytes = whole.clone();
+        edit(&mut bytes);
+        fs::write(&stage, &bytes).unwrap();
+        let sentence = failure(&["--weights", text(&stage), "--output", text(&model)]);
+        assert!(sentence.contains(expected), "{sentence}");
+        assert!(!model.exists());
+        // Nor is it taken for the stage that another run would write.
+        let sentence = failure(&staging);
+        assert!(sentence.contains("is not what this export would write there"), "{sentence}");
+    }
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_stays_as_it_was() {
+    let home = tempfile::tempdir().unwrap();
+    let occupied: PathBuf = home.path().join("model.onnx");
+    fs::create_dir(&occupied).unwrap();
+    let before = contents(home.path());
+    let sentence = failure(&["--checkpoint", text(&fixture("tiny")), "--output", text(&occupied)]);
+    assert!(sentence.contains("is a folder, not a file to write"), "{sentence}");
+    assert_eq!(contents(home.path()), before);
+
+    fs::write(home.path().join("file"), "").unwrap();
+    let before = contents(home.path());
+    let below = home.path().join("file/model.onnx");
+    let sentence = failure(&["--checkpoint", text(&fixture("tiny")), "--output", text(&below)]);
+    assert!(sentence.starts_with("cannot write `"), "{sentence}");
+    assert_eq!(contents(home.path()), before);
+}

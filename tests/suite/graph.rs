@@ -1,0 +1,118 @@
+//! What the ONNX file looks like to onnx's own checker, and as text.
+
+use std::path::Path;
+
+use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::graph::{Builder, Dim, Fact, Style};
+use gpt_oss_export::model::{Options, decoder};
+use gpt_oss_export::tensor::DType;
+use serde_json::{Value, json};
+
+use crate::support::{export, fixture, folder_with_tiny, python};
+
+fn check(model: &Path) -> Value {
+    python("check.py", &[model.to_str().unwrap()], &Value::Null)
+}
+
+fn tiny(style: Style) -> String {
+    let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+    let options = Options { style, batch: None, length: None };
+    decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
+}
+
+#[test]
+fn the_flat_graph_as_text() {
+    insta::assert_snapshot!(tiny(Style::Flat));
+}
+
+#[test]
+fn the_graph_of_functions_as_text() {
+    insta::assert_snapshot!(tiny(Style::Functions));
+}
+
+#[test]
+fn the_flat_graph_passes_the_checker() {
+    let home = folder_with_tiny();
+    let model = home.path().join("model.onnx");
+    let summary = export(&[
+        "--checkpoint",
+        home.path().join("tiny").to_str().unwrap(),
+        "--output",
+        model.to_str().unwrap(),
+    ]);
+    let seen = check(&model);
+    assert_eq!(seen["ir_version"], 11);
+    assert_eq!(seen["opsets"], json!({"": 23}), "standard operators alone");
+    assert_eq!(seen["producer"], "gpt-oss-export");
+    assert_eq!(seen["metadata"]["gpt_oss_export.fingerprint"], summary["fingerprint"]);
+    assert_eq!(
+        seen["metadata"]["gpt_oss_export.options"],
+        "target=onnx style=flat batch=B sequence=T"
+    );
+    assert_eq!(seen["nodes"], summary["model"]["nodes"]);
+    assert!(
+        seen["largest_inline"].as_u64().unwrap() <= 2048,
+        "weights are byte ranges, tables are small"
+    );
+}
+
+#[test]
+fn functions_are_shared_by_all_layers() {
+    let home = folder_with_tiny();
+    let model = home.path().join("model.onnx");
+    export(&[
+        "--checkpoint",
+        home.path().join("tiny").to_str().unwrap(),
+        "--output",
+        model.to_str().unwrap(),
+        "--functions",
+    ]);
+    let seen = check(&model);
+    let functions =
+        ["RMSNorm", "RotaryEmbedding", "AttentionBlock", "MLPBlock", "TransformerBlock"];
+    assert_eq!(seen["functions"], json!(functions), "callees first");
+    assert_eq!(seen["attributes"]["TransformerBlock"], json!(["epsilon", "window"]));
+    // One node a layer; even layers slide over 8 tokens, odd ones see all.
+    assert_eq!(
+        seen["calls"],
+        json!([
+            {"name": "layers.0", "op": "TransformerBlock", "window": [8]},
+            {"name": "layers.1", "op": "TransformerBlock", "window": [2_147_483_647]},
+            {"name": "layers.2", "op": "TransformerBlock", "window": [8]},
+            {"name": "norm", "op": "RMSNorm", "window": []},
+        ])
+    );
+}
+
+#[test]
+fn wiring_mistakes_fail_where_they_are_made() {
+    let mut builder = Builder::new(Style::Flat);
+    let g = &mut builder.scope();
+    let t = Dim::symbol("T");
+    let a = g.input("a", Fact::new(DType::F32, [&t, &4.into()])).unwrap();
+    let b = g.input("b", Fact::new(DType::I64, [&t, &4.into()])).unwrap();
+    let w = g.input("w", Fact::new(DType::F32, [3u64, 5])).unwrap();
+    let sentences = [
+        g.add("sum", a, b).unwrap_err().to_string(),
+        g.child("layer").gemm("out", a, w, None).unwrap_err().to_string(),
+        g.reshape("flat", a, [Dim::from(8)]).unwrap_err().to_string(),
+        g.transpose("turned", a, [0, 1, 2]).unwrap_err().to_string(),
+        g.sizes(&[Dim::symbol("S"), Dim::from(2)]).unwrap_err().to_string(),
+        {
+            g.exp("exp", a).unwrap();
+            g.exp("exp", a).unwrap_err().to_string()
+        },
+        {
+            let condition = g.constant(true).unwrap();
+            let mut inner = None;
+            let leak = |g: &mut gpt_oss_export::graph::Scope| {
+                let value = g.exp("inner", a)?;
+                inner = Some(value);
+                Ok(value)
+            };
+            g.if_else("branch", condition, leak, |g| g.exp("other", a)).unwrap();
+            g.exp("outside", inner.unwrap()).unwrap_err().to_string()
+        },
+    ];
+    insta::assert_snapshot!(sentences.join("\n"));
+}

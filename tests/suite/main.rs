@@ -1,0 +1,9 @@
+//! Tests on real parts: the binary, real files, onnxruntime and onnx.
+
+mod architecture;
+mod cli;
+mod graph;
+mod numerics;
+mod sizes;
+mod staging;
+mod support;

@@ -1,0 +1,138 @@
+//! What the tests share: the binary, fixtures, and a Python with onnxruntime.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A file or folder under `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A folder that holds a copy of the tiny checkpoint as `tiny`.
+pub fn folder_with_tiny() -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("tiny"), &home.path().join("tiny"));
+    home
+}
+
+/// Copies the files of a folder.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Every file below a folder with its bytes, sorted.
+pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.push((path.clone(), Vec::new()));
+            found.extend(contents(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs the binary.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gpt-oss-export")).args(arguments).output().unwrap()
+}
+
+/// Runs the binary, which must succeed, and returns its JSON summary.
+pub fn export(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Runs the binary, which must fail with status 1, and returns its sentence.
+pub fn failure(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty());
+    let sentence = error.strip_prefix("error: ").expect("errors begin with `error: `");
+    sentence.trim_end().to_owned()
+}
+
+/// Runs a script of `tests/python` with a JSON request on standard input, and
+/// returns the JSON it prints.
+pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
+    let mut child = Command::new(interpreter())
+        .arg(script)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The largest logit errors of a model against the reference cases named.
+pub fn logit_errors(model: &Path, engine: &str, cases: &[&str]) -> Vec<f64> {
+    let case = |name: &&str| {
+        let path = |suffix: &str| fixture("reference").join(format!("logits-{name}{suffix}.npy"));
+        json!({"ids": path(".ids"), "logits": path("")})
+    };
+    let cases: Vec<Value> = cases.iter().map(case).collect();
+    let results =
+        python("logits.py", &[], &json!({"model": model, "engine": engine, "cases": cases}));
+    results.as_array().unwrap().iter().map(|result| result["error"].as_f64().unwrap()).collect()
+}
+
+/// The interpreter of a virtual environment with the pinned requirements, made
+/// under `target` by whoever needs it first. Without it tests fail.
+fn interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| {
+        let requirements =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/requirements.txt");
+        let wanted = fs::read_to_string(&requirements).unwrap();
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(target).unwrap();
+        let lock = fs::File::create(target.join("python.lock")).unwrap();
+        lock.lock().unwrap();
+        let home = target.join("python");
+        let (bin, stamp) = (
+            if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" },
+            home.join("installed.txt"),
+        );
+        let python = home.join(bin);
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            return python;
+        }
+        let _ = fs::remove_dir_all(&home);
+        must_succeed(Command::new("python3").args(["-m", "venv"]).arg(&home));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        must_succeed(Command::new(&python).args(pip).arg(&requirements));
+        fs::write(stamp, wanted).unwrap();
+        python
+    })
+}
+
+fn must_succeed(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    assert!(
+        status.success(),
+        "{command:?} ended with {status}; the tests need Python 3.11 or newer with venv and pip"
+    );
+}
