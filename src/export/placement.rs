@@ -34,13 +34,10 @@ impl Placement {
         let folder = folder_of(output);
         if request.external_data != ExternalData::InPlace
             && let Some(staged) = stores.first()
-                && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)? {
-                    return Ok(Self {
-                        locations: locations(store, &file),
-                        stores,
-                        in_place: false,
-                    });
-                }
+            && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)?
+        {
+            return Ok(Self { locations: locations(store, &file), stores, in_place: false });
+        }
         if request.external_data != ExternalData::Copy {
             match in_place(checkpoint.weights.iter(), folder) {
                 Ok(found) => {

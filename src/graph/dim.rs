@@ -33,6 +33,17 @@ impl Dim {
         }
     }
 
+    /// The sum of both: a number where both are known, else a symbol of its own
+    /// such as `T+1`, since no shape here needs to be divided by a sum.
+    pub fn plus(&self, other: &Dim) -> Dim {
+        match (self.known(), other.known()) {
+            (Some(0), _) => other.clone(),
+            (_, Some(0)) => self.clone(),
+            (Some(a), Some(b)) => Dim::from(a.saturating_add(b)),
+            _ => Dim::symbol(format!("{self}+{other}")),
+        }
+    }
+
     /// The product of all dimensions: a shape's element count.
     pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
         dims.into_iter().fold(Dim::from(1), |product, dim| &product * dim)
@@ -84,5 +95,13 @@ mod tests {
         assert_eq!(Dim::product([&Dim::from(2), &t, &b, &Dim::from(3)]).to_string(), "6*B*T");
         assert_eq!(Dim::product([]).known(), Some(1));
         assert_eq!((&b * &t).name(), None);
+    }
+
+    #[test]
+    fn sums_of_symbols_are_symbols() {
+        let t = Dim::symbol("T");
+        assert_eq!(t.plus(&1.into()), Dim::symbol("T+1"));
+        assert_eq!(Dim::from(2).plus(&3.into()).known(), Some(5));
+        assert_eq!(t.plus(&0.into()), t);
     }
 }

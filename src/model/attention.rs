@@ -3,14 +3,14 @@
 //!
 //! `x + out(softmax(q·kᵀ/√D + mask, sink) · v)`, where the sink joins the
 //! softmax as one more score that is neither scaled nor has a value. Query head
-//! `h` reads key head `h / (heads / kv)`.
+//! `h` reads key head `h / (heads / kv)`: `heads / kv` of them form a group.
 
 use super::decoder::Context;
 use super::float;
 use super::linear::linear;
 use super::norm::rms_norm;
 use crate::checkpoint::AttentionWeights;
-use crate::graph::{Dim, Result, Scope, Value};
+use crate::graph::{Constant, Dim, Result, Scope, Value};
 use crate::weights::Weight;
 
 /// `x [B·T, hidden]`, the residual stream, with the attention's part added.
@@ -48,11 +48,14 @@ pub fn attention_block(
     Ok(x)
 }
 
-/// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias [T, S]` to `[B, heads, T, D]`.
+/// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias [T, S + 1]` to
+/// `[B, heads, T, D]`.
 ///
-/// The sink never becomes a column of the scores: it enters the softmax's
-/// maximum and denominator only. Query heads of a key head are stacked along
-/// T, so that keys and values are not repeated.
+/// The standard Attention operator knows no sinks, but a sink is the score of
+/// one more key, of value 0. That key's scores differ among the heads that
+/// share it, so each of these gets a dimension of its own: `q' = [q/√D, e_j]`
+/// for the `j`-th head of a group, `k' = [k, 0]`, and the sink's key is
+/// `[0, sinks of the group]`, so that `q'·k'` is `q·k/√D` or the sink, exactly.
 fn sink_attention(
     g: &mut Scope,
     [q, k, v]: [Value; 3],
@@ -60,32 +63,36 @@ fn sink_attention(
     sinks: &Weight,
 ) -> Result<Value> {
     let (queries, keys) = (g.fact(q)?.shape, g.fact(k)?.shape);
-    let [batch, heads, length, width] = &queries[..] else { unreachable!("q has rank 4") };
-    let (kv, sources) = (&keys[1], &keys[2]);
-    let group = Dim::from(heads.known().expect("known") / kv.known().expect("known"));
-    let stacked = &group * length;
+    let size = |dim: &Dim| dim.known().expect("a model's own size");
+    let [batch, length] = [&queries[0], &queries[2]];
+    let [heads, kv, width] = [&queries[1], &keys[1], &queries[3]].map(size);
+    let group = heads / kv;
 
-    let scale = g.constant(1.0 / (width.known().expect("known") as f32).sqrt())?;
+    let scale = g.constant(1.0 / (width as f32).sqrt())?;
     let q = g.mul("q.scaled", q, scale)?;
-    let q = g.reshape("q.stacked", q, [batch, kv, &stacked, width])?;
-    let k = g.transpose("k.columns", k, [0, 1, 3, 2])?;
-    let scores = g.matmul("scores.stacked", q, k)?;
-    let scores = g.reshape("scores", scores, [batch, heads, length, sources])?;
-    let scores = g.add("scores.masked", scores, bias)?;
+    let places = g.table("attn.places", places(heads, group))?;
+    let places =
+        g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
+    let q = g.concat("q.with_places", &[q, places], 3)?;
 
-    let sink = float(g, "sinks", sinks)?;
-    let sink = g.reshape("sinks.column", sink, [&1.into(), heads, &1.into(), &1.into()])?;
-    let largest = g.reduce_max("softmax.largest_score", scores, 3)?;
-    let largest = g.max("softmax.largest", largest, sink)?;
-    let shifted = g.sub("softmax.shifted", scores, largest)?;
-    let weights = g.exp("softmax.exp", shifted)?;
-    let sum = g.reduce_sum("softmax.sum", weights, 3)?;
-    let sink = g.sub("softmax.sink_shifted", sink, largest)?;
-    let sink = g.exp("softmax.sink_exp", sink)?;
-    let sum = g.add("softmax.denominator", sum, sink)?;
+    let sinks = float(g, "sinks", sinks)?;
+    let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
+    let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
+    let sinks = g.expand(
+        "sinks.batch",
+        sinks,
+        &[batch.clone(), kv.into(), 1.into(), (width + group).into()],
+    )?;
+    let k = g.pad("k.with_places", k, 3, [0, group])?;
+    let k = g.concat("k.with_sinks", &[k, sinks], 2)?;
+    let v = g.pad("v.with_sinks", v, 2, [0, 1])?;
+    g.attention("mixed", [q, k, v], bias)
+}
 
-    let weights = g.reshape("softmax.stacked", weights, [batch, kv, &stacked, sources])?;
-    let mixed = g.matmul("mixed.stacked", weights, v)?;
-    let mixed = g.reshape("mixed.unscaled", mixed, [batch, heads, length, width])?;
-    g.div("mixed", mixed, sum)
+/// For each head the unit vector of its place in its group: `[1, heads, 1, group]`.
+fn places(heads: u64, group: u64) -> Constant {
+    let places: Vec<f32> = (0..heads * group)
+        .map(|at| if at / group % group == at % group { 1.0 } else { 0.0 })
+        .collect();
+    Constant::from(&places[..]).shaped([1, heads, 1, group])
 }

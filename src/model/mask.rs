@@ -23,9 +23,10 @@ impl Mask {
         Ok(Self { distance: g.sub("distance", queries, keys)? })
     }
 
-    /// What is added to scores, f32 `[T, keys]`: 0 where the query sees the
+    /// What is added to scores, f32 `[T, keys + 1]`: 0 where the query sees the
     /// key, else the least finite number (infinities would make NaN of rows
-    /// that see nothing). Wired once for each window.
+    /// that see nothing). The last key is the sink, which all queries see.
+    /// Wired once for each window.
     pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
         let name = match g.parameter("window", window) {
@@ -41,7 +42,8 @@ impl Mask {
             let not_later = g.greater_or_equal("not_later", self.distance, zero)?;
             let in_window = g.less("in_window", self.distance, window)?;
             let seen = g.and("seen", not_later, in_window)?;
-            g.select("bias", seen, shown, hidden)
+            let bias = g.select("bias.keys", seen, shown, hidden)?;
+            g.pad("bias", bias, 1, [0, 1])
         })
     }
 }

@@ -170,6 +170,31 @@ impl Scope<'_> {
         self.node(name, "Softmax").input(x).attr("axis", -1).output(fact)
     }
 
+    /// `softmax(q·kᵀ + bias) · v` for `q [B, heads, T, D]`, `k [B, kv, S, D]` and
+    /// `v [B, kv, S, E]`: `[B, heads, T, E]`. Query head `h` reads key head
+    /// `h / (heads / kv)`; the bias broadcasts to `[B, heads, T, S]`.
+    pub fn attention(&mut self, name: &str, [q, k, v]: [Value; 3], bias: Value) -> Result<Value> {
+        let [query, key, value] =
+            [q, k, v].map(|operand| self.ranked(name, "Attention", operand, 4));
+        let (mut query, key, value) = (query?, key?, value?);
+        let scores = query.with_shape([&query.shape[..3], &key.shape[2..3]].concat());
+        let bias_fact = self.typed(name, "Attention", bias, query.dtype)?;
+        if broadcast(&bias_fact.shape, &scores.shape).as_ref() != Some(&scores.shape) {
+            return Err(self.mismatch(name, "Attention", &scores, &bias_fact));
+        }
+        let fits = |a: &Fact, b: &Fact, axes: &[usize]| {
+            axes.iter().all(|axis| a.shape[*axis] == b.shape[*axis])
+        };
+        if !fits(&query, &key, &[0, 3]) || query.dtype != key.dtype {
+            return Err(self.mismatch(name, "Attention", &query, &key));
+        }
+        if !fits(&key, &value, &[0, 1, 2]) || key.dtype != value.dtype {
+            return Err(self.mismatch(name, "Attention", &key, &value));
+        }
+        query.shape[3] = value.shape[3].clone();
+        self.node(name, "Attention").inputs([q, k, v, bias]).attr("scale", 1f32).output(query)
+    }
+
     /// The `k` largest along the last axis, descending, and where they were.
     pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
         let mut fact = self.fact(x)?;

@@ -106,23 +106,32 @@ impl Scope<'_> {
     pub fn concat(&mut self, name: &str, values: &[Value], axis: usize) -> Result<Value> {
         let mut result = self.fact(values[0])?;
         self.axis(name, "Concat", &result, axis)?;
-        let mut total = 0;
-        for value in values {
+        for value in &values[1..] {
             let fact = self.fact(*value)?;
             let mut like = fact.clone();
             if fact.rank() == result.rank() {
                 like.shape[axis] = result.shape[axis].clone();
             }
-            let size = fact.shape.get(axis).and_then(Dim::known);
-            total += size
-                .filter(|_| like == result)
-                .ok_or_else(|| self.mismatch(name, "Concat", &result, &fact))?;
+            if like != result {
+                return Err(self.mismatch(name, "Concat", &result, &fact));
+            }
+            result.shape[axis] = result.shape[axis].plus(&fact.shape[axis]);
         }
-        result.shape[axis] = Dim::from(total);
         self.node(name, "Concat")
             .inputs(values.iter().copied())
             .attr("axis", axis as i64)
             .output(result)
+    }
+
+    /// Zeros before and after the elements along an axis.
+    pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
+        let mut fact = self.typed(name, "Pad", x, DType::F32)?;
+        let [before, after] = zeros.map(Dim::from);
+        fact.shape[axis] = before.plus(self.axis(name, "Pad", &fact, axis)?).plus(&after);
+        let mut pads = vec![0; 2 * fact.rank()];
+        (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
+        let (pads, zero) = (self.constant(&pads[..])?, self.constant(0f32)?);
+        self.node(name, "Pad").inputs([x, pads, zero]).output(fact)
     }
 
     /// Repeats axes of size 1 until the shape is this one.
