@@ -101,7 +101,7 @@ pub fn logit_errors(model: &Path, engine: &str, cases: &[&str]) -> Vec<f64> {
 
 /// The interpreter of a virtual environment with the pinned requirements, made
 /// under `target` by whoever needs it first. Without it tests fail.
-fn interpreter() -> &'static Path {
+pub fn interpreter() -> &'static Path {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
     INTERPRETER.get_or_init(|| {
         let requirements =

@@ -1,0 +1,149 @@
+//! What README and docs say is so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::graph::{Attribute, Body, Graph, Style};
+use gpt_oss_export::model::{Options, decoder};
+
+use crate::support::{fixture, interpreter};
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// Names and operators of all nodes, with those of equal parts made one.
+fn nodes(graph: &Graph, body: &Body, found: &mut BTreeSet<(String, String)>) {
+    for node in &body.nodes {
+        let mut name = node.name.clone();
+        for part in ["experts.gate_up.", "experts.down."] {
+            name = name.replace(part, "experts.W.");
+        }
+        // One entry stands for all layers, and one for all shapes.
+        let repeated = name.starts_with("layers.") && name != "layers.0";
+        let shape = node.op == "Concat" && name.starts_with("shape.") && name != "shape.BxTx16";
+        if !repeated && !shape {
+            found.insert((name, node.op.clone()));
+        }
+        for (_, attribute) in &node.attributes {
+            if let Attribute::Body(nested) = attribute {
+                nodes(graph, nested, found);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_graph_document_lists_every_node_and_no_other() {
+    let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+    let options = Options { style: Style::Functions, batch: None, length: None };
+    let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
+    let mut emitted = BTreeSet::new();
+    for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
+        nodes(graph, &graph.body, &mut emitted);
+    }
+    let mut listed = BTreeSet::new();
+    for line in document("docs/graph.md").lines() {
+        let [_, names, operators, ..] = line.split('|').map(str::trim).collect::<Vec<_>>()[..]
+        else {
+            continue;
+        };
+        let names = names.split(", ").filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'));
+        let operators: Vec<&str> = operators.split(", ").collect();
+        for (name, operator) in
+            names.zip(operators.iter().chain(std::iter::repeat(operators.last().unwrap())))
+        {
+            if !["input", "output"].contains(operator) {
+                listed.insert((name.to_owned(), (*operator).to_owned()));
+            }
+        }
+    }
+    let missing: Vec<_> = emitted.difference(&listed).collect();
+    let invented: Vec<_> = listed.difference(&emitted).collect();
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "not listed: {missing:?}\nnot emitted: {invented:?}"
+    );
+}
+
+#[test]
+fn every_module_is_in_the_architecture_document() {
+    let text = document("docs/architecture.md");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            module == "lib" || text.contains(&format!("`{module}`")),
+            "docs/architecture.md lacks `{module}`"
+        );
+    }
+}
+
+/// Runs README's commands in a copy of its place: the built binary stands in
+/// for `cargo run --release --`, and `cargo test` is what runs this.
+#[test]
+fn the_commands_of_the_readme_run_as_written() {
+    let home = tempfile::tempdir().unwrap();
+    let fixtures = home.path().join("tests/fixtures");
+    crate::support::copy_folder(&fixture("tiny"), &fixtures.join("tiny"));
+    let readme = document("README.md");
+    let (mut shell, mut python) = (0, 0);
+    for block in readme.split("```").skip(1).step_by(2) {
+        let (language, code) = block.split_once('\n').unwrap();
+        match language {
+            "sh" => {
+                for line in code.replace("\\\n", " ").lines().filter(|line| !line.is_empty()) {
+                    let Some(line) = with_binary(line) else { continue };
+                    succeeds(
+                        Command::new("sh").args(["-ec", &line]).current_dir(home.path()),
+                        &line,
+                    );
+                    shell += 1;
+                }
+            }
+            "python" => {
+                succeeds(
+                    Command::new(interpreter()).args(["-c", code]).current_dir(home.path()),
+                    code,
+                );
+                python += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(shell >= 3 && python >= 1, "README shows {shell} commands and {python} programs");
+}
+
+/// The command with the built binary in it; nothing for cargo's own commands.
+fn with_binary(line: &str) -> Option<String> {
+    let built = env!("CARGO_BIN_EXE_gpt-oss-export");
+    let line = line.replacen("cargo run --release --", "gpt-oss-export", 1);
+    match line.strip_prefix("gpt-oss-export ") {
+        Some(arguments) => Some(format!("{built} {arguments}")),
+        None => Some(line).filter(|line| !line.starts_with("cargo ")),
+    }
+}
+
+fn succeeds(command: &mut Command, what: &str) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{what}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for name in ["README.md", "docs/architecture.md", "docs/graph.md"] {
+        let folder: PathBuf =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();
+        for link in document(name)
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split(')').next().unwrap().to_owned())
+        {
+            let path = link.split('#').next().unwrap();
+            assert!(path.contains("://") || folder.join(path).exists(), "{name} links to {link}");
+        }
+    }
+}
