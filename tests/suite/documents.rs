@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
-use gpt_oss_export::graph::{Attribute, Body, Graph, Style};
+use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, decoder};
 
 use crate::support::{fixture, interpreter};
@@ -16,7 +16,7 @@ fn document(name: &str) -> String {
 }
 
 /// Names and operators of all nodes, with those of equal parts made one.
-fn nodes(graph: &Graph, body: &Body, found: &mut BTreeSet<(String, String)>) {
+fn nodes(body: &Body, found: &mut BTreeSet<(String, String)>) {
     for node in &body.nodes {
         let mut name = node.name.clone();
         for part in ["experts.gate_up.", "experts.down."] {
@@ -30,7 +30,7 @@ fn nodes(graph: &Graph, body: &Body, found: &mut BTreeSet<(String, String)>) {
         }
         for (_, attribute) in &node.attributes {
             if let Attribute::Body(nested) = attribute {
-                nodes(graph, nested, found);
+                nodes(nested, found);
             }
         }
     }
@@ -43,7 +43,7 @@ fn the_graph_document_lists_every_node_and_no_other() {
     let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
     let mut emitted = BTreeSet::new();
     for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
-        nodes(graph, &graph.body, &mut emitted);
+        nodes(&graph.body, &mut emitted);
     }
     let mut listed = BTreeSet::new();
     for line in document("docs/graph.md").lines() {
