@@ -57,6 +57,8 @@ pub enum Error {
     Io(#[from] std::io::Error),
     #[error("there is no file `{}`", .0.display())]
     Missing(PathBuf),
+    #[error("`{}` has {bytes} bytes, too few for a SafeTensors file", path.display())]
+    TooShort { path: PathBuf, bytes: u64 },
     #[error("`{}` is not a regular file", .0.display())]
     NotAFile(PathBuf),
     #[error(
@@ -90,7 +92,7 @@ impl Header {
         let length = file.metadata()?.len();
         let mut prefix = [0; 8];
         if length < 8 {
-            return Err(Error::Truncated { path: path.to_owned(), header: 8, file: length });
+            return Err(Error::TooShort { path: path.to_owned(), bytes: length });
         }
         file.read_exact(&mut prefix)?;
         let header = u64::from_le_bytes(prefix);
@@ -104,8 +106,12 @@ impl Header {
 
     /// The header in `json`, of a file of `length` bytes.
     fn parse(path: &Path, json: &[u8], length: u64) -> Result<Self, Error> {
+        // serde names its own types where it finds another kind of value.
+        let plain = |error: serde_json::Error| {
+            error.to_string().replace("struct HashMetadata", "an object")
+        };
         let metadata: Metadata = serde_json::from_slice(json)
-            .map_err(|error| Error::Invalid { path: path.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| Error::Invalid { path: path.to_owned(), reason: plain(error) })?;
         let start = 8 + json.len() as u64;
         let expected = start.saturating_add(metadata.data_len() as u64);
         if expected != length {

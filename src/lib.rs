@@ -7,6 +7,7 @@ pub mod export;
 pub mod graph;
 pub mod model;
 pub mod onnx;
+pub mod paths;
 pub mod progress;
 pub mod publish;
 pub mod tensor;

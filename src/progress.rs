@@ -8,6 +8,10 @@ pub trait Progress {
     fn advance(&self, bytes: u64);
     /// The phase is over.
     fn end(&self);
+    /// Whether the work should stop where it is.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Shows nothing.

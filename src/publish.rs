@@ -7,13 +7,24 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
+use crate::paths::folder_of;
+
 /// Files and folders that appear together when [`Transaction::commit`] is
 /// called. Dropped before, nothing is left of them.
 #[derive(Default)]
 pub struct Transaction {
-    files: Vec<(NamedTempFile, PathBuf)>,
+    files: Vec<(NamedTempFile, PathBuf, Existing)>,
     /// Folders made on the way, each after the one that holds it.
     folders: Vec<PathBuf>,
+}
+
+/// What becomes of a file that is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It gives way.
+    Replace,
+    /// It stays, and the transaction fails.
+    Keep,
 }
 
 /// Why a file could not be written.
@@ -36,10 +47,11 @@ impl Transaction {
     pub fn create<E: From<Error>>(
         &mut self,
         target: &Path,
+        existing: Existing,
         write: impl FnOnce(&mut std::fs::File) -> Result<(), E>,
     ) -> Result<(), E> {
         let folder = folder_of(target);
-        self.make_folder(folder).map_err(Error::at(target))?;
+        self.make_folder(folder)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".gpt-oss-export-").suffix(".part");
         #[cfg(unix)]
@@ -51,16 +63,19 @@ impl Transaction {
         let mut file = builder.tempfile_in(folder).map_err(Error::at(target))?;
         write(file.as_file_mut())?;
         file.as_file().sync_all().map_err(Error::at(target))?;
-        self.files.push((file, target.to_owned()));
+        self.files.push((file, target.to_owned(), existing));
         Ok(())
     }
 
     /// Renames the files into place, in the order in which they were created.
     pub fn commit(mut self) -> Result<(), Error> {
         let mut appeared = Vec::new();
-        for (file, target) in std::mem::take(&mut self.files) {
-            let new = !target.exists();
-            if let Err(error) = file.persist(&target) {
+        for (file, target, existing) in std::mem::take(&mut self.files) {
+            let renamed = match existing {
+                Existing::Replace => file.persist(&target),
+                Existing::Keep => file.persist_noclobber(&target),
+            };
+            if let Err(error) = renamed {
                 appeared.iter().for_each(|path| drop(fs::remove_file(path)));
                 return Err(Error::at(&target)(error.error));
             }
@@ -69,7 +84,7 @@ impl Transaction {
             if let Ok(folder) = fs::File::open(folder_of(&target)) {
                 let _ = folder.sync_all();
             }
-            if new {
+            if existing == Existing::Keep {
                 appeared.push(target);
             }
         }
@@ -77,13 +92,15 @@ impl Transaction {
         Ok(())
     }
 
-    fn make_folder(&mut self, folder: &Path) -> io::Result<()> {
-        let missing =
-            folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
-        let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
-        for path in missing.into_iter().rev() {
-            std::fs::create_dir(&path)?;
-            self.folders.push(path);
+    fn make_folder(&mut self, folder: &Path) -> Result<(), Error> {
+        let above: Vec<&Path> =
+            folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+        for path in above.into_iter().rev() {
+            // Asked one by one: `a/..` is there once `a` is.
+            if !path.exists() {
+                std::fs::create_dir(path).map_err(Error::at(path))?;
+                self.folders.push(path.to_owned());
+            }
         }
         Ok(())
     }
@@ -95,26 +112,6 @@ impl Drop for Transaction {
         // Only while they are empty, so nothing of anyone else's goes.
         self.folders.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
     }
-}
-
-/// The folder that holds a path.
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// The path without symbolic links, as far as it exists already.
-pub fn real_path(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    for existing in absolute.ancestors() {
-        if let Ok(real) = fs::canonicalize(existing) {
-            let rest = absolute.strip_prefix(existing).expect("an ancestor");
-            return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
-        }
-    }
-    Ok(absolute)
 }
 
 #[cfg(test)]
@@ -135,8 +132,10 @@ mod tests {
         target: &Path,
         outcome: io::Result<()>,
     ) -> Result<(), Error> {
-        transaction
-            .create(target, |file| file.write_all(b"bytes").and(outcome).map_err(Error::at(target)))
+        let write = |file: &mut std::fs::File| {
+            file.write_all(b"bytes").and(outcome).map_err(Error::at(target))
+        };
+        transaction.create(target, Existing::Keep, write)
     }
 
     #[test]
@@ -149,6 +148,28 @@ mod tests {
         transaction.commit().unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"bytes");
         assert_eq!(entries(target.parent().unwrap()), ["model.onnx"]);
+    }
+
+    #[test]
+    fn a_folder_may_be_named_through_one_that_is_made() {
+        let home = tempfile::tempdir().unwrap();
+        let mut transaction = Transaction::default();
+        add(&mut transaction, &home.path().join("a/../b/model.onnx"), Ok(())).unwrap();
+        transaction.commit().unwrap();
+        assert!(home.path().join("b/model.onnx").exists());
+    }
+
+    #[test]
+    fn what_appears_meanwhile_is_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let (first, second) = (home.path().join("first"), home.path().join("second"));
+        let mut transaction = Transaction::default();
+        add(&mut transaction, &first, Ok(())).unwrap();
+        add(&mut transaction, &second, Ok(())).unwrap();
+        std::fs::write(&second, "another's").unwrap();
+        assert!(transaction.commit().is_err());
+        assert_eq!(entries(home.path()), ["second"]);
+        assert_eq!(std::fs::read(second).unwrap(), b"another's");
     }
 
     #[test]

@@ -65,7 +65,6 @@ impl Config {
     /// does not define are refused unless they are known to change nothing.
     pub fn from_openai(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
         let mut keys = Keys::parse(file, text)?;
-        ignored.iter().for_each(|key| keys.ignore(key));
         if keys.has("model_type") || keys.has("architectures") {
             return Err(Error::HuggingFace { file: file.to_owned() });
         }
@@ -96,45 +95,106 @@ impl Config {
                 fast: keys.positive("rope_ntk_beta")?,
             },
         };
-        if let Some(key) = keys.left().find(|key| !HARMLESS.contains(key)) {
+        if let Some(key) = keys
+            .left()
+            .find(|key| !HARMLESS.contains(key) && !ignored.iter().any(|name| name == key))
+        {
             return Err(Error::UnknownKey { file: file.to_owned(), key: key.to_owned() });
         }
         config.check(file)?;
         Ok(config)
     }
 
-    /// What must hold between the numbers.
+    /// What must hold for the numbers, wherever they were read from.
     pub fn check(&self, file: &str) -> Result<()> {
-        let [hidden, inner, block] = [self.hidden_size, self.intermediate_size, mxfp4::BLOCK];
-        let rules = [
-            (self.num_layers() > 0, "there is at least one layer"),
+        let broken = |rule, found| Err(Error::Rule { file: file.to_owned(), rule, found });
+        if let Some((name, size)) = self.sizes().into_iter().find(|(_, size)| !SIZES.contains(size))
+        {
+            return broken(
+                "sizes are whole numbers from 1 to 4294967295",
+                format!("`{name}` {size}"),
+            );
+        }
+        if let Some((name, number)) =
+            self.numbers().into_iter().find(|(_, number)| !positive(*number))
+        {
+            return broken("parameters are positive numbers", format!("`{name}` {number}"));
+        }
+        match self.relations().into_iter().find(|(holds, _, _)| !holds) {
+            Some((_, rule, found)) => broken(rule, found),
+            None => Ok(()),
+        }
+    }
+
+    fn sizes(&self) -> Vec<(&'static str, u64)> {
+        let mut sizes = vec![
+            ("num_hidden_layers", self.windows.len() as u64),
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_heads),
+            ("num_key_value_heads", self.num_kv_heads),
+            ("head_dim", self.head_dim),
+            ("num_experts", self.num_experts),
+            ("experts_per_token", self.experts_per_token),
+        ];
+        sizes.extend(self.windows.iter().flatten().map(|window| ("sliding_window", *window)));
+        sizes
+    }
+
+    fn numbers(&self) -> [(&'static str, f64); 7] {
+        let Rope { theta, factor, initial_context, slow, fast } = self.rope;
+        [
+            ("swiglu_limit", self.swiglu_limit),
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("rope_theta", theta),
+            ("rope_scaling_factor", factor),
+            ("initial_context_length", initial_context),
+            ("rope_ntk_alpha", slow),
+            ("rope_ntk_beta", fast),
+        ]
+    }
+
+    /// What must hold between the numbers, in words, and what is there.
+    fn relations(&self) -> [(bool, &'static str, String); 8] {
+        let (heads, kv, width) = (self.num_heads, self.num_kv_heads, self.head_dim);
+        let [hidden, inner] = [self.hidden_size, self.intermediate_size];
+        let rows = (heads + 2 * kv).checked_mul(width);
+        let [low, high] = self.rope.bounds(width);
+        [
             (
-                self.num_heads.is_multiple_of(self.num_kv_heads),
+                heads.is_multiple_of(kv),
                 "`num_attention_heads` is a multiple of `num_key_value_heads`",
+                format!("{heads} and {kv}"),
             ),
-            (self.head_dim.is_multiple_of(2), "`head_dim` is even"),
+            (width.is_multiple_of(2), "`head_dim` is even", width.to_string()),
+            (
+                rows.is_some_and(|rows| SIZES.contains(&rows)),
+                "all heads together have at most 4294967295 rows",
+                format!("{heads} and {kv} heads of {width}"),
+            ),
             (
                 self.experts_per_token <= self.num_experts,
                 "`experts_per_token` is at most `num_experts`",
+                format!("{} of {}", self.experts_per_token, self.num_experts),
             ),
             (
-                hidden % block == 0,
+                hidden.is_multiple_of(mxfp4::BLOCK),
                 "`hidden_size` is a multiple of 32, the length of an MXFP4 block",
+                hidden.to_string(),
             ),
             (
-                inner % block == 0,
+                inner.is_multiple_of(mxfp4::BLOCK),
                 "`intermediate_size` is a multiple of 32, the length of an MXFP4 block",
+                inner.to_string(),
             ),
-            (self.rope.theta > 1.0, "`rope_theta` is above 1"),
+            (self.rope.theta > 1.0, "`rope_theta` is above 1", self.rope.theta.to_string()),
             (
-                self.rope.is_ordered(self.head_dim),
+                self.rope.is_ordered(width),
                 "YaRN's bounds satisfy 0 < low < high < head_dim / 2 - 1",
+                format!("{low:.4} and {high:.4} for a head_dim of {width}"),
             ),
-        ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(Error::Rule { file: file.to_owned(), rule }),
-            None => Ok(()),
-        }
+        ]
     }
 }
 
@@ -156,6 +216,13 @@ impl Rope {
     }
 }
 
+/// No size of a model is larger.
+const SIZES: std::ops::RangeInclusive<u64> = 1..=u32::MAX as u64;
+
+fn positive(number: f64) -> bool {
+    number.is_finite() && number > 0.0
+}
+
 /// Keys of this dialect that say nothing about the computation.
 const HARMLESS: [&str; 2] = ["torch_dtype", "dtype"];
 
@@ -163,10 +230,8 @@ const HARMLESS: [&str; 2] = ["torch_dtype", "dtype"];
 fn alternating(file: &str, layers: u64, window: Option<u64>) -> Result<Vec<Option<u64>>> {
     // A config of some bytes must not ask for gigabytes.
     if layers > 10_000 {
-        return Err(Error::Rule {
-            file: file.to_owned(),
-            rule: "`num_hidden_layers` is at most 10000",
-        });
+        let (file, found) = (file.to_owned(), layers.to_string());
+        return Err(Error::Rule { file, rule: "`num_hidden_layers` is at most 10000", found });
     }
     Ok((0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect())
 }
@@ -208,7 +273,7 @@ mod tests {
             (
                 "\"num_experts\":32",
                 "\"num_experts\":3",
-                "breaks the rule that `experts_per_token` is at most `num_experts`",
+                "breaks the rule that `experts_per_token` is at most `num_experts`: found 4 of 3",
             ),
             ("\"head_dim\":64", "\"head_dim\":63", "`head_dim` is even"),
             ("150000", "\"x\"", "key `rope_theta` must be a positive number, found \"x\""),

@@ -40,7 +40,11 @@ pub fn open_folder(folder: &Path) -> Result<Tensors> {
         if !plain || shard.contains('\\') {
             return Err(Error::ShardName { index, shard: shard.clone() });
         }
-        tensors.add(&folder.join(shard))?;
+        let path = folder.join(shard);
+        if !path.exists() {
+            return Err(Error::MissingShard { index, shard: shard.clone() });
+        }
+        tensors.add(&path)?;
     }
     for (tensor, shard) in parsed.weight_map {
         let held = tensors.map.get(&tensor);
@@ -67,7 +71,10 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let fits = path.extension().is_some_and(|extension| extension == "safetensors");
+        // What an export has put here is not the checkpoint.
+        let ours = || Header::read(&path).is_ok_and(|header| header.metadata.is_some());
+        if fits && !ours() {
             found.push(path);
         }
     }

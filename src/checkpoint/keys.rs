@@ -28,11 +28,6 @@ impl Keys {
         self.map.contains_key(key)
     }
 
-    /// Removes a key, whatever it says.
-    pub fn ignore(&mut self, key: &str) {
-        self.map.remove(key);
-    }
-
     /// A whole number from 1 to 2³²-1: no size of a model is larger.
     pub fn size(&mut self, key: &str) -> Result<u64> {
         let value = self.required(key)?;

@@ -56,8 +56,8 @@ pub enum Error {
         "`{file}` has the key `{key}`, whose meaning is unknown here; if it does not change what the model computes, pass --ignore-config-key {key}"
     )]
     UnknownKey { file: String, key: String },
-    #[error("`{file}` breaks the rule that {rule}")]
-    Rule { file: String, rule: &'static str },
+    #[error("`{file}` breaks the rule that {rule}: found {found}")]
+    Rule { file: String, rule: &'static str, found: String },
     #[error(
         "`{file}` is a Hugging Face config; this version reads OpenAI's own layout: point --checkpoint to the repository's `original` folder"
     )]
@@ -70,6 +70,8 @@ pub enum Error {
     Ambiguous { folder: PathBuf, count: usize },
     #[error("`{}` names the shard {shard:?}, which is not a plain file name", index.display())]
     ShardName { index: PathBuf, shard: String },
+    #[error("`{}` names the shard `{shard}`, which is not there: download it too", index.display())]
+    MissingShard { index: PathBuf, shard: String },
     #[error("`{}` puts tensor `{tensor}` into `{shard}`, which does not hold it", index.display())]
     NotInShard { index: PathBuf, tensor: String, shard: String },
     #[error("tensor `{tensor}` is both in `{}` and in `{}`", first.display(), second.display())]
@@ -87,9 +89,13 @@ pub enum Error {
     UnknownTensor { file: PathBuf, tensor: String, layout: &'static str },
     #[error("`{}` was not written by --save-weights; for a checkpoint use --checkpoint", .0.display())]
     NotStaged(PathBuf),
+    #[error("`{}` is a folder: --weights takes the file that --save-weights wrote, --checkpoint a folder", .0.display())]
+    StagedFolder(PathBuf),
+    #[error("the metadata of `{}` cannot be read ({reason}): stage it again", path.display())]
+    StagedMetadata { path: PathBuf, reason: String },
     #[error("`{}` has weights format {found}, this version reads {}: stage it again with this version", path.display(), crate::weights::FORMAT_VERSION)]
     StagedVersion { path: PathBuf, found: u32 },
-    #[error("--layers {asked} is more than the model's {there}")]
+    #[error("--layers {asked} is more than the {there} layers that the config tells of")]
     TooFewLayers { asked: usize, there: usize },
 }
 
@@ -119,6 +125,9 @@ impl Checkpoint {
     /// Opens a weights file that an export has written, and what it says of
     /// itself. It needs nothing else.
     pub fn open_staged(path: &Path) -> Result<(Self, Metadata)> {
+        if path.is_dir() {
+            return Err(Error::StagedFolder(path.to_owned()));
+        }
         let (mut tensors, metadata) = files::open_file(path)?;
         let (config, metadata) = staged::parse(path, metadata)?;
         let weights = layout::STAGED.weights(&config, &mut tensors)?;

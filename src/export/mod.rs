@@ -14,7 +14,7 @@ use crate::graph::Model;
 use crate::model::{self, Options};
 use crate::onnx;
 use crate::progress::Progress;
-use crate::publish::{self, Transaction};
+use crate::publish::{self, Existing, Transaction};
 use crate::weights::{self, Fingerprint, Store};
 use placement::Placement;
 
@@ -97,8 +97,8 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let mut written = 0;
     for path in placement.stores() {
         if store.is_missing(path, progress)? {
-            let write = |file: &mut _| store.write(file, progress).map_err(Error::Weights);
-            transaction.create(path, write)?;
+            let write = |file: &mut _| store.write(file, path, progress).map_err(Error::Weights);
+            transaction.create(path, Existing::Keep, write)?;
             written += store.bytes();
         }
     }
@@ -110,6 +110,9 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         }
         _ => None,
     };
+    if progress.is_cancelled() {
+        return Err(weights::Error::Interrupted.into());
+    }
     transaction.commit()?;
     Ok(Summary {
         layout: checkpoint.layout,
@@ -167,7 +170,6 @@ fn publish_graph(transaction: &mut Transaction, path: &Path, bytes: &[u8]) -> Re
     if path.is_dir() {
         return Err(Error::IsFolder(path.to_owned()));
     }
-    transaction.create(path, |file| {
-        file.write_all(bytes).map_err(|error| publish::Error::at(path)(error).into())
-    })
+    let write = |file: &mut std::fs::File| file.write_all(bytes).map_err(publish::Error::at(path));
+    transaction.create(path, Existing::Replace, |file| write(file).map_err(Error::Publish))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Error, ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
-use crate::publish::folder_of;
+use crate::paths::folder_of;
 use crate::weights::{self, Fingerprint, Store, in_place, relative_to};
 
 /// The decision for one export.

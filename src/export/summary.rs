@@ -96,6 +96,22 @@ impl ModelSummary {
     }
 }
 
+impl ModelSummary {
+    /// Python that runs the model on zeros of a shape that it takes.
+    fn example(&self) -> String {
+        let size = |axis: usize| match self.inputs[0].shape[axis].parse::<u64>() {
+            Ok(size) => size,
+            Err(_) => [1, 3][axis],
+        };
+        let tokens = format!("[[0] * {}] * {}", size(1), size(0));
+        // A string as Rust escapes it is one for Python too.
+        let path = format!("{:?}", self.path.display().to_string());
+        format!(
+            "onnxruntime.InferenceSession({path}).run([\"logits\"], {{\"input_ids\": {tokens}}})"
+        )
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { layout, layers, fingerprint, model, weights, seconds } = self;
@@ -126,22 +142,25 @@ impl fmt::Display for Summary {
             writeln!(f, "stored   {}", path.display())?;
         }
         writeln!(f, "written  {} of weights, in {seconds:.2} s", size(weights.bytes_written))?;
-        match model {
-            Some(model) => write!(
-                f,
-                "run      python -c \"import onnxruntime as ort; print(ort.InferenceSession('{}').run(['logits'], {{'input_ids': [[1, 2, 3]]}}))\"",
-                model.path.display()
-            ),
-            None => {
-                let staged = weights
-                    .stored
-                    .first()
-                    .map(|path| path.display().to_string())
-                    .unwrap_or_default();
-                write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
+        match (model, weights.stored.first()) {
+            (Some(model), _) => write!(f, "run      {}", model.example()),
+            (None, Some(staged)) => {
+                write!(
+                    f,
+                    "next     gpt-oss-export --weights {} --output model.onnx",
+                    quoted(staged)
+                )
             }
+            (None, None) => Ok(()),
         }
     }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// A size in the unit that fits.

@@ -235,16 +235,13 @@ impl Frame {
 
     /// The initializer of a constant, one for all equal ones.
     pub(super) fn constant(&mut self, name: Option<&str>, constant: &Constant) -> Result<ValueId> {
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => {
-                constant.label().unwrap_or_else(|| format!("constant.{}", self.initializers.len()))
-            }
-        };
-        let key = format!("{name} {} {:?}", constant.fact, constant.bytes);
+        let key = format!("{} {} {:?}", name.unwrap_or_default(), constant.fact, constant.bytes);
         if let Some(id) = self.shared.get(&key) {
             return Ok(*id);
         }
+        let own =
+            || constant.label().unwrap_or_else(|| format!("constant.{}", self.initializers.len()));
+        let name = name.map_or_else(own, str::to_owned);
         let data = Data::Inline(constant.bytes.clone());
         let id = self.initialize(name, constant.fact.clone(), data)?;
         self.shared.insert(key, id);

@@ -80,7 +80,15 @@ impl fmt::Display for Dim {
             .into_iter()
             .chain(self.symbols.iter().map(|symbol| &**symbol))
             .collect();
-        f.write_str(&parts.join("*"))
+        match &parts[..] {
+            [only] => f.write_str(only),
+            parts => {
+                let bracketed = parts.iter().map(|part| {
+                    if part.contains('+') { format!("({part})") } else { (*part).to_owned() }
+                });
+                f.write_str(&bracketed.collect::<Vec<_>>().join("*"))
+            }
+        }
     }
 }
 
@@ -103,5 +111,6 @@ mod tests {
         assert_eq!(t.plus(&1.into()), Dim::symbol("T+1"));
         assert_eq!(Dim::from(2).plus(&3.into()).known(), Some(5));
         assert_eq!(t.plus(&0.into()), t);
+        assert_eq!((&Dim::from(2) * &t.plus(&1.into())).to_string(), "2*(T+1)");
     }
 }

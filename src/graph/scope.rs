@@ -52,7 +52,8 @@ impl<'b> Scope<'b> {
 
     /// Makes a value an output of the main graph, and gives it that name.
     pub fn output(&mut self, name: &str, value: Value) -> Result<()> {
-        let id = self.builder.resolve(value).ok_or_else(|| Error::Invisible(name.to_owned()))?;
+        let id = self.builder.resolve(value).filter(|_| !self.builder.in_function());
+        let id = id.ok_or_else(|| Error::Invisible(name.to_owned()))?;
         let main = self.builder.frame();
         main.rename(id, name)?;
         main.body().outputs.push(id);

@@ -17,23 +17,20 @@ const LARGEST_CAST: u64 = 128 << 20;
 
 /// `x [n, in]` to `[n, out]`.
 pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Value> {
-    product(&mut g.child(name), x, &layer.weight, Some(&layer.bias))
+    let g = &mut g.child(name);
+    let (weight, bias) = (float(g, "weight", &layer.weight)?, float(g, "bias", &layer.bias)?);
+    g.gemm("", x, weight, Some(bias))
 }
 
-/// `x [n, in]` to `[n, out]` without a bias.
+/// `x [n, in]` to `[n, out]` without a bias, for a matrix of any size: whole,
+/// or in chunks of rows, which are byte ranges of the same weight.
 pub fn projection(g: &mut Scope, name: &str, x: Value, weight: &Weight) -> Result<Value> {
-    product(&mut g.child(name), x, weight, None)
-}
-
-/// The product with a matrix of any size: whole, or in chunks of rows (byte
-/// ranges of the same weight) that can each be folded.
-fn product(g: &mut Scope, x: Value, weight: &Weight, bias: Option<&Weight>) -> Result<Value> {
+    let g = &mut g.child(name);
     let (rows, columns) = (weight.shape[0], weight.shape[1]);
     let most = (LARGEST_CAST / (columns * DType::F32.size())).max(1);
     if rows <= most {
         let weight = float(g, "weight", weight)?;
-        let bias = bias.map(|bias| float(g, "bias", bias)).transpose()?;
-        return g.gemm("", x, weight, bias);
+        return g.gemm("", x, weight, None);
     }
     let step = rows.div_ceil(rows.div_ceil(most));
     let parts = (0..rows).step_by(step as usize).map(|first| {
@@ -42,13 +39,7 @@ fn product(g: &mut Scope, x: Value, weight: &Weight, bias: Option<&Weight>) -> R
         g.gemm("", x, part, None)
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    match bias {
-        None => g.concat("", &parts, 1),
-        Some(bias) => {
-            let (out, bias) = (g.concat("unbiased", &parts, 1)?, float(g, "bias", bias)?);
-            g.add("", out, bias)
-        }
-    }
+    g.concat("", &parts, 1)
 }
 
 /// Some rows of a matrix, in f32.

@@ -26,7 +26,7 @@ impl Mask {
     /// What is added to scores, f32 `[T, keys + 1]`: 0 where the query sees the
     /// key, else the least finite number (infinities would make NaN of rows
     /// that see nothing). The last key is the sink, which all queries see.
-    /// Wired once for each window.
+    /// Wired once for each window, in the graph or in each function.
     pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
         let name = match g.parameter("window", window) {

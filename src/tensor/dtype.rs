@@ -29,11 +29,6 @@ impl DType {
         }
     }
 
-    /// Whether elements are ordinary floating-point numbers (not scales).
-    pub const fn is_float(self) -> bool {
-        matches!(self, Self::F8E5M2 | Self::F16 | Self::BF16 | Self::F32)
-    }
-
     /// Bytes of a tensor with this element type, or `None` beyond 2⁶⁴.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
         shape.iter().try_fold(self.size(), |size, dim| size.checked_mul(*dim))

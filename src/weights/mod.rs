@@ -57,6 +57,12 @@ pub enum Error {
         .0.display()
     )]
     Occupied(PathBuf),
+    #[error("cannot use `{}`: {obstacle}; remove it or its other links", file.display())]
+    Linked { file: PathBuf, obstacle: Obstacle },
+    #[error("cannot copy tensor `{tensor}` from `{}` to `{}`", from.display(), to.display())]
+    Copy { tensor: String, from: PathBuf, to: PathBuf, source: std::io::Error },
+    #[error("interrupted")]
+    Interrupted,
     #[error("tensor `{tensor}` needs the bytes {range:?} of `{}`, which ends before: the file changed while it was read", file.display())]
     Shrunk { file: PathBuf, tensor: String, range: Range<u64> },
 }

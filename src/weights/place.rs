@@ -8,7 +8,7 @@ use fs_err as fs;
 
 use super::{Error, Recipe, Result, Weight};
 use crate::container::Location;
-use crate::publish::real_path;
+use crate::paths::real_path;
 
 /// What keeps a file from being referenced where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +54,23 @@ pub fn in_place<'w>(
 /// The name by which a model in `folder` can refer to an existing file.
 fn referable(file: &Path, folder: &Path) -> Result<String> {
     let refuse = |obstacle| Err(Error::NotInPlace { file: file.to_owned(), obstacle });
+    match link(file)? {
+        Some(obstacle) => refuse(obstacle),
+        None => relative_to(folder, file)?.or_else(refuse),
+    }
+}
+
+/// Whether a file is a link, of a kind that ONNX refuses as external data.
+pub fn link(file: &Path) -> std::io::Result<Option<Obstacle>> {
     let status = fs::symlink_metadata(file)?;
     if status.is_symlink() {
-        return refuse(Obstacle::Symlink);
+        return Ok(Some(Obstacle::Symlink));
     }
     #[cfg(unix)]
-    if std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
-        return refuse(Obstacle::HardLink);
+    if status.is_file() && std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
+        return Ok(Some(Obstacle::HardLink));
     }
-    relative_to(folder, file)?.or_else(refuse)
+    Ok(None)
 }
 
 /// The path of a file from a folder, with `/` between components; the inner

@@ -9,6 +9,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::read_error;
+use super::place::link;
 use super::{Error, FORMAT_VERSION, Fingerprint, Recipe, Result, Source, Weight};
 use crate::container;
 use crate::progress::Progress;
@@ -75,6 +76,9 @@ impl<'w> Store<'w> {
         if fs::symlink_metadata(path).is_err() {
             return Ok(true);
         }
+        if let Some(obstacle) = link(path)? {
+            return Err(Error::Linked { file: path.to_owned(), obstacle });
+        }
         progress.begin("comparing weights", self.bytes());
         let equal = self.equals(path, progress);
         progress.end();
@@ -90,24 +94,33 @@ impl<'w> Store<'w> {
         if !same(&mut &self.beginning[..], &mut there, self.beginning.len() as u64)? {
             return Ok(false);
         }
-        self.each_source(|weight, _, file| {
+        self.each_source(progress, |weight, _, file| {
             let equal = same(file, &mut there, weight.bytes())?;
             progress.advance(weight.bytes());
             Ok(equal)
         })
     }
 
-    /// Writes the whole file.
-    pub fn write(&self, file: &mut std::fs::File, progress: &dyn Progress) -> Result<()> {
+    /// Writes the whole file, which will be `path`.
+    pub fn write(
+        &self,
+        file: &mut std::fs::File,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let failed = |tensor: &str, from: &Path, source| {
+            let (tensor, from, to) = (tensor.to_owned(), from.to_owned(), path.to_owned());
+            Error::Copy { tensor, from, to, source }
+        };
         progress.begin("writing weights", self.bytes());
-        file.write_all(&self.beginning)?;
-        let written = self.each_source(|weight, source, input| {
+        file.write_all(&self.beginning).map_err(|error| failed("__metadata__", path, error))?;
+        let written = self.each_source(progress, |weight, source, input| {
             let mut left = weight.bytes();
-            while left > 0 {
+            while left > 0 && !progress.is_cancelled() {
                 let chunk = left.min(CHUNK);
                 // Inside the kernel where it can: no byte passes through here.
-                let copied = io::copy(&mut Read::take(input.file(), chunk), file)?;
-                if copied < chunk {
+                let copied = io::copy(&mut Read::take(input.file(), chunk), file);
+                if copied.map_err(|error| failed(&weight.name, &source.file, error))? < chunk {
                     return Err(read_error(
                         io::ErrorKind::UnexpectedEof.into(),
                         &weight.name,
@@ -127,6 +140,7 @@ impl<'w> Store<'w> {
     /// weight's bytes, until the answer is no.
     fn each_source(
         &self,
+        progress: &dyn Progress,
         mut visit: impl FnMut(&Weight, &Source, &mut fs::File) -> Result<bool>,
     ) -> Result<bool> {
         let mut files = HashMap::new();
@@ -137,7 +151,11 @@ impl<'w> Store<'w> {
             }
             let file = files.get_mut(&source.file).expect("just opened");
             file.seek(SeekFrom::Start(source.range.start))?;
-            if !visit(weight, source, file)? {
+            let go_on = visit(weight, source, file)?;
+            if progress.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            if !go_on {
                 return Ok(false);
             }
         }

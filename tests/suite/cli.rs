@@ -6,11 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{contents, copy_folder, failure, fixture, folder_with_tiny, run};
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::support::{contents, copy_folder, failure, fixture, folder_with_tiny, run, text};
 
 #[test]
 fn a_summary_for_people() {
@@ -29,7 +25,7 @@ fn a_summary_for_people() {
         "  output logits f32 [B, T, 320]",
         "weights  987 kB in place: tiny/model.safetensors",
         "written  0 B of weights, in ",
-        "run      python -c ",
+        "run      onnxruntime.InferenceSession(\"model.onnx\")",
     ] {
         assert!(summary.contains(line), "{summary}\nlacks: {line}");
     }
@@ -280,8 +276,7 @@ fn bad_stages_are_refused() {
     let whole = fs::read(&stage).unwrap();
     for (edit, expected) in [
         (
-            Box::new(|bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1)
-                as Box<dyn Fn(&mut Vec<u8>)>,
+            Box::new(|bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1) as Damage,
             "it was changed, stage it again",
         ),
         (Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1)), "download it again"),
@@ -295,8 +290,18 @@ fn bad_stages_are_refused() {
             Box::new(|bytes: &mut Vec<u8>| {
                 replace(bytes, b"\\\"head_dim\\\":32", b"\\\"head_dim\\\":31")
             }),
-            "`head_dim` is even",
+            "`head_dim` is even: found 31",
         ),
+        (config("hidden_size", "96", "0 "), "from 1 to 4294967295: found `hidden_size` 0"),
+        (config("num_kv_heads", "2", "0"), "found `num_key_value_heads` 0"),
+        (config("experts_per_token", "4", "0"), "found `experts_per_token` 0"),
+        (config("windows", "[8,", "[0,"), "found `sliding_window` 0"),
+        (config("swiglu_limit", "7.0", "-7."), "cannot be read"),
+        (
+            config("swiglu_limit", "7.0", "0.0"),
+            "parameters are positive numbers: found `swiglu_limit` 0",
+        ),
+        (config("factor", "32.0", "-3.0"), "found `rope_scaling_factor` -3"),
     ] {
         let mut bytes = whole.clone();
         edit(&mut bytes);
@@ -308,6 +313,14 @@ fn bad_stages_are_refused() {
         let sentence = failure(&staging);
         assert!(sentence.contains("is not what this export would write there"), "{sentence}");
     }
+}
+
+type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+
+/// Edits a key of the config in a weights file's metadata.
+fn config(key: &'static str, from: &'static str, to: &'static str) -> Damage {
+    let key = move |value| format!("\\\"{key}\\\":{value}");
+    Box::new(move |bytes| replace(bytes, key(from).as_bytes(), key(to).as_bytes()))
 }
 
 fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
@@ -331,4 +344,93 @@ fn a_destination_that_cannot_be_written_stays_as_it_was() {
     let sentence = failure(&["--checkpoint", text(&fixture("tiny")), "--output", text(&below)]);
     assert!(sentence.starts_with("cannot write `"), "{sentence}");
     assert_eq!(contents(home.path()), before);
+}
+
+/// Runs a line of `sh` with the binary as `$0`.
+#[cfg(unix)]
+fn shell(line: &str, folder: &Path) -> std::process::Output {
+    let binary = env!("CARGO_BIN_EXE_gpt-oss-export");
+    std::process::Command::new("sh")
+        .args(["-c", line, binary])
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_half_way_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("tiny"), &home.path().join("tiny"));
+    let before = contents(home.path());
+    // Files may have 512 kB here, and the weights have twice that.
+    let line = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" --checkpoint tiny --output out/m.onnx --external-data copy";
+    let output = shell(line, home.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.starts_with("error: cannot copy tensor `") && error.contains("` to `out/weights-"),
+        "{error}"
+    );
+    assert_eq!(contents(home.path()), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_summary_that_nobody_reads_is_no_panic() {
+    let home = folder_with_tiny();
+    let closed =
+        shell("\"$0\" --checkpoint tiny --output a.onnx 2>err | true; cat err", home.path());
+    assert!(closed.stdout.is_empty(), "{closed:?}");
+    let full = shell("\"$0\" --checkpoint tiny --output b.onnx > /dev/full", home.path());
+    let error = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(
+        error.starts_with("error: the export is done, but its summary cannot be written"),
+        "{error}"
+    );
+    assert!(home.path().join("a.onnx").exists() && home.path().join("b.onnx").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_copy_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let checkpoint = home.path().join("checkpoint");
+    crate::sizes::sparse(&checkpoint, 24, 32, 1);
+    let before: Vec<_> =
+        fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for signal in ["INT", "TERM"] {
+        let line = format!(
+            "\"$0\" --checkpoint checkpoint --output out/er/m.onnx --external-data copy & \
+             while ! ls out/er/.gpt-oss-export-* >&2 2>/dev/null; do sleep 0.01; done; \
+             kill -{signal} $!; wait $!; echo $?"
+        );
+        let output = shell(&line, home.path());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n", "{error}");
+        assert!(error.ends_with("error: interrupted\n"), "{error}");
+        let after: Vec<_> =
+            fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn the_printed_example_fits_the_model() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("it's \"a\" model é.onnx");
+    let tiny = fixture("tiny");
+    for options in [&[][..], &["--batch-size", "2", "--seq-len", "5"], &["--batch-size", "3"]] {
+        let output =
+            run(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
+        let summary = String::from_utf8(output.stdout).unwrap();
+        let example = summary.lines().last().unwrap().strip_prefix("run      ").unwrap();
+        let program = format!("import onnxruntime; {example}");
+        let ran = std::process::Command::new(crate::support::interpreter())
+            .args(["-c", &program])
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{program}\n{}", String::from_utf8_lossy(&ran.stderr));
+    }
 }

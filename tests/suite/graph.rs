@@ -99,19 +99,19 @@ fn wiring_mistakes_fail_where_they_are_made() {
         g.transpose("turned", a, [0, 1, 2]).unwrap_err().to_string(),
         g.sizes(&[Dim::symbol("S"), Dim::from(2)]).unwrap_err().to_string(),
         {
-            g.exp("exp", a).unwrap();
-            g.exp("exp", a).unwrap_err().to_string()
+            g.sigmoid("twice", a).unwrap();
+            g.sigmoid("twice", a).unwrap_err().to_string()
         },
         {
             let condition = g.constant(true).unwrap();
             let mut inner = None;
             let leak = |g: &mut gpt_oss_export::graph::Scope| {
-                let value = g.exp("inner", a)?;
+                let value = g.sigmoid("inner", a)?;
                 inner = Some(value);
                 Ok(value)
             };
-            g.if_else("branch", condition, leak, |g| g.exp("other", a)).unwrap();
-            g.exp("outside", inner.unwrap()).unwrap_err().to_string()
+            g.if_else("branch", condition, leak, |g| g.sigmoid("other", a)).unwrap();
+            g.sigmoid("outside", inner.unwrap()).unwrap_err().to_string()
         },
     ];
     insta::assert_snapshot!(sentences.join("\n"));

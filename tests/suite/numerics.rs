@@ -1,124 +1,187 @@
 //! Logits in real runtimes against those of OpenAI's implementation in f32.
 
+use std::fs;
 use std::path::Path;
 
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use crate::support::{export, fixture, folder_with_tiny, logit_errors, python};
+use crate::support::{copy_folder, export, fixture, logit_errors, python, reference, text};
 
 const CASES: [&str; 3] = ["2x40", "1x300", "1x4500"];
 /// Two short cases, and the end of one beyond the context before YaRN's
 /// stretching, where f32 angles themselves are coarser.
 const BOUNDS: [f64; 3] = [1e-5, 1e-5, 1e-4];
 
-fn assert_exact(model: &Path) {
-    let errors = logit_errors(model, "onnxruntime", &CASES);
-    for ((case, error), bound) in CASES.iter().zip(errors).zip(BOUNDS) {
-        assert!(error <= bound, "{}: {case} is off by {error:e}", model.display());
+/// Every way to write one model: its name, and the options for it.
+const WAYS: [(&str, &[&str]); 4] = [
+    ("flat", &["--external-data", "in-place"]),
+    ("functions", &["--external-data", "in-place", "--functions"]),
+    ("copied", &["--external-data", "copy"]),
+    ("copied-functions", &["--external-data", "copy", "--functions"]),
+];
+
+/// Exports the checkpoint in `checkpoint` of this folder in one way.
+fn exported(home: &Path, way: (&str, &[&str])) -> std::path::PathBuf {
+    let model = home.join(format!("{}.onnx", way.0));
+    let base = ["--checkpoint", text(&home.join("checkpoint")), "--output", text(&model)]
+        .map(str::to_owned);
+    let base: Vec<&str> = base.iter().map(String::as_str).collect();
+    export(&[&base, way.1].concat());
+    model
+}
+
+fn home_of(checkpoint: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    copy_folder(&fixture(checkpoint), &home.path().join("checkpoint"));
+    home
+}
+
+#[test]
+fn every_way_is_exact() {
+    let home = home_of("tiny");
+    for way in WAYS {
+        let errors = logit_errors(&exported(home.path(), way), "onnxruntime", &CASES);
+        for ((case, error), bound) in CASES.iter().zip(errors).zip(BOUNDS) {
+            assert!(error <= bound, "{}: {case} is off by {error:e}", way.0);
+        }
+    }
+}
+
+/// One head a key, one expert a token, five experts; one key head for all,
+/// every expert for each token, a single layer; sizes of their own.
+#[test]
+fn models_of_other_shapes_are_exact() {
+    for name in ["tiny-3-heads", "tiny-1-kv"] {
+        let home = home_of(name);
+        for way in WAYS {
+            let error = logit_errors(&exported(home.path(), way), "onnxruntime", &[name])[0];
+            assert!(error <= 1e-5, "{name}, {}: {error:e}", way.0);
+        }
     }
 }
 
 #[test]
-fn the_flat_graph_is_exact() {
-    let home = folder_with_tiny();
-    let model = home.path().join("model.onnx");
-    export(&[
-        "--checkpoint",
-        home.path().join("tiny").to_str().unwrap(),
-        "--output",
-        model.to_str().unwrap(),
-    ]);
-    assert_exact(&model);
-}
-
-#[test]
-fn the_graph_of_functions_is_exact() {
-    let home = folder_with_tiny();
-    let model = home.path().join("model.onnx");
-    let checkpoint = home.path().join("tiny");
-    export(&[
-        "--checkpoint",
-        checkpoint.to_str().unwrap(),
-        "--output",
-        model.to_str().unwrap(),
-        "--functions",
-    ]);
-    assert_exact(&model);
-}
-
-#[test]
-fn a_copied_model_is_exact() {
-    let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("model.onnx");
-    export(&[
-        "--checkpoint",
-        fixture("tiny").to_str().unwrap(),
-        "--output",
-        model.to_str().unwrap(),
-    ]);
-    assert_exact(&model);
-}
-
-#[test]
 fn the_reference_evaluator_agrees_too() {
-    for style in [&[][..], &["--functions"]] {
-        let home = tempfile::tempdir().unwrap();
-        let model = home.path().join("model.onnx");
-        let base = [
-            "--checkpoint",
-            fixture("tiny").to_str().unwrap(),
-            "--output",
-            model.to_str().unwrap(),
-        ]
-        .map(str::to_owned);
-        let base: Vec<&str> = base.iter().map(String::as_str).collect();
-        export(&[&base, style].concat());
-        let [error] = logit_errors(&model, "reference", &["2x40"])[..] else { unreachable!() };
-        assert!(error <= 1e-5, "{style:?}: {error:e}");
+    let home = home_of("tiny");
+    for way in &WAYS[..2] {
+        let error = logit_errors(&exported(home.path(), *way), "reference", &["2x40"])[0];
+        assert!(error <= 1e-5, "{}: {error:e}", way.0);
     }
 }
 
 #[test]
 fn one_file_serves_every_batch_and_length() {
-    let home = folder_with_tiny();
-    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
-    let tiny = path("tiny");
-    let (flat, functions, copied) =
-        (path("flat.onnx"), path("functions.onnx"), path("copied.onnx"));
-    export(&["--checkpoint", &tiny, "--output", &flat]);
-    export(&["--checkpoint", &tiny, "--output", &functions, "--functions"]);
-    export(&["--checkpoint", &tiny, "--output", &copied, "--external-data", "copy"]);
+    let home = home_of("tiny");
+    let models = WAYS.map(|way| exported(home.path(), way));
     // Window 8: below, at and beyond it; a single token takes another path.
-    let shapes = [[1, 1], [1, 7], [1, 8], [1, 9], [3, 1], [3, 20], [2, 33], [1, 130]];
-    let request =
-        json!({"model": flat, "others": [functions, copied], "shapes": shapes, "vocab": 320});
-    let found = python("shapes.py", &[], &request);
-    assert!(found["prefix"].as_f64().unwrap() <= 1e-5, "a prefix differs from the whole: {found}");
-    assert!(found["between"].as_f64().unwrap() <= 1e-6, "graphs of one model differ: {found}");
+    let shapes =
+        [[1, 1], [1, 2], [1, 7], [1, 8], [1, 9], [3, 1], [3, 20], [2, 33], [1, 130], [2, 257]];
+    let references = [reference("2x40"), reference("1x300")];
+    let worst = python(
+        "prefixes.py",
+        &[],
+        &json!({"models": models, "shapes": shapes, "references": references}),
+    );
+    assert!(worst.as_f64().unwrap() <= 1e-5, "{worst}");
 }
 
 #[test]
 fn fixed_axes_compute_the_same() {
-    let home = folder_with_tiny();
-    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
-    let (free, fixed) = (path("free.onnx"), path("fixed.onnx"));
-    for (batch, length) in [(1, 1), (2, 12), (3, 1)] {
-        export(&["--checkpoint", &path("tiny"), "--output", &free]);
+    let home = home_of("tiny");
+    for (batch, length) in [(1, 1), (2, 12), (3, 1), (1, 40)] {
         let (b, t) = (batch.to_string(), length.to_string());
-        let summary = export(&[
-            "--checkpoint",
-            &path("tiny"),
-            "--output",
-            &fixed,
-            "--batch-size",
-            &b,
-            "--seq-len",
-            &t,
-        ]);
-        assert_eq!(summary["model"]["inputs"][0]["shape"], json!([b, t]));
-        let request =
-            json!({"model": free, "others": [fixed], "shapes": [[batch, length]], "vocab": 320});
-        let found = python("shapes.py", &[], &request);
-        assert!(found["between"].as_f64().unwrap() <= 1e-6, "{batch}×{length}: {found}");
+        let models: Vec<_> = [
+            &["--batch-size", &b, "--seq-len", &t][..],
+            &["--batch-size", &b, "--functions"],
+            &["--seq-len", &t],
+        ]
+        .into_iter()
+        .enumerate()
+        .map(|(n, options)| exported(home.path(), (&n.to_string(), options)))
+        .collect();
+        let request = json!({"models": models, "shapes": [[batch, length]], "references": [reference("2x40")]});
+        let worst = python("prefixes.py", &[], &request);
+        assert!(worst.as_f64().unwrap() <= 1e-5, "{batch}×{length}: {worst}");
     }
+}
+
+/// Rewrites every tensor of a checkpoint's file.
+fn rewrite(folder: &Path, edit: impl Fn(&str, &TensorView) -> (Dtype, Vec<usize>, Vec<u8>)) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let edited: Vec<_> =
+        whole.iter().map(|(name, view)| (name.to_owned(), edit(name, &view))).collect();
+    let views = edited.iter().map(|(name, (dtype, shape, data))| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn same(view: &TensorView) -> (Dtype, Vec<usize>, Vec<u8>) {
+    (view.dtype(), view.shape().to_vec(), view.data().to_vec())
+}
+
+/// A BF16 number is the upper half of an F32 one.
+#[test]
+fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
+    let home = home_of("tiny");
+    rewrite(&home.path().join("checkpoint"), |name, view| match view.dtype() {
+        // Some of each, so that layers differ.
+        Dtype::BF16 if !name.contains("block.1.") => {
+            let wide = view.data().chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
+            (Dtype::F32, view.shape().to_vec(), wide)
+        }
+        Dtype::U8 if name.ends_with("scales") => {
+            (Dtype::F8_E8M0, view.shape().to_vec(), view.data().to_vec())
+        }
+        _ => same(view),
+    });
+    for way in WAYS {
+        let error = logit_errors(&exported(home.path(), way), "onnxruntime", &["2x40"])[0];
+        assert!(error <= 1e-5, "{}: {error:e}", way.0);
+    }
+}
+
+/// A vocabulary whose lm_head is cast in chunks: token `v` has the row of the
+/// tiny model's token `v · 7919 mod 320`, and so its logit.
+#[test]
+fn a_large_vocabulary_is_exact_in_chunks() {
+    const VOCABULARY: usize = 400_000;
+    let home = home_of("tiny");
+    let folder = home.path().join("checkpoint");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    fs::write(
+        folder.join("config.json"),
+        config.replace("\"vocab_size\": 320", &format!("\"vocab_size\": {VOCABULARY}")),
+    )
+    .unwrap();
+    let origin: Vec<usize> =
+        (0..VOCABULARY).map(|v| if v < 320 { v } else { v * 7919 / 13 % 320 }).collect();
+    rewrite(&folder, |name, view| {
+        if !["embedding.weight", "unembedding.weight"].contains(&name) {
+            return same(view);
+        }
+        let row = view.data().len() / 320;
+        let data = origin.iter().flat_map(|v| &view.data()[v * row..][..row]).copied().collect();
+        (view.dtype(), vec![VOCABULARY, view.shape()[1]], data)
+    });
+    let model = exported(home.path(), WAYS[0]);
+    let chunks = python("check.py", &[text(&model), "--structure-only"], &json!(null))["external"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|t| t["name"].as_str().unwrap().starts_with("lm_head"))
+        .count();
+    assert!(chunks > 1);
+    let mut case = reference("2x40");
+    case["columns"] = json!(origin);
+    let found = python(
+        "logits.py",
+        &[],
+        &json!({"model": model, "engine": "onnxruntime", "cases": [case]}),
+    );
+    assert!(found[0]["error"].as_f64().unwrap() <= 1e-5, "{found}");
 }

@@ -50,7 +50,7 @@ fn tensors(layers: usize, experts: usize) -> Vec<(String, Dtype, Vec<usize>)> {
 }
 
 /// Writes a checkpoint of shards that take no space on the disk.
-fn sparse(folder: &Path, layers: usize, experts: usize, shards: usize) -> u64 {
+pub fn sparse(folder: &Path, layers: usize, experts: usize, shards: usize) -> u64 {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("config.json"), config(layers as u64, experts as u64).to_string())
         .unwrap();
@@ -121,6 +121,7 @@ fn the_20b_is_a_graph_of_kilobytes() {
         .filter(|t| t["name"].as_str().unwrap().starts_with("lm_head"))
         .collect();
     assert!(rows.len() > 2);
+    assert!(rows.is_sorted_by_key(|tensor| tensor["offset"].as_u64().unwrap()));
     assert!(rows.iter().all(|tensor| tensor["length"].as_u64().unwrap() * 2 <= 1 << 30));
     assert_eq!(rows.iter().map(|tensor| tensor["dims"][0].as_u64().unwrap()).sum::<u64>(), 201_088);
 }

@@ -6,12 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::{
-    contents, copy_folder, export, failure, fixture, folder_with_tiny, logit_errors, python,
+    contents, copy_folder, export, failure, fixture, folder_with_tiny, logit_errors, python, text,
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn external(model: &Path) -> Vec<Value> {
     python("check.py", &[text(model)], &Value::Null)["external"].as_array().unwrap().clone()
@@ -285,4 +281,54 @@ fn links_are_copied_and_never_referenced() {
     let summary = export(&["--checkpoint", text(&hard), "--output", text(&model)]);
     assert_eq!(summary["weights"]["in_place"], false);
     assert_eq!(external(&model)[0]["file"], summary["weights"]["files"][0]);
+
+    // Nor is a file of ours, once it has a second name.
+    let file = home.path().join(summary["weights"]["files"][0].as_str().unwrap());
+    fs::hard_link(&file, home.path().join("second")).unwrap();
+    let sentence = failure(&["--checkpoint", text(&soft), "--output", text(&model)]);
+    assert!(
+        sentence.contains("several hard links")
+            && sentence.contains("remove it or its other links"),
+        "{sentence}"
+    );
+}
+
+/// A number whose nearest decimals are easily read one bit off.
+#[test]
+fn every_bit_of_a_config_survives_the_stage() {
+    let home = folder_with_tiny();
+    let config = home.path().join("tiny/config.json");
+    let edited = fs::read_to_string(&config)
+        .unwrap()
+        .replace("\"swiglu_limit\": 7.0", "\"swiglu_limit\": 1.8308390760787275e-7");
+    assert!(edited.contains("e-7"));
+    fs::write(&config, edited).unwrap();
+    let (file, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
+    export(&[
+        "--checkpoint",
+        text(&home.path().join("tiny")),
+        "--save-weights",
+        text(&file),
+        "--skip-onnx",
+    ]);
+    export(&["--weights", text(&file), "--output", text(&model)]);
+}
+
+#[test]
+fn an_export_into_the_checkpoints_folder_can_be_repeated() {
+    let home = folder_with_tiny();
+    let folder = home.path().join("tiny");
+    fs::rename(folder.join("model.safetensors"), folder.join("gpt.safetensors")).unwrap();
+    let model = folder.join("model.onnx");
+    for written in [true, false] {
+        let summary = export(&[
+            "--checkpoint",
+            text(&folder),
+            "--output",
+            text(&model),
+            "--external-data",
+            "copy",
+        ]);
+        assert_eq!(summary["weights"]["bytes_written"].as_u64().unwrap() > 0, written);
+    }
 }

@@ -87,16 +87,23 @@ pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// The token ids and logits of a reference case.
+pub fn reference(name: &str) -> Value {
+    let path = |suffix: &str| fixture("reference").join(format!("logits-{name}{suffix}.npy"));
+    json!({"ids": path(".ids"), "logits": path("")})
+}
+
 /// The largest logit errors of a model against the reference cases named.
 pub fn logit_errors(model: &Path, engine: &str, cases: &[&str]) -> Vec<f64> {
-    let case = |name: &&str| {
-        let path = |suffix: &str| fixture("reference").join(format!("logits-{name}{suffix}.npy"));
-        json!({"ids": path(".ids"), "logits": path("")})
-    };
-    let cases: Vec<Value> = cases.iter().map(case).collect();
+    let cases: Vec<Value> = cases.iter().map(|name| reference(name)).collect();
     let results =
         python("logits.py", &[], &json!({"model": model, "engine": engine, "cases": cases}));
     results.as_array().unwrap().iter().map(|result| result["error"].as_f64().unwrap()).collect()
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// The interpreter of a virtual environment with the pinned requirements, made

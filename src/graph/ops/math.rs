@@ -21,14 +21,8 @@ elementwise! {
     sub = "Sub" [a, b];
     /// `a · b`
     mul = "Mul" [a, b];
-    /// `a / b`
-    div = "Div" [a, b];
-    /// The larger of the two.
-    max = "Max" [a, b];
     /// The smaller of the two.
     min = "Min" [a, b];
-    /// `e^x`
-    exp = "Exp" [x];
     /// `cos x`, radians.
     cos = "Cos" [x];
     /// `sin x`, radians.
@@ -105,45 +99,13 @@ impl Scope<'_> {
         self.node(name, "Cast").input(x).attr("to", to).output(fact)
     }
 
-    /// The maximum along an axis, which stays with size 1.
-    pub fn reduce_max(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        self.reduce(name, "ReduceMax", x, axis, true)
-    }
-
-    /// The sum along an axis, which stays with size 1.
-    pub fn reduce_sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        self.reduce(name, "ReduceSum", x, axis, true)
-    }
-
     /// The sum along an axis, which vanishes.
     pub fn sum_away(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        self.reduce(name, "ReduceSum", x, axis, false)
-    }
-
-    fn reduce(&mut self, name: &str, op: &str, x: Value, axis: usize, keep: bool) -> Result<Value> {
         let mut fact = self.fact(x)?;
-        self.axis(name, op, &fact, axis)?;
-        if keep {
-            fact.shape[axis] = Dim::from(1);
-        } else {
-            fact.shape.remove(axis);
-        }
+        self.axis(name, "ReduceSum", &fact, axis)?;
+        fact.shape.remove(axis);
         let axes = self.constant(&[axis as i64][..])?;
-        self.node(name, op).inputs([x, axes]).attr("keepdims", i64::from(keep)).output(fact)
-    }
-
-    /// Matrix products of the last two axes; the axes before are equal.
-    pub fn matmul(&mut self, name: &str, a: Value, b: Value) -> Result<Value> {
-        let (left, right) = (self.fact(a)?, self.fact(b)?);
-        let shape = match (&left.shape[..], &right.shape[..]) {
-            ([batch @ .., m, k], [batch2 @ .., k2, n]) if (batch, k) == (batch2, k2) => {
-                Some([batch, &[m.clone(), n.clone()]].concat())
-            }
-            _ => None,
-        };
-        let shape = shape.filter(|_| left.dtype == right.dtype);
-        let shape = shape.ok_or_else(|| self.mismatch(name, "MatMul", &left, &right))?;
-        self.node(name, "MatMul").inputs([a, b]).output(left.with_shape(shape))
+        self.node(name, "ReduceSum").inputs([x, axes]).attr("keepdims", 0).output(fact)
     }
 
     /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
@@ -199,7 +161,11 @@ impl Scope<'_> {
     pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
         let mut fact = self.fact(x)?;
         let last = fact.rank().saturating_sub(1);
-        self.axis(name, "TopK", &fact, last)?;
+        let wide = self.axis(name, "TopK", &fact, last)?.known().is_none_or(|size| k <= size);
+        if !wide {
+            let asked = fact.with_shape([k]);
+            return Err(self.mismatch(name, "TopK", &fact, &asked));
+        }
         fact.shape[last] = Dim::from(k);
         let k = self.constant(&[k as i64][..])?;
         let indices = fact.with_dtype(DType::I64);
@@ -213,7 +179,7 @@ impl Scope<'_> {
 }
 
 /// The shape of both, where each axis is equal or 1, aligned at the last.
-fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
+pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
     let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
     let one = Dim::from(1);
     let padded = std::iter::repeat_n(&one, long.len() - short.len()).chain(short);

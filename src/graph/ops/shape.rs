@@ -1,5 +1,6 @@
 //! Operators that move elements without changing them.
 
+use super::math::broadcast;
 use super::{DType, Dim, Error, Fact, Result, Scope, Value};
 
 impl Scope<'_> {
@@ -136,7 +137,11 @@ impl Scope<'_> {
 
     /// Repeats axes of size 1 until the shape is this one.
     pub fn expand(&mut self, name: &str, x: Value, shape: &[Dim]) -> Result<Value> {
-        let fact = self.fact(x)?.with_shape(shape);
+        let from = self.fact(x)?;
+        let fact = from.with_shape(shape);
+        if broadcast(&from.shape, shape).as_deref() != Some(shape) {
+            return Err(self.mismatch(name, "Expand", &from, &fact));
+        }
         let sizes = self.sizes(shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::io::IsTerminal;
+mod console;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,8 +10,8 @@ use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{ExternalData, Origin, Request, export};
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::model::Options;
-use gpt_oss_export::progress::{Progress, Silent};
-use indicatif::{ProgressBar, ProgressStyle};
+
+use console::{Console, print};
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
@@ -53,10 +54,10 @@ pub struct Cli {
     #[arg(long)]
     dynamic_seq: bool,
     /// Accept this key in config.json although its meaning is unknown
-    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
+    #[arg(long, requires = "checkpoint", value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
     /// Accept this tensor in the checkpoint although the layout does not have it
-    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    #[arg(long, requires = "checkpoint", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Print the summary as one JSON object
     #[arg(long)]
@@ -81,16 +82,13 @@ impl Cli {
     /// Does what the command line says.
     pub fn run(self) -> Result<()> {
         let (json, quiet) = (self.json, self.quiet);
-        let bar = Bar { bar: ProgressBar::hidden() };
-        let shown = !quiet && std::io::stderr().is_terminal();
-        let progress: &dyn Progress = if shown { &bar } else { &Silent };
-        let summary = export(&self.request(), progress)?;
-        if json {
-            println!("{}", serde_json::to_string(&summary)?);
-        } else if !quiet {
-            println!("{summary}");
+        let console = Console::new(quiet)?;
+        let summary = export(&self.request(), &console)?;
+        match (quiet, json) {
+            (true, _) => Ok(()),
+            (false, true) => print(&serde_json::to_string(&summary)?),
+            (false, false) => print(&summary.to_string()),
         }
-        Ok(())
     }
 
     fn request(self) -> Request {
@@ -123,35 +121,5 @@ fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
     match path.extension() {
         Some(found) if found == extension => Ok(path),
         _ => Err(format!("expected a file name that ends in .{extension}")),
-    }
-}
-
-/// Progress by bytes on a terminal, once the work is long enough to watch.
-struct Bar {
-    bar: ProgressBar,
-}
-
-/// Shorter work is over before a bar could be read.
-const WORTH_SHOWING: u64 = 256 << 20;
-
-impl Progress for Bar {
-    fn begin(&self, phase: &str, bytes: u64) {
-        if bytes < WORTH_SHOWING {
-            return;
-        }
-        let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
-        self.bar.set_length(bytes);
-        self.bar.reset();
-        self.bar.set_message(phase.to_owned());
-        self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.bar.inc(bytes);
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

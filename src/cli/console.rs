@@ -1,0 +1,67 @@
+//! The terminal: progress, interruption, output.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use gpt_oss_export::progress::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Shorter work is over before a bar could be read.
+const WORTH_SHOWING: u64 = 256 << 20;
+
+/// Shows progress by bytes on a terminal, and hears Ctrl-C and SIGTERM.
+pub struct Console {
+    bar: ProgressBar,
+    shown: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Console {
+    /// Listens from now on.
+    pub fn new(quiet: bool) -> Result<Self> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let heard = cancelled.clone();
+        // The work notices, ends in order and removes what it began.
+        ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))
+            .context("cannot handle signals")?;
+        let shown = !quiet && io::stderr().is_terminal();
+        Ok(Self { bar: ProgressBar::hidden(), shown, cancelled })
+    }
+}
+
+impl Progress for Console {
+    fn begin(&self, phase: &str, bytes: u64) {
+        if !self.shown || bytes < WORTH_SHOWING {
+            return;
+        }
+        let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
+        self.bar.set_length(bytes);
+        self.bar.reset();
+        self.bar.set_message(phase.to_owned());
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Prints a line. A reader who has gone away has seen enough.
+pub fn print(line: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome
+            .context("the export is done, but its summary cannot be written to standard output"),
+    }
+}
