@@ -3,6 +3,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use fs_err as fs;
 use tempfile::NamedTempFile;
@@ -48,7 +51,7 @@ impl Transaction {
         &mut self,
         target: &Path,
         existing: Existing,
-        write: impl FnOnce(&mut std::fs::File) -> Result<(), E>,
+        write: impl FnOnce(&std::fs::File) -> Result<(), E>,
     ) -> Result<(), E> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
@@ -60,8 +63,8 @@ impl Transaction {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let mut file = builder.tempfile_in(folder).map_err(Error::at(target))?;
-        write(file.as_file_mut())?;
+        let file = builder.tempfile_in(folder).map_err(Error::at(target))?;
+        while_flushing(file.as_file(), || write(file.as_file())).map_err(Error::at(target))??;
         file.as_file().sync_all().map_err(Error::at(target))?;
         self.files.push((file, target.to_owned(), existing));
         Ok(())
@@ -106,6 +109,31 @@ impl Transaction {
     }
 }
 
+/// How long written bytes may wait until they are sent to the disk.
+const FLUSHED_EVERY: Duration = Duration::from_millis(50);
+
+/// Does some work while another thread sends what it writes to the disk, so
+/// that the sync at the end has little left to wait for.
+fn while_flushing<R>(file: &std::fs::File, work: impl FnOnce() -> R) -> io::Result<R> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flusher = scope.spawn(|| {
+            loop {
+                thread::park_timeout(FLUSHED_EVERY);
+                if done.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                // An error is told once only: it must not get lost here.
+                file.sync_data()?;
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Release);
+        flusher.thread().unpark();
+        flusher.join().expect("syncing does not panic").map(|()| result)
+    })
+}
+
 impl Drop for Transaction {
     fn drop(&mut self) {
         self.files.clear();
@@ -132,7 +160,7 @@ mod tests {
         target: &Path,
         outcome: io::Result<()>,
     ) -> Result<(), Error> {
-        let write = |file: &mut std::fs::File| {
+        let write = |mut file: &std::fs::File| {
             file.write_all(b"bytes").and(outcome).map_err(Error::at(target))
         };
         transaction.create(target, Existing::Keep, write)

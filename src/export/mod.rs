@@ -97,7 +97,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let mut written = 0;
     for path in placement.stores() {
         if store.is_missing(path, progress)? {
-            let write = |file: &mut _| store.write(file, path, progress).map_err(Error::Weights);
+            let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
             transaction.create(path, Existing::Keep, write)?;
             written += store.bytes();
         }
@@ -170,6 +170,6 @@ fn publish_graph(transaction: &mut Transaction, path: &Path, bytes: &[u8]) -> Re
     if path.is_dir() {
         return Err(Error::IsFolder(path.to_owned()));
     }
-    let write = |file: &mut std::fs::File| file.write_all(bytes).map_err(publish::Error::at(path));
+    let write = |mut file: &std::fs::File| file.write_all(bytes).map_err(publish::Error::at(path));
     transaction.create(path, Existing::Replace, |file| write(file).map_err(Error::Publish))
 }

@@ -104,7 +104,7 @@ impl<'w> Store<'w> {
     /// Writes the whole file, which will be `path`.
     pub fn write(
         &self,
-        file: &mut std::fs::File,
+        mut file: &std::fs::File,
         path: &Path,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -119,7 +119,7 @@ impl<'w> Store<'w> {
             while left > 0 && !progress.is_cancelled() {
                 let chunk = left.min(CHUNK);
                 // Inside the kernel where it can: no byte passes through here.
-                let copied = io::copy(&mut Read::take(input.file(), chunk), file);
+                let copied = io::copy(&mut Read::take(input.file(), chunk), &mut file);
                 if copied.map_err(|error| failed(&weight.name, &source.file, error))? < chunk {
                     return Err(read_error(
                         io::ErrorKind::UnexpectedEof.into(),
