@@ -61,6 +61,12 @@ impl Config {
         self.windows.len()
     }
 
+    /// The config as a fingerprint and a weights file hold it: JSON, with keys
+    /// in the order of these fields.
+    pub fn canonical(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers")
+    }
+
     /// Reads OpenAI's `ModelConfig`, as in `original/config.json`. Keys that it
     /// does not define are refused unless they are known to change nothing.
     pub fn from_openai(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {

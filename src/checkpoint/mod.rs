@@ -122,17 +122,17 @@ impl Checkpoint {
         Ok(Self { config, weights, layout: layout::ORIGINAL.name })
     }
 
-    /// Opens a weights file that an export has written, and what it says of
-    /// itself. It needs nothing else.
-    pub fn open_staged(path: &Path) -> Result<(Self, Metadata)> {
+    /// Opens a weights file that an export has written, which needs nothing
+    /// else, and returns the fingerprint that it claims too.
+    pub fn open_staged(path: &Path) -> Result<(Self, String)> {
         if path.is_dir() {
             return Err(Error::StagedFolder(path.to_owned()));
         }
         let (mut tensors, metadata) = files::open_file(path)?;
-        let (config, metadata) = staged::parse(path, metadata)?;
+        let Metadata { config, fingerprint, .. } = staged::parse(path, metadata)?;
         let weights = layout::STAGED.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout::STAGED.name, &[])?;
-        Ok((Self { config, weights, layout: layout::STAGED.name }, metadata))
+        Ok((Self { config, weights, layout: layout::STAGED.name }, fingerprint))
     }
 
     /// Keeps the first layers only.

@@ -83,14 +83,12 @@ pub enum Error {
 pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Error> {
     let started = Instant::now();
     let checkpoint = open(request)?;
-    let config = serde_json::to_value(&checkpoint.config).expect("plain numbers");
-    let fingerprint =
-        Fingerprint::of(&config.to_string(), checkpoint.weights.iter()).map_err(Error::Weights)?;
+    let fingerprint = fingerprint(&checkpoint)?;
     let graph = match &request.output {
         Some(_) => Some(model::decoder(&checkpoint.config, &checkpoint.weights, request.graph)?),
         None => None,
     };
-    let store = Store::plan(checkpoint.weights.iter(), &fingerprint, config);
+    let store = Store::plan(checkpoint.weights.iter(), &fingerprint, &checkpoint.config);
     let placement = Placement::decide(request, &checkpoint, &store, &fingerprint)?;
 
     let mut transaction = Transaction::default();
@@ -129,15 +127,10 @@ fn open(request: &Request) -> Result<Checkpoint, Error> {
     let mut checkpoint = match &request.origin {
         Origin::Checkpoint(folder) => Checkpoint::open(folder, &request.leniency)?,
         Origin::Weights(path) => {
-            let (staged, metadata) = Checkpoint::open_staged(path)?;
-            let found =
-                Fingerprint::of(&metadata.config.to_string(), staged.weights.iter())?.to_string();
-            if found != metadata.fingerprint {
-                return Err(Error::Changed {
-                    path: path.clone(),
-                    said: metadata.fingerprint,
-                    found,
-                });
+            let (staged, said) = Checkpoint::open_staged(path)?;
+            let found = fingerprint(&staged)?.to_string();
+            if found != said {
+                return Err(Error::Changed { path: path.clone(), said, found });
             }
             staged
         }
@@ -146,6 +139,10 @@ fn open(request: &Request) -> Result<Checkpoint, Error> {
         checkpoint.truncate(layers)?;
     }
     Ok(checkpoint)
+}
+
+fn fingerprint(checkpoint: &Checkpoint) -> Result<Fingerprint, weights::Error> {
+    Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())
 }
 
 /// The ONNX file's bytes. They depend on the weights, the options and where

@@ -19,15 +19,15 @@ const CHUNK: u64 = 64 << 20;
 /// Bytes compared at once.
 const COMPARED: usize = 1 << 20;
 
-/// What a weights file says of itself.
+/// What a weights file says of itself. What the config `C` is, others know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metadata {
+pub struct Metadata<C> {
     /// Version of the format.
     pub format: u32,
     /// Fingerprint of the weights in it.
     pub fingerprint: String,
-    /// The model's config, in canonical form.
-    pub config: serde_json::Value,
+    /// The model's config.
+    pub config: C,
 }
 
 /// A weights file as it will be: a SafeTensors file whose data begins on a
@@ -40,11 +40,11 @@ pub struct Store<'w> {
 }
 
 impl<'w> Store<'w> {
-    /// Plans the file for these weights.
+    /// Plans the file for these weights of a model with this config.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
-        config: serde_json::Value,
+        config: impl Serialize,
     ) -> Self {
         let mut ordered: Vec<&Weight> = weights.into_iter().collect();
         // The format allows no gaps, so an offset is a sum of lengths. Lengths
