@@ -63,7 +63,7 @@ impl Transaction {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(Error::at(target))?;
+        let file = builder.tempfile_in(folder).map_err(Error::at(folder))?;
         while_flushing(file.as_file(), || write(file.as_file())).map_err(Error::at(target))??;
         file.as_file().sync_all().map_err(Error::at(target))?;
         self.files.push((file, target.to_owned(), existing));

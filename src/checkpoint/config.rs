@@ -1,4 +1,4 @@
-//! What a model's `config.json` says, in one form for all dialects.
+//! What a model's `config.json` says. Other dialects would end in the same form.
 
 use std::f64::consts::PI;
 
@@ -72,7 +72,7 @@ impl Config {
     pub fn from_openai(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
         let mut keys = Keys::parse(file, text)?;
         if keys.has("model_type") || keys.has("architectures") {
-            return Err(Error::HuggingFace { file: file.to_owned() });
+            return Err(Error::HuggingFace { file: file.to_owned(), original: None });
         }
         let num_layers = keys.size("num_hidden_layers")?;
         let window = Some(keys.size_or_zero("sliding_window")?).filter(|window| *window > 0);
@@ -106,6 +106,10 @@ impl Config {
             .find(|key| !HARMLESS.contains(key) && !ignored.iter().any(|name| name == key))
         {
             return Err(Error::UnknownKey { file: file.to_owned(), key: key.to_owned() });
+        }
+        if let Some(name) = ignored.iter().find(|name| !keys.left().any(|key| key == *name)) {
+            let (place, name) = (file.to_owned(), name.clone());
+            return Err(Error::NothingToIgnore { place, what: "key", name });
         }
         config.check(file)?;
         Ok(config)
@@ -232,7 +236,8 @@ fn positive(number: f64) -> bool {
 /// Keys of this dialect that say nothing about the computation.
 const HARMLESS: [&str; 2] = ["torch_dtype", "dtype"];
 
-/// Sliding windows on even layers, as the model's definition has it.
+/// Sliding windows on even layers, as the model's definition has it; what a
+/// window does is in `model/mask.rs`.
 fn alternating(file: &str, layers: u64, window: Option<u64>) -> Result<Vec<Option<u64>>> {
     // A config of some bytes must not ask for gigabytes.
     if layers > 10_000 {

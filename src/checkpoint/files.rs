@@ -111,6 +111,10 @@ impl Tensors {
 
     /// What no one has taken is not understood, unless it is known by name.
     pub fn refuse_rest(self, layout: &'static str, ignored: &[String]) -> Result<()> {
+        if let Some(name) = ignored.iter().find(|name| !self.map.contains_key(*name)) {
+            let (place, name) = (self.place.display().to_string(), name.clone());
+            return Err(Error::NothingToIgnore { place, what: "tensor", name });
+        }
         match self.map.into_iter().find(|(name, _)| !ignored.contains(name)) {
             Some((tensor, (file, _))) => {
                 Err(Error::UnknownTensor { file: file.to_path_buf(), tensor, layout })

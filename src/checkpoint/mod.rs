@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub weights: ModelWeights,
     /// The layout's name, for people.
     pub layout: &'static str,
+    /// How many layers it has, however many of them are kept.
+    pub layers_there: usize,
 }
 
 /// Which names to overlook.
@@ -59,9 +61,12 @@ pub enum Error {
     #[error("`{file}` breaks the rule that {rule}: found {found}")]
     Rule { file: String, rule: &'static str, found: String },
     #[error(
-        "`{file}` is a Hugging Face config; this version reads OpenAI's own layout: point --checkpoint to the repository's `original` folder"
+        "`{file}` is a Hugging Face config, and only OpenAI's own layout is read so far{}",
+        original.as_ref().map_or_else(String::new, |folder| {
+            format!("; `{}` has it, with the weights as released, not those of a fine-tune", folder.display())
+        })
     )]
-    HuggingFace { file: String },
+    HuggingFace { file: String, original: Option<PathBuf> },
     #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json", .0.display())]
     NotAFolder(PathBuf),
     #[error("`{}` holds no {wanted}", folder.display())]
@@ -89,18 +94,33 @@ pub enum Error {
     UnknownTensor { file: PathBuf, tensor: String, layout: &'static str },
     #[error("`{}` was not written by --save-weights; for a checkpoint use --checkpoint", .0.display())]
     NotStaged(PathBuf),
+    #[error("there is nothing to ignore: `{place}` has no {what} `{name}` that is unknown here")]
+    NothingToIgnore { place: String, what: &'static str, name: String },
     #[error("`{}` is a folder: --weights takes the file that --save-weights wrote, --checkpoint a folder", .0.display())]
     StagedFolder(PathBuf),
     #[error("the metadata of `{}` cannot be read ({reason}): stage it again", path.display())]
     StagedMetadata { path: PathBuf, reason: String },
     #[error("`{}` has weights format {found}, this version reads {}: stage it again with this version", path.display(), crate::weights::FORMAT_VERSION)]
     StagedVersion { path: PathBuf, found: u32 },
-    #[error("--layers {asked} is more than the {there} layers that the config tells of")]
+    #[error("--layers {asked} is more than the {there} layers of the checkpoint")]
     TooFewLayers { asked: usize, there: usize },
 }
 
 /// The result of opening a checkpoint.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Adds the folder below that can be read, where there is one.
+    fn pointing_below(self, folder: &Path) -> Self {
+        let below = folder.join("original");
+        match self {
+            Error::HuggingFace { file, .. } if below.join("config.json").is_file() => {
+                Error::HuggingFace { file, original: Some(below) }
+            }
+            other => other,
+        }
+    }
+}
 
 impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
@@ -114,12 +134,13 @@ impl Checkpoint {
             return Err(Error::Lacks { folder: folder.to_owned(), wanted });
         }
         let text = fs_err::read(&path)?;
-        let config =
-            Config::from_openai(&path.display().to_string(), &text, &leniency.config_keys)?;
+        let config = Config::from_openai(&path.display().to_string(), &text, &leniency.config_keys);
+        let config = config.map_err(|error| error.pointing_below(folder))?;
         let mut tensors = files::open_folder(folder)?;
         let weights = layout::ORIGINAL.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout::ORIGINAL.name, &leniency.tensors)?;
-        Ok(Self { config, weights, layout: layout::ORIGINAL.name })
+        let layers_there = config.num_layers();
+        Ok(Self { config, weights, layout: layout::ORIGINAL.name, layers_there })
     }
 
     /// Opens a weights file that an export has written, which needs nothing
@@ -132,7 +153,8 @@ impl Checkpoint {
         let Metadata { config, fingerprint, .. } = staged::parse(path, metadata)?;
         let weights = layout::STAGED.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout::STAGED.name, &[])?;
-        Ok((Self { config, weights, layout: layout::STAGED.name }, fingerprint))
+        let layers_there = config.num_layers();
+        Ok((Self { config, weights, layout: layout::STAGED.name, layers_there }, fingerprint))
     }
 
     /// Keeps the first layers only.

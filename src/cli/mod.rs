@@ -24,13 +24,13 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", group = "origin")]
     weights: Option<PathBuf>,
     /// The model to write
-    #[arg(long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    #[arg(short, long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
     output: Option<PathBuf>,
-    /// Write the mapped weights into one file, from which models can be made later
+    /// Write the mapped weights into one file, from which models can be made later; the model's own data when it is in the output's folder or below
     #[arg(long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
-    #[arg(long, requires = "save_weights")]
+    #[arg(long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
     /// Where the model reads its weights
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
@@ -47,17 +47,17 @@ pub struct Cli {
     /// Fix the number of tokens in a row (symbol T otherwise)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     seq_len: Option<u64>,
-    /// Keep the batch axis symbolic; it is unless --batch-size is given, and this wins over it
+    /// Keep the batch axis symbolic, whatever --batch-size says (for scripts that always give sizes)
     #[arg(long)]
     dynamic_b: bool,
-    /// Keep the sequence axis symbolic; it is unless --seq-len is given, and this wins over it
+    /// Keep the sequence axis symbolic, whatever --seq-len says
     #[arg(long)]
     dynamic_seq: bool,
     /// Accept this key in config.json although its meaning is unknown
-    #[arg(long, requires = "checkpoint", value_name = "KEY", action = ArgAction::Append)]
+    #[arg(long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
     /// Accept this tensor in the checkpoint although the layout does not have it
-    #[arg(long, requires = "checkpoint", value_name = "NAME", action = ArgAction::Append)]
+    #[arg(long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Print the summary as one JSON object
     #[arg(long)]
@@ -70,9 +70,9 @@ pub struct Cli {
 /// Where a model reads its weights.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Where {
-    /// In the checkpoint if it is in the model's folder or below, else in a copy
+    /// Where they are (checkpoint or staged file) if that is the model's folder or below, else in a copy
     Auto,
-    /// In the checkpoint, or not at all
+    /// Where they are; fails if ONNX could not read them there
     InPlace,
     /// In a file beside the model
     Copy,

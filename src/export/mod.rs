@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use summary::{Interface, ModelSummary, Summary, WeightsSummary};
+pub use summary::{Interface, ModelSummary, Size, Summary, WeightsSummary};
 
 use crate::checkpoint::{self, Checkpoint, Leniency};
 use crate::graph::Model;
@@ -92,17 +92,17 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let placement = Placement::decide(request, &checkpoint, &store, &fingerprint)?;
 
     let mut transaction = Transaction::default();
-    let mut written = 0;
+    let mut written = Vec::new();
     for path in placement.stores() {
         if store.is_missing(path, progress)? {
             let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
             transaction.create(path, Existing::Keep, write)?;
-            written += store.bytes();
+            written.push(path.to_owned());
         }
     }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
-            let bytes = encode(graph, request, &fingerprint, &placement)?;
+            let bytes = encode(graph, request, &checkpoint, &fingerprint, &placement)?;
             publish_graph(&mut transaction, path, &bytes)?;
             Some(ModelSummary::new(path, graph, bytes.len()))
         }
@@ -115,9 +115,10 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     Ok(Summary {
         layout: checkpoint.layout,
         layers: checkpoint.config.num_layers(),
+        layers_there: checkpoint.layers_there,
         fingerprint: fingerprint.to_string(),
         model,
-        weights: placement.summarise(&checkpoint, written),
+        weights: placement.summarise(&checkpoint, written, store.bytes()),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
@@ -150,12 +151,14 @@ fn fingerprint(checkpoint: &Checkpoint) -> Result<Fingerprint, weights::Error> {
 fn encode(
     graph: &Model,
     request: &Request,
+    checkpoint: &Checkpoint,
     fingerprint: &Fingerprint,
     placement: &Placement,
 ) -> Result<Vec<u8>, Error> {
     let properties = [
         ("gpt_oss_export.fingerprint", fingerprint.to_string()),
         ("gpt_oss_export.options", request.graph.to_string()),
+        ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
     ];
     let description =
         "GPT-OSS in standard ONNX operators; weights are byte ranges of SafeTensors files.";

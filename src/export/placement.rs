@@ -68,8 +68,13 @@ impl Placement {
         self.locations.get(weight).cloned()
     }
 
-    /// What became of the weights.
-    pub fn summarise(&self, checkpoint: &Checkpoint, written: u64) -> WeightsSummary {
+    /// What became of the weights, when these files had to be written.
+    pub fn summarise(
+        &self,
+        checkpoint: &Checkpoint,
+        written: Vec<PathBuf>,
+        size: u64,
+    ) -> WeightsSummary {
         let mut files: Vec<String> =
             self.locations.values().map(|location| location.file.clone()).collect();
         files.sort();
@@ -77,9 +82,10 @@ impl Placement {
         WeightsSummary {
             in_place: self.in_place,
             files,
-            stored: self.stores.clone(),
+            reused: self.stores.iter().filter(|path| !written.contains(path)).cloned().collect(),
             bytes_referenced: checkpoint.weights.iter().map(weights::Weight::bytes).sum(),
-            bytes_written: written,
+            bytes_written: written.len() as u64 * size,
+            written,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::graph::Model;
+use crate::graph::{Dim, Fact, Model};
 use crate::onnx::{IR_VERSION, OPSET};
 
 /// The outcome of an export.
@@ -15,6 +15,8 @@ pub struct Summary {
     pub layout: &'static str,
     /// Layers exported.
     pub layers: usize,
+    /// Layers of the checkpoint.
+    pub layers_there: usize,
     /// What identifies the weights.
     pub fingerprint: String,
     /// The model, unless only weights were staged.
@@ -53,8 +55,32 @@ pub struct Interface {
     pub name: String,
     /// Element type.
     pub dtype: String,
-    /// Numbers and symbols.
-    pub shape: Vec<String>,
+    /// One entry for each axis.
+    pub shape: Vec<Size>,
+}
+
+/// The size of an axis: a number, or a symbol's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs)]
+pub enum Size {
+    Known(u64),
+    Symbol(String),
+}
+
+impl From<&Dim> for Size {
+    fn from(dim: &Dim) -> Self {
+        dim.known().map_or_else(|| Self::Symbol(dim.to_string()), Self::Known)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(size) => write!(f, "{size}"),
+            Self::Symbol(name) => f.write_str(name),
+        }
+    }
 }
 
 /// Where the weights are.
@@ -64,8 +90,10 @@ pub struct WeightsSummary {
     pub in_place: bool,
     /// The files that the model reads, relative to its folder.
     pub files: Vec<String>,
-    /// Weights files of this program that now exist.
-    pub stored: Vec<PathBuf>,
+    /// Weights files that were written.
+    pub written: Vec<PathBuf>,
+    /// Weights files that were there with the very bytes.
+    pub reused: Vec<PathBuf>,
     /// Bytes of all weights.
     pub bytes_referenced: u64,
     /// Bytes of weights files that were written.
@@ -76,10 +104,10 @@ impl ModelSummary {
     pub(super) fn new(path: &Path, model: &Model, bytes: usize) -> Self {
         let interface = |ids: &[usize]| {
             let facts = ids.iter().map(|id| &model.main.values[*id]);
-            let describe = |(name, fact): &(String, crate::graph::Fact)| Interface {
+            let describe = |(name, fact): &(String, Fact)| Interface {
                 name: name.clone(),
                 dtype: fact.dtype.to_string(),
-                shape: fact.shape.iter().map(ToString::to_string).collect(),
+                shape: fact.shape.iter().map(Size::from).collect(),
             };
             facts.map(describe).collect()
         };
@@ -99,11 +127,14 @@ impl ModelSummary {
 impl ModelSummary {
     /// Python that runs the model on zeros of a shape that it takes.
     fn example(&self) -> String {
-        let size = |axis: usize| match self.inputs[0].shape[axis].parse::<u64>() {
-            Ok(size) => size,
-            Err(_) => [1, 3][axis],
+        let size = |axis: usize| match self.inputs[0].shape[axis] {
+            Size::Known(size) => size,
+            Size::Symbol(_) => [1, 3][axis],
         };
-        let tokens = format!("[[0] * {}] * {}", size(1), size(0));
+        let tokens = match [size(0), size(1)] {
+            [1, 3] => "[[0, 0, 0]]".to_owned(),
+            [batch, length] => format!("[[0] * {length}] * {batch}"),
+        };
         // A string as Rust escapes it is one for Python too.
         let path = format!("{:?}", self.path.display().to_string());
         format!(
@@ -114,8 +145,12 @@ impl ModelSummary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layout, layers, fingerprint, model, weights, seconds } = self;
-        writeln!(f, "read     {layout}, {layers} layers, fingerprint {fingerprint}")?;
+        let Self { layout, layers, layers_there, fingerprint, model, weights, seconds } = self;
+        writeln!(
+            f,
+            "read     {layout}, {}, fingerprint {fingerprint}",
+            layers_in_words(*layers, *layers_there)
+        )?;
         if let Some(model) = model {
             writeln!(
                 f,
@@ -127,7 +162,11 @@ impl fmt::Display for Summary {
             )?;
             for (kind, interfaces) in [("input ", &model.inputs), ("output", &model.outputs)] {
                 for Interface { name, dtype, shape } in interfaces {
-                    writeln!(f, "  {kind} {name} {dtype} [{}]", shape.join(", "))?;
+                    writeln!(
+                        f,
+                        "  {kind} {name} {dtype} [{}]",
+                        shape.iter().map(Size::to_string).collect::<Vec<_>>().join(", ")
+                    )?;
                 }
             }
             let how = if weights.in_place { "in place" } else { "beside the model" };
@@ -138,12 +177,19 @@ impl fmt::Display for Summary {
                 weights.files.join(", ")
             )?;
         }
-        for path in &weights.stored {
-            writeln!(f, "stored   {}", path.display())?;
+        for path in &weights.written {
+            writeln!(f, "written  {}", path.display())?;
         }
-        writeln!(f, "written  {} of weights, in {seconds:.2} s", size(weights.bytes_written))?;
-        match (model, weights.stored.first()) {
-            (Some(model), _) => write!(f, "run      {}", model.example()),
+        for path in &weights.reused {
+            writeln!(f, "reused   {}", path.display())?;
+        }
+        writeln!(
+            f,
+            "done     {} of weights written, in {seconds:.3} s",
+            size(weights.bytes_written)
+        )?;
+        match (model, weights.written.first().or(weights.reused.first())) {
+            (Some(model), _) => write!(f, "try      {}", model.example()),
             (None, Some(staged)) => {
                 write!(
                     f,
@@ -153,6 +199,14 @@ impl fmt::Display for Summary {
             }
             (None, None) => Ok(()),
         }
+    }
+}
+
+fn layers_in_words(exported: usize, there: usize) -> String {
+    if exported == there {
+        format!("{there} layers")
+    } else {
+        format!("{exported} of {there} layers")
     }
 }
 

@@ -1,5 +1,6 @@
-//! Which keys a query sees: `0 ≤ query − key < window`, so exactly `window` of
-//! them, itself included. A layer without a window has an endless one.
+//! Which keys a query sees: `0 ≤ query − key < window`, so `window` of them,
+//! itself included, once there are as many. A layer without a window has an
+//! endless one; which layers have one is in the config.
 
 use crate::graph::{Attribute, Result, Scope, Value};
 

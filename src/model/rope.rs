@@ -2,8 +2,10 @@
 //!
 //! A head's vector is two halves `x1, x2`, rotated by the angle of its
 //! position: `x1·cos − x2·sin | x2·cos + x1·sin`. Frequency `i` of `half` is
-//! `θ^(−i/half)`; YaRN divides it by `factor` as far as `i` lies beyond its
-//! bounds, and multiplies cos and sin by `0.1·ln(factor) + 1`.
+//! `θ^(−i/half)`; YaRN makes it `θ^(−i/half) · (1 − r + r/factor)` with
+//! `r = clamp((i − low) / (high − low), 0, 1)` and multiplies cos and sin by
+//! `0.1·ln(factor) + 1`. The bounds `low` and `high` are `Rope::bounds` in
+//! `checkpoint/config.rs`.
 
 use crate::checkpoint::Rope;
 use crate::graph::{Dim, Result, Scope, Value};

@@ -53,7 +53,7 @@ pub enum Error {
     #[error("cannot reference `{}` in place: {obstacle}; use --external-data copy", file.display())]
     NotInPlace { file: PathBuf, obstacle: Obstacle },
     #[error(
-        "`{}` exists and is not what this export would write there, and a graph may be reading it: move it away or write elsewhere",
+        "`{}` exists and is not what this export would write there (another checkpoint's weights, or a damaged copy), and a graph may be reading it: write into another folder, or move it away",
         .0.display()
     )]
     Occupied(PathBuf),

@@ -24,8 +24,8 @@ fn a_summary_for_people() {
         "  input  input_ids i64 [B, T]",
         "  output logits f32 [B, T, 320]",
         "weights  987 kB in place: tiny/model.safetensors",
-        "written  0 B of weights, in ",
-        "run      onnxruntime.InferenceSession(\"model.onnx\")",
+        "done     0 B of weights written, in ",
+        "try      onnxruntime.InferenceSession(\"model.onnx\")",
     ] {
         assert!(summary.contains(line), "{summary}\nlacks: {line}");
     }
@@ -47,7 +47,7 @@ fn quiet_says_nothing_and_json_one_object() {
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         summary["model"]["outputs"],
-        json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", "320"]}])
+        json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}])
     );
     assert_eq!(summary["weights"]["bytes_written"], 0, "the file of the first run is reused");
 }
@@ -64,10 +64,10 @@ fn dynamic_axes_win_over_fixed_ones() {
             serde_json::from_slice(&run(&[&base[..], options].concat()).stdout).unwrap();
         summary["model"]["inputs"][0]["shape"].clone()
     };
-    assert_eq!(shape(&["--batch-size", "2"]), json!(["2", "T"]));
-    assert_eq!(shape(&["--seq-len", "9"]), json!(["B", "9"]));
-    assert_eq!(shape(&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"]), json!(["B", "9"]));
-    assert_eq!(shape(&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"]), json!(["2", "T"]));
+    assert_eq!(shape(&["--batch-size", "2"]), json!([2, "T"]));
+    assert_eq!(shape(&["--seq-len", "9"]), json!(["B", 9]));
+    assert_eq!(shape(&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"]), json!(["B", 9]));
+    assert_eq!(shape(&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"]), json!([2, "T"]));
 }
 
 #[test]
@@ -84,6 +84,22 @@ fn wrong_usage_ends_with_status_2() {
         ),
         (&["--checkpoint", tiny, "--save-weights", "w.bin", "--skip-onnx"], "ends in .safetensors"),
         (&["--checkpoint", tiny, "--skip-onnx"], "--save-weights"),
+        (
+            &[
+                "--checkpoint",
+                tiny,
+                "--skip-onnx",
+                "--save-weights",
+                "w.safetensors",
+                "--output",
+                "m.onnx",
+            ],
+            "cannot be used with",
+        ),
+        (
+            &["--weights", "w.safetensors", "--output", "m.onnx", "--ignore-tensor", "a"],
+            "cannot be used with",
+        ),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--layers", "0"], "0 is not in"),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--seq-len", "0"], "--seq-len"),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--external-data", "link"], "in-place"),
@@ -258,6 +274,37 @@ fn unknown_names_can_be_overlooked_by_name() {
 }
 
 #[test]
+fn ignoring_what_is_not_there_is_a_mistake() {
+    let home = folder_with_tiny();
+    let (tiny, model) = (home.path().join("tiny"), home.path().join("m.onnx"));
+    for (option, name) in [
+        ("--ignore-tensor", "foo"),
+        ("--ignore-config-key", "bar"),
+        ("--ignore-config-key", "head_dim"),
+    ] {
+        let sentence =
+            failure(&["--checkpoint", text(&tiny), "--output", text(&model), option, name]);
+        assert!(
+            sentence.starts_with("there is nothing to ignore: ") && sentence.contains(name),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn a_hugging_face_root_points_to_the_original_below_it() {
+    let home = broken(|folder| {
+        fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
+        copy_folder(&fixture("tiny"), &folder.join("original"));
+    });
+    let model = home.path().join("m.onnx");
+    let sentence = failure(&["--checkpoint", text(home.path()), "--output", text(&model)]);
+    assert!(sentence.contains("original` has it, with the weights as released"), "{sentence}");
+    let original = home.path().join("original");
+    assert!(run(&["--checkpoint", text(&original), "--output", text(&model)]).status.success());
+}
+
+#[test]
 fn bad_stages_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let (stage, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
@@ -425,7 +472,7 @@ fn the_printed_example_fits_the_model() {
         let output =
             run(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
         let summary = String::from_utf8(output.stdout).unwrap();
-        let example = summary.lines().last().unwrap().strip_prefix("run      ").unwrap();
+        let example = summary.lines().last().unwrap().strip_prefix("try      ").unwrap();
         let program = format!("import onnxruntime; {example}");
         let ran = std::process::Command::new(crate::support::interpreter())
             .args(["-c", &program])

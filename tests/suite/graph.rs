@@ -49,6 +49,7 @@ fn the_flat_graph_passes_the_checker() {
         seen["metadata"]["gpt_oss_export.options"],
         "target=onnx style=flat batch=B sequence=T"
     );
+    assert_eq!(seen["metadata"]["gpt_oss_export.layers"], "3");
     assert_eq!(seen["nodes"], summary["model"]["nodes"]);
     assert!(
         seen["largest_inline"].as_u64().unwrap() <= 2048,

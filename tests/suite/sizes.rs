@@ -154,7 +154,7 @@ fn some_layers_of_the_20b() {
         "--layers",
         "2",
     ]);
-    assert_eq!(summary["layers"], 2);
+    assert_eq!((&summary["layers"], &summary["layers_there"]), (&json!(2), &json!(24)));
     assert!(summary["weights"]["bytes_referenced"].as_u64().unwrap() < 4_000_000_000);
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
 }

@@ -293,6 +293,29 @@ fn links_are_copied_and_never_referenced() {
     );
 }
 
+/// Layers cut off at either stage are cut off alike.
+#[test]
+fn some_layers_staged_are_some_layers_exported() {
+    let home = tempfile::tempdir().unwrap();
+    let tiny = fixture("tiny");
+    let path = |name: &str| home.path().join(name);
+    export(&[
+        "--checkpoint",
+        text(&tiny),
+        "--save-weights",
+        text(&path("two.safetensors")),
+        "--skip-onnx",
+        "--layers",
+        "2",
+    ]);
+    export(&["--weights", text(&path("two.safetensors")), "--output", text(&path("a/m.onnx"))]);
+    export(&["--checkpoint", text(&tiny), "--output", text(&path("b/m.onnx")), "--layers", "2"]);
+    let bytes = |folder: &str| {
+        contents(&path(folder)).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(bytes("a"), bytes("b"));
+}
+
 /// A number whose nearest decimals are easily read one bit off.
 #[test]
 fn every_bit_of_a_config_survives_the_stage() {
