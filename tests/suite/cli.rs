@@ -35,9 +35,8 @@ fn a_summary_for_people() {
 fn quiet_says_nothing_and_json_one_object() {
     let home = tempfile::tempdir().unwrap();
     let model = home.path().join("deep/er/model.onnx");
-    let arguments =
-        ["--checkpoint", text(&fixture("tiny")), "--output", text(&model)].map(str::to_owned);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let tiny = fixture("tiny");
+    let arguments = ["--checkpoint", text(&tiny), "--output", text(&model)];
     let output = run(&[&arguments[..], &["--quiet"]].concat());
     assert!(
         output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
@@ -56,10 +55,9 @@ fn quiet_says_nothing_and_json_one_object() {
 fn dynamic_axes_win_over_fixed_ones() {
     let home = tempfile::tempdir().unwrap();
     let model = home.path().join("model.onnx");
+    let tiny = fixture("tiny");
     let shape = |options: &[&str]| {
-        let base = ["--checkpoint", text(&fixture("tiny")), "--output", text(&model), "--json"]
-            .map(str::to_owned);
-        let base: Vec<&str> = base.iter().map(String::as_str).collect();
+        let base = ["--checkpoint", text(&tiny), "--output", text(&model), "--json"];
         let summary: Value =
             serde_json::from_slice(&run(&[&base[..], options].concat()).stdout).unwrap();
         summary["model"]["inputs"][0]["shape"].clone()
@@ -264,9 +262,7 @@ fn unknown_names_can_be_overlooked_by_name() {
         text(&model),
         "--ignore-config-key",
         "note",
-    ]
-    .map(str::to_owned);
-    let base: Vec<&str> = base.iter().map(String::as_str).collect();
+    ];
     let sentence = failure(&base);
     assert!(sentence.contains("pass --ignore-tensor extra.weight"), "{sentence}");
     let output = run(&[&base[..], &["--ignore-tensor", "extra.weight"]].concat());
@@ -315,10 +311,8 @@ fn bad_stages_are_refused() {
         "{sentence}"
     );
 
-    let staging =
-        ["--checkpoint", text(&fixture("tiny")), "--save-weights", text(&stage), "--skip-onnx"]
-            .map(str::to_owned);
-    let staging: Vec<&str> = staging.iter().map(String::as_str).collect();
+    let tiny = fixture("tiny");
+    let staging = ["--checkpoint", text(&tiny), "--save-weights", text(&stage), "--skip-onnx"];
     assert!(run(&staging).status.success());
     let whole = fs::read(&stage).unwrap();
     for (edit, expected) in [

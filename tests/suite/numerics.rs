@@ -25,10 +25,9 @@ const WAYS: [(&str, &[&str]); 4] = [
 /// Exports the checkpoint in `checkpoint` of this folder in one way.
 fn exported(home: &Path, way: (&str, &[&str])) -> std::path::PathBuf {
     let model = home.join(format!("{}.onnx", way.0));
-    let base = ["--checkpoint", text(&home.join("checkpoint")), "--output", text(&model)]
-        .map(str::to_owned);
-    let base: Vec<&str> = base.iter().map(String::as_str).collect();
-    export(&[&base, way.1].concat());
+    let checkpoint = home.join("checkpoint");
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    export(&[&base[..], way.1].concat());
     model
 }
 
