@@ -3,8 +3,10 @@
 mod architecture;
 mod cli;
 mod documents;
+mod endings;
 mod graph;
 mod numerics;
+mod refusals;
 mod sizes;
 mod staging;
 mod support;

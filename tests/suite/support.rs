@@ -52,6 +52,13 @@ pub fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gpt-oss-export")).args(arguments).output().unwrap()
 }
 
+/// Runs a line of `sh` with the binary as `$0`.
+#[cfg(unix)]
+pub fn shell(line: &str, folder: &Path) -> Output {
+    let binary = env!("CARGO_BIN_EXE_gpt-oss-export");
+    Command::new("sh").args(["-c", line, binary]).current_dir(folder).output().unwrap()
+}
+
 /// Runs the binary, which must succeed, and returns its JSON summary.
 pub fn export(arguments: &[&str]) -> Value {
     let output = run(&[arguments, &["--json"]].concat());
