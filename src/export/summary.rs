@@ -122,9 +122,7 @@ impl ModelSummary {
             outputs: interface(&model.main.body.outputs),
         }
     }
-}
 
-impl ModelSummary {
     /// Python that runs the model on zeros of a shape that it takes.
     fn example(&self) -> String {
         let size = |axis: usize| match self.inputs[0].shape[axis] {
@@ -145,37 +143,14 @@ impl ModelSummary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layout, layers, layers_there, fingerprint, model, weights, seconds } = self;
-        writeln!(
-            f,
-            "read     {layout}, {}, fingerprint {fingerprint}",
-            layers_in_words(*layers, *layers_there)
-        )?;
-        if let Some(model) = model {
-            writeln!(
-                f,
-                "model    {} ({}, opset {}, IR {})",
-                model.path.display(),
-                size(model.bytes as u64),
-                model.opset,
-                model.ir_version
-            )?;
-            for (kind, interfaces) in [("input ", &model.inputs), ("output", &model.outputs)] {
-                for Interface { name, dtype, shape } in interfaces {
-                    writeln!(
-                        f,
-                        "  {kind} {name} {dtype} [{}]",
-                        shape.iter().map(Size::to_string).collect::<Vec<_>>().join(", ")
-                    )?;
-                }
-            }
+        let layers = layers_in_words(self.layers, self.layers_there);
+        writeln!(f, "read     {}, {layers}, fingerprint {}", self.layout, self.fingerprint)?;
+        let weights = &self.weights;
+        if let Some(model) = &self.model {
+            write!(f, "{model}")?;
             let how = if weights.in_place { "in place" } else { "beside the model" };
-            writeln!(
-                f,
-                "weights  {} {how}: {}",
-                size(weights.bytes_referenced),
-                weights.files.join(", ")
-            )?;
+            let bytes = size(weights.bytes_referenced);
+            writeln!(f, "weights  {bytes} {how}: {}", weights.files.join(", "))?;
         }
         for path in &weights.written {
             writeln!(f, "written  {}", path.display())?;
@@ -183,22 +158,30 @@ impl fmt::Display for Summary {
         for path in &weights.reused {
             writeln!(f, "reused   {}", path.display())?;
         }
-        writeln!(
-            f,
-            "done     {} of weights written, in {seconds:.3} s",
-            size(weights.bytes_written)
-        )?;
-        match (model, weights.written.first().or(weights.reused.first())) {
+        let bytes = size(weights.bytes_written);
+        writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)?;
+        match (&self.model, weights.written.first().or(weights.reused.first())) {
             (Some(model), _) => write!(f, "try      {}", model.example()),
             (None, Some(staged)) => {
-                write!(
-                    f,
-                    "next     gpt-oss-export --weights {} --output model.onnx",
-                    quoted(staged)
-                )
+                let staged = quoted(staged);
+                write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
             }
             (None, None) => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for ModelSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, bytes) = (self.path.display(), size(self.bytes as u64));
+        writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
+        for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
+            for Interface { name, dtype, shape } in interfaces {
+                let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
+                writeln!(f, "  {kind} {name} {dtype} [{}]", shape.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }
 

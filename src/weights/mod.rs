@@ -61,6 +61,8 @@ pub enum Error {
     Linked { file: PathBuf, obstacle: Obstacle },
     #[error("cannot copy tensor `{tensor}` from `{}` to `{}`", from.display(), to.display())]
     Copy { tensor: String, from: PathBuf, to: PathBuf, source: std::io::Error },
+    #[error("cannot write `{}`", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("interrupted")]
     Interrupted,
     #[error("tensor `{tensor}` needs the bytes {range:?} of `{}`, which ends before: the file changed while it was read", file.display())]

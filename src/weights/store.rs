@@ -94,10 +94,10 @@ impl<'w> Store<'w> {
         if !same(&mut &self.beginning[..], &mut there, self.beginning.len() as u64)? {
             return Ok(false);
         }
-        self.each_source(progress, |weight, _, file| {
-            let equal = same(file, &mut there, weight.bytes())?;
+        self.each_source(progress, |weight, source, file| {
+            let equal = same(file, &mut there, weight.bytes());
             progress.advance(weight.bytes());
-            Ok(equal)
+            equal.map_err(|error| read_error(error, &weight.name, source))
         })
     }
 
@@ -108,24 +108,22 @@ impl<'w> Store<'w> {
         path: &Path,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let failed = |tensor: &str, from: &Path, source| {
-            let (tensor, from, to) = (tensor.to_owned(), from.to_owned(), path.to_owned());
-            Error::Copy { tensor, from, to, source }
-        };
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        file.write_all(&self.beginning).map_err(failed)?;
         progress.begin("writing weights", self.bytes());
-        file.write_all(&self.beginning).map_err(|error| failed("__metadata__", path, error))?;
         let written = self.each_source(progress, |weight, source, input| {
             let mut left = weight.bytes();
             while left > 0 && !progress.is_cancelled() {
                 let chunk = left.min(CHUNK);
                 // Inside the kernel where it can: no byte passes through here.
                 let copied = io::copy(&mut Read::take(input.file(), chunk), &mut file);
-                if copied.map_err(|error| failed(&weight.name, &source.file, error))? < chunk {
-                    return Err(read_error(
-                        io::ErrorKind::UnexpectedEof.into(),
-                        &weight.name,
-                        source,
-                    ));
+                let copied = copied.map_err(|error| {
+                    let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
+                    Error::Copy { tensor, from, to: path.to_owned(), source: error }
+                })?;
+                if copied < chunk {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return Err(read_error(end, &weight.name, source));
                 }
                 progress.advance(chunk);
                 left -= chunk;

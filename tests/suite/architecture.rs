@@ -24,7 +24,7 @@ const OWNERS: [(&str, &str); 9] = [
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights export cli"),
+    ("serde_json::", "container checkpoint weights cli"),
 ];
 
 const LONGEST_FILE: usize = 400;
