@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod container;
 pub mod export;
+pub mod genai;
 pub mod graph;
 pub mod model;
 pub mod onnx;

@@ -219,6 +219,11 @@ impl Rope {
         })
     }
 
+    /// Tokens of the longest text that the rotation is made for.
+    pub fn context(&self) -> u64 {
+        (self.initial_context * self.factor.max(1.0)) as u64
+    }
+
     /// The reference implementation asserts this too.
     fn is_ordered(&self, head_dim: u64) -> bool {
         let [low, high] = self.bounds(head_dim);

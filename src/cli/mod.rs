@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{ExternalData, Origin, Request, export};
+use gpt_oss_export::export::{ExternalData, Genai, Origin, Request, export};
 use gpt_oss_export::graph::Style;
-use gpt_oss_export::model::Options;
+use gpt_oss_export::model::{Options, Target};
 
 use console::{Console, print};
 
@@ -35,6 +35,21 @@ pub struct Cli {
     /// Where the model reads its weights
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
+    /// Whose operators the graph is made of
+    #[arg(long, value_name = "TARGET", value_enum, default_value_t = Operators::Onnx)]
+    target: Operators,
+    /// Take earlier keys and values and give them with this step's (--target ort always does)
+    #[arg(long)]
+    kv_cache: bool,
+    /// Give logits for the last token of each row alone, as generation needs
+    #[arg(long)]
+    last_logits: bool,
+    /// Make the output's folder one that onnxruntime-genai opens: genai_config.json and the tokenizer's files (with --target onnx it means --kv-cache too)
+    #[arg(long, conflicts_with = "skip_onnx")]
+    genai: bool,
+    /// Longest text, prompt included, that onnxruntime-genai makes room for (the default keeps its cache below 1 GiB)
+    #[arg(long, value_name = "N", requires = "genai", value_parser = clap::value_parser!(u64).range(1..))]
+    max_length: Option<u64>,
     /// Use model-local functions, shared by all layers, instead of a flat graph
     #[arg(long)]
     functions: bool,
@@ -65,6 +80,15 @@ pub struct Cli {
     /// Print nothing but errors
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
+}
+
+/// Which operators a graph is made of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Operators {
+    /// Standard ones alone: for every runtime
+    Onnx,
+    /// ONNX Runtime's own besides: fast on a CPU
+    Ort,
 }
 
 /// Where a model reads its weights.
@@ -108,10 +132,17 @@ impl Cli {
             layers: self.layers.map(|layers| layers as usize),
             leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
             graph: Options {
+                target: match self.target {
+                    Operators::Onnx => Target::Onnx,
+                    Operators::Ort => Target::Ort,
+                },
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),
+                kv_cache: self.kv_cache || self.genai,
+                last_logits: self.last_logits || self.genai,
             },
+            genai: self.genai.then_some(Genai { max_length: self.max_length }),
         }
     }
 }

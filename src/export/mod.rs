@@ -1,21 +1,25 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
+mod companions;
 mod placement;
+mod report;
 mod summary;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
+pub use companions::GenaiSummary;
 pub use summary::{Interface, ModelSummary, Size, Summary, WeightsSummary};
 
 use crate::checkpoint::{self, Checkpoint, Leniency};
+use crate::genai;
 use crate::graph::Model;
-use crate::model::{self, Options};
+use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::weights::{self, Fingerprint, Store};
+use companions::{Companions, publish};
 use placement::Placement;
 
 /// What to export, from where, to where.
@@ -35,6 +39,15 @@ pub struct Request {
     pub leniency: Leniency,
     /// The shape of the graph.
     pub graph: Options,
+    /// Make the model's folder one that onnxruntime-genai opens.
+    pub genai: Option<Genai>,
+}
+
+/// How onnxruntime-genai is to use the model.
+#[derive(Clone, Debug, Default)]
+pub struct Genai {
+    /// The longest text, prompt included; a default that fits a laptop otherwise.
+    pub max_length: Option<u64>,
 }
 
 /// Where weights come from.
@@ -65,8 +78,6 @@ pub enum Error {
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    #[error("the graph could not be wired (please report this)")]
-    Graph(#[from] crate::graph::Error),
     #[error(transparent)]
     Onnx(#[from] onnx::Error),
     #[error(transparent)]
@@ -75,6 +86,14 @@ pub enum Error {
         "`{}` says its weights have fingerprint {said}, but they have {found}: it was changed, stage it again", path.display()
     )]
     Changed { path: PathBuf, said: String, found: String },
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error(transparent)]
+    Genai(#[from] genai::Error),
+    #[error("onnxruntime-genai gives prompts of any length, so --genai does not go with --seq-len")]
+    GenaiLength,
+    #[error("`{}` is not valid UTF-8, so no other file can name it", .0.display())]
+    NotUnicode(PathBuf),
     #[error("`{}` is a folder, not a file to write", .0.display())]
     IsFolder(PathBuf),
 }
@@ -89,6 +108,12 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         None => None,
     };
     let store = Store::plan(checkpoint.weights.iter(), &fingerprint, &checkpoint.config);
+    let companions = match (&request.output, &request.genai) {
+        (Some(path), Some(genai)) => {
+            Some(Companions::plan(request, path, genai.max_length, &checkpoint)?)
+        }
+        _ => None,
+    };
     let placement = Placement::decide(request, &checkpoint, &store, &fingerprint)?;
 
     let mut transaction = Transaction::default();
@@ -100,11 +125,14 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
             written.push(path.to_owned());
         }
     }
+    if let Some(companions) = &companions {
+        companions.write(&mut transaction)?;
+    }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
             let bytes = encode(graph, request, &checkpoint, &fingerprint, &placement)?;
-            publish_graph(&mut transaction, path, &bytes)?;
-            Some(ModelSummary::new(path, graph, bytes.len()))
+            publish(&mut transaction, path, Existing::Replace, &bytes)?;
+            Some(ModelSummary::new(path, graph, bytes.len(), request.graph.target))
         }
         _ => None,
     };
@@ -118,6 +146,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         layers_there: checkpoint.layers_there,
         fingerprint: fingerprint.to_string(),
         model,
+        genai: companions.map(Companions::summarise),
         weights: placement.summarise(&checkpoint, written, store.bytes()),
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -155,21 +184,19 @@ fn encode(
     fingerprint: &Fingerprint,
     placement: &Placement,
 ) -> Result<Vec<u8>, Error> {
+    let target = request.graph.target;
     let properties = [
         ("gpt_oss_export.fingerprint", fingerprint.to_string()),
         ("gpt_oss_export.options", request.graph.to_string()),
+        ("gpt_oss_export.requires", target.requires().to_owned()),
         ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
     ];
+    let operators = match target {
+        Target::Onnx => "standard ONNX operators",
+        Target::Ort => "ONNX Runtime's operators",
+    };
     let description =
-        "GPT-OSS in standard ONNX operators; weights are byte ranges of SafeTensors files.";
-    let metadata = onnx::Metadata { description, properties: &properties };
+        format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
+    let metadata = onnx::Metadata { description: &description, properties: &properties };
     Ok(onnx::encode(graph, &metadata, &|weight| placement.locate(weight))?)
-}
-
-fn publish_graph(transaction: &mut Transaction, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    if path.is_dir() {
-        return Err(Error::IsFolder(path.to_owned()));
-    }
-    let write = |mut file: &std::fs::File| file.write_all(bytes).map_err(publish::Error::at(path));
-    transaction.create(path, Existing::Replace, |file| write(file).map_err(Error::Publish))
 }

@@ -9,9 +9,10 @@ use super::{
 };
 
 /// What becomes of the parts of a model that are wired with [`Scope::block`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// Every block's nodes stand in the main graph.
+    #[default]
     Flat,
     /// Equal blocks share one function, and the main graph calls it.
     Functions,
@@ -123,7 +124,7 @@ impl Builder {
         let base = function.name.clone();
         for number in 2.. {
             match self.functions.iter().find(|known| known.name == function.name) {
-                Some(known) if *known == function => break,
+                Some(known) if known.is_written_like(&function) => break,
                 Some(_) => function.name = format!("{base}{number}"),
                 None => {
                     self.functions.push(function.clone());

@@ -20,7 +20,8 @@ pub use dim::Dim;
 pub use error::{Error, Result};
 pub use fact::{Fact, Value, ValueId};
 pub use node::{
-    Attribute, Body, Constant, Data, FUNCTIONS, Function, Graph, Initializer, Model, Node, ONNX,
+    Attribute, Body, Constant, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model,
+    Node, ONNX,
 };
 pub use node_builder::NodeBuilder;
-pub use scope::Scope;
+pub use scope::{Bundle, Scope};

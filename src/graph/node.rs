@@ -7,6 +7,8 @@ use crate::tensor::DType;
 
 /// The domain of ONNX's standard operators.
 pub const ONNX: &str = "";
+/// The domain of ONNX Runtime's own operators.
+pub const MICROSOFT: &str = "com.microsoft";
 /// The domain of the functions that [`Style::Functions`](super::Style) makes.
 pub const FUNCTIONS: &str = "gpt_oss";
 
@@ -41,6 +43,24 @@ pub struct Function {
     pub graph: Graph,
 }
 
+impl Function {
+    /// Whether the two are equal in all that a file holds: shapes of values
+    /// between nodes are for us alone.
+    pub(super) fn is_written_like(&self, other: &Self) -> bool {
+        let names =
+            |f: &Self| f.graph.values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let stored = |f: &Self| -> Vec<(Initializer, Fact)> {
+            let with_fact =
+                |init: &Initializer| (init.clone(), f.graph.values[init.value].1.clone());
+            f.graph.initializers.iter().map(with_fact).collect()
+        };
+        self.attributes == other.attributes
+            && self.graph.body == other.graph.body
+            && names(self) == names(other)
+            && stored(self) == stored(other)
+    }
+}
+
 /// A list of nodes in topological order: the main graph's, a function's, a
 /// Loop's or a branch's. Nested bodies see the values around them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,7 +78,7 @@ pub struct Body {
 pub struct Node {
     /// A path such as `layers.3.attn.softmax`.
     pub name: String,
-    /// The operator set: [`ONNX`] or [`FUNCTIONS`].
+    /// The operator set: [`ONNX`], [`MICROSOFT`] or [`FUNCTIONS`].
     pub domain: &'static str,
     /// Operator or function.
     pub op: String,

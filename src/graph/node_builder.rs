@@ -60,7 +60,15 @@ impl<'s, 'b> NodeBuilder<'s, 'b> {
     }
 
     /// Wires the node; outputs are named under it, unless there is only one.
-    pub fn outputs<const N: usize>(mut self, outputs: [(&str, Fact); N]) -> Result<[Value; N]> {
+    pub fn outputs<const N: usize>(self, outputs: [(&str, Fact); N]) -> Result<[Value; N]> {
+        Ok(self.wire(outputs)?.try_into().expect("as many as outputs"))
+    }
+
+    /// [`NodeBuilder::outputs`] for any number of them.
+    pub(super) fn wire<'o>(
+        mut self,
+        outputs: impl IntoIterator<Item = (&'o str, Fact), IntoIter: ExactSizeIterator>,
+    ) -> Result<Vec<Value>> {
         while self.inputs.last() == Some(&None) {
             self.inputs.pop();
         }
@@ -75,12 +83,13 @@ impl<'s, 'b> NodeBuilder<'s, 'b> {
             });
         }
         let frame = self.scope.builder.frame();
-        let mut ids = Vec::with_capacity(N);
+        let (outputs, mut ids) = (outputs.into_iter(), Vec::new());
+        let alone = outputs.len() == 1;
         for (output, fact) in outputs {
-            let name = if N == 1 { self.name.clone() } else { format!("{}.{output}", self.name) };
+            let name = if alone { self.name.clone() } else { format!("{}.{output}", self.name) };
             ids.push(frame.declare(name, fact)?);
         }
-        let values = ids.iter().map(|id| frame.handle(*id)).collect::<Vec<_>>();
+        let values = ids.iter().map(|id| frame.handle(*id)).collect();
         frame.push(Node {
             name: self.name,
             domain: self.domain,
@@ -89,6 +98,6 @@ impl<'s, 'b> NodeBuilder<'s, 'b> {
             outputs: ids,
             attributes: self.attributes,
         });
-        Ok(values.try_into().expect("as many as outputs"))
+        Ok(values)
     }
 }

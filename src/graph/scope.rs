@@ -6,6 +6,24 @@ use super::{
 };
 use crate::tensor::DType;
 
+/// Values that a block takes or gives together.
+pub trait Bundle {
+    /// The values one by one.
+    fn into_values(self) -> Vec<Value>;
+    /// The same from as many values.
+    fn from_values(values: Vec<Value>) -> Self;
+}
+
+impl<const N: usize> Bundle for [Value; N] {
+    fn into_values(self) -> Vec<Value> {
+        self.to_vec()
+    }
+
+    fn from_values(values: Vec<Value>) -> Self {
+        values.try_into().expect("as many as there are")
+    }
+}
+
 /// Wires nodes under a path; names of nodes and values begin with it.
 pub struct Scope<'b> {
     pub(super) builder: &'b mut Builder,
@@ -186,44 +204,38 @@ impl<'b> Scope<'b> {
     /// A part of the model with a name of its own. Its nodes stand in the graph
     /// under `name`, or in a function that all equal blocks share: then the
     /// values around it that the block uses become inputs of the function.
-    pub fn block<const I: usize, const O: usize>(
+    /// `names` are those of the inputs inside.
+    pub fn block<I: Bundle, O: Bundle>(
         &mut self,
         name: &str,
         function: &str,
-        inputs: [(&str, Value); I],
-        wire: impl FnOnce(&mut Scope, [Value; I]) -> Result<[Value; O]>,
-    ) -> Result<[Value; O]> {
+        names: &[&str],
+        inputs: I,
+        wire: impl FnOnce(&mut Scope, I) -> Result<O>,
+    ) -> Result<O> {
         if self.builder.style == Style::Flat {
-            return wire(&mut self.child(name), inputs.map(|(_, value)| value));
+            return wire(&mut self.child(name), inputs);
         }
         let path = self.path_of(name);
-        let outer =
-            inputs.map(|(name, value)| (name, self.builder.resolve(value), self.fact(value)));
-        let handle = |builder: &mut Builder, id| builder.frame().handle(id);
-        let mut actuals = Vec::with_capacity(I);
-        for (name, id, fact) in outer {
-            let id = id.ok_or_else(|| Error::Invisible(path.clone()))?;
-            actuals.push((name, handle(self.builder, id), fact?));
+        let mut actuals = Vec::new();
+        for value in inputs.into_values() {
+            let id = self.builder.resolve(value).ok_or_else(|| Error::Invisible(path.clone()))?;
+            actuals.push((self.builder.frame().handle(id), self.fact(value)?));
         }
         self.builder.open_frame(path);
-        let mut formals = Vec::with_capacity(I);
-        for (name, outer, fact) in actuals {
-            let id = self.builder.frame().bind(outer, name, fact)?;
-            formals.push(handle(self.builder, id));
+        let mut formals = Vec::new();
+        for ((outer, fact), name) in actuals.into_iter().zip(names) {
+            let frame = self.builder.frame();
+            let id = frame.bind(outer, name, fact)?;
+            formals.push(frame.handle(id));
         }
-        let results =
-            wire(&mut self.builder.scope(), formals.try_into().expect("as many as inputs"))?;
-        self.call(name, function, results)
+        let results = wire(&mut self.builder.scope(), I::from_values(formals))?;
+        Ok(O::from_values(self.call(name, function, results.into_values())?))
     }
 
     /// Closes the function whose body is wired, and calls it.
-    fn call<const O: usize>(
-        &mut self,
-        name: &str,
-        function: &str,
-        results: [Value; O],
-    ) -> Result<[Value; O]> {
-        let mut outputs = Vec::with_capacity(O);
+    fn call(&mut self, name: &str, function: &str, results: Vec<Value>) -> Result<Vec<Value>> {
+        let mut outputs = Vec::with_capacity(results.len());
         for value in results {
             let id = self.builder.scope().made_here("output", value)?;
             let frame = self.builder.frame();
@@ -236,9 +248,7 @@ impl<'b> Scope<'b> {
         for (name, value) in attributes {
             node = node.attr(name, if nested { callers(name, value) } else { value });
         }
-        let outputs: Vec<_> =
-            outputs.iter().map(|(name, fact)| (name.as_str(), fact.clone())).collect();
-        node.outputs::<O>(outputs.try_into().expect("as many as results"))
+        node.wire(outputs.iter().map(|(name, fact)| (name.as_str(), fact.clone())))
     }
 
     /// The value's id, by way of an Identity when it is not made by a node of

@@ -6,74 +6,112 @@
 
 use super::attention::attention_block;
 use super::linear::projection;
-use super::mask::Mask;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
+use super::ort::Lengths;
+use super::portable::Mask;
 use super::rope::Rotation;
-use super::{in_f32, stored};
+use super::sequence::Sequence;
+use super::{Error, Options, Target, in_f32, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
-use crate::graph::{Builder, Dim, Fact, Model, Result, Scope, Style, Value};
-use crate::tensor::DType;
+use crate::graph::{Builder, Bundle, Model, Result, Scope, Style, Value};
 use crate::weights::Weight;
-
-/// What the caller decides about the graph.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Flat, or with a function for each block.
-    pub style: Style,
-    /// `B` when not given.
-    pub batch: Option<u64>,
-    /// `T` when not given.
-    pub length: Option<u64>,
-}
 
 /// What every layer reads and none owns.
 pub struct Context<'m> {
     pub config: &'m Config,
+    pub sequence: Sequence,
     pub rotation: Rotation,
-    pub mask: Mask,
-    batch: Dim,
-    length: Dim,
+    pub operators: Operators,
 }
 
-impl Context<'_> {
-    /// B, the rows of a batch, and T, the tokens of a row.
-    pub fn dims(&self) -> [&Dim; 2] {
-        [&self.batch, &self.length]
+/// Which operators attention and experts are made of, with what the attention
+/// of all layers needs to know of the sequence.
+pub enum Operators {
+    /// Those of ai.onnx.
+    Portable(Mask),
+    /// Those of ONNX Runtime.
+    Ort(Lengths),
+}
+
+/// A layer's keys and values, `[B, kv, places, D]` each.
+pub type KeyValue = [Value; 2];
+
+/// What a layer takes and gives.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// The residual stream, `[B·T, hidden]`.
+    pub x: Value,
+    /// Keys and values, where the graph has a cache: on the way in those of
+    /// earlier steps, on the way out with those of this step.
+    pub cache: Option<KeyValue>,
+}
+
+impl Stream {
+    /// What the parts are called inside a layer.
+    pub const NAMES: [&str; 3] = ["x", "past.key", "past.value"];
+}
+
+impl Bundle for Stream {
+    fn into_values(self) -> Vec<Value> {
+        [self.x].into_iter().chain(self.cache.into_iter().flatten()).collect()
+    }
+
+    fn from_values(values: Vec<Value>) -> Self {
+        Self { x: values[0], cache: values[1..].try_into().ok() }
     }
 }
 
-/// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`.
-pub fn decoder(config: &Config, weights: &ModelWeights, options: Options) -> Result<Model> {
+/// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`,
+/// or `[B, 1, vocab]`; with a cache also [`Sequence::past`] to `present.N.key|value`.
+pub fn decoder(
+    config: &Config,
+    weights: &ModelWeights,
+    options: Options,
+) -> std::result::Result<Model, Error> {
+    if options.target == Target::Ort && options.style == Style::Functions {
+        return Err(Error::FunctionsForOrt);
+    }
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();
-    let dim =
-        |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
-    let (batch, length) = (dim(options.batch, "B"), dim(options.length, "T"));
-    let tokens = g.input("input_ids", Fact::new(DType::I64, [&batch, &length]))?;
+    let sequence = Sequence::new(g, config, &options)?;
+    let rotation = Rotation::new(g, sequence.positions, &config.rope, config.head_dim)?;
+    let operators = match options.target {
+        Target::Onnx => Operators::Portable(Mask::new(g, &sequence)?),
+        Target::Ort => Operators::Ort(Lengths::new(g, &sequence)?),
+    };
+    let context = Context { config, sequence, rotation, operators };
 
-    let positions = g.range("positions", &length)?;
-    let mask = Mask::new(g, positions, positions)?;
-    let rotation = Rotation::new(g, positions, &config.rope, config.head_dim, [&batch, &length])?;
-    let context = Context { config, rotation, mask, batch, length };
-
-    let mut x = embed(g, tokens, &weights.embedding, &context)?;
+    let mut x = embed(g, &weights.embedding, &context)?;
+    let mut present = Vec::new();
     for (n, layer) in weights.layers.iter().enumerate() {
-        x = transformer_block(g, n, x, layer, &context)?;
+        let cache = context.sequence.past.get(n).copied();
+        let stream = transformer_block(g, n, Stream { x, cache }, layer, &context)?;
+        x = stream.x;
+        present.extend(stream.cache);
+    }
+    let Sequence { batch, length, .. } = &context.sequence;
+    let mut shape = [batch.clone(), length.clone(), config.vocab_size.into()];
+    if options.last_logits {
+        x = context.sequence.last_tokens(g, x)?;
+        shape[1] = 1.into();
     }
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
     let logits = projection(g, "lm_head", normed, &weights.lm_head)?;
-    let shape = [context.batch.clone(), context.length.clone(), config.vocab_size.into()];
     let logits = g.reshape("logits", logits, shape)?;
     g.output("logits", logits)?;
+    for (n, [key, value]) in present.into_iter().enumerate() {
+        g.output(&format!("present.{n}.key"), key)?;
+        g.output(&format!("present.{n}.value"), value)?;
+    }
     Ok(builder.finish())
 }
 
 /// `embedding[ids]` as rows of f32: gathered as stored, then cast.
-fn embed(g: &mut Scope, tokens: Value, embedding: &Weight, context: &Context) -> Result<Value> {
-    let [batch, length] = context.dims();
+fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> {
+    let Sequence { tokens, batch, length, .. } = &context.sequence;
     let g = &mut g.child("embedding");
-    let rows = g.reshape("tokens", tokens, [batch * length])?;
+    let rows = g.reshape("tokens", *tokens, [batch * length])?;
     let table = stored(g, embedding)?;
     let x = g.gather("rows", table, rows, 0)?;
     in_f32(g, "rows.f32", x)
@@ -83,29 +121,14 @@ fn embed(g: &mut Scope, tokens: Value, embedding: &Weight, context: &Context) ->
 fn transformer_block(
     g: &mut Scope,
     n: usize,
-    x: Value,
+    stream: Stream,
     layer: &LayerWeights,
     context: &Context,
-) -> Result<Value> {
-    let [x] = g.block(&format!("layers.{n}"), "TransformerBlock", [("x", x)], |g, [x]| {
-        let x = attention_block(g, x, &layer.attn, context.config.windows[n], context)?;
-        Ok([mlp_block(g, x, &layer.mlp, context)?])
-    })?;
-    Ok(x)
-}
-
-impl std::fmt::Display for Options {
-    /// As it is written into the model's metadata.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let size = |fixed: Option<u64>, symbol: &str| {
-            fixed.map_or(symbol.to_owned(), |size| size.to_string())
-        };
-        let style = if self.style == Style::Flat { "flat" } else { "functions" };
-        write!(
-            f,
-            "target=onnx style={style} batch={} sequence={}",
-            size(self.batch, "B"),
-            size(self.length, "T")
-        )
-    }
+) -> Result<Stream> {
+    let name = format!("layers.{n}");
+    g.block(&name, "TransformerBlock", &Stream::NAMES, stream, |g, stream| {
+        let Stream { x, cache } =
+            attention_block(g, stream, &layer.attn, context.config.windows[n], context)?;
+        Ok(Stream { x: mlp_block(g, x, &layer.mlp, context)?, cache })
+    })
 }

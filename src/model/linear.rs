@@ -9,11 +9,14 @@ use crate::tensor::DType;
 use crate::weights::Weight;
 
 /// Largest f32 form of a matrix, in bytes, that is cast as a whole. onnxruntime
-/// folds a cast only if its result is at most 1 GiB (above, it runs on every
-/// step), and holds two of each result while it folds, so smaller is better:
-/// loading the 20B's layers with a vocabulary of 32,768 peaks at 0.77 GB with
-/// 128 MiB and at 1.01 GB with 1 GiB, and runs as fast.
-const LARGEST_CAST: u64 = 128 << 20;
+/// folds a cast only if its result is at most 1 GiB; above, it runs on every
+/// step. Splitting costs a second copy of the product.
+const LARGEST_WHOLE: u64 = 512 << 20;
+
+/// Largest f32 form of a part of a matrix that must be split: onnxruntime holds
+/// two of each result while it folds, so small parts keep the peak at loading
+/// low, and run as fast.
+const LARGEST_PART: u64 = 128 << 20;
 
 /// `x [n, in]` to `[n, out]`.
 pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Value> {
@@ -27,11 +30,12 @@ pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Val
 pub fn projection(g: &mut Scope, name: &str, x: Value, weight: &Weight) -> Result<Value> {
     let g = &mut g.child(name);
     let (rows, columns) = (weight.shape[0], weight.shape[1]);
-    let most = (LARGEST_CAST / (columns * DType::F32.size())).max(1);
-    if rows <= most {
+    let row = columns * DType::F32.size();
+    if rows.saturating_mul(row) <= LARGEST_WHOLE {
         let weight = float(g, "weight", weight)?;
         return g.gemm("", x, weight, None);
     }
+    let most = (LARGEST_PART / row).max(1);
     let step = rows.div_ceil(rows.div_ceil(most));
     let parts = (0..rows).step_by(step as usize).map(|first| {
         let g = &mut g.child(&format!("rows_{first}"));

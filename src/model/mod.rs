@@ -2,23 +2,39 @@
 //! model, each beginning with its formula. The source of all formulas is
 //! OpenAI's own implementation, `gpt_oss/torch/model.py` in openai/gpt-oss.
 //!
-//! The graph asks for weights by their canonical names; where their bytes are
+//! Where ONNX Runtime has operators of its own, `portable` and `ort` hold the
+//! two ways. The graph asks for weights by their canonical names; where their bytes are
 //! is not known here.
 
 mod attention;
 mod decoder;
 mod linear;
-mod mask;
 mod moe;
-mod mxfp4;
 mod norm;
+mod options;
+mod ort;
+mod portable;
 mod rope;
+mod sequence;
 
-pub use decoder::{Options, decoder};
+pub use decoder::decoder;
+pub use options::{Options, Target};
 
-use crate::graph::{Fact, Result, Scope, Value};
+use crate::graph::{self, Fact, Result, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
+
+/// Why there is no graph of a model.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("the graph could not be wired (please report this)")]
+    Graph(#[from] graph::Error),
+    #[error(
+        "--functions does not go with --target ort: onnxruntime takes no MXFP4 scales as a function's input"
+    )]
+    FunctionsForOrt,
+}
 
 /// A weight as it is stored, under a dtype of the same size that the graph's
 /// operators know: MXFP4's blocks and scales are bytes.

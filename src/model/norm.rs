@@ -13,7 +13,7 @@ pub fn rms_norm(
     scale: &Weight,
     config: &Config,
 ) -> Result<Value> {
-    let [normed] = g.block(name, "RMSNorm", [("x", x)], |g, [x]| {
+    let [normed] = g.block(name, "RMSNorm", &["x"], [x], |g, [x]| {
         let scale = float(g, "scale", scale)?;
         let epsilon = g.parameter("epsilon", config.rms_norm_eps as f32);
         let fact = g.fact(x)?;

@@ -8,10 +8,10 @@
 //! `checkpoint/config.rs`.
 
 use crate::checkpoint::Rope;
-use crate::graph::{Dim, Result, Scope, Value};
+use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
 
-/// Cosines and sines of the current positions, `[B, T, D/2]` each.
+/// Cosines and sines of this step's positions, f32 `[B or 1, T, D/2]` each.
 #[derive(Clone, Copy)]
 pub struct Rotation {
     cos: Value,
@@ -19,46 +19,43 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Computes them once for all layers from `positions`, i64 `[T]`: without a
-    /// table, and so without a longest context.
-    pub fn new(
-        g: &mut Scope,
-        positions: Value,
-        rope: &Rope,
-        head_dim: u64,
-        [batch, length]: [&Dim; 2],
-    ) -> Result<Self> {
+    /// Computes them once for all layers from `positions`, i64 `[B or 1, T]`:
+    /// without a table, and so without a longest context.
+    pub fn new(g: &mut Scope, positions: Value, rope: &Rope, head_dim: u64) -> Result<Self> {
         let g = &mut g.child("rope");
         let frequencies = g.table("rope.frequencies", &frequencies(rope, head_dim)[..])?;
         let concentration = g.constant(concentration(rope))?;
         let positions = g.cast("positions.f32", positions, DType::F32)?;
-        let positions = g.unsqueeze("positions.column", positions, 1)?;
+        let positions = g.unsqueeze("positions.column", positions, 2)?;
         let angles = g.mul("angles", positions, frequencies)?;
-        let shape = [batch.clone(), length.clone(), Dim::from(head_dim / 2)];
-        let angles = g.expand("angles.batch", angles, &shape)?;
         let (cos, sin) = (g.cos("cos.unscaled", angles)?, g.sin("sin.unscaled", angles)?);
         Ok(Self { cos: g.mul("cos", cos, concentration)?, sin: g.mul("sin", sin, concentration)? })
     }
 
-    /// Rotates `x [B, heads, T, D]`.
+    /// Rotates `x [B, heads, T, D]` in operators that every runtime has.
     pub fn rotate(self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
-        let [rotated] = g.block(
-            name,
-            "RotaryEmbedding",
-            [("x", x), ("cos", self.cos), ("sin", self.sin)],
-            |g, [x, cos, sin]| {
-                let half = g.fact(cos)?.shape[2].known().expect("a model's own size");
-                let (cos, sin) =
-                    (g.unsqueeze("cos.heads", cos, 1)?, g.unsqueeze("sin.heads", sin, 1)?);
-                let [x1, x2] = g.split("halves", x, 3, [("x1", half), ("x2", half)])?;
-                let (x1_cos, x2_sin) = (g.mul("x1_cos", x1, cos)?, g.mul("x2_sin", x2, sin)?);
-                let (x2_cos, x1_sin) = (g.mul("x2_cos", x2, cos)?, g.mul("x1_sin", x1, sin)?);
-                let first = g.sub("first", x1_cos, x2_sin)?;
-                let second = g.add("second", x2_cos, x1_sin)?;
-                Ok([g.concat("rotated", &[first, second], 3)?])
-            },
-        )?;
+        let inputs = [x, self.cos, self.sin];
+        let names = ["x", "cos", "sin"];
+        let [rotated] = g.block(name, "RotaryEmbedding", &names, inputs, |g, [x, cos, sin]| {
+            let half = g.fact(cos)?.shape[2].known().expect("a model's own size");
+            let (cos, sin) = (g.unsqueeze("cos.heads", cos, 1)?, g.unsqueeze("sin.heads", sin, 1)?);
+            let [x1, x2] = g.split("halves", x, 3, [("x1", half), ("x2", half)])?;
+            let (x1_cos, x2_sin) = (g.mul("x1_cos", x1, cos)?, g.mul("x2_sin", x2, sin)?);
+            let (x2_cos, x1_sin) = (g.mul("x2_cos", x2, cos)?, g.mul("x1_sin", x1, sin)?);
+            let first = g.sub("first", x1_cos, x2_sin)?;
+            let second = g.add("second", x2_cos, x1_sin)?;
+            Ok([g.concat("rotated", &[first, second], 3)?])
+        })?;
         Ok(rotated)
+    }
+
+    /// Rotates `x [B, T, heads·D]` by the operator; `cos` and `sin` are `[B, T, D/2]`.
+    pub fn rotate_rows(self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
+        let fact = g.fact(x)?;
+        g.node(name, "RotaryEmbedding")
+            .inputs([x, self.cos, self.sin])
+            .attr("num_heads", heads as i64)
+            .output(fact)
     }
 }
 

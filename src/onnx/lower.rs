@@ -1,5 +1,7 @@
 //! Graph to messages, one function for each kind of message.
 
+use std::collections::BTreeSet;
+
 use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_proto::{DataLocation, DataType};
 use super::proto::tensor_shape_proto::{Dimension, dimension};
@@ -8,7 +10,7 @@ use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
-use super::{Error, IR_VERSION, Metadata, OPSET};
+use super::{Error, Metadata, OPSET, ir_version};
 use crate::container::Location;
 use crate::graph::{
     Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
@@ -19,14 +21,14 @@ use crate::tensor::DType;
 type Locate<'l> = &'l dyn Fn(&str) -> Option<Location>;
 
 pub fn model(model: &Model, metadata: &Metadata, locate: Locate) -> Result<ModelProto, Error> {
-    let has_functions = !model.functions.is_empty();
+    let functions = model.functions.iter().map(|function| &function.graph.body);
     Ok(ModelProto {
-        ir_version: IR_VERSION,
+        ir_version: ir_version(model),
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         doc_string: metadata.description.to_owned(),
         graph: Some(main(&model.main, locate)?),
-        opset_import: opsets(has_functions),
+        opset_import: opsets(functions.chain([&model.main.body])),
         metadata_props: metadata.properties.iter().map(|(key, value)| entry(key, value)).collect(),
         functions: model.functions.iter().map(function).collect(),
     })
@@ -67,18 +69,31 @@ fn function(function: &Function) -> FunctionProto {
         output: names(&graph.body.outputs),
         attribute: attributes.iter().map(|name| (*name).to_owned()).collect(),
         node: constants.chain(nodes).collect(),
-        opset_import: opsets(true),
+        opset_import: opsets([&graph.body]),
         ..Default::default()
     }
 }
 
-fn opsets(functions: bool) -> Vec<OperatorSetIdProto> {
-    let set = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
-    let mut sets = vec![set(ONNX, OPSET)];
-    if functions {
-        sets.push(set(FUNCTIONS, 1));
+/// The operator sets that some bodies use, ONNX's own first.
+fn opsets<'b>(bodies: impl IntoIterator<Item = &'b Body>) -> Vec<OperatorSetIdProto> {
+    let mut domains = BTreeSet::from([ONNX]);
+    bodies.into_iter().for_each(|body| collect_domains(body, &mut domains));
+    let set = |domain: &str| OperatorSetIdProto {
+        domain: domain.to_owned(),
+        version: if domain == ONNX { OPSET } else { 1 },
+    };
+    domains.into_iter().map(set).collect()
+}
+
+fn collect_domains(body: &Body, domains: &mut BTreeSet<&'static str>) {
+    for node in &body.nodes {
+        domains.insert(node.domain);
+        for (_, attribute) in &node.attributes {
+            if let Attribute::Body(nested) = attribute {
+                collect_domains(nested, domains);
+            }
+        }
     }
-    sets
 }
 
 fn node(graph: &Graph, node: &Node) -> NodeProto {

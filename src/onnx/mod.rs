@@ -6,11 +6,14 @@ use prost::Message;
 
 use crate::container::Location;
 use crate::graph::Model;
+use crate::tensor::DType;
 
 /// The opset of ai.onnx that graphs are written in.
 pub const OPSET: i64 = 23;
 /// The IR version that came with this opset; newer ones shut out older runtimes.
-pub const IR_VERSION: i64 = 11;
+const IR_VERSION: i64 = 11;
+/// The IR version that brought FLOAT8E8M0.
+const IR_VERSION_OF_F8E8M0: i64 = 12;
 /// Protobuf cannot hold more than this.
 const LARGEST: usize = i32::MAX as usize;
 
@@ -43,6 +46,13 @@ pub fn encode(
         size if size > LARGEST => Err(Error::TooLarge(size)),
         _ => Ok(message.encode_to_vec()),
     }
+}
+
+/// The oldest IR version that has all that a model uses.
+pub fn ir_version(model: &Model) -> i64 {
+    let mut facts = model.main.values.iter().map(|(_, fact)| fact);
+    let newer = facts.any(|fact| fact.dtype == DType::F8E8M0);
+    if newer { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
 }
 
 /// The messages of `proto/onnx.proto`.

@@ -3,8 +3,9 @@
 Reads {"model", "engine", "cases": [{"ids", "logits"}]} from standard input,
 paths of .npy files, and prints for each case the largest absolute error and
 the shape of the output. A reference that is shorter than the output is
-compared with its last rows; "columns", if given, says which of its logits each
-logit of the model should equal.
+compared with its last rows. "length", if given, is how many of the tokens to
+run; "repeats" says where in a larger vocabulary the reference's stands, again
+and again, among tokens whose logits are 0.
 """
 
 import json
@@ -18,11 +19,22 @@ def runner(path, engine):
         from onnx.reference import ReferenceEvaluator
 
         session = ReferenceEvaluator(path)
-    else:
-        import onnxruntime
+        return lambda ids: session.run(["logits"], {"input_ids": ids})[0]
+    import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda ids: session.run(["logits"], {"input_ids": ids})[0]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+
+    def run(ids):
+        feeds = {"input_ids": ids}
+        if "attention_mask" in inputs:
+            feeds["attention_mask"] = np.ones(ids.shape, np.int64)
+        for name, shape in inputs.items():
+            if name.startswith("past_key_values."):
+                feeds[name] = np.zeros((len(ids), shape[1], 0, shape[3]), np.float32)
+        return session.run(["logits"], feeds)[0]
+
+    return run
 
 
 def main():
@@ -31,9 +43,16 @@ def main():
     results = []
     for case in request["cases"]:
         ids, expected = np.load(case["ids"]), np.load(case["logits"])
-        if "columns" in case:
-            expected = expected[:, :, case["columns"]]
+        length = case.get("length", ids.shape[1])
+        if length < ids.shape[1]:
+            ids, expected = ids[:, :length], expected[:, :length]
         found = run(ids)
+        if "repeats" in case:
+            size = expected.shape[2]
+            whole = np.zeros(found.shape, np.float32)
+            for start in case["repeats"]:
+                whole[:, :, start : start + size] = expected
+            expected = whole
         tail = found[:, -expected.shape[1] :]
         assert tail.shape == expected.shape, (tail.shape, expected.shape)
         results.append({"error": float(np.abs(tail - expected).max()), "shape": list(found.shape)})

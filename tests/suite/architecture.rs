@@ -9,7 +9,7 @@ const FLOORS: [&[&str]; 7] = [
     &["graph", "container", "publish"],
     &["weights", "onnx"],
     &["checkpoint"],
-    &["model"],
+    &["model", "genai"],
     &["export"],
     &["main", "cli", "lib"],
 ];
@@ -24,7 +24,7 @@ const OWNERS: [(&str, &str); 9] = [
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights cli"),
+    ("serde_json::", "container checkpoint weights genai cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

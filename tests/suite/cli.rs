@@ -21,7 +21,8 @@ fn a_summary_for_people() {
         "  output logits f32 [B, T, 320]",
         "weights  987 kB in place: tiny/model.safetensors",
         "done     0 B of weights written, in ",
-        "try      onnxruntime.InferenceSession(\"model.onnx\")",
+        "needs    a runtime with opset 23",
+        "try      s = onnxruntime.InferenceSession(\"model.onnx\")",
     ] {
         assert!(summary.contains(line), "{summary}\nlacks: {line}");
     }
@@ -110,12 +111,18 @@ fn the_printed_example_fits_the_model() {
     let home = tempfile::tempdir().unwrap();
     let model = home.path().join("it's \"a\" model é.onnx");
     let tiny = fixture("tiny");
-    for options in [&[][..], &["--batch-size", "2", "--seq-len", "5"], &["--batch-size", "3"]] {
+    for options in [
+        &[][..],
+        &["--batch-size", "2", "--seq-len", "5"],
+        &["--batch-size", "3", "--kv-cache"],
+        &["--last-logits"],
+        &["--target", "ort"],
+    ] {
         let output =
             run(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
         let summary = String::from_utf8(output.stdout).unwrap();
         let example = summary.lines().last().unwrap().strip_prefix("try      ").unwrap();
-        let program = format!("import onnxruntime; {example}");
+        let program = format!("import numpy, onnxruntime; {example}");
         let ran = std::process::Command::new(crate::support::interpreter())
             .args(["-c", &program])
             .output()

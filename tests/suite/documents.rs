@@ -7,7 +7,7 @@ use std::process::Command;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
-use gpt_oss_export::model::{Options, decoder};
+use gpt_oss_export::model::{Options, Target, decoder};
 
 use crate::support::{fixture, interpreter};
 
@@ -18,15 +18,11 @@ fn document(name: &str) -> String {
 /// Names and operators of all nodes, with those of equal parts made one.
 fn nodes(body: &Body, found: &mut BTreeSet<(String, String)>) {
     for node in &body.nodes {
-        let mut name = node.name.clone();
-        for part in ["experts.gate_up.", "experts.down."] {
-            name = name.replace(part, "experts.W.");
-        }
         // One entry stands for all layers, and one for all shapes.
-        let repeated = name.starts_with("layers.") && name != "layers.0";
-        let shape = node.op == "Concat" && name.starts_with("shape.") && name != "shape.BxTx16";
-        if !repeated && !shape {
-            found.insert((name, node.op.clone()));
+        let other_layer = node.name.starts_with("layers.") && !node.name.starts_with("layers.0");
+        let shape = node.op == "Concat" && node.name.starts_with("shape.");
+        if !other_layer && !shape {
+            found.insert((listed_name(&node.name), node.op.clone()));
         }
         for (_, attribute) in &node.attributes {
             if let Attribute::Body(nested) = attribute {
@@ -36,14 +32,30 @@ fn nodes(body: &Body, found: &mut BTreeSet<(String, String)>) {
     }
 }
 
+/// A node's name as the document has it: seen from its block.
+fn listed_name(name: &str) -> String {
+    let mut name = name.to_owned();
+    for block in ["layers.0.attn.", "layers.0.mlp.", "norm."] {
+        name = name.strip_prefix(block).map_or(name.clone(), str::to_owned);
+    }
+    for part in ["experts.gate_up.", "experts.down."] {
+        name = name.replace(part, "experts.W.");
+    }
+    name
+}
+
 #[test]
 fn the_graph_document_lists_every_node_and_no_other() {
     let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
-    let options = Options { style: Style::Functions, batch: None, length: None };
-    let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
+    let plain = Options { style: Style::Functions, ..Options::default() };
+    let cached = Options { kv_cache: true, last_logits: true, ..plain };
+    let ort = Options { target: Target::Ort, style: Style::Flat, ..cached };
     let mut emitted = BTreeSet::new();
-    for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
-        nodes(&graph.body, &mut emitted);
+    for options in [plain, cached, ort] {
+        let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
+        for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
+            nodes(&graph.body, &mut emitted);
+        }
     }
     let mut listed = BTreeSet::new();
     for line in document("docs/graph.md").lines() {
@@ -134,7 +146,7 @@ fn succeeds(command: &mut Command, what: &str) {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for name in ["README.md", "docs/architecture.md", "docs/graph.md"] {
+    for name in ["README.md", "docs/architecture.md", "docs/graph.md", "docs/targets.md"] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();
         for link in document(name)

@@ -4,30 +4,40 @@ use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Builder, Dim, Fact, Style};
-use gpt_oss_export::model::{Options, decoder};
+use gpt_oss_export::model::{Options, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use serde_json::{Value, json};
 
-use crate::support::{export, fixture, folder_with_tiny, python};
+use crate::support::{export, fixture, folder_with_tiny, python, text};
 
 fn check(model: &Path) -> Value {
     python("check.py", &[model.to_str().unwrap()], &Value::Null)
 }
 
-fn tiny(style: Style) -> String {
+fn tiny(options: Options) -> String {
     let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
-    let options = Options { style, batch: None, length: None };
     decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
 }
 
 #[test]
 fn the_flat_graph_as_text() {
-    insta::assert_snapshot!(tiny(Style::Flat));
+    insta::assert_snapshot!(tiny(Options::default()));
 }
 
 #[test]
 fn the_graph_of_functions_as_text() {
-    insta::assert_snapshot!(tiny(Style::Functions));
+    insta::assert_snapshot!(tiny(Options { style: Style::Functions, ..Options::default() }));
+}
+
+#[test]
+fn the_graph_with_a_cache_as_text() {
+    let (style, kv_cache, last_logits) = (Style::Functions, true, true);
+    insta::assert_snapshot!(tiny(Options { style, kv_cache, last_logits, ..Options::default() }));
+}
+
+#[test]
+fn the_graph_for_onnxruntime_as_text() {
+    insta::assert_snapshot!(tiny(Options { target: Target::Ort, ..Options::default() }));
 }
 
 #[test]
@@ -47,7 +57,7 @@ fn the_flat_graph_passes_the_checker() {
     assert_eq!(seen["metadata"]["gpt_oss_export.fingerprint"], summary["fingerprint"]);
     assert_eq!(
         seen["metadata"]["gpt_oss_export.options"],
-        "target=onnx style=flat batch=B sequence=T"
+        "target=onnx style=flat batch=B sequence=T cache=no logits=all"
     );
     assert_eq!(seen["metadata"]["gpt_oss_export.layers"], "3");
     assert_eq!(seen["nodes"], summary["model"]["nodes"]);
@@ -55,6 +65,54 @@ fn the_flat_graph_passes_the_checker() {
         seen["largest_inline"].as_u64().unwrap() <= 2048,
         "weights are byte ranges, tables are small"
     );
+}
+
+#[test]
+fn the_graph_for_onnxruntime_passes_the_checker() {
+    let home = folder_with_tiny();
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
+    for (options, logits) in [(&[][..], "all"), (&["--last-logits"], "last")] {
+        let summary = export(&[&base[..], options].concat());
+        let seen = check(&model);
+        assert_eq!(seen["ir_version"], 12, "MXFP4's scales came with it");
+        assert_eq!(seen["opsets"], json!({"": 23, "com.microsoft": 1}));
+        assert_eq!(
+            seen["metadata"]["gpt_oss_export.options"],
+            format!("target=ort style=flat batch=B sequence=T cache=yes logits={logits}")
+        );
+        assert_eq!(seen["metadata"]["gpt_oss_export.requires"], summary["model"]["requires"]);
+        let names = |side: &str| -> Vec<String> {
+            let interfaces = summary["model"][side].as_array().unwrap().iter();
+            interfaces.map(|one| format!("{} {}", one["name"], one["shape"])).collect()
+        };
+        assert_eq!(
+            names("inputs")[..3],
+            [
+                r#""input_ids" ["B","T"]"#,
+                r#""attention_mask" ["B","P+T"]"#,
+                r#""past_key_values.0.key" ["B",2,"P",32]"#,
+            ]
+        );
+        let length = if logits == "all" { "\"T\"" } else { "1" };
+        assert_eq!(names("outputs")[0], format!(r#""logits" ["B",{length},320]"#));
+        assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"P+T",32]"#);
+    }
+}
+
+#[test]
+fn a_fixed_length_is_the_steps_and_never_the_pasts() {
+    let home = folder_with_tiny();
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    for target in ["onnx", "ort"] {
+        let options = ["--target", target, "--kv-cache", "--seq-len", "1", "--batch-size", "2"];
+        let summary = export(&[&base[..], &options].concat());
+        let shapes: Vec<&Value> =
+            (0..3).map(|input| &summary["model"]["inputs"][input]["shape"]).collect();
+        assert_eq!(shapes, [&json!([2, 1]), &json!([2, "P+1"]), &json!([2, 2, "P", 32])]);
+        check(&model);
+    }
 }
 
 #[test]

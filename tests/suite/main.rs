@@ -1,9 +1,11 @@
 //! Tests on real parts: the binary, real files, onnxruntime and onnx.
 
 mod architecture;
+mod cached;
 mod cli;
 mod documents;
 mod endings;
+mod genai;
 mod graph;
 mod numerics;
 mod refusals;

@@ -63,6 +63,17 @@ impl Scope<'_> {
         self.node(name, "GatherND").inputs([data, indices]).output(fact)
     }
 
+    /// One row of each matrix of `data [n, m, c]`, by `indices [n, 1]`: `[n, c]`.
+    pub fn gather_each(&mut self, name: &str, data: Value, indices: Value) -> Result<Value> {
+        let from = self.ranked(name, "GatherND", data, 3)?;
+        let index = self.typed(name, "GatherND", indices, DType::I64)?;
+        if index.shape != [from.shape[0].clone(), Dim::from(1)] {
+            return Err(self.mismatch(name, "GatherND", &from, &index));
+        }
+        let fact = from.with_shape([&from.shape[0], &from.shape[2]]);
+        self.node(name, "GatherND").inputs([data, indices]).attr("batch_dims", 1).output(fact)
+    }
+
     /// `data [n, c]` with `updates [m, c]` added to the rows `rows [m]`.
     pub fn add_to_rows(
         &mut self,

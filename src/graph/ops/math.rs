@@ -29,8 +29,12 @@ elementwise! {
     sin = "Sin" [x];
     /// `1 / (1 + e^-x)`
     sigmoid = "Sigmoid" [x];
+    /// `-x`
+    neg = "Neg" [x];
     /// Both are true.
     and = "And" [a, b];
+    /// One is true, or both.
+    or = "Or" [a, b];
     /// Bits that are set in both.
     bitwise_and = "BitwiseAnd" [a, b];
 }
@@ -106,6 +110,28 @@ impl Scope<'_> {
         fact.shape.remove(axis);
         let axes = self.constant(&[axis as i64][..])?;
         self.node(name, "ReduceSum").inputs([x, axes]).attr("keepdims", 0).output(fact)
+    }
+
+    /// The sums of all elements up to each, along an axis.
+    pub fn running_sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let fact = self.fact(x)?;
+        self.axis(name, "CumSum", &fact, axis)?;
+        let axis = self.constant(axis as i64)?;
+        self.node(name, "CumSum").inputs([x, axis]).output(fact)
+    }
+
+    /// Where the largest element is along an axis, the last of equal ones: i64.
+    /// The axis stays, of size 1.
+    pub fn last_largest(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let mut fact = self.fact(x)?.with_dtype(DType::I64);
+        self.axis(name, "ArgMax", &fact, axis)?;
+        fact.shape[axis] = Dim::from(1);
+        self.node(name, "ArgMax")
+            .input(x)
+            .attr("axis", axis as i64)
+            .attr("keepdims", 1)
+            .attr("select_last_index", 1)
+            .output(fact)
     }
 
     /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.

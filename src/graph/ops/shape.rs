@@ -103,6 +103,22 @@ impl Scope<'_> {
         self.node(name, "Split").inputs([x, sizes]).attr("axis", axis as i64).outputs(outputs)
     }
 
+    /// The last `count` elements along an axis that has at least as many.
+    pub fn tail(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
+        let mut fact = self.fact(x)?;
+        self.axis(name, "Slice", &fact, axis)?;
+        fact.shape[axis] = count.clone();
+        let start = match count.known() {
+            Some(count) => self.constant(&[-(count as i64)][..])?,
+            None => {
+                let count = self.sizes(std::slice::from_ref(count))?;
+                self.neg(&format!("{name}.start"), count)?
+            }
+        };
+        let (end, axis) = (self.constant(&[i64::MAX][..])?, self.constant(&[axis as i64][..])?);
+        self.node(name, "Slice").inputs([x, start, end, axis]).output(fact)
+    }
+
     /// Values one after the other along an axis; the other axes are equal.
     pub fn concat(&mut self, name: &str, values: &[Value], axis: usize) -> Result<Value> {
         let mut result = self.fact(values[0])?;

@@ -3,9 +3,9 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
-use super::{in_f32, stored};
 use crate::checkpoint::ExpertWeights;
 use crate::graph::{Constant, Dim, Result, Scope, Value};
+use crate::model::{in_f32, stored};
 use crate::tensor::{DType, mxfp4};
 
 /// The parts of one expert, taken out of the weights of all.

@@ -1,0 +1,151 @@
+//! The summary of an export as people read it.
+
+use std::fmt;
+use std::path::Path;
+
+use super::{GenaiSummary, Interface, ModelSummary, Size, Summary};
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers = layers_in_words(self.layers, self.layers_there);
+        writeln!(f, "read     {}, {layers}, fingerprint {}", self.layout, self.fingerprint)?;
+        let weights = &self.weights;
+        if let Some(model) = &self.model {
+            write!(f, "{model}")?;
+            let how = if weights.in_place { "in place" } else { "beside the model" };
+            let bytes = size(weights.bytes_referenced);
+            writeln!(f, "weights  {bytes} {how}: {}", weights.files.join(", "))?;
+        }
+        if let Some(genai) = &self.genai {
+            write!(f, "{genai}")?;
+        }
+        for path in &weights.written {
+            writeln!(f, "written  {}", path.display())?;
+        }
+        for path in &weights.reused {
+            writeln!(f, "reused   {}", path.display())?;
+        }
+        let bytes = size(weights.bytes_written);
+        writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)?;
+        match (&self.model, weights.written.first().or(weights.reused.first())) {
+            (Some(model), _) => write!(f, "try      {}", model.example()),
+            (None, Some(staged)) => {
+                let staged = quoted(staged);
+                write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ModelSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, bytes) = (self.path.display(), size(self.bytes as u64));
+        writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
+        for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
+            for alike in interfaces.chunk_by(Interface::is_like) {
+                let Interface { name, dtype, shape } = &alike[0];
+                let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
+                let more = match alike {
+                    [_] => String::new(),
+                    [.., last] => format!(" … {}", last.name),
+                    [] => unreachable!("chunks are not empty"),
+                };
+                writeln!(f, "  {kind} {name}{more} {dtype} [{}]", shape.join(", "))?;
+            }
+        }
+        writeln!(f, "needs    {}", self.requires)
+    }
+}
+
+impl Interface {
+    /// Whether another one is of the same kind: all layers' keys and values are.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.dtype, &self.shape) == (&other.dtype, &other.shape)
+    }
+}
+
+impl ModelSummary {
+    /// Python that runs the model on zeros of a shape that it takes, without a past.
+    fn example(&self) -> String {
+        let size = |axis: usize| match self.inputs[0].shape[axis] {
+            Size::Known(size) => size,
+            Size::Symbol(_) => [1, 3][axis],
+        };
+        let (batch, length) = (size(0), size(1));
+        let filled = |with: u64| match (batch, length) {
+            (1, 3) => format!("[[{with}, {with}, {with}]]"),
+            _ => format!("[[{with}] * {length}] * {batch}"),
+        };
+        let mut inputs = vec![format!("\"input_ids\": {}", filled(0))];
+        if self.inputs.len() > 1 {
+            inputs.push(format!("\"attention_mask\": {}", filled(1)));
+        }
+        if let Some(past) = self.inputs.get(2) {
+            let [_, heads, _, width] = &past.shape[..] else { unreachable!("a cache has rank 4") };
+            inputs.push(format!(
+                "**{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"float32\") for i in s.get_inputs()[2:]}}"
+            ));
+        }
+        // A string as Rust escapes it is one for Python too.
+        let path = format!("{:?}", self.path.display().to_string());
+        let inputs = inputs.join(", ");
+        format!("s = onnxruntime.InferenceSession({path}); s.run([\"logits\"], {{{inputs}}})")
+    }
+}
+
+impl fmt::Display for GenaiSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "genai    {}, max_length {}", self.config.display(), self.max_length)?;
+        let names: Vec<_> =
+            self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        for (what, names) in
+            [("copied", &names), ("there", &self.there), ("missing", &self.missing)]
+        {
+            if !names.is_empty() {
+                writeln!(f, "  {what:<7} {}", names.join(", "))?;
+            }
+        }
+        if !self.missing.is_empty() {
+            writeln!(
+                f,
+                "         without them onnxruntime-genai takes tokens, not text: put them beside the model"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(size) => write!(f, "{size}"),
+            Self::Symbol(name) => f.write_str(name),
+        }
+    }
+}
+
+fn layers_in_words(exported: usize, there: usize) -> String {
+    if exported == there {
+        format!("{there} layers")
+    } else {
+        format!("{exported} of {there} layers")
+    }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A size in the unit that fits.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

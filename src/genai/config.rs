@@ -1,0 +1,88 @@
+//! `genai_config.json`.
+
+use serde_json::{Value, json};
+
+use super::{Error, Generation, Result};
+use crate::checkpoint::Config;
+
+/// What a cache of the default length may take. onnxruntime-genai makes room
+/// for `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
+const CACHE_BYTES: u64 = 1 << 30;
+
+/// How the model is to be used.
+pub struct Setup<'s> {
+    /// The model's file name.
+    pub model: &'s str,
+    /// Rows in a batch, when that is fixed.
+    pub batch: Option<u64>,
+    /// Whether one buffer can hold earlier keys and values and take this step's
+    /// too, as ONNX Runtime's own operators can.
+    pub shared_buffer: bool,
+    /// The longest text, prompt included; a default that fits a laptop otherwise.
+    pub max_length: Option<u64>,
+}
+
+/// The file's text, and its `max_length`.
+pub fn genai_config(
+    config: &Config,
+    generation: &Generation,
+    setup: &Setup,
+) -> Result<(String, u64)> {
+    let context = config.rope.context();
+    let max_length = match setup.max_length {
+        Some(asked) if asked > context => return Err(Error::TooLong { asked, context }),
+        Some(asked) => asked,
+        None => default_length(config, setup.batch.unwrap_or(1)).min(context),
+    };
+    let mut search = generation.search.clone();
+    search.insert("max_length".to_owned(), max_length.into());
+    search.insert("past_present_share_buffer".to_owned(), setup.shared_buffer.into());
+    let text = json!({
+        "model": {
+            "type": "gptoss",
+            "vocab_size": config.vocab_size,
+            "context_length": context,
+            "bos_token_id": generation.bos,
+            "eos_token_id": generation.eos,
+            "pad_token_id": generation.pad,
+            "decoder": decoder(config, setup.model),
+        },
+        "search": search,
+    });
+    let mut text = serde_json::to_string_pretty(&text).expect("plain data");
+    text.push('\n');
+    Ok((text, max_length))
+}
+
+/// No `sliding_window` here: that would have caches shortened, and the graph's
+/// hold every token.
+fn decoder(config: &Config, model: &str) -> Value {
+    json!({
+        "filename": model,
+        "num_hidden_layers": config.num_layers(),
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_size": config.head_dim,
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
+        "session_options": { "provider_options": [] },
+    })
+}
+
+/// The largest power of two for which the f32 cache of a batch fits.
+fn default_length(config: &Config, batch: u64) -> u64 {
+    let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
+    let token = heads.saturating_mul(config.head_dim * 4).saturating_mul(batch);
+    let most = (CACHE_BYTES / token).max(1);
+    1 << most.ilog2()
+}

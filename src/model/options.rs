@@ -1,0 +1,83 @@
+//! What the caller decides about the graph.
+
+use std::fmt;
+
+use crate::graph::Style;
+
+/// The shape of a graph.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whose operators.
+    pub target: Target,
+    /// Flat, or with a function for each block.
+    pub style: Style,
+    /// `B` when not given.
+    pub batch: Option<u64>,
+    /// `T` when not given.
+    pub length: Option<u64>,
+    /// Takes earlier keys and values and gives them with this step's. A graph
+    /// for ONNX Runtime always does.
+    pub kv_cache: bool,
+    /// Logits for the last token of each row alone.
+    pub last_logits: bool,
+}
+
+/// The operators that a graph may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Those of ai.onnx alone.
+    #[default]
+    Onnx,
+    /// ONNX Runtime's own, com.microsoft, besides.
+    Ort,
+}
+
+impl Target {
+    /// What runs the graph, for people.
+    pub fn requires(self) -> &'static str {
+        match self {
+            Self::Onnx => "a runtime with opset 23",
+            Self::Ort => "onnxruntime 1.32 or newer on a CPU, fast with AVX-512",
+        }
+    }
+}
+
+impl Options {
+    /// Whether the graph has a key-value cache.
+    pub fn has_cache(&self) -> bool {
+        self.kv_cache || self.target == Target::Ort
+    }
+
+    /// Whether it takes `attention_mask`, which tells tokens from padding.
+    pub fn has_mask(&self) -> bool {
+        self.has_cache() || self.last_logits
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Onnx => "onnx",
+            Self::Ort => "ort",
+        })
+    }
+}
+
+impl fmt::Display for Options {
+    /// As it is written into the model's metadata.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |fixed: Option<u64>, symbol: &str| {
+            fixed.map_or(symbol.to_owned(), |size| size.to_string())
+        };
+        write!(
+            f,
+            "target={} style={} batch={} sequence={} cache={} logits={}",
+            self.target,
+            if self.style == Style::Flat { "flat" } else { "functions" },
+            size(self.batch, "B"),
+            size(self.length, "T"),
+            if self.has_cache() { "yes" } else { "no" },
+            if self.last_logits { "last" } else { "all" },
+        )
+    }
+}

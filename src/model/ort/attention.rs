@@ -1,0 +1,60 @@
+//! Grouped-query attention with sinks as ONNX Runtime's GroupQueryAttention.
+//!
+//! Rotation and padding stay outside: with its own rotary embedding the
+//! operator is wrong for rows that are padded on the left.
+
+use super::Lengths;
+use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
+use crate::model::decoder::{Context, KeyValue};
+use crate::model::float;
+use crate::tensor::DType;
+use crate::weights::Weight;
+
+/// The operator's word for no window.
+const ENDLESS: i64 = -1;
+
+/// `qkv [B·T, (heads + 2·kv)·D]` and earlier keys and values to `[B·T, heads·D]`
+/// and the keys and values with those of this step.
+pub fn attention(
+    g: &mut Scope,
+    qkv: Value,
+    past: Option<KeyValue>,
+    sinks: &Weight,
+    window: Option<u64>,
+    lengths: &Lengths,
+    context: &Context,
+) -> Result<(Value, KeyValue)> {
+    let (config, sequence) = (context.config, &context.sequence);
+    let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
+    let [keys, values] = past.expect("a graph for ONNX Runtime has a cache");
+
+    let row = Dim::from((heads + 2 * kv) * width);
+    let qkv = g.reshape("qkv.rows", qkv, [&sequence.batch, &sequence.length, &row])?;
+    let parts = [("q", heads * width), ("k", kv * width), ("v", kv * width)];
+    let [q, k, v] = g.split("qkv.split", qkv, 2, parts)?;
+    let q = context.rotation.rotate_rows(g, "q.rotated", q, heads)?;
+    let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
+
+    let sinks = float(g, "sinks", sinks)?;
+    let window = window.map_or(ENDLESS, |window| window as i64);
+    let window = g.parameter("window", window);
+    let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
+    let (rows, cache) = (g.fact(q)?, Fact::new(DType::F32, cache));
+    let [mixed, keys, values] = g
+        .node("mixed", "GroupQueryAttention")
+        .domain(MICROSOFT)
+        .inputs([q, k, v, keys, values, lengths.last, lengths.places])
+        // Tables of cosines and sines, and positions, which its own rotation would need.
+        .optional(None)
+        .optional(None)
+        .optional(None)
+        .inputs([lengths.bias, sinks])
+        .attr("num_heads", heads as i64)
+        .attr("kv_num_heads", kv as i64)
+        .attr("scale", 1.0 / (width as f32).sqrt())
+        .attr("local_window_size", window)
+        .attr("do_rotary", 0)
+        .outputs([("out", rows), ("present.key", cache.clone()), ("present.value", cache)])?;
+    let shape = [&(&sequence.batch * &sequence.length), &(heads * width).into()];
+    Ok((g.reshape("rows", mixed, shape)?, [keys, values]))
+}

@@ -1,0 +1,85 @@
+//! Grouped-query attention with sinks as the standard Attention operator.
+
+use crate::graph::{Constant, Dim, Result, Scope, Value};
+use crate::model::decoder::{Context, KeyValue};
+use crate::model::float;
+use crate::weights::Weight;
+
+/// `qkv [B·T, (heads + 2·kv)·D]`, earlier keys and values if any, and `bias
+/// [B or 1, 1, T, S + 1]` to `[B·T, heads·D]` and the keys and values with those
+/// of this step.
+pub fn attention(
+    g: &mut Scope,
+    qkv: Value,
+    past: Option<KeyValue>,
+    sinks: &Weight,
+    bias: Value,
+    context: &Context,
+) -> Result<(Value, Option<KeyValue>)> {
+    let (config, batch, length) =
+        (context.config, &context.sequence.batch, &context.sequence.length);
+    let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
+
+    let shape = [batch.clone(), length.clone(), (heads + 2 * kv).into(), width.into()];
+    let qkv = g.reshape("heads", qkv, shape)?;
+    let qkv = g.transpose("heads_first", qkv, [0, 2, 1, 3])?;
+    let [qk, mut v] = g.split("qkv.split", qkv, 1, [("qk", heads + kv), ("v", kv)])?;
+    let qk = context.rotation.rotate(g, "rope", qk)?;
+    let [q, mut k] = g.split("qk.split", qk, 1, [("q", heads), ("k", kv)])?;
+    if let Some([keys, values]) = past {
+        k = g.concat("present.key", &[keys, k], 2)?;
+        v = g.concat("present.value", &[values, v], 2)?;
+    }
+    let mixed = sink_attention(g, [q, k, v], bias, sinks)?;
+    let mixed = g.transpose("tokens_first", mixed, [0, 2, 1, 3])?;
+    let mixed = g.reshape("rows", mixed, [&(batch * length), &(heads * width).into()])?;
+    Ok((mixed, past.map(|_| [k, v])))
+}
+
+/// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias` to `[B, heads, T, D]`.
+///
+/// The standard Attention operator knows no sinks, but a sink is the score of
+/// one more key, of value 0. That key's scores differ among the heads that
+/// share it, so each of these gets a dimension of its own: `q' = [q/√D, e_j]`
+/// for the `j`-th head of a group, `k' = [k, 0]`, and the sink's key is
+/// `[0, sinks of the group]`, so that `q'·k'` is `q·k/√D` or the sink, exactly.
+fn sink_attention(
+    g: &mut Scope,
+    [q, k, v]: [Value; 3],
+    bias: Value,
+    sinks: &Weight,
+) -> Result<Value> {
+    let (queries, keys) = (g.fact(q)?.shape, g.fact(k)?.shape);
+    let size = |dim: &Dim| dim.known().expect("a model's own size");
+    let [batch, length] = [&queries[0], &queries[2]];
+    let [heads, kv, width] = [&queries[1], &keys[1], &queries[3]].map(size);
+    let group = heads / kv;
+
+    let scale = g.constant(1.0 / (width as f32).sqrt())?;
+    let q = g.mul("q.scaled", q, scale)?;
+    let places = g.table("attn.places", places(heads, group))?;
+    let places =
+        g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
+    let q = g.concat("q.with_places", &[q, places], 3)?;
+
+    let sinks = float(g, "sinks", sinks)?;
+    let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
+    let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
+    let sinks = g.expand(
+        "sinks.batch",
+        sinks,
+        &[batch.clone(), kv.into(), 1.into(), (width + group).into()],
+    )?;
+    let k = g.pad("k.with_places", k, 3, [0, group])?;
+    let k = g.concat("k.with_sinks", &[k, sinks], 2)?;
+    let v = g.pad("v.with_sinks", v, 2, [0, 1])?;
+    g.attention("mixed", [q, k, v], bias)
+}
+
+/// For each head the unit vector of its place in its group: `[1, heads, 1, group]`.
+fn places(heads: u64, group: u64) -> Constant {
+    let places: Vec<f32> = (0..heads * group)
+        .map(|at| if at / group % group == at % group { 1.0 } else { 0.0 })
+        .collect();
+    Constant::from(&places[..]).shaped([1, heads, 1, group])
+}

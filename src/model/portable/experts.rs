@@ -1,0 +1,60 @@
+//! The experts as a Loop over those that some token uses. What it gathers of
+//! an expert depends on the input, so experts stay as small as they are stored.
+
+use super::mxfp4::expert_linear;
+use crate::checkpoint::{Config, MlpWeights};
+use crate::graph::{Result, Scope, Value};
+use crate::model::moe::ALPHA;
+
+/// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
+/// router's `scores [n, experts]`.
+pub fn experts(
+    g: &mut Scope,
+    x: Value,
+    normed: Value,
+    scores: Value,
+    weights: &MlpWeights,
+    config: &Config,
+) -> Result<Value> {
+    let [scores, chosen] = g.top_k("chosen", scores, config.experts_per_token)?;
+    let shares = g.softmax("shares", scores)?;
+    let active = g.unique("active", chosen)?;
+    let count = g.element_count("active.count", active)?;
+    g.for_each("experts", count, ("residual", x), |g, turn, residual| {
+        let expert = g.gather("expert", active, turn, 0)?;
+        // Where this expert is chosen: the token, and which of its k choices.
+        let here = g.equal("chosen_here", chosen, expert)?;
+        let uses = g.non_zero("uses", here)?;
+        let tokens = g.pick("tokens", uses, 0, 0)?;
+        let uses = g.transpose("uses.pairs", uses, [1, 0])?;
+        let share = g.gather_pairs("share", shares, uses)?;
+        let share = g.unsqueeze("share.column", share, 1)?;
+
+        let input = g.gather("input", normed, tokens, 0)?;
+        let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
+        let is_one = g.equal("tokens.is_one", count, one)?;
+        let hidden = expert_linear(g, "gate_up", input, &weights.gate_up, [expert, is_one])?;
+        let hidden = swiglu(g, hidden, config)?;
+        let output = expert_linear(g, "down", hidden, &weights.down, [expert, is_one])?;
+        let output = g.mul("output", output, share)?;
+        g.add_to_rows("sum", residual, tokens, output)
+    })
+}
+
+/// `x [n, 2·intermediate]`, gate and up in turn, to `[n, intermediate]`.
+fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
+    let g = &mut g.child("swiglu");
+    let rows = g.fact(x)?.shape[0].clone();
+    let pairs = g.reshape("pairs", x, [rows, config.intermediate_size.into(), 2.into()])?;
+    let (gate, up) = (g.pick("gate", pairs, 0, 2)?, g.pick("up", pairs, 1, 2)?);
+    let limit = config.swiglu_limit as f32;
+    let most = g.constant(limit)?;
+    let gate = g.min("gate.limited", gate, most)?;
+    let up = g.clip("up.limited", up, -limit, limit)?;
+    let (alpha, one) = (g.constant(ALPHA)?, g.constant(1f32)?);
+    let steep = g.mul("gate.steep", gate, alpha)?;
+    let open = g.sigmoid("gate.open", steep)?;
+    let gate = g.mul("gate.swish", gate, open)?;
+    let up = g.add("up.shifted", up, one)?;
+    g.mul("", gate, up)
+}

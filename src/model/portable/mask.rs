@@ -1,0 +1,65 @@
+//! Which keys a query sees: `0 ≤ query − key < window`, so `window` of them,
+//! itself included, once there are as many. A layer without a window has an
+//! endless one; which layers have one is in the config. Padding is never seen.
+
+use crate::graph::{Attribute, Result, Scope, Value};
+use crate::model::sequence::Sequence;
+use crate::tensor::DType;
+
+/// Beyond every sequence, and within the 32 bits that some runtimes count with.
+const ENDLESS: i64 = i32::MAX as i64;
+
+/// How far each query is past each key, and which keys are tokens.
+#[derive(Clone, Copy)]
+pub struct Mask {
+    /// i64 `[B or 1, T, S]`
+    distance: Value,
+    /// bool `[B, 1, S]`; all of them where there is no attention mask.
+    is_token: Option<Value>,
+}
+
+impl Mask {
+    /// Computed once for all layers.
+    pub fn new(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+        let g = &mut g.child("mask");
+        let queries = g.unsqueeze("queries", sequence.positions, 2)?;
+        let keys = g.unsqueeze("keys", sequence.keys, 1)?;
+        let distance = g.sub("distance", queries, keys)?;
+        let is_token = match sequence.mask {
+            Some(mask) => {
+                let is_token = g.cast("is_token", mask, DType::Bool)?;
+                Some(g.unsqueeze("is_token.keys", is_token, 1)?)
+            }
+            None => None,
+        };
+        Ok(Self { distance, is_token })
+    }
+
+    /// What is added to scores, f32 `[B or 1, 1, T, S + 1]`: 0 where the query
+    /// sees the key, else the least finite number (infinities would make NaN of
+    /// rows that see nothing). The last key is the sink, which all queries see.
+    /// Wired once for each window, in the graph or in each function.
+    pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
+        let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
+        let name = match g.parameter("window", window) {
+            Attribute::Int(ENDLESS) => "mask.endless".to_owned(),
+            Attribute::Int(window) => format!("mask.window_{window}"),
+            _ => "mask".to_owned(),
+        };
+        let window = g.integer("window", window)?;
+        g.shared(&format!("{name}.bias"), |g| {
+            let g = &mut g.child(&name);
+            let (zero, shown, hidden) =
+                (g.constant(0i64)?, g.constant(0f32)?, g.constant(f32::MIN)?);
+            let not_later = g.greater_or_equal("not_later", self.distance, zero)?;
+            let in_window = g.less("in_window", self.distance, window)?;
+            let mut seen = g.and("in_reach", not_later, in_window)?;
+            if let Some(is_token) = self.is_token {
+                seen = g.and("seen", seen, is_token)?;
+            }
+            let bias = g.select("bias.keys", seen, shown, hidden)?;
+            let bias = g.pad("bias.with_sink", bias, 2, [0, 1])?;
+            g.unsqueeze("bias", bias, 1)
+        })
+    }
+}

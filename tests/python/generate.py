@@ -1,0 +1,101 @@
+"""Generates with onnxruntime-genai from folders as they were exported, and
+compares tokens and logits with references.
+
+Reads {"folders", "greedy", "references", "steps"} from standard input. `greedy`
+is an .npy of prompts of `steps` fewer tokens, each continued by that many of
+the largest logits. Prints for each folder the largest error of a logit, with
+every token that should be generated asserted."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime_genai as og
+
+
+class Texts:
+    """Some rows of tokens, being continued."""
+
+    def __init__(self, model, rows, longest):
+        parameters = og.GeneratorParams(model)
+        parameters.set_search_options(do_sample=False, max_length=longest, batch_size=len(rows))
+        self.batch = len(rows)
+        self.generator = og.Generator(model, parameters)
+        self.append(rows)
+
+    def append(self, rows):
+        width = max(map(len, rows))
+        padded = np.full((len(rows), width), PAD, np.int32)
+        for row, tokens in zip(padded, rows):
+            row[: len(tokens)] = tokens
+        self.generator.append_tokens(padded if self.batch > 1 else padded[0])
+
+    def logits(self):
+        return np.array(self.generator.get_logits()).reshape(self.batch, -1).copy()
+
+    def generate(self, steps):
+        tokens, logits = [], []
+        for _ in range(steps):
+            logits.append(self.logits())
+            self.generator.generate_next_token()
+            tokens.append(np.array(self.generator.get_next_tokens()).copy())
+        return np.stack(tokens, 1), np.stack(logits, 1)
+
+
+def check(folder, greedy, steps, references):
+    """The largest error of a logit in one folder."""
+    model = og.Model(folder)
+    tokenizer = og.Tokenizer(model)
+    tokens = tokenizer.encode("drab Ünit\n").tolist()
+    assert 256 in tokens and tokenizer.decode(tokens) == "drab Ünit\n", tokens
+    worst = 0.0
+
+    def compare(found, expected):
+        nonlocal worst
+        worst = max(worst, float(np.abs(found - expected).max()))
+
+    # The reference's own continuations, one by one and as a batch.
+    prompts = greedy.shape[1] - steps
+    alone = [Texts(model, [row[:prompts]], greedy.shape[1]).generate(steps) for row in greedy]
+    for row, (tokens, _) in zip(greedy, alone):
+        assert tokens[0].tolist() == row[prompts:].tolist(), (tokens, row)
+    tokens, _ = Texts(model, list(greedy[:, :prompts]), greedy.shape[1]).generate(steps)
+    assert tokens.tolist() == greedy[:, prompts:].tolist()
+
+    # Rows of unequal length, which genai pads: each continues as it does alone.
+    rows = [greedy[0, :prompts], greedy[1, : prompts // 2], greedy[0, 3:4]]
+    together, logits = Texts(model, rows, greedy.shape[1]).generate(steps)
+    for at, row in enumerate(rows):
+        tokens, lone = Texts(model, [row], greedy.shape[1]).generate(steps)
+        assert together[at].tolist() == tokens[0].tolist()
+        compare(logits[at], lone[0])
+
+    # Given tokens, in steps of one and of many, past every window.
+    for ids, expected in references:
+        length = ids.shape[1]
+        for begin in (3, length // 2, length - 1):
+            text = Texts(model, [ids[0, :begin]], length + 1)
+            compare(text.logits()[0], expected[0, begin - 1])
+            for at in range(begin, min(begin + 40, length)):
+                text.append([ids[0, at : at + 1]])
+                compare(text.logits()[0], expected[0, at])
+        text = Texts(model, [ids[0, : length // 3]], length + 1)
+        text.append([ids[0, length // 3 :]])
+        compare(text.logits()[0], expected[0, -1])
+    return worst
+
+
+def main():
+    global PAD
+    request = json.load(sys.stdin)
+    references = [(np.load(case["ids"]), np.load(case["logits"])) for case in request["references"]]
+    greedy = np.load(request["greedy"])
+    worst = []
+    for folder in request["folders"]:
+        with open(f"{folder}/genai_config.json") as file:
+            PAD = json.load(file)["model"]["pad_token_id"]
+        worst.append(check(folder, greedy, request["steps"], references))
+    print(json.dumps(worst))
+
+
+main()
