@@ -9,6 +9,11 @@ use crate::checkpoint::Config;
 /// for `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
 const CACHE_BYTES: u64 = 1 << 30;
 
+/// Tokens of a prompt that are handled at once. Attention holds a score for
+/// every head, token and place, so a long prompt at once takes more memory and
+/// time. onnxruntime-genai can do this for a single row only.
+const CHUNK: u64 = 512;
+
 /// How the model is to be used.
 pub struct Setup<'s> {
     /// The model's file name.
@@ -37,6 +42,9 @@ pub fn genai_config(
     let mut search = generation.search.clone();
     search.insert("max_length".to_owned(), max_length.into());
     search.insert("past_present_share_buffer".to_owned(), setup.shared_buffer.into());
+    if setup.batch == Some(1) {
+        search.insert("chunk_size".to_owned(), CHUNK.into());
+    }
     let text = json!({
         "model": {
             "type": "gptoss",

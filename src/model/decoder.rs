@@ -8,7 +8,7 @@ use super::attention::attention_block;
 use super::linear::projection;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
-use super::ort::Lengths;
+use super::ort::{self, Lengths};
 use super::portable::Mask;
 use super::rope::Rotation;
 use super::sequence::Sequence;
@@ -69,8 +69,11 @@ pub fn decoder(
     weights: &ModelWeights,
     options: Options,
 ) -> std::result::Result<Model, Error> {
-    if options.target == Target::Ort && options.style == Style::Functions {
-        return Err(Error::FunctionsForOrt);
+    if options.target == Target::Ort {
+        ort::check(config)?;
+        if options.style == Style::Functions {
+            return Err(Error::FunctionsForOrt);
+        }
     }
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();

@@ -34,6 +34,10 @@ pub enum Error {
         "--functions does not go with --target ort: onnxruntime takes no MXFP4 scales as a function's input"
     )]
     FunctionsForOrt,
+    #[error(
+        "--target ort does not go with a head_dim of {found}: onnxruntime's GroupQueryAttention takes multiples of 8; use --target onnx --kv-cache"
+    )]
+    HeadDimForOrt { found: u64 },
 }
 
 /// A weight as it is stored, under a dtype of the same size that the graph's

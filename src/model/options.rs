@@ -36,8 +36,10 @@ impl Target {
     /// What runs the graph, for people.
     pub fn requires(self) -> &'static str {
         match self {
-            Self::Onnx => "a runtime with opset 23",
-            Self::Ort => "onnxruntime 1.32 or newer on a CPU, fast with AVX-512",
+            Self::Onnx => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
+            Self::Ort => {
+                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 it is correct and some hundred times slower"
+            }
         }
     }
 }

@@ -54,8 +54,10 @@ impl Sequence {
         };
         let (counted, one) = (g.running_sum("positions.counted", mask, 1)?, g.constant(1i64)?);
         let keys = g.sub("positions.keys", counted, one)?;
-        let positions = this_step(g, "positions", keys, [&length, &places])?;
-        Ok(Self { tokens, mask: Some(mask), positions, keys, past, batch, length, places })
+        let mut sequence =
+            Self { tokens, mask: Some(mask), positions: keys, keys, past, batch, length, places };
+        sequence.positions = sequence.this_step(g, "positions", keys)?;
+        Ok(sequence)
     }
 
     /// Of `x [B·T, hidden]` the row of each sequence's last token in this step,
@@ -66,17 +68,17 @@ impl Sequence {
             _ => return Ok(x),
         };
         let g = &mut g.child("last");
-        let here = this_step(g, "mask", mask, [&self.length, &self.places])?;
+        let here = self.this_step(g, "mask", mask)?;
         let index = g.last_largest("token", here, 1)?;
         let hidden = g.fact(x)?.shape[1].clone();
         let rows = g.reshape("rows", x, [&self.batch, &self.length, &hidden])?;
         g.gather_each("", rows, index)
     }
-}
 
-/// Of a value for every place `[B, S]` the part for this step's tokens.
-fn this_step(g: &mut Scope, name: &str, x: Value, [length, places]: [&Dim; 2]) -> Result<Value> {
-    if length == places { Ok(x) } else { g.tail(name, x, 1, length) }
+    /// Of a value for every place `[B, S]` the part for this step's tokens, `[B, T]`.
+    pub fn this_step(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
+        if self.length == self.places { Ok(x) } else { g.tail(name, x, 1, &self.length) }
+    }
 }
 
 /// The cache of every layer.

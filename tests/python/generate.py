@@ -1,9 +1,9 @@
 """Generates with onnxruntime-genai from folders as they were exported, and
 compares tokens and logits with references.
 
-Reads {"folders", "greedy", "references", "steps"} from standard input. `greedy`
-is an .npy of prompts of `steps` fewer tokens, each continued by that many of
-the largest logits. Prints for each folder the largest error of a logit, with
+Reads {"folders", "greedy", "references", "steps"} from standard input. `greedy`,
+if given, is an .npy of prompts of `steps` fewer tokens, each continued by that
+many of the largest logits. Prints for each folder the largest error of a logit, with
 every token that should be generated asserted."""
 
 import json
@@ -42,60 +42,70 @@ class Texts:
         return np.stack(tokens, 1), np.stack(logits, 1)
 
 
-def check(folder, greedy, steps, references):
-    """The largest error of a logit in one folder."""
-    model = og.Model(folder)
+class Worst:
+    """The largest error so far."""
+
+    def __init__(self):
+        self.error = 0.0
+
+    def compare(self, found, expected):
+        self.error = max(self.error, float(np.abs(found - expected).max()))
+
+
+def check_text(model):
     tokenizer = og.Tokenizer(model)
     tokens = tokenizer.encode("drab Ünit\n").tolist()
     assert 256 in tokens and tokenizer.decode(tokens) == "drab Ünit\n", tokens
-    worst = 0.0
 
-    def compare(found, expected):
-        nonlocal worst
-        worst = max(worst, float(np.abs(found - expected).max()))
 
-    # The reference's own continuations, one by one and as a batch.
-    prompts = greedy.shape[1] - steps
-    alone = [Texts(model, [row[:prompts]], greedy.shape[1]).generate(steps) for row in greedy]
-    for row, (tokens, _) in zip(greedy, alone):
+def check_greedy(model, greedy, steps, worst):
+    """The reference's own continuations, one by one, as a batch, and cut short."""
+    prompts, longest = greedy.shape[1] - steps, greedy.shape[1]
+    for row in greedy:
+        tokens, _ = Texts(model, [row[:prompts]], longest).generate(steps)
         assert tokens[0].tolist() == row[prompts:].tolist(), (tokens, row)
-    tokens, _ = Texts(model, list(greedy[:, :prompts]), greedy.shape[1]).generate(steps)
+    tokens, _ = Texts(model, list(greedy[:, :prompts]), longest).generate(steps)
     assert tokens.tolist() == greedy[:, prompts:].tolist()
 
     # Rows of unequal length, which genai pads: each continues as it does alone.
     rows = [greedy[0, :prompts], greedy[1, : prompts // 2], greedy[0, 3:4]]
-    together, logits = Texts(model, rows, greedy.shape[1]).generate(steps)
+    together, logits = Texts(model, rows, longest).generate(steps)
     for at, row in enumerate(rows):
-        tokens, lone = Texts(model, [row], greedy.shape[1]).generate(steps)
+        tokens, alone = Texts(model, [row], longest).generate(steps)
         assert together[at].tolist() == tokens[0].tolist()
-        compare(logits[at], lone[0])
+        worst.compare(logits[at], alone[0])
 
-    # Given tokens, in steps of one and of many, past every window.
-    for ids, expected in references:
-        length = ids.shape[1]
-        for begin in (3, length // 2, length - 1):
-            text = Texts(model, [ids[0, :begin]], length + 1)
-            compare(text.logits()[0], expected[0, begin - 1])
-            for at in range(begin, min(begin + 40, length)):
-                text.append([ids[0, at : at + 1]])
-                compare(text.logits()[0], expected[0, at])
-        text = Texts(model, [ids[0, : length // 3]], length + 1)
-        text.append([ids[0, length // 3 :]])
-        compare(text.logits()[0], expected[0, -1])
-    return worst
+
+def check_given(model, ids, expected, worst):
+    """Given tokens, in steps of one and of many. A reference may hold the last
+    logits of its row only."""
+    length, missing = ids.shape[1], ids.shape[1] - expected.shape[1]
+    for begin in {max(3, missing + 1), (length + missing) // 2, length - 1}:
+        text = Texts(model, [ids[0, :begin]], length + 1)
+        worst.compare(text.logits()[0], expected[0, begin - 1 - missing])
+        for at in range(begin, min(begin + 40, length)):
+            text.append([ids[0, at : at + 1]])
+            worst.compare(text.logits()[0], expected[0, at - missing])
+    text = Texts(model, [ids[0, : length // 3]], length + 1)
+    text.append([ids[0, length // 3 :]])
+    worst.compare(text.logits()[0], expected[0, -1])
 
 
 def main():
     global PAD
     request = json.load(sys.stdin)
-    references = [(np.load(case["ids"]), np.load(case["logits"])) for case in request["references"]]
-    greedy = np.load(request["greedy"])
-    worst = []
+    errors = []
     for folder in request["folders"]:
         with open(f"{folder}/genai_config.json") as file:
             PAD = json.load(file)["model"]["pad_token_id"]
-        worst.append(check(folder, greedy, request["steps"], references))
-    print(json.dumps(worst))
+        model, worst = og.Model(folder), Worst()
+        check_text(model)
+        if "greedy" in request:
+            check_greedy(model, np.load(request["greedy"]), request["steps"], worst)
+        for case in request["references"]:
+            check_given(model, np.load(case["ids"]), np.load(case["logits"]), worst)
+        errors.append(worst.error)
+    print(json.dumps(errors))
 
 
 main()

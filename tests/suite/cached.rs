@@ -49,6 +49,8 @@ fn ways_to_run() -> Value {
         {"rows": [1], "lengths": [30], "chunks": 4, "steps": 10},
         {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "left", "steps": 12},
         {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "right", "steps": 12},
+        {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "left", "chunks": 4, "steps": 3},
+        {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "right", "chunks": 4, "steps": 3},
     ])
 }
 

@@ -75,6 +75,20 @@ fn it_generates_what_the_reference_does() {
     assert!(worst.len() == 3 && worst.iter().all(|error| *error <= 1e-5), "{worst:?}");
 }
 
+/// One row at a time, and so in chunks of 512 tokens.
+#[test]
+fn long_prompts_come_in_chunks() {
+    for target in ["ort", "onnx"] {
+        let home = with_tokenizer();
+        let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
+        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
+        export(&[&base[..], &["--target", target, "--batch-size", "1"]].concat());
+        let request = json!({"folders": [checkpoint], "references": [reference("1x4500")]});
+        let worst: Vec<f64> = serde_json::from_value(python("generate.py", &[], &request)).unwrap();
+        assert!(worst[0] <= 1e-4, "{target}: {worst:?}");
+    }
+}
+
 #[test]
 fn the_tokenizer_is_copied_byte_for_byte() {
     let home = with_tokenizer();
@@ -170,8 +184,9 @@ fn the_20b_by_its_sizes() {
     assert_eq!(found["search"], json!({"max_length": 8192, "past_present_share_buffer": true}));
     assert!(decoder.get("sliding_window").is_none());
 
-    export(&[&base[..], &["--max-length", "131072"]].concat());
-    let search = json!({"max_length": 131_072, "past_present_share_buffer": false});
+    export(&[&base[..], &["--max-length", "131072", "--batch-size", "1"]].concat());
+    let search =
+        json!({"max_length": 131_072, "past_present_share_buffer": false, "chunk_size": 512});
     assert_eq!(config(home.path())["search"], search, "standard operators share no buffer");
     let sentence = failure(&[&base[..], &["--max-length", "131073"]].concat());
     assert_eq!(sentence, "--max-length 131073 is more than the model's context of 131072 tokens");

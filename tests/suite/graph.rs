@@ -100,6 +100,21 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
     }
 }
 
+/// ONNX Runtime counts a window with 32 bits: one that is longer is none.
+#[test]
+fn windows_that_nothing_reaches_are_none() {
+    let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+    let options = Options { target: Target::Ort, ..Options::default() };
+    for (window, attribute) in
+        [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]
+    {
+        checkpoint.config.windows = vec![Some(window), None, Some(window)];
+        let text = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string();
+        let wired = text.matches(&format!("local_window_size={attribute}")).count();
+        assert_eq!(wired, if attribute == "-1," { 3 } else { 2 }, "{window}");
+    }
+}
+
 #[test]
 fn a_fixed_length_is_the_steps_and_never_the_pasts() {
     let home = folder_with_tiny();

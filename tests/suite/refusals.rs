@@ -254,6 +254,29 @@ fn bad_stages_are_refused() {
     }
 }
 
+#[test]
+fn what_a_target_does_not_take_is_refused() {
+    for (name, options, sentence) in [
+        (
+            "tiny-1-kv",
+            &[][..],
+            "--target ort does not go with a head_dim of 20: onnxruntime's GroupQueryAttention takes multiples of 8; use --target onnx --kv-cache",
+        ),
+        (
+            "tiny",
+            &["--functions"],
+            "--functions does not go with --target ort: onnxruntime takes no MXFP4 scales as a function's input",
+        ),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let model = home.path().join("model.onnx");
+        let checkpoint = fixture(name);
+        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
+        assert_eq!(failure(&[&base[..], options].concat()), sentence);
+        assert!(contents(home.path()).is_empty());
+    }
+}
+
 type Damage = Box<dyn Fn(&mut Vec<u8>)>;
 
 /// Edits a key of the config in a weights file's metadata.

@@ -10,8 +10,9 @@ use crate::model::float;
 use crate::tensor::DType;
 use crate::weights::Weight;
 
-/// The operator's word for no window.
+/// The operator's word for no window. It counts with 32 bits.
 const ENDLESS: i64 = -1;
+const LARGEST_WINDOW: u64 = i32::MAX as u64;
 
 /// `qkv [B·T, (heads + 2·kv)·D]` and earlier keys and values to `[B·T, heads·D]`
 /// and the keys and values with those of this step.
@@ -36,6 +37,7 @@ pub fn attention(
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
     let sinks = float(g, "sinks", sinks)?;
+    let window = window.filter(|window| *window <= LARGEST_WINDOW);
     let window = window.map_or(ENDLESS, |window| window as i64);
     let window = g.parameter("window", window);
     let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
@@ -49,6 +51,12 @@ pub fn attention(
         .optional(None)
         .optional(None)
         .inputs([lengths.bias, sinks])
+        // Scales of quantised keys and values, norms of q and k.
+        .optional(None)
+        .optional(None)
+        .optional(None)
+        .optional(None)
+        .input(lengths.queries)
         .attr("num_heads", heads as i64)
         .attr("kv_num_heads", kv as i64)
         .attr("scale", 1.0 / (width as f32).sqrt())

@@ -15,6 +15,10 @@ use crate::tensor::DType;
 pub struct Lengths {
     /// Each row's last place that counts, i32 `[B]`: the operator's `seqlens_k`.
     pub last: Value,
+    /// How many of this step's tokens count in each row, i32 `[B]`: the
+    /// operator's `query_seqlens`. It then takes several tokens after a past
+    /// in several rows.
+    pub queries: Value,
     /// Places of a row, i32: its `total_sequence_length`.
     pub places: Value,
     /// Added to scores, f32 `[B, 1, T, S]`: 0, or the least finite number.
@@ -31,12 +35,17 @@ impl Lengths {
         let first = g.pick("first", mask, 0, 1)?;
         let begins = g.cast("begins_with_token", first, DType::Bool)?;
 
-        let sizes = g.sizes(std::slice::from_ref(places))?;
+        let [all, step] = [places, length].map(|size| g.sizes(std::slice::from_ref(size)));
+        let (all, step) = (all?, step?);
         let tokens = g.sum_away("tokens", mask, 1)?;
-        let count = g.select("count", begins, tokens, sizes)?;
+        let count = g.select("count", begins, tokens, all)?;
         let last = g.sub("last.i64", count, one)?;
         let last = g.cast("last", last, DType::I32)?;
-        let total = g.reshape("places.i64", sizes, [] as [Dim; 0])?;
+        let here = sequence.this_step(g, "mask", mask)?;
+        let tokens = g.sum_away("queries.tokens", here, 1)?;
+        let queries = g.select("queries.i64", begins, tokens, step)?;
+        let queries = g.cast("queries", queries, DType::I32)?;
+        let total = g.reshape("places.i64", all, [] as [Dim; 0])?;
         let total = g.cast("places", total, DType::I32)?;
 
         let begins = g.unsqueeze("begins.column", begins, 1)?;
@@ -48,6 +57,6 @@ impl Lengths {
             g.reshape("bias.rows", bias, [batch.clone(), 1.into(), 1.into(), places.clone()])?;
         let shape = [batch.clone(), 1.into(), length.clone(), places.clone()];
         let bias = g.expand("bias", bias, &shape)?;
-        Ok(Self { last, places: total, bias })
+        Ok(Self { last, queries, places: total, bias })
     }
 }
