@@ -1,7 +1,7 @@
 //! Files appear whole or not at all: written beside their place, synced, and
 //! renamed into it; what a failed run began is removed again.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -56,7 +56,7 @@ impl Transaction {
         let folder = folder_of(target);
         self.make_folder(folder)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".gpt-oss-export-").suffix(".part");
+        builder.prefix(PREFIX).suffix(".part");
         #[cfg(unix)]
         {
             // As any other new file; the umask still applies.
@@ -70,25 +70,43 @@ impl Transaction {
         Ok(())
     }
 
+    /// Writes a small file whose bytes are at hand.
+    pub fn create_from(
+        &mut self,
+        target: &Path,
+        existing: Existing,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let write = |mut file: &std::fs::File| file.write_all(bytes).map_err(Error::at(target));
+        self.create(target, existing, write)
+    }
+
     /// Renames the files into place, in the order in which they were created.
+    /// When one cannot be, those before it are taken back.
     pub fn commit(mut self) -> Result<(), Error> {
-        let mut appeared = Vec::new();
+        let mut done: Vec<(PathBuf, Option<NamedTempFile>)> = Vec::new();
         for (file, target, existing) in std::mem::take(&mut self.files) {
             let renamed = match existing {
-                Existing::Replace => file.persist(&target),
-                Existing::Keep => file.persist_noclobber(&target),
+                Existing::Replace => set_aside(&target).and_then(|old| {
+                    file.persist(&target).map_err(|error| error.error).map(|_| old)
+                }),
+                Existing::Keep => {
+                    file.persist_noclobber(&target).map_err(|error| error.error).map(|_| None)
+                }
             };
-            if let Err(error) = renamed {
-                appeared.iter().for_each(|path| drop(fs::remove_file(path)));
-                return Err(Error::at(&target)(error.error));
+            match renamed {
+                Ok(old) => done.push((target, old)),
+                Err(error) => {
+                    done.into_iter().rev().for_each(|(path, old)| take_back(&path, old));
+                    return Err(Error::at(&target)(error));
+                }
             }
-            // The rename is durable once the folder is.
-            #[cfg(unix)]
-            if let Ok(folder) = fs::File::open(folder_of(&target)) {
+        }
+        // A rename is durable once the folder is.
+        #[cfg(unix)]
+        for (target, _) in &done {
+            if let Ok(folder) = fs::File::open(folder_of(target)) {
                 let _ = folder.sync_all();
-            }
-            if existing == Existing::Keep {
-                appeared.push(target);
             }
         }
         self.folders.clear();
@@ -108,6 +126,28 @@ impl Transaction {
         Ok(())
     }
 }
+
+/// A copy of a small file that gives way, to bring it back if need be.
+fn set_aside(target: &Path) -> io::Result<Option<NamedTempFile>> {
+    if !target.is_file() {
+        return Ok(None);
+    }
+    let aside =
+        tempfile::Builder::new().prefix(PREFIX).suffix(".old").tempfile_in(folder_of(target))?;
+    fs::copy(target, aside.path())?;
+    Ok(Some(aside))
+}
+
+/// Undoes one rename; nothing more can be done where that fails.
+fn take_back(path: &Path, old: Option<NamedTempFile>) {
+    match old {
+        Some(old) => drop(old.persist(path)),
+        None => drop(fs::remove_file(path)),
+    }
+}
+
+/// Names of files that are not yet in place begin with this.
+const PREFIX: &str = ".gpt-oss-export-";
 
 /// How long written bytes may wait until they are sent to the disk.
 const FLUSHED_EVERY: Duration = Duration::from_millis(50);
@@ -144,8 +184,6 @@ impl Drop for Transaction {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn entries(folder: &Path) -> Vec<String> {
@@ -210,6 +248,20 @@ mod tests {
         assert!(error.to_string().contains("model.onnx"), "{error}");
         drop(transaction);
         assert!(entries(home.path()).is_empty());
+    }
+
+    #[test]
+    fn what_gave_way_comes_back() {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("config");
+        std::fs::write(&config, "older").unwrap();
+        std::fs::create_dir(home.path().join("taken")).unwrap();
+        let mut transaction = Transaction::default();
+        transaction.create_from(&config, Existing::Replace, b"newer").unwrap();
+        transaction.create_from(&home.path().join("taken"), Existing::Replace, b"x").unwrap();
+        assert!(transaction.commit().is_err());
+        assert_eq!(std::fs::read(&config).unwrap(), b"older");
+        assert_eq!(entries(home.path()).len(), 2);
     }
 
     #[test]

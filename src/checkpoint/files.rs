@@ -81,7 +81,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (Some(_), more) => Err(Error::Ambiguous { folder: folder.to_owned(), count: more + 1 }),
-        (None, _) => Err(Error::Lacks { folder: folder.to_owned(), wanted: "model.safetensors" }),
+        (None, _) => Err(Error::lacks(folder, "model.safetensors")),
     }
 }
 
@@ -102,11 +102,24 @@ impl Tensors {
         Ok(header.metadata)
     }
 
+    /// Whether there is such a tensor, under its name or without the `model.`
+    /// before it, which some files lack.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name) || self.map.contains_key(without_model(name))
+    }
+
     /// Takes out a tensor that must be there.
     pub fn take(&mut self, name: &str) -> Result<(Arc<Path>, Entry)> {
         let missing =
             || Error::MissingTensor { place: self.place.clone(), tensor: name.to_owned() };
-        self.map.remove(name).ok_or_else(missing)
+        let found = self.map.remove(name).or_else(|| self.map.remove(without_model(name)));
+        found.ok_or_else(missing)
+    }
+
+    /// That no layout's experts are there, with what there is in their place.
+    pub fn lacks_experts(&self) -> Error {
+        let tensor = self.map.keys().find(|name| name.contains(".experts.")).cloned();
+        Error::UnknownExperts { place: self.place.clone(), tensor }
     }
 
     /// What no one has taken is not understood, unless it is known by name.
@@ -122,4 +135,8 @@ impl Tensors {
             None => Ok(()),
         }
     }
+}
+
+fn without_model(name: &str) -> &str {
+    name.strip_prefix("model.").unwrap_or(name)
 }

@@ -7,6 +7,8 @@ use super::{Error, Result};
 /// The keys of a config file that nobody has asked for yet.
 pub struct Keys {
     file: String,
+    /// Of keys in an object within, as people are told of them.
+    prefix: String,
     map: Map<String, Value>,
 }
 
@@ -16,7 +18,7 @@ impl Keys {
         let parsed: Value = serde_json::from_slice(text)
             .map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })?;
         match parsed {
-            Value::Object(map) => Ok(Self { file: file.to_owned(), map }),
+            Value::Object(map) => Ok(Self { file: file.to_owned(), prefix: String::new(), map }),
             _ => {
                 Err(Error::Json { file: file.to_owned(), reason: "expected an object".to_owned() })
             }
@@ -50,21 +52,138 @@ impl Keys {
         number.ok_or_else(|| self.wrong(key, "a positive number", &value))
     }
 
-    /// The keys that nobody asked for.
-    pub fn left(&self) -> impl Iterator<Item = &str> {
-        self.map.keys().map(String::as_str)
+    /// [`Keys::positive`], or a default where the key is absent.
+    pub fn positive_or(&mut self, key: &str, default: f64) -> Result<f64> {
+        Ok(self.optional(key, Self::positive)?.unwrap_or(default))
+    }
+
+    /// `true` or `false`.
+    pub fn truth(&mut self, key: &str) -> Result<bool> {
+        let value = self.required(key)?;
+        value.as_bool().ok_or_else(|| self.wrong(key, "true or false", &value))
+    }
+
+    /// A list.
+    pub fn list(&mut self, key: &str) -> Result<Vec<Value>> {
+        match self.required(key)? {
+            Value::Array(list) => Ok(list),
+            other => Err(self.wrong(key, "a list", &other)),
+        }
+    }
+
+    /// A number of layers: a config of some bytes must not ask for gigabytes.
+    pub fn layers(&mut self, key: &str) -> Result<u64> {
+        let layers = self.size(key)?;
+        if layers <= 10_000 {
+            return Ok(layers);
+        }
+        let (file, found) = (self.file.clone(), layers.to_string());
+        Err(Error::Rule { file, rule: "`num_hidden_layers` is at most 10000", found })
+    }
+
+    /// A size that has several names, of which the first is the usual one.
+    /// Where several are there they must agree.
+    pub fn size_of(&mut self, names: &[&str]) -> Result<u64> {
+        let mut found: Option<u64> = None;
+        for name in names {
+            let Some(size) = self.optional(name, Self::size)? else { continue };
+            if let Some(other) = found.filter(|other| *other != size) {
+                return Err(self.wrong(name, &format!("{other}, as `{}`", names[0]), &size.into()));
+            }
+            found = Some(size);
+        }
+        found.ok_or_else(|| self.missing(names[0]))
+    }
+
+    /// A text that has several names.
+    pub fn text_of(&mut self, names: &[&str]) -> Result<String> {
+        let name = names.iter().find(|name| self.has(name)).unwrap_or(&names[0]);
+        match self.required(name)? {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(name, "a text", &other)),
+        }
+    }
+
+    /// The key in one of the ways above, where it is there and not `null`.
+    pub fn optional<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Self, &str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match self.map.get(key) {
+            None => Ok(None),
+            Some(Value::Null) => {
+                self.map.remove(key);
+                Ok(None)
+            }
+            Some(_) => read(self, key).map(Some),
+        }
+    }
+
+    /// An object within, whose keys are named after it.
+    pub fn nested(&mut self, key: &str) -> Result<Option<Self>> {
+        self.optional(key, |keys, key| match keys.required(key)? {
+            Value::Object(map) => {
+                let (file, prefix) = (keys.file.clone(), format!("{}{key}.", keys.prefix));
+                Ok(Self { file, prefix, map })
+            }
+            other => Err(keys.wrong(key, "an object", &other)),
+        })
+    }
+
+    /// The only value that is understood: any other changes the computation.
+    pub fn must_be(&mut self, key: &str, expected: &Value) -> Result<()> {
+        let value = self.required(key)?;
+        if value == *expected {
+            Ok(())
+        } else {
+            Err(self.wrong(key, &expected.to_string(), &value))
+        }
+    }
+
+    /// [`Keys::must_be`], where the key is there.
+    pub fn may_be(&mut self, key: &str, expected: &Value) -> Result<()> {
+        self.optional(key, |keys, key| keys.must_be(key, expected)).map(|_| ())
+    }
+
+    /// What nobody asked for is refused, unless it is known to change nothing
+    /// or named by the user. `null` says nothing.
+    pub fn refuse_rest(&self, harmless: &[&str], ignored: &[String]) -> Result<()> {
+        let left = || self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
+        let unknown = |key: &&String| !harmless.contains(&key.as_str()) && !ignored.contains(key);
+        if let Some(key) = left().find(unknown) {
+            let (file, key) = (self.file.clone(), format!("{}{key}", self.prefix));
+            return Err(Error::UnknownKey { file, key });
+        }
+        match ignored.iter().find(|name| !left().any(|key| key == *name)) {
+            Some(name) => {
+                let (place, name) = (self.file.clone(), name.clone());
+                Err(Error::NothingToIgnore { place, what: "key", name })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The file that the keys are from.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        Error::MissingKey { file: self.file.clone(), key: format!("{}{key}", self.prefix) }
     }
 
     fn required(&mut self, key: &str) -> Result<Value> {
-        let missing = || Error::MissingKey { file: self.file.clone(), key: key.to_owned() };
         // `null` says as much as an absent key.
-        self.map.remove(key).filter(|value| !value.is_null()).ok_or_else(missing)
+        let value = self.map.remove(key).filter(|value| !value.is_null());
+        value.ok_or_else(|| self.missing(key))
     }
 
-    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
+    /// A value that is not understood.
+    pub fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::Key {
             file: self.file.clone(),
-            key: key.to_owned(),
+            key: format!("{}{key}", self.prefix),
             expected: expected.to_owned(),
             found: found.to_string(),
         }

@@ -1,6 +1,7 @@
 //! A checkpoint as it is opened: config and headers read and checked against
 //! each other, every weight under its canonical name with a recipe.
 
+mod assemble;
 mod config;
 mod files;
 mod keys;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
 pub use weights::{
-    AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, ExpertMatrix, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::tensor::DType;
@@ -61,16 +62,21 @@ pub enum Error {
     #[error("`{file}` breaks the rule that {rule}: found {found}")]
     Rule { file: String, rule: &'static str, found: String },
     #[error(
-        "`{file}` is a Hugging Face config, and only OpenAI's own layout is read so far{}",
-        original.as_ref().map_or_else(String::new, |folder| {
-            format!("; `{}` has it, with the weights as released, not those of a fine-tune", folder.display())
-        })
+        "`{}` holds no experts under names that are known here{}",
+        place.display(),
+        tensor.as_ref().map_or_else(String::new, |name| format!("; it has `{name}`"))
     )]
-    HuggingFace { file: String, original: Option<PathBuf> },
+    UnknownExperts { place: PathBuf, tensor: Option<String> },
     #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json", .0.display())]
     NotAFolder(PathBuf),
-    #[error("`{}` holds no {wanted}", folder.display())]
-    Lacks { folder: PathBuf, wanted: &'static str },
+    #[error("`{}` is a file: --checkpoint takes the folder that holds config.json", .0.display())]
+    File(PathBuf),
+    #[error(
+        "`{}` holds no {wanted}{}",
+        folder.display(),
+        below.as_ref().map_or_else(String::new, |below| format!("; `{}` holds a checkpoint, with the weights as released", below.display()))
+    )]
+    Lacks { folder: PathBuf, wanted: &'static str, below: Option<PathBuf> },
     #[error("`{}` holds {count} .safetensors files and no model.safetensors.index.json that says which to use", folder.display())]
     Ambiguous { folder: PathBuf, count: usize },
     #[error("`{}` names the shard {shard:?}, which is not a plain file name", index.display())]
@@ -110,37 +116,37 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Adds the folder below that can be read, where there is one.
-    fn pointing_below(self, folder: &Path) -> Self {
+    /// That a folder lacks something, pointing to OpenAI's checkpoint below it
+    /// where there is one, as in the released repositories.
+    fn lacks(folder: &Path, wanted: &'static str) -> Self {
         let below = folder.join("original");
-        match self {
-            Error::HuggingFace { file, .. } if below.join("config.json").is_file() => {
-                Error::HuggingFace { file, original: Some(below) }
-            }
-            other => other,
-        }
+        let below = below.join("config.json").is_file().then_some(below);
+        Self::Lacks { folder: folder.to_owned(), wanted, below }
     }
 }
 
 impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
+        if folder.is_file() {
+            return Err(Error::File(folder.to_owned()));
+        }
         if !folder.is_dir() {
             return Err(Error::NotAFolder(folder.to_owned()));
         }
         let path = folder.join("config.json");
-        let wanted = "config.json: --checkpoint takes the folder that holds it";
         if !path.is_file() {
-            return Err(Error::Lacks { folder: folder.to_owned(), wanted });
+            return Err(Error::lacks(folder, "config.json"));
         }
         let text = fs_err::read(&path)?;
-        let config = Config::from_openai(&path.display().to_string(), &text, &leniency.config_keys);
-        let config = config.map_err(|error| error.pointing_below(folder))?;
+        let file = path.display().to_string();
+        let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
         let mut tensors = files::open_folder(folder)?;
-        let weights = layout::ORIGINAL.weights(&config, &mut tensors)?;
-        tensors.refuse_rest(layout::ORIGINAL.name, &leniency.tensors)?;
+        let layout = layout::detect(dialect, &tensors)?;
+        let weights = layout.weights(&config, &mut tensors)?;
+        tensors.refuse_rest(layout.name, &leniency.tensors)?;
         let layers_there = config.num_layers();
-        Ok(Self { config, weights, layout: layout::ORIGINAL.name, layers_there })
+        Ok(Self { config, weights, layout: layout.name, layers_there })
     }
 
     /// Opens a weights file that an export has written, which needs nothing
@@ -151,10 +157,11 @@ impl Checkpoint {
         }
         let (mut tensors, metadata) = files::open_file(path)?;
         let Metadata { config, fingerprint, .. } = staged::parse(path, metadata)?;
-        let weights = layout::STAGED.weights(&config, &mut tensors)?;
-        tensors.refuse_rest(layout::STAGED.name, &[])?;
+        let layout = layout::staged(&tensors);
+        let weights = layout.weights(&config, &mut tensors)?;
+        tensors.refuse_rest(layout.name, &[])?;
         let layers_there = config.num_layers();
-        Ok((Self { config, weights, layout: layout::STAGED.name, layers_there }, fingerprint))
+        Ok((Self { config, weights, layout: layout.name, layers_there }, fingerprint))
     }
 
     /// Keeps the first layers only.

@@ -15,9 +15,9 @@ use console::{Console, print};
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
-#[command(name = "gpt-oss-export", version, group(ArgGroup::new("origin").required(true)))]
+#[command(name = "gpt-oss-export", version, override_usage = "gpt-oss-export <--checkpoint DIR|--weights FILE> --output FILE.onnx [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
 pub struct Cli {
-    /// Folder of the checkpoint: config.json and SafeTensors in OpenAI's `original` layout
+    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's
     #[arg(long, value_name = "DIR", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights that --save-weights has staged; no checkpoint is needed
@@ -36,15 +36,15 @@ pub struct Cli {
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
     /// Whose operators the graph is made of
-    #[arg(long, value_name = "TARGET", value_enum, default_value_t = Operators::Onnx)]
-    target: Operators,
+    #[arg(long, value_name = "TARGET", value_enum, default_value_t = TargetName::Onnx)]
+    target: TargetName,
     /// Take earlier keys and values and give them with this step's (--target ort always does)
     #[arg(long)]
     kv_cache: bool,
-    /// Give logits for the last token of each row alone, as generation needs
+    /// Give logits for the last token of each row in a step alone, as generation needs
     #[arg(long)]
     last_logits: bool,
-    /// Make the output's folder one that onnxruntime-genai opens: genai_config.json and the tokenizer's files (with --target onnx it means --kv-cache too)
+    /// Make the output's folder one that onnxruntime-genai opens: genai_config.json and the tokenizer's files; implies --kv-cache and --last-logits
     #[arg(long, conflicts_with = "skip_onnx")]
     genai: bool,
     /// Longest text, prompt included, that onnxruntime-genai makes room for (the default keeps its cache below 1 GiB)
@@ -84,7 +84,7 @@ pub struct Cli {
 
 /// Which operators a graph is made of.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Operators {
+enum TargetName {
     /// Standard ones alone: for every runtime
     Onnx,
     /// ONNX Runtime's own besides: fast on a CPU
@@ -133,14 +133,14 @@ impl Cli {
             leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
             graph: Options {
                 target: match self.target {
-                    Operators::Onnx => Target::Onnx,
-                    Operators::Ort => Target::Ort,
+                    TargetName::Onnx => Target::Onnx,
+                    TargetName::Ort => Target::Ort,
                 },
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),
-                kv_cache: self.kv_cache || self.genai,
-                last_logits: self.last_logits || self.genai,
+                kv_cache: self.kv_cache,
+                last_logits: self.last_logits,
             },
             genai: self.genai.then_some(Genai { max_length: self.max_length }),
         }

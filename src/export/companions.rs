@@ -1,6 +1,5 @@
 //! What onnxruntime-genai wants beside the model.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -11,14 +10,13 @@ use crate::checkpoint::Checkpoint;
 use crate::genai::{self, Generation, Setup, Tokenizer};
 use crate::model::Target;
 use crate::paths::folder_of;
-use crate::publish::{self, Existing, Transaction};
+use crate::publish::{Existing, Transaction};
 
 /// The files of one folder, planned.
 pub struct Companions {
-    folder: PathBuf,
-    config: String,
-    max_length: u64,
+    text: String,
     tokenizer: Tokenizer,
+    summary: GenaiSummary,
 }
 
 /// What there is for onnxruntime-genai.
@@ -26,13 +24,19 @@ pub struct Companions {
 pub struct GenaiSummary {
     /// The file that describes the model.
     pub config: PathBuf,
+    /// Whether that file was there already, and said something else.
+    pub replaced: bool,
     /// For how many tokens a generator makes room unless told otherwise.
     pub max_length: u64,
+    /// What the cache of a text of that length takes, for a row or the batch.
+    pub cache_bytes: u64,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u64>,
     /// Tokenizer files that were copied.
     pub copied: Vec<PathBuf>,
     /// Those that were there already.
     pub there: Vec<&'static str>,
-    /// Those that text needs and that are nowhere.
+    /// Those that are nowhere.
     pub missing: Vec<&'static str>,
 }
 
@@ -44,7 +48,7 @@ impl Companions {
         max_length: Option<u64>,
         checkpoint: &Checkpoint,
     ) -> Result<Self, Error> {
-        let options = &request.graph;
+        let options = request.options();
         if options.length.is_some() {
             return Err(Error::GenaiLength);
         }
@@ -52,8 +56,8 @@ impl Companions {
             Origin::Checkpoint(folder) => folder,
             Origin::Weights(file) => folder_of(file),
         };
-        let sources = genai::sources(weights)?;
-        let file = genai::find(&sources, genai::GENERATION_FILE);
+        let sources = genai::sources(weights, folder_of(output))?;
+        let file = genai::find(&sources, genai::GENERATION_FILE)?;
         let generation = Generation::read(file.as_deref(), checkpoint.config.vocab_size)?;
         let name = output.file_name().and_then(|name| name.to_str());
         let setup = Setup {
@@ -62,44 +66,56 @@ impl Companions {
             shared_buffer: options.target == Target::Ort,
             max_length,
         };
-        let (config, max_length) = genai::genai_config(&checkpoint.config, &generation, &setup)?;
-        let folder = folder_of(output).to_owned();
-        let tokenizer = Tokenizer::plan(&sources, &folder)?;
-        Ok(Self { folder, config, max_length, tokenizer })
+        let config = &checkpoint.config;
+        let (text, max_length) = genai::genai_config(config, &generation, &setup)?;
+        let folder = folder_of(output);
+        let path = folder.join(genai::CONFIG_FILE);
+        let replaced = replaces(&path, setup.model, &text)?;
+        let tokenizer = Tokenizer::plan(&sources, folder)?;
+        let summary = GenaiSummary {
+            config: path,
+            replaced,
+            max_length,
+            cache_bytes: max_length * genai::bytes_per_token(config, setup.batch.unwrap_or(1)),
+            eos_token_ids: generation.eos,
+            copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
+            there: tokenizer.there.clone(),
+            missing: tokenizer.missing.clone(),
+        };
+        Ok(Self { text, tokenizer, summary })
     }
 
     /// Writes all of them.
     pub fn write(&self, transaction: &mut Transaction) -> Result<(), Error> {
         for (from, to) in &self.tokenizer.copies {
             let bytes = fs::read(from).map_err(genai::Error::Io)?;
-            publish(transaction, to, Existing::Keep, &bytes)?;
+            transaction.create_from(to, Existing::Keep, &bytes)?;
         }
-        publish(transaction, &self.config_path(), Existing::Replace, self.config.as_bytes())
-    }
-
-    fn config_path(&self) -> PathBuf {
-        self.folder.join(genai::CONFIG_FILE)
+        transaction.create_from(&self.summary.config, Existing::Replace, self.text.as_bytes())?;
+        Ok(())
     }
 
     /// What was done.
     pub fn summarise(self) -> GenaiSummary {
-        let config = self.config_path();
-        let Tokenizer { copies, there, missing } = self.tokenizer;
-        let copied = copies.into_iter().map(|(_, to)| to).collect();
-        GenaiSummary { config, max_length: self.max_length, copied, there, missing }
+        self.summary
     }
 }
 
-/// Adds a small file whose bytes are at hand.
-pub fn publish(
-    transaction: &mut Transaction,
-    path: &Path,
-    existing: Existing,
-    bytes: &[u8],
-) -> Result<(), Error> {
+/// Whether another text gives way to this one. A folder has one such file, so
+/// one that describes another model stays.
+fn replaces(path: &Path, model: &str, text: &str) -> Result<bool, Error> {
     if path.is_dir() {
         return Err(Error::IsFolder(path.to_owned()));
     }
-    let write = |mut file: &std::fs::File| file.write_all(bytes).map_err(publish::Error::at(path));
-    transaction.create(path, existing, |file| write(file).map_err(Error::Publish))
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let there = fs::read(path).map_err(genai::Error::Io)?;
+    match genai::described_model(&there) {
+        Some(other) if other != model && folder_of(path).join(&other).exists() => {
+            let path = path.to_owned();
+            Err(genai::Error::AnotherModel { path, model: other }.into())
+        }
+        _ => Ok(there != text.as_bytes()),
+    }
 }

@@ -18,8 +18,8 @@ use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
-use crate::weights::{self, Fingerprint, Store};
-use companions::{Companions, publish};
+use crate::weights::{self, Fingerprint};
+use companions::Companions;
 use placement::Placement;
 
 /// What to export, from where, to where.
@@ -41,6 +41,17 @@ pub struct Request {
     pub graph: Options,
     /// Make the model's folder one that onnxruntime-genai opens.
     pub genai: Option<Genai>,
+}
+
+impl Request {
+    /// The shape of the graph, with what onnxruntime-genai needs of it: a cache,
+    /// and the logits of the last token, which it otherwise takes from behind a
+    /// prompt that ends in the padding token.
+    pub fn options(&self) -> Options {
+        let genai = self.genai.is_some();
+        let kv_cache = self.graph.kv_cache || genai;
+        Options { kv_cache, last_logits: self.graph.last_logits || genai, ..self.graph }
+    }
 }
 
 /// How onnxruntime-genai is to use the model.
@@ -104,21 +115,22 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let checkpoint = open(request)?;
     let fingerprint = fingerprint(&checkpoint)?;
     let graph = match &request.output {
-        Some(_) => Some(model::decoder(&checkpoint.config, &checkpoint.weights, request.graph)?),
+        Some(_) => {
+            Some(model::decoder(&checkpoint.config, &checkpoint.weights, request.options())?)
+        }
         None => None,
     };
-    let store = Store::plan(checkpoint.weights.iter(), &fingerprint, &checkpoint.config);
     let companions = match (&request.output, &request.genai) {
         (Some(path), Some(genai)) => {
             Some(Companions::plan(request, path, genai.max_length, &checkpoint)?)
         }
         _ => None,
     };
-    let placement = Placement::decide(request, &checkpoint, &store, &fingerprint)?;
+    let placement = Placement::decide(request, &checkpoint, &fingerprint)?;
 
     let mut transaction = Transaction::default();
     let mut written = Vec::new();
-    for path in placement.stores() {
+    for (path, store) in placement.stores() {
         if store.is_missing(path, progress)? {
             let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
             transaction.create(path, Existing::Keep, write)?;
@@ -131,7 +143,10 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
             let bytes = encode(graph, request, &checkpoint, &fingerprint, &placement)?;
-            publish(&mut transaction, path, Existing::Replace, &bytes)?;
+            if path.is_dir() {
+                return Err(Error::IsFolder(path.clone()));
+            }
+            transaction.create_from(path, Existing::Replace, &bytes)?;
             Some(ModelSummary::new(path, graph, bytes.len(), request.graph.target))
         }
         _ => None,
@@ -147,7 +162,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         fingerprint: fingerprint.to_string(),
         model,
         genai: companions.map(Companions::summarise),
-        weights: placement.summarise(&checkpoint, written, store.bytes()),
+        weights: placement.summarise(&checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
@@ -187,7 +202,7 @@ fn encode(
     let target = request.graph.target;
     let properties = [
         ("gpt_oss_export.fingerprint", fingerprint.to_string()),
-        ("gpt_oss_export.options", request.graph.to_string()),
+        ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", target.requires().to_owned()),
         ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
     ];

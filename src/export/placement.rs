@@ -1,66 +1,116 @@
 //! Where the model will find its weights, and which weights files must exist.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::{Error, ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
 use crate::paths::folder_of;
-use crate::weights::{self, Fingerprint, Store, in_place, relative_to};
+use crate::weights::{self, Fingerprint, Obstacle, Store, Weight, in_place, relative_to};
 
 /// The decision for one export.
-pub struct Placement {
+#[derive(Default)]
+pub struct Placement<'w> {
     /// Weights files of ours that must exist, in the order of writing.
-    stores: Vec<PathBuf>,
+    stores: Vec<(PathBuf, Store<'w>)>,
     /// Where each weight is, seen from the model; empty when there is none.
     locations: HashMap<String, Location>,
     in_place: bool,
+    /// What keeps the source from being referenced where it is.
+    obstacle: Option<String>,
 }
 
-impl Placement {
+impl<'w> Placement<'w> {
     /// A staged file in the model's folder or below is the model's data; else
-    /// the source itself, where ONNX can refer to it; else a file beside.
+    /// the source itself, where ONNX can refer to it, with a file beside for
+    /// weights that must be made; else a file beside for all.
     pub fn decide(
         request: &Request,
-        checkpoint: &Checkpoint,
-        store: &Store,
+        checkpoint: &'w Checkpoint,
         fingerprint: &Fingerprint,
     ) -> Result<Self, Error> {
-        let mut stores: Vec<PathBuf> = request.save_weights.iter().cloned().collect();
-        let Some(output) = &request.output else {
-            return Ok(Self { stores, locations: HashMap::new(), in_place: false });
-        };
+        let mut placement = Self::default();
+        let all = || checkpoint.weights.iter();
+        if let Some(path) = &request.save_weights {
+            let store = Store::plan(all(), fingerprint, &checkpoint.config);
+            placement.stores.push((path.clone(), store));
+        }
+        let Some(output) = &request.output else { return Ok(placement) };
         let folder = folder_of(output);
         if request.external_data != ExternalData::InPlace
-            && let Some(staged) = stores.first()
+            && let Some((staged, store)) = placement.stores.first()
             && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)?
         {
-            return Ok(Self { locations: locations(store, &file), stores, in_place: false });
+            placement.locations.extend(locations(store, &file));
+            return Ok(placement);
         }
-        if request.external_data != ExternalData::Copy {
-            match in_place(checkpoint.weights.iter(), folder) {
-                Ok(found) => {
-                    let names = checkpoint.weights.iter().map(|weight| weight.name.clone());
-                    return Ok(Self {
-                        stores,
-                        locations: names.zip(found).collect(),
-                        in_place: true,
-                    });
+        let found = match request.external_data {
+            ExternalData::Copy => None,
+            wanted => match in_place(all(), folder) {
+                Ok(found) => Some(found),
+                Err(weights::Error::NotInPlace { file, obstacle })
+                    if wanted == ExternalData::Auto =>
+                {
+                    placement.obstacle = Some(format!("`{}`: {obstacle}", file.display()));
+                    None
                 }
-                Err(weights::Error::NotInPlace { .. })
-                    if request.external_data == ExternalData::Auto => {}
                 Err(error) => return Err(error.into()),
+            },
+        };
+        let found = found.unwrap_or_else(|| vec![None; all().count()]);
+        let (mut made, mut scattered) = (Vec::new(), None);
+        for (weight, location) in all().zip(found) {
+            match location {
+                Some(location) => {
+                    placement.locations.insert(weight.name.clone(), location);
+                }
+                None => {
+                    scattered = scattered.or(weight.recipe.sources().first());
+                    made.push(weight);
+                }
             }
         }
+        if let (ExternalData::InPlace, Some(source)) = (request.external_data, scattered) {
+            let (file, obstacle) = (source.file.to_path_buf(), Obstacle::Scattered);
+            return Err(weights::Error::NotInPlace { file, obstacle }.into());
+        }
+        placement.in_place = made.is_empty();
+        if !made.is_empty() {
+            placement.store_beside(made, folder, checkpoint, fingerprint)?;
+        }
+        Ok(placement)
+    }
+
+    /// Puts some weights into a file beside the model. Its name tells which:
+    /// all of them, or those that cannot stay where they are.
+    fn store_beside(
+        &mut self,
+        made: Vec<&'w Weight>,
+        folder: &Path,
+        checkpoint: &'w Checkpoint,
+        of_all: &Fingerprint,
+    ) -> Result<(), Error> {
+        let some;
+        let fingerprint = match self.locations.is_empty() {
+            true => of_all,
+            false => {
+                let made = made.iter().copied();
+                some = Fingerprint::of(&checkpoint.config.canonical(), made)?;
+                &some
+            }
+        };
         let file = format!("weights-{fingerprint}.safetensors");
-        stores.push(folder.join(&file));
-        Ok(Self { locations: locations(store, &file), stores, in_place: false })
+        let store = Store::plan(made, fingerprint, &checkpoint.config);
+        self.locations.extend(locations(&store, &file));
+        self.stores.push((folder.join(&file), store));
+        Ok(())
     }
 
     /// Weights files that must exist.
-    pub fn stores(&self) -> impl Iterator<Item = &Path> {
-        self.stores.iter().map(PathBuf::as_path)
+    pub fn stores(&self) -> impl Iterator<Item = (&Path, &Store<'w>)> {
+        self.stores.iter().map(|(path, store)| (path.as_path(), store))
     }
 
     /// Where a weight is, seen from the model.
@@ -69,30 +119,28 @@ impl Placement {
     }
 
     /// What became of the weights, when these files had to be written.
-    pub fn summarise(
-        &self,
-        checkpoint: &Checkpoint,
-        written: Vec<PathBuf>,
-        size: u64,
-    ) -> WeightsSummary {
+    pub fn summarise(&self, checkpoint: &Checkpoint, written: Vec<PathBuf>) -> WeightsSummary {
         let mut files: Vec<String> =
             self.locations.values().map(|location| location.file.clone()).collect();
         files.sort();
         files.dedup();
+        let stores = || self.stores.iter();
+        let reused = stores().filter(|(path, _)| !written.contains(path));
+        let new = stores().filter(|(path, _)| written.contains(path));
         WeightsSummary {
             in_place: self.in_place,
+            obstacle: self.obstacle.clone(),
             files,
-            reused: self.stores.iter().filter(|path| !written.contains(path)).cloned().collect(),
+            reused: reused.map(|(path, _)| path.clone()).collect(),
             bytes_referenced: checkpoint.weights.iter().map(weights::Weight::bytes).sum(),
-            bytes_written: written.len() as u64 * size,
+            bytes_written: new.map(|(_, store)| store.bytes()).sum(),
             written,
         }
     }
 }
 
-fn locations(store: &Store, file: &str) -> HashMap<String, Location> {
-    let place = |(name, range): (&str, &std::ops::Range<u64>)| {
+fn locations<'s>(store: &'s Store, file: &'s str) -> impl Iterator<Item = (String, Location)> + 's {
+    store.ranges().map(move |(name, range): (&str, &Range<u64>)| {
         (name.to_owned(), Location { file: file.to_owned(), range: range.clone() })
-    };
-    store.ranges().map(place).collect()
+    })
 }

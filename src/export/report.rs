@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::{GenaiSummary, Interface, ModelSummary, Size, Summary};
+use crate::genai;
+use crate::paths::folder_of;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,9 +14,16 @@ impl fmt::Display for Summary {
         let weights = &self.weights;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
-            let how = if weights.in_place { "in place" } else { "beside the model" };
+            let how = match (weights.in_place, weights.files.len()) {
+                (true, _) => "in place",
+                (false, 1) => "beside the model",
+                (false, _) => "in place and beside the model",
+            };
             let bytes = size(weights.bytes_referenced);
             writeln!(f, "weights  {bytes} {how}: {}", weights.files.join(", "))?;
+            if let Some(obstacle) = &weights.obstacle {
+                writeln!(f, "  not in place: {obstacle}")?;
+            }
         }
         if let Some(genai) = &self.genai {
             write!(f, "{genai}")?;
@@ -28,6 +37,10 @@ impl fmt::Display for Summary {
         let bytes = size(weights.bytes_written);
         writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)?;
         match (&self.model, weights.written.first().or(weights.reused.first())) {
+            (Some(model), _) if self.genai.is_some() => {
+                let folder = folder_of(&model.path).display().to_string();
+                write!(f, "try      onnxruntime_genai.Model({folder:?})")
+            }
             (Some(model), _) => write!(f, "try      {}", model.example()),
             (None, Some(staged)) => {
                 let staged = quoted(staged);
@@ -48,6 +61,7 @@ impl fmt::Display for ModelSummary {
                 let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
                 let more = match alike {
                     [_] => String::new(),
+                    [_, second] => format!(", {}", second.name),
                     [.., last] => format!(" … {}", last.name),
                     [] => unreachable!("chunks are not empty"),
                 };
@@ -96,20 +110,27 @@ impl ModelSummary {
 
 impl fmt::Display for GenaiSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "genai    {}, max_length {}", self.config.display(), self.max_length)?;
-        let names: Vec<_> =
+        let (path, cache) = (self.config.display(), size(self.cache_bytes));
+        let replaced = if self.replaced { ", which was another" } else { "" };
+        writeln!(f, "genai    {path}{replaced}")?;
+        writeln!(f, "  max_length {} (a cache of {cache})", self.max_length)?;
+        let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
+        let assumed = self.missing.contains(&genai::GENERATION_FILE);
+        let why = if assumed { ", as in the released models" } else { "" };
+        writeln!(f, "  eos {}{why}", eos.join(", "))?;
+        let copied: Vec<_> =
             self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in
-            [("copied", &names), ("there", &self.there), ("missing", &self.missing)]
+            [("copied", &copied), ("there", &self.there), ("missing", &self.missing)]
         {
             if !names.is_empty() {
-                writeln!(f, "  {what:<7} {}", names.join(", "))?;
+                writeln!(f, "  {what} {}", names.join(", "))?;
             }
         }
-        if !self.missing.is_empty() {
+        if self.missing.iter().any(|name| genai::is_needed(name)) {
             writeln!(
                 f,
-                "         without them onnxruntime-genai takes tokens, not text: put them beside the model"
+                "  without the tokenizer's files beside the model onnxruntime-genai takes tokens, not text"
             )?;
         }
         Ok(())

@@ -84,6 +84,8 @@ impl From<&Dim> for Size {
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
     pub in_place: bool,
+    /// What kept it from doing so, when nobody asked for a copy.
+    pub obstacle: Option<String>,
     /// The files that the model reads, relative to its folder.
     pub files: Vec<String>,
     /// Weights files that were written.

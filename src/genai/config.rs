@@ -87,10 +87,21 @@ fn decoder(config: &Config, model: &str) -> Value {
     })
 }
 
+/// The name of the model that a config describes, when it can be read.
+pub fn described_model(text: &[u8]) -> Option<String> {
+    let config: Value = serde_json::from_slice(text).ok()?;
+    Some(config.pointer("/model/decoder/filename")?.as_str()?.to_owned())
+}
+
+/// Bytes of a cache for one token of each row, in f32.
+pub fn bytes_per_token(config: &Config, batch: u64) -> u64 {
+    let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
+    heads.saturating_mul(config.head_dim * 4).saturating_mul(batch)
+}
+
 /// The largest power of two for which the f32 cache of a batch fits.
 fn default_length(config: &Config, batch: u64) -> u64 {
-    let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
-    let token = heads.saturating_mul(config.head_dim * 4).saturating_mul(batch);
+    let token = bytes_per_token(config, batch);
     let most = (CACHE_BYTES / token).max(1);
     1 << most.ilog2()
 }

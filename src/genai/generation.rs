@@ -1,7 +1,7 @@
 //! `generation_config.json`: which tokens begin, end and pad a text, and how
 //! the next token is chosen.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use serde_json::{Map, Value};
@@ -18,8 +18,35 @@ const BOS: u64 = 199_998;
 /// `<|endoftext|>`
 const PAD: u64 = 199_999;
 
-/// Keys that mean the same to onnxruntime-genai.
-const SEARCH: [&str; 5] = ["do_sample", "temperature", "top_k", "top_p", "repetition_penalty"];
+/// A key that means the same to onnxruntime-genai.
+struct Setting {
+    key: &'static str,
+    /// What onnxruntime-genai takes for it.
+    expected: &'static str,
+    is_taken: fn(&Value) -> bool,
+}
+
+const fn setting(
+    key: &'static str,
+    expected: &'static str,
+    is_taken: fn(&Value) -> bool,
+) -> Setting {
+    Setting { key, expected, is_taken }
+}
+
+const SEARCH: [Setting; 5] = [
+    setting("do_sample", "true or false", Value::is_boolean),
+    setting("temperature", "a positive number", is_positive),
+    setting("top_k", "a whole number from 0", Value::is_u64),
+    setting("top_p", "a number from 0 to 1", |value| {
+        value.as_f64().is_some_and(|p| (0.0..=1.0).contains(&p))
+    }),
+    setting("repetition_penalty", "a positive number", is_positive),
+];
+
+fn is_positive(value: &Value) -> bool {
+    value.as_f64().is_some_and(|number| number > 0.0)
+}
 
 /// What generation needs to know besides the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,43 +65,67 @@ impl Generation {
     /// As the file says; what it does not say, or without one, as the released
     /// models have it, if the vocabulary does.
     pub fn read(file: Option<&Path>, vocab: u64) -> Result<Self> {
-        let empty = (PathBuf::new(), Map::new());
-        let (path, keys) = match file {
-            Some(path) => (path.to_owned(), parse(path)?),
-            None => empty,
-        };
-        let token = |key, value: &Value| {
-            let found = || value.to_string();
-            let (path, expected) = (path.clone(), "a token of the vocabulary");
-            let wrong = || Error::Key { path, key, expected, found: found() };
-            value.as_u64().filter(|token| *token < vocab).ok_or_else(wrong)
-        };
-        let single = |key, released| match keys.get(key) {
-            None | Some(Value::Null) => known(released, vocab),
-            Some(value) => token(key, value),
-        };
-        let eos = match keys.get("eos_token_id") {
-            None | Some(Value::Null) => EOS.map(|token| known(token, vocab)).into_iter().collect(),
+        let keys = file.map(parse).transpose()?.unwrap_or_default();
+        let said = Said { file, keys, vocab };
+        let eos = match said.value("eos_token_id") {
+            None => EOS.map(|token| said.released("eos_token_id", token)).into_iter().collect(),
             Some(Value::Array(list)) if !list.is_empty() => {
-                list.iter().map(|value| token("eos_token_id", value)).collect()
+                list.iter().map(|value| said.token("eos_token_id", value)).collect()
             }
-            Some(value) => token("eos_token_id", value).map(|token| vec![token]),
+            Some(value) => said.token("eos_token_id", value).map(|token| vec![token]),
         };
-        let search = SEARCH.iter().filter_map(|key| {
-            let value = keys.get(*key).filter(|value| !value.is_null())?;
-            Some(((*key).to_owned(), value.clone()))
-        });
         Ok(Self {
             eos: eos?,
-            bos: single("bos_token_id", BOS)?,
-            pad: single("pad_token_id", PAD)?,
-            search: search.collect(),
+            bos: said.token_or("bos_token_id", BOS)?,
+            pad: said.token_or("pad_token_id", PAD)?,
+            search: said.search()?,
         })
     }
 }
 
-fn known(token: u64, vocab: u64) -> Result<u64> {
-    if token < vocab { Ok(token) } else { Err(Error::NoTokens { vocab, token }) }
+/// What a file says, of a model with so many tokens.
+struct Said<'f> {
+    file: Option<&'f Path>,
+    keys: Map<String, Value>,
+    vocab: u64,
+}
+
+impl Said<'_> {
+    /// A key's value; `null` says nothing.
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    fn token_or(&self, key: &'static str, released: u64) -> Result<u64> {
+        self.value(key).map_or_else(|| self.released(key, released), |value| self.token(key, value))
+    }
+
+    fn token(&self, key: &'static str, value: &Value) -> Result<u64> {
+        let token = value.as_u64().filter(|token| *token < self.vocab);
+        token.ok_or_else(|| self.wrong(key, "a token of the vocabulary", value))
+    }
+
+    fn released(&self, key: &'static str, token: u64) -> Result<u64> {
+        let (file, vocab) = (self.file.map(Path::to_owned), self.vocab);
+        if token < vocab { Ok(token) } else { Err(Error::NoToken { file, key, vocab, token }) }
+    }
+
+    fn search(&self) -> Result<Map<String, Value>> {
+        let mut found = Map::new();
+        for Setting { key, expected, is_taken } in SEARCH {
+            let Some(value) = self.value(key) else { continue };
+            if !is_taken(value) {
+                return Err(self.wrong(key, expected, value));
+            }
+            found.insert(key.to_owned(), value.clone());
+        }
+        Ok(found)
+    }
+
+    fn wrong(&self, key: &'static str, expected: &'static str, found: &Value) -> Error {
+        let path = self.file.map(Path::to_owned).unwrap_or_default();
+        Error::Key { path, key, expected, found: found.to_string() }
+    }
 }
 
 fn parse(path: &Path) -> Result<Map<String, Value>> {
@@ -125,12 +176,21 @@ mod tests {
             (r#"{"eos_token_id": []}"#, "found []"),
             (r#"{"bos_token_id": -1}"#, "key `bos_token_id`"),
             (r#"{"pad_token_id": 201088}"#, "found 201088"),
-            ("[]", "is not valid JSON"),
+            ("[]", "is not a JSON object"),
+            (r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
+            (r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
+            (r#"{"top_p": 3.0}"#, "key `top_p` must be a number from 0 to 1, found 3.0"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");
         }
         let error = Generation::read(None, 320).unwrap_err().to_string();
-        assert!(error.contains("a vocabulary of 320 lacks the 200002"), "{error}");
+        let sentence = "no generation_config.json, beside the weights or above `original`, does not say the eos_token_id of the model, and its vocabulary of 320 lacks that of the released models, 200002";
+        assert_eq!(error, sentence);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        fs::write(&path, r#"{"eos_token_id": 5, "pad_token_id": null}"#).unwrap();
+        let error = Generation::read(Some(&path), 320).unwrap_err().to_string();
+        assert!(error.contains("generation_config.json` does not say the bos_token_id"), "{error}");
     }
 }

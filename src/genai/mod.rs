@@ -7,9 +7,9 @@ mod tokenizer;
 
 use std::path::PathBuf;
 
-pub use config::{Setup, genai_config};
+pub use config::{Setup, bytes_per_token, described_model, genai_config};
 pub use generation::{FILE as GENERATION_FILE, Generation};
-pub use tokenizer::{Tokenizer, find, sources};
+pub use tokenizer::{Tokenizer, find, is_needed, sources};
 
 /// The name that onnxruntime-genai looks for.
 pub const CONFIG_FILE: &str = "genai_config.json";
@@ -20,14 +20,25 @@ pub const CONFIG_FILE: &str = "genai_config.json";
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("`{}` is not valid JSON: {reason}", path.display())]
+    #[error("`{}` is no file that can be read (a folder, or a link that leads nowhere): remove it", .0.display())]
+    NoFile(PathBuf),
+    #[error("`{}` is not a JSON object: {reason}", path.display())]
     Json { path: PathBuf, reason: String },
     #[error("`{}`: key `{key}` must be {expected}, found {found}", path.display())]
     Key { path: PathBuf, key: &'static str, expected: &'static str, found: String },
     #[error(
-        "which tokens begin, end and pad a text is unknown: there is no generation_config.json beside the weights, and a vocabulary of {vocab} lacks the {token} of the released models; put that file there"
+        "{} does not say the {key} of the model, and its vocabulary of {vocab} lacks that of the released models, {token}",
+        file.as_ref().map_or_else(
+            || "no generation_config.json, beside the weights or above `original`,".to_owned(),
+            |file| format!("`{}`", file.display())
+        )
     )]
-    NoTokens { vocab: u64, token: u64 },
+    NoToken { file: Option<PathBuf>, key: &'static str, vocab: u64, token: u64 },
+    #[error(
+        "`{}` describes another model, {model}, and onnxruntime-genai opens one a folder: write into another folder, or move it away",
+        path.display()
+    )]
+    AnotherModel { path: PathBuf, model: String },
     #[error("--max-length {asked} is more than the model's context of {context} tokens")]
     TooLong { asked: u64, context: u64 },
     #[error(

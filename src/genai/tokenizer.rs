@@ -19,16 +19,23 @@ pub struct Tokenizer {
     pub copies: Vec<(PathBuf, PathBuf)>,
     /// Names of files that are there already.
     pub there: Vec<&'static str>,
-    /// Names of needed files that are nowhere.
+    /// Names of files that are nowhere.
     pub missing: Vec<&'static str>,
 }
 
+/// Whether text cannot become tokens without this file.
+pub fn is_needed(name: &str) -> bool {
+    NEEDED.contains(&name)
+}
+
 /// The folders that may hold the tokenizer of weights in `folder`: that one,
-/// and above OpenAI's `original` the one that has the released files.
-pub fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+/// above OpenAI's `original` the one that has the released files, and last the
+/// target itself.
+pub fn sources(folder: &Path, target: &Path) -> Result<Vec<PathBuf>> {
     let real = real_path(folder)?;
     let above = real.parent().filter(|_| real.file_name().is_some_and(|name| name == "original"));
-    Ok([folder.to_owned()].into_iter().chain(above.map(Path::to_owned)).collect())
+    let folders = [folder.to_owned()].into_iter().chain(above.map(Path::to_owned));
+    Ok(folders.chain([target.to_owned()]).collect())
 }
 
 impl Tokenizer {
@@ -37,12 +44,10 @@ impl Tokenizer {
         let mut plan = Self::default();
         for name in NEEDED.into_iter().chain(WELCOME) {
             let to = target.join(name);
-            match find(sources, name) {
-                None if to.is_file() => plan.there.push(name),
-                None if NEEDED.contains(&name) => plan.missing.push(name),
-                None => {}
-                Some(from) if !to.exists() => plan.copies.push((from, to)),
-                Some(from) if fs::read(&from)? == fs::read(&to)? => plan.there.push(name),
+            match find(sources, name)? {
+                None => plan.missing.push(name),
+                Some(from) if !exists(&to) => plan.copies.push((from, to)),
+                Some(from) if read(&from)? == read(&to)? => plan.there.push(name),
                 Some(source_file) => return Err(Error::Differs { there: to, source_file }),
             }
         }
@@ -50,7 +55,20 @@ impl Tokenizer {
     }
 }
 
-/// Where a file is that belongs to the weights.
-pub fn find(sources: &[PathBuf], name: &str) -> Option<PathBuf> {
-    sources.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+/// Where a file is that belongs to the weights. What is there and cannot be
+/// read (a link that leads nowhere) is an error, and not passed over.
+pub fn find(sources: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
+    let Some(path) = sources.iter().map(|folder| folder.join(name)).find(|path| exists(path))
+    else {
+        return Ok(None);
+    };
+    if path.is_file() { Ok(Some(path)) } else { Err(Error::NoFile(path)) }
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    if path.is_file() { Ok(fs::read(path)?) } else { Err(Error::NoFile(path.to_owned())) }
 }

@@ -41,6 +41,12 @@ impl<'s, 'b> NodeBuilder<'s, 'b> {
         self
     }
 
+    /// The next inputs, so many, are left out.
+    pub fn absent(mut self, count: usize) -> Self {
+        self.inputs.extend(std::iter::repeat_n(None, count));
+        self
+    }
+
     /// The next inputs.
     pub fn inputs(mut self, values: impl IntoIterator<Item = Value>) -> Self {
         self.inputs.extend(values.into_iter().map(Some));

@@ -23,16 +23,22 @@ pub fn attention_block(
 ) -> Result<Stream> {
     g.block("attn", "AttentionBlock", &Stream::NAMES, stream, |g, Stream { x, cache }| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
-        let qkv = linear(g, "qkv", normed, &weights.qkv)?;
+        let qkv = match &weights.qkv[..] {
+            [whole] => linear(g, "qkv", normed, whole)?,
+            parts => {
+                let parts = ["q", "k", "v"].into_iter().zip(parts);
+                let parts = parts.map(|(name, part)| linear(g, name, normed, part));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                g.concat("qkv", &parts, 1)?
+            }
+        };
         let (mixed, cache) = match &context.operators {
             Operators::Portable(mask) => {
                 let bias = mask.bias(g, window)?;
                 portable::attention(g, qkv, cache, &weights.sinks, bias, context)?
             }
-            Operators::Ort(lengths) => {
-                let (mixed, cache) =
-                    ort::attention(g, qkv, cache, &weights.sinks, window, lengths, context)?;
-                (mixed, Some(cache))
+            Operators::Ort(packing) => {
+                ort::attention(g, qkv, cache, &weights.sinks, window, packing, context)?
             }
         };
         let out = linear(g, "out", mixed, &weights.out)?;

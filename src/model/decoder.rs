@@ -8,13 +8,13 @@ use super::attention::attention_block;
 use super::linear::projection;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
-use super::ort::{self, Lengths};
+use super::ort::{self, Packing};
 use super::portable::Mask;
 use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{Error, Options, Target, in_f32, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
-use crate::graph::{Builder, Bundle, Model, Result, Scope, Style, Value};
+use crate::graph::{Builder, Bundle, Model, Result, Scope, Value};
 use crate::weights::Weight;
 
 /// What every layer reads and none owns.
@@ -31,7 +31,7 @@ pub enum Operators {
     /// Those of ai.onnx.
     Portable(Mask),
     /// Those of ONNX Runtime.
-    Ort(Lengths),
+    Ort(Packing),
 }
 
 /// A layer's keys and values, `[B, kv, places, D]` each.
@@ -70,19 +70,20 @@ pub fn decoder(
     options: Options,
 ) -> std::result::Result<Model, Error> {
     if options.target == Target::Ort {
-        ort::check(config)?;
-        if options.style == Style::Functions {
-            return Err(Error::FunctionsForOrt);
-        }
+        ort::check(config, &options)?;
     }
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();
     let sequence = Sequence::new(g, config, &options)?;
-    let rotation = Rotation::new(g, sequence.positions, &config.rope, config.head_dim)?;
     let operators = match options.target {
         Target::Onnx => Operators::Portable(Mask::new(g, &sequence)?),
-        Target::Ort => Operators::Ort(Lengths::new(g, &sequence)?),
+        Target::Ort => Operators::Ort(Packing::new(g, &sequence)?),
     };
+    let positions = match &operators {
+        Operators::Portable(mask) => mask.positions,
+        Operators::Ort(packing) => packing.positions,
+    };
+    let rotation = Rotation::new(g, positions, &config.rope, config.head_dim)?;
     let context = Context { config, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
@@ -93,14 +94,13 @@ pub fn decoder(
         x = stream.x;
         present.extend(stream.cache);
     }
-    let Sequence { batch, length, .. } = &context.sequence;
-    let mut shape = [batch.clone(), length.clone(), config.vocab_size.into()];
-    if options.last_logits {
-        x = context.sequence.last_tokens(g, x)?;
-        shape[1] = 1.into();
-    }
+    let (x, length) = match options.last_logits {
+        true => (last_tokens(g, x, &context)?, 1.into()),
+        false => (in_place(g, x, &context)?, context.sequence.length.clone()),
+    };
+    let shape = [context.sequence.batch.clone(), length, config.vocab_size.into()];
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
-    let logits = projection(g, "lm_head", normed, &weights.lm_head)?;
+    let logits = projection(g, "lm_head", normed, weights.logits())?;
     let logits = g.reshape("logits", logits, shape)?;
     g.output("logits", logits)?;
     for (n, [key, value]) in present.into_iter().enumerate() {
@@ -113,11 +113,33 @@ pub fn decoder(
 /// `embedding[ids]` as rows of f32: gathered as stored, then cast.
 fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> {
     let Sequence { tokens, batch, length, .. } = &context.sequence;
+    let tokens = match &context.operators {
+        Operators::Portable(_) => *tokens,
+        Operators::Ort(packing) => packing.tokens,
+    };
     let g = &mut g.child("embedding");
-    let rows = g.reshape("tokens", *tokens, [batch * length])?;
+    let rows = g.reshape("tokens", tokens, [batch * length])?;
     let table = stored(g, embedding)?;
     let x = g.gather("rows", table, rows, 0)?;
     in_f32(g, "rows.f32", x)
+}
+
+/// Of `x [B·T, hidden]` the row of each sequence's last token in this step,
+/// padding apart: `[B, hidden]`. Where there is no token, some row.
+fn last_tokens(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    match (&context.operators, context.sequence.length.known()) {
+        (_, Some(1)) => Ok(x),
+        (Operators::Portable(_), _) => context.sequence.last_tokens(g, x),
+        (Operators::Ort(packing), _) => packing.last_tokens(g, x, &context.sequence),
+    }
+}
+
+/// `x [B·T, hidden]` with each token at its own place.
+fn in_place(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    match (&context.operators, context.sequence.length.known()) {
+        (Operators::Portable(_), _) | (_, Some(1)) => Ok(x),
+        (Operators::Ort(packing), _) => packing.unpack(g, x, &context.sequence),
+    }
 }
 
 /// Layer `n`: attention, then experts.

@@ -21,8 +21,9 @@ const LARGEST_PART: u64 = 128 << 20;
 /// `x [n, in]` to `[n, out]`.
 pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Value> {
     let g = &mut g.child(name);
-    let (weight, bias) = (float(g, "weight", &layer.weight)?, float(g, "bias", &layer.bias)?);
-    g.gemm("", x, weight, Some(bias))
+    let weight = float(g, "weight", &layer.weight)?;
+    let bias = layer.bias.as_ref().map(|bias| float(g, "bias", bias)).transpose()?;
+    g.gemm("", x, weight, bias)
 }
 
 /// `x [n, in]` to `[n, out]` without a bias, for a matrix of any size: whole,

@@ -41,9 +41,12 @@ pub enum Error {
 }
 
 /// A weight as it is stored, under a dtype of the same size that the graph's
-/// operators know: MXFP4's blocks and scales are bytes.
+/// operators know: MXFP4's blocks and scales are bytes, and so is FP8.
 fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
-    let dtype = if weight.dtype == DType::F8E8M0 { DType::U8 } else { weight.dtype };
+    let dtype = match weight.dtype {
+        DType::F8E8M0 | DType::F8E5M2 => DType::U8,
+        dtype => dtype,
+    };
     let fact = Fact::new(dtype, weight.shape.iter().copied());
     g.weight(&weight.name, fact, &weight.name, 0..weight.bytes())
 }

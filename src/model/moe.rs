@@ -10,7 +10,7 @@ use super::decoder::{Context, Operators};
 use super::linear::linear;
 use super::norm::rms_norm;
 use super::{ort, portable};
-use crate::checkpoint::MlpWeights;
+use crate::checkpoint::{ExpertMatrix, MlpWeights};
 use crate::graph::{Result, Scope, Value};
 
 /// How steep SwiGLU's sigmoid is.
@@ -26,9 +26,9 @@ pub fn mlp_block(
     let [x] = g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router)?;
-        let experts = match context.operators {
-            Operators::Portable(_) => portable::experts,
-            Operators::Ort(_) => ort::experts,
+        let experts = match (&context.operators, &weights.gate_up.matrix) {
+            (Operators::Ort(_), ExpertMatrix::Mxfp4 { .. }) => ort::experts,
+            _ => portable::experts,
         };
         Ok([experts(g, x, normed, scores, weights, context.config)?])
     })?;

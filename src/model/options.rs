@@ -38,7 +38,7 @@ impl Target {
         match self {
             Self::Onnx => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
             Self::Ort => {
-                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 it is correct and some hundred times slower"
+                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 it is correct, and about a hundred times slower"
             }
         }
     }

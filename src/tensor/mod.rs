@@ -4,3 +4,9 @@ mod dtype;
 pub mod mxfp4;
 
 pub use dtype::DType;
+
+/// The number that a byte in FP8 E5M2 stands for: it is the upper half of a
+/// half-precision one.
+pub fn e5m2(byte: u8) -> f32 {
+    half::f16::from_bits(u16::from(byte) << 8).to_f32()
+}

@@ -2,6 +2,7 @@
 //! where their bytes are found or put.
 
 mod fingerprint;
+mod pieces;
 mod place;
 mod store;
 
@@ -33,6 +34,33 @@ pub struct Weight {
 pub enum Recipe {
     /// They lie somewhere as they are needed.
     Bytes(Source),
+    /// They lie in several places, one part after the other.
+    Stacked(Vec<Source>),
+    /// Parts follow each other, and in each the rows of two places alternate.
+    Interleaved {
+        /// The places of each part, as long as each other.
+        pairs: Vec<[Source; 2]>,
+        /// Bytes of a row.
+        row: u64,
+    },
+}
+
+impl Recipe {
+    /// The places that bytes are taken from.
+    pub fn sources(&self) -> &[Source] {
+        match self {
+            Self::Bytes(source) => std::slice::from_ref(source),
+            Self::Stacked(sources) => sources,
+            Self::Interleaved { pairs, .. } => pairs.as_flattened(),
+        }
+    }
+}
+
+impl Source {
+    /// How many bytes it has.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
 }
 
 /// A byte range of a file.
@@ -75,8 +103,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Weight {
     /// How many bytes it has, once made.
     pub fn bytes(&self) -> u64 {
-        match &self.recipe {
-            Recipe::Bytes(source) => source.range.end - source.range.start,
-        }
+        self.recipe.sources().iter().map(Source::bytes).sum()
     }
+}
+
+/// An end of file inside a range that the header promised has a sentence of its own.
+fn read_error(error: std::io::Error, tensor: &str, source: &Source) -> Error {
+    if error.kind() != std::io::ErrorKind::UnexpectedEof {
+        return error.into();
+    }
+    let file = source.file.to_path_buf();
+    Error::Shrunk { file, tensor: tensor.to_owned(), range: source.range.clone() }
 }

@@ -18,6 +18,7 @@ pub enum Obstacle {
     Symlink,
     HardLink,
     Unicode,
+    Scattered,
 }
 
 impl fmt::Display for Obstacle {
@@ -26,27 +27,31 @@ impl fmt::Display for Obstacle {
             Self::Outside => "it is not in the folder of the model or below, and ONNX allows no other place",
             Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which ONNX refuses as external data",
             Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
+            Self::Scattered => "a weight of the model is in several of its tensors, and ONNX reads one range",
             Self::Unicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
         })
     }
 }
 
-/// The location of each weight when every one of them stays where it lies and
-/// the model is put into `folder`.
+/// The location of each weight when those that can stay where they lie, and
+/// the model is put into `folder`; nothing for those that must be made.
 pub fn in_place<'w>(
     weights: impl IntoIterator<Item = &'w Weight>,
     folder: &Path,
-) -> Result<Vec<Location>> {
+) -> Result<Vec<Option<Location>>> {
     let mut last: Option<(&Path, String)> = None;
     let mut locations = Vec::new();
     for weight in weights {
-        let Recipe::Bytes(source) = &weight.recipe;
+        let Recipe::Bytes(source) = &weight.recipe else {
+            locations.push(None);
+            continue;
+        };
         let file = match &last {
             Some((path, file)) if *path == &*source.file => file.clone(),
             _ => referable(&source.file, folder)?,
         };
         last = Some((&source.file, file.clone()));
-        locations.push(Location { file, range: source.range.clone() });
+        locations.push(Some(Location { file, range: source.range.clone() }));
     }
     Ok(locations)
 }

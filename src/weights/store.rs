@@ -1,16 +1,15 @@
 //! A weights file of our own: planned, compared with one that is there, written.
 
-use std::collections::HashMap;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::fingerprint::read_error;
+use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::{Error, FORMAT_VERSION, Fingerprint, Recipe, Result, Source, Weight};
+use super::{Error, FORMAT_VERSION, Fingerprint, Result, Source, Weight, read_error};
 use crate::container;
 use crate::progress::Progress;
 
@@ -94,10 +93,19 @@ impl<'w> Store<'w> {
         if !same(&mut &self.beginning[..], &mut there, self.beginning.len() as u64)? {
             return Ok(false);
         }
-        self.each_source(progress, |weight, source, file| {
-            let equal = same(file, &mut there, weight.bytes());
-            progress.advance(weight.bytes());
-            equal.map_err(|error| read_error(error, &weight.name, source))
+        self.each_piece(progress, |weight, piece| {
+            let equal = match piece {
+                Piece::InFile(source, file) => {
+                    let equal = same(file, &mut there, source.bytes());
+                    progress.advance(source.bytes());
+                    equal.map_err(|error| read_error(error, &weight.name, source))?
+                }
+                Piece::Made(bytes) => {
+                    progress.advance(bytes.len() as u64);
+                    same(&mut &*bytes, &mut there, bytes.len() as u64)?
+                }
+            };
+            Ok(equal)
         })
     }
 
@@ -111,54 +119,66 @@ impl<'w> Store<'w> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
         file.write_all(&self.beginning).map_err(failed)?;
         progress.begin("writing weights", self.bytes());
-        let written = self.each_source(progress, |weight, source, input| {
-            let mut left = weight.bytes();
-            while left > 0 && !progress.is_cancelled() {
-                let chunk = left.min(CHUNK);
-                // Inside the kernel where it can: no byte passes through here.
-                let copied = io::copy(&mut Read::take(input.file(), chunk), &mut file);
-                let copied = copied.map_err(|error| {
-                    let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
-                    Error::Copy { tensor, from, to: path.to_owned(), source: error }
-                })?;
-                if copied < chunk {
-                    let end = io::ErrorKind::UnexpectedEof.into();
-                    return Err(read_error(end, &weight.name, source));
-                }
-                progress.advance(chunk);
-                left -= chunk;
+        let written = self.each_piece(progress, |weight, piece| match piece {
+            Piece::InFile(source, input) => {
+                copy(weight, source, input, file, path, progress).map(|()| true)
             }
-            Ok(true)
+            Piece::Made(bytes) => {
+                progress.advance(bytes.len() as u64);
+                file.write_all(bytes).map(|()| true).map_err(failed)
+            }
         });
         progress.end();
         written.map(|_| ())
     }
 
-    /// Hands out each weight with its source and that file, positioned at the
-    /// weight's bytes, until the answer is no.
-    fn each_source(
+    /// Hands out all bytes of all weights in the order of the file, until the
+    /// answer is no.
+    fn each_piece(
         &self,
         progress: &dyn Progress,
-        mut visit: impl FnMut(&Weight, &Source, &mut fs::File) -> Result<bool>,
+        mut visit: impl FnMut(&Weight, Piece) -> Result<bool>,
     ) -> Result<bool> {
-        let mut files = HashMap::new();
+        let mut files = Files::default();
         for weight in &self.ordered {
-            let Recipe::Bytes(source) = &weight.recipe;
-            if !files.contains_key(&source.file) {
-                files.insert(source.file.clone(), fs::File::open(&*source.file)?);
-            }
-            let file = files.get_mut(&source.file).expect("just opened");
-            file.seek(SeekFrom::Start(source.range.start))?;
-            let go_on = visit(weight, source, file)?;
-            if progress.is_cancelled() {
-                return Err(Error::Interrupted);
-            }
-            if !go_on {
+            let go_on = each_piece(weight, &mut files, |piece| {
+                let go_on = visit(weight, piece)?;
+                if progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(go_on) }
+            });
+            if !go_on? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// Copies a weight's bytes from where they are.
+fn copy(
+    weight: &Weight,
+    source: &Source,
+    input: &mut fs::File,
+    mut file: &std::fs::File,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut left = source.bytes();
+    while left > 0 && !progress.is_cancelled() {
+        let chunk = left.min(CHUNK);
+        // Inside the kernel where it can: no byte passes through here.
+        let copied = io::copy(&mut Read::take(input.file(), chunk), &mut file);
+        let copied = copied.map_err(|error| {
+            let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
+            Error::Copy { tensor, from, to: path.to_owned(), source: error }
+        })?;
+        if copied < chunk {
+            let end = io::ErrorKind::UnexpectedEof.into();
+            return Err(read_error(end, &weight.name, source));
+        }
+        progress.advance(chunk);
+        left -= chunk;
+    }
+    Ok(())
 }
 
 /// The largest power of two that divides a length, up to a page.

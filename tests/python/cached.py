@@ -3,11 +3,14 @@ compares all logits with references: attention is causal, so whatever part of a
 reference's row comes in whatever steps, its logits are the reference's.
 
 Reads {"models", "engine", "last", "references", "ways"} from standard input. A
-way is {"rows", "lengths", "padding", "chunks", "steps"}:
+way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
-  lengths  tokens of each row's prompt; shorter ones are padded on `padding`
+  lengths  tokens of each row's prompt
+  padding  where shorter ones have it: left, right, both or between tokens
   chunks   in how many parts the prompt is given
+  then     more prompts, which go on where the last one ended: lengths,
+           padding and chunks of each
   steps    single tokens that follow
 `last` says that the models give logits for each row's last token only. Prints
 for each model the largest absolute error of each way."""
@@ -59,7 +62,8 @@ class Model:
 
 def error(found, expected, mask, last):
     """The largest error at tokens; `found` may hold each row's last one only."""
-    worst = 0.0
+    assert np.isfinite(found).all()
+    errors = [0.0]
     for row, wanted, is_token in zip(found, expected, mask):
         places = np.flatnonzero(is_token)
         if not len(places):
@@ -69,40 +73,58 @@ def error(found, expected, mask, last):
             row, wanted = row, wanted[places[-1:]]
         else:
             row, wanted = row[places], wanted[places]
-        worst = max(worst, float(np.abs(row - wanted).max()))
+        errors.append(float(np.abs(row - wanted).max()))
+    return max(errors)
+
+
+def places(length, width, padding):
+    """Where the tokens of a row are."""
+    if padding == "left":
+        return np.arange(width - length, width)
+    if padding == "both":
+        return np.arange(length) + (width - length) // 2
+    if padding == "between":
+        return np.linspace(0, width - 1, length).astype(int)
+    return np.arange(length)
+
+
+def prompt(model, turn, ids, logits, begin, last):
+    """Gives each row its next tokens; `logits` are NaN where none are known."""
+    lengths = turn["lengths"]
+    width, batch = max(lengths), len(lengths)
+    tokens, mask = np.zeros((batch, width), np.int64), np.zeros((batch, width), np.int64)
+    wanted = np.full((batch, width, logits.shape[2]), np.nan, np.float32)
+    for row, length in enumerate(lengths):
+        at = places(length, width, turn.get("padding"))
+        tokens[row, at], mask[row, at] = ids[row, begin[row] : begin[row] + length], 1
+        wanted[row, at] = logits[row, begin[row] : begin[row] + length]
+    known = mask * ~np.isnan(wanted[:, :, 0])
+    worst = 0.0
+    for part in np.array_split(np.arange(width), turn.get("chunks", 1)):
+        found = model.step(tokens[:, part], mask[:, part])
+        worst = max(worst, error(found, wanted[:, part], known[:, part], last))
+    begin += lengths
     return worst
 
 
 def run(model, way, references, last):
-    lengths, steps = way["lengths"], way.get("steps", 0)
-    needed = max(lengths) + steps
+    turns, steps = [way] + way.get("then", []), way.get("steps", 0)
+    needed = sum(max(turn["lengths"]) for turn in turns) + steps
     ids, logits = next(pair for pair in references if pair[0].shape[1] >= needed)
-    rows = [row % len(ids) for row in way["rows"]]
     # A reference may hold the last logits of its row only.
-    missing = ids.shape[1] - logits.shape[1]
-    width, batch = max(lengths), len(rows)
-    prompt, mask = np.zeros((batch, width), np.int64), np.zeros((batch, width), np.int64)
-    wanted = np.zeros((batch, width, logits.shape[2]), np.float32)
-    for at, (row, length) in enumerate(zip(rows, lengths)):
-        place = slice(width - length, width) if way.get("padding") == "left" else slice(0, length)
-        prompt[at, place], mask[at, place] = ids[row, :length], 1
-        known = np.arange(missing, length)
-        wanted[at, np.arange(width)[place][missing:]] = logits[row, known - missing]
-    compared = mask.copy()
-    if missing:
-        assert batch == 1
-        compared[:, :missing] = 0
+    whole = np.full((*ids.shape, logits.shape[2]), np.nan, np.float32)
+    whole[:, ids.shape[1] - logits.shape[1] :] = logits
+    rows = [row % len(ids) for row in way["rows"]]
+    ids, whole = ids[rows], whole[rows]
 
-    model.begin(batch)
-    worst = 0.0
-    for part in np.array_split(np.arange(width), way.get("chunks", 1)):
-        found = model.step(prompt[:, part], mask[:, part])
-        worst = max(worst, error(found, wanted[:, part], compared[:, part], last))
+    model.begin(len(rows))
+    begin = np.zeros(len(rows), int)
+    worst = max(prompt(model, turn, ids, whole, begin, last) for turn in turns)
+    one = np.ones((len(rows), 1), np.int64)
     for step in range(steps):
-        next_ids = np.array([[ids[row, length + step]] for row, length in zip(rows, lengths)])
-        expected = np.array([[logits[row, length + step - missing]] for row, length in zip(rows, lengths)])
-        one = np.ones((batch, 1), np.int64)
-        worst = max(worst, error(model.step(next_ids, one), expected, one, last))
+        here = (np.arange(len(rows)), begin + step)
+        found = model.step(ids[here][:, None], one)
+        worst = max(worst, error(found, whole[here][:, None], one, last))
     return worst
 
 

@@ -49,6 +49,7 @@ class Worst:
         self.error = 0.0
 
     def compare(self, found, expected):
+        assert np.isfinite(found).all()
         self.error = max(self.error, float(np.abs(found - expected).max()))
 
 

@@ -54,6 +54,7 @@ def main():
                 whole[:, :, start : start + size] = expected
             expected = whole
         tail = found[:, -expected.shape[1] :]
+        assert np.isfinite(found).all()
         assert tail.shape == expected.shape, (tail.shape, expected.shape)
         results.append({"error": float(np.abs(tail - expected).max()), "shape": list(found.shape)})
     print(json.dumps(results))

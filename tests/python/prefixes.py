@@ -22,6 +22,7 @@ def main():
             ids, logits = next(pair for pair in references if pair[0].shape[1] >= length)
             rows = [row % len(ids) for row in range(batch)]
             found = session.run(["logits"], {"input_ids": ids[rows, :length]})[0]
+            assert np.isfinite(found).all()
             assert found.shape == (batch, length, logits.shape[2]), found.shape
             worst = max(worst, float(np.abs(found - logits[rows, :length]).max()))
     print(json.dumps(worst))

@@ -37,7 +37,7 @@ fn errors(request: &Value) -> Vec<Vec<f64>> {
 }
 
 /// A prompt at once, token by token from nothing, past the window of 8, with a
-/// past and several tokens; and rows of unequal length, padded on either side.
+/// past and several tokens; and rows of unequal length, padded anywhere.
 fn ways_to_run() -> Value {
     json!([
         {"rows": [0, 1], "lengths": [40, 40]},
@@ -51,7 +51,21 @@ fn ways_to_run() -> Value {
         {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "right", "steps": 12},
         {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "left", "chunks": 4, "steps": 3},
         {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "right", "chunks": 4, "steps": 3},
+        {"rows": [0, 1, 0], "lengths": [30, 12, 1], "padding": "both", "chunks": 2, "steps": 4},
+        {"rows": [0, 1, 0], "lengths": [30, 12, 1], "padding": "between", "steps": 4},
+        turns("left", "left"),
+        turns("left", "right"),
+        turns("right", "left"),
+        turns("right", "between"),
     ])
+}
+
+/// Two prompts one after the other, in rows that go on from where each ended.
+fn turns(first: &str, second: &str) -> Value {
+    json!({
+        "rows": [0, 1, 1], "lengths": [13, 4, 9], "padding": first, "steps": 3,
+        "then": [{"lengths": [3, 15, 9], "padding": second, "chunks": 2}],
+    })
 }
 
 fn assert_exact(found: &[Vec<f64>], bound: f64) {

@@ -46,12 +46,21 @@ fn listed_name(name: &str) -> String {
 
 #[test]
 fn the_graph_document_lists_every_node_and_no_other() {
-    let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
     let plain = Options { style: Style::Functions, ..Options::default() };
     let cached = Options { kv_cache: true, last_logits: true, ..plain };
-    let ort = Options { target: Target::Ort, style: Style::Flat, ..cached };
+    let ort = Options { target: Target::Ort, ..Options::default() };
+    let last = Options { last_logits: true, ..ort };
+    let [bf16, fp8] = ["bf16", "fp8"].map(crate::layouts::in_folder);
     let mut emitted = BTreeSet::new();
-    for options in [plain, cached, ort] {
+    for (folder, options) in [
+        (fixture("tiny"), plain),
+        (fixture("tiny"), cached),
+        (fixture("tiny"), ort),
+        (fixture("tiny"), last),
+        (bf16.path().join("checkpoint"), plain),
+        (fp8.path().join("checkpoint"), plain),
+    ] {
+        let checkpoint = Checkpoint::open(&folder, &Leniency::default()).unwrap();
         let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
         for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
             nodes(&graph.body, &mut emitted);

@@ -61,7 +61,10 @@ fn it_generates_what_the_reference_does() {
         let summary = export(&[&base[..], options].concat());
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_eq!(summary["genai"]["copied"], json!([]), "all lies in place");
-        assert_eq!(summary["genai"]["missing"], json!([]));
+        assert_eq!(
+            summary["genai"]["missing"],
+            json!(["special_tokens_map.json", "chat_template.jinja"])
+        );
         assert_eq!(summary["model"]["outputs"][0]["shape"], json!(["B", 1, 320]));
         folders.push((home, checkpoint));
     }
@@ -112,6 +115,36 @@ fn the_tokenizer_is_copied_byte_for_byte() {
     assert_eq!(contents(home.path()), before);
 }
 
+/// A stage has its tokenizer beside it, and else the model's folder has it.
+#[test]
+fn a_stage_has_its_tokenizer_beside_it() {
+    let home = with_tokenizer();
+    let (checkpoint, stage) = (home.path().join("tiny"), home.path().join("stage/w.safetensors"));
+    export(&["--checkpoint", text(&checkpoint), "--save-weights", text(&stage), "--skip-onnx"]);
+    let beside = home.path().join("stage/generation_config.json");
+    fs::write(
+        &beside,
+        json!({"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 2}).to_string(),
+    )
+    .unwrap();
+    let model = home.path().join("out/model.onnx");
+    let arguments = ["--weights", text(&stage), "--output", text(&model), "--genai"];
+    let summary = export(&arguments);
+    assert_eq!(summary["genai"]["eos_token_ids"], json!([7]));
+    fs::rename(&beside, home.path().join("moved")).unwrap();
+    let summary = export(&arguments);
+    assert_eq!(summary["genai"]["eos_token_ids"], json!([7]), "the copy says so");
+    assert_eq!(summary["genai"]["there"], json!(["generation_config.json"]));
+
+    let target = home.path().join("out/genai_config.json");
+    fs::remove_file(&target).unwrap();
+    fs::create_dir(&target).unwrap();
+    assert!(failure(&arguments).ends_with("genai_config.json` is a folder, not a file to write"));
+    fs::remove_dir(&target).unwrap();
+    fs::create_dir(home.path().join("out/tokenizer.json")).unwrap();
+    assert!(failure(&arguments).contains("tokenizer.json` is no file that can be read"));
+}
+
 /// The released repositories have the tokenizer above `original`.
 #[test]
 fn the_tokenizer_above_original_is_found() {
@@ -138,10 +171,11 @@ fn what_is_missing_is_said() {
     let output = run(&["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"]);
     let summary = String::from_utf8(output.stdout).unwrap();
     for line in [
-        "genai_config.json, max_length 131072",
-        "  copied  generation_config.json",
-        "  missing tokenizer.json, tokenizer_config.json",
-        "without them onnxruntime-genai takes tokens, not text",
+        "genai_config.json\n  max_length 131072 (a cache of 201 MB)\n  eos 317, 318\n",
+        "  copied generation_config.json",
+        "  missing tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja",
+        "without the tokenizer's files beside the model onnxruntime-genai takes tokens, not text",
+        "try      onnxruntime_genai.Model(\"",
     ] {
         assert!(summary.contains(line), "{summary}\nlacks: {line}");
     }
@@ -192,6 +226,26 @@ fn the_20b_by_its_sizes() {
     assert_eq!(sentence, "--max-length 131073 is more than the model's context of 131072 tokens");
 }
 
+/// onnxruntime-genai opens one model a folder, by one file.
+#[test]
+fn a_config_of_another_model_stays() {
+    let home = with_tokenizer();
+    let checkpoint = home.path().join("tiny");
+    let (model, other) = (checkpoint.join("model.onnx"), checkpoint.join("other.onnx"));
+    let base = ["--checkpoint", text(&checkpoint), "--genai", "--output"];
+    let first = [&base[..], &[text(&model)]].concat();
+    let other = [&base[..], &[text(&other)]].concat();
+    assert_eq!(export(&first)["genai"]["replaced"], false);
+    assert_eq!(export(&first)["genai"]["replaced"], false, "it says the same");
+    assert_eq!(export(&[&first[..], &["--max-length", "99"]].concat())["genai"]["replaced"], true);
+    let before = contents(home.path());
+    let sentence = failure(&other);
+    assert!(sentence.contains("describes another model, model.onnx, and"), "{sentence}");
+    assert_eq!(contents(home.path()), before);
+    fs::remove_file(checkpoint.join("model.onnx")).unwrap();
+    assert_eq!(export(&other)["genai"]["replaced"], true);
+}
+
 #[test]
 fn the_search_is_the_checkpoints_own() {
     let home = folder_with_tiny();
@@ -213,7 +267,7 @@ fn the_search_is_the_checkpoints_own() {
     let sentence = failure(&base);
     assert!(sentence.ends_with("key `eos_token_id` must be a token of the vocabulary, found 320"));
     fs::remove_file(&file).unwrap();
-    assert!(failure(&base).contains("a vocabulary of 320 lacks the 200002 of the released models"));
+    assert!(failure(&base).contains("its vocabulary of 320 lacks that of the released models"));
     let sentence = failure(&[&base[..], &["--seq-len", "4"]].concat());
     assert!(sentence.ends_with("so --genai does not go with --seq-len"), "{sentence}");
     fs::write(&file, says.to_string()).unwrap();

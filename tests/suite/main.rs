@@ -7,6 +7,7 @@ mod documents;
 mod endings;
 mod genai;
 mod graph;
+mod layouts;
 mod numerics;
 mod refusals;
 mod sizes;

@@ -187,14 +187,16 @@ fn ignoring_what_is_not_there_is_a_mistake() {
 
 #[test]
 fn a_hugging_face_root_points_to_the_original_below_it() {
-    let home = broken(|folder| {
-        fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
-        copy_folder(&fixture("tiny"), &folder.join("original"));
-    });
-    let model = home.path().join("m.onnx");
-    let sentence = failure(&["--checkpoint", text(home.path()), "--output", text(&model)]);
-    assert!(sentence.contains("original` has it, with the weights as released"), "{sentence}");
-    let original = home.path().join("original");
+    let home = tempfile::tempdir().unwrap();
+    let (original, model) = (home.path().join("original"), home.path().join("m.onnx"));
+    copy_folder(&fixture("tiny"), &original);
+    // Neither is there; then the config, but not the weights.
+    for lacking in ["config.json", "model.safetensors"] {
+        let sentence = failure(&["--checkpoint", text(home.path()), "--output", text(&model)]);
+        assert!(sentence.contains(&format!("holds no {lacking}; `")), "{sentence}");
+        assert!(sentence.contains("original` holds a checkpoint, with the weights as released"));
+        fs::copy(fixture("tiny-hf/config.json"), home.path().join("config.json")).unwrap();
+    }
     assert!(run(&["--checkpoint", text(&original), "--output", text(&model)]).status.success());
 }
 
@@ -221,7 +223,7 @@ fn bad_stages_are_refused() {
         (Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1)), "download it again"),
         (
             Box::new(|bytes: &mut Vec<u8>| {
-                replace(bytes, b"\\\"format\\\":1", b"\\\"format\\\":9")
+                replace(bytes, b"\\\"format\\\":2", b"\\\"format\\\":9")
             }),
             "has weights format 9",
         ),

@@ -127,6 +127,13 @@ fn the_20b_is_a_graph_of_kilobytes() {
 }
 
 #[test]
+fn the_20b_for_onnxruntime() {
+    let (summary, _) = exported(24, 32, 1, &["--target", "ort"]);
+    assert!(summary["model"]["bytes"].as_u64().unwrap() <= 250_000, "{summary}");
+    assert_eq!(summary["model"]["inputs"].as_array().unwrap().len(), 2 + 2 * 24);
+}
+
+#[test]
 fn the_20b_in_functions_is_a_page() {
     let (summary, _) = exported(24, 32, 1, &["--functions"]);
     assert!(summary["model"]["bytes"].as_u64().unwrap() <= 200_000, "{summary}");

@@ -1,57 +1,144 @@
 //! Checkpoint layouts: under which names a layout keeps the canonical weights,
 //! and how its tensors become them. One file for each.
 
+mod expert_linears;
+mod hugging_face;
 mod original;
+mod split_experts;
+mod staged;
+mod whole_experts;
 
+use super::assemble::{Assembly, ExpertForm, Form, Kind, Spec};
+use super::config::Dialect;
 use super::files::Tensors;
-use super::weights::Kind;
 use super::{Config, Error, ModelWeights, Result};
 use crate::tensor::DType;
 use crate::weights::{Recipe, Source, Weight};
 
-pub use original::ORIGINAL;
+pub use staged::staged;
 
-/// A layout whose tensors are the canonical weights under other names.
+/// Where a layout keeps the canonical weights.
+#[derive(Clone, Copy)]
 pub struct Layout {
     /// For people.
     pub name: &'static str,
-    /// The layout's name for a canonical one.
-    rename: fn(&str) -> String,
+    /// The tensor that only this layout has.
+    sign: &'static str,
+    form: Form,
+    /// What the weight of a canonical name is made of, in a model of so many experts.
+    origin: fn(&str, u64) -> Origin,
 }
 
-/// A weights file that we wrote: canonical names.
-pub const STAGED: Layout =
-    Layout { name: "a weights file of gpt-oss-export", rename: str::to_owned };
+/// The tensors that a weight is made of.
+enum Origin {
+    /// One, as it is.
+    Tensor(String),
+    /// One for each expert, one after the other.
+    Stacked(Vec<String>),
+    /// Two for each expert, whose rows alternate.
+    Interleaved(Vec<[String; 2]>),
+}
+
+impl Origin {
+    /// The tensor whose name is the canonical one with these parts replaced.
+    fn renamed(canonical: &str, parts: &[(&str, &str)]) -> Self {
+        let rename = |name: String, (ours, theirs): &(&str, &str)| name.replace(ours, theirs);
+        Self::Tensor(parts.iter().fold(canonical.to_owned(), rename))
+    }
+}
+
+/// The layout of a checkpoint. Hugging Face's differ in how experts are stored,
+/// which their names tell.
+pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
+    if dialect == Dialect::OpenAi {
+        return Ok(original::LAYOUT);
+    }
+    let known = [
+        hugging_face::LAYOUT,
+        whole_experts::LAYOUT,
+        split_experts::LAYOUT,
+        expert_linears::LAYOUT,
+    ];
+    let found = known.into_iter().find(|layout| tensors.has(layout.sign));
+    found.ok_or_else(|| tensors.lacks_experts())
+}
 
 impl Layout {
     /// Takes every weight of a model of this config, dtype and shape checked.
     pub fn weights(&self, config: &Config, tensors: &mut Tensors) -> Result<ModelWeights> {
-        ModelWeights::assemble(config, &mut |spec| {
-            let tensor = (self.rename)(&spec.name);
-            let (file, entry) = tensors.take(&tensor)?;
-            if !spec.kind.accepts(entry.dtype) {
-                let (file, expected) = (file.to_path_buf(), spec.kind.describe());
-                return Err(Error::WrongDtype { file, tensor, expected, found: entry.dtype });
-            }
-            if spec.shape != entry.shape {
-                let file = file.to_path_buf();
-                return Err(Error::WrongShape {
-                    file,
-                    tensor,
-                    expected: spec.shape,
-                    found: entry.shape,
-                });
-            }
-            let recipe = Recipe::Bytes(Source { file, range: entry.range });
-            Ok(Weight { name: spec.name, dtype: entry.dtype, shape: spec.shape, recipe })
-        })
+        let mut find = |spec: Spec| {
+            let (dtype, recipe) = match (self.origin)(&spec.name, config.num_experts) {
+                Origin::Tensor(name) => {
+                    let (dtype, source) = take(tensors, &name, spec.kind, &spec.shape)?;
+                    (dtype, Recipe::Bytes(source))
+                }
+                Origin::Stacked(names) => {
+                    let (dtype, sources) =
+                        take_alike(tensors, &names, spec.kind, &spec.shape[1..])?;
+                    (dtype, Recipe::Stacked(sources))
+                }
+                Origin::Interleaved(pairs) => {
+                    let mut half = spec.shape[1..].to_vec();
+                    half[0] /= 2;
+                    let (dtype, sources) =
+                        take_alike(tensors, pairs.as_flattened(), spec.kind, &half)?;
+                    let row = dtype.size() * half[1..].iter().product::<u64>();
+                    (dtype, Recipe::Interleaved { pairs: in_pairs(sources), row })
+                }
+            };
+            Ok(Weight { name: spec.name, dtype, shape: spec.shape, recipe })
+        };
+        Assembly { config, form: self.form, find: &mut find }.model()
     }
+}
+
+/// One tensor, checked.
+fn take(tensors: &mut Tensors, name: &str, kind: Kind, shape: &[u64]) -> Result<(DType, Source)> {
+    let (file, entry) = tensors.take(name)?;
+    let (path, tensor) = (file.to_path_buf(), entry.name);
+    if !kind.accepts(entry.dtype) {
+        let (expected, found) = (kind.describe(), entry.dtype);
+        return Err(Error::WrongDtype { file: path, tensor, expected, found });
+    }
+    if shape != entry.shape {
+        let (expected, found) = (shape.to_vec(), entry.shape);
+        return Err(Error::WrongShape { file: path, tensor, expected, found });
+    }
+    Ok((entry.dtype, Source { file, range: entry.range }))
+}
+
+/// Several tensors of one shape, which must have one dtype.
+fn take_alike(
+    tensors: &mut Tensors,
+    names: &[String],
+    kind: Kind,
+    shape: &[u64],
+) -> Result<(DType, Vec<Source>)> {
+    let mut sources = Vec::with_capacity(names.len());
+    let mut first = None;
+    for name in names {
+        let (dtype, source) = take(tensors, name, kind, shape)?;
+        let expected = *first.get_or_insert(dtype);
+        if dtype != expected {
+            let (file, tensor) = (source.file.to_path_buf(), name.clone());
+            let expected = "of one dtype with those of the other experts";
+            return Err(Error::WrongDtype { file, tensor, expected, found: dtype });
+        }
+        sources.push(source);
+    }
+    Ok((first.expect("a model has experts"), sources))
+}
+
+fn in_pairs(sources: Vec<Source>) -> Vec<[Source; 2]> {
+    let mut sources = sources.into_iter();
+    std::iter::from_fn(|| Some([sources.next()?, sources.next()?])).collect()
 }
 
 impl Kind {
     fn accepts(self, dtype: DType) -> bool {
         match self {
             Kind::Dense => matches!(dtype, DType::BF16 | DType::F16 | DType::F32),
+            Kind::Expert => Kind::Dense.accepts(dtype) || dtype == DType::F8E5M2,
             Kind::Blocks => dtype == DType::U8,
             Kind::Scales => matches!(dtype, DType::U8 | DType::F8E8M0),
         }
@@ -60,6 +147,7 @@ impl Kind {
     fn describe(self) -> &'static str {
         match self {
             Kind::Dense => "bf16, f16 or f32",
+            Kind::Expert => "bf16, f16, f32 or f8e5m2",
             Kind::Blocks => "u8 (MXFP4 blocks)",
             Kind::Scales => "u8 (MXFP4 scales)",
         }

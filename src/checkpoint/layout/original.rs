@@ -1,9 +1,14 @@
 //! OpenAI's own layout, the `original` folder of the released repositories.
 
-use super::Layout;
+use super::{ExpertForm, Form, Layout, Origin};
 
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
-pub const ORIGINAL: Layout = Layout { name: "OpenAI's original layout", rename };
+pub const LAYOUT: Layout = Layout {
+    name: "OpenAI's original layout",
+    sign: "block.0.mlp.mlp2_weight.blocks",
+    form: Form { separate_qkv: false, experts: ExpertForm::Mxfp4 },
+    origin,
+};
 
 /// Parts of canonical names, and what this layout calls them.
 const PARTS: [(&str, &str); 9] = [
@@ -18,6 +23,6 @@ const PARTS: [(&str, &str); 9] = [
     ("lm_head.", "unembedding."),
 ];
 
-fn rename(canonical: &str) -> String {
-    PARTS.iter().fold(canonical.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
+fn origin(canonical: &str, _experts: u64) -> Origin {
+    Origin::renamed(canonical, &PARTS)
 }

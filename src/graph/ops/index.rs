@@ -1,6 +1,6 @@
 //! Operators that pick elements by index.
 
-use super::{DType, Dim, Fact, Result, Scope, Value};
+use super::{DType, Dim, Error, Fact, Result, Scope, Value};
 
 impl Scope<'_> {
     /// Slices of `data` along an axis, one for each index. The indices' axes
@@ -36,8 +36,12 @@ impl Scope<'_> {
         indices: Value,
         axis: usize,
     ) -> Result<Value> {
-        let (from, index) =
-            (self.fact(data)?, self.typed(name, "GatherElements", indices, DType::I32)?);
+        let (from, index) = (self.fact(data)?, self.fact(indices)?);
+        if ![DType::I32, DType::I64].contains(&index.dtype) {
+            let (op, expected, node) =
+                ("GatherElements".to_owned(), DType::I32, self.path_of(name));
+            return Err(Error::Dtype { node, op, expected, found: index });
+        }
         self.axis(name, "GatherElements", &from, axis)?;
         let others = |fact: &Fact| -> Vec<Dim> {
             let axes = fact.shape.iter().enumerate().filter(|(other, _)| *other != axis);
@@ -63,14 +67,19 @@ impl Scope<'_> {
         self.node(name, "GatherND").inputs([data, indices]).output(fact)
     }
 
-    /// One row of each matrix of `data [n, m, c]`, by `indices [n, 1]`: `[n, c]`.
+    /// Rows of each matrix of `data [n, m, c]`, by `indices [n, 1]` one each,
+    /// `[n, c]`, or by `[n, k, 1]` several, `[n, k, c]`.
     pub fn gather_each(&mut self, name: &str, data: Value, indices: Value) -> Result<Value> {
         let from = self.ranked(name, "GatherND", data, 3)?;
         let index = self.typed(name, "GatherND", indices, DType::I64)?;
-        if index.shape != [from.shape[0].clone(), Dim::from(1)] {
+        let Some((one, picked)) = index.shape.split_last().filter(|(_, rest)| !rest.is_empty())
+        else {
+            return Err(self.mismatch(name, "GatherND", &from, &index));
+        };
+        if one.known() != Some(1) || picked[0] != from.shape[0] {
             return Err(self.mismatch(name, "GatherND", &from, &index));
         }
-        let fact = from.with_shape([&from.shape[0], &from.shape[2]]);
+        let fact = from.with_shape([picked, &from.shape[2..]].concat());
         self.node(name, "GatherND").inputs([data, indices]).attr("batch_dims", 1).output(fact)
     }
 

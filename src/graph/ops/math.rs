@@ -21,6 +21,8 @@ elementwise! {
     sub = "Sub" [a, b];
     /// `a · b`
     mul = "Mul" [a, b];
+    /// The larger of the two.
+    max = "Max" [a, b];
     /// The smaller of the two.
     min = "Min" [a, b];
     /// `cos x`, radians.
@@ -33,8 +35,6 @@ elementwise! {
     neg = "Neg" [x];
     /// Both are true.
     and = "And" [a, b];
-    /// One is true, or both.
-    or = "Or" [a, b];
     /// Bits that are set in both.
     bitwise_and = "BitwiseAnd" [a, b];
 }
@@ -108,8 +108,21 @@ impl Scope<'_> {
         let mut fact = self.fact(x)?;
         self.axis(name, "ReduceSum", &fact, axis)?;
         fact.shape.remove(axis);
+        self.any_sum(name, x, axis, fact)
+    }
+
+    /// The sum along an axis, which stays, of size 1.
+    pub fn sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let mut fact = self.fact(x)?;
+        self.axis(name, "ReduceSum", &fact, axis)?;
+        fact.shape[axis] = Dim::from(1);
+        self.any_sum(name, x, axis, fact)
+    }
+
+    fn any_sum(&mut self, name: &str, x: Value, axis: usize, fact: Fact) -> Result<Value> {
+        let keepdims = i64::from(self.fact(x)?.rank() == fact.rank());
         let axes = self.constant(&[axis as i64][..])?;
-        self.node(name, "ReduceSum").inputs([x, axes]).attr("keepdims", 0).output(fact)
+        self.node(name, "ReduceSum").inputs([x, axes]).attr("keepdims", keepdims).output(fact)
     }
 
     /// The sums of all elements up to each, along an axis.
@@ -136,11 +149,34 @@ impl Scope<'_> {
 
     /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
     pub fn gemm(&mut self, name: &str, x: Value, w: Value, c: Option<Value>) -> Result<Value> {
+        self.any_gemm(name, x, w, c, true)
+    }
+
+    /// `x · w + c` for `x [n, in]` and `w [in, out]`.
+    pub fn gemm_input_major(
+        &mut self,
+        name: &str,
+        x: Value,
+        w: Value,
+        c: Option<Value>,
+    ) -> Result<Value> {
+        self.any_gemm(name, x, w, c, false)
+    }
+
+    fn any_gemm(
+        &mut self,
+        name: &str,
+        x: Value,
+        w: Value,
+        c: Option<Value>,
+        transposed: bool,
+    ) -> Result<Value> {
         let (left, right) = (self.ranked(name, "Gemm", x, 2)?, self.ranked(name, "Gemm", w, 2)?);
-        if left.shape[1] != right.shape[1] || left.dtype != right.dtype {
+        let (inner, outer) = if transposed { (1, 0) } else { (0, 1) };
+        if left.shape[1] != right.shape[inner] || left.dtype != right.dtype {
             return Err(self.mismatch(name, "Gemm", &left, &right));
         }
-        let fact = left.with_shape([&left.shape[0], &right.shape[0]]);
+        let fact = left.with_shape([&left.shape[0], &right.shape[outer]]);
         if let Some(c) = c {
             let added = self.fact(c)?;
             if broadcast(&added.shape, &fact.shape).as_ref() != Some(&fact.shape)
@@ -149,7 +185,9 @@ impl Scope<'_> {
                 return Err(self.mismatch(name, "Gemm", &fact, &added));
             }
         }
-        self.node(name, "Gemm").inputs([x, w]).optional(c).attr("transB", 1).output(fact)
+        let node = self.node(name, "Gemm").inputs([x, w]).optional(c);
+        let node = if transposed { node.attr("transB", 1) } else { node };
+        node.output(fact)
     }
 
     /// `e^x / Σ e^x` along the last axis.
@@ -181,6 +219,18 @@ impl Scope<'_> {
         }
         query.shape[3] = value.shape[3].clone();
         self.node(name, "Attention").inputs([q, k, v, bias]).attr("scale", 1f32).output(query)
+    }
+
+    /// Where the elements along the last axis are, the largest first: i64.
+    pub fn descending(&mut self, name: &str, x: Value) -> Result<Value> {
+        let fact = self.fact(x)?;
+        let last = fact.rank().saturating_sub(1);
+        let size = self.axis(name, "TopK", &fact, last)?.clone();
+        let all = self.sizes(&[size])?;
+        let indices = fact.with_dtype(DType::I64);
+        let node = self.node(name, "TopK").inputs([x, all]).attr("axis", -1);
+        let [_, order] = node.outputs([("values", fact), ("indices", indices)])?;
+        Ok(order)
     }
 
     /// The `k` largest along the last axis, descending, and where they were.

@@ -1,9 +1,9 @@
 //! Grouped-query attention with sinks as ONNX Runtime's GroupQueryAttention.
 //!
-//! Rotation and padding stay outside: with its own rotary embedding the
-//! operator is wrong for rows that are padded on the left.
+//! Rotation stays outside: the positions are those of the mask, and there is no
+//! table of them, and so no longest context.
 
-use super::Lengths;
+use super::Packing;
 use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::decoder::{Context, KeyValue};
 use crate::model::float;
@@ -22,9 +22,9 @@ pub fn attention(
     past: Option<KeyValue>,
     sinks: &Weight,
     window: Option<u64>,
-    lengths: &Lengths,
+    packing: &Packing,
     context: &Context,
-) -> Result<(Value, KeyValue)> {
+) -> Result<(Value, Option<KeyValue>)> {
     let (config, sequence) = (context.config, &context.sequence);
     let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
     let [keys, values] = past.expect("a graph for ONNX Runtime has a cache");
@@ -45,18 +45,13 @@ pub fn attention(
     let [mixed, keys, values] = g
         .node("mixed", "GroupQueryAttention")
         .domain(MICROSOFT)
-        .inputs([q, k, v, keys, values, lengths.last, lengths.places])
-        // Tables of cosines and sines, and positions, which its own rotation would need.
-        .optional(None)
-        .optional(None)
-        .optional(None)
-        .inputs([lengths.bias, sinks])
+        .inputs([q, k, v, keys, values, packing.last, packing.places])
+        // Tables of cosines and sines, positions, a bias.
+        .absent(4)
+        .input(sinks)
         // Scales of quantised keys and values, norms of q and k.
-        .optional(None)
-        .optional(None)
-        .optional(None)
-        .optional(None)
-        .input(lengths.queries)
+        .absent(4)
+        .input(packing.queries)
         .attr("num_heads", heads as i64)
         .attr("kv_num_heads", kv as i64)
         .attr("scale", 1.0 / (width as f32).sqrt())
@@ -64,5 +59,5 @@ pub fn attention(
         .attr("do_rotary", 0)
         .outputs([("out", rows), ("present.key", cache.clone()), ("present.value", cache)])?;
     let shape = [&(&sequence.batch * &sequence.length), &(heads * width).into()];
-    Ok((g.reshape("rows", mixed, shape)?, [keys, values]))
+    Ok((g.reshape("rows", mixed, shape)?, Some([keys, values])))
 }

@@ -1,6 +1,6 @@
 //! The experts as ONNX Runtime's QMoE, which reads MXFP4 as it is stored.
 
-use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
+use crate::checkpoint::{Config, ExpertMatrix, ExpertWeights, MlpWeights};
 use crate::graph::{Constant, Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::float;
 use crate::model::moe::ALPHA;
@@ -22,17 +22,15 @@ pub fn experts(
     let ones = vec![1f32; config.num_experts as usize];
     let ones = g.table("experts.scale", Constant::from(&ones[..]))?;
     let fact = g.fact(x)?;
-    let mut node = g
+    let out = g
         .node("experts", "QMoE")
         .domain(MICROSOFT)
         .inputs([normed, scores])
         .inputs(gate_up)
-        .inputs(down);
-    // A third matrix, which SwiGLU's two in one make needless, and zero points.
-    for _ in 0..7 {
-        node = node.optional(None);
-    }
-    let out = node
+        .inputs(down)
+        // A third matrix, which SwiGLU's two in one make needless, zero points
+        // and weights of the router.
+        .absent(7)
         .inputs([ones, ones])
         .attr("k", config.experts_per_token as i64)
         .attr("normalize_routing_weights", 1)
@@ -55,11 +53,13 @@ pub fn experts(
 /// Codes u8 `[experts, out, in/2]`, scales f8e8m0 `[experts, out, in/32]` and
 /// bias f32 `[experts, out]` of one of the two matrices.
 fn expert_inputs(g: &mut Scope, name: &str, weights: &ExpertWeights) -> Result<[Value; 3]> {
-    let ExpertWeights { blocks, scales, bias } = weights;
+    let ExpertMatrix::Mxfp4 { blocks, scales } = &weights.matrix else {
+        unreachable!("QMoE is for MXFP4")
+    };
     let [experts, out, groups] = [0, 1, 2].map(|axis| scales.shape[axis]);
     let codes = Fact::new(DType::U8, [experts, out, groups * mxfp4::BLOCK / 2]);
     let codes = g.weight(&blocks.name, codes, &blocks.name, 0..blocks.bytes())?;
     let fact = Fact::new(DType::F8E8M0, [experts, out, groups]);
     let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
-    Ok([codes, scales, float(g, &format!("{name}.bias"), bias)?])
+    Ok([codes, scales, float(g, &format!("{name}.bias"), &weights.bias)?])
 }

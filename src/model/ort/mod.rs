@@ -2,22 +2,26 @@
 
 mod attention;
 mod experts;
-mod lengths;
+mod packing;
 
 pub use attention::attention;
 pub use experts::experts;
-pub use lengths::Lengths;
+pub use packing::Packing;
 
-use super::Error;
+use super::{Error, Options};
 use crate::checkpoint::Config;
+use crate::graph::Style;
 
-/// Whether the operators take a model of these sizes.
-pub fn check(config: &Config) -> Result<(), Error> {
-    if config.head_dim.is_multiple_of(HEAD_DIM) {
-        return Ok(());
+/// GroupQueryAttention takes heads of a width that is a multiple of this.
+const HEAD_DIM_MULTIPLE: u64 = 8;
+
+/// Whether the operators take such a graph of a model of these sizes.
+pub fn check(config: &Config, options: &Options) -> Result<(), Error> {
+    if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
+        return Err(Error::HeadDimForOrt { found: config.head_dim });
     }
-    Err(Error::HeadDimForOrt { found: config.head_dim })
+    match options.style {
+        Style::Flat => Ok(()),
+        Style::Functions => Err(Error::FunctionsForOrt),
+    }
 }
-
-/// GroupQueryAttention takes heads of a multiple of this width.
-const HEAD_DIM: u64 = 8;

@@ -1,8 +1,8 @@
 //! The experts as a Loop over those that some token uses. What it gathers of
 //! an expert depends on the input, so experts stay as small as they are stored.
 
-use super::mxfp4::expert_linear;
-use crate::checkpoint::{Config, MlpWeights};
+use super::{mxfp4, numbers};
+use crate::checkpoint::{Config, ExpertMatrix, ExpertWeights, MlpWeights};
 use crate::graph::{Result, Scope, Value};
 use crate::model::moe::ALPHA;
 
@@ -31,14 +31,47 @@ pub fn experts(
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
-        let is_one = g.equal("tokens.is_one", count, one)?;
-        let hidden = expert_linear(g, "gate_up", input, &weights.gate_up, [expert, is_one])?;
+        let is_one = match weights.gate_up.matrix {
+            ExpertMatrix::Mxfp4 { .. } => {
+                let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
+                Some(g.equal("tokens.is_one", count, one)?)
+            }
+            _ => None,
+        };
+        let turn = Turn { expert, is_one };
+        let hidden = turn.linear(&mut g.child("gate_up"), input, &weights.gate_up)?;
         let hidden = swiglu(g, hidden, config)?;
-        let output = expert_linear(g, "down", hidden, &weights.down, [expert, is_one])?;
+        let output = turn.linear(&mut g.child("down"), hidden, &weights.down)?;
         let output = g.mul("output", output, share)?;
         g.add_to_rows("sum", residual, tokens, output)
     })
+}
+
+/// One run of the Loop.
+struct Turn {
+    /// The expert, i64 of rank 0.
+    expert: Value,
+    /// Whether a single token uses it, which MXFP4 has a shorter way for.
+    is_one: Option<Value>,
+}
+
+impl Turn {
+    /// `x [n, in]` to `[n, out]`.
+    fn linear(&self, g: &mut Scope, x: Value, weights: &ExpertWeights) -> Result<Value> {
+        let ExpertWeights { matrix, bias } = weights;
+        match matrix {
+            ExpertMatrix::Mxfp4 { blocks, scales } => {
+                let is_one = self.is_one.expect("made for MXFP4");
+                mxfp4::linear(g, x, [blocks, scales, bias], [self.expert, is_one])
+            }
+            ExpertMatrix::OutputMajor(weight) => {
+                numbers::linear(g, x, [weight, bias], false, self.expert)
+            }
+            ExpertMatrix::InputMajor(weight) => {
+                numbers::linear(g, x, [weight, bias], true, self.expert)
+            }
+        }
+    }
 }
 
 /// `x [n, 2·intermediate]`, gate and up in turn, to `[n, intermediate]`.

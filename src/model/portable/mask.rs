@@ -9,9 +9,11 @@ use crate::tensor::DType;
 /// Beyond every sequence, and within the 32 bits that some runtimes count with.
 const ENDLESS: i64 = i32::MAX as i64;
 
-/// How far each query is past each key, and which keys are tokens.
+/// Positions, how far each query is past each key, and which keys are tokens.
 #[derive(Clone, Copy)]
 pub struct Mask {
+    /// Position of each token of this step, i64 `[B, T]`, or `[1, T]` for all rows.
+    pub positions: Value,
     /// i64 `[B or 1, T, S]`
     distance: Value,
     /// bool `[B, 1, S]`; all of them where there is no attention mask.
@@ -19,11 +21,25 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Computed once for all layers.
+    /// Computed once for all layers. A token's position is the number of tokens
+    /// before it in its row; that of padding means nothing.
     pub fn new(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+        let (positions, keys) = match sequence.mask {
+            None => {
+                let row = g.range("positions.row", &sequence.length)?;
+                let positions = g.unsqueeze("positions", row, 0)?;
+                (positions, positions)
+            }
+            Some(mask) => {
+                let counted = g.running_sum("positions.counted", mask, 1)?;
+                let one = g.constant(1i64)?;
+                let keys = g.sub("positions.keys", counted, one)?;
+                (sequence.this_step(g, "positions", keys)?, keys)
+            }
+        };
         let g = &mut g.child("mask");
-        let queries = g.unsqueeze("queries", sequence.positions, 2)?;
-        let keys = g.unsqueeze("keys", sequence.keys, 1)?;
+        let queries = g.unsqueeze("queries", positions, 2)?;
+        let keys = g.unsqueeze("keys", keys, 1)?;
         let distance = g.sub("distance", queries, keys)?;
         let is_token = match sequence.mask {
             Some(mask) => {
@@ -32,7 +48,7 @@ impl Mask {
             }
             None => None,
         };
-        Ok(Self { distance, is_token })
+        Ok(Self { positions, distance, is_token })
     }
 
     /// What is added to scores, f32 `[B or 1, 1, T, S + 1]`: 0 where the query

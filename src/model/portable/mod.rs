@@ -4,6 +4,7 @@ mod attention;
 mod experts;
 mod mask;
 mod mxfp4;
+mod numbers;
 
 pub use attention::attention;
 pub use experts::experts;

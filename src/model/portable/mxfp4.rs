@@ -3,10 +3,10 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
-use crate::checkpoint::ExpertWeights;
 use crate::graph::{Constant, Dim, Result, Scope, Value};
 use crate::model::{in_f32, stored};
 use crate::tensor::{DType, mxfp4};
+use crate::weights::Weight;
 
 /// The parts of one expert, taken out of the weights of all.
 struct Expert {
@@ -20,15 +20,13 @@ struct Expert {
 
 /// `x [n, in]` to `[n, out]` by the weights of `expert`, i64 of rank 0. There
 /// are two ways, and `is_one` says whether `n` is 1.
-pub fn expert_linear(
+pub fn linear(
     g: &mut Scope,
-    name: &str,
     x: Value,
-    weights: &ExpertWeights,
+    [blocks, scales, bias]: [&Weight; 3],
     [expert, is_one]: [Value; 2],
 ) -> Result<Value> {
-    let g = &mut g.child(name);
-    let expert = Expert::gather(g, expert, weights)?;
+    let expert = Expert::gather(g, expert, [blocks, scales, bias])?;
     g.if_else(
         "",
         is_one,
@@ -38,13 +36,12 @@ pub fn expert_linear(
 }
 
 impl Expert {
-    fn gather(g: &mut Scope, expert: Value, weights: &ExpertWeights) -> Result<Self> {
+    fn gather(g: &mut Scope, expert: Value, [blocks, scales, bias]: [&Weight; 3]) -> Result<Self> {
         let [blocks, scales, bias] =
-            [("blocks", &weights.blocks), ("scales", &weights.scales), ("bias", &weights.bias)]
-                .map(|(name, weight)| {
-                    let all = stored(g, weight)?;
-                    g.gather(&format!("{name}.chosen"), all, expert, 0)
-                });
+            [("blocks", blocks), ("scales", scales), ("bias", bias)].map(|(name, weight)| {
+                let all = stored(g, weight)?;
+                g.gather(&format!("{name}.chosen"), all, expert, 0)
+            });
         let scales = powers_of_two(&mut g.child("scales"), scales?)?;
         Ok(Self { blocks: blocks?, scales, bias: in_f32(g, "bias.f32", bias?)? })
     }

@@ -1,4 +1,7 @@
-//! What a model's `config.json` says. Other dialects would end in the same form.
+//! What a model's `config.json` says, in whichever dialect: one file for each.
+
+mod hugging_face;
+mod openai;
 
 use std::f64::consts::PI;
 
@@ -36,6 +39,19 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// Whether the embedding is the matrix of the logits too.
+    pub tied: bool,
+    /// Whether the projections of attention have biases.
+    pub attention_bias: bool,
+}
+
+/// Who has written a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI: `ModelConfig`, as in `original/config.json`.
+    OpenAi,
+    /// Hugging Face: `GptOssConfig` of transformers.
+    HuggingFace,
 }
 
 /// Rotary position embedding with YaRN scaling.
@@ -67,52 +83,25 @@ impl Config {
         serde_json::to_string(self).expect("plain numbers")
     }
 
-    /// Reads OpenAI's `ModelConfig`, as in `original/config.json`. Keys that it
+    /// Reads a `config.json`, OpenAI's or Hugging Face's. Keys that the dialect
     /// does not define are refused unless they are known to change nothing.
-    pub fn from_openai(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
+    pub fn read(file: &str, text: &[u8], ignored: &[String]) -> Result<(Self, Dialect)> {
         let mut keys = Keys::parse(file, text)?;
-        if keys.has("model_type") || keys.has("architectures") {
-            return Err(Error::HuggingFace { file: file.to_owned(), original: None });
-        }
-        let num_layers = keys.size("num_hidden_layers")?;
-        let window = Some(keys.size_or_zero("sliding_window")?).filter(|window| *window > 0);
-        let config = Self {
-            vocab_size: keys.size("vocab_size")?,
-            hidden_size: keys.size("hidden_size")?,
-            intermediate_size: keys.size("intermediate_size")?,
-            num_heads: keys.size("num_attention_heads")?,
-            num_kv_heads: keys.size("num_key_value_heads")?,
-            head_dim: keys.size("head_dim")?,
-            num_experts: keys.size("num_experts")?,
-            experts_per_token: keys.size("experts_per_token")?,
-            windows: alternating(file, num_layers, window)?,
-            swiglu_limit: if keys.has("swiglu_limit") {
-                keys.positive("swiglu_limit")?
-            } else {
-                7.0
-            },
-            // The reference implementation's constant; this dialect has no key for it.
-            rms_norm_eps: 1e-5,
-            rope: Rope {
-                theta: keys.positive("rope_theta")?,
-                factor: keys.positive("rope_scaling_factor")?,
-                initial_context: keys.positive("initial_context_length")?,
-                slow: keys.positive("rope_ntk_alpha")?,
-                fast: keys.positive("rope_ntk_beta")?,
-            },
+        let dialect = match keys.has("model_type") || keys.has("architectures") {
+            true => Dialect::HuggingFace,
+            false => Dialect::OpenAi,
         };
-        if let Some(key) = keys
-            .left()
-            .find(|key| !HARMLESS.contains(key) && !ignored.iter().any(|name| name == key))
-        {
-            return Err(Error::UnknownKey { file: file.to_owned(), key: key.to_owned() });
-        }
-        if let Some(name) = ignored.iter().find(|name| !keys.left().any(|key| key == *name)) {
-            let (place, name) = (file.to_owned(), name.clone());
-            return Err(Error::NothingToIgnore { place, what: "key", name });
-        }
+        let config = match dialect {
+            Dialect::HuggingFace => hugging_face::read(&mut keys)?,
+            Dialect::OpenAi => openai::read(&mut keys)?,
+        };
+        let harmless = match dialect {
+            Dialect::HuggingFace => &hugging_face::HARMLESS[..],
+            Dialect::OpenAi => &openai::HARMLESS,
+        };
+        keys.refuse_rest(harmless, ignored)?;
         config.check(file)?;
-        Ok(config)
+        Ok((config, dialect))
     }
 
     /// What must hold for the numbers, wherever they were read from.
@@ -238,86 +227,8 @@ fn positive(number: f64) -> bool {
     number.is_finite() && number > 0.0
 }
 
-/// Keys of this dialect that say nothing about the computation.
-const HARMLESS: [&str; 2] = ["torch_dtype", "dtype"];
-
 /// Sliding windows on even layers, as the model's definition has it; what a
-/// window does is in `model/mask.rs`.
-fn alternating(file: &str, layers: u64, window: Option<u64>) -> Result<Vec<Option<u64>>> {
-    // A config of some bytes must not ask for gigabytes.
-    if layers > 10_000 {
-        let (file, found) = (file.to_owned(), layers.to_string());
-        return Err(Error::Rule { file, rule: "`num_hidden_layers` is at most 10000", found });
-    }
-    Ok((0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The 20B's `original/config.json`, by its published values.
-    const OPENAI_20B: &str = r#"{"num_hidden_layers":24,"num_experts":32,"experts_per_token":4,"vocab_size":201088,
-        "hidden_size":2880,"intermediate_size":2880,"head_dim":64,"num_attention_heads":64,"num_key_value_heads":8,
-        "sliding_window":128,"initial_context_length":4096,"rope_theta":150000,"rope_scaling_factor":32.0,
-        "rope_ntk_alpha":1,"rope_ntk_beta":32}"#;
-
-    fn edited(from: &str, to: &str) -> Result<Config> {
-        assert!(OPENAI_20B.contains(from));
-        Config::from_openai("config.json", OPENAI_20B.replace(from, to).as_bytes(), &[])
-    }
-
-    #[test]
-    fn reads_the_published_config() {
-        let config = edited("24", "24").unwrap();
-        assert_eq!(config.num_layers(), 24);
-        assert_eq!((config.windows[0], config.windows[1]), (Some(128), None));
-        assert_eq!(config.swiglu_limit, 7.0, "absent means 7");
-        let [low, high] = config.rope.bounds(config.head_dim);
-        assert!((low - 8.0928).abs() < 1e-4 && (high - 17.3980).abs() < 1e-4, "{low} {high}");
-    }
-
-    #[test]
-    fn refuses_what_it_does_not_understand() {
-        let cases = [
-            ("\"num_experts\":32,", "", "`config.json` lacks the key `num_experts`"),
-            (
-                "\"num_experts\":32",
-                "\"num_experts\":-1",
-                "key `num_experts` must be a whole number from 1 to 4294967295, found -1",
-            ),
-            (
-                "\"num_experts\":32",
-                "\"num_experts\":3",
-                "breaks the rule that `experts_per_token` is at most `num_experts`: found 4 of 3",
-            ),
-            ("\"head_dim\":64", "\"head_dim\":63", "`head_dim` is even"),
-            ("150000", "\"x\"", "key `rope_theta` must be a positive number, found \"x\""),
-            ("150000", "1", "`rope_theta` is above 1"),
-            ("4096", "10", "YaRN's bounds satisfy"),
-            (
-                "{",
-                "{\"attention_dropout\":0.5,",
-                "the key `attention_dropout`, whose meaning is unknown",
-            ),
-            ("{", "[", "is not valid JSON"),
-        ];
-        for (from, to, sentence) in cases {
-            let error = edited(from, to).unwrap_err().to_string();
-            assert!(error.contains(sentence), "{error}\nlacks: {sentence}");
-        }
-    }
-
-    #[test]
-    fn a_key_can_be_ignored_by_name() {
-        let text = OPENAI_20B.replace('{', "{\"extra\":1,");
-        let ignored = ["extra".to_owned()];
-        assert!(Config::from_openai("config.json", text.as_bytes(), &ignored).is_ok());
-    }
-
-    #[test]
-    fn without_a_window_all_layers_see_everything() {
-        let config = edited("\"sliding_window\":128", "\"sliding_window\":0").unwrap();
-        assert!(config.windows.iter().all(Option::is_none));
-    }
+/// window does is in `model/portable/mask.rs`.
+fn alternating(layers: u64, window: Option<u64>) -> Vec<Option<u64>> {
+    (0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect()
 }

@@ -1,0 +1,218 @@
+//! Hugging Face's dialect: `GptOssConfig` of transformers, versions 4 and 5.
+
+use serde_json::{Value, json};
+
+use super::{Config, Rope, alternating};
+use crate::checkpoint::keys::Keys;
+use crate::checkpoint::{Error, Result};
+
+/// Keys that say nothing about the computation. What the model computes from
+/// `max_position_embeddings` is nothing: the rotation has no table.
+pub const HARMLESS: [&str; 22] = [
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "id2label",
+    "initial_context_length",
+    "initializer_range",
+    "label2id",
+    "max_position_embeddings",
+    "model_name",
+    "output_router_logits",
+    "pad_token_id",
+    "router_aux_loss_coef",
+    "torch_dtype",
+    "transformers_version",
+    "unsloth_fixed",
+    "unsloth_fixed_mxfp4",
+    "unsloth_version",
+    "use_cache",
+    "return_dict",
+];
+
+/// Takes the keys that say something.
+pub fn read(keys: &mut Keys) -> Result<Config> {
+    keys.must_be("model_type", &json!("gpt_oss"))?;
+    keys.may_be("hidden_act", &json!("silu"))?;
+    if let Some(mut quantization) = keys.nested("quantization_config")? {
+        quantization.must_be("quant_method", &json!("mxfp4"))?;
+    }
+    let num_layers = keys.layers("num_hidden_layers")?;
+    let num_heads = keys.size("num_attention_heads")?;
+    let window = keys.optional("sliding_window", Keys::size_or_zero)?.filter(|window| *window > 0);
+    Ok(Config {
+        vocab_size: keys.size("vocab_size")?,
+        hidden_size: keys.size("hidden_size")?,
+        intermediate_size: keys.size("intermediate_size")?,
+        num_heads,
+        num_kv_heads: keys.size("num_key_value_heads")?,
+        head_dim: keys.size("head_dim")?,
+        num_experts: keys.size_of(&["num_local_experts", "num_experts"])?,
+        experts_per_token: keys.size_of(&["num_experts_per_tok", "experts_per_token"])?,
+        windows: windows(keys, num_layers, window)?,
+        swiglu_limit: keys.positive_or("swiglu_limit", 7.0)?,
+        rms_norm_eps: keys.positive_or("rms_norm_eps", 1e-5)?,
+        rope: rope(keys)?,
+        tied: keys.optional("tie_word_embeddings", Keys::truth)?.unwrap_or(false),
+        attention_bias: keys.optional("attention_bias", Keys::truth)?.unwrap_or(true),
+    })
+}
+
+/// `layer_types` names each layer's attention; without it they alternate.
+fn windows(keys: &mut Keys, layers: u64, window: Option<u64>) -> Result<Vec<Option<u64>>> {
+    let Some(types) = keys.optional("layer_types", Keys::list)? else {
+        return Ok(alternating(layers, window));
+    };
+    if types.len() as u64 != layers {
+        let found = Value::from(types.len());
+        return Err(keys.wrong("layer_types", "as long as `num_hidden_layers`", &found));
+    }
+    let of_type = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") if window.is_some() => Ok(window),
+        Some("sliding_attention") => Err(Error::MissingKey {
+            file: keys.file().to_owned(),
+            key: "sliding_window".to_owned(),
+        }),
+        _ => Err(keys.wrong(
+            "layer_types",
+            "a list of \"sliding_attention\" and \"full_attention\"",
+            kind,
+        )),
+    };
+    types.iter().map(of_type).collect()
+}
+
+/// YaRN as version 4 (`rope_scaling` and `rope_theta`) or 5 (`rope_parameters`)
+/// has it. transformers rounds the bounds unless `truncate` is false, which
+/// OpenAI's implementation never does.
+fn rope(keys: &mut Keys) -> Result<Rope> {
+    let context = keys.optional("max_position_embeddings", Keys::positive)?;
+    let older = keys.nested("rope_scaling")?;
+    let Some(mut scaling) = keys.nested("rope_parameters")?.or(older) else {
+        return Ok(plain(keys.positive("rope_theta")?, context));
+    };
+    let theta = match scaling.optional("rope_theta", Keys::positive)? {
+        Some(theta) => theta,
+        None => keys.positive("rope_theta")?,
+    };
+    let kind = scaling.text_of(&["rope_type", "type"])?;
+    let rope = match kind.as_str() {
+        "default" => plain(theta, context),
+        "yarn" => {
+            scaling.must_be("truncate", &json!(false))?;
+            Rope {
+                theta,
+                factor: scaling.positive("factor")?,
+                initial_context: scaling.positive("original_max_position_embeddings")?,
+                slow: scaling.positive_or("beta_slow", 1.0)?,
+                fast: scaling.positive_or("beta_fast", 32.0)?,
+            }
+        }
+        _ => return Err(scaling.wrong("rope_type", "\"yarn\" or \"default\"", &json!(kind))),
+    };
+    scaling.refuse_rest(&["finetuned"], &[])?;
+    Ok(rope)
+}
+
+/// Rotation without stretching.
+fn plain(theta: f64, context: Option<f64>) -> Rope {
+    Rope { theta, factor: 1.0, initial_context: context.unwrap_or(4096.0), slow: 1.0, fast: 32.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The 20B's `config.json` in the root of its repository, by its published values.
+    fn published() -> Value {
+        json!({
+            "architectures": ["GptOssForCausalLM"], "attention_bias": true, "attention_dropout": 0.0,
+            "eos_token_id": 200_002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu",
+            "hidden_size": 2880, "initial_context_length": 4096, "initializer_range": 0.02,
+            "intermediate_size": 2880, "max_position_embeddings": 131_072, "model_type": "gpt_oss",
+            "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 24,
+            "num_key_value_heads": 8, "num_local_experts": 32, "output_router_logits": false,
+            "pad_token_id": 199_999, "quantization_config": {"quant_method": "mxfp4"},
+            "rms_norm_eps": 1e-5, "rope_theta": 150_000, "router_aux_loss_coef": 0.9,
+            "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "truncate": false,
+                             "original_max_position_embeddings": 4096, "rope_type": "yarn"},
+            "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
+            "transformers_version": "4.55.0.dev0", "use_cache": true, "vocab_size": 201_088,
+        })
+    }
+
+    fn edited(pointer: &str, key: &str, value: Value) -> Result<Config> {
+        let mut config = published();
+        config.pointer_mut(pointer).unwrap()[key] = value;
+        Ok(Config::read("config.json", config.to_string().as_bytes(), &[])?.0)
+    }
+
+    #[test]
+    fn both_dialects_say_the_same_of_the_20b() {
+        let openai = r#"{"num_hidden_layers":24,"num_experts":32,"experts_per_token":4,
+            "vocab_size":201088,"hidden_size":2880,"intermediate_size":2880,"head_dim":64,
+            "num_attention_heads":64,"num_key_value_heads":8,"sliding_window":128,
+            "initial_context_length":4096,"rope_theta":150000,"rope_scaling_factor":32.0,
+            "rope_ntk_alpha":1,"rope_ntk_beta":32}"#;
+        let (openai, _) = Config::read("config.json", openai.as_bytes(), &[]).unwrap();
+        assert_eq!(edited("", "use_cache", json!(true)).unwrap(), openai);
+    }
+
+    #[test]
+    fn version_5_has_rope_parameters() {
+        let mut config = published();
+        let keys = config.as_object_mut().unwrap();
+        let mut rope = keys.remove("rope_scaling").unwrap();
+        rope["rope_theta"] = keys.remove("rope_theta").unwrap();
+        keys.insert("rope_parameters".to_owned(), rope);
+        keys.insert("dtype".to_owned(), json!("bfloat16"));
+        let (newer, _) = Config::read("config.json", config.to_string().as_bytes(), &[]).unwrap();
+        assert_eq!(newer, edited("", "use_cache", json!(true)).unwrap());
+    }
+
+    #[test]
+    fn layer_types_decide_which_layers_slide() {
+        let types = |slides: fn(usize) -> bool| -> Vec<&str> {
+            let name = |n| if slides(n) { "sliding_attention" } else { "full_attention" };
+            (0..24).map(name).collect()
+        };
+        let config = edited("", "layer_types", json!(types(|n| n % 3 == 1))).unwrap();
+        assert_eq!(config.windows[..3], [None, Some(128), None]);
+        let config = edited("", "rope_scaling", json!(null)).unwrap();
+        assert_eq!((config.rope.factor, config.rope.context()), (1.0, 131_072));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        for (pointer, key, value, sentence) in [
+            ("", "model_type", json!("llama"), "`model_type` must be \"gpt_oss\", found \"llama\""),
+            ("", "hidden_act", json!("gelu"), "`hidden_act` must be \"silu\", found \"gelu\""),
+            ("/rope_scaling", "truncate", json!(true), "`rope_scaling.truncate` must be false"),
+            ("/rope_scaling", "truncate", json!(null), "lacks the key `rope_scaling.truncate`"),
+            ("/rope_scaling", "rope_type", json!("llama3"), "must be \"yarn\" or \"default\""),
+            ("/rope_scaling", "mscale", json!(0.7), "the key `rope_scaling.mscale`, whose meaning"),
+            (
+                "/quantization_config",
+                "quant_method",
+                json!("gptq"),
+                "must be \"mxfp4\", found \"gptq\"",
+            ),
+            (
+                "",
+                "layer_types",
+                json!(["full_attention"]),
+                "as long as `num_hidden_layers`, found 1",
+            ),
+            ("", "experts_per_token", json!(2), "must be 4, as `num_experts_per_tok`, found 2"),
+            ("", "attention_bias", json!("yes"), "must be true or false"),
+            ("", "use_qk_norm", json!(true), "the key `use_qk_norm`, whose meaning is unknown"),
+        ] {
+            let error = edited(pointer, key, value).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{error}\nlacks: {sentence}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Rows without gaps, as GroupQueryAttention wants them.
+//!
+//! The operator keeps the keys and values of a row one after the other, and
+//! takes a step's tokens from the beginning of the step. So the tokens of each
+//! row are moved there, in their order, and padding behind them, wherever it
+//! was. Nothing but attention mixes places, so all layers work on packed rows.
+
+use crate::graph::{Dim, Result, Scope, Value};
+use crate::model::sequence::Sequence;
+use crate::tensor::DType;
+
+/// Made once for all layers.
+#[derive(Clone, Copy)]
+pub struct Packing {
+    /// Token ids, packed: i64 `[B, T]`.
+    pub tokens: Value,
+    /// Position of each of them, i64 `[B, T]`: after padding it means nothing.
+    pub positions: Value,
+    /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
+    pub last: Value,
+    /// How many tokens of this step a row has, i32 `[B]`: `query_seqlens`.
+    pub queries: Value,
+    /// Places of a row at most, i32: `total_sequence_length`.
+    pub places: Value,
+    /// This step's part of the mask, i64 `[B, T]`.
+    mask: Value,
+    /// Its number of tokens, i64 `[B, 1]`.
+    count: Value,
+}
+
+impl Packing {
+    /// From the attention mask, which a graph for ONNX Runtime always has.
+    pub fn new(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+        let Sequence { length, places, .. } = sequence;
+        let whole = sequence.mask.expect("there is a cache, and so a mask");
+        let g = &mut g.child("packing");
+        let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
+        let mask = sequence.this_step(g, "mask", whole)?;
+        let count = g.sum("count", mask, 1)?;
+        let total = g.sum("total", whole, 1)?;
+        let steps = g.range("steps", length)?;
+        let tokens = pack(g, sequence.tokens, mask, steps, length)?;
+        let earlier = g.sub("earlier", total, count)?;
+        let positions = g.add("positions", earlier, steps)?;
+
+        // A row of padding alone must still fill a place: it computes nothing that is used.
+        let is_empty = g.equal("is_empty", total, zero)?;
+        let queries = g.select("queries.i64", is_empty, one, count)?;
+        let filled = g.sub("last.i64", total, one)?;
+        let filled = g.max("last.from_0", filled, zero)?;
+        let [last, queries] = [("last", filled), ("queries", queries)].map(|(name, value)| {
+            let value = g.reshape(&format!("{name}.rows"), value, [&sequence.batch])?;
+            g.cast(name, value, DType::I32)
+        });
+        let places = g.sizes(std::slice::from_ref(places))?;
+        let places = g.reshape("places.i64", places, [] as [Dim; 0])?;
+        let places = g.cast("places", places, DType::I32)?;
+        Ok(Self { tokens, positions, last: last?, queries: queries?, places, mask, count })
+    }
+
+    /// Of `x [B·T, hidden]` the row of each sequence's last token, `[B, hidden]`.
+    pub fn last_tokens(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
+        let g = &mut g.child("last");
+        let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
+        let index = g.sub("token", self.count, one)?;
+        let index = g.max("token.from_0", index, zero)?;
+        let rows = sequence.rows(g, "rows", x)?;
+        g.gather_each("", rows, index)
+    }
+
+    /// `x [B·T, hidden]` with each token where it was before.
+    pub fn unpack(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
+        let g = &mut g.child("unpacked");
+        let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
+        let counted = g.running_sum("counted", self.mask, 1)?;
+        let place = g.sub("place", counted, one)?;
+        let place = g.max("place.from_0", place, zero)?;
+        let place = g.unsqueeze("place.column", place, 2)?;
+        let rows = sequence.rows(g, "rows", x)?;
+        let rows = g.gather_each("", rows, place)?;
+        let fact = g.fact(x)?;
+        g.reshape("flat", rows, fact.shape)
+    }
+}
+
+/// Ids with those of tokens first, in their order: sorted by `T − t` for a
+/// token at place `t`, and `−t` for padding.
+fn pack(g: &mut Scope, ids: Value, mask: Value, steps: Value, length: &Dim) -> Result<Value> {
+    if length.known() == Some(1) {
+        return Ok(ids);
+    }
+    let length = g.sizes(std::slice::from_ref(length))?;
+    let rank = g.mul("rank.token", mask, length)?;
+    let rank = g.sub("rank", rank, steps)?;
+    let order = g.descending("order", rank)?;
+    g.gather_elements("tokens", ids, order, 1)
+}

@@ -1,0 +1,201 @@
+//! A weight's bytes in their order, piece by piece, by its recipe.
+
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use fs_err as fs;
+
+use super::{Recipe, Result, Source, Weight, read_error};
+
+/// Bytes that are made at once where they must be rearranged.
+const MADE: u64 = 8 << 20;
+
+/// Files that stay open while several weights are read from them.
+#[derive(Default)]
+pub struct Files {
+    open: HashMap<Arc<Path>, fs::File>,
+}
+
+impl Files {
+    /// The file, opened when it is asked for first.
+    pub fn open(&mut self, path: &Arc<Path>) -> std::io::Result<&mut fs::File> {
+        if !self.open.contains_key(path) {
+            self.open.insert(path.clone(), fs::File::open(&**path)?);
+        }
+        Ok(self.open.get_mut(path).expect("just opened"))
+    }
+}
+
+/// Some bytes of a weight.
+pub enum Piece<'p> {
+    /// They are in a file, which is positioned at them.
+    InFile(&'p Source, &'p mut fs::File),
+    /// They were rearranged.
+    Made(&'p [u8]),
+}
+
+/// Hands out all bytes of a weight in order until the answer is no.
+pub fn each_piece(
+    weight: &Weight,
+    files: &mut Files,
+    mut visit: impl FnMut(Piece) -> Result<bool>,
+) -> Result<bool> {
+    if let Recipe::Interleaved { .. } = &weight.recipe {
+        let whole = weight.bytes();
+        for start in (0..whole).step_by(MADE as usize) {
+            let made = read_range(weight, files, start..whole.min(start + MADE))?;
+            if !visit(Piece::Made(&made))? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    for source in weight.recipe.sources() {
+        let file = files.open(&source.file)?;
+        file.seek(SeekFrom::Start(source.range.start))?;
+        if !visit(Piece::InFile(source, file))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Some of a weight's bytes.
+pub fn read_range(weight: &Weight, files: &mut Files, range: Range<u64>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+    let mut start = 0;
+    for part in Part::all(&weight.recipe) {
+        let end = start + part.bytes();
+        let here = range.start.max(start)..range.end.min(end);
+        if !here.is_empty() {
+            let within = here.start - start..here.end - start;
+            bytes.extend(part.read(weight, files, within)?);
+        }
+        start = end;
+    }
+    Ok(bytes)
+}
+
+/// What lies together in a weight.
+enum Part<'r> {
+    /// The bytes of one place.
+    Whole(&'r Source),
+    /// Those of two whose rows, of so many bytes, alternate.
+    Rows(&'r [Source; 2], u64),
+}
+
+impl<'r> Part<'r> {
+    fn all(recipe: &'r Recipe) -> Vec<Self> {
+        match recipe {
+            Recipe::Interleaved { pairs, row } => {
+                pairs.iter().map(|pair| Self::Rows(pair, *row)).collect()
+            }
+            recipe => recipe.sources().iter().map(Self::Whole).collect(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Whole(source) => source.bytes(),
+            Self::Rows(pair, _) => pair.iter().map(Source::bytes).sum(),
+        }
+    }
+
+    fn read(&self, weight: &Weight, files: &mut Files, range: Range<u64>) -> Result<Vec<u8>> {
+        match self {
+            Self::Whole(source) => read(weight, files, source, range),
+            Self::Rows(pair, row) => {
+                let (first, end) = (range.start / (2 * row), range.end.div_ceil(2 * row));
+                let even = read(weight, files, &pair[0], first * row..end * row)?;
+                let odd = read(weight, files, &pair[1], first * row..end * row)?;
+                let rows = even.chunks(*row as usize).zip(odd.chunks(*row as usize));
+                let made: Vec<&[u8]> = rows.flat_map(|(even, odd)| [even, odd]).collect();
+                let begin = (range.start - first * 2 * row) as usize;
+                Ok(made.concat()[begin..][..(range.end - range.start) as usize].to_vec())
+            }
+        }
+    }
+}
+
+/// Some bytes of one place.
+fn read(weight: &Weight, files: &mut Files, source: &Source, range: Range<u64>) -> Result<Vec<u8>> {
+    let file = files.open(&source.file)?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.seek(SeekFrom::Start(source.range.start + range.start))?;
+    file.read_exact(&mut bytes).map_err(|error| read_error(error, &weight.name, source))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tensor::DType;
+
+    /// Sources of these bytes, one after the other in a file.
+    fn sources(file: &Path, parts: &[Vec<u8>]) -> Vec<Source> {
+        fs::write(file, parts.concat()).unwrap();
+        let mut start = 0;
+        let source = |part: &Vec<u8>| {
+            let range = start..start + part.len() as u64;
+            start = range.end;
+            Source { file: file.into(), range }
+        };
+        parts.iter().map(source).collect()
+    }
+
+    fn check(recipe: Recipe, expected: &[u8], (at, length): (usize, usize)) {
+        let name = "w".to_owned();
+        let weight = Weight { name, dtype: DType::U8, shape: vec![expected.len() as u64], recipe };
+        assert_eq!(weight.bytes(), expected.len() as u64);
+        let mut files = Files::default();
+        let start = at % expected.len();
+        let end = start + length % (expected.len() - start + 1);
+        let found = read_range(&weight, &mut files, start as u64..end as u64).unwrap();
+        assert_eq!(found, expected[start..end]);
+        let mut all = Vec::new();
+        let mut collect = |piece: Piece| {
+            match piece {
+                Piece::Made(bytes) => all.extend_from_slice(bytes),
+                Piece::InFile(source, file) => {
+                    file.take(source.bytes()).read_to_end(&mut all).map(|_| ())?;
+                }
+            }
+            Ok(true)
+        };
+        assert!(each_piece(&weight, &mut files, &mut collect).unwrap());
+        assert_eq!(all, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_what_the_recipe_says(
+            (row, rows) in (1..9usize, 1..7usize),
+            experts in 1..4usize,
+            seed: u8,
+            place: (usize, usize),
+        ) {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join("parts");
+            let parts: Vec<Vec<u8>> = (0..2 * experts)
+                .map(|part| (0..row * rows).map(|at| (part * 50 + at) as u8 ^ seed).collect())
+                .collect();
+            let places = sources(&file, &parts);
+            check(Recipe::Stacked(places.clone()), &parts.concat(), place);
+
+            let mut expected = Vec::new();
+            for pair in parts.chunks(2) {
+                for at in 0..rows {
+                    expected.extend_from_slice(&pair[0][at * row..][..row]);
+                    expected.extend_from_slice(&pair[1][at * row..][..row]);
+                }
+            }
+            let pairs = places.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect();
+            check(Recipe::Interleaved { pairs, row: row as u64 }, &expected, place);
+        }
+    }
+}
