@@ -3,8 +3,8 @@
 //! OpenAI's own implementation, `gpt_oss/torch/model.py` in openai/gpt-oss.
 //!
 //! Where ONNX Runtime has operators of its own, `portable` and `ort` hold the
-//! two ways. The graph asks for weights by their canonical names; where their bytes are
-//! is not known here.
+//! two ways. The graph asks for weights by their canonical names; where their
+//! bytes are is not known here.
 
 mod attention;
 mod decoder;

@@ -155,7 +155,13 @@ fn succeeds(command: &mut Command, what: &str) {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for name in ["README.md", "docs/architecture.md", "docs/graph.md", "docs/targets.md"] {
+    for name in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/graph.md",
+        "docs/targets.md",
+        "docs/checkpoints.md",
+    ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();
         for link in document(name)

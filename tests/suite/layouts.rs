@@ -16,9 +16,9 @@ type Tensor = (Dtype, Vec<usize>, Vec<u8>);
 type Tensors = BTreeMap<String, Tensor>;
 
 /// Every layout of Hugging Face's dialect.
-const LAYOUTS: [&str; 6] = ["hf", "bf16", "f32", "fp8", "split", "linears"];
+const LAYOUTS: [&str; 7] = ["hf", "bf16", "f16", "f32", "fp8", "split", "linears"];
 /// Those whose experts stay where they are.
-const IN_PLACE: [&str; 4] = ["hf", "bf16", "f32", "fp8"];
+const IN_PLACE: [&str; 5] = ["hf", "bf16", "f16", "f32", "fp8"];
 
 fn tiny() -> Tensors {
     let bytes = fs::read(fixture("tiny/model.safetensors")).unwrap();
@@ -63,6 +63,7 @@ fn encoded(numbers: &[f32], dtype: Dtype) -> Vec<u8> {
         Dtype::BF16 => {
             numbers.iter().flat_map(|n| ((n.to_bits() >> 16) as u16).to_le_bytes()).collect()
         }
+        Dtype::F16 => numbers.iter().flat_map(|number| f16(*number).to_le_bytes()).collect(),
         Dtype::F8_E5M2 => numbers.iter().map(|number| (f16(*number) >> 8) as u8).collect(),
         _ => unreachable!(),
     }
@@ -132,6 +133,7 @@ fn experts(layout: &str, name: &str, [blocks, scales, bias]: [Tensor; 3]) -> Vec
             (format!("{name}_proj_bias"), bias),
         ],
         "bf16" => whole(Dtype::BF16),
+        "f16" => whole(Dtype::F16),
         "f32" => whole(Dtype::F32),
         "fp8" => whole(Dtype::F8_E5M2),
         _ => {
