@@ -76,7 +76,8 @@ impl Companions {
             config: path,
             replaced,
             max_length,
-            cache_bytes: max_length * genai::bytes_per_token(config, setup.batch.unwrap_or(1)),
+            cache_bytes: genai::bytes_per_token(config, setup.batch.unwrap_or(1))
+                .saturating_mul(max_length),
             eos_token_ids: generation.eos,
             copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
             there: tokenizer.there.clone(),

@@ -226,6 +226,22 @@ fn the_20b_by_its_sizes() {
     assert_eq!(sentence, "--max-length 131073 is more than the model's context of 131072 tokens");
 }
 
+/// A context beyond all numbers of bytes is no reason to panic.
+#[test]
+fn a_context_without_end_is_a_number_still() {
+    let home = with_tokenizer();
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
+    let path = checkpoint.join("config.json");
+    let mut endless: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    endless["rope_scaling_factor"] = json!(1.0);
+    endless["initial_context_length"] = json!(1e300);
+    fs::write(path, endless.to_string()).unwrap();
+    let longest = u64::MAX.to_string();
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
+    let summary = export(&[&base[..], &["--max-length", &longest]].concat());
+    assert_eq!(summary["genai"]["cache_bytes"], u64::MAX);
+}
+
 /// onnxruntime-genai opens one model a folder, by one file.
 #[test]
 fn a_config_of_another_model_stays() {

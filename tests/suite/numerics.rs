@@ -62,6 +62,16 @@ fn models_of_other_shapes_are_exact() {
     }
 }
 
+/// The same model as another program has written it in Hugging Face's layout.
+#[test]
+fn a_checkpoint_made_elsewhere_is_exact() {
+    let home = home_of("tiny-hf");
+    for way in WAYS.into_iter().chain([("ort", &["--target", "ort"][..])]) {
+        let error = logit_errors(&exported(home.path(), way), "onnxruntime", &["2x40"])[0];
+        assert!(error <= 1e-5, "{}: {error:e}", way.0);
+    }
+}
+
 #[test]
 fn the_reference_evaluator_agrees_too() {
     let home = home_of("tiny");
