@@ -1,7 +1,7 @@
 //! How long work reports how far it is; what shows it lives in the binary.
 
-/// Receives the progress of one phase of work at a time.
-pub trait Progress {
+/// Receives the progress of one phase of work at a time, from any thread.
+pub trait Progress: Sync {
     /// A phase begins that will handle `bytes` bytes.
     fn begin(&self, phase: &str, bytes: u64);
     /// So many more bytes are done.

@@ -47,12 +47,12 @@ impl Error {
 
 impl Transaction {
     /// Writes a file that will be `target`; its folder is made if it must be.
-    pub fn create<E: From<Error>>(
+    pub fn create<T, E: From<Error>>(
         &mut self,
         target: &Path,
         existing: Existing,
-        write: impl FnOnce(&std::fs::File) -> Result<(), E>,
-    ) -> Result<(), E> {
+        write: impl FnOnce(&std::fs::File) -> Result<T, E>,
+    ) -> Result<T, E> {
         let folder = folder_of(target);
         self.make_folder(folder)?;
         let mut builder = tempfile::Builder::new();
@@ -64,10 +64,11 @@ impl Transaction {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(folder).map_err(Error::at(folder))?;
-        while_flushing(file.as_file(), || write(file.as_file())).map_err(Error::at(target))??;
+        let written = while_flushing(file.as_file(), || write(file.as_file()));
+        let outcome = written.map_err(Error::at(target))??;
         file.as_file().sync_all().map_err(Error::at(target))?;
         self.files.push((file, target.to_owned(), existing));
-        Ok(())
+        Ok(outcome)
     }
 
     /// Writes a small file whose bytes are at hand.

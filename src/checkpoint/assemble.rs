@@ -1,10 +1,10 @@
 //! The canonical weights of a model of some config: which there are, and what
 //! each must be. A layout finds them.
 
-use super::weights::{AttentionWeights, ExpertMatrix, ExpertWeights, Linear, MlpWeights};
+use super::weights::{AttentionWeights, ExpertWeights, Linear, MlpWeights};
 use super::{Config, LayerWeights, ModelWeights, Result};
 use crate::tensor::mxfp4;
-use crate::weights::Weight;
+use crate::weights::{ExpertMatrix, Weight};
 
 /// What layouts store in different forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

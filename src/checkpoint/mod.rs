@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
 pub use weights::{
-    AttentionWeights, ExpertMatrix, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::tensor::DType;
@@ -150,18 +150,19 @@ impl Checkpoint {
     }
 
     /// Opens a weights file that an export has written, which needs nothing
-    /// else, and returns the fingerprint that it claims too.
-    pub fn open_staged(path: &Path) -> Result<(Self, String)> {
+    /// else, and returns what it says of itself too.
+    pub fn open_staged(path: &Path) -> Result<(Self, Metadata<Config>)> {
         if path.is_dir() {
             return Err(Error::StagedFolder(path.to_owned()));
         }
         let (mut tensors, metadata) = files::open_file(path)?;
-        let Metadata { config, fingerprint, .. } = staged::parse(path, metadata)?;
+        let said = staged::parse(path, metadata)?;
+        let config = said.config.clone();
         let layout = layout::staged(&tensors);
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &[])?;
         let layers_there = config.num_layers();
-        Ok((Self { config, weights, layout: layout.name, layers_there }, fingerprint))
+        Ok((Self { config, weights, layout: layout.name, layers_there }, said))
     }
 
     /// Keeps the first layers only.

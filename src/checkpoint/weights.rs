@@ -3,7 +3,7 @@
 //! Names are paths that agree with those in the graph. A matrix is stored
 //! `[out, in]`, one output a row.
 
-use crate::weights::Weight;
+use crate::weights::{ExpertMatrix, Format, Weight};
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
@@ -72,28 +72,25 @@ pub struct ExpertWeights {
     pub bias: Weight,
 }
 
-/// The matrices of all experts, in the form in which they are stored. Their
-/// name tells the form: a square matrix looks the same either way.
-#[derive(Clone, Debug)]
-pub enum ExpertMatrix {
-    /// In MXFP4 along `in`.
-    Mxfp4 {
-        /// `blocks [experts, out, in/32, 16]`
-        blocks: Weight,
-        /// `scales [experts, out, in/32]`
-        scales: Weight,
-    },
-    /// `weight [experts, out, in]`
-    OutputMajor(Weight),
-    /// `weight_t [experts, in, out]`
-    InputMajor(Weight),
-}
-
 impl ModelWeights {
     /// Every weight, in the order in which the model uses them.
     pub fn iter(&self) -> impl Iterator<Item = &Weight> {
         let layers = self.layers.iter().flat_map(LayerWeights::iter);
         [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(&self.lm_head)
+    }
+
+    /// Puts the experts into a format, [`ExpertMatrix::converted`] for each
+    /// matrix, and says whether that changes anything.
+    pub fn convert_experts(&mut self, to: Format, accept_rounding: bool) -> bool {
+        let mut changes = false;
+        for LayerWeights { mlp, .. } in &mut self.layers {
+            for ExpertWeights { matrix, .. } in [&mut mlp.gate_up, &mut mlp.down] {
+                let converted = matrix.converted(to, accept_rounding);
+                changes |= converted != *matrix;
+                *matrix = converted;
+            }
+        }
+        changes
     }
 
     /// The matrix of the logits, `[vocab, hidden]`.
@@ -120,10 +117,6 @@ impl Linear {
 
 impl ExpertWeights {
     fn iter(&self) -> impl Iterator<Item = &Weight> {
-        let matrix = match &self.matrix {
-            ExpertMatrix::Mxfp4 { blocks, scales } => vec![blocks, scales],
-            ExpertMatrix::OutputMajor(weight) | ExpertMatrix::InputMajor(weight) => vec![weight],
-        };
-        matrix.into_iter().chain([&self.bias])
+        self.matrix.weights().into_iter().chain([&self.bias])
     }
 }

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{ExternalData, Genai, Origin, Request, export};
+use gpt_oss_export::export::{Experts, ExternalData, Genai, Origin, Request, export};
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::weights::Format;
 
 use console::{Console, print};
 
@@ -32,6 +33,12 @@ pub struct Cli {
     /// Stage weights only, write no model
     #[arg(long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
+    /// Put the experts' numbers into a format, bit for bit or not at all; without it they stay as they are
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    experts: Option<FormatName>,
+    /// Let --experts round numbers that the format does not have
+    #[arg(long, requires = "experts")]
+    accept_rounding: bool,
     /// Where the model reads its weights
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
@@ -91,6 +98,15 @@ enum TargetName {
     Ort,
 }
 
+/// A format for experts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatName {
+    /// Blocks of 32 four-bit numbers that share a scale, as released
+    Mxfp4,
+    /// BF16, an output a row
+    Bf16,
+}
+
 /// Where a model reads its weights.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Where {
@@ -131,6 +147,13 @@ impl Cli {
             },
             layers: self.layers.map(|layers| layers as usize),
             leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
+            experts: self.experts.map(|format| Experts {
+                format: match format {
+                    FormatName::Mxfp4 => Format::Mxfp4,
+                    FormatName::Bf16 => Format::Bf16,
+                },
+                accept_rounding: self.accept_rounding,
+            }),
             graph: Options {
                 target: match self.target {
                     TargetName::Onnx => Target::Onnx,

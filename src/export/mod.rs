@@ -5,11 +5,13 @@ mod placement;
 mod report;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use companions::GenaiSummary;
-pub use summary::{Interface, ModelSummary, Size, Summary, WeightsSummary};
+pub use summary::{
+    Converted, ExpertsSummary, Interface, ModelSummary, Size, Summary, WeightsSummary,
+};
 
 use crate::checkpoint::{self, Checkpoint, Leniency};
 use crate::genai;
@@ -18,7 +20,8 @@ use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
-use crate::weights::{self, Fingerprint};
+use crate::tensor::Rounding;
+use crate::weights::{self, Fingerprint, Format, Found};
 use companions::Companions;
 use placement::Placement;
 
@@ -37,6 +40,8 @@ pub struct Request {
     pub layers: Option<usize>,
     /// Names to overlook in the checkpoint.
     pub leniency: Leniency,
+    /// The format of the experts; without it they stay as they are.
+    pub experts: Option<Experts>,
     /// The shape of the graph.
     pub graph: Options,
     /// Make the model's folder one that onnxruntime-genai opens.
@@ -52,6 +57,15 @@ impl Request {
         let kv_cache = self.graph.kv_cache || genai;
         Options { kv_cache, last_logits: self.graph.last_logits || genai, ..self.graph }
     }
+}
+
+/// The format that experts are put into.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// What their numbers become.
+    pub format: Format,
+    /// Whether a number may come out different.
+    pub accept_rounding: bool,
 }
 
 /// How onnxruntime-genai is to use the model.
@@ -94,7 +108,7 @@ pub enum Error {
     #[error(transparent)]
     Publish(#[from] publish::Error),
     #[error(
-        "`{}` says its weights have fingerprint {said}, but they have {found}: it was changed, stage it again", path.display()
+        "`{}` says its contents have fingerprint {said}, but they have {found}: it was changed, stage it again", path.display()
     )]
     Changed { path: PathBuf, said: String, found: String },
     #[error(transparent)]
@@ -112,8 +126,7 @@ pub enum Error {
 /// Runs a request. Whatever fails, the destination is as it was before.
 pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Error> {
     let started = Instant::now();
-    let checkpoint = open(request)?;
-    let fingerprint = fingerprint(&checkpoint)?;
+    let (checkpoint, fingerprint) = open(request)?;
     let graph = match &request.output {
         Some(_) => {
             Some(model::decoder(&checkpoint.config, &checkpoint.weights, request.options())?)
@@ -129,13 +142,16 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let placement = Placement::decide(request, &checkpoint, &fingerprint)?;
 
     let mut transaction = Transaction::default();
-    let mut written = Vec::new();
+    let (mut written, mut rounding) = (Vec::new(), Rounding::default());
     for (path, store) in placement.stores() {
-        if store.is_missing(path, progress)? {
-            let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
-            transaction.create(path, Existing::Keep, write)?;
-            written.push(path.to_owned());
-        }
+        rounding = match store.find(path, progress)? {
+            Found::Equal(rounding) => rounding,
+            Found::Nothing => {
+                written.push(path.to_owned());
+                let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
+                transaction.create(path, Existing::Keep, write)?
+            }
+        };
     }
     if let Some(companions) = &companions {
         companions.write(&mut transaction)?;
@@ -162,32 +178,45 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         fingerprint: fingerprint.to_string(),
         model,
         genai: companions.map(Companions::summarise),
+        experts: ExpertsSummary::new(&checkpoint.weights, rounding),
         weights: placement.summarise(&checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// Reads what there is: headers, and of a staged file its fingerprint too.
-fn open(request: &Request) -> Result<Checkpoint, Error> {
-    let mut checkpoint = match &request.origin {
-        Origin::Checkpoint(folder) => Checkpoint::open(folder, &request.leniency)?,
+/// Reads what there is: headers, and samples for the fingerprint.
+fn open(request: &Request) -> Result<(Checkpoint, Fingerprint), Error> {
+    let (mut checkpoint, said) = match &request.origin {
+        Origin::Checkpoint(folder) => (Checkpoint::open(folder, &request.leniency)?, None),
         Origin::Weights(path) => {
-            let (staged, said) = Checkpoint::open_staged(path)?;
-            let found = fingerprint(&staged)?.to_string();
-            if found != said {
-                return Err(Error::Changed { path: path.clone(), said, found });
-            }
-            staged
+            let (checkpoint, fingerprint) = open_staged(path)?;
+            (checkpoint, Some(fingerprint))
         }
     };
+    let mut whole = true;
     if let Some(layers) = request.layers {
+        whole = layers == checkpoint.layers_there;
         checkpoint.truncate(layers)?;
     }
-    Ok(checkpoint)
+    let converts = request.experts.is_some_and(|Experts { format, accept_rounding }| {
+        checkpoint.weights.convert_experts(format, accept_rounding)
+    });
+    let fingerprint = match said.filter(|_| whole && !converts) {
+        Some(said) => said,
+        None => Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?,
+    };
+    Ok((checkpoint, fingerprint))
 }
 
-fn fingerprint(checkpoint: &Checkpoint) -> Result<Fingerprint, weights::Error> {
-    Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())
+/// A staged file whose contents are those that it says it has, with the
+/// fingerprint of what it was made of.
+fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
+    let (checkpoint, said) = Checkpoint::open_staged(path)?;
+    let found = Fingerprint::of_stored(checkpoint.weights.iter())?.to_string();
+    match found == said.contents {
+        true => Ok((checkpoint, said.fingerprint.into())),
+        false => Err(Error::Changed { path: path.to_owned(), said: said.contents, found }),
+    }
 }
 
 /// The ONNX file's bytes. They depend on the weights, the options and where

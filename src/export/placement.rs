@@ -8,7 +8,7 @@ use super::{Error, ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
 use crate::paths::folder_of;
-use crate::weights::{self, Fingerprint, Obstacle, Store, Weight, in_place, relative_to};
+use crate::weights::{self, Fingerprint, Store, Weight, in_place, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -60,20 +60,20 @@ impl<'w> Placement<'w> {
             },
         };
         let found = found.unwrap_or_else(|| vec![None; all().count()]);
-        let (mut made, mut scattered) = (Vec::new(), None);
+        let mut made = Vec::new();
         for (weight, location) in all().zip(found) {
             match location {
                 Some(location) => {
                     placement.locations.insert(weight.name.clone(), location);
                 }
-                None => {
-                    scattered = scattered.or(weight.recipe.sources().first());
-                    made.push(weight);
-                }
+                None => made.push(weight),
             }
         }
-        if let (ExternalData::InPlace, Some(source)) = (request.external_data, scattered) {
-            let (file, obstacle) = (source.file.to_path_buf(), Obstacle::Scattered);
+        if request.external_data == ExternalData::InPlace
+            && let Some((weight, obstacle)) =
+                made.iter().find_map(|weight| Some((weight, weights::obstacle(weight)?)))
+        {
+            let file = weight.recipe.sources()[0].file.to_path_buf();
             return Err(weights::Error::NotInPlace { file, obstacle }.into());
         }
         placement.in_place = made.is_empty();
@@ -140,7 +140,7 @@ impl<'w> Placement<'w> {
 }
 
 fn locations<'s>(store: &'s Store, file: &'s str) -> impl Iterator<Item = (String, Location)> + 's {
-    store.ranges().map(move |(name, range): (&str, &Range<u64>)| {
-        (name.to_owned(), Location { file: file.to_owned(), range: range.clone() })
+    store.places().map(move |(weight, range): (&Weight, &Range<u64>)| {
+        (weight.name.clone(), Location { file: file.to_owned(), range: range.clone() })
     })
 }

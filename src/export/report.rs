@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{GenaiSummary, Interface, ModelSummary, Size, Summary};
+use super::{Converted, ExpertsSummary, GenaiSummary, Interface, ModelSummary, Size, Summary};
 use crate::genai;
 use crate::paths::folder_of;
 
@@ -25,6 +25,7 @@ impl fmt::Display for Summary {
                 writeln!(f, "  not in place: {obstacle}")?;
             }
         }
+        write!(f, "{}", self.experts)?;
         if let Some(genai) = &self.genai {
             write!(f, "{genai}")?;
         }
@@ -48,6 +49,38 @@ impl fmt::Display for Summary {
             }
             (None, None) => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for ExpertsSummary {
+    /// Nothing where there is nothing to decide: in MXFP4 as they were.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, format, bytes, mxfp4_bytes, converted } = self;
+        match converted {
+            Some(Converted { lossless: true, numbers, .. }) => {
+                writeln!(
+                    f,
+                    "experts  {origin} to {format}, lossless: all {numbers} numbers bit for bit"
+                )?;
+            }
+            Some(Converted { numbers, rounded, relative_error, .. }) => {
+                let share = 100.0 * *rounded as f64 / *numbers as f64;
+                writeln!(
+                    f,
+                    "experts  {origin} to {format}, rounded: {share:.3} % of the numbers, relative error {relative_error:.2e}"
+                )?;
+            }
+            None => {}
+        }
+        if format == "mxfp4" {
+            return Ok(());
+        }
+        let (times, bytes) = (*bytes as f64 / *mxfp4_bytes as f64, size(*bytes));
+        writeln!(f, "experts  {bytes} in {format}")?;
+        writeln!(
+            f,
+            "  --experts mxfp4 makes them {times:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out"
+        )
     }
 }
 

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::GenaiSummary;
+use crate::checkpoint::ModelWeights;
 use crate::graph::{Dim, Fact, Model};
 use crate::model::Target;
 use crate::onnx::{OPSET, ir_version};
+use crate::tensor::{Rounding, mxfp4};
+use crate::weights::{ExpertMatrix, Weight};
 
 /// The outcome of an export.
 #[derive(Clone, Debug, Serialize)]
@@ -24,10 +27,63 @@ pub struct Summary {
     pub model: Option<ModelSummary>,
     /// What there is for onnxruntime-genai, if it was asked for.
     pub genai: Option<GenaiSummary>,
+    /// The format of the experts.
+    pub experts: ExpertsSummary,
     /// The weights.
     pub weights: WeightsSummary,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// The numbers of the experts.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpertsSummary {
+    /// Their format in the source.
+    pub origin: String,
+    /// Their format in the model.
+    pub format: String,
+    /// Bytes that they take in the model.
+    pub bytes: u64,
+    /// What MXFP4 would take.
+    pub mxfp4_bytes: u64,
+    /// How they came through a conversion, if there was one.
+    pub converted: Option<Converted>,
+}
+
+/// How numbers came through a conversion.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Converted {
+    /// How many there are.
+    pub numbers: u64,
+    /// How many of them came out different.
+    pub rounded: u64,
+    /// Whether none did.
+    pub lossless: bool,
+    /// The error's norm, divided by that of the numbers.
+    pub relative_error: f64,
+}
+
+impl ExpertsSummary {
+    pub(super) fn new(weights: &ModelWeights, rounding: Rounding) -> Self {
+        let matrices = || {
+            let layers =
+                weights.layers.iter().flat_map(|layer| [&layer.mlp.gate_up, &layer.mlp.down]);
+            layers.map(|experts| &experts.matrix)
+        };
+        let first = matrices().next().expect("a model has layers");
+        Self {
+            origin: first.origin(),
+            format: first.format(),
+            bytes: matrices().flat_map(ExpertMatrix::weights).map(Weight::bytes).sum(),
+            mxfp4_bytes: matrices().map(|matrix| matrix.numbers() / mxfp4::BLOCK * 17).sum(),
+            converted: (rounding.numbers > 0).then(|| Converted {
+                numbers: rounding.numbers,
+                rounded: rounding.changed,
+                lossless: rounding.is_lossless(),
+                relative_error: rounding.relative_error(),
+            }),
+        }
+    }
 }
 
 /// The ONNX file.

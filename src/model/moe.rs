@@ -10,8 +10,9 @@ use super::decoder::{Context, Operators};
 use super::linear::linear;
 use super::norm::rms_norm;
 use super::{ort, portable};
-use crate::checkpoint::{ExpertMatrix, MlpWeights};
+use crate::checkpoint::MlpWeights;
 use crate::graph::{Result, Scope, Value};
+use crate::weights::ExpertMatrix;
 
 /// How steep SwiGLU's sigmoid is.
 pub const ALPHA: f32 = 1.702;

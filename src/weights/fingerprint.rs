@@ -1,41 +1,101 @@
 //! What identifies a set of weights: not a path, not a date, not sizes.
 
 use std::fmt;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 use super::pieces::{Files, read_range};
-use super::{Result, Weight};
+use super::{Recipe, Result, Weight};
 
 /// Version of the weights file and of what goes into a fingerprint.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Bytes of each sample.
 const SAMPLE: u64 = 4096;
 
-/// Twelve hexadecimal digits: the beginning of a SHA-256 over the config, the
-/// format's version, and of every weight its name, dtype, shape and a sample of
-/// its bytes (first, middle and last 4 KiB), however they come about: a staged
-/// file has the fingerprint of the checkpoint that it was made of.
+/// Twelve hexadecimal digits: the beginning of a SHA-256 over the format's
+/// version, of every weight its name, dtype, shape and a sample of its bytes
+/// (first, middle and last 4 KiB), and what else belongs to them.
 ///
 /// Two fine-tunes of one model have equal headers and sizes, and differ here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// Computes the fingerprint of weights under a config in its canonical text.
+    /// Of a model: weights under a config in its canonical text. Of what must be
+    /// converted, what it is made of counts, so nothing is converted for it.
     pub fn of<'w>(config: &str, weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
-        let mut hash = Sha256::new();
-        hash.update(format!("gpt-oss-export {FORMAT_VERSION}\n{config}\n"));
         let mut files = Files::default();
+        let mut hash = Hash::new(config);
         for weight in weights {
-            let Weight { name, dtype, shape, .. } = weight;
-            hash.update(format!("{name} {dtype} {shape:?}\n"));
-            for [start, end] in samples(weight.bytes()) {
-                hash.update(read_range(weight, &mut files, start..end)?);
-            }
+            hash.add(weight, &mut |weight, range| read_range(weight, &mut files, range))?;
         }
-        let digest = hash.finalize();
-        Ok(Self(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()))
+        Ok(hash.finish())
+    }
+
+    /// Of what is in a file that these weights are all of.
+    pub fn of_stored<'w>(weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
+        let mut files = Files::default();
+        Self::of_contents(weights, |weight, range| read_range(weight, &mut files, range))
+    }
+
+    /// Of what is in a file, whatever it was made of and in whichever order.
+    pub(super) fn of_contents<'w>(
+        weights: impl IntoIterator<Item = &'w Weight>,
+        mut read: impl FnMut(&Weight, Range<u64>) -> Result<Vec<u8>>,
+    ) -> Result<Self> {
+        let mut weights: Vec<&Weight> = weights.into_iter().collect();
+        weights.sort_by_key(|weight| &weight.name);
+        let mut hash = Hash::new("");
+        weights.into_iter().try_for_each(|weight| hash.add_bytes(weight, &mut read))?;
+        Ok(hash.finish())
+    }
+
+    /// That of a file which has yet to be written.
+    pub(super) fn unknown() -> Self {
+        Self("0".repeat(DIGITS))
+    }
+}
+
+/// Digits of a fingerprint.
+const DIGITS: usize = 12;
+
+/// A fingerprint in the making.
+struct Hash(Sha256);
+
+type Read<'r> = dyn FnMut(&Weight, Range<u64>) -> Result<Vec<u8>> + 'r;
+
+impl Hash {
+    fn new(beginning: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(format!("gpt-oss-export {FORMAT_VERSION}\n{beginning}\n"));
+        Self(hash)
+    }
+
+    fn add(&mut self, weight: &Weight, read: &mut Read) -> Result<()> {
+        let Recipe::Converted(conversion, _) = &weight.recipe else {
+            return self.add_bytes(weight, read);
+        };
+        self.add_name(weight);
+        conversion.from().weights().into_iter().try_for_each(|origin| self.add(origin, read))
+    }
+
+    fn add_name(&mut self, weight: &Weight) {
+        let Weight { name, dtype, shape, .. } = weight;
+        self.0.update(format!("{name} {dtype} {shape:?}\n"));
+    }
+
+    fn add_bytes(&mut self, weight: &Weight, read: &mut Read) -> Result<()> {
+        self.add_name(weight);
+        for [start, end] in samples(weight.bytes()) {
+            self.0.update(read(weight, start..end)?);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Fingerprint {
+        let digest = self.0.finalize();
+        Fingerprint(digest.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -47,6 +107,13 @@ fn samples(length: u64) -> Vec<[u64; 2]> {
         Some(rest) => {
             [0, SAMPLE + rest / 2, 2 * SAMPLE + rest].map(|start| [start, start + SAMPLE]).to_vec()
         }
+    }
+}
+
+impl From<String> for Fingerprint {
+    /// One that was written down.
+    fn from(digits: String) -> Self {
+        Self(digits)
     }
 }
 

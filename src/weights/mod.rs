@@ -1,18 +1,23 @@
 //! Weights: what each of them is made of, what identifies a set of them, and
 //! where their bytes are found or put.
 
+mod conversion;
 mod fingerprint;
+mod matrix;
 mod pieces;
 mod place;
 mod store;
+mod workers;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use conversion::{Conversion, Format};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
-pub use place::{Obstacle, in_place, relative_to};
-pub use store::{Metadata, Store};
+pub use matrix::ExpertMatrix;
+pub use place::{Obstacle, in_place, obstacle, relative_to};
+pub use store::{Found, Metadata, Store};
 
 use crate::tensor::DType;
 
@@ -43,15 +48,21 @@ pub enum Recipe {
         /// Bytes of a row.
         row: u64,
     },
+    /// They are what comes out of a conversion, as this one of its products.
+    Converted(Arc<Conversion>, usize),
 }
 
 impl Recipe {
     /// The places that bytes are taken from.
-    pub fn sources(&self) -> &[Source] {
+    pub fn sources(&self) -> Vec<&Source> {
         match self {
-            Self::Bytes(source) => std::slice::from_ref(source),
-            Self::Stacked(sources) => sources,
-            Self::Interleaved { pairs, .. } => pairs.as_flattened(),
+            Self::Bytes(source) => vec![source],
+            Self::Stacked(sources) => sources.iter().collect(),
+            Self::Interleaved { pairs, .. } => pairs.as_flattened().iter().collect(),
+            Self::Converted(conversion, _) => {
+                let origins = conversion.from().weights().into_iter();
+                origins.flat_map(|weight| weight.recipe.sources()).collect()
+            }
         }
     }
 }
@@ -91,6 +102,14 @@ pub enum Error {
     Copy { tensor: String, from: PathBuf, to: PathBuf, source: std::io::Error },
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: std::io::Error },
+    #[error(
+        "`{matrix}` did not come from {format}: it would round {changed} of its {numbers} numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave the experts as they are"
+    )]
+    Rounds { matrix: String, format: Format, changed: u64, numbers: u64, error: f64 },
+    #[error("`{matrix}` holds infinity or NaN, which {format} cannot: the checkpoint is damaged")]
+    NotFinite { matrix: String, format: Format },
+    #[error("no threads for the conversion: {0}")]
+    Threads(String),
     #[error("interrupted")]
     Interrupted,
     #[error("tensor `{tensor}` needs the bytes {range:?} of `{}`, which ends before: the file changed while it was read", file.display())]
@@ -103,7 +122,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Weight {
     /// How many bytes it has, once made.
     pub fn bytes(&self) -> u64 {
-        self.recipe.sources().iter().map(Source::bytes).sum()
+        self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use super::{Recipe, Result, Source, Weight, read_error};
+use super::{Conversion, Recipe, Result, Source, Weight, read_error};
 
 /// Bytes that are made at once where they must be rearranged.
 const MADE: u64 = 8 << 20;
@@ -37,28 +37,31 @@ pub enum Piece<'p> {
     Made(&'p [u8]),
 }
 
-/// Hands out all bytes of a weight in order until the answer is no.
+/// Hands out all bytes of a weight in order, each piece with its place in the
+/// weight, until the answer is no.
 pub fn each_piece(
     weight: &Weight,
     files: &mut Files,
-    mut visit: impl FnMut(Piece) -> Result<bool>,
+    mut visit: impl FnMut(u64, Piece) -> Result<bool>,
 ) -> Result<bool> {
-    if let Recipe::Interleaved { .. } = &weight.recipe {
-        let whole = weight.bytes();
+    let whole = weight.bytes();
+    if !matches!(weight.recipe, Recipe::Bytes(_) | Recipe::Stacked(_)) {
         for start in (0..whole).step_by(MADE as usize) {
             let made = read_range(weight, files, start..whole.min(start + MADE))?;
-            if !visit(Piece::Made(&made))? {
+            if !visit(start, Piece::Made(&made))? {
                 return Ok(false);
             }
         }
         return Ok(true);
     }
+    let mut start = 0;
     for source in weight.recipe.sources() {
         let file = files.open(&source.file)?;
         file.seek(SeekFrom::Start(source.range.start))?;
-        if !visit(Piece::InFile(source, file))? {
+        if !visit(start, Piece::InFile(source, file))? {
             return Ok(false);
         }
+        start += source.bytes();
     }
     Ok(true)
 }
@@ -85,6 +88,8 @@ enum Part<'r> {
     Whole(&'r Source),
     /// Those of two whose rows, of so many bytes, alternate.
     Rows(&'r [Source; 2], u64),
+    /// What a conversion makes of an expert, as one of its products.
+    Expert(&'r Conversion, usize, u64),
 }
 
 impl<'r> Part<'r> {
@@ -93,7 +98,10 @@ impl<'r> Part<'r> {
             Recipe::Interleaved { pairs, row } => {
                 pairs.iter().map(|pair| Self::Rows(pair, *row)).collect()
             }
-            recipe => recipe.sources().iter().map(Self::Whole).collect(),
+            Recipe::Converted(conversion, product) => (0..conversion.experts())
+                .map(|expert| Self::Expert(conversion, *product, expert))
+                .collect(),
+            recipe => recipe.sources().into_iter().map(Self::Whole).collect(),
         }
     }
 
@@ -101,6 +109,7 @@ impl<'r> Part<'r> {
         match self {
             Self::Whole(source) => source.bytes(),
             Self::Rows(pair, _) => pair.iter().map(Source::bytes).sum(),
+            Self::Expert(conversion, product, _) => conversion.expert_bytes()[*product],
         }
     }
 
@@ -115,6 +124,11 @@ impl<'r> Part<'r> {
                 let made: Vec<&[u8]> = rows.flat_map(|(even, odd)| [even, odd]).collect();
                 let begin = (range.start - first * 2 * row) as usize;
                 Ok(made.concat()[begin..][..(range.end - range.start) as usize].to_vec())
+            }
+            Self::Expert(conversion, product, expert) => {
+                let (mut made, _) = conversion.expert(*expert, files)?;
+                let made = made.swap_remove(*product);
+                Ok(made[range.start as usize..range.end as usize].to_vec())
             }
         }
     }
@@ -158,7 +172,8 @@ mod tests {
         let found = read_range(&weight, &mut files, start as u64..end as u64).unwrap();
         assert_eq!(found, expected[start..end]);
         let mut all = Vec::new();
-        let mut collect = |piece: Piece| {
+        let mut collect = |start: u64, piece: Piece| {
+            assert_eq!(start, all.len() as u64);
             match piece {
                 Piece::Made(bytes) => all.extend_from_slice(bytes),
                 Piece::InFile(source, file) => {

@@ -19,6 +19,7 @@ pub enum Obstacle {
     HardLink,
     Unicode,
     Scattered,
+    Converted,
 }
 
 impl fmt::Display for Obstacle {
@@ -28,8 +29,18 @@ impl fmt::Display for Obstacle {
             Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which ONNX refuses as external data",
             Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
             Self::Scattered => "a weight of the model is in several of its tensors, and ONNX reads one range",
+            Self::Converted => "a weight of the model is what --experts makes of its tensors",
             Self::Unicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
         })
+    }
+}
+
+/// What keeps a weight from staying where its bytes are, wherever that is.
+pub fn obstacle(weight: &Weight) -> Option<Obstacle> {
+    match weight.recipe {
+        Recipe::Bytes(_) => None,
+        Recipe::Stacked(_) | Recipe::Interleaved { .. } => Some(Obstacle::Scattered),
+        Recipe::Converted(..) => Some(Obstacle::Converted),
     }
 }
 

@@ -1,17 +1,22 @@
 //! A weights file of our own: planned, compared with one that is there, written.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::{Error, FORMAT_VERSION, Fingerprint, Result, Source, Weight, read_error};
+use super::workers::convert;
+use super::{
+    Conversion, Error, FORMAT_VERSION, Fingerprint, Recipe, Result, Source, Weight, read_error,
+};
 use crate::container;
 use crate::progress::Progress;
+use crate::tensor::Rounding;
 
 /// Bytes handled between two reports of progress.
 const CHUNK: u64 = 64 << 20;
@@ -23,8 +28,10 @@ const COMPARED: usize = 1 << 20;
 pub struct Metadata<C> {
     /// Version of the format.
     pub format: u32,
-    /// Fingerprint of the weights in it.
+    /// Fingerprint of the weights that it was made of.
     pub fingerprint: String,
+    /// Fingerprint of what is in it.
+    pub contents: String,
     /// The model's config.
     pub config: C,
 }
@@ -32,10 +39,22 @@ pub struct Metadata<C> {
 /// A weights file as it will be: a SafeTensors file whose data begins on a
 /// page, with its tensors ordered so that large ones begin on a page too.
 pub struct Store<'w> {
-    beginning: Vec<u8>,
+    metadata: Metadata<serde_json::Value>,
     /// Weights in the order of the file.
     ordered: Vec<&'w Weight>,
     ranges: Vec<Range<u64>>,
+}
+
+/// What is done with some bytes of a weight, which have this place in the file.
+pub type Visit<'v> = dyn Fn(&Weight, u64, Piece) -> Result<bool> + Sync + 'v;
+
+/// Whether a weights file is there already.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Found {
+    /// It must be written.
+    Nothing,
+    /// It is there with the very bytes, and so far off what they were made of.
+    Equal(Rounding),
 }
 
 impl<'w> Store<'w> {
@@ -50,30 +69,56 @@ impl<'w> Store<'w> {
         // divisible by the largest powers of two come first: then each tensor
         // is aligned to the power of two in its own length, up to a page.
         ordered.sort_by_key(|weight| std::cmp::Reverse(alignment(weight.bytes())));
-        let metadata =
-            Metadata { format: FORMAT_VERSION, fingerprint: fingerprint.to_string(), config };
-        let metadata = serde_json::to_string(&metadata).expect("plain data");
-        let tensors: Vec<_> =
-            ordered.iter().map(|weight| (&*weight.name, weight.dtype, &weight.shape[..])).collect();
-        let (beginning, ranges) = container::lay_out(metadata, &tensors);
-        Self { beginning, ordered, ranges }
+        let metadata = Metadata {
+            format: FORMAT_VERSION,
+            fingerprint: fingerprint.to_string(),
+            contents: String::new(),
+            config: serde_json::to_value(config).expect("plain data"),
+        };
+        let mut store = Self { metadata, ordered, ranges: Vec::new() };
+        store.ranges = store.lay_out(&Fingerprint::unknown()).1;
+        store
     }
 
-    /// Where each weight will be, by name.
-    pub fn ranges(&self) -> impl Iterator<Item = (&str, &Range<u64>)> {
-        self.ordered.iter().map(|weight| &*weight.name).zip(&self.ranges)
+    /// The beginning of the file, and the place of each weight, when its contents
+    /// have this fingerprint. All fingerprints are equally long.
+    fn lay_out(&self, contents: &Fingerprint) -> (Vec<u8>, Vec<Range<u64>>) {
+        let metadata = Metadata { contents: contents.to_string(), ..self.metadata.clone() };
+        let metadata = serde_json::to_string(&metadata).expect("plain data");
+        let tensor = |weight: &&'w Weight| (&*weight.name, weight.dtype, &weight.shape[..]);
+        container::lay_out(metadata, &self.ordered.iter().map(tensor).collect::<Vec<_>>())
+    }
+
+    /// The beginning of such a file by what is in it.
+    fn beginning(&self, mut file: &std::fs::File) -> Result<Vec<u8>> {
+        let contents = Fingerprint::of_contents(self.ordered.iter().copied(), |weight, range| {
+            let (_, place) =
+                self.places().find(|(other, _)| other.name == weight.name).expect("its own");
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            file.seek(SeekFrom::Start(place.start + range.start))?;
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        });
+        Ok(self.lay_out(&contents?).0)
+    }
+
+    /// Where each weight will be.
+    pub fn places(&self) -> impl Iterator<Item = (&'w Weight, &Range<u64>)> {
+        self.ordered.iter().copied().zip(&self.ranges)
     }
 
     /// Size of the whole file.
     pub fn bytes(&self) -> u64 {
-        self.ranges.last().map_or(self.beginning.len() as u64, |range| range.end)
+        self.ranges
+            .last()
+            .map_or_else(|| self.lay_out(&Fingerprint::unknown()).0.len() as u64, |range| range.end)
     }
 
-    /// Whether `path` needs to be written. Where a file is there already, all
-    /// of its bytes are compared with the source; any difference is an error.
-    pub fn is_missing(&self, path: &Path, progress: &dyn Progress) -> Result<bool> {
+    /// Looks whether `path` is there. Where a file is, all of its bytes are
+    /// compared with what they would be; any difference is an error.
+    pub fn find(&self, path: &Path, progress: &dyn Progress) -> Result<Found> {
         if fs::symlink_metadata(path).is_err() {
-            return Ok(true);
+            return Ok(Found::Nothing);
         }
         if let Some(obstacle) = link(path)? {
             return Err(Error::Linked { file: path.to_owned(), obstacle });
@@ -81,76 +126,122 @@ impl<'w> Store<'w> {
         progress.begin("comparing weights", self.bytes());
         let equal = self.equals(path, progress);
         progress.end();
-        if equal? { Ok(false) } else { Err(Error::Occupied(path.to_owned())) }
+        equal?.map(Found::Equal).ok_or_else(|| Error::Occupied(path.to_owned()))
     }
 
-    fn equals(&self, path: &Path, progress: &dyn Progress) -> Result<bool> {
+    fn equals(&self, path: &Path, progress: &dyn Progress) -> Result<Option<Rounding>> {
         let status = fs::symlink_metadata(path)?;
         if !status.is_file() || status.len() != self.bytes() {
-            return Ok(false);
+            return Ok(None);
         }
-        let mut there = fs::File::open(path)?;
-        if !same(&mut &self.beginning[..], &mut there, self.beginning.len() as u64)? {
-            return Ok(false);
+        let there = fs::File::open(path)?;
+        let beginning = self.beginning(there.file())?;
+        let mut file = there.file();
+        file.seek(SeekFrom::Start(0))?;
+        if !same(&mut &beginning[..], &mut file, beginning.len() as u64)? {
+            return Ok(None);
         }
-        self.each_piece(progress, |weight, piece| {
+        let turn = Mutex::new(());
+        self.each_piece(progress, &|weight, place, piece| {
+            let _turn = turn.lock();
+            let mut file = there.file();
+            file.seek(SeekFrom::Start(place))?;
             let equal = match piece {
-                Piece::InFile(source, file) => {
-                    let equal = same(file, &mut there, source.bytes());
+                Piece::InFile(source, input) => {
+                    let equal = same(input, &mut file, source.bytes());
                     progress.advance(source.bytes());
                     equal.map_err(|error| read_error(error, &weight.name, source))?
                 }
                 Piece::Made(bytes) => {
                     progress.advance(bytes.len() as u64);
-                    same(&mut &*bytes, &mut there, bytes.len() as u64)?
+                    same(&mut &*bytes, &mut file, bytes.len() as u64)?
                 }
             };
             Ok(equal)
         })
     }
 
-    /// Writes the whole file, which will be `path`.
+    /// Writes the whole file, which will be `path`, and says how far it is off
+    /// what it is made of.
     pub fn write(
         &self,
         mut file: &std::fs::File,
         path: &Path,
         progress: &dyn Progress,
-    ) -> Result<()> {
+    ) -> Result<Rounding> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
-        file.write_all(&self.beginning).map_err(failed)?;
+        let turn = Mutex::new(());
         progress.begin("writing weights", self.bytes());
-        let written = self.each_piece(progress, |weight, piece| match piece {
-            Piece::InFile(source, input) => {
-                copy(weight, source, input, file, path, progress).map(|()| true)
+        let written = self.each_piece(progress, &|weight, place, piece| {
+            let _turn = turn.lock();
+            let mut file = file;
+            file.seek(SeekFrom::Start(place)).map_err(failed)?;
+            match piece {
+                Piece::InFile(source, input) => {
+                    copy(weight, source, input, file, path, progress)?;
+                }
+                Piece::Made(bytes) => {
+                    progress.advance(bytes.len() as u64);
+                    file.write_all(bytes).map_err(failed)?;
+                }
             }
-            Piece::Made(bytes) => {
-                progress.advance(bytes.len() as u64);
-                file.write_all(bytes).map(|()| true).map_err(failed)
-            }
+            Ok(true)
         });
         progress.end();
-        written.map(|_| ())
+        let rounding = written?.unwrap_or_default();
+        let beginning = self.beginning(file)?;
+        file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&beginning)).map_err(failed)?;
+        Ok(rounding)
     }
 
-    /// Hands out all bytes of all weights in the order of the file, until the
-    /// answer is no.
-    fn each_piece(
-        &self,
-        progress: &dyn Progress,
-        mut visit: impl FnMut(&Weight, Piece) -> Result<bool>,
-    ) -> Result<bool> {
-        let mut files = Files::default();
-        for weight in &self.ordered {
-            let go_on = each_piece(weight, &mut files, |piece| {
-                let go_on = visit(weight, piece)?;
-                if progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(go_on) }
-            });
-            if !go_on? {
-                return Ok(false);
+    /// Hands out all bytes of all weights with their places in the file, several
+    /// experts at once where they are converted, until the answer is no; nothing then.
+    fn each_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<Option<Rounding>> {
+        let (mut files, mut rounding) = (Files::default(), Rounding::default());
+        let mut made: Vec<&Arc<Conversion>> = Vec::new();
+        for (weight, place) in self.places() {
+            let go_on = match &weight.recipe {
+                // All products come out together.
+                Recipe::Converted(conversion, _)
+                    if made.iter().any(|other| Arc::ptr_eq(other, conversion)) =>
+                {
+                    true
+                }
+                Recipe::Converted(conversion, _) => {
+                    made.push(conversion);
+                    let outcome = convert(conversion, &self.products(conversion), progress, visit)?;
+                    rounding += outcome.unwrap_or_default();
+                    outcome.is_some()
+                }
+                _ => each_piece(weight, &mut files, |start, piece| {
+                    let go_on = visit(weight, place.start + start, piece)?;
+                    if progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(go_on) }
+                })?,
+            };
+            if !go_on {
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(rounding))
     }
+
+    /// What a conversion makes, in its own order, with the places in the file.
+    fn products(&self, conversion: &Arc<Conversion>) -> Vec<(&'w Weight, u64)> {
+        let products = self.places().filter_map(|(weight, place)| match &weight.recipe {
+            Recipe::Converted(other, at) if Arc::ptr_eq(other, conversion) => {
+                Some((*at, weight, place.start))
+            }
+            _ => None,
+        });
+        let mut products: Vec<_> = products.collect();
+        products.sort_by_key(|(at, ..)| *at);
+        products.into_iter().map(|(_, weight, start)| (weight, start)).collect()
+    }
+}
+
+/// The largest power of two that divides a length, up to a page.
+fn alignment(length: u64) -> u64 {
+    1 << (length | container::ALIGNMENT).trailing_zeros()
 }
 
 /// Copies a weight's bytes from where they are.
@@ -179,11 +270,6 @@ fn copy(
         left -= chunk;
     }
     Ok(())
-}
-
-/// The largest power of two that divides a length, up to a page.
-fn alignment(length: u64) -> u64 {
-    1 << (length | container::ALIGNMENT).trailing_zeros()
 }
 
 /// Whether the next `length` bytes of both readers are equal.

@@ -15,10 +15,12 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 9] = [
+const OWNERS: [(&str, &str); 11] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
+    ("rayon::", "weights"),
+    ("half::", "tensor"),
     ("sha2::", "weights"),
     ("clap::", "cli main"),
     ("indicatif::", "cli"),

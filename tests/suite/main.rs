@@ -3,6 +3,8 @@
 mod architecture;
 mod cached;
 mod cli;
+mod conversions;
+mod derived;
 mod documents;
 mod endings;
 mod genai;

@@ -1,10 +1,11 @@
 //! The experts as ONNX Runtime's QMoE, which reads MXFP4 as it is stored.
 
-use crate::checkpoint::{Config, ExpertMatrix, ExpertWeights, MlpWeights};
+use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Constant, Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::float;
 use crate::model::moe::ALPHA;
 use crate::tensor::{DType, mxfp4};
+use crate::weights::ExpertMatrix;
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
 /// router's `scores [n, experts]`.

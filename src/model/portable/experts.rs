@@ -2,9 +2,10 @@
 //! an expert depends on the input, so experts stay as small as they are stored.
 
 use super::{mxfp4, numbers};
-use crate::checkpoint::{Config, ExpertMatrix, ExpertWeights, MlpWeights};
+use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Result, Scope, Value};
 use crate::model::moe::ALPHA;
+use crate::weights::ExpertMatrix;
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
 /// router's `scores [n, experts]`.

@@ -4,6 +4,10 @@
 //! `value = E2M1[code] · 2^(scale − 127)`; two codes share a byte, the first
 //! one in the low nibble; scale 255 is NaN.
 
+mod quantise;
+
+pub use quantise::{Block, quantise};
+
 /// Numbers that share a scale.
 pub const BLOCK: u64 = 32;
 
@@ -27,6 +31,12 @@ pub fn e8m0(scale: u8) -> f32 {
 /// The two numbers, unscaled, that a byte of codes holds, in their order.
 pub fn pair(codes: u8) -> [f32; 2] {
     [codes & 0x0F, codes >> 4].map(|code| E2M1[usize::from(code)])
+}
+
+/// The numbers of a block.
+pub fn dequantise(block: &Block) -> [f32; BLOCK as usize] {
+    let scale = e8m0(block.scale);
+    std::array::from_fn(|at| pair(block.codes[at / 2])[at % 2] * scale)
 }
 
 #[cfg(test)]
