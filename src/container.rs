@@ -73,7 +73,7 @@ pub enum Error {
         path.display()
     )]
     Length { path: PathBuf, expected: u64, found: u64 },
-    #[error("`{}`: tensor `{name}` has dtype {dtype}, which no GPT-OSS layout uses", path.display())]
+    #[error("`{}`: tensor `{name}` has dtype {dtype}, which no checkpoint that can be read here uses; use the one that it was made from, in MXFP4, BF16, F16, F32 or F8_E5M2", path.display())]
     Dtype { path: PathBuf, name: String, dtype: String },
 }
 

@@ -77,7 +77,7 @@ impl Assembly<'_> {
     fn layer(&mut self, n: usize) -> Result<LayerWeights> {
         Ok(LayerWeights {
             attn: self.attention(&format!("layers.{n}.attn"))?,
-            mlp: self.mlp(&format!("layers.{n}.mlp"))?,
+            mlp: self.mlp(&format!("layers.{n}.mlp"), self.config.experts[n])?,
         })
     }
 
@@ -101,8 +101,8 @@ impl Assembly<'_> {
         })
     }
 
-    fn mlp(&mut self, path: &str) -> Result<MlpWeights> {
-        let Config { hidden_size, intermediate_size, num_experts, .. } = *self.config;
+    fn mlp(&mut self, path: &str, num_experts: u64) -> Result<MlpWeights> {
+        let Config { hidden_size, intermediate_size, .. } = *self.config;
         let experts = format!("{path}.experts");
         Ok(MlpWeights {
             norm: self.dense(&format!("{path}.norm.scale"), &[hidden_size])?,

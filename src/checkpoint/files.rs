@@ -108,6 +108,12 @@ impl Tensors {
         self.map.contains_key(name) || self.map.contains_key(without_model(name))
     }
 
+    /// The shape of a tensor that may be there.
+    pub fn shape(&self, name: &str) -> Option<&[u64]> {
+        let found = self.map.get(name).or_else(|| self.map.get(without_model(name)));
+        found.map(|(_, entry)| &*entry.shape)
+    }
+
     /// Takes out a tensor that must be there.
     pub fn take(&mut self, name: &str) -> Result<(Arc<Path>, Entry)> {
         let missing =

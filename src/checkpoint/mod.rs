@@ -4,6 +4,7 @@
 mod assemble;
 mod config;
 mod files;
+mod foreign;
 mod keys;
 mod layout;
 mod staged;
@@ -67,6 +68,12 @@ pub enum Error {
         tensor.as_ref().map_or_else(String::new, |name| format!("; it has `{name}`"))
     )]
     UnknownExperts { place: PathBuf, tensor: Option<String> },
+    #[error("`{}` is {what}: {instead}", path.display())]
+    Foreign { path: PathBuf, what: &'static str, instead: &'static str },
+    #[error(
+        "`{file}` says that the weights are quantised by {method}, and MXFP4 as released is what can be read: {instead}"
+    )]
+    Quantised { file: String, method: String, instead: &'static str },
     #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json", .0.display())]
     NotAFolder(PathBuf),
     #[error("`{}` is a file: --checkpoint takes the folder that holds config.json", .0.display())]
@@ -117,9 +124,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// That a folder lacks something, pointing to OpenAI's checkpoint below it
-    /// where there is one, as in the released repositories.
+    /// where there is one, as in the released repositories, or to what it has.
     fn lacks(folder: &Path, wanted: &'static str) -> Self {
         let below = folder.join("original");
+        if !below.join("config.json").is_file()
+            && let Some(foreign) = foreign::folder(folder)
+        {
+            return foreign;
+        }
         let below = below.join("config.json").is_file().then_some(below);
         Self::Lacks { folder: folder.to_owned(), wanted, below }
     }
@@ -129,7 +141,7 @@ impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
         if folder.is_file() {
-            return Err(Error::File(folder.to_owned()));
+            return Err(foreign::file(folder).unwrap_or_else(|| Error::File(folder.to_owned())));
         }
         if !folder.is_dir() {
             return Err(Error::NotAFolder(folder.to_owned()));
@@ -138,11 +150,16 @@ impl Checkpoint {
         if !path.is_file() {
             return Err(Error::lacks(folder, "config.json"));
         }
+        if let Some(adapter) = foreign::adapter(folder) {
+            return Err(adapter);
+        }
         let text = fs_err::read(&path)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
         let mut tensors = files::open_folder(folder)?;
         let layout = layout::detect(dialect, &tensors)?;
+        let config = layout.pruned(config, &tensors);
+        config.check(&file)?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &leniency.tensors)?;
         let layers_there = config.num_layers();
@@ -172,6 +189,7 @@ impl Checkpoint {
             return Err(Error::TooFewLayers { asked: layers, there });
         }
         self.config.windows.truncate(layers);
+        self.config.experts.truncate(layers);
         self.weights.layers.truncate(layers);
         Ok(())
     }

@@ -10,7 +10,12 @@ use crate::paths::folder_of;
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = layers_in_words(self.layers, self.layers_there);
-        writeln!(f, "read     {}, {layers}, fingerprint {}", self.layout, self.fingerprint)?;
+        let experts = experts_in_words(&self.experts.counts);
+        writeln!(
+            f,
+            "read     {}, {layers}{experts}, fingerprint {}",
+            self.layout, self.fingerprint
+        )?;
         let weights = &self.weights;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
@@ -55,7 +60,7 @@ impl fmt::Display for Summary {
 impl fmt::Display for ExpertsSummary {
     /// Nothing where there is nothing to decide: in MXFP4 as they were.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, format, bytes, mxfp4_bytes, converted } = self;
+        let Self { origin, format, bytes, mxfp4_bytes, converted, .. } = self;
         match converted {
             Some(Converted { lossless: true, numbers, .. }) => {
                 writeln!(
@@ -184,6 +189,14 @@ fn layers_in_words(exported: usize, there: usize) -> String {
         format!("{there} layers")
     } else {
         format!("{exported} of {there} layers")
+    }
+}
+
+/// Nothing where all layers have as many: then the config says it.
+fn experts_in_words(counts: &[u64]) -> String {
+    match (counts.iter().min(), counts.iter().max()) {
+        (Some(fewest), Some(most)) if fewest < most => format!(" of {fewest} to {most} experts"),
+        _ => String::new(),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct ExpertsSummary {
     pub origin: String,
     /// Their format in the model.
     pub format: String,
+    /// How many each layer has.
+    pub counts: Vec<u64>,
     /// Bytes that they take in the model.
     pub bytes: u64,
     /// What MXFP4 would take.
@@ -74,6 +76,11 @@ impl ExpertsSummary {
         Self {
             origin: first.origin(),
             format: first.format(),
+            counts: weights
+                .layers
+                .iter()
+                .map(|layer| layer.mlp.gate_up.matrix.sizes()[0])
+                .collect(),
             bytes: matrices().flat_map(ExpertMatrix::weights).map(Weight::bytes).sum(),
             mxfp4_bytes: matrices().map(|matrix| matrix.numbers() / mxfp4::BLOCK * 17).sum(),
             converted: (rounding.numbers > 0).then(|| Converted {

@@ -12,6 +12,7 @@ import json
 import sys
 
 import numpy as np
+from inputs import without_past
 
 
 def runner(path, engine):
@@ -23,18 +24,7 @@ def runner(path, engine):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    inputs = {value.name: value.shape for value in session.get_inputs()}
-
-    def run(ids):
-        feeds = {"input_ids": ids}
-        if "attention_mask" in inputs:
-            feeds["attention_mask"] = np.ones(ids.shape, np.int64)
-        for name, shape in inputs.items():
-            if name.startswith("past_key_values."):
-                feeds[name] = np.zeros((len(ids), shape[1], 0, shape[3]), np.float32)
-        return session.run(["logits"], feeds)[0]
-
-    return run
+    return lambda ids: session.run(["logits"], without_past(session, ids))[0]
 
 
 def main():

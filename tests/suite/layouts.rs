@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, write};
+use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, rows, write};
 use crate::support::{export, failure, fixture, logit_errors, python, reference, text};
 
 /// Those whose experts stay where they are.
@@ -141,11 +141,58 @@ fn what_a_config_leaves_out_need_not_be_stored() {
     assert!(error <= 1e-6, "{error:e}");
 }
 
+/// Keeps the first experts of a layer in OpenAI's or Hugging Face's MXFP4 layout.
+fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) {
+    let of_experts = |name: &str| {
+        let of_layer = name.contains(&format!(".{layer}.mlp."));
+        of_layer && (name.contains(".experts.") || name.contains(".mlp1") || name.contains(".mlp2"))
+    };
+    let of_router = |name: &str| name.contains(&format!("layers.{layer}.mlp.router."));
+    for (name, tensor) in tensors.iter_mut() {
+        if of_experts(name) || router && of_router(name) {
+            *tensor = rows(tensor, 0..keep);
+        }
+    }
+}
+
+/// Pruned, a layer computes what it does when the experts that it lacks are never
+/// chosen. No config says so; the tensors do.
+#[test]
+fn layers_may_have_different_numbers_of_experts() {
+    let mut never = in_layout("hf");
+    let (_, _, bias) = never.get_mut("model.layers.1.mlp.router.bias").unwrap();
+    bias.chunks_mut(2).skip(5).for_each(|bf16| bf16.copy_from_slice(&0xc6ff_u16.to_le_bytes()));
+    let never = home(&config(), &never);
+    for layout in ["hf", "bf16", "fp8"] {
+        let mut pruned = in_layout(layout);
+        drop_experts(&mut pruned, 1, 5, true);
+        let pruned = home(&config(), &pruned);
+        let checkpoint = pruned.path().join("checkpoint");
+        for options in [&[][..], &["--functions"], &["--target", "ort"], &["--experts", "mxfp4"]] {
+            let (expected, _) = exported(never.path(), "model", &["--kv-cache"]);
+            let options = [options, &["--kv-cache"]].concat();
+            let (model, summary) = exported(pruned.path(), "model", &options);
+            assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
+            let ids = fixture("reference/logits-2x40.ids.npy");
+            let request = json!({"models": [model, expected], "ids": ids});
+            let error = python("equal.py", &[], &request).as_f64().unwrap();
+            assert!(error <= 1e-5, "{layout} {options:?}: {error:e}");
+        }
+        // Staged, it is the same model.
+        let stage = pruned.path().join("stage.safetensors");
+        let base = ["--checkpoint", text(&checkpoint), "--save-weights", text(&stage)];
+        export(&[&base[..], &["--skip-onnx"]].concat());
+        let output = pruned.path().join("staged.onnx");
+        let summary = export(&["--weights", text(&stage), "--output", text(&output)]);
+        assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
+    }
+}
+
 type Edit = fn(&mut Tensors, &mut Value);
 
 #[test]
 fn what_no_layout_has_is_refused() {
-    let cases: [(&str, Edit, &str); 7] = [
+    let cases: [(&str, Edit, &str); 11] = [
         (
             "hf",
             |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
@@ -188,7 +235,27 @@ fn what_no_layout_has_is_refused() {
         (
             "hf",
             |_, config| config["quantization_config"] = json!({"quant_method": "gptq"}),
-            "key `quantization_config.quant_method` must be \"mxfp4\", found \"gptq\"",
+            "says that the weights are quantised by GPTQ, and MXFP4 as released is what can be read: use the SafeTensors checkpoint that it was made from, as openai/gpt-oss-20b or openai/gpt-oss-120b",
+        ),
+        (
+            "hf",
+            |_, config| config["quantization_config"] = json!({"quant_method": "newest"}),
+            "says that the weights are quantised by \"newest\", and",
+        ),
+        (
+            "hf",
+            |_, config| config["quantization"] = json!({"group_size": 64, "bits": 4}),
+            "says that the weights are quantised by MLX, and",
+        ),
+        (
+            "hf",
+            |tensors, _| drop_experts(tensors, 1, 5, false),
+            "`model.layers.1.mlp.experts.gate_up_proj_blocks` should have shape [8, 256, 3, 16] by the config, found [5, 256, 3, 16]",
+        ),
+        (
+            "hf",
+            |tensors, _| drop_experts(tensors, 1, 3, true),
+            "breaks the rule that `experts_per_token` is at most `num_experts`: found 4 of 3",
         ),
     ];
     for (layout, edit, sentence) in cases {

@@ -1,7 +1,7 @@
 //! What is not understood is refused, in one sentence, and nothing is touched.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -136,6 +136,59 @@ fn bad_checkpoints_are_refused_in_one_sentence() {
         );
     }
     insta::assert_snapshot!(sentences.join("\n"));
+}
+
+/// What people have besides is named, with what to use instead.
+#[test]
+fn other_formats_are_refused_by_name() {
+    type Make = fn(&Path);
+    let touch = |path: PathBuf| fs::write(path, "").unwrap();
+    let adapter: Make = |folder| {
+        fs::write(folder.join("adapter_config.json"), "{}").unwrap();
+        fs::write(folder.join("adapter_model.safetensors"), "").unwrap();
+    };
+    let cases: [(&str, Make, &str); 6] = [
+        ("", adapter, "adapter_config.json` is a LoRA adapter: merge it into its base model"),
+        (
+            "",
+            |folder| {
+                copy_folder(&fixture("tiny"), folder);
+                fs::write(folder.join("adapter_config.json"), "{}").unwrap();
+            },
+            "adapter_config.json` is a LoRA adapter: merge it into its base model",
+        ),
+        (
+            "",
+            |folder| {
+                fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
+                fs::write(folder.join("pytorch_model-00001-of-00002.bin"), "").unwrap();
+            },
+            "pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors",
+        ),
+        (
+            "x-MXFP4.gguf",
+            |_| {},
+            "x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, as openai/gpt-oss-20b",
+        ),
+        ("", |folder| fs::write(folder.join("x.gguf"), "").unwrap(), "x.gguf` is GGUF"),
+        (
+            "",
+            |folder| fs::write(folder.join("model.bin"), "").unwrap(),
+            "model.bin` is OpenAI's format for Metal: use `original` beside its folder",
+        ),
+    ];
+    for (name, make, sentence) in cases {
+        let home = tempfile::tempdir().unwrap();
+        make(home.path());
+        let given = home.path().join(name);
+        if !name.is_empty() {
+            touch(given.clone());
+        }
+        let model = home.path().join("m.onnx");
+        let found = failure(&["--checkpoint", text(&given), "--output", text(&model)]);
+        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+        assert!(!model.exists());
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Config, Rope, alternating};
+use super::{Config, Rope, alternating, in_each_layer};
 use crate::checkpoint::keys::Keys;
-use crate::checkpoint::{Error, Result};
+use crate::checkpoint::{Error, Result, foreign};
 
 /// Keys that say nothing about the computation. What the model computes from
 /// `max_position_embeddings` is nothing: the rotation has no table.
@@ -38,7 +38,14 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
     keys.must_be("model_type", &json!("gpt_oss"))?;
     keys.may_be("hidden_act", &json!("silu"))?;
     if let Some(mut quantization) = keys.nested("quantization_config")? {
-        quantization.must_be("quant_method", &json!("mxfp4"))?;
+        let method = quantization.text_of(&["quant_method"])?;
+        if method != "mxfp4" {
+            return Err(foreign::quantised(keys.file(), &method));
+        }
+    }
+    // MLX writes its own key, with bits and a group's size.
+    if keys.has("quantization") {
+        return Err(foreign::quantised(keys.file(), "mlx"));
     }
     let num_layers = keys.layers("num_hidden_layers")?;
     let num_heads = keys.size("num_attention_heads")?;
@@ -50,7 +57,7 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
         num_heads,
         num_kv_heads: keys.size("num_key_value_heads")?,
         head_dim: keys.size("head_dim")?,
-        num_experts: keys.size_of(&["num_local_experts", "num_experts"])?,
+        experts: in_each_layer(num_layers, keys.size_of(&["num_local_experts", "num_experts"])?),
         experts_per_token: keys.size_of(&["num_experts_per_tok", "experts_per_token"])?,
         windows: windows(keys, num_layers, window)?,
         swiglu_limit: keys.positive_or("swiglu_limit", 7.0)?,

@@ -27,8 +27,8 @@ pub struct Config {
     pub num_kv_heads: u64,
     /// Width of a head.
     pub head_dim: u64,
-    /// Experts in each layer.
-    pub num_experts: u64,
+    /// For each layer, how many experts it has.
+    pub experts: Vec<u64>,
     /// Experts that each token uses.
     pub experts_per_token: u64,
     /// For each layer, how many keys a query sees, itself included: `None` for all.
@@ -134,9 +134,9 @@ impl Config {
             ("num_attention_heads", self.num_heads),
             ("num_key_value_heads", self.num_kv_heads),
             ("head_dim", self.head_dim),
-            ("num_experts", self.num_experts),
             ("experts_per_token", self.experts_per_token),
         ];
+        sizes.extend(self.experts.iter().map(|experts| ("num_experts", *experts)));
         sizes.extend(self.windows.iter().flatten().map(|window| ("sliding_window", *window)));
         sizes
     }
@@ -155,11 +155,12 @@ impl Config {
     }
 
     /// What must hold between the numbers, in words, and what is there.
-    fn relations(&self) -> [(bool, &'static str, String); 8] {
+    fn relations(&self) -> [(bool, &'static str, String); 9] {
         let (heads, kv, width) = (self.num_heads, self.num_kv_heads, self.head_dim);
         let [hidden, inner] = [self.hidden_size, self.intermediate_size];
         let rows = (heads + 2 * kv).checked_mul(width);
         let [low, high] = self.rope.bounds(width);
+        let fewest = self.experts.iter().min().copied().unwrap_or_default();
         [
             (
                 heads.is_multiple_of(kv),
@@ -173,9 +174,14 @@ impl Config {
                 format!("{heads} and {kv} heads of {width}"),
             ),
             (
-                self.experts_per_token <= self.num_experts,
+                self.experts_per_token <= fewest,
                 "`experts_per_token` is at most `num_experts`",
-                format!("{} of {}", self.experts_per_token, self.num_experts),
+                format!("{} of {}", self.experts_per_token, fewest),
+            ),
+            (
+                self.experts.len() == self.windows.len(),
+                "every layer has a number of experts and a window or none",
+                format!("{} and {}", self.experts.len(), self.windows.len()),
             ),
             (
                 hidden.is_multiple_of(mxfp4::BLOCK),
@@ -225,6 +231,11 @@ const SIZES: std::ops::RangeInclusive<u64> = 1..=u32::MAX as u64;
 
 fn positive(number: f64) -> bool {
     number.is_finite() && number > 0.0
+}
+
+/// The same number in every layer.
+fn in_each_layer(layers: u64, experts: u64) -> Vec<u64> {
+    vec![experts; layers as usize]
 }
 
 /// Sliding windows on even layers, as the model's definition has it; what a

@@ -1,6 +1,6 @@
 //! OpenAI's dialect: the fields of `ModelConfig`, as in `original/config.json`.
 
-use super::{Config, Rope, alternating};
+use super::{Config, Rope, alternating, in_each_layer};
 use crate::checkpoint::Result;
 use crate::checkpoint::keys::Keys;
 
@@ -18,7 +18,7 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
         num_heads: keys.size("num_attention_heads")?,
         num_kv_heads: keys.size("num_key_value_heads")?,
         head_dim: keys.size("head_dim")?,
-        num_experts: keys.size("num_experts")?,
+        experts: in_each_layer(num_layers, keys.size("num_experts")?),
         experts_per_token: keys.size("experts_per_token")?,
         windows: alternating(num_layers, window),
         swiglu_limit: keys.positive_or("swiglu_limit", 7.0)?,

@@ -25,7 +25,8 @@ pub struct Layout {
     /// The tensor that only this layout has.
     sign: &'static str,
     form: Form,
-    /// What the weight of a canonical name is made of, in a model of so many experts.
+    /// What the weight of a canonical name is made of, when its first axis is so
+    /// long: where it belongs to experts, that is how many there are.
     origin: fn(&str, u64) -> Origin,
 }
 
@@ -64,10 +65,27 @@ pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
 }
 
 impl Layout {
+    /// The config of a model whose layers have different numbers of experts, after
+    /// some were pruned. No config can say that; the routers do, one row an expert.
+    /// Where they agree with each other, the config has to agree with them.
+    pub fn pruned(&self, config: Config, tensors: &Tensors) -> Config {
+        let rows =
+            |layer: usize| match (self.origin)(&format!("layers.{layer}.mlp.router.weight"), 0) {
+                Origin::Tensor(name) => tensors.shape(&name)?.first().copied(),
+                _ => None,
+            };
+        match (0..config.num_layers()).map(rows).collect::<Option<Vec<u64>>>() {
+            Some(experts) if experts.iter().any(|count| *count != experts[0]) => {
+                Config { experts, ..config }
+            }
+            _ => config,
+        }
+    }
+
     /// Takes every weight of a model of this config, dtype and shape checked.
     pub fn weights(&self, config: &Config, tensors: &mut Tensors) -> Result<ModelWeights> {
         let mut find = |spec: Spec| {
-            let (dtype, recipe) = match (self.origin)(&spec.name, config.num_experts) {
+            let (dtype, recipe) = match (self.origin)(&spec.name, spec.shape[0]) {
                 Origin::Tensor(name) => {
                     let (dtype, source) = take(tensors, &name, spec.kind, &spec.shape)?;
                     (dtype, Recipe::Bytes(source))

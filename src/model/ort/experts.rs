@@ -20,8 +20,9 @@ pub fn experts(
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up)?;
     let down = expert_inputs(g, "down", &weights.down)?;
     // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
-    let ones = vec![1f32; config.num_experts as usize];
-    let ones = g.table("experts.scale", Constant::from(&ones[..]))?;
+    let [count, ..] = weights.gate_up.matrix.sizes();
+    let ones = vec![1f32; count as usize];
+    let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
     let fact = g.fact(x)?;
     let out = g
         .node("experts", "QMoE")
