@@ -158,8 +158,7 @@ impl Checkpoint {
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
         let mut tensors = files::open_folder(folder)?;
         let layout = layout::detect(dialect, &tensors)?;
-        let config = layout.pruned(config, &tensors);
-        config.check(&file)?;
+        let config = layout.settle(config, &tensors, &file)?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &leniency.tensors)?;
         let layers_there = config.num_layers();
@@ -174,8 +173,8 @@ impl Checkpoint {
         }
         let (mut tensors, metadata) = files::open_file(path)?;
         let said = staged::parse(path, metadata)?;
-        let config = said.config.clone();
         let layout = layout::staged(&tensors);
+        let config = layout.settle(said.config.clone(), &tensors, &path.display().to_string())?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &[])?;
         let layers_there = config.num_layers();

@@ -3,7 +3,7 @@
 //! Names are paths that agree with those in the graph. A matrix is stored
 //! `[out, in]`, one output a row.
 
-use crate::weights::{ExpertMatrix, Format, Weight};
+use crate::weights::{self, ExpertMatrix, Format, Weight};
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
@@ -81,16 +81,20 @@ impl ModelWeights {
 
     /// Puts the experts into a format, [`ExpertMatrix::converted`] for each
     /// matrix, and says whether that changes anything.
-    pub fn convert_experts(&mut self, to: Format, accept_rounding: bool) -> bool {
+    pub fn convert_experts(
+        &mut self,
+        to: Format,
+        accept_rounding: bool,
+    ) -> Result<bool, weights::Error> {
         let mut changes = false;
         for LayerWeights { mlp, .. } in &mut self.layers {
             for ExpertWeights { matrix, .. } in [&mut mlp.gate_up, &mut mlp.down] {
-                let converted = matrix.converted(to, accept_rounding);
+                let converted = matrix.converted(to, accept_rounding)?;
                 changes |= converted != *matrix;
                 *matrix = converted;
             }
         }
-        changes
+        Ok(changes)
     }
 
     /// The matrix of the logits, `[vocab, hidden]`.

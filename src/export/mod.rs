@@ -198,9 +198,12 @@ fn open(request: &Request) -> Result<(Checkpoint, Fingerprint), Error> {
         whole = layers == checkpoint.layers_there;
         checkpoint.truncate(layers)?;
     }
-    let converts = request.experts.is_some_and(|Experts { format, accept_rounding }| {
-        checkpoint.weights.convert_experts(format, accept_rounding)
-    });
+    let converts = match request.experts {
+        Some(Experts { format, accept_rounding }) => {
+            checkpoint.weights.convert_experts(format, accept_rounding)?
+        }
+        None => false,
+    };
     let fingerprint = match said.filter(|_| whole && !converts) {
         Some(said) => said,
         None => Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?,

@@ -70,7 +70,7 @@ pub fn decoder(
     options: Options,
 ) -> std::result::Result<Model, Error> {
     if options.target == Target::Ort {
-        ort::check(config, &options)?;
+        ort::check(config, weights, &options)?;
     }
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();

@@ -31,7 +31,7 @@ pub enum Error {
     #[error("the graph could not be wired (please report this)")]
     Graph(#[from] graph::Error),
     #[error(
-        "--functions does not go with --target ort: onnxruntime takes no MXFP4 scales as a function's input"
+        "--functions does not go with --target ort and experts in MXFP4: onnxruntime takes no MXFP4 scales as a function's input"
     )]
     FunctionsForOrt,
     #[error(

@@ -51,27 +51,30 @@ const TILE: usize = 16;
 impl ExpertMatrix {
     /// The same matrices in a format: as they are where they have it. Where
     /// numbers would come out different, that is an error unless it is accepted.
-    pub fn converted(&self, to: Format, accept_rounding: bool) -> Self {
+    pub fn converted(&self, to: Format, accept_rounding: bool) -> Result<Self> {
         match (self, to) {
             (Self::Mxfp4 { .. }, Format::Mxfp4)
             | (Self::OutputMajor(Weight { dtype: DType::BF16, .. }), Format::Bf16) => {
-                return self.clone();
+                return Ok(self.clone());
             }
             _ => {}
         }
         let sizes = self.sizes();
         let (path, _) = self.weights()[0].name.rsplit_once('.').expect("a canonical name");
         let (name, from) = (path.to_owned(), self.clone());
+        if !sizes[2].is_multiple_of(mxfp4::BLOCK) {
+            return Err(Error::Blocks { matrix: name, inn: sizes[2] });
+        }
         let conversion = Arc::new(Conversion { name, from, to, accept_rounding, sizes });
         let product = |at| {
             let (part, dtype, shape) = conversion.products().swap_remove(at);
             let recipe = Recipe::Converted(conversion.clone(), at);
             Weight { name: format!("{}.{part}", conversion.name), dtype, shape, recipe }
         };
-        match to {
+        Ok(match to {
             Format::Mxfp4 => Self::Mxfp4 { blocks: product(0), scales: product(1) },
             Format::Bf16 => Self::OutputMajor(product(0)),
-        }
+        })
     }
 }
 

@@ -108,6 +108,10 @@ pub enum Error {
     Rounds { matrix: String, format: Format, changed: u64, numbers: u64, error: f64 },
     #[error("`{matrix}` holds infinity or NaN, which {format} cannot: the checkpoint is damaged")]
     NotFinite { matrix: String, format: Format },
+    #[error(
+        "`{matrix}` has rows of {inn} numbers, and --experts converts blocks of 32: leave the experts as they are"
+    )]
+    Blocks { matrix: String, inn: u64 },
     #[error("no threads for the conversion: {0}")]
     Threads(String),
     #[error("interrupted")]

@@ -320,7 +320,7 @@ fn what_a_target_does_not_take_is_refused() {
         (
             "tiny",
             &["--functions"],
-            "--functions does not go with --target ort: onnxruntime takes no MXFP4 scales as a function's input",
+            "--functions does not go with --target ort and experts in MXFP4: onnxruntime takes no MXFP4 scales as a function's input",
         ),
     ] {
         let home = tempfile::tempdir().unwrap();

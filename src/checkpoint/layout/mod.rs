@@ -65,10 +65,20 @@ pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
 }
 
 impl Layout {
+    /// The config, read from `file`, with what the tensors say besides.
+    pub fn settle(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
+        let config = self.pruned(config, tensors);
+        config.check(file)?;
+        if self.form.experts == ExpertForm::Mxfp4 {
+            config.check_blocks(file)?;
+        }
+        Ok(config)
+    }
+
     /// The config of a model whose layers have different numbers of experts, after
     /// some were pruned. No config can say that; the routers do, one row an expert.
     /// Where they agree with each other, the config has to agree with them.
-    pub fn pruned(&self, config: Config, tensors: &Tensors) -> Config {
+    fn pruned(&self, config: Config, tensors: &Tensors) -> Config {
         let rows =
             |layer: usize| match (self.origin)(&format!("layers.{layer}.mlp.router.weight"), 0) {
                 Origin::Tensor(name) => tensors.shape(&name)?.first().copied(),
