@@ -53,6 +53,10 @@ impl Failure {
         use ureq::Error::*;
         match error {
             Timeout(_) => Self::passing("no answer in time"),
+            // So rustls says that it does not trust what it sees.
+            Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Error::Untrusted { address: address.to_owned(), reason: error.to_string() }.into()
+            }
             Io(error) => Self::passing(error.to_string()),
             HostNotFound => Self::passing("no such host"),
             ConnectionFailed | Protocol(_) | BodyStalled => Self::passing(error.to_string()),
