@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
 pub use files::{Headers, INDEX, shards};
-pub use foreign::among as foreign;
+pub use foreign::{among as foreign, file as foreign_file};
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };

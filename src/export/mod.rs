@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use companions::GenaiSummary;
-pub use summary::{
-    Converted, ExpertsSummary, HubSummary, Interface, ModelSummary, Size, Summary, WeightsSummary,
-};
+pub use summary::{Converted, ExpertsSummary, HubSummary, ModelSummary, Summary, WeightsSummary};
 
 use crate::checkpoint::{self, Leniency};
 use crate::genai;

@@ -1,13 +1,12 @@
 //! The summary of an export as people read it.
 
 use std::fmt;
-use std::path::Path;
 
-use super::{
-    Converted, ExpertsSummary, GenaiSummary, HubSummary, Interface, ModelSummary, Size, Summary,
-};
+use super::{Converted, ExpertsSummary, GenaiSummary, HubSummary, ModelSummary, Summary};
 use crate::genai;
+use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
+use crate::words::{quoted, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,26 +122,11 @@ impl fmt::Display for ModelSummary {
         let (path, bytes) = (self.path.display(), size(self.bytes as u64));
         writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
-            for alike in interfaces.chunk_by(Interface::is_like) {
-                let Interface { name, dtype, shape } = &alike[0];
-                let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
-                let more = match alike {
-                    [_] => String::new(),
-                    [_, second] => format!(", {}", second.name),
-                    [.., last] => format!(" … {}", last.name),
-                    [] => unreachable!("chunks are not empty"),
-                };
-                writeln!(f, "  {kind} {name}{more} {dtype} [{}]", shape.join(", "))?;
+            for line in Interface::lines(interfaces) {
+                writeln!(f, "  {kind} {line}")?;
             }
         }
         writeln!(f, "needs    {}", self.requires)
-    }
-}
-
-impl Interface {
-    /// Whether another one is of the same kind: all layers' keys and values are.
-    fn is_like(&self, other: &Self) -> bool {
-        (&self.dtype, &self.shape) == (&other.dtype, &other.shape)
     }
 }
 
@@ -204,15 +188,6 @@ impl fmt::Display for GenaiSummary {
     }
 }
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Known(size) => write!(f, "{size}"),
-            Self::Symbol(name) => f.write_str(name),
-        }
-    }
-}
-
 fn layers_in_words(exported: usize, there: usize) -> String {
     if exported == there {
         format!("{there} layers")
@@ -226,22 +201,5 @@ fn experts_in_words(counts: &[u64]) -> String {
     match (counts.iter().min(), counts.iter().max()) {
         (Some(fewest), Some(most)) if fewest < most => format!(" of {fewest} to {most} experts"),
         _ => String::new(),
-    }
-}
-
-/// A path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-/// A size in the unit that fits.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }

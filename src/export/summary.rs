@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::GenaiSummary;
 use crate::checkpoint::ModelWeights;
-use crate::graph::{Dim, Fact, Model};
+use crate::graph::Model;
 use crate::hub;
 use crate::model::Target;
-use crate::onnx::{OPSET, ir_version};
+use crate::onnx::{Interface, OPSET, ir_version};
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{ExpertMatrix, Weight};
 
@@ -152,32 +152,6 @@ pub struct ModelSummary {
     pub outputs: Vec<Interface>,
 }
 
-/// An input or output of the model.
-#[derive(Clone, Debug, Serialize)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Element type.
-    pub dtype: String,
-    /// One entry for each axis.
-    pub shape: Vec<Size>,
-}
-
-/// The size of an axis: a number, or a symbol's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-#[allow(missing_docs)]
-pub enum Size {
-    Known(u64),
-    Symbol(String),
-}
-
-impl From<&Dim> for Size {
-    fn from(dim: &Dim) -> Self {
-        dim.known().map_or_else(|| Self::Symbol(dim.to_string()), Self::Known)
-    }
-}
-
 /// Where the weights are.
 #[derive(Clone, Debug, Serialize)]
 pub struct WeightsSummary {
@@ -199,15 +173,8 @@ pub struct WeightsSummary {
 
 impl ModelSummary {
     pub(super) fn new(path: &Path, model: &Model, bytes: usize, target: Target) -> Self {
-        let interface = |ids: &[usize]| {
-            let facts = ids.iter().map(|id| &model.main.values[*id]);
-            let describe = |(name, fact): &(String, Fact)| Interface {
-                name: name.clone(),
-                dtype: fact.dtype.to_string(),
-                shape: fact.shape.iter().map(Size::from).collect(),
-            };
-            facts.map(describe).collect()
-        };
+        let interface =
+            |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
         Self {
             path: path.to_owned(),
             bytes,
