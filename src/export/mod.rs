@@ -21,7 +21,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::tensor::Rounding;
-use crate::weights::{self, Fingerprint, Format, Found};
+use crate::weights::{self, Fingerprint, Format, Found, Provenance};
 use companions::Companions;
 use placement::Placement;
 
@@ -158,7 +158,9 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
-            let bytes = encode(graph, request, &checkpoint, &fingerprint, &placement)?;
+            let experts = checkpoint.experts.after(&rounding);
+            let properties = properties(request, &checkpoint, &fingerprint, &experts);
+            let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
             }
@@ -178,7 +180,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         fingerprint: fingerprint.to_string(),
         model,
         genai: companions.map(Companions::summarise),
-        experts: ExpertsSummary::new(&checkpoint.weights, rounding),
+        experts: ExpertsSummary::new(&checkpoint, request.experts.is_some(), rounding),
         weights: placement.summarise(&checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -200,13 +202,13 @@ fn open(request: &Request) -> Result<(Checkpoint, Fingerprint), Error> {
     }
     let converts = match request.experts {
         Some(Experts { format, accept_rounding }) => {
-            checkpoint.weights.convert_experts(format, accept_rounding)?
+            checkpoint.convert_experts(format, accept_rounding)?
         }
         None => false,
     };
     let fingerprint = match said.filter(|_| whole && !converts) {
         Some(said) => said,
-        None => Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?,
+        None => Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?,
     };
     Ok((checkpoint, fingerprint))
 }
@@ -222,28 +224,36 @@ fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
     }
 }
 
+/// What the ONNX file says of itself for programs.
+fn properties(
+    request: &Request,
+    checkpoint: &Checkpoint,
+    fingerprint: &Fingerprint,
+    experts: &Provenance,
+) -> [(&'static str, String); 5] {
+    [
+        ("gpt_oss_export.fingerprint", fingerprint.to_string()),
+        ("gpt_oss_export.options", request.options().to_string()),
+        ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
+        ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
+        ("gpt_oss_export.experts", experts.canonical()),
+    ]
+}
+
 /// The ONNX file's bytes. They depend on the weights, the options and where
 /// weights are relative to the model; not on dates, folders or machines.
 fn encode(
     graph: &Model,
-    request: &Request,
-    checkpoint: &Checkpoint,
-    fingerprint: &Fingerprint,
+    target: Target,
+    properties: &[(&str, String)],
     placement: &Placement,
 ) -> Result<Vec<u8>, Error> {
-    let target = request.graph.target;
-    let properties = [
-        ("gpt_oss_export.fingerprint", fingerprint.to_string()),
-        ("gpt_oss_export.options", request.options().to_string()),
-        ("gpt_oss_export.requires", target.requires().to_owned()),
-        ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
-    ];
     let operators = match target {
         Target::Onnx => "standard ONNX operators",
         Target::Ort => "ONNX Runtime's operators",
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let metadata = onnx::Metadata { description: &description, properties: &properties };
+    let metadata = onnx::Metadata { description: &description, properties };
     Ok(onnx::encode(graph, &metadata, &|weight| placement.locate(weight))?)
 }

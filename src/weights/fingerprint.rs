@@ -9,7 +9,7 @@ use super::pieces::{Files, read_range};
 use super::{Recipe, Result, Weight};
 
 /// Version of the weights file and of what goes into a fingerprint.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Bytes of each sample.
 const SAMPLE: u64 = 4096;
 
