@@ -11,6 +11,7 @@ mod genai;
 mod graph;
 mod layouts;
 mod numerics;
+mod provenance;
 mod refusals;
 mod sizes;
 mod staging;
