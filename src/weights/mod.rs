@@ -109,11 +109,11 @@ pub enum Error {
     )]
     Rounds { matrix: String, format: Format, changed: u64, numbers: u64, error: f64 },
     #[error(
-        "`{matrix}` is damaged: {count} of its {numbers} numbers are infinity or NaN; use another copy of the checkpoint"
+        "`{matrix}` holds infinity or NaN in {count} of its {numbers} numbers: the checkpoint is damaged, use another copy"
     )]
     NotFinite { matrix: String, count: u64, numbers: u64 },
     #[error(
-        "{count} of the {numbers} numbers of `{matrix}` are beyond the largest of {format}, and would become infinity: leave the experts as they are"
+        "`{matrix}` goes beyond the largest number of {format} in {count} of its {numbers} numbers, which would become infinity: leave the experts as they are"
     )]
     Overflow { matrix: String, format: Format, count: u64, numbers: u64 },
     #[error(

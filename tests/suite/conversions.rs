@@ -215,7 +215,7 @@ fn infinity_is_refused_even_so() {
         for bad in [f32::INFINITY, f32::NAN] {
             let (home, _) =
                 edited_in(layout, dtype, |at, number| if at == 5 { bad } else { number });
-            let sentence = "`layers.1.mlp.experts.down` is damaged: 1 of its 98304 numbers are infinity or NaN; use another copy of the checkpoint";
+            let sentence = "`layers.1.mlp.experts.down` holds infinity or NaN in 1 of its 98304 numbers: the checkpoint is damaged, use another copy";
             for format in ["mxfp4", "bf16"] {
                 assert_eq!(refusal(home.path(), format), sentence, "{layout}");
             }
@@ -229,7 +229,7 @@ fn overflow_is_refused_even_so() {
     let (home, _) = edited(|at, number| if at % 1000 == 7 { f32::MAX } else { number });
     assert_eq!(
         refusal(home.path(), "bf16"),
-        "99 of the 98304 numbers of `layers.1.mlp.experts.down` are beyond the largest of bf16, and would become infinity: leave the experts as they are"
+        "`layers.1.mlp.experts.down` goes beyond the largest number of bf16 in 99 of its 98304 numbers, which would become infinity: leave the experts as they are"
     );
 }
 
@@ -241,7 +241,7 @@ fn a_block_of_nan_is_refused() {
     let home = home(&config(), &tensors);
     assert_eq!(
         refusal(home.path(), "bf16"),
-        "`layers.2.mlp.experts.gate_up` is damaged: 32 of its 196608 numbers are infinity or NaN; use another copy of the checkpoint"
+        "`layers.2.mlp.experts.gate_up` holds infinity or NaN in 32 of its 196608 numbers: the checkpoint is damaged, use another copy"
     );
 }
 

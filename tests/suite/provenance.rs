@@ -6,7 +6,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::conversions::{MATRICES, bits_of_mxfp4, edited, original, paths, written};
-use crate::derived::{config, encoded, home, in_folder, in_layout, input_major};
+use crate::derived::{config, home, in_folder, in_layout, input_major};
 use crate::support::{export, fixture, logit_errors, python, run, text};
 
 /// What a weights file says of itself.
