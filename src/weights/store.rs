@@ -322,3 +322,30 @@ fn same(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many digits a rounding has, and wherever the beginning ends.
+    #[test]
+    fn places_do_not_depend_on_what_is_rounded() {
+        let most =
+            Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
+        let file = Path::new("w").into();
+        let recipe = Recipe::Bytes(Source { file, range: 0..8 });
+        let weight = Weight {
+            name: "w".to_owned(),
+            dtype: crate::tensor::DType::U8,
+            shape: vec![8],
+            recipe,
+        };
+        let experts = Provenance::unchanged("f32".to_owned());
+        for length in 0..container::ALIGNMENT as usize {
+            let config = "x".repeat(length);
+            let store = Store::plan([&weight], &Fingerprint::unknown(), config, &experts);
+            let (beginning, places) = store.lay_out(&Fingerprint::unknown(), &most);
+            assert_eq!((beginning.len() as u64, places), (store.ranges[0].start, store.ranges));
+        }
+    }
+}
