@@ -35,7 +35,7 @@ pub struct Metadata<C> {
     pub fingerprint: String,
     /// Fingerprint of what is in it.
     pub contents: String,
-    /// What became of the experts before they came into it.
+    /// What became of its experts since the checkpoint.
     pub experts: Provenance,
     /// The model's config.
     pub config: C,
