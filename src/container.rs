@@ -95,17 +95,23 @@ impl Header {
             return Err(Error::TooShort { path: path.to_owned(), bytes: length });
         }
         file.read_exact(&mut prefix)?;
-        let header = u64::from_le_bytes(prefix);
-        if header > LONGEST_HEADER || header > length - 8 {
-            return Err(Error::Truncated { path: path.to_owned(), header, file: length });
-        }
-        let mut json = vec![0; header as usize];
+        let mut json = vec![0; Self::announced(path, prefix, length)? as usize];
         file.read_exact(&mut json)?;
         Self::parse(path, &json, length)
     }
 
+    /// How many bytes the header has that begins behind these, the first of a
+    /// file of `length` bytes.
+    pub fn announced(path: &Path, prefix: [u8; 8], length: u64) -> Result<u64, Error> {
+        let header = u64::from_le_bytes(prefix);
+        if header > LONGEST_HEADER || header > length.saturating_sub(8) {
+            return Err(Error::Truncated { path: path.to_owned(), header, file: length });
+        }
+        Ok(header)
+    }
+
     /// The header in `json`, of a file of `length` bytes.
-    fn parse(path: &Path, json: &[u8], length: u64) -> Result<Self, Error> {
+    pub fn parse(path: &Path, json: &[u8], length: u64) -> Result<Self, Error> {
         // serde names its own types where it finds another kind of value.
         let plain = |error: serde_json::Error| {
             error.to_string().replace("struct HashMetadata", "an object")

@@ -3,9 +3,11 @@
 
 pub mod checkpoint;
 pub mod container;
+pub mod digest;
 pub mod export;
 pub mod genai;
 pub mod graph;
+pub mod hub;
 pub mod model;
 pub mod onnx;
 pub mod paths;

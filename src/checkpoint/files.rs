@@ -10,7 +10,11 @@ use serde::Deserialize;
 use super::{Error, Result};
 use crate::container::{Entry, Header};
 
-const INDEX: &str = "model.safetensors.index.json";
+/// The file that says which shards a checkpoint has.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Headers of files that are not there yet, by the paths that they will have.
+pub type Headers = BTreeMap<PathBuf, Header>;
 
 /// Tensors by name, with the file that holds each; a layout takes them out.
 pub struct Tensors {
@@ -24,32 +28,62 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    /// The index of a folder, if it has one.
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(INDEX);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let index: Self = serde_json::from_slice(&fs::read(&path)?).map_err(|error| {
+            Error::Json { file: path.display().to_string(), reason: error.to_string() }
+        })?;
+        for shard in index.weight_map.values() {
+            let plain = Path::new(shard).file_name() == Some(shard.as_ref());
+            if !plain || shard.contains('\\') {
+                return Err(Error::ShardName { index: path, shard: shard.clone() });
+            }
+        }
+        Ok(Some(index))
+    }
+
+    fn shards(&self) -> BTreeSet<&String> {
+        self.weight_map.values().collect()
+    }
+}
+
+/// The names of the shards of a folder, if it has an index.
+pub fn shards(folder: &Path) -> Result<Option<Vec<String>>> {
+    let index = Index::read(folder)?;
+    Ok(index.map(|index| index.shards().into_iter().cloned().collect()))
+}
+
 /// Opens the files of a folder: those that its index names, or its only one.
-pub fn open_folder(folder: &Path) -> Result<Tensors> {
+/// Some may not be there yet, but their headers are known.
+pub fn open_folder(folder: &Path, awaited: &Headers) -> Result<Tensors> {
     let mut tensors = Tensors { place: folder.to_owned(), map: BTreeMap::new() };
-    let index = folder.join(INDEX);
-    if !index.is_file() {
-        tensors.add(&only_file(folder)?)?;
+    let Some(index) = Index::read(folder)? else {
+        match awaited.first_key_value() {
+            Some((path, header)) => tensors.add(path, header.clone())?,
+            None => tensors.read(&only_file(folder)?).map(drop)?,
+        }
         return Ok(tensors);
-    }
-    let parsed: Index = serde_json::from_slice(&fs::read(&index)?).map_err(|error| {
-        Error::Json { file: index.display().to_string(), reason: error.to_string() }
-    })?;
-    for shard in parsed.weight_map.values().collect::<BTreeSet<_>>() {
-        let plain = Path::new(shard).file_name() == Some(shard.as_ref());
-        if !plain || shard.contains('\\') {
-            return Err(Error::ShardName { index, shard: shard.clone() });
+    };
+    let path = folder.join(INDEX);
+    for shard in index.shards() {
+        let file = folder.join(shard);
+        if let Some(header) = awaited.get(&file) {
+            tensors.add(&file, header.clone())?;
+        } else if file.exists() {
+            tensors.read(&file)?;
+        } else {
+            return Err(Error::MissingShard { index: path, shard: shard.clone() });
         }
-        let path = folder.join(shard);
-        if !path.exists() {
-            return Err(Error::MissingShard { index, shard: shard.clone() });
-        }
-        tensors.add(&path)?;
     }
-    for (tensor, shard) in parsed.weight_map {
+    for (tensor, shard) in index.weight_map {
         let held = tensors.map.get(&tensor);
         if held.is_none_or(|(file, _)| file.file_name() != Some(shard.as_ref())) {
-            return Err(Error::NotInShard { index, tensor, shard });
+            return Err(Error::NotInShard { index: path, tensor, shard });
         }
     }
     Ok(tensors)
@@ -58,7 +92,7 @@ pub fn open_folder(folder: &Path) -> Result<Tensors> {
 /// Opens one file, with what it says of itself.
 pub fn open_file(path: &Path) -> Result<(Tensors, Option<String>)> {
     let mut tensors = Tensors { place: path.to_owned(), map: BTreeMap::new() };
-    let metadata = tensors.add(path)?;
+    let metadata = tensors.read(path)?;
     Ok((tensors, metadata))
 }
 
@@ -86,8 +120,14 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 }
 
 impl Tensors {
-    fn add(&mut self, path: &Path) -> Result<Option<String>> {
+    /// Takes in a file, and returns what it says of itself.
+    fn read(&mut self, path: &Path) -> Result<Option<String>> {
         let header = Header::read(path)?;
+        let metadata = header.metadata.clone();
+        self.add(path, header).map(|()| metadata)
+    }
+
+    fn add(&mut self, path: &Path, header: Header) -> Result<()> {
         let file: Arc<Path> = path.into();
         for entry in header.tensors {
             let tensor = entry.name.clone();
@@ -99,7 +139,7 @@ impl Tensors {
                 });
             }
         }
-        Ok(header.metadata)
+        Ok(())
     }
 
     /// Whether there is such a tensor, under its name or without the `model.`

@@ -49,6 +49,14 @@ pub fn file(path: &Path) -> Option<Error> {
     Some(Error::Foreign { path: path.to_owned(), what: kind.what, instead: kind.instead })
 }
 
+/// What these names of files, of which none is a checkpoint's, say that they are,
+/// and what to use instead.
+pub fn among<'n>(names: impl Iterator<Item = &'n str>) -> Option<(&'static str, &'static str)> {
+    let names: Vec<String> = names.map(str::to_lowercase).collect();
+    let fits = |kind: &&Kind| names.iter().any(|name| (kind.is)(name));
+    KINDS.iter().find(fits).map(|kind| (kind.what, kind.instead))
+}
+
 /// What a folder without a checkpoint holds in its place.
 pub fn folder(folder: &Path) -> Option<Error> {
     let entries = std::fs::read_dir(folder).ok()?;

@@ -13,6 +13,8 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
+pub use files::{Headers, INDEX, shards};
+pub use foreign::among as foreign;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
@@ -82,7 +84,7 @@ pub enum Error {
         "`{file}` says that the weights are quantised by {method}, and MXFP4 as released is what can be read: {instead}"
     )]
     Quantised { file: String, method: String, instead: &'static str },
-    #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json", .0.display())]
+    #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json, or owner/name of a repository on the hub", .0.display())]
     NotAFolder(PathBuf),
     #[error("`{}` is a file: --checkpoint takes the folder that holds config.json", .0.display())]
     File(PathBuf),
@@ -152,6 +154,12 @@ impl Error {
 impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
+        Self::open_awaited(folder, &Headers::default(), leniency)
+    }
+
+    /// The same where some of the SafeTensors files are not there yet, and only
+    /// their headers are known.
+    pub fn open_awaited(folder: &Path, awaited: &Headers, leniency: &Leniency) -> Result<Self> {
         if folder.is_file() {
             return Err(foreign::file(folder).unwrap_or_else(|| Error::File(folder.to_owned())));
         }
@@ -168,7 +176,7 @@ impl Checkpoint {
         let text = fs_err::read(&path)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
-        let mut tensors = files::open_folder(folder)?;
+        let mut tensors = files::open_folder(folder, awaited)?;
         let layout = layout::detect(dialect, &tensors)?;
         let config = layout.settle(config, &tensors, &file)?;
         let weights = layout.weights(&config, &mut tensors)?;

@@ -3,13 +3,14 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gpt_oss_export::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Shorter work is over before a bar could be read.
-const WORTH_SHOWING: u64 = 256 << 20;
+const WORTH_SHOWING: Duration = Duration::from_millis(500);
 
 /// Shows progress by bytes on a terminal, and hears Ctrl-C and SIGTERM.
 pub struct Console {
@@ -33,23 +34,23 @@ impl Console {
 
 impl Progress for Console {
     fn begin(&self, phase: &str, bytes: u64) {
-        if !self.shown || bytes < WORTH_SHOWING {
-            return;
-        }
         let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
         self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
         self.bar.set_length(bytes);
         self.bar.reset();
         self.bar.set_message(phase.to_owned());
-        self.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
 
     fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
+        if self.shown && self.bar.is_hidden() && self.bar.elapsed() > WORTH_SHOWING {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     fn end(&self) {
         self.bar.finish_and_clear();
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     fn is_cancelled(&self) -> bool {

@@ -4,11 +4,12 @@ mod console;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{Experts, ExternalData, Genai, Origin, Request, export};
+use gpt_oss_export::export::{Experts, ExternalData, Genai, Origin, Repository, Request, export};
 use gpt_oss_export::graph::Style;
+use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
 use gpt_oss_export::weights::Format;
 
@@ -16,11 +17,20 @@ use console::{Console, print};
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
-#[command(name = "gpt-oss-export", version, override_usage = "gpt-oss-export <--checkpoint DIR|--weights FILE> --output FILE.onnx [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
+#[command(name = "gpt-oss-export", version, override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
 pub struct Cli {
-    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's
-    #[arg(long, value_name = "DIR", group = "origin")]
+    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name@revision, owner/name/original
+    #[arg(long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
+    /// Where files from the hub go (a folder beside the output, named after the repository, otherwise)
+    #[arg(long, value_name = "DIR", requires = "checkpoint")]
+    download_dir: Option<PathBuf>,
+    /// Ask the hub for nothing: use what was downloaded before, or is in Hugging Face's cache
+    #[arg(long, requires = "checkpoint")]
+    offline: bool,
+    /// Fetch headers instead of weights from the hub, and write the graph alone; it runs once the weights are where it says
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts"])]
+    headers_only: bool,
     /// Weights that --save-weights has staged; no checkpoint is needed
     #[arg(long, value_name = "FILE", group = "origin")]
     weights: Option<PathBuf>,
@@ -123,7 +133,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let (json, quiet) = (self.json, self.quiet);
         let console = Console::new(quiet)?;
-        let summary = export(&self.request(), &console)?;
+        let summary = export(&self.request()?, &console)?;
         match (quiet, json) {
             (true, _) => Ok(()),
             (false, true) => print(&serde_json::to_string(&summary)?),
@@ -131,13 +141,33 @@ impl Cli {
         }
     }
 
-    fn request(self) -> Request {
-        let origin = match (self.checkpoint, self.weights) {
-            (Some(folder), _) => Origin::Checkpoint(folder),
-            (None, file) => Origin::Weights(file.expect("clap requires one of the two")),
+    /// A path that exists is a path, whatever else it could mean.
+    fn origin(&self) -> Result<Origin> {
+        let Some(path) = &self.checkpoint else {
+            return Ok(Origin::Weights(
+                self.weights.clone().expect("clap requires one of the two"),
+            ));
         };
-        Request {
-            origin,
+        let name = path.to_str().filter(|_| !path.exists()).and_then(Name::parse);
+        match name {
+            Some(name) => Ok(Origin::Hub(Repository {
+                name,
+                folder: self.download_dir.clone(),
+                offline: self.offline,
+                headers_only: self.headers_only,
+            })),
+            None if self.download_dir.is_some() || self.headers_only => bail!(
+                "--download-dir and --headers-only are for repositories on the hub (owner/name), and `{}` is {}",
+                path.display(),
+                if path.exists() { "here" } else { "not the name of one" }
+            ),
+            None => Ok(Origin::Checkpoint(path.clone())),
+        }
+    }
+
+    fn request(self) -> Result<Request> {
+        Ok(Request {
+            origin: self.origin()?,
             output: self.output.filter(|_| !self.skip_onnx),
             save_weights: self.save_weights,
             external_data: match self.external_data {
@@ -166,7 +196,7 @@ impl Cli {
                 last_logits: self.last_logits,
             },
             genai: self.genai.then_some(Genai { max_length: self.max_length }),
-        }
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::Serialize;
 
-use super::{Error, Origin, Request};
-use crate::checkpoint::Checkpoint;
+use super::open::Opened;
+use super::{Error, Request};
 use crate::genai::{self, Generation, Setup, Tokenizer};
 use crate::model::Target;
 use crate::paths::folder_of;
@@ -46,17 +46,13 @@ impl Companions {
         request: &Request,
         output: &Path,
         max_length: Option<u64>,
-        checkpoint: &Checkpoint,
+        Opened { checkpoint, folder, .. }: &Opened,
     ) -> Result<Self, Error> {
         let options = request.options();
         if options.length.is_some() {
             return Err(Error::GenaiLength);
         }
-        let weights = match &request.origin {
-            Origin::Checkpoint(folder) => folder,
-            Origin::Weights(file) => folder_of(file),
-        };
-        let sources = genai::sources(weights, folder_of(output))?;
+        let sources = genai::sources(folder, folder_of(output))?;
         let file = genai::find(&sources, genai::GENERATION_FILE)?;
         let generation = Generation::read(file.as_deref(), checkpoint.config.vocab_size)?;
         let name = output.file_name().and_then(|name| name.to_str());

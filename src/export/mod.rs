@@ -1,28 +1,31 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
 mod companions;
+mod open;
 mod placement;
 mod report;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 pub use companions::GenaiSummary;
 pub use summary::{
-    Converted, ExpertsSummary, Interface, ModelSummary, Size, Summary, WeightsSummary,
+    Converted, ExpertsSummary, HubSummary, Interface, ModelSummary, Size, Summary, WeightsSummary,
 };
 
-use crate::checkpoint::{self, Checkpoint, Leniency};
+use crate::checkpoint::{self, Leniency};
 use crate::genai;
 use crate::graph::Model;
+use crate::hub::{self, Name};
 use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::tensor::Rounding;
-use crate::weights::{self, Fingerprint, Format, Found, Provenance};
+use crate::weights::{self, Format, Found, Obstacle, Provenance};
 use companions::Companions;
+use open::{Opened, open};
 use placement::Placement;
 
 /// What to export, from where, to where.
@@ -57,6 +60,11 @@ impl Request {
         let kv_cache = self.graph.kv_cache || genai;
         Options { kv_cache, last_logits: self.graph.last_logits || genai, ..self.graph }
     }
+
+    /// Whether the weights are still on the hub, and stay there.
+    fn headers_only(&self) -> bool {
+        matches!(&self.origin, Origin::Hub(repository) if repository.headers_only)
+    }
 }
 
 /// The format that experts are put into.
@@ -80,8 +88,23 @@ pub struct Genai {
 pub enum Origin {
     /// A checkpoint's folder.
     Checkpoint(PathBuf),
+    /// A repository on the hub.
+    Hub(Repository),
     /// A weights file that an export has staged.
     Weights(PathBuf),
+}
+
+/// A checkpoint on the hub, and what to fetch of it.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    /// What it is called.
+    pub name: Name,
+    /// The folder that it goes into; one beside the output otherwise.
+    pub folder: Option<PathBuf>,
+    /// Use what is here already.
+    pub offline: bool,
+    /// Fetch no weights: the model runs once they lie where it says.
+    pub headers_only: bool,
 }
 
 /// Where the model reads its weights.
@@ -102,6 +125,8 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
+    Hub(#[from] hub::Error),
+    #[error(transparent)]
     Weights(#[from] weights::Error),
     #[error(transparent)]
     Onnx(#[from] onnx::Error),
@@ -117,6 +142,10 @@ pub enum Error {
     Genai(#[from] genai::Error),
     #[error("onnxruntime-genai gives prompts of any length, so --genai does not go with --seq-len")]
     GenaiLength,
+    #[error("--headers-only fetches no weights, and {0} needs them")]
+    NeedsWeights(&'static str),
+    #[error("--headers-only leaves weights where they will be, and the model cannot read them from `{}`: {obstacle}", file.display())]
+    AwaitedElsewhere { file: PathBuf, obstacle: Obstacle },
     #[error("`{}` is not valid UTF-8, so no other file can name it", .0.display())]
     NotUnicode(PathBuf),
     #[error("`{}` is a folder, not a file to write", .0.display())]
@@ -126,7 +155,8 @@ pub enum Error {
 /// Runs a request. Whatever fails, the destination is as it was before.
 pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Error> {
     let started = Instant::now();
-    let (checkpoint, fingerprint) = open(request)?;
+    let opened = open(request, progress)?;
+    let Opened { checkpoint, .. } = &opened;
     let graph = match &request.output {
         Some(_) => {
             Some(model::decoder(&checkpoint.config, &checkpoint.weights, request.options())?)
@@ -135,11 +165,16 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     };
     let companions = match (&request.output, &request.genai) {
         (Some(path), Some(genai)) => {
-            Some(Companions::plan(request, path, genai.max_length, &checkpoint)?)
+            Some(Companions::plan(request, path, genai.max_length, &opened)?)
         }
         _ => None,
     };
-    let placement = Placement::decide(request, &checkpoint, &fingerprint)?;
+    let placement = Placement::decide(request, &opened).map_err(|error| match error {
+        Error::Weights(weights::Error::NotInPlace { file, obstacle }) if request.headers_only() => {
+            Error::AwaitedElsewhere { file, obstacle }
+        }
+        error => error,
+    })?;
 
     let mut transaction = Transaction::default();
     let (mut written, mut rounding) = (Vec::new(), Rounding::default());
@@ -159,7 +194,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
             let experts = checkpoint.experts.after(&rounding);
-            let properties = properties(request, &checkpoint, &fingerprint, &experts);
+            let properties = properties(request, &opened, &experts);
             let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
@@ -177,67 +212,35 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         layout: checkpoint.layout,
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
-        fingerprint: fingerprint.to_string(),
+        fingerprint: opened.fingerprint.as_ref().map(ToString::to_string),
+        hub: opened.hub.clone(),
         model,
         genai: companions.map(Companions::summarise),
-        experts: ExpertsSummary::new(&checkpoint, request.experts.is_some(), rounding),
-        weights: placement.summarise(&checkpoint, written),
+        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
+        weights: placement.summarise(checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
-}
-
-/// Reads what there is: headers, and samples for the fingerprint.
-fn open(request: &Request) -> Result<(Checkpoint, Fingerprint), Error> {
-    let (mut checkpoint, said) = match &request.origin {
-        Origin::Checkpoint(folder) => (Checkpoint::open(folder, &request.leniency)?, None),
-        Origin::Weights(path) => {
-            let (checkpoint, fingerprint) = open_staged(path)?;
-            (checkpoint, Some(fingerprint))
-        }
-    };
-    let mut whole = true;
-    if let Some(layers) = request.layers {
-        whole = layers == checkpoint.layers_there;
-        checkpoint.truncate(layers)?;
-    }
-    let converts = match request.experts {
-        Some(Experts { format, accept_rounding }) => {
-            checkpoint.convert_experts(format, accept_rounding)?
-        }
-        None => false,
-    };
-    let fingerprint = match said.filter(|_| whole && !converts) {
-        Some(said) => said,
-        None => Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?,
-    };
-    Ok((checkpoint, fingerprint))
-}
-
-/// A staged file whose contents are those that it says it has, with the
-/// fingerprint of what it was made of.
-fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
-    let (checkpoint, said) = Checkpoint::open_staged(path)?;
-    let found = Fingerprint::of_stored(checkpoint.weights.iter())?.to_string();
-    match found == said.contents {
-        true => Ok((checkpoint, said.fingerprint.into())),
-        false => Err(Error::Changed { path: path.to_owned(), said: said.contents, found }),
-    }
 }
 
 /// What the ONNX file says of itself for programs.
 fn properties(
     request: &Request,
-    checkpoint: &Checkpoint,
-    fingerprint: &Fingerprint,
+    opened: &Opened,
     experts: &Provenance,
-) -> [(&'static str, String); 5] {
-    [
-        ("gpt_oss_export.fingerprint", fingerprint.to_string()),
+) -> Vec<(&'static str, String)> {
+    let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
-        ("gpt_oss_export.layers", checkpoint.config.num_layers().to_string()),
+        ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
         ("gpt_oss_export.experts", experts.canonical()),
-    ]
+    ];
+    if let Some(fingerprint) = &opened.fingerprint {
+        properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));
+    }
+    if let Some(hub) = &opened.hub {
+        properties.push(("gpt_oss_export.source", hub.source.clone()));
+    }
+    properties
 }
 
 /// The ONNX file's bytes. They depend on the weights, the options and where

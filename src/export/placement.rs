@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::open::Opened;
 use super::{Error, ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
@@ -26,29 +27,32 @@ impl<'w> Placement<'w> {
     /// A staged file in the model's folder or below is the model's data; else
     /// the source itself, where ONNX can refer to it, with a file beside for
     /// weights that must be made; else a file beside for all.
-    pub fn decide(
-        request: &Request,
-        checkpoint: &'w Checkpoint,
-        fingerprint: &Fingerprint,
-    ) -> Result<Self, Error> {
+    pub fn decide(request: &Request, opened: &'w Opened) -> Result<Self, Error> {
+        let Opened { checkpoint, fingerprint, .. } = opened;
+        let wanted = match (request.headers_only(), request.external_data) {
+            (true, ExternalData::Copy) => return Err(Error::NeedsWeights("--external-data copy")),
+            (true, _) => ExternalData::InPlace,
+            (false, wanted) => wanted,
+        };
+        let identified = || fingerprint.as_ref().expect("weights that are here are identified");
         let mut placement = Self::default();
         let all = || checkpoint.weights.iter();
         if let Some(path) = &request.save_weights {
-            let store = Store::plan(all(), fingerprint, &checkpoint.config, &checkpoint.experts);
+            let store = Store::plan(all(), identified(), &checkpoint.config, &checkpoint.experts);
             placement.stores.push((path.clone(), store));
         }
         let Some(output) = &request.output else { return Ok(placement) };
         let folder = folder_of(output);
-        if request.external_data != ExternalData::InPlace
+        if wanted != ExternalData::InPlace
             && let Some((staged, store)) = placement.stores.first()
             && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)?
         {
             placement.locations.extend(locations(store, &file));
             return Ok(placement);
         }
-        let found = match request.external_data {
+        let found = match wanted {
             ExternalData::Copy => None,
-            wanted => match in_place(all(), folder) {
+            _ => match in_place(all(), folder) {
                 Ok(found) => Some(found),
                 Err(weights::Error::NotInPlace { file, obstacle })
                     if wanted == ExternalData::Auto =>
@@ -69,7 +73,7 @@ impl<'w> Placement<'w> {
                 None => made.push(weight),
             }
         }
-        if request.external_data == ExternalData::InPlace
+        if wanted == ExternalData::InPlace
             && let Some((weight, obstacle)) =
                 made.iter().find_map(|weight| Some((weight, weights::obstacle(weight)?)))
         {
@@ -78,7 +82,7 @@ impl<'w> Placement<'w> {
         }
         placement.in_place = made.is_empty();
         if !made.is_empty() {
-            placement.store_beside(made, folder, checkpoint, fingerprint)?;
+            placement.store_beside(made, folder, checkpoint, identified())?;
         }
         Ok(placement)
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{ExpertsSummary, GenaiSummary, Interface, ModelSummary, Size, Summary};
+use super::{ExpertsSummary, GenaiSummary, HubSummary, Interface, ModelSummary, Size, Summary};
 use crate::genai;
 use crate::paths::folder_of;
 use crate::weights::Provenance;
@@ -12,11 +12,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = layers_in_words(self.layers, self.layers_there);
         let experts = experts_in_words(&self.experts.counts);
-        writeln!(
-            f,
-            "read     {}, {layers}{experts}, fingerprint {}",
-            self.layout, self.fingerprint
-        )?;
+        if let Some(hub) = &self.hub {
+            write!(f, "{hub}")?;
+        }
+        write!(f, "read     {}, {layers}{experts}", self.layout)?;
+        match &self.fingerprint {
+            Some(fingerprint) => writeln!(f, ", fingerprint {fingerprint}")?,
+            None => writeln!(f, ", headers only")?,
+        }
         let weights = &self.weights;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
@@ -43,6 +46,13 @@ impl fmt::Display for Summary {
         }
         let bytes = size(weights.bytes_written);
         writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)?;
+        if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = self.hub {
+            let bytes = size(bytes);
+            return write!(
+                f,
+                "next     the same command without --headers-only fetches {bytes} of weights, and the model runs"
+            );
+        }
         match (&self.model, weights.written.first().or(weights.reused.first())) {
             (Some(model), _) if self.genai.is_some() => {
                 let folder = folder_of(&model.path).display().to_string();
@@ -54,6 +64,23 @@ impl fmt::Display for Summary {
                 write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
             }
             (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for HubSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, folder, fetched, bytes_fetched, awaited, bytes_awaited } = self;
+        writeln!(f, "hub      {source} in {}", folder.display())?;
+        match fetched.len() {
+            0 => writeln!(f, "  nothing new fetched")?,
+            count => writeln!(f, "  fetched {} in {count} files", size(*bytes_fetched))?,
+        }
+        match awaited.len() {
+            0 => Ok(()),
+            count => {
+                writeln!(f, "  not fetched {} in {count} files of weights", size(*bytes_awaited))
+            }
         }
     }
 }

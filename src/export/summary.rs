@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::GenaiSummary;
 use crate::checkpoint::Checkpoint;
 use crate::graph::{Dim, Fact, Model};
+use crate::hub;
 use crate::model::Target;
 use crate::onnx::{OPSET, ir_version};
 use crate::tensor::{Rounding, mxfp4};
@@ -21,8 +22,10 @@ pub struct Summary {
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
-    /// What identifies the weights.
-    pub fingerprint: String,
+    /// What identifies the weights; unknown while they are on the hub.
+    pub fingerprint: Option<String>,
+    /// What came from the hub, if the checkpoint did.
+    pub hub: Option<HubSummary>,
     /// The model, unless only weights were staged.
     pub model: Option<ModelSummary>,
     /// What there is for onnxruntime-genai, if it was asked for.
@@ -33,6 +36,39 @@ pub struct Summary {
     pub weights: WeightsSummary,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// A checkpoint from the hub.
+#[derive(Clone, Debug, Serialize)]
+pub struct HubSummary {
+    /// The repository at its commit, and the folder in it.
+    pub source: String,
+    /// Where it was put.
+    pub folder: PathBuf,
+    /// Files that were fetched, from the repository's root.
+    pub fetched: Vec<String>,
+    /// Their bytes.
+    pub bytes_fetched: u64,
+    /// Files of weights that are still on the hub.
+    pub awaited: Vec<String>,
+    /// Their bytes.
+    pub bytes_awaited: u64,
+}
+
+impl HubSummary {
+    pub(super) fn new(repository: &hub::Repository, folder: &Path) -> Self {
+        let paths = |files: &[hub::File]| files.iter().map(|file| file.path.clone()).collect();
+        let bytes = |files: &[hub::File]| files.iter().map(|file| file.size).sum();
+        let (fetched, awaited) = (repository.fetched(), repository.awaited());
+        Self {
+            source: repository.source(),
+            folder: folder.to_owned(),
+            fetched: paths(fetched),
+            bytes_fetched: bytes(fetched),
+            awaited: paths(awaited),
+            bytes_awaited: bytes(awaited),
+        }
+    }
 }
 
 /// The numbers of the experts.

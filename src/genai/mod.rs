@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub use config::{Setup, bytes_per_token, described_model, genai_config};
 pub use generation::{FILE as GENERATION_FILE, Generation};
-pub use tokenizer::{Tokenizer, find, is_needed, sources};
+pub use tokenizer::{Tokenizer, files, find, is_needed, sources};
 
 /// The name that onnxruntime-genai looks for.
 pub const CONFIG_FILE: &str = "genai_config.json";

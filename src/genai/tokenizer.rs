@@ -23,6 +23,11 @@ pub struct Tokenizer {
     pub missing: Vec<&'static str>,
 }
 
+/// The names of all of them.
+pub fn files() -> Vec<&'static str> {
+    NEEDED.into_iter().chain(WELCOME).collect()
+}
+
 /// Whether text cannot become tokens without this file.
 pub fn is_needed(name: &str) -> bool {
     NEEDED.contains(&name)
@@ -42,7 +47,7 @@ impl Tokenizer {
     /// Looks for each file in the source folders, the first first.
     pub fn plan(sources: &[PathBuf], target: &Path) -> Result<Self> {
         let mut plan = Self::default();
-        for name in NEEDED.into_iter().chain(WELCOME) {
+        for name in files() {
             let to = target.join(name);
             match find(sources, name)? {
                 None => plan.missing.push(name),

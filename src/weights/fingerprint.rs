@@ -3,10 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use sha2::{Digest, Sha256};
-
 use super::pieces::{Files, read_range};
 use super::{Recipe, Result, Weight};
+use crate::digest::Digest;
 
 /// Version of the weights file and of what goes into a fingerprint.
 pub const FORMAT_VERSION: u32 = 4;
@@ -61,13 +60,13 @@ impl Fingerprint {
 const DIGITS: usize = 12;
 
 /// A fingerprint in the making.
-struct Hash(Sha256);
+struct Hash(Digest);
 
 type Read<'r> = dyn FnMut(&Weight, Range<u64>) -> Result<Vec<u8>> + 'r;
 
 impl Hash {
     fn new(beginning: &str) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Digest::sha256();
         hash.update(format!("gpt-oss-export {FORMAT_VERSION}\n{beginning}\n"));
         Self(hash)
     }
@@ -94,8 +93,7 @@ impl Hash {
     }
 
     fn finish(self) -> Fingerprint {
-        let digest = self.0.finalize();
-        Fingerprint(digest.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect())
+        Fingerprint(self.0.hex()[..DIGITS].to_owned())
     }
 }
 

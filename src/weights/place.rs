@@ -88,9 +88,13 @@ fn referable(file: &Path, folder: &Path) -> Result<String> {
     }
 }
 
-/// Whether a file is a link, of a kind that ONNX refuses as external data.
+/// Whether a file is a link, of a kind that ONNX refuses as external data. One
+/// that is not there yet is none.
 pub fn link(file: &Path) -> std::io::Result<Option<Obstacle>> {
-    let status = fs::symlink_metadata(file)?;
+    let status = match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        status => status?,
+    };
     if status.is_symlink() {
         return Ok(Some(Obstacle::Symlink));
     }

@@ -5,28 +5,31 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths"],
+    &["tensor", "progress", "paths", "digest"],
     &["graph", "container", "publish"],
     &["weights", "onnx"],
     &["checkpoint"],
-    &["model", "genai"],
+    &["model", "genai", "hub"],
     &["export"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 11] = [
+const OWNERS: [(&str, &str); 14] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
     ("rayon::", "weights"),
     ("half::", "tensor"),
-    ("sha2::", "weights"),
+    ("sha1::", "digest"),
+    ("sha2::", "digest"),
+    ("hf_hub::", "hub"),
+    ("ureq::", "hub"),
     ("clap::", "cli main"),
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights genai cli"),
+    ("serde_json::", "container checkpoint weights genai hub cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

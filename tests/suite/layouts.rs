@@ -1,13 +1,12 @@
 //! One model in every layout gives the same logits.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, rows, write};
+use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, rows, write_shards};
 use crate::support::{export, failure, fixture, logit_errors, python, reference, text};
 
 /// Those whose experts stay where they are.
@@ -96,22 +95,12 @@ fn every_layout_can_be_staged() {
 #[test]
 fn shards_may_keep_blocks_and_scales_apart() {
     for prefix in ["model.", ""] {
-        let mut shards = [Tensors::new(), Tensors::new(), Tensors::new()];
-        let mut map = BTreeMap::new();
-        for (at, (name, tensor)) in in_layout("hf").into_iter().enumerate() {
-            let name =
-                name.strip_prefix("model.").map_or(name.clone(), |rest| format!("{prefix}{rest}"));
-            map.insert(name.clone(), format!("model-{:05}-of-00002.safetensors", at % 3));
-            shards[at % 3].insert(name, tensor);
-        }
-        let home = home(&config(), &Tensors::new());
-        let folder = home.path().join("checkpoint");
-        fs::remove_file(folder.join("model.safetensors")).unwrap();
-        for (at, shard) in shards.iter().enumerate() {
-            write(&folder.join(format!("model-{at:05}-of-00002.safetensors")), shard);
-        }
-        let index = json!({"weight_map": map}).to_string();
-        fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let renamed = in_layout("hf").into_iter().map(|(name, tensor)| {
+            let rest = name.strip_prefix("model.");
+            (rest.map_or(name.clone(), |rest| format!("{prefix}{rest}")), tensor)
+        });
+        write_shards(&home.path().join("checkpoint"), renamed.collect());
         let (model, summary) = exported(home.path(), "model", &["--target", "ort"]);
         assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 3);
         assert_eq!(summary["weights"]["bytes_written"], 0);
