@@ -21,7 +21,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::tensor::Rounding;
-use crate::weights::{self, Format, Found, Obstacle};
+use crate::weights::{self, Format, Found, Obstacle, Provenance};
 use companions::Companions;
 use open::{Opened, open};
 use placement::Placement;
@@ -191,7 +191,9 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
-            let bytes = encode(graph, request, &opened, &placement)?;
+            let experts = checkpoint.experts.after(&rounding);
+            let properties = properties(request, &opened, &experts);
+            let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
             }
@@ -212,25 +214,23 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         hub: opened.hub.clone(),
         model,
         genai: companions.map(Companions::summarise),
-        experts: ExpertsSummary::new(&checkpoint.weights, rounding),
+        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
         weights: placement.summarise(checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// The ONNX file's bytes. They depend on the weights, the options and where
-/// weights are relative to the model; not on dates, folders or machines.
-fn encode(
-    graph: &Model,
+/// What the ONNX file says of itself for programs.
+fn properties(
     request: &Request,
     opened: &Opened,
-    placement: &Placement,
-) -> Result<Vec<u8>, Error> {
-    let target = request.graph.target;
+    experts: &Provenance,
+) -> Vec<(&'static str, String)> {
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
-        ("gpt_oss_export.requires", target.requires().to_owned()),
+        ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
+        ("gpt_oss_export.experts", experts.canonical()),
     ];
     if let Some(fingerprint) = &opened.fingerprint {
         properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));
@@ -238,12 +238,23 @@ fn encode(
     if let Some(hub) = &opened.hub {
         properties.push(("gpt_oss_export.source", hub.source.clone()));
     }
+    properties
+}
+
+/// The ONNX file's bytes. They depend on the weights, the options and where
+/// weights are relative to the model; not on dates, folders or machines.
+fn encode(
+    graph: &Model,
+    target: Target,
+    properties: &[(&str, String)],
+    placement: &Placement,
+) -> Result<Vec<u8>, Error> {
     let operators = match target {
         Target::Onnx => "standard ONNX operators",
         Target::Ort => "ONNX Runtime's operators",
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let metadata = onnx::Metadata { description: &description, properties: &properties };
+    let metadata = onnx::Metadata { description: &description, properties };
     Ok(onnx::encode(graph, &metadata, &|weight| placement.locate(weight))?)
 }

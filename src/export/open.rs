@@ -45,14 +45,14 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
     }
     let converts = match request.experts {
         Some(Experts { format, accept_rounding }) => {
-            checkpoint.weights.convert_experts(format, accept_rounding)?
+            checkpoint.convert_experts(format, accept_rounding)?
         }
         None => false,
     };
     let fingerprint = match said.filter(|_| whole && !converts) {
         _ if request.headers_only() => None,
         Some(said) => Some(said),
-        None => Some(Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?),
+        None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub })
 }

@@ -38,7 +38,7 @@ impl<'w> Placement<'w> {
         let mut placement = Self::default();
         let all = || checkpoint.weights.iter();
         if let Some(path) = &request.save_weights {
-            let store = Store::plan(all(), identified(), &checkpoint.config);
+            let store = Store::plan(all(), identified(), &checkpoint.config, &checkpoint.experts);
             placement.stores.push((path.clone(), store));
         }
         let Some(output) = &request.output else { return Ok(placement) };
@@ -101,12 +101,12 @@ impl<'w> Placement<'w> {
             true => of_all,
             false => {
                 let made = made.iter().copied();
-                some = Fingerprint::of(&checkpoint.config.canonical(), made)?;
+                some = Fingerprint::of(&checkpoint.identity(), made)?;
                 &some
             }
         };
         let file = format!("weights-{fingerprint}.safetensors");
-        let store = Store::plan(made, fingerprint, &checkpoint.config);
+        let store = Store::plan(made, fingerprint, &checkpoint.config, &checkpoint.experts);
         self.locations.extend(locations(&store, &file));
         self.stores.push((folder.join(&file), store));
         Ok(())

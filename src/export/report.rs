@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::{Converted, ExpertsSummary, GenaiSummary, HubSummary, ModelSummary, Summary};
+use super::{ExpertsSummary, GenaiSummary, HubSummary, ModelSummary, Summary};
 use crate::genai;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
+use crate::weights::Provenance;
 use crate::words::{quoted, size};
 
 impl fmt::Display for Summary {
@@ -88,32 +89,49 @@ impl fmt::Display for HubSummary {
 impl fmt::Display for ExpertsSummary {
     /// Nothing where there is nothing to decide: in MXFP4 as they were.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, format, bytes, mxfp4_bytes, converted, .. } = self;
-        match converted {
-            Some(Converted { lossless: true, numbers, .. }) => {
-                writeln!(
-                    f,
-                    "experts  {origin} to {format}, lossless: all {numbers} numbers bit for bit"
-                )?;
-            }
-            Some(Converted { numbers, rounded, relative_error, .. }) => {
-                let share = 100.0 * *rounded as f64 / *numbers as f64;
-                writeln!(
-                    f,
-                    "experts  {origin} to {format}, rounded: {share:.3} % of the numbers, relative error {relative_error:.2e}"
-                )?;
-            }
-            None => {}
+        let Provenance { format, .. } = &self.provenance;
+        if self.already {
+            writeln!(f, "experts  already in {format}")?;
+        }
+        if self.converted.is_some() || !self.provenance.is_unchanged() {
+            writeln!(f, "experts  {}", self.conversion())?;
         }
         if format == "mxfp4" {
             return Ok(());
         }
-        let (times, bytes) = (*bytes as f64 / *mxfp4_bytes as f64, size(*bytes));
-        writeln!(f, "experts  {bytes} in {format}")?;
-        writeln!(
-            f,
-            "  --experts mxfp4 makes them {times:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out"
-        )
+        writeln!(f, "experts  {} in {format}", size(self.bytes))?;
+        match self.mxfp4_bytes.filter(|_| !self.chosen()) {
+            Some(mxfp4) => writeln!(
+                f,
+                "  --experts mxfp4 makes them {:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out",
+                self.bytes as f64 / mxfp4 as f64
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExpertsSummary {
+    /// Whether somebody asked for the format that they have.
+    fn chosen(&self) -> bool {
+        self.already || self.converted.is_some() || !self.provenance.is_unchanged()
+    }
+
+    /// What became of the numbers, in this export or when they were staged.
+    fn conversion(&self) -> String {
+        let Provenance { origin, format, rounded, relative_error } = &self.provenance;
+        let way = match origin == format && self.provenance.is_lossless() {
+            true => format!("{origin} turned round"),
+            false => format!("{origin} to {format}"),
+        };
+        let when = if self.converted.is_some() { "" } else { " when they were staged" };
+        let numbers = self.numbers;
+        match rounded {
+            0 => format!("{way}{when}, lossless: all {numbers} numbers bit for bit"),
+            _ => format!(
+                "{way}{when}, rounded: {rounded} of {numbers} numbers, relative error {relative_error:.2e}"
+            ),
+        }
     }
 }
 

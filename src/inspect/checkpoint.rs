@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Error;
-use super::tensors::{Filter, StoredNames, Tensor, Total, totals};
+use super::tensors::{Filter, Stored, Tensor, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, Leniency};
 use crate::container::Header;
 use crate::model::{Options, Target, decoder};
 use crate::paths::folder_of;
-use crate::weights::{self, Fingerprint, Weight, in_place};
+use crate::weights::{self, Fingerprint, Provenance, Weight, in_place};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -24,8 +24,8 @@ pub struct CheckpointInspection {
     pub fingerprint: String,
     /// The numbers that define the model.
     pub config: Config,
-    /// Formats of the experts' numbers.
-    pub experts: BTreeSet<String>,
+    /// The format of the experts' numbers, and what became of them.
+    pub experts: Provenance,
     /// Its SafeTensors files.
     pub files: Vec<SourceFile>,
     /// What each target says to it.
@@ -68,7 +68,7 @@ pub struct Fit {
 pub fn folder(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
     let checkpoint = Checkpoint::open(path, &Leniency::default())?;
     let fingerprint =
-        Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?.to_string();
+        Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string();
     describe(path, path, checkpoint, fingerprint, filter)
 }
 
@@ -88,35 +88,36 @@ fn describe(
     let weights = || checkpoint.weights.iter();
     let sources = weights().flat_map(|weight| weight.recipe.sources());
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
-    let names = StoredNames::read(folder, &files)?;
+    let stored = Stored::read(folder, &files)?;
     let (bytes_to_write, obstacle) = to_write(&checkpoint, folder)?;
     let described =
         weights().map(|weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes()));
-    let layers = checkpoint.weights.layers.iter().map(|layer| &layer.mlp);
-    let formats = layers.flat_map(|mlp| [mlp.gate_up.matrix.format(), mlp.down.matrix.format()]);
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
         fingerprint,
-        experts: formats.collect(),
-        files: files.iter().map(|file| source_file(file, &names)).collect::<Result<_, _>>()?,
+        experts: checkpoint.experts.clone(),
+        files: stored
+            .files
+            .iter()
+            .map(|(file, header)| SourceFile::new(stored.within(file), header))
+            .collect(),
         targets: [Target::Onnx, Target::Ort].map(|target| fit(&checkpoint, target)).into(),
         bytes: weights().map(Weight::bytes).sum(),
         bytes_to_write,
         obstacle,
         totals: totals(described),
-        tensors: filter.apply(weights().map(|weight| names.tensor(weight))),
+        tensors: filter.apply(weights().map(|weight| stored.tensor(weight))),
         config: checkpoint.config,
     })
 }
 
-fn source_file(file: &Path, names: &StoredNames) -> Result<SourceFile, Error> {
-    let tensors = Header::read(file)?.tensors;
-    Ok(SourceFile {
-        file: names.within(file),
-        tensors: tensors.len(),
-        bytes: tensors.iter().map(|entry| entry.range.end - entry.range.start).sum(),
-    })
+impl SourceFile {
+    /// One with this header.
+    fn new(file: String, header: &Header) -> Self {
+        let bytes = header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum();
+        Self { file, tensors: header.tensors.len(), bytes }
+    }
 }
 
 fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {

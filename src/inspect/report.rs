@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use super::{CheckpointInspection, FileInspection, Inspection, ModelInspection, Tensor, Total};
 use crate::checkpoint::Config;
 use crate::onnx::Interface;
+use crate::weights::Provenance;
 use crate::words::{count, number, size};
 
 impl Display for Inspection {
@@ -23,8 +24,7 @@ impl Display for CheckpointInspection {
         writeln!(f, "{}", self.path.display())?;
         writeln!(f, "layout      {}, fingerprint {}", self.layout, self.fingerprint)?;
         config(f, &self.config)?;
-        let formats: Vec<&str> = self.experts.iter().map(String::as_str).collect();
-        writeln!(f, "experts     {}", formats.join(" and "))?;
+        experts(f, &self.experts)?;
         for file in &self.files {
             let tensors = count(file.tensors, "tensor");
             writeln!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
@@ -45,6 +45,21 @@ impl Display for CheckpointInspection {
             }
         }
         tensors(f, &self.tensors)
+    }
+}
+
+fn experts(f: &mut Formatter<'_>, experts: &Provenance) -> fmt::Result {
+    let Provenance { origin, format, rounded, relative_error } = experts;
+    match rounded {
+        _ if experts.is_unchanged() => writeln!(f, "experts     {format}"),
+        0 => writeln!(f, "experts     {format}, of {origin} without loss"),
+        _ => {
+            let rounded = number(*rounded);
+            writeln!(
+                f,
+                "experts     {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
+            )
+        }
     }
 }
 

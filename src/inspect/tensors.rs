@@ -111,22 +111,27 @@ impl Tensor {
     }
 }
 
-/// Names under which bytes are stored in files, by file and offset.
-pub struct StoredNames {
+/// Files with what they hold, and the names of what is stored in them.
+pub struct Stored {
     folder: PathBuf,
+    /// Each file with its header.
+    pub files: Vec<(PathBuf, Header)>,
+    /// By file and offset.
     names: HashMap<(PathBuf, u64), String>,
 }
 
-impl StoredNames {
+impl Stored {
     /// Of these files.
     pub fn read(folder: &Path, files: &BTreeSet<PathBuf>) -> Result<Self, container::Error> {
+        let read = |file: &PathBuf| Ok((file.clone(), Header::read(file)?));
+        let files: Vec<_> = files.iter().map(read).collect::<Result<_, container::Error>>()?;
         let mut names = HashMap::new();
-        for file in files {
-            for entry in Header::read(file)?.tensors {
-                names.insert((file.clone(), entry.range.start), entry.name);
+        for (file, header) in &files {
+            for entry in &header.tensors {
+                names.insert((file.clone(), entry.range.start), entry.name.clone());
             }
         }
-        Ok(Self { folder: folder.to_owned(), names })
+        Ok(Self { folder: folder.to_owned(), files, names })
     }
 
     /// A weight of a checkpoint.

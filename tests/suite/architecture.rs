@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths", "digest"],
+    &["tensor", "progress", "paths", "digest", "words"],
     &["graph", "container", "publish"],
     &["weights", "onnx"],
     &["checkpoint"],
     &["model", "genai", "hub"],
-    &["export"],
+    &["export", "inspect"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 14] = [
+const OWNERS: [(&str, &str); 15] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
     ("rayon::", "weights"),
+    ("glob::", "inspect"),
     ("half::", "tensor"),
     ("sha1::", "digest"),
     ("sha2::", "digest"),
