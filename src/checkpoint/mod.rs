@@ -13,7 +13,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
-pub use files::{Headers, INDEX, shards};
+pub use files::{Headers, INDEX, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
@@ -154,12 +154,17 @@ impl Error {
 impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
-        Self::open_awaited(folder, &Headers::default(), leniency)
+        Self::open_files(folder, &Which::Found, &Headers::default(), leniency)
     }
 
-    /// The same where some of the SafeTensors files are not there yet, and only
-    /// their headers are known.
-    pub fn open_awaited(folder: &Path, awaited: &Headers, leniency: &Leniency) -> Result<Self> {
+    /// The same where it is known which SafeTensors files are the checkpoint's, and
+    /// some of them may not be there yet, but their headers are known.
+    pub fn open_files(
+        folder: &Path,
+        which: &Which,
+        awaited: &Headers,
+        leniency: &Leniency,
+    ) -> Result<Self> {
         if folder.is_file() {
             return Err(foreign::file(folder).unwrap_or_else(|| Error::File(folder.to_owned())));
         }
@@ -176,7 +181,7 @@ impl Checkpoint {
         let text = fs_err::read(&path)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
-        let mut tensors = files::open_folder(folder, awaited)?;
+        let mut tensors = files::open_folder(folder, which, awaited)?;
         let layout = layout::detect(dialect, &tensors)?;
         let config = layout.settle(config, &tensors, &file)?;
         let weights = layout.weights(&config, &mut tensors)?;

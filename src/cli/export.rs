@@ -1,11 +1,11 @@
 //! What an export is asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{Experts, ExternalData, Genai, Origin, Repository, Request, export};
+use gpt_oss_export::export::{Experts, ExternalData, FromHub, Genai, Origin, Request, export};
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
@@ -17,10 +17,10 @@ use super::console::{Console, print};
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("origin").required(true)))]
 pub struct Export {
-    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name@revision, owner/name/original
+    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name/original, owner/name@revision, owner/name@revision/folder
     #[arg(long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
-    /// Where files from the hub go (a folder beside the output, named after the repository, otherwise)
+    /// Where files from the hub go (a folder beside the output, owner--name, otherwise)
     #[arg(long, value_name = "DIR", requires = "checkpoint")]
     download_dir: Option<PathBuf>,
     /// Ask the hub for nothing: use what was downloaded before, or is in Hugging Face's cache
@@ -139,16 +139,19 @@ impl Export {
         }
     }
 
-    /// A path that exists is a path, whatever else it could mean.
+    /// A path that exists is a path, whatever else it could mean, unless it is where
+    /// the repository of that name is to go.
     fn origin(&self) -> Result<Origin> {
         let Some(path) = &self.checkpoint else {
             return Ok(Origin::Weights(
                 self.weights.clone().expect("clap requires one of the two"),
             ));
         };
-        let name = path.to_str().filter(|_| !path.exists()).and_then(Name::parse);
-        match name {
-            Some(name) => Ok(Origin::Hub(Repository {
+        let is_target =
+            |name: &Name| self.download_dir.as_deref() == Some(Path::new(&name.repository));
+        let name = path.to_str().and_then(Name::parse);
+        match name.filter(|name| !path.exists() || is_target(name)) {
+            Some(name) => Ok(Origin::Hub(FromHub {
                 name,
                 folder: self.download_dir.clone(),
                 offline: self.offline,

@@ -61,7 +61,7 @@ impl Request {
 
     /// Whether the weights are still on the hub, and stay there.
     fn headers_only(&self) -> bool {
-        matches!(&self.origin, Origin::Hub(repository) if repository.headers_only)
+        matches!(&self.origin, Origin::Hub(wanted) if wanted.headers_only)
     }
 }
 
@@ -87,14 +87,14 @@ pub enum Origin {
     /// A checkpoint's folder.
     Checkpoint(PathBuf),
     /// A repository on the hub.
-    Hub(Repository),
+    Hub(FromHub),
     /// A weights file that an export has staged.
     Weights(PathBuf),
 }
 
 /// A checkpoint on the hub, and what to fetch of it.
 #[derive(Clone, Debug)]
-pub struct Repository {
+pub struct FromHub {
     /// What it is called.
     pub name: Name,
     /// The folder that it goes into; one beside the output otherwise.

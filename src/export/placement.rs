@@ -29,10 +29,9 @@ impl<'w> Placement<'w> {
     /// weights that must be made; else a file beside for all.
     pub fn decide(request: &Request, opened: &'w Opened) -> Result<Self, Error> {
         let Opened { checkpoint, fingerprint, .. } = opened;
-        let wanted = match (request.headers_only(), request.external_data) {
-            (true, ExternalData::Copy) => return Err(Error::NeedsWeights("--external-data copy")),
-            (true, _) => ExternalData::InPlace,
-            (false, wanted) => wanted,
+        let wanted = match request.headers_only() {
+            true => ExternalData::InPlace,
+            false => request.external_data,
         };
         let identified = || fingerprint.as_ref().expect("weights that are here are identified");
         let mut placement = Self::default();

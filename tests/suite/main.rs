@@ -12,6 +12,7 @@ mod genai;
 mod graph;
 mod hub;
 mod hub_faults;
+mod hub_folders;
 mod hub_refusals;
 mod inspect;
 mod layouts;
