@@ -129,12 +129,10 @@ impl Conversion {
         Ok(())
     }
 
-    /// The bytes of one expert in each product, and how far they are off.
-    pub fn expert(&self, expert: u64, files: &mut Files) -> Result<(Vec<Vec<u8>>, Rounding)> {
-        let mut made: Vec<Vec<u8>> =
-            self.expert_bytes().into_iter().map(|bytes| vec![0; bytes as usize]).collect();
+    /// Makes the bytes of one expert in each product, and says how far they are off.
+    pub fn expert(&self, expert: u64, files: &mut Files, made: &mut [Vec<u8>]) -> Result<Rounding> {
         let mut rounding = Rounding::default();
-        match (self.to, &mut made[..]) {
+        match (self.to, made) {
             (Format::Mxfp4, [codes, scales]) => {
                 let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
                 self.each_block(expert, files, |at, numbers| {
@@ -151,7 +149,7 @@ impl Conversion {
             }
             _ => unreachable!("the products of a format"),
         }
-        Ok((made, rounding))
+        Ok(rounding)
     }
 
     /// Hands out the blocks of an expert's matrix `[out, in]`, each with its

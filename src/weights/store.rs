@@ -23,6 +23,9 @@ use crate::tensor::Rounding;
 const CHUNK: u64 = 64 << 20;
 /// Digits by which the numbers of a provenance may grow: 19 of 20, and 21 of 24.
 const DIGITS: usize = 40;
+/// Bytes written at once: a call with tens of megabytes takes Linux several times
+/// longer than as many calls with one.
+const WRITTEN: usize = 1 << 20;
 /// Bytes compared at once.
 const COMPARED: usize = 1 << 20;
 
@@ -199,8 +202,10 @@ impl<'w> Store<'w> {
                     copy(weight, source, input, file, path, progress)?;
                 }
                 Piece::Made(bytes) => {
-                    progress.advance(bytes.len() as u64);
-                    file.write_all(bytes).map_err(failed)?;
+                    for part in bytes.chunks(WRITTEN) {
+                        file.write_all(part).map_err(failed)?;
+                        progress.advance(part.len() as u64);
+                    }
                 }
             }
             Ok(true)

@@ -1,5 +1,6 @@
 //! Experts converted side by side, as many at once as memory allows.
 
+use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use rayon::prelude::*;
@@ -44,18 +45,25 @@ fn convert_on(
     visit: &Visit,
 ) -> Result<Option<Rounding>> {
     let lengths = conversion.expert_bytes();
+    // What an expert is made in serves the next one: fresh pages cost more than
+    // what is done with them.
+    let room = || lengths.iter().map(|length| vec![0; *length as usize]).collect();
+    let rooms: Mutex<Vec<Vec<Vec<u8>>>> = Mutex::default();
     let one = |expert: u64| {
         if progress.is_cancelled() {
             return Err(End::Failed(Error::Interrupted));
         }
-        let made = conversion.expert(expert, &mut Files::default());
-        let (made, rounding) = made.map_err(End::Failed)?;
+        let idle = rooms.lock().expect("nobody panics with it").pop();
+        let mut made = idle.unwrap_or_else(room);
+        let rounding = conversion.expert(expert, &mut Files::default(), &mut made);
+        let rounding = rounding.map_err(End::Failed)?;
         for (((weight, start), bytes), length) in products.iter().zip(&made).zip(&lengths) {
             let go_on = visit(weight, start + expert * length, Piece::Made(bytes));
             if !go_on.map_err(End::Failed)? {
                 return Err(End::Enough);
             }
         }
+        rooms.lock().expect("nobody panics with it").push(made);
         Ok(rounding)
     };
     let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
