@@ -9,6 +9,7 @@ use gpt_oss_export::export::{Experts, ExternalData, FromHub, Genai, Origin, Requ
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::tensor::DType;
 use gpt_oss_export::weights::Format;
 
 use super::console::{Console, print};
@@ -113,6 +114,10 @@ enum FormatName {
     Mxfp4,
     /// BF16, an output a row
     Bf16,
+    /// F16, an output a row
+    F16,
+    /// F32, an output a row
+    F32,
 }
 
 /// Where a model reads its weights.
@@ -181,7 +186,9 @@ impl Export {
             experts: self.experts.map(|format| Experts {
                 format: match format {
                     FormatName::Mxfp4 => Format::Mxfp4,
-                    FormatName::Bf16 => Format::Bf16,
+                    FormatName::Bf16 => Format::Numbers(DType::BF16),
+                    FormatName::F16 => Format::Numbers(DType::F16),
+                    FormatName::F32 => Format::Numbers(DType::F32),
                 },
                 accept_rounding: self.accept_rounding,
             }),

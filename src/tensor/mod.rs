@@ -6,7 +6,7 @@ mod numbers;
 mod rounding;
 
 pub use dtype::DType;
-pub use numbers::{decode, encode_bf16};
+pub use numbers::{decode, encode};
 pub use rounding::Rounding;
 
 /// The number that a byte in FP8 E5M2 stands for: it is the upper half of a

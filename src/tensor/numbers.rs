@@ -30,32 +30,64 @@ fn each<const N: usize>(bytes: &[u8], numbers: &mut [f32], decode: impl Fn([u8; 
     numbers.iter_mut().zip(chunks).for_each(|(number, bytes)| *number = decode(*bytes));
 }
 
-/// Numbers in BF16, the nearest even one of two. Those that are not finite, and
-/// those that round to infinity, are counted as such and no further.
-pub fn encode_bf16(numbers: &[f32], bytes: &mut [u8]) -> Rounding {
-    let mut rounding = Rounding { numbers: numbers.len() as u64, ..Rounding::default() };
-    // Most often nothing is to be rounded; a loop that knows it is many times faster.
-    if numbers.iter().fold(true, |exact, number| exact & is_finite_bf16(*number)) {
-        for (number, bytes) in numbers.iter().zip(bytes.as_chunks_mut().0) {
-            *bytes = ((number.to_bits() >> 16) as u16).to_le_bytes();
+/// Numbers in BF16, F16 or F32, the nearest even one of two. Those that are not
+/// finite, and those that round to infinity, are counted as such and no further.
+/// Panics where the dtype is another one.
+pub fn encode(dtype: DType, numbers: &[f32], bytes: &mut [u8]) -> Rounding {
+    match dtype {
+        DType::BF16 if numbers.iter().fold(true, |all, number| all & is_finite_bf16(*number)) => {
+            // Most often nothing is to be rounded; a loop that knows it is many times faster.
+            let upper = |number: f32| ((number.to_bits() >> 16) as u16).to_le_bytes();
+            store(numbers, bytes, upper);
+            exact(numbers)
         }
-        rounding.squares = sum_of_squares(numbers);
-        return rounding;
+        DType::BF16 => round(numbers, bytes, |number| {
+            let nearest = bf16::from_f32(number);
+            (nearest.to_le_bytes(), nearest.to_f32())
+        }),
+        DType::F16 => round(numbers, bytes, |number| {
+            let nearest = f16::from_f32(number);
+            (nearest.to_le_bytes(), nearest.to_f32())
+        }),
+        DType::F32 if numbers.iter().fold(true, |all, number| all & number.is_finite()) => {
+            store(numbers, bytes, f32::to_le_bytes);
+            exact(numbers)
+        }
+        DType::F32 => round(numbers, bytes, |number| (number.to_le_bytes(), number)),
+        _ => panic!("{dtype} is no format to write numbers in"),
     }
+}
+
+fn store<const N: usize>(numbers: &[f32], bytes: &mut [u8], encode: impl Fn(f32) -> [u8; N]) {
+    let chunks = bytes.as_chunks_mut().0;
+    numbers.iter().zip(chunks).for_each(|(number, bytes)| *bytes = encode(*number));
+}
+
+/// What becomes of numbers that come out as they are.
+fn exact(numbers: &[f32]) -> Rounding {
+    let squares = sum_of_squares(numbers);
+    Rounding { numbers: numbers.len() as u64, squares, ..Rounding::default() }
+}
+
+/// Stores what `nearest` makes of each number, and counts what it is off.
+fn round<const N: usize>(
+    numbers: &[f32],
+    bytes: &mut [u8],
+    nearest: impl Fn(f32) -> ([u8; N], f32),
+) -> Rounding {
+    let mut rounding = Rounding { numbers: numbers.len() as u64, ..Rounding::default() };
     for (number, bytes) in numbers.iter().zip(bytes.as_chunks_mut().0) {
-        let nearest = bf16::from_f32(*number);
-        *bytes = nearest.to_le_bytes();
-        if !nearest.is_finite() {
-            let counter = if number.is_finite() {
-                &mut rounding.overflowed
-            } else {
-                &mut rounding.not_finite
+        let (stored, back) = nearest(*number);
+        *bytes = stored;
+        if !back.is_finite() {
+            let counter = match number.is_finite() {
+                true => &mut rounding.overflowed,
+                false => &mut rounding.not_finite,
             };
             *counter += 1;
             continue;
         }
         rounding.squares += f64::from(*number).powi(2);
-        let back = nearest.to_f32();
         if back.to_bits() != number.to_bits() {
             rounding.changed += 1;
             rounding.error += (f64::from(*number) - f64::from(back)).powi(2);
@@ -155,7 +187,7 @@ mod tests {
 
     fn check_bf16(number: f32) {
         let mut bytes = [0; 2];
-        let rounding = encode_bf16(&[number], &mut bytes);
+        let rounding = encode(DType::BF16, &[number], &mut bytes);
         let bits = u16::from_le_bytes(bytes);
         let off = |bits: u16| (value(bits) - f64::from(number)).abs();
         let [lower, upper] = neighbours(number);
@@ -198,11 +230,11 @@ mod tests {
             let numbers: Vec<f32> =
                 (0..77u32).map(|n| f32::from_bits((0x3f00 + 7 * n) << 16 | lower)).collect();
             let mut bytes = vec![0; 2 * numbers.len()];
-            let all = encode_bf16(&numbers, &mut bytes);
+            let all = encode(DType::BF16, &numbers, &mut bytes);
             let (mut sum, mut squares) = (0, 0.0);
             for (number, expected) in numbers.iter().zip(bytes.as_chunks::<2>().0) {
                 let mut one = [0; 2];
-                sum += encode_bf16(&[*number], &mut one).changed;
+                sum += encode(DType::BF16, &[*number], &mut one).changed;
                 squares += f64::from(*number).powi(2);
                 assert_eq!(one, *expected);
             }
@@ -212,6 +244,44 @@ mod tests {
     }
 
     #[test]
+    fn f16_and_f32_of_a_number_of_theirs_are_that_number() {
+        for bits in 0..=u16::MAX {
+            let number = decoded(DType::F16, &bits.to_le_bytes())[0];
+            for (dtype, expected) in [
+                (DType::F16, bits.to_le_bytes().to_vec()),
+                (DType::F32, number.to_le_bytes().to_vec()),
+            ] {
+                let mut bytes = vec![0; dtype.size() as usize];
+                let rounding = encode(dtype, &[number], &mut bytes);
+                let finite = number.is_finite();
+                assert!(bytes == expected || number.is_nan(), "{bits:x}");
+                assert_eq!((rounding.not_finite, rounding.changed), (u64::from(!finite), 0));
+            }
+        }
+    }
+
+    proptest! {
+            /// No other of F16's numbers is nearer, and of two as near it is the even one.
+            #[test]
+            fn f16_is_the_nearest(number in any::<u32>().prop_map(f32::from_bits)) {
+                prop_assume!(number.is_finite());
+                let mut bytes = [0; 2];
+                let rounding = encode(DType::F16, &[number], &mut bytes);
+                let bits = u16::from_le_bytes(bytes);
+                // Half a step beyond the largest number, 65,504, infinity is as near.
+                prop_assert_eq!(rounding.overflowed, u64::from(number.abs() >= 65_520.0));
+                prop_assume!(rounding.overflowed == 0);
+                let off = |bits: u16| (by_definition(bits.into(), 5, 10) - f64::from(number)).abs();
+                for other in [bits.wrapping_sub(1), bits.wrapping_add(1)] {
+                    if other & 0x7c00 != 0x7c00 && bits & 0x7fff != 0 {
+                        prop_assert!(off(bits) < off(other) || (off(bits) == off(other) && bits & 1 == 0));
+                    }
+                }
+    prop_assert_eq!(rounding.changed, u64::from(off(bits) > 0.0));
+            }
+        }
+
+    #[test]
     fn bf16_at_the_ends() {
         let largest = f32::from_bits(0x7f7f_0000);
         for number in [0.0, -0.0, f32::from_bits(1), f32::MIN_POSITIVE, largest, f32::MAX, f32::MIN]
@@ -219,7 +289,7 @@ mod tests {
             check_bf16(number);
         }
         for number in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            let rounding = encode_bf16(&[1.0, number], &mut [0; 4]);
+            let rounding = encode(DType::BF16, &[1.0, number], &mut [0; 4]);
             assert_eq!((rounding.not_finite, rounding.overflowed, rounding.changed), (1, 0, 0));
             assert_eq!(rounding.squares, 1.0);
         }

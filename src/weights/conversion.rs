@@ -15,8 +15,8 @@ use crate::tensor::{self, DType, Rounding, mxfp4};
 pub enum Format {
     /// Blocks and scales.
     Mxfp4,
-    /// BF16, `[experts, out, in]`.
-    Bf16,
+    /// BF16, F16 or F32, `[experts, out, in]`.
+    Numbers(DType),
 }
 
 /// The matrices of all experts on their way into another format.
@@ -34,10 +34,10 @@ pub struct Conversion {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mxfp4 => "mxfp4",
-            Self::Bf16 => "bf16",
-        })
+        match self {
+            Self::Mxfp4 => f.write_str("mxfp4"),
+            Self::Numbers(dtype) => write!(f, "{dtype}"),
+        }
     }
 }
 
@@ -55,8 +55,8 @@ impl ExpertMatrix {
     pub fn converted(&self, to: Format, accept_rounding: bool) -> Result<Self> {
         let from = self.source().clone();
         match (&from, to) {
-            (Self::Mxfp4 { .. }, Format::Mxfp4)
-            | (Self::OutputMajor(Weight { dtype: DType::BF16, .. }), Format::Bf16) => {
+            (Self::Mxfp4 { .. }, Format::Mxfp4) => return Ok(from),
+            (Self::OutputMajor(weight), Format::Numbers(dtype)) if weight.dtype == dtype => {
                 return Ok(from);
             }
             _ => {}
@@ -75,7 +75,7 @@ impl ExpertMatrix {
         };
         Ok(match to {
             Format::Mxfp4 => Self::Mxfp4 { blocks: product(0), scales: product(1) },
-            Format::Bf16 => Self::OutputMajor(product(0)),
+            Format::Numbers(_) => Self::OutputMajor(product(0)),
         })
     }
 }
@@ -100,7 +100,7 @@ impl Conversion {
                 ("blocks", DType::U8, vec![experts, out, groups, mxfp4::BLOCK / 2]),
                 ("scales", DType::U8, vec![experts, out, groups]),
             ],
-            Format::Bf16 => vec![("weight", DType::BF16, vec![experts, out, inn])],
+            Format::Numbers(dtype) => vec![("weight", dtype, vec![experts, out, inn])],
         }
     }
 
@@ -141,10 +141,10 @@ impl Conversion {
                     rounding += off;
                 })?;
             }
-            (Format::Bf16, [numbers]) => {
-                let stored = numbers.as_chunks_mut::<{ 2 * BLOCK }>().0;
+            (Format::Numbers(dtype), [stored]) => {
+                let size = dtype.size() as usize * BLOCK;
                 self.each_block(expert, files, |at, numbers| {
-                    rounding += tensor::encode_bf16(numbers, &mut stored[at]);
+                    rounding += tensor::encode(dtype, numbers, &mut stored[at * size..][..size]);
                 })?;
             }
             _ => unreachable!("the products of a format"),

@@ -124,6 +124,18 @@ mod tests {
         Weight { name: format!("matrix.{name}"), dtype, shape, recipe: Recipe::Bytes(source) }
     }
 
+    /// A stored number, by its format's own words.
+    fn one(dtype: DType, bytes: &[u8]) -> f32 {
+        let bits = || u16::from_le_bytes(bytes.try_into().unwrap());
+        match dtype {
+            DType::BF16 => f32::from_bits(u32::from(bits()) << 16),
+            DType::F16 => half::f16::from_bits(bits()).to_f32(),
+            _ => f32::from_le_bytes(bytes.try_into().unwrap()),
+        }
+    }
+
+    const NUMBERS: [DType; 3] = [DType::BF16, DType::F16, DType::F32];
+
     /// The same matrices in every form.
     fn forms(home: &Path) -> Vec<ExpertMatrix> {
         let [experts, out, inn] = SIZES;
@@ -179,7 +191,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let expected = numbers(&coded());
         for matrix in forms(home.path()) {
-            for format in [Format::Mxfp4, Format::Bf16] {
+            for format in [Format::Mxfp4].into_iter().chain(NUMBERS.map(Format::Numbers)) {
                 let converted = matrix.converted(format, false).unwrap();
                 if converted == matrix {
                     continue;
@@ -189,9 +201,12 @@ mod tests {
                 assert_eq!((rounding.numbers, rounding.changed), (expected.len() as u64, 0));
                 let found: Vec<f32> = match &products[..] {
                     [blocks, scales] => numbers(&(blocks.clone(), scales.clone())),
-                    [halves] => {
-                        let bits = |half: &[u8; 2]| u32::from(u16::from_le_bytes(*half)) << 16;
-                        halves.as_chunks().0.iter().map(|half| f32::from_bits(bits(half))).collect()
+                    [stored] => {
+                        let Format::Numbers(dtype) = format else { panic!("{format}") };
+                        stored
+                            .chunks(dtype.size() as usize)
+                            .map(|bytes| one(dtype, bytes))
+                            .collect()
                     }
                     _ => panic!("one product or two"),
                 };
@@ -207,10 +222,10 @@ mod tests {
     fn what_is_converted_already_is_made_of_its_source() {
         let home = tempfile::tempdir().unwrap();
         for matrix in forms(home.path()) {
-            let bf16 = matrix.converted(Format::Bf16, true).unwrap();
+            let bf16 = matrix.converted(Format::Numbers(DType::BF16), true).unwrap();
             let direct = matrix.converted(Format::Mxfp4, false).unwrap();
             assert_eq!(bf16.converted(Format::Mxfp4, false).unwrap(), direct);
-            assert_eq!(direct.converted(Format::Bf16, true).unwrap(), bf16);
+            assert_eq!(direct.converted(Format::Numbers(DType::BF16), true).unwrap(), bf16);
         }
     }
 
@@ -219,7 +234,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (experts, numbers) = (64, vec![0; 64 * 32 * 32 * 4]);
         let weight = stored(home.path(), "w", DType::F32, &[experts, 32, 32], &numbers);
-        let matrix = ExpertMatrix::OutputMajor(weight).converted(Format::Bf16, false).unwrap();
+        let matrix = ExpertMatrix::OutputMajor(weight)
+            .converted(Format::Numbers(DType::BF16), false)
+            .unwrap();
         let weights = matrix.weights();
         let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
         for answer in [|| Ok(false), || Err(Error::Interrupted)] {
