@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::derived::{self, LAYOUTS, Tensor, config, home, in_folder, in_layout};
+use crate::derived::{self, LAYOUTS, Tensor, config, encoded, home, in_folder, in_layout};
 use crate::support::{contents, export, failure, fixture, logit_errors, python, text};
 
 /// Both matrices of the experts of a layer, under canonical names and OpenAI's.
@@ -75,24 +75,32 @@ fn what_was_dequantised_becomes_mxfp4_again_bit_for_bit() {
 }
 
 #[test]
-fn any_layout_becomes_bf16_an_output_a_row() {
+fn any_layout_becomes_numbers_an_output_a_row() {
     for layout in LAYOUTS {
         let home = in_folder(layout);
-        let (checkpoint, model) = paths(home.path());
-        let summary =
-            export(&["--checkpoint", &checkpoint, "--output", &model, "--experts", "bf16"]);
-        let file = written(&summary);
-        for layer in 0..3 {
-            for (ours, theirs) in MATRICES {
-                let (dtype, shape, data) =
-                    stored(&file, &format!("layers.{layer}.mlp.experts.{ours}.weight"));
-                let (expected, bits) = original(layer, theirs);
-                assert_eq!((dtype, shape), (Dtype::BF16, expected), "{layout}");
-                let upper = bits.iter().flat_map(|bits| ((bits >> 16) as u16).to_le_bytes());
-                assert!(data.iter().copied().eq(upper), "{layout}");
+        for (format, dtype) in [("bf16", Dtype::BF16), ("f16", Dtype::F16), ("f32", Dtype::F32)] {
+            let (checkpoint, model) = paths(home.path());
+            let options = ["--experts", format, "--target", "ort"];
+            let summary = export(
+                &[&["--checkpoint", &checkpoint, "--output", &model], &options[..]].concat(),
+            );
+            // It has the format already, an output a row: it stays where it is.
+            if layout == "split" && format == "bf16" || layout == "linears" && format == "bf16" {
+                assert_eq!(summary["experts"]["converted"], Value::Null);
             }
+            let file = written(&summary);
+            for layer in 0..3 {
+                for (ours, theirs) in MATRICES {
+                    let found = stored(&file, &format!("layers.{layer}.mlp.experts.{ours}.weight"));
+                    let (expected, bits) = original(layer, theirs);
+                    let numbers: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+                    let wanted = (dtype, expected, encoded(&numbers, dtype));
+                    assert!(found == wanted, "{layout} to {format}");
+                }
+            }
+            let error = logit_errors(Path::new(&model), "onnxruntime", &["2x40"])[0];
+            assert!(error <= 1e-5, "{layout} to {format}: {error:e}");
         }
-        assert!(logit_errors(Path::new(&model), "onnxruntime", &["2x40"])[0] <= 1e-5, "{layout}");
     }
 }
 
@@ -231,6 +239,14 @@ fn overflow_is_refused_even_so() {
         refusal(home.path(), "bf16"),
         "`layers.1.mlp.experts.down` goes beyond the largest number of bf16 in 99 of its 98304 numbers, which would become infinity: leave the experts as they are"
     );
+}
+
+/// F16 has room up to 65,504.
+#[test]
+fn f16_overflows_earlier() {
+    let (home, _) = edited(|at, number| if at == 7 { 70_000.0 } else { number });
+    let sentence = refusal(home.path(), "f16");
+    assert!(sentence.contains("the largest number of f16 in 1 of its 98304 numbers"), "{sentence}");
 }
 
 /// Scale 255 makes NaN of its block.
