@@ -13,5 +13,6 @@ pub mod onnx;
 pub mod paths;
 pub mod progress;
 pub mod publish;
+pub mod reference;
 pub mod tensor;
 pub mod weights;

@@ -9,17 +9,18 @@ const FLOORS: [&[&str]; 7] = [
     &["graph", "container", "publish"],
     &["weights", "onnx"],
     &["checkpoint"],
-    &["model", "genai", "hub"],
+    &["model", "genai", "hub", "reference"],
     &["export"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 14] = [
+const OWNERS: [(&str, &str); 15] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
-    ("rayon::", "weights"),
+    ("rayon::", "weights reference"),
+    ("ndarray::", "reference"),
     ("half::", "tensor"),
     ("sha1::", "digest"),
     ("sha2::", "digest"),

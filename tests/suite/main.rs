@@ -15,6 +15,7 @@ mod hub_faults;
 mod hub_refusals;
 mod layouts;
 mod numerics;
+mod reference;
 mod refusals;
 mod sizes;
 mod staging;
