@@ -14,5 +14,7 @@ pub mod paths;
 pub mod progress;
 pub mod publish;
 pub mod reference;
+pub mod runtime;
 pub mod tensor;
+pub mod verify;
 pub mod weights;

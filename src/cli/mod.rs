@@ -1,24 +1,32 @@
 //! The command line.
 
 mod console;
+mod verify;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
+use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{Experts, ExternalData, Genai, Origin, Repository, Request, export};
+use gpt_oss_export::export::{
+    Experts, ExternalData, Genai, Origin, Repository, Request, Summary, export,
+};
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::verify::Report;
 use gpt_oss_export::weights::Format;
+use serde::Serialize;
 
 use console::{Console, print};
+use verify::Verify;
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
-#[command(name = "gpt-oss-export", version, override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
+#[command(name = "gpt-oss-export", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]\n       gpt-oss-export verify FILE.onnx --checkpoint DIR|FILE [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
 pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name@revision, owner/name/original
     #[arg(long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
@@ -91,12 +99,31 @@ pub struct Cli {
     /// Accept this tensor in the checkpoint although the layout does not have it
     #[arg(long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
+    /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
+    #[arg(long, conflicts_with_all = ["skip_onnx", "headers_only"])]
+    verify: bool,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
     /// Print nothing but errors
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
+}
+
+/// What else can be done.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a model in onnxruntime, and compare its logits with those of a plain float32 forward pass over the checkpoint
+    Verify(Verify),
+}
+
+/// The summary of an export, and what came of verifying it.
+#[derive(Serialize)]
+struct Everything<'r> {
+    #[serde(flatten)]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<&'r Report>,
 }
 
 /// Which operators a graph is made of.
@@ -131,14 +158,33 @@ enum Where {
 impl Cli {
     /// Does what the command line says.
     pub fn run(self) -> Result<()> {
-        let (json, quiet) = (self.json, self.quiet);
-        let console = Console::new(quiet)?;
-        let summary = export(&self.request()?, &console)?;
-        match (quiet, json) {
-            (true, _) => Ok(()),
-            (false, true) => print(&serde_json::to_string(&summary)?),
-            (false, false) => print(&summary.to_string()),
+        match self.command {
+            Some(Command::Verify(verify)) => verify.run(),
+            None => self.export(),
         }
+    }
+
+    fn export(self) -> Result<()> {
+        let (json, quiet, verify) = (self.json, self.quiet, self.verify);
+        let console = Console::new(quiet)?;
+        let request = self.request()?;
+        let summary = export(&request, &console)?;
+        if !quiet && !json {
+            print(&summary.to_string())?;
+        }
+        let report = match verify {
+            true => Some(verify::exported(&request, &summary, &console)?),
+            false => None,
+        };
+        match (quiet, json, &report) {
+            (true, _, _) | (false, false, None) => {}
+            (false, true, _) => print(&serde_json::to_string(&Everything {
+                summary,
+                verification: report.as_ref(),
+            })?)?,
+            (false, false, Some(report)) => print(&report.to_string())?,
+        }
+        report.map_or(Ok(()), |report| verify::judge(&report))
     }
 
     /// A path that exists is a path, whatever else it could mean.

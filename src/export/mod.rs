@@ -212,6 +212,10 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         layers_there: checkpoint.layers_there,
         fingerprint: opened.fingerprint.as_ref().map(ToString::to_string),
         hub: opened.hub.clone(),
+        source: match &request.origin {
+            Origin::Weights(file) => file.clone(),
+            _ => opened.folder.clone(),
+        },
         model,
         genai: companions.map(Companions::summarise),
         experts: ExpertsSummary::new(&checkpoint.weights, rounding),
@@ -229,9 +233,11 @@ fn encode(
     placement: &Placement,
 ) -> Result<Vec<u8>, Error> {
     let target = request.graph.target;
+    let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", target.requires().to_owned()),
+        ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
     ];
     if let Some(fingerprint) = &opened.fingerprint {

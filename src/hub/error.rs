@@ -37,7 +37,9 @@ pub enum Error {
     Gated { repository: String, said: String },
     #[error("`{address}` answers {status}{}", message.as_ref().map_or_else(String::new, |text| format!(": {text}")))]
     Refused { address: String, status: u16, code: Option<String>, message: Option<String> },
-    #[error("`{address}` is not to be trusted: {reason}; certificates of a network of your own can be named in SSL_CERT_FILE")]
+    #[error(
+        "`{address}` is not to be trusted: {reason}; certificates of a network of your own can be named in SSL_CERT_FILE"
+    )]
     Untrusted { address: String, reason: String },
     #[error("cannot ask for `{address}`: {reason}")]
     Request { address: String, reason: String },

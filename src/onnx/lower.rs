@@ -34,6 +34,17 @@ pub fn model(model: &Model, metadata: &Metadata, locate: Locate) -> Result<Model
     })
 }
 
+/// What a model must have besides, to give values as f32 of any shape.
+pub fn outputs(names: &[String]) -> ModelProto {
+    let tensor = Tensor { elem_type: data_type(DType::F32), shape: None };
+    let output = |name: &String| ValueInfoProto {
+        name: name.clone(),
+        r#type: Some(TypeProto { value: Some(TypeValue::TensorType(tensor.clone())) }),
+    };
+    let graph = GraphProto { output: names.iter().map(output).collect(), ..Default::default() };
+    ModelProto { graph: Some(graph), ..Default::default() }
+}
+
 /// The main graph: its initializers are there once, its values typed.
 fn main(graph: &Graph, locate: Locate) -> Result<GraphProto, Error> {
     let initializers = graph.initializers.iter().map(|init| initializer(graph, init, locate));

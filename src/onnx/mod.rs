@@ -48,6 +48,21 @@ pub fn encode(
     }
 }
 
+/// What an ONNX file says of itself for programs, keys and values; nothing where it
+/// is none.
+pub fn properties(file: &[u8]) -> Option<Vec<(String, String)>> {
+    let message = proto::ModelProto::decode(file).ok().filter(|model| model.graph.is_some())?;
+    Some(message.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect())
+}
+
+/// An ONNX file that gives some values of its main graph, f32 all, besides its
+/// outputs. Protobuf merges what is appended into what is there, so the file stays
+/// as it is, whoever made it.
+pub fn with_outputs(mut file: Vec<u8>, names: &[String]) -> Vec<u8> {
+    file.extend(lower::outputs(names).encode_to_vec());
+    file
+}
+
 /// The oldest IR version that has all that a model uses.
 pub fn ir_version(model: &Model) -> i64 {
     let mut facts = model.main.values.iter().map(|(_, fact)| fact);

@@ -12,8 +12,6 @@ mod linear;
 mod rope;
 mod stored;
 
-use std::ops::Range;
-
 use ndarray::{Array2, Axis};
 
 pub use experts::Margin;
@@ -117,9 +115,9 @@ pub fn run(
 
 impl Activations {
     /// The logits of some tokens, counted over all rows: `[tokens, vocab]`.
-    pub fn logits(&self, checkpoint: &Checkpoint, tokens: Range<usize>) -> Result<Array2<f32>> {
-        let hidden = self.hidden.slice_axis(Axis(0), tokens.into());
-        product(&hidden, checkpoint.weights.logits())
+    pub fn logits(&self, checkpoint: &Checkpoint, tokens: &[usize]) -> Result<Array2<f32>> {
+        let hidden = self.hidden.select(Axis(0), tokens);
+        product(&hidden.view(), checkpoint.weights.logits())
     }
 }
 

@@ -1,0 +1,61 @@
+//! How far a model may be from the reference.
+//!
+//! A model whose numbers are all the checkpoint's promises float32's own noise:
+//! sums of thousands of products in another order. It grows with the magnitude of
+//! logits and with the number of layers; docs/verify.md has what was measured.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::Model;
+use super::{Error, Result};
+
+/// Units in the last place, for each layer and two more for the embedding's and
+/// the logits' sake.
+const ULPS: f64 = 16.0;
+
+/// What a difference of logits is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tolerance {
+    /// The largest absolute difference allowed.
+    pub bound: f64,
+    /// Where it comes from.
+    pub from: Source,
+}
+
+/// Where a tolerance comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Source {
+    Asked,
+    Float32,
+}
+
+/// What a model says of its experts' numbers, in so far as it matters here.
+#[derive(Deserialize)]
+struct Experts {
+    rounded: u64,
+    relative_error: f64,
+}
+
+impl Tolerance {
+    /// What was asked for, else what the model promises. One whose experts were
+    /// rounded promises nothing about logits.
+    pub fn new(asked: Option<f64>, model: &Model, layers: usize, largest: f64) -> Result<Self> {
+        if let Some(bound) = asked {
+            return Ok(Self { bound, from: Source::Asked });
+        }
+        let said = model.property("experts").and_then(|said| serde_json::from_str(said).ok());
+        match said {
+            Some(Experts { rounded, relative_error }) if rounded > 0 => {
+                Err(Error::Rounded { rounded, relative_error })
+            }
+            _ => Ok(Self { bound: noise(layers) * largest, from: Source::Float32 }),
+        }
+    }
+}
+
+/// float32's own noise after so many layers, relative to the largest number.
+pub fn noise(layers: usize) -> f64 {
+    ULPS * (layers + 2) as f64 * f64::from(f32::EPSILON)
+}
