@@ -169,9 +169,9 @@ fn norm(x: &Array2<f32>, scale: &Weight, epsilon: f64) -> Result<Array2<f32>> {
     let scale = Stored::default().vector(scale)?;
     let mut normed = x.clone();
     for mut row in normed.rows_mut() {
-        let mean = row.iter().map(|number| number * number).sum::<f32>() / row.len() as f32;
-        let factor = 1.0 / (mean + epsilon as f32).sqrt();
-        row.zip_mut_with(&scale, |number, scale| *number *= factor * scale);
+        let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / row.len() as f64;
+        let factor = 1.0 / (mean + epsilon).sqrt();
+        row.zip_mut_with(&scale, |x, scale| *x = (f64::from(*x) * factor) as f32 * scale);
     }
     Ok(normed)
 }
