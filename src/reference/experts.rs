@@ -4,10 +4,11 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::Result;
 use super::linear::{expert_linear, linear};
 use super::stored::Stored;
+use super::{Error, Result};
 use crate::checkpoint::{Config, MlpWeights};
+use crate::progress::Progress;
 
 /// How steep the sigmoid of SwiGLU is.
 const SLOPE: f32 = 1.702;
@@ -29,15 +30,26 @@ pub struct Margin {
     pub relative: f32,
 }
 
+/// What [`mix`] makes.
+pub struct Mixed {
+    /// What is added to the residual stream, `[tokens, hidden]`.
+    pub sum: Array2<f32>,
+    /// For each token, how its choice was decided.
+    pub margins: Vec<Margin>,
+    /// How many experts some token uses.
+    pub used: usize,
+}
+
 /// What the experts add to the residual stream: `x [tokens, hidden]`, normed, to
-/// the same; and for each token how its choice was decided. The tokens in
-/// `swapped` take the first expert that was not chosen for the last that was.
+/// the same. The tokens in `swapped` take the first expert that was not chosen for
+/// the last that was.
 pub fn mix(
     x: &ArrayView2<f32>,
     weights: &MlpWeights,
     config: &Config,
     swapped: &[usize],
-) -> Result<(Array2<f32>, Vec<Margin>)> {
+    progress: &dyn Progress,
+) -> Result<Mixed> {
     let scores = linear(x, &weights.router)?;
     let mut uses: Vec<Vec<Use>> = (0..scores.ncols()).map(|_| Vec::new()).collect();
     let mut margins = Vec::with_capacity(x.nrows());
@@ -50,18 +62,21 @@ pub fn mix(
     }
     uses.retain(|uses| !uses.is_empty());
     let one = |uses: &Vec<Use>| {
+        if progress.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
         let tokens: Vec<usize> = uses.iter().map(|taken| taken.token).collect();
         expert(&x.select(Axis(0), &tokens).view(), uses[0].expert, weights, config)
     };
     let outputs = uses.par_iter().map(one).collect::<Result<Vec<_>>>()?;
     // In the order of experts, so that a sum does not depend on which was done first.
-    let mut mixed = Array2::zeros(x.raw_dim());
+    let mut sum = Array2::zeros(x.raw_dim());
     for (uses, outputs) in uses.iter().zip(outputs) {
         for (taken, output) in uses.iter().zip(outputs.rows()) {
-            mixed.row_mut(taken.token).scaled_add(taken.share, &output);
+            sum.row_mut(taken.token).scaled_add(taken.share, &output);
         }
     }
-    Ok((mixed, margins))
+    Ok(Mixed { sum, margins, used: uses.len() })
 }
 
 /// The experts with the largest scores, of equal ones the first.

@@ -20,7 +20,7 @@ use crate::checkpoint::Checkpoint;
 use crate::progress::Progress;
 use crate::weights::{self, Weight};
 use attention::attend;
-use experts::mix;
+use experts::{Mixed, mix};
 use linear::product;
 use rope::Rotation;
 use stored::Stored;
@@ -68,12 +68,15 @@ pub struct Tie {
 }
 
 /// What the model makes of some rows of tokens, which are independent of each other.
+#[derive(Default)]
 pub struct Activations {
     /// The residual stream, `[tokens of all rows, hidden]`: what is embedded, and
     /// then after each layer, if it was asked for.
     pub residuals: Vec<Array2<f32>>,
     /// Close choices of experts, layer by layer.
     pub ties: Vec<Tie>,
+    /// How many experts some token uses, in all layers together.
+    pub experts_used: usize,
     /// What the logits are made of, `[tokens, hidden]`.
     hidden: Array2<f32>,
 }
@@ -91,26 +94,25 @@ pub fn run(
     let rotation = Rotation::new(&config.rope, config.head_dim, longest);
 
     let mut x = embed(&weights.embedding, rows)?;
-    let mut kept = Kept { options, residuals: Vec::new(), ties: Vec::new() };
+    let mut kept = Kept { options, found: Activations::default() };
     kept.residual(&x);
     let layer_bytes = |n: usize| weights.layers[n].iter().map(Weight::bytes).sum::<u64>();
     progress.begin("computing the reference", (0..weights.layers.len()).map(layer_bytes).sum());
     for (n, layer) in weights.layers.iter().enumerate() {
-        if progress.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
         let normed = norm(&x, &layer.attn.norm, config.rms_norm_eps)?;
-        x += &attend(&normed.view(), &layer.attn, config, config.windows[n], &rotation, &lengths)?;
+        let attn = &layer.attn;
+        let (window, normed) = (config.windows[n], normed.view());
+        x += &attend(&normed, attn, config, window, &rotation, &lengths, progress)?;
         let normed = norm(&x, &layer.mlp.norm, config.rms_norm_eps)?;
-        let (mixed, margins) = mix(&normed.view(), &layer.mlp, config, &kept.swapped_in(n))?;
-        x += &mixed;
-        kept.ties(n, &margins);
+        let mixed = mix(&normed.view(), &layer.mlp, config, &kept.swapped_in(n), progress)?;
+        x += &mixed.sum;
+        kept.routing(n, &mixed);
         kept.residual(&x);
         progress.advance(layer_bytes(n));
     }
     progress.end();
     let hidden = norm(&x, &weights.norm, config.rms_norm_eps)?;
-    Ok(Activations { residuals: kept.residuals, ties: kept.ties, hidden })
+    Ok(Activations { hidden, ..kept.found })
 }
 
 impl Activations {
@@ -124,21 +126,21 @@ impl Activations {
 /// What is kept on the way.
 struct Kept<'o> {
     options: &'o Options,
-    residuals: Vec<Array2<f32>>,
-    ties: Vec<Tie>,
+    found: Activations,
 }
 
 impl Kept<'_> {
     fn residual(&mut self, x: &Array2<f32>) {
         if self.options.residuals {
-            self.residuals.push(x.clone());
+            self.found.residuals.push(x.clone());
         }
     }
 
-    fn ties(&mut self, layer: usize, margins: &[Margin]) {
-        for (token, margin) in margins.iter().enumerate() {
+    fn routing(&mut self, layer: usize, mixed: &Mixed) {
+        self.found.experts_used += mixed.used;
+        for (token, margin) in mixed.margins.iter().enumerate() {
             if margin.relative < self.options.ties_below {
-                self.ties.push(Tie { place: Place { layer, token }, margin: *margin });
+                self.found.ties.push(Tie { place: Place { layer, token }, margin: *margin });
             }
         }
     }

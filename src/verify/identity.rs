@@ -35,11 +35,16 @@ pub fn open(path: &Path, leniency: &Leniency, model: &Model) -> Result<(Checkpoi
         false => (Checkpoint::open(path, leniency)?, None),
     };
     let layers = model.property("layers").and_then(|layers| layers.parse().ok());
-    checkpoint.truncate(layers.unwrap_or(checkpoint.layers_there))?;
-    let found = checkpoint.config.vocab_size;
-    if found != model.vocab {
-        return Err(Error::Vocabulary { model: model.vocab, checkpoint: found });
+    let layers = layers.unwrap_or(checkpoint.layers_there);
+    for (what, model, checkpoint) in [
+        ("tokens", model.vocab, checkpoint.config.vocab_size),
+        ("layers", layers as u64, checkpoint.layers_there as u64),
+    ] {
+        if model > checkpoint || (what == "tokens" && model < checkpoint) {
+            return Err(Error::Another { what, model, checkpoint });
+        }
     }
+    checkpoint.truncate(layers)?;
     let identity = match model.property("fingerprint") {
         Some(wanted) => identify(&checkpoint, said, wanted)?,
         None => Identity::Unknown,

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 pub use compare::{Differences, Position};
 pub use identity::Identity;
-pub use report::{Flip, Report, Runtime, Seconds, Texts};
+pub use report::{Coverage, Flip, Report, Runtime, Seconds, Texts};
 pub use tolerance::{Source, Tolerance};
 pub use trace::{Stage, Trace};
 
@@ -79,10 +79,8 @@ pub enum Error {
         "`{}` is onnxruntime {found}, and a model of --target {target} needs {needed} or newer: name another one with --onnxruntime", path.display()
     )]
     OldRuntime { path: PathBuf, found: String, target: Target, needed: String },
-    #[error(
-        "the model gives logits of {model} tokens, and the checkpoint has {checkpoint}: it is of another one"
-    )]
-    Vocabulary { model: u64, checkpoint: u64 },
+    #[error("the model has {model} {what}, and the checkpoint {checkpoint}: it is of another one")]
+    Another { what: &'static str, model: u64, checkpoint: u64 },
     #[error("the model takes {fixed} rows, and --batch says {asked}")]
     Batch { fixed: usize, asked: usize },
     #[error("the model takes texts of {room} tokens at most, and --tokens says {tokens}")]
@@ -123,6 +121,10 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         identity,
         runtime: Runtime { version: library.version.map(|v| v.to_string()), path: library.path },
         texts: Texts::new(&plan, run.model.form.last, request.seed),
+        experts: Coverage {
+            used: outcome.experts_used,
+            there: checkpoint.config.experts.iter().sum(),
+        },
         passed: outcome.passed(),
         logits: outcome.logits,
         tolerance: outcome.tolerance,
@@ -156,6 +158,7 @@ struct Outcome {
     tolerance: Tolerance,
     trace: Option<Trace>,
     ties: Vec<reference::Tie>,
+    experts_used: usize,
 }
 
 impl Run<'_> {
@@ -177,7 +180,8 @@ impl Run<'_> {
         if let Some(trace) = &mut trace {
             trace.judge(tolerance::noise);
         }
-        Ok(Outcome { logits, tolerance, trace, ties: activations.ties })
+        let Activations { ties, experts_used, .. } = activations;
+        Ok(Outcome { logits, tolerance, trace, ties, experts_used })
     }
 
     /// Gives the texts to the model, and compares step by step.

@@ -29,6 +29,8 @@ pub struct Report {
     pub runtime: Runtime,
     /// What it was given.
     pub texts: Texts,
+    /// The experts that took part: of the others nothing is known.
+    pub experts: Coverage,
     /// Whether logits agree within the tolerance.
     pub passed: bool,
     /// How they differ.
@@ -71,6 +73,14 @@ pub struct Texts {
     /// Whether the model gives each row's last logits alone.
     #[serde(skip)]
     last: bool,
+}
+
+/// Some of all, in all layers together.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Coverage {
+    pub used: usize,
+    pub there: u64,
 }
 
 /// A choice of experts that the model made otherwise, where float32 does not decide.
@@ -134,6 +144,8 @@ impl fmt::Display for Report {
         let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
         writeln!(f, "ran in   onnxruntime {version}, {}", self.runtime.path.display())?;
         writeln!(f, "texts    {texts}")?;
+        let Coverage { used, there } = self.experts;
+        writeln!(f, "experts  {used} of {there} took part")?;
         let (max, mean) = (logits.max, logits.mean);
         writeln!(f, "error    max {max:.2e}, mean {mean:.2e}, in {}", logits.worst)?;
         let (largest, kl) = (logits.largest_logit, logits.kl_divergence);

@@ -20,3 +20,4 @@ mod refusals;
 mod sizes;
 mod staging;
 mod support;
+mod verify;

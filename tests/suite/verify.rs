@@ -1,0 +1,421 @@
+//! `verify` on real models in real onnxruntime: what is right passes, and each
+//! planted fault is found, in its layer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::derived::{self, Tensors, tiny};
+use crate::support::{copy_folder, export, fixture, interpreter, run, text};
+
+/// The folder of the onnxruntime that the tests pin.
+fn onnxruntime() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let program = "import onnxruntime; print(onnxruntime.__path__[0])";
+        let found = std::process::Command::new(interpreter()).args(["-c", program]).output();
+        PathBuf::from(String::from_utf8(found.unwrap().stdout).unwrap().trim_end())
+    })
+}
+
+/// Runs `verify` with that onnxruntime.
+fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> Output {
+    let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
+    run(&[&base, &["--onnxruntime", text(onnxruntime()), "--json"][..], options].concat())
+}
+
+/// The report of a model that passes.
+fn passes(model: &Path, checkpoint: &Path, options: &[&str]) -> Value {
+    let output = verify(model, checkpoint, options);
+    assert!(output.status.success(), "{options:?}: {output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["passed"], true);
+    report
+}
+
+/// The report of a model that does not, and the sentence that says so.
+fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
+    let output = verify(model, checkpoint, options);
+    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["passed"], false);
+    (report, String::from_utf8(output.stderr).unwrap())
+}
+
+/// The sentence of what cannot be verified at all.
+fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
+    let output = verify(model, checkpoint, options);
+    assert!(output.stdout.is_empty());
+    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with a fixture as `checkpoint`, and a model of it.
+fn exported(name: &str, options: &[&str]) -> (TempDir, PathBuf, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
+    copy_folder(&fixture(name), &checkpoint);
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    export(&[&base, options].concat());
+    (home, checkpoint, model)
+}
+
+/// Every kind of model, and with which texts; the last says how many positions
+/// there are to compare.
+const KINDS: [(&str, &[&str], &[&str], u64); 16] = [
+    ("tiny", &[], &[], 40),
+    ("tiny", &["--functions"], &[], 40),
+    ("tiny", &["--kv-cache"], &[], 40),
+    ("tiny", &["--kv-cache", "--functions"], &["--batch", "3", "--tokens", "30"], 75),
+    ("tiny", &["--target", "ort"], &[], 40),
+    ("tiny", &["--target", "ort"], &["--batch", "3", "--tokens", "30"], 75),
+    ("tiny", &["--target", "ort", "--external-data", "copy"], &["--decode", "39"], 40),
+    ("tiny", &["--last-logits"], &["--batch", "2"], 34),
+    ("tiny", &["--kv-cache", "--last-logits"], &[], 17),
+    ("tiny", &["--target", "ort", "--last-logits"], &["--batch", "2"], 34),
+    ("tiny", &["--batch-size", "2", "--seq-len", "12"], &[], 18),
+    ("tiny", &["--kv-cache", "--seq-len", "7", "--batch-size", "2"], &[], 68),
+    ("tiny", &["--target", "ort", "--seq-len", "1"], &["--tokens", "12"], 12),
+    ("tiny", &["--layers", "2", "--target", "ort"], &["--seed", "7"], 40),
+    ("tiny-3-heads", &["--target", "ort"], &["--batch", "2"], 61),
+    ("tiny-1-kv", &["--kv-cache"], &["--batch", "2"], 64),
+];
+
+#[test]
+fn every_kind_of_model_passes() {
+    for (name, options, texts, positions) in KINDS {
+        let (_home, checkpoint, model) = exported(name, options);
+        for trace in [&[][..], &["--trace"]] {
+            let report = passes(&model, &checkpoint, &[texts, trace].concat());
+            let case = format!("{name} {options:?} {texts:?}: {report}");
+            assert_eq!(report["texts"]["compared"], positions, "{case}");
+            assert_eq!(report["logits"]["same_top"], positions, "{case}");
+            assert_eq!(report["identity"], json!({"is": "same"}), "{case}");
+            let (max, bound) = (&report["logits"]["max"], &report["tolerance"]["bound"]);
+            assert!(max.as_f64().unwrap() > 0.0 && bound.as_f64().unwrap() < 2e-4, "{case}");
+            assert_eq!(report["trace"].is_null(), trace.is_empty());
+            assert_eq!(report["trace"]["first"], Value::Null, "{case}");
+        }
+    }
+}
+
+#[test]
+fn every_layout_and_a_staged_file_will_do() {
+    for layout in derived::LAYOUTS {
+        let home = derived::in_folder(layout);
+        let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
+        let staged = home.path().join("staged.safetensors");
+        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--kv-cache"];
+        export(&[&base, &["--save-weights", text(&staged)][..]].concat());
+        for source in [&checkpoint, &staged] {
+            let report = passes(&model, source, &["--tokens", "20"]);
+            assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
+        }
+    }
+}
+
+/// Experts in another format are the checkpoint's where nothing was rounded.
+#[test]
+fn converted_experts_are_recognised() {
+    let (_home, checkpoint, model) = exported("tiny", &["--experts", "bf16"]);
+    let report = passes(&model, &checkpoint, &[]);
+    assert_eq!(report["identity"], json!({"is": "converted", "format": "bf16"}));
+}
+
+#[test]
+fn an_export_can_verify_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
+    let runtime = |path: &Path| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+            .args(["--checkpoint", text(&tiny), "--output", text(&model), "--verify", "--json"])
+            .env("ORT_DYLIB_PATH", path)
+            .output()
+            .unwrap()
+    };
+    let output = runtime(onnxruntime());
+    assert!(output.status.success(), "{output:?}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["verification"]["passed"], true);
+    assert_eq!(summary["model"]["path"], json!(model));
+
+    fs::remove_file(&model).unwrap();
+    let output = runtime(Path::new("nowhere"));
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.starts_with("error: the model is written, and could not be verified: `"),
+        "{error}"
+    );
+    assert!(error.contains("nowhere` holds no library of onnxruntime"), "{error}");
+    assert!(model.exists());
+}
+
+/// A model of a checkpoint that was tampered with, and the report against the one
+/// that was not.
+fn planted(edit: impl Fn(&mut Tensors, &mut Value), options: &[&str]) -> (Value, String) {
+    let (home, checkpoint, model) = exported("tiny", &[]);
+    let other = home.path().join("other");
+    let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
+    let (mut tensors, mut config) = (tiny(), serde_json::from_str(&config).unwrap());
+    edit(&mut tensors, &mut config);
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("config.json"), config.to_string()).unwrap();
+    derived::write(&other.join("model.safetensors"), &tensors);
+    export(&[&["--checkpoint", text(&other), "--output", text(&model)], options].concat());
+    let (report, sentence) = fails(&model, &checkpoint, &["--trace"]);
+    let (largest, off) = (&report["logits"]["largest_logit"], &report["logits"]["max"]);
+    assert!(off.as_f64().unwrap() > 1e-3 * largest.as_f64().unwrap(), "{report}");
+    assert!(sentence.contains(" is off by ") && sentence.contains(" is allowed"), "{sentence}");
+    (report, sentence)
+}
+
+/// Where both targets' models depart: 0 is what is embedded, 1 the first layer.
+fn first_departure(edit: impl Fn(&mut Tensors, &mut Value)) -> Value {
+    let firsts =
+        [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]].map(|options| {
+            let (report, _) = planted(&edit, options);
+            assert_eq!(report["identity"]["is"], "different");
+            report["trace"]["first"].clone()
+        });
+    assert!(firsts.iter().all(|first| *first == firsts[0]), "{firsts:?}");
+    firsts[0].clone()
+}
+
+fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
+    &mut tensors.get_mut(name).unwrap().2
+}
+
+/// A bit of each of a few numbers in a row, as a bad disk has it.
+#[test]
+fn a_broken_weight_is_found_in_its_layer() {
+    for (name, first) in [
+        ("embedding.weight", json!(0)),
+        ("block.0.attn.sinks", json!(1)),
+        ("block.1.mlp.mlp2_weight.scales", json!(2)),
+        ("block.2.attn.out.weight", json!(3)),
+        ("unembedding.weight", Value::Null),
+    ] {
+        let found = first_departure(|tensors, _| {
+            let broken = bytes(tensors, name);
+            let middle = broken.len() / 2;
+            for byte in &mut broken[middle..][..8] {
+                *byte ^= 2;
+            }
+        });
+        assert_eq!(found, first, "{name}");
+    }
+}
+
+/// One key fewer, in the layers that have a window, of which the first is the first.
+#[test]
+fn a_wrong_window_is_found() {
+    let first = first_departure(|_, config| config["sliding_window"] = json!(7));
+    assert_eq!(first, json!(1));
+}
+
+#[test]
+fn gate_and_up_in_each_others_place_are_found_in_their_layer() {
+    let first = first_departure(|tensors, _| {
+        for part in ["weight.blocks", "weight.scales", "bias"] {
+            let (_, shape, data) = tensors.get_mut(&format!("block.1.mlp.mlp1_{part}")).unwrap();
+            let row = data.len() / (shape[0] * shape[1]);
+            for pair in data.chunks_mut(2 * row) {
+                let (gate, up) = pair.split_at_mut(row);
+                gate.swap_with_slice(up);
+            }
+        }
+    });
+    assert_eq!(first, json!(2));
+}
+
+/// As transformers rounds YaRN's bounds unless `truncate` is false: the turns over
+/// the context that give whole numbers for them.
+#[test]
+fn rounded_yarn_is_found() {
+    let first = first_departure(|_, config| {
+        let number = |key: &str| config[key].as_f64().unwrap();
+        let (base, context) = (number("rope_theta"), number("initial_context_length"));
+        let half = number("head_dim") / 2.0;
+        let turns = std::f64::consts::TAU;
+        let bound = |beta: f64| half * (context / (beta * turns)).ln() / base.ln();
+        let beta = |bound: f64| context / (turns * base.powf(bound / half));
+        let low = bound(number("rope_ntk_beta")).floor();
+        let high = bound(number("rope_ntk_alpha")).ceil();
+        (config["rope_ntk_beta"], config["rope_ntk_alpha"]) = (json!(beta(low)), json!(beta(high)));
+    });
+    assert_eq!(first, json!(1));
+}
+
+/// A file that changes under a model that reads it in place.
+#[test]
+fn a_weights_file_that_was_damaged_later_is_found() {
+    let (_home, checkpoint, model) = exported("tiny", &["--external-data", "copy"]);
+    passes(&model, &checkpoint, &[]);
+    let weights = fs::read_dir(model.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let weights =
+        weights.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).next().unwrap();
+    let mut damaged = fs::read(&weights).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 4096].fill(0);
+    fs::write(&weights, damaged).unwrap();
+    let (report, _) = fails(&model, &checkpoint, &[]);
+    assert_eq!(report["identity"], json!({"is": "same"}), "the model was made of it");
+}
+
+/// Two experts that score the same wherever both are at the edge: the reference
+/// takes the first, and a model whose checkpoint has the second ahead by a bit the
+/// second. That is no fault, and a fault of that size without a tie is one.
+#[test]
+fn what_float32_does_not_decide_is_no_fault() {
+    let (home, checkpoint, model) = exported("tiny", &[]);
+    let mut tensors = tiny();
+    let row = bytes(&mut tensors, "block.1.mlp.gate.weight").len() / 8;
+    bytes(&mut tensors, "block.1.mlp.gate.weight").copy_within(..row, 3 * row);
+    bytes(&mut tensors, "block.1.mlp.gate.bias").copy_within(..2, 6);
+    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    let other = home.path().join("other");
+    copy_folder(&checkpoint, &other);
+    // The next number in BF16, of a magnitude where it is but a hair.
+    bytes(&mut tensors, "block.1.mlp.gate.bias")[..2].copy_from_slice(&[0, 0x38]);
+    bytes(&mut tensors, "block.1.mlp.gate.bias")[6..8].copy_from_slice(&[0, 0x38]);
+    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    bytes(&mut tensors, "block.1.mlp.gate.bias")[6..8].copy_from_slice(&[1, 0x38]);
+    derived::write(&other.join("model.safetensors"), &tensors);
+    export(&["--checkpoint", text(&other), "--output", text(&model)]);
+
+    let report = passes(&model, &checkpoint, &["--tokens", "12", "--trace"]);
+    let flips = report["flips"].as_array().unwrap();
+    assert!(!flips.is_empty(), "{report}");
+    for flip in flips {
+        assert_eq!((&flip["layer"], &flip["experts"]), (&json!(1), &json!([0, 3])), "{report}");
+        assert_eq!(flip["margin"], 0.0);
+    }
+    assert_eq!(report["trace"]["first"], Value::Null);
+}
+
+#[test]
+fn what_cannot_be_verified_is_said_in_a_sentence() {
+    let (home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "9"]);
+    let (_other_home, other, cached) = exported("tiny-1-kv", &["--kv-cache"]);
+    let broken = home.path().join("broken.onnx");
+    fs::write(&broken, "no model").unwrap();
+    for (model, checkpoint, options, sentence) in [
+        (&broken, &checkpoint, &[][..], "broken.onnx` is not an ONNX model"),
+        (
+            &model,
+            &other,
+            &[],
+            "the model has 320 tokens, and the checkpoint 77: it is of another one",
+        ),
+        (&model, &checkpoint, &["--batch", "3"], "the model takes 2 rows, and --batch says 3"),
+        (
+            &model,
+            &checkpoint,
+            &["--tokens", "10"],
+            "texts of 9 tokens at most, and --tokens says 10",
+        ),
+        (&cached, &other, &["--tokens", "5", "--decode", "5"], "leaves nothing of 5 tokens"),
+        (
+            &cached,
+            &other,
+            &["--onnxruntime", "no/where"],
+            "no/where` holds no library of onnxruntime",
+        ),
+        (&home.path().join("none.onnx"), &checkpoint, &[], "none.onnx"),
+    ] {
+        let options: Vec<&str> = options.to_vec();
+        let error = match options.first() {
+            Some(&"--onnxruntime") => {
+                let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
+                crate::support::failure(&[&base[..], &options].concat())
+            }
+            _ => refused(model, checkpoint, &options),
+        };
+        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
+    }
+    fs::remove_dir_all(&checkpoint).unwrap();
+    let error = refused(&model, &other, &[]);
+    assert!(error.contains("onnxruntime 1.32.0 does not load `"), "{error}");
+}
+
+/// A model whose experts were rounded promises nothing about logits. What it says
+/// of itself is appended, as protobuf merges it: metadata is field 14 of a model,
+/// a key 1 and a value 2.
+#[test]
+fn a_lossy_model_needs_a_tolerance() {
+    let (_home, checkpoint, model) = exported("tiny", &[]);
+    let value = json!({"origin": "bf16", "format": "mxfp4", "rounded": 9, "relative_error": 0.25})
+        .to_string();
+    let field = |tag: u8, text: &str| [&[tag, text.len() as u8], text.as_bytes()].concat();
+    let entry = [field(10, "gpt_oss_export.experts"), field(18, &value)].concat();
+    let mut file = fs::read(&model).unwrap();
+    file.extend([&[114, entry.len() as u8], &entry[..]].concat());
+    fs::write(&model, file).unwrap();
+    let error = refused(&model, &checkpoint, &[]);
+    assert!(
+        error.contains("(9 numbers, relative error 2.50e-1)") && error.contains("--tolerance"),
+        "{error}"
+    );
+    let report = passes(&model, &checkpoint, &["--tolerance", "0.5"]);
+    assert_eq!(report["tolerance"], json!({"bound": 0.5, "from": "asked"}));
+}
+
+/// The `python3` on the PATH is asked last, and without one a sentence says what to do.
+#[cfg(unix)]
+#[test]
+fn onnxruntime_is_found_by_python() {
+    let (home, checkpoint, model) = exported("tiny", &[]);
+    let with_path = |path: &Path| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+            .args(["verify", text(&model), "--checkpoint", text(&checkpoint)])
+            .env("PATH", path)
+            .env_remove("ORT_DYLIB_PATH")
+            .output()
+            .unwrap()
+    };
+    let output = with_path(interpreter().parent().unwrap());
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && report.contains("ran in   onnxruntime 1.32.0, "),
+        "{report}"
+    );
+    for line in [
+        "model    ",
+        "against  ",
+        "OpenAI's original layout, 3 layers",
+        "texts    1 row of 40 random tokens (seed 0)",
+        "error    max ",
+        "logits   up to ",
+        "same top token at 40 of 40 positions",
+        "allowed  ",
+        "took     reference ",
+        "verdict  the model computes what the checkpoint says",
+    ] {
+        assert!(report.contains(line), "{report}\nlacks: {line}");
+    }
+    let output = with_path(home.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.starts_with("error: no onnxruntime was found: ")
+            && error.contains("pip install onnxruntime"),
+        "{error}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_verification_ends() {
+    let (home, _, _) = exported("tiny", &[]);
+    let line = format!(
+        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 200000 & sleep 1; kill -INT $!; wait $!; echo $?",
+        text(onnxruntime())
+    );
+    let output = crate::support::shell(&line, home.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((&output.stdout[..], error.as_str()), (&b"1\n"[..], "error: interrupted\n"));
+}
