@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use ::ort::LoadDynamicError;
 use ::ort::environment::Environment;
+use ::ort::logging::LogLevel;
 use fs_err as fs;
 
 use super::{Error, Result, reason};
@@ -69,6 +70,8 @@ impl Library {
         })?;
         let environment = builder.with_name("gpt-oss-export").with_telemetry(false).build();
         let environment = environment.map_err(|error| failed(reason(&error)))?;
+        // What matters comes back as an error; the terminal is not the library's.
+        environment.set_log_level(LogLevel::Fatal);
         let library = Self { version: Version::of_file(&real), path: real };
         Ok(LOADED.get_or_init(|| (library, environment)).0.clone())
     }

@@ -9,7 +9,7 @@ use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, Target, decoder};
 
-use crate::support::{fixture, interpreter};
+use crate::support::{fixture, interpreter, onnxruntime};
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -144,7 +144,9 @@ fn run_commands(code: &str, folder: &Path) -> usize {
     let code = code.replace("\\\n", " ");
     let lines = code.lines().filter(|line| !line.is_empty()).filter_map(with_binary);
     let ran = lines.map(|line| {
-        succeeds(Command::new("sh").args(["-ec", &line]).current_dir(folder), &line);
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &line]).env("ORT_DYLIB_PATH", onnxruntime());
+        succeeds(shell.current_dir(folder), &line);
     });
     ran.count()
 }

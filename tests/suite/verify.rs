@@ -4,23 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::derived::{self, Tensors, tiny};
-use crate::support::{copy_folder, export, fixture, interpreter, run, text};
-
-/// The folder of the onnxruntime that the tests pin.
-fn onnxruntime() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let program = "import onnxruntime; print(onnxruntime.__path__[0])";
-        let found = std::process::Command::new(interpreter()).args(["-c", program]).output();
-        PathBuf::from(String::from_utf8(found.unwrap().stdout).unwrap().trim_end())
-    })
-}
+use crate::support::{copy_folder, export, failure, fixture, interpreter, onnxruntime, run, text};
 
 /// Runs `verify` with that onnxruntime.
 fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> Output {
@@ -190,7 +179,7 @@ fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2
 }
 
-/// A bit of each of a few numbers in a row, as a bad disk has it.
+/// A bit of a byte here and there.
 #[test]
 fn a_broken_weight_is_found_in_its_layer() {
     for (name, first) in [
@@ -201,9 +190,7 @@ fn a_broken_weight_is_found_in_its_layer() {
         ("unembedding.weight", Value::Null),
     ] {
         let found = first_departure(|tensors, _| {
-            let broken = bytes(tensors, name);
-            let middle = broken.len() / 2;
-            for byte in &mut broken[middle..][..8] {
+            for byte in bytes(tensors, name).iter_mut().skip(1).step_by(101) {
                 *byte ^= 2;
             }
         });
@@ -267,28 +254,28 @@ fn a_weights_file_that_was_damaged_later_is_found() {
     assert_eq!(report["identity"], json!({"is": "same"}), "the model was made of it");
 }
 
-/// Two experts that score the same wherever both are at the edge: the reference
-/// takes the first, and a model whose checkpoint has the second ahead by a bit the
-/// second. That is no fault, and a fault of that size without a tie is one.
+/// Two experts that score the same: where one of them has a place, the reference
+/// takes the first, and a model whose checkpoint has the second ahead by a hair the
+/// second. That is no fault; but what else is wrong is one.
 #[test]
 fn what_float32_does_not_decide_is_no_fault() {
     let (home, checkpoint, model) = exported("tiny", &[]);
     let mut tensors = tiny();
     let row = bytes(&mut tensors, "block.1.mlp.gate.weight").len() / 8;
     bytes(&mut tensors, "block.1.mlp.gate.weight").copy_within(..row, 3 * row);
-    bytes(&mut tensors, "block.1.mlp.gate.bias").copy_within(..2, 6);
-    derived::write(&checkpoint.join("model.safetensors"), &tensors);
     let other = home.path().join("other");
     copy_folder(&checkpoint, &other);
-    // The next number in BF16, of a magnitude where it is but a hair.
-    bytes(&mut tensors, "block.1.mlp.gate.bias")[..2].copy_from_slice(&[0, 0x38]);
-    bytes(&mut tensors, "block.1.mlp.gate.bias")[6..8].copy_from_slice(&[0, 0x38]);
-    derived::write(&checkpoint.join("model.safetensors"), &tensors);
-    bytes(&mut tensors, "block.1.mlp.gate.bias")[6..8].copy_from_slice(&[1, 0x38]);
-    derived::write(&other.join("model.safetensors"), &tensors);
+    // BF16 of 2⁻¹⁵, and for the second expert the next number to it.
+    let write = |folder: &Path, second: u8, tensors: &mut Tensors| {
+        let bias = bytes(tensors, "block.1.mlp.gate.bias");
+        (bias[..2].copy_from_slice(&[0, 0x38]), bias[6..8].copy_from_slice(&[second, 0x38]));
+        derived::write(&folder.join("model.safetensors"), tensors);
+    };
+    write(&checkpoint, 0, &mut tensors);
+    write(&other, 1, &mut tensors);
     export(&["--checkpoint", text(&other), "--output", text(&model)]);
 
-    let report = passes(&model, &checkpoint, &["--tokens", "12", "--trace"]);
+    let report = passes(&model, &checkpoint, &["--tokens", "20", "--trace"]);
     let flips = report["flips"].as_array().unwrap();
     assert!(!flips.is_empty(), "{report}");
     for flip in flips {
@@ -296,6 +283,11 @@ fn what_float32_does_not_decide_is_no_fault() {
         assert_eq!(flip["margin"], 0.0);
     }
     assert_eq!(report["trace"]["first"], Value::Null);
+
+    bytes(&mut tensors, "block.2.attn.out.weight")[1] ^= 2;
+    write(&other, 1, &mut tensors);
+    export(&["--checkpoint", text(&other), "--output", text(&model)]);
+    fails(&model, &checkpoint, &["--tokens", "20"]);
 }
 
 #[test]
@@ -332,7 +324,7 @@ fn what_cannot_be_verified_is_said_in_a_sentence() {
         let error = match options.first() {
             Some(&"--onnxruntime") => {
                 let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
-                crate::support::failure(&[&base[..], &options].concat())
+                failure(&[&base[..], &options].concat())
             }
             _ => refused(model, checkpoint, &options),
         };
@@ -341,6 +333,24 @@ fn what_cannot_be_verified_is_said_in_a_sentence() {
     fs::remove_dir_all(&checkpoint).unwrap();
     let error = refused(&model, &other, &[]);
     assert!(error.contains("onnxruntime 1.32.0 does not load `"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}
+
+/// By the name of its file, which is where the library says its version.
+#[cfg(unix)]
+#[test]
+fn an_onnxruntime_that_is_too_old_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let library = home.path().join("libonnxruntime.so.1.23.0");
+    fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &library).unwrap();
+    for (target, needed) in [("onnx", "1.23.1"), ("ort", "1.32.0")] {
+        let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
+        let base = ["verify", text(&model), "--checkpoint", text(&checkpoint)];
+        let error = failure(&[&base, &["--onnxruntime", text(&library)][..]].concat());
+        let sentence =
+            format!("is onnxruntime 1.23.0, and a model of --target {target} needs {needed}");
+        assert!(error.contains(&sentence), "{error}");
+    }
 }
 
 /// A model whose experts were rounded promises nothing about logits. What it says
@@ -407,12 +417,15 @@ fn onnxruntime_is_found_by_python() {
     );
 }
 
-#[cfg(unix)]
+/// Once the library is there, signals are heard.
+#[cfg(target_os = "linux")]
 #[test]
 fn an_interrupted_verification_ends() {
     let (home, _, _) = exported("tiny", &[]);
     let line = format!(
-        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 200000 & sleep 1; kill -INT $!; wait $!; echo $?",
+        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 200000 & \
+         while ! grep -q libonnxruntime /proc/$!/maps; do sleep 0.01; done; \
+         kill -INT $!; wait $!; echo $?",
         text(onnxruntime())
     );
     let output = crate::support::shell(&line, home.path());
