@@ -25,7 +25,7 @@ pub struct Verify {
     /// Texts at once, of unequal lengths (1 otherwise)
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
-    /// How many of the tokens come one by one, after the others (16 otherwise; without a cache in runs from the beginning)
+    /// How many of the tokens come one by one, after the others (16 otherwise; without a cache each is a run from the beginning, and few or none come so)
     #[arg(long, value_name = "N")]
     decode: Option<usize>,
     /// Which random tokens

@@ -59,6 +59,8 @@ pub struct Reading {
 
 /// Tokens that come one by one, unless said.
 const DECODED: usize = 16;
+/// The same where each needs a run from the beginning.
+const RUN_AGAIN: usize = 4;
 /// Tokens beyond a sliding window, unless said.
 const BEYOND: usize = 32;
 
@@ -77,8 +79,12 @@ impl Plan {
         if let Some(room) = room.filter(|room| tokens > *room) {
             return Err(Error::Room { room, tokens });
         }
-        let by_default = if form.cache || form.last { DECODED.min(tokens / 2) } else { 0 };
-        let decoded = asked.decode.unwrap_or(by_default);
+        let by_default = match form {
+            Form { cache: true, .. } => DECODED,
+            Form { last: true, .. } => RUN_AGAIN,
+            _ => 0,
+        };
+        let decoded = asked.decode.unwrap_or(by_default.min(tokens / 2));
         if decoded >= tokens {
             return Err(Error::NoPrompt { tokens, decoded });
         }
@@ -237,6 +243,6 @@ mod tests {
         let fixed = Form { length: Some(9), batch: Some(2), ..uncached };
         assert_eq!(plan(fixed).lengths, [9, 5]);
         let last = Form { last: true, mask: true, ..uncached };
-        assert_eq!(read(&plan(last)).len(), 17);
+        assert_eq!(read(&plan(last)).len(), 5);
     }
 }

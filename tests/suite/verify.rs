@@ -63,7 +63,7 @@ const KINDS: [(&str, &[&str], &[&str], u64); 16] = [
     ("tiny", &["--target", "ort"], &[], 40),
     ("tiny", &["--target", "ort"], &["--batch", "3", "--tokens", "30"], 75),
     ("tiny", &["--target", "ort", "--external-data", "copy"], &["--decode", "39"], 40),
-    ("tiny", &["--last-logits"], &["--batch", "2"], 34),
+    ("tiny", &["--last-logits"], &["--batch", "2"], 10),
     ("tiny", &["--kv-cache", "--last-logits"], &[], 17),
     ("tiny", &["--target", "ort", "--last-logits"], &["--batch", "2"], 34),
     ("tiny", &["--batch-size", "2", "--seq-len", "12"], &[], 18),
