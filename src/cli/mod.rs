@@ -184,7 +184,7 @@ impl Cli {
             })?)?,
             (false, false, Some(report)) => print(&report.to_string())?,
         }
-        report.map_or(Ok(()), |report| verify::judge(&report))
+        report.map_or(Ok(()), |report| verify::judge(&report, "; the files stay as they are"))
     }
 
     /// A path that exists is a path, whatever else it could mean.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, Summary};
@@ -65,7 +65,7 @@ impl Verify {
             (false, true) => print(&serde_json::to_string(&report)?)?,
             (false, false) => print(&report.to_string())?,
         }
-        judge(&report)
+        judge(&report, "")
     }
 
     fn request(self) -> Request {
@@ -95,18 +95,11 @@ pub fn exported(request: &export::Request, summary: &Summary, console: &Console)
     verify(&request, console).context("the model is written, and could not be verified")
 }
 
-/// Whether the model computes what the checkpoint says, as the status tells it.
-pub fn judge(report: &Report) -> Result<()> {
-    if report.passed {
-        return Ok(());
-    }
-    let (off, bound) = (report.logits.max, report.tolerance.bound);
-    let more =
-        if report.trace.is_some() { "" } else { "; `verify --trace` shows where it departs" };
-    bail!(
-        "`{}` is off by {off:.2e}, and {bound:.2e} is allowed; the file stays as it is{more}",
-        report.model.display()
-    )
+/// The status of a verification; of one that fails, what is to be said besides.
+pub fn judge(report: &Report, besides: &str) -> Result<()> {
+    let hint = if report.trace.is_some() { "" } else { "; `verify --trace` shows where" };
+    ensure!(report.passed, "{}{besides}{hint}", report.departure());
+    Ok(())
 }
 
 fn count(text: &str) -> Result<usize, String> {

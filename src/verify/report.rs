@@ -134,46 +134,56 @@ impl Flip {
     }
 }
 
+impl Report {
+    /// By how much the model is off, as a sentence.
+    pub fn departure(&self) -> String {
+        let (off, bound) = (number(self.logits.max), number(self.tolerance.bound));
+        format!("`{}` is off by {off}, and {bound} is allowed", self.model.display())
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (self.passed, self.tolerance.from) {
+            (true, Source::Float32) => "the model computes what the checkpoint says",
+            (true, Source::Asked) => "the model is within the tolerance",
+            (false, _) => "the model does not compute what the checkpoint says",
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { logits, tolerance, texts, seconds, .. } = self;
         writeln!(f, "model    {}", self.model.display())?;
         let (path, layout) = (self.checkpoint.display(), self.layout);
         writeln!(f, "against  {path}, {layout}, {} layers", self.layers)?;
         write!(f, "{}", self.identity)?;
         let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
         writeln!(f, "ran in   onnxruntime {version}, {}", self.runtime.path.display())?;
-        writeln!(f, "texts    {texts}")?;
+        writeln!(f, "texts    {}", self.texts)?;
         let Coverage { used, there } = self.experts;
         writeln!(f, "experts  {used} of {there} took part")?;
-        let (max, mean) = (logits.max, logits.mean);
-        writeln!(f, "error    max {max:.2e}, mean {mean:.2e}, in {}", logits.worst)?;
-        let (largest, kl) = (logits.largest_logit, logits.kl_divergence);
-        writeln!(
-            f,
-            "logits   up to {largest:.2}; same top token at {} of {} positions, KL divergence {kl:.1e} nats",
-            logits.same_top, texts.compared
-        )?;
-        writeln!(f, "allowed  {:.2e}: {}", tolerance.bound, tolerance.from)?;
-        for flip in &self.flips {
-            write!(f, "{flip}")?;
-        }
+        write!(f, "{}", self.logits)?;
+        writeln!(f, "allowed  {}: {}", number(self.tolerance.bound), self.tolerance.from)?;
+        self.flips.iter().try_for_each(|flip| write!(f, "{flip}"))?;
         if let Some(trace) = &self.trace {
             write!(f, "{trace}")?;
         }
-        let Seconds { reference, load, run } = seconds;
+        let Seconds { reference, load, run } = self.seconds;
         write!(f, "took     reference {reference:.2} s, loading {load:.2} s, running {run:.2} s")?;
         if let Some(peak) = self.peak_rss {
             write!(f, "; {:.0} MB at most", peak as f64 / 1e6)?;
         }
-        write!(
+        write!(f, "\nverdict  {}", self.verdict())
+    }
+}
+
+impl fmt::Display for Differences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [max, mean, kl] = [self.max, self.mean, self.kl_divergence].map(number);
+        writeln!(f, "error    max {max}, mean {mean}, KL divergence {kl} nats, in {}", self.worst)?;
+        let (top, positions, largest) = (self.same_top, self.positions.len(), self.largest_logit);
+        writeln!(
             f,
-            "\nverdict  {}",
-            if self.passed {
-                "the model computes what the checkpoint says"
-            } else {
-                "the model does not compute what the checkpoint says"
-            }
+            "logits   up to {largest:.2}, the same largest at {top} of {positions} positions"
         )
     }
 }
@@ -235,10 +245,11 @@ impl fmt::Display for Source {
 
 impl fmt::Display for Flip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { position, layer, experts: [reference, model], margin, .. } = self;
+        let Self { position, layer, experts: [reference, model], .. } = self;
+        let margin = number(self.margin.into());
         writeln!(
             f,
-            "  tie    {position}, layer {layer}: experts {reference} and {model} are {margin:.1e} apart, which float32 does not tell; the model's choice was taken"
+            "  tie    {position}, layer {layer}: experts {reference} and {model} are {margin} apart, which float32 does not tell; the model's choice was taken"
         )
     }
 }
@@ -248,14 +259,19 @@ impl fmt::Display for Trace {
         for (at, stage) in self.stages.iter().enumerate() {
             let name = stage_name(at);
             let mark = if self.first == Some(at) { "  <- departs here" } else { "" };
-            let (max, relative) = (stage.max, stage.relative);
-            writeln!(
-                f,
-                "  {name:10} max {max:.2e}, relative {relative:.2e}, {}{mark}",
-                stage.worst
-            )?;
+            let [max, relative] = [stage.max, stage.relative].map(number);
+            writeln!(f, "  {name:10} max {max}, relative {relative}, {}{mark}", stage.worst)?;
         }
         Ok(())
+    }
+}
+
+/// A size as it reads best.
+fn number(size: f64) -> String {
+    if size == 0.0 || (0.01..1e6).contains(&size) {
+        format!("{size:.2}")
+    } else {
+        format!("{size:.2e}")
     }
 }
 

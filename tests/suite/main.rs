@@ -8,6 +8,7 @@ mod derived;
 mod documents;
 mod double;
 mod endings;
+mod faults;
 mod genai;
 mod graph;
 mod hub;
