@@ -8,6 +8,7 @@ mod model;
 mod plan;
 mod report;
 mod routing;
+mod run;
 mod tolerance;
 mod trace;
 
@@ -20,15 +21,16 @@ pub use report::{Coverage, Flip, Report, Runtime, Seconds, Texts};
 pub use tolerance::{Source, Tolerance};
 pub use trace::{Stage, Trace};
 
-use crate::checkpoint::{self, Checkpoint, Leniency};
+use crate::checkpoint::{self, Leniency};
 use crate::model::Target;
 use crate::progress::Progress;
-use crate::reference::{self, Activations, Options};
+use crate::reference;
 use crate::runtime::{self, Library};
 use crate::weights;
-use compare::Comparison;
 use model::Model;
 use plan::{Asked, Plan};
+use run::Run;
+use tolerance::Promise;
 
 /// What to verify, and how.
 #[derive(Clone, Debug, Default)]
@@ -104,15 +106,15 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let library = Library::load(request.onnxruntime.as_deref())?;
     let loading = Instant::now();
     let model = Model::open(&library, &request.model, request.trace, progress)?;
-    let mut seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
+    let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
+    let promise = Promise::of(&model, request.tolerance)?;
     let (checkpoint, identity) = identity::open(&request.checkpoint, &request.leniency, &model)?;
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;
     let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
-    Tolerance::new(request.tolerance, &model, 0, 0.0)?;
-    let mut run = Run { checkpoint: &checkpoint, plan: &plan, texts, model, seconds: &mut seconds };
-    let (outcome, flips) = routing::follow(&mut run, request.tolerance, progress)?;
+    let mut run = Run { checkpoint: &checkpoint, plan: &plan, texts, promise, model, seconds };
+    let (outcome, flips) = routing::follow(&mut run, progress)?;
     Ok(Report {
         model: request.model.clone(),
         checkpoint: request.checkpoint.clone(),
@@ -131,7 +133,7 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         ties: outcome.ties.len(),
         flips,
         trace: outcome.trace,
-        seconds,
+        seconds: run.seconds,
         peak_rss: memory::peak(),
     })
 }
@@ -141,78 +143,4 @@ fn random_texts(plan: &Plan, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut text = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
     plan.lengths.iter().map(&mut text).collect()
-}
-
-/// Everything that a comparison needs, as often as it takes place.
-struct Run<'r> {
-    checkpoint: &'r Checkpoint,
-    plan: &'r Plan,
-    texts: Vec<Vec<u32>>,
-    model: Model,
-    seconds: &'r mut Seconds,
-}
-
-/// What came out of one comparison.
-struct Outcome {
-    logits: Differences,
-    tolerance: Tolerance,
-    trace: Option<Trace>,
-    ties: Vec<reference::Tie>,
-    experts_used: usize,
-}
-
-impl Run<'_> {
-    /// Runs both, the reference with some choices of experts swapped.
-    fn once(
-        &mut self,
-        swapped: Vec<reference::Place>,
-        asked: Option<f64>,
-        progress: &dyn Progress,
-    ) -> Result<Outcome> {
-        let layers = self.checkpoint.config.num_layers();
-        let (trace, ties_below) = (!self.model.residuals.is_empty(), tolerance::noise(layers));
-        let options = Options { residuals: trace, ties_below: ties_below as f32, swapped };
-        let started = Instant::now();
-        let activations = reference::run(self.checkpoint, &self.texts, &options, progress)?;
-        self.seconds.reference += started.elapsed().as_secs_f64();
-        let (logits, mut trace) = self.compare(&activations, progress)?;
-        let tolerance = Tolerance::new(asked, &self.model, layers, logits.largest_logit)?;
-        if let Some(trace) = &mut trace {
-            trace.judge(tolerance::noise);
-        }
-        let Activations { ties, experts_used, .. } = activations;
-        Ok(Outcome { logits, tolerance, trace, ties, experts_used })
-    }
-
-    /// Gives the texts to the model, and compares step by step.
-    fn compare(
-        &mut self,
-        activations: &Activations,
-        progress: &dyn Progress,
-    ) -> Result<(Differences, Option<Trace>)> {
-        let mut comparison = Comparison::new(self.checkpoint, activations, self.plan);
-        let stages = self.model.residuals.len();
-        let mut trace = (stages > 0).then(|| Trace::new(stages));
-        let (mut compared, started) = (0.0, Instant::now());
-        self.model.run(self.plan, &self.texts, progress, |step, outputs| {
-            let now = Instant::now();
-            comparison.add(step, outputs.logits)?;
-            if let Some(trace) = &mut trace {
-                trace.add(self.plan, step, outputs, &activations.residuals);
-            }
-            compared += now.elapsed().as_secs_f64();
-            Ok(())
-        })?;
-        self.seconds.run += started.elapsed().as_secs_f64() - compared;
-        let now = Instant::now();
-        let logits = comparison.finish()?;
-        self.seconds.reference += compared + now.elapsed().as_secs_f64();
-        Ok((logits, trace))
-    }
-}
-
-impl Outcome {
-    fn passed(&self) -> bool {
-        self.logits.max <= self.tolerance.bound
-    }
 }

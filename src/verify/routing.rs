@@ -4,9 +4,10 @@
 //! logits then differ by far more than noise. That is told from a fault by taking
 //! the other choice in the reference too: if the model was right, the rest agrees.
 
+use super::Result;
 use super::compare::Position;
 use super::report::Flip;
-use super::{Outcome, Result, Run};
+use super::run::{Outcome, Run};
 use crate::progress::Progress;
 use crate::reference::{Place, Tie};
 
@@ -15,12 +16,8 @@ const TRIES: usize = 8;
 
 /// Compares, and again with the other choice wherever that brings the model's first
 /// difference to an end.
-pub fn follow(
-    run: &mut Run,
-    tolerance: Option<f64>,
-    progress: &dyn Progress,
-) -> Result<(Outcome, Vec<Flip>)> {
-    let mut outcome = run.once(Vec::new(), tolerance, progress)?;
+pub fn follow(run: &mut Run, progress: &dyn Progress) -> Result<(Outcome, Vec<Flip>)> {
+    let mut outcome = run.once(Vec::new(), progress)?;
     let (mut flips, mut tried) = (Vec::new(), Vec::<Place>::new());
     while tried.len() < TRIES
         && let Some((first, tie)) = candidate(run, &outcome, &tried)
@@ -28,7 +25,7 @@ pub fn follow(
         tried.push(tie.place);
         let flip = Flip::new(&tie, run.plan);
         let swapped = flips.iter().chain([&flip]).map(|flip: &Flip| flip.place).collect();
-        let other = run.once(swapped, tolerance, progress)?;
+        let other = run.once(swapped, progress)?;
         let beyond = other.logits.first_beyond(other.tolerance.bound);
         if beyond.iter().all(|position| position.row != first.row || *position > first) {
             outcome = other;

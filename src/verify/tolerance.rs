@@ -31,6 +31,15 @@ pub enum Source {
     Float32,
 }
 
+/// What a tolerance depends on besides the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Promise {
+    /// Nothing: this was asked for.
+    Asked(f64),
+    /// All numbers are the checkpoint's.
+    Float32,
+}
+
 /// What a model says of its experts' numbers, in so far as it matters here.
 #[derive(Deserialize)]
 struct Experts {
@@ -38,19 +47,27 @@ struct Experts {
     relative_error: f64,
 }
 
-impl Tolerance {
+impl Promise {
     /// What was asked for, else what the model promises. One whose experts were
     /// rounded promises nothing about logits.
-    pub fn new(asked: Option<f64>, model: &Model, layers: usize, largest: f64) -> Result<Self> {
+    pub fn of(model: &Model, asked: Option<f64>) -> Result<Self> {
         if let Some(bound) = asked {
-            return Ok(Self { bound, from: Source::Asked });
+            return Ok(Self::Asked(bound));
         }
         let said = model.property("experts").and_then(|said| serde_json::from_str(said).ok());
         match said {
             Some(Experts { rounded, relative_error }) if rounded > 0 => {
                 Err(Error::Rounded { rounded, relative_error })
             }
-            _ => Ok(Self { bound: noise(layers) * largest, from: Source::Float32 }),
+            _ => Ok(Self::Float32),
+        }
+    }
+
+    /// For a model of so many layers whose logits are at most so large.
+    pub fn tolerance(self, layers: usize, largest: f64) -> Tolerance {
+        match self {
+            Self::Asked(bound) => Tolerance { bound, from: Source::Asked },
+            Self::Float32 => Tolerance { bound: noise(layers) * largest, from: Source::Float32 },
         }
     }
 }
