@@ -16,6 +16,18 @@ pub const INDEX: &str = "model.safetensors.index.json";
 /// Headers of files that are not there yet, by the paths that they will have.
 pub type Headers = BTreeMap<PathBuf, Header>;
 
+/// Which SafeTensors files of a folder are the checkpoint's.
+#[derive(Clone, Debug, Default)]
+pub enum Which {
+    /// Those of the index if there is one, else the only one.
+    #[default]
+    Found,
+    /// Those of the index.
+    Indexed,
+    /// The one of this name, whatever else is there.
+    Only(String),
+}
+
 /// Tensors by name, with the file that holds each; a layout takes them out.
 pub struct Tensors {
     place: PathBuf,
@@ -60,25 +72,27 @@ pub fn shards(folder: &Path) -> Result<Option<Vec<String>>> {
 
 /// Opens the files of a folder: those that its index names, or its only one.
 /// Some may not be there yet, but their headers are known.
-pub fn open_folder(folder: &Path, awaited: &Headers) -> Result<Tensors> {
+pub fn open_folder(folder: &Path, which: &Which, awaited: &Headers) -> Result<Tensors> {
     let mut tensors = Tensors { place: folder.to_owned(), map: BTreeMap::new() };
-    let Some(index) = Index::read(folder)? else {
-        match awaited.first_key_value() {
-            Some((path, header)) => tensors.add(path, header.clone())?,
-            None => tensors.read(&only_file(folder)?).map(drop)?,
-        }
+    let index = match which {
+        Which::Only(_) => None,
+        Which::Found | Which::Indexed => Index::read(folder)?,
+    };
+    let Some(index) = index else {
+        let only = match which {
+            Which::Only(name) => folder.join(name),
+            Which::Found | Which::Indexed => only_file(folder)?,
+        };
+        tensors.read_or_await(&only, awaited)?;
         return Ok(tensors);
     };
     let path = folder.join(INDEX);
     for shard in index.shards() {
         let file = folder.join(shard);
-        if let Some(header) = awaited.get(&file) {
-            tensors.add(&file, header.clone())?;
-        } else if file.exists() {
-            tensors.read(&file)?;
-        } else {
+        if !file.exists() && !awaited.contains_key(&file) {
             return Err(Error::MissingShard { index: path, shard: shard.clone() });
         }
+        tensors.read_or_await(&file, awaited)?;
     }
     for (tensor, shard) in index.weight_map {
         let held = tensors.map.get(&tensor);
@@ -125,6 +139,13 @@ impl Tensors {
         let header = Header::read(path)?;
         let metadata = header.metadata.clone();
         self.add(path, header).map(|()| metadata)
+    }
+
+    fn read_or_await(&mut self, path: &Path, awaited: &Headers) -> Result<()> {
+        match awaited.get(path) {
+            Some(header) => self.add(path, header.clone()),
+            None => self.read(path).map(drop),
+        }
     }
 
     fn add(&mut self, path: &Path, header: Header) -> Result<()> {

@@ -28,11 +28,17 @@ const KINDS: [Kind; 4] = [
         instead: "use `original` beside its folder, or the root of the repository, which hold the same model in SafeTensors",
     },
     Kind {
-        is: |name| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| name.ends_with(ending)),
+        is: |name| {
+            [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| name.ends_with(ending))
+                && !TRAINING.iter().any(|beginning| name.starts_with(beginning))
+        },
         what: "PyTorch's format, which can run code when it is read",
         instead: "load it in transformers and save it as SafeTensors (save_pretrained does)",
     },
 ];
+
+/// How names of files begin that training leaves behind, in PyTorch's format too.
+const TRAINING: [&str; 5] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
 
 const SOURCE: &str = "use the SafeTensors checkpoint that it was made from, as openai/gpt-oss-20b or openai/gpt-oss-120b";
 
@@ -69,7 +75,7 @@ pub fn folder(folder: &Path) -> Option<Error> {
 /// An adapter beside a whole model, which would change what it computes.
 pub fn adapter(folder: &Path) -> Option<Error> {
     let path = folder.join("adapter_config.json");
-    if path.exists() { file(&path) } else { None }
+    path.exists().then_some(Error::Adapter { path })
 }
 
 /// Names of quantisation methods in configs, and what people call them.

@@ -13,14 +13,14 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
-pub use files::{Headers, INDEX, shards};
-pub use foreign::among as foreign;
+pub use files::{Headers, INDEX, Which, shards};
+pub use foreign::{among as foreign, file as foreign_file};
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::tensor::DType;
-use crate::weights::Metadata;
+use crate::weights::{Error as WeightsError, Format, Metadata, Provenance};
 
 /// A model that is ready to be exported: nothing but headers has been read.
 #[derive(Clone, Debug)]
@@ -29,6 +29,9 @@ pub struct Checkpoint {
     pub config: Config,
     /// What it computes with.
     pub weights: ModelWeights,
+    /// What became of the experts' numbers, but for what a conversion that is yet
+    /// to be done will round.
+    pub experts: Provenance,
     /// The layout's name, for people.
     pub layout: &'static str,
     /// How many layers it has, however many of them are kept.
@@ -73,6 +76,11 @@ pub enum Error {
     #[error("`{}` is {what}: {instead}", path.display())]
     Foreign { path: PathBuf, what: &'static str, instead: &'static str },
     #[error(
+        "`{}` is a LoRA adapter's, beside a whole model: merge it (peft's merge_and_unload, then save_pretrained) and export the result, or move it away if this model is the result",
+        path.display()
+    )]
+    Adapter { path: PathBuf },
+    #[error(
         "`{file}` says that the weights are quantised by {method}, and MXFP4 as released is what can be read: {instead}"
     )]
     Quantised { file: String, method: String, instead: &'static str },
@@ -100,8 +108,12 @@ pub enum Error {
     MissingTensor { place: PathBuf, tensor: String },
     #[error("`{}`: tensor `{tensor}` should be {expected}, found {found}", file.display())]
     WrongDtype { file: PathBuf, tensor: String, expected: &'static str, found: DType },
-    #[error("`{}`: tensor `{tensor}` should have shape {expected:?} by the config, found {found:?}", file.display())]
-    WrongShape { file: PathBuf, tensor: String, expected: Vec<u64>, found: Vec<u64> },
+    #[error("`{}`: tensor `{tensor}` should have shape {expected:?} by {by}, found {found:?}", file.display())]
+    WrongShape { file: PathBuf, tensor: String, expected: Vec<u64>, by: String, found: Vec<u64> },
+    #[error(
+        "`{tensor}` has {rows} rows, so its layer has as many experts, and each token uses {used} by `{file}`: use a checkpoint with at least as many in each layer"
+    )]
+    FewExperts { tensor: String, rows: u64, used: u64, file: String },
     #[error(
         "`{}` holds tensor `{tensor}`, which is not part of {layout}; if the model does without it, pass --ignore-tensor {tensor}",
         file.display()
@@ -142,12 +154,17 @@ impl Error {
 impl Checkpoint {
     /// Opens a checkpoint's folder: `config.json` and SafeTensors beside it.
     pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
-        Self::open_awaited(folder, &Headers::default(), leniency)
+        Self::open_files(folder, &Which::Found, &Headers::default(), leniency)
     }
 
-    /// The same where some of the SafeTensors files are not there yet, and only
-    /// their headers are known.
-    pub fn open_awaited(folder: &Path, awaited: &Headers, leniency: &Leniency) -> Result<Self> {
+    /// The same where it is known which SafeTensors files are the checkpoint's, and
+    /// some of them may not be there yet, but their headers are known.
+    pub fn open_files(
+        folder: &Path,
+        which: &Which,
+        awaited: &Headers,
+        leniency: &Leniency,
+    ) -> Result<Self> {
         if folder.is_file() {
             return Err(foreign::file(folder).unwrap_or_else(|| Error::File(folder.to_owned())));
         }
@@ -164,13 +181,14 @@ impl Checkpoint {
         let text = fs_err::read(&path)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
-        let mut tensors = files::open_folder(folder, awaited)?;
+        let mut tensors = files::open_folder(folder, which, awaited)?;
         let layout = layout::detect(dialect, &tensors)?;
         let config = layout.settle(config, &tensors, &file)?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &leniency.tensors)?;
-        let layers_there = config.num_layers();
-        Ok(Self { config, weights, layout: layout.name, layers_there })
+        let (layout, layers_there) = (layout.name, config.num_layers());
+        let experts = Provenance::unchanged(weights.expert_format());
+        Ok(Self { config, weights, experts, layout, layers_there })
     }
 
     /// Opens a weights file that an export has written, which needs nothing
@@ -179,14 +197,34 @@ impl Checkpoint {
         if path.is_dir() {
             return Err(Error::StagedFolder(path.to_owned()));
         }
-        let (mut tensors, metadata) = files::open_file(path)?;
-        let said = staged::parse(path, metadata)?;
+        let (mut tensors, said) = staged::open(path)
+            .map_err(|error| foreign::file(path).filter(|_| path.is_file()).unwrap_or(error))?;
         let layout = layout::staged(&tensors);
         let config = layout.settle(said.config.clone(), &tensors, &path.display().to_string())?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &[])?;
-        let layers_there = config.num_layers();
-        Ok((Self { config, weights, layout: layout.name, layers_there }, said))
+        let (layout, layers_there) = (layout.name, config.num_layers());
+        let experts = said.experts.clone();
+        Ok((Self { config, weights, experts, layout, layers_there }, said))
+    }
+
+    /// Puts the experts into a format, [`ModelWeights::convert_experts`], and says
+    /// whether that changes anything.
+    pub fn convert_experts(
+        &mut self,
+        to: Format,
+        accept_rounding: bool,
+    ) -> std::result::Result<bool, WeightsError> {
+        let changes = self.weights.convert_experts(to, accept_rounding)?;
+        self.experts.format = self.weights.expert_format();
+        Ok(changes)
+    }
+
+    /// What identifies the model besides its weights: the config, and where experts
+    /// that are not as they were come from.
+    pub fn identity(&self) -> String {
+        let experts = Some(&self.experts).filter(|experts| !experts.is_unchanged());
+        self.config.canonical() + &experts.map_or_else(String::new, Provenance::canonical)
     }
 
     /// Keeps the first layers only.

@@ -4,11 +4,18 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 
+use super::files::{self, Tensors};
 use super::{Config, Error, Result};
 use crate::weights::{FORMAT_VERSION, Metadata};
 
+/// Its tensors and metadata.
+pub fn open(path: &Path) -> Result<(Tensors, Metadata<Config>)> {
+    let (tensors, metadata) = files::open_file(path)?;
+    Ok((tensors, parse(path, metadata)?))
+}
+
 /// Its metadata, with the config checked like any other.
-pub fn parse(path: &Path, metadata: Option<String>) -> Result<Metadata<Config>> {
+fn parse(path: &Path, metadata: Option<String>) -> Result<Metadata<Config>> {
     let text = metadata.ok_or_else(|| Error::NotStaged(path.to_owned()))?;
     let invalid = |error: serde_json::Error| {
         let (path, reason) = (path.to_owned(), error.to_string());

@@ -97,6 +97,20 @@ impl ModelWeights {
         Ok(changes)
     }
 
+    /// The matrices of all experts, two for each layer.
+    pub fn experts(&self) -> impl Iterator<Item = &ExpertMatrix> {
+        let layers = self.layers.iter().flat_map(|layer| [&layer.mlp.gate_up, &layer.mlp.down]);
+        layers.map(|experts| &experts.matrix)
+    }
+
+    /// The format of the experts' numbers: in words, where matrices differ.
+    pub fn expert_format(&self) -> String {
+        let mut formats: Vec<String> = self.experts().map(ExpertMatrix::format).collect();
+        formats.sort();
+        formats.dedup();
+        formats.join(" and ")
+    }
+
     /// The matrix of the logits, `[vocab, hidden]`.
     pub fn logits(&self) -> &Weight {
         self.lm_head.as_ref().unwrap_or(&self.embedding)

@@ -1,255 +1,43 @@
 //! The command line.
 
 mod console;
+mod export;
+mod inspect;
 mod verify;
 
-use std::path::PathBuf;
-
-use anyhow::{Result, bail};
-use clap::{ArgAction, ArgGroup, Parser, Subcommand, ValueEnum};
-use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{
-    Experts, ExternalData, Genai, Origin, Repository, Request, Summary, export,
-};
-use gpt_oss_export::graph::Style;
-use gpt_oss_export::hub::Name;
-use gpt_oss_export::model::{Options, Target};
-use gpt_oss_export::verify::Report;
-use gpt_oss_export::weights::Format;
-use serde::Serialize;
-
-use console::{Console, print};
-use verify::Verify;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
-#[command(name = "gpt-oss-export", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]\n       gpt-oss-export verify FILE.onnx --checkpoint DIR|FILE [OPTIONS]", group(ArgGroup::new("origin").required(true)))]
+#[command(
+    name = "gpt-oss-export",
+    version,
+    override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]\n       gpt-oss-export <COMMAND>",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name@revision, owner/name/original
-    #[arg(long, value_name = "DIR|REPO", group = "origin")]
-    checkpoint: Option<PathBuf>,
-    /// Where files from the hub go (a folder beside the output, named after the repository, otherwise)
-    #[arg(long, value_name = "DIR", requires = "checkpoint")]
-    download_dir: Option<PathBuf>,
-    /// Ask the hub for nothing: use what was downloaded before, or is in Hugging Face's cache
-    #[arg(long, requires = "checkpoint")]
-    offline: bool,
-    /// Fetch headers instead of weights from the hub, and write the graph alone; it runs once the weights are where it says
-    #[arg(long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts"])]
-    headers_only: bool,
-    /// Weights that --save-weights has staged; no checkpoint is needed
-    #[arg(long, value_name = "FILE", group = "origin")]
-    weights: Option<PathBuf>,
-    /// The model to write
-    #[arg(short, long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
-    output: Option<PathBuf>,
-    /// Write the mapped weights into one file, from which models can be made later; the model's own data when it is in the output's folder or below
-    #[arg(long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
-    save_weights: Option<PathBuf>,
-    /// Stage weights only, write no model
-    #[arg(long, requires = "save_weights", conflicts_with = "output")]
-    skip_onnx: bool,
-    /// Put the experts' numbers into a format, bit for bit or not at all; without it they stay as they are
-    #[arg(long, value_name = "FORMAT", value_enum)]
-    experts: Option<FormatName>,
-    /// Let --experts round numbers that the format does not have
-    #[arg(long, requires = "experts")]
-    accept_rounding: bool,
-    /// Where the model reads its weights
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
-    external_data: Where,
-    /// Whose operators the graph is made of
-    #[arg(long, value_name = "TARGET", value_enum, default_value_t = TargetName::Onnx)]
-    target: TargetName,
-    /// Take earlier keys and values and give them with this step's (--target ort always does)
-    #[arg(long)]
-    kv_cache: bool,
-    /// Give logits for the last token of each row in a step alone, as generation needs
-    #[arg(long)]
-    last_logits: bool,
-    /// Make the output's folder one that onnxruntime-genai opens: genai_config.json and the tokenizer's files; implies --kv-cache and --last-logits
-    #[arg(long, conflicts_with = "skip_onnx")]
-    genai: bool,
-    /// Longest text, prompt included, that onnxruntime-genai makes room for (the default keeps its cache below 1 GiB)
-    #[arg(long, value_name = "N", requires = "genai", value_parser = clap::value_parser!(u64).range(1..))]
-    max_length: Option<u64>,
-    /// Use model-local functions, shared by all layers, instead of a flat graph
-    #[arg(long)]
-    functions: bool,
-    /// Export the first N layers only
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    layers: Option<u32>,
-    /// Fix the number of rows in a batch (symbol B otherwise)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    batch_size: Option<u64>,
-    /// Fix the number of tokens in a row (symbol T otherwise)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
-    seq_len: Option<u64>,
-    /// Keep the batch axis symbolic, whatever --batch-size says (for scripts that always give sizes)
-    #[arg(long)]
-    dynamic_b: bool,
-    /// Keep the sequence axis symbolic, whatever --seq-len says
-    #[arg(long)]
-    dynamic_seq: bool,
-    /// Accept this key in config.json although its meaning is unknown
-    #[arg(long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
-    ignore_config_key: Vec<String>,
-    /// Accept this tensor in the checkpoint although the layout does not have it
-    #[arg(long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
-    ignore_tensor: Vec<String>,
-    /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
-    #[arg(long, conflicts_with_all = ["skip_onnx", "headers_only"])]
-    verify: bool,
-    /// Print the summary as one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Print nothing but errors
-    #[arg(long, conflicts_with = "json")]
-    quiet: bool,
+    #[command(flatten)]
+    export: export::Export,
 }
 
-/// What else can be done.
+/// What else there is to do besides an export.
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run a model in onnxruntime, and compare its logits with those of a plain float32 forward pass over the checkpoint
-    Verify(Verify),
-}
-
-/// The summary of an export, and what came of verifying it.
-#[derive(Serialize)]
-struct Everything<'r> {
-    #[serde(flatten)]
-    summary: Summary,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verification: Option<&'r Report>,
-}
-
-/// Which operators a graph is made of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TargetName {
-    /// Standard ones alone: for every runtime
-    Onnx,
-    /// ONNX Runtime's own besides: fast on a CPU
-    Ort,
-}
-
-/// A format for experts.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatName {
-    /// Blocks of 32 four-bit numbers that share a scale, as released
-    Mxfp4,
-    /// BF16, an output a row
-    Bf16,
-}
-
-/// Where a model reads its weights.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Where {
-    /// Where they are (checkpoint or staged file) if that is the model's folder or below, else in a copy
-    Auto,
-    /// Where they are; fails if ONNX could not read them there
-    InPlace,
-    /// In a file beside the model
-    Copy,
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
 }
 
 impl Cli {
     /// Does what the command line says.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Verify(verify)) => verify.run(),
-            None => self.export(),
+            None => self.export.run(),
         }
-    }
-
-    fn export(self) -> Result<()> {
-        let (json, quiet, verify) = (self.json, self.quiet, self.verify);
-        let console = Console::new(quiet)?;
-        let request = self.request()?;
-        let summary = export(&request, &console)?;
-        if !quiet && !json {
-            print(&summary.to_string())?;
-        }
-        let report = match verify {
-            true => Some(verify::exported(&request, &summary, &console)?),
-            false => None,
-        };
-        match (quiet, json, &report) {
-            (true, _, _) | (false, false, None) => {}
-            (false, true, _) => print(&serde_json::to_string(&Everything {
-                summary,
-                verification: report.as_ref(),
-            })?)?,
-            (false, false, Some(report)) => print(&report.to_string())?,
-        }
-        report.map_or(Ok(()), |report| verify::judge(&report, "; the files stay as they are"))
-    }
-
-    /// A path that exists is a path, whatever else it could mean.
-    fn origin(&self) -> Result<Origin> {
-        let Some(path) = &self.checkpoint else {
-            return Ok(Origin::Weights(
-                self.weights.clone().expect("clap requires one of the two"),
-            ));
-        };
-        let name = path.to_str().filter(|_| !path.exists()).and_then(Name::parse);
-        match name {
-            Some(name) => Ok(Origin::Hub(Repository {
-                name,
-                folder: self.download_dir.clone(),
-                offline: self.offline,
-                headers_only: self.headers_only,
-            })),
-            None if self.download_dir.is_some() || self.headers_only => bail!(
-                "--download-dir and --headers-only are for repositories on the hub (owner/name), and `{}` is {}",
-                path.display(),
-                if path.exists() { "here" } else { "not the name of one" }
-            ),
-            None => Ok(Origin::Checkpoint(path.clone())),
-        }
-    }
-
-    fn request(self) -> Result<Request> {
-        Ok(Request {
-            origin: self.origin()?,
-            output: self.output.filter(|_| !self.skip_onnx),
-            save_weights: self.save_weights,
-            external_data: match self.external_data {
-                Where::Auto => ExternalData::Auto,
-                Where::InPlace => ExternalData::InPlace,
-                Where::Copy => ExternalData::Copy,
-            },
-            layers: self.layers.map(|layers| layers as usize),
-            leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
-            experts: self.experts.map(|format| Experts {
-                format: match format {
-                    FormatName::Mxfp4 => Format::Mxfp4,
-                    FormatName::Bf16 => Format::Bf16,
-                },
-                accept_rounding: self.accept_rounding,
-            }),
-            graph: Options {
-                target: match self.target {
-                    TargetName::Onnx => Target::Onnx,
-                    TargetName::Ort => Target::Ort,
-                },
-                style: if self.functions { Style::Functions } else { Style::Flat },
-                batch: self.batch_size.filter(|_| !self.dynamic_b),
-                length: self.seq_len.filter(|_| !self.dynamic_seq),
-                kv_cache: self.kv_cache,
-                last_logits: self.last_logits,
-            },
-            genai: self.genai.then_some(Genai { max_length: self.max_length }),
-        })
-    }
-}
-
-fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    match path.extension() {
-        Some(found) if found == extension => Ok(path),
-        _ => Err(format!("expected a file name that ends in .{extension}")),
     }
 }

@@ -10,7 +10,7 @@ use gpt_oss_export::verify::{Report, Request, verify};
 
 use super::console::{Console, print};
 
-/// What `verify` takes.
+/// Run a model in onnxruntime, and compare its logits with those of a plain float32 forward pass over the checkpoint.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// The model

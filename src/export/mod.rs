@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use companions::GenaiSummary;
-pub use summary::{
-    Converted, ExpertsSummary, HubSummary, Interface, ModelSummary, Size, Summary, WeightsSummary,
-};
+pub use summary::{Converted, ExpertsSummary, HubSummary, ModelSummary, Summary, WeightsSummary};
 
 use crate::checkpoint::{self, Leniency};
 use crate::genai;
@@ -23,7 +21,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::tensor::Rounding;
-use crate::weights::{self, Format, Found, Obstacle};
+use crate::weights::{self, Format, Found, Obstacle, Provenance};
 use companions::Companions;
 use open::{Opened, open};
 use placement::Placement;
@@ -63,7 +61,7 @@ impl Request {
 
     /// Whether the weights are still on the hub, and stay there.
     fn headers_only(&self) -> bool {
-        matches!(&self.origin, Origin::Hub(repository) if repository.headers_only)
+        matches!(&self.origin, Origin::Hub(wanted) if wanted.headers_only)
     }
 }
 
@@ -89,14 +87,14 @@ pub enum Origin {
     /// A checkpoint's folder.
     Checkpoint(PathBuf),
     /// A repository on the hub.
-    Hub(Repository),
+    Hub(FromHub),
     /// A weights file that an export has staged.
     Weights(PathBuf),
 }
 
 /// A checkpoint on the hub, and what to fetch of it.
 #[derive(Clone, Debug)]
-pub struct Repository {
+pub struct FromHub {
     /// What it is called.
     pub name: Name,
     /// The folder that it goes into; one beside the output otherwise.
@@ -193,7 +191,9 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
-            let bytes = encode(graph, request, &opened, &placement)?;
+            let experts = checkpoint.experts.after(&rounding);
+            let properties = properties(request, &opened, graph, &experts);
+            let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
             }
@@ -218,27 +218,26 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         },
         model,
         genai: companions.map(Companions::summarise),
-        experts: ExpertsSummary::new(&checkpoint.weights, rounding),
+        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
         weights: placement.summarise(checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// The ONNX file's bytes. They depend on the weights, the options and where
-/// weights are relative to the model; not on dates, folders or machines.
-fn encode(
-    graph: &Model,
+/// What the ONNX file says of itself for programs.
+fn properties(
     request: &Request,
     opened: &Opened,
-    placement: &Placement,
-) -> Result<Vec<u8>, Error> {
-    let target = request.graph.target;
+    graph: &Model,
+    experts: &Provenance,
+) -> Vec<(&'static str, String)> {
     let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
-        ("gpt_oss_export.requires", target.requires().to_owned()),
-        ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
+        ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
+        ("gpt_oss_export.experts", experts.canonical()),
+        ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
     ];
     if let Some(fingerprint) = &opened.fingerprint {
         properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));
@@ -246,12 +245,23 @@ fn encode(
     if let Some(hub) = &opened.hub {
         properties.push(("gpt_oss_export.source", hub.source.clone()));
     }
+    properties
+}
+
+/// The ONNX file's bytes. They depend on the weights, the options and where
+/// weights are relative to the model; not on dates, folders or machines.
+fn encode(
+    graph: &Model,
+    target: Target,
+    properties: &[(&str, String)],
+    placement: &Placement,
+) -> Result<Vec<u8>, Error> {
     let operators = match target {
         Target::Onnx => "standard ONNX operators",
         Target::Ort => "ONNX Runtime's operators",
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let metadata = onnx::Metadata { description: &description, properties: &properties };
+    let metadata = onnx::Metadata { description: &description, properties };
     Ok(onnx::encode(graph, &metadata, &|weight| placement.locate(weight))?)
 }

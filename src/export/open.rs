@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, Experts, HubSummary, Origin, Repository, Request};
+use super::{Error, Experts, ExternalData, FromHub, HubSummary, Origin, Request};
 use crate::checkpoint::Checkpoint;
 use crate::genai;
 use crate::hub;
@@ -29,8 +29,8 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
         Origin::Checkpoint(folder) => {
             (Checkpoint::open(folder, &request.leniency)?, folder.clone(), None, None)
         }
-        Origin::Hub(repository) => {
-            let (checkpoint, folder, summary) = fetch(request, repository, progress)?;
+        Origin::Hub(wanted) => {
+            let (checkpoint, folder, summary) = fetch(request, wanted, progress)?;
             (checkpoint, folder, None, Some(summary))
         }
         Origin::Weights(path) => {
@@ -45,14 +45,14 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
     }
     let converts = match request.experts {
         Some(Experts { format, accept_rounding }) => {
-            checkpoint.weights.convert_experts(format, accept_rounding)?
+            checkpoint.convert_experts(format, accept_rounding)?
         }
         None => false,
     };
     let fingerprint = match said.filter(|_| whole && !converts) {
         _ if request.headers_only() => None,
         Some(said) => Some(said),
-        None => Some(Fingerprint::of(&checkpoint.config.canonical(), checkpoint.weights.iter())?),
+        None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub })
 }
@@ -61,39 +61,51 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
 /// headers, before its weights are fetched.
 fn fetch(
     request: &Request,
-    wanted: &Repository,
+    wanted: &FromHub,
     progress: &dyn Progress,
 ) -> Result<(Checkpoint, PathBuf, HubSummary), Error> {
-    let needs = [
+    let FromHub { name, offline, headers_only, .. } = wanted;
+    if *headers_only {
+        refuse_without_weights(request, *offline)?;
+    }
+    let root = wanted.folder.clone().unwrap_or_else(|| {
+        let beside = request.output.as_deref().or(request.save_weights.as_deref());
+        beside.map_or(Path::new("."), folder_of).join(name.default_folder())
+    });
+    let companions = match !headers_only || request.genai.is_some() {
+        true => genai::files(),
+        false => Vec::new(),
+    };
+    let (root, companions) = (&*root, &*companions);
+    let wanted = hub::Wanted { name, root, companions, offline: *offline };
+    let mut repository = hub::Repository::open(wanted, progress)?;
+    let open = |repository: &hub::Repository| {
+        let (folder, which) = (repository.folder(), repository.which());
+        Checkpoint::open_files(&folder, which, repository.headers(), &request.leniency)
+    };
+    let mut checkpoint = open(&repository)?;
+    if *headers_only {
+        repository.bring_companions(progress)?;
+    } else {
+        repository.bring_all(progress)?;
+        checkpoint = open(&repository)?;
+    }
+    let summary = HubSummary::new(&repository, root);
+    Ok((checkpoint, repository.folder(), summary))
+}
+
+/// What cannot be done with headers alone.
+fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error> {
+    let asked = [
         (request.save_weights.is_some(), "--save-weights"),
         (request.experts.is_some(), "--experts"),
+        (request.external_data == ExternalData::Copy, "--external-data copy"),
     ];
-    match needs.into_iter().find(|(asked, _)| wanted.headers_only && *asked) {
-        Some((_, option)) => return Err(Error::NeedsWeights(option)),
-        None if wanted.headers_only && wanted.offline => {
-            return Err(hub::Error::OfflineHeaders.into());
-        }
-        None => {}
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(Error::NeedsWeights(option)),
+        None if offline => Err(hub::Error::OfflineHeaders.into()),
+        None => Ok(()),
     }
-    let beside = request.output.as_deref().or(request.save_weights.as_deref());
-    let root = match (&wanted.folder, beside) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(file)) => folder_of(file).join(wanted.name.default_folder()),
-        (None, None) => wanted.name.default_folder().into(),
-    };
-    let mut repository = hub::Repository::open(&wanted.name, &root, wanted.offline, progress)?;
-    let folder = repository.folder();
-    let mut checkpoint =
-        Checkpoint::open_awaited(&folder, repository.headers(), &request.leniency)?;
-    if !wanted.headers_only {
-        repository.download(progress)?;
-        checkpoint = Checkpoint::open(&folder, &request.leniency)?;
-    }
-    if !wanted.headers_only || request.genai.is_some() {
-        repository.download_companions(&genai::files(), progress)?;
-    }
-    let summary = HubSummary::new(&repository, &root);
-    Ok((checkpoint, folder, summary))
 }
 
 /// A staged file whose contents are those that it says it has, with the

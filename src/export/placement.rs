@@ -29,16 +29,15 @@ impl<'w> Placement<'w> {
     /// weights that must be made; else a file beside for all.
     pub fn decide(request: &Request, opened: &'w Opened) -> Result<Self, Error> {
         let Opened { checkpoint, fingerprint, .. } = opened;
-        let wanted = match (request.headers_only(), request.external_data) {
-            (true, ExternalData::Copy) => return Err(Error::NeedsWeights("--external-data copy")),
-            (true, _) => ExternalData::InPlace,
-            (false, wanted) => wanted,
+        let wanted = match request.headers_only() {
+            true => ExternalData::InPlace,
+            false => request.external_data,
         };
         let identified = || fingerprint.as_ref().expect("weights that are here are identified");
         let mut placement = Self::default();
         let all = || checkpoint.weights.iter();
         if let Some(path) = &request.save_weights {
-            let store = Store::plan(all(), identified(), &checkpoint.config);
+            let store = Store::plan(all(), identified(), &checkpoint.config, &checkpoint.experts);
             placement.stores.push((path.clone(), store));
         }
         let Some(output) = &request.output else { return Ok(placement) };
@@ -101,12 +100,12 @@ impl<'w> Placement<'w> {
             true => of_all,
             false => {
                 let made = made.iter().copied();
-                some = Fingerprint::of(&checkpoint.config.canonical(), made)?;
+                some = Fingerprint::of(&checkpoint.identity(), made)?;
                 &some
             }
         };
         let file = format!("weights-{fingerprint}.safetensors");
-        let store = Store::plan(made, fingerprint, &checkpoint.config);
+        let store = Store::plan(made, fingerprint, &checkpoint.config, &checkpoint.experts);
         self.locations.extend(locations(&store, &file));
         self.stores.push((folder.join(&file), store));
         Ok(())

@@ -1,13 +1,13 @@
 //! The summary of an export as people read it.
 
 use std::fmt;
-use std::path::Path;
 
-use super::{
-    Converted, ExpertsSummary, GenaiSummary, HubSummary, Interface, ModelSummary, Size, Summary,
-};
+use super::{ExpertsSummary, GenaiSummary, HubSummary, ModelSummary, Summary};
 use crate::genai;
+use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
+use crate::weights::Provenance;
+use crate::words::{quoted, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,32 +89,49 @@ impl fmt::Display for HubSummary {
 impl fmt::Display for ExpertsSummary {
     /// Nothing where there is nothing to decide: in MXFP4 as they were.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, format, bytes, mxfp4_bytes, converted, .. } = self;
-        match converted {
-            Some(Converted { lossless: true, numbers, .. }) => {
-                writeln!(
-                    f,
-                    "experts  {origin} to {format}, lossless: all {numbers} numbers bit for bit"
-                )?;
-            }
-            Some(Converted { numbers, rounded, relative_error, .. }) => {
-                let share = 100.0 * *rounded as f64 / *numbers as f64;
-                writeln!(
-                    f,
-                    "experts  {origin} to {format}, rounded: {share:.3} % of the numbers, relative error {relative_error:.2e}"
-                )?;
-            }
-            None => {}
+        let Provenance { format, .. } = &self.provenance;
+        if self.already {
+            writeln!(f, "experts  already in {format}")?;
+        }
+        if self.converted.is_some() || !self.provenance.is_unchanged() {
+            writeln!(f, "experts  {}", self.conversion())?;
         }
         if format == "mxfp4" {
             return Ok(());
         }
-        let (times, bytes) = (*bytes as f64 / *mxfp4_bytes as f64, size(*bytes));
-        writeln!(f, "experts  {bytes} in {format}")?;
-        writeln!(
-            f,
-            "  --experts mxfp4 makes them {times:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out"
-        )
+        writeln!(f, "experts  {} in {format}", size(self.bytes))?;
+        match self.mxfp4_bytes.filter(|_| !self.chosen()) {
+            Some(mxfp4) => writeln!(
+                f,
+                "  --experts mxfp4 makes them {:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out",
+                self.bytes as f64 / mxfp4 as f64
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExpertsSummary {
+    /// Whether somebody asked for the format that they have.
+    fn chosen(&self) -> bool {
+        self.already || self.converted.is_some() || !self.provenance.is_unchanged()
+    }
+
+    /// What became of the numbers, in this export or when they were staged.
+    fn conversion(&self) -> String {
+        let Provenance { origin, format, rounded, relative_error } = &self.provenance;
+        let way = match origin == format && self.provenance.is_lossless() {
+            true => format!("{origin} turned round"),
+            false => format!("{origin} to {format}"),
+        };
+        let when = if self.converted.is_some() { "" } else { " when they were staged" };
+        let numbers = self.numbers;
+        match rounded {
+            0 => format!("{way}{when}, lossless: all {numbers} numbers bit for bit"),
+            _ => format!(
+                "{way}{when}, rounded: {rounded} of {numbers} numbers, relative error {relative_error:.2e}"
+            ),
+        }
     }
 }
 
@@ -123,26 +140,11 @@ impl fmt::Display for ModelSummary {
         let (path, bytes) = (self.path.display(), size(self.bytes as u64));
         writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
-            for alike in interfaces.chunk_by(Interface::is_like) {
-                let Interface { name, dtype, shape } = &alike[0];
-                let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
-                let more = match alike {
-                    [_] => String::new(),
-                    [_, second] => format!(", {}", second.name),
-                    [.., last] => format!(" … {}", last.name),
-                    [] => unreachable!("chunks are not empty"),
-                };
-                writeln!(f, "  {kind} {name}{more} {dtype} [{}]", shape.join(", "))?;
+            for line in Interface::lines(interfaces) {
+                writeln!(f, "  {kind} {line}")?;
             }
         }
         writeln!(f, "needs    {}", self.requires)
-    }
-}
-
-impl Interface {
-    /// Whether another one is of the same kind: all layers' keys and values are.
-    fn is_like(&self, other: &Self) -> bool {
-        (&self.dtype, &self.shape) == (&other.dtype, &other.shape)
     }
 }
 
@@ -204,15 +206,6 @@ impl fmt::Display for GenaiSummary {
     }
 }
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Known(size) => write!(f, "{size}"),
-            Self::Symbol(name) => f.write_str(name),
-        }
-    }
-}
-
 fn layers_in_words(exported: usize, there: usize) -> String {
     if exported == there {
         format!("{there} layers")
@@ -226,22 +219,5 @@ fn experts_in_words(counts: &[u64]) -> String {
     match (counts.iter().min(), counts.iter().max()) {
         (Some(fewest), Some(most)) if fewest < most => format!(" of {fewest} to {most} experts"),
         _ => String::new(),
-    }
-}
-
-/// A path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-/// A size in the unit that fits.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::GenaiSummary;
-use crate::checkpoint::ModelWeights;
-use crate::graph::{Dim, Fact, Model};
+use crate::checkpoint::Checkpoint;
+use crate::graph::Model;
 use crate::hub;
 use crate::model::Target;
-use crate::onnx::{OPSET, ir_version};
+use crate::onnx::{Interface, OPSET, ir_version};
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{ExpertMatrix, Weight};
+use crate::weights::{ExpertMatrix, Provenance, Weight};
 
 /// The outcome of an export.
 #[derive(Clone, Debug, Serialize)]
@@ -76,18 +76,21 @@ impl HubSummary {
 /// The numbers of the experts.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExpertsSummary {
-    /// Their format in the source.
-    pub origin: String,
-    /// Their format in the model.
-    pub format: String,
+    /// What became of them since the checkpoint, in this export or one before.
+    #[serde(flatten)]
+    pub provenance: Provenance,
     /// How many each layer has.
     pub counts: Vec<u64>,
+    /// How many numbers there are.
+    pub numbers: u64,
     /// Bytes that they take in the model.
     pub bytes: u64,
-    /// What MXFP4 would take.
-    pub mxfp4_bytes: u64,
-    /// How they came through a conversion, if there was one.
+    /// What MXFP4 would take, where rows fill its blocks.
+    pub mxfp4_bytes: Option<u64>,
+    /// How they came through a conversion in this export, if there was one.
     pub converted: Option<Converted>,
+    /// Whether a conversion was asked for, and there was nothing to do.
+    pub already: bool,
 }
 
 /// How numbers came through a conversion.
@@ -104,23 +107,17 @@ pub struct Converted {
 }
 
 impl ExpertsSummary {
-    pub(super) fn new(weights: &ModelWeights, rounding: Rounding) -> Self {
-        let matrices = || {
-            let layers =
-                weights.layers.iter().flat_map(|layer| [&layer.mlp.gate_up, &layer.mlp.down]);
-            layers.map(|experts| &experts.matrix)
-        };
-        let first = matrices().next().expect("a model has layers");
+    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, rounding: Rounding) -> Self {
+        let matrices = || checkpoint.weights.experts();
+        let fit = matrices().all(ExpertMatrix::fills_blocks);
+        let numbers = matrices().map(ExpertMatrix::numbers).sum();
         Self {
-            origin: first.origin(),
-            format: first.format(),
-            counts: weights
-                .layers
-                .iter()
-                .map(|layer| layer.mlp.gate_up.matrix.sizes()[0])
-                .collect(),
+            provenance: checkpoint.experts.after(&rounding),
+            counts: checkpoint.config.experts.clone(),
+            numbers,
             bytes: matrices().flat_map(ExpertMatrix::weights).map(Weight::bytes).sum(),
-            mxfp4_bytes: matrices().map(|matrix| matrix.numbers() / mxfp4::BLOCK * 17).sum(),
+            mxfp4_bytes: fit.then_some(numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1)),
+            already: asked && rounding.numbers == 0,
             converted: (rounding.numbers > 0).then(|| Converted {
                 numbers: rounding.numbers,
                 rounded: rounding.changed,
@@ -154,32 +151,6 @@ pub struct ModelSummary {
     pub outputs: Vec<Interface>,
 }
 
-/// An input or output of the model.
-#[derive(Clone, Debug, Serialize)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Element type.
-    pub dtype: String,
-    /// One entry for each axis.
-    pub shape: Vec<Size>,
-}
-
-/// The size of an axis: a number, or a symbol's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-#[allow(missing_docs)]
-pub enum Size {
-    Known(u64),
-    Symbol(String),
-}
-
-impl From<&Dim> for Size {
-    fn from(dim: &Dim) -> Self {
-        dim.known().map_or_else(|| Self::Symbol(dim.to_string()), Self::Known)
-    }
-}
-
 /// Where the weights are.
 #[derive(Clone, Debug, Serialize)]
 pub struct WeightsSummary {
@@ -201,15 +172,8 @@ pub struct WeightsSummary {
 
 impl ModelSummary {
     pub(super) fn new(path: &Path, model: &Model, bytes: usize, target: Target) -> Self {
-        let interface = |ids: &[usize]| {
-            let facts = ids.iter().map(|id| &model.main.values[*id]);
-            let describe = |(name, fact): &(String, Fact)| Interface {
-                name: name.clone(),
-                dtype: fact.dtype.to_string(),
-                shape: fact.shape.iter().map(Size::from).collect(),
-            };
-            facts.map(describe).collect()
-        };
+        let interface =
+            |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
         Self {
             path: path.to_owned(),
             bytes,

@@ -1,70 +1,71 @@
-//! What Hugging Face's cache holds of a repository.
+//! What Hugging Face's cache holds of a repository: files under the names of
+//! their digests, and for each commit links to them under their own.
 
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::listing::{File, Listing, is_digest};
+use super::listing::{File, Listing, is_hash};
 use super::{CONFIG, Name, Result};
 
-/// A repository at one commit: links to files that are named by their digests.
-pub struct Snapshot {
-    folder: PathBuf,
-    commit: String,
+/// A repository in the cache.
+pub struct Cached {
+    blobs: PathBuf,
+    /// Of the commit that is meant, if it is there.
+    snapshot: Option<PathBuf>,
 }
 
-impl Snapshot {
+impl Cached {
     /// That of a commit, or of what the revision meant when it was fetched last.
-    pub fn find(cache: &Cache, name: &Name, commit: Option<&str>) -> Option<Self> {
+    pub fn find(cache: &Cache, name: &Name, commit: Option<&str>) -> Self {
         let revision = name.revision.replace("%2F", "/");
         let repo = Repo::with_revision(name.repository.clone(), RepoType::Model, revision);
+        let blobs = cache.path().join(repo.folder_name()).join("blobs");
         let cached = cache.repo(repo);
-        let known = commit.or(Some(&*name.revision).filter(|revision| is_digest(revision)));
-        let folder = match known {
-            Some(commit) => cached.pointer_path(commit),
-            None => {
-                let config = name.path(CONFIG);
-                let depth = Path::new(&config).components().count();
-                cached.get(&config)?.ancestors().nth(depth)?.to_owned()
-            }
+        let known = commit.or(Some(&*name.revision).filter(|revision| is_hash(revision)));
+        let config = name.path(CONFIG);
+        let snapshot = match known {
+            Some(commit) => Some(cached.pointer_path(commit)),
+            None => cached.get(&config).and_then(|path| {
+                Some(path.ancestors().nth(Path::new(&config).components().count())?.to_owned())
+            }),
         };
-        let commit = folder.file_name()?.to_str()?.to_owned();
-        folder.is_dir().then_some(Self { folder, commit })
+        Self { blobs, snapshot: snapshot.filter(|folder| folder.is_dir()) }
     }
 
-    /// What it holds, as far as names of files tell their digests.
-    pub fn listing(&self) -> Result<Listing> {
+    /// What it holds of the commit, as far as names of files tell their digests.
+    pub fn listing(&self) -> Result<Option<Listing>> {
+        let Some(snapshot) = &self.snapshot else { return Ok(None) };
+        let commit = snapshot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let mut files = Vec::new();
-        self.walk(&self.folder, &mut files)?;
-        Ok(Listing { commit: self.commit.clone(), files })
+        walk(snapshot, "", &mut files)?;
+        Ok(Some(Listing { commit: commit.to_owned(), files, is_all: false }))
     }
 
-    fn walk(&self, folder: &Path, files: &mut Vec<File>) -> Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                self.walk(&path, files)?;
-                continue;
-            }
-            let Ok(blob) = path.canonicalize() else { continue };
-            let digest = blob.file_name().and_then(|name| name.to_str());
-            let within = path.strip_prefix(&self.folder).expect("found below it").to_str();
-            if let (Some(digest), Some(within)) = (digest.filter(|name| is_digest(name)), within) {
-                files.push(File {
-                    path: within.replace('\\', "/"),
-                    size: fs::metadata(&blob)?.len(),
-                    digest: digest.to_owned(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Where it has a file, whole as far as its length tells.
+    /// Where it has a file, as far as its name and length tell.
     pub fn copy_of(&self, file: &File) -> Option<PathBuf> {
-        let path = self.folder.join(&file.path);
-        let length = std::fs::metadata(&path).ok().filter(|status| status.is_file())?.len();
-        (length == file.size).then_some(path)
+        let snapshot = self.snapshot.iter().map(|folder| folder.join(&file.path));
+        let mut places = [self.blobs.join(&file.digest)].into_iter().chain(snapshot);
+        places.find(|path| {
+            let status = std::fs::metadata(path);
+            status.is_ok_and(|status| status.is_file() && status.len() == file.size)
+        })
     }
+}
+
+fn walk(folder: &Path, within: &str, files: &mut Vec<File>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let name = format!("{within}{name}");
+        if path.is_dir() {
+            walk(&path, &format!("{name}/"), files)?;
+            continue;
+        }
+        let Ok(blob) = path.canonicalize() else { continue };
+        let digest = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        files.extend(File::new(name, fs::metadata(&blob)?.len(), digest.to_owned()));
+    }
+    Ok(())
 }

@@ -7,26 +7,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, config::RedirectAuthHeaders};
+use ureq::{Agent, RequestBuilder, typestate::WithoutBody};
 
 use super::environment::Environment;
 use super::failure::{Failure, Patience};
-use super::{Error, Name, Result};
+use super::{Error, Result};
 use crate::progress::Progress;
 
 /// How often a wait asks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 /// Bytes that arrive in one piece at most.
 const CHUNK: usize = 256 << 10;
-/// Nothing that is read at once is longer.
+/// Nothing that is read at once is longer, or takes longer.
 const SMALL: u64 = 64 << 20;
+const SOON: Duration = Duration::from_secs(300);
 /// Pieces that may have arrived and not been taken.
 const WAITING: usize = 16;
+/// Other addresses to which one request may be sent.
+const REDIRECTS: usize = 10;
 
 /// Speaks with one hub.
 pub struct Client {
@@ -35,14 +38,20 @@ pub struct Client {
     token: Option<String>,
 }
 
-/// An answer that has begun to arrive.
+/// Bytes that have begun to arrive.
 pub struct Answer {
-    /// Where in the file its bytes begin.
+    /// Where in the file they begin.
     pub start: u64,
-    pieces: Receiver<Message>,
+    /// Where they end, if the answer says it.
+    pub end: Option<u64>,
+    /// How long the file is, if the answer says it.
+    pub size: Option<u64>,
+    pieces: Pieces,
 }
 
 /// What the thread of a request says.
+struct Pieces(Receiver<Message>);
+
 enum Message {
     Head(StatusCode, HeaderMap),
     Piece(Vec<u8>),
@@ -57,8 +66,8 @@ impl Client {
         let mut config = Agent::config_builder()
             .user_agent(concat!("gpt-oss-export/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // A repository that was renamed is on the same host, its large files are not.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Followed here, where it is known who may see the token.
+            .max_redirects(0)
             .timeout_resolve(patience)
             .timeout_connect(patience)
             .timeout_recv_response(patience)
@@ -76,9 +85,9 @@ impl Client {
         format!("{}/{path}", self.endpoint)
     }
 
-    /// What an error means for a repository.
-    pub fn explain(&self, error: Error, name: &Name) -> Error {
-        error.of(name, self.token.is_some())
+    /// Whether the hub is told who asks.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// Asks for the bytes in `range`, or for all.
@@ -88,35 +97,46 @@ impl Client {
         range: Option<Range<u64>>,
         progress: &dyn Progress,
     ) -> Result<Answer, Failure> {
+        let mut there = address.to_owned();
+        for _ in 0..=REDIRECTS {
+            let pieces = self.send(&there, range.clone());
+            let (status, headers) = match pieces.next(progress)? {
+                Message::Head(status, headers) => (status, headers),
+                Message::Failed(error) => return Err(Failure::transport(address, error)),
+                Message::Piece(_) | Message::End => return Err(Failure::passing("no answer")),
+            };
+            if status.is_redirection() {
+                let target = text(&headers, header::LOCATION).ok_or_else(Failure::unclear)?;
+                there = moved(&there, target).ok_or_else(Failure::unclear)?;
+                continue;
+            }
+            if !status.is_success() {
+                return Err(Failure::status(address, status, &headers));
+            }
+            return Answer::begun(status, &headers, pieces);
+        }
+        let reason = format!("it leads on more than {REDIRECTS} times");
+        Err(Error::Request { address: address.to_owned(), reason }.into())
+    }
+
+    fn send(&self, address: &str, range: Option<Range<u64>>) -> Pieces {
         let mut request = self.agent.get(address);
         if let Some(Range { start, end }) = range {
             request = request.header(header::RANGE, format!("bytes={start}-{}", end - 1));
         }
-        if let Some(token) = &self.token {
+        // Large files are on another host, which must not know it.
+        if let Some(token) =
+            self.token.as_ref().filter(|_| origin(address) == origin(&self.endpoint))
+        {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let (sender, pieces) = sync_channel(WAITING);
         // A request that hangs must not keep anyone from ending the program.
         thread::spawn(move || perform(request, &sender));
-        let mut answer = Answer { start: 0, pieces };
-        let (status, headers) = match answer.next(progress)? {
-            Message::Head(status, headers) => (status, headers),
-            Message::Failed(error) => return Err(Failure::transport(address, error)),
-            Message::Piece(_) | Message::End => unreachable!("an answer begins with its head"),
-        };
-        if !status.is_success() {
-            return Err(Failure::status(address, status, &headers));
-        }
-        if status == StatusCode::PARTIAL_CONTENT {
-            answer.start = first_byte(&headers).ok_or_else(Failure::unclear)?;
-        }
-        Ok(answer)
+        Pieces(pieces)
     }
-}
 
-impl Client {
-    /// All bytes of something small, or those in `range`, which may come short
-    /// where it ends before.
+    /// All bytes of something small, or those in `range`.
     pub fn read(
         &self,
         address: &str,
@@ -125,19 +145,20 @@ impl Client {
     ) -> Result<Vec<u8>> {
         let mut patience = Patience::with(address);
         loop {
-            match self.attempt(address, range.clone(), progress) {
+            match self.read_once(address, range.clone(), progress) {
                 Ok(bytes) => return Ok(bytes),
                 Err(failure) => patience.spend(failure, progress)?,
             }
         }
     }
 
-    fn attempt(
+    fn read_once(
         &self,
         address: &str,
         range: Option<Range<u64>>,
         progress: &dyn Progress,
     ) -> Result<Vec<u8>, Failure> {
+        let until = Instant::now() + SOON;
         let (start, end) = range.as_ref().map_or((0, SMALL), |range| (range.start, range.end));
         let mut answer = self.open(address, range.clone(), progress)?;
         // Who knows no ranges sends all from the beginning.
@@ -149,52 +170,62 @@ impl Client {
             bytes.extend_from_slice(&piece[skipped as usize..]);
             if bytes.len() as u64 >= end - start {
                 bytes.truncate((end - start) as usize);
-                break;
+                return Ok(bytes);
+            }
+            if Instant::now() > until {
+                return Err(Failure::passing("an answer that takes too long"));
             }
         }
         match range {
-            Some(_) if (bytes.len() as u64) < end - start => {
-                Err(Failure::passing("fewer bytes than were asked for"))
-            }
-            _ => Ok(bytes),
+            Some(_) => Err(Failure::passing("fewer bytes than were asked for")),
+            None => Ok(bytes),
         }
     }
 }
 
 impl Answer {
+    fn begun(status: StatusCode, headers: &HeaderMap, pieces: Pieces) -> Result<Self, Failure> {
+        if status == StatusCode::PARTIAL_CONTENT {
+            let (start, end, size) = text(headers, header::CONTENT_RANGE)
+                .and_then(content_range)
+                .ok_or_else(Failure::unclear)?;
+            return Ok(Self { start, end: Some(end), size, pieces });
+        }
+        let size = text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        Ok(Self { start: 0, end: size, size, pieces })
+    }
+
     /// The next bytes; none at the end.
     pub fn piece(
         &mut self,
         address: &str,
         progress: &dyn Progress,
     ) -> Result<Option<Vec<u8>>, Failure> {
-        match self.next(progress)? {
+        match self.pieces.next(progress)? {
             Message::Piece(bytes) => Ok(Some(bytes)),
-            Message::End => Ok(None),
             Message::Failed(error) => Err(Failure::transport(address, error)),
-            Message::Head(..) => unreachable!("an answer has one head"),
+            Message::End | Message::Head(..) => Ok(None),
         }
     }
+}
 
+impl Pieces {
     fn next(&self, progress: &dyn Progress) -> Result<Message, Failure> {
         loop {
-            match self.pieces.recv_timeout(TICK) {
+            if progress.is_cancelled() {
+                return Err(Error::Interrupted.into());
+            }
+            match self.0.recv_timeout(TICK) {
                 Ok(message) => return Ok(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Message::End),
-            }
-            if progress.is_cancelled() {
-                return Err(Error::Interrupted.into());
             }
         }
     }
 }
 
 /// Sends a request and hands on what comes back, until nobody listens.
-fn perform(
-    request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-    sender: &SyncSender<Message>,
-) {
+fn perform(request: RequestBuilder<WithoutBody>, sender: &SyncSender<Message>) {
     let response = match request.call() {
         Ok(response) => response,
         Err(error) => return drop(sender.send(Message::Failed(error))),
@@ -215,10 +246,34 @@ fn perform(
     }
 }
 
-/// The first byte that an answer to a request for a range says it has.
-fn first_byte(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// `bytes 5-9/20`: where they begin and end, and how long the file is.
+fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    Some((start.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, size.parse().ok()))
+}
+
+/// Scheme, host and port of an address.
+fn origin(address: &str) -> &str {
+    let host = address.find("://").map_or(0, |at| at + 3);
+    let end = address[host..].find(['/', '?', '#']).map_or(address.len(), |at| host + at);
+    &address[..end]
+}
+
+/// Where `target` leads from an address.
+fn moved(from: &str, target: &str) -> Option<String> {
+    match target {
+        _ if target.starts_with("https://") || target.starts_with("http://") => {
+            Some(target.to_owned())
+        }
+        _ if target.starts_with("//") => Some(format!("{}:{target}", from.split_once(':')?.0)),
+        _ if target.starts_with('/') => Some(format!("{}{target}", origin(from))),
+        _ => None,
+    }
 }
 
 /// The certificates of a file, to be trusted.
@@ -232,5 +287,25 @@ fn roots(path: &Path) -> Result<RootCerts> {
     match certificates.is_empty() {
         true => Err(Error::Certificates(path.to_owned())),
         false => Ok(RootCerts::Specific(Arc::new(certificates))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_ranges() {
+        assert_eq!(origin("https://hub.example:8080/a/b?c"), "https://hub.example:8080");
+        assert_eq!(origin("http://hub.example"), "http://hub.example");
+        let moved = |target| moved("https://hub.example/a/b", target);
+        assert_eq!(moved("/c").as_deref(), Some("https://hub.example/c"));
+        assert_eq!(moved("//cdn.example/c").as_deref(), Some("https://cdn.example/c"));
+        assert_eq!(moved("http://cdn.example/c").as_deref(), Some("http://cdn.example/c"));
+        assert_eq!((moved("file:///etc/passwd"), moved("c")), (None, None));
+        assert_eq!(content_range("bytes 5-9/20"), Some((5, 10, Some(20))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, 10, None)));
+        let wrong = ["bytes */20", "bytes 5-18446744073709551615/*", "items 5-9/20", "bytes 5-/20"];
+        assert!(wrong.into_iter().all(|text| content_range(text).is_none()));
     }
 }

@@ -2,7 +2,7 @@
 //! own tools read.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hf_hub::Cache;
@@ -24,56 +24,84 @@ pub struct Environment {
     pub patience: Duration,
     /// `SSL_CERT_FILE`: certificates to trust in place of Mozilla's.
     pub certificates: Option<PathBuf>,
-    /// Hugging Face's cache: below `HF_HUB_CACHE` or `HF_HOME`, or in the home folder.
+    /// Hugging Face's cache: `HF_HUB_CACHE`, or `hub` in its home.
     pub cache: Option<Cache>,
-    /// `HF_HUB_OFFLINE`.
+    /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     pub offline: bool,
 }
 
 impl Environment {
     /// Reads it.
     pub fn read() -> Result<Self> {
-        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
-        if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::Variable {
-                name: "HF_ENDPOINT",
-                expected: "an address that begins with https:// or http://",
-                found: endpoint,
-            });
-        }
-        let patience = match variable("HF_HUB_DOWNLOAD_TIMEOUT") {
-            None => PATIENCE,
-            Some(text) => match text.parse::<u32>() {
-                Ok(seconds @ 1..) => Duration::from_secs(seconds.into()),
-                _ => {
-                    return Err(Error::Variable {
-                        name: "HF_HUB_DOWNLOAD_TIMEOUT",
-                        expected: "a number of seconds",
-                        found: text,
-                    });
-                }
-            },
-        };
-        let cache = cache();
-        let stored = || cache.as_ref().and_then(Cache::token);
+        let home = hugging_face_home();
+        let cache = variable("HF_HUB_CACHE").map(|path| expanded(&path));
+        let cache = cache.or_else(|| Some(home.as_ref()?.join("hub")));
         Ok(Self {
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: variable("HF_TOKEN").or_else(stored),
-            patience,
+            endpoint: endpoint()?,
+            token: token(home.as_deref())?,
+            patience: patience()?,
             certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
-            cache,
-            offline: variable("HF_HUB_OFFLINE").is_some_and(|text| is_true(&text)),
+            cache: cache.map(Cache::new),
+            offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
         })
     }
 }
 
-fn cache() -> Option<Cache> {
-    if let Some(path) = variable("HF_HUB_CACHE") {
-        return Some(Cache::new(path.into()));
+/// `HF_HOME`, or where it is by default.
+fn hugging_face_home() -> Option<PathBuf> {
+    let caches = || match variable("XDG_CACHE_HOME") {
+        Some(path) => Some(expanded(&path)),
+        None => Some(env::home_dir()?.join(".cache")),
+    };
+    match variable("HF_HOME") {
+        Some(path) => Some(expanded(&path)),
+        None => Some(caches()?.join("huggingface")),
     }
-    // hf-hub takes it for granted that there is a home.
-    let known = env::var_os("HF_HOME").is_some() || env::home_dir().is_some();
-    known.then(Cache::from_env)
+}
+
+fn endpoint() -> Result<String> {
+    let found = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
+    if found.starts_with("https://") || found.starts_with("http://") {
+        return Ok(found.trim_end_matches('/').to_owned());
+    }
+    let expected = "an address that begins with https:// or http://";
+    Err(Error::Variable { name: "HF_ENDPOINT", expected, found })
+}
+
+fn token(home: Option<&Path>) -> Result<Option<String>> {
+    let stored = || {
+        let path = variable("HF_TOKEN_PATH").map(|path| expanded(&path));
+        let text = std::fs::read_to_string(path.or_else(|| Some(home?.join("token")))?).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    let token = match variable("HF_TOKEN") {
+        None if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") => None,
+        found => found.or_else(stored),
+    };
+    match token.as_ref().is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        true => Ok(token),
+        // Not shown: it may be a secret with a slip.
+        false => Err(Error::Token),
+    }
+}
+
+fn patience() -> Result<Duration> {
+    let Some(found) = variable("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(PATIENCE) };
+    match found.parse::<u32>() {
+        Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds.into())),
+        _ => {
+            let (name, expected) = ("HF_HUB_DOWNLOAD_TIMEOUT", "a number of seconds");
+            Err(Error::Variable { name, expected, found })
+        }
+    }
+}
+
+/// A path that may begin in the home folder.
+fn expanded(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => path.into(),
+    }
 }
 
 /// A variable that is set to something.
@@ -81,6 +109,6 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn is_true(text: &str) -> bool {
-    ["1", "on", "yes", "true"].contains(&&*text.to_lowercase())
+fn is_on(name: &str) -> bool {
+    variable(name).is_some_and(|text| ["1", "on", "yes", "true"].contains(&&*text.to_lowercase()))
 }

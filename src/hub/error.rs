@@ -18,6 +18,10 @@ pub enum Error {
     Container(#[from] container::Error),
     #[error("{name} is {found:?}, and should be {expected}")]
     Variable { name: &'static str, expected: &'static str, found: String },
+    #[error(
+        "the token for the hub (HF_TOKEN, or what a login has stored) holds characters that no token has: set it anew"
+    )]
+    Token,
     #[error("`{}`, which SSL_CERT_FILE names, holds no certificates", .0.display())]
     Certificates(PathBuf),
     #[error(
@@ -44,19 +48,19 @@ pub enum Error {
     #[error("cannot ask for `{address}`: {reason}")]
     Request { address: String, reason: String },
     #[error(
-        "`{address}` failed {failures} times in a row, the last time because of {what}; what has arrived is kept, and the same command goes on from there"
+        "`{address}` failed {failures} times in a row, the last time because of {what}; what has arrived of files is kept, and the same command goes on from there"
     )]
     GaveUp { address: String, what: String, failures: u32 },
     #[error("`{address}` gives no list of files that can be read: {reason}")]
     Listing { address: String, reason: String },
     #[error("`{name}` has no {wanted} at commit {commit}{}", instead.as_ref().map_or_else(String::new, |text| format!("; it has {text}")))]
-    Lacks { name: String, commit: String, wanted: &'static str, instead: Option<String> },
+    Lacks { name: String, commit: String, wanted: String, instead: Option<String> },
     #[error(
         "`{name}` holds {count} .safetensors files and no {} that says which to use",
         checkpoint::INDEX
     )]
     Ambiguous { name: String, count: usize },
-    #[error("the index of `{name}` names the shard `{shard}`, which is not in the repository")]
+    #[error("the index of `{name}` names the shard {shard:?}, which is not in the repository")]
     NoShard { name: String, shard: String },
     #[error(
         "the hub is not to be asked (--offline or HF_HUB_OFFLINE), and `{file}` of `{name}` is neither in the folder for it nor in Hugging Face's cache"
@@ -69,13 +73,19 @@ pub enum Error {
     #[error(
         "`{}` is another file than `{file}` of the commit that was asked for{}: name another --download-dir, or move it away",
         path.display(),
-        commit.as_ref().map_or_else(String::new, |commit| format!(" (it is of {commit}: to stay with that, put @{commit} behind the repository's name)"))
+        commit.as_ref().map_or_else(String::new, |commit| format!(" (it is of {commit}: to stay with that, put @{commit} behind the repository's name, and --download-dir {})", folder.display()))
     )]
-    Differs { path: PathBuf, file: String, commit: Option<String> },
+    Differs { path: PathBuf, file: String, commit: Option<String>, folder: PathBuf },
     #[error(
         "`{file}` of `{repository}` arrived twice with the digest {found}, and the hub says {wanted}: the network or the hub changes its bytes, so nothing of it was kept"
     )]
     Damaged { repository: String, file: String, wanted: String, found: String },
+    #[error("`{}` holds files of `{holds}`: name another --download-dir", folder.display())]
+    AnotherRepository { folder: PathBuf, holds: String },
+    #[error(
+        "`{file}` has {size} bytes on the hub, far too many for what it is called: this is no checkpoint"
+    )]
+    TooLarge { file: String, size: u64 },
     #[error("another export is downloading into `{}`: wait for it, or name another --download-dir", .0.display())]
     Locked(PathBuf),
     #[error("interrupted; what has arrived is kept, and the same command goes on from there")]
@@ -86,21 +96,33 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// What an answer means for a repository.
-    pub(super) fn of(self, name: &Name, token: bool) -> Self {
+    /// What an answer means when a repository was asked for.
+    pub(super) fn of_repository(self, name: &Name, token: bool) -> Self {
         let Self::Refused { address, status, code, message } = self else { return self };
-        let Name { repository, revision, .. } = name.clone();
-        let name = name.to_string();
         let host = || address.split('/').take(3).collect::<Vec<_>>().join("/");
+        let Name { repository, revision, .. } = name.clone();
         match (status, code.as_deref()) {
-            (401 | 403, Some("GatedRepo")) => {
-                let said = message.unwrap_or_else(|| format!("{} answers {status}", host()));
-                Self::Gated { repository, said }
-            }
-            (401, _) => Self::Unauthorized { name, host: host(), token },
+            (401 | 403, Some("GatedRepo")) => Self::gated(repository, status, message),
+            (401, _) => Self::Unauthorized { name: name.to_string(), host: host(), token },
             (404, Some("RevisionNotFound")) => Self::Revision { repository, revision },
-            (404, None | Some("RepoNotFound")) => Self::Nowhere { name, host: host() },
+            (404, None | Some("RepoNotFound")) => {
+                Self::Nowhere { name: name.to_string(), host: host() }
+            }
             _ => Self::Refused { address, status, code, message },
         }
+    }
+
+    /// What an answer means when a file was asked for, after the repository answered.
+    pub(super) fn of_file(self, name: &Name) -> Self {
+        match self {
+            Self::Refused { status: status @ (401 | 403), message, .. } => {
+                Self::gated(name.repository.clone(), status, message)
+            }
+            error => error,
+        }
+    }
+
+    fn gated(repository: String, status: u16, message: Option<String>) -> Self {
+        Self::Gated { repository, said: message.unwrap_or_else(|| format!("it answers {status}")) }
     }
 }

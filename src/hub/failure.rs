@@ -54,7 +54,7 @@ impl Failure {
         match error {
             Timeout(_) => Self::passing("no answer in time"),
             // So rustls says that it does not trust what it sees.
-            Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Io(error) if error.to_string().contains("certificate") => {
                 Error::Untrusted { address: address.to_owned(), reason: error.to_string() }.into()
             }
             Io(error) => Self::passing(error.to_string()),

@@ -4,13 +4,19 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::cached::Snapshot;
+use super::cached::Cached;
 use super::client::Client;
-use super::folder::Folder;
+use super::folder;
+use super::record::Record;
 use super::{CONFIG, Error, Name, Result};
 use crate::checkpoint;
 use crate::digest::Digest;
 use crate::progress::Progress;
+
+/// Nothing larger than this is a file.
+const LARGEST: u64 = 1 << 50;
+/// Nothing larger than this is read whole: a config, an index, a tokenizer.
+const LARGEST_TEXT: u64 = 256 << 20;
 
 /// The files of a repository at one commit.
 pub struct Listing {
@@ -18,12 +24,14 @@ pub struct Listing {
     pub commit: String,
     /// In no order.
     pub files: Vec<File>,
+    /// Whether there are no others.
+    pub is_all: bool,
 }
 
 /// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// From the repository's root, with `/` between components.
+    /// From the repository's root, with `/` between components; it leads nowhere else.
     pub path: String,
     /// In bytes.
     pub size: u64,
@@ -33,12 +41,19 @@ pub struct File {
 }
 
 impl File {
-    /// A digest of the kind that this file has.
-    pub fn digest(&self) -> Digest {
-        if self.digest.len() == SHA256_DIGITS {
-            Digest::sha256()
-        } else {
-            Digest::git_blob(self.size)
+    /// A file whose path stays in the folder that it is put into, on every system.
+    pub fn new(path: String, size: u64, digest: String) -> Option<Self> {
+        let odd = |c: char| c.is_control() || "\\:*?\"<>|".contains(c);
+        let fits = |part: &str| !part.is_empty() && !part.ends_with(['.', ' ']);
+        let fits = !path.contains(odd) && path.split('/').all(fits);
+        (fits && is_hash(&digest) && size < LARGEST).then_some(Self { path, size, digest })
+    }
+
+    /// A digest of the kind that this file has, in the making.
+    pub fn hasher(&self) -> Digest {
+        match self.digest.len() {
+            SHA256_DIGITS => Digest::sha256(),
+            _ => Digest::git_blob(self.size),
         }
     }
 }
@@ -46,15 +61,15 @@ impl File {
 const SHA256_DIGITS: usize = 64;
 const SHA1_DIGITS: usize = 40;
 
-/// Whether a text is a digest of one of the two kinds. They become names of files.
-pub fn is_digest(text: &str) -> bool {
+/// Whether a text is the name of a commit or the digest of a file.
+pub fn is_hash(text: &str) -> bool {
     [SHA1_DIGITS, SHA256_DIGITS].contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The hub's answer, as far as it matters.
+/// What the hub says of a model, as far as it matters.
 #[derive(Deserialize)]
-struct Answer {
+struct ModelInfo {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -76,48 +91,41 @@ struct Lfs {
 impl Listing {
     /// Asks the hub.
     pub fn ask(client: &Client, name: &Name, progress: &dyn Progress) -> Result<Self> {
-        let revision = name.revision.replace('/', "%2F");
-        let address = client
-            .address(&format!("api/models/{}/revision/{revision}?blobs=true", name.repository));
-        let text =
-            client.read(&address, None, progress).map_err(|error| client.explain(error, name))?;
+        let (repository, revision) = (&name.repository, name.revision.replace('/', "%2F"));
+        let address =
+            client.address(&format!("api/models/{repository}/revision/{revision}?blobs=true"));
+        let text = client.read(&address, None, progress);
+        let text = text.map_err(|error| error.of_repository(name, client.has_token()))?;
         let unclear = |reason: String| Error::Listing { address: address.clone(), reason };
-        let answer: Answer =
+        let info: ModelInfo =
             serde_json::from_slice(&text).map_err(|error| unclear(error.to_string()))?;
-        let file = |sibling: Sibling| {
-            let Sibling { rfilename: path, size, blob_id, lfs } = sibling;
-            let digest = lfs.map(|lfs| lfs.sha256).or(blob_id).filter(|digest| is_digest(digest));
-            match (size, digest) {
-                (Some(size), Some(digest)) => Ok(File { path, size, digest }),
-                _ => Err(unclear(format!("it gives no size or no digest of `{path}`"))),
-            }
-        };
-        if !is_digest(&answer.sha) {
+        if !is_hash(&info.sha) {
             return Err(unclear("it names no commit".into()));
         }
-        let files = answer.siblings.into_iter().map(file).collect::<Result<_>>()?;
-        Ok(Self { commit: answer.sha, files })
+        // What has no size, no digest or no proper name is not taken for a file.
+        let file = |sibling: Sibling| {
+            let digest = sibling.lfs.map(|lfs| lfs.sha256).or(sibling.blob_id)?;
+            File::new(sibling.rfilename, sibling.size?, digest)
+        };
+        let files = info.siblings.into_iter().filter_map(file).collect();
+        Ok(Self { commit: info.sha, files, is_all: true })
     }
 
     /// What is known without asking: from the folder of an earlier download, or
     /// from Hugging Face's cache.
-    pub fn offline(name: &Name, folder: &Path, snapshot: Option<&Snapshot>) -> Result<Self> {
-        let config = name.path(CONFIG);
-        let fits = |listing: &Self| {
-            listing.find(&config).is_some()
-                && (!is_digest(&name.revision) || listing.commit == name.revision)
-        };
-        let found = Folder::listing(folder, &config)?.filter(fits);
-        match found.or(snapshot.map(Snapshot::listing).transpose()?.filter(fits)) {
-            Some(listing) => Ok(listing),
-            None => Err(Error::Offline { name: name.to_string(), file: config }),
+    pub fn offline(name: &Name, root: &Path, cached: Option<&Cached>) -> Result<Self> {
+        let record = Record::read(root).filter(|record| record.is_of(name));
+        if let Some(commit) = record.as_ref().and_then(|record| record.commit(name)) {
+            return folder::noted(root, commit);
         }
+        let listing = cached.map(Cached::listing).transpose()?.flatten();
+        listing.ok_or_else(|| offline(name, &name.path(CONFIG)))
     }
 
-    /// The config of the checkpoint that is meant.
-    pub fn config(&self, name: &Name) -> Result<File> {
-        let found = self.find(&name.path(CONFIG)).cloned();
-        found.ok_or_else(|| self.lacks(name, CONFIG))
+    /// A file that must be there.
+    pub fn need(&self, name: &Name, file: &'static str) -> Result<File> {
+        let found = self.find(&name.path(file)).cloned();
+        found.ok_or_else(|| self.lacks(name, file))
     }
 
     /// The weights of a checkpoint without an index.
@@ -135,7 +143,10 @@ impl Listing {
     }
 
     /// That there is no such file, with what there is in its place.
-    fn lacks(&self, name: &Name, wanted: &'static str) -> Error {
+    pub fn lacks(&self, name: &Name, wanted: &str) -> Error {
+        if !self.is_all {
+            return offline(name, &name.path(wanted));
+        }
         let released = Name { folder: "original".into(), ..name.clone() };
         let instead = match self.find(&released.path(CONFIG)) {
             Some(_) => Some(format!("a checkpoint in `{released}`")),
@@ -144,7 +155,16 @@ impl Listing {
                 checkpoint::foreign(names).map(|(what, instead)| format!("{what}: {instead}"))
             }
         };
-        Error::Lacks { name: name.to_string(), commit: self.commit.clone(), wanted, instead }
+        let (name, wanted) = (name.to_string(), wanted.to_owned());
+        Error::Lacks { name, commit: self.commit.clone(), wanted, instead }
+    }
+
+    /// That a shard which the index names is not there.
+    pub fn lacks_shard(&self, name: &Name, shard: String) -> Error {
+        match self.is_all {
+            true => Error::NoShard { name: name.to_string(), shard },
+            false => offline(name, &name.path(&shard)),
+        }
     }
 
     /// A file by its path.
@@ -153,8 +173,21 @@ impl Listing {
     }
 }
 
+/// That a file would have to be fetched.
+pub fn offline(name: &Name, file: &str) -> Error {
+    Error::Offline { name: name.to_string(), file: file.to_owned() }
+}
+
+/// That a file is too large for what it is said to be.
+pub fn refuse_large(files: &[File]) -> Result<()> {
+    match files.iter().find(|file| file.size > LARGEST_TEXT) {
+        Some(File { path, size, .. }) => Err(Error::TooLarge { file: path.clone(), size: *size }),
+        None => Ok(()),
+    }
+}
+
 /// The name of a file that lies where the checkpoint is.
 fn beside<'f>(name: &Name, file: &'f File) -> Option<&'f str> {
     let within = file.path.strip_prefix(&*name.path(""))?;
-    (!within.contains(['/', '\\'])).then_some(within)
+    (!within.contains('/')).then_some(within)
 }

@@ -1,7 +1,7 @@
 //! Checkpoints on the Hugging Face hub: which files are needed, and how they come
 //! into a folder, whole or not at all.
 //!
-//! Names, environment variables and the records below `.cache/huggingface` are
+//! Names, environment variables and what is noted below `.cache/huggingface` are
 //! those of Hugging Face's own tools, so what one of them has fetched is not
 //! fetched again.
 
@@ -13,6 +13,7 @@ mod failure;
 mod folder;
 mod listing;
 mod name;
+mod record;
 mod shards;
 mod transfer;
 
@@ -22,17 +23,32 @@ pub use error::{Error, Result};
 pub use listing::File;
 pub use name::Name;
 
-use crate::checkpoint::{self, Headers};
+use crate::checkpoint::{self, Headers, Which};
 use crate::container::Header;
 use crate::progress::Progress;
-use cached::Snapshot;
+use cached::Cached;
 use client::Client;
 use environment::Environment;
 use folder::Folder;
-use listing::Listing;
+use listing::{Listing, offline, refuse_large};
+use record::Record;
 use transfer::Transfer;
 
 const CONFIG: &str = "config.json";
+
+/// What is to come from the hub, and where it goes.
+#[derive(Clone, Copy)]
+pub struct Wanted<'w> {
+    /// The checkpoint.
+    pub name: &'w Name,
+    /// The folder that will hold the repository's files.
+    pub root: &'w Path,
+    /// Names of files of the repository's root that belong to a checkpoint in any
+    /// of its folders.
+    pub companions: &'w [&'w str],
+    /// Whether the hub is not to be asked.
+    pub offline: bool,
+}
 
 /// A checkpoint on the hub, as much as is known without its weights: its config
 /// and index have been fetched, of its weights the headers.
@@ -40,60 +56,81 @@ pub struct Repository {
     name: Name,
     root: PathBuf,
     folder: Folder,
+    record: Record,
     listing: Listing,
     client: Option<Client>,
-    snapshot: Option<Snapshot>,
+    cached: Option<Cached>,
+    which: Which,
     headers: Headers,
+    /// All that belong to the checkpoint.
+    files: Vec<File>,
     /// Fetched so far.
     fetched: Vec<File>,
     /// Files of weights that are not there yet.
-    missing: Vec<File>,
+    weights: Vec<File>,
+    /// Others that are not there yet.
+    companions: Vec<File>,
 }
 
 impl Repository {
     /// Fetches what tells whether a checkpoint can be exported: config, index,
-    /// and the headers of the weights that are not in `root` yet.
-    pub fn open(name: &Name, root: &Path, offline: bool, progress: &dyn Progress) -> Result<Self> {
+    /// and the headers of the weights that are not there yet.
+    pub fn open(wanted: Wanted, progress: &dyn Progress) -> Result<Self> {
+        let Wanted { name, root, .. } = wanted;
         let environment = Environment::read()?;
-        let offline = offline || environment.offline;
-        let client = if offline { None } else { Some(Client::new(&environment)?) };
-        let find = |commit| {
-            environment.cache.as_ref().and_then(|cache| Snapshot::find(cache, name, commit))
+        let client = match wanted.offline || environment.offline {
+            true => None,
+            false => Some(Client::new(&environment)?),
         };
-        let (listing, snapshot) = match &client {
+        let find = |commit| Some(Cached::find(environment.cache.as_ref()?, name, commit));
+        let (listing, cached) = match &client {
             Some(client) => {
                 let listing = Listing::ask(client, name, progress)?;
-                let snapshot = find(Some(&listing.commit));
-                (listing, snapshot)
+                let cached = find(Some(&listing.commit));
+                (listing, cached)
             }
             None => {
-                let snapshot = find(None);
-                (Listing::offline(name, root, snapshot.as_ref())?, snapshot)
+                let cached = find(None);
+                (Listing::offline(name, root, cached.as_ref())?, cached)
             }
         };
-        let config = listing.config(name)?;
+        let mut texts = vec![listing.need(name, CONFIG)?];
+        texts.extend(listing.find(&name.path(checkpoint::INDEX)).cloned());
+        let named = |name: &&str| listing.find(name).cloned();
+        let companions: Vec<_> = wanted.companions.iter().filter_map(named).collect();
+        refuse_large(&[&texts[..], &companions].concat())?;
+        let record = Record::of(root, name)?;
         let mut repository = Self {
             name: name.clone(),
             root: root.to_owned(),
             folder: Folder::open(root)?,
+            record,
             listing,
             client,
-            snapshot,
+            cached,
+            which: Which::Found,
             headers: Headers::default(),
+            files: [&texts[..], &companions].concat(),
             fetched: Vec::new(),
-            missing: Vec::new(),
+            weights: Vec::new(),
+            companions: Vec::new(),
         };
-        let index = repository.listing.find(&name.path(checkpoint::INDEX)).cloned();
-        repository.bring([&[config], index.as_slice()].concat(), progress)?;
-        let weights = repository.weights()?;
-        repository.missing = repository.missing(&weights, progress)?;
-        repository.read_headers(progress)?;
+        repository.record.write(root)?;
+        repository.companions = repository.transfer(progress).missing(&companions)?;
+        let texts = repository.transfer(progress).missing(&texts)?;
+        repository.bring(texts, progress)?;
+        repository.find_weights(progress)?;
         Ok(repository)
     }
 
     /// Where the checkpoint is, or will be.
     pub fn folder(&self) -> PathBuf {
         self.root.join(&self.name.folder)
+    }
+
+    /// Which of the files there are the checkpoint's.
+    pub fn which(&self) -> &Which {
+        &self.which
     }
 
     /// Headers of the weights that are not there yet.
@@ -114,74 +151,76 @@ impl Repository {
 
     /// Files of weights that are not there yet.
     pub fn awaited(&self) -> &[File] {
-        &self.missing
+        &self.weights
     }
 
-    /// Fetches the weights.
-    pub fn download(&mut self, progress: &dyn Progress) -> Result<()> {
-        let missing = std::mem::take(&mut self.missing);
+    /// Fetches what belongs to the weights besides.
+    pub fn bring_companions(&mut self, progress: &dyn Progress) -> Result<()> {
+        let missing = std::mem::take(&mut self.companions);
         self.bring(missing, progress)
     }
 
-    /// Fetches those of these files that the repository's root has, and that belong
-    /// to a checkpoint in any of its folders.
-    pub fn download_companions(&mut self, names: &[&str], progress: &dyn Progress) -> Result<()> {
-        let files = names.iter().filter_map(|name| self.listing.find(name)).cloned().collect();
-        self.bring(files, progress)
+    /// Fetches the rest, and writes down that all is there.
+    pub fn bring_all(&mut self, progress: &dyn Progress) -> Result<()> {
+        self.bring_companions(progress)?;
+        let missing = std::mem::take(&mut self.weights);
+        self.bring(missing, progress)?;
+        self.headers.clear();
+        self.files.iter().try_for_each(|file| self.folder.note(file, &self.listing.commit))?;
+        self.record.set_whole(&self.name, &self.listing.commit);
+        self.record.write(&self.root)
     }
 
-    fn bring(&mut self, files: Vec<File>, progress: &dyn Progress) -> Result<()> {
-        let missing = self.missing(&files, progress)?;
+    fn bring(&mut self, missing: Vec<File>, progress: &dyn Progress) -> Result<()> {
         self.transfer(progress).bring(&missing)?;
         self.fetched.extend(missing);
         Ok(())
     }
 
-    fn missing(&self, files: &[File], progress: &dyn Progress) -> Result<Vec<File>> {
-        self.transfer(progress).missing(files)
-    }
-
     fn transfer<'a>(&'a self, progress: &'a dyn Progress) -> Transfer<'a> {
-        let Self { name, listing, folder, client, snapshot, .. } = self;
-        let (client, snapshot) = (client.as_ref(), snapshot.as_ref());
-        Transfer { name, listing, folder, client, snapshot, progress }
+        let Self { name, listing, folder, client, cached, .. } = self;
+        let (client, cached) = (client.as_ref(), cached.as_ref());
+        Transfer { name, listing, folder, client, cached, progress }
     }
 
-    /// The files that hold the weights: those of the index, or the only one.
-    fn weights(&self) -> Result<Vec<File>> {
-        let Self { name, listing, .. } = self;
-        let Some(shards) = checkpoint::shards(&self.folder())? else {
-            return Ok(vec![listing.only_weights(name)?]);
-        };
-        let find = |shard: String| {
-            let found = listing.find(&name.path(&shard)).cloned();
-            found.ok_or_else(|| Error::NoShard { name: name.to_string(), shard })
-        };
-        shards.into_iter().map(find).collect()
-    }
-
-    /// Reads the headers of what is missing, from the cache or from the hub.
-    fn read_headers(&mut self, progress: &dyn Progress) -> Result<()> {
-        let read = |file: &File| {
-            let path = self.folder.path(file);
-            let copy = self.snapshot.as_ref().and_then(|snapshot| snapshot.copy_of(file));
-            let header = match copy.and_then(|copy| Header::read(&copy).ok()) {
-                Some(header) => header,
-                None => self.header_from_hub(file, &path, progress)?,
-            };
-            Ok((path, header))
-        };
-        self.headers = self.missing.iter().map(read).collect::<Result<_>>()?;
+    /// Finds the files that hold the weights, and the headers of those that are not
+    /// there.
+    fn find_weights(&mut self, progress: &dyn Progress) -> Result<()> {
+        let (which, weights) = self.weights_by_listing()?;
+        self.which = which;
+        self.weights = self.transfer(progress).missing(&weights)?;
+        self.files.extend(weights);
+        let read = |file: &File| Ok((self.folder.path(file), self.header(file, progress)?));
+        self.headers = self.weights.iter().map(read).collect::<Result<_>>()?;
         Ok(())
     }
 
-    fn header_from_hub(&self, file: &File, path: &Path, progress: &dyn Progress) -> Result<Header> {
-        let Some(client) = &self.client else {
-            let (name, file) = (self.name.to_string(), file.path.clone());
-            return Err(Error::Offline { name, file });
+    /// Those of the index, or the only ones that there are.
+    fn weights_by_listing(&self) -> Result<(Which, Vec<File>)> {
+        let Self { name, listing, .. } = self;
+        let indexed = listing.find(&name.path(checkpoint::INDEX)).is_some();
+        let Some(shards) = checkpoint::shards(&self.folder())?.filter(|_| indexed) else {
+            let only = listing.only_weights(name)?;
+            let file = only.path.rsplit('/').next().unwrap_or_default().to_owned();
+            return Ok((Which::Only(file), vec![only]));
         };
-        let address = self.transfer(progress).address(client, file);
-        let header = shards::header(client, &address, file, path, progress);
-        header.map_err(|error| client.explain(error, &self.name))
+        let find = |shard: String| {
+            let found = listing.find(&name.path(&shard)).cloned();
+            found.ok_or_else(|| listing.lacks_shard(name, shard))
+        };
+        Ok((Which::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
+    }
+
+    /// The header of a file of weights, from the cache or from the hub.
+    fn header(&self, file: &File, progress: &dyn Progress) -> Result<Header> {
+        let copy = self.cached.as_ref().and_then(|cached| cached.copy_of(file));
+        if let Some(header) = copy.and_then(|copy| Header::read(&copy).ok()) {
+            return Ok(header);
+        }
+        let client = self.client.as_ref().ok_or_else(|| offline(&self.name, &file.path))?;
+        let (path, address) =
+            (self.folder.path(file), self.transfer(progress).address(client, file));
+        let header = shards::header(client, &address, file, &path, progress);
+        header.map_err(|error| error.of_file(&self.name))
     }
 }

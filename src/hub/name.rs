@@ -38,11 +38,12 @@ impl Name {
         })
     }
 
-    /// The folder into which the repository goes unless another is named.
+    /// The folder into which the repository goes unless another is named, called
+    /// like those of Hugging Face's cache.
     pub fn default_folder(&self) -> String {
-        let (_, name) = self.repository.split_once('/').expect("an owner and a name");
+        let name = self.repository.replace('/', "--");
         match &*self.revision {
-            MAIN => name.to_owned(),
+            MAIN => name,
             revision => format!("{name}@{}", revision.replace('/', "-")),
         }
     }
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn a_folder_of_its_own_for_each_revision() {
         let folder = |text| Name::parse(text).unwrap().default_folder();
-        assert_eq!(folder("openai/gpt-oss-20b/original"), "gpt-oss-20b");
-        assert_eq!(folder("a/b@refs/pr/3"), "b@refs-pr-3");
+        assert_eq!(folder("openai/gpt-oss-20b/original"), "openai--gpt-oss-20b");
+        assert_eq!(folder("a/b@refs/pr/3"), "a--b@refs-pr-3");
     }
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::cached::Snapshot;
-use super::client::Client;
+use super::cached::Cached;
+use super::client::{Answer, Client};
 use super::failure::{Failure, Patience};
 use super::folder::{Folder, State};
-use super::listing::{File, Listing};
+use super::listing::{File, Listing, offline};
 use super::{Error, Name, Result};
 use crate::digest::Digest;
 use crate::paths::folder_of;
@@ -27,7 +27,7 @@ pub struct Transfer<'a> {
     pub folder: &'a Folder,
     /// Nothing where the hub is not to be asked.
     pub client: Option<&'a Client>,
-    pub snapshot: Option<&'a Snapshot>,
+    pub cached: Option<&'a Cached>,
     pub progress: &'a dyn Progress,
 }
 
@@ -38,7 +38,7 @@ struct Partial<'a> {
     /// Of what there is.
     digest: Digest,
     length: u64,
-    /// How long it has ever been.
+    /// How long it has been since it was begun.
     furthest: u64,
 }
 
@@ -50,12 +50,12 @@ impl Transfer<'_> {
             match self.folder.state(file)? {
                 State::Absent => missing.push(file.clone()),
                 State::Unknown => unknown.push(file),
-                State::Whole => self.folder.record(file, &self.listing.commit)?,
+                State::Whole => {}
             }
         }
         self.progress.begin("checking", unknown.iter().map(|file| file.size).sum());
         for file in unknown {
-            let mut digest = file.digest();
+            let mut digest = file.hasher();
             self.read(&self.folder.path(file), &mut |bytes| {
                 digest.update(bytes);
                 Ok(())
@@ -63,7 +63,6 @@ impl Transfer<'_> {
             if digest.hex() != file.digest {
                 return Err(self.folder.differs(file));
             }
-            self.folder.record(file, &self.listing.commit)?;
         }
         self.progress.end();
         Ok(missing)
@@ -71,11 +70,7 @@ impl Transfer<'_> {
 
     /// Brings files that are not there.
     pub fn bring(&self, files: &[File]) -> Result<()> {
-        let there = |file: &File| {
-            std::fs::metadata(self.folder.incomplete(file)).map_or(0, |status| status.len())
-        };
-        let bytes = files.iter().map(|file| file.size.saturating_sub(there(file))).sum();
-        self.progress.begin("downloading", bytes);
+        self.progress.begin("downloading", files.iter().map(|file| file.size).sum());
         files.iter().try_for_each(|file| self.bring_one(file))?;
         self.progress.end();
         Ok(())
@@ -83,11 +78,13 @@ impl Transfer<'_> {
 
     fn bring_one(&self, file: &File) -> Result<()> {
         let path = self.folder.incomplete(file);
-        fs::create_dir_all(folder_of(&path))?;
         let mut partial = self.partial(file, &path)?;
-        if let Some(copy) = self.snapshot.and_then(|snapshot| snapshot.copy_of(file)) {
+        if let Some(copy) = self.cached.and_then(|cached| cached.copy_of(file)) {
             partial.restart()?;
             self.read(&copy, &mut |bytes| partial.append(bytes))?;
+            if !partial.is_right() {
+                partial.restart()?;
+            }
         }
         if !partial.is_right() {
             self.download(&mut partial, &path)?;
@@ -99,14 +96,14 @@ impl Transfer<'_> {
             return Err(self.folder.differs(file));
         }
         fs::rename(&path, &target)?;
-        self.folder.record(file, &self.listing.commit)
+        self.folder.note(file, &self.listing.commit)
     }
 
     /// What has arrived of a file before, unless it is too much.
     fn partial<'f>(&self, file: &'f File, path: &Path) -> Result<Partial<'f>> {
         let mut options = fs::OpenOptions::new();
         let on_disk = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut partial = Partial { file, on_disk, digest: file.digest(), length: 0, furthest: 0 };
+        let mut partial = Partial { file, on_disk, digest: file.hasher(), length: 0, furthest: 0 };
         if partial.on_disk.metadata()?.len() > file.size {
             partial.restart()?;
         }
@@ -114,7 +111,10 @@ impl Transfer<'_> {
         loop {
             match partial.on_disk.read(&mut bytes)? {
                 0 => return Ok(partial),
-                count => partial.count(&bytes[..count]),
+                count => {
+                    partial.count(&bytes[..count]);
+                    self.progress.advance(count as u64);
+                }
             }
             self.unless_interrupted()?;
         }
@@ -123,17 +123,15 @@ impl Transfer<'_> {
     /// Asks the hub for what is missing until all is there, and right.
     fn download(&self, partial: &mut Partial, path: &Path) -> Result<()> {
         let Some(client) = self.client else {
-            let (name, file) = (self.name.to_string(), partial.file.path.clone());
-            return Err(Error::Offline { name, file });
+            return Err(offline(self.name, &partial.file.path));
         };
         let address = self.address(client, partial.file);
         let mut patience = Patience::with(&address);
         let mut second = false;
         loop {
             if let Err(failure) = self.receive(client, &address, partial, &mut patience) {
-                patience
-                    .spend(failure, self.progress)
-                    .map_err(|error| client.explain(error, self.name))?;
+                let ended = patience.spend(failure, self.progress);
+                ended.map_err(|error| error.of_file(self.name))?;
             } else if partial.is_right() {
                 return Ok(());
             } else if second {
@@ -143,6 +141,7 @@ impl Transfer<'_> {
                 // What was there before the cut may be what is wrong.
                 second = true;
                 partial.restart()?;
+                partial.furthest = 0;
             }
         }
     }
@@ -173,12 +172,7 @@ impl Transfer<'_> {
         }
         let range = (partial.length > 0).then_some(partial.length..size);
         let mut answer = client.open(address, range, self.progress)?;
-        if answer.start != partial.length {
-            partial.restart()?;
-            if answer.start > 0 {
-                return Err(Failure::unclear());
-            }
-        }
+        partial.meet(&answer)?;
         while let Some(bytes) = answer.piece(address, self.progress)? {
             if partial.length + bytes.len() as u64 > size {
                 partial.restart()?;
@@ -186,15 +180,16 @@ impl Transfer<'_> {
             }
             partial.append(&bytes)?;
             self.progress.advance(bytes.len() as u64);
-            if partial.is_news() {
+            if partial.gets_further() {
                 patience.renew();
             }
         }
         match partial.length {
             length if length == size => Ok(()),
-            length => Err(Failure::passing(format!(
-                "an answer that ended after {length} of {size} bytes"
-            ))),
+            length => {
+                let what = format!("an answer that ended after {length} of {size} bytes");
+                Err(Failure::passing(what))
+            }
         }
     }
 
@@ -205,9 +200,11 @@ impl Transfer<'_> {
         loop {
             match file.read(&mut bytes)? {
                 0 => return Ok(()),
-                count => take(&bytes[..count])?,
+                count => {
+                    take(&bytes[..count])?;
+                    self.progress.advance(count as u64);
+                }
             }
-            self.progress.advance(bytes.len() as u64);
             self.unless_interrupted()?;
         }
     }
@@ -218,10 +215,27 @@ impl Transfer<'_> {
 }
 
 impl Partial<'_> {
+    /// Gets ready for an answer. One that holds other bytes than those that are
+    /// missing must not cost those that are there: it may come from anyone.
+    fn meet(&mut self, answer: &Answer) -> Result<(), Failure> {
+        let size = self.file.size;
+        let fits = |said: Option<u64>| said.is_none_or(|said| said == size);
+        if !fits(answer.end) || !fits(answer.size) {
+            let found = answer.size.or(answer.end).unwrap_or_default();
+            return Err(Failure::passing(format!("an answer of {found} bytes in place of {size}")));
+        }
+        match answer.start {
+            start if start == self.length => Ok(()),
+            // Who knows no ranges sends all.
+            0 => Ok(self.restart()?),
+            _ => Err(Failure::unclear()),
+        }
+    }
+
     fn restart(&mut self) -> Result<()> {
         self.on_disk.set_len(0)?;
         self.on_disk.rewind()?;
-        (self.digest, self.length) = (self.file.digest(), 0);
+        (self.digest, self.length) = (self.file.hasher(), 0);
         Ok(())
     }
 
@@ -236,12 +250,12 @@ impl Partial<'_> {
         self.length += bytes.len() as u64;
     }
 
-    /// Whether it is longer than it has ever been: what begins anew again and
-    /// again gets nowhere.
-    fn is_news(&mut self) -> bool {
-        let news = self.length > self.furthest;
-        self.furthest = self.furthest.max(self.length);
-        news
+    /// Whether it is longer than it was before: what begins anew again and again
+    /// gets nowhere.
+    fn gets_further(&mut self) -> bool {
+        let before = self.furthest;
+        self.furthest = before.max(self.length);
+        self.furthest > before
     }
 
     fn found(&self) -> String {

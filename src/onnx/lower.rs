@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::proto::attribute_proto::AttributeType;
-use super::proto::tensor_proto::{DataLocation, DataType};
+use super::proto::tensor_proto::DataLocation;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::{Tensor, Value as TypeValue};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
-use super::{Error, Metadata, OPSET, ir_version};
+use super::{Error, Metadata, OPSET, data_type, ir_version};
 use crate::container::Location;
 use crate::graph::{
     Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
@@ -235,20 +235,4 @@ fn type_of(fact: &Fact) -> TypeProto {
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
-}
-
-fn data_type(dtype: DType) -> i32 {
-    let data_type = match dtype {
-        DType::Bool => DataType::Bool,
-        DType::U8 => DataType::Uint8,
-        DType::I8 => DataType::Int8,
-        DType::I32 => DataType::Int32,
-        DType::I64 => DataType::Int64,
-        DType::F8E5M2 => DataType::Float8e5m2,
-        DType::F8E8M0 => DataType::Float8e8m0,
-        DType::F16 => DataType::Float16,
-        DType::BF16 => DataType::Bfloat16,
-        DType::F32 => DataType::Float,
-    };
-    data_type.into()
 }

@@ -1,12 +1,18 @@
 //! The ONNX file: a graph becomes protobuf. No other module knows its messages.
 
+mod interface;
 mod lower;
+mod read;
+
+pub use interface::{Interface, Size};
+pub use read::{Description, External, Initializer, ReadError, read};
 
 use prost::Message;
 
 use crate::container::Location;
 use crate::graph::Model;
 use crate::tensor::DType;
+use proto::tensor_proto::DataType;
 
 /// The opset of ai.onnx that graphs are written in.
 pub const OPSET: i64 = 23;
@@ -48,13 +54,6 @@ pub fn encode(
     }
 }
 
-/// What an ONNX file says of itself for programs, keys and values; nothing where it
-/// is none.
-pub fn properties(file: &[u8]) -> Option<Vec<(String, String)>> {
-    let message = proto::ModelProto::decode(file).ok().filter(|model| model.graph.is_some())?;
-    Some(message.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect())
-}
-
 /// An ONNX file that gives some values of its main graph, f32 all, besides its
 /// outputs. Protobuf merges what is appended into what is there, so the file stays
 /// as it is, whoever made it.
@@ -68,6 +67,28 @@ pub fn ir_version(model: &Model) -> i64 {
     let mut facts = model.main.values.iter().map(|(_, fact)| fact);
     let newer = facts.any(|fact| fact.dtype == DType::F8E8M0);
     if newer { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
+}
+
+/// Pairs of ONNX's element types and ours.
+const DTYPES: [(DataType, DType); 10] = [
+    (DataType::Bool, DType::Bool),
+    (DataType::Uint8, DType::U8),
+    (DataType::Int8, DType::I8),
+    (DataType::Int32, DType::I32),
+    (DataType::Int64, DType::I64),
+    (DataType::Float8e5m2, DType::F8E5M2),
+    (DataType::Float8e8m0, DType::F8E8M0),
+    (DataType::Float16, DType::F16),
+    (DataType::Bfloat16, DType::BF16),
+    (DataType::Float, DType::F32),
+];
+
+fn data_type(dtype: DType) -> i32 {
+    DTYPES.iter().find(|(_, ours)| *ours == dtype).expect("every dtype is listed").0.into()
+}
+
+fn from_data_type(theirs: DataType) -> Option<DType> {
+    DTYPES.iter().find(|(listed, _)| *listed == theirs).map(|(_, ours)| *ours)
 }
 
 /// The messages of `proto/onnx.proto`.

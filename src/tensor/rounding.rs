@@ -9,8 +9,10 @@ pub struct Rounding {
     pub numbers: u64,
     /// How many of them came out different.
     pub changed: u64,
-    /// How many share a block with infinity or NaN, which no format takes.
+    /// How many were infinity or NaN to begin with; nothing below counts them.
     pub not_finite: u64,
+    /// How many were finite, and beyond the largest number of the format.
+    pub overflowed: u64,
     /// The sum of their squares.
     pub squares: f64,
     /// The sum of the squares of what each is off.
@@ -20,7 +22,7 @@ pub struct Rounding {
 impl Rounding {
     /// Whether every number came out bit for bit.
     pub fn is_lossless(&self) -> bool {
-        self.changed == 0 && self.not_finite == 0
+        self.changed == 0 && self.not_finite == 0 && self.overflowed == 0
     }
 
     /// The error's norm, divided by that of the numbers.
@@ -34,6 +36,7 @@ impl AddAssign for Rounding {
         self.numbers += other.numbers;
         self.changed += other.changed;
         self.not_finite += other.not_finite;
+        self.overflowed += other.overflowed;
         self.squares += other.squares;
         self.error += other.error;
     }

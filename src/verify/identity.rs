@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::model::Model;
 use super::{Error, Result};
 use crate::checkpoint::{Checkpoint, Leniency};
-use crate::weights::{self, Fingerprint, Format};
+use crate::weights::{Fingerprint, Format};
 
 /// Whose weights a model has, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,18 +54,18 @@ pub fn open(path: &Path, leniency: &Leniency, model: &Model) -> Result<(Checkpoi
 
 /// A fingerprint tells the format of experts too, so the others are tried.
 fn identify(checkpoint: &Checkpoint, said: Option<String>, wanted: &str) -> Result<Identity> {
-    let of = |weights: &crate::checkpoint::ModelWeights| -> Result<String, weights::Error> {
-        Ok(Fingerprint::of(&checkpoint.config.canonical(), weights.iter())?.to_string())
+    let of = |checkpoint: &Checkpoint| -> Result<String> {
+        Ok(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string())
     };
-    let found = of(&checkpoint.weights)?;
+    let found = of(checkpoint)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
     if found == wanted || said.is_some_and(|said| is_whole && said == wanted) {
         return Ok(Identity::Same);
     }
     for format in [Format::Mxfp4, Format::Bf16] {
-        let mut weights = checkpoint.weights.clone();
+        let mut converted = checkpoint.clone();
         // What cannot be converted has not been.
-        if weights.convert_experts(format, true).is_ok() && of(&weights)? == wanted {
+        if converted.convert_experts(format, true).is_ok() && of(&converted)? == wanted {
             return Ok(Identity::Converted { format: format.to_string() });
         }
     }

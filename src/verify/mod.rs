@@ -23,6 +23,7 @@ pub use trace::{Stage, Trace};
 
 use crate::checkpoint::{self, Leniency};
 use crate::model::Target;
+use crate::onnx;
 use crate::progress::Progress;
 use crate::reference;
 use crate::runtime::{self, Library};
@@ -71,8 +72,8 @@ pub enum Error {
     Reference(#[from] reference::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    #[error("`{}` is not an ONNX model", .0.display())]
-    NoModel(PathBuf),
+    #[error(transparent)]
+    Onnx(#[from] onnx::ReadError),
     #[error("`{}` has {what}, so it is no model that this program has written", path.display())]
     Interface { path: PathBuf, what: String },
     #[error("`{}` does not say where its layers end, which --trace needs: export it again with this version", .0.display())]
@@ -107,8 +108,8 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let loading = Instant::now();
     let model = Model::open(&library, &request.model, request.trace, progress)?;
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
-    let promise = Promise::of(&model, request.tolerance)?;
     let (checkpoint, identity) = identity::open(&request.checkpoint, &request.leniency, &model)?;
+    let promise = Promise::of(&model, &checkpoint.experts, request.tolerance)?;
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;

@@ -1,6 +1,6 @@
 //! A model as it says itself what it takes and gives, and what it makes of texts.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::plan::{Form, Plan, Step};
@@ -22,7 +22,7 @@ pub struct Model {
     /// Whether the residual stream has each row's padding behind its tokens.
     packed: bool,
     caches: Vec<Cache>,
-    properties: HashMap<String, String>,
+    properties: BTreeMap<String, String>,
 }
 
 /// Keys or values of a layer.
@@ -52,9 +52,7 @@ impl Model {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let stop = || progress.is_cancelled();
-        let file = fs_err::read(path)?;
-        let properties = onnx::properties(&file).ok_or_else(|| Error::NoModel(path.to_owned()))?;
-        let properties: HashMap<String, String> = properties.into_iter().collect();
+        let properties = onnx::read(path)?.properties;
         let says = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
         let target = Target::of(says("gpt_oss_export.options"));
         check_version(library, target)?;
@@ -63,7 +61,7 @@ impl Model {
         let session = match trace {
             true if residuals.is_empty() => return Err(Error::NoTrace(path.to_owned())),
             true => {
-                let edited = onnx::with_outputs(file, &residuals);
+                let edited = onnx::with_outputs(fs_err::read(path)?, &residuals);
                 Session::open_edited(library, path, &edited, &stop)?
             }
             false => Session::open(library, path, &stop)?,

@@ -11,6 +11,7 @@ use super::plan::{Plan, Step};
 use super::tolerance::{Source, Tolerance};
 use super::trace::Trace;
 use crate::reference::{Place, Tie};
+use crate::words;
 
 /// The outcome of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -170,7 +171,7 @@ impl fmt::Display for Report {
         let Seconds { reference, load, run } = self.seconds;
         write!(f, "took     reference {reference:.2} s, loading {load:.2} s, running {run:.2} s")?;
         if let Some(peak) = self.peak_rss {
-            write!(f, "; {:.0} MB at most", peak as f64 / 1e6)?;
+            write!(f, "; {} at most", words::size(peak))?;
         }
         write!(f, "\nverdict  {}", self.verdict())
     }

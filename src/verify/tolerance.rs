@@ -5,10 +5,11 @@
 //! logits and, as independent errors add up, with the root of the number of layers;
 //! docs/verify.md has what was measured.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::model::Model;
 use super::{Error, Result};
+use crate::weights::Provenance;
 
 /// Units in the last place of the largest number, for a model without layers.
 const ULPS: f64 = 128.0;
@@ -40,23 +41,16 @@ pub enum Promise {
     Float32,
 }
 
-/// What a model says of its experts' numbers, in so far as it matters here.
-#[derive(Deserialize)]
-struct Experts {
-    rounded: u64,
-    relative_error: f64,
-}
-
 impl Promise {
     /// What was asked for, else what the model promises. One whose experts were
-    /// rounded promises nothing about logits.
-    pub fn of(model: &Model, asked: Option<f64>) -> Result<Self> {
+    /// rounded on the way from the checkpoint promises nothing about logits.
+    pub fn of(model: &Model, checkpoint: &Provenance, asked: Option<f64>) -> Result<Self> {
         if let Some(bound) = asked {
             return Ok(Self::Asked(bound));
         }
         let said = model.property("experts").and_then(|said| serde_json::from_str(said).ok());
         match said {
-            Some(Experts { rounded, relative_error }) if rounded > 0 => {
+            Some(Provenance { rounded, relative_error, .. }) if rounded > checkpoint.rounded => {
                 Err(Error::Rounded { rounded, relative_error })
             }
             _ => Ok(Self::Float32),

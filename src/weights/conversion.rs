@@ -51,18 +51,20 @@ const TILE: usize = 16;
 impl ExpertMatrix {
     /// The same matrices in a format: as they are where they have it. Where
     /// numbers would come out different, that is an error unless it is accepted.
+    /// What is converted already is made anew of its source, never of its outcome.
     pub fn converted(&self, to: Format, accept_rounding: bool) -> Result<Self> {
-        match (self, to) {
+        let from = self.source().clone();
+        match (&from, to) {
             (Self::Mxfp4 { .. }, Format::Mxfp4)
             | (Self::OutputMajor(Weight { dtype: DType::BF16, .. }), Format::Bf16) => {
-                return Ok(self.clone());
+                return Ok(from);
             }
             _ => {}
         }
-        let sizes = self.sizes();
-        let (path, _) = self.weights()[0].name.rsplit_once('.').expect("a canonical name");
-        let (name, from) = (path.to_owned(), self.clone());
-        if !sizes[2].is_multiple_of(mxfp4::BLOCK) {
+        let sizes = from.sizes();
+        let (path, _) = from.weights()[0].name.rsplit_once('.').expect("a canonical name");
+        let name = path.to_owned();
+        if !from.fills_blocks() {
             return Err(Error::Blocks { matrix: name, inn: sizes[2] });
         }
         let conversion = Arc::new(Conversion { name, from, to, accept_rounding, sizes });
@@ -113,11 +115,14 @@ impl Conversion {
     /// Whether its outcome is acceptable.
     pub fn check(&self, outcome: &Rounding) -> Result<()> {
         let (matrix, format) = (self.name.clone(), self.to);
-        if outcome.not_finite > 0 {
-            return Err(Error::NotFinite { matrix, format });
+        let Rounding { numbers, changed, not_finite, overflowed, .. } = *outcome;
+        if not_finite > 0 {
+            return Err(Error::NotFinite { matrix, count: not_finite, numbers });
         }
-        if outcome.changed > 0 && !self.accept_rounding {
-            let Rounding { numbers, changed, .. } = *outcome;
+        if overflowed > 0 {
+            return Err(Error::Overflow { matrix, format, count: overflowed, numbers });
+        }
+        if changed > 0 && !self.accept_rounding {
             let error = outcome.relative_error();
             return Err(Error::Rounds { matrix, format, changed, numbers, error });
         }

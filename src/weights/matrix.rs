@@ -40,21 +40,21 @@ impl ExpertMatrix {
         }
     }
 
+    /// Whether their rows are whole blocks of MXFP4.
+    pub fn fills_blocks(&self) -> bool {
+        self.sizes()[2].is_multiple_of(mxfp4::BLOCK)
+    }
+
     /// How many numbers they have.
     pub fn numbers(&self) -> u64 {
         self.sizes().iter().product()
     }
 
-    /// The format of its numbers, before a conversion if there is one.
-    pub fn origin(&self) -> String {
-        match self {
-            Self::Mxfp4 {
-                blocks: Weight { recipe: Recipe::Converted(conversion, _), .. }, ..
-            }
-            | Self::OutputMajor(Weight { recipe: Recipe::Converted(conversion, _), .. }) => {
-                conversion.from().origin()
-            }
-            matrix => matrix.format(),
+    /// What it is converted from, or itself where it is not converted.
+    pub fn source(&self) -> &Self {
+        match &self.weights()[0].recipe {
+            Recipe::Converted(conversion, _) => conversion.from(),
+            _ => self,
         }
     }
 

@@ -6,6 +6,7 @@ mod fingerprint;
 mod matrix;
 mod pieces;
 mod place;
+mod provenance;
 mod store;
 mod workers;
 
@@ -17,7 +18,8 @@ pub use conversion::{Conversion, Format};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use matrix::ExpertMatrix;
 pub use pieces::{Files, read_range};
-pub use place::{Obstacle, in_place, obstacle, relative_to};
+pub use place::{Obstacle, in_place, link, obstacle, relative_to};
+pub use provenance::Provenance;
 pub use store::{Found, Metadata, Store};
 
 use crate::tensor::DType;
@@ -90,7 +92,7 @@ pub struct Source {
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("cannot reference `{}` in place: {obstacle}; use --external-data copy", file.display())]
+    #[error("cannot reference `{}` in place: {obstacle}; {}", file.display(), obstacle.advice())]
     NotInPlace { file: PathBuf, obstacle: Obstacle },
     #[error(
         "`{}` exists and is not what this export would write there (another checkpoint's weights, or a damaged copy), and a graph may be reading it: write into another folder, or move it away",
@@ -107,8 +109,14 @@ pub enum Error {
         "`{matrix}` did not come from {format}: it would round {changed} of its {numbers} numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave the experts as they are"
     )]
     Rounds { matrix: String, format: Format, changed: u64, numbers: u64, error: f64 },
-    #[error("`{matrix}` holds infinity or NaN, which {format} cannot: the checkpoint is damaged")]
-    NotFinite { matrix: String, format: Format },
+    #[error(
+        "`{matrix}` holds infinity or NaN in {count} of its {numbers} numbers: the checkpoint is damaged, use another copy"
+    )]
+    NotFinite { matrix: String, count: u64, numbers: u64 },
+    #[error(
+        "`{matrix}` goes beyond the largest number of {format} in {count} of its {numbers} numbers, which would become infinity: leave the experts as they are"
+    )]
+    Overflow { matrix: String, format: Format, count: u64, numbers: u64 },
     #[error(
         "`{matrix}` has rows of {inn} numbers, and --experts converts blocks of 32: leave the experts as they are"
     )]

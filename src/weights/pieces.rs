@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use super::{Conversion, Recipe, Result, Source, Weight, read_error};
+use super::{Recipe, Result, Source, Weight, read_error};
 
 /// Bytes that are made at once where they must be rearranged.
 const MADE: u64 = 8 << 20;
@@ -37,8 +37,18 @@ pub enum Piece<'p> {
     Made(&'p [u8]),
 }
 
+impl Piece<'_> {
+    /// How many bytes it has.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::InFile(source, _) => source.bytes(),
+            Self::Made(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
 /// Hands out all bytes of a weight in order, each piece with its place in the
-/// weight, until the answer is no.
+/// weight, until the answer is no. The weight is not one that is converted.
 pub fn each_piece(
     weight: &Weight,
     files: &mut Files,
@@ -66,7 +76,7 @@ pub fn each_piece(
     Ok(true)
 }
 
-/// Some of a weight's bytes.
+/// Some of a weight's bytes. The weight is not one that is converted.
 pub fn read_range(weight: &Weight, files: &mut Files, range: Range<u64>) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
     let mut start = 0;
@@ -88,8 +98,6 @@ enum Part<'r> {
     Whole(&'r Source),
     /// Those of two whose rows, of so many bytes, alternate.
     Rows(&'r [Source; 2], u64),
-    /// What a conversion makes of an expert, as one of its products.
-    Expert(&'r Conversion, usize, u64),
 }
 
 impl<'r> Part<'r> {
@@ -98,10 +106,10 @@ impl<'r> Part<'r> {
             Recipe::Interleaved { pairs, row } => {
                 pairs.iter().map(|pair| Self::Rows(pair, *row)).collect()
             }
-            Recipe::Converted(conversion, product) => (0..conversion.experts())
-                .map(|expert| Self::Expert(conversion, *product, expert))
-                .collect(),
-            recipe => recipe.sources().into_iter().map(Self::Whole).collect(),
+            Recipe::Converted(..) => unreachable!("a conversion hands out its products itself"),
+            Recipe::Bytes(_) | Recipe::Stacked(_) => {
+                recipe.sources().into_iter().map(Self::Whole).collect()
+            }
         }
     }
 
@@ -109,7 +117,6 @@ impl<'r> Part<'r> {
         match self {
             Self::Whole(source) => source.bytes(),
             Self::Rows(pair, _) => pair.iter().map(Source::bytes).sum(),
-            Self::Expert(conversion, product, _) => conversion.expert_bytes()[*product],
         }
     }
 
@@ -124,11 +131,6 @@ impl<'r> Part<'r> {
                 let made: Vec<&[u8]> = rows.flat_map(|(even, odd)| [even, odd]).collect();
                 let begin = (range.start - first * 2 * row) as usize;
                 Ok(made.concat()[begin..][..(range.end - range.start) as usize].to_vec())
-            }
-            Self::Expert(conversion, product, expert) => {
-                let (mut made, _) = conversion.expert(*expert, files)?;
-                let made = made.swap_remove(*product);
-                Ok(made[range.start as usize..range.end as usize].to_vec())
             }
         }
     }

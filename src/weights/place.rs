@@ -35,6 +35,18 @@ impl fmt::Display for Obstacle {
     }
 }
 
+impl Obstacle {
+    /// What to do where a model was to be in place.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Scattered | Self::Converted => {
+                "leave --external-data out, and such weights alone go into a file beside the model"
+            }
+            _ => "use --external-data copy",
+        }
+    }
+}
+
 /// What keeps a weight from staying where its bytes are, wherever that is.
 pub fn obstacle(weight: &Weight) -> Option<Obstacle> {
     match weight.recipe {

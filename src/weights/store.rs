@@ -12,7 +12,8 @@ use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
 use super::workers::convert;
 use super::{
-    Conversion, Error, FORMAT_VERSION, Fingerprint, Recipe, Result, Source, Weight, read_error,
+    Conversion, Error, FORMAT_VERSION, Fingerprint, Provenance, Recipe, Result, Source, Weight,
+    read_error,
 };
 use crate::container;
 use crate::progress::Progress;
@@ -20,6 +21,8 @@ use crate::tensor::Rounding;
 
 /// Bytes handled between two reports of progress.
 const CHUNK: u64 = 64 << 20;
+/// Digits by which the numbers of a provenance may grow: 19 of 20, and 21 of 24.
+const DIGITS: usize = 40;
 /// Bytes compared at once.
 const COMPARED: usize = 1 << 20;
 
@@ -32,6 +35,8 @@ pub struct Metadata<C> {
     pub fingerprint: String,
     /// Fingerprint of what is in it.
     pub contents: String,
+    /// What became of its experts since the checkpoint.
+    pub experts: Provenance,
     /// The model's config.
     pub config: C,
 }
@@ -39,6 +44,7 @@ pub struct Metadata<C> {
 /// A weights file as it will be: a SafeTensors file whose data begins on a
 /// page, with its tensors ordered so that large ones begin on a page too.
 pub struct Store<'w> {
+    /// But for the contents, and what is rounded on the way.
     metadata: Metadata<serde_json::Value>,
     /// Weights in the order of the file.
     ordered: Vec<&'w Weight>,
@@ -58,11 +64,13 @@ pub enum Found {
 }
 
 impl<'w> Store<'w> {
-    /// Plans the file for these weights of a model with this config.
+    /// Plans the file for these weights of a model with this config. Of the experts
+    /// it says what became of them, but for what is rounded on the way.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
         config: impl Serialize,
+        experts: &Provenance,
     ) -> Self {
         let mut ordered: Vec<&Weight> = weights.into_iter().collect();
         // The format allows no gaps, so an offset is a sum of lengths. Lengths
@@ -73,33 +81,45 @@ impl<'w> Store<'w> {
             format: FORMAT_VERSION,
             fingerprint: fingerprint.to_string(),
             contents: String::new(),
+            experts: experts.clone(),
             config: serde_json::to_value(config).expect("plain data"),
         };
         let mut store = Self { metadata, ordered, ranges: Vec::new() };
-        store.ranges = store.lay_out(&Fingerprint::unknown()).1;
+        store.ranges = store.lay_out(&Fingerprint::unknown(), &Rounding::default()).1;
         store
     }
 
     /// The beginning of the file, and the place of each weight, when its contents
-    /// have this fingerprint. All fingerprints are equally long.
-    fn lay_out(&self, contents: &Fingerprint) -> (Vec<u8>, Vec<Range<u64>>) {
-        let metadata = Metadata { contents: contents.to_string(), ..self.metadata.clone() };
-        let metadata = serde_json::to_string(&metadata).expect("plain data");
+    /// have this fingerprint and a conversion rounded so much.
+    fn lay_out(&self, contents: &Fingerprint, rounding: &Rounding) -> (Vec<u8>, Vec<Range<u64>>) {
+        let text = |rounding: &Rounding| {
+            let experts = self.metadata.experts.after(rounding);
+            let contents = contents.to_string();
+            let metadata = Metadata { contents, experts, ..self.metadata.clone() };
+            serde_json::to_string(&metadata).expect("plain data")
+        };
+        // No place depends on how many digits numbers have.
+        let length = text(&Rounding::default()).len() + DIGITS;
         let tensor = |weight: &&'w Weight| (&*weight.name, weight.dtype, &weight.shape[..]);
-        container::lay_out(metadata, &self.ordered.iter().map(tensor).collect::<Vec<_>>())
+        let tensors: Vec<_> = self.ordered.iter().map(tensor).collect();
+        container::lay_out(format!("{:length$}", text(rounding)), &tensors)
     }
 
-    /// The beginning of such a file by what is in it.
-    fn beginning(&self, mut file: &std::fs::File) -> Result<Vec<u8>> {
+    /// The beginning of such a file by what is in it, which `read` reads from a
+    /// place on.
+    fn beginning(
+        &self,
+        read: impl Fn(u64, &mut [u8]) -> Result<()>,
+        rounding: &Rounding,
+    ) -> Result<Vec<u8>> {
         let contents = Fingerprint::of_contents(self.ordered.iter().copied(), |weight, range| {
             let (_, place) =
                 self.places().find(|(other, _)| other.name == weight.name).expect("its own");
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            file.seek(SeekFrom::Start(place.start + range.start))?;
-            file.read_exact(&mut bytes)?;
+            read(place.start + range.start, &mut bytes)?;
             Ok(bytes)
         });
-        Ok(self.lay_out(&contents?).0)
+        Ok(self.lay_out(&contents?, rounding).0)
     }
 
     /// Where each weight will be.
@@ -109,9 +129,8 @@ impl<'w> Store<'w> {
 
     /// Size of the whole file.
     pub fn bytes(&self) -> u64 {
-        self.ranges
-            .last()
-            .map_or_else(|| self.lay_out(&Fingerprint::unknown()).0.len() as u64, |range| range.end)
+        let beginning = || self.lay_out(&Fingerprint::unknown(), &Rounding::default()).0;
+        self.ranges.last().map_or_else(|| beginning().len() as u64, |range| range.end)
     }
 
     /// Looks whether `path` is there. Where a file is, all of its bytes are
@@ -135,30 +154,29 @@ impl<'w> Store<'w> {
             return Ok(None);
         }
         let there = fs::File::open(path)?;
-        let beginning = self.beginning(there.file())?;
-        let mut file = there.file();
-        file.seek(SeekFrom::Start(0))?;
-        if !same(&mut &beginning[..], &mut file, beginning.len() as u64)? {
-            return Ok(None);
-        }
+        let read = |start, bytes: &mut [u8]| read_back(&there, path, start, bytes);
         let turn = Mutex::new(());
-        self.each_piece(progress, &|weight, place, piece| {
+        let rounding = self.each_piece(progress, &|weight, place, piece| {
             let _turn = turn.lock();
-            let mut file = there.file();
-            file.seek(SeekFrom::Start(place))?;
+            let length = piece.bytes();
             let equal = match piece {
-                Piece::InFile(source, input) => {
-                    let equal = same(input, &mut file, source.bytes());
-                    progress.advance(source.bytes());
-                    equal.map_err(|error| read_error(error, &weight.name, source))?
-                }
-                Piece::Made(bytes) => {
-                    progress.advance(bytes.len() as u64);
-                    same(&mut &*bytes, &mut file, bytes.len() as u64)?
-                }
+                Piece::InFile(source, input) => same(place..place + length, read, |bytes| {
+                    let read = input.read_exact(bytes);
+                    read.map_err(|error| read_error(error, &weight.name, source))
+                }),
+                Piece::Made(mut made) => same(place..place + length, read, |bytes| {
+                    made.read_exact(bytes).map_err(Error::Io)
+                }),
             };
-            Ok(equal)
-        })
+            progress.advance(length);
+            equal
+        })?;
+        // What a conversion rounds is known now, and is part of the beginning.
+        let Some(rounding) = rounding else { return Ok(None) };
+        let mut beginning = &self.beginning(read, &rounding)?[..];
+        let whole = 0..beginning.len() as u64;
+        let equal = same(whole, read, |bytes| beginning.read_exact(bytes).map_err(Error::Io))?;
+        Ok(equal.then_some(rounding))
     }
 
     /// Writes the whole file, which will be `path`, and says how far it is off
@@ -189,7 +207,12 @@ impl<'w> Store<'w> {
         });
         progress.end();
         let rounding = written?.unwrap_or_default();
-        let beginning = self.beginning(file)?;
+        let read = |start, bytes: &mut [u8]| {
+            let mut file = file;
+            let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes));
+            read.map_err(failed)
+        };
+        let beginning = self.beginning(read, &rounding)?;
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&beginning)).map_err(failed)?;
         Ok(rounding)
     }
@@ -272,18 +295,57 @@ fn copy(
     Ok(())
 }
 
-/// Whether the next `length` bytes of both readers are equal.
-fn same(left: &mut impl Read, right: &mut impl Read, length: u64) -> io::Result<bool> {
-    let (mut here, mut there) = (vec![0; COMPARED], vec![0; COMPARED]);
-    let mut rest = length;
-    while rest > 0 {
-        let part = rest.min(COMPARED as u64) as usize;
-        left.read_exact(&mut here[..part])?;
-        right.read_exact(&mut there[..part])?;
-        if here[..part] != there[..part] {
+/// Reads from a weights file that is there, from a place on.
+fn read_back(mut file: &fs::File, path: &Path, start: u64, bytes: &mut [u8]) -> Result<()> {
+    let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes));
+    read.map_err(|error| match error.kind() {
+        // It was as long as it should be a moment ago.
+        io::ErrorKind::UnexpectedEof => Error::Occupied(path.to_owned()),
+        _ => error.into(),
+    })
+}
+
+/// Whether what is there in these places is what should be there, one after the other.
+fn same(
+    places: Range<u64>,
+    there: impl Fn(u64, &mut [u8]) -> Result<()>,
+    mut should_be: impl FnMut(&mut [u8]) -> Result<()>,
+) -> Result<bool> {
+    let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
+    for start in places.clone().step_by(COMPARED) {
+        let part = (places.end - start).min(COMPARED as u64) as usize;
+        there(start, &mut left[..part])?;
+        should_be(&mut right[..part])?;
+        if left[..part] != right[..part] {
             return Ok(false);
         }
-        rest -= part as u64;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many digits a rounding has, and wherever the beginning ends.
+    #[test]
+    fn places_do_not_depend_on_what_is_rounded() {
+        let most =
+            Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
+        let file = Path::new("w").into();
+        let recipe = Recipe::Bytes(Source { file, range: 0..8 });
+        let weight = Weight {
+            name: "w".to_owned(),
+            dtype: crate::tensor::DType::U8,
+            shape: vec![8],
+            recipe,
+        };
+        let experts = Provenance::unchanged("f32".to_owned());
+        for length in 0..container::ALIGNMENT as usize {
+            let config = "x".repeat(length);
+            let store = Store::plan([&weight], &Fingerprint::unknown(), config, &experts);
+            let (beginning, places) = store.lay_out(&Fingerprint::unknown(), &most);
+            assert_eq!((beginning.len() as u64, places), (store.ranges[0].start, store.ranges));
+        }
+    }
 }

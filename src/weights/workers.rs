@@ -10,8 +10,16 @@ use super::{Conversion, Error, Result, Weight};
 use crate::progress::Progress;
 use crate::tensor::Rounding;
 
-/// Bytes that may be held for experts under way.
+/// Bytes that what is made of experts under way may take. What is read for it is
+/// about a megabyte for each of them.
 const MEMORY: u64 = 96 << 20;
+
+/// Why the work ends before all is done: both stop the others.
+enum End {
+    /// The answer was no.
+    Enough,
+    Failed(Error),
+}
 
 /// Converts all experts, with a place in the file for each product's first one,
 /// until the answer is no; nothing then.
@@ -21,32 +29,200 @@ pub fn convert(
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Option<Rounding>> {
+    let each: u64 = conversion.expert_bytes().iter().sum();
+    let most = (MEMORY / each.max(1)).max(1) as usize;
+    let threads = available_parallelism().map_or(1, usize::from).min(most);
+    convert_on(threads, conversion, products, progress, visit)
+}
+
+/// The same on so many threads.
+fn convert_on(
+    threads: usize,
+    conversion: &Conversion,
+    products: &[(&Weight, u64)],
+    progress: &dyn Progress,
+    visit: &Visit,
+) -> Result<Option<Rounding>> {
     let lengths = conversion.expert_bytes();
     let one = |expert: u64| {
         if progress.is_cancelled() {
-            return Err(Error::Interrupted);
+            return Err(End::Failed(Error::Interrupted));
         }
-        let (made, rounding) = conversion.expert(expert, &mut Files::default())?;
+        let made = conversion.expert(expert, &mut Files::default());
+        let (made, rounding) = made.map_err(End::Failed)?;
         for (((weight, start), bytes), length) in products.iter().zip(&made).zip(&lengths) {
-            if !visit(weight, start + expert * length, Piece::Made(bytes))? {
-                return Ok(None);
+            let go_on = visit(weight, start + expert * length, Piece::Made(bytes));
+            if !go_on.map_err(End::Failed)? {
+                return Err(End::Enough);
             }
         }
-        Ok(Some(rounding))
+        Ok(rounding)
     };
-    let each: u64 = lengths.iter().sum();
-    let most = (MEMORY / each.max(1)).max(1) as usize;
-    let threads = available_parallelism().map_or(1, usize::from).min(most);
     let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let workers = workers.map_err(|error| Error::Threads(error.to_string()))?;
     // In the order of experts, so that sums are the same on any number of threads.
-    let all: Vec<Option<Rounding>> = workers
-        .install(|| (0..conversion.experts()).into_par_iter().map(one).collect::<Result<_>>())?;
+    let experts = (0..conversion.experts()).into_par_iter();
+    let all: Vec<Rounding> = match workers.install(|| experts.map(one).collect()) {
+        Ok(all) => all,
+        Err(End::Enough) => return Ok(None),
+        Err(End::Failed(error)) => return Err(error),
+    };
     let mut sum = Rounding::default();
-    for rounding in all {
-        let Some(rounding) = rounding else { return Ok(None) };
-        sum += rounding;
-    }
+    all.into_iter().for_each(|rounding| sum += rounding);
     conversion.check(&sum)?;
     Ok(Some(sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ops::Range;
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::progress::Silent;
+    use crate::tensor::{DType, mxfp4};
+    use crate::weights::{ExpertMatrix, Format, Recipe, Source};
+
+    /// Experts, `out` and `in`. A slab ends within the rows, whose length does not
+    /// divide it; the columns are some tiles and a part of one.
+    const SIZES: [usize; 3] = [3, 130, 1056];
+
+    /// Codes and scales in which every row, column and expert is another one.
+    fn coded() -> (Vec<u8>, Vec<u8>) {
+        let [experts, out, inn] = SIZES;
+        let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
+        let blocks = (0..experts * out * inn / 2).map(mixed).collect();
+        let scales = (0..experts * out * inn / 32).map(|at| 110 + mixed(at) % 20).collect();
+        (blocks, scales)
+    }
+
+    /// The number of each place `[experts, out, in]`, by the format's own words.
+    fn numbers((blocks, scales): &(Vec<u8>, Vec<u8>)) -> Vec<f32> {
+        let codes = blocks.iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        let number = |(at, code): (usize, u8)| {
+            mxfp4::E2M1[usize::from(code)] * 2f32.powi(i32::from(scales[at / 32]) - 127)
+        };
+        codes.enumerate().map(number).collect()
+    }
+
+    fn stored(file: &Path, name: &str, dtype: DType, shape: &[usize], bytes: &[u8]) -> Weight {
+        let path = file.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let source = Source { file: path.into(), range: 0..bytes.len() as u64 };
+        let shape = shape.iter().map(|size| *size as u64).collect();
+        Weight { name: format!("matrix.{name}"), dtype, shape, recipe: Recipe::Bytes(source) }
+    }
+
+    /// The same matrices in every form.
+    fn forms(home: &Path) -> Vec<ExpertMatrix> {
+        let [experts, out, inn] = SIZES;
+        let coded = coded();
+        let numbers = numbers(&coded);
+        let at = |e: usize, o: usize, i: usize| numbers[(e * out + o) * inn + i];
+        let ranges =
+            |a: Range<usize>, b: Range<usize>| a.flat_map(move |x| b.clone().map(move |y| (x, y)));
+        let in_order = numbers.iter().flat_map(|number| number.to_le_bytes());
+        let in_order: Vec<u8> = in_order.collect();
+        let upper: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()[2..].to_vec()).collect();
+        let turned: Vec<u8> = (0..experts)
+            .flat_map(|e| ranges(0..inn, 0..out).flat_map(move |(i, o)| at(e, o, i).to_le_bytes()))
+            .collect();
+        let (rows, columns) = ([experts, out, inn], [experts, inn, out]);
+        vec![
+            ExpertMatrix::Mxfp4 {
+                blocks: stored(home, "blocks", DType::U8, &[experts, out, inn / 32, 16], &coded.0),
+                scales: stored(home, "scales", DType::U8, &[experts, out, inn / 32], &coded.1),
+            },
+            ExpertMatrix::OutputMajor(stored(home, "bf16", DType::BF16, &rows, &upper)),
+            ExpertMatrix::OutputMajor(stored(home, "f32", DType::F32, &rows, &in_order)),
+            ExpertMatrix::InputMajor(stored(home, "f32_t", DType::F32, &columns, &turned)),
+        ]
+    }
+
+    /// What comes out on so many threads: each product's bytes, and the rounding.
+    fn made(matrix: &ExpertMatrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
+        let weights = matrix.weights();
+        let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
+        let products: Vec<_> = weights.into_iter().zip([0, 1 << 40]).collect();
+        let pieces = Mutex::new(BTreeMap::new());
+        let visit = |_: &Weight, place, piece: Piece| {
+            let Piece::Made(bytes) = piece else { panic!("made") };
+            assert_eq!(pieces.lock().unwrap().insert(place, bytes.to_vec()), None);
+            Ok(true)
+        };
+        let rounding = convert_on(threads, conversion, &products, &Silent, &visit).unwrap();
+        let pieces = pieces.into_inner().unwrap();
+        let product = |first: u64| {
+            let pieces = pieces.range(first..first + (1 << 40));
+            pieces.fold(Vec::new(), |mut all, (place, bytes)| {
+                assert_eq!(*place, first + all.len() as u64, "neither holes nor overlaps");
+                all.extend_from_slice(bytes);
+                all
+            })
+        };
+        (products.iter().map(|(_, first)| product(*first)).collect(), rounding.unwrap())
+    }
+
+    #[test]
+    fn every_form_becomes_every_format_on_any_number_of_threads() {
+        let home = tempfile::tempdir().unwrap();
+        let expected = numbers(&coded());
+        for matrix in forms(home.path()) {
+            for format in [Format::Mxfp4, Format::Bf16] {
+                let converted = matrix.converted(format, false).unwrap();
+                if converted == matrix {
+                    continue;
+                }
+                let (products, rounding) = made(&converted, 1);
+                assert_eq!((products.clone(), rounding), made(&converted, 5));
+                assert_eq!((rounding.numbers, rounding.changed), (expected.len() as u64, 0));
+                let found: Vec<f32> = match &products[..] {
+                    [blocks, scales] => numbers(&(blocks.clone(), scales.clone())),
+                    [halves] => {
+                        let bits = |half: &[u8; 2]| u32::from(u16::from_le_bytes(*half)) << 16;
+                        halves.as_chunks().0.iter().map(|half| f32::from_bits(bits(half))).collect()
+                    }
+                    _ => panic!("one product or two"),
+                };
+                let same =
+                    found.iter().map(|n| n.to_bits()).eq(expected.iter().map(|n| n.to_bits()));
+                assert!(same, "{} to {format}", matrix.weights()[0].name);
+            }
+        }
+    }
+
+    /// Its outcome may be rounded: what is asked for next is made of the source.
+    #[test]
+    fn what_is_converted_already_is_made_of_its_source() {
+        let home = tempfile::tempdir().unwrap();
+        for matrix in forms(home.path()) {
+            let bf16 = matrix.converted(Format::Bf16, true).unwrap();
+            let direct = matrix.converted(Format::Mxfp4, false).unwrap();
+            assert_eq!(bf16.converted(Format::Mxfp4, false).unwrap(), direct);
+            assert_eq!(direct.converted(Format::Bf16, true).unwrap(), bf16);
+        }
+    }
+
+    #[test]
+    fn a_no_stops_the_others() {
+        let home = tempfile::tempdir().unwrap();
+        let (experts, numbers) = (64, vec![0; 64 * 32 * 32 * 4]);
+        let weight = stored(home.path(), "w", DType::F32, &[experts, 32, 32], &numbers);
+        let matrix = ExpertMatrix::OutputMajor(weight).converted(Format::Bf16, false).unwrap();
+        let weights = matrix.weights();
+        let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
+        for answer in [|| Ok(false), || Err(Error::Interrupted)] {
+            let visits = AtomicUsize::new(0);
+            let visit = |_: &Weight, _, _: Piece| {
+                visits.fetch_add(1, Ordering::Relaxed);
+                answer()
+            };
+            let outcome = convert_on(2, conversion, &[(weights[0], 0)], &Silent, &visit);
+            assert!(!matches!(outcome, Ok(Some(_))));
+            assert!(visits.into_inner() <= 2, "each thread hears no once");
+        }
+    }
 }

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths", "digest"],
+    &["tensor", "progress", "paths", "digest", "words"],
     &["graph", "container", "publish", "runtime"],
     &["weights", "onnx"],
     &["checkpoint"],
     &["model", "genai", "hub", "reference"],
-    &["export", "verify"],
+    &["export", "inspect", "verify"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 17] = [
+const OWNERS: [(&str, &str); 18] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
@@ -24,6 +24,7 @@ const OWNERS: [(&str, &str); 17] = [
     // The model has a part of the same name.
     ("::ort::", "runtime model"),
     ("fastrand::", "verify"),
+    ("glob::", "inspect"),
     ("half::", "tensor"),
     ("sha1::", "digest"),
     ("sha2::", "digest"),

@@ -43,6 +43,12 @@ pub enum Fault {
     More(usize),
     /// All bytes are sent, whichever were asked for.
     Whole,
+    /// Bytes from here on are sent, whichever were asked for.
+    From(u64),
+    /// A page is sent in place of the file.
+    Page(&'static str),
+    /// A kilobyte comes every few milliseconds.
+    Slow,
 }
 
 pub struct Double {
@@ -54,6 +60,7 @@ pub struct Double {
 
 struct State {
     folder: PathBuf,
+    repository: &'static str,
     large: fn(&str) -> bool,
     log: Mutex<Vec<Request>>,
     faults: Mutex<Vec<(String, usize, Fault)>>,
@@ -63,10 +70,16 @@ struct State {
 impl Double {
     /// Serves the files of a folder.
     pub fn serving(folder: &Path) -> Self {
+        Self::serving_as(REPOSITORY, folder)
+    }
+
+    /// Serves the files of a folder as a repository of another name.
+    pub fn serving_as(repository: &'static str, folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             folder: folder.to_owned(),
+            repository,
             large: |path| path.ends_with(".safetensors") || path.ends_with("tokenizer.json"),
             log: Mutex::default(),
             faults: Mutex::default(),
@@ -88,6 +101,11 @@ impl Double {
         self.state.faults.lock().unwrap().push((path.to_owned(), times, fault));
     }
 
+    /// Fails no more.
+    pub fn forgive(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
     /// Answers requests for this repository by sending them to the right one.
     pub fn rename_from(&self, repository: &str) {
         *self.state.renamed.lock().unwrap() = Some(repository.to_owned());
@@ -102,7 +120,8 @@ impl Double {
     /// The binary, with this hub and nothing else of Hugging Face's around it.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"));
-        let theirs = ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SSL_CERT_FILE"];
+        let theirs =
+            ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SSL_CERT_FILE"];
         for name in theirs {
             command.env_remove(name);
         }
@@ -159,14 +178,17 @@ impl State {
         if let Some(Fault::Status(status, (name, value))) = fault {
             return respond(&stream, status, &[(name, value.to_owned())], b"no");
         }
+        if let Some(Fault::Page(page)) = fault {
+            return respond(&stream, 200, &[], page.as_bytes());
+        }
         let renamed = self.renamed.lock().unwrap().clone();
         if let Some(old) = renamed.filter(|old| path.contains(&format!("/{old}/"))) {
-            let there = path.replace(&old, REPOSITORY);
+            let there = path.replace(&old, self.repository);
             return respond(&stream, 307, &[("location", there)], b"");
         }
         let path = path.split('?').next()?;
         if path.starts_with("/api/models/") {
-            let revision = path.strip_prefix(&format!("/api/models/{REPOSITORY}/revision/"));
+            let revision = path.strip_prefix(&format!("/api/models/{}/revision/", self.repository));
             return match revision {
                 None => respond(&stream, 404, &[("x-error-code", "RepoNotFound".into())], b""),
                 Some("main" | COMMIT | "refs%2Fpr%2F3") => {
@@ -178,7 +200,7 @@ impl State {
                 }
             };
         }
-        let resolved = path.strip_prefix(&format!("/{REPOSITORY}/resolve/{COMMIT}/"));
+        let resolved = path.strip_prefix(&format!("/{}/resolve/{COMMIT}/", self.repository));
         let file = resolved.or(path.strip_prefix("/cdn/"))?;
         if resolved.is_some() && (self.large)(file) {
             // As the real hub: large files are on another host.
@@ -216,7 +238,7 @@ impl State {
                 false => json!({"rfilename": path, "size": size, "blobId": digest}),
             }
         };
-        json!({"id": REPOSITORY, "sha": COMMIT, "siblings": files.iter().map(sibling).collect::<Vec<_>>()})
+        json!({"id": self.repository, "sha": COMMIT, "siblings": files.iter().map(sibling).collect::<Vec<_>>()})
     }
 
     fn send(
@@ -235,6 +257,7 @@ impl State {
             }
             None => (0, size),
         };
+        let start = if let Some(Fault::From(other)) = fault { other } else { start };
         file.seek(SeekFrom::Start(start)).unwrap();
         let mut body = Vec::new();
         file.take(end - start).read_to_end(&mut body).unwrap();
@@ -257,6 +280,10 @@ impl State {
                 thread::sleep(Duration::from_secs(20));
                 None
             }
+            Some(Fault::Slow) => body.chunks(1000).try_for_each(|piece| {
+                thread::sleep(Duration::from_millis(10));
+                stream.write_all(piece).ok()
+            }),
             _ => stream.write_all(&body).ok(),
         }
     }

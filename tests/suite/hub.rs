@@ -49,7 +49,7 @@ fn a_repository_is_fetched_beside_the_model_and_exported_in_place() {
     let arguments = ["--checkpoint", REPOSITORY, "--output", text(&model)];
     let summary = hub.export(&arguments);
 
-    let folder = here.path().join("out/tiny");
+    let folder = here.path().join("out/owner--tiny");
     let fetched = files(&folder);
     assert_eq!(
         fetched,
@@ -141,14 +141,27 @@ fn a_token_goes_to_the_hub_and_to_no_other_host() {
     // Without one in the environment, that which a login has stored.
     fs::write(hub.home.path().join("token"), "hf_stored\n").unwrap();
     hub.export(&arguments);
-    assert_eq!(hub.requests("")[0].token.as_deref(), Some("Bearer hf_stored"));
+    let asked_with = || hub.requests("")[0].token.clone();
+    assert_eq!(asked_with().as_deref(), Some("Bearer hf_stored"));
+    let elsewhere = here.path().join("elsewhere");
+    fs::write(&elsewhere, "hf_elsewhere").unwrap();
+    let with = |name: &str, value: &str| hub.command(&arguments).env(name, value).output().unwrap();
+    assert!(with("HF_TOKEN_PATH", text(&elsewhere)).status.success());
+    assert_eq!(asked_with().as_deref(), Some("Bearer hf_elsewhere"));
+    // Where the cache is does not matter to it.
+    assert!(with("HF_HUB_CACHE", text(here.path())).status.success());
+    assert_eq!(asked_with().as_deref(), Some("Bearer hf_stored"));
+    assert!(with("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1").status.success());
+    assert_eq!(asked_with(), None);
+    let sentence = hub.sentence(&with("HF_TOKEN", "hf_é"));
+    assert!(sentence.starts_with("the token for the hub") && !sentence.contains('é'), "{sentence}");
 }
 
 #[test]
 fn what_is_here_is_not_fetched_again_and_never_changed() {
     let (there, here) = (repository(), tempfile::tempdir().unwrap());
     let hub = Double::serving(there.path());
-    let (model, folder) = (here.path().join("model.onnx"), here.path().join("tiny"));
+    let (model, folder) = (here.path().join("model.onnx"), here.path().join("owner--tiny"));
     let arguments = ["--checkpoint", "owner/tiny/original", "--output", text(&model)];
     // Put there by other means: known by its digest.
     copy_folder(&there.path().join("original"), &folder.join("original"));
@@ -183,7 +196,7 @@ fn what_is_here_is_not_fetched_again_and_never_changed() {
     .unwrap();
     let sentence = hub.failure(&arguments);
     assert!(
-        sentence.contains(&format!("(it is of {COMMIT}: to stay with that, put @{COMMIT} behind")),
+        sentence.contains(&format!("(it is of {COMMIT}: to stay with that, put @{COMMIT} behind the repository's name, and --download-dir {}", text(&folder))),
         "{sentence}"
     );
 }
@@ -211,16 +224,19 @@ fn what_the_cache_has_becomes_regular_files() {
     let summary = hub.export(&arguments);
     assert_eq!(summary["weights"]["in_place"], true);
     assert!(hub.requests("").is_empty());
-    let weights = here.path().join("tiny/original/model.safetensors");
+    let weights = here.path().join("owner--tiny/original/model.safetensors");
     assert!(weights.symlink_metadata().unwrap().is_file());
     same(&there.path().join("original/model.safetensors"), &weights);
 
-    // Online its bytes come from the cache too, unless they are damaged.
-    fs::remove_dir_all(here.path().join("tiny")).unwrap();
+    // Online its bytes come from the cache too, under whichever commit they are
+    // there, unless they are damaged.
+    let other = cached.join("snapshots/ffffffffffffffffffffffffffffffffffffffff");
+    fs::rename(&snapshot, &other).unwrap();
+    fs::remove_dir_all(here.path().join("owner--tiny")).unwrap();
     hub.export(&arguments[..4]);
     assert!(hub.requests("model.safetensors").is_empty());
-    fs::remove_dir_all(here.path().join("tiny")).unwrap();
-    let blob = snapshot.join("original/model.safetensors").canonicalize().unwrap();
+    fs::remove_dir_all(here.path().join("owner--tiny")).unwrap();
+    let blob = other.join("original/model.safetensors").canonicalize().unwrap();
     let mut bytes = fs::read(&blob).unwrap();
     bytes[5000] ^= 1;
     fs::write(&blob, bytes).unwrap();
@@ -274,7 +290,7 @@ fn headers_alone_make_the_graph_that_the_weights_make() {
             assert_eq!(found["only_in_second"], json!(["gpt_oss_export.fingerprint"]));
             // The weights lie where it said.
             assert!(logit_errors(&ahead, "onnxruntime", &["2x40"])[0] < 1e-5);
-            fs::remove_dir_all(here.path().join("tiny")).unwrap();
+            fs::remove_dir_all(here.path().join("owner--tiny")).unwrap();
         }
     }
 }
@@ -300,7 +316,7 @@ fn the_real_sizes_by_headers_alone() {
         python("check.py", &[text(&model), "--structure-only"], &Value::Null)["external"].clone();
     for tensor in external.as_array().unwrap() {
         // Each range is in the file that will be there.
-        let file = tensor["file"].as_str().unwrap().strip_prefix("tiny/").unwrap();
+        let file = tensor["file"].as_str().unwrap().strip_prefix("owner--tiny/").unwrap();
         let length = fs::metadata(there.path().join(file)).unwrap().len();
         assert!(tensor["offset"].as_u64().unwrap() + tensor["length"].as_u64().unwrap() <= length);
     }

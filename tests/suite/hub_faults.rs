@@ -35,12 +35,12 @@ impl Setting {
     fn is_right(&self) -> bool {
         let file = "original/model.safetensors";
         fs::read(self.there.path().join(file)).unwrap()
-            == fs::read(self.here.path().join("tiny").join(file)).unwrap()
+            == fs::read(self.here.path().join("owner--tiny").join(file)).unwrap()
     }
 
     /// What has arrived of the weights and is not yet whole.
     fn arrived(&self) -> u64 {
-        let unfinished = contents(&self.here.path().join("tiny/.cache")).into_iter();
+        let unfinished = contents(&self.here.path().join("owner--tiny/.cache")).into_iter();
         let is = |path: &Path| path.extension().is_some_and(|end| end == "incomplete");
         unfinished.filter(|(path, _)| is(path)).map(|(_, bytes)| bytes.len() as u64).sum()
     }
@@ -81,7 +81,10 @@ fn what_has_arrived_serves_the_next_run() {
     it.hub.fail(WEIGHTS, 1, Fault::Cut(400_000));
     it.hub.fail(WEIGHTS, 1, Fault::Status(403, ("x-error-message", "not any more")));
     let sentence = it.hub.failure(&it.arguments());
-    assert!(sentence.contains("answers 403: not any more"), "{sentence}");
+    assert!(
+        sentence.contains("`owner/tiny` is not open to all (not any more): accept its terms"),
+        "{sentence}"
+    );
     assert!(it.has_no_weights());
     assert_eq!(it.arrived(), 400_000);
     it.hub.requests("");
@@ -147,7 +150,8 @@ fn a_length_that_is_not_so() {
     it.hub.fail(WEIGHTS, 9, Fault::More(1));
     let sentence = it.hub.failure(&it.arguments());
     assert!(
-        sentence.contains("failed 5 times in a row") && sentence.contains(" bytes of the file;"),
+        sentence.contains("failed 5 times in a row")
+            && sentence.contains("because of an answer of 991681 bytes in place of 991680;"),
         "{sentence}"
     );
     assert!(it.has_no_weights());
@@ -174,7 +178,7 @@ fn a_silent_hub_is_not_waited_for() {
     let sentence = it.hub.failure(&it.arguments());
     assert_eq!(
         sentence,
-        "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, the last time because of no answer in time; what has arrived is kept, and the same command goes on from there"
+        "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, the last time because of no answer in time; what has arrived of files is kept, and the same command goes on from there"
     );
     assert!(contents(it.here.path()).is_empty());
 }
@@ -199,7 +203,7 @@ fn answers_that_pass_are_asked_again() {
 #[test]
 fn two_at_once() {
     let it = setting();
-    let records = it.here.path().join("tiny/.cache/huggingface");
+    let records = it.here.path().join("owner--tiny/.cache/huggingface");
     fs::create_dir_all(&records).unwrap();
     let lock = fs::File::create(records.join("gpt-oss-export.lock")).unwrap();
     lock.lock().unwrap();
@@ -218,7 +222,7 @@ fn an_interrupted_download_ends_at_once_and_keeps_what_arrived() {
     let home = it.hub.home.path().display();
     let line = format!(
         "HF_ENDPOINT={} HF_HOME={home} HF_HUB_DOWNLOAD_TIMEOUT=15 NO_PROXY='*' \"$0\" --checkpoint owner/tiny/original --output model.onnx & \
-         until find tiny/.cache -size +290k 2>/dev/null | grep -q incomplete; do sleep 0.01; done; \
+         until find owner--tiny/.cache -size +290k 2>/dev/null | grep -q incomplete; do sleep 0.01; done; \
          kill -INT $!; wait $!; echo $?",
         it.hub.address
     );
@@ -232,4 +236,53 @@ fn an_interrupted_download_ends_at_once_and_keeps_what_arrived() {
     assert_eq!(it.arrived(), 300_000);
     it.hub.export(&it.arguments());
     assert!(it.is_right());
+}
+
+#[test]
+fn an_answer_of_another_length_costs_nothing() {
+    let it = setting();
+    it.hub.fail(WEIGHTS, 1, Fault::Whole);
+    it.hub.fail(WEIGHTS, 1, Fault::Cut(600_000));
+    // As a network's login page, and another part than was asked for.
+    it.hub.fail(WEIGHTS, 1, Fault::Page("<html>please log in</html>"));
+    it.hub.fail(WEIGHTS, 1, Fault::From(7));
+    it.hub.fail(WEIGHTS, 1, Fault::Status(403, ("x-error-message", "no")));
+    it.hub.failure(&it.arguments());
+    assert_eq!(it.arrived(), 600_000);
+    it.hub.requests("");
+    it.hub.export(&it.arguments());
+    let asked = it.hub.requests(WEIGHTS).pop().unwrap();
+    assert_eq!(asked.range, Some(format!("bytes=600000-{}", it.weights() - 1)));
+    assert!(it.is_right());
+}
+
+#[test]
+fn cuts_in_a_second_attempt_are_no_failures_in_a_row() {
+    let it = setting();
+    it.hub.fail(WEIGHTS, 1, Fault::Whole);
+    it.hub.fail(WEIGHTS, 1, Fault::Flip(5_000));
+    (0..8).for_each(|_| it.hub.fail(WEIGHTS, 1, Fault::Cut(100_000)));
+    it.hub.export(&it.arguments());
+    assert!(it.is_right());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stream_that_does_not_end_is_interrupted_at_once() {
+    let it = setting();
+    // In small pieces, for ten seconds.
+    it.hub.fail(WEIGHTS, 1, Fault::Whole);
+    it.hub.fail(WEIGHTS, 1, Fault::Slow);
+    let home = it.hub.home.path().display();
+    let line = format!(
+        "HF_ENDPOINT={} HF_HOME={home} NO_PROXY='*' \"$0\" --checkpoint owner/tiny/original --output model.onnx & \
+         until find owner--tiny/.cache -size +20k 2>/dev/null | grep -q incomplete; do sleep 0.01; done; \
+         kill -INT $!; wait $!; echo $?",
+        it.hub.address
+    );
+    let started = std::time::Instant::now();
+    let output = shell(&line, it.here.path());
+    assert!(started.elapsed().as_secs() < 8, "it ends while bytes keep coming");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n");
+    assert!((20_000..it.weights() / 2).contains(&it.arrived()), "{}", it.arrived());
 }

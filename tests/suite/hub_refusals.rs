@@ -22,7 +22,7 @@ fn answers_that_are_final() {
         (
             403,
             ("x-error-code", "GatedRepo"),
-            "`owner/tiny` is not open to all (HUB answers 403): accept its terms on its page on the hub, and set HF_TOKEN to a token of that account",
+            "`owner/tiny` is not open to all (it answers 403): accept its terms on its page on the hub, and set HF_TOKEN to a token of that account",
         ),
         (
             404,
@@ -70,7 +70,7 @@ fn what_cannot_be_exported_is_refused_before_its_weights_are_fetched() {
     let extra = tensors["model.norm.weight"].clone();
     tensors.insert("model.extra".to_owned(), extra);
     write_shards(it.there.path(), tensors);
-    fs::remove_dir_all(it.here.path().join("tiny")).unwrap();
+    fs::remove_dir_all(it.here.path().join("owner--tiny")).unwrap();
     let sentence = it.hub.failure(&["--checkpoint", REPOSITORY, "--output", text(&it.model)]);
     assert!(sentence.contains("holds tensor `model.extra`"), "{sentence}");
     assert!(it.has_no_weights());
@@ -110,7 +110,7 @@ fn repositories_without_a_checkpoint() {
                 ("config.json", &config),
                 ("model.safetensors.index.json", &index("other.safetensors")),
             ],
-            "names the shard `other.safetensors`, which is not in the repository",
+            "names the shard \"other.safetensors\", which is not in the repository",
         ),
         (
             &[
@@ -129,7 +129,7 @@ fn repositories_without_a_checkpoint() {
         let hub = Double::serving(there.path());
         let sentence = hub.failure(&["--checkpoint", REPOSITORY, "--output", text(&output)]);
         assert!(sentence.contains(expected), "{sentence}");
-        let _ = fs::remove_dir_all(here.path().join("tiny"));
+        let _ = fs::remove_dir_all(here.path().join("owner--tiny"));
     }
 }
 

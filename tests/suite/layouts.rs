@@ -135,12 +135,10 @@ fn what_a_config_leaves_out_need_not_be_stored() {
     assert!(error <= 1e-6, "{error:e}");
 }
 
-/// Keeps the first experts of a layer in OpenAI's or Hugging Face's MXFP4 layout.
+/// Keeps the first experts of a layer, where one tensor has all of them: all layouts
+/// but those with experts one by one. With `router`, its rows as well.
 fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) {
-    let of_experts = |name: &str| {
-        let of_layer = name.contains(&format!(".{layer}.mlp."));
-        of_layer && (name.contains(".experts.") || name.contains(".mlp1") || name.contains(".mlp2"))
-    };
+    let of_experts = |name: &str| name.contains(&format!("layers.{layer}.mlp.experts."));
     let of_router = |name: &str| name.contains(&format!("layers.{layer}.mlp.router."));
     for (name, tensor) in tensors.iter_mut() {
         if of_experts(name) || router && of_router(name) {
@@ -157,13 +155,13 @@ fn layers_may_have_different_numbers_of_experts() {
     let (_, _, bias) = never.get_mut("model.layers.1.mlp.router.bias").unwrap();
     bias.chunks_mut(2).skip(5).for_each(|bf16| bf16.copy_from_slice(&0xc6ff_u16.to_le_bytes()));
     let never = home(&config(), &never);
+    let (expected, _) = exported(never.path(), "model", &["--kv-cache"]);
     for layout in ["hf", "bf16", "fp8"] {
         let mut pruned = in_layout(layout);
         drop_experts(&mut pruned, 1, 5, true);
         let pruned = home(&config(), &pruned);
         let checkpoint = pruned.path().join("checkpoint");
         for options in [&[][..], &["--functions"], &["--target", "ort"], &["--experts", "mxfp4"]] {
-            let (expected, _) = exported(never.path(), "model", &["--kv-cache"]);
             let options = [options, &["--kv-cache"]].concat();
             let (model, summary) = exported(pruned.path(), "model", &options);
             assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
@@ -182,33 +180,41 @@ fn layers_may_have_different_numbers_of_experts() {
     }
 }
 
-/// Rows of 120 fill no MXFP4 blocks, which matters to MXFP4 alone. What is cut off
-/// adds nothing in the model that it is compared with.
-#[test]
-fn rows_that_fill_no_blocks_are_for_numbers() {
-    let (mut whole, mut narrow) = (in_layout("bf16"), in_layout("bf16"));
+/// Keeps 120 of the 128 numbers inside each expert.
+pub fn narrow(tensors: &mut Tensors) {
     for layer in 0..3 {
-        let name = |part: &str| format!("model.layers.{layer}.mlp.experts.{part}");
-        let (_, _, down) = whole.get_mut(&name("down_proj")).unwrap();
-        // [experts, 128, 96] in BF16.
-        for expert in down.chunks_mut(128 * 96 * 2) {
-            expert[120 * 96 * 2..].fill(0);
-        }
         for (part, rows, width, kept) in [
             ("down_proj", 8, 128 * 96, 120 * 96),
             ("gate_up_proj", 8 * 96, 256, 240),
             ("gate_up_proj_bias", 8, 256, 240),
         ] {
-            let (_, shape, data) = narrow.get_mut(&name(part)).unwrap();
+            let name = format!("model.layers.{layer}.mlp.experts.{part}");
+            let (_, shape, data) = tensors.get_mut(&name).unwrap();
             *data = data.chunks(width * 2).flat_map(|row| &row[..kept * 2]).copied().collect();
             let axis = shape.iter().position(|size| [128, 256].contains(size)).unwrap();
             shape[axis] = data.len() / 2 / shape.iter().product::<usize>().div_ceil(shape[axis]);
             assert_eq!(data.len(), rows * kept * 2);
         }
     }
+}
+
+/// Rows of 120 fill no MXFP4 blocks, which matters to MXFP4 alone. What is cut off
+/// adds nothing in the model that it is compared with.
+#[test]
+fn rows_that_fill_no_blocks_are_for_numbers() {
+    let (mut whole, mut cut) = (in_layout("bf16"), in_layout("bf16"));
+    for layer in 0..3 {
+        let name = format!("model.layers.{layer}.mlp.experts.down_proj");
+        let (_, _, down) = whole.get_mut(&name).unwrap();
+        // [experts, 128, 96] in BF16.
+        for expert in down.chunks_mut(128 * 96 * 2) {
+            expert[120 * 96 * 2..].fill(0);
+        }
+    }
+    narrow(&mut cut);
     let mut narrow_config = config();
     narrow_config["intermediate_size"] = json!(120);
-    let narrow = home(&narrow_config, &narrow);
+    let narrow = home(&narrow_config, &cut);
     let error = difference(&home(&config(), &whole), &narrow);
     assert!(error <= 1e-6, "{error:e}");
     let (checkpoint, model) = (narrow.path().join("checkpoint"), narrow.path().join("m.onnx"));
@@ -224,7 +230,7 @@ type Edit = fn(&mut Tensors, &mut Value);
 
 #[test]
 fn what_no_layout_has_is_refused() {
-    let cases: [(&str, Edit, &str); 11] = [
+    let cases: [(&str, Edit, &str); 15] = [
         (
             "hf",
             |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
@@ -287,7 +293,43 @@ fn what_no_layout_has_is_refused() {
         (
             "hf",
             |tensors, _| drop_experts(tensors, 1, 3, true),
-            "breaks the rule that `experts_per_token` is at most `num_experts`: found 4 of 3",
+            "`model.layers.1.mlp.router.weight` has 3 rows, so its layer has as many experts, and each token uses 4 by `",
+        ),
+        // Where layers differ, it is their routers that say how many experts there are.
+        (
+            "hf",
+            |tensors, _| {
+                drop_experts(tensors, 1, 5, true);
+                drop_experts(tensors, 2, 6, false);
+            },
+            "`model.layers.2.mlp.experts.gate_up_proj_blocks` should have shape [8, 256, 3, 16] by the rows of `model.layers.2.mlp.router.weight`, found [6, 256, 3, 16]",
+        ),
+        (
+            "hf",
+            |tensors, _| {
+                drop_experts(tensors, 1, 5, true);
+                let bias = &in_layout("hf")["model.layers.1.mlp.router.bias"];
+                tensors.insert("model.layers.1.mlp.router.bias".to_owned(), bias.clone());
+            },
+            "`model.layers.1.mlp.router.bias` should have shape [5] by the rows of `model.layers.1.mlp.router.weight`, found [8]",
+        ),
+        // And the config still says the rest.
+        (
+            "hf",
+            |tensors, config| {
+                drop_experts(tensors, 1, 5, true);
+                config["intermediate_size"] = json!(96);
+            },
+            "`model.layers.0.mlp.experts.gate_up_proj_blocks` should have shape [8, 192, 3, 16] by the config, found [8, 256, 3, 16]",
+        ),
+        (
+            "hf",
+            |_, config| {
+                let mlx = json!({"group_size": 64, "bits": 4});
+                config["quantization"] = mlx.clone();
+                config["quantization_config"] = mlx;
+            },
+            "says that the weights are quantised by MLX, and",
         ),
     ];
     for (layout, edit, sentence) in cases {

@@ -147,7 +147,7 @@ fn other_formats_are_refused_by_name() {
         fs::write(folder.join("adapter_config.json"), "{}").unwrap();
         fs::write(folder.join("adapter_model.safetensors"), "").unwrap();
     };
-    let cases: [(&str, Make, &str); 6] = [
+    let cases: [(&str, Make, &str); 8] = [
         ("", adapter, "adapter_config.json` is a LoRA adapter: merge it into its base model"),
         (
             "",
@@ -155,7 +155,7 @@ fn other_formats_are_refused_by_name() {
                 copy_folder(&fixture("tiny"), folder);
                 fs::write(folder.join("adapter_config.json"), "{}").unwrap();
             },
-            "adapter_config.json` is a LoRA adapter: merge it into its base model",
+            "adapter_config.json` is a LoRA adapter's, beside a whole model: merge it (peft's merge_and_unload, then save_pretrained) and export the result, or move it away if this model is the result",
         ),
         (
             "",
@@ -176,6 +176,16 @@ fn other_formats_are_refused_by_name() {
             |folder| fs::write(folder.join("model.bin"), "").unwrap(),
             "model.bin` is OpenAI's format for Metal: use `original` beside its folder",
         ),
+        // What training leaves behind is no weights.
+        ("", trained, "holds no model.safetensors"),
+        (
+            "",
+            |folder| {
+                trained(folder);
+                fs::write(folder.join("pytorch_model.bin"), "").unwrap();
+            },
+            "pytorch_model.bin` is PyTorch's format",
+        ),
     ];
     for (name, make, sentence) in cases {
         let home = tempfile::tempdir().unwrap();
@@ -189,6 +199,25 @@ fn other_formats_are_refused_by_name() {
         assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
         assert!(!model.exists());
     }
+}
+
+/// A config, and what training leaves beside a checkpoint.
+fn trained(folder: &Path) {
+    fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
+    for name in ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+}
+
+/// So it is where a stage is asked for; one that is not there is not guessed at.
+#[test]
+fn other_formats_are_no_stages() {
+    let home = tempfile::tempdir().unwrap();
+    let (gguf, model) = (home.path().join("x.gguf"), home.path().join("m.onnx"));
+    let said = || failure(&["--weights", text(&gguf), "--output", text(&model)]);
+    assert_eq!(said(), format!("there is no file `{}`", gguf.display()));
+    fs::write(&gguf, b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
+    assert!(said().contains("x.gguf` is GGUF, llama.cpp's format: use the SafeTensors"));
 }
 
 #[test]
@@ -276,7 +305,7 @@ fn bad_stages_are_refused() {
         (Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1)), "download it again"),
         (
             Box::new(|bytes: &mut Vec<u8>| {
-                replace(bytes, b"\\\"format\\\":3", b"\\\"format\\\":9")
+                replace(bytes, b"\\\"format\\\":4", b"\\\"format\\\":9")
             }),
             "has weights format 9",
         ),

@@ -207,26 +207,32 @@ fn an_onnxruntime_that_is_too_old_is_refused_by_name() {
     }
 }
 
-/// A model whose experts were rounded promises nothing about logits. What it says
-/// of itself is appended, as protobuf merges it: metadata is field 14 of a model,
-/// a key 1 and a value 2.
+/// A model whose experts were rounded promises nothing about logits. Against the
+/// rounded weights themselves it does.
 #[test]
 fn a_lossy_model_needs_a_tolerance() {
-    let (_home, checkpoint, model) = exported("tiny", &[]);
-    let value = json!({"origin": "bf16", "format": "mxfp4", "rounded": 9, "relative_error": 0.25})
-        .to_string();
-    let field = |tag: u8, text: &str| [&[tag, text.len() as u8], text.as_bytes()].concat();
-    let entry = [field(10, "gpt_oss_export.experts"), field(18, &value)].concat();
-    let mut file = fs::read(&model).unwrap();
-    file.extend([&[114, entry.len() as u8], &entry[..]].concat());
-    fs::write(&model, file).unwrap();
+    let home = derived::in_folder("f32");
+    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
+    let mut tensors = derived::in_layout("f32");
+    let numbers = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
+    // A third more, which no code of four bits has.
+    for number in numbers.as_chunks_mut().0.iter_mut().step_by(7) {
+        *number = (f32::from_le_bytes(*number) * 4.0 / 3.0).to_le_bytes();
+    }
+    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    let staged = home.path().join("staged.safetensors");
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    let rounded = ["--experts", "mxfp4", "--accept-rounding", "--save-weights", text(&staged)];
+    export(&[&base[..], &rounded].concat());
     let error = refused(&model, &checkpoint, &[]);
-    assert!(
-        error.contains("(9 numbers, relative error 2.50e-1)") && error.contains("--tolerance"),
-        "{error}"
-    );
-    let report = passes(&model, &checkpoint, &["--tolerance", "0.5"]);
-    assert_eq!(report["tolerance"], json!({"bound": 0.5, "from": "asked"}));
+    assert!(error.contains("experts were rounded when it was made ("), "{error}");
+    assert!(error.contains("say what will do with --tolerance"), "{error}");
+    let report = passes(&model, &checkpoint, &["--tolerance", "9"]);
+    assert_eq!(report["tolerance"], json!({"bound": 9.0, "from": "asked"}));
+    assert_eq!(report["identity"], json!({"is": "converted", "format": "mxfp4"}));
+    assert!(report["logits"]["max"].as_f64().unwrap() > 1e-3, "{report}");
+    let report = passes(&model, &staged, &[]);
+    assert_eq!(report["identity"], json!({"is": "same"}));
 }
 
 /// The `python3` on the PATH is asked last, and without one a sentence says what to do.

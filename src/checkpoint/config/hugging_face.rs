@@ -37,16 +37,7 @@ pub const HARMLESS: [&str; 22] = [
 pub fn read(keys: &mut Keys) -> Result<Config> {
     keys.must_be("model_type", &json!("gpt_oss"))?;
     keys.may_be("hidden_act", &json!("silu"))?;
-    if let Some(mut quantization) = keys.nested("quantization_config")? {
-        let method = quantization.text_of(&["quant_method"])?;
-        if method != "mxfp4" {
-            return Err(foreign::quantised(keys.file(), &method));
-        }
-    }
-    // MLX writes its own key, with bits and a group's size.
-    if keys.has("quantization") {
-        return Err(foreign::quantised(keys.file(), "mlx"));
-    }
+    refuse_quantised(keys)?;
     let num_layers = keys.layers("num_hidden_layers")?;
     let num_heads = keys.size("num_attention_heads")?;
     let window = keys.optional("sliding_window", Keys::size_or_zero)?.filter(|window| *window > 0);
@@ -66,6 +57,20 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
         tied: keys.optional("tie_word_embeddings", Keys::truth)?.unwrap_or(false),
         attention_bias: keys.optional("attention_bias", Keys::truth)?.unwrap_or(true),
     })
+}
+
+/// Weights that are quantised, but for MXFP4 as released.
+fn refuse_quantised(keys: &mut Keys) -> Result<()> {
+    // MLX writes a key of its own, and the same once more under the usual one, where
+    // it names no method.
+    if keys.nested("quantization")?.is_some() {
+        return Err(foreign::quantised(keys.file(), "mlx"));
+    }
+    let Some(mut quantization) = keys.nested("quantization_config")? else { return Ok(()) };
+    match quantization.text_of(&["quant_method"])? {
+        method if method == "mxfp4" => Ok(()),
+        method => Err(foreign::quantised(keys.file(), &method)),
+    }
 }
 
 /// `layer_types` names each layer's attention; without it they alternate.
@@ -191,6 +196,23 @@ mod tests {
         assert_eq!(config.windows[..3], [None, Some(128), None]);
         let config = edited("", "rope_scaling", json!(null)).unwrap();
         assert_eq!((config.rope.factor, config.rope.context()), (1.0, 131_072));
+    }
+
+    /// As mlx-lm writes it; `null` says nothing.
+    #[test]
+    fn mlx_says_so_twice() {
+        let how = json!({"group_size": 64, "bits": 4, "mode": "affine"});
+        for both in [true, false] {
+            let mut config = published();
+            config["quantization"] = how.clone();
+            config["quantization_config"] = if both { how.clone() } else { json!(null) };
+            let read = Config::read("config.json", config.to_string().as_bytes(), &[]);
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("quantised by MLX, and"), "{error}");
+        }
+        assert!(edited("", "quantization", json!(null)).is_ok());
+        let error = edited("", "quantization_config", how).unwrap_err().to_string();
+        assert!(error.ends_with("lacks the key `quantization_config.quant_method`"), "{error}");
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
 impl Layout {
     /// The config, read from `file`, with what the tensors say besides.
     pub fn settle(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
-        let config = self.pruned(config, tensors);
+        let config = self.pruned(config, tensors, file)?;
         config.check(file)?;
         if self.form.experts == ExpertForm::Mxfp4 {
             config.check_blocks(file)?;
@@ -78,17 +78,38 @@ impl Layout {
     /// The config of a model whose layers have different numbers of experts, after
     /// some were pruned. No config can say that; the routers do, one row an expert.
     /// Where they agree with each other, the config has to agree with them.
-    fn pruned(&self, config: Config, tensors: &Tensors) -> Config {
-        let rows =
-            |layer: usize| match (self.origin)(&format!("layers.{layer}.mlp.router.weight"), 0) {
-                Origin::Tensor(name) => tensors.shape(&name)?.first().copied(),
-                _ => None,
-            };
-        match (0..config.num_layers()).map(rows).collect::<Option<Vec<u64>>>() {
-            Some(experts) if experts.iter().any(|count| *count != experts[0]) => {
-                Config { experts, ..config }
+    fn pruned(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
+        let router = |layer| self.router(&format!("layers.{layer}.mlp"));
+        let rows = |layer| tensors.shape(&router(layer))?.first().copied();
+        let rows = (0..config.num_layers()).map(rows).collect::<Option<Vec<u64>>>();
+        let Some(experts) = rows.filter(|rows| rows.iter().any(|count| *count != rows[0])) else {
+            return Ok(config);
+        };
+        let used = config.experts_per_token;
+        match experts.iter().position(|rows| *rows < used) {
+            Some(layer) => {
+                let (tensor, rows) = (router(layer), experts[layer]);
+                Err(Error::FewExperts { tensor, rows, used, file: file.to_owned() })
             }
-            _ => config,
+            None => Ok(Config { experts, ..config }),
+        }
+    }
+
+    /// The tensor with a row for each expert of the layer whose `mlp` this path is.
+    fn router(&self, mlp: &str) -> String {
+        match (self.origin)(&format!("{mlp}.router.weight"), 0) {
+            Origin::Tensor(name) => name,
+            _ => unreachable!("a router is one tensor in every layout"),
+        }
+    }
+
+    /// Who says how long the first axis of a weight is: the config, or where layers
+    /// have different numbers of experts, the router.
+    fn first_axis_by(&self, config: &Config, name: &str) -> String {
+        let mlp = name.split_once(".experts.").or_else(|| name.split_once(".router."));
+        match mlp.filter(|_| config.experts.iter().any(|count| *count != config.experts[0])) {
+            Some((mlp, _)) => format!("the rows of `{}`", self.router(mlp)),
+            None => BY_CONFIG.to_owned(),
         }
     }
 
@@ -97,7 +118,8 @@ impl Layout {
         let mut find = |spec: Spec| {
             let (dtype, recipe) = match (self.origin)(&spec.name, spec.shape[0]) {
                 Origin::Tensor(name) => {
-                    let (dtype, source) = take(tensors, &name, spec.kind, &spec.shape)?;
+                    let by = self.first_axis_by(config, &spec.name);
+                    let (dtype, source) = take(tensors, &name, spec.kind, &spec.shape, &by)?;
                     (dtype, Recipe::Bytes(source))
                 }
                 Origin::Stacked(names) => {
@@ -120,8 +142,17 @@ impl Layout {
     }
 }
 
-/// One tensor, checked.
-fn take(tensors: &mut Tensors, name: &str, kind: Kind, shape: &[u64]) -> Result<(DType, Source)> {
+/// Whose word most shapes are.
+const BY_CONFIG: &str = "the config";
+
+/// One tensor, checked. Its first axis is so long by what `first_by` names.
+fn take(
+    tensors: &mut Tensors,
+    name: &str,
+    kind: Kind,
+    shape: &[u64],
+    first_by: &str,
+) -> Result<(DType, Source)> {
     let (file, entry) = tensors.take(name)?;
     let (path, tensor) = (file.to_path_buf(), entry.name);
     if !kind.accepts(entry.dtype) {
@@ -130,7 +161,8 @@ fn take(tensors: &mut Tensors, name: &str, kind: Kind, shape: &[u64]) -> Result<
     }
     if shape != entry.shape {
         let (expected, found) = (shape.to_vec(), entry.shape);
-        return Err(Error::WrongShape { file: path, tensor, expected, found });
+        let by = if expected.first() == found.first() { BY_CONFIG } else { first_by }.to_owned();
+        return Err(Error::WrongShape { file: path, tensor, expected, by, found });
     }
     Ok((entry.dtype, Source { file, range: entry.range }))
 }
@@ -145,7 +177,7 @@ fn take_alike(
     let mut sources = Vec::with_capacity(names.len());
     let mut first = None;
     for name in names {
-        let (dtype, source) = take(tensors, name, kind, shape)?;
+        let (dtype, source) = take(tensors, name, kind, shape, BY_CONFIG)?;
         let expected = *first.get_or_insert(dtype);
         if dtype != expected {
             let (file, tensor) = (source.file.to_path_buf(), name.clone());

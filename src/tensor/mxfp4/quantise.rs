@@ -22,12 +22,14 @@ pub struct Block {
 
 /// The block with the least squared error, and how far off it is. Of scales that
 /// are equally good the one that makes the largest magnitude 4 to 8 is taken, of
-/// codes equally near the even one. A block with a number that is not finite is
-/// counted as such and comes out as zeros.
+/// codes equally near the even one. Nothing overflows: beyond the largest scale's
+/// grid its end is the nearest. A block with a number that is not finite comes out
+/// as zeros.
 pub fn quantise(numbers: &[f32; LENGTH]) -> (Block, Rounding) {
     let largest = numbers.iter().map(|number| number.to_bits() & MAGNITUDE).max().unwrap_or(0);
     if largest >= INFINITE {
-        let rounding = Rounding { numbers: BLOCK, not_finite: BLOCK, ..Rounding::default() };
+        let not_finite = numbers.iter().filter(|number| !number.is_finite()).count() as u64;
+        let rounding = Rounding { numbers: BLOCK, not_finite, ..Rounding::default() };
         return (Block { scale: ONE, codes: [0; LENGTH / 2] }, rounding);
     }
     let scale = match largest {
@@ -84,13 +86,9 @@ impl Rounded {
 
     /// The sum of squared errors, in squares of 2^-127.
     fn error(&self) -> f64 {
-        self.lost() * 4f64.powi(self.scale.into())
-    }
-
-    /// The same in squares of the scale.
-    fn lost(&self) -> f64 {
         let pairs = self.scaled.iter().zip(&self.nearest);
-        pairs.map(|(scaled, nearest)| f64::from(scaled - nearest).powi(2)).sum()
+        let lost: f64 = pairs.map(|(scaled, nearest)| f64::from(scaled - nearest).powi(2)).sum();
+        lost * 4f64.powi(self.scale.into())
     }
 
     fn codes(&self, numbers: &[f32; LENGTH]) -> [u8; LENGTH / 2] {
@@ -112,10 +110,19 @@ impl Rounded {
         Rounding {
             numbers: BLOCK,
             changed: changed.into(),
-            not_finite: 0,
             squares: f64::from(sum_of_squares(&self.scaled)) * square,
-            error: if changed == 0 { 0.0 } else { self.lost() * square },
+            error: if changed == 0 { 0.0 } else { self.squared_error(numbers) },
+            ..Rounding::default()
         }
+    }
+
+    /// [`Self::error`] in ones, from the numbers themselves: divided by the scale,
+    /// one that is far below it is nothing.
+    fn squared_error(&self, numbers: &[f32; LENGTH]) -> f64 {
+        let scale = f64::from(e8m0(self.scale));
+        let off =
+            |(number, nearest): (&f32, &f32)| f64::from(*number) - f64::from(*nearest) * scale;
+        numbers.iter().zip(&self.nearest).map(|pair| off(pair).powi(2)).sum()
     }
 }
 
@@ -155,11 +162,31 @@ mod tests {
     /// The least error under one scale, by trying every code.
     fn least_error(numbers: &[f32; LENGTH], scale: u8) -> f64 {
         let scale = 2f64.powi(i32::from(scale) - 127);
+        // A value that f32 does not hold is infinity to whoever reads it.
+        let values = E2M1.map(|code| f64::from(code) * scale);
         let off = |number: f32| {
-            let errors = E2M1.map(|code| (f64::from(number) - f64::from(code) * scale).powi(2));
-            errors.into_iter().fold(f64::INFINITY, f64::min)
+            let held = values.iter().filter(|value| value.abs() <= f64::from(f32::MAX));
+            held.map(|value| (f64::from(number) - value).powi(2)).fold(f64::INFINITY, f64::min)
         };
         numbers.iter().map(|number| off(*number)).sum()
+    }
+
+    /// Numbers below 2^exponent; with some much smaller, smaller scales pay.
+    fn scaled(numbers: &[f32; LENGTH], exponent: i32, sparse: u32) -> [f32; LENGTH] {
+        let small = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
+        let scaled = |at: usize| f64::from(numbers[at] * small(at)) * 2f64.powi(exponent);
+        std::array::from_fn(|at| scaled(at) as f32)
+    }
+
+    fn check_nearest(numbers: [f32; LENGTH]) {
+        let (block, rounding) = quantise(&numbers);
+        let best =
+            (0..=254).map(|scale| least_error(&numbers, scale)).fold(f64::INFINITY, f64::min);
+        let found = error_of(&numbers, &block);
+        assert!(found <= best * 1.0001, "{found:e} against {best:e}");
+        assert!((rounding.error - found).abs() <= found * 1e-4, "{:e}, {found:e}", rounding.error);
+        let squares: f64 = numbers.iter().map(|number| f64::from(*number).powi(2)).sum();
+        assert!((rounding.squares - squares).abs() <= squares * 1e-5, "{:e}", rounding.squares);
     }
 
     fn error_of(numbers: &[f32; LENGTH], block: &Block) -> f64 {
@@ -180,25 +207,26 @@ mod tests {
         fn no_scale_and_no_codes_are_nearer(
             numbers in prop::array::uniform32(-1f32..1f32), exponent in -100i32..100, sparse: u32,
         ) {
-            // With some numbers much smaller, smaller scales pay.
-            let small = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
-            let scale = 2f32.powi(exponent);
-            let numbers: [f32; 32] = std::array::from_fn(|at| numbers[at] * small(at) * scale);
-            let (block, rounding) = quantise(&numbers);
-            let best = (0..=254).map(|scale| least_error(&numbers, scale)).fold(f64::INFINITY, f64::min);
-            let found = error_of(&numbers, &block);
-            prop_assert!(found <= best * 1.0001, "{found:e} against {best:e}");
-            prop_assert!((rounding.error - found).abs() <= found * 1e-4);
-            let squares: f64 = numbers.iter().map(|number| f64::from(*number).powi(2)).sum();
-            prop_assert!((rounding.squares - squares).abs() <= squares * 1e-5);
+            check_nearest(scaled(&numbers, exponent, sparse));
+        }
+
+        /// Where the scale that would be taken is not one that there is: around 0,
+        /// with subnormal numbers, and 252.
+        #[test]
+        fn nor_at_the_ends_of_all_scales(
+            numbers in prop::array::uniform32(-1f32..1f32),
+            exponent in prop_oneof![-148i32..=-118, 122i32..=128],
+            sparse: u32,
+        ) {
+            check_nearest(scaled(&numbers, exponent, sparse));
         }
 
         #[test]
         fn any_bits_are_a_block(bits in prop::array::uniform32(any::<u32>())) {
             let numbers = bits.map(f32::from_bits);
             let (block, rounding) = quantise(&numbers);
-            let finite = numbers.iter().all(|number| number.is_finite());
-            prop_assert_eq!(rounding.not_finite == 0, finite);
+            let not_finite = numbers.iter().filter(|number| !number.is_finite()).count() as u64;
+            prop_assert_eq!((rounding.not_finite, rounding.overflowed), (not_finite, 0));
             prop_assert!(dequantise(&block).iter().all(|number| number.is_finite()));
         }
     }
@@ -209,6 +237,16 @@ mod tests {
         numbers[..8].copy_from_slice(&[6.0, 0.25, 0.75, -1.25, 1.75, 2.5, -3.5, 5.0]);
         let back = dequantise(&quantise(&numbers).0);
         assert_eq!(back[..8], [6.0, 0.0, 1.0, -1.0, 2.0, 2.0, -4.0, 4.0]);
+    }
+
+    /// Not even one that is nothing beside the scale.
+    #[test]
+    fn no_change_is_without_an_error() {
+        let mut numbers = [0f32; 32];
+        numbers[..2].copy_from_slice(&[6.0 * 2f32.powi(100), f32::from_bits(1)]);
+        let (_, rounding) = quantise(&numbers);
+        assert_eq!((rounding.changed, rounding.error), (1, 2f64.powi(-298)));
+        assert!(rounding.relative_error() > 0.0);
     }
 
     #[test]

@@ -1,0 +1,149 @@
+//! A checkpoint or a staged weights file: its config, and what becomes of it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Error;
+use super::tensors::{Filter, Stored, Tensor, Total, totals};
+use crate::checkpoint::{Checkpoint, Config, Leniency};
+use crate::container::Header;
+use crate::model::{Options, Target, decoder};
+use crate::paths::folder_of;
+use crate::weights::{self, Fingerprint, Provenance, Weight, in_place};
+
+/// What a checkpoint is.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckpointInspection {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The layout's name.
+    pub layout: &'static str,
+    /// What identifies its weights.
+    pub fingerprint: String,
+    /// The numbers that define the model.
+    pub config: Config,
+    /// The format of the experts' numbers, and what became of them.
+    pub experts: Provenance,
+    /// Its SafeTensors files.
+    pub files: Vec<SourceFile>,
+    /// What each target says to it.
+    pub targets: Vec<Fit>,
+    /// Bytes of all weights.
+    pub bytes: u64,
+    /// How many of them a model in this folder cannot read where they are.
+    pub bytes_to_write: u64,
+    /// Why.
+    pub obstacle: Option<String>,
+    /// How much there is of each kind.
+    pub totals: Vec<Total>,
+    /// The tensors that were asked for.
+    pub tensors: Vec<Tensor>,
+}
+
+/// A file with weights.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceFile {
+    /// From the checkpoint's folder.
+    pub file: String,
+    /// Tensors that it holds.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a target says to a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fit {
+    /// `onnx` or `ort`.
+    pub target: String,
+    /// What runs the model.
+    pub requires: &'static str,
+    /// Why there is none.
+    pub refused: Option<String>,
+}
+
+/// A checkpoint's folder.
+pub fn folder(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
+    let checkpoint = Checkpoint::open(path, &Leniency::default())?;
+    let fingerprint =
+        Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string();
+    describe(path, path, checkpoint, fingerprint, filter)
+}
+
+/// A file that was staged.
+pub fn staged(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
+    let (checkpoint, said) = Checkpoint::open_staged(path)?;
+    describe(path, folder_of(path), checkpoint, said.fingerprint, filter)
+}
+
+fn describe(
+    path: &Path,
+    folder: &Path,
+    checkpoint: Checkpoint,
+    fingerprint: String,
+    filter: &Filter,
+) -> Result<CheckpointInspection, Error> {
+    let weights = || checkpoint.weights.iter();
+    let sources = weights().flat_map(|weight| weight.recipe.sources());
+    let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
+    let stored = Stored::read(folder, &files)?;
+    let (bytes_to_write, obstacle) = to_write(&checkpoint, folder)?;
+    let described =
+        weights().map(|weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes()));
+    Ok(CheckpointInspection {
+        path: path.to_owned(),
+        layout: checkpoint.layout,
+        fingerprint,
+        experts: checkpoint.experts.clone(),
+        files: stored
+            .files
+            .iter()
+            .map(|(file, header)| SourceFile::new(stored.within(file), header))
+            .collect(),
+        targets: [Target::Onnx, Target::Ort].map(|target| fit(&checkpoint, target)).into(),
+        bytes: weights().map(Weight::bytes).sum(),
+        bytes_to_write,
+        obstacle,
+        totals: totals(described),
+        tensors: filter.apply(weights().map(|weight| stored.tensor(weight))),
+        config: checkpoint.config,
+    })
+}
+
+impl SourceFile {
+    /// One with this header.
+    fn new(file: String, header: &Header) -> Self {
+        let bytes = header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum();
+        Self { file, tensors: header.tensors.len(), bytes }
+    }
+}
+
+fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {
+    let options = Options { target, ..Options::default() };
+    let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
+    Fit {
+        target: target.to_string(),
+        requires: target.requires(),
+        refused: refused.map(|error| error.to_string()),
+    }
+}
+
+/// How much a model in the folder cannot read where it is, and why.
+fn to_write(checkpoint: &Checkpoint, folder: &Path) -> Result<(u64, Option<String>), Error> {
+    let weights = || checkpoint.weights.iter();
+    match in_place(weights(), folder) {
+        Ok(found) => {
+            let made: Vec<_> = weights().zip(found).filter(|(_, place)| place.is_none()).collect();
+            let obstacle = made.iter().find_map(|(weight, _)| weights::obstacle(weight));
+            let bytes = made.iter().map(|(weight, _)| weight.bytes()).sum();
+            Ok((bytes, obstacle.map(|obstacle| obstacle.to_string())))
+        }
+        Err(weights::Error::NotInPlace { file, obstacle }) => {
+            let obstacle = format!("`{}`: {obstacle}", file.display());
+            Ok((weights().map(Weight::bytes).sum(), Some(obstacle)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

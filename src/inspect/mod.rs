@@ -1,0 +1,103 @@
+//! What a checkpoint, a weights file or a model is, told from headers alone.
+
+mod checkpoint;
+mod model;
+mod report;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use checkpoint::{CheckpointInspection, Fit, SourceFile};
+pub use model::{DataFile, ModelInspection};
+pub use tensors::{Filter, Place, Tensor, Total};
+
+use crate::checkpoint as source;
+use crate::container::{self, Header};
+use crate::onnx;
+use crate::weights;
+
+/// What there is at a path.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Inspection {
+    /// A checkpoint's folder.
+    Checkpoint(CheckpointInspection),
+    /// A file that `--save-weights` has written.
+    Weights(CheckpointInspection),
+    /// Another SafeTensors file, such as one of a checkpoint's.
+    Tensors(FileInspection),
+    /// An ONNX model.
+    Model(ModelInspection),
+}
+
+/// A SafeTensors file by itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileInspection {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its tensors' bytes.
+    pub bytes: u64,
+    /// How many there are.
+    pub count: usize,
+    /// Those that were asked for.
+    pub tensors: Vec<Tensor>,
+}
+
+/// Why there is nothing to tell.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Checkpoint(#[from] source::Error),
+    #[error(transparent)]
+    Container(#[from] container::Error),
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    #[error(transparent)]
+    Onnx(#[from] onnx::ReadError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("there is nothing at `{}`", .0.display())]
+    Nothing(PathBuf),
+    #[error("`{}` is neither a checkpoint's folder nor a .safetensors or .onnx file", .0.display())]
+    Unknown(PathBuf),
+    #[error("{pattern:?} is no pattern for names of tensors: {reason}")]
+    Pattern { pattern: String, reason: String },
+}
+
+/// Looks at a path; of its tensors it lists those that the filter lets through.
+pub fn inspect(path: &Path, filter: &Filter) -> Result<Inspection, Error> {
+    if path.is_dir() {
+        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter)?));
+    }
+    if !path.exists() {
+        return Err(Error::Nothing(path.to_owned()));
+    }
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
+        Some("safetensors") => {
+            let header = Header::read(path)?;
+            match header.metadata {
+                Some(_) => Ok(Inspection::Weights(checkpoint::staged(path, filter)?)),
+                None => Ok(Inspection::Tensors(file(path, &header, filter))),
+            }
+        }
+        _ => {
+            Err(source::foreign_file(path)
+                .map_or_else(|| Error::Unknown(path.to_owned()), Error::from))
+        }
+    }
+}
+
+fn file(path: &Path, header: &Header, filter: &Filter) -> FileInspection {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let tensors = header.tensors.iter().map(|entry| Tensor::stored(entry, &name));
+    FileInspection {
+        path: path.to_owned(),
+        bytes: header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum(),
+        count: header.tensors.len(),
+        tensors: filter.apply(tensors),
+    }
+}

@@ -1,0 +1,194 @@
+//! An inspection as people read it.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{CheckpointInspection, FileInspection, Inspection, ModelInspection, Tensor, Total};
+use crate::checkpoint::Config;
+use crate::onnx::Interface;
+use crate::weights::Provenance;
+use crate::words::{count, number, size};
+
+impl Display for Inspection {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint(it) => write!(f, "checkpoint  {it}"),
+            Self::Weights(it) => write!(f, "weights     {it}"),
+            Self::Tensors(it) => write!(f, "{it}"),
+            Self::Model(it) => write!(f, "{it}"),
+        }
+    }
+}
+
+impl Display for CheckpointInspection {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.path.display())?;
+        writeln!(f, "layout      {}, fingerprint {}", self.layout, self.fingerprint)?;
+        config(f, &self.config)?;
+        experts(f, &self.experts)?;
+        for file in &self.files {
+            let tensors = count(file.tensors, "tensor");
+            writeln!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
+        }
+        totals(f, &self.totals)?;
+        for fit in &self.targets {
+            match &fit.refused {
+                None => writeln!(f, "target      {}: fits; needs {}", fit.target, fit.requires)?,
+                Some(reason) => writeln!(f, "target      {}: does not fit: {reason}", fit.target)?,
+            }
+        }
+        let all = size(self.bytes);
+        match (self.bytes_to_write, &self.obstacle) {
+            (0, _) => writeln!(f, "in place    all of {all}, for a model in this folder or above")?,
+            (bytes, obstacle) => {
+                let why = obstacle.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                writeln!(f, "in place    all of {all} but {}{why}", size(bytes))?;
+            }
+        }
+        tensors(f, &self.tensors)
+    }
+}
+
+fn experts(f: &mut Formatter<'_>, experts: &Provenance) -> fmt::Result {
+    let Provenance { origin, format, rounded, relative_error } = experts;
+    match rounded {
+        _ if experts.is_unchanged() => writeln!(f, "experts     {format}"),
+        0 => writeln!(f, "experts     {format}, of {origin} without loss"),
+        _ => {
+            let rounded = number(*rounded);
+            writeln!(
+                f,
+                "experts     {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
+            )
+        }
+    }
+}
+
+/// The model in four lines.
+fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
+    let Config { hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, .. } = config;
+    let (fewest, most) = (config.experts.iter().min(), config.experts.iter().max());
+    let experts = match (fewest, most) {
+        (Some(fewest), Some(most)) if fewest < most => format!("{fewest} to {most} experts"),
+        (_, most) => format!("{} experts", most.copied().unwrap_or(0)),
+    };
+    let sliding = config.windows.iter().flatten().count();
+    let window = match config.windows.iter().flatten().next() {
+        Some(window) => format!("; window {window} in {sliding} of {}", config.num_layers()),
+        None => String::new(),
+    };
+    let rope = &config.rope;
+    let context = match rope.factor > 1.0 {
+        true => format!("{} × {} by YaRN", rope.initial_context, rope.factor),
+        false => format!("{}", rope.initial_context),
+    };
+    writeln!(
+        f,
+        "model       {}, hidden {}, vocabulary {}{}",
+        count(config.num_layers(), "layer"),
+        number(*hidden_size),
+        number(config.vocab_size),
+        if config.tied { ", embedding and logits tied" } else { "" }
+    )?;
+    writeln!(
+        f,
+        "  attention {num_heads} heads of {head_dim} over {num_kv_heads} for keys and values{window}"
+    )?;
+    writeln!(
+        f,
+        "  experts   {experts} of {}, {} for each token",
+        number(*intermediate_size),
+        config.experts_per_token
+    )?;
+    writeln!(f, "  context   {context}, theta {}", rope.theta)
+}
+
+impl Display for FileInspection {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tensors_there = count(self.count, "tensor");
+        writeln!(f, "file        {}: {}, {tensors_there}", self.path.display(), size(self.bytes))?;
+        tensors(f, &self.tensors)
+    }
+}
+
+impl Display for ModelInspection {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "model       {}: {}, IR {}, by {}",
+            self.path.display(),
+            size(self.bytes),
+            self.ir_version,
+            self.producer
+        )?;
+        let opsets: Vec<_> =
+            self.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+        writeln!(f, "opsets      {}", opsets.join(", "))?;
+        if let Some(requires) = &self.requires {
+            writeln!(f, "needs       {requires}")?;
+        }
+        for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
+            for line in Interface::lines(interfaces) {
+                writeln!(f, "  {kind}    {line}")?;
+            }
+        }
+        let mut operators: Vec<_> = self.operators.iter().collect();
+        operators.sort_by_key(|(_, often)| std::cmp::Reverse(**often));
+        let nodes = operators.iter().map(|(_, often)| **often).sum();
+        let operators: Vec<_> =
+            operators.iter().map(|(name, often)| format!("{name} {often}")).collect();
+        writeln!(f, "graph       {}: {}", count(nodes, "node"), operators.join(", "))?;
+        if !self.functions.is_empty() {
+            writeln!(f, "functions   {}", self.functions.join(", "))?;
+        }
+        for file in &self.files {
+            let (tensors, bytes) = (count(file.tensors, "tensor"), size(file.bytes));
+            let state = file
+                .problem
+                .as_ref()
+                .map_or("there".to_owned(), |problem| format!("NOT READABLE: {problem}"));
+            writeln!(f, "data        {}: {bytes}, {tensors}, {state}", file.file)?;
+        }
+        self.wrong.iter().try_for_each(|wrong| writeln!(f, "wrong       {wrong}"))?;
+        totals(f, &self.totals)?;
+        for (key, value) in &self.properties {
+            writeln!(f, "says        {key}: {value}")?;
+        }
+        let state = if self.whole { "all there, as far as lengths tell" } else { "NOT all there" };
+        writeln!(f, "weights     {state}")?;
+        tensors(f, &self.tensors)
+    }
+}
+
+fn totals(f: &mut Formatter<'_>, totals: &[Total]) -> fmt::Result {
+    for Total { kind, tensors, bytes, dtypes } in totals {
+        let dtypes: Vec<&str> = dtypes.iter().map(String::as_str).collect();
+        let (bytes, tensors) = (size(*bytes), count(*tensors, "tensor"));
+        writeln!(f, "  {kind:9} {bytes} in {tensors}, {}", dtypes.join(" and "))?;
+    }
+    Ok(())
+}
+
+fn tensors(f: &mut Formatter<'_>, tensors: &[Tensor]) -> fmt::Result {
+    for Tensor { name, stored_as, dtype, shape, places } in tensors {
+        write!(f, "tensor      {name} {dtype} {shape:?}")?;
+        if let Some(place) = places.first() {
+            write!(
+                f,
+                " {} {}..{}",
+                place.file,
+                place.offset,
+                place.offset.saturating_add(place.length)
+            )?;
+        }
+        if places.len() > 1 {
+            write!(f, " and {} more places", places.len() - 1)?;
+        }
+        match &stored_as[..] {
+            [] => {}
+            [one] => write!(f, " ({one})")?,
+            [first, .., last] => write!(f, " ({first} … {last})")?,
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}

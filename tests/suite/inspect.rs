@@ -1,0 +1,253 @@
+//! What `inspect` says, against what is there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::derived::in_folder;
+use crate::support::{export, failure, fixture, folder_with_tiny, python, run, text};
+
+fn inspect(path: &Path, options: &[&str]) -> Value {
+    export(&[&["inspect", text(path)], options].concat())
+}
+
+/// What is printed for people.
+fn report(path: &Path, options: &[&str]) -> String {
+    let output = run(&[&["inspect", text(path)], options].concat());
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_checkpoint_with_its_tensors_where_they_are() {
+    let home = folder_with_tiny();
+    let folder = home.path().join("tiny");
+    let summary =
+        export(&["--checkpoint", text(&folder), "--output", text(&home.path().join("m.onnx"))]);
+    let seen = inspect(&folder, &["--tensors", "*"]);
+    assert_eq!(seen["kind"], "checkpoint");
+    assert_eq!(seen["fingerprint"], summary["fingerprint"]);
+    assert_eq!(
+        (&seen["bytes_to_write"], &seen["bytes"]),
+        (&json!(0), &summary["weights"]["bytes_referenced"])
+    );
+    let totals = seen["totals"].as_array().unwrap();
+    assert_eq!(
+        totals.iter().map(|total| total["bytes"].as_u64().unwrap()).sum::<u64>(),
+        seen["bytes"]
+    );
+
+    // Every place holds the tensor that the safetensors crate finds there.
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = seen["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), whole.len());
+    for tensor in tensors {
+        let name = tensor["stored_as"].get(0).unwrap_or(&tensor["name"]).as_str().unwrap();
+        let place = &tensor["places"][0];
+        let (offset, length) = (
+            place["offset"].as_u64().unwrap() as usize,
+            place["length"].as_u64().unwrap() as usize,
+        );
+        assert_eq!(&bytes[offset..][..length], whole.tensor(name).unwrap().data(), "{name}");
+        assert_eq!(place["file"], "model.safetensors");
+    }
+}
+
+#[test]
+fn tensors_are_found_by_either_name() {
+    let count = |pattern| {
+        inspect(&fixture("tiny"), &["--tensors", pattern])["tensors"].as_array().unwrap().len()
+    };
+    assert_eq!(count("block.1.attn.qkv.*"), 2);
+    assert_eq!(count("layers.1.attn.qkv.*"), 2);
+    assert_eq!(count("layers.?.mlp.router.bias"), 3);
+    assert_eq!(count("qkv"), 0);
+    assert_eq!(inspect(&fixture("tiny"), &[])["tensors"], json!([]));
+    let sentence = failure(&["inspect", text(&fixture("tiny")), "--tensors", "a***"]);
+    assert!(sentence.contains("\"a***\" is no pattern for names of tensors"), "{sentence}");
+}
+
+#[test]
+fn what_a_model_could_not_read_in_place() {
+    for (layout, in_place) in [("hf", true), ("bf16", true), ("split", false), ("linears", false)] {
+        let home = in_folder(layout);
+        let seen = inspect(&home.path().join("checkpoint"), &[]);
+        let experts =
+            seen["totals"].as_array().unwrap().iter().find(|total| total["kind"] == "experts");
+        let expected = if in_place { json!(0) } else { experts.unwrap()["bytes"].clone() };
+        assert_eq!(seen["bytes_to_write"], expected, "{layout}");
+        assert_eq!(seen["obstacle"].is_null(), in_place);
+    }
+}
+
+#[test]
+fn a_target_that_refuses_says_why() {
+    for (name, fits) in [("tiny", true), ("tiny-1-kv", false)] {
+        let seen = inspect(&fixture(name), &[]);
+        let [onnx, ort] = &seen["targets"].as_array().unwrap()[..] else { panic!("{seen}") };
+        assert!(onnx["refused"].is_null());
+        assert_eq!(ort["refused"].is_null(), fits);
+        let said = report(&fixture(name), &[]);
+        let expected = if fits {
+            "ort: fits; needs onnxruntime 1.32"
+        } else {
+            "ort: does not fit: --target ort does not go with a head_dim of 20"
+        };
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_staged_file_and_another_one() {
+    let home = in_folder("bf16");
+    let (folder, staged) = (home.path().join("checkpoint"), home.path().join("staged.safetensors"));
+    let stage = [
+        "--checkpoint",
+        text(&folder),
+        "--save-weights",
+        text(&staged),
+        "--skip-onnx",
+        "--experts",
+        "mxfp4",
+    ];
+    let summary = export(&stage);
+    let seen = inspect(&staged, &["--tensors", "*.down.*"]);
+    assert_eq!((&seen["kind"], &seen["fingerprint"]), (&json!("weights"), &summary["fingerprint"]));
+    assert_eq!(seen["experts"]["origin"], "bf16");
+    assert_eq!(seen["tensors"].as_array().unwrap().len(), 9);
+    assert!(report(&staged, &[]).contains("experts     mxfp4, of bf16 without loss"));
+
+    let one = folder.join("model.safetensors");
+    let seen = inspect(&one, &["--tensors", "*.sinks"]);
+    assert_eq!((&seen["kind"], seen["tensors"].as_array().unwrap().len()), (&json!("tensors"), 3));
+}
+
+/// A model in a folder of its own, with its weights beside it.
+fn copied(home: &Path, options: &[&str]) -> std::path::PathBuf {
+    let model = home.join("out/model.onnx");
+    let base =
+        ["--checkpoint", text(&fixture("tiny")), "--output", text(&model)].map(str::to_owned);
+    let base: Vec<&str> = base.iter().map(String::as_str).collect();
+    export(&[&base[..], options].concat());
+    model
+}
+
+#[test]
+fn a_model_as_onnx_itself_sees_it() {
+    let home = tempfile::tempdir().unwrap();
+    for options in
+        [&[][..], &["--functions"], &["--target", "ort"], &["--kv-cache", "--seq-len", "4"]]
+    {
+        let model = copied(home.path(), options);
+        let seen = inspect(&model, &["--tensors", "*"]);
+        let expected = python("inspected.py", &[text(&model)], &Value::Null);
+        for key in
+            ["ir_version", "opsets", "properties", "inputs", "outputs", "functions", "operators"]
+        {
+            assert_eq!(seen[key], expected[key], "{options:?} {key}");
+        }
+        let places = |tensor: &Value| {
+            (tensor["name"].clone(), tensor["shape"].clone(), tensor["places"].clone())
+        };
+        let found: Vec<_> = seen["tensors"].as_array().unwrap().iter().map(places).collect();
+        let wanted: Vec<_> = expected["tensors"].as_array().unwrap().iter().map(places).collect();
+        assert_eq!(found, wanted);
+        assert_eq!((&seen["whole"], &seen["wrong"]), (&json!(true), &json!([])));
+    }
+}
+
+#[test]
+fn a_model_whose_weights_are_not_as_it_says() {
+    let home = tempfile::tempdir().unwrap();
+    let model = copied(home.path(), &[]);
+    let seen = inspect(&model, &[]);
+    let weights = model.with_file_name(seen["files"][0]["file"].as_str().unwrap());
+    assert!(report(&model, &[]).contains("weights     all there, as far as lengths tell"));
+    let problem = |expected: &str| {
+        let seen = inspect(&model, &[]);
+        let said = seen["files"][0]["problem"].as_str().unwrap().to_owned();
+        assert!(said.contains(expected) && seen["whole"] == false, "{said}");
+        assert!(report(&model, &[]).contains("NOT all there"));
+    };
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
+    problem(&format!(
+        "it has {} bytes, and the model reads up to {}",
+        bytes.len() - 1,
+        bytes.len()
+    ));
+    #[cfg(unix)]
+    {
+        let elsewhere = home.path().join("elsewhere");
+        fs::rename(&weights, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
+        problem("it is a symbolic link");
+    }
+    fs::remove_file(&weights).unwrap();
+    problem("it is not there");
+    fs::create_dir(&weights).unwrap();
+    problem("it is not a regular file");
+}
+
+#[test]
+fn models_of_others() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("other.onnx");
+    python("foreign.py", &[text(&model)], &Value::Null);
+    let seen = inspect(&model, &["--tensors", "*"]);
+    let operators: BTreeMap<String, u64> =
+        serde_json::from_value(seen["operators"].clone()).unwrap();
+    assert_eq!(
+        operators,
+        [("Add".into(), 1), ("If".into(), 1), ("Neg".into(), 2), ("org.example.Odd".into(), 1)]
+            .into()
+    );
+    assert_eq!(seen["inputs"], json!([{"name": "x", "dtype": "ONNX type 11", "shape": ["N", 2]}]));
+    // One is too short for its shape, and one leaves the folder.
+    let wrong = seen["wrong"].as_array().unwrap();
+    assert!(
+        wrong.len() == 1
+            && wrong[0].as_str().unwrap().contains("`short` f32 [4] refers to 12 bytes"),
+        "{wrong:?}"
+    );
+    let outside =
+        seen["files"].as_array().unwrap().iter().find(|file| file["file"] == "../up.bin").unwrap();
+    assert!(outside["problem"].as_str().unwrap().contains("outside the model's folder"));
+}
+
+#[test]
+fn what_is_nothing_of_the_kind() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| {
+        let path = home.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    for (path, expected) in [
+        (home.path().join("none"), "there is nothing at `"),
+        (path("a.txt", b""), "is neither a checkpoint's folder nor a .safetensors or .onnx file"),
+        (path("a.gguf", b""), "is GGUF, llama.cpp's format: use"),
+        (path("empty.onnx", b""), "is not an ONNX model: it has no graph"),
+        (path("text.onnx", b"hello, this is text"), "is not an ONNX model: "),
+        (path("a.safetensors", b"{}"), "has 2 bytes, too few for a SafeTensors file"),
+    ] {
+        let sentence = failure(&["inspect", text(&path)]);
+        assert!(sentence.contains(expected), "{sentence}");
+    }
+}
+
+#[test]
+fn the_real_size() {
+    let home = tempfile::tempdir().unwrap();
+    let total = crate::sizes::sparse(home.path(), 24, 32, 1);
+    let seen = inspect(home.path(), &[]);
+    assert_eq!((&seen["bytes"], &seen["bytes_to_write"]), (&json!(total), &json!(0)));
+    let text = report(home.path(), &[]);
+    assert!(text.contains("model       24 layers, hidden 2,880, vocabulary 201,088\n"), "{text}");
+    assert!(text.contains("experts   32 experts of 2,880, 4 for each token"), "{text}");
+    assert!(text.contains("window 128 in 12 of 24"), "{text}");
+}
