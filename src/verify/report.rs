@@ -226,7 +226,7 @@ impl fmt::Display for Identity {
             }
             Self::Different { model, checkpoint } => writeln!(
                 f,
-                "  but the model was made of weights with fingerprint {model}, and these have {checkpoint}: another checkpoint, or changed since"
+                "  but the model was made of weights with fingerprint {model}, and these have {checkpoint}: another checkpoint, one that was changed since, or a model by another version"
             ),
             Self::Unknown => {
                 writeln!(f, "  the model does not say which weights it was made of")
