@@ -118,7 +118,8 @@ impl ModelWeights {
 }
 
 impl LayerWeights {
-    fn iter(&self) -> impl Iterator<Item = &Weight> {
+    /// Every weight of the layer.
+    pub fn iter(&self) -> impl Iterator<Item = &Weight> {
         let LayerWeights { attn, mlp } = self;
         let attention = [&attn.norm].into_iter().chain(attn.qkv.iter().flat_map(Linear::iter));
         let attention = attention.chain([&attn.sinks]).chain(attn.out.iter());

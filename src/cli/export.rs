@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{Experts, ExternalData, FromHub, Genai, Origin, Request, export};
+use gpt_oss_export::export::{
+    Experts, ExternalData, FromHub, Genai, Origin, Request, Summary, export,
+};
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
 use gpt_oss_export::tensor::DType;
+use gpt_oss_export::verify::Report;
 use gpt_oss_export::weights::Format;
+use serde::Serialize;
 
 use super::console::{Console, print};
+use super::verify;
 
 /// From where, to where, and how.
 #[derive(Args, Debug)]
@@ -90,12 +95,24 @@ pub struct Export {
     /// Accept this tensor in the checkpoint although the layout does not have it
     #[arg(long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
+    /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
+    #[arg(long, conflicts_with_all = ["skip_onnx", "headers_only"])]
+    verify: bool,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
     /// Print nothing but errors
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
+}
+
+/// The summary of an export, and what came of verifying it.
+#[derive(Serialize)]
+struct Everything<'r> {
+    #[serde(flatten)]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<&'r Report>,
 }
 
 /// Which operators a graph is made of.
@@ -134,14 +151,26 @@ enum Where {
 impl Export {
     /// Exports, and says what was done.
     pub fn run(self) -> Result<()> {
-        let (json, quiet) = (self.json, self.quiet);
+        let (json, quiet, verify) = (self.json, self.quiet, self.verify);
         let console = Console::new(quiet)?;
-        let summary = export(&self.request()?, &console)?;
-        match (quiet, json) {
-            (true, _) => Ok(()),
-            (false, true) => print(&serde_json::to_string(&summary)?),
-            (false, false) => print(&summary.to_string()),
+        let request = self.request()?;
+        let summary = export(&request, &console)?;
+        if !quiet && !json {
+            print(&summary.to_string())?;
         }
+        let report = match verify {
+            true => Some(verify::exported(&request, &summary, &console)?),
+            false => None,
+        };
+        match &report {
+            _ if json => print(&serde_json::to_string(&Everything {
+                summary,
+                verification: report.as_ref(),
+            })?)?,
+            Some(report) if !quiet => print(&report.to_string())?,
+            _ => {}
+        }
+        report.map_or(Ok(()), |report| verify::judge(&report, "; the files stay as they are"))
     }
 
     /// A path that exists is a path, whatever else it could mean, unless it is where

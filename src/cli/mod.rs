@@ -3,6 +3,7 @@
 mod console;
 mod export;
 mod inspect;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Inspect(inspect::Inspect),
+    Verify(verify::Verify),
 }
 
 impl Cli {
@@ -34,6 +36,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Some(Command::Inspect(inspect)) => inspect.run(),
+            Some(Command::Verify(verify)) => verify.run(),
             None => self.export.run(),
         }
     }

@@ -192,7 +192,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
             let experts = checkpoint.experts.after(&rounding);
-            let properties = properties(request, &opened, &experts);
+            let properties = properties(request, &opened, graph, &experts);
             let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
@@ -212,6 +212,10 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         layers_there: checkpoint.layers_there,
         fingerprint: opened.fingerprint.as_ref().map(ToString::to_string),
         hub: opened.hub.clone(),
+        source: match &request.origin {
+            Origin::Weights(file) => file.clone(),
+            _ => opened.folder.clone(),
+        },
         model,
         genai: companions.map(Companions::summarise),
         experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
@@ -224,13 +228,16 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
 fn properties(
     request: &Request,
     opened: &Opened,
+    graph: &Model,
     experts: &Provenance,
 ) -> Vec<(&'static str, String)> {
+    let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
         ("gpt_oss_export.experts", experts.canonical()),
+        ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
     ];
     if let Some(fingerprint) = &opened.fingerprint {
         properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));

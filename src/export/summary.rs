@@ -26,6 +26,8 @@ pub struct Summary {
     pub fingerprint: Option<String>,
     /// What came from the hub, if the checkpoint did.
     pub hub: Option<HubSummary>,
+    /// The folder or staged file that the weights are from.
+    pub source: PathBuf,
     /// The model, unless only weights were staged.
     pub model: Option<ModelSummary>,
     /// What there is for onnxruntime-genai, if it was asked for.

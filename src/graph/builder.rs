@@ -23,6 +23,7 @@ pub struct Builder {
     pub(super) style: Style,
     pub(super) frames: Vec<Frame>,
     pub(super) functions: Vec<Function>,
+    pub(super) probes: Vec<ValueId>,
     frames_made: u32,
 }
 
@@ -50,7 +51,13 @@ pub(super) struct Frame {
 impl Builder {
     /// An empty main graph.
     pub fn new(style: Style) -> Self {
-        let mut builder = Self { style, frames: Vec::new(), functions: Vec::new(), frames_made: 0 };
+        let mut builder = Self {
+            style,
+            frames: Vec::new(),
+            functions: Vec::new(),
+            probes: Vec::new(),
+            frames_made: 0,
+        };
         builder.open_frame(String::new());
         builder
     }
@@ -63,7 +70,7 @@ impl Builder {
     /// The finished model.
     pub fn finish(mut self) -> Model {
         let main = self.frames.remove(0).finish();
-        Model { main, functions: self.functions }
+        Model { main, functions: self.functions, probes: self.probes }
     }
 
     pub(super) fn open_frame(&mut self, path: String) {

@@ -19,6 +19,8 @@ pub struct Model {
     pub main: Graph,
     /// Callees come before their callers.
     pub functions: Vec<Function>,
+    /// Values of the main graph by which a look inside goes along it.
+    pub probes: Vec<ValueId>,
 }
 
 /// Values, constants and nodes of the main graph or of one function.

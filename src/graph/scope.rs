@@ -78,6 +78,14 @@ impl<'b> Scope<'b> {
         Ok(())
     }
 
+    /// Makes a value of the main graph one that a look inside shows.
+    pub fn probe(&mut self, value: Value) -> Result<()> {
+        let id = self.builder.resolve(value).filter(|_| !self.builder.in_function());
+        let id = id.ok_or_else(|| Error::Invisible(self.path.clone()))?;
+        self.builder.probes.push(id);
+        Ok(())
+    }
+
     /// A byte range of a stored weight, under the initializer's own full name.
     /// Asked for twice, it is there once.
     pub fn weight(

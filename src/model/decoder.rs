@@ -87,11 +87,13 @@ pub fn decoder(
     let context = Context { config, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
+    g.probe(x)?;
     let mut present = Vec::new();
     for (n, layer) in weights.layers.iter().enumerate() {
         let cache = context.sequence.past.get(n).copied();
         let stream = transformer_block(g, n, Stream { x, cache }, layer, &context)?;
         x = stream.x;
+        g.probe(x)?;
         present.extend(stream.cache);
     }
     let (x, length) = match options.last_logits {

@@ -33,6 +33,20 @@ pub enum Target {
 }
 
 impl Target {
+    /// That of a model whose metadata has these options.
+    pub fn of(options: &str) -> Self {
+        let is_for_ort = options.split(' ').any(|option| option == "target=ort");
+        if is_for_ort { Self::Ort } else { Self::Onnx }
+    }
+
+    /// The oldest onnxruntime that computes the graph as it is meant.
+    pub fn onnxruntime(self) -> [u32; 3] {
+        match self {
+            Self::Onnx => [1, 23, 1],
+            Self::Ort => [1, 32, 0],
+        }
+    }
+
     /// What runs the graph, for people.
     pub fn requires(self) -> &'static str {
         match self {

@@ -16,6 +16,7 @@ use crate::graph::{
     Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
     ValueId,
 };
+use crate::tensor::DType;
 
 type Locate<'l> = &'l dyn Fn(&str) -> Option<Location>;
 
@@ -31,6 +32,17 @@ pub fn model(model: &Model, metadata: &Metadata, locate: Locate) -> Result<Model
         metadata_props: metadata.properties.iter().map(|(key, value)| entry(key, value)).collect(),
         functions: model.functions.iter().map(function).collect(),
     })
+}
+
+/// What a model must have besides, to give values as f32 of any shape.
+pub fn outputs(names: &[String]) -> ModelProto {
+    let tensor = Tensor { elem_type: data_type(DType::F32), shape: None };
+    let output = |name: &String| ValueInfoProto {
+        name: name.clone(),
+        r#type: Some(TypeProto { value: Some(TypeValue::TensorType(tensor.clone())) }),
+    };
+    let graph = GraphProto { output: names.iter().map(output).collect(), ..Default::default() };
+    ModelProto { graph: Some(graph), ..Default::default() }
 }
 
 /// The main graph: its initializers are there once, its values typed.

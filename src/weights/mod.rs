@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub use conversion::{Conversion, Format};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use matrix::ExpertMatrix;
+pub use pieces::{Files, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
 pub use provenance::Provenance;
 pub use store::{Found, Metadata, Store};

@@ -6,20 +6,24 @@ use std::path::{Path, PathBuf};
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
     &["tensor", "progress", "paths", "digest", "words"],
-    &["graph", "container", "publish"],
+    &["graph", "container", "publish", "runtime"],
     &["weights", "onnx"],
     &["checkpoint"],
-    &["model", "genai", "hub"],
-    &["export", "inspect"],
+    &["model", "genai", "hub", "reference"],
+    &["export", "inspect", "verify"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 15] = [
+const OWNERS: [(&str, &str); 18] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
-    ("rayon::", "weights"),
+    ("rayon::", "weights reference"),
+    ("ndarray::", "reference verify"),
+    // The model has a part of the same name.
+    ("::ort::", "runtime model"),
+    ("fastrand::", "verify"),
     ("glob::", "inspect"),
     ("half::", "tensor"),
     ("sha1::", "digest"),
@@ -30,7 +34,7 @@ const OWNERS: [(&str, &str); 15] = [
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights genai hub cli"),
+    ("serde_json::", "container checkpoint weights genai hub verify cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

@@ -96,6 +96,10 @@ fn wrong_usage_ends_with_status_2() {
             "cannot be used with",
         ),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--layers", "0"], "0 is not in"),
+        (&["verify", "m.onnx"], "--checkpoint"),
+        (&["verify", "m.onnx", "--checkpoint", tiny, "--tokens", "0"], "from 1 to 1048576"),
+        (&["verify", "m.onnx", "--checkpoint", tiny, "--tolerance", "nan"], "such as 1e-4"),
+        (&["--checkpoint", tiny, "verify", "m.onnx"], "cannot be used with"),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--seq-len", "0"], "--seq-len"),
         (&["--checkpoint", tiny, "--output", "m.onnx", "--external-data", "link"], "in-place"),
     ] {

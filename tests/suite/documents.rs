@@ -9,7 +9,7 @@ use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, Target, decoder};
 
-use crate::support::{fixture, interpreter};
+use crate::support::{fixture, interpreter, onnxruntime};
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -107,9 +107,12 @@ fn every_module_is_in_the_architecture_document() {
 /// in for `cargo run --release --`, and `cargo test` is what runs this.
 #[test]
 fn what_the_documents_show_runs_as_written() {
-    for (name, commands, programs) in
-        [("README.md", 6, 1), ("docs/targets.md", 1, 1), ("docs/checkpoints.md", 1, 0)]
-    {
+    for (name, commands, programs) in [
+        ("README.md", 7, 1),
+        ("docs/targets.md", 1, 1),
+        ("docs/checkpoints.md", 1, 0),
+        ("docs/verify.md", 2, 0),
+    ] {
         let home = tempfile::tempdir().unwrap();
         let fixtures = home.path().join("tests/fixtures");
         crate::support::copy_folder(&fixture("tiny"), &fixtures.join("tiny"));
@@ -144,7 +147,9 @@ fn run_commands(code: &str, folder: &Path) -> usize {
     let code = code.replace("\\\n", " ");
     let lines = code.lines().filter(|line| !line.is_empty()).filter_map(with_binary);
     let ran = lines.map(|line| {
-        succeeds(Command::new("sh").args(["-ec", &line]).current_dir(folder), &line);
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &line]).env("ORT_DYLIB_PATH", onnxruntime());
+        succeeds(shell.current_dir(folder), &line);
     });
     ran.count()
 }
@@ -172,6 +177,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/graph.md",
         "docs/targets.md",
         "docs/checkpoints.md",
+        "docs/verify.md",
     ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();

@@ -143,6 +143,16 @@ pub fn interpreter() -> &'static Path {
     })
 }
 
+/// The folder of that environment's onnxruntime.
+pub fn onnxruntime() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let program = "import onnxruntime; print(onnxruntime.__path__[0])";
+        let found = Command::new(interpreter()).args(["-c", program]).output().unwrap();
+        PathBuf::from(String::from_utf8(found.stdout).unwrap().trim_end())
+    })
+}
+
 fn must_succeed(command: &mut Command) {
     let status = command.status().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     assert!(

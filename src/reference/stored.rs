@@ -1,0 +1,86 @@
+//! Weights as numbers, decoded some rows at a time.
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2};
+
+use super::Result;
+use crate::tensor::{self, mxfp4};
+use crate::weights::{ExpertMatrix, Files, Weight, read_range};
+
+/// Reads weights, with its own open files: one for each thread.
+#[derive(Default)]
+pub struct Stored {
+    files: Files,
+}
+
+impl Stored {
+    /// All numbers of a vector.
+    pub fn vector(&mut self, weight: &Weight) -> Result<Array1<f32>> {
+        self.numbers(weight, 0..weight.shape[0]).map(Array1::from_vec)
+    }
+
+    /// An expert's vector, of a tensor `[experts, length]`.
+    pub fn expert_vector(&mut self, weight: &Weight, expert: u64) -> Result<Array1<f32>> {
+        let length = weight.shape[1];
+        self.numbers(weight, expert * length..(expert + 1) * length).map(Array1::from_vec)
+    }
+
+    /// Some rows of a matrix.
+    pub fn rows(&mut self, weight: &Weight, rows: Range<u64>) -> Result<Array2<f32>> {
+        let columns = weight.shape[1];
+        let numbers = self.numbers(weight, rows.start * columns..rows.end * columns)?;
+        Ok(matrix(columns, numbers))
+    }
+
+    /// Some rows of an expert's matrix as they are stored: `[out, in]`, or
+    /// `[in, out]` where it is input-major.
+    pub fn expert_rows(
+        &mut self,
+        stored: &ExpertMatrix,
+        expert: u64,
+        rows: Range<u64>,
+    ) -> Result<Array2<f32>> {
+        let [_, out, inn] = stored.sizes();
+        let (height, width) = match stored {
+            ExpertMatrix::InputMajor(_) => (inn, out),
+            _ => (out, inn),
+        };
+        let [start, end] = [rows.start, rows.end].map(|row| (expert * height + row) * width);
+        let numbers = match stored {
+            ExpertMatrix::InputMajor(weight) | ExpertMatrix::OutputMajor(weight) => {
+                self.numbers(weight, start..end)?
+            }
+            ExpertMatrix::Mxfp4 { blocks, scales } => {
+                self.blocks([blocks, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
+            }
+        };
+        Ok(matrix(width, numbers))
+    }
+
+    /// Some numbers of a weight.
+    fn numbers(&mut self, weight: &Weight, range: Range<u64>) -> Result<Vec<f32>> {
+        let size = weight.dtype.size();
+        let bytes = read_range(weight, &mut self.files, range.start * size..range.end * size)?;
+        let mut numbers = vec![0.0; (range.end - range.start) as usize];
+        tensor::decode(weight.dtype, &bytes, &mut numbers).expect("a dtype of numbers");
+        Ok(numbers)
+    }
+
+    /// The numbers of some MXFP4 blocks.
+    fn blocks(&mut self, [blocks, scales]: [&Weight; 2], range: Range<u64>) -> Result<Vec<f32>> {
+        const BYTES: u64 = mxfp4::BLOCK / 2;
+        let codes = read_range(blocks, &mut self.files, range.start * BYTES..range.end * BYTES)?;
+        let scales = read_range(scales, &mut self.files, range)?;
+        let mut numbers = Vec::with_capacity(codes.len() * 2);
+        for (codes, scale) in codes.as_chunks().0.iter().zip(scales) {
+            numbers.extend(mxfp4::dequantise(&mxfp4::Block { codes: *codes, scale }));
+        }
+        Ok(numbers)
+    }
+}
+
+fn matrix(columns: u64, numbers: Vec<f32>) -> Array2<f32> {
+    let shape = (numbers.len() / columns as usize, columns as usize);
+    Array2::from_shape_vec(shape, numbers).expect("whole rows")
+}

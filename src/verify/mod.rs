@@ -1,0 +1,147 @@
+//! Whether a model computes what its checkpoint says: texts go through onnxruntime
+//! and through the reference, and logits are compared.
+
+mod compare;
+mod identity;
+mod memory;
+mod model;
+mod plan;
+mod report;
+mod routing;
+mod run;
+mod tolerance;
+mod trace;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use compare::{Differences, Position};
+pub use identity::Identity;
+pub use report::{Coverage, Flip, Report, Runtime, Seconds, Texts};
+pub use tolerance::{Source, Tolerance};
+pub use trace::{Stage, Trace};
+
+use crate::checkpoint::{self, Leniency};
+use crate::model::Target;
+use crate::onnx;
+use crate::progress::Progress;
+use crate::reference;
+use crate::runtime::{self, Library};
+use crate::weights;
+use model::Model;
+use plan::{Asked, Plan};
+use run::Run;
+use tolerance::Promise;
+
+/// What to verify, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// The folder of the checkpoint that it was made from, or a staged file.
+    pub checkpoint: PathBuf,
+    /// Names to overlook in the checkpoint.
+    pub leniency: Leniency,
+    /// Tokens of the longest text; past the sliding window otherwise.
+    pub tokens: Option<usize>,
+    /// Texts at once; 1 otherwise.
+    pub batch: Option<usize>,
+    /// How many of the tokens come one by one, after the others.
+    pub decode: Option<usize>,
+    /// Which random tokens.
+    pub seed: u64,
+    /// The largest absolute difference allowed; what the model promises otherwise.
+    pub tolerance: Option<f64>,
+    /// onnxruntime's library; one that is found otherwise.
+    pub onnxruntime: Option<PathBuf>,
+    /// Compare the residual stream after each layer too.
+    pub trace: bool,
+}
+
+/// Why nothing can be said about a model.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    #[error(transparent)]
+    Reference(#[from] reference::Error),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Onnx(#[from] onnx::ReadError),
+    #[error("`{}` has {what}, so it is no model that this program has written", path.display())]
+    Interface { path: PathBuf, what: String },
+    #[error("`{}` does not say where its layers end, which --trace needs: export it again with this version", .0.display())]
+    NoTrace(PathBuf),
+    #[error(
+        "`{}` is onnxruntime {found}, and a model of --target {target} needs {needed} or newer: name another one with --onnxruntime", path.display()
+    )]
+    OldRuntime { path: PathBuf, found: String, target: Target, needed: String },
+    #[error("the model has {model} {what}, and the checkpoint {checkpoint}: it is of another one")]
+    Another { what: &'static str, model: u64, checkpoint: u64 },
+    #[error("the model takes {fixed} rows, and --batch says {asked}")]
+    Batch { fixed: usize, asked: usize },
+    #[error("the model takes texts of {room} tokens at most, and --tokens says {tokens}")]
+    Room { room: usize, tokens: usize },
+    #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
+    NoPrompt { tokens: usize, decoded: usize },
+    #[error(
+        "the model's experts were rounded when it was made ({rounded} numbers, relative error {relative_error:.2e}), so it promises nothing about logits: say what will do with --tolerance"
+    )]
+    Rounded { rounded: u64, relative_error: f64 },
+    #[error(
+        "by the checkpoint itself, the logits of token {token} in row {row} are infinite or not a number: its weights are damaged"
+    )]
+    NotFinite { row: usize, token: usize },
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Runs a model and the reference, and compares them.
+pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
+    let library = Library::load(request.onnxruntime.as_deref())?;
+    let loading = Instant::now();
+    let model = Model::open(&library, &request.model, request.trace, progress)?;
+    let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
+    let (checkpoint, identity) = identity::open(&request.checkpoint, &request.leniency, &model)?;
+    let promise = Promise::of(&model, &checkpoint.experts, request.tolerance)?;
+    let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
+    let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
+    let plan = Plan::new(model.form, asked, window as usize)?;
+    let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
+    let mut run = Run { checkpoint: &checkpoint, plan: &plan, texts, promise, model, seconds };
+    let (outcome, flips) = routing::follow(&mut run, progress)?;
+    Ok(Report {
+        model: request.model.clone(),
+        checkpoint: request.checkpoint.clone(),
+        layout: checkpoint.layout,
+        layers: checkpoint.config.num_layers(),
+        identity,
+        runtime: Runtime { version: library.version.map(|v| v.to_string()), path: library.path },
+        texts: Texts::new(&plan, run.model.form.last, request.seed),
+        experts: Coverage {
+            used: outcome.experts_used,
+            there: checkpoint.config.experts.iter().sum(),
+        },
+        passed: outcome.passed(),
+        logits: outcome.logits,
+        tolerance: outcome.tolerance,
+        ties: outcome.ties.len(),
+        flips,
+        trace: outcome.trace,
+        seconds: run.seconds,
+        peak_rss: memory::peak(),
+    })
+}
+
+/// Tokens for each row, the same for one seed.
+fn random_texts(plan: &Plan, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut text = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
+    plan.lengths.iter().map(&mut text).collect()
+}

@@ -1,0 +1,237 @@
+//! A model as it says itself what it takes and gives, and what it makes of texts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::plan::{Form, Plan, Step};
+use super::{Error, Result};
+use crate::model::Target;
+use crate::onnx;
+use crate::progress::Progress;
+use crate::runtime::{Kind, Library, Port, Session, Tensor};
+
+/// A model that is loaded.
+pub struct Model {
+    session: Session,
+    /// What its inputs and outputs allow.
+    pub form: Form,
+    /// Numbers in a token's logits.
+    pub vocab: u64,
+    /// Names of the residual stream's values, where it is looked into.
+    pub residuals: Vec<String>,
+    /// Whether the residual stream has each row's padding behind its tokens.
+    packed: bool,
+    caches: Vec<Cache>,
+    properties: BTreeMap<String, String>,
+}
+
+/// Keys or values of a layer.
+struct Cache {
+    past: String,
+    present: String,
+    /// Key heads and their width.
+    sizes: [usize; 2],
+}
+
+/// What a step gives.
+pub struct Outputs<'o> {
+    /// `[rows, places, vocab]`, or of one place.
+    pub logits: &'o [f32],
+    /// The residual stream's values, `[rows · places, hidden]` each.
+    pub residuals: Vec<&'o [f32]>,
+    /// Whether they have each row's padding behind its tokens.
+    pub packed: bool,
+}
+
+impl Model {
+    /// Loads a model; with `trace` it gives its residual stream too.
+    pub fn open(
+        library: &Library,
+        path: &Path,
+        trace: bool,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let stop = || progress.is_cancelled();
+        let properties = onnx::read(path)?.properties;
+        let says = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
+        let target = Target::of(says("gpt_oss_export.options"));
+        check_version(library, target)?;
+        let names = says("gpt_oss_export.residuals").split(' ').filter(|name| !name.is_empty());
+        let residuals: Vec<String> = names.filter(|_| trace).map(str::to_owned).collect();
+        let session = match trace {
+            true if residuals.is_empty() => return Err(Error::NoTrace(path.to_owned())),
+            true => {
+                let edited = onnx::with_outputs(fs_err::read(path)?, &residuals);
+                Session::open_edited(library, path, &edited, &stop)?
+            }
+            false => Session::open(library, path, &stop)?,
+        };
+        let ports = Ports::new(path, &session)?;
+        let (form, vocab, caches) = (ports.form(), ports.vocab()?, ports.caches()?);
+        let packed = target == Target::Ort;
+        Ok(Self { session, form, vocab, residuals, packed, caches, properties })
+    }
+
+    /// What it says of itself under a key.
+    pub fn property(&self, key: &str) -> Option<&str> {
+        self.properties.get(&format!("gpt_oss_export.{key}")).map(String::as_str)
+    }
+
+    /// Gives it texts by a plan, and hands out what each step gives.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        texts: &[Vec<u32>],
+        progress: &dyn Progress,
+        mut visit: impl FnMut(&Step, &Outputs) -> Result<()>,
+    ) -> Result<()> {
+        let stop = || progress.is_cancelled();
+        let batch = texts.len();
+        let empty = |cache: &Cache| {
+            let [heads, width] = cache.sizes;
+            Tensor::f32(&[batch, heads, 0, width], Vec::new())
+        };
+        let mut past = self.caches.iter().map(empty).collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut masks = vec![Vec::new(); batch];
+        for step in &plan.steps {
+            if !self.form.cache {
+                masks = vec![Vec::new(); batch];
+            }
+            for (mask, row) in masks.iter_mut().zip(&step.rows) {
+                mask.extend(row.iter().map(|token| i64::from(token.is_some())));
+            }
+            let tokens = Tensor::i64(&[batch, step.width()], ids(step, texts))?;
+            let mask = Tensor::i64(&[batch, masks[0].len()], masks.concat())?;
+            let mut inputs = vec![("input_ids", &tokens)];
+            if self.form.mask {
+                inputs.push(("attention_mask", &mask));
+            }
+            inputs.extend(self.caches.iter().map(|cache| cache.past.as_str()).zip(&past));
+            let mut found = self.session.run(&inputs, &stop)?;
+            let outputs = Outputs {
+                logits: found["logits"].numbers()?,
+                residuals: self
+                    .residuals
+                    .iter()
+                    .map(|name| found[name].numbers())
+                    .collect::<std::result::Result<_, _>>()?,
+                packed: self.packed,
+            };
+            visit(step, &outputs)?;
+            let present = self.caches.iter().filter_map(|cache| found.remove(&cache.present));
+            past = present.collect();
+        }
+        Ok(())
+    }
+}
+
+/// Token ids of a step; padding is a token too.
+fn ids(step: &Step, texts: &[Vec<u32>]) -> Vec<i64> {
+    let rows = step.rows.iter().zip(texts);
+    let ids = rows.flat_map(|(row, text)| {
+        row.iter().map(|token| token.map_or(0, |token| i64::from(text[token])))
+    });
+    ids.collect()
+}
+
+/// An onnxruntime that is too old may compute something else and say nothing.
+fn check_version(library: &Library, target: Target) -> Result<()> {
+    let needed = target.onnxruntime();
+    match library.version {
+        Some(version) if version.0 < needed => {
+            let needed = needed.map(|number| number.to_string()).join(".");
+            let path = library.path.clone();
+            Err(Error::OldRuntime { path, found: version.to_string(), target, needed })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Inputs and outputs of a model at a path.
+struct Ports<'p> {
+    path: &'p Path,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl<'p> Ports<'p> {
+    /// Those of our models, and no others.
+    fn new(path: &'p Path, session: &Session) -> Result<Self> {
+        let ports = Self { path, inputs: session.inputs(), outputs: session.outputs() };
+        for port in &ports.inputs {
+            let (kind, rank) = match port.name.as_str() {
+                "input_ids" | "attention_mask" => (Kind::I64, 2),
+                name if name.starts_with("past_key_values.") => (Kind::F32, 4),
+                _ => return Err(ports.strange(format!("the input `{}`", port.name))),
+            };
+            if (port.kind, port.shape.len()) != (kind, rank) {
+                return Err(ports.strange(format!("an input `{}` of another type", port.name)));
+            }
+        }
+        for (there, what) in [
+            (ports.input("input_ids").is_some(), "no input `input_ids`"),
+            (
+                ports.input("attention_mask").is_some() || ports.past().next().is_none(),
+                "a cache and no input `attention_mask`",
+            ),
+        ] {
+            if !there {
+                return Err(ports.strange(what.to_owned()));
+            }
+        }
+        Ok(ports)
+    }
+
+    fn strange(&self, what: String) -> Error {
+        Error::Interface { path: self.path.to_owned(), what }
+    }
+
+    fn input(&self, name: &str) -> Option<&Port> {
+        self.inputs.iter().find(|port| port.name == name)
+    }
+
+    fn past(&self) -> impl Iterator<Item = &Port> {
+        self.inputs.iter().filter(|port| port.name.starts_with("past_key_values."))
+    }
+
+    fn logits(&self) -> Result<&Port> {
+        let logits = self.outputs.iter().find(|port| port.name == "logits");
+        let logits = logits.filter(|port| (port.kind, port.shape.len()) == (Kind::F32, 3));
+        logits.ok_or_else(|| {
+            self.strange("no output `logits` f32 [rows, tokens, vocabulary]".to_owned())
+        })
+    }
+
+    fn form(&self) -> Form {
+        let ids = &self.input("input_ids").expect("checked").shape;
+        let [batch, length] = [ids[0], ids[1]].map(|size| size.map(|size| size as usize));
+        let given = self.logits().map(|logits| logits.shape[1]).unwrap_or_default();
+        Form {
+            batch,
+            length,
+            cache: self.past().next().is_some(),
+            mask: self.input("attention_mask").is_some(),
+            last: given == Some(1) && length != Some(1),
+        }
+    }
+
+    fn vocab(&self) -> Result<u64> {
+        let vocab = self.logits()?.shape[2];
+        vocab.ok_or_else(|| self.strange("logits of an unknown vocabulary".to_owned()))
+    }
+
+    fn caches(&self) -> Result<Vec<Cache>> {
+        let cache = |port: &Port| {
+            let present = port.name.replacen("past_key_values", "present", 1);
+            if !self.outputs.iter().any(|output| output.name == present) {
+                return Err(self.strange(format!("no output `{present}`")));
+            }
+            let size = |axis: usize| {
+                let size = port.shape[axis].map(|size| size as usize);
+                size.ok_or_else(|| self.strange(format!("an unknown size in `{}`", port.name)))
+            };
+            Ok(Cache { past: port.name.clone(), present, sizes: [size(1)?, size(3)?] })
+        };
+        self.past().map(cache).collect()
+    }
+}

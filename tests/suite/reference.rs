@@ -1,0 +1,113 @@
+//! The reference of `verify` against logits by OpenAI's own implementation.
+
+use std::ops::Range;
+use std::path::Path;
+
+use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::progress::Silent;
+use gpt_oss_export::reference::{self, Activations, Options};
+use ndarray::{Array2, Array3, Axis};
+
+use crate::derived;
+use crate::support::fixture;
+
+fn open(folder: &Path) -> Checkpoint {
+    Checkpoint::open(folder, &Leniency::default()).unwrap()
+}
+
+/// The token ids of a reference case.
+fn ids(name: &str) -> Vec<Vec<u32>> {
+    let path = fixture("reference").join(format!("logits-{name}.ids.npy"));
+    let ids: Array2<i64> = ndarray_npy::read_npy(path).unwrap();
+    ids.rows().into_iter().map(|row| row.iter().map(|id| *id as u32).collect()).collect()
+}
+
+fn run(checkpoint: &Checkpoint, rows: &[Vec<u32>]) -> Activations {
+    reference::run(checkpoint, rows, &Options::default(), &Silent).unwrap()
+}
+
+fn places(range: Range<usize>) -> Vec<usize> {
+    range.collect()
+}
+
+/// The largest difference between the reference's logits and a case's, which may
+/// have the last of a row alone.
+fn error(checkpoint: &Checkpoint, name: &str) -> f32 {
+    let rows = ids(name);
+    let path = fixture("reference").join(format!("logits-{name}.npy"));
+    let expected: Array3<f32> = ndarray_npy::read_npy(path).unwrap();
+    let activations = run(checkpoint, &rows);
+    let (length, mut worst) = (rows[0].len(), 0f32);
+    for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
+        let end = (at + 1) * length;
+        let found = activations.logits(checkpoint, &places(end - expected.nrows()..end)).unwrap();
+        worst = (found - expected).iter().fold(worst, |worst, off| worst.max(off.abs()));
+    }
+    worst
+}
+
+#[test]
+fn it_computes_what_openais_implementation_does() {
+    for (checkpoint, case, bound) in [
+        ("tiny", "2x40", 1e-5),
+        ("tiny", "1x300", 1e-5),
+        // Where f32 angles themselves are coarser.
+        ("tiny", "1x4500", 1e-4),
+        ("tiny-3-heads", "tiny-3-heads", 1e-5),
+        ("tiny-1-kv", "tiny-1-kv", 1e-5),
+        ("tiny-hf", "2x40", 1e-5),
+    ] {
+        let error = error(&open(&fixture(checkpoint)), case);
+        assert!(error <= bound, "{checkpoint}, {case}: {error:e}");
+    }
+}
+
+#[test]
+fn every_layout_is_the_same_model() {
+    for layout in derived::LAYOUTS {
+        let home = derived::in_folder(layout);
+        let error = error(&open(&home.path().join("checkpoint")), "2x40");
+        assert!(error <= 1e-5, "{layout}: {error:e}");
+    }
+}
+
+/// Rows do not see each other, whatever their lengths.
+#[test]
+fn a_row_among_others_is_the_row_alone() {
+    let checkpoint = open(&fixture("tiny"));
+    let [one, other] = &ids("2x40")[..] else { panic!("two rows") };
+    let rows = [one[..5].to_vec(), other.clone(), one[..1].to_vec()];
+    let together = run(&checkpoint, &rows).logits(&checkpoint, &places(0..46)).unwrap();
+    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &places(0..40)).unwrap();
+    let off = &together.slice_axis(Axis(0), (5..45).into()) - &alone;
+    assert!(off.iter().all(|off| off.abs() <= 1e-6), "{off}");
+}
+
+/// Of a model with one layer the choice of experts at a token is all that a swap
+/// changes there, and it changes nothing elsewhere.
+#[test]
+fn a_swapped_choice_moves_its_token_alone() {
+    let checkpoint = open(&fixture("tiny-3-heads"));
+    let mut checkpoint = checkpoint.clone();
+    checkpoint.truncate(1).unwrap();
+    let rows = ids("tiny-3-heads");
+    let options = Options { ties_below: f32::MAX, residuals: true, ..Options::default() };
+    let plain = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
+    assert_eq!((plain.ties.len(), plain.residuals.len()), (100, 2));
+    let tie = plain.ties.iter().find(|tie| tie.place.token == 7).unwrap();
+    let swapped = Options { swapped: vec![tie.place], ..options };
+    let other = reference::run(&checkpoint, &rows, &swapped, &Silent).unwrap();
+    for (token, (one, other)) in
+        plain.residuals[1].rows().into_iter().zip(other.residuals[1].rows()).enumerate()
+    {
+        assert_eq!(one == other, token != 7, "token {token}");
+    }
+}
+
+#[test]
+fn a_token_that_is_none_is_said() {
+    let rows = [vec![1, 2], vec![3, 320]];
+    let outcome =
+        reference::run(&open(&fixture("tiny")), &rows, &Options::default(), &Silent).err().unwrap();
+    assert_eq!(outcome.to_string(), "token 1 of a row is 320, and the vocabulary has 320 tokens");
+}

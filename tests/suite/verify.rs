@@ -1,0 +1,294 @@
+//! `verify` on real models in real onnxruntime: every kind of model passes, and what
+//! cannot be verified is said.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::derived;
+use crate::support::{copy_folder, export, failure, fixture, interpreter, onnxruntime, run, text};
+
+/// Runs `verify` with that onnxruntime.
+pub fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> Output {
+    let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
+    run(&[&base, &["--onnxruntime", text(onnxruntime()), "--json"][..], options].concat())
+}
+
+/// The report of a model that passes.
+pub fn passes(model: &Path, checkpoint: &Path, options: &[&str]) -> Value {
+    let output = verify(model, checkpoint, options);
+    assert!(output.status.success(), "{options:?}: {output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["passed"], true);
+    report
+}
+
+/// The report of a model that does not, and the sentence that says so.
+pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
+    let output = verify(model, checkpoint, options);
+    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["passed"], false);
+    (report, String::from_utf8(output.stderr).unwrap())
+}
+
+/// The sentence of what cannot be verified at all.
+fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
+    let output = verify(model, checkpoint, options);
+    assert!(output.stdout.is_empty());
+    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with a fixture as `checkpoint`, and a model of it.
+pub fn exported(name: &str, options: &[&str]) -> (TempDir, PathBuf, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
+    copy_folder(&fixture(name), &checkpoint);
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    export(&[&base, options].concat());
+    (home, checkpoint, model)
+}
+
+/// Every kind of model, and with which texts; the last says how many positions
+/// there are to compare.
+const KINDS: [(&str, &[&str], &[&str], u64); 16] = [
+    ("tiny", &[], &[], 40),
+    ("tiny", &["--functions"], &[], 40),
+    ("tiny", &["--kv-cache"], &[], 40),
+    ("tiny", &["--kv-cache", "--functions"], &["--batch", "3", "--tokens", "30"], 75),
+    ("tiny", &["--target", "ort"], &[], 40),
+    ("tiny", &["--target", "ort"], &["--batch", "3", "--tokens", "30"], 75),
+    ("tiny", &["--target", "ort", "--external-data", "copy"], &["--decode", "39"], 40),
+    ("tiny", &["--last-logits"], &["--batch", "2"], 10),
+    ("tiny", &["--kv-cache", "--last-logits"], &[], 17),
+    ("tiny", &["--target", "ort", "--last-logits"], &["--batch", "2"], 34),
+    ("tiny", &["--batch-size", "2", "--seq-len", "12"], &[], 18),
+    ("tiny", &["--kv-cache", "--seq-len", "7", "--batch-size", "2"], &[], 68),
+    ("tiny", &["--target", "ort", "--seq-len", "1"], &["--tokens", "12"], 12),
+    ("tiny", &["--layers", "2", "--target", "ort"], &["--seed", "7"], 40),
+    ("tiny-3-heads", &["--target", "ort"], &["--batch", "2"], 61),
+    ("tiny-1-kv", &["--kv-cache"], &["--batch", "2"], 64),
+];
+
+#[test]
+fn every_kind_of_model_passes() {
+    for (name, options, texts, positions) in KINDS {
+        let (_home, checkpoint, model) = exported(name, options);
+        for trace in [&[][..], &["--trace"]] {
+            let report = passes(&model, &checkpoint, &[texts, trace].concat());
+            let case = format!("{name} {options:?} {texts:?}: {report}");
+            assert_eq!(report["texts"]["compared"], positions, "{case}");
+            assert_eq!(report["logits"]["same_top"], positions, "{case}");
+            assert_eq!(report["identity"], json!({"is": "same"}), "{case}");
+            let (max, bound) = (&report["logits"]["max"], &report["tolerance"]["bound"]);
+            assert!(max.as_f64().unwrap() > 0.0 && bound.as_f64().unwrap() < 2e-4, "{case}");
+            assert_eq!(report["trace"].is_null(), trace.is_empty());
+            assert_eq!(report["trace"]["first"], Value::Null, "{case}");
+        }
+    }
+}
+
+#[test]
+fn every_layout_and_a_staged_file_will_do() {
+    for layout in derived::LAYOUTS {
+        let home = derived::in_folder(layout);
+        let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
+        let staged = home.path().join("staged.safetensors");
+        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--kv-cache"];
+        export(&[&base, &["--save-weights", text(&staged)][..]].concat());
+        for source in [&checkpoint, &staged] {
+            let report = passes(&model, source, &["--tokens", "20"]);
+            assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
+        }
+    }
+}
+
+/// Experts in another format are the checkpoint's where nothing was rounded.
+#[test]
+fn converted_experts_are_recognised() {
+    let (_home, checkpoint, model) = exported("tiny", &["--experts", "bf16"]);
+    let report = passes(&model, &checkpoint, &[]);
+    assert_eq!(report["identity"], json!({"is": "converted", "format": "bf16"}));
+}
+
+#[test]
+fn an_export_can_verify_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
+    let runtime = |path: &Path| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+            .args(["--checkpoint", text(&tiny), "--output", text(&model), "--verify", "--json"])
+            .env("ORT_DYLIB_PATH", path)
+            .output()
+            .unwrap()
+    };
+    let output = runtime(onnxruntime());
+    assert!(output.status.success(), "{output:?}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["verification"]["passed"], true);
+    assert_eq!(summary["model"]["path"], json!(model));
+
+    fs::remove_file(&model).unwrap();
+    let output = runtime(Path::new("nowhere"));
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.starts_with("error: the model is written, and could not be verified: `"),
+        "{error}"
+    );
+    assert!(error.contains("nowhere` holds no library of onnxruntime"), "{error}");
+    assert!(model.exists());
+}
+
+#[test]
+fn what_cannot_be_verified_is_said_in_a_sentence() {
+    let (home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "9"]);
+    let (_other_home, other, cached) = exported("tiny-1-kv", &["--kv-cache"]);
+    let broken = home.path().join("broken.onnx");
+    fs::write(&broken, "no model").unwrap();
+    for (model, checkpoint, options, sentence) in [
+        (&broken, &checkpoint, &[][..], "broken.onnx` is not an ONNX model"),
+        (
+            &model,
+            &other,
+            &[],
+            "the model has 320 tokens, and the checkpoint 77: it is of another one",
+        ),
+        (&model, &checkpoint, &["--batch", "3"], "the model takes 2 rows, and --batch says 3"),
+        (
+            &model,
+            &checkpoint,
+            &["--tokens", "10"],
+            "texts of 9 tokens at most, and --tokens says 10",
+        ),
+        (&cached, &other, &["--tokens", "5", "--decode", "5"], "leaves nothing of 5 tokens"),
+        (
+            &cached,
+            &other,
+            &["--onnxruntime", "no/where"],
+            "no/where` holds no library of onnxruntime",
+        ),
+        (&home.path().join("none.onnx"), &checkpoint, &[], "none.onnx"),
+    ] {
+        let options: Vec<&str> = options.to_vec();
+        let error = match options.first() {
+            Some(&"--onnxruntime") => {
+                let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
+                failure(&[&base[..], &options].concat())
+            }
+            _ => refused(model, checkpoint, &options),
+        };
+        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
+    }
+    fs::remove_dir_all(&checkpoint).unwrap();
+    let error = refused(&model, &other, &[]);
+    assert!(error.contains("onnxruntime 1.32.0 does not load `"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}
+
+/// By the name of its file, which is where the library says its version.
+#[cfg(unix)]
+#[test]
+fn an_onnxruntime_that_is_too_old_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let library = home.path().join("libonnxruntime.so.1.23.0");
+    fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &library).unwrap();
+    for (target, needed) in [("onnx", "1.23.1"), ("ort", "1.32.0")] {
+        let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
+        let base = ["verify", text(&model), "--checkpoint", text(&checkpoint)];
+        let error = failure(&[&base, &["--onnxruntime", text(&library)][..]].concat());
+        let sentence =
+            format!("is onnxruntime 1.23.0, and a model of --target {target} needs {needed}");
+        assert!(error.contains(&sentence), "{error}");
+    }
+}
+
+/// A model whose experts were rounded promises nothing about logits. Against the
+/// rounded weights themselves it does.
+#[test]
+fn a_lossy_model_needs_a_tolerance() {
+    let home = derived::in_folder("f32");
+    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
+    let mut tensors = derived::in_layout("f32");
+    let numbers = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
+    // A third more, which no code of four bits has.
+    for number in numbers.as_chunks_mut().0.iter_mut().step_by(7) {
+        *number = (f32::from_le_bytes(*number) * 4.0 / 3.0).to_le_bytes();
+    }
+    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    let staged = home.path().join("staged.safetensors");
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    let rounded = ["--experts", "mxfp4", "--accept-rounding", "--save-weights", text(&staged)];
+    export(&[&base[..], &rounded].concat());
+    let error = refused(&model, &checkpoint, &[]);
+    assert!(error.contains("experts were rounded when it was made ("), "{error}");
+    assert!(error.contains("say what will do with --tolerance"), "{error}");
+    let report = passes(&model, &checkpoint, &["--tolerance", "9"]);
+    assert_eq!(report["tolerance"], json!({"bound": 9.0, "from": "asked"}));
+    assert_eq!(report["identity"], json!({"is": "converted", "format": "mxfp4"}));
+    assert!(report["logits"]["max"].as_f64().unwrap() > 1e-3, "{report}");
+    let report = passes(&model, &staged, &[]);
+    assert_eq!(report["identity"], json!({"is": "same"}));
+}
+
+/// The `python3` on the PATH is asked last, and without one a sentence says what to do.
+#[cfg(unix)]
+#[test]
+fn onnxruntime_is_found_by_python() {
+    let (home, checkpoint, model) = exported("tiny", &[]);
+    let with_path = |path: &Path| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+            .args(["verify", text(&model), "--checkpoint", text(&checkpoint)])
+            .env("PATH", path)
+            .env_remove("ORT_DYLIB_PATH")
+            .output()
+            .unwrap()
+    };
+    let output = with_path(interpreter().parent().unwrap());
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && report.contains("ran in   onnxruntime 1.32.0, "),
+        "{report}"
+    );
+    for line in [
+        "model    ",
+        "against  ",
+        "OpenAI's original layout, 3 layers",
+        "texts    1 row of 40 random tokens (seed 0)",
+        "error    max ",
+        "logits   up to ",
+        "the same largest at 40 of 40 positions",
+        "allowed  ",
+        "took     reference ",
+        "verdict  the model computes what the checkpoint says",
+    ] {
+        assert!(report.contains(line), "{report}\nlacks: {line}");
+    }
+    let output = with_path(home.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.starts_with("error: no onnxruntime was found: ")
+            && error.contains("pip install onnxruntime"),
+        "{error}"
+    );
+}
+
+/// Once the library is there, signals are heard.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupted_verification_ends() {
+    let (home, _, _) = exported("tiny", &[]);
+    let line = format!(
+        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 200000 & \
+         while ! grep -q libonnxruntime /proc/$!/maps; do sleep 0.01; done; \
+         kill -INT $!; wait $!; echo $?",
+        text(onnxruntime())
+    );
+    let output = crate::support::shell(&line, home.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((&output.stdout[..], error.as_str()), (&b"1\n"[..], "error: interrupted\n"));
+}
