@@ -62,7 +62,7 @@ fn identify(checkpoint: &Checkpoint, said: Option<String>, wanted: &str) -> Resu
     if found == wanted || said.is_some_and(|said| is_whole && said == wanted) {
         return Ok(Identity::Same);
     }
-    for format in [Format::Mxfp4, Format::Bf16] {
+    for format in Format::ALL {
         let mut converted = checkpoint.clone();
         // What cannot be converted has not been.
         if converted.convert_experts(format, true).is_ok() && of(&converted)? == wanted {

@@ -19,6 +19,16 @@ pub enum Format {
     Numbers(DType),
 }
 
+impl Format {
+    /// Every one.
+    pub const ALL: [Self; 4] = [
+        Self::Mxfp4,
+        Self::Numbers(DType::BF16),
+        Self::Numbers(DType::F16),
+        Self::Numbers(DType::F32),
+    ];
+}
+
 /// The matrices of all experts on their way into another format.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Conversion {
