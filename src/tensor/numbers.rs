@@ -1,9 +1,12 @@
 //! Stored numbers to f32 and back, little-endian as in SafeTensors.
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
-use super::{DType, Rounding, e5m2};
+use super::{DType, Rounding};
+
+/// Numbers that are handled at once, between two loops over them.
+const CHUNK: usize = 32;
 
 /// Decodes the numbers in `bytes`, of which there are as many as `numbers` takes.
 /// Nothing where the dtype is none of BF16, F16, F32 and FP8 E5M2.
@@ -12,16 +15,29 @@ pub fn decode(dtype: DType, bytes: &[u8], numbers: &mut [f32]) -> Option<()> {
         DType::BF16 => {
             each(bytes, numbers, |pair| f32::from_bits(u32::from(u16::from_le_bytes(pair)) << 16))
         }
-        DType::F16 => {
-            let halves: Vec<f16> =
-                bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
-            halves.convert_to_f32_slice(numbers);
-        }
+        DType::F16 => halves(bytes, numbers, u16::from_le_bytes),
         DType::F32 => each(bytes, numbers, f32::from_le_bytes),
-        DType::F8E5M2 => each(bytes, numbers, |[byte]| e5m2(byte)),
+        // The upper half of a number in F16.
+        DType::F8E5M2 => halves(bytes, numbers, |[byte]| u16::from(byte) << 8),
         _ => return None,
     }
     Some(())
+}
+
+/// Numbers that are in F16, or made of bytes as `bits` says: the processor converts
+/// many at once.
+fn halves<const N: usize>(bytes: &[u8], numbers: &mut [f32], bits: impl Fn([u8; N]) -> u16) {
+    let (stored, rest) = bytes.as_chunks::<N>();
+    assert!(rest.is_empty() && stored.len() == numbers.len(), "as many bytes as numbers");
+    let mut halves = [f16::ZERO; CHUNK];
+    for (stored, numbers) in stored.chunks(CHUNK).zip(numbers.chunks_mut(CHUNK)) {
+        let halves = &mut halves[..stored.len()];
+        halves
+            .iter_mut()
+            .zip(stored)
+            .for_each(|(half, bytes)| *half = f16::from_bits(bits(*bytes)));
+        halves.convert_to_f32_slice(numbers);
+    }
 }
 
 fn each<const N: usize>(bytes: &[u8], numbers: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
@@ -35,83 +51,98 @@ fn each<const N: usize>(bytes: &[u8], numbers: &mut [f32], decode: impl Fn([u8; 
 /// Panics where the dtype is another one.
 pub fn encode(dtype: DType, numbers: &[f32], bytes: &mut [u8]) -> Rounding {
     match dtype {
-        DType::BF16 if numbers.iter().fold(true, |all, number| all & is_finite_bf16(*number)) => {
-            // Most often nothing is to be rounded; a loop that knows it is many times faster.
-            let upper = |number: f32| ((number.to_bits() >> 16) as u16).to_le_bytes();
-            store(numbers, bytes, upper);
-            exact(numbers)
-        }
-        DType::BF16 => round(numbers, bytes, |number| {
-            let nearest = bf16::from_f32(number);
-            (nearest.to_le_bytes(), nearest.to_f32())
+        DType::BF16 => by_chunks(numbers, bytes, |numbers| {
+            let bits = numbers.map(|number| nearest_bf16(number.to_bits()));
+            let back = bits.map(|bits| f32::from_bits(u32::from(bits) << 16));
+            (bits.map(u16::to_le_bytes), back)
         }),
-        DType::F16 => round(numbers, bytes, |number| {
-            let nearest = f16::from_f32(number);
-            (nearest.to_le_bytes(), nearest.to_f32())
+        DType::F16 => by_chunks(numbers, bytes, |numbers| {
+            let (mut halves, mut back) = ([f16::ZERO; CHUNK], [0f32; CHUNK]);
+            halves.convert_from_f32_slice(numbers);
+            halves.convert_to_f32_slice(&mut back);
+            (halves.map(f16::to_le_bytes), back)
         }),
-        DType::F32 if numbers.iter().fold(true, |all, number| all & number.is_finite()) => {
-            store(numbers, bytes, f32::to_le_bytes);
-            exact(numbers)
+        DType::F32 => {
+            by_chunks(numbers, bytes, |numbers| (numbers.map(f32::to_le_bytes), *numbers))
         }
-        DType::F32 => round(numbers, bytes, |number| (number.to_le_bytes(), number)),
         _ => panic!("{dtype} is no format to write numbers in"),
     }
 }
 
-fn store<const N: usize>(numbers: &[f32], bytes: &mut [u8], encode: impl Fn(f32) -> [u8; N]) {
-    let chunks = bytes.as_chunks_mut().0;
-    numbers.iter().zip(chunks).for_each(|(number, bytes)| *bytes = encode(*number));
+/// The upper half of a finite f32, rounded to the nearest, of two the even one.
+fn nearest_bf16(bits: u32) -> u16 {
+    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// What becomes of numbers that come out as they are.
-fn exact(numbers: &[f32]) -> Rounding {
-    let squares = sum_of_squares(numbers);
-    Rounding { numbers: numbers.len() as u64, squares, ..Rounding::default() }
-}
-
-/// Stores what `nearest` makes of each number, and counts what it is off.
-fn round<const N: usize>(
+/// Stores what `nearest` makes of numbers, and compares them with what it says that
+/// they are then.
+fn by_chunks<const N: usize>(
     numbers: &[f32],
     bytes: &mut [u8],
-    nearest: impl Fn(f32) -> ([u8; N], f32),
+    nearest: impl Fn(&[f32; CHUNK]) -> ([[u8; N]; CHUNK], [f32; CHUNK]),
 ) -> Rounding {
-    let mut rounding = Rounding { numbers: numbers.len() as u64, ..Rounding::default() };
-    for (number, bytes) in numbers.iter().zip(bytes.as_chunks_mut().0) {
-        let (stored, back) = nearest(*number);
-        *bytes = stored;
-        if !back.is_finite() {
-            let counter = match number.is_finite() {
-                true => &mut rounding.overflowed,
-                false => &mut rounding.not_finite,
-            };
-            *counter += 1;
-            continue;
-        }
-        rounding.squares += f64::from(*number).powi(2);
-        if back.to_bits() != number.to_bits() {
-            rounding.changed += 1;
-            rounding.error += (f64::from(*number) - f64::from(back)).powi(2);
-        }
+    let mut rounding = Rounding::default();
+    let (chunks, rest) = numbers.as_chunks::<CHUNK>();
+    let (stored, rest_stored) = bytes.as_chunks_mut::<N>().0.as_chunks_mut::<CHUNK>();
+    for (numbers, stored) in chunks.iter().zip(stored) {
+        let back;
+        (*stored, back) = nearest(numbers);
+        rounding += compared(numbers, &back);
     }
-    rounding
+    if !rest.is_empty() {
+        // Zeros fill it up, and add nothing.
+        let mut last = [0f32; CHUNK];
+        last[..rest.len()].copy_from_slice(rest);
+        let (stored, back) = nearest(&last);
+        rest_stored.copy_from_slice(&stored[..rest.len()]);
+        rounding += compared(&last, &back);
+    }
+    Rounding { numbers: numbers.len() as u64, ..rounding }
 }
 
-/// Whether the lower half of an f32 is zero, and its exponent not that of infinity.
-fn is_finite_bf16(number: f32) -> bool {
-    let bits = number.to_bits();
-    (bits & 0xffff == 0) & (bits & 0x7f80_0000 != 0x7f80_0000)
+/// What became of numbers that are now `back`. Where all are finite, as most often,
+/// the loops have no branches, and a processor runs them many times faster.
+fn compared(numbers: &[f32; CHUNK], back: &[f32; CHUNK]) -> Rounding {
+    let finite = |all: bool, number: &f32| all & number.is_finite();
+    let all_finite = back.iter().fold(numbers.iter().fold(true, finite), finite);
+    if !all_finite {
+        return without_infinite(numbers, back);
+    }
+    let pairs = numbers.iter().zip(back);
+    let changed = pairs.map(|(number, back)| u32::from(number.to_bits() != back.to_bits()));
+    let changed: u32 = changed.sum();
+    Rounding {
+        changed: changed.into(),
+        squares: sum_of_squares(numbers, &[0.0; CHUNK]),
+        error: if changed == 0 { 0.0 } else { sum_of_squares(numbers, back) },
+        ..Rounding::default()
+    }
 }
 
-/// In f64, in eight sums, which a processor adds at once.
-fn sum_of_squares(numbers: &[f32]) -> f64 {
-    let (chunks, rest) = numbers.as_chunks::<8>();
+/// The same where some are not finite: these count as zeros besides.
+fn without_infinite(numbers: &[f32; CHUNK], back: &[f32; CHUNK]) -> Rounding {
+    let mut finite = [*numbers, *back];
+    let (mut not_finite, mut overflowed) = (0, 0);
+    for at in 0..CHUNK {
+        match (numbers[at].is_finite(), back[at].is_finite()) {
+            (true, true) => continue,
+            (true, false) => overflowed += 1,
+            (false, _) => not_finite += 1,
+        }
+        finite.iter_mut().for_each(|numbers| numbers[at] = 0.0);
+    }
+    Rounding { not_finite, overflowed, ..compared(&finite[0], &finite[1]) }
+}
+
+/// Of the differences, in f64 and in eight sums, which a processor adds at once.
+fn sum_of_squares(numbers: &[f32; CHUNK], from: &[f32; CHUNK]) -> f64 {
     let mut sums = [0f64; 8];
-    for chunk in chunks {
-        for (sum, number) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(*number).powi(2);
+    for (numbers, from) in numbers.as_chunks::<8>().0.iter().zip(from.as_chunks::<8>().0) {
+        for ((sum, number), from) in sums.iter_mut().zip(numbers).zip(from) {
+            *sum += (f64::from(*number) - f64::from(*from)).powi(2);
         }
     }
-    sums.iter().sum::<f64>() + rest.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>()
+    sums.iter().sum()
 }
 
 #[cfg(test)]
