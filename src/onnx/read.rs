@@ -70,6 +70,8 @@ pub struct External {
 pub enum ReadError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("there is no file `{}`", .0.display())]
+    NoFile(PathBuf),
     #[error("`{}` has {bytes} bytes, more than an ONNX file can have", path.display())]
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("`{}` is not an ONNX model: {reason}", path.display())]
@@ -78,6 +80,9 @@ pub enum ReadError {
 
 /// Reads a model.
 pub fn read(path: &Path) -> Result<Description, ReadError> {
+    if !path.is_file() {
+        return Err(ReadError::NoFile(path.to_owned()));
+    }
     let bytes = fs::metadata(path)?.len();
     if bytes > LARGEST as u64 {
         return Err(ReadError::TooLarge { path: path.to_owned(), bytes });
