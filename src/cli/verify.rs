@@ -22,7 +22,7 @@ pub struct Verify {
     /// Tokens of the longest text (32 beyond the sliding window otherwise)
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
-    /// Texts at once, of unequal lengths (1 otherwise)
+    /// Texts at once, of unequal lengths (3 otherwise where the model takes a mask, else 1)
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
     /// How many of the tokens come one by one, after the others (16 otherwise; without a cache each is a run from the beginning, and few or none come so)

@@ -71,11 +71,13 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
     let external =
         || model.initializers.iter().filter_map(|tensor| Some((tensor, tensor.external.as_ref()?)));
     let mut files: BTreeMap<&str, DataFile> = BTreeMap::new();
-    for (_, External { file, offset, length }) in external() {
+    for (tensor, External { file, offset, length }) in external() {
         let entry = files.entry(file).or_insert_with(|| data_file(folder_of(path), file));
-        let length = length.unwrap_or_else(|| entry.found.unwrap_or(0).saturating_sub(*offset));
+        let whole = tensor.dtype.and_then(|dtype| dtype.bytes(&tensor.shape));
+        let rest = entry.found.unwrap_or(0).saturating_sub(*offset);
+        let length = length.or(whole).unwrap_or(rest);
         entry.tensors += 1;
-        entry.bytes += length;
+        entry.bytes = entry.bytes.saturating_add(length);
         entry.needed = entry.needed.max(offset.saturating_add(length));
     }
     let mut files: Vec<DataFile> = files.into_values().collect();

@@ -176,7 +176,7 @@ pub fn totals(tensors: impl Iterator<Item = (String, String, u64)>) -> Vec<Total
             dtypes: BTreeSet::new(),
         });
         total.tensors += 1;
-        total.bytes += bytes;
+        total.bytes = total.bytes.saturating_add(bytes);
         total.dtypes.insert(dtype);
     }
     totals.into_values().collect()

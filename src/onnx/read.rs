@@ -1,6 +1,6 @@
 //! What an ONNX file says: of any model, not only of ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -134,8 +134,8 @@ fn count(nodes: &[NodeProto], operators: &mut BTreeMap<String, usize>) {
 
 /// Older files list initializers among the inputs.
 fn interfaces(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<Interface> {
-    let stored = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-    values.iter().filter(|value| !stored(&value.name)).map(interface).collect()
+    let stored: HashSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
+    values.iter().filter(|value| !stored.contains(&*value.name)).map(interface).collect()
 }
 
 fn interface(info: &ValueInfoProto) -> Interface {

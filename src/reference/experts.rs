@@ -119,7 +119,8 @@ fn expert(
     let both = expert_linear(x, &weights.gate_up, expert, &mut stored)?;
     let limit = config.swiglu_limit as f32;
     let inner = Array2::from_shape_fn((both.nrows(), both.ncols() / 2), |(token, at)| {
-        let gate = both[[token, 2 * at]].min(limit);
+        // Not `min`, which takes the limit for NaN.
+        let gate = both[[token, 2 * at]].clamp(f32::NEG_INFINITY, limit);
         let up = both[[token, 2 * at + 1]].clamp(-limit, limit);
         gate / (1.0 + (-SLOPE * gate).exp()) * (up + 1.0)
     });

@@ -61,6 +61,11 @@ impl<'c> Comparison<'c> {
     pub fn add(&mut self, step: &Step, logits: &[f32]) -> Result<()> {
         let vocab = self.checkpoint.config.vocab_size as usize;
         let places = logits.len() / vocab / step.rows.len();
+        if logits.len() != places * vocab * step.rows.len() || ![1, step.width()].contains(&places)
+        {
+            let (found, rows, width) = (logits.len(), step.rows.len(), step.width());
+            return Err(Error::Logits { found, rows, width, vocab });
+        }
         for reading in step.readings() {
             let place = if places == step.width() { reading.place } else { 0 };
             let start = (reading.row * places + place) * vocab;

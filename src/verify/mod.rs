@@ -88,6 +88,10 @@ pub enum Error {
     Batch { fixed: usize, asked: usize },
     #[error("the model takes texts of {room} tokens at most, and --tokens says {tokens}")]
     Room { room: usize, tokens: usize },
+    #[error(
+        "the model gives {found} logits in a step of {rows} rows of {width} tokens, which is neither {vocab} for each token nor for each row"
+    )]
+    Logits { found: usize, rows: usize, width: usize, vocab: usize },
     #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
     NoPrompt { tokens: usize, decoded: usize },
     #[error(
@@ -121,6 +125,7 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         checkpoint: request.checkpoint.clone(),
         layout: checkpoint.layout,
         layers: checkpoint.config.num_layers(),
+        layers_there: checkpoint.layers_there,
         identity,
         runtime: Runtime { version: library.version.map(|v| v.to_string()), path: library.path },
         texts: Texts::new(&plan, run.model.form.last, request.seed),

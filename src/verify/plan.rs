@@ -57,6 +57,8 @@ pub struct Reading {
     pub place: usize,
 }
 
+/// Rows where a mask tells tokens from padding, unless said.
+const PADDED: usize = 3;
 /// Tokens that come one by one, unless said.
 const DECODED: usize = 16;
 /// The same where each needs a run from the beginning.
@@ -72,7 +74,8 @@ impl Plan {
             (Some(fixed), Some(asked)) if fixed != asked => {
                 return Err(Error::Batch { fixed, asked });
             }
-            (fixed, asked) => fixed.or(asked).unwrap_or(1),
+            // One without padding, one with it on the left and one on the right.
+            (fixed, asked) => fixed.or(asked).unwrap_or(if form.mask { PADDED } else { 1 }),
         };
         let room = form.length.filter(|_| !form.cache);
         let tokens = asked.tokens.or(room).unwrap_or(window + BEYOND);
@@ -107,15 +110,16 @@ impl Plan {
 
 /// The prompts in as many steps as they take, and then a token in each.
 fn cached(form: Form, prompts: &[usize], decoded: usize) -> Vec<Step> {
-    let width = form.length.unwrap_or(prompts[0]);
-    let places = prompts[0].next_multiple_of(width);
+    // In steps of a fixed length, or in two of unequal ones: the second has a past.
+    let width = form.length.unwrap_or(prompts[0] - prompts[0] / 3);
+    let places = form.length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
     let padded: Vec<_> = prompts
         .iter()
         .enumerate()
         .map(|(row, prompt)| padded(row, *prompt, places, form))
         .collect();
     let prefill = (0..places).step_by(width).map(|start| Step {
-        rows: padded.iter().map(|row| row[start..start + width].to_vec()).collect(),
+        rows: padded.iter().map(|row| row[start..places.min(start + width)].to_vec()).collect(),
         last: form.last,
     });
     let single = |at: usize| {
@@ -137,10 +141,10 @@ fn whole(form: Form, prompts: &[usize], more: usize) -> Step {
     Step { rows, last: form.last || more > 0 }
 }
 
-/// A row's first tokens: every other row has its padding on the left, where the
-/// model allows it.
+/// A row's first tokens: every other row, beginning with the second, has its padding
+/// on the left, where the model allows it. The first is the longest.
 fn padded(row: usize, tokens: usize, places: usize, form: Form) -> Vec<Option<usize>> {
-    let before = if form.mask && row.is_multiple_of(2) { places - tokens } else { 0 };
+    let before = if form.mask && !row.is_multiple_of(2) { places - tokens } else { 0 };
     (0..places).map(|place| place.checked_sub(before).filter(|token| *token < tokens)).collect()
 }
 
@@ -223,26 +227,32 @@ mod tests {
 
     #[test]
     fn rows_are_padded_on_both_sides_where_there_is_a_mask() {
-        let asked = Asked { tokens: Some(4), batch: Some(2), decode: Some(0) };
-        let places = |form| Plan::new(form, asked, 8).unwrap().steps[0].rows.clone();
-        let right = vec![Some(0), Some(1), None, None];
-        assert_eq!(places(FREE), [vec![Some(0), Some(1), Some(2), Some(3)], right.clone()]);
-        let three = Asked { batch: Some(3), ..asked };
-        let plan = Plan::new(FREE, three, 8).unwrap();
-        assert_eq!(plan.steps[0].rows[2], [None, None, Some(0), Some(1)]);
-        let plan = Plan::new(Form { cache: false, mask: false, ..FREE }, three, 8).unwrap();
-        assert_eq!(plan.steps[0].rows[2], right);
+        let rows = |form, batch| {
+            let asked = Asked { tokens: Some(4), batch: Some(batch), decode: Some(0) };
+            let plan = Plan::new(form, asked, 8).unwrap();
+            let row =
+                |row: usize| plan.steps.iter().flat_map(|step| step.rows[row].clone()).collect();
+            (0..batch).map(row).collect::<Vec<Vec<_>>>()
+        };
+        let (all, right) = ([0, 1, 2, 3].map(Some).to_vec(), vec![Some(0), Some(1), None, None]);
+        let left = vec![None, None, Some(0), Some(1)];
+        assert_eq!(rows(FREE, 2), [all.clone(), left]);
+        let three = vec![None, Some(0), Some(1), Some(2)];
+        assert_eq!(rows(FREE, 3), [all, three, right.clone()]);
+        assert_eq!(rows(Form { cache: false, mask: false, ..FREE }, 2)[1], right);
     }
 
     #[test]
     fn the_defaults_go_past_the_window() {
         let plan = |form| Plan::new(form, Asked::default(), 128).unwrap();
-        assert_eq!((plan(FREE).lengths, plan(FREE).steps.len()), (vec![160], 17));
+        // Two steps with the prompts, of which the second has a past, and one a token.
+        assert_eq!((plan(FREE).lengths, plan(FREE).steps.len()), (vec![160, 112, 64], 18));
+        assert_eq!([0, 1].map(|step| plan(FREE).steps[step].width()), [96, 48]);
         let uncached = Form { cache: false, mask: false, ..FREE };
         assert_eq!((plan(uncached).lengths, plan(uncached).steps.len()), (vec![160], 1));
         let fixed = Form { length: Some(9), batch: Some(2), ..uncached };
         assert_eq!(plan(fixed).lengths, [9, 5]);
         let last = Form { last: true, mask: true, ..uncached };
-        assert_eq!(read(&plan(last)).len(), 5);
+        assert_eq!(read(&plan(last)).len(), 15);
     }
 }

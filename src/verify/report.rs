@@ -24,6 +24,8 @@ pub struct Report {
     pub layout: &'static str,
     /// Layers of the model.
     pub layers: usize,
+    /// Layers of the checkpoint.
+    pub layers_there: usize,
     /// Whether the model says that it is of this checkpoint.
     pub identity: Identity,
     /// What ran the model.
@@ -155,7 +157,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model    {}", self.model.display())?;
         let (path, layout) = (self.checkpoint.display(), self.layout);
-        writeln!(f, "against  {path}, {layout}, {} layers", self.layers)?;
+        let layers = match self.layers == self.layers_there {
+            true => words::count(self.layers, "layer"),
+            false => {
+                format!("the first {} of {}", self.layers, words::count(self.layers_there, "layer"))
+            }
+        };
+        writeln!(f, "against  {path}, {layout}, {layers}")?;
         write!(f, "{}", self.identity)?;
         let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
         writeln!(f, "ran in   onnxruntime {version}, {}", self.runtime.path.display())?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::derived::{self, Tensors, tiny};
-use crate::support::{copy_folder, export, text};
+use crate::support::{copy_folder, export, python, text};
 use crate::verify::{exported, fails, passes};
 
 /// A model of a checkpoint that was tampered with, and the report against the one
@@ -42,6 +42,19 @@ fn first_departure(edit: impl Fn(&mut Tensors, &mut Value)) -> Value {
 
 fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2
+}
+
+/// By default there is padding on both sides, where a model takes a mask.
+#[test]
+fn a_mask_that_is_overlooked_is_found() {
+    for options in
+        [&["--kv-cache"][..], &["--target", "ort"], &["--target", "ort", "--last-logits"]]
+    {
+        let (home, checkpoint, model) = exported("tiny", options);
+        let faulty = home.path().join("faulty.onnx");
+        python("unmasked.py", &[text(&model), text(&faulty)], &Value::Null);
+        fails(&faulty, &checkpoint, &[]);
+    }
 }
 
 /// A bit of a byte here and there.
