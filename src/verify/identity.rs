@@ -24,16 +24,23 @@ pub enum Identity {
     Unknown,
 }
 
-/// A checkpoint's folder or a staged file, with as many layers as the model, and
-/// whether the two belong together.
-pub fn open(path: &Path, leniency: &Leniency, model: &Model) -> Result<(Checkpoint, Identity)> {
-    let (mut checkpoint, said) = match path.is_file() {
+/// A checkpoint's folder or a staged file, with the fingerprint that it says.
+pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<String>)> {
+    match path.is_file() {
         true => {
             let (checkpoint, said) = Checkpoint::open_staged(path)?;
-            (checkpoint, Some(said.fingerprint))
+            Ok((checkpoint, Some(said.fingerprint)))
         }
-        false => (Checkpoint::open(path, leniency)?, None),
-    };
+        false => Ok((Checkpoint::open(path, leniency)?, None)),
+    }
+}
+
+/// Gives a checkpoint as many layers as a model has, and says whether the two
+/// belong together.
+pub fn settle(
+    (mut checkpoint, said): (Checkpoint, Option<String>),
+    model: &Model,
+) -> Result<(Checkpoint, Identity)> {
     let layers = model.property("layers").and_then(|layers| layers.parse().ok());
     let layers = layers.unwrap_or(checkpoint.layers_there);
     for (what, model, checkpoint) in [

@@ -108,11 +108,13 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
+    // What is quickly found wrong comes before what takes long.
+    let opened = identity::open(&request.checkpoint, &request.leniency)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let loading = Instant::now();
     let model = Model::open(&library, &request.model, request.trace, progress)?;
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
-    let (checkpoint, identity) = identity::open(&request.checkpoint, &request.leniency, &model)?;
+    let (checkpoint, identity) = identity::settle(opened, &model)?;
     let promise = Promise::of(&model, &checkpoint.experts, request.tolerance)?;
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
