@@ -1,6 +1,7 @@
 //! Number formats, as pure functions on slices. Knows no files and no graphs.
 
 mod dtype;
+pub mod ints;
 pub mod mxfp4;
 mod numbers;
 mod rounding;

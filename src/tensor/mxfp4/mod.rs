@@ -6,7 +6,7 @@
 
 mod quantise;
 
-pub use quantise::{Block, quantise};
+pub use quantise::{Block, exact, quantise};
 
 /// Numbers that share a scale.
 pub const BLOCK: u64 = 32;

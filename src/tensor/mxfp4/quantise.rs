@@ -32,11 +32,7 @@ pub fn quantise(numbers: &[f32; LENGTH]) -> (Block, Rounding) {
         let rounding = Rounding { numbers: BLOCK, not_finite, ..Rounding::default() };
         return (Block { scale: ONE, codes: [0; LENGTH / 2] }, rounding);
     }
-    let scale = match largest {
-        0 => ONE,
-        // The largest magnitude is 4 to 8 times the scale.
-        bits => (bits >> MANTISSA_BITS).saturating_sub(2) as u8,
-    };
+    let scale = usual_scale(largest);
     let usual = Rounded::new(numbers, scale);
     let best = match usual.is_exact(numbers) {
         true => usual,
@@ -47,6 +43,22 @@ pub fn quantise(numbers: &[f32; LENGTH]) -> (Block, Rounding) {
             .fold(usual, |best, other| if other.error() < best.error() { other } else { best }),
     };
     (Block { scale: best.scale, codes: best.codes(numbers) }, best.rounding(numbers))
+}
+
+/// The block whose numbers these are bit for bit, where there is one.
+pub fn exact(numbers: &[f32; LENGTH]) -> Option<Block> {
+    let largest = numbers.iter().map(|number| number.to_bits() & MAGNITUDE).max().unwrap_or(0);
+    let rounded = Rounded::new(numbers, usual_scale(largest));
+    let is_exact = largest < INFINITE && rounded.is_exact(numbers);
+    is_exact.then(|| Block { scale: rounded.scale, codes: rounded.codes(numbers) })
+}
+
+/// The scale under which the largest magnitude, of these bits, is 4 to 8.
+fn usual_scale(largest: u32) -> u8 {
+    match largest {
+        0 => ONE,
+        bits => (bits >> MANTISSA_BITS).saturating_sub(2) as u8,
+    }
 }
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
