@@ -1,26 +1,33 @@
 //! The canonical weights of a model of some config: which there are, and what
 //! each must be. A layout finds them.
 
-use super::weights::{AttentionWeights, ExpertWeights, Linear, MlpWeights};
+use super::weights::{AttentionWeights, ExpertWeights, LM_HEAD, Linear, MlpWeights};
 use super::{Config, LayerWeights, ModelWeights, Result};
+use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
-use crate::weights::{ExpertMatrix, Weight};
+use crate::weights::{Matrix, Weight};
 
 /// What layouts store in different forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Whether q, k and v are matrices of their own.
     pub separate_qkv: bool,
-    /// How the experts are stored.
-    pub experts: ExpertForm,
+    /// How the matrices of experts are stored, those of all layers.
+    pub experts: MatrixForm,
+    /// How those of attention are.
+    pub attention: MatrixForm,
+    /// How that of the logits is; where there is none, it is the embedding.
+    pub logits: Option<MatrixForm>,
 }
 
-/// How the experts of all layers are stored.
+/// How matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpertForm {
-    /// Blocks and scales.
+pub enum MatrixForm {
+    /// MXFP4's blocks and scales.
     Mxfp4,
-    /// Numbers, `[experts, out, in]`.
+    /// Integers and scales.
+    Ints(Bits),
+    /// Numbers, `[.., out, in]`.
     OutputMajor,
     /// Numbers, `[experts, in, out]`.
     InputMajor,
@@ -47,6 +54,10 @@ pub enum Kind {
     Blocks,
     /// MXFP4 scales.
     Scales,
+    /// Integers, one or two a byte.
+    Codes,
+    /// Their scales.
+    CodeScales,
 }
 
 /// Asks for every weight of a model.
@@ -67,9 +78,12 @@ impl Assembly<'_> {
             embedding: self.dense("embedding.weight", &[vocab, hidden])?,
             layers: (0..self.config.num_layers()).map(|n| self.layer(n)).collect::<Result<_>>()?,
             norm: self.dense("norm.scale", &[hidden])?,
-            lm_head: match self.config.tied {
-                true => None,
-                false => Some(self.dense("lm_head.weight", &[vocab, hidden])?),
+            lm_head: match self.form.logits {
+                None if self.config.tied => None,
+                form => {
+                    let form = form.unwrap_or(MatrixForm::OutputMajor);
+                    Some(self.matrix(LM_HEAD, form, Kind::Dense, &[], [vocab, hidden])?)
+                }
             },
         })
     }
@@ -89,8 +103,9 @@ impl Assembly<'_> {
             true => vec![("q", query), ("k", key), ("v", key)],
             false => vec![("qkv", query + 2 * key)],
         };
+        let form = self.form.attention;
         let mut linear =
-            |name: &str, shape| self.linear(&format!("{path}.{name}"), shape, attention_bias);
+            |name: &str, shape| self.linear(&format!("{path}.{name}"), form, shape, attention_bias);
         let qkv = parts.into_iter().map(|(name, rows)| linear(name, [rows, hidden_size]));
         let qkv = qkv.collect::<Result<_>>()?;
         Ok(AttentionWeights {
@@ -106,7 +121,12 @@ impl Assembly<'_> {
         let experts = format!("{path}.experts");
         Ok(MlpWeights {
             norm: self.dense(&format!("{path}.norm.scale"), &[hidden_size])?,
-            router: self.linear(&format!("{path}.router"), [num_experts, hidden_size], true)?,
+            router: self.linear(
+                &format!("{path}.router"),
+                MatrixForm::OutputMajor,
+                [num_experts, hidden_size],
+                true,
+            )?,
             gate_up: self.experts(
                 &format!("{experts}.gate_up"),
                 [num_experts, 2 * intermediate_size, hidden_size],
@@ -120,31 +140,54 @@ impl Assembly<'_> {
 
     fn experts(&mut self, path: &str, [experts, out, inn]: [u64; 3]) -> Result<ExpertWeights> {
         let form = self.form.experts;
-        let mut find =
-            |part: &str, kind, shape: &[u64]| self.weight(&format!("{path}.{part}"), kind, shape);
-        let (groups, bytes) = (inn / mxfp4::BLOCK, mxfp4::BLOCK / 2);
-        let matrix = match form {
-            ExpertForm::Mxfp4 => ExpertMatrix::Mxfp4 {
-                blocks: find("blocks", Kind::Blocks, &[experts, out, groups, bytes])?,
-                scales: find("scales", Kind::Scales, &[experts, out, groups])?,
-            },
-            ExpertForm::OutputMajor => {
-                ExpertMatrix::OutputMajor(find("weight", Kind::Expert, &[experts, out, inn])?)
-            }
-            ExpertForm::InputMajor => {
-                ExpertMatrix::InputMajor(find("weight_t", Kind::Expert, &[experts, inn, out])?)
-            }
-        };
-        Ok(ExpertWeights { matrix, bias: find("bias", Kind::Dense, &[experts, out])? })
+        Ok(ExpertWeights {
+            matrix: self.matrix(path, form, Kind::Expert, &[experts], [out, inn])?,
+            bias: self.dense(&format!("{path}.bias"), &[experts, out])?,
+        })
     }
 
-    fn linear(&mut self, path: &str, shape: [u64; 2], bias: bool) -> Result<Linear> {
-        let weight = self.dense(&format!("{path}.weight"), &shape)?;
+    fn linear(
+        &mut self,
+        path: &str,
+        form: MatrixForm,
+        [out, inn]: [u64; 2],
+        bias: bool,
+    ) -> Result<Linear> {
+        let matrix = self.matrix(path, form, Kind::Dense, &[], [out, inn])?;
         let bias = match bias {
-            true => Some(self.dense(&format!("{path}.bias"), &shape[..1])?),
+            true => Some(self.dense(&format!("{path}.bias"), &[out])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear { matrix, bias })
+    }
+
+    /// A matrix `[out, in]`, or as many as there are `above`; `numbers` says which
+    /// numbers there may be where it is not coded.
+    fn matrix(
+        &mut self,
+        path: &str,
+        form: MatrixForm,
+        numbers: Kind,
+        above: &[u64],
+        [out, inn]: [u64; 2],
+    ) -> Result<Matrix> {
+        let groups = inn / mxfp4::BLOCK;
+        let mut find = |part: &str, kind, axes: &[u64]| {
+            self.weight(&format!("{path}.{part}"), kind, &[above, axes].concat())
+        };
+        Ok(match form {
+            MatrixForm::Mxfp4 => Matrix::Mxfp4 {
+                blocks: find("blocks", Kind::Blocks, &[out, groups, mxfp4::BLOCK / 2])?,
+                scales: find("scales", Kind::Scales, &[out, groups])?,
+            },
+            MatrixForm::Ints(bits) => Matrix::Ints {
+                bits,
+                codes: find("codes", Kind::Codes, &[out, groups, bits.block_bytes()])?,
+                scales: find("scales", Kind::CodeScales, &[out, groups])?,
+            },
+            MatrixForm::OutputMajor => Matrix::OutputMajor(find("weight", numbers, &[out, inn])?),
+            MatrixForm::InputMajor => Matrix::InputMajor(find("weight_t", numbers, &[inn, out])?),
+        })
     }
 
     fn dense(&mut self, name: &str, shape: &[u64]) -> Result<Weight> {

@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 pub use config::{Config, Rope};
 pub use files::{Headers, INDEX, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
+use weights::format_of;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::tensor::DType;
-use crate::weights::{Error as WeightsError, Format, Metadata, Provenance};
+use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
 
 /// A model that is ready to be exported: nothing but headers has been read.
 #[derive(Clone, Debug)]
@@ -29,9 +30,9 @@ pub struct Checkpoint {
     pub config: Config,
     /// What it computes with.
     pub weights: ModelWeights,
-    /// What became of the experts' numbers, but for what a conversion that is yet
+    /// What became of the numbers of matrices, but for what a conversion that is yet
     /// to be done will round.
-    pub experts: Provenance,
+    pub provenances: Provenances,
     /// The layout's name, for people.
     pub layout: &'static str,
     /// How many layers it has, however many of them are kept.
@@ -187,8 +188,11 @@ impl Checkpoint {
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &leniency.tensors)?;
         let (layout, layers_there) = (layout.name, config.num_layers());
-        let experts = Provenance::unchanged(weights.expert_format());
-        Ok(Self { config, weights, experts, layout, layers_there })
+        let provenances = Provenances {
+            experts: Provenance::unchanged(format_of(weights.experts())),
+            dense: Provenance::unchanged(format_of(weights.dense())),
+        };
+        Ok(Self { config, weights, provenances, layout, layers_there })
     }
 
     /// Opens a weights file that an export has written, which needs nothing
@@ -204,27 +208,37 @@ impl Checkpoint {
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &[])?;
         let (layout, layers_there) = (layout.name, config.num_layers());
-        let experts = said.experts.clone();
-        Ok((Self { config, weights, experts, layout, layers_there }, said))
+        let provenances = said.provenances.clone();
+        Ok((Self { config, weights, provenances, layout, layers_there }, said))
     }
 
-    /// Puts the experts into a format, [`ModelWeights::convert_experts`], and says
-    /// whether that changes anything.
+    /// Puts the experts into a format, [`ModelWeights::convert_experts`].
     pub fn convert_experts(
         &mut self,
         to: Format,
         accept_rounding: bool,
-    ) -> std::result::Result<bool, WeightsError> {
-        let changes = self.weights.convert_experts(to, accept_rounding)?;
-        self.experts.format = self.weights.expert_format();
-        Ok(changes)
+    ) -> std::result::Result<(), WeightsError> {
+        self.weights.convert_experts(to, accept_rounding)?;
+        self.provenances.experts.format = format_of(self.weights.experts());
+        Ok(())
     }
 
-    /// What identifies the model besides its weights: the config, and where experts
+    /// Puts attention and the logits into formats, [`ModelWeights::convert_dense`].
+    pub fn convert_dense(
+        &mut self,
+        to: Format,
+        logits: Format,
+        accept_rounding: bool,
+    ) -> std::result::Result<(), WeightsError> {
+        self.weights.convert_dense(to, logits, accept_rounding)?;
+        self.provenances.dense.format = format_of(self.weights.dense());
+        Ok(())
+    }
+
+    /// What identifies the model besides its weights: the config, and where matrices
     /// that are not as they were come from.
     pub fn identity(&self) -> String {
-        let experts = Some(&self.experts).filter(|experts| !experts.is_unchanged());
-        self.config.canonical() + &experts.map_or_else(String::new, Provenance::canonical)
+        self.config.canonical() + &self.provenances.canonical()
     }
 
     /// Keeps the first layers only.

@@ -3,7 +3,7 @@
 //! Names are paths that agree with those in the graph. A matrix is stored
 //! `[out, in]`, one output a row.
 
-use crate::weights::{self, ExpertMatrix, Format, Weight};
+use crate::weights::{self, Format, Matrix, Role, Weight};
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
@@ -14,8 +14,8 @@ pub struct ModelWeights {
     pub layers: Vec<LayerWeights>,
     /// `norm.scale [hidden]`
     pub norm: Weight,
-    /// `lm_head.weight [vocab, hidden]`; without one the embedding serves for both.
-    pub lm_head: Option<Weight>,
+    /// `lm_head [vocab, hidden]`; without one the embedding serves for both.
+    pub lm_head: Option<Matrix>,
 }
 
 /// `layers.N`
@@ -54,11 +54,11 @@ pub struct MlpWeights {
     pub down: ExpertWeights,
 }
 
-/// A matrix `weight [out, in]` and a `bias [out]`.
+/// A matrix `[out, in]` and a `bias [out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// `weight [out, in]`
-    pub weight: Weight,
+    /// `[out, in]`
+    pub matrix: Matrix,
     /// `bias [out]`, where there is one.
     pub bias: Option<Weight>,
 }
@@ -67,7 +67,7 @@ pub struct Linear {
 #[derive(Clone, Debug)]
 pub struct ExpertWeights {
     /// The matrices of all experts.
-    pub matrix: ExpertMatrix,
+    pub matrix: Matrix,
     /// `bias [experts, out]`
     pub bias: Weight,
 }
@@ -76,45 +76,83 @@ impl ModelWeights {
     /// Every weight, in the order in which the model uses them.
     pub fn iter(&self) -> impl Iterator<Item = &Weight> {
         let layers = self.layers.iter().flat_map(LayerWeights::iter);
-        [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(&self.lm_head)
+        let lm_head = self.lm_head.iter().flat_map(Matrix::weights);
+        [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(lm_head)
     }
 
-    /// Puts the experts into a format, [`ExpertMatrix::converted`] for each
-    /// matrix, and says whether that changes anything.
-    pub fn convert_experts(
-        &mut self,
-        to: Format,
-        accept_rounding: bool,
-    ) -> Result<bool, weights::Error> {
-        let mut changes = false;
+    /// Puts the experts into a format, [`Matrix::converted`] for each matrix.
+    pub fn convert_experts(&mut self, to: Format, accept_rounding: bool) -> Converted {
         for LayerWeights { mlp, .. } in &mut self.layers {
             for ExpertWeights { matrix, .. } in [&mut mlp.gate_up, &mut mlp.down] {
-                let converted = matrix.converted(to, accept_rounding)?;
-                changes |= converted != *matrix;
-                *matrix = converted;
+                convert(matrix, Role::Experts, to, accept_rounding)?;
             }
         }
-        Ok(changes)
+        Ok(())
+    }
+
+    /// Puts the matrices of attention into a format, and that of the logits into the
+    /// same or, where it needs more than 4 bits for a choice among so many tokens,
+    /// into another. Routers and the embedding stay as they are.
+    pub fn convert_dense(
+        &mut self,
+        to: Format,
+        logits: Format,
+        accept_rounding: bool,
+    ) -> Converted {
+        for LayerWeights { attn, .. } in &mut self.layers {
+            for Linear { matrix, .. } in attn.qkv.iter_mut().chain([&mut attn.out]) {
+                convert(matrix, Role::Dense, to, accept_rounding)?;
+            }
+        }
+        let mut lm_head = self.logits();
+        convert(&mut lm_head, Role::Dense, logits, accept_rounding)?;
+        if self.lm_head.is_some() || lm_head != self.logits() {
+            self.lm_head = Some(lm_head);
+        }
+        Ok(())
     }
 
     /// The matrices of all experts, two for each layer.
-    pub fn experts(&self) -> impl Iterator<Item = &ExpertMatrix> {
+    pub fn experts(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|layer| [&layer.mlp.gate_up, &layer.mlp.down]);
         layers.map(|experts| &experts.matrix)
     }
 
-    /// The format of the experts' numbers: in words, where matrices differ.
-    pub fn expert_format(&self) -> String {
-        let mut formats: Vec<String> = self.experts().map(ExpertMatrix::format).collect();
-        formats.sort();
-        formats.dedup();
-        formats.join(" and ")
+    /// The matrices of attention, and that of the logits where it is one of its own.
+    pub fn dense(&self) -> impl Iterator<Item = &Matrix> {
+        let layers = self.layers.iter().map(|layer| &layer.attn);
+        let linears = layers.flat_map(|attn| attn.qkv.iter().chain([&attn.out]));
+        linears.map(|linear| &linear.matrix).chain(&self.lm_head)
     }
 
     /// The matrix of the logits, `[vocab, hidden]`.
-    pub fn logits(&self) -> &Weight {
-        self.lm_head.as_ref().unwrap_or(&self.embedding)
+    pub fn logits(&self) -> Matrix {
+        let embedding = || Matrix::OutputMajor(self.embedding.clone());
+        self.lm_head.clone().unwrap_or_else(embedding)
     }
+}
+
+type Converted = Result<(), weights::Error>;
+
+/// Under the name that it has, or of the embedding that it serves as besides.
+fn convert(matrix: &mut Matrix, role: Role, to: Format, accept_rounding: bool) -> Converted {
+    let path = match matrix.path() {
+        "embedding" => LM_HEAD.to_owned(),
+        path => path.to_owned(),
+    };
+    *matrix = matrix.converted(&path, role, to, accept_rounding)?;
+    Ok(())
+}
+
+/// The canonical name of the matrix of the logits.
+pub const LM_HEAD: &str = "lm_head";
+
+/// The format of the numbers of matrices: in words, where they differ.
+pub fn format_of<'m>(matrices: impl Iterator<Item = &'m Matrix>) -> String {
+    let mut formats: Vec<String> = matrices.map(Matrix::format).collect();
+    formats.sort();
+    formats.dedup();
+    formats.join(" and ")
 }
 
 impl LayerWeights {
@@ -130,7 +168,7 @@ impl LayerWeights {
 
 impl Linear {
     fn iter(&self) -> impl Iterator<Item = &Weight> {
-        [&self.weight].into_iter().chain(&self.bias)
+        self.matrix.weights().into_iter().chain(&self.bias)
     }
 }
 

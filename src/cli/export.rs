@@ -6,12 +6,13 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{
-    Experts, ExternalData, FromHub, Genai, Origin, Request, Summary, export,
+    ExternalData, Formats, FromHub, Genai, Origin, Request, Summary, export,
 };
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
 use gpt_oss_export::tensor::DType;
+use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::verify::Report;
 use gpt_oss_export::weights::Format;
 use serde::Serialize;
@@ -22,6 +23,7 @@ use super::verify;
 /// From where, to where, and how.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("origin").required(true)))]
+#[command(group(ArgGroup::new("formats").multiple(true).args(["experts", "dense"])))]
 pub struct Export {
     /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name/original, owner/name@revision, owner/name@revision/folder
     #[arg(long, value_name = "DIR|REPO", group = "origin")]
@@ -33,7 +35,7 @@ pub struct Export {
     #[arg(long, requires = "checkpoint")]
     offline: bool,
     /// Fetch headers instead of weights from the hub, and write the graph alone; it runs once the weights are where it says
-    #[arg(long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts"])]
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
     /// Weights that --save-weights has staged; no checkpoint is needed
     #[arg(long, value_name = "FILE", group = "origin")]
@@ -47,12 +49,18 @@ pub struct Export {
     /// Stage weights only, write no model
     #[arg(long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
-    /// Put the experts' numbers into a format, bit for bit or not at all; without it they stay as they are
+    /// Put the experts' numbers into a format; without it they stay as they are. Integers round, the others convert bit for bit or not at all
     #[arg(long, value_name = "FORMAT", value_enum)]
     experts: Option<FormatName>,
-    /// Let --experts round numbers that the format does not have
-    #[arg(long, requires = "experts")]
+    /// The same for the matrices of attention and of the logits; routers and the embedding stay as they are
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    dense: Option<DenseName>,
+    /// Let --experts and --dense round numbers that the format does not have
+    #[arg(long, requires = "formats")]
     accept_rounding: bool,
+    /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and routers are f32 in any case
+    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = Compute::F32)]
+    compute: Compute,
     /// Where the model reads its weights
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
@@ -129,12 +137,77 @@ enum TargetName {
 enum FormatName {
     /// Blocks of 32 four-bit numbers that share a scale, as released
     Mxfp4,
+    /// Integers of 8 bits, 32 of which share a scale: exact for MXFP4
+    Int8,
+    /// Integers of 4 bits, 32 of which share a scale
+    Int4,
     /// BF16, an output a row
     Bf16,
     /// F16, an output a row
     F16,
     /// F32, an output a row
     F32,
+}
+
+impl FormatName {
+    fn format(self) -> Format {
+        match self {
+            Self::Mxfp4 => Format::Mxfp4,
+            Self::Int8 => Format::Ints(Bits::Eight),
+            Self::Int4 => Format::Ints(Bits::Four),
+            Self::Bf16 => Format::Numbers(DType::BF16),
+            Self::F16 => Format::Numbers(DType::F16),
+            Self::F32 => Format::Numbers(DType::F32),
+        }
+    }
+}
+
+/// A format for the matrices of attention and of the logits.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DenseName {
+    /// As they are
+    Keep,
+    /// Integers of 8 bits, 32 of which share a scale
+    Int8,
+    /// Integers of 4 bits, 32 of which share a scale; of 8 for the logits
+    Int4,
+    /// BF16
+    Bf16,
+    /// F16
+    F16,
+    /// F32
+    F32,
+}
+
+impl DenseName {
+    fn format(self) -> Option<Format> {
+        Some(match self {
+            Self::Keep => return None,
+            Self::Int8 => Format::Ints(Bits::Eight),
+            Self::Int4 => Format::Ints(Bits::Four),
+            Self::Bf16 => Format::Numbers(DType::BF16),
+            Self::F16 => Format::Numbers(DType::F16),
+            Self::F32 => Format::Numbers(DType::F32),
+        })
+    }
+}
+
+/// What a model computes in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Compute {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Compute {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }
 
 /// Where a model reads its weights.
@@ -212,20 +285,17 @@ impl Export {
             },
             layers: self.layers.map(|layers| layers as usize),
             leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
-            experts: self.experts.map(|format| Experts {
-                format: match format {
-                    FormatName::Mxfp4 => Format::Mxfp4,
-                    FormatName::Bf16 => Format::Numbers(DType::BF16),
-                    FormatName::F16 => Format::Numbers(DType::F16),
-                    FormatName::F32 => Format::Numbers(DType::F32),
-                },
+            formats: Formats {
+                experts: self.experts.map(FormatName::format),
+                dense: self.dense.and_then(DenseName::format),
                 accept_rounding: self.accept_rounding,
-            }),
+            },
             graph: Options {
                 target: match self.target {
                     TargetName::Onnx => Target::Onnx,
                     TargetName::Ort => Target::Ort,
                 },
+                compute: self.compute.dtype(),
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),

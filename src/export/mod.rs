@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use companions::GenaiSummary;
-pub use summary::{Converted, ExpertsSummary, HubSummary, ModelSummary, Summary, WeightsSummary};
+pub use summary::{
+    Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
+};
 
 use crate::checkpoint::{self, Leniency};
 use crate::genai;
@@ -20,8 +22,8 @@ use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
-use crate::tensor::Rounding;
-use crate::weights::{self, Format, Found, Obstacle, Provenance};
+use crate::tensor::ints::Bits;
+use crate::weights::{self, Format, Found, Obstacle, Provenances, Roundings};
 use companions::Companions;
 use open::{Opened, open};
 use placement::Placement;
@@ -41,8 +43,8 @@ pub struct Request {
     pub layers: Option<usize>,
     /// Names to overlook in the checkpoint.
     pub leniency: Leniency,
-    /// The format of the experts; without it they stay as they are.
-    pub experts: Option<Experts>,
+    /// The formats of matrices.
+    pub formats: Formats,
     /// The shape of the graph.
     pub graph: Options,
     /// Make the model's folder one that onnxruntime-genai opens.
@@ -65,13 +67,26 @@ impl Request {
     }
 }
 
-/// The format that experts are put into.
-#[derive(Clone, Copy, Debug)]
-pub struct Experts {
-    /// What their numbers become.
-    pub format: Format,
-    /// Whether a number may come out different.
+/// The formats that matrices are put into; without one they stay as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Formats {
+    /// That of the experts.
+    pub experts: Option<Format>,
+    /// That of attention and of the logits.
+    pub dense: Option<Format>,
+    /// Whether a number may come out different where a format is not for rounding.
     pub accept_rounding: bool,
+}
+
+impl Formats {
+    /// The format of the logits' matrix, where one was asked for: 4 bits are too few to
+    /// choose among so many tokens.
+    fn logits(&self) -> Option<Format> {
+        match self.dense {
+            Some(Format::Ints(Bits::Four)) => Some(Format::Ints(Bits::Eight)),
+            format => format,
+        }
+    }
 }
 
 /// How onnxruntime-genai is to use the model.
@@ -175,10 +190,10 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     })?;
 
     let mut transaction = Transaction::default();
-    let (mut written, mut rounding) = (Vec::new(), Rounding::default());
+    let (mut written, mut roundings) = (Vec::new(), Roundings::default());
     for (path, store) in placement.stores() {
-        rounding = match store.find(path, progress)? {
-            Found::Equal(rounding) => rounding,
+        roundings = match store.find(path, progress)? {
+            Found::Equal(roundings) => roundings,
             Found::Nothing => {
                 written.push(path.to_owned());
                 let write = |file: &_| store.write(file, path, progress).map_err(Error::Weights);
@@ -191,8 +206,8 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
-            let experts = checkpoint.experts.after(&rounding);
-            let properties = properties(request, &opened, graph, &experts);
+            let provenances = checkpoint.provenances.after(&roundings);
+            let properties = properties(request, &opened, graph, &provenances);
             let bytes = encode(graph, request.graph.target, &properties, &placement)?;
             if path.is_dir() {
                 return Err(Error::IsFolder(path.clone()));
@@ -218,7 +233,13 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         },
         model,
         genai: companions.map(Companions::summarise),
-        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
+        experts: ExpertsSummary::new(checkpoint, request.formats.experts.is_some(), &roundings),
+        dense: MatricesSummary::new(
+            checkpoint.weights.dense(),
+            &checkpoint.provenances.dense,
+            request.formats.dense.is_some(),
+            &roundings.dense,
+        ),
         weights: placement.summarise(checkpoint, written),
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -229,14 +250,15 @@ fn properties(
     request: &Request,
     opened: &Opened,
     graph: &Model,
-    experts: &Provenance,
+    provenances: &Provenances,
 ) -> Vec<(&'static str, String)> {
     let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
-        ("gpt_oss_export.experts", experts.canonical()),
+        ("gpt_oss_export.experts", provenances.experts.canonical()),
+        ("gpt_oss_export.dense", provenances.dense.canonical()),
         ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
     ];
     if let Some(fingerprint) = &opened.fingerprint {

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, Experts, ExternalData, FromHub, HubSummary, Origin, Request};
+use super::{Error, ExternalData, FromHub, HubSummary, Origin, Request};
 use crate::checkpoint::Checkpoint;
 use crate::genai;
 use crate::hub;
 use crate::paths::folder_of;
 use crate::progress::Progress;
-use crate::weights::Fingerprint;
+use crate::weights::{Fingerprint, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -43,13 +43,15 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
         whole = layers == checkpoint.layers_there;
         checkpoint.truncate(layers)?;
     }
-    let converts = match request.experts {
-        Some(Experts { format, accept_rounding }) => {
-            checkpoint.convert_experts(format, accept_rounding)?
-        }
-        None => false,
-    };
-    let fingerprint = match said.filter(|_| whole && !converts) {
+    let formats = request.formats;
+    if let Some(format) = formats.experts {
+        checkpoint.convert_experts(format, formats.accept_rounding)?;
+    }
+    if let (Some(format), Some(logits)) = (formats.dense, formats.logits()) {
+        checkpoint.convert_dense(format, logits, formats.accept_rounding)?;
+    }
+    let converts = || checkpoint.weights.iter().any(Weight::is_converted);
+    let fingerprint = match said.filter(|_| whole && !converts()) {
         _ if request.headers_only() => None,
         Some(said) => Some(said),
         None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
@@ -98,7 +100,8 @@ fn fetch(
 fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error> {
     let asked = [
         (request.save_weights.is_some(), "--save-weights"),
-        (request.experts.is_some(), "--experts"),
+        (request.formats.experts.is_some(), "--experts"),
+        (request.formats.dense.is_some(), "--dense"),
         (request.external_data == ExternalData::Copy, "--external-data copy"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {

@@ -37,7 +37,8 @@ impl<'w> Placement<'w> {
         let mut placement = Self::default();
         let all = || checkpoint.weights.iter();
         if let Some(path) = &request.save_weights {
-            let store = Store::plan(all(), identified(), &checkpoint.config, &checkpoint.experts);
+            let store =
+                Store::plan(all(), identified(), &checkpoint.config, &checkpoint.provenances);
             placement.stores.push((path.clone(), store));
         }
         let Some(output) = &request.output else { return Ok(placement) };
@@ -105,7 +106,7 @@ impl<'w> Placement<'w> {
             }
         };
         let file = format!("weights-{fingerprint}.safetensors");
-        let store = Store::plan(made, fingerprint, &checkpoint.config, &checkpoint.experts);
+        let store = Store::plan(made, fingerprint, &checkpoint.config, &checkpoint.provenances);
         self.locations.extend(locations(&store, &file));
         self.stores.push((folder.join(&file), store));
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ExpertsSummary, GenaiSummary, HubSummary, ModelSummary, Summary};
+use super::{ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary};
 use crate::genai;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
@@ -36,6 +36,7 @@ impl fmt::Display for Summary {
             }
         }
         write!(f, "{}", self.experts)?;
+        self.dense.write(f, "dense")?;
         if let Some(genai) = &self.genai {
             write!(f, "{genai}")?;
         }
@@ -89,31 +90,38 @@ impl fmt::Display for HubSummary {
 impl fmt::Display for ExpertsSummary {
     /// Nothing where there is nothing to decide: in MXFP4 as they were.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Provenance { format, .. } = &self.provenance;
-        if self.already {
-            writeln!(f, "experts  already in {format}")?;
-        }
-        if self.converted.is_some() || !self.provenance.is_unchanged() {
-            writeln!(f, "experts  {}", self.conversion())?;
-        }
+        let Self { matrices, mxfp4_bytes, .. } = self;
+        let format = &matrices.provenance.format;
+        matrices.write(f, "experts")?;
         if format == "mxfp4" {
             return Ok(());
         }
-        writeln!(f, "experts  {} in {format}", size(self.bytes))?;
-        match self.mxfp4_bytes.filter(|_| !self.chosen()) {
+        writeln!(f, "experts  {} in {format}", size(matrices.bytes))?;
+        match mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
             Some(mxfp4) => writeln!(
                 f,
                 "  --experts mxfp4 makes them {:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out",
-                self.bytes as f64 / mxfp4 as f64
+                matrices.bytes as f64 / mxfp4 as f64
             ),
             None => Ok(()),
         }
     }
 }
 
-impl ExpertsSummary {
+impl MatricesSummary {
+    /// What became of the numbers, where they are not simply as they were.
+    fn write(&self, f: &mut fmt::Formatter<'_>, label: &str) -> fmt::Result {
+        if self.already {
+            writeln!(f, "{label:8} already in {}", self.provenance.format)?;
+        }
+        if self.converted.is_some() || !self.provenance.is_unchanged() {
+            writeln!(f, "{label:8} {}", self.conversion())?;
+        }
+        Ok(())
+    }
+
     /// Whether somebody asked for the format that they have.
-    fn chosen(&self) -> bool {
+    fn is_chosen(&self) -> bool {
         self.already || self.converted.is_some() || !self.provenance.is_unchanged()
     }
 

@@ -11,7 +11,7 @@ use crate::hub;
 use crate::model::Target;
 use crate::onnx::{Interface, OPSET, ir_version};
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{ExpertMatrix, Provenance, Weight};
+use crate::weights::{Matrix, Provenance, Roundings, Weight};
 
 /// The outcome of an export.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +34,8 @@ pub struct Summary {
     pub genai: Option<GenaiSummary>,
     /// The format of the experts.
     pub experts: ExpertsSummary,
+    /// The format of the matrices of attention and of the logits.
+    pub dense: MatricesSummary,
     /// The weights.
     pub weights: WeightsSummary,
     /// Wall time.
@@ -76,17 +78,25 @@ impl HubSummary {
 /// The numbers of the experts.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExpertsSummary {
+    /// Their matrices.
+    #[serde(flatten)]
+    pub matrices: MatricesSummary,
+    /// How many each layer has.
+    pub counts: Vec<u64>,
+    /// What MXFP4 would take, where rows fill its blocks.
+    pub mxfp4_bytes: Option<u64>,
+}
+
+/// The numbers of some matrices.
+#[derive(Clone, Debug, Serialize)]
+pub struct MatricesSummary {
     /// What became of them since the checkpoint, in this export or one before.
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// How many each layer has.
-    pub counts: Vec<u64>,
     /// How many numbers there are.
     pub numbers: u64,
     /// Bytes that they take in the model.
     pub bytes: u64,
-    /// What MXFP4 would take, where rows fill its blocks.
-    pub mxfp4_bytes: Option<u64>,
     /// How they came through a conversion in this export, if there was one.
     pub converted: Option<Converted>,
     /// Whether a conversion was asked for, and there was nothing to do.
@@ -107,16 +117,34 @@ pub struct Converted {
 }
 
 impl ExpertsSummary {
-    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, rounding: Rounding) -> Self {
-        let matrices = || checkpoint.weights.experts();
-        let fit = matrices().all(ExpertMatrix::fills_blocks);
-        let numbers = matrices().map(ExpertMatrix::numbers).sum();
+    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, roundings: &Roundings) -> Self {
+        let (matrices, provenance) =
+            (|| checkpoint.weights.experts(), &checkpoint.provenances.experts);
+        let matrices_summary =
+            MatricesSummary::new(matrices(), provenance, asked, &roundings.experts);
+        let fit = matrices().all(Matrix::fills_blocks);
+        let mxfp4_bytes = matrices_summary.numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1);
         Self {
-            provenance: checkpoint.experts.after(&rounding),
+            matrices: matrices_summary,
             counts: checkpoint.config.experts.clone(),
-            numbers,
-            bytes: matrices().flat_map(ExpertMatrix::weights).map(Weight::bytes).sum(),
-            mxfp4_bytes: fit.then_some(numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1)),
+            mxfp4_bytes: fit.then_some(mxfp4_bytes),
+        }
+    }
+}
+
+impl MatricesSummary {
+    pub(super) fn new<'m>(
+        matrices: impl Iterator<Item = &'m Matrix>,
+        provenance: &Provenance,
+        asked: bool,
+        rounding: &Rounding,
+    ) -> Self {
+        let matrices: Vec<&Matrix> = matrices.collect();
+        let weights = matrices.iter().flat_map(|matrix| matrix.weights());
+        Self {
+            provenance: provenance.after(rounding),
+            numbers: matrices.iter().map(|matrix| matrix.numbers()).sum(),
+            bytes: weights.map(Weight::bytes).sum(),
             already: asked && rounding.numbers == 0,
             converted: (rounding.numbers > 0).then(|| Converted {
                 numbers: rounding.numbers,

@@ -26,6 +26,8 @@ pub struct CheckpointInspection {
     pub config: Config,
     /// The format of the experts' numbers, and what became of them.
     pub experts: Provenance,
+    /// Of the matrices of attention and of the logits likewise.
+    pub dense: Provenance,
     /// Its SafeTensors files.
     pub files: Vec<SourceFile>,
     /// What each target says to it.
@@ -96,7 +98,8 @@ fn describe(
         path: path.to_owned(),
         layout: checkpoint.layout,
         fingerprint,
-        experts: checkpoint.experts.clone(),
+        experts: checkpoint.provenances.experts.clone(),
+        dense: checkpoint.provenances.dense.clone(),
         files: stored
             .files
             .iter()

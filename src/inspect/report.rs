@@ -24,7 +24,8 @@ impl Display for CheckpointInspection {
         writeln!(f, "{}", self.path.display())?;
         writeln!(f, "layout      {}, fingerprint {}", self.layout, self.fingerprint)?;
         config(f, &self.config)?;
-        experts(f, &self.experts)?;
+        format(f, "experts", &self.experts)?;
+        format(f, "dense", &self.dense)?;
         for file in &self.files {
             let tensors = count(file.tensors, "tensor");
             writeln!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
@@ -48,16 +49,16 @@ impl Display for CheckpointInspection {
     }
 }
 
-fn experts(f: &mut Formatter<'_>, experts: &Provenance) -> fmt::Result {
-    let Provenance { origin, format, rounded, relative_error } = experts;
+fn format(f: &mut Formatter<'_>, label: &str, numbers: &Provenance) -> fmt::Result {
+    let Provenance { origin, format, rounded, relative_error } = numbers;
     match rounded {
-        _ if experts.is_unchanged() => writeln!(f, "experts     {format}"),
-        0 => writeln!(f, "experts     {format}, of {origin} without loss"),
+        _ if numbers.is_unchanged() => writeln!(f, "{label:11} {format}"),
+        0 => writeln!(f, "{label:11} {format}, of {origin} without loss"),
         _ => {
             let rounded = number(*rounded);
             writeln!(
                 f,
-                "experts     {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
+                "{label:11} {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
             )
         }
     }

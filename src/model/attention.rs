@@ -8,9 +8,10 @@
 use super::decoder::{Context, Operators, Stream};
 use super::linear::linear;
 use super::norm::rms_norm;
-use super::{ort, portable};
+use super::{in_dtype, ort, portable};
 use crate::checkpoint::AttentionWeights;
 use crate::graph::{Result, Scope};
+use crate::tensor::DType;
 
 /// The residual stream with the attention's part added, and the cache with
 /// this step's keys and values.
@@ -23,11 +24,12 @@ pub fn attention_block(
 ) -> Result<Stream> {
     g.block("attn", "AttentionBlock", &Stream::NAMES, stream, |g, Stream { x, cache }| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
+        let normed = in_dtype(g, "norm", normed, context.compute)?;
         let qkv = match &weights.qkv[..] {
-            [whole] => linear(g, "qkv", normed, whole)?,
+            [whole] => linear(g, "qkv", normed, whole, context)?,
             parts => {
                 let parts = ["q", "k", "v"].into_iter().zip(parts);
-                let parts = parts.map(|(name, part)| linear(g, name, normed, part));
+                let parts = parts.map(|(name, part)| linear(g, name, normed, part, context));
                 let parts = parts.collect::<Result<Vec<_>>>()?;
                 g.concat("qkv", &parts, 1)?
             }
@@ -41,7 +43,8 @@ pub fn attention_block(
                 ort::attention(g, qkv, cache, &weights.sinks, window, packing, context)?
             }
         };
-        let out = linear(g, "out", mixed, &weights.out)?;
+        let out = linear(g, "out", mixed, &weights.out, context)?;
+        let out = in_dtype(g, "out", out, DType::F32)?;
         Ok(Stream { x: g.add("residual", x, out)?, cache })
     })
 }

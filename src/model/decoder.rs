@@ -2,7 +2,8 @@
 //!
 //! `x = embedding[ids]`, then in each layer `x += attention(norm(x))` and
 //! `x += experts(norm(x))`, then `logits = norm(x) · lm_headᵀ`. The residual
-//! stream is f32 `[B·T, hidden]` throughout.
+//! stream, norms, routers and SwiGLU are f32 throughout; matrix products, attention
+//! and the cache are in the dtype that the model computes in.
 
 use super::attention::attention_block;
 use super::linear::projection;
@@ -12,14 +13,17 @@ use super::ort::{self, Packing};
 use super::portable::Mask;
 use super::rope::Rotation;
 use super::sequence::Sequence;
-use super::{Error, Options, Target, in_f32, stored};
+use super::{Error, Options, Target, in_dtype, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
 use crate::graph::{Builder, Bundle, Model, Result, Scope, Value};
+use crate::tensor::DType;
 use crate::weights::Weight;
 
 /// What every layer reads and none owns.
 pub struct Context<'m> {
     pub config: &'m Config,
+    /// What attention and products compute in.
+    pub compute: DType,
     pub sequence: Sequence,
     pub rotation: Rotation,
     pub operators: Operators,
@@ -76,15 +80,15 @@ pub fn decoder(
     let g = &mut builder.scope();
     let sequence = Sequence::new(g, config, &options)?;
     let operators = match options.target {
-        Target::Onnx => Operators::Portable(Mask::new(g, &sequence)?),
+        Target::Onnx => Operators::Portable(Mask::new(g, &sequence, options.compute)?),
         Target::Ort => Operators::Ort(Packing::new(g, &sequence)?),
     };
     let positions = match &operators {
         Operators::Portable(mask) => mask.positions,
         Operators::Ort(packing) => packing.positions,
     };
-    let rotation = Rotation::new(g, positions, &config.rope, config.head_dim)?;
-    let context = Context { config, sequence, rotation, operators };
+    let rotation = Rotation::new(g, positions, config, options.compute)?;
+    let context = Context { config, compute: options.compute, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
     g.probe(x)?;
@@ -102,7 +106,9 @@ pub fn decoder(
     };
     let shape = [context.sequence.batch.clone(), length, config.vocab_size.into()];
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
-    let logits = projection(g, "lm_head", normed, weights.logits())?;
+    let normed = in_dtype(g, "norm", normed, options.compute)?;
+    let logits = projection(g, "lm_head", normed, &weights.logits(), &context)?;
+    let logits = in_dtype(g, "lm_head", logits, DType::F32)?;
     let logits = g.reshape("logits", logits, shape)?;
     g.output("logits", logits)?;
     for (n, [key, value]) in present.into_iter().enumerate() {
@@ -123,7 +129,7 @@ fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> 
     let rows = g.reshape("tokens", tokens, [batch * length])?;
     let table = stored(g, embedding)?;
     let x = g.gather("rows", table, rows, 0)?;
-    in_f32(g, "rows.f32", x)
+    in_dtype(g, "rows", x, DType::F32)
 }
 
 /// Of `x [B·T, hidden]` the row of each sequence's last token in this step,

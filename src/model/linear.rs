@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::{float, in_f32};
+use super::decoder::{Context, Operators};
+use super::{in_dtype, number, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
-use crate::graph::{Fact, Result, Scope, Value};
+use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
-use crate::weights::Weight;
+use crate::weights::Matrix;
 
 /// Largest f32 form of a matrix, in bytes, that is cast as a whole. onnxruntime
 /// folds a cast only if its result is at most 1 GiB; above, it runs on every
@@ -18,40 +19,83 @@ const LARGEST_WHOLE: u64 = 512 << 20;
 /// low, and run as fast.
 const LARGEST_PART: u64 = 128 << 20;
 
-/// `x [n, in]` to `[n, out]`.
-pub fn linear(g: &mut Scope, name: &str, x: Value, layer: &Linear) -> Result<Value> {
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`.
+pub fn linear(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    layer: &Linear,
+    context: &Context,
+) -> Result<Value> {
+    let dtype = g.fact(x)?.dtype;
     let g = &mut g.child(name);
-    let weight = float(g, "weight", &layer.weight)?;
-    let bias = layer.bias.as_ref().map(|bias| float(g, "bias", bias)).transpose()?;
-    g.gemm("", x, weight, bias)
+    let bias = layer.bias.as_ref().map(|bias| number(g, "bias", bias, dtype)).transpose()?;
+    product(g, x, &layer.matrix, bias, context)
 }
 
-/// `x [n, in]` to `[n, out]` without a bias, for a matrix of any size: whole,
-/// or in chunks of rows, which are byte ranges of the same weight.
-pub fn projection(g: &mut Scope, name: &str, x: Value, weight: &Weight) -> Result<Value> {
-    let g = &mut g.child(name);
-    let (rows, columns) = (weight.shape[0], weight.shape[1]);
-    let row = columns * DType::F32.size();
-    if rows.saturating_mul(row) <= LARGEST_WHOLE {
-        let weight = float(g, "weight", weight)?;
-        return g.gemm("", x, weight, None);
+/// `x [n, in]` to `[n, out]` without a bias.
+pub fn projection(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    matrix: &Matrix,
+    context: &Context,
+) -> Result<Value> {
+    product(&mut g.child(name), x, matrix, None, context)
+}
+
+/// For a matrix of any size: whole, or in chunks of rows, which are byte ranges of
+/// the same weights.
+fn product(
+    g: &mut Scope,
+    x: Value,
+    matrix: &Matrix,
+    bias: Option<Value>,
+    context: &Context,
+) -> Result<Value> {
+    if let (Operators::Ort(_), Matrix::Ints { bits, codes, scales }) = (&context.operators, matrix)
+    {
+        return ort::integers(g, x, *bits, [codes, scales], bias);
+    }
+    let [_, out, inn] = matrix.sizes();
+    let row = inn * DType::F32.size();
+    if out.saturating_mul(row) <= LARGEST_WHOLE {
+        let weight = rows(g, x, matrix, 0..out)?;
+        return g.gemm("", x, weight, bias);
     }
     let most = (LARGEST_PART / row).max(1);
-    let step = rows.div_ceil(rows.div_ceil(most));
-    let parts = (0..rows).step_by(step as usize).map(|first| {
+    let step = out.div_ceil(out.div_ceil(most));
+    let parts = (0..out).step_by(step as usize).map(|first| {
         let g = &mut g.child(&format!("rows_{first}"));
-        let part = row_range(g, weight, first..rows.min(first + step))?;
+        let part = rows(g, x, matrix, first..out.min(first + step))?;
         g.gemm("", x, part, None)
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    g.concat("", &parts, 1)
+    match bias {
+        None => g.concat("", &parts, 1),
+        Some(bias) => {
+            let whole = g.concat("unbiased", &parts, 1)?;
+            g.add("", whole, bias)
+        }
+    }
 }
 
-/// Some rows of a matrix, in f32.
-fn row_range(g: &mut Scope, weight: &Weight, rows: Range<u64>) -> Result<Value> {
-    let row = weight.shape[1] * weight.dtype.size();
-    let fact = Fact::new(weight.dtype, [rows.end - rows.start, weight.shape[1]]);
-    let name = format!("{}.rows_{}", weight.name, rows.start);
-    let part = g.weight(&name, fact, &weight.name, rows.start * row..rows.end * row)?;
-    in_f32(g, "weight.f32", part)
+/// Some rows of a matrix as numbers, in the dtype of `x`.
+fn rows(g: &mut Scope, x: Value, matrix: &Matrix, rows: Range<u64>) -> Result<Value> {
+    let dtype = g.fact(x)?.dtype;
+    match matrix {
+        Matrix::OutputMajor(weight) => {
+            let part = stored_rows(g, weight, rows)?;
+            in_dtype(g, "weight", part, dtype)
+        }
+        Matrix::Ints { bits, codes, scales } => {
+            let codes = stored_rows(g, codes, rows.clone())?;
+            let scales = stored_rows(g, scales, rows)?;
+            let numbers = portable::from_integers(g, *bits, codes, scales)?;
+            in_dtype(g, "weight", numbers, dtype)
+        }
+        Matrix::Mxfp4 { .. } | Matrix::InputMajor(_) => {
+            unreachable!("dense layers are stored as numbers or integers, an output a row")
+        }
+    }
 }

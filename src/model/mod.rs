@@ -20,6 +20,8 @@ mod sequence;
 pub use decoder::decoder;
 pub use options::{Options, Target};
 
+use std::ops::Range;
+
 use crate::graph::{self, Fact, Result, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
@@ -43,24 +45,46 @@ pub enum Error {
 /// A weight as it is stored, under a dtype of the same size that the graph's
 /// operators know: MXFP4's blocks and scales are bytes, and so is FP8.
 fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
+    stored_rows(g, weight, 0..weight.shape[0])
+}
+
+/// Some of a weight's rows likewise: a byte range of the same weight.
+fn stored_rows(g: &mut Scope, weight: &Weight, rows: Range<u64>) -> Result<Value> {
     let dtype = match weight.dtype {
         DType::F8E8M0 | DType::F8E5M2 => DType::U8,
         dtype => dtype,
     };
-    let fact = Fact::new(dtype, weight.shape.iter().copied());
-    g.weight(&weight.name, fact, &weight.name, 0..weight.bytes())
+    let all = 0..weight.shape[0];
+    let name = match rows == all {
+        true => weight.name.clone(),
+        false => format!("{}.rows_{}", weight.name, rows.start),
+    };
+    let row = weight.bytes() / all.end;
+    let shape = [&[rows.end - rows.start], &weight.shape[1..]].concat();
+    g.weight(&name, Fact::new(dtype, shape), &weight.name, rows.start * row..rows.end * row)
 }
 
-/// A weight in f32. onnxruntime folds the cast when it loads the model.
-fn float(g: &mut Scope, name: &str, weight: &Weight) -> Result<Value> {
+/// A weight in a dtype. onnxruntime folds the cast when it loads the model.
+fn number(g: &mut Scope, name: &str, weight: &Weight, dtype: DType) -> Result<Value> {
     let value = stored(g, weight)?;
-    in_f32(g, &format!("{name}.f32"), value)
+    in_dtype(g, name, value, dtype)
 }
 
-/// A value in f32: cast, unless it is.
-fn in_f32(g: &mut Scope, name: &str, value: Value) -> Result<Value> {
-    match g.fact(value)?.dtype {
-        DType::F32 => Ok(value),
-        _ => g.cast(name, value, DType::F32),
+/// A value in a dtype: cast, unless it is.
+fn in_dtype(g: &mut Scope, name: &str, value: Value, dtype: DType) -> Result<Value> {
+    match g.fact(value)?.dtype == dtype {
+        true => Ok(value),
+        false => g.cast(&format!("{name}.{dtype}"), value, dtype),
+    }
+}
+
+/// A number in a dtype.
+fn constant(g: &mut Scope, number: f32, dtype: DType) -> Result<Value> {
+    let constant = g.constant(number)?;
+    match dtype {
+        DType::F32 => Ok(constant),
+        dtype => g.shared(&format!("constant.{number}.{dtype}"), |g| {
+            g.cast(&format!("constant.{number}.{dtype}"), constant, dtype)
+        }),
     }
 }

@@ -12,7 +12,6 @@ use super::norm::rms_norm;
 use super::{ort, portable};
 use crate::checkpoint::MlpWeights;
 use crate::graph::{Result, Scope, Value};
-use crate::weights::ExpertMatrix;
 
 /// How steep SwiGLU's sigmoid is.
 pub const ALPHA: f32 = 1.702;
@@ -26,12 +25,12 @@ pub fn mlp_block(
 ) -> Result<Value> {
     let [x] = g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
-        let scores = linear(g, "router", normed, &weights.router)?;
-        let experts = match (&context.operators, &weights.gate_up.matrix) {
-            (Operators::Ort(_), ExpertMatrix::Mxfp4 { .. }) => ort::experts,
+        let scores = linear(g, "router", normed, &weights.router, context)?;
+        let experts = match context.operators {
+            Operators::Ort(_) if ort::has_experts(weights, context.compute) => ort::experts,
             _ => portable::experts,
         };
-        Ok([experts(g, x, normed, scores, weights, context.config)?])
+        Ok([experts(g, x, normed, scores, weights, context)?])
     })?;
     Ok(x)
 }

@@ -1,8 +1,9 @@
 //! RMSNorm: `x · rsqrt(mean(x²) + ε) · scale`, along the last axis, in f32.
 
-use super::float;
+use super::number;
 use crate::checkpoint::Config;
 use crate::graph::{Result, Scope, Value};
+use crate::tensor::DType;
 use crate::weights::Weight;
 
 /// Normalises `x [n, hidden]`.
@@ -14,7 +15,7 @@ pub fn rms_norm(
     config: &Config,
 ) -> Result<Value> {
     let [normed] = g.block(name, "RMSNorm", &["x"], [x], |g, [x]| {
-        let scale = float(g, "scale", scale)?;
+        let scale = number(g, "scale", scale, DType::F32)?;
         let epsilon = g.parameter("epsilon", config.rms_norm_eps as f32);
         let fact = g.fact(x)?;
         let node = g.node("normed", "RMSNormalization").inputs([x, scale]);

@@ -3,12 +3,16 @@
 use std::fmt;
 
 use crate::graph::Style;
+use crate::tensor::DType;
 
 /// The shape of a graph.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Whose operators.
     pub target: Target,
+    /// What attention and matrix products compute in, and the cache holds: F32, F16
+    /// or BF16.
+    pub compute: DType,
     /// Flat, or with a function for each block.
     pub style: Style,
     /// `B` when not given.
@@ -58,6 +62,20 @@ impl Target {
     }
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            target: Target::default(),
+            compute: DType::F32,
+            style: Style::default(),
+            batch: None,
+            length: None,
+            kv_cache: false,
+            last_logits: false,
+        }
+    }
+}
+
 impl Options {
     /// Whether the graph has a key-value cache.
     pub fn has_cache(&self) -> bool {
@@ -87,8 +105,9 @@ impl fmt::Display for Options {
         };
         write!(
             f,
-            "target={} style={} batch={} sequence={} cache={} logits={}",
+            "target={} compute={} style={} batch={} sequence={} cache={} logits={}",
             self.target,
+            self.compute,
             if self.style == Style::Flat { "flat" } else { "functions" },
             size(self.batch, "B"),
             size(self.length, "T"),

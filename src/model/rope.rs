@@ -7,11 +7,12 @@
 //! `0.1·ln(factor) + 1`. The bounds `low` and `high` are `Rope::bounds` in
 //! `checkpoint/config.rs`.
 
-use crate::checkpoint::Rope;
+use super::in_dtype;
+use crate::checkpoint::{Config, Rope};
 use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
 
-/// Cosines and sines of this step's positions, f32 `[B or 1, T, D/2]` each.
+/// Cosines and sines of this step's positions, `[B or 1, T, D/2]` each.
 #[derive(Clone, Copy)]
 pub struct Rotation {
     cos: Value,
@@ -21,15 +22,17 @@ pub struct Rotation {
 impl Rotation {
     /// Computes them once for all layers from `positions`, i64 `[B or 1, T]`:
     /// without a table, and so without a longest context.
-    pub fn new(g: &mut Scope, positions: Value, rope: &Rope, head_dim: u64) -> Result<Self> {
+    pub fn new(g: &mut Scope, positions: Value, config: &Config, dtype: DType) -> Result<Self> {
+        let Config { rope, head_dim, .. } = config;
         let g = &mut g.child("rope");
-        let frequencies = g.table("rope.frequencies", &frequencies(rope, head_dim)[..])?;
+        let frequencies = g.table("rope.frequencies", &frequencies(rope, *head_dim)[..])?;
         let concentration = g.constant(concentration(rope))?;
         let positions = g.cast("positions.f32", positions, DType::F32)?;
         let positions = g.unsqueeze("positions.column", positions, 2)?;
         let angles = g.mul("angles", positions, frequencies)?;
         let (cos, sin) = (g.cos("cos.unscaled", angles)?, g.sin("sin.unscaled", angles)?);
-        Ok(Self { cos: g.mul("cos", cos, concentration)?, sin: g.mul("sin", sin, concentration)? })
+        let (cos, sin) = (g.mul("cos", cos, concentration)?, g.mul("sin", sin, concentration)?);
+        Ok(Self { cos: in_dtype(g, "cos", cos, dtype)?, sin: in_dtype(g, "sin", sin, dtype)? })
     }
 
     /// Rotates `x [B, heads, T, D]` in operators that every runtime has.

@@ -17,7 +17,7 @@ pub struct Sequence {
     pub tokens: Value,
     /// `attention_mask`, i64 `[B, S]`: 1 for a token, 0 for padding.
     pub mask: Option<Value>,
-    /// `past_key_values.N.key|value`, f32 `[B, kv, P, D]`: one entry for each layer, or none.
+    /// `past_key_values.N.key|value` `[B, kv, P, D]`: one entry for each layer, or none.
     pub past: Vec<KeyValue>,
     /// B, the rows of a batch.
     pub batch: Dim,
@@ -42,7 +42,7 @@ impl Sequence {
             false => None,
         };
         let past = match options.has_cache() {
-            true => past(g, config, [&batch, &earlier])?,
+            true => past(g, config, [&batch, &earlier], options.compute)?,
             false => Vec::new(),
         };
         Ok(Self { tokens, mask, past, batch, length, places })
@@ -71,10 +71,15 @@ impl Sequence {
 }
 
 /// The cache of every layer.
-fn past(g: &mut Scope, config: &Config, [batch, earlier]: [&Dim; 2]) -> Result<Vec<KeyValue>> {
+fn past(
+    g: &mut Scope,
+    config: &Config,
+    [batch, earlier]: [&Dim; 2],
+    dtype: DType,
+) -> Result<Vec<KeyValue>> {
     let shape =
         [batch.clone(), config.num_kv_heads.into(), earlier.clone(), config.head_dim.into()];
-    let fact = Fact::new(DType::F32, shape);
+    let fact = Fact::new(dtype, shape);
     let mut input = |n, part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
     (0..config.num_layers()).map(|n| Ok([input(n, "key")?, input(n, "value")?])).collect()
 }

@@ -9,14 +9,14 @@ use rayon::prelude::*;
 use super::Result;
 use super::stored::Stored;
 use crate::checkpoint::{ExpertWeights, Linear};
-use crate::weights::{ExpertMatrix, Weight};
+use crate::weights::Matrix;
 
 /// Numbers that a thread decodes at once: 4 MiB of them.
 const NUMBERS: u64 = 1 << 20;
 
 /// `x [n, in]` to `[n, out]`.
 pub fn linear(x: &ArrayView2<f32>, layer: &Linear) -> Result<Array2<f32>> {
-    let mut y = product(x, &layer.weight)?;
+    let mut y = product(x, &layer.matrix)?;
     if let Some(bias) = &layer.bias {
         y += &Stored::default().vector(bias)?.insert_axis(Axis(0));
     }
@@ -24,11 +24,13 @@ pub fn linear(x: &ArrayView2<f32>, layer: &Linear) -> Result<Array2<f32>> {
 }
 
 /// `x [n, in]` times the transpose of a matrix, on all processors: `[n, out]`.
-pub fn product(x: &ArrayView2<f32>, weight: &Weight) -> Result<Array2<f32>> {
-    let parts: Vec<Range<u64>> = parts(weight.shape[0], weight.shape[1]).collect();
-    let part = |rows: &Range<u64>| Ok(x.dot(&Stored::default().rows(weight, rows.clone())?.t()));
+pub fn product(x: &ArrayView2<f32>, matrix: &Matrix) -> Result<Array2<f32>> {
+    let [_, out, inn] = matrix.sizes();
+    let parts: Vec<Range<u64>> = parts(out, inn).collect();
+    let part =
+        |rows: &Range<u64>| Ok(x.dot(&Stored::default().matrix_rows(matrix, 0, rows.clone())?.t()));
     let made = parts.par_iter().map(part).collect::<Result<Vec<Array2<f32>>>>()?;
-    let mut y = Array2::zeros((x.nrows(), weight.shape[0] as usize));
+    let mut y = Array2::zeros((x.nrows(), out as usize));
     for (rows, made) in parts.into_iter().zip(made) {
         y.slice_axis_mut(Axis(1), places(rows).into()).assign(&made);
     }
@@ -44,14 +46,14 @@ pub fn expert_linear(
 ) -> Result<Array2<f32>> {
     let [_, out, inn] = weights.matrix.sizes();
     let mut y = Array2::zeros((x.nrows(), out as usize));
-    if let ExpertMatrix::InputMajor(_) = weights.matrix {
+    if let Matrix::InputMajor(_) = weights.matrix {
         for rows in parts(inn, out) {
-            let matrix = stored.expert_rows(&weights.matrix, expert, rows.clone())?;
+            let matrix = stored.matrix_rows(&weights.matrix, expert, rows.clone())?;
             y += &x.slice_axis(Axis(1), places(rows).into()).dot(&matrix);
         }
     } else {
         for rows in parts(out, inn) {
-            let matrix = stored.expert_rows(&weights.matrix, expert, rows.clone())?;
+            let matrix = stored.matrix_rows(&weights.matrix, expert, rows.clone())?;
             y.slice_axis_mut(Axis(1), places(rows).into()).assign(&x.dot(&matrix.t()));
         }
     }

@@ -119,7 +119,7 @@ impl Activations {
     /// The logits of some tokens, counted over all rows: `[tokens, vocab]`.
     pub fn logits(&self, checkpoint: &Checkpoint, tokens: &[usize]) -> Result<Array2<f32>> {
         let hidden = self.hidden.select(Axis(0), tokens);
-        product(&hidden.view(), checkpoint.weights.logits())
+        product(&hidden.view(), &checkpoint.weights.logits())
     }
 }
 

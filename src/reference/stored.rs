@@ -5,8 +5,9 @@ use std::ops::Range;
 use ndarray::{Array1, Array2};
 
 use super::Result;
+use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, mxfp4};
-use crate::weights::{ExpertMatrix, Files, Weight, read_range};
+use crate::weights::{Files, Matrix, Weight, read_range};
 
 /// Reads weights, with its own open files: one for each thread.
 #[derive(Default)]
@@ -33,26 +34,29 @@ impl Stored {
         Ok(matrix(columns, numbers))
     }
 
-    /// Some rows of an expert's matrix as they are stored: `[out, in]`, or
+    /// Some rows of one of the matrices as they are stored: `[out, in]`, or
     /// `[in, out]` where it is input-major.
-    pub fn expert_rows(
+    pub fn matrix_rows(
         &mut self,
-        stored: &ExpertMatrix,
+        stored: &Matrix,
         expert: u64,
         rows: Range<u64>,
     ) -> Result<Array2<f32>> {
         let [_, out, inn] = stored.sizes();
         let (height, width) = match stored {
-            ExpertMatrix::InputMajor(_) => (inn, out),
+            Matrix::InputMajor(_) => (inn, out),
             _ => (out, inn),
         };
         let [start, end] = [rows.start, rows.end].map(|row| (expert * height + row) * width);
         let numbers = match stored {
-            ExpertMatrix::InputMajor(weight) | ExpertMatrix::OutputMajor(weight) => {
+            Matrix::InputMajor(weight) | Matrix::OutputMajor(weight) => {
                 self.numbers(weight, start..end)?
             }
-            ExpertMatrix::Mxfp4 { blocks, scales } => {
+            Matrix::Mxfp4 { blocks, scales } => {
                 self.blocks([blocks, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
+            }
+            Matrix::Ints { bits, codes, scales } => {
+                self.integers(*bits, [codes, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
             }
         };
         Ok(matrix(width, numbers))
@@ -65,6 +69,22 @@ impl Stored {
         let mut numbers = vec![0.0; (range.end - range.start) as usize];
         tensor::decode(weight.dtype, &bytes, &mut numbers).expect("a dtype of numbers");
         Ok(numbers)
+    }
+
+    /// The numbers of some blocks of integers.
+    fn integers(
+        &mut self,
+        bits: Bits,
+        [codes, scales]: [&Weight; 2],
+        range: Range<u64>,
+    ) -> Result<Vec<f32>> {
+        let bytes = bits.block_bytes();
+        let codes = read_range(codes, &mut self.files, range.start * bytes..range.end * bytes)?;
+        let scales = read_range(scales, &mut self.files, range.start * 4..range.end * 4)?;
+        let codes = codes.chunks_exact(bytes as usize).zip(scales.as_chunks().0);
+        let numbers = codes
+            .flat_map(|(codes, scale)| ints::dequantise(bits, codes, f32::from_le_bytes(*scale)));
+        Ok(numbers.collect())
     }
 
     /// The numbers of some MXFP4 blocks.

@@ -115,7 +115,7 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let model = Model::open(&library, &request.model, request.trace, progress)?;
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
     let (checkpoint, identity) = identity::settle(opened, &model)?;
-    let promise = Promise::of(&model, &checkpoint.experts, request.tolerance)?;
+    let promise = Promise::of(&model, &checkpoint.provenances.experts, request.tolerance)?;
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;

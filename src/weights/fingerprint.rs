@@ -8,7 +8,7 @@ use super::{Recipe, Result, Weight};
 use crate::digest::Digest;
 
 /// Version of the weights file and of what goes into a fingerprint.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 /// Bytes of each sample.
 const SAMPLE: u64 = 4096;
 

@@ -1,12 +1,15 @@
-//! The matrices of experts: the forms in which they are stored.
+//! Matrices of dense layers and of experts: the forms in which they are stored.
+
+use std::fmt;
 
 use super::{Recipe, Weight};
-use crate::tensor::mxfp4;
+use crate::tensor::ints::Bits;
+use crate::tensor::{DType, mxfp4};
 
-/// A matrix `[out, in]` for each expert, in the form in which all are stored.
+/// A matrix `[out, in]`, or one for each expert, in the form in which all are stored.
 /// Their name tells the form: a square matrix looks the same either way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExpertMatrix {
+pub enum Matrix {
     /// In MXFP4 along `in`.
     Mxfp4 {
         /// `blocks [experts, out, in/32, 16]`
@@ -14,33 +17,119 @@ pub enum ExpertMatrix {
         /// `scales [experts, out, in/32]`
         scales: Weight,
     },
-    /// `weight [experts, out, in]`
+    /// In integers along `in`.
+    Ints {
+        /// How wide they are.
+        bits: Bits,
+        /// `codes u8 [.., out, in/32, 32]`, or 16 bytes for 4 bits
+        codes: Weight,
+        /// `scales f32 [.., out, in/32]`
+        scales: Weight,
+    },
+    /// `weight [.., out, in]`
     OutputMajor(Weight),
     /// `weight_t [experts, in, out]`
     InputMajor(Weight),
 }
 
-impl ExpertMatrix {
+/// A format for the numbers of matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Blocks and scales.
+    Mxfp4,
+    /// Integers and scales.
+    Ints(Bits),
+    /// BF16, F16 or F32, `[.., out, in]`.
+    Numbers(DType),
+}
+
+impl Format {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Mxfp4,
+        Self::Ints(Bits::Eight),
+        Self::Ints(Bits::Four),
+        Self::Numbers(DType::BF16),
+        Self::Numbers(DType::F16),
+        Self::Numbers(DType::F32),
+    ];
+
+    /// The weights that matrices `[.., out, in]` consist of: the last part of the
+    /// name, dtype and shape.
+    pub(super) fn parts(
+        self,
+        above: &[u64],
+        [out, inn]: [u64; 2],
+    ) -> Vec<(&'static str, DType, Vec<u64>)> {
+        let groups = inn / mxfp4::BLOCK;
+        let shape = |axes: &[u64]| [above, axes].concat();
+        match self {
+            Self::Mxfp4 => vec![
+                ("blocks", DType::U8, shape(&[out, groups, mxfp4::BLOCK / 2])),
+                ("scales", DType::U8, shape(&[out, groups])),
+            ],
+            Self::Ints(bits) => vec![
+                ("codes", DType::U8, shape(&[out, groups, bits.block_bytes()])),
+                ("scales", DType::F32, shape(&[out, groups])),
+            ],
+            Self::Numbers(dtype) => vec![("weight", dtype, shape(&[out, inn]))],
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mxfp4 => f.write_str("mxfp4"),
+            Self::Ints(bits) => write!(f, "{bits}"),
+            Self::Numbers(dtype) => write!(f, "{dtype}"),
+        }
+    }
+}
+
+impl Matrix {
     /// The weights that it consists of.
     pub fn weights(&self) -> Vec<&Weight> {
         match self {
             Self::Mxfp4 { blocks, scales } => vec![blocks, scales],
+            Self::Ints { codes, scales, .. } => vec![codes, scales],
             Self::OutputMajor(weight) | Self::InputMajor(weight) => vec![weight],
         }
     }
 
-    /// How many experts there are, and `out` and `in` of each.
-    pub fn sizes(&self) -> [u64; 3] {
-        match self {
-            Self::Mxfp4 { scales: Weight { shape, .. }, .. } => {
-                [shape[0], shape[1], shape[2] * mxfp4::BLOCK]
-            }
-            Self::OutputMajor(Weight { shape, .. }) => [shape[0], shape[1], shape[2]],
-            Self::InputMajor(Weight { shape, .. }) => [shape[0], shape[2], shape[1]],
-        }
+    /// The canonical name that those of its weights begin with.
+    pub fn path(&self) -> &str {
+        let name = &self.weights()[0].name;
+        name.rsplit_once('.').expect("a canonical name").0
     }
 
-    /// Whether their rows are whole blocks of MXFP4.
+    /// The axes before `out` and `in`: the experts, or none.
+    pub(super) fn above(&self) -> &[u64] {
+        let (shape, own) = match self {
+            Self::Mxfp4 { scales, .. } | Self::Ints { scales, .. } => (&scales.shape, 2),
+            Self::OutputMajor(weight) | Self::InputMajor(weight) => (&weight.shape, 2),
+        };
+        &shape[..shape.len() - own]
+    }
+
+    /// How many matrices there are, and `out` and `in` of each.
+    pub fn sizes(&self) -> [u64; 3] {
+        let last = |shape: &[u64]| [shape[shape.len() - 2], shape[shape.len() - 1]];
+        let [out, inn] = match self {
+            Self::Mxfp4 { scales, .. } | Self::Ints { scales, .. } => {
+                let [out, groups] = last(&scales.shape);
+                [out, groups * mxfp4::BLOCK]
+            }
+            Self::OutputMajor(weight) => last(&weight.shape),
+            Self::InputMajor(weight) => {
+                let [inn, out] = last(&weight.shape);
+                [out, inn]
+            }
+        };
+        [self.above().iter().product(), out, inn]
+    }
+
+    /// Whether their rows are whole blocks of 32.
     pub fn fills_blocks(&self) -> bool {
         self.sizes()[2].is_multiple_of(mxfp4::BLOCK)
     }
@@ -58,10 +147,21 @@ impl ExpertMatrix {
         }
     }
 
-    /// The format of its numbers.
+    /// Whether it is in a format as it stands.
+    pub(super) fn is_in(&self, format: Format) -> bool {
+        match (self, format) {
+            (Self::Mxfp4 { .. }, Format::Mxfp4) => true,
+            (Self::Ints { bits, .. }, Format::Ints(wanted)) => *bits == wanted,
+            (Self::OutputMajor(weight), Format::Numbers(dtype)) => weight.dtype == dtype,
+            _ => false,
+        }
+    }
+
+    /// The format of its numbers, in words.
     pub fn format(&self) -> String {
         match self {
-            Self::Mxfp4 { .. } => "mxfp4".to_owned(),
+            Self::Mxfp4 { .. } => Format::Mxfp4.to_string(),
+            Self::Ints { bits, .. } => bits.to_string(),
             Self::OutputMajor(weight) | Self::InputMajor(weight) => weight.dtype.to_string(),
         }
     }

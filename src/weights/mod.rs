@@ -6,20 +6,20 @@ mod fingerprint;
 mod matrix;
 mod pieces;
 mod place;
+mod positioned;
 mod provenance;
 mod store;
-mod workers;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use conversion::{Conversion, Format};
+pub use conversion::{Conversion, Role, convert};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
-pub use matrix::ExpertMatrix;
+pub use matrix::{Format, Matrix};
 pub use pieces::{Files, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
-pub use provenance::Provenance;
+pub use provenance::{Provenance, Provenances, Roundings};
 pub use store::{Found, Metadata, Store};
 
 use crate::tensor::DType;
@@ -103,24 +103,24 @@ pub enum Error {
     Linked { file: PathBuf, obstacle: Obstacle },
     #[error("cannot copy tensor `{tensor}` from `{}` to `{}`", from.display(), to.display())]
     Copy { tensor: String, from: PathBuf, to: PathBuf, source: std::io::Error },
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error(
-        "`{matrix}` did not come from {format}: it would round {changed} of its {numbers} numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave the experts as they are"
+        "`{matrix}` did not come from {format}: it would round {changed} of its {numbers} numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave out {role}"
     )]
-    Rounds { matrix: String, format: Format, changed: u64, numbers: u64, error: f64 },
+    Rounds { matrix: String, role: Role, format: Format, changed: u64, numbers: u64, error: f64 },
     #[error(
         "`{matrix}` holds infinity or NaN in {count} of its {numbers} numbers: the checkpoint is damaged, use another copy"
     )]
     NotFinite { matrix: String, count: u64, numbers: u64 },
     #[error(
-        "`{matrix}` goes beyond the largest number of {format} in {count} of its {numbers} numbers, which would become infinity: leave the experts as they are"
+        "`{matrix}` goes beyond the largest number of {format} in {count} of its {numbers} numbers, which would become infinity: leave out {role}"
     )]
-    Overflow { matrix: String, format: Format, count: u64, numbers: u64 },
-    #[error(
-        "`{matrix}` has rows of {inn} numbers, and --experts converts blocks of 32: leave the experts as they are"
-    )]
-    Blocks { matrix: String, inn: u64 },
+    Overflow { matrix: String, role: Role, format: Format, count: u64, numbers: u64 },
+    #[error("`{matrix}` has rows of {inn} numbers, and {role} converts blocks of 32: leave it out")]
+    Blocks { matrix: String, role: Role, inn: u64 },
     #[error("no threads for the conversion: {0}")]
     Threads(String),
     #[error("interrupted")]
@@ -137,13 +137,18 @@ impl Weight {
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
     }
+
+    /// Whether it is what a conversion makes.
+    pub fn is_converted(&self) -> bool {
+        matches!(self.recipe, Recipe::Converted(..))
+    }
 }
 
 /// An end of file inside a range that the header promised has a sentence of its own.
 fn read_error(error: std::io::Error, tensor: &str, source: &Source) -> Error {
-    if error.kind() != std::io::ErrorKind::UnexpectedEof {
-        return error.into();
-    }
     let file = source.file.to_path_buf();
+    if error.kind() != std::io::ErrorKind::UnexpectedEof {
+        return Error::Read { path: file, source: error };
+    }
     Error::Shrunk { file, tensor: tensor.to_owned(), range: source.range.clone() }
 }

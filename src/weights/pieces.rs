@@ -1,13 +1,14 @@
 //! A weight's bytes in their order, piece by piece, by its recipe.
 
 use std::collections::HashMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use fs_err as fs;
 
+use super::positioned::read_exact_at;
 use super::{Recipe, Result, Source, Weight, read_error};
 
 /// Bytes that are made at once where they must be rearranged.
@@ -138,15 +139,17 @@ impl<'r> Part<'r> {
 
 /// Some bytes of one place.
 fn read(weight: &Weight, files: &mut Files, source: &Source, range: Range<u64>) -> Result<Vec<u8>> {
-    let file = files.open(&source.file)?;
+    let file = files.open(&source.file)?.file();
     let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.seek(SeekFrom::Start(source.range.start + range.start))?;
-    file.read_exact(&mut bytes).map_err(|error| read_error(error, &weight.name, source))?;
+    read_exact_at(file, &mut bytes, source.range.start + range.start)
+        .map_err(|error| read_error(error, &weight.name, source))?;
     Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -1,11 +1,62 @@
-//! Where experts come from: what became of their numbers since the checkpoint.
+//! Where matrices come from: what became of their numbers since the checkpoint.
 
 use serde::{Deserialize, Serialize};
 
+use super::Role;
 use crate::tensor::Rounding;
 
-/// What became of the experts' numbers on their way from the checkpoint. A weights
-/// file and a model carry it along, so that it is known what they can promise.
+/// Of all matrices. A weights file and a model carry it along, so that it is known
+/// what they can promise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenances {
+    /// Of those of experts.
+    pub experts: Provenance,
+    /// Of those of attention and of the logits.
+    pub dense: Provenance,
+}
+
+/// What a conversion rounds of all matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct Roundings {
+    pub experts: Rounding,
+    pub dense: Rounding,
+}
+
+impl Roundings {
+    /// Of what has this role.
+    pub fn of(&mut self, role: Role) -> &mut Rounding {
+        match role {
+            Role::Experts => &mut self.experts,
+            Role::Dense => &mut self.dense,
+        }
+    }
+}
+
+impl Provenances {
+    /// After a conversion that rounded so much.
+    pub fn after(&self, roundings: &Roundings) -> Self {
+        Self {
+            experts: self.experts.after(&roundings.experts),
+            dense: self.dense.after(&roundings.dense),
+        }
+    }
+
+    /// Whether every number is the checkpoint's, bit for bit.
+    pub fn is_lossless(&self) -> bool {
+        self.experts.is_lossless() && self.dense.is_lossless()
+    }
+
+    /// What belongs to the weights' identity: nothing where all are as they were.
+    pub fn canonical(&self) -> String {
+        match self.experts.is_unchanged() && self.dense.is_unchanged() {
+            true => String::new(),
+            false => serde_json::to_string(self).expect("plain data"),
+        }
+    }
+}
+
+/// What became of numbers on their way from the checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {

@@ -1,28 +1,27 @@
 //! A weights file of our own: planned, compared with one that is there, written.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::workers::convert;
+use super::positioned::{read_exact_at, write_all_at};
 use super::{
-    Conversion, Error, FORMAT_VERSION, Fingerprint, Provenance, Recipe, Result, Source, Weight,
-    read_error,
+    Conversion, Error, FORMAT_VERSION, Fingerprint, Provenances, Recipe, Result, Roundings, Source,
+    Weight, convert, read_error,
 };
 use crate::container;
 use crate::progress::Progress;
-use crate::tensor::Rounding;
 
 /// Bytes handled between two reports of progress.
 const CHUNK: u64 = 64 << 20;
-/// Digits by which the numbers of a provenance may grow: 19 of 20, and 21 of 24.
-const DIGITS: usize = 40;
+/// Digits by which the numbers of two provenances may grow: 19 of 20, and 21 of 24.
+const DIGITS: usize = 80;
 /// Bytes written at once: a call with tens of megabytes takes Linux several times
 /// longer than as many calls with one.
 const WRITTEN: usize = 1 << 20;
@@ -38,8 +37,9 @@ pub struct Metadata<C> {
     pub fingerprint: String,
     /// Fingerprint of what is in it.
     pub contents: String,
-    /// What became of its experts since the checkpoint.
-    pub experts: Provenance,
+    /// What became of its matrices since the checkpoint.
+    #[serde(flatten)]
+    pub provenances: Provenances,
     /// The model's config.
     pub config: C,
 }
@@ -63,17 +63,17 @@ pub enum Found {
     /// It must be written.
     Nothing,
     /// It is there with the very bytes, and so far off what they were made of.
-    Equal(Rounding),
+    Equal(Roundings),
 }
 
 impl<'w> Store<'w> {
-    /// Plans the file for these weights of a model with this config. Of the experts
-    /// it says what became of them, but for what is rounded on the way.
+    /// Plans the file for these weights of a model with this config. Of matrices it
+    /// says what became of them, but for what is rounded on the way.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
         config: impl Serialize,
-        experts: &Provenance,
+        provenances: &Provenances,
     ) -> Self {
         let mut ordered: Vec<&Weight> = weights.into_iter().collect();
         // The format allows no gaps, so an offset is a sum of lengths. Lengths
@@ -84,25 +84,25 @@ impl<'w> Store<'w> {
             format: FORMAT_VERSION,
             fingerprint: fingerprint.to_string(),
             contents: String::new(),
-            experts: experts.clone(),
+            provenances: provenances.clone(),
             config: serde_json::to_value(config).expect("plain data"),
         };
         let mut store = Self { metadata, ordered, ranges: Vec::new() };
-        store.ranges = store.lay_out(&Fingerprint::unknown(), &Rounding::default()).1;
+        store.ranges = store.lay_out(&Fingerprint::unknown(), &Roundings::default()).1;
         store
     }
 
     /// The beginning of the file, and the place of each weight, when its contents
     /// have this fingerprint and a conversion rounded so much.
-    fn lay_out(&self, contents: &Fingerprint, rounding: &Rounding) -> (Vec<u8>, Vec<Range<u64>>) {
-        let text = |rounding: &Rounding| {
-            let experts = self.metadata.experts.after(rounding);
+    fn lay_out(&self, contents: &Fingerprint, rounding: &Roundings) -> (Vec<u8>, Vec<Range<u64>>) {
+        let text = |rounding: &Roundings| {
+            let provenances = self.metadata.provenances.after(rounding);
             let contents = contents.to_string();
-            let metadata = Metadata { contents, experts, ..self.metadata.clone() };
+            let metadata = Metadata { contents, provenances, ..self.metadata.clone() };
             serde_json::to_string(&metadata).expect("plain data")
         };
         // No place depends on how many digits numbers have.
-        let length = text(&Rounding::default()).len() + DIGITS;
+        let length = text(&Roundings::default()).len() + DIGITS;
         let tensor = |weight: &&'w Weight| (&*weight.name, weight.dtype, &weight.shape[..]);
         let tensors: Vec<_> = self.ordered.iter().map(tensor).collect();
         container::lay_out(format!("{:length$}", text(rounding)), &tensors)
@@ -113,7 +113,7 @@ impl<'w> Store<'w> {
     fn beginning(
         &self,
         read: impl Fn(u64, &mut [u8]) -> Result<()>,
-        rounding: &Rounding,
+        rounding: &Roundings,
     ) -> Result<Vec<u8>> {
         let contents = Fingerprint::of_contents(self.ordered.iter().copied(), |weight, range| {
             let (_, place) =
@@ -132,7 +132,7 @@ impl<'w> Store<'w> {
 
     /// Size of the whole file.
     pub fn bytes(&self) -> u64 {
-        let beginning = || self.lay_out(&Fingerprint::unknown(), &Rounding::default()).0;
+        let beginning = || self.lay_out(&Fingerprint::unknown(), &Roundings::default()).0;
         self.ranges.last().map_or_else(|| beginning().len() as u64, |range| range.end)
     }
 
@@ -151,16 +151,14 @@ impl<'w> Store<'w> {
         equal?.map(Found::Equal).ok_or_else(|| Error::Occupied(path.to_owned()))
     }
 
-    fn equals(&self, path: &Path, progress: &dyn Progress) -> Result<Option<Rounding>> {
+    fn equals(&self, path: &Path, progress: &dyn Progress) -> Result<Option<Roundings>> {
         let status = fs::symlink_metadata(path)?;
         if !status.is_file() || status.len() != self.bytes() {
             return Ok(None);
         }
         let there = fs::File::open(path)?;
         let read = |start, bytes: &mut [u8]| read_back(&there, path, start, bytes);
-        let turn = Mutex::new(());
         let rounding = self.each_piece(progress, &|weight, place, piece| {
-            let _turn = turn.lock();
             let length = piece.bytes();
             let equal = match piece {
                 Piece::InFile(source, input) => same(place..place + length, read, |bytes| {
@@ -186,24 +184,23 @@ impl<'w> Store<'w> {
     /// what it is made of.
     pub fn write(
         &self,
-        mut file: &std::fs::File,
+        file: &std::fs::File,
         path: &Path,
         progress: &dyn Progress,
-    ) -> Result<Rounding> {
+    ) -> Result<Roundings> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
-        let turn = Mutex::new(());
         progress.begin("writing weights", self.bytes());
-        let written = self.each_piece(progress, &|weight, place, piece| {
-            let _turn = turn.lock();
-            let mut file = file;
-            file.seek(SeekFrom::Start(place)).map_err(failed)?;
+        let written = self.each_piece(progress, &|weight, mut place, piece| {
             match piece {
                 Piece::InFile(source, input) => {
+                    let mut file = file;
+                    file.seek(SeekFrom::Start(place)).map_err(failed)?;
                     copy(weight, source, input, file, path, progress)?;
                 }
                 Piece::Made(bytes) => {
                     for part in bytes.chunks(WRITTEN) {
-                        file.write_all(part).map_err(failed)?;
+                        write_all_at(file, part, place).map_err(failed)?;
+                        place += part.len() as u64;
                         progress.advance(part.len() as u64);
                     }
                 }
@@ -212,20 +209,15 @@ impl<'w> Store<'w> {
         });
         progress.end();
         let rounding = written?.unwrap_or_default();
-        let read = |start, bytes: &mut [u8]| {
-            let mut file = file;
-            let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes));
-            read.map_err(failed)
-        };
-        let beginning = self.beginning(read, &rounding)?;
-        file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&beginning)).map_err(failed)?;
+        let read = |start, bytes: &mut [u8]| read_exact_at(file, bytes, start).map_err(failed);
+        write_all_at(file, &self.beginning(read, &rounding)?, 0).map_err(failed)?;
         Ok(rounding)
     }
 
     /// Hands out all bytes of all weights with their places in the file, several
-    /// experts at once where they are converted, until the answer is no; nothing then.
-    fn each_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<Option<Rounding>> {
-        let (mut files, mut rounding) = (Files::default(), Rounding::default());
+    /// at once where they are converted, until the answer is no; nothing then.
+    fn each_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<Option<Roundings>> {
+        let (mut files, mut rounding) = (Files::default(), Roundings::default());
         let mut made: Vec<&Arc<Conversion>> = Vec::new();
         for (weight, place) in self.places() {
             let go_on = match &weight.recipe {
@@ -238,7 +230,7 @@ impl<'w> Store<'w> {
                 Recipe::Converted(conversion, _) => {
                     made.push(conversion);
                     let outcome = convert(conversion, &self.products(conversion), progress, visit)?;
-                    rounding += outcome.unwrap_or_default();
+                    *rounding.of(conversion.role()) += outcome.unwrap_or_default();
                     outcome.is_some()
                 }
                 _ => each_piece(weight, &mut files, |start, piece| {
@@ -301,9 +293,8 @@ fn copy(
 }
 
 /// Reads from a weights file that is there, from a place on.
-fn read_back(mut file: &fs::File, path: &Path, start: u64, bytes: &mut [u8]) -> Result<()> {
-    let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes));
-    read.map_err(|error| match error.kind() {
+fn read_back(file: &fs::File, path: &Path, start: u64, bytes: &mut [u8]) -> Result<()> {
+    read_exact_at(file.file(), bytes, start).map_err(|error| match error.kind() {
         // It was as long as it should be a moment ago.
         io::ErrorKind::UnexpectedEof => Error::Occupied(path.to_owned()),
         _ => error.into(),
@@ -331,12 +322,15 @@ fn same(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Rounding;
+    use crate::weights::Provenance;
 
     /// However many digits a rounding has, and wherever the beginning ends.
     #[test]
     fn places_do_not_depend_on_what_is_rounded() {
         let most =
             Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
+        let most = Roundings { experts: most, dense: most };
         let file = Path::new("w").into();
         let recipe = Recipe::Bytes(Source { file, range: 0..8 });
         let weight = Weight {
@@ -346,9 +340,10 @@ mod tests {
             recipe,
         };
         let experts = Provenance::unchanged("f32".to_owned());
+        let provenances = Provenances { dense: experts.clone(), experts };
         for length in 0..container::ALIGNMENT as usize {
             let config = "x".repeat(length);
-            let store = Store::plan([&weight], &Fingerprint::unknown(), config, &experts);
+            let store = Store::plan([&weight], &Fingerprint::unknown(), config, &provenances);
             let (beginning, places) = store.lay_out(&Fingerprint::unknown(), &most);
             assert_eq!((beginning.len() as u64, places), (store.ranges[0].start, store.ranges));
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{self, Experts, ExternalData, Origin, Request};
+use gpt_oss_export::export::{self, ExternalData, Formats, Origin, Request};
 use gpt_oss_export::model::Options;
 use gpt_oss_export::progress::Progress;
 use gpt_oss_export::weights::Format;
@@ -102,7 +102,7 @@ impl<F: Fn() + Sync> Progress for AtFirst<F> {
 }
 
 /// A copy beside the model.
-fn request(checkpoint: &Path, output: &Path, experts: Option<Experts>) -> Request {
+fn request(checkpoint: &Path, output: &Path, experts: Option<Format>) -> Request {
     Request {
         origin: Origin::Checkpoint(checkpoint.to_owned()),
         output: Some(output.to_owned()),
@@ -110,7 +110,7 @@ fn request(checkpoint: &Path, output: &Path, experts: Option<Experts>) -> Reques
         external_data: ExternalData::Copy,
         layers: None,
         leniency: Leniency::default(),
-        experts,
+        formats: Formats { experts, ..Formats::default() },
         graph: Options::default(),
         genai: None,
     }
@@ -120,11 +120,11 @@ fn request(checkpoint: &Path, output: &Path, experts: Option<Experts>) -> Reques
 fn an_interrupted_conversion_stops_and_leaves_nothing() {
     let home = in_folder("bf16");
     let before = contents(home.path());
-    let experts = Experts { format: Format::Mxfp4, accept_rounding: false };
     let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
     // Only what is converted is written.
     let auto = ExternalData::Auto;
-    let request = Request { external_data: auto, ..request(&checkpoint, &model, Some(experts)) };
+    let request =
+        Request { external_data: auto, ..request(&checkpoint, &model, Some(Format::Mxfp4)) };
     let progress = AtFirst::new(true, || ());
     let error = export::export(&request, &progress).unwrap_err();
     assert_eq!(error.to_string(), "interrupted");

@@ -1,12 +1,12 @@
 //! The layout with three linear layers for each expert: gate, up and down.
 
-use super::{ExpertForm, Form, Layout, Origin, hugging_face};
+use super::{Layout, MatrixForm, Origin, form, hugging_face};
 
 /// `model.layers.N.mlp.experts.E.gate_proj.weight`, …
 pub const LAYOUT: Layout = Layout {
     name: "the layout with gate, up and down apart",
     sign: "model.layers.0.mlp.experts.0.down_proj.weight",
-    form: Form { separate_qkv: true, experts: ExpertForm::OutputMajor },
+    form: form(true, MatrixForm::OutputMajor),
     origin,
 };
 

@@ -1,13 +1,13 @@
 //! Hugging Face's layout with MXFP4 experts, as in the roots of the released
 //! repositories. Its blocks and scales are byte for byte those of OpenAI's.
 
-use super::{ExpertForm, Form, Layout, Origin};
+use super::{Layout, MatrixForm, Origin, form};
 
 /// `model.layers.N.mlp.experts.gate_up_proj_blocks`, …
 pub const LAYOUT: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     sign: "model.layers.0.mlp.experts.down_proj_blocks",
-    form: Form { separate_qkv: true, experts: ExpertForm::Mxfp4 },
+    form: form(true, MatrixForm::Mxfp4),
     origin,
 };
 

@@ -8,7 +8,7 @@ mod split_experts;
 mod staged;
 mod whole_experts;
 
-use super::assemble::{Assembly, ExpertForm, Form, Kind, Spec};
+use super::assemble::{Assembly, Form, Kind, MatrixForm, Spec};
 use super::config::Dialect;
 use super::files::Tensors;
 use super::{Config, Error, ModelWeights, Result};
@@ -69,7 +69,7 @@ impl Layout {
     pub fn settle(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
         let config = self.pruned(config, tensors, file)?;
         config.check(file)?;
-        if self.form.experts == ExpertForm::Mxfp4 {
+        if self.form.experts == MatrixForm::Mxfp4 {
             config.check_blocks(file)?;
         }
         Ok(config)
@@ -194,6 +194,12 @@ fn in_pairs(sources: Vec<Source>) -> Vec<[Source; 2]> {
     std::iter::from_fn(|| Some([sources.next()?, sources.next()?])).collect()
 }
 
+/// How checkpoints store matrices that are not of experts: as numbers, and without
+/// one for the logits where the config says that the embedding serves.
+const fn form(separate_qkv: bool, experts: MatrixForm) -> Form {
+    Form { separate_qkv, experts, attention: MatrixForm::OutputMajor, logits: None }
+}
+
 impl Kind {
     fn accepts(self, dtype: DType) -> bool {
         match self {
@@ -201,6 +207,8 @@ impl Kind {
             Kind::Expert => Kind::Dense.accepts(dtype) || dtype == DType::F8E5M2,
             Kind::Blocks => dtype == DType::U8,
             Kind::Scales => matches!(dtype, DType::U8 | DType::F8E8M0),
+            Kind::Codes => dtype == DType::U8,
+            Kind::CodeScales => dtype == DType::F32,
         }
     }
 
@@ -210,6 +218,8 @@ impl Kind {
             Kind::Expert => "bf16, f16, f32 or f8e5m2",
             Kind::Blocks => "u8 (MXFP4 blocks)",
             Kind::Scales => "u8 (MXFP4 scales)",
+            Kind::Codes => "u8 (integers)",
+            Kind::CodeScales => "f32 (scales of integers)",
         }
     }
 }

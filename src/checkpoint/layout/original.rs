@@ -1,12 +1,12 @@
 //! OpenAI's own layout, the `original` folder of the released repositories.
 
-use super::{ExpertForm, Form, Layout, Origin};
+use super::{Layout, MatrixForm, Origin, form};
 
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
 pub const LAYOUT: Layout = Layout {
     name: "OpenAI's original layout",
     sign: "block.0.mlp.mlp2_weight.blocks",
-    form: Form { separate_qkv: false, experts: ExpertForm::Mxfp4 },
+    form: form(false, MatrixForm::Mxfp4),
     origin,
 };
 

@@ -1,12 +1,12 @@
 //! unsloth's layout with a linear layer for each expert, gate and up in one.
 
-use super::{ExpertForm, Form, Layout, Origin, hugging_face};
+use super::{Layout, MatrixForm, Origin, form, hugging_face};
 
 /// `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
 pub const LAYOUT: Layout = Layout {
     name: "unsloth's layout with split experts",
     sign: "model.layers.0.mlp.experts.down_projs.0.weight",
-    form: Form { separate_qkv: true, experts: ExpertForm::OutputMajor },
+    form: form(true, MatrixForm::OutputMajor),
     origin,
 };
 

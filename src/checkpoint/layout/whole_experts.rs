@@ -2,12 +2,12 @@
 //! merged or dequantised to BF16, F16, F32 or FP8. Matrices are input-major,
 //! `[experts, in, out]`, the other way round than everywhere else.
 
-use super::{ExpertForm, Form, Layout, hugging_face};
+use super::{Layout, MatrixForm, form, hugging_face};
 
 /// `model.layers.N.mlp.experts.gate_up_proj` and `…_bias`
 pub const LAYOUT: Layout = Layout {
     name: "Hugging Face's layout with dequantised experts",
     sign: "model.layers.0.mlp.experts.down_proj",
-    form: Form { separate_qkv: true, experts: ExpertForm::InputMajor },
+    form: form(true, MatrixForm::InputMajor),
     origin: hugging_face::origin,
 };

@@ -142,13 +142,13 @@ impl Scope<'_> {
 
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
-        let mut fact = self.typed(name, "Pad", x, DType::F32)?;
+        let mut fact = self.fact(x)?;
         let [before, after] = zeros.map(Dim::from);
         fact.shape[axis] = before.plus(self.axis(name, "Pad", &fact, axis)?).plus(&after);
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
-        let (pads, zero) = (self.constant(&pads[..])?, self.constant(0f32)?);
-        self.node(name, "Pad").inputs([x, pads, zero]).output(fact)
+        let pads = self.constant(&pads[..])?;
+        self.node(name, "Pad").inputs([x, pads]).output(fact)
     }
 
     /// Repeats axes of size 1 until the shape is this one.

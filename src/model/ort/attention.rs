@@ -6,8 +6,7 @@
 use super::Packing;
 use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::decoder::{Context, KeyValue};
-use crate::model::float;
-use crate::tensor::DType;
+use crate::model::number;
 use crate::weights::Weight;
 
 /// The operator's word for no window. It counts with 32 bits.
@@ -36,12 +35,12 @@ pub fn attention(
     let q = context.rotation.rotate_rows(g, "q.rotated", q, heads)?;
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
-    let sinks = float(g, "sinks", sinks)?;
+    let sinks = number(g, "sinks", sinks, context.compute)?;
     let window = window.filter(|window| *window <= LARGEST_WINDOW);
     let window = window.map_or(ENDLESS, |window| window as i64);
     let window = g.parameter("window", window);
     let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
-    let (rows, cache) = (g.fact(q)?, Fact::new(DType::F32, cache));
+    let (rows, cache) = (g.fact(q)?, Fact::new(context.compute, cache));
     let [mixed, keys, values] = g
         .node("mixed", "GroupQueryAttention")
         .domain(MICROSOFT)

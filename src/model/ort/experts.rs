@@ -1,11 +1,23 @@
-//! The experts as ONNX Runtime's QMoE, which reads MXFP4 as it is stored.
+//! The experts as ONNX Runtime's QMoE, which reads MXFP4 as it is stored and integers,
+//! or as its MoE, which reads numbers.
 
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
-use crate::graph::{Constant, Fact, MICROSOFT, Result, Scope, Value};
-use crate::model::float;
+use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Result, Scope, Value};
+use crate::model::decoder::Context;
 use crate::model::moe::ALPHA;
+use crate::model::{in_dtype, number, stored};
 use crate::tensor::{DType, mxfp4};
-use crate::weights::ExpertMatrix;
+use crate::weights::{Matrix, Weight};
+
+/// Whether there is an operator for experts as they are stored. MoE takes numbers of
+/// the dtype that it computes in, and has no kernel for BF16.
+pub fn has_experts(weights: &MlpWeights, compute: DType) -> bool {
+    [&weights.gate_up.matrix, &weights.down.matrix].into_iter().all(|matrix| match matrix {
+        Matrix::Mxfp4 { .. } | Matrix::Ints { .. } => true,
+        Matrix::OutputMajor(weight) => weight.dtype == compute && compute != DType::BF16,
+        Matrix::InputMajor(_) => false,
+    })
+}
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
 /// router's `scores [n, experts]`.
@@ -15,25 +27,56 @@ pub fn experts(
     normed: Value,
     scores: Value,
     weights: &MlpWeights,
-    config: &Config,
+    context: &Context,
 ) -> Result<Value> {
-    let gate_up = expert_inputs(g, "gate_up", &weights.gate_up)?;
-    let down = expert_inputs(g, "down", &weights.down)?;
+    let (config, dtype) = (context.config, context.compute);
+    let normed = in_dtype(g, "norm", normed, dtype)?;
+    let scores = in_dtype(g, "router", scores, dtype)?;
+    let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
+    let down = expert_inputs(g, "down", &weights.down, dtype)?;
     // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
     let [count, ..] = weights.gate_up.matrix.sizes();
     let ones = vec![1f32; count as usize];
-    let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
-    let fact = g.fact(x)?;
-    let out = g
-        .node("experts", "QMoE")
+    let fact = g.fact(normed)?;
+    let node = match &weights.gate_up.matrix {
+        Matrix::Mxfp4 { .. } => {
+            let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
+            mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
+                // Zero points and weights of the router.
+                .absent(4)
+                .inputs([ones, ones])
+                .attr("quant_type", "fp4")
+                .attr("expert_weight_bits", 4)
+                .attr("block_size", mxfp4::BLOCK as i64)
+                // Rows of packed codes as they are stored; without it the operator
+                // expects another order, which its CPU kernel does not have.
+                .attr("weights_prepacked", 1)
+        }
+        Matrix::Ints { bits, .. } => mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
+            .attr("expert_weight_bits", bits.count() as i64)
+            .attr("block_size", mxfp4::BLOCK as i64),
+        _ => mixture(g, "MoE", [normed, scores], [gate_up, down], config),
+    };
+    let out = node.output(fact)?;
+    let out = in_dtype(g, "experts", out, DType::F32)?;
+    g.add("residual", x, out)
+}
+
+/// What both operators have in common.
+fn mixture<'s, 'b>(
+    g: &'s mut Scope<'b>,
+    operator: &str,
+    [normed, scores]: [Value; 2],
+    matrices: [Vec<Value>; 2],
+    config: &Config,
+) -> NodeBuilder<'s, 'b> {
+    // A third matrix is left out: SwiGLU's two are one.
+    let third = matrices[0].len();
+    g.node("experts", operator)
         .domain(MICROSOFT)
         .inputs([normed, scores])
-        .inputs(gate_up)
-        .inputs(down)
-        // A third matrix, which SwiGLU's two in one make needless, zero points
-        // and weights of the router.
-        .absent(7)
-        .inputs([ones, ones])
+        .inputs(matrices.concat())
+        .absent(third)
         .attr("k", config.experts_per_token as i64)
         .attr("normalize_routing_weights", 1)
         .attr("activation_type", "swiglu")
@@ -42,26 +85,36 @@ pub fn experts(
         .attr("activation_alpha", ALPHA)
         .attr("activation_beta", 1f32)
         .attr("swiglu_limit", config.swiglu_limit as f32)
-        .attr("quant_type", "fp4")
-        .attr("expert_weight_bits", 4)
-        .attr("block_size", mxfp4::BLOCK as i64)
-        // Rows of packed codes as they are stored; without it the operator
-        // expects another order, which its CPU kernel does not have.
-        .attr("weights_prepacked", 1)
-        .output(fact)?;
-    g.add("residual", x, out)
 }
 
-/// Codes u8 `[experts, out, in/2]`, scales f8e8m0 `[experts, out, in/32]` and
-/// bias f32 `[experts, out]` of one of the two matrices.
-fn expert_inputs(g: &mut Scope, name: &str, weights: &ExpertWeights) -> Result<[Value; 3]> {
-    let ExpertMatrix::Mxfp4 { blocks, scales } = &weights.matrix else {
-        unreachable!("QMoE is for MXFP4")
+/// One of the two matrices with its bias `[experts, out]`: codes u8 `[experts, out,
+/// in/2]` with scales f8e8m0 `[experts, out, in/32]`; codes u8 `[experts, out, in/2 or
+/// in]` with scales of the operator's dtype; or numbers `[experts, out, in]`.
+fn expert_inputs(
+    g: &mut Scope,
+    name: &str,
+    weights: &ExpertWeights,
+    dtype: DType,
+) -> Result<Vec<Value>> {
+    let mut inputs = match &weights.matrix {
+        Matrix::Mxfp4 { blocks, scales } => {
+            let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
+            let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
+            vec![rows(g, blocks)?, scales]
+        }
+        Matrix::Ints { codes, scales, .. } => {
+            vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?]
+        }
+        Matrix::OutputMajor(weight) => vec![stored(g, weight)?],
+        Matrix::InputMajor(_) => unreachable!("no operator reads it"),
     };
-    let [experts, out, groups] = [0, 1, 2].map(|axis| scales.shape[axis]);
-    let codes = Fact::new(DType::U8, [experts, out, groups * mxfp4::BLOCK / 2]);
-    let codes = g.weight(&blocks.name, codes, &blocks.name, 0..blocks.bytes())?;
-    let fact = Fact::new(DType::F8E8M0, [experts, out, groups]);
-    let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
-    Ok([codes, scales, float(g, &format!("{name}.bias"), &weights.bias)?])
+    inputs.push(number(g, &format!("{name}.bias"), &weights.bias, dtype)?);
+    Ok(inputs)
+}
+
+/// Codes in blocks as rows: u8 `[experts, out, bytes]`.
+fn rows(g: &mut Scope, codes: &Weight) -> Result<Value> {
+    let [experts, out, groups, bytes] = codes.shape[..] else { unreachable!("codes have rank 4") };
+    let fact = Fact::new(DType::U8, [experts, out, groups * bytes]);
+    g.weight(&codes.name, fact, &codes.name, 0..codes.bytes())
 }

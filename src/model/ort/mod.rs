@@ -2,16 +2,18 @@
 
 mod attention;
 mod experts;
+mod linear;
 mod packing;
 
 pub use attention::attention;
-pub use experts::experts;
+pub use experts::{experts, has_experts};
+pub use linear::integers;
 pub use packing::Packing;
 
 use super::{Error, Options};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
 use crate::graph::Style;
-use crate::weights::ExpertMatrix;
+use crate::weights::Matrix;
 
 /// GroupQueryAttention takes heads of a width that is a multiple of this.
 const HEAD_DIM_MULTIPLE: u64 = 8;
@@ -23,7 +25,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Resu
     }
     let has_scales = |layer: &LayerWeights| {
         let mut matrices = [&layer.mlp.gate_up.matrix, &layer.mlp.down.matrix].into_iter();
-        matrices.any(|matrix| matches!(matrix, ExpertMatrix::Mxfp4 { .. }))
+        matrices.any(|matrix| matches!(matrix, Matrix::Mxfp4 { .. }))
     };
     match options.style {
         Style::Functions if weights.layers.iter().any(has_scales) => Err(Error::FunctionsForOrt),

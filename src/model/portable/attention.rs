@@ -2,7 +2,7 @@
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
 use crate::model::decoder::{Context, KeyValue};
-use crate::model::float;
+use crate::model::{constant, in_dtype, number};
 use crate::weights::Weight;
 
 /// `qkv [B·T, (heads + 2·kv)·D]`, earlier keys and values if any, and `bias
@@ -55,14 +55,16 @@ fn sink_attention(
     let [heads, kv, width] = [&queries[1], &keys[1], &queries[3]].map(size);
     let group = heads / kv;
 
-    let scale = g.constant(1.0 / (width as f32).sqrt())?;
+    let dtype = g.fact(q)?.dtype;
+    let scale = constant(g, 1.0 / (width as f32).sqrt(), dtype)?;
     let q = g.mul("q.scaled", q, scale)?;
     let places = g.table("attn.places", places(heads, group))?;
+    let places = in_dtype(g, "q.places.one", places, dtype)?;
     let places =
         g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
     let q = g.concat("q.with_places", &[q, places], 3)?;
 
-    let sinks = float(g, "sinks", sinks)?;
+    let sinks = number(g, "sinks", sinks, dtype)?;
     let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
     let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
     let sinks = g.expand(

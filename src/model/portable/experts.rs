@@ -4,8 +4,11 @@
 use super::{mxfp4, numbers};
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Result, Scope, Value};
+use crate::model::decoder::Context;
+use crate::model::in_dtype;
 use crate::model::moe::ALPHA;
-use crate::weights::ExpertMatrix;
+use crate::tensor::DType;
+use crate::weights::Matrix;
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
 /// router's `scores [n, experts]`.
@@ -15,8 +18,10 @@ pub fn experts(
     normed: Value,
     scores: Value,
     weights: &MlpWeights,
-    config: &Config,
+    context: &Context,
 ) -> Result<Value> {
+    let config = context.config;
+    let normed = in_dtype(g, "norm", normed, context.compute)?;
     let [scores, chosen] = g.top_k("chosen", scores, config.experts_per_token)?;
     let shares = g.softmax("shares", scores)?;
     let active = g.unique("active", chosen)?;
@@ -33,7 +38,7 @@ pub fn experts(
 
         let input = g.gather("input", normed, tokens, 0)?;
         let is_one = match weights.gate_up.matrix {
-            ExpertMatrix::Mxfp4 { .. } => {
+            Matrix::Mxfp4 { .. } if context.compute == DType::F32 => {
                 let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
                 Some(g.equal("tokens.is_one", count, one)?)
             }
@@ -42,7 +47,9 @@ pub fn experts(
         let turn = Turn { expert, is_one };
         let hidden = turn.linear(&mut g.child("gate_up"), input, &weights.gate_up)?;
         let hidden = swiglu(g, hidden, config)?;
+        let hidden = in_dtype(g, "swiglu", hidden, context.compute)?;
         let output = turn.linear(&mut g.child("down"), hidden, &weights.down)?;
+        let output = in_dtype(g, "down", output, DType::F32)?;
         let output = g.mul("output", output, share)?;
         g.add_to_rows("sum", residual, tokens, output)
     })
@@ -52,7 +59,7 @@ pub fn experts(
 struct Turn {
     /// The expert, i64 of rank 0.
     expert: Value,
-    /// Whether a single token uses it, which MXFP4 has a shorter way for.
+    /// Whether a single token uses it, which MXFP4 has a shorter way for in f32.
     is_one: Option<Value>,
 }
 
@@ -61,23 +68,18 @@ impl Turn {
     fn linear(&self, g: &mut Scope, x: Value, weights: &ExpertWeights) -> Result<Value> {
         let ExpertWeights { matrix, bias } = weights;
         match matrix {
-            ExpertMatrix::Mxfp4 { blocks, scales } => {
-                let is_one = self.is_one.expect("made for MXFP4");
-                mxfp4::linear(g, x, [blocks, scales, bias], [self.expert, is_one])
+            Matrix::Mxfp4 { blocks, scales } => {
+                mxfp4::linear(g, x, [blocks, scales, bias], self.expert, self.is_one)
             }
-            ExpertMatrix::OutputMajor(weight) => {
-                numbers::linear(g, x, [weight, bias], false, self.expert)
-            }
-            ExpertMatrix::InputMajor(weight) => {
-                numbers::linear(g, x, [weight, bias], true, self.expert)
-            }
+            matrix => numbers::linear(g, x, matrix, bias, self.expert),
         }
     }
 }
 
-/// `x [n, 2·intermediate]`, gate and up in turn, to `[n, intermediate]`.
+/// `x [n, 2·intermediate]`, gate and up in turn, to `[n, intermediate]`, in f32.
 fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
     let g = &mut g.child("swiglu");
+    let x = in_dtype(g, "x", x, DType::F32)?;
     let rows = g.fact(x)?.shape[0].clone();
     let pairs = g.reshape("pairs", x, [rows, config.intermediate_size.into(), 2.into()])?;
     let (gate, up) = (g.pick("gate", pairs, 0, 2)?, g.pick("up", pairs, 1, 2)?);

@@ -3,6 +3,7 @@
 //! endless one; which layers have one is in the config. Padding is never seen.
 
 use crate::graph::{Attribute, Result, Scope, Value};
+use crate::model::in_dtype;
 use crate::model::sequence::Sequence;
 use crate::tensor::DType;
 
@@ -18,12 +19,14 @@ pub struct Mask {
     distance: Value,
     /// bool `[B, 1, S]`; all of them where there is no attention mask.
     is_token: Option<Value>,
+    /// That of scores.
+    dtype: DType,
 }
 
 impl Mask {
     /// Computed once for all layers. A token's position is the number of tokens
     /// before it in its row; that of padding means nothing.
-    pub fn new(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+    pub fn new(g: &mut Scope, sequence: &Sequence, dtype: DType) -> Result<Self> {
         let (positions, keys) = match sequence.mask {
             None => {
                 let row = g.range("positions.row", &sequence.length)?;
@@ -48,10 +51,10 @@ impl Mask {
             }
             None => None,
         };
-        Ok(Self { positions, distance, is_token })
+        Ok(Self { positions, distance, is_token, dtype })
     }
 
-    /// What is added to scores, f32 `[B or 1, 1, T, S + 1]`: 0 where the query
+    /// What is added to scores, `[B or 1, 1, T, S + 1]`: 0 where the query
     /// sees the key, else the least finite number (infinities would make NaN of
     /// rows that see nothing). The last key is the sink, which all queries see.
     /// Wired once for each window, in the graph or in each function.
@@ -66,7 +69,7 @@ impl Mask {
         g.shared(&format!("{name}.bias"), |g| {
             let g = &mut g.child(&name);
             let (zero, shown, hidden) =
-                (g.constant(0i64)?, g.constant(0f32)?, g.constant(f32::MIN)?);
+                (g.constant(0i64)?, g.constant(0f32)?, g.constant(least(self.dtype))?);
             let not_later = g.greater_or_equal("not_later", self.distance, zero)?;
             let in_window = g.less("in_window", self.distance, window)?;
             let mut seen = g.and("in_reach", not_later, in_window)?;
@@ -74,8 +77,18 @@ impl Mask {
                 seen = g.and("seen", seen, is_token)?;
             }
             let bias = g.select("bias.keys", seen, shown, hidden)?;
+            let bias = in_dtype(g, "bias.keys", bias, self.dtype)?;
             let bias = g.pad("bias.with_sink", bias, 2, [0, 1])?;
             g.unsqueeze("bias", bias, 1)
         })
+    }
+}
+
+/// The least finite number of a dtype.
+fn least(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => -65_504.0,
+        DType::BF16 => f32::from_bits(0xff7f_0000),
+        _ => f32::MIN,
     }
 }

@@ -4,7 +4,7 @@
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
-use crate::model::{in_f32, stored};
+use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::Weight;
 
@@ -18,15 +18,17 @@ struct Expert {
     bias: Value,
 }
 
-/// `x [n, in]` to `[n, out]` by the weights of `expert`, i64 of rank 0. There
-/// are two ways, and `is_one` says whether `n` is 1.
+/// `x [n, in]` to `[n, out]` by the weights of `expert`, i64 of rank 0, in the dtype of
+/// `x`. In f32 there are two ways, and `is_one` says whether `n` is 1.
 pub fn linear(
     g: &mut Scope,
     x: Value,
     [blocks, scales, bias]: [&Weight; 3],
-    [expert, is_one]: [Value; 2],
+    expert: Value,
+    is_one: Option<Value>,
 ) -> Result<Value> {
     let expert = Expert::gather(g, expert, [blocks, scales, bias])?;
+    let Some(is_one) = is_one else { return expert.many_rows(g, x) };
     g.if_else(
         "",
         is_one,
@@ -43,7 +45,7 @@ impl Expert {
                 g.gather(&format!("{name}.chosen"), all, expert, 0)
             });
         let scales = powers_of_two(&mut g.child("scales"), scales?)?;
-        Ok(Self { blocks: blocks?, scales, bias: in_f32(g, "bias.f32", bias?)? })
+        Ok(Self { blocks: blocks?, scales, bias: in_dtype(g, "bias", bias?, DType::F32)? })
     }
 
     /// For several rows: decodes the matrix, even and odd inputs apart, and
@@ -53,11 +55,15 @@ impl Expert {
         let rows = g.fact(x)?.shape[0].clone();
         let pairs = g.reshape("x.pairs", x, [rows, Dim::from(width / 2), Dim::from(2)])?;
         let [low, high] = nibbles(g, self.blocks)?;
+        let dtype = g.fact(x)?.dtype;
         let even = self.half(g, "even", low)?;
+        let even = in_dtype(g, "even", even, dtype)?;
         let odd = self.half(g, "odd", high)?;
+        let odd = in_dtype(g, "odd", odd, dtype)?;
+        let bias = in_dtype(g, "bias", self.bias, dtype)?;
         let x_even = g.pick("x.even", pairs, 0, 2)?;
         let x_odd = g.pick("x.odd", pairs, 1, 2)?;
-        let sum = g.gemm("even.out", x_even, even, Some(self.bias))?;
+        let sum = g.gemm("even.out", x_even, even, Some(bias))?;
         g.gemm("out", x_odd, odd, Some(sum))
     }
 
@@ -94,7 +100,7 @@ impl Expert {
 }
 
 /// The low and the high four bits of bytes.
-fn nibbles(g: &mut Scope, bytes: Value) -> Result<[Value; 2]> {
+pub fn nibbles(g: &mut Scope, bytes: Value) -> Result<[Value; 2]> {
     let (low, high) = (g.constant(0x0Fu8)?, g.constant(0xF0u8)?);
     let low = g.bitwise_and("low", bytes, low)?;
     // Masked before it is shifted: OpenVINO's shift rounds.

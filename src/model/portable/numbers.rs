@@ -1,32 +1,53 @@
-//! An expert's dense layer on weights that are stored as numbers.
+//! An expert's dense layer on weights that are stored as numbers or integers: its
+//! matrix is taken out and made of f32, and then of what the product computes in.
 
-use crate::graph::{Result, Scope, Value};
-use crate::model::{in_f32, stored};
+use crate::graph::{Dim, Result, Scope, Value};
+use crate::model::portable::from_integers;
+use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, e5m2};
-use crate::weights::Weight;
+use crate::weights::{Matrix, Weight};
 
-/// `x [n, in]` to `[n, out]` by one of the matrices `[experts, out, in]`, or
-/// `[experts, in, out]` when they are input-major, and its bias.
+/// `x [n, in]` to `[n, out]` by one of the matrices and its bias, in the dtype of `x`.
 pub fn linear(
     g: &mut Scope,
     x: Value,
-    [weight, bias]: [&Weight; 2],
-    input_major: bool,
+    matrix: &Matrix,
+    bias: &Weight,
     expert: Value,
 ) -> Result<Value> {
-    let (all, biases) = (stored(g, weight)?, stored(g, bias)?);
-    let chosen = g.gather("weight.chosen", all, expert, 0)?;
-    let matrix = match weight.dtype {
-        DType::F8E5M2 => from_e5m2(g, chosen)?,
-        _ => in_f32(g, "weight.f32", chosen)?,
+    let dtype = g.fact(x)?.dtype;
+    let weight = match matrix {
+        Matrix::OutputMajor(weight) | Matrix::InputMajor(weight) => {
+            numbers(g, weight, expert, dtype)?
+        }
+        Matrix::Ints { bits, codes, scales } => {
+            let [codes, scales] = [("codes", codes), ("scales", scales)].map(|(name, weight)| {
+                let all = stored(g, weight)?;
+                g.gather(&format!("{name}.chosen"), all, expert, 0)
+            });
+            let numbers = from_integers(g, *bits, codes?, scales?)?;
+            in_dtype(g, "weight", numbers, dtype)?
+        }
+        Matrix::Mxfp4 { .. } => unreachable!("MXFP4 has ways of its own"),
     };
+    let biases = stored(g, bias)?;
     let bias = g.gather("bias.chosen", biases, expert, 0)?;
-    let bias = in_f32(g, "bias.f32", bias)?;
-    if input_major {
-        g.gemm_input_major("", x, matrix, Some(bias))
-    } else {
-        g.gemm("", x, matrix, Some(bias))
+    let bias = in_dtype(g, "bias", bias, dtype)?;
+    match matrix {
+        Matrix::InputMajor(_) => g.gemm_input_major("", x, weight, Some(bias)),
+        _ => g.gemm("", x, weight, Some(bias)),
     }
+}
+
+/// The matrix of an expert, as it is stored.
+fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Result<Value> {
+    let all = stored(g, weight)?;
+    let chosen = g.gather("weight.chosen", all, expert, 0)?;
+    let numbers = match weight.dtype {
+        DType::F8E5M2 => from_e5m2(g, chosen)?,
+        _ => chosen,
+    };
+    in_dtype(g, "weight", numbers, dtype)
 }
 
 /// The numbers that bytes stand for in FP8: no runtime casts them on a CPU.
@@ -35,7 +56,7 @@ fn from_e5m2(g: &mut Scope, bytes: Value) -> Result<Value> {
     let table = g.table("e5m2", &numbers[..])?;
     let shape = g.fact(bytes)?.shape;
     let index = g.cast("weight.index", bytes, DType::I32)?;
-    let index = g.reshape("weight.flat", index, [crate::graph::Dim::product(&shape)])?;
+    let index = g.reshape("weight.flat", index, [Dim::product(&shape)])?;
     let found = g.gather_elements("weight.values", table, index, 0)?;
     g.reshape("weight.f32", found, shape)
 }

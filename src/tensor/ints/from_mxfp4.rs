@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Bits, dequantise, four_bit_candidates, four_bits, quantise};
+use super::{Bits, four_bit_candidates, four_bits, quantise};
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{self, BLOCK, Block, E2M1, e8m0};
 
@@ -109,6 +109,7 @@ fn compared(count: &[f32; 16], scale: u8, back: &[f32; 16]) -> Rounding {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::dequantise;
     use super::*;
 
     fn made(bits: Bits, block: &Block) -> (Vec<u8>, f32, Rounding) {

@@ -1,19 +1,20 @@
-//! Experts converted side by side, as many at once as memory allows.
+//! Rows converted side by side, as many at once as memory allows.
 
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use rayon::prelude::*;
 
-use super::pieces::{Files, Piece};
-use super::store::Visit;
-use super::{Conversion, Error, Result, Weight};
+use super::{Conversion, Unit};
 use crate::progress::Progress;
 use crate::tensor::Rounding;
+use crate::weights::pieces::{Files, Piece};
+use crate::weights::store::Visit;
+use crate::weights::{Error, Result, Weight};
 
-/// Bytes that what is made of experts under way may take. What is read for it is
-/// about a megabyte for each of them.
-const MEMORY: u64 = 96 << 20;
+/// Bytes that what is made of rows under way may take. What is read for it is about a
+/// megabyte for each thread.
+const MEMORY: u64 = 80 << 20;
 
 /// Why the work ends before all is done: both stop the others.
 enum End {
@@ -22,16 +23,19 @@ enum End {
     Failed(Error),
 }
 
-/// Converts all experts, with a place in the file for each product's first one,
-/// until the answer is no; nothing then.
+/// Converts everything, with a place in the file for each product, until the answer
+/// is no; nothing then. Each thread reads, converts and hands out what it has made, so
+/// that all three go on side by side.
 pub fn convert(
     conversion: &Conversion,
     products: &[(&Weight, u64)],
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Option<Rounding>> {
-    let each: u64 = conversion.expert_bytes().iter().sum();
-    let most = (MEMORY / each.max(1)).max(1) as usize;
+    let largest = conversion.units().next().map_or(0, |unit| {
+        conversion.places(&unit).iter().map(|place| place.end - place.start).sum()
+    });
+    let most = (MEMORY / largest.max(1)).max(1) as usize;
     let threads = available_parallelism().map_or(1, usize::from).min(most);
     convert_on(threads, conversion, products, progress, visit)
 }
@@ -44,21 +48,23 @@ fn convert_on(
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Option<Rounding>> {
-    let lengths = conversion.expert_bytes();
-    // What an expert is made in serves the next one: fresh pages cost more than
-    // what is done with them.
-    let room = || lengths.iter().map(|length| vec![0; *length as usize]).collect();
+    // What rows are made in serves the next ones: fresh pages cost more than what is
+    // done with them.
     let rooms: Mutex<Vec<Vec<Vec<u8>>>> = Mutex::default();
-    let one = |expert: u64| {
+    let one = |unit: Unit| {
         if progress.is_cancelled() {
             return Err(End::Failed(Error::Interrupted));
         }
+        let places = conversion.places(&unit);
         let idle = rooms.lock().expect("nobody panics with it").pop();
-        let mut made = idle.unwrap_or_else(room);
-        let rounding = conversion.expert(expert, &mut Files::default(), &mut made);
+        let mut made = idle.unwrap_or_else(|| vec![Vec::new(); places.len()]);
+        for (made, place) in made.iter_mut().zip(&places) {
+            made.resize((place.end - place.start) as usize, 0);
+        }
+        let rounding = conversion.make(&unit, &mut Files::default(), &mut made);
         let rounding = rounding.map_err(End::Failed)?;
-        for (((weight, start), bytes), length) in products.iter().zip(&made).zip(&lengths) {
-            let go_on = visit(weight, start + expert * length, Piece::Made(bytes));
+        for (((weight, start), bytes), place) in products.iter().zip(&made).zip(&places) {
+            let go_on = visit(weight, start + place.start, Piece::Made(bytes));
             if !go_on.map_err(End::Failed)? {
                 return Err(End::Enough);
             }
@@ -68,9 +74,9 @@ fn convert_on(
     };
     let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let workers = workers.map_err(|error| Error::Threads(error.to_string()))?;
-    // In the order of experts, so that sums are the same on any number of threads.
-    let experts = (0..conversion.experts()).into_par_iter();
-    let all: Vec<Rounding> = match workers.install(|| experts.map(one).collect()) {
+    // In the order of rows, so that sums are the same on any number of threads.
+    let units: Vec<Unit> = conversion.units().collect();
+    let all: Vec<Rounding> = match workers.install(|| units.into_par_iter().map(one).collect()) {
         Ok(all) => all,
         Err(End::Enough) => return Ok(None),
         Err(End::Failed(error)) => return Err(error),
@@ -91,8 +97,8 @@ mod tests {
 
     use super::*;
     use crate::progress::Silent;
-    use crate::tensor::{DType, mxfp4};
-    use crate::weights::{ExpertMatrix, Format, Recipe, Source};
+    use crate::tensor::{DType, ints, mxfp4};
+    use crate::weights::{Format, Matrix, Recipe, Role, Source};
 
     /// Experts, `out` and `in`. A slab ends within the rows, whose length does not
     /// divide it; the columns are some tiles and a part of one.
@@ -135,7 +141,7 @@ mod tests {
     }
 
     /// The same matrices in every form.
-    fn forms(home: &Path) -> Vec<ExpertMatrix> {
+    fn forms(home: &Path) -> Vec<Matrix> {
         let [experts, out, inn] = SIZES;
         let coded = coded();
         let numbers = numbers(&coded);
@@ -150,18 +156,22 @@ mod tests {
             .collect();
         let (rows, columns) = ([experts, out, inn], [experts, inn, out]);
         vec![
-            ExpertMatrix::Mxfp4 {
+            Matrix::Mxfp4 {
                 blocks: stored(home, "blocks", DType::U8, &[experts, out, inn / 32, 16], &coded.0),
                 scales: stored(home, "scales", DType::U8, &[experts, out, inn / 32], &coded.1),
             },
-            ExpertMatrix::OutputMajor(stored(home, "bf16", DType::BF16, &rows, &upper)),
-            ExpertMatrix::OutputMajor(stored(home, "f32", DType::F32, &rows, &in_order)),
-            ExpertMatrix::InputMajor(stored(home, "f32_t", DType::F32, &columns, &turned)),
+            Matrix::OutputMajor(stored(home, "bf16", DType::BF16, &rows, &upper)),
+            Matrix::OutputMajor(stored(home, "f32", DType::F32, &rows, &in_order)),
+            Matrix::InputMajor(stored(home, "f32_t", DType::F32, &columns, &turned)),
         ]
     }
 
+    fn converted(matrix: &Matrix, to: Format, accept_rounding: bool) -> Matrix {
+        matrix.converted("matrix", Role::Experts, to, accept_rounding).unwrap()
+    }
+
     /// What comes out on so many threads: each product's bytes, and the rounding.
-    fn made(matrix: &ExpertMatrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
+    fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
         let weights = matrix.weights();
         let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
         let products: Vec<_> = weights.into_iter().zip([0, 1 << 40]).collect();
@@ -187,29 +197,45 @@ mod tests {
     #[test]
     fn every_form_becomes_every_format_on_any_number_of_threads() {
         let home = tempfile::tempdir().unwrap();
-        let expected = numbers(&coded());
+        let (expected, mut four) = (numbers(&coded()), None);
         for matrix in forms(home.path()) {
             for format in Format::ALL {
-                let converted = matrix.converted(format, false).unwrap();
+                let converted = converted(&matrix, format, false);
                 if converted == matrix {
                     continue;
                 }
                 let (products, rounding) = made(&converted, 1);
                 assert_eq!((products.clone(), rounding), made(&converted, 5));
-                assert_eq!((rounding.numbers, rounding.changed), (expected.len() as u64, 0));
-                let found: Vec<f32> = match &products[..] {
-                    [blocks, scales] => numbers(&(blocks.clone(), scales.clone())),
-                    [stored] => {
-                        let Format::Numbers(dtype) = format else { panic!("{format}") };
-                        stored
-                            .chunks(dtype.size() as usize)
-                            .map(|bytes| one(dtype, bytes))
-                            .collect()
+                assert_eq!(rounding.numbers, expected.len() as u64);
+                if format == Format::Ints(ints::Bits::Four) {
+                    // Not exact, and the same whatever form it was made of.
+                    let codes = four.get_or_insert(products.clone());
+                    assert_eq!(*codes, products);
+                    assert!((0.05..0.1).contains(&rounding.relative_error()), "{rounding:?}");
+                    continue;
+                }
+                assert_eq!(rounding.changed, 0);
+                let found: Vec<f32> = match (format, &products[..]) {
+                    (Format::Mxfp4, [blocks, scales]) => numbers(&(blocks.clone(), scales.clone())),
+                    (Format::Ints(_), [codes, scales]) => {
+                        let code = |(at, code): (usize, &u8)| {
+                            let scale = scales[at / 32 * 4..][..4].try_into().unwrap();
+                            (f32::from(*code) - 128.0) * f32::from_le_bytes(scale)
+                        };
+                        codes.iter().enumerate().map(code).collect()
                     }
+                    (Format::Numbers(dtype), [stored]) => stored
+                        .chunks(dtype.size() as usize)
+                        .map(|bytes| one(dtype, bytes))
+                        .collect(),
                     _ => panic!("one product or two"),
                 };
-                let same =
-                    found.iter().map(|n| n.to_bits()).eq(expected.iter().map(|n| n.to_bits()));
+                // Integers have one zero only.
+                let bits = |n: &f32| match format {
+                    Format::Ints(_) => (n + 0.0).to_bits(),
+                    _ => n.to_bits(),
+                };
+                let same = found.iter().map(bits).eq(expected.iter().map(bits));
                 assert!(same, "{} to {format}", matrix.weights()[0].name);
             }
         }
@@ -220,10 +246,10 @@ mod tests {
     fn what_is_converted_already_is_made_of_its_source() {
         let home = tempfile::tempdir().unwrap();
         for matrix in forms(home.path()) {
-            let bf16 = matrix.converted(Format::Numbers(DType::BF16), true).unwrap();
-            let direct = matrix.converted(Format::Mxfp4, false).unwrap();
-            assert_eq!(bf16.converted(Format::Mxfp4, false).unwrap(), direct);
-            assert_eq!(direct.converted(Format::Numbers(DType::BF16), true).unwrap(), bf16);
+            let bf16 = converted(&matrix, Format::Numbers(DType::BF16), true);
+            let direct = converted(&matrix, Format::Mxfp4, false);
+            assert_eq!(converted(&bf16, Format::Mxfp4, false), direct);
+            assert_eq!(converted(&direct, Format::Numbers(DType::BF16), true), bf16);
         }
     }
 
@@ -232,9 +258,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (experts, numbers) = (64, vec![0; 64 * 32 * 32 * 4]);
         let weight = stored(home.path(), "w", DType::F32, &[experts, 32, 32], &numbers);
-        let matrix = ExpertMatrix::OutputMajor(weight)
-            .converted(Format::Numbers(DType::BF16), false)
-            .unwrap();
+        let matrix = Matrix::OutputMajor(weight);
+        let matrix = converted(&matrix, Format::Numbers(DType::BF16), false);
         let weights = matrix.weights();
         let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
         for answer in [|| Ok(false), || Err(Error::Interrupted)] {

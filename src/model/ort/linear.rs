@@ -1,0 +1,47 @@
+//! A dense layer on integers as ONNX Runtime's MatMulNBits.
+
+use crate::graph::{Fact, MICROSOFT, Result, Scope, Value};
+use crate::model::{in_dtype, stored};
+use crate::tensor::ints::Bits;
+use crate::tensor::mxfp4;
+use crate::weights::Weight;
+
+/// `x [n, in]` to `[n, out]` by codes u8 `[out, groups, bytes]` and scales f32
+/// `[out, groups]`, in the dtype of `x`.
+pub fn integers(
+    g: &mut Scope,
+    x: Value,
+    bits: Bits,
+    [codes, scales]: [&Weight; 2],
+    bias: Option<Value>,
+) -> Result<Value> {
+    let input = g.fact(x)?;
+    let [out, groups] = [codes.shape[0], codes.shape[1]];
+    let fact = input.with_shape([input.shape[0].clone(), out.into()]);
+    let scales = stored(g, scales)?;
+    let scales = in_dtype(g, "scales", scales, input.dtype)?;
+    let codes = stored(g, codes)?;
+    g.node("", "MatMulNBits")
+        .domain(MICROSOFT)
+        .inputs([x, codes, scales])
+        // Zero points, which are the middle of the codes otherwise, and an order of
+        // inputs.
+        .absent(2)
+        .optional(bias)
+        .attr("K", (groups * mxfp4::BLOCK) as i64)
+        .attr("N", out as i64)
+        .attr("bits", bits.count() as i64)
+        .attr("block_size", mxfp4::BLOCK as i64)
+        .attr("accuracy_level", accuracy_level(bits))
+        .output(Fact::new(fact.dtype, fact.shape))
+}
+
+/// On a CPU onnxruntime multiplies 8 bits fast only with activations of 8 bits (level
+/// 4); below, it makes f32 of the whole matrix in every step. For 4 bits it has a
+/// kernel that takes activations as they are (level 0).
+fn accuracy_level(bits: Bits) -> i64 {
+    match bits {
+        Bits::Eight => 4,
+        Bits::Four => 0,
+    }
+}
