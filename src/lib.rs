@@ -17,6 +17,7 @@ pub mod publish;
 pub mod reference;
 pub mod runtime;
 pub mod tensor;
+pub mod transformers_js;
 pub mod verify;
 pub mod weights;
 pub mod words;

@@ -25,6 +25,8 @@ pub struct Form {
 pub enum MatrixForm {
     /// MXFP4's blocks and scales.
     Mxfp4,
+    /// The same by columns, for CUDA.
+    Mxfp4Columns,
     /// Integers and scales.
     Ints(Bits),
     /// Numbers, `[.., out, in]`.
@@ -178,6 +180,10 @@ impl Assembly<'_> {
         Ok(match form {
             MatrixForm::Mxfp4 => Matrix::Mxfp4 {
                 blocks: find("blocks", Kind::Blocks, &[out, groups, mxfp4::BLOCK / 2])?,
+                scales: find("scales", Kind::Scales, &[out, groups])?,
+            },
+            MatrixForm::Mxfp4Columns => Matrix::Mxfp4Columns {
+                columns: find("columns", Kind::Blocks, &[inn, out / 2])?,
                 scales: find("scales", Kind::Scales, &[out, groups])?,
             },
             MatrixForm::Ints(bits) => Matrix::Ints {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{
@@ -11,13 +12,11 @@ use gpt_oss_export::export::{
 use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Target};
-use gpt_oss_export::tensor::DType;
-use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::verify::Report;
-use gpt_oss_export::weights::Format;
 use serde::Serialize;
 
 use super::console::{Console, print};
+use super::formats::{Compute, DenseName, Ep, FormatName};
 use super::verify;
 
 /// From where, to where, and how.
@@ -59,8 +58,12 @@ pub struct Export {
     #[arg(long, requires = "formats")]
     accept_rounding: bool,
     /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and routers are f32 in any case
-    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = Compute::F32)]
-    compute: Compute,
+    /// (f32 for --ep cpu, f16 for GPUs)
+    #[arg(long, value_name = "DTYPE", value_enum)]
+    compute: Option<Compute>,
+    /// The execution provider that --target ort's operators are for
+    #[arg(long, value_name = "PROVIDER", value_enum, default_value_t = Ep::Cpu)]
+    ep: Ep,
     /// Where the model reads its weights
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
@@ -79,6 +82,12 @@ pub struct Export {
     /// Longest text, prompt included, that onnxruntime-genai makes room for (the default keeps its cache below 1 GiB)
     #[arg(long, value_name = "N", requires = "genai", value_parser = clap::value_parser!(u64).range(1..))]
     max_length: Option<u64>,
+    /// Name the model's data as transformers.js looks for it, in files of less than 2 GB, and put config.json and the tokenizer above the folder `onnx` that the model goes into; implies --kv-cache and --last-logits
+    #[arg(long, conflicts_with_all = ["skip_onnx", "save_weights", "genai", "headers_only"])]
+    transformers_js: bool,
+    /// Write weights beside the model into several files of at most this size, such as 2GB or 500MiB
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
+    max_shard_size: Option<ByteSize>,
     /// Use model-local functions, shared by all layers, instead of a flat graph
     #[arg(long)]
     functions: bool,
@@ -130,84 +139,6 @@ enum TargetName {
     Onnx,
     /// ONNX Runtime's own besides: fast on a CPU
     Ort,
-}
-
-/// A format for experts.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatName {
-    /// Blocks of 32 four-bit numbers that share a scale, as released
-    Mxfp4,
-    /// Integers of 8 bits, 32 of which share a scale: exact for MXFP4
-    Int8,
-    /// Integers of 4 bits, 32 of which share a scale
-    Int4,
-    /// BF16, an output a row
-    Bf16,
-    /// F16, an output a row
-    F16,
-    /// F32, an output a row
-    F32,
-}
-
-impl FormatName {
-    fn format(self) -> Format {
-        match self {
-            Self::Mxfp4 => Format::Mxfp4,
-            Self::Int8 => Format::Ints(Bits::Eight),
-            Self::Int4 => Format::Ints(Bits::Four),
-            Self::Bf16 => Format::Numbers(DType::BF16),
-            Self::F16 => Format::Numbers(DType::F16),
-            Self::F32 => Format::Numbers(DType::F32),
-        }
-    }
-}
-
-/// A format for the matrices of attention and of the logits.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DenseName {
-    /// As they are
-    Keep,
-    /// Integers of 8 bits, 32 of which share a scale
-    Int8,
-    /// Integers of 4 bits, 32 of which share a scale; of 8 for the logits
-    Int4,
-    /// BF16
-    Bf16,
-    /// F16
-    F16,
-    /// F32
-    F32,
-}
-
-impl DenseName {
-    fn format(self) -> Option<Format> {
-        Some(match self {
-            Self::Keep => return None,
-            Self::Int8 => Format::Ints(Bits::Eight),
-            Self::Int4 => Format::Ints(Bits::Four),
-            Self::Bf16 => Format::Numbers(DType::BF16),
-            Self::F16 => Format::Numbers(DType::F16),
-            Self::F32 => Format::Numbers(DType::F32),
-        })
-    }
-}
-
-/// What a model computes in.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Compute {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Compute {
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
 }
 
 /// Where a model reads its weights.
@@ -295,14 +226,19 @@ impl Export {
                     TargetName::Onnx => Target::Onnx,
                     TargetName::Ort => Target::Ort,
                 },
-                compute: self.compute.dtype(),
+                provider: self.ep.provider(),
+                compute: self
+                    .compute
+                    .map_or_else(|| Options::usual_compute(self.ep.provider()), Compute::dtype),
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),
                 kv_cache: self.kv_cache,
                 last_logits: self.last_logits,
+                transformers_js: self.transformers_js,
             },
             genai: self.genai.then_some(Genai { max_length: self.max_length }),
+            max_shard_size: self.max_shard_size.map(|size| size.as_u64()),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod console;
 mod export;
+mod formats;
 mod inspect;
 mod verify;
 

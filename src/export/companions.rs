@@ -60,6 +60,8 @@ impl Companions {
             model: name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?,
             batch: options.batch,
             shared_buffer: options.target == Target::Ort,
+            cache: options.compute,
+            provider: options.provider,
             max_length,
         };
         let config = &checkpoint.config;
@@ -72,8 +74,7 @@ impl Companions {
             config: path,
             replaced,
             max_length,
-            cache_bytes: genai::bytes_per_token(config, setup.batch.unwrap_or(1))
-                .saturating_mul(max_length),
+            cache_bytes: genai::bytes_per_token(config, &setup).saturating_mul(max_length),
             eos_token_ids: generation.eos,
             copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
             there: tokenizer.there.clone(),

@@ -4,7 +4,9 @@ mod companions;
 mod open;
 mod placement;
 mod report;
+mod shards;
 mod summary;
+mod web;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -13,8 +15,9 @@ pub use companions::GenaiSummary;
 pub use summary::{
     Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
 };
+pub use web::WebSummary;
 
-use crate::checkpoint::{self, Leniency};
+use crate::checkpoint::{self, Leniency, ModelWeights};
 use crate::genai;
 use crate::graph::Model;
 use crate::hub::{self, Name};
@@ -22,11 +25,14 @@ use crate::model::{self, Options, Target};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
+use crate::runtime::Provider;
 use crate::tensor::ints::Bits;
-use crate::weights::{self, Format, Found, Obstacle, Provenances, Roundings};
+use crate::transformers_js;
+use crate::weights::{self, Format, Found, Matrix, Obstacle, Provenances, Roundings};
 use companions::Companions;
 use open::{Opened, open};
 use placement::Placement;
+use web::Page;
 
 /// What to export, from where, to where.
 #[derive(Clone, Debug)]
@@ -49,16 +55,23 @@ pub struct Request {
     pub graph: Options,
     /// Make the model's folder one that onnxruntime-genai opens.
     pub genai: Option<Genai>,
+    /// The most bytes of a file beside the model; there are several then.
+    pub max_shard_size: Option<u64>,
 }
 
 impl Request {
-    /// The shape of the graph, with what onnxruntime-genai needs of it: a cache,
-    /// and the logits of the last token, which it otherwise takes from behind a
-    /// prompt that ends in the padding token.
+    /// The shape of the graph, with what onnxruntime-genai and transformers.js need of
+    /// it: a cache, and the logits of the last token, which the former otherwise takes
+    /// from behind a prompt that ends in the padding token.
     pub fn options(&self) -> Options {
-        let genai = self.genai.is_some();
-        let kv_cache = self.graph.kv_cache || genai;
-        Options { kv_cache, last_logits: self.graph.last_logits || genai, ..self.graph }
+        let generates = self.genai.is_some() || self.graph.transformers_js;
+        let kv_cache = self.graph.kv_cache || generates;
+        Options { kv_cache, last_logits: self.graph.last_logits || generates, ..self.graph }
+    }
+
+    /// The most bytes of a file beside the model: a browser takes less than 2 GB.
+    fn largest_shard(&self) -> Option<u64> {
+        self.max_shard_size.or(self.graph.transformers_js.then_some(2_000_000_000))
     }
 
     /// Whether the weights are still on the hub, and stay there.
@@ -79,6 +92,19 @@ pub struct Formats {
 }
 
 impl Formats {
+    /// That of the experts for a provider: CUDA reads MXFP4 in an order of its own.
+    fn experts_for(&self, provider: Provider, weights: &ModelWeights) -> Option<Format> {
+        let is_mxfp4 = |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. });
+        let mxfp4 = match self.experts {
+            Some(format) => format == Format::Mxfp4,
+            None => weights.experts().all(is_mxfp4),
+        };
+        match provider {
+            Provider::Cuda if mxfp4 => Some(Format::Mxfp4Columns),
+            _ => self.experts,
+        }
+    }
+
     /// The format of the logits' matrix, where one was asked for: 4 bits are too few to
     /// choose among so many tokens.
     fn logits(&self) -> Option<Format> {
@@ -159,6 +185,16 @@ pub enum Error {
     NeedsWeights(&'static str),
     #[error("--headers-only leaves weights where they will be, and the model cannot read them from `{}`: {obstacle}", file.display())]
     AwaitedElsewhere { file: PathBuf, obstacle: Obstacle },
+    #[error(
+        "--max-shard-size and --transformers-js are for weights that are written, and --external-data in-place writes none"
+    )]
+    ShardsInPlace,
+    #[error(
+        "`{tensor}` and what a file needs besides take {bytes} bytes, and a file may have {most}: allow so many with --max-shard-size"
+    )]
+    ShardTooSmall { tensor: String, bytes: u64, most: u64 },
+    #[error(transparent)]
+    TransformersJs(#[from] transformers_js::Error),
     #[error("`{}` is not valid UTF-8, so no other file can name it", .0.display())]
     NotUnicode(PathBuf),
     #[error("`{}` is a folder, not a file to write", .0.display())]
@@ -188,6 +224,12 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         }
         error => error,
     })?;
+    let page = match &request.output {
+        Some(path) if request.graph.transformers_js => {
+            Some(Page::plan(path, placement.stores().count(), &opened, request)?)
+        }
+        _ => None,
+    };
 
     let mut transaction = Transaction::default();
     let (mut written, mut roundings) = (Vec::new(), Roundings::default());
@@ -204,6 +246,9 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     if let Some(companions) = &companions {
         companions.write(&mut transaction)?;
     }
+    if let Some(page) = &page {
+        page.write(&mut transaction)?;
+    }
     let model = match (&request.output, &graph) {
         (Some(path), Some(graph)) => {
             let provenances = checkpoint.provenances.after(&roundings);
@@ -213,7 +258,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
                 return Err(Error::IsFolder(path.clone()));
             }
             transaction.create_from(path, Existing::Replace, &bytes)?;
-            Some(ModelSummary::new(path, graph, bytes.len(), request.graph.target))
+            Some(ModelSummary::new(path, graph, bytes.len(), request.options().requires()))
         }
         _ => None,
     };
@@ -233,6 +278,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
         },
         model,
         genai: companions.map(Companions::summarise),
+        transformers_js: page.map(Page::summarise),
         experts: ExpertsSummary::new(checkpoint, request.formats.experts.is_some(), &roundings),
         dense: MatricesSummary::new(
             checkpoint.weights.dense(),
@@ -255,7 +301,7 @@ fn properties(
     let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
-        ("gpt_oss_export.requires", request.graph.target.requires().to_owned()),
+        ("gpt_oss_export.requires", request.options().requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
         ("gpt_oss_export.experts", provenances.experts.canonical()),
         ("gpt_oss_export.dense", provenances.dense.canonical()),

@@ -44,7 +44,7 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
         checkpoint.truncate(layers)?;
     }
     let formats = request.formats;
-    if let Some(format) = formats.experts {
+    if let Some(format) = formats.experts_for(request.graph.provider, &checkpoint.weights) {
         checkpoint.convert_experts(format, formats.accept_rounding)?;
     }
     if let (Some(format), Some(logits)) = (formats.dense, formats.logits()) {

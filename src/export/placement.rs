@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::{Error, ExternalData, Request, WeightsSummary};
+use super::{Error, ExternalData, Request, WeightsSummary, shards};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
 use crate::paths::folder_of;
@@ -43,6 +43,12 @@ impl<'w> Placement<'w> {
         }
         let Some(output) = &request.output else { return Ok(placement) };
         let folder = folder_of(output);
+        let wanted = match (request.largest_shard(), wanted) {
+            (Some(_), ExternalData::InPlace) => return Err(Error::ShardsInPlace),
+            // Nobody could say how large the files are that are there.
+            (Some(_), _) => ExternalData::Copy,
+            (None, wanted) => wanted,
+        };
         if wanted != ExternalData::InPlace
             && let Some((staged, store)) = placement.stores.first()
             && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)?
@@ -82,7 +88,7 @@ impl<'w> Placement<'w> {
         }
         placement.in_place = made.is_empty();
         if !made.is_empty() {
-            placement.store_beside(made, folder, checkpoint, identified())?;
+            placement.store_beside(made, request, output, checkpoint, identified())?;
         }
         Ok(placement)
     }
@@ -92,7 +98,8 @@ impl<'w> Placement<'w> {
     fn store_beside(
         &mut self,
         made: Vec<&'w Weight>,
-        folder: &Path,
+        request: &Request,
+        output: &Path,
         checkpoint: &'w Checkpoint,
         of_all: &Fingerprint,
     ) -> Result<(), Error> {
@@ -105,10 +112,20 @@ impl<'w> Placement<'w> {
                 &some
             }
         };
-        let file = format!("weights-{fingerprint}.safetensors");
-        let store = Store::plan(made, fingerprint, &checkpoint.config, &checkpoint.provenances);
-        self.locations.extend(locations(&store, &file));
-        self.stores.push((folder.join(&file), store));
+        let plan = |weights: &[&'w Weight]| {
+            let weights = weights.iter().copied();
+            Store::plan(weights, fingerprint, &checkpoint.config, &checkpoint.provenances)
+        };
+        let stores = shards::split(made, request.largest_shard(), plan)?;
+        let count = stores.len();
+        for (at, store) in stores.into_iter().enumerate() {
+            let file = match request.graph.transformers_js {
+                true => shards::name_for_transformers_js(output, at)?,
+                false => shards::name(fingerprint, at, count),
+            };
+            self.locations.extend(locations(&store, &file));
+            self.stores.push((folder_of(output).join(&file), store));
+        }
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary};
+use super::{
+    ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
+};
 use crate::genai;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
@@ -39,6 +41,9 @@ impl fmt::Display for Summary {
         self.dense.write(f, "dense")?;
         if let Some(genai) = &self.genai {
             write!(f, "{genai}")?;
+        }
+        if let Some(web) = &self.transformers_js {
+            write!(f, "{web}")?;
         }
         for path in &weights.written {
             writeln!(f, "written  {}", path.display())?;
@@ -175,13 +180,33 @@ impl ModelSummary {
         if let Some(past) = self.inputs.get(2) {
             let [_, heads, _, width] = &past.shape[..] else { unreachable!("a cache has rank 4") };
             inputs.push(format!(
-                "**{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"float32\") for i in s.get_inputs()[2:]}}"
+                "**{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"{}\") for i in s.get_inputs()[2:]}}",
+                if past.dtype == "f16" { "float16" } else { "float32" }
             ));
         }
         // A string as Rust escapes it is one for Python too.
         let path = format!("{:?}", self.path.display().to_string());
         let inputs = inputs.join(", ");
         format!("s = onnxruntime.InferenceSession({path}); s.run([\"logits\"], {{{inputs}}})")
+    }
+}
+
+impl fmt::Display for WebSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, dtype, device, copied, missing } = self;
+        writeln!(
+            f,
+            "web      {}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})",
+            folder.display()
+        )?;
+        let copied = copied.iter().filter_map(|path| path.file_name()?.to_str());
+        let copied: Vec<&str> = copied.collect();
+        for (what, names) in [("copied", &copied), ("missing", missing)] {
+            if !names.is_empty() {
+                writeln!(f, "  {what} {}", names.join(", "))?;
+            }
+        }
+        Ok(())
     }
 }
 

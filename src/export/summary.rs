@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::GenaiSummary;
+use super::{GenaiSummary, WebSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
-use crate::model::Target;
 use crate::onnx::{Interface, OPSET, ir_version};
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, Provenance, Roundings, Weight};
@@ -32,6 +31,8 @@ pub struct Summary {
     pub model: Option<ModelSummary>,
     /// What there is for onnxruntime-genai, if it was asked for.
     pub genai: Option<GenaiSummary>,
+    /// What there is for transformers.js, if it was asked for.
+    pub transformers_js: Option<WebSummary>,
     /// The format of the experts.
     pub experts: ExpertsSummary,
     /// The format of the matrices of attention and of the logits.
@@ -199,7 +200,7 @@ pub struct WeightsSummary {
 }
 
 impl ModelSummary {
-    pub(super) fn new(path: &Path, model: &Model, bytes: usize, target: Target) -> Self {
+    pub(super) fn new(path: &Path, model: &Model, bytes: usize, requires: &'static str) -> Self {
         let interface =
             |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
         Self {
@@ -207,7 +208,7 @@ impl ModelSummary {
             bytes,
             ir_version: ir_version(model),
             opset: OPSET,
-            requires: target.requires(),
+            requires,
             nodes: model.main.body.nodes.len(),
             functions: model.functions.iter().map(|function| function.name.clone()).collect(),
             inputs: interface(&model.main.body.inputs),

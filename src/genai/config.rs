@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Error, Generation, Result};
 use crate::checkpoint::Config;
+use crate::runtime::Provider;
+use crate::tensor::DType;
 
 /// What a cache of the default length may take. onnxruntime-genai makes room
 /// for `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
@@ -23,6 +25,10 @@ pub struct Setup<'s> {
     /// Whether one buffer can hold earlier keys and values and take this step's
     /// too, as ONNX Runtime's own operators can.
     pub shared_buffer: bool,
+    /// What the cache holds.
+    pub cache: DType,
+    /// Which execution provider runs it.
+    pub provider: Provider,
     /// The longest text, prompt included; a default that fits a laptop otherwise.
     pub max_length: Option<u64>,
 }
@@ -37,7 +43,7 @@ pub fn genai_config(
     let max_length = match setup.max_length {
         Some(asked) if asked > context => return Err(Error::TooLong { asked, context }),
         Some(asked) => asked,
-        None => default_length(config, setup.batch.unwrap_or(1)).min(context),
+        None => default_length(config, setup).min(context),
     };
     let mut search = generation.search.clone();
     search.insert("max_length".to_owned(), max_length.into());
@@ -53,7 +59,7 @@ pub fn genai_config(
             "bos_token_id": generation.bos,
             "eos_token_id": generation.eos,
             "pad_token_id": generation.pad,
-            "decoder": decoder(config, setup.model),
+            "decoder": decoder(config, setup),
         },
         "search": search,
     });
@@ -64,9 +70,9 @@ pub fn genai_config(
 
 /// No `sliding_window` here: that would have caches shortened, and the graph's
 /// hold every token.
-fn decoder(config: &Config, model: &str) -> Value {
+fn decoder(config: &Config, setup: &Setup) -> Value {
     json!({
-        "filename": model,
+        "filename": setup.model,
         "num_hidden_layers": config.num_layers(),
         "hidden_size": config.hidden_size,
         "num_attention_heads": config.num_heads,
@@ -83,8 +89,17 @@ fn decoder(config: &Config, model: &str) -> Value {
             "present_key_names": "present.%d.key",
             "present_value_names": "present.%d.value",
         },
-        "session_options": { "provider_options": [] },
+        "session_options": { "provider_options": provider_options(setup.provider) },
     })
+}
+
+/// The providers to ask before the CPU, with what their users set most.
+fn provider_options(provider: Provider) -> Value {
+    match provider {
+        Provider::Cpu => json!([]),
+        Provider::Cuda => json!([{ "cuda": { "enable_cuda_graph": "0" } }]),
+        Provider::WebGpu => json!([{ "webgpu": { "enableGraphCapture": "0" } }]),
+    }
 }
 
 /// The name of the model that a config describes, when it can be read.
@@ -93,15 +108,16 @@ pub fn described_model(text: &[u8]) -> Option<String> {
     Some(config.pointer("/model/decoder/filename")?.as_str()?.to_owned())
 }
 
-/// Bytes of a cache for one token of each row, in f32.
-pub fn bytes_per_token(config: &Config, batch: u64) -> u64 {
+/// Bytes of a cache for one token of each row.
+pub fn bytes_per_token(config: &Config, setup: &Setup) -> u64 {
     let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
-    heads.saturating_mul(config.head_dim * 4).saturating_mul(batch)
+    let width = config.head_dim * setup.cache.size();
+    heads.saturating_mul(width).saturating_mul(setup.batch.unwrap_or(1))
 }
 
-/// The largest power of two for which the f32 cache of a batch fits.
-fn default_length(config: &Config, batch: u64) -> u64 {
-    let token = bytes_per_token(config, batch);
+/// The largest power of two for which the cache of a batch fits.
+fn default_length(config: &Config, setup: &Setup) -> u64 {
+    let token = bytes_per_token(config, setup);
     let most = (CACHE_BYTES / token).max(1);
     1 << most.ilog2()
 }

@@ -128,7 +128,7 @@ fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {
     let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
     Fit {
         target: target.to_string(),
-        requires: target.requires(),
+        requires: options.requires(),
         refused: refused.map(|error| error.to_string()),
     }
 }

@@ -9,13 +9,14 @@ use super::attention::attention_block;
 use super::linear::projection;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
-use super::ort::{self, Packing};
+use super::ort::Packing;
 use super::portable::Mask;
 use super::rope::Rotation;
 use super::sequence::Sequence;
-use super::{Error, Options, Target, in_dtype, stored};
+use super::{Error, Options, Target, in_dtype, rules, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
 use crate::graph::{Builder, Bundle, Model, Result, Scope, Value};
+use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::weights::Weight;
 
@@ -24,6 +25,8 @@ pub struct Context<'m> {
     pub config: &'m Config,
     /// What attention and products compute in.
     pub compute: DType,
+    /// Whose kernels ONNX Runtime's operators are.
+    pub provider: Provider,
     pub sequence: Sequence,
     pub rotation: Rotation,
     pub operators: Operators,
@@ -73,22 +76,21 @@ pub fn decoder(
     weights: &ModelWeights,
     options: Options,
 ) -> std::result::Result<Model, Error> {
-    if options.target == Target::Ort {
-        ort::check(config, weights, &options)?;
-    }
+    rules::check(config, weights, &options)?;
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();
     let sequence = Sequence::new(g, config, &options)?;
     let operators = match options.target {
         Target::Onnx => Operators::Portable(Mask::new(g, &sequence, options.compute)?),
-        Target::Ort => Operators::Ort(Packing::new(g, &sequence)?),
+        Target::Ort => Operators::Ort(Packing::new(g, &sequence, options.provider)?),
     };
     let positions = match &operators {
         Operators::Portable(mask) => mask.positions,
         Operators::Ort(packing) => packing.positions,
     };
     let rotation = Rotation::new(g, positions, config, options.compute)?;
-    let context = Context { config, compute: options.compute, sequence, rotation, operators };
+    let Options { compute, provider, .. } = options;
+    let context = Context { config, compute, provider, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
     g.probe(x)?;

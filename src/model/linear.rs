@@ -55,7 +55,7 @@ fn product(
 ) -> Result<Value> {
     if let (Operators::Ort(_), Matrix::Ints { bits, codes, scales }) = (&context.operators, matrix)
     {
-        return ort::integers(g, x, *bits, [codes, scales], bias);
+        return ort::integers(g, x, *bits, [codes, scales], bias, context.provider);
     }
     let [_, out, inn] = matrix.sizes();
     let row = inn * DType::F32.size();
@@ -94,7 +94,7 @@ fn rows(g: &mut Scope, x: Value, matrix: &Matrix, rows: Range<u64>) -> Result<Va
             let numbers = portable::from_integers(g, *bits, codes, scales)?;
             in_dtype(g, "weight", numbers, dtype)
         }
-        Matrix::Mxfp4 { .. } | Matrix::InputMajor(_) => {
+        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } | Matrix::InputMajor(_) => {
             unreachable!("dense layers are stored as numbers or integers, an output a row")
         }
     }

@@ -15,6 +15,7 @@ mod options;
 mod ort;
 mod portable;
 mod rope;
+mod rules;
 mod sequence;
 
 pub use decoder::decoder;
@@ -23,6 +24,7 @@ pub use options::{Options, Target};
 use std::ops::Range;
 
 use crate::graph::{self, Fact, Result, Scope, Value};
+use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::weights::Weight;
 
@@ -36,6 +38,14 @@ pub enum Error {
         "--functions does not go with --target ort and experts in MXFP4: onnxruntime takes no MXFP4 scales as a function's input"
     )]
     FunctionsForOrt,
+    #[error("--ep {provider} does not go with {what}: {instead}")]
+    NotForProvider { provider: Provider, what: String, instead: String },
+    #[error("--ep {0} is for --target ort: standard operators are the same for all providers")]
+    ProviderForOnnx(Provider),
+    #[error(
+        "experts that were laid out for CUDA run with --target ort --ep cuda alone: export the checkpoint itself"
+    )]
+    LaidOutForCuda,
     #[error(
         "--target ort does not go with a head_dim of {found}: onnxruntime's GroupQueryAttention takes multiples of 8; use --target onnx --kv-cache"
     )]

@@ -27,7 +27,7 @@ pub fn mlp_block(
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
         let experts = match context.operators {
-            Operators::Ort(_) if ort::has_experts(weights, context.compute) => ort::experts,
+            Operators::Ort(_) if ort::has_experts(weights, context) => ort::experts,
             _ => portable::experts,
         };
         Ok([experts(g, x, normed, scores, weights, context)?])

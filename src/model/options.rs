@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::graph::Style;
+use crate::runtime::Provider;
 use crate::tensor::DType;
 
 /// The shape of a graph.
@@ -10,6 +11,8 @@ use crate::tensor::DType;
 pub struct Options {
     /// Whose operators.
     pub target: Target,
+    /// Which of ONNX Runtime's execution providers, for [`Target::Ort`].
+    pub provider: Provider,
     /// What attention and matrix products compute in, and the cache holds: F32, F16
     /// or BF16.
     pub compute: DType,
@@ -24,6 +27,8 @@ pub struct Options {
     pub kv_cache: bool,
     /// Logits for the last token of each row alone.
     pub last_logits: bool,
+    /// The batch axis is called `batch_size`, by which transformers.js knows it.
+    pub transformers_js: bool,
 }
 
 /// The operators that a graph may use.
@@ -50,33 +55,52 @@ impl Target {
             Self::Ort => [1, 32, 0],
         }
     }
-
-    /// What runs the graph, for people.
-    pub fn requires(self) -> &'static str {
-        match self {
-            Self::Onnx => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
-            Self::Ort => {
-                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 it is correct, and about a hundred times slower"
-            }
-        }
-    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             target: Target::default(),
+            provider: Provider::default(),
             compute: DType::F32,
             style: Style::default(),
             batch: None,
             length: None,
             kv_cache: false,
             last_logits: false,
+            transformers_js: false,
         }
     }
 }
 
 impl Options {
+    /// What a model for a provider computes in where nobody says: what all GPUs can.
+    pub fn usual_compute(provider: Provider) -> DType {
+        match provider {
+            Provider::Cpu => DType::F32,
+            Provider::Cuda | Provider::WebGpu => DType::F16,
+        }
+    }
+
+    /// What runs the graph, for people.
+    pub fn requires(&self) -> &'static str {
+        match (self.target, self.provider) {
+            (Target::Onnx, _) if self.compute == DType::BF16 => {
+                "a runtime with opset 23 and kernels for BF16, which onnxruntime has on GPUs"
+            }
+            (Target::Onnx, _) => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
+            (Target::Ort, Provider::Cpu) => {
+                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 MXFP4 is correct, and about a hundred times slower"
+            }
+            (Target::Ort, Provider::Cuda) => {
+                "onnxruntime 1.30 or newer with CUDA, on a GPU with compute capability 8.0 or newer"
+            }
+            (Target::Ort, Provider::WebGpu) => {
+                "onnxruntime 1.27 or newer with WebGPU, natively or in a browser"
+            }
+        }
+    }
+
     /// Whether the graph has a key-value cache.
     pub fn has_cache(&self) -> bool {
         self.kv_cache || self.target == Target::Ort
@@ -105,8 +129,9 @@ impl fmt::Display for Options {
         };
         write!(
             f,
-            "target={} compute={} style={} batch={} sequence={} cache={} logits={}",
+            "target={} ep={} compute={} style={} batch={} sequence={} cache={} logits={}",
             self.target,
+            self.provider,
             self.compute,
             if self.style == Style::Flat { "flat" } else { "functions" },
             size(self.batch, "B"),

@@ -33,6 +33,8 @@ pub enum Error {
     Weights(#[from] weights::Error),
     #[error("token {token} of a row is {id}, and the vocabulary has {vocab} tokens")]
     Token { token: usize, id: u32, vocab: u64 },
+    #[error("the experts were laid out for CUDA: compare with the checkpoint itself")]
+    ForCuda,
     #[error("interrupted")]
     Interrupted,
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2};
 
-use super::Result;
+use super::{Error, Result};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, mxfp4};
 use crate::weights::{Files, Matrix, Weight, read_range};
@@ -55,6 +55,7 @@ impl Stored {
             Matrix::Mxfp4 { blocks, scales } => {
                 self.blocks([blocks, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
             }
+            Matrix::Mxfp4Columns { .. } => return Err(Error::ForCuda),
             Matrix::Ints { bits, codes, scales } => {
                 self.integers(*bits, [codes, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
             }

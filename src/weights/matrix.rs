@@ -17,6 +17,13 @@ pub enum Matrix {
         /// `scales [experts, out, in/32]`
         scales: Weight,
     },
+    /// In MXFP4 along `in`, with the codes of an input together: CUDA's way.
+    Mxfp4Columns {
+        /// `columns [experts, in, out/2]`, of two outputs the first in the low nibble
+        columns: Weight,
+        /// `scales [experts, out, in/32]`
+        scales: Weight,
+    },
     /// In integers along `in`.
     Ints {
         /// How wide they are.
@@ -37,6 +44,8 @@ pub enum Matrix {
 pub enum Format {
     /// Blocks and scales.
     Mxfp4,
+    /// Columns and scales.
+    Mxfp4Columns,
     /// Integers and scales.
     Ints(Bits),
     /// BF16, F16 or F32, `[.., out, in]`.
@@ -45,8 +54,9 @@ pub enum Format {
 
 impl Format {
     /// Every one.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Mxfp4,
+        Self::Mxfp4Columns,
         Self::Ints(Bits::Eight),
         Self::Ints(Bits::Four),
         Self::Numbers(DType::BF16),
@@ -68,6 +78,10 @@ impl Format {
                 ("blocks", DType::U8, shape(&[out, groups, mxfp4::BLOCK / 2])),
                 ("scales", DType::U8, shape(&[out, groups])),
             ],
+            Self::Mxfp4Columns => vec![
+                ("columns", DType::U8, shape(&[inn, out / 2])),
+                ("scales", DType::U8, shape(&[out, groups])),
+            ],
             Self::Ints(bits) => vec![
                 ("codes", DType::U8, shape(&[out, groups, bits.block_bytes()])),
                 ("scales", DType::F32, shape(&[out, groups])),
@@ -81,6 +95,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mxfp4 => f.write_str("mxfp4"),
+            Self::Mxfp4Columns => f.write_str("mxfp4 by columns"),
             Self::Ints(bits) => write!(f, "{bits}"),
             Self::Numbers(dtype) => write!(f, "{dtype}"),
         }
@@ -92,6 +107,7 @@ impl Matrix {
     pub fn weights(&self) -> Vec<&Weight> {
         match self {
             Self::Mxfp4 { blocks, scales } => vec![blocks, scales],
+            Self::Mxfp4Columns { columns, scales } => vec![columns, scales],
             Self::Ints { codes, scales, .. } => vec![codes, scales],
             Self::OutputMajor(weight) | Self::InputMajor(weight) => vec![weight],
         }
@@ -105,18 +121,22 @@ impl Matrix {
 
     /// The axes before `out` and `in`: the experts, or none.
     pub(super) fn above(&self) -> &[u64] {
-        let (shape, own) = match self {
-            Self::Mxfp4 { scales, .. } | Self::Ints { scales, .. } => (&scales.shape, 2),
-            Self::OutputMajor(weight) | Self::InputMajor(weight) => (&weight.shape, 2),
+        let shape = match self {
+            Self::Mxfp4 { scales, .. }
+            | Self::Mxfp4Columns { scales, .. }
+            | Self::Ints { scales, .. } => &scales.shape,
+            Self::OutputMajor(weight) | Self::InputMajor(weight) => &weight.shape,
         };
-        &shape[..shape.len() - own]
+        &shape[..shape.len() - 2]
     }
 
     /// How many matrices there are, and `out` and `in` of each.
     pub fn sizes(&self) -> [u64; 3] {
         let last = |shape: &[u64]| [shape[shape.len() - 2], shape[shape.len() - 1]];
         let [out, inn] = match self {
-            Self::Mxfp4 { scales, .. } | Self::Ints { scales, .. } => {
+            Self::Mxfp4 { scales, .. }
+            | Self::Mxfp4Columns { scales, .. }
+            | Self::Ints { scales, .. } => {
                 let [out, groups] = last(&scales.shape);
                 [out, groups * mxfp4::BLOCK]
             }
@@ -151,6 +171,7 @@ impl Matrix {
     pub(super) fn is_in(&self, format: Format) -> bool {
         match (self, format) {
             (Self::Mxfp4 { .. }, Format::Mxfp4) => true,
+            (Self::Mxfp4Columns { .. }, Format::Mxfp4Columns) => true,
             (Self::Ints { bits, .. }, Format::Ints(wanted)) => *bits == wanted,
             (Self::OutputMajor(weight), Format::Numbers(dtype)) => weight.dtype == dtype,
             _ => false,
@@ -161,6 +182,7 @@ impl Matrix {
     pub fn format(&self) -> String {
         match self {
             Self::Mxfp4 { .. } => Format::Mxfp4.to_string(),
+            Self::Mxfp4Columns { .. } => Format::Mxfp4Columns.to_string(),
             Self::Ints { bits, .. } => bits.to_string(),
             Self::OutputMajor(weight) | Self::InputMajor(weight) => weight.dtype.to_string(),
         }

@@ -121,6 +121,10 @@ pub enum Error {
     Overflow { matrix: String, role: Role, format: Format, count: u64, numbers: u64 },
     #[error("`{matrix}` has rows of {inn} numbers, and {role} converts blocks of 32: leave it out")]
     Blocks { matrix: String, role: Role, inn: u64 },
+    #[error(
+        "`{matrix}` was laid out for CUDA, from which no other format is made: use the checkpoint itself"
+    )]
+    ForCuda { matrix: String },
     #[error("no threads for the conversion: {0}")]
     Threads(String),
     #[error("interrupted")]

@@ -32,5 +32,8 @@ fn form(tensors: &Tensors, path: &str) -> Option<MatrixForm> {
     if let Some(codes) = tensors.shape(&part("codes")) {
         return Bits::of_block(codes.last().copied().unwrap_or_default()).map(MatrixForm::Ints);
     }
+    if tensors.has(&part("columns")) {
+        return Some(MatrixForm::Mxfp4Columns);
+    }
     tensors.has(&part("blocks")).then_some(MatrixForm::Mxfp4)
 }

@@ -50,7 +50,7 @@ pub fn attention(
         .input(sinks)
         // Scales of quantised keys and values, norms of q and k.
         .absent(4)
-        .input(packing.queries)
+        .optional(packing.queries)
         .attr("num_heads", heads as i64)
         .attr("kv_num_heads", kv as i64)
         .attr("scale", 1.0 / (width as f32).sqrt())

@@ -6,17 +6,30 @@ use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Result, Scope, Value}
 use crate::model::decoder::Context;
 use crate::model::moe::ALPHA;
 use crate::model::{in_dtype, number, stored};
+use crate::runtime::Provider;
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{Matrix, Weight};
 
 /// Whether there is an operator for experts as they are stored. MoE takes numbers of
-/// the dtype that it computes in, and has no kernel for BF16.
-pub fn has_experts(weights: &MlpWeights, compute: DType) -> bool {
+/// the dtype that it computes in.
+pub fn has_experts(weights: &MlpWeights, context: &Context) -> bool {
+    let compute = context.compute;
     [&weights.gate_up.matrix, &weights.down.matrix].into_iter().all(|matrix| match matrix {
-        Matrix::Mxfp4 { .. } | Matrix::Ints { .. } => true,
-        Matrix::OutputMajor(weight) => weight.dtype == compute && compute != DType::BF16,
+        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } | Matrix::Ints { .. } => true,
+        Matrix::OutputMajor(weight) => {
+            weight.dtype == compute && moe_computes_in(context.provider).contains(&compute)
+        }
         Matrix::InputMajor(_) => false,
     })
+}
+
+/// The dtypes that MoE has kernels for.
+pub fn moe_computes_in(provider: Provider) -> &'static [DType] {
+    match provider {
+        Provider::Cpu => &[DType::F32],
+        Provider::Cuda => &[DType::F16, DType::BF16],
+        Provider::WebGpu => &[],
+    }
 }
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
@@ -39,22 +52,33 @@ pub fn experts(
     let ones = vec![1f32; count as usize];
     let fact = g.fact(normed)?;
     let node = match &weights.gate_up.matrix {
-        Matrix::Mxfp4 { .. } => {
+        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
             let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
-            mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
+            let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
                 // Zero points and weights of the router.
                 .absent(4)
                 .inputs([ones, ones])
                 .attr("quant_type", "fp4")
                 .attr("expert_weight_bits", 4)
-                .attr("block_size", mxfp4::BLOCK as i64)
+                .attr("block_size", mxfp4::BLOCK as i64);
+            match context.provider {
                 // Rows of packed codes as they are stored; without it the operator
                 // expects another order, which its CPU kernel does not have.
-                .attr("weights_prepacked", 1)
+                Provider::Cpu => node.attr("weights_prepacked", 1),
+                Provider::Cuda | Provider::WebGpu => node,
+            }
         }
-        Matrix::Ints { bits, .. } => mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
-            .attr("expert_weight_bits", bits.count() as i64)
-            .attr("block_size", mxfp4::BLOCK as i64),
+        Matrix::Ints { bits, .. } => {
+            let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
+                .attr("expert_weight_bits", bits.count() as i64)
+                .attr("block_size", mxfp4::BLOCK as i64);
+            match context.provider {
+                // Rows as the schema has them; CUDA's kernel otherwise expects the
+                // order of its own tiles.
+                Provider::Cuda => node.attr("weights_prepacked", 0),
+                Provider::Cpu | Provider::WebGpu => node,
+            }
+        }
         _ => mixture(g, "MoE", [normed, scores], [gate_up, down], config),
     };
     let out = node.output(fact)?;
@@ -88,7 +112,8 @@ fn mixture<'s, 'b>(
 }
 
 /// One of the two matrices with its bias `[experts, out]`: codes u8 `[experts, out,
-/// in/2]` with scales f8e8m0 `[experts, out, in/32]`; codes u8 `[experts, out, in/2 or
+/// in/2]`, or for CUDA `[experts, in, out/2]`, with scales f8e8m0 `[experts, out,
+/// in/32]`; codes u8 `[experts, out, in/2 or
 /// in]` with scales of the operator's dtype; or numbers `[experts, out, in]`.
 fn expert_inputs(
     g: &mut Scope,
@@ -101,6 +126,11 @@ fn expert_inputs(
             let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
             let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
             vec![rows(g, blocks)?, scales]
+        }
+        Matrix::Mxfp4Columns { columns, scales } => {
+            let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
+            let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
+            vec![stored(g, columns)?, scales]
         }
         Matrix::Ints { codes, scales, .. } => {
             vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?]

@@ -2,6 +2,7 @@
 
 use crate::graph::{Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::{in_dtype, stored};
+use crate::runtime::Provider;
 use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
 use crate::weights::Weight;
@@ -14,6 +15,7 @@ pub fn integers(
     bits: Bits,
     [codes, scales]: [&Weight; 2],
     bias: Option<Value>,
+    provider: Provider,
 ) -> Result<Value> {
     let input = g.fact(x)?;
     let [out, groups] = [codes.shape[0], codes.shape[1]];
@@ -32,16 +34,16 @@ pub fn integers(
         .attr("N", out as i64)
         .attr("bits", bits.count() as i64)
         .attr("block_size", mxfp4::BLOCK as i64)
-        .attr("accuracy_level", accuracy_level(bits))
+        .attr("accuracy_level", accuracy_level(bits, provider))
         .output(Fact::new(fact.dtype, fact.shape))
 }
 
 /// On a CPU onnxruntime multiplies 8 bits fast only with activations of 8 bits (level
 /// 4); below, it makes f32 of the whole matrix in every step. For 4 bits it has a
-/// kernel that takes activations as they are (level 0).
-fn accuracy_level(bits: Bits) -> i64 {
-    match bits {
-        Bits::Eight => 4,
-        Bits::Four => 0,
+/// kernel that takes activations as they are (level 0), and so have GPUs for both.
+fn accuracy_level(bits: Bits, provider: Provider) -> i64 {
+    match (provider, bits) {
+        (Provider::Cpu, Bits::Eight) => 4,
+        _ => 0,
     }
 }

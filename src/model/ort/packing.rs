@@ -7,6 +7,7 @@
 
 use crate::graph::{Dim, Result, Scope, Value};
 use crate::model::sequence::Sequence;
+use crate::runtime::Provider;
 use crate::tensor::DType;
 
 /// Made once for all layers.
@@ -18,8 +19,10 @@ pub struct Packing {
     pub positions: Value,
     /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
     pub last: Value,
-    /// How many tokens of this step a row has, i32 `[B]`: `query_seqlens`.
-    pub queries: Value,
+    /// How many tokens of this step a row has, i32 `[B]`: `query_seqlens`, which the
+    /// CPU's operator alone takes. The others want as many of each row where there is
+    /// a past.
+    pub queries: Option<Value>,
     /// Places of a row at most, i32: `total_sequence_length`.
     pub places: Value,
     /// This step's part of the mask, i64 `[B, T]`.
@@ -30,7 +33,7 @@ pub struct Packing {
 
 impl Packing {
     /// From the attention mask, which a graph for ONNX Runtime always has.
-    pub fn new(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+    pub fn new(g: &mut Scope, sequence: &Sequence, provider: Provider) -> Result<Self> {
         let Sequence { length, places, .. } = sequence;
         let whole = sequence.mask.expect("there is a cache, and so a mask");
         let g = &mut g.child("packing");
@@ -44,18 +47,21 @@ impl Packing {
         let positions = g.add("positions", earlier, steps)?;
 
         // A row of padding alone must still fill a place: it computes nothing that is used.
-        let is_empty = g.equal("is_empty", total, zero)?;
-        let queries = g.select("queries.i64", is_empty, one, count)?;
         let filled = g.sub("last.i64", total, one)?;
         let filled = g.max("last.from_0", filled, zero)?;
-        let [last, queries] = [("last", filled), ("queries", queries)].map(|(name, value)| {
-            let value = g.reshape(&format!("{name}.rows"), value, [&sequence.batch])?;
-            g.cast(name, value, DType::I32)
-        });
+        let last = per_row(g, "last", filled, &sequence.batch)?;
+        let queries = match provider {
+            Provider::Cpu => {
+                let is_empty = g.equal("is_empty", total, zero)?;
+                let queries = g.select("queries.i64", is_empty, one, count)?;
+                Some(per_row(g, "queries", queries, &sequence.batch)?)
+            }
+            Provider::Cuda | Provider::WebGpu => None,
+        };
         let places = g.sizes(std::slice::from_ref(places))?;
         let places = g.reshape("places.i64", places, [] as [Dim; 0])?;
         let places = g.cast("places", places, DType::I32)?;
-        Ok(Self { tokens, positions, last: last?, queries: queries?, places, mask, count })
+        Ok(Self { tokens, positions, last, queries, places, mask, count })
     }
 
     /// Of `x [B·T, hidden]` the row of each sequence's last token, `[B, hidden]`.
@@ -81,6 +87,12 @@ impl Packing {
         let fact = g.fact(x)?;
         g.reshape("flat", rows, fact.shape)
     }
+}
+
+/// `[B, 1]` as the operator takes it, i32 `[B]`.
+fn per_row(g: &mut Scope, name: &str, x: Value, batch: &Dim) -> Result<Value> {
+    let rows = g.reshape(&format!("{name}.rows"), x, [batch])?;
+    g.cast(name, rows, DType::I32)
 }
 
 /// Ids with those of tokens first, in their order: sorted by `T − t` for a

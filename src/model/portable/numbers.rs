@@ -28,7 +28,9 @@ pub fn linear(
             let numbers = from_integers(g, *bits, codes?, scales?)?;
             in_dtype(g, "weight", numbers, dtype)?
         }
-        Matrix::Mxfp4 { .. } => unreachable!("MXFP4 has ways of its own"),
+        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
+            unreachable!("MXFP4 has ways of its own")
+        }
     };
     let biases = stored(g, bias)?;
     let bias = g.gather("bias.chosen", biases, expert, 0)?;

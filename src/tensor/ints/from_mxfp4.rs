@@ -7,13 +7,10 @@ use super::{Bits, four_bit_candidates, four_bits, quantise};
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{self, BLOCK, Block, E2M1, e8m0};
 
-/// Under larger scales E2M1's largest number is beyond f32.
-const LARGEST_SCALE: u8 = 252;
-
 /// Writes the codes of a block and returns its scale, and how far off it is. Integers
 /// of 8 bits are exact: twice E2M1's numbers, under half the scale.
 pub fn from_mxfp4(bits: Bits, block: &Block, codes: &mut [u8]) -> (f32, Rounding) {
-    if block.scale > LARGEST_SCALE {
+    if block.scale > mxfp4::LARGEST_SCALE {
         return quantise(bits, &mxfp4::dequantise(block), codes);
     }
     let count = counted(&block.codes);

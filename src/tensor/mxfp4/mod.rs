@@ -6,7 +6,7 @@
 
 mod quantise;
 
-pub use quantise::{Block, exact, quantise};
+pub use quantise::{Block, LARGEST_SCALE, exact, quantise};
 
 /// Numbers that share a scale.
 pub const BLOCK: u64 = 32;

@@ -20,6 +20,13 @@ pub struct Block {
     pub codes: [u8; LENGTH / 2],
 }
 
+impl Block {
+    /// The codes in their order.
+    pub fn each_code(&self) -> [u8; LENGTH] {
+        std::array::from_fn(|at| self.codes[at / 2] >> (4 * (at % 2)) & 15)
+    }
+}
+
 /// The block with the least squared error, and how far off it is. Of scales that
 /// are equally good the one that makes the largest magnitude 4 to 8 is taken, of
 /// codes equally near the even one. Nothing overflows: beyond the largest scale's
@@ -37,7 +44,7 @@ pub fn quantise(numbers: &[f32; LENGTH]) -> (Block, Rounding) {
     let best = match usual.is_exact(numbers) {
         true => usual,
         // Smaller scales cut off too much, larger ones have a coarser grid.
-        false => [(scale + 1).min(LARGEST), scale.saturating_sub(1)]
+        false => [(scale + 1).min(LARGEST_SCALE), scale.saturating_sub(1)]
             .map(|scale| Rounded::new(numbers, scale))
             .into_iter()
             .fold(usual, |best, other| if other.error() < best.error() { other } else { best }),
@@ -67,7 +74,7 @@ const MANTISSA_BITS: u32 = 23;
 /// The scale byte of 1.
 const ONE: u8 = 127;
 /// Under larger scales 6 is beyond f32.
-const LARGEST: u8 = 252;
+pub const LARGEST_SCALE: u8 = 252;
 
 /// A block's numbers divided by a scale, and the nearest E2M1 number of each.
 struct Rounded {

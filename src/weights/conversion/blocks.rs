@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{BLOCK, Conversion, Unit};
-use crate::tensor::{self, ints, mxfp4};
+use crate::tensor::{self, Rounding, ints, mxfp4};
 use crate::weights::matrix::Matrix;
 use crate::weights::pieces::{Files, read_range};
 use crate::weights::{Result, Weight};
@@ -20,6 +20,17 @@ impl Block {
         match self {
             Self::Mxfp4(block) => mxfp4::dequantise(block),
             Self::Numbers(numbers) => *numbers,
+        }
+    }
+
+    /// In MXFP4: as it is, or the nearest.
+    pub fn in_mxfp4(&self) -> (mxfp4::Block, Rounding) {
+        match self {
+            // Under larger scales numbers may be infinite, which is for others to see.
+            Self::Mxfp4(block) if block.scale <= mxfp4::LARGEST_SCALE => {
+                (*block, Rounding { numbers: mxfp4::BLOCK, ..Rounding::default() })
+            }
+            _ => mxfp4::quantise(&self.numbers()),
         }
     }
 }
@@ -67,6 +78,7 @@ impl Conversion {
                 }
                 Ok(())
             }),
+            Matrix::Mxfp4Columns { .. } => unreachable!("nothing is made of it"),
             Matrix::InputMajor(weight) => {
                 let columns = Columns { weight, first: unit.matrix * inn, all: out, inn };
                 columns.each_block(unit.rows.clone(), files, visit)

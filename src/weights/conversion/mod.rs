@@ -82,6 +82,9 @@ impl Matrix {
             return Ok(from);
         }
         let (path, sizes) = (path.to_owned(), from.sizes());
+        if let Self::Mxfp4Columns { .. } = from {
+            return Err(Error::ForCuda { matrix: path });
+        }
         if !from.fills_blocks() {
             return Err(Error::Blocks { matrix: path, role, inn: sizes[2] });
         }
@@ -95,6 +98,7 @@ impl Matrix {
         let mut next = || made.next().expect("as many as the format has");
         Ok(match to {
             Format::Mxfp4 => Self::Mxfp4 { blocks: next(), scales: next() },
+            Format::Mxfp4Columns => Self::Mxfp4Columns { columns: next(), scales: next() },
             Format::Ints(bits) => Self::Ints { bits, codes: next(), scales: next() },
             Format::Numbers(_) => Self::OutputMajor(next()),
         })
@@ -130,11 +134,12 @@ impl Conversion {
     /// All rows, in their order, in parts of equal size.
     fn units(&self) -> impl Iterator<Item = Unit> {
         let [count, out, inn] = self.sizes;
-        let numbers = match self.from {
-            Matrix::InputMajor(_) => TURNED,
-            _ => NUMBERS,
+        let rows = match (&self.from, self.to) {
+            // Every byte has numbers of two rows, and every input's follow each other.
+            (_, Format::Mxfp4Columns) => out,
+            (Matrix::InputMajor(_), _) => (TURNED / inn).clamp(1, out),
+            _ => (NUMBERS / inn).clamp(1, out),
         };
-        let rows = (numbers / inn).clamp(1, out);
         (0..count).flat_map(move |matrix| {
             (0..out)
                 .step_by(rows as usize)
@@ -175,8 +180,21 @@ impl Conversion {
             (Format::Mxfp4, [codes, scales]) => {
                 let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
                 self.each_block(unit, files, |at, block| {
-                    let (block, off) = mxfp4::quantise(&block.numbers());
+                    let (block, off) = block.in_mxfp4();
                     (codes[at], scales[at]) = (block.codes, block.scale);
+                    rounding += off;
+                })?;
+            }
+            (Format::Mxfp4Columns, [columns, scales]) => {
+                let [_, out, inn] = self.sizes.map(|size| size as usize);
+                columns.fill(0);
+                self.each_block(unit, files, |at, block| {
+                    let (block, off) = block.in_mxfp4();
+                    let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
+                    for (column, code) in (first..).zip(block.each_code()) {
+                        columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
+                    }
+                    scales[at] = block.scale;
                     rounding += off;
                 })?;
             }

@@ -1,0 +1,48 @@
+//! Weights beside the model in several files, each of limited size.
+
+use std::path::Path;
+
+use super::Error;
+use crate::weights::{Fingerprint, Store, Weight};
+
+/// Plans as few files as it takes when each gets the next weights while they fit.
+pub fn split<'w>(
+    weights: Vec<&'w Weight>,
+    most: Option<u64>,
+    plan: impl Fn(&[&'w Weight]) -> Store<'w>,
+) -> Result<Vec<Store<'w>>, Error> {
+    let Some(most) = most else { return Ok(vec![plan(&weights)]) };
+    let (mut stores, mut rest) = (Vec::new(), &weights[..]);
+    while let [first, ..] = rest {
+        // What a file needs besides grows with its weights, so all that fits is found
+        // by halves.
+        let fits = |count: &usize| plan(&rest[..*count]).bytes() <= most;
+        let counts: Vec<usize> = (1..=rest.len()).collect();
+        let count = counts.partition_point(fits);
+        if count == 0 {
+            let (tensor, bytes) = (first.name.clone(), plan(&rest[..1]).bytes());
+            return Err(Error::ShardTooSmall { tensor, bytes, most });
+        }
+        stores.push(plan(&rest[..count]));
+        rest = &rest[count..];
+    }
+    Ok(stores)
+}
+
+/// What a file is called: it tells the weights, and which of so many it is.
+pub fn name(fingerprint: &Fingerprint, at: usize, count: usize) -> String {
+    match count {
+        1 => format!("weights-{fingerprint}.safetensors"),
+        _ => format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1),
+    }
+}
+
+/// The name by which transformers.js looks for a model's data.
+pub fn name_for_transformers_js(output: &Path, at: usize) -> Result<String, Error> {
+    let name = output.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?;
+    Ok(match at {
+        0 => format!("{name}_data"),
+        _ => format!("{name}_data_{at}"),
+    })
+}

@@ -1,0 +1,104 @@
+//! What goes with what: which graphs there are no operators for.
+
+use super::{Error, Options, Target, ort};
+use crate::checkpoint::{Config, ModelWeights};
+use crate::graph::Style;
+use crate::runtime::Provider;
+use crate::tensor::DType;
+use crate::weights::Matrix;
+
+type Checked = Result<(), Error>;
+
+/// GroupQueryAttention takes heads of a width that is a multiple of this.
+const HEAD_DIM_MULTIPLE: u64 = 8;
+/// CUDA's QMoE takes integers in matrices whose sides are multiples of this.
+const CUDA_MULTIPLE: u64 = 64;
+/// WebGPU's QMoE gives each expert a thread of one workgroup.
+const MOST_EXPERTS_ON_WEBGPU: u64 = 256;
+
+/// Whether there is such a graph of a model of these sizes and weights.
+pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Checked {
+    if options.target == Target::Onnx {
+        return check_onnx(weights, options);
+    }
+    if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
+        return Err(Error::HeadDimForOrt { found: config.head_dim });
+    }
+    let has_mxfp4_scales =
+        |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. });
+    if options.style == Style::Functions && weights.experts().any(has_mxfp4_scales) {
+        return Err(Error::FunctionsForOrt);
+    }
+    check_compute(options)?;
+    if options.provider == Provider::WebGpu
+        && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
+    {
+        let instead = format!("its QMoE takes {MOST_EXPERTS_ON_WEBGPU} at most");
+        return refuse(options, format!("{count} experts in a layer"), instead);
+    }
+    weights.experts().try_for_each(|matrix| check_experts(matrix, options))
+}
+
+/// Standard operators take everything that is stored an output a row, or an input.
+fn check_onnx(weights: &ModelWeights, options: &Options) -> Checked {
+    if options.provider != Provider::Cpu {
+        return Err(Error::ProviderForOnnx(options.provider));
+    }
+    match weights.experts().any(|matrix| matches!(matrix, Matrix::Mxfp4Columns { .. })) {
+        true => Err(Error::LaidOutForCuda),
+        false => Ok(()),
+    }
+}
+
+/// What each provider's GroupQueryAttention has kernels for.
+fn check_compute(options: &Options) -> Checked {
+    let takes: &[DType] = match options.provider {
+        Provider::Cpu => &[DType::F32, DType::F16],
+        Provider::Cuda => &[DType::F16, DType::BF16],
+        Provider::WebGpu => &[DType::F16, DType::F32],
+    };
+    if takes.contains(&options.compute) {
+        return Ok(());
+    }
+    let others: Vec<String> = takes.iter().map(DType::to_string).collect();
+    let instead = format!("it has kernels for {}", others.join(" and "));
+    refuse(options, format!("--compute {}", options.compute), instead)
+}
+
+/// Which experts each provider's QMoE and MoE read. On a CPU a Loop reads the others.
+fn check_experts(matrix: &Matrix, options: &Options) -> Checked {
+    let what = || format!("experts in {}", matrix.format());
+    match (options.provider, matrix) {
+        (Provider::Cpu, Matrix::Mxfp4Columns { .. }) => Err(Error::LaidOutForCuda),
+        (Provider::Cpu, _) | (Provider::Cuda, Matrix::Mxfp4Columns { .. }) => Ok(()),
+        (Provider::Cuda, Matrix::Ints { bits, .. }) => {
+            let [_, out, inn] = matrix.sizes();
+            match [out, inn].into_iter().find(|size| !size.is_multiple_of(CUDA_MULTIPLE)) {
+                Some(size) => refuse(
+                    options,
+                    format!("experts in {bits} and a matrix of {out} by {inn}"),
+                    format!(
+                        "its QMoE takes multiples of {CUDA_MULTIPLE}, and {size} is none; use --experts mxfp4"
+                    ),
+                ),
+                None => Ok(()),
+            }
+        }
+        (Provider::WebGpu, Matrix::Ints { .. }) => Ok(()),
+        (provider, Matrix::OutputMajor(weight))
+            if weight.dtype == options.compute
+                && ort::moe_computes_in(provider).contains(&weight.dtype) =>
+        {
+            Ok(())
+        }
+        (Provider::Cuda, _) => {
+            let compute = options.compute;
+            refuse(options, what(), format!("use --experts mxfp4, int4, int8 or {compute}"))
+        }
+        (Provider::WebGpu, _) => refuse(options, what(), "use --experts int4 or int8".to_owned()),
+    }
+}
+
+fn refuse(options: &Options, what: String, instead: String) -> Checked {
+    Err(Error::NotForProvider { provider: options.provider, what, instead })
+}

@@ -1,0 +1,98 @@
+//! What transformers.js reads of a repository: `config.json`, with a word on how many
+//! files of data a model in the folder `onnx` has.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::tensor::DType;
+
+/// The folder in which it looks for models.
+pub const FOLDER: &str = "onnx";
+/// The key of the config that is its own.
+const KEY: &str = "transformers.js_config";
+
+/// Why there is no such config.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("--transformers-js wants the model in a folder called {FOLDER}, beside which config.json and the tokenizer are: for example --output {}", .0.display())]
+    Folder(PathBuf),
+    #[error(
+        "--transformers-js does not go with --target ort and --ep cpu, whose graph onnxruntime-web does not know: use --ep webgpu, or --target onnx"
+    )]
+    Provider,
+    #[error(
+        "transformers.js gives texts of any length, so --transformers-js does not go with --seq-len"
+    )]
+    Length,
+    #[error("transformers.js has no tensors in bf16: use --compute f16 or f32")]
+    Compute,
+    #[error("there is no config.json of Hugging Face's beside the weights or the model, which transformers.js needs: take the one of the checkpoint in Hugging Face's layout, and put it into `{}`", .0.display())]
+    NoConfig(PathBuf),
+    #[error("`{}` is not a JSON object: {reason}", path.display())]
+    Json { path: PathBuf, reason: String },
+}
+
+/// Whether a config is one of Hugging Face's, by which transformers.js knows the model.
+pub fn is_config(text: &[u8]) -> bool {
+    let config: Option<Value> = serde_json::from_slice(text).ok();
+    config.is_some_and(|config| config["model_type"].is_string())
+}
+
+/// The config with what transformers.js needs to know of a model file: how many files
+/// of data it has, and (up to its version 4.1) what its cache holds. What is said of
+/// other files stays.
+pub fn config(text: &[u8], model: &str, files: usize, cache: DType) -> Result<String, String> {
+    let mut config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let object = config.as_object_mut().ok_or("it is none")?;
+    let own = object.entry(KEY).or_insert_with(|| json!({}));
+    let own = own.as_object_mut().ok_or(format!("`{KEY}` is none"))?;
+    let chunks = own.entry("use_external_data_format").or_insert_with(|| json!({}));
+    if !chunks.is_object() {
+        *chunks = json!({});
+    }
+    chunks[model] = files.into();
+    let dtype = if cache == DType::F16 { "float16" } else { "float32" };
+    let stem = model.strip_suffix(".onnx").unwrap_or(model);
+    let caches = own.entry("kv_cache_dtype").or_insert_with(|| json!({}));
+    if !caches.is_object() {
+        *caches = json!({});
+    }
+    caches[quantisation(stem)] = dtype.into();
+    let mut text = serde_json::to_string_pretty(&config).expect("plain data");
+    text.push('\n');
+    Ok(text)
+}
+
+/// The word that users choose a model file by, `dtype`, of its name without `.onnx`.
+pub fn quantisation(stem: &str) -> &str {
+    match stem.rsplit_once('_') {
+        Some((_, "quantized")) => "q8",
+        Some((_, dtype)) => dtype,
+        None => "fp32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_config_serves_several_models() {
+        let theirs = br#"{"model_type": "gpt_oss", "transformers.js_config": {"dtype": "q4"}}"#;
+        let once = config(theirs, "model_q4f16.onnx", 7, DType::F16).unwrap();
+        let twice = config(once.as_bytes(), "model.onnx", 1, DType::F32).unwrap();
+        let found: Value = serde_json::from_str(&twice).unwrap();
+        let expected = json!({
+            "dtype": "q4",
+            "use_external_data_format": {"model_q4f16.onnx": 7, "model.onnx": 1},
+            "kv_cache_dtype": {"q4f16": "float16", "fp32": "float32"},
+        });
+        assert_eq!((&found[KEY], &found["model_type"]), (&expected, &json!("gpt_oss")));
+        assert!(is_config(twice.as_bytes()) && !is_config(b"{}") && !is_config(b"["));
+        assert!(config(b"[]", "model.onnx", 1, DType::F32).is_err());
+    }
+}
