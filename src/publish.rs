@@ -168,11 +168,25 @@ fn while_flushing<R>(file: &std::fs::File, work: impl FnOnce() -> R) -> io::Resu
                 file.sync_data()?;
             }
         });
+        let end = Ended { done: &done, waiting: flusher.thread() };
         let result = work();
-        done.store(true, Ordering::Release);
-        flusher.thread().unpark();
+        drop(end);
         flusher.join().expect("syncing does not panic").map(|()| result)
     })
+}
+
+/// Tells a waiting thread that the work is over, also where that panics: the thread is
+/// waited for in any case.
+struct Ended<'e> {
+    done: &'e AtomicBool,
+    waiting: &'e thread::Thread,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Release);
+        self.waiting.unpark();
+    }
 }
 
 impl Drop for Transaction {
@@ -263,6 +277,19 @@ mod tests {
         assert!(transaction.commit().is_err());
         assert_eq!(std::fs::read(&config).unwrap(), b"older");
         assert_eq!(entries(home.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_panic_ends_and_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let target = home.path().join("weights");
+        let outcome = std::panic::catch_unwind(|| {
+            let mut transaction = Transaction::default();
+            let write = |_: &std::fs::File| -> Result<(), Error> { panic!("on purpose") };
+            transaction.create(&target, Existing::Keep, write)
+        });
+        assert!(outcome.is_err());
+        assert!(entries(home.path()).is_empty());
     }
 
     #[test]

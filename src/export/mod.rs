@@ -234,7 +234,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
     let mut transaction = Transaction::default();
     let (mut written, mut roundings) = (Vec::new(), Roundings::default());
     for (path, store) in placement.stores() {
-        roundings = match store.find(path, progress)? {
+        let here = match store.find(path, progress)? {
             Found::Equal(roundings) => roundings,
             Found::Nothing => {
                 written.push(path.to_owned());
@@ -242,6 +242,11 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
                 transaction.create(path, Existing::Keep, write)?
             }
         };
+        // A staged file holds everything, and what is beside the model the same again.
+        match request.save_weights.is_some() {
+            true => roundings = here,
+            false => roundings += here,
+        }
     }
     if let Some(companions) = &companions {
         companions.write(&mut transaction)?;

@@ -26,10 +26,11 @@ impl fmt::Display for Summary {
         let weights = &self.weights;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
-            let how = match (weights.in_place, weights.files.len()) {
-                (true, _) => "in place",
-                (false, 1) => "beside the model",
-                (false, _) => "in place and beside the model",
+            let made = weights.written.len() + weights.reused.len();
+            let how = match weights.in_place {
+                true => "in place",
+                false if made >= weights.files.len() => "beside the model",
+                false => "in place and beside the model",
             };
             let bytes = size(weights.bytes_referenced);
             writeln!(f, "weights  {bytes} {how}: {}", weights.files.join(", "))?;

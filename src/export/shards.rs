@@ -5,7 +5,8 @@ use std::path::Path;
 use super::Error;
 use crate::weights::{Fingerprint, Store, Weight};
 
-/// Plans as few files as it takes when each gets the next weights while they fit.
+/// Plans as few files as it takes when each gets the next weights while they fit. What
+/// one conversion makes stays together.
 pub fn split<'w>(
     weights: Vec<&'w Weight>,
     most: Option<u64>,
@@ -14,17 +15,23 @@ pub fn split<'w>(
     let Some(most) = most else { return Ok(vec![plan(&weights)]) };
     let (mut stores, mut rest) = (Vec::new(), &weights[..]);
     while let [first, ..] = rest {
+        let mut end = 0;
+        let ends: Vec<usize> = rest
+            .chunk_by(|one, next| one.is_made_with(next))
+            .map(|together| {
+                end += together.len();
+                end
+            })
+            .collect();
         // What a file needs besides grows with its weights, so all that fits is found
         // by halves.
-        let fits = |count: &usize| plan(&rest[..*count]).bytes() <= most;
-        let counts: Vec<usize> = (1..=rest.len()).collect();
-        let count = counts.partition_point(fits);
-        if count == 0 {
-            let (tensor, bytes) = (first.name.clone(), plan(&rest[..1]).bytes());
+        let fitting = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
+        let Some(end) = fitting.checked_sub(1).map(|last| ends[last]) else {
+            let (tensor, bytes) = (first.name.clone(), plan(&rest[..ends[0]]).bytes());
             return Err(Error::ShardTooSmall { tensor, bytes, most });
-        }
-        stores.push(plan(&rest[..count]));
-        rest = &rest[count..];
+        };
+        stores.push(plan(&rest[..end]));
+        rest = &rest[end..];
     }
     Ok(stores)
 }

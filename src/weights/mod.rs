@@ -142,6 +142,14 @@ impl Weight {
         self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
     }
 
+    /// Whether one conversion makes both.
+    pub fn is_made_with(&self, other: &Self) -> bool {
+        match (&self.recipe, &other.recipe) {
+            (Recipe::Converted(one, _), Recipe::Converted(two, _)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+
     /// Whether it is what a conversion makes.
     pub fn is_converted(&self) -> bool {
         matches!(self.recipe, Recipe::Converted(..))

@@ -1,5 +1,7 @@
 //! Where matrices come from: what became of their numbers since the checkpoint.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 use super::Role;
@@ -21,6 +23,13 @@ pub struct Provenances {
 pub struct Roundings {
     pub experts: Rounding,
     pub dense: Rounding,
+}
+
+impl AddAssign for Roundings {
+    fn add_assign(&mut self, other: Self) {
+        self.experts += other.experts;
+        self.dense += other.dense;
+    }
 }
 
 impl Roundings {

@@ -122,13 +122,13 @@ impl Conversion {
         self.to.parts(self.from.above(), [out, inn])
     }
 
-    /// Bytes of a row in each product.
+    /// Bytes of a row in each product; by columns, what is a row's share of them.
     fn row_bytes(&self) -> Vec<u64> {
-        let [_, _, inn] = self.sizes;
+        let [_, out, inn] = self.sizes;
         let row = |(_, dtype, shape): (_, DType, Vec<u64>)| {
-            dtype.bytes(&shape).expect("the size of a tensor that exists")
+            dtype.bytes(&shape).expect("the size of a tensor that exists") / out
         };
-        self.to.parts(&[], [1, inn]).into_iter().map(row).collect()
+        self.to.parts(&[], [out, inn]).into_iter().map(row).collect()
     }
 
     /// All rows, in their order, in parts of equal size.
