@@ -9,13 +9,13 @@ const FLOORS: [&[&str]; 7] = [
     &["graph", "container", "publish", "runtime"],
     &["weights", "onnx"],
     &["checkpoint"],
-    &["model", "genai", "hub", "reference"],
+    &["model", "genai", "hub", "reference", "transformers_js"],
     &["export", "inspect", "verify"],
     &["main", "cli", "lib"],
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 18] = [
+const OWNERS: [(&str, &str); 19] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
@@ -31,10 +31,11 @@ const OWNERS: [(&str, &str); 18] = [
     ("hf_hub::", "hub"),
     ("ureq::", "hub"),
     ("clap::", "cli main"),
+    ("bytesize::", "cli"),
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights genai hub verify cli"),
+    ("serde_json::", "container checkpoint weights genai hub transformers_js verify cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

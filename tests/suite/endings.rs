@@ -113,6 +113,7 @@ fn request(checkpoint: &Path, output: &Path, experts: Option<Format>) -> Request
         formats: Formats { experts, ..Formats::default() },
         graph: Options::default(),
         genai: None,
+        max_shard_size: None,
     }
 }
 

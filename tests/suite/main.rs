@@ -3,6 +3,7 @@
 mod architecture;
 mod cached;
 mod cli;
+mod combinations;
 mod conversions;
 mod derived;
 mod documents;

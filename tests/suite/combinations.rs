@@ -1,0 +1,189 @@
+//! Every combination of target, provider, formats, dtype and cache: it is refused with a
+//! sentence, or a model that onnx and the operators' schemas accept; and where a CPU has
+//! the kernels, its logits are those of its own weights, within what its operators round.
+
+use std::path::{Path, PathBuf};
+
+use gpt_oss_export::checkpoint::Leniency;
+use gpt_oss_export::export::{ExternalData, Formats, Origin, Request, export};
+use gpt_oss_export::graph::Style;
+use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::progress::Silent;
+use gpt_oss_export::runtime::Provider;
+use gpt_oss_export::tensor::DType;
+use gpt_oss_export::tensor::ints::Bits;
+use gpt_oss_export::weights::Format;
+use serde_json::{Value, json};
+
+use crate::support::{fixture, python};
+
+const FORMATS: [Option<Format>; 7] = [
+    None,
+    Some(Format::Mxfp4),
+    Some(Format::Ints(Bits::Eight)),
+    Some(Format::Ints(Bits::Four)),
+    Some(Format::Numbers(DType::BF16)),
+    Some(Format::Numbers(DType::F16)),
+    Some(Format::Numbers(DType::F32)),
+];
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    target: Target,
+    provider: Provider,
+    experts: Option<Format>,
+    dense: Option<Format>,
+    compute: DType,
+    cache: bool,
+}
+
+impl Case {
+    fn all() -> impl Iterator<Item = Self> {
+        let mut cases = Vec::new();
+        let targets = [
+            (Target::Onnx, Provider::Cpu, false),
+            (Target::Onnx, Provider::Cpu, true),
+            (Target::Onnx, Provider::WebGpu, false),
+            (Target::Ort, Provider::Cpu, true),
+            (Target::Ort, Provider::Cuda, true),
+            (Target::Ort, Provider::WebGpu, true),
+        ];
+        for (target, provider, cache) in targets {
+            for experts in FORMATS {
+                for dense in FORMATS.into_iter().filter(|dense| *dense != Some(Format::Mxfp4)) {
+                    for compute in DTYPES {
+                        cases.push(Self { target, provider, experts, dense, compute, cache });
+                    }
+                }
+            }
+        }
+        cases.into_iter()
+    }
+
+    /// The same weights in standard operators, which compute with each number as it is
+    /// stored, in f32.
+    fn exact(self) -> Self {
+        Self {
+            target: Target::Onnx,
+            provider: Provider::Cpu,
+            compute: DType::F32,
+            cache: false,
+            ..self
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        self.target == Target::Onnx && self.compute == DType::F32
+    }
+
+    /// What the documents say that is refused.
+    fn is_refused(&self) -> bool {
+        let Self { target, provider, experts, compute, .. } = *self;
+        let mxfp4 = matches!(experts, None | Some(Format::Mxfp4));
+        match (target, provider) {
+            (Target::Onnx, Provider::Cpu) => false,
+            (Target::Onnx, _) => true,
+            (_, Provider::Cpu) => compute == DType::BF16,
+            (_, Provider::Cuda) => {
+                let numbers = matches!(experts, Some(Format::Numbers(dtype)) if dtype != compute);
+                compute == DType::F32 || numbers
+            }
+            (_, Provider::WebGpu) => {
+                let ints = matches!(experts, Some(Format::Ints(_)));
+                compute == DType::BF16 || mxfp4 || !ints
+            }
+        }
+    }
+
+    /// Whether onnxruntime's CPU provider has kernels for the graph.
+    fn runs_here(&self) -> bool {
+        let mxfp4 = matches!(self.experts, None | Some(Format::Mxfp4));
+        let numbers = matches!(self.experts, Some(Format::Numbers(_)));
+        self.compute != DType::BF16 && !(self.provider == Provider::Cuda && (mxfp4 || numbers))
+    }
+
+    /// How far logits may be from those of the same weights, at most and in the mean.
+    /// Beside noise, a choice of experts may go the other way.
+    fn bounds(&self) -> [f64; 2] {
+        let eight = Some(Format::Ints(Bits::Eight));
+        let rounds_activations = self.target == Target::Ort
+            && (self.experts == eight
+                || (self.provider == Provider::Cpu
+                    && matches!(self.dense, Some(Format::Ints(_)))));
+        match (rounds_activations, self.compute) {
+            (true, _) => [3.0, 0.05],
+            (false, DType::F32) => [1e-5, 2e-6],
+            (false, _) => [1.0, 0.005],
+        }
+    }
+
+    fn name(&self) -> String {
+        let format = |format: Option<Format>| format.map_or("kept".to_owned(), |f| f.to_string());
+        let Self { target, provider, compute, cache, .. } = self;
+        let [experts, dense] = [self.experts, self.dense].map(format);
+        format!("{target}-{provider}-{experts}-{dense}-{compute}-{cache}.onnx")
+    }
+
+    fn request(&self, folder: &Path) -> Request {
+        Request {
+            origin: Origin::Checkpoint(fixture("tiny-128")),
+            output: Some(folder.join(self.name())),
+            save_weights: None,
+            external_data: ExternalData::Auto,
+            layers: None,
+            leniency: Leniency::default(),
+            formats: Formats { experts: self.experts, dense: self.dense, accept_rounding: true },
+            graph: Options {
+                target: self.target,
+                provider: self.provider,
+                compute: self.compute,
+                style: Style::Flat,
+                kv_cache: self.cache,
+                ..Options::default()
+            },
+            genai: None,
+            max_shard_size: None,
+        }
+    }
+}
+
+#[test]
+fn every_combination_is_refused_or_right() {
+    let home = tempfile::tempdir().unwrap();
+    let mut made: Vec<(Case, PathBuf)> = Vec::new();
+    let mut wrong = Vec::new();
+    for case in Case::all() {
+        let outcome = export(&case.request(home.path()), &Silent);
+        match outcome {
+            Ok(_) if case.is_refused() => wrong.push(format!("{case:?} was not refused")),
+            Ok(summary) => made.push((case, summary.model.unwrap().path)),
+            Err(error) if case.is_refused() => {
+                let sentence = error.to_string();
+                if !sentence.starts_with("--ep ") {
+                    wrong.push(format!("{case:?}: {sentence}"));
+                }
+            }
+            Err(error) => wrong.push(format!("{case:?}: {error}")),
+        }
+    }
+    let request = |(case, model): &(Case, PathBuf)| {
+        let like = case.runs_here().then(|| home.path().join(case.exact().name()));
+        json!({"model": model, "like": like})
+    };
+    // Those of one set of weights follow each other.
+    made.sort_by_key(|(case, _)| case.exact().name());
+    let models: Vec<Value> = made.iter().map(request).collect();
+    let found = python("combinations.py", &[], &json!({"models": models}));
+    for ((case, _), off) in made.iter().zip(found.as_array().unwrap()) {
+        let [max, mean] = ["max", "mean"].map(|key| off[key].as_f64().unwrap());
+        let [most, most_mean] = case.bounds();
+        if max > most || mean > most_mean || (case.is_exact() && max > 1e-5) {
+            wrong.push(format!("{}: max {max:.1e}, mean {mean:.1e}", case.name()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), Case::all().count(), wrong.join("\n"));
+    // The table has both.
+    assert!(made.len() > 300 && made.len() < Case::all().count() - 200);
+}
