@@ -17,7 +17,7 @@ mod portable;
 mod rope;
 mod sequence;
 
-pub use decoder::decoder;
+pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use options::{Options, Target};
 
 use crate::graph::{self, Fact, Result, Scope, Value};

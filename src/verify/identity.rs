@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::model::Model;
+use super::opening::Opening;
 use super::{Error, Result};
 use crate::checkpoint::{Checkpoint, Leniency};
 use crate::weights::{Fingerprint, Format};
@@ -39,9 +40,10 @@ pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Stri
 /// belong together.
 pub fn settle(
     (mut checkpoint, said): (Checkpoint, Option<String>),
+    opening: &Opening,
     model: &Model,
 ) -> Result<(Checkpoint, Identity)> {
-    let layers = model.property("layers").and_then(|layers| layers.parse().ok());
+    let layers = opening.property("layers").and_then(|layers| layers.parse().ok());
     let layers = layers.unwrap_or(checkpoint.layers_there);
     for (what, model, checkpoint) in [
         ("tokens", model.vocab, checkpoint.config.vocab_size),
@@ -52,7 +54,7 @@ pub fn settle(
         }
     }
     checkpoint.truncate(layers)?;
-    let identity = match model.property("fingerprint") {
+    let identity = match opening.property("fingerprint") {
         Some(wanted) => identify(&checkpoint, said, wanted)?,
         None => Identity::Unknown,
     };

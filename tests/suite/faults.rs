@@ -155,11 +155,13 @@ fn what_float32_does_not_decide_is_no_fault() {
     export(&["--checkpoint", text(&other), "--output", text(&model)]);
 
     let report = passes(&model, &checkpoint, &["--tokens", "20", "--trace"]);
-    let flips = report["flips"].as_array().unwrap();
+    assert_eq!(report["ties"]["followed"], "the_model");
+    let flips = report["ties"]["flips"].as_array().unwrap();
     assert!(!flips.is_empty(), "{report}");
     for flip in flips {
-        assert_eq!((&flip["layer"], &flip["experts"]), (&json!(1), &json!([0, 3])), "{report}");
-        assert_eq!(flip["margin"], 0.0);
+        let (dropped, taken) = (&flip["dropped"], &flip["taken"]);
+        assert_eq!((&flip["layer"], &flip["margin"]), (&json!(1), &json!(0.0)), "{report}");
+        assert_eq!((dropped, taken), (&json!([0]), &json!([3])), "{report}");
     }
     assert_eq!(report["trace"]["first"], Value::Null);
 
