@@ -13,6 +13,7 @@ mod run;
 mod text;
 mod tolerance;
 mod trace;
+mod weights;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,6 +24,7 @@ pub use opening::library;
 pub use report::{Coverage, Flip, Followed, Report, Runtime, Seconds, Texts, Ties};
 pub use tolerance::{Source, Tolerance};
 pub use trace::{Stage, Trace};
+pub use weights::Bytes;
 
 use crate::checkpoint::{self, Leniency};
 use crate::model::Target;
@@ -30,7 +32,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::reference;
 use crate::runtime::{self, Library};
-use crate::weights;
+use crate::weights as stored;
 use opening::Opening;
 use plan::{Asked, Plan};
 use run::Run;
@@ -70,7 +72,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
-    Weights(#[from] weights::Error),
+    Weights(#[from] stored::Error),
     #[error(transparent)]
     Reference(#[from] reference::Error),
     #[error(transparent)]
@@ -121,6 +123,9 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
     let (checkpoint, identity) = identity::settle(opened, &opening, &model)?;
     let promise = Promise::of(&opening, &checkpoint.experts, request.tolerance)?;
+    let comparing = Instant::now();
+    let bytes = weights::compare(&request.model, &opening.description, &checkpoint, progress)?;
+    let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;
@@ -143,7 +148,9 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
             limit: checkpoint.config.swiglu_limit,
             limited: outcome.limited,
         },
-        passed: outcome.passed(),
+        passed: outcome.passed()
+            && (bytes.different.is_empty() || outcome.tolerance.from == Source::Asked),
+        weights: bytes,
         logits: outcome.logits,
         tolerance: outcome.tolerance,
         ties: Ties::new(&outcome.ties, followed, plan),

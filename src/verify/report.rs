@@ -9,6 +9,7 @@ use super::identity::Identity;
 use super::plan::{Plan, Step};
 use super::tolerance::Tolerance;
 use super::trace::Trace;
+use super::weights::Bytes;
 use crate::reference::Tie;
 use crate::runtime::Library;
 
@@ -31,9 +32,12 @@ pub struct Report {
     pub runtime: Runtime,
     /// What it was given.
     pub texts: Texts,
+    /// How its weights differ.
+    pub weights: Bytes,
     /// The experts that took part: of the others nothing is known.
     pub experts: Coverage,
-    /// Whether logits agree within the tolerance.
+    /// Whether logits agree within the tolerance; unless that was asked for, also
+    /// the residual stream, and every byte of the weights.
     pub passed: bool,
     /// How they differ.
     pub logits: Differences,
@@ -132,6 +136,8 @@ pub struct Flip {
 pub struct Seconds {
     /// Of the reference, comparing included.
     pub reference: f64,
+    /// Of comparing weights.
+    pub weights: f64,
     /// Of loading the model.
     pub load: f64,
     /// Of running it.

@@ -44,15 +44,12 @@ pub struct Chosen {
     choices: Choices,
     /// How many experts a token gets.
     count: usize,
-    /// Whether of equal scores the last is taken, as onnxruntime's QMoE does, and not
-    /// the first, as TopK does.
-    last_of_equals: bool,
 }
 
 impl Chosen {
     /// Before anything is chosen for so many tokens in so many layers.
-    pub fn new(layers: usize, tokens: usize, count: usize, last_of_equals: bool) -> Self {
-        Self { choices: vec![vec![Vec::new(); tokens]; layers], count, last_of_equals }
+    pub fn new(layers: usize, tokens: usize, count: usize) -> Self {
+        Self { choices: vec![vec![Vec::new(); tokens]; layers], count }
     }
 
     /// Takes a layer's scores of some tokens. One that has come in an earlier step,
@@ -66,7 +63,7 @@ impl Chosen {
         for (Position { row, token }, scores) in scores {
             let choice = &mut self.choices[layer][plan.start(row) + token];
             if choice.is_empty() {
-                *choice = best(scores, self.count, self.last_of_equals);
+                *choice = best(scores, self.count);
             }
         }
     }
@@ -77,13 +74,11 @@ impl Chosen {
     }
 }
 
-/// The experts with the largest scores.
-fn best(scores: &[f32], count: usize, last_of_equals: bool) -> Vec<usize> {
+/// The experts with the largest scores, of equal ones the first: so does TopK by its
+/// definition, and the QMoE of onnxruntime 1.32 with experts in MXFP4.
+fn best(scores: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    if last_of_equals {
-        order.reverse();
-    }
-    // Equal ones stay as they are; unlike by `total_cmp`, zero has no sign.
+    // Unlike by `total_cmp`, zero has no sign.
     let falling = |one: f32, other: f32| other.partial_cmp(&one).unwrap_or(Ordering::Equal);
     order.sort_by(|one, other| falling(scores[*one], scores[*other]));
     order.truncate(count);

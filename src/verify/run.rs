@@ -67,8 +67,7 @@ impl Run<'_> {
     pub fn choices(&mut self, progress: &dyn Progress) -> Result<Choices> {
         let config = &self.checkpoint.config;
         let (tokens, count) = (self.plan.lengths.iter().sum(), config.experts_per_token as usize);
-        let last_of_equals = self.opening.description.operators.contains_key("com.microsoft.QMoE");
-        let mut chosen = Chosen::new(config.num_layers(), tokens, count, last_of_equals);
+        let mut chosen = Chosen::new(config.num_layers(), tokens, count);
         let started = Instant::now();
         self.model.run(self.plan, &self.texts, progress, |step, outputs| {
             for (layer, scores) in outputs.routers.iter().enumerate() {

@@ -6,17 +6,34 @@ use super::compare::{Differences, Position};
 use super::identity::Identity;
 use super::report::{Coverage, Flip, Followed, Report, Seconds, Texts, Ties};
 use super::tolerance::{FACTOR, Source};
-use super::trace::Trace;
+use super::trace::{Stage, Trace};
+use super::weights::Bytes;
 use crate::words;
 
 /// Flips that are listed one by one.
 const LISTED: usize = 8;
+/// Tensors that are named one by one.
+const NAMED: usize = 3;
 
 impl Report {
-    /// By how much the model is off, as a sentence.
+    /// What is wrong with the model, as a sentence.
     pub fn departure(&self) -> String {
+        let mut faults = Vec::new();
         let (off, bound) = (number(self.logits.max), number(self.tolerance.bound));
-        format!("`{}` is off by {off}, and {bound} is allowed", self.model.display())
+        if self.logits.max > self.tolerance.bound {
+            faults.push(format!("is off by {off}, and {bound} is allowed"));
+        } else if let Some((trace, first)) = self.trace.as_ref().and_then(|t| Some((t, t.first?))) {
+            let Stage { relative, bound, .. } = trace.stages[first];
+            let (relative, bound, stage) = (number(relative), number(bound), stage_name(first));
+            faults.push(format!(
+                "departs in {stage}, by {relative} of a token's largest number where {bound} is allowed"
+            ));
+        }
+        if !self.weights.different.is_empty() {
+            let names = listed(&self.weights.different);
+            faults.push(format!("has other bytes than the checkpoint for {names}"));
+        }
+        format!("`{}` {}", self.model.display(), faults.join("; it "))
     }
 
     fn verdict(&self) -> &'static str {
@@ -43,7 +60,7 @@ impl fmt::Display for Report {
         let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
         writeln!(f, "ran in   onnxruntime {version}, {}", self.runtime.path.display())?;
         writeln!(f, "texts    {}", self.texts)?;
-        write!(f, "{}", self.experts)?;
+        write!(f, "{}{}", self.weights, self.experts)?;
         write!(f, "{}", self.logits)?;
         write!(f, "allowed  {}: ", number(self.tolerance.bound))?;
         match self.tolerance.from {
@@ -57,8 +74,11 @@ impl fmt::Display for Report {
         if let Some(trace) = &self.trace {
             write!(f, "{trace}")?;
         }
-        let Seconds { reference, load, run } = self.seconds;
-        write!(f, "took     reference {reference:.2} s, loading {load:.2} s, running {run:.2} s")?;
+        let Seconds { reference, weights, load, run } = self.seconds;
+        write!(
+            f,
+            "took     weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s"
+        )?;
         if let Some(peak) = self.peak_rss {
             write!(f, "; {} at most", words::size(peak))?;
         }
@@ -121,6 +141,34 @@ impl fmt::Display for Identity {
                 writeln!(f, "  the model does not say which weights it was made of")
             }
         }
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { in_place, compared, different, missing, unknown } = self;
+        let [in_place, compared] = [*in_place, *compared].map(words::size);
+        write!(f, "weights  {in_place} in place, {compared} compared")?;
+        match &different[..] {
+            [] => writeln!(f, ", none different")?,
+            names => writeln!(f, ", different: {}", listed(names))?,
+        }
+        if !missing.is_empty() {
+            writeln!(f, "  the model has no tensor of the name {}", listed(missing))?;
+        }
+        if !unknown.is_empty() {
+            writeln!(f, "  the checkpoint has no weight of the name {}", listed(unknown))?;
+        }
+        Ok(())
+    }
+}
+
+/// The first names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let first: Vec<String> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(NAMED) {
+        None | Some(0) => first.join(", "),
+        Some(more) => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -17,10 +17,11 @@ use std::sync::Arc;
 pub use conversion::{Conversion, Format};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use matrix::ExpertMatrix;
-pub use pieces::{Files, read_range};
+pub use pieces::{Files, Piece, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
 pub use provenance::Provenance;
-pub use store::{Found, Metadata, Store};
+pub use store::{Found, Metadata, Store, Visit};
+pub use workers::convert;
 
 use crate::tensor::DType;
 
