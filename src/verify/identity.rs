@@ -27,6 +27,9 @@ pub enum Identity {
 
 /// A checkpoint's folder or a staged file, with the fingerprint that it says.
 pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<String>)> {
+    if !path.exists() {
+        return Err(Error::NoCheckpoint(path.to_owned()));
+    }
     match path.is_file() {
         true => {
             let (checkpoint, said) = Checkpoint::open_staged(path)?;

@@ -79,6 +79,8 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
     Onnx(#[from] onnx::ReadError),
+    #[error("there is nothing at `{}`: --checkpoint takes the folder that holds config.json, or weights that --save-weights has staged", .0.display())]
+    NoCheckpoint(PathBuf),
     #[error("`{}` has {what}, so it is no model that this program has written", path.display())]
     Interface { path: PathBuf, what: String },
     #[error("`{}` does not say where its layers end, which --trace needs: export it again with this version", .0.display())]

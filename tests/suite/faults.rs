@@ -266,3 +266,82 @@ fn what_is_in_place_is_not_read_again() {
     let in_place = report["weights"]["in_place"].as_u64().unwrap();
     assert!(in_place < whole && whole - in_place < 16_384, "all but the header: {report}");
 }
+
+/// Constants that are wrong by a hair: float32 tells them, if the text is long enough
+/// for what grows with the position.
+#[test]
+fn a_constant_that_is_slightly_wrong_is_found() {
+    for target in ["onnx", "ort"] {
+        for (name, key, value, tokens) in [
+            ("tiny-hf", "rms_norm_eps", json!(1e-6), "40"),
+            ("tiny", "initial_context_length", json!(4095), "200"),
+            ("tiny", "rope_theta", json!(150_001.0), "600"),
+        ] {
+            let (home, checkpoint, model) = exported(name, &["--target", target]);
+            let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
+            let mut config: Value = serde_json::from_str(&config).unwrap();
+            let other = home.path().join("other");
+            copy_folder(&checkpoint, &other);
+            config[key] = value;
+            fs::write(other.join("config.json"), config.to_string()).unwrap();
+            export(&["--checkpoint", text(&other), "--output", text(&model), "--target", target]);
+            let options = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
+            let (report, sentence) = fails(&model, &checkpoint, &options);
+            assert!(sentence.contains(" is off by "), "{sentence}");
+            assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
+        }
+        let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
+        let planted = python("constant.py", &[text(&model), "1.7021"], &Value::Null);
+        assert!(planted.as_u64().unwrap() > 0);
+        fails(&model, &checkpoint, &["--batch", "1"]);
+    }
+}
+
+/// Trained models have a few channels of the residual stream that dwarf all others:
+/// noise is then another one, and a right model passes.
+#[test]
+fn a_large_channel_is_no_fault() {
+    for size in [300f32, 30_000.0] {
+        let home = tempfile::tempdir().unwrap();
+        let checkpoint = edited(home.path(), "checkpoint", |tensors| {
+            let embedding = bytes(tensors, "embedding.weight").as_chunks_mut().0;
+            // BF16: the upper half of float32.
+            for (at, number) in embedding.iter_mut().skip(5).step_by(96).enumerate() {
+                let size = if at % 2 == 0 { size } else { -size / 2.0 };
+                *number = [size.to_le_bytes()[2], size.to_le_bytes()[3]];
+            }
+        });
+        let model = home.path().join("model.onnx");
+        for options in [&["--target", "onnx"][..], &["--target", "ort"]] {
+            export(
+                &[&["--checkpoint", text(&checkpoint), "--output", text(&model)], options].concat(),
+            );
+            passes(&model, &checkpoint, &["--trace"]);
+        }
+    }
+}
+
+/// Of a model that gives each row's last logits alone the residual stream is compared
+/// too: an expert of the last layer that the last token does not use moves no logit.
+#[test]
+fn a_departure_that_no_logit_shows_is_found() {
+    let (home, checkpoint, model) = exported("tiny", &[]);
+    let texts = ["--tokens", "12", "--batch", "1", "--decode", "0"];
+    let mut unread = 0;
+    for expert in 0..8 {
+        let other = edited(home.path(), &format!("other-{expert}"), |tensors| {
+            let row = 2 * 96;
+            bytes(tensors, "block.2.mlp.mlp2_bias")[expert * row..][..row].fill(0x3f);
+        });
+        let options = ["--output", text(&model), "--last-logits"];
+        export(&[&["--checkpoint", text(&other)], &options[..]].concat());
+        let (report, sentence) = fails(&model, &checkpoint, &texts);
+        assert_eq!(report["trace"]["first"], 3, "{report}");
+        if report["logits"]["max"].as_f64() <= report["tolerance"]["bound"].as_f64() {
+            assert!(sentence.contains("departs in layer 2, by "), "{sentence}");
+            passes(&model, &checkpoint, &[&texts[..], &["--tolerance", "1e-4"]].concat());
+            unread += 1;
+        }
+    }
+    assert_eq!(unread, 4, "half of the experts take the last token");
+}
