@@ -30,6 +30,7 @@ pub fn passes(model: &Path, checkpoint: &Path, options: &[&str]) -> Value {
 pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
     let output = verify(model, checkpoint, options);
     assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
+    assert!(!output.stdout.is_empty(), "{options:?}: {output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["passed"], false);
     (report, String::from_utf8(output.stderr).unwrap())
