@@ -33,6 +33,13 @@ pub fn count(number: usize, thing: &str) -> String {
     }
 }
 
+/// A line from names that others chose, fit for a terminal: control characters are
+/// escaped.
+pub fn shown(line: &str) -> String {
+    let escaped = |c: char| c.is_control().then(|| c.escape_default().collect::<String>());
+    line.chars().map(|c| escaped(c).unwrap_or_else(|| c.to_string())).collect()
+}
+
 /// A path as a shell reads it.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -60,6 +67,7 @@ mod tests {
             (count(1, "file"), count(1200, "node")),
             ("1 file".into(), "1,200 nodes".into())
         );
+        assert_eq!(shown("a\u{1b}[2J\nb — ü"), r"a\u{1b}[2J\nb — ü");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
 }

@@ -115,6 +115,8 @@ pub struct Export {
     /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
     #[arg(long, conflicts_with_all = ["skip_onnx", "headers_only"])]
     verify: bool,
+    #[command(flatten)]
+    check: verify::Check,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
@@ -155,26 +157,26 @@ enum Where {
 impl Export {
     /// Exports, and says what was done.
     pub fn run(self) -> Result<()> {
-        let (json, quiet, verify) = (self.json, self.quiet, self.verify);
+        let (json, quiet, rounds) = (self.json, self.quiet, self.accept_rounding);
+        let check = self.verify.then(|| self.check.clone());
         let console = Console::new(quiet)?;
         let request = self.request()?;
+        if let Some(check) = &check {
+            check.ready(request.graph.target, rounds)?;
+        }
         let summary = export(&request, &console)?;
         if !quiet && !json {
             print(&summary.to_string())?;
         }
-        let report = match verify {
-            true => Some(verify::exported(&request, &summary, &console)?),
-            false => None,
-        };
-        match &report {
-            _ if json => print(&serde_json::to_string(&Everything {
-                summary,
-                verification: report.as_ref(),
-            })?)?,
+        // What was exported is said, whatever comes of verifying it.
+        let outcome = check.map(|check| check.exported(&request, &summary, &console)).transpose();
+        let verification = outcome.as_ref().ok().and_then(Option::as_ref);
+        match verification {
+            _ if json => print(&serde_json::to_string(&Everything { summary, verification })?)?,
             Some(report) if !quiet => print(&report.to_string())?,
             _ => {}
         }
-        report.map_or(Ok(()), |report| verify::judge(&report, "; the files stay as they are"))
+        outcome?.map_or(Ok(()), |report| verify::judge(&report, "; the files stay as they are"))
     }
 
     /// A path that exists is a path, whatever else it could mean, unless it is where

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, Summary};
-use gpt_oss_export::verify::{Report, Request, verify};
+use gpt_oss_export::model::Target;
+use gpt_oss_export::verify::{Report, Request, library, verify};
 
 use super::console::{Console, print};
 
@@ -84,15 +85,45 @@ impl Verify {
     }
 }
 
-/// Verifies what an export has just written, against what it was made of.
-pub fn exported(request: &export::Request, summary: &Summary, console: &Console) -> Result<Report> {
-    let request = Request {
-        model: request.output.clone().expect("--verify comes with a model"),
-        checkpoint: summary.source.clone(),
-        leniency: request.leniency.clone(),
-        ..Request::default()
-    };
-    verify(&request, console).context("the model is written, and could not be verified")
+/// How an export is to be verified.
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// With --verify: the largest absolute difference of a logit that is allowed (what the model promises otherwise)
+    #[arg(long, value_name = "X", value_parser = tolerance, requires = "verify")]
+    tolerance: Option<f64>,
+    /// With --verify: onnxruntime's library, or its folder (otherwise that of ORT_DYLIB_PATH, the system or python3)
+    #[arg(long, value_name = "PATH", requires = "verify")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl Check {
+    /// What is missing is said before anything is written.
+    pub fn ready(&self, target: Target, accept_rounding: bool) -> Result<()> {
+        ensure!(
+            self.tolerance.is_some() || !accept_rounding,
+            "a model whose experts may be rounded promises nothing about logits: with --accept-rounding, --verify needs a --tolerance"
+        );
+        library(self.onnxruntime.as_deref(), target)?;
+        Ok(())
+    }
+
+    /// Verifies what an export has just written, against what it was made of.
+    pub fn exported(
+        self,
+        request: &export::Request,
+        summary: &Summary,
+        console: &Console,
+    ) -> Result<Report> {
+        let request = Request {
+            model: request.output.clone().expect("--verify comes with a model"),
+            checkpoint: summary.source.clone(),
+            leniency: request.leniency.clone(),
+            tolerance: self.tolerance,
+            onnxruntime: self.onnxruntime,
+            ..Request::default()
+        };
+        verify(&request, console).context("the model is written, and could not be verified")
+    }
 }
 
 /// The status of a verification; of one that fails, what is to be said besides.

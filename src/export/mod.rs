@@ -303,14 +303,19 @@ fn properties(
     graph: &Model,
     provenances: &Provenances,
 ) -> Vec<(&'static str, String)> {
-    let probes = graph.probes.iter().map(|id| graph.main.values[*id].0.as_str());
+    let probes = |kind: &str| {
+        let these = graph.probes.iter().filter(|(other, _)| *other == kind);
+        let names: Vec<&str> = these.map(|(_, id)| graph.main.values[*id].0.as_str()).collect();
+        names.join(" ")
+    };
     let mut properties = vec![
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", request.options().requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
         ("gpt_oss_export.experts", provenances.experts.canonical()),
         ("gpt_oss_export.dense", provenances.dense.canonical()),
-        ("gpt_oss_export.residuals", probes.collect::<Vec<_>>().join(" ")),
+        ("gpt_oss_export.residuals", probes(model::RESIDUALS)),
+        ("gpt_oss_export.routers", probes(model::ROUTERS)),
     ];
     if let Some(fingerprint) = &opened.fingerprint {
         properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));

@@ -23,7 +23,7 @@ pub struct Builder {
     pub(super) style: Style,
     pub(super) frames: Vec<Frame>,
     pub(super) functions: Vec<Function>,
-    pub(super) probes: Vec<ValueId>,
+    pub(super) probes: Vec<(&'static str, ValueId)>,
     frames_made: u32,
 }
 

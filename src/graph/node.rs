@@ -19,8 +19,9 @@ pub struct Model {
     pub main: Graph,
     /// Callees come before their callers.
     pub functions: Vec<Function>,
-    /// Values of the main graph by which a look inside goes along it.
-    pub probes: Vec<ValueId>,
+    /// Values of the main graph that a look inside shows, each with its kind, in
+    /// the order of the graph.
+    pub probes: Vec<(&'static str, ValueId)>,
 }
 
 /// Values, constants and nodes of the main graph or of one function.

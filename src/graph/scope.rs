@@ -78,11 +78,12 @@ impl<'b> Scope<'b> {
         Ok(())
     }
 
-    /// Makes a value of the main graph one that a look inside shows.
-    pub fn probe(&mut self, value: Value) -> Result<()> {
+    /// Makes a value of the main graph one that a look inside shows, among others
+    /// of its kind.
+    pub fn probe(&mut self, kind: &'static str, value: Value) -> Result<()> {
         let id = self.builder.resolve(value).filter(|_| !self.builder.in_function());
         let id = id.ok_or_else(|| Error::Invisible(self.path.clone()))?;
-        self.builder.probes.push(id);
+        self.builder.probes.push((kind, id));
         Ok(())
     }
 

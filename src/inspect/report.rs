@@ -2,11 +2,18 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CheckpointInspection, FileInspection, Inspection, ModelInspection, Tensor, Total};
+use super::{
+    CheckpointInspection, FileInspection, Inspection, ModelInspection, Place, Tensor, Total,
+};
 use crate::checkpoint::Config;
 use crate::onnx::Interface;
 use crate::weights::Provenance;
-use crate::words::{count, number, size};
+use crate::words::{count, number, shown, size};
+
+/// A line. Names come from files of others, so control characters are escaped.
+macro_rules! line {
+    ($f:expr, $($text:tt)*) => { writeln!($f, "{}", shown(&format!($($text)*))) };
+}
 
 impl Display for Inspection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -21,28 +28,28 @@ impl Display for Inspection {
 
 impl Display for CheckpointInspection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.path.display())?;
-        writeln!(f, "layout      {}, fingerprint {}", self.layout, self.fingerprint)?;
+        line!(f, "{}", self.path.display())?;
+        line!(f, "layout      {}, fingerprint {}", self.layout, self.fingerprint)?;
         config(f, &self.config)?;
         format(f, "experts", &self.experts)?;
         format(f, "dense", &self.dense)?;
         for file in &self.files {
             let tensors = count(file.tensors, "tensor");
-            writeln!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
+            line!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
         }
         totals(f, &self.totals)?;
         for fit in &self.targets {
             match &fit.refused {
-                None => writeln!(f, "target      {}: fits; needs {}", fit.target, fit.requires)?,
-                Some(reason) => writeln!(f, "target      {}: does not fit: {reason}", fit.target)?,
+                None => line!(f, "target      {}: fits; needs {}", fit.target, fit.requires)?,
+                Some(reason) => line!(f, "target      {}: does not fit: {reason}", fit.target)?,
             }
         }
         let all = size(self.bytes);
         match (self.bytes_to_write, &self.obstacle) {
-            (0, _) => writeln!(f, "in place    all of {all}, for a model in this folder or above")?,
+            (0, _) => line!(f, "in place    all of {all}, for a model in this folder or above")?,
             (bytes, obstacle) => {
                 let why = obstacle.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-                writeln!(f, "in place    all of {all} but {}{why}", size(bytes))?;
+                line!(f, "in place    all of {all} but {}{why}", size(bytes))?;
             }
         }
         tensors(f, &self.tensors)
@@ -52,11 +59,11 @@ impl Display for CheckpointInspection {
 fn format(f: &mut Formatter<'_>, label: &str, numbers: &Provenance) -> fmt::Result {
     let Provenance { origin, format, rounded, relative_error } = numbers;
     match rounded {
-        _ if numbers.is_unchanged() => writeln!(f, "{label:11} {format}"),
-        0 => writeln!(f, "{label:11} {format}, of {origin} without loss"),
+        _ if numbers.is_unchanged() => line!(f, "{label:11} {format}"),
+        0 => line!(f, "{label:11} {format}, of {origin} without loss"),
         _ => {
             let rounded = number(*rounded);
-            writeln!(
+            line!(
                 f,
                 "{label:11} {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
             )
@@ -82,7 +89,7 @@ fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
         true => format!("{} × {} by YaRN", rope.initial_context, rope.factor),
         false => format!("{}", rope.initial_context),
     };
-    writeln!(
+    line!(
         f,
         "model       {}, hidden {}, vocabulary {}{}",
         count(config.num_layers(), "layer"),
@@ -90,30 +97,30 @@ fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
         number(config.vocab_size),
         if config.tied { ", embedding and logits tied" } else { "" }
     )?;
-    writeln!(
+    line!(
         f,
         "  attention {num_heads} heads of {head_dim} over {num_kv_heads} for keys and values{window}"
     )?;
-    writeln!(
+    line!(
         f,
         "  experts   {experts} of {}, {} for each token",
         number(*intermediate_size),
         config.experts_per_token
     )?;
-    writeln!(f, "  context   {context}, theta {}", rope.theta)
+    line!(f, "  context   {context}, theta {}", rope.theta)
 }
 
 impl Display for FileInspection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let tensors_there = count(self.count, "tensor");
-        writeln!(f, "file        {}: {}, {tensors_there}", self.path.display(), size(self.bytes))?;
+        line!(f, "file        {}: {}, {tensors_there}", self.path.display(), size(self.bytes))?;
         tensors(f, &self.tensors)
     }
 }
 
 impl Display for ModelInspection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
+        line!(
             f,
             "model       {}: {}, IR {}, by {}",
             self.path.display(),
@@ -123,13 +130,13 @@ impl Display for ModelInspection {
         )?;
         let opsets: Vec<_> =
             self.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
-        writeln!(f, "opsets      {}", opsets.join(", "))?;
+        line!(f, "opsets      {}", opsets.join(", "))?;
         if let Some(requires) = &self.requires {
-            writeln!(f, "needs       {requires}")?;
+            line!(f, "needs       {requires}")?;
         }
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
             for line in Interface::lines(interfaces) {
-                writeln!(f, "  {kind}    {line}")?;
+                line!(f, "  {kind}    {line}")?;
             }
         }
         let mut operators: Vec<_> = self.operators.iter().collect();
@@ -137,9 +144,9 @@ impl Display for ModelInspection {
         let nodes = operators.iter().map(|(_, often)| **often).sum();
         let operators: Vec<_> =
             operators.iter().map(|(name, often)| format!("{name} {often}")).collect();
-        writeln!(f, "graph       {}: {}", count(nodes, "node"), operators.join(", "))?;
+        line!(f, "graph       {}: {}", count(nodes, "node"), operators.join(", "))?;
         if !self.functions.is_empty() {
-            writeln!(f, "functions   {}", self.functions.join(", "))?;
+            line!(f, "functions   {}", self.functions.join(", "))?;
         }
         for file in &self.files {
             let (tensors, bytes) = (count(file.tensors, "tensor"), size(file.bytes));
@@ -147,15 +154,15 @@ impl Display for ModelInspection {
                 .problem
                 .as_ref()
                 .map_or("there".to_owned(), |problem| format!("NOT READABLE: {problem}"));
-            writeln!(f, "data        {}: {bytes}, {tensors}, {state}", file.file)?;
+            line!(f, "data        {}: {bytes}, {tensors}, {state}", file.file)?;
         }
-        self.wrong.iter().try_for_each(|wrong| writeln!(f, "wrong       {wrong}"))?;
+        self.wrong.iter().try_for_each(|wrong| line!(f, "wrong       {wrong}"))?;
         totals(f, &self.totals)?;
         for (key, value) in &self.properties {
-            writeln!(f, "says        {key}: {value}")?;
+            line!(f, "says        {key}: {value}")?;
         }
         let state = if self.whole { "all there, as far as lengths tell" } else { "NOT all there" };
-        writeln!(f, "weights     {state}")?;
+        line!(f, "weights     {state}")?;
         tensors(f, &self.tensors)
     }
 }
@@ -164,32 +171,26 @@ fn totals(f: &mut Formatter<'_>, totals: &[Total]) -> fmt::Result {
     for Total { kind, tensors, bytes, dtypes } in totals {
         let dtypes: Vec<&str> = dtypes.iter().map(String::as_str).collect();
         let (bytes, tensors) = (size(*bytes), count(*tensors, "tensor"));
-        writeln!(f, "  {kind:9} {bytes} in {tensors}, {}", dtypes.join(" and "))?;
+        line!(f, "  {kind:9} {bytes} in {tensors}, {}", dtypes.join(" and "))?;
     }
     Ok(())
 }
 
 fn tensors(f: &mut Formatter<'_>, tensors: &[Tensor]) -> fmt::Result {
     for Tensor { name, stored_as, dtype, shape, places } in tensors {
-        write!(f, "tensor      {name} {dtype} {shape:?}")?;
-        if let Some(place) = places.first() {
-            write!(
-                f,
-                " {} {}..{}",
-                place.file,
-                place.offset,
-                place.offset.saturating_add(place.length)
-            )?;
-        }
-        if places.len() > 1 {
-            write!(f, " and {} more places", places.len() - 1)?;
-        }
-        match &stored_as[..] {
-            [] => {}
-            [one] => write!(f, " ({one})")?,
-            [first, .., last] => write!(f, " ({first} … {last})")?,
-        }
-        writeln!(f)?;
+        let at = places.first().map_or_else(String::new, |Place { file, offset, length }| {
+            format!(" {file} {offset}..{}", offset.saturating_add(*length))
+        });
+        let more = match places.len() {
+            0 | 1 => String::new(),
+            places => format!(" and {} more ranges", places - 1),
+        };
+        let stored = match &stored_as[..] {
+            [] => String::new(),
+            [one] => format!(" ({one})"),
+            [first, .., last] => format!(" ({first} … {last})"),
+        };
+        line!(f, "tensor      {name} {dtype} {shape:?}{at}{more}{stored}")?;
     }
     Ok(())
 }

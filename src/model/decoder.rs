@@ -69,6 +69,32 @@ impl Bundle for Stream {
     }
 }
 
+/// What a layer gives, with its router's scores `[B·T, experts]`, which only a look
+/// inside shows.
+struct Routed {
+    stream: Stream,
+    scores: Value,
+}
+
+impl Bundle for Routed {
+    fn into_values(self) -> Vec<Value> {
+        let mut values = self.stream.into_values();
+        values.insert(1, self.scores);
+        values
+    }
+
+    fn from_values(mut values: Vec<Value>) -> Self {
+        let scores = values.remove(1);
+        Self { scores, stream: Stream::from_values(values) }
+    }
+}
+
+/// The kind of probe that the residual stream is: what is embedded, and then after
+/// each layer.
+pub const RESIDUALS: &str = "residuals";
+/// The kind of probe that each layer's router scores are.
+pub const ROUTERS: &str = "routers";
+
 /// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`,
 /// or `[B, 1, vocab]`; with a cache also [`Sequence::past`] to `present.N.key|value`.
 pub fn decoder(
@@ -93,13 +119,15 @@ pub fn decoder(
     let context = Context { config, compute, provider, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
-    g.probe(x)?;
+    g.probe(RESIDUALS, x)?;
     let mut present = Vec::new();
     for (n, layer) in weights.layers.iter().enumerate() {
         let cache = context.sequence.past.get(n).copied();
-        let stream = transformer_block(g, n, Stream { x, cache }, layer, &context)?;
+        let Routed { stream, scores } =
+            transformer_block(g, n, Stream { x, cache }, layer, &context)?;
         x = stream.x;
-        g.probe(x)?;
+        g.probe(ROUTERS, scores)?;
+        g.probe(RESIDUALS, x)?;
         present.extend(stream.cache);
     }
     let (x, length) = match options.last_logits {
@@ -152,18 +180,19 @@ fn in_place(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
     }
 }
 
-/// Layer `n`: attention, then experts.
+/// Layer `n`: attention, then experts, with their router's scores.
 fn transformer_block(
     g: &mut Scope,
     n: usize,
     stream: Stream,
     layer: &LayerWeights,
     context: &Context,
-) -> Result<Stream> {
+) -> Result<Routed> {
     let name = format!("layers.{n}");
     g.block(&name, "TransformerBlock", &Stream::NAMES, stream, |g, stream| {
         let Stream { x, cache } =
             attention_block(g, stream, &layer.attn, context.config.windows[n], context)?;
-        Ok(Stream { x: mlp_block(g, x, &layer.mlp, context)?, cache })
+        let [x, scores] = mlp_block(g, x, &layer.mlp, context)?;
+        Ok(Routed { stream: Stream { x, cache }, scores })
     })
 }

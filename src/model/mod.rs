@@ -18,7 +18,7 @@ mod rope;
 mod rules;
 mod sequence;
 
-pub use decoder::decoder;
+pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use options::{Options, Target};
 
 use std::ops::Range;

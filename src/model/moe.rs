@@ -16,21 +16,21 @@ use crate::graph::{Result, Scope, Value};
 /// How steep SwiGLU's sigmoid is.
 pub const ALPHA: f32 = 1.702;
 
-/// `x [n, hidden]`, the residual stream, with the experts' part added.
+/// `x [n, hidden]`, the residual stream, with the experts' part added, and the
+/// router's scores `[n, experts]`.
 pub fn mlp_block(
     g: &mut Scope,
     x: Value,
     weights: &MlpWeights,
     context: &Context,
-) -> Result<Value> {
-    let [x] = g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
+) -> Result<[Value; 2]> {
+    g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
         let experts = match context.operators {
             Operators::Ort(_) if ort::has_experts(weights, context) => ort::experts,
             _ => portable::experts,
         };
-        Ok([experts(g, x, normed, scores, weights, context)?])
-    })?;
-    Ok(x)
+        Ok([experts(g, x, normed, scores, weights, context)?, scores])
+    })
 }

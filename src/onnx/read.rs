@@ -36,7 +36,8 @@ pub struct Description {
     /// How often each operator stands in graph, subgraphs and functions; those that
     /// are not of the standard come with their domain.
     pub operators: BTreeMap<String, usize>,
-    /// Stored tensors.
+    /// Stored tensors of graph, subgraphs and functions; of those in attributes the
+    /// ones in other files.
     pub initializers: Vec<Initializer>,
 }
 
@@ -91,11 +92,10 @@ pub fn read(path: &Path) -> Result<Description, ReadError> {
     let model =
         ModelProto::decode(&fs::read(path)?[..]).map_err(|error| invalid(error.to_string()))?;
     let graph = model.graph.ok_or_else(|| invalid("it has no graph".to_owned()))?;
-    let mut operators = BTreeMap::new();
-    count(&graph.node, &mut operators);
-    model.functions.iter().for_each(|function| count(&function.node, &mut operators));
+    let mut seen = Seen::default();
+    seen.graph(&graph).map_err(invalid)?;
+    model.functions.iter().try_for_each(|function| seen.nodes(&function.node)).map_err(invalid)?;
     let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
-    let initializers = graph.initializer.iter().map(initializer).collect::<Result<_, _>>();
     Ok(Description {
         bytes,
         ir_version: model.ir_version,
@@ -113,22 +113,47 @@ pub fn read(path: &Path) -> Result<Description, ReadError> {
         inputs: interfaces(&graph, &graph.input),
         outputs: interfaces(&graph, &graph.output),
         functions: model.functions.into_iter().map(|function| function.name).collect(),
-        operators,
-        initializers: initializers.map_err(invalid)?,
+        operators: seen.operators,
+        initializers: seen.initializers,
     })
 }
 
-/// Counts operators, those of subgraphs too.
-fn count(nodes: &[NodeProto], operators: &mut BTreeMap<String, usize>) {
-    for node in nodes {
-        let name = match &*node.domain {
-            "" | "ai.onnx" => node.op_type.clone(),
-            domain => format!("{domain}.{}", node.op_type),
-        };
-        *operators.entry(name).or_default() += 1;
-        for body in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-            count(&body.node, operators);
+/// What stands in a model, wherever it is nested.
+#[derive(Default)]
+struct Seen {
+    operators: BTreeMap<String, usize>,
+    initializers: Vec<Initializer>,
+}
+
+impl Seen {
+    fn graph(&mut self, graph: &GraphProto) -> Result<(), String> {
+        for tensor in &graph.initializer {
+            self.initializers.push(initializer(tensor, &tensor.name)?);
         }
+        self.nodes(&graph.node)
+    }
+
+    fn nodes(&mut self, nodes: &[NodeProto]) -> Result<(), String> {
+        for node in nodes {
+            let name = match &*node.domain {
+                "" | "ai.onnx" => node.op_type.clone(),
+                domain => format!("{domain}.{}", node.op_type),
+            };
+            *self.operators.entry(name).or_default() += 1;
+            for attribute in &node.attribute {
+                for tensor in attribute.t.iter().chain(&attribute.tensors) {
+                    // Of constants there are many; what matters is what is elsewhere.
+                    if tensor.data_location() == DataLocation::External {
+                        let name = [&tensor.name, node.output.first().unwrap_or(&node.op_type)];
+                        let name = name.into_iter().find(|name| !name.is_empty());
+                        let name = name.unwrap_or(&attribute.name);
+                        self.initializers.push(initializer(tensor, name)?);
+                    }
+                }
+                attribute.g.iter().chain(&attribute.graphs).try_for_each(|g| self.graph(g))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -161,27 +186,28 @@ fn dtype_name(number: i32) -> String {
     known.map_or_else(|| format!("ONNX type {number}"), |dtype| dtype.to_string())
 }
 
-fn initializer(tensor: &TensorProto) -> Result<Initializer, String> {
-    let name = tensor.name.clone();
+/// A stored tensor, under the name that it has or is given.
+fn initializer(tensor: &TensorProto, name: &str) -> Result<Initializer, String> {
+    let name = name.to_owned();
     let shape = tensor.dims.iter().map(|dim| u64::try_from(*dim));
     let shape = shape
         .collect::<Result<_, _>>()
         .map_err(|_| format!("initializer `{name}` has the shape {:?}", tensor.dims))?;
     let external = match tensor.data_location() {
-        DataLocation::External => Some(external(tensor)?),
+        DataLocation::External => Some(external(tensor, &name)?),
         DataLocation::Default => None,
     };
     let dtype = DataType::try_from(tensor.data_type).ok().and_then(from_data_type);
     Ok(Initializer { name, dtype, shape, external })
 }
 
-fn external(tensor: &TensorProto) -> Result<External, String> {
+fn external(tensor: &TensorProto, name: &str) -> Result<External, String> {
     let entry = |key: &str| {
         tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
     };
     let number = |key: &str| {
         entry(key).map(str::parse).transpose().map_err(|_| {
-            format!("the {key} of initializer `{}` is {:?}", tensor.name, entry(key).unwrap_or(""))
+            format!("the {key} of initializer `{name}` is {:?}", entry(key).unwrap_or(""))
         })
     };
     let file = entry("location").unwrap_or_default().to_owned();

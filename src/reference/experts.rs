@@ -1,128 +1,92 @@
 //! The experts: each that some token uses is decoded once, and sees its tokens
 //! alone.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::linear::{expert_linear, linear};
+use super::linear::expert_linear;
+use super::real::Real;
+use super::routing::shares;
 use super::stored::Stored;
 use super::{Error, Result};
 use crate::checkpoint::{Config, MlpWeights};
 use crate::progress::Progress;
 
 /// How steep the sigmoid of SwiGLU is.
-const SLOPE: f32 = 1.702;
+const SLOPE: f64 = 1.702;
 
 /// That an expert takes a token, and with which share of the sum.
-struct Use {
-    expert: u64,
+struct Use<F> {
     token: usize,
-    share: f32,
+    share: F,
 }
 
-/// By how much a token's last chosen expert is ahead of the first that is not.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Margin {
-    /// The two experts, the chosen one first.
-    pub experts: [usize; 2],
-    /// The difference of their scores, divided by the largest score's magnitude;
-    /// infinite where every expert is chosen.
-    pub relative: f32,
-}
-
-/// What [`mix`] makes.
-pub struct Mixed {
+/// What experts make.
+pub struct Mixed<F> {
     /// What is added to the residual stream, `[tokens, hidden]`.
-    pub sum: Array2<f32>,
-    /// For each token, how its choice was decided.
-    pub margins: Vec<Margin>,
+    pub sum: Array2<F>,
     /// How many experts some token uses.
     pub used: usize,
+    /// Whether some number reached SwiGLU's limit.
+    pub limited: bool,
 }
 
-/// What the experts add to the residual stream: `x [tokens, hidden]`, normed, to
-/// the same. The tokens in `swapped` take the first expert that was not chosen for
-/// the last that was.
-pub fn mix(
-    x: &ArrayView2<f32>,
+/// What the experts that were chosen for each token add to the residual stream:
+/// `x [tokens, hidden]`, normed, to the same, by `scores [tokens, experts]`.
+pub fn mix<F: Real>(
+    x: &ArrayView2<F>,
+    scores: &Array2<F>,
+    chosen: &[Vec<usize>],
     weights: &MlpWeights,
     config: &Config,
-    swapped: &[usize],
     progress: &dyn Progress,
-) -> Result<Mixed> {
-    let scores = linear(x, &weights.router)?;
-    let mut uses: Vec<Vec<Use>> = (0..scores.ncols()).map(|_| Vec::new()).collect();
-    let mut margins = Vec::with_capacity(x.nrows());
-    for (token, scores) in scores.rows().into_iter().enumerate() {
-        let (order, margin) = rank(scores, config.experts_per_token, swapped.contains(&token));
-        margins.push(margin);
-        for (expert, share) in order.iter().zip(softmax(scores, &order)) {
-            uses[*expert].push(Use { expert: *expert as u64, token, share });
+) -> Result<Mixed<F>> {
+    let mut uses: Vec<Vec<Use<F>>> = (0..scores.ncols()).map(|_| Vec::new()).collect();
+    for (token, (scores, chosen)) in scores.rows().into_iter().zip(chosen).enumerate() {
+        for (expert, share) in chosen.iter().zip(shares(scores, chosen)) {
+            uses[*expert].push(Use { token, share });
         }
     }
-    uses.retain(|uses| !uses.is_empty());
-    let one = |uses: &Vec<Use>| {
+    let used: Vec<_> = uses.into_iter().enumerate().filter(|(_, uses)| !uses.is_empty()).collect();
+    let one = |(expert, uses): &(usize, Vec<Use<F>>)| {
         if progress.is_cancelled() {
             return Err(Error::Interrupted);
         }
         let tokens: Vec<usize> = uses.iter().map(|taken| taken.token).collect();
-        expert(&x.select(Axis(0), &tokens).view(), uses[0].expert, weights, config)
+        output(&x.select(Axis(0), &tokens).view(), *expert as u64, weights, config)
     };
-    let outputs = uses.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let outputs = used.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let limited = outputs.iter().any(|(_, limited)| *limited);
     // In the order of experts, so that a sum does not depend on which was done first.
     let mut sum = Array2::zeros(x.raw_dim());
-    for (uses, outputs) in uses.iter().zip(outputs) {
+    for ((_, uses), (outputs, _)) in used.iter().zip(outputs) {
         for (taken, output) in uses.iter().zip(outputs.rows()) {
             sum.row_mut(taken.token).scaled_add(taken.share, &output);
         }
     }
-    Ok(Mixed { sum, margins, used: uses.len() })
+    Ok(Mixed { sum, used: used.len(), limited })
 }
 
-/// The experts with the largest scores, of equal ones the first.
-fn rank(scores: ArrayView1<f32>, count: u64, swapped: bool) -> (Vec<usize>, Margin) {
-    let count = count as usize;
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
-    let last = order[count - 1];
-    let margin = match order.get(count) {
-        Some(next) => {
-            let largest =
-                scores.iter().fold(f32::MIN_POSITIVE, |most, score| most.max(score.abs()));
-            Margin { experts: [last, *next], relative: (scores[last] - scores[*next]) / largest }
-        }
-        None => Margin { experts: [last; 2], relative: f32::INFINITY },
-    };
-    if swapped && count < order.len() {
-        order.swap(count - 1, count);
-    }
-    order.truncate(count);
-    (order, margin)
-}
-
-/// The softmax of the chosen experts' scores alone.
-fn softmax(scores: ArrayView1<f32>, chosen: &[usize]) -> Vec<f32> {
-    let largest = scores[chosen[0]];
-    let weights: Vec<f32> = chosen.iter().map(|expert| (scores[*expert] - largest).exp()).collect();
-    let sum: f32 = weights.iter().sum();
-    weights.iter().map(|weight| weight / sum).collect()
-}
-
-/// `x [n, hidden]` through one expert.
-fn expert(
-    x: &ArrayView2<f32>,
+/// `x [n, hidden]` through one expert, and whether a number reached the limit.
+fn output<F: Real>(
+    x: &ArrayView2<F>,
     expert: u64,
     weights: &MlpWeights,
     config: &Config,
-) -> Result<Array2<f32>> {
+) -> Result<(Array2<F>, bool)> {
     let mut stored = Stored::default();
     let both = expert_linear(x, &weights.gate_up, expert, &mut stored)?;
-    let limit = config.swiglu_limit as f32;
+    let [limit, slope] = [config.swiglu_limit, SLOPE].map(F::of);
+    let pair = |token: usize, at: usize| (both[[token, 2 * at]], both[[token, 2 * at + 1]]);
     let inner = Array2::from_shape_fn((both.nrows(), both.ncols() / 2), |(token, at)| {
-        // Not `min`, which takes the limit for NaN.
-        let gate = both[[token, 2 * at]].clamp(f32::NEG_INFINITY, limit);
-        let up = both[[token, 2 * at + 1]].clamp(-limit, limit);
-        gate / (1.0 + (-SLOPE * gate).exp()) * (up + 1.0)
+        let (gate, up) = pair(token, at);
+        // Comparisons and not `min`, which takes the limit for NaN.
+        let gate = if gate > limit { limit } else { gate };
+        let up = if up > limit { limit } else { up };
+        let up = if up < -limit { -limit } else { up };
+        gate / (F::one() + (-slope * gate).exp()) * (up + F::one())
     });
-    expert_linear(&inner.view(), &weights.down, expert, &mut stored)
+    let beyond = |(at, number): (usize, &F)| *number > limit || at % 2 == 1 && *number < -limit;
+    let limited = both.rows().into_iter().any(|row| row.iter().enumerate().any(beyond));
+    Ok((expert_linear(&inner.view(), &weights.down, expert, &mut stored)?, limited))
 }

@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::Result;
+use super::real::Real;
 use super::stored::Stored;
 use crate::checkpoint::{ExpertWeights, Linear};
 use crate::weights::Matrix;
@@ -15,7 +16,7 @@ use crate::weights::Matrix;
 const NUMBERS: u64 = 1 << 20;
 
 /// `x [n, in]` to `[n, out]`.
-pub fn linear(x: &ArrayView2<f32>, layer: &Linear) -> Result<Array2<f32>> {
+pub fn linear<F: Real>(x: &ArrayView2<F>, layer: &Linear) -> Result<Array2<F>> {
     let mut y = product(x, &layer.matrix)?;
     if let Some(bias) = &layer.bias {
         y += &Stored::default().vector(bias)?.insert_axis(Axis(0));
@@ -24,12 +25,12 @@ pub fn linear(x: &ArrayView2<f32>, layer: &Linear) -> Result<Array2<f32>> {
 }
 
 /// `x [n, in]` times the transpose of a matrix, on all processors: `[n, out]`.
-pub fn product(x: &ArrayView2<f32>, matrix: &Matrix) -> Result<Array2<f32>> {
+pub fn product<F: Real>(x: &ArrayView2<F>, matrix: &Matrix) -> Result<Array2<F>> {
     let [_, out, inn] = matrix.sizes();
     let parts: Vec<Range<u64>> = parts(out, inn).collect();
     let part =
         |rows: &Range<u64>| Ok(x.dot(&Stored::default().matrix_rows(matrix, 0, rows.clone())?.t()));
-    let made = parts.par_iter().map(part).collect::<Result<Vec<Array2<f32>>>>()?;
+    let made = parts.par_iter().map(part).collect::<Result<Vec<Array2<F>>>>()?;
     let mut y = Array2::zeros((x.nrows(), out as usize));
     for (rows, made) in parts.into_iter().zip(made) {
         y.slice_axis_mut(Axis(1), places(rows).into()).assign(&made);
@@ -38,12 +39,12 @@ pub fn product(x: &ArrayView2<f32>, matrix: &Matrix) -> Result<Array2<f32>> {
 }
 
 /// `x [n, in]` through one expert's matrix, on this processor: `[n, out]`.
-pub fn expert_linear(
-    x: &ArrayView2<f32>,
+pub fn expert_linear<F: Real>(
+    x: &ArrayView2<F>,
     weights: &ExpertWeights,
     expert: u64,
     stored: &mut Stored,
-) -> Result<Array2<f32>> {
+) -> Result<Array2<F>> {
     let [_, out, inn] = weights.matrix.sizes();
     let mut y = Array2::zeros((x.nrows(), out as usize));
     if let Matrix::InputMajor(_) = weights.matrix {

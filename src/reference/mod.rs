@@ -1,6 +1,10 @@
-//! GPT-OSS a second time, to check the first: a plain forward pass in float32,
-//! written from the model's definition (`gpt_oss/torch/model.py` in
-//! openai/gpt-oss) and not from the graph, of which it shares nothing.
+//! GPT-OSS a second time, to check the first: a plain forward pass, written from
+//! the model's definition (`gpt_oss/torch/model.py` in openai/gpt-oss) and not from
+//! the graph, of which it shares nothing.
+//!
+//! It runs twice, layer by layer: in float64, which is what a model is compared
+//! with, and in float32 with the same choices of experts. How far the second is
+//! from the first is what float32 itself does to this checkpoint and these texts.
 //!
 //! Weights are decoded as they are needed and dropped, of the experts those that
 //! some token uses: memory holds a few activations of all tokens, and on each
@@ -9,21 +13,21 @@
 mod attention;
 mod experts;
 mod linear;
+mod pass;
+mod real;
 mod rope;
+mod routing;
 mod stored;
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView1};
 
-pub use experts::Margin;
+pub use routing::{Choices, Tie};
 
 use crate::checkpoint::Checkpoint;
 use crate::progress::Progress;
 use crate::weights::{self, Weight};
-use attention::attend;
-use experts::{Mixed, mix};
-use linear::product;
-use rope::Rotation;
-use stored::Stored;
+use pass::Pass;
+use routing::Routing;
 
 /// Why there are no logits.
 #[derive(Debug, thiserror::Error)]
@@ -41,46 +45,49 @@ pub enum Error {
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// What to keep, and where to take the other choice.
+/// What to keep, and whose choices to follow.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Keep the residual stream.
     pub residuals: bool,
-    /// List choices of experts by a smaller margin than this.
-    pub ties_below: f32,
-    /// Choices that go the other way.
-    pub swapped: Vec<Place>,
-}
-
-/// A token's choice of experts. Tokens are counted over all rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Place {
-    pub layer: usize,
-    pub token: usize,
-}
-
-/// A choice of experts that nearly went the other way.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tie {
-    /// Where it is.
-    pub place: Place,
-    /// By how little it was decided.
-    pub margin: Margin,
+    /// Choices of experts that are closer than so many times float32's noise are
+    /// ties.
+    pub ties_within: f64,
+    /// Choices that are followed in ties.
+    pub follow: Option<Choices>,
 }
 
 /// What the model makes of some rows of tokens, which are independent of each other.
 #[derive(Default)]
 pub struct Activations {
-    /// The residual stream, `[tokens of all rows, hidden]`: what is embedded, and
-    /// then after each layer, if it was asked for.
-    pub residuals: Vec<Array2<f32>>,
-    /// Close choices of experts, layer by layer.
+    /// The residual stream, if it was asked for: what is embedded, and then after
+    /// each layer.
+    pub residuals: Vec<Residual>,
+    /// Choices of experts that float32 does not decide, layer by layer.
     pub ties: Vec<Tie>,
     /// How many experts some token uses, in all layers together.
     pub experts_used: usize,
-    /// What the logits are made of, `[tokens, hidden]`.
-    hidden: Array2<f32>,
+    /// Whether some number of an expert reached SwiGLU's limit.
+    pub limited: bool,
+    hidden: Array2<f64>,
+    hidden_single: Array2<f32>,
+}
+
+/// The residual stream at one place of the model.
+pub struct Residual {
+    /// `[tokens of all rows, hidden]`
+    pub exact: Array2<f64>,
+    /// How far float32's is from it: the largest difference in a token, divided by
+    /// the token's largest number.
+    pub noise: f64,
+}
+
+/// Some tokens' logits.
+pub struct Logits {
+    /// `[tokens, vocab]`
+    pub exact: Array2<f64>,
+    /// The largest difference of float32's from it.
+    pub noise: f64,
 }
 
 /// Runs the model on rows of token ids.
@@ -90,92 +97,59 @@ pub fn run(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Activations> {
-    let (config, weights) = (&checkpoint.config, &checkpoint.weights);
-    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-    let longest = lengths.iter().max().copied().unwrap_or_default();
-    let rotation = Rotation::new(&config.rope, config.head_dim, longest);
-
-    let mut x = embed(&weights.embedding, rows)?;
-    let mut kept = Kept { options, found: Activations::default() };
-    kept.residual(&x);
-    let layer_bytes = |n: usize| weights.layers[n].iter().map(Weight::bytes).sum::<u64>();
-    progress.begin("computing the reference", (0..weights.layers.len()).map(layer_bytes).sum());
-    for (n, layer) in weights.layers.iter().enumerate() {
-        let normed = norm(&x, &layer.attn.norm, config.rms_norm_eps)?;
-        let attn = &layer.attn;
-        let (window, normed) = (config.windows[n], normed.view());
-        x += &attend(&normed, attn, config, window, &rotation, &lengths, progress)?;
-        let normed = norm(&x, &layer.mlp.norm, config.rms_norm_eps)?;
-        let mixed = mix(&normed.view(), &layer.mlp, config, &kept.swapped_in(n), progress)?;
-        x += &mixed.sum;
-        kept.routing(n, &mixed);
-        kept.residual(&x);
+    let (layers, count) = (&checkpoint.weights.layers, checkpoint.config.experts_per_token);
+    let mut exact = Pass::<f64>::new(checkpoint, rows)?;
+    let mut single = Pass::<f32>::new(checkpoint, rows)?;
+    let mut found = Activations::default();
+    let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
+        options.residuals.then(|| Residual::new(&exact.x, &single.x))
+    };
+    found.residuals.extend(residual(&exact, &single));
+    let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
+    progress.begin("computing the reference", (0..layers.len()).map(layer_bytes).sum());
+    for n in 0..layers.len() {
+        let (routed, routed_single) = (exact.attend(n, progress)?, single.attend(n, progress)?);
+        let others = options.follow.as_ref().map(|choices| &choices[n][..]);
+        let scores = [&routed.scores, &routed_single.scores.mapv(f64::from)];
+        let Routing { chosen, ties } =
+            Routing::decide(n, scores, count as usize, options.ties_within, others);
+        let mixed = exact.mix(n, &routed, &chosen, progress)?;
+        single.mix(n, &routed_single, &chosen, progress)?;
+        found.ties.extend(ties);
+        found.experts_used += mixed.used;
+        found.limited |= mixed.limited;
+        found.residuals.extend(residual(&exact, &single));
         progress.advance(layer_bytes(n));
     }
     progress.end();
-    let hidden = norm(&x, &weights.norm, config.rms_norm_eps)?;
-    Ok(Activations { hidden, ..kept.found })
+    (found.hidden, found.hidden_single) = (exact.finish()?, single.finish()?);
+    Ok(found)
 }
 
 impl Activations {
-    /// The logits of some tokens, counted over all rows: `[tokens, vocab]`.
-    pub fn logits(&self, checkpoint: &Checkpoint, tokens: &[usize]) -> Result<Array2<f32>> {
-        let hidden = self.hidden.select(Axis(0), tokens);
-        product(&hidden.view(), &checkpoint.weights.logits())
+    /// The logits of some tokens, counted over all rows.
+    pub fn logits(&self, checkpoint: &Checkpoint, tokens: &[usize]) -> Result<Logits> {
+        let exact = pass::logits(checkpoint, &self.hidden, tokens)?;
+        let single = pass::logits(checkpoint, &self.hidden_single, tokens)?;
+        let rows = exact.rows().into_iter().zip(single.rows());
+        let noise = rows.map(|(exact, single)| furthest(exact, single)).fold(0.0, f64::max);
+        Ok(Logits { exact, noise })
     }
 }
 
-/// What is kept on the way.
-struct Kept<'o> {
-    options: &'o Options,
-    found: Activations,
-}
-
-impl Kept<'_> {
-    fn residual(&mut self, x: &Array2<f32>) {
-        if self.options.residuals {
-            self.found.residuals.push(x.clone());
-        }
-    }
-
-    fn routing(&mut self, layer: usize, mixed: &Mixed) {
-        self.found.experts_used += mixed.used;
-        for (token, margin) in mixed.margins.iter().enumerate() {
-            if margin.relative < self.options.ties_below {
-                self.found.ties.push(Tie { place: Place { layer, token }, margin: *margin });
-            }
-        }
-    }
-
-    fn swapped_in(&self, layer: usize) -> Vec<usize> {
-        let here = self.options.swapped.iter().filter(|place| place.layer == layer);
-        here.map(|place| place.token).collect()
+impl Residual {
+    fn new(exact: &Array2<f64>, single: &Array2<f32>) -> Self {
+        let relative = |(exact, single): (ArrayView1<f64>, ArrayView1<f32>)| {
+            let largest = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
+            furthest(exact, single) / largest
+        };
+        let rows = exact.rows().into_iter().zip(single.rows());
+        Self { exact: exact.clone(), noise: rows.map(relative).fold(0.0, f64::max) }
     }
 }
 
-/// A row of the table for each token.
-fn embed(table: &Weight, rows: &[Vec<u32>]) -> Result<Array2<f32>> {
-    let (vocab, mut stored) = (table.shape[0], Stored::default());
-    let mut x = Array2::zeros((rows.iter().map(Vec::len).sum(), table.shape[1] as usize));
-    let ids = rows.iter().flat_map(|row| row.iter().enumerate());
-    for (mut row, (token, id)) in x.rows_mut().into_iter().zip(ids) {
-        let at = u64::from(*id);
-        if at >= vocab {
-            return Err(Error::Token { token, id: *id, vocab });
-        }
-        row.assign(&stored.rows(table, at..at + 1)?.row(0));
-    }
-    Ok(x)
-}
-
-/// `x / √(mean(x²) + ε) · scale`, row by row.
-fn norm(x: &Array2<f32>, scale: &Weight, epsilon: f64) -> Result<Array2<f32>> {
-    let scale = Stored::default().vector(scale)?;
-    let mut normed = x.clone();
-    for mut row in normed.rows_mut() {
-        let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / row.len() as f64;
-        let factor = 1.0 / (mean + epsilon).sqrt();
-        row.zip_mut_with(&scale, |x, scale| *x = (f64::from(*x) * factor) as f32 * scale);
-    }
-    Ok(normed)
+/// The largest difference.
+fn furthest(exact: ArrayView1<f64>, single: ArrayView1<f32>) -> f64 {
+    let pairs = exact.iter().zip(single);
+    pairs.fold(0.0, |most, (exact, single)| most.max((exact - f64::from(*single)).abs()))
 }

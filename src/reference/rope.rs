@@ -5,18 +5,19 @@ use std::f64::consts::TAU;
 
 use ndarray::{Array2, ArrayView2};
 
+use super::real::Real;
 use crate::checkpoint::Rope;
 
 /// Cosines and sines for every position and pair of a head's numbers, `[T, D/2]`.
-pub struct Rotation {
-    cos: Array2<f32>,
-    sin: Array2<f32>,
+pub struct Rotation<F> {
+    cos: Array2<F>,
+    sin: Array2<F>,
 }
 
-impl Rotation {
-    /// For so many positions. An angle is a float32 product, as the model's
-    /// definition has it: far from the beginning its rounding turns more than
-    /// anything else in the model, and is the same wherever it is computed.
+impl<F: Real> Rotation<F> {
+    /// For so many positions. An angle is a float32 product whatever the type, as
+    /// the model's definition has it: far from the beginning its rounding turns more
+    /// than anything else in the model, and is the same wherever it is computed.
     pub fn new(rope: &Rope, head_dim: u64, positions: usize) -> Self {
         let frequencies = frequencies(rope, head_dim as usize / 2);
         // What is stretched loses entropy, which sharper scores give back.
@@ -24,7 +25,7 @@ impl Rotation {
         let turn = |function: fn(f64) -> f64| {
             Array2::from_shape_fn((positions, frequencies.len()), |(position, pair)| {
                 let angle = position as f32 * frequencies[pair] as f32;
-                (function(f64::from(angle)) * sharpness) as f32
+                F::of(function(f64::from(angle)) * sharpness)
             })
         };
         Self { cos: turn(f64::cos), sin: turn(f64::sin) }
@@ -32,7 +33,7 @@ impl Rotation {
 
     /// A head's numbers `[T, D]`, turned by their positions: number `i` of the
     /// first half belongs to number `i` of the second.
-    pub fn turned(&self, head: &ArrayView2<f32>) -> Array2<f32> {
+    pub fn turned(&self, head: &ArrayView2<F>) -> Array2<F> {
         let half = self.cos.ncols();
         Array2::from_shape_fn(head.raw_dim(), |(position, at)| {
             let pair = at % half;

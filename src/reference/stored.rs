@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2};
 
+use super::real::{Real, all_of};
 use super::{Error, Result};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, mxfp4};
@@ -17,18 +18,18 @@ pub struct Stored {
 
 impl Stored {
     /// All numbers of a vector.
-    pub fn vector(&mut self, weight: &Weight) -> Result<Array1<f32>> {
-        self.numbers(weight, 0..weight.shape[0]).map(Array1::from_vec)
+    pub fn vector<F: Real>(&mut self, weight: &Weight) -> Result<Array1<F>> {
+        self.numbers(weight, 0..weight.shape[0]).map(vector)
     }
 
     /// An expert's vector, of a tensor `[experts, length]`.
-    pub fn expert_vector(&mut self, weight: &Weight, expert: u64) -> Result<Array1<f32>> {
+    pub fn expert_vector<F: Real>(&mut self, weight: &Weight, expert: u64) -> Result<Array1<F>> {
         let length = weight.shape[1];
-        self.numbers(weight, expert * length..(expert + 1) * length).map(Array1::from_vec)
+        self.numbers(weight, expert * length..(expert + 1) * length).map(vector)
     }
 
     /// Some rows of a matrix.
-    pub fn rows(&mut self, weight: &Weight, rows: Range<u64>) -> Result<Array2<f32>> {
+    pub fn rows<F: Real>(&mut self, weight: &Weight, rows: Range<u64>) -> Result<Array2<F>> {
         let columns = weight.shape[1];
         let numbers = self.numbers(weight, rows.start * columns..rows.end * columns)?;
         Ok(matrix(columns, numbers))
@@ -36,12 +37,12 @@ impl Stored {
 
     /// Some rows of one of the matrices as they are stored: `[out, in]`, or
     /// `[in, out]` where it is input-major.
-    pub fn matrix_rows(
+    pub fn matrix_rows<F: Real>(
         &mut self,
         stored: &Matrix,
         expert: u64,
         rows: Range<u64>,
-    ) -> Result<Array2<f32>> {
+    ) -> Result<Array2<F>> {
         let [_, out, inn] = stored.sizes();
         let (height, width) = match stored {
             Matrix::InputMajor(_) => (inn, out),
@@ -101,7 +102,11 @@ impl Stored {
     }
 }
 
-fn matrix(columns: u64, numbers: Vec<f32>) -> Array2<f32> {
+fn vector<F: Real>(numbers: Vec<f32>) -> Array1<F> {
+    Array1::from_vec(all_of(numbers))
+}
+
+fn matrix<F: Real>(columns: u64, numbers: Vec<f32>) -> Array2<F> {
     let shape = (numbers.len() / columns as usize, columns as usize);
-    Array2::from_shape_vec(shape, numbers).expect("whole rows")
+    Array2::from_shape_vec(shape, all_of(numbers)).expect("whole rows")
 }

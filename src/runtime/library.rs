@@ -65,7 +65,7 @@ impl Library {
             LoadDynamicError::BadVersion { version_str, .. } => {
                 Error::Old { path: path.to_owned(), found: version_str }
             }
-            LoadDynamicError::Dlopen { error, .. } => failed(error.to_string()),
+            LoadDynamicError::Dlopen { .. } if !is_bare => Error::NoLibrary(path.to_owned()),
             error => failed(error.to_string()),
         })?;
         let environment = builder.with_name("gpt-oss-export").with_telemetry(false).build();
@@ -119,7 +119,7 @@ fn library_of_python() -> Option<PathBuf> {
     library_in(Path::new(folder.trim_end())).filter(|_| !folder.trim_end().is_empty())
 }
 
-/// The library in a folder, or below it as in a Python package.
+/// The library in a folder, or below it as in a Python package; of several the newest.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     let is_library = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -130,7 +130,8 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     };
     [folder.join("capi"), folder.to_owned()].into_iter().find_map(|folder| {
         let entries = fs::read_dir(folder).ok()?;
-        entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_library)
+        let libraries = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
+        libraries.max_by_key(|path| (Version::of_file(path), path.clone()))
     })
 }
 
@@ -161,5 +162,15 @@ mod tests {
         fs::write(&library, "").unwrap();
         assert_eq!(library_in(home.path()), Some(library.clone()));
         assert_eq!(library_in(&capi), Some(library));
+    }
+
+    #[test]
+    fn of_several_libraries_the_newest_is_taken() {
+        let home = tempfile::tempdir().unwrap();
+        for version in [".1.9.2", "", ".1.32.0", ".1.23.1", ".1"] {
+            fs::write(home.path().join(format!("libonnxruntime.so{version}")), "").unwrap();
+        }
+        let newest = home.path().join("libonnxruntime.so.1.32.0");
+        assert_eq!(library_in(home.path()), Some(newest));
     }
 }

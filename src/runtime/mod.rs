@@ -22,6 +22,8 @@ pub enum Error {
     Missing,
     #[error("`{}` holds no library of onnxruntime: --onnxruntime takes the library, or the folder it is in", .0.display())]
     NotThere(PathBuf),
+    #[error("`{}` is no library that this system can load: --onnxruntime takes onnxruntime's own, such as libonnxruntime.so.1.32.0, or the folder it is in", .0.display())]
+    NoLibrary(PathBuf),
     #[error("`{}` cannot be loaded as onnxruntime: {reason}", path.display())]
     Library { path: PathBuf, reason: String },
     #[error("`{}` is onnxruntime {found}, and models need 1.23.1 or newer", path.display())]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::plan::{Plan, Step};
 use super::{Error, Result};
 use crate::checkpoint::Checkpoint;
-use crate::reference::Activations;
+use crate::reference::{Activations, Logits};
 
 /// Tokens whose logits wait until the reference computes its own, with one look
 /// at lm_head for all.
@@ -35,6 +35,8 @@ pub struct Differences {
     pub same_top: usize,
     /// The largest magnitude of a logit in the reference.
     pub largest_logit: f64,
+    /// How far the reference in float32 is from itself in float64.
+    pub noise: f64,
     /// Where the largest difference is.
     pub worst: Position,
     /// Every position that was compared, with its largest difference.
@@ -92,8 +94,9 @@ impl<'c> Comparison<'c> {
         let waiting = std::mem::take(&mut self.waiting);
         let place = |(position, _): &(Position, _)| self.plan.start(position.row) + position.token;
         let places: Vec<usize> = waiting.iter().map(place).collect();
-        let expected = self.activations.logits(self.checkpoint, &places)?;
-        for ((position, found), expected) in waiting.into_iter().zip(expected.rows()) {
+        let Logits { exact, noise } = self.activations.logits(self.checkpoint, &places)?;
+        self.found.noise = self.found.noise.max(noise);
+        for ((position, found), expected) in waiting.into_iter().zip(exact.rows()) {
             self.found.add(position, &found, expected)?;
         }
         Ok(())
@@ -101,26 +104,26 @@ impl<'c> Comparison<'c> {
 }
 
 impl Differences {
-    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f32>) -> Result<()> {
+    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
         let Position { row, token } = position;
         if expected.iter().any(|logit| !logit.is_finite()) {
             return Err(Error::NotFinite { row, token });
         }
         let (mut largest, mut sum) = (0f64, 0f64);
         for (found, expected) in found.iter().zip(&expected) {
-            let off = (f64::from(*found) - f64::from(*expected)).abs();
-            let off = if off.is_nan() { f64::INFINITY } else { off };
+            let off = off(*found, *expected);
             largest = largest.max(off);
             sum += off;
-            self.largest_logit = self.largest_logit.max(f64::from(expected.abs()));
+            self.largest_logit = self.largest_logit.max(expected.abs());
         }
         if largest > self.max || self.positions.is_empty() {
             (self.max, self.worst) = (largest, position);
         }
-        let expected: Vec<f32> = expected.to_vec();
+        let expected: Vec<f64> = expected.to_vec();
+        let found: Vec<f64> = found.iter().copied().map(f64::from).collect();
         self.mean += sum;
-        self.kl_divergence += kl_divergence(&expected, found);
-        self.same_top += usize::from(top(&expected) == top(found));
+        self.kl_divergence += kl_divergence(&expected, &found);
+        self.same_top += usize::from(top(&found) == top(&expected));
         self.positions.push((position, largest));
         Ok(())
     }
@@ -139,20 +142,28 @@ impl Differences {
     }
 }
 
-/// The place of the largest logit, of equal ones the first.
-fn top(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).reduce(|best, at| if logits[at] > logits[best] { at } else { best })
+/// How far a number is off; infinitely, where it is none.
+pub fn off(found: f32, expected: f64) -> f64 {
+    let off = (f64::from(found) - expected).abs();
+    if off.is_nan() { f64::INFINITY } else { off }
+}
+
+/// The token with the largest logit, of equal ones the first; none where a logit is
+/// no number.
+fn top(logits: &[f64]) -> Option<usize> {
+    let best = |best, at| if logits[at] > logits[best] { at } else { best };
+    (0..logits.len()).reduce(best).filter(|_| logits.iter().all(|logit| !logit.is_nan()))
 }
 
 /// `Σ p · (ln p − ln q)` for the softmax of two rows of logits.
-fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_sum = |logits: &[f32]| {
-        let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        largest + logits.iter().map(|x| (f64::from(*x) - largest).exp()).sum::<f64>().ln()
+fn kl_divergence(p: &[f64], q: &[f64]) -> f64 {
+    let log_sum = |logits: &[f64]| {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        largest + logits.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()
     };
     let (p_sum, q_sum) = (log_sum(p), log_sum(q));
     let each = p.iter().zip(q).map(|(p, q)| {
-        let (p, q) = (f64::from(*p) - p_sum, f64::from(*q) - q_sum);
+        let (p, q) = (p - p_sum, q - q_sum);
         p.exp() * (p - q)
     });
     each.sum()
@@ -170,12 +181,13 @@ mod tests {
         let here = Position { row: 0, token: 3 };
         // Shares of 1/2, 1/4, 1/4 and of 1/4, 1/2, 1/4.
         let (ln2, p, q) = (2f32.ln(), [2f32.ln(), 0.0, 0.0], [0.0, 2f32.ln(), 0.0]);
-        found.add(here, &q, aview1(&p)).unwrap();
+        let expected = p.map(f64::from);
+        found.add(here, &q, aview1(&expected)).unwrap();
         assert!((found.max - f64::from(ln2)).abs() < 1e-7 && found.worst == here);
         assert!((found.mean - 2.0 * f64::from(ln2)).abs() < 1e-7);
         assert!((found.kl_divergence - 0.25 * f64::from(ln2)).abs() < 1e-7);
         assert_eq!((found.same_top, found.largest_logit), (0, f64::from(ln2)));
-        found.add(Position { row: 0, token: 4 }, &p, aview1(&p)).unwrap();
+        found.add(Position { row: 0, token: 4 }, &p, aview1(&expected)).unwrap();
         assert_eq!((found.same_top, found.worst), (1, here));
         assert_eq!(found.first_beyond(0.5), [here]);
         assert_eq!(found.first_beyond(0.7), []);
@@ -184,9 +196,9 @@ mod tests {
     #[test]
     fn what_is_no_number_is_infinitely_far_off() {
         let mut found = Differences::default();
-        found.add(Position::default(), &[f32::NAN, 1.0], aview1(&[0.0, 1.0])).unwrap();
-        assert_eq!(found.max, f64::INFINITY);
-        let damaged = found.add(Position::default(), &[0.0], aview1(&[f32::NAN]));
+        found.add(Position::default(), &[f32::NAN, 1.0], aview1(&[1.0, 0.0])).unwrap();
+        assert_eq!((found.max, found.same_top), (f64::INFINITY, 0));
+        let damaged = found.add(Position::default(), &[0.0], aview1(&[f64::NAN]));
         assert!(matches!(damaged, Err(Error::NotFinite { row: 0, token: 0 })));
     }
 }

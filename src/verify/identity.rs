@@ -5,9 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::model::Model;
-use super::{Error, Result};
+use super::opening::Opening;
+use super::{Error, Result, formats};
 use crate::checkpoint::{Checkpoint, Leniency};
-use crate::weights::{Fingerprint, Format};
+use crate::weights::Fingerprint;
 
 /// Whose weights a model has, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,8 +17,8 @@ use crate::weights::{Fingerprint, Format};
 pub enum Identity {
     /// The checkpoint's.
     Same,
-    /// The checkpoint's, with experts in another format.
-    Converted { format: String },
+    /// The checkpoint's, with matrices in these formats.
+    Converted { experts: String, dense: String },
     /// Others, or the checkpoint was changed since.
     Different { model: String, checkpoint: String },
     /// The model does not say.
@@ -26,6 +27,9 @@ pub enum Identity {
 
 /// A checkpoint's folder or a staged file, with the fingerprint that it says.
 pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<String>)> {
+    if !path.exists() {
+        return Err(Error::NoCheckpoint(path.to_owned()));
+    }
     match path.is_file() {
         true => {
             let (checkpoint, said) = Checkpoint::open_staged(path)?;
@@ -35,13 +39,14 @@ pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Stri
     }
 }
 
-/// Gives a checkpoint as many layers as a model has, and says whether the two
-/// belong together.
+/// A checkpoint with as many layers as a model has; the same in the formats that the
+/// model has it in; and whether the two belong together.
 pub fn settle(
     (mut checkpoint, said): (Checkpoint, Option<String>),
+    opening: &Opening,
     model: &Model,
-) -> Result<(Checkpoint, Identity)> {
-    let layers = model.property("layers").and_then(|layers| layers.parse().ok());
+) -> Result<(Checkpoint, Checkpoint, Identity)> {
+    let layers = opening.property("layers").and_then(|layers| layers.parse().ok());
     let layers = layers.unwrap_or(checkpoint.layers_there);
     for (what, model, checkpoint) in [
         ("tokens", model.vocab, checkpoint.config.vocab_size),
@@ -52,15 +57,21 @@ pub fn settle(
         }
     }
     checkpoint.truncate(layers)?;
-    let identity = match model.property("fingerprint") {
-        Some(wanted) => identify(&checkpoint, said, wanted)?,
+    let made = formats::as_made(&checkpoint, &opening.description);
+    let identity = match opening.property("fingerprint") {
+        Some(wanted) => identify(&checkpoint, &made, said, wanted)?,
         None => Identity::Unknown,
     };
-    Ok((checkpoint, identity))
+    Ok((checkpoint, made, identity))
 }
 
-/// A fingerprint tells the format of experts too, so the others are tried.
-fn identify(checkpoint: &Checkpoint, said: Option<String>, wanted: &str) -> Result<Identity> {
+/// A fingerprint tells the formats of matrices too.
+fn identify(
+    checkpoint: &Checkpoint,
+    made: &Checkpoint,
+    said: Option<String>,
+    wanted: &str,
+) -> Result<Identity> {
     let of = |checkpoint: &Checkpoint| -> Result<String> {
         Ok(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string())
     };
@@ -69,12 +80,10 @@ fn identify(checkpoint: &Checkpoint, said: Option<String>, wanted: &str) -> Resu
     if found == wanted || said.is_some_and(|said| is_whole && said == wanted) {
         return Ok(Identity::Same);
     }
-    for format in Format::ALL {
-        let mut converted = checkpoint.clone();
-        // What cannot be converted has not been.
-        if converted.convert_experts(format, true).is_ok() && of(&converted)? == wanted {
-            return Ok(Identity::Converted { format: format.to_string() });
-        }
+    if of(made)? == wanted {
+        let [experts, dense] = [&made.provenances.experts, &made.provenances.dense]
+            .map(|numbers| numbers.format.clone());
+        return Ok(Identity::Converted { experts, dense });
     }
     Ok(Identity::Different { model: wanted.to_owned(), checkpoint: found })
 }

@@ -2,24 +2,30 @@
 //! and through the reference, and logits are compared.
 
 mod compare;
+mod formats;
 mod identity;
 mod memory;
 mod model;
+mod opening;
 mod plan;
 mod report;
 mod routing;
 mod run;
+mod text;
 mod tolerance;
 mod trace;
+mod weights;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 pub use compare::{Differences, Position};
 pub use identity::Identity;
-pub use report::{Coverage, Flip, Report, Runtime, Seconds, Texts};
+pub use opening::library;
+pub use report::{Coverage, Flip, Followed, Report, Runtime, Seconds, Texts, Ties};
 pub use tolerance::{Source, Tolerance};
 pub use trace::{Stage, Trace};
+pub use weights::Bytes;
 
 use crate::checkpoint::{self, Leniency};
 use crate::model::Target;
@@ -27,8 +33,8 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::reference;
 use crate::runtime::{self, Library};
-use crate::weights;
-use model::Model;
+use crate::weights as stored;
+use opening::Opening;
 use plan::{Asked, Plan};
 use run::Run;
 use tolerance::Promise;
@@ -67,13 +73,15 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
-    Weights(#[from] weights::Error),
+    Weights(#[from] stored::Error),
     #[error(transparent)]
     Reference(#[from] reference::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
     Onnx(#[from] onnx::ReadError),
+    #[error("there is nothing at `{}`: --checkpoint takes the folder that holds config.json, or weights that --save-weights has staged", .0.display())]
+    NoCheckpoint(PathBuf),
     #[error("`{}` has {what}, so it is no model that this program has written", path.display())]
     Interface { path: PathBuf, what: String },
     #[error("`{}` does not say where its layers end, which --trace needs: export it again with this version", .0.display())]
@@ -111,17 +119,23 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     // What is quickly found wrong comes before what takes long.
     let opened = identity::open(&request.checkpoint, &request.leniency)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
+    let opening = Opening::read(&library, &request.model)?;
+    let look = opening.look(request.trace)?;
     let loading = Instant::now();
-    let model = Model::open(&library, &request.model, request.trace, progress)?;
+    let model = opening.model(look, progress)?;
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
-    let (checkpoint, identity) = identity::settle(opened, &model)?;
-    let promise = Promise::of(&model, &checkpoint.provenances.experts, request.tolerance)?;
+    let (checkpoint, made, identity) = identity::settle(opened, &opening, &model)?;
+    let promise = Promise::of(&opening, &checkpoint.provenances.experts, request.tolerance)?;
+    let comparing = Instant::now();
+    let bytes = weights::compare(&request.model, &opening.description, &made, progress)?;
+    let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;
     let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
-    let mut run = Run { checkpoint: &checkpoint, plan: &plan, texts, promise, model, seconds };
-    let (outcome, flips) = routing::follow(&mut run, progress)?;
+    let (checkpoint, plan) = (&checkpoint, &plan);
+    let mut run = Run { checkpoint, plan, texts, promise, opening, model, seconds };
+    let (outcome, followed) = routing::follow(&mut run, progress)?;
     Ok(Report {
         model: request.model.clone(),
         checkpoint: request.checkpoint.clone(),
@@ -129,17 +143,20 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,
-        runtime: Runtime { version: library.version.map(|v| v.to_string()), path: library.path },
-        texts: Texts::new(&plan, run.model.form.last, request.seed),
+        runtime: Runtime::of(&library),
+        texts: Texts::new(plan, run.model.form.last, request.seed),
         experts: Coverage {
             used: outcome.experts_used,
             there: checkpoint.config.experts.iter().sum(),
+            limit: checkpoint.config.swiglu_limit,
+            limited: outcome.limited,
         },
-        passed: outcome.passed(),
+        passed: outcome.passed()
+            && (bytes.different.is_empty() || outcome.tolerance.from == Source::Asked),
+        weights: bytes,
         logits: outcome.logits,
         tolerance: outcome.tolerance,
-        ties: outcome.ties.len(),
-        flips,
+        ties: Ties::new(&outcome.ties, followed, plan),
         trace: outcome.trace,
         seconds: run.seconds,
         peak_rss: memory::peak(),

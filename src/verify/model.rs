@@ -1,14 +1,13 @@
 //! A model as it says itself what it takes and gives, and what it makes of texts.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::plan::{Form, Plan, Step};
+use super::compare::Position;
+use super::plan::{Form, Plan, Reading, Step};
 use super::{Error, Result};
 use crate::model::Target;
-use crate::onnx;
 use crate::progress::Progress;
-use crate::runtime::{Kind, Library, Port, Session, Tensor};
+use crate::runtime::{Kind, Port, Session, Tensor};
 
 /// A model that is loaded.
 pub struct Model {
@@ -17,12 +16,13 @@ pub struct Model {
     pub form: Form,
     /// Numbers in a token's logits.
     pub vocab: u64,
-    /// Names of the residual stream's values, where it is looked into.
+    /// Names of the residual stream's values, where they are outputs.
     pub residuals: Vec<String>,
-    /// Whether the residual stream has each row's padding behind its tokens.
+    /// Names of its routers' scores, where they are outputs.
+    pub routers: Vec<String>,
+    /// Whether what is inside has each row's padding behind its tokens.
     packed: bool,
     caches: Vec<Cache>,
-    properties: BTreeMap<String, String>,
 }
 
 /// Keys or values of a layer.
@@ -39,42 +39,40 @@ pub struct Outputs<'o> {
     pub logits: &'o [f32],
     /// The residual stream's values, `[rows · places, hidden]` each.
     pub residuals: Vec<&'o [f32]>,
-    /// Whether they have each row's padding behind its tokens.
-    pub packed: bool,
+    /// The routers' scores, `[rows · places, experts]` each.
+    pub routers: Vec<&'o [f32]>,
+    /// Whether these have each row's padding behind its tokens.
+    packed: bool,
+}
+
+impl Outputs<'_> {
+    /// Of a value inside, so many numbers for each token of a step.
+    pub fn by_token<'n>(
+        &self,
+        step: &Step,
+        numbers: &'n [f32],
+        width: usize,
+    ) -> Vec<(Position, &'n [f32])> {
+        let mut before = vec![0; step.rows.len()];
+        let one = |reading: Reading| {
+            let Reading { row, token, place } = reading;
+            let place = if self.packed { before[row] } else { place };
+            before[row] += 1;
+            let start = (row * step.width() + place) * width;
+            (Position { row, token }, &numbers[start..start + width])
+        };
+        step.tokens().map(one).collect()
+    }
 }
 
 impl Model {
-    /// Loads a model; with `trace` it gives its residual stream too.
-    pub fn open(
-        library: &Library,
-        path: &Path,
-        trace: bool,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        let stop = || progress.is_cancelled();
-        let properties = onnx::read(path)?.properties;
-        let says = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
-        let target = Target::of(says("gpt_oss_export.options"));
-        check_version(library, target)?;
-        let names = says("gpt_oss_export.residuals").split(' ').filter(|name| !name.is_empty());
-        let residuals: Vec<String> = names.filter(|_| trace).map(str::to_owned).collect();
-        let session = match trace {
-            true if residuals.is_empty() => return Err(Error::NoTrace(path.to_owned())),
-            true => {
-                let edited = onnx::with_outputs(fs_err::read(path)?, &residuals);
-                Session::open_edited(library, path, &edited, &stop)?
-            }
-            false => Session::open(library, path, &stop)?,
-        };
+    /// One that is loaded, and shows nothing but its outputs.
+    pub fn new(path: &Path, session: Session, target: Target) -> Result<Self> {
         let ports = Ports::new(path, &session)?;
         let (form, vocab, caches) = (ports.form(), ports.vocab()?, ports.caches()?);
+        let (residuals, routers) = (Vec::new(), Vec::new());
         let packed = target == Target::Ort;
-        Ok(Self { session, form, vocab, residuals, packed, caches, properties })
-    }
-
-    /// What it says of itself under a key.
-    pub fn property(&self, key: &str) -> Option<&str> {
-        self.properties.get(&format!("gpt_oss_export.{key}")).map(String::as_str)
+        Ok(Self { session, form, vocab, residuals, routers, packed, caches })
     }
 
     /// Gives it texts by a plan, and hands out what each step gives.
@@ -108,16 +106,19 @@ impl Model {
             }
             inputs.extend(self.caches.iter().map(|cache| cache.past.as_str()).zip(&past));
             let mut found = self.session.run(&inputs, &stop)?;
-            let outputs = Outputs {
-                logits: found["logits"].numbers()?,
-                residuals: self
-                    .residuals
-                    .iter()
-                    .map(|name| found[name].numbers())
-                    .collect::<std::result::Result<_, _>>()?,
-                packed: self.packed,
+            let inside = |names: &[String]| {
+                let numbers = names.iter().map(|name| found[name].numbers());
+                numbers.collect::<std::result::Result<Vec<_>, _>>()
             };
-            visit(step, &outputs)?;
+            visit(
+                step,
+                &Outputs {
+                    logits: found["logits"].numbers()?,
+                    residuals: inside(&self.residuals)?,
+                    routers: inside(&self.routers)?,
+                    packed: self.packed,
+                },
+            )?;
             let present = self.caches.iter().filter_map(|cache| found.remove(&cache.present));
             past = present.collect();
         }
@@ -132,19 +133,6 @@ fn ids(step: &Step, texts: &[Vec<u32>]) -> Vec<i64> {
         row.iter().map(|token| token.map_or(0, |token| i64::from(text[token])))
     });
     ids.collect()
-}
-
-/// An onnxruntime that is too old may compute something else and say nothing.
-fn check_version(library: &Library, target: Target) -> Result<()> {
-    let needed = target.onnxruntime();
-    match library.version {
-        Some(version) if version.0 < needed => {
-            let needed = needed.map(|number| number.to_string()).join(".");
-            let path = library.path.clone();
-            Err(Error::OldRuntime { path, found: version.to_string(), target, needed })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Inputs and outputs of a model at a path.

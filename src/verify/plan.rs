@@ -1,5 +1,6 @@
 //! Which tokens a model is given in which step.
 
+use super::compare::Position;
 use super::{Error, Result};
 
 /// What a model's inputs and outputs allow.
@@ -100,6 +101,16 @@ impl Plan {
         };
         let lengths = prompts.iter().map(|prompt| prompt + decoded).collect();
         Ok(Self { lengths, decoded, steps })
+    }
+
+    /// A token that is counted over all rows.
+    pub fn position(&self, mut token: usize) -> Position {
+        let mut row = 0;
+        while token >= self.lengths[row] {
+            token -= self.lengths[row];
+            row += 1;
+        }
+        Position { row, token }
     }
 
     /// How many tokens there are before a row's.

@@ -1,6 +1,5 @@
-//! What a verification found, for people and for programs.
+//! What a verification found.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,10 +7,11 @@ use serde::Serialize;
 use super::compare::{Differences, Position};
 use super::identity::Identity;
 use super::plan::{Plan, Step};
-use super::tolerance::{Source, Tolerance};
+use super::tolerance::Tolerance;
 use super::trace::Trace;
-use crate::reference::{Place, Tie};
-use crate::words;
+use super::weights::Bytes;
+use crate::reference::Tie;
+use crate::runtime::Library;
 
 /// The outcome of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -32,19 +32,20 @@ pub struct Report {
     pub runtime: Runtime,
     /// What it was given.
     pub texts: Texts,
+    /// How its weights differ.
+    pub weights: Bytes,
     /// The experts that took part: of the others nothing is known.
     pub experts: Coverage,
-    /// Whether logits agree within the tolerance.
+    /// Whether logits agree within the tolerance; unless that was asked for, also
+    /// the residual stream, and every byte of the weights.
     pub passed: bool,
     /// How they differ.
     pub logits: Differences,
     /// By how much they may.
     pub tolerance: Tolerance,
     /// Choices of experts that float32 does not decide.
-    pub ties: usize,
-    /// Those of them that the model decided otherwise than the reference.
-    pub flips: Vec<Flip>,
-    /// The residual stream, if it was asked for.
+    pub ties: Ties,
+    /// The residual stream, if it was asked for or there is little else to compare.
     pub trace: Option<Trace>,
     /// Wall time.
     pub seconds: Seconds,
@@ -75,7 +76,7 @@ pub struct Texts {
     pub seed: u64,
     /// Whether the model gives each row's last logits alone.
     #[serde(skip)]
-    last: bool,
+    pub(super) last: bool,
 }
 
 /// Some of all, in all layers together.
@@ -84,6 +85,33 @@ pub struct Texts {
 pub struct Coverage {
     pub used: usize,
     pub there: u64,
+    /// SwiGLU's.
+    pub limit: f64,
+    /// Whether some number reached it: else it is not tested.
+    pub limited: bool,
+}
+
+/// Choices of experts that float32 does not decide.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ties {
+    /// How many there are.
+    pub close: usize,
+    /// Whose choices the reference took in them.
+    pub followed: Followed,
+    /// Those that the model made otherwise.
+    pub flips: Vec<Flip>,
+}
+
+/// Whose choices of experts the reference took in ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Followed {
+    /// Its own: the model agreed, or ties do not explain why it did not.
+    NotNeeded,
+    /// Its own, as the model does not show what it chose.
+    NotShown,
+    /// The model's.
+    TheModel,
 }
 
 /// A choice of experts that the model made otherwise, where float32 does not decide.
@@ -93,12 +121,14 @@ pub struct Flip {
     pub position: Position,
     /// The layer.
     pub layer: usize,
-    /// The expert that the reference had chosen, and the model's.
-    pub experts: [usize; 2],
-    /// How far apart they are, relative to the largest score.
-    pub margin: f32,
-    #[serde(skip)]
-    pub(super) place: Place,
+    /// The experts that the reference had chosen, and the model had not.
+    pub dropped: Vec<usize>,
+    /// Those that the model had chosen instead.
+    pub taken: Vec<usize>,
+    /// By how much the last expert that is chosen is ahead of the first that is not.
+    pub margin: f64,
+    /// By how much it would have to be.
+    pub bound: f64,
 }
 
 /// Wall time.
@@ -106,6 +136,8 @@ pub struct Flip {
 pub struct Seconds {
     /// Of the reference, comparing included.
     pub reference: f64,
+    /// Of comparing weights.
+    pub weights: f64,
     /// Of loading the model.
     pub load: f64,
     /// Of running it.
@@ -125,169 +157,20 @@ impl Texts {
     }
 }
 
-impl Flip {
-    pub(super) fn new(tie: &Tie, plan: &Plan) -> Self {
-        let mut position = Position { row: 0, token: tie.place.token };
-        while position.token >= plan.lengths[position.row] {
-            position.token -= plan.lengths[position.row];
-            position.row += 1;
-        }
-        let (layer, experts, margin) = (tie.place.layer, tie.margin.experts, tie.margin.relative);
-        Self { position, layer, experts, margin, place: tie.place }
+impl Runtime {
+    pub(super) fn of(library: &Library) -> Self {
+        let version = library.version.map(|version| version.to_string());
+        Self { version, path: library.path.clone() }
     }
 }
 
-impl Report {
-    /// By how much the model is off, as a sentence.
-    pub fn departure(&self) -> String {
-        let (off, bound) = (number(self.logits.max), number(self.tolerance.bound));
-        format!("`{}` is off by {off}, and {bound} is allowed", self.model.display())
-    }
-
-    fn verdict(&self) -> &'static str {
-        match (self.passed, self.tolerance.from) {
-            (true, Source::Float32) => "the model computes what the checkpoint says",
-            (true, Source::Asked) => "the model is within the tolerance",
-            (false, _) => "the model does not compute what the checkpoint says",
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model    {}", self.model.display())?;
-        let (path, layout) = (self.checkpoint.display(), self.layout);
-        let layers = match self.layers == self.layers_there {
-            true => words::count(self.layers, "layer"),
-            false => {
-                format!("the first {} of {}", self.layers, words::count(self.layers_there, "layer"))
-            }
+impl Ties {
+    pub(super) fn new(ties: &[Tie], followed: Followed, plan: &Plan) -> Self {
+        let flip = |tie: &Tie| {
+            let Tie { layer, token, margin, bound, .. } = *tie;
+            let [dropped, taken] = tie.followed.clone()?;
+            Some(Flip { position: plan.position(token), layer, dropped, taken, margin, bound })
         };
-        writeln!(f, "against  {path}, {layout}, {layers}")?;
-        write!(f, "{}", self.identity)?;
-        let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
-        writeln!(f, "ran in   onnxruntime {version}, {}", self.runtime.path.display())?;
-        writeln!(f, "texts    {}", self.texts)?;
-        let Coverage { used, there } = self.experts;
-        writeln!(f, "experts  {used} of {there} took part")?;
-        write!(f, "{}", self.logits)?;
-        writeln!(f, "allowed  {}: {}", number(self.tolerance.bound), self.tolerance.from)?;
-        self.flips.iter().try_for_each(|flip| write!(f, "{flip}"))?;
-        if let Some(trace) = &self.trace {
-            write!(f, "{trace}")?;
-        }
-        let Seconds { reference, load, run } = self.seconds;
-        write!(f, "took     reference {reference:.2} s, loading {load:.2} s, running {run:.2} s")?;
-        if let Some(peak) = self.peak_rss {
-            write!(f, "; {} at most", words::size(peak))?;
-        }
-        write!(f, "\nverdict  {}", self.verdict())
-    }
-}
-
-impl fmt::Display for Differences {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [max, mean, kl] = [self.max, self.mean, self.kl_divergence].map(number);
-        writeln!(f, "error    max {max}, mean {mean}, KL divergence {kl} nats, in {}", self.worst)?;
-        let (top, positions, largest) = (self.same_top, self.positions.len(), self.largest_logit);
-        writeln!(
-            f,
-            "logits   up to {largest:.2}, the same largest at {top} of {positions} positions"
-        )
-    }
-}
-
-impl fmt::Display for Texts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lengths, decoded, compared, seed, .. } = self;
-        let rows = match &lengths[..] {
-            [one] => format!("1 row of {one} random tokens"),
-            [first, .., last] => {
-                format!("{} rows of {last} to {first} random tokens", lengths.len())
-            }
-            [] => unreachable!("a batch has rows"),
-        };
-        write!(
-            f,
-            "{rows} (seed {seed}), {decoded} of them one by one; {compared} positions compared"
-        )?;
-        if self.last {
-            f.write_str(", as the model gives each row's last logits alone")
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "row {}, token {}", self.row, self.token)
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Same => Ok(()),
-            Self::Converted { format } => {
-                writeln!(f, "  its experts were put into {format} when it was made")
-            }
-            Self::Different { model, checkpoint } => writeln!(
-                f,
-                "  but the model was made of weights with fingerprint {model}, and these have {checkpoint}: another checkpoint, one that was changed since, or a model by another version"
-            ),
-            Self::Unknown => {
-                writeln!(f, "  the model does not say which weights it was made of")
-            }
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Asked => "as asked for",
-            Self::Float32 => "float32's own noise, for logits of this size after so many layers",
-        })
-    }
-}
-
-impl fmt::Display for Flip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { position, layer, experts: [reference, model], .. } = self;
-        let margin = number(self.margin.into());
-        writeln!(
-            f,
-            "  tie    {position}, layer {layer}: experts {reference} and {model} are {margin} apart, which float32 does not tell; the model's choice was taken"
-        )
-    }
-}
-
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, stage) in self.stages.iter().enumerate() {
-            let name = stage_name(at);
-            let mark = if self.first == Some(at) { "  <- departs here" } else { "" };
-            let [max, relative] = [stage.max, stage.relative].map(number);
-            writeln!(f, "  {name:10} max {max}, relative {relative}, {}{mark}", stage.worst)?;
-        }
-        Ok(())
-    }
-}
-
-/// A size as it reads best.
-fn number(size: f64) -> String {
-    if size == 0.0 || (0.01..1e6).contains(&size) {
-        format!("{size:.2}")
-    } else {
-        format!("{size:.2e}")
-    }
-}
-
-/// What a stage of a trace is called.
-fn stage_name(at: usize) -> String {
-    match at.checked_sub(1) {
-        None => "embedding".to_owned(),
-        Some(layer) => format!("layer {layer}"),
+        Self { close: ties.len(), followed, flips: ties.iter().filter_map(flip).collect() }
     }
 }

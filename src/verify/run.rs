@@ -5,13 +5,15 @@ use std::time::Instant;
 use super::Result;
 use super::compare::{Comparison, Differences};
 use super::model::Model;
+use super::opening::{Look, Opening};
 use super::plan::Plan;
 use super::report::Seconds;
-use super::tolerance::{Promise, Tolerance, noise};
+use super::routing::Chosen;
+use super::tolerance::{FACTOR, Promise, Source, Tolerance};
 use super::trace::Trace;
 use crate::checkpoint::Checkpoint;
 use crate::progress::Progress;
-use crate::reference::{self, Activations, Options, Place, Tie};
+use crate::reference::{self, Activations, Choices, Options, Tie};
 
 /// Everything that a comparison needs, as often as it takes place.
 pub struct Run<'r> {
@@ -19,6 +21,7 @@ pub struct Run<'r> {
     pub plan: &'r Plan,
     pub texts: Vec<Vec<u32>>,
     pub promise: Promise,
+    pub opening: Opening<'r>,
     pub model: Model,
     pub seconds: Seconds,
 }
@@ -30,24 +33,51 @@ pub struct Outcome {
     pub trace: Option<Trace>,
     pub ties: Vec<Tie>,
     pub experts_used: usize,
+    /// Whether some number reached SwiGLU's limit.
+    pub limited: bool,
 }
 
 impl Run<'_> {
-    /// Runs both, the reference with some choices of experts swapped.
-    pub fn once(&mut self, swapped: Vec<Place>, progress: &dyn Progress) -> Result<Outcome> {
-        let layers = self.checkpoint.config.num_layers();
-        let (trace, ties_below) = (!self.model.residuals.is_empty(), noise(layers));
-        let options = Options { residuals: trace, ties_below: ties_below as f32, swapped };
+    /// Runs both, the reference with another's choices of experts in ties.
+    pub fn once(&mut self, follow: Option<Choices>, progress: &dyn Progress) -> Result<Outcome> {
+        let residuals = !self.model.residuals.is_empty();
+        let options = Options { residuals, ties_within: FACTOR, follow };
         let started = Instant::now();
         let activations = reference::run(self.checkpoint, &self.texts, &options, progress)?;
         self.seconds.reference += started.elapsed().as_secs_f64();
-        let (logits, mut trace) = self.compare(&activations, progress)?;
-        let tolerance = self.promise.tolerance(layers, logits.largest_logit);
-        if let Some(trace) = &mut trace {
-            trace.judge(noise);
+        let (logits, trace) = self.compare(&activations, progress)?;
+        let tolerance = self.promise.tolerance(logits.noise, logits.largest_logit);
+        let Activations { ties, experts_used, limited, .. } = activations;
+        Ok(Outcome { logits, tolerance, trace, ties, experts_used, limited })
+    }
+
+    /// Loads the model again, so that it shows its routers' scores too, if it can.
+    pub fn show_routers(&mut self, progress: &dyn Progress) -> Result<bool> {
+        if !self.opening.has_routers() {
+            return Ok(false);
         }
-        let Activations { ties, experts_used, .. } = activations;
-        Ok(Outcome { logits, tolerance, trace, ties, experts_used })
+        let started = Instant::now();
+        let look = Look { residuals: !self.model.residuals.is_empty(), routers: true };
+        self.model = self.opening.model(look, progress)?;
+        self.seconds.load += started.elapsed().as_secs_f64();
+        Ok(true)
+    }
+
+    /// The experts that the model chooses for each token, by its routers' scores.
+    pub fn choices(&mut self, progress: &dyn Progress) -> Result<Choices> {
+        let config = &self.checkpoint.config;
+        let (tokens, count) = (self.plan.lengths.iter().sum(), config.experts_per_token as usize);
+        let mut chosen = Chosen::new(config.num_layers(), tokens, count);
+        let started = Instant::now();
+        self.model.run(self.plan, &self.texts, progress, |step, outputs| {
+            for (layer, scores) in outputs.routers.iter().enumerate() {
+                let width = config.experts[layer] as usize;
+                chosen.add(layer, self.plan, outputs.by_token(step, scores, width));
+            }
+            Ok(())
+        })?;
+        self.seconds.run += started.elapsed().as_secs_f64();
+        Ok(chosen.finish())
     }
 
     /// Gives the texts to the model, and compares step by step.
@@ -57,14 +87,14 @@ impl Run<'_> {
         progress: &dyn Progress,
     ) -> Result<(Differences, Option<Trace>)> {
         let mut comparison = Comparison::new(self.checkpoint, activations, self.plan);
-        let stages = self.model.residuals.len();
-        let mut trace = (stages > 0).then(|| Trace::new(stages));
+        let expected = &activations.residuals;
+        let mut trace = (!expected.is_empty()).then(|| Trace::new(expected));
         let (mut compared, started) = (0.0, Instant::now());
         self.model.run(self.plan, &self.texts, progress, |step, outputs| {
             let now = Instant::now();
             comparison.add(step, outputs.logits)?;
             if let Some(trace) = &mut trace {
-                trace.add(self.plan, step, outputs, &activations.residuals);
+                trace.add(self.plan, step, outputs, expected);
             }
             compared += now.elapsed().as_secs_f64();
             Ok(())
@@ -78,8 +108,11 @@ impl Run<'_> {
 }
 
 impl Outcome {
-    /// Whether logits agree.
+    /// Whether logits agree, and the residual stream too as far as it is known. An
+    /// error that was asked for is one of logits.
     pub fn passed(&self) -> bool {
-        self.logits.max <= self.tolerance.bound
+        let departs = self.trace.as_ref().is_some_and(|trace| trace.first.is_some());
+        let is_within = self.logits.max <= self.tolerance.bound;
+        is_within && !(departs && self.tolerance.from == Source::Float32)
     }
 }

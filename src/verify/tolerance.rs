@@ -1,18 +1,23 @@
 //! How far a model may be from the reference.
 //!
-//! A model whose numbers are all the checkpoint's promises float32's own noise:
-//! sums of thousands of products in another order. It grows with the magnitude of
-//! logits and, as independent errors add up, with the root of the number of layers;
-//! docs/verify.md has what was measured.
+//! A model whose numbers are all the checkpoint's promises float32's own noise: sums
+//! of thousands of products in another order. How much that is depends on the
+//! weights, so it is measured: the reference runs in float32 too, and how far that
+//! takes it from itself in float64 is what one right program is off. Another right
+//! one may be off by some times as much; docs/verify.md has what was measured.
 
 use serde::Serialize;
 
-use super::model::Model;
+use super::opening::Opening;
 use super::{Error, Result};
 use crate::weights::Provenance;
 
-/// Units in the last place of the largest number, for a model without layers.
-const ULPS: f64 = 128.0;
+/// How many times the noise a model may be off.
+pub const FACTOR: f64 = 8.0;
+
+/// The least noise that is assumed, relative to the largest number: it is measured
+/// once, and may be small by luck.
+const ULP: f64 = f32::EPSILON as f64;
 
 /// What a difference of logits is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -44,7 +49,7 @@ pub enum Promise {
 impl Promise {
     /// What was asked for, else what the model promises. One whose experts were
     /// rounded on the way from the checkpoint promises nothing about logits.
-    pub fn of(model: &Model, checkpoint: &Provenance, asked: Option<f64>) -> Result<Self> {
+    pub fn of(model: &Opening, checkpoint: &Provenance, asked: Option<f64>) -> Result<Self> {
         if let Some(bound) = asked {
             return Ok(Self::Asked(bound));
         }
@@ -57,16 +62,18 @@ impl Promise {
         }
     }
 
-    /// For a model of so many layers whose logits are at most so large.
-    pub fn tolerance(self, layers: usize, largest: f64) -> Tolerance {
+    /// For logits that are at most so large, and that float32 computes with so much
+    /// noise.
+    pub fn tolerance(self, noise: f64, largest: f64) -> Tolerance {
         match self {
             Self::Asked(bound) => Tolerance { bound, from: Source::Asked },
-            Self::Float32 => Tolerance { bound: noise(layers) * largest, from: Source::Float32 },
+            Self::Float32 => Tolerance { bound: allowed(noise, largest), from: Source::Float32 },
         }
     }
 }
 
-/// float32's own noise after so many layers, relative to the largest number.
-pub fn noise(layers: usize) -> f64 {
-    ULPS * (layers as f64 + 1.0).sqrt() * f64::from(f32::EPSILON)
+/// How far numbers may be off that are at most so large, and that float32 computes
+/// with so much noise.
+pub fn allowed(noise: f64, largest: f64) -> f64 {
+    FACTOR * noise.max(largest * ULP)
 }

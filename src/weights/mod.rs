@@ -17,10 +17,10 @@ use std::sync::Arc;
 pub use conversion::{Conversion, Role, convert};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use matrix::{Format, Matrix};
-pub use pieces::{Files, read_range};
+pub use pieces::{Files, Piece, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
 pub use provenance::{Provenance, Provenances, Roundings};
-pub use store::{Found, Metadata, Store};
+pub use store::{Found, Metadata, Store, Visit};
 
 use crate::tensor::DType;
 

@@ -15,7 +15,13 @@ def external(name, dtype, shape, **place):
 
 def branch(name):
     output = helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)
-    return helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], name, [], [output])
+    stored = external(f"in_{name}", TensorProto.FLOAT, [4], location="branch.bin")
+    return helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], name, [], [output], [stored])
+
+
+def constant(name, file):
+    value = external("", TensorProto.FLOAT, [2], location=file, length=8)
+    return helper.make_node("Constant", [], [name], value=value)
 
 
 def main():
@@ -23,6 +29,7 @@ def main():
         helper.make_node("Odd", ["x"], ["o"], domain="org.example"),
         helper.make_node("If", ["c"], ["i"], then_branch=branch("a"), else_branch=branch("b")),
         helper.make_node("Add", ["o", "i"], ["out"]),
+        constant("attribute", "attribute.bin"),
     ]
     stored = [
         helper.make_tensor("c", TensorProto.BOOL, [], [True]),
@@ -37,7 +44,12 @@ def main():
         stored,
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("org.example", 3)]
-    onnx.save_model(helper.make_model(graph, opset_imports=opsets), sys.argv[1])
+    function = helper.make_function(
+        "org.example", "Held", [], ["held"], [constant("held", "function.bin")], opsets[:1]
+    )
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function])
+    model.producer_name = "red \x1b[31m"
+    onnx.save_model(model, sys.argv[1])
     print("null")
 
 

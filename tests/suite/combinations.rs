@@ -110,8 +110,7 @@ impl Case {
         let eight = Some(Format::Ints(Bits::Eight));
         let rounds_activations = self.target == Target::Ort
             && (self.experts == eight
-                || (self.provider == Provider::Cpu
-                    && matches!(self.dense, Some(Format::Ints(_)))));
+                || (self.provider == Provider::Cpu && matches!(self.dense, Some(Format::Ints(_)))));
         match (rounds_activations, self.compute) {
             (true, _) => [3.0, 0.05],
             (false, DType::F32) => [1e-5, 2e-6],

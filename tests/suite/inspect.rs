@@ -203,8 +203,14 @@ fn models_of_others() {
         serde_json::from_value(seen["operators"].clone()).unwrap();
     assert_eq!(
         operators,
-        [("Add".into(), 1), ("If".into(), 1), ("Neg".into(), 2), ("org.example.Odd".into(), 1)]
-            .into()
+        [
+            ("Add".into(), 1),
+            ("Constant".into(), 2),
+            ("If".into(), 1),
+            ("Neg".into(), 2),
+            ("org.example.Odd".into(), 1)
+        ]
+        .into()
     );
     assert_eq!(seen["inputs"], json!([{"name": "x", "dtype": "ONNX type 11", "shape": ["N", 2]}]));
     // One is too short for its shape, and one leaves the folder.
@@ -217,6 +223,21 @@ fn models_of_others() {
     let outside =
         seen["files"].as_array().unwrap().iter().find(|file| file["file"] == "../up.bin").unwrap();
     assert!(outside["problem"].as_str().unwrap().contains("outside the model's folder"));
+    // Others are in subgraphs, attributes and functions.
+    let places = seen["tensors"].as_array().unwrap().iter();
+    let places = places.map(|tensor| (tensor["name"].clone(), tensor["places"][0]["file"].clone()));
+    let places: Vec<_> = places.collect();
+    for (name, file) in [
+        ("in_a", "branch.bin"),
+        ("in_b", "branch.bin"),
+        ("attribute", "attribute.bin"),
+        ("held", "function.bin"),
+    ] {
+        assert!(places.contains(&(json!(name), json!(file))), "{places:?}");
+    }
+    // What others wrote does not speak to the terminal.
+    let text = report(&model, &[]);
+    assert!(text.contains(r"by red \u{1b}[31m") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]

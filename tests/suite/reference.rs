@@ -32,16 +32,17 @@ fn places(range: Range<usize>) -> Vec<usize> {
 
 /// The largest difference between the reference's logits and a case's, which may
 /// have the last of a row alone.
-fn error(checkpoint: &Checkpoint, name: &str) -> f32 {
+fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     let rows = ids(name);
     let path = fixture("reference").join(format!("logits-{name}.npy"));
     let expected: Array3<f32> = ndarray_npy::read_npy(path).unwrap();
     let activations = run(checkpoint, &rows);
-    let (length, mut worst) = (rows[0].len(), 0f32);
+    let (length, mut worst) = (rows[0].len(), 0f64);
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
         let end = (at + 1) * length;
         let found = activations.logits(checkpoint, &places(end - expected.nrows()..end)).unwrap();
-        worst = (found - expected).iter().fold(worst, |worst, off| worst.max(off.abs()));
+        let off = found.exact - expected.mapv(f64::from);
+        worst = off.iter().fold(worst, |worst, off| worst.max(off.abs()));
     }
     worst
 }
@@ -79,29 +80,50 @@ fn a_row_among_others_is_the_row_alone() {
     let rows = [one[..5].to_vec(), other.clone(), one[..1].to_vec()];
     let together = run(&checkpoint, &rows).logits(&checkpoint, &places(0..46)).unwrap();
     let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &places(0..40)).unwrap();
-    let off = &together.slice_axis(Axis(0), (5..45).into()) - &alone;
-    assert!(off.iter().all(|off| off.abs() <= 1e-6), "{off}");
+    let off = &together.exact.slice_axis(Axis(0), (5..45).into()) - &alone.exact;
+    assert!(off.iter().all(|off| off.abs() <= 1e-12), "{off}");
 }
 
-/// Of a model with one layer the choice of experts at a token is all that a swap
-/// changes there, and it changes nothing elsewhere.
+/// Of a model with one layer the choice of experts at a token is all that following
+/// another changes there, and it changes nothing elsewhere.
 #[test]
-fn a_swapped_choice_moves_its_token_alone() {
-    let checkpoint = open(&fixture("tiny-3-heads"));
-    let mut checkpoint = checkpoint.clone();
+fn a_followed_choice_moves_its_token_alone() {
+    let mut checkpoint = open(&fixture("tiny-3-heads"));
     checkpoint.truncate(1).unwrap();
     let rows = ids("tiny-3-heads");
-    let options = Options { ties_below: f32::MAX, residuals: true, ..Options::default() };
+    // All are ties.
+    let options = Options { ties_within: 1e30, residuals: true, ..Options::default() };
     let plain = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
     assert_eq!((plain.ties.len(), plain.residuals.len()), (100, 2));
-    let tie = plain.ties.iter().find(|tie| tie.place.token == 7).unwrap();
-    let swapped = Options { swapped: vec![tie.place], ..options };
-    let other = reference::run(&checkpoint, &rows, &swapped, &Silent).unwrap();
-    for (token, (one, other)) in
-        plain.residuals[1].rows().into_iter().zip(other.residuals[1].rows()).enumerate()
-    {
-        assert_eq!(one == other, token != 7, "token {token}");
+    // Five experts, of which each token has one: at token 7 four others.
+    let mut moved = 0;
+    for expert in 0..5 {
+        // A choice of none is none that can be followed.
+        let mut choices = vec![vec![Vec::new(); 100]];
+        choices[0][7] = vec![expert];
+        let followed = Options { follow: Some(choices), ..options.clone() };
+        let other = reference::run(&checkpoint, &rows, &followed, &Silent).unwrap();
+        let [one, other] = [&plain, &other].map(|found| &found.residuals[1].exact);
+        for (token, (one, other)) in one.rows().into_iter().zip(other.rows()).enumerate() {
+            moved += usize::from(one != other);
+            assert!(one == other || token == 7, "token {token}");
+        }
     }
+    assert_eq!(moved, 4);
+}
+
+/// Float32's own noise is some units in the last place, and not nothing.
+#[test]
+fn its_noise_is_float32s() {
+    let checkpoint = open(&fixture("tiny"));
+    let options = Options { residuals: true, ..Options::default() };
+    let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
+    let logits = found.logits(&checkpoint, &places(0..80)).unwrap();
+    let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));
+    let ulps = logits.noise / largest / f64::from(f32::EPSILON);
+    assert!((0.5..50.0).contains(&ulps), "{ulps}");
+    assert_eq!(found.residuals[0].noise, 0.0, "what is embedded is stored");
+    assert!(found.residuals[1..].iter().all(|residual| residual.noise > 1e-8));
 }
 
 #[test]

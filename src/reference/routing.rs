@@ -1,0 +1,156 @@
+//! Which experts take a token: those with the largest scores, by float64.
+//!
+//! Where scores are closer than float32 tells, a right program may choose
+//! otherwise. How close that is, is measured: the same scores are computed in
+//! float32 too. Within so much another's choices can be followed, and no further.
+
+use ndarray::{Array2, ArrayView1};
+
+use super::real::Real;
+
+/// Of a float32 number, how far its neighbours are, relative to it.
+const ULP: f64 = f32::EPSILON as f64;
+
+/// The experts that take each token, in each layer: `[layer][token]`. Tokens are
+/// counted over all rows.
+pub type Choices = Vec<Vec<Vec<usize>>>;
+
+/// A choice of experts that float32 does not decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tie {
+    /// The layer.
+    pub layer: usize,
+    /// The token, counted over all rows.
+    pub token: usize,
+    /// By how much the last expert that is chosen is ahead of the first that is not.
+    pub margin: f64,
+    /// By how much it would have to be.
+    pub bound: f64,
+    /// The experts that were dropped, and those that were taken for them, where
+    /// another's choice was followed.
+    pub followed: Option<[Vec<usize>; 2]>,
+}
+
+/// The choices of a layer.
+pub struct Routing {
+    /// For each token its experts, the best first.
+    pub chosen: Vec<Vec<usize>>,
+    /// Those among them that float32 does not decide.
+    pub ties: Vec<Tie>,
+}
+
+impl Routing {
+    /// Chooses `count` experts for each token by `scores [tokens, experts]`. What
+    /// float32 does not tell is what is closer than `factor` times the largest
+    /// difference of the same scores in `single`; there `others` are followed.
+    pub fn decide(
+        layer: usize,
+        [scores, single]: [&Array2<f64>; 2],
+        count: usize,
+        factor: f64,
+        others: Option<&[Vec<usize>]>,
+    ) -> Self {
+        let bound = factor * noise(scores, single);
+        let (mut chosen, mut ties) = (Vec::with_capacity(scores.nrows()), Vec::new());
+        for (token, scores) in scores.rows().into_iter().enumerate() {
+            let order = ranked(scores);
+            let (own, rest) = order.split_at(count);
+            let margin =
+                rest.first().map_or(f64::INFINITY, |next| scores[own[count - 1]] - scores[*next]);
+            if margin > bound {
+                chosen.push(own.to_vec());
+                continue;
+            }
+            let other = others.map(|others| &others[token][..]);
+            let followed = other.and_then(|other| followed(scores, own, other, bound));
+            chosen.push(match (&followed, other) {
+                (Some(_), Some(other)) => other.to_vec(),
+                _ => own.to_vec(),
+            });
+            ties.push(Tie { layer, token, margin, bound, followed });
+        }
+        Self { chosen, ties }
+    }
+}
+
+/// How far two runs' scores are apart, and at least a unit in the last place of the
+/// largest.
+fn noise(scores: &Array2<f64>, single: &Array2<f64>) -> f64 {
+    let pairs = scores.iter().zip(single);
+    pairs.fold(0f64, |most, (one, other)| most.max((one - other).abs()).max(one.abs() * ULP))
+}
+
+/// The experts with the largest scores first, of equal ones the first.
+fn ranked(scores: ArrayView1<f64>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
+    order
+}
+
+/// The experts that another choice drops and takes, where it is another one and no
+/// expert that it drops is ahead of one that it takes by more than the bound.
+fn followed(
+    scores: ArrayView1<f64>,
+    own: &[usize],
+    other: &[usize],
+    bound: f64,
+) -> Option<[Vec<usize>; 2]> {
+    let without = |these: &[usize], those: &[usize]| -> Vec<usize> {
+        these.iter().filter(|expert| !those.contains(expert)).copied().collect()
+    };
+    let (dropped, taken) = (without(own, other), without(other, own));
+    let score = |expert: &usize| scores[*expert];
+    let best = dropped.iter().map(score).fold(f64::NEG_INFINITY, f64::max);
+    let worst = taken.iter().map(score).fold(f64::INFINITY, f64::min);
+    (!taken.is_empty() && best - worst <= bound).then_some([dropped, taken])
+}
+
+/// The softmax of the chosen experts' scores alone.
+pub fn shares<F: Real>(scores: ArrayView1<F>, chosen: &[usize]) -> Vec<F> {
+    let largest = chosen.iter().map(|expert| scores[*expert]).fold(F::neg_infinity(), F::max);
+    let weights: Vec<F> = chosen.iter().map(|expert| (scores[*expert] - largest).exp()).collect();
+    let sum: F = weights.iter().copied().sum();
+    weights.iter().map(|weight| *weight / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    /// Scores of two tokens, with the second and third expert a thousandth apart in
+    /// the first token, and noise of a thousandth.
+    #[test]
+    fn others_are_followed_where_float32_does_not_tell_and_no_further() {
+        let scores = array![[3.0, 2.0, 1.999, 0.0], [3.0, 2.0, 1.0, 0.0]];
+        let mut single = scores.clone();
+        single[[1, 3]] = 0.001;
+        let decide = |factor: f64, others: &[Vec<usize>]| {
+            Routing::decide(5, [&scores, &single], 2, factor, Some(others))
+        };
+        let other = [vec![2, 0], vec![0, 2]];
+        let found = decide(2.0, &other);
+        assert_eq!(found.chosen, [vec![2, 0], vec![0, 1]]);
+        assert_eq!((found.ties.len(), found.ties[0].layer, found.ties[0].token), (1, 5, 0));
+        assert_eq!(found.ties[0].followed, Some([vec![1], vec![2]]));
+        // Too far behind, although another choice at the same token is a tie.
+        let found = decide(2.0, &[vec![0, 3], vec![1, 0]]);
+        assert_eq!((&found.chosen[0], &found.ties[0].followed), (&vec![0, 1], &None));
+        // Decided.
+        let found = decide(0.5, &other);
+        assert_eq!((&found.chosen[0], found.ties.len()), (&vec![0, 1], 0));
+        // Two at once, where all are close.
+        let found = decide(4000.0, &[vec![3, 2], vec![1, 0]]);
+        assert_eq!(found.ties[0].followed, Some([vec![0, 1], vec![3, 2]]));
+    }
+
+    #[test]
+    fn equal_scores_choose_the_first_and_are_a_tie() {
+        let scores = array![[1.0, 1.0, 1.0]];
+        let found = Routing::decide(0, [&scores, &scores], 1, 1.0, None);
+        assert_eq!((&found.chosen[0], found.ties[0].margin), (&vec![0], 0.0));
+        let all = Routing::decide(0, [&scores, &scores], 3, 1.0, None);
+        assert!(all.ties.is_empty(), "nothing is left to take");
+    }
+}

@@ -1,0 +1,78 @@
+//! The formats in which a model has the matrices of its checkpoint: its initializers
+//! tell, by their names, dtypes and sizes.
+
+use std::collections::HashMap;
+
+use crate::checkpoint::Checkpoint;
+use crate::onnx::{Description, Initializer};
+use crate::tensor::DType;
+use crate::tensor::ints::Bits;
+use crate::weights::{Format, Matrix, Weight};
+
+/// The checkpoint with its matrices in the formats that the model has them in; as they
+/// are where none fits.
+pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint {
+    let stored = Stored::new(description);
+    let experts =
+        candidates(checkpoint, |candidate, format| candidate.convert_experts(format, true).is_ok());
+    let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.experts());
+    let checkpoint = experts.into_iter().find(fits).unwrap_or_else(|| checkpoint.clone());
+    let dense = candidates(&checkpoint, |candidate, format| {
+        candidate.convert_dense(format, logits(format), true).is_ok()
+    });
+    let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.dense());
+    dense.into_iter().find(fits).unwrap_or(checkpoint)
+}
+
+/// The checkpoint as it is, and in every format that it can be put into.
+fn candidates(
+    checkpoint: &Checkpoint,
+    convert: impl Fn(&mut Checkpoint, Format) -> bool,
+) -> Vec<Checkpoint> {
+    let converted = Format::ALL.into_iter().filter_map(|format| {
+        let mut candidate = checkpoint.clone();
+        convert(&mut candidate, format).then_some(candidate)
+    });
+    [checkpoint.clone()].into_iter().chain(converted).collect()
+}
+
+/// The format of the logits' matrix beside others in a format.
+fn logits(format: Format) -> Format {
+    match format {
+        Format::Ints(Bits::Four) => Format::Ints(Bits::Eight),
+        format => format,
+    }
+}
+
+/// A model's initializers by their names.
+struct Stored<'d>(HashMap<&'d str, &'d Initializer>);
+
+impl<'d> Stored<'d> {
+    fn new(description: &'d Description) -> Self {
+        Self(description.initializers.iter().map(|it| (&*it.name, it)).collect())
+    }
+
+    fn has_all<'m>(&self, matrices: impl Iterator<Item = &'m Matrix>) -> bool {
+        matrices.flat_map(Matrix::weights).all(|weight| self.has(weight))
+    }
+
+    /// Whether the model has a weight, or its first rows apart from the others.
+    fn has(&self, weight: &Weight) -> bool {
+        let first = format!("{}.rows_0", weight.name);
+        let whole = self.0.get(&*weight.name);
+        let Some(found) = whole.or_else(|| self.0.get(&*first)) else { return false };
+        let rows = found.shape.first().copied().unwrap_or_default();
+        let bytes = found.dtype.and_then(|dtype| dtype.bytes(&found.shape));
+        let row = weight.bytes() / weight.shape[0].max(1);
+        is_dtype(weight.dtype, found.dtype) && bytes == row.checked_mul(rows)
+    }
+}
+
+/// Whether a weight of a dtype is stored as it should be: what operators do not know
+/// they take for bytes.
+pub fn is_dtype(weight: DType, stored: Option<DType>) -> bool {
+    match weight {
+        DType::U8 | DType::F8E8M0 | DType::F8E5M2 => stored.is_none_or(|dtype| dtype.size() == 1),
+        dtype => stored == Some(dtype),
+    }
+}

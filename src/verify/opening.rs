@@ -1,0 +1,112 @@
+//! A model's file, before it is loaded: what it says of itself, and how much of its
+//! inside it is to show once it is.
+
+use std::path::{Path, PathBuf};
+
+use super::model::Model;
+use super::{Error, Result};
+use crate::model::{RESIDUALS, ROUTERS, Target};
+use crate::onnx::{self, Description, Interface, Size};
+use crate::progress::Progress;
+use crate::runtime::{Library, Session};
+
+/// A model that is about to be loaded, as often as is needed.
+pub struct Opening<'r> {
+    library: &'r Library,
+    path: &'r Path,
+    /// What the file says.
+    pub description: Description,
+}
+
+/// What a model is to give besides its outputs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// The residual stream.
+    pub residuals: bool,
+    /// The scores of its routers.
+    pub routers: bool,
+}
+
+impl<'r> Opening<'r> {
+    /// Of a model that this onnxruntime is to run.
+    pub fn read(library: &'r Library, path: &'r Path) -> Result<Self> {
+        let opening = Self { library, path, description: onnx::read(path)? };
+        check_version(library, opening.target())?;
+        Ok(opening)
+    }
+
+    /// What it says of itself under a key.
+    pub fn property(&self, key: &str) -> Option<&str> {
+        self.description.properties.get(&format!("gpt_oss_export.{key}")).map(String::as_str)
+    }
+
+    /// Whose operators it is made of.
+    pub fn target(&self) -> Target {
+        Target::of(self.property("options").unwrap_or_default())
+    }
+
+    /// Names of values inside it, of a kind.
+    fn names(&self, kind: &str) -> Vec<String> {
+        let names = self.property(kind).unwrap_or_default().split(' ');
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Whether it can show its routers' scores.
+    pub fn has_routers(&self) -> bool {
+        !self.names(ROUTERS).is_empty()
+    }
+
+    /// What is to be seen: the residual stream if it was asked for, and where it is
+    /// all that there is of most tokens.
+    pub fn look(&self, trace: bool) -> Result<Look> {
+        let there = !self.names(RESIDUALS).is_empty();
+        if trace && !there {
+            return Err(Error::NoTrace(self.path.to_owned()));
+        }
+        let Description { inputs, outputs, .. } = &self.description;
+        let takes_one = |ports: &[Interface], name: &str| {
+            let port = ports.iter().find(|port| port.name == name);
+            matches!(port.and_then(|port| port.shape.get(1)), Some(Size::Known(1)))
+        };
+        let last = takes_one(outputs, "logits") && !takes_one(inputs, "input_ids");
+        Ok(Look { residuals: there && (trace || last), routers: false })
+    }
+
+    /// Loads it.
+    pub fn model(&self, look: Look, progress: &dyn Progress) -> Result<Model> {
+        let stop = || progress.is_cancelled();
+        let shown = |kind, wanted| if wanted { self.names(kind) } else { Vec::new() };
+        let residuals = shown(RESIDUALS, look.residuals);
+        let routers = shown(ROUTERS, look.routers);
+        let session = match [&residuals[..], &routers[..]].concat() {
+            more if more.is_empty() => Session::open(self.library, self.path, &stop)?,
+            more => {
+                let edited = onnx::with_outputs(fs_err::read(self.path)?, &more);
+                Session::open_edited(self.library, self.path, &edited, &stop)?
+            }
+        };
+        let mut model = Model::new(self.path, session, self.target())?;
+        (model.residuals, model.routers) = (residuals, routers);
+        Ok(model)
+    }
+}
+
+/// The onnxruntime that is to run models of a target: the one at a path, or one that
+/// is found. One that is too old may compute something else and say nothing.
+pub fn library(path: Option<&Path>, target: Target) -> Result<Library> {
+    let library = Library::load(path)?;
+    check_version(&library, target)?;
+    Ok(library)
+}
+
+fn check_version(library: &Library, target: Target) -> Result<()> {
+    let needed = target.onnxruntime();
+    match library.version {
+        Some(version) if version.0 < needed => {
+            let needed = needed.map(|number| number.to_string()).join(".");
+            let path: PathBuf = library.path.clone();
+            Err(Error::OldRuntime { path, found: version.to_string(), target, needed })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,225 @@
+//! A model's weights, byte for byte: what it reads against what the checkpoint's
+//! recipes make. That reaches what no text does: tokens and experts that take no
+//! part, and bits that are lost in noise.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use super::Result;
+use super::formats::is_dtype;
+use crate::checkpoint::Checkpoint;
+use crate::onnx::{Description, External, Initializer};
+use crate::paths::{folder_of, real_path};
+use crate::progress::Progress;
+use crate::weights::{self, Conversion, Files, Piece, Recipe, Weight, convert, read_range};
+
+/// Bytes that are compared at once.
+const COMPARED: u64 = 4 << 20;
+
+/// How a model's weights differ from its checkpoint's.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Bytes {
+    /// Bytes that the model reads from the checkpoint itself, where they should be.
+    pub in_place: u64,
+    /// Bytes that were compared.
+    pub compared: u64,
+    /// Weights of the checkpoint whose bytes the model has otherwise.
+    pub different: Vec<String>,
+    /// Weights of the checkpoint that the model has none of the name of.
+    pub missing: Vec<String>,
+    /// The model's tensors in files that are no weights of the checkpoint.
+    pub unknown: Vec<String>,
+}
+
+/// A comparison under way.
+struct Comparison<'w> {
+    folder: &'w Path,
+    progress: &'w dyn Progress,
+    files: Files,
+    found: Bytes,
+}
+
+/// Some bytes of a weight, and where the model has them.
+struct Part<'w> {
+    name: &'w str,
+    weight: &'w Weight,
+    /// Which of the weight's bytes.
+    range: Range<u64>,
+    external: &'w External,
+}
+
+/// Compares all tensors that a model has in files with the weights of its checkpoint, in
+/// the formats that it has them in.
+pub fn compare(
+    model: &Path,
+    description: &Description,
+    checkpoint: &Checkpoint,
+    progress: &dyn Progress,
+) -> Result<Bytes> {
+    let external = description.initializers.iter().filter_map(|stored| {
+        let external = stored.external.as_ref()?;
+        Some((stored, external))
+    });
+    let named: HashMap<&str, &Weight> =
+        checkpoint.weights.iter().map(|it| (&*it.name, it)).collect();
+    let mut missing: BTreeSet<&str> = named.keys().copied().collect();
+    let folder = folder_of(model);
+    let (files, found) = (Files::default(), Bytes::default());
+    let mut comparison = Comparison { folder, progress, files, found };
+    let (mut plain, mut converted) = (Vec::new(), Vec::new());
+    for (stored, external) in external {
+        let Some((weight, range)) = part(&named, stored) else {
+            comparison.found.unknown.push(stored.name.clone());
+            continue;
+        };
+        missing.remove(&*weight.name);
+        let part = Part { name: &stored.name, weight, range, external };
+        match part.fits(stored) {
+            false => comparison.differs(&part),
+            true if matches!(weight.recipe, Recipe::Converted(..)) => converted.push(part),
+            true => plain.push(part),
+        }
+    }
+    let bytes = |parts: &[Part]| parts.iter().map(|part| part.bytes()).sum::<u64>();
+    progress.begin("comparing weights", bytes(&plain) + bytes(&converted));
+    plain.iter().try_for_each(|part| comparison.plain(part))?;
+    comparison.converted(&converted)?;
+    progress.end();
+    comparison.found.missing = missing.into_iter().map(str::to_owned).collect();
+    Ok(comparison.found)
+}
+
+/// The weight that an initializer is, by its name, and which of its bytes: all, or
+/// those of some rows.
+fn part<'w>(
+    weights: &HashMap<&str, &'w Weight>,
+    stored: &Initializer,
+) -> Option<(&'w Weight, Range<u64>)> {
+    if let Some(weight) = weights.get(&*stored.name) {
+        return Some((weight, 0..weight.bytes()));
+    }
+    let (name, first) = stored.name.rsplit_once(".rows_")?;
+    let weight = weights.get(name)?;
+    let row = weight.bytes() / weight.shape[0].max(1);
+    let [start, rows] = [first.parse().ok()?, *stored.shape.first()?];
+    let end = row.checked_mul(start.checked_add(rows)?)?;
+    Some((weight, row * start..end))
+}
+
+impl Part<'_> {
+    fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether the model has as many bytes, of a type that is read as the weight's.
+    fn fits(&self, stored: &Initializer) -> bool {
+        self.range.end <= self.weight.bytes()
+            && self.external.length.is_none_or(|length| length == self.bytes())
+            && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(self.bytes())
+            && is_dtype(self.weight.dtype, stored.dtype)
+    }
+}
+
+impl Comparison<'_> {
+    fn differs(&mut self, part: &Part) {
+        if !self.found.different.iter().any(|name| name == part.name) {
+            self.found.different.push(part.name.to_owned());
+        }
+    }
+
+    /// The file that a part is in.
+    fn file(&self, part: &Part) -> PathBuf {
+        self.folder.join(&part.external.file)
+    }
+
+    /// What was not converted: nothing is read where the model reads the very place.
+    fn plain(&mut self, part: &Part) -> Result<()> {
+        let (file, place) = (self.file(part), part.external.offset);
+        if let Recipe::Bytes(source) = &part.weight.recipe
+            && source.range.start + part.range.start == place
+            && real_path(&source.file)? == real_path(&file)?
+        {
+            self.found.in_place += part.bytes();
+            self.progress.advance(part.bytes());
+            return Ok(());
+        }
+        let file: Arc<Path> = file.into();
+        for start in part.range.clone().step_by(COMPARED as usize) {
+            if self.progress.is_cancelled() {
+                return Err(weights::Error::Interrupted.into());
+            }
+            let here = start..part.range.end.min(start + COMPARED);
+            let expected = read_range(part.weight, &mut self.files, here.clone())?;
+            let place = place + (start - part.range.start);
+            self.progress.advance(expected.len() as u64);
+            if !self.same(&file, place, &expected)? {
+                self.differs(part);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was converted: it is converted again, all products of a conversion
+    /// together.
+    fn converted(&mut self, parts: &[Part]) -> Result<()> {
+        let mut done: Vec<&Arc<Conversion>> = Vec::new();
+        for part in parts {
+            let Recipe::Converted(conversion, _) = &part.weight.recipe else { continue };
+            if done.iter().any(|other| Arc::ptr_eq(other, conversion)) {
+                continue;
+            }
+            done.push(conversion);
+            let mut products: Vec<(usize, &Part)> = parts
+                .iter()
+                .filter_map(|part| match &part.weight.recipe {
+                    Recipe::Converted(other, at) if Arc::ptr_eq(other, conversion) => {
+                        Some((*at, part))
+                    }
+                    _ => None,
+                })
+                .collect();
+            products.sort_by_key(|(at, _)| *at);
+            self.products(conversion, products.into_iter().map(|(_, part)| part).collect())?;
+        }
+        Ok(())
+    }
+
+    fn products(&mut self, conversion: &Conversion, parts: Vec<&Part>) -> Result<()> {
+        let progress = self.progress;
+        let places: Vec<_> = parts.iter().map(|part| (part.weight, part.external.offset)).collect();
+        let comparison = Mutex::new(self);
+        let visit = |weight: &Weight, place: u64, piece: Piece| {
+            let Piece::Made(made) = piece else { unreachable!("a conversion makes its pieces") };
+            let mut comparison = comparison.lock().expect("nobody panics with it");
+            let part = parts.iter().find(|part| part.weight.name == weight.name);
+            let part = part.expect("a product of these");
+            let file = comparison.file(part).into();
+            if !comparison.same(&file, place, made)? {
+                comparison.differs(part);
+            }
+            progress.advance(made.len() as u64);
+            Ok(true)
+        };
+        convert(conversion, &places, progress, &visit)?;
+        Ok(())
+    }
+
+    /// Whether these bytes are in a file.
+    fn same(&mut self, file: &Arc<Path>, place: u64, expected: &[u8]) -> weights::Result<bool> {
+        let mut found = vec![0; expected.len()];
+        let file = self.files.open(file)?;
+        file.seek(SeekFrom::Start(place))?;
+        match file.read_exact(&mut found) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        self.found.compared += found.len() as u64;
+        Ok(found == expected)
+    }
+}
