@@ -117,6 +117,22 @@ fn converted_experts_are_recognised() {
     assert_eq!(report["identity"], json!({"is": "converted", "format": "bf16"}));
 }
 
+/// A limit that numbers reach is tested, and the report says whether they do.
+#[test]
+fn it_is_known_whether_a_limit_was_reached() {
+    for (limit, limited) in [(7.0, false), (0.5, true)] {
+        let (_home, checkpoint, model) = exported("tiny", &[]);
+        let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&config).unwrap();
+        config["swiglu_limit"] = json!(limit);
+        fs::write(checkpoint.join("config.json"), config.to_string()).unwrap();
+        export(&["--checkpoint", text(&checkpoint), "--output", text(&model)]);
+        let report = passes(&model, &checkpoint, &["--tokens", "12"]);
+        let experts = &report["experts"];
+        assert_eq!((&experts["limit"], &experts["limited"]), (&json!(limit), &json!(limited)));
+    }
+}
+
 #[test]
 fn an_export_can_verify_itself() {
     let home = tempfile::tempdir().unwrap();
@@ -303,8 +319,10 @@ fn onnxruntime_is_found_by_python() {
         "error    max ",
         "logits   up to ",
         "the same largest at 40 of 40 positions",
+        "weights  987 kB in place, 0 B compared, none different",
+        "no number in them reached SwiGLU's limit of 7, so that is not tested",
         "allowed  ",
-        "took     reference ",
+        "took     weights ",
         "verdict  the model computes what the checkpoint says",
     ] {
         assert!(report.contains(line), "{report}\nlacks: {line}");
