@@ -131,7 +131,10 @@ impl fmt::Display for Identity {
         match self {
             Self::Same => Ok(()),
             Self::Converted { experts, dense } => {
-                writeln!(f, "  its experts are in {experts}, and its dense matrices in {dense}, since it was made")
+                writeln!(
+                    f,
+                    "  its experts are in {experts}, and its dense matrices in {dense}, since it was made"
+                )
             }
             Self::Different { model, checkpoint } => writeln!(
                 f,

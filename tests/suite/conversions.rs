@@ -168,7 +168,7 @@ fn rounding_is_refused_until_it_is_accepted() {
     assert_eq!(
         failure(&base),
         format!(
-            "`layers.1.mlp.experts.down` did not come from mxfp4: it would round {changed} of its 98304 numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave the experts as they are"
+            "`layers.1.mlp.experts.down` did not come from mxfp4: it would round {changed} of its 98304 numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave out --experts"
         )
     );
     assert_eq!(contents(home.path()), before);
@@ -237,7 +237,7 @@ fn overflow_is_refused_even_so() {
     let (home, _) = edited(|at, number| if at % 1000 == 7 { f32::MAX } else { number });
     assert_eq!(
         refusal(home.path(), "bf16"),
-        "`layers.1.mlp.experts.down` goes beyond the largest number of bf16 in 99 of its 98304 numbers, which would become infinity: leave the experts as they are"
+        "`layers.1.mlp.experts.down` goes beyond the largest number of bf16 in 99 of its 98304 numbers, which would become infinity: leave out --experts"
     );
 }
 

@@ -112,10 +112,13 @@ fn what_the_documents_show_runs_as_written() {
         ("docs/targets.md", 1, 1),
         ("docs/checkpoints.md", 1, 0),
         ("docs/verify.md", 2, 0),
+        ("docs/formats.md", 3, 0),
     ] {
         let home = tempfile::tempdir().unwrap();
         let fixtures = home.path().join("tests/fixtures");
-        crate::support::copy_folder(&fixture("tiny"), &fixtures.join("tiny"));
+        for name in ["tiny", "tiny-hf"] {
+            crate::support::copy_folder(&fixture(name), &fixtures.join(name));
+        }
         // What a document says is there: a checkpoint of the reader's own.
         let own = home.path().join("out/checkpoint");
         if name == "docs/checkpoints.md" {
@@ -178,6 +181,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/targets.md",
         "docs/checkpoints.md",
         "docs/verify.md",
+        "docs/formats.md",
     ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();
