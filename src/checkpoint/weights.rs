@@ -125,6 +125,17 @@ impl ModelWeights {
         linears.map(|linear| &linear.matrix).chain(&self.lm_head)
     }
 
+    /// All of both, to be changed.
+    pub fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
+            let linears = attn.qkv.iter_mut().chain([&mut attn.out]);
+            let experts = [&mut mlp.gate_up, &mut mlp.down].into_iter();
+            let linears = linears.map(|linear| &mut linear.matrix);
+            linears.chain(experts.map(|experts| &mut experts.matrix))
+        });
+        layers.chain(&mut self.lm_head)
+    }
+
     /// The matrix of the logits, `[vocab, hidden]`.
     pub fn logits(&self) -> Matrix {
         let embedding = || Matrix::OutputMajor(self.embedding.clone());

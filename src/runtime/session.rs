@@ -31,6 +31,7 @@ pub struct Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Kind {
+    F16,
     F32,
     I64,
     Other,
@@ -113,6 +114,18 @@ impl Tensor {
         Ok(Self(tensor.map_err(|error| Error::Run(reason(&error)))?.into_dyn()))
     }
 
+    /// No numbers, in a shape of which some axis is 0.
+    pub fn empty(kind: Kind, shape: &[usize]) -> Result<Self> {
+        match kind {
+            Kind::F16 => {
+                let tensor = Value::from_array((shape, Vec::<half::f16>::new()));
+                Ok(Self(tensor.map_err(|error| Error::Run(reason(&error)))?.into_dyn()))
+            }
+            Kind::F32 => Self::f32(shape, Vec::new()),
+            Kind::I64 | Kind::Other => Self::i64(shape, Vec::new()),
+        }
+    }
+
     /// Integers `shape`.
     pub fn i64(shape: &[usize], numbers: Vec<i64>) -> Result<Self> {
         let tensor = Value::from_array((shape, numbers));
@@ -129,6 +142,7 @@ impl Tensor {
 impl From<&Outlet> for Port {
     fn from(outlet: &Outlet) -> Self {
         let kind = match outlet.dtype().tensor_type() {
+            Some(TensorElementType::Float16) => Kind::F16,
             Some(TensorElementType::Float32) => Kind::F32,
             Some(TensorElementType::Int64) => Kind::I64,
             _ => Kind::Other,

@@ -7,6 +7,7 @@ mod identity;
 mod memory;
 mod model;
 mod opening;
+mod own;
 mod plan;
 mod report;
 mod routing;
@@ -103,9 +104,13 @@ pub enum Error {
     #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
     NoPrompt { tokens: usize, decoded: usize },
     #[error(
-        "the model's experts were rounded when it was made ({rounded} numbers, relative error {relative_error:.2e}), so it promises nothing about logits: say what will do with --tolerance"
+        "the model promises nothing about logits, because {0}: say what will do with --tolerance"
     )]
-    Rounded { rounded: u64, relative_error: f64 },
+    NoPromise(&'static str),
+    #[error(
+        "the model is for {0}, and onnxruntime runs it on a CPU here: verify one of --ep cpu, which has the same numbers"
+    )]
+    Provider(String),
     #[error(
         "by the checkpoint itself, the logits of token {token} in row {row} are infinite or not a number: its weights are damaged"
     )]
@@ -125,7 +130,7 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let model = opening.model(look, progress)?;
     let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
     let (checkpoint, made, identity) = identity::settle(opened, &opening, &model)?;
-    let promise = Promise::of(&opening, &checkpoint.provenances.experts, request.tolerance)?;
+    let promise = Promise::of(&opening, &checkpoint.provenances, request.tolerance)?;
     let comparing = Instant::now();
     let bytes = weights::compare(&request.model, &opening.description, &made, progress)?;
     let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
@@ -133,7 +138,9 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;
     let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
-    let (checkpoint, plan) = (&checkpoint, &plan);
+    let own = own::own(&made, &request.model, &opening.description);
+    let checkpoint = if promise == Promise::OwnNumbers { &own } else { &checkpoint };
+    let plan = &plan;
     let mut run = Run { checkpoint, plan, texts, promise, opening, model, seconds };
     let (outcome, followed) = routing::follow(&mut run, progress)?;
     Ok(Report {

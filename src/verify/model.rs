@@ -31,6 +31,8 @@ struct Cache {
     present: String,
     /// Key heads and their width.
     sizes: [usize; 2],
+    /// F32 or F16.
+    kind: Kind,
 }
 
 /// What a step gives.
@@ -87,7 +89,7 @@ impl Model {
         let batch = texts.len();
         let empty = |cache: &Cache| {
             let [heads, width] = cache.sizes;
-            Tensor::f32(&[batch, heads, 0, width], Vec::new())
+            Tensor::empty(cache.kind, &[batch, heads, 0, width])
         };
         let mut past = self.caches.iter().map(empty).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut masks = vec![Vec::new(); batch];
@@ -147,12 +149,12 @@ impl<'p> Ports<'p> {
     fn new(path: &'p Path, session: &Session) -> Result<Self> {
         let ports = Self { path, inputs: session.inputs(), outputs: session.outputs() };
         for port in &ports.inputs {
-            let (kind, rank) = match port.name.as_str() {
-                "input_ids" | "attention_mask" => (Kind::I64, 2),
-                name if name.starts_with("past_key_values.") => (Kind::F32, 4),
+            let (kinds, rank): (&[Kind], _) = match port.name.as_str() {
+                "input_ids" | "attention_mask" => (&[Kind::I64], 2),
+                name if name.starts_with("past_key_values.") => (&[Kind::F32, Kind::F16], 4),
                 _ => return Err(ports.strange(format!("the input `{}`", port.name))),
             };
-            if (port.kind, port.shape.len()) != (kind, rank) {
+            if !kinds.contains(&port.kind) || port.shape.len() != rank {
                 return Err(ports.strange(format!("an input `{}` of another type", port.name)));
             }
         }
@@ -218,7 +220,8 @@ impl<'p> Ports<'p> {
                 let size = port.shape[axis].map(|size| size as usize);
                 size.ok_or_else(|| self.strange(format!("an unknown size in `{}`", port.name)))
             };
-            Ok(Cache { past: port.name.clone(), present, sizes: [size(1)?, size(3)?] })
+            let sizes = [size(1)?, size(3)?];
+            Ok(Cache { past: port.name.clone(), present, sizes, kind: port.kind })
         };
         self.past().map(cache).collect()
     }

@@ -32,7 +32,10 @@ impl<'r> Opening<'r> {
     pub fn read(library: &'r Library, path: &'r Path) -> Result<Self> {
         let opening = Self { library, path, description: onnx::read(path)? };
         check_version(library, opening.target())?;
-        Ok(opening)
+        match opening.option("ep").unwrap_or("cpu") {
+            "cpu" => Ok(opening),
+            other => Err(Error::Provider(other.to_owned())),
+        }
     }
 
     /// What it says of itself under a key.
@@ -43,6 +46,12 @@ impl<'r> Opening<'r> {
     /// Whose operators it is made of.
     pub fn target(&self) -> Target {
         Target::of(self.property("options").unwrap_or_default())
+    }
+
+    /// What it was made with, such as `compute`.
+    pub fn option(&self, key: &str) -> Option<&str> {
+        let mut options = self.property("options")?.split(' ');
+        options.find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
     }
 
     /// Names of values inside it, of a kind.

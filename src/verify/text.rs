@@ -39,6 +39,9 @@ impl Report {
     fn verdict(&self) -> &'static str {
         match (self.passed, self.tolerance.from) {
             (true, Source::Float32) => "the model computes what the checkpoint says",
+            (true, Source::OwnNumbers) => {
+                "the model computes what its numbers say, which are the checkpoint's, rounded"
+            }
             (true, Source::Asked) => "the model is within the tolerance",
             (false, _) => "the model does not compute what the checkpoint says",
         }
@@ -65,7 +68,7 @@ impl fmt::Display for Report {
         write!(f, "allowed  {}: ", number(self.tolerance.bound))?;
         match self.tolerance.from {
             Source::Asked => writeln!(f, "as asked for")?,
-            Source::Float32 => {
+            Source::Float32 | Source::OwnNumbers => {
                 let noise = number(self.logits.noise);
                 writeln!(f, "{FACTOR} times what float32 is off by itself here, {noise}")?;
             }

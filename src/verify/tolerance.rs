@@ -4,13 +4,15 @@
 //! of thousands of products in another order. How much that is depends on the
 //! weights, so it is measured: the reference runs in float32 too, and how far that
 //! takes it from itself in float64 is what one right program is off. Another right
-//! one may be off by some times as much; docs/verify.md has what was measured.
+//! one may be off by some times as much; docs/verify.md has what was measured. One whose
+//! matrices were rounded when it was made promises the same of its own numbers.
 
 use serde::Serialize;
 
 use super::opening::Opening;
 use super::{Error, Result};
-use crate::weights::Provenance;
+use crate::model::Target;
+use crate::weights::{Provenance, Provenances};
 
 /// How many times the noise a model may be off.
 pub const FACTOR: f64 = 8.0;
@@ -35,6 +37,7 @@ pub struct Tolerance {
 pub enum Source {
     Asked,
     Float32,
+    OwnNumbers,
 }
 
 /// What a tolerance depends on besides the logits.
@@ -44,22 +47,30 @@ pub enum Promise {
     Asked(f64),
     /// All numbers are the checkpoint's.
     Float32,
+    /// They are what rounding made of the checkpoint's.
+    OwnNumbers,
 }
 
 impl Promise {
-    /// What was asked for, else what the model promises. One whose experts were
-    /// rounded on the way from the checkpoint promises nothing about logits.
-    pub fn of(model: &Opening, checkpoint: &Provenance, asked: Option<f64>) -> Result<Self> {
+    /// What was asked for, else what the model promises. One that does not compute in
+    /// float32 throughout promises nothing about logits.
+    pub fn of(model: &Opening, checkpoint: &Provenances, asked: Option<f64>) -> Result<Self> {
         if let Some(bound) = asked {
             return Ok(Self::Asked(bound));
         }
-        let said = model.property("experts").and_then(|said| serde_json::from_str(said).ok());
-        match said {
-            Some(Provenance { rounded, relative_error, .. }) if rounded > checkpoint.rounded => {
-                Err(Error::Rounded { rounded, relative_error })
-            }
-            _ => Ok(Self::Float32),
+        let said = |key: &str| -> Option<Provenance> {
+            model.property(key).and_then(|said| serde_json::from_str(said).ok())
+        };
+        let [experts, dense] = [said("experts"), said("dense")];
+        if let Some(how) = rounds_on_the_way(model, &experts, &dense) {
+            return Err(Error::NoPromise(how));
         }
+        let is_rounded = |said: Option<Provenance>, there: &Provenance| {
+            said.is_some_and(|said| said.rounded > there.rounded)
+        };
+        let rounded =
+            is_rounded(experts, &checkpoint.experts) || is_rounded(dense, &checkpoint.dense);
+        Ok(if rounded { Self::OwnNumbers } else { Self::Float32 })
     }
 
     /// For logits that are at most so large, and that float32 computes with so much
@@ -68,8 +79,30 @@ impl Promise {
         match self {
             Self::Asked(bound) => Tolerance { bound, from: Source::Asked },
             Self::Float32 => Tolerance { bound: allowed(noise, largest), from: Source::Float32 },
+            Self::OwnNumbers => {
+                Tolerance { bound: allowed(noise, largest), from: Source::OwnNumbers }
+            }
         }
     }
+}
+
+/// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
+/// weights of 8 bits round activations to as many.
+fn rounds_on_the_way(
+    model: &Opening,
+    experts: &Option<Provenance>,
+    dense: &Option<Provenance>,
+) -> Option<&'static str> {
+    match model.option("compute").unwrap_or("f32") {
+        "f32" => {}
+        "f16" => return Some("it computes in f16"),
+        _ => return Some("it computes in bf16"),
+    }
+    let has = |said: &Option<Provenance>, word: &str| {
+        said.as_ref().is_some_and(|said| said.format.contains(word))
+    };
+    let rounds = model.target() == Target::Ort && (has(experts, "int8") || has(dense, "int8"));
+    rounds.then_some("onnxruntime rounds activations to 8 bits where weights have 8")
 }
 
 /// How far numbers may be off that are at most so large, and that float32 computes

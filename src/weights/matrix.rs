@@ -113,6 +113,16 @@ impl Matrix {
         }
     }
 
+    /// The same, to be changed.
+    pub fn weights_mut(&mut self) -> Vec<&mut Weight> {
+        match self {
+            Self::Mxfp4 { blocks, scales } => vec![blocks, scales],
+            Self::Mxfp4Columns { columns, scales } => vec![columns, scales],
+            Self::Ints { codes, scales, .. } => vec![codes, scales],
+            Self::OutputMajor(weight) | Self::InputMajor(weight) => vec![weight],
+        }
+    }
+
     /// The canonical name that those of its weights begin with.
     pub fn path(&self) -> &str {
         let name = &self.weights()[0].name;

@@ -25,7 +25,7 @@ const OWNERS: [(&str, &str); 19] = [
     ("::ort::", "runtime model"),
     ("fastrand::", "verify"),
     ("glob::", "inspect"),
-    ("half::", "tensor"),
+    ("half::", "tensor runtime"),
     ("sha1::", "digest"),
     ("sha2::", "digest"),
     ("hf_hub::", "hub"),

@@ -351,3 +351,43 @@ fn an_interrupted_verification_ends() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((&output.stdout[..], error.as_str()), (&b"1\n"[..], "error: interrupted\n"));
 }
+
+/// Of a model whose matrices were rounded, the reference computes with what became of
+/// them; where the operators round too, nothing is promised.
+#[test]
+fn rounded_models_are_held_against_their_own_numbers() {
+    let home = tempfile::tempdir().unwrap();
+    let tiny = fixture("tiny-128");
+    let model = home.path().join("m.onnx");
+    let made = |options: &[&str]| {
+        export(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
+    };
+    let library = onnxruntime();
+    let asked =
+        ["verify", text(&model), "--checkpoint", text(&tiny), "--onnxruntime", text(library)];
+    for options in [
+        &["--experts", "int4", "--dense", "int4"][..],
+        &["--experts", "int8", "--dense", "int8", "--kv-cache"],
+        &["--experts", "int4", "--target", "ort"],
+    ] {
+        made(options);
+        let report = export(&asked);
+        assert_eq!(report["tolerance"]["from"], "own_numbers", "{options:?}");
+        assert!(report["logits"]["max"].as_f64().unwrap() < 1e-5, "{options:?}");
+        // Held against the checkpoint's, they are what they are: rounded.
+        let off = export(&[&asked[..], &["--tolerance", "10"]].concat());
+        assert!(off["logits"]["max"].as_f64().unwrap() > 0.01, "{options:?}");
+    }
+    for (options, why) in [
+        (&["--target", "ort", "--dense", "int8"][..], "rounds activations to 8 bits"),
+        (&["--target", "ort", "--compute", "f16"], "it computes in f16"),
+    ] {
+        made(options);
+        let sentence = failure(&asked);
+        assert!(sentence.contains(why), "{sentence}");
+        let report = export(&[&asked[..], &["--tolerance", "10"]].concat());
+        assert_eq!(report["passed"], true);
+    }
+    made(&["--target", "ort", "--ep", "webgpu", "--experts", "int4"]);
+    assert!(failure(&asked).contains("the model is for webgpu"));
+}
