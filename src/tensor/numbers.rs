@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use super::{DType, Rounding};
 
 /// Numbers that are handled at once, between two loops over them.
-const CHUNK: usize = 32;
+const CHUNK: usize = Rounding::AT_ONCE;
 
 /// Decodes the numbers in `bytes`, of which there are as many as `numbers` takes.
 /// Nothing where the dtype is none of BF16, F16, F32 and FP8 E5M2.
@@ -87,7 +87,7 @@ fn by_chunks<const N: usize>(
     for (numbers, stored) in chunks.iter().zip(stored) {
         let back;
         (*stored, back) = nearest(numbers);
-        rounding += compared(numbers, &back);
+        rounding += Rounding::of(numbers, &back);
     }
     if !rest.is_empty() {
         // Zeros fill it up, and add nothing.
@@ -95,54 +95,9 @@ fn by_chunks<const N: usize>(
         last[..rest.len()].copy_from_slice(rest);
         let (stored, back) = nearest(&last);
         rest_stored.copy_from_slice(&stored[..rest.len()]);
-        rounding += compared(&last, &back);
+        rounding += Rounding::of(&last, &back);
     }
     Rounding { numbers: numbers.len() as u64, ..rounding }
-}
-
-/// What became of numbers that are now `back`. Where all are finite, as most often,
-/// the loops have no branches, and a processor runs them many times faster.
-fn compared(numbers: &[f32; CHUNK], back: &[f32; CHUNK]) -> Rounding {
-    let finite = |all: bool, number: &f32| all & number.is_finite();
-    let all_finite = back.iter().fold(numbers.iter().fold(true, finite), finite);
-    if !all_finite {
-        return without_infinite(numbers, back);
-    }
-    let pairs = numbers.iter().zip(back);
-    let changed = pairs.map(|(number, back)| u32::from(number.to_bits() != back.to_bits()));
-    let changed: u32 = changed.sum();
-    Rounding {
-        changed: changed.into(),
-        squares: sum_of_squares(numbers, &[0.0; CHUNK]),
-        error: if changed == 0 { 0.0 } else { sum_of_squares(numbers, back) },
-        ..Rounding::default()
-    }
-}
-
-/// The same where some are not finite: these count as zeros besides.
-fn without_infinite(numbers: &[f32; CHUNK], back: &[f32; CHUNK]) -> Rounding {
-    let mut finite = [*numbers, *back];
-    let (mut not_finite, mut overflowed) = (0, 0);
-    for at in 0..CHUNK {
-        match (numbers[at].is_finite(), back[at].is_finite()) {
-            (true, true) => continue,
-            (true, false) => overflowed += 1,
-            (false, _) => not_finite += 1,
-        }
-        finite.iter_mut().for_each(|numbers| numbers[at] = 0.0);
-    }
-    Rounding { not_finite, overflowed, ..compared(&finite[0], &finite[1]) }
-}
-
-/// Of the differences, in f64 and in eight sums, which a processor adds at once.
-fn sum_of_squares(numbers: &[f32; CHUNK], from: &[f32; CHUNK]) -> f64 {
-    let mut sums = [0f64; 8];
-    for (numbers, from) in numbers.as_chunks::<8>().0.iter().zip(from.as_chunks::<8>().0) {
-        for ((sum, number), from) in sums.iter_mut().zip(numbers).zip(from) {
-            *sum += (f64::from(*number) - f64::from(*from)).powi(2);
-        }
-    }
-    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub fn read_range(weight: &Weight, files: &mut Files, range: Range<u64>) -> Resu
         let here = range.start.max(start)..range.end.min(end);
         if !here.is_empty() {
             let within = here.start - start..here.end - start;
-            bytes.extend(part.read(weight, files, within)?);
+            part.read(weight, files, within, &mut bytes)?;
         }
         start = end;
     }
@@ -121,29 +121,45 @@ impl<'r> Part<'r> {
         }
     }
 
-    fn read(&self, weight: &Weight, files: &mut Files, range: Range<u64>) -> Result<Vec<u8>> {
+    /// Appends some of its bytes.
+    fn read(
+        &self,
+        weight: &Weight,
+        files: &mut Files,
+        range: Range<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
         match self {
-            Self::Whole(source) => read(weight, files, source, range),
+            Self::Whole(source) => read(weight, files, source, range, bytes),
             Self::Rows(pair, row) => {
                 let (first, end) = (range.start / (2 * row), range.end.div_ceil(2 * row));
-                let even = read(weight, files, &pair[0], first * row..end * row)?;
-                let odd = read(weight, files, &pair[1], first * row..end * row)?;
+                let [mut even, mut odd] = [Vec::new(), Vec::new()];
+                read(weight, files, &pair[0], first * row..end * row, &mut even)?;
+                read(weight, files, &pair[1], first * row..end * row, &mut odd)?;
                 let rows = even.chunks(*row as usize).zip(odd.chunks(*row as usize));
                 let made: Vec<&[u8]> = rows.flat_map(|(even, odd)| [even, odd]).collect();
                 let begin = (range.start - first * 2 * row) as usize;
-                Ok(made.concat()[begin..][..(range.end - range.start) as usize].to_vec())
+                let length = (range.end - range.start) as usize;
+                bytes.extend_from_slice(&made.concat()[begin..][..length]);
+                Ok(())
             }
         }
     }
 }
 
-/// Some bytes of one place.
-fn read(weight: &Weight, files: &mut Files, source: &Source, range: Range<u64>) -> Result<Vec<u8>> {
+/// Appends some bytes of one place.
+fn read(
+    weight: &Weight,
+    files: &mut Files,
+    source: &Source,
+    range: Range<u64>,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
     let file = files.open(&source.file)?.file();
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    read_exact_at(file, &mut bytes, source.range.start + range.start)
-        .map_err(|error| read_error(error, &weight.name, source))?;
-    Ok(bytes)
+    let before = bytes.len();
+    bytes.resize(before + (range.end - range.start) as usize, 0);
+    read_exact_at(file, &mut bytes[before..], source.range.start + range.start)
+        .map_err(|error| read_error(error, &weight.name, source))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! Of 4 bits, two codes share a byte, the first one in the low nibble.
 
 mod from_mxfp4;
+#[cfg(test)]
+mod oracle;
 mod quantise;
 
 use std::fmt;
@@ -71,7 +73,8 @@ pub fn dequantise(bits: Bits, codes: &[u8], scale: f32) -> [f32; BLOCK as usize]
 
 /// Writes the codes of a block, whole numbers that a code can hold.
 fn pack(bits: Bits, whole: &[f32; BLOCK as usize], codes: &mut [u8]) {
-    let code = |number: &f32| (number + f32::from(bits.zero())) as u8;
+    // So that the lowest bits are the code: many at once, where a cast takes each alone.
+    let code = |number: &f32| (number + f32::from(bits.zero()) + WHOLE).to_bits() as u8;
     match bits {
         Bits::Four => {
             for (byte, [first, second]) in codes.iter_mut().zip(whole.as_chunks().0) {
@@ -88,19 +91,15 @@ fn pack(bits: Bits, whole: &[f32; BLOCK as usize], codes: &mut [u8]) {
 /// where the number is below 2²².
 const WHOLE: f32 = 1.5 * (1u32 << 23) as f32;
 
-/// Scales are looked for where the largest magnitude becomes one of these, as a code
-/// of either sign. Least squares then move each to where it fits its codes best: that
-/// is within a percent of the best scale there is.
-const LARGEST_CODES: [f32; 6] = [6.5, 7.0, 7.5, 8.0, 8.5, 9.0];
-
-/// The largest magnitude divided by each scale that is tried for 4 bits.
-fn four_bit_candidates() -> [f32; 12] {
-    std::array::from_fn(|at| LARGEST_CODES[at / 2] * if at % 2 == 0 { 1.0 } else { -1.0 })
-}
-
 /// The nearest whole number that 4 bits hold.
 fn four_bits(number: f32) -> f32 {
     ((number + WHOLE) - WHOLE).clamp(-8.0, 7.0)
+}
+
+/// What became of numbers; that a zero has another sign is not counted.
+fn rounding(numbers: &[f32; BLOCK as usize], back: &[f32; BLOCK as usize]) -> Rounding {
+    let [numbers, back] = [numbers, back].map(|numbers| numbers.map(|number| number + 0.0));
+    Rounding::of(&numbers, &back)
 }
 
 /// The outcome of a block that holds infinity or NaN, and comes out as zeros.

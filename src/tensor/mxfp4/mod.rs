@@ -4,9 +4,11 @@
 //! `value = E2M1[code] · 2^(scale − 127)`; two codes share a byte, the first
 //! one in the low nibble; scale 255 is NaN.
 
+mod encode;
 mod quantise;
 
-pub use quantise::{Block, LARGEST_SCALE, exact, quantise};
+pub use encode::encode;
+pub use quantise::{LARGEST_SCALE, exact, quantise};
 
 /// Numbers that share a scale.
 pub const BLOCK: u64 = 32;
@@ -33,10 +35,81 @@ pub fn pair(codes: u8) -> [f32; 2] {
     [codes & 0x0F, codes >> 4].map(|code| E2M1[usize::from(code)])
 }
 
+/// 32 numbers in MXFP4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// E8M0: 2^(scale − 127).
+    pub scale: u8,
+    /// Two E2M1 codes a byte, the first one in the low nibble.
+    pub codes: [u8; BLOCK as usize / 2],
+}
+
+impl Block {
+    /// The codes in their order.
+    pub fn each_code(&self) -> [u8; BLOCK as usize] {
+        std::array::from_fn(|at| self.codes[at / 2] >> (4 * (at % 2)) & 15)
+    }
+}
+
+/// Blocks as they are stored: as many scales as there are codes of a block.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Blocks<'b> {
+    pub scales: &'b [u8],
+    pub codes: &'b [[u8; BLOCK as usize / 2]],
+}
+
+impl Blocks<'_> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Block> {
+        self.scales
+            .iter()
+            .zip(self.codes)
+            .map(|(scale, codes)| Block { scale: *scale, codes: *codes })
+    }
+}
+
+/// The sum of the squares of a block's numbers.
+pub fn sum_of_squares(block: &Block) -> f64 {
+    /// Of the numbers of a byte, each twice itself: these are whole.
+    const OF_PAIR: [u16; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let [first, second] = [2.0 * E2M1[byte & 15], 2.0 * E2M1[byte >> 4]];
+            table[byte] = (first * first + second * second) as u16;
+            byte += 1;
+        }
+        table
+    };
+    let squares: u32 = block.codes.iter().map(|byte| u32::from(OF_PAIR[usize::from(*byte)])).sum();
+    f64::from(squares) / 4.0 * f64::from(e8m0(block.scale)).powi(2)
+}
+
+/// The largest code of a block, of its magnitudes.
+pub fn largest(codes: &[u8; BLOCK as usize / 2]) -> usize {
+    let codes = u128::from_le_bytes(*codes);
+    // A bit for each code that may be it.
+    let (mut may_be, mut largest) = (EACH, 0);
+    for bit in [2, 1, 0] {
+        let larger = may_be & codes >> bit;
+        if larger != 0 {
+            (may_be, largest) = (larger, largest | 1 << bit);
+        }
+    }
+    largest
+}
+
+/// The lowest bit of each code.
+const EACH: u128 = u128::MAX / 15;
+
 /// The numbers of a block.
 pub fn dequantise(block: &Block) -> [f32; BLOCK as usize] {
-    let scale = e8m0(block.scale);
-    std::array::from_fn(|at| pair(block.codes[at / 2])[at % 2] * scale)
+    let (mut numbers, scale) = ([0f32; BLOCK as usize], e8m0(block.scale));
+    for (numbers, codes) in numbers.as_chunks_mut().0.iter_mut().zip(block.codes) {
+        *numbers = pair(codes).map(|number| number * scale);
+    }
+    numbers
 }
 
 #[cfg(test)]

@@ -5,27 +5,11 @@
 //! magnitude 4 or 6, because codes up to 3 can be doubled; so that scale is
 //! tried first, and alone decides whether a block is exact.
 
-use super::{BLOCK, e8m0};
+use super::{BLOCK, Block, e8m0};
 use crate::tensor::Rounding;
 
 /// Numbers of a block.
 const LENGTH: usize = BLOCK as usize;
-
-/// 32 numbers in MXFP4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// E8M0: 2^(scale − 127).
-    pub scale: u8,
-    /// Two E2M1 codes a byte, the first one in the low nibble.
-    pub codes: [u8; LENGTH / 2],
-}
-
-impl Block {
-    /// The codes in their order.
-    pub fn each_code(&self) -> [u8; LENGTH] {
-        std::array::from_fn(|at| self.codes[at / 2] >> (4 * (at % 2)) & 15)
-    }
-}
 
 /// The block with the least squared error, and how far off it is. Of scales that
 /// are equally good the one that makes the largest magnitude 4 to 8 is taken, of
@@ -54,6 +38,11 @@ pub fn quantise(numbers: &[f32; LENGTH]) -> (Block, Rounding) {
 
 /// The block whose numbers these are bit for bit, where there is one.
 pub fn exact(numbers: &[f32; LENGTH]) -> Option<Block> {
+    // Most often a look at the bits tells: E2M1 has one bit of mantissa.
+    let has_more = |number: &f32| number.is_normal() & (number.to_bits() & LOWER_BITS != 0);
+    if numbers.iter().fold(false, |some, number| some | has_more(number)) {
+        return None;
+    }
     let largest = numbers.iter().map(|number| number.to_bits() & MAGNITUDE).max().unwrap_or(0);
     let rounded = Rounded::new(numbers, usual_scale(largest));
     let is_exact = largest < INFINITE && rounded.is_exact(numbers);
@@ -71,6 +60,8 @@ fn usual_scale(largest: u32) -> u8 {
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const INFINITE: u32 = 0x7f80_0000;
 const MANTISSA_BITS: u32 = 23;
+/// All of the mantissa but for the first bit.
+const LOWER_BITS: u32 = 0x003f_ffff;
 /// The scale byte of 1.
 const ONE: u8 = 127;
 /// Under larger scales 6 is beyond f32.

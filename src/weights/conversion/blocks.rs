@@ -8,18 +8,46 @@ use crate::weights::matrix::Matrix;
 use crate::weights::pieces::{Files, read_range};
 use crate::weights::{Result, Weight};
 
-/// Numbers of a row, as they were found.
-pub enum Block {
-    Mxfp4(mxfp4::Block),
-    Numbers([f32; BLOCK]),
+/// Blocks of a row or several, one after the other, as they were found.
+pub enum Blocks<'b> {
+    Mxfp4(mxfp4::Blocks<'b>),
+    Numbers(&'b [[f32; BLOCK]]),
 }
 
-impl Block {
+/// One of them.
+pub enum Block<'b> {
+    Mxfp4(mxfp4::Block),
+    Numbers(&'b [f32; BLOCK]),
+}
+
+impl Blocks<'_> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Mxfp4(blocks) => blocks.scales.len(),
+            Self::Numbers(numbers) => numbers.len(),
+        }
+    }
+
+    /// Each with its place, of which the first is `at`.
+    pub fn each(&self, at: usize, mut visit: impl FnMut(usize, Block)) {
+        match self {
+            Self::Mxfp4(blocks) => {
+                (at..).zip(blocks.iter()).for_each(|(at, block)| visit(at, Block::Mxfp4(block)));
+            }
+            Self::Numbers(numbers) => {
+                (at..).zip(*numbers).for_each(|(at, block)| visit(at, Block::Numbers(block)));
+            }
+        }
+    }
+}
+
+impl Block<'_> {
     /// As numbers.
     pub fn numbers(&self) -> [f32; BLOCK] {
         match self {
             Self::Mxfp4(block) => mxfp4::dequantise(block),
-            Self::Numbers(numbers) => *numbers,
+            Self::Numbers(numbers) => **numbers,
         }
     }
 
@@ -41,12 +69,12 @@ const SLAB: usize = 1 << 12;
 const TILE: usize = 16;
 
 impl Conversion {
-    /// Hands out the blocks of a unit's rows, each with its place among them.
-    pub(super) fn each_block(
+    /// Hands out the blocks of a unit's rows, with the place of the first among them.
+    pub(super) fn each_blocks(
         &self,
         unit: &Unit,
         files: &mut Files,
-        mut visit: impl FnMut(usize, &Block),
+        mut visit: impl FnMut(usize, Blocks),
     ) -> Result<()> {
         let [_, out, inn] = self.sizes;
         let [start, end] =
@@ -56,32 +84,29 @@ impl Conversion {
             Matrix::Mxfp4 { blocks: codes, scales } => slabs(blocks, |at, here| {
                 let codes = read_range(codes, files, bytes(&here, mxfp4::BLOCK / 2))?;
                 let scales = read_range(scales, files, here)?;
-                for ((at, codes), scale) in (at..).zip(codes.as_chunks().0).zip(scales) {
-                    visit(at, &Block::Mxfp4(mxfp4::Block { scale, codes: *codes }));
-                }
+                let codes = codes.as_chunks().0;
+                visit(at, Blocks::Mxfp4(mxfp4::Blocks { scales: &scales, codes }));
                 Ok(())
             }),
             Matrix::Ints { bits, codes, scales } => slabs(blocks, |at, here| {
                 let codes = read_range(codes, files, bytes(&here, bits.block_bytes()))?;
                 let scales = read_range(scales, files, bytes(&here, 4))?;
                 let codes = codes.chunks_exact(bits.block_bytes() as usize);
-                for ((at, codes), scale) in (at..).zip(codes).zip(scales.as_chunks().0) {
-                    let numbers = ints::dequantise(*bits, codes, f32::from_le_bytes(*scale));
-                    visit(at, &Block::Numbers(numbers));
-                }
+                let numbers = codes.zip(scales.as_chunks().0).map(|(codes, scale)| {
+                    ints::dequantise(*bits, codes, f32::from_le_bytes(*scale))
+                });
+                visit(at, Blocks::Numbers(&numbers.collect::<Vec<_>>()));
                 Ok(())
             }),
             Matrix::OutputMajor(weight) => slabs(blocks, |at, here| {
                 let numbers = numbers(weight, files, bytes(&here, mxfp4::BLOCK))?;
-                for (at, block) in (at..).zip(numbers.as_chunks().0) {
-                    visit(at, &Block::Numbers(*block));
-                }
+                visit(at, Blocks::Numbers(numbers.as_chunks().0));
                 Ok(())
             }),
             Matrix::Mxfp4Columns { .. } => unreachable!("nothing is made of it"),
             Matrix::InputMajor(weight) => {
                 let columns = Columns { weight, first: unit.matrix * inn, all: out, inn };
-                columns.each_block(unit.rows.clone(), files, visit)
+                columns.each_blocks(unit.rows.clone(), files, visit)
             }
         }
     }
@@ -122,11 +147,11 @@ struct Columns<'w> {
 
 impl Columns<'_> {
     /// 32 rows have one block of each column, which tiles turn round.
-    fn each_block(
+    fn each_blocks(
         &self,
         columns: Range<u64>,
         files: &mut Files,
-        mut visit: impl FnMut(usize, &Block),
+        mut visit: impl FnMut(usize, Blocks),
     ) -> Result<()> {
         let (outputs, groups) =
             ((columns.end - columns.start) as usize, (self.inn / mxfp4::BLOCK) as usize);
@@ -141,7 +166,8 @@ impl Columns<'_> {
                     }
                 }
                 for (column, block) in tile[..width].iter().enumerate() {
-                    visit((first + column) * groups + group, &Block::Numbers(*block));
+                    let at = (first + column) * groups + group;
+                    visit(at, Blocks::Numbers(std::slice::from_ref(block)));
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::pieces::Files;
 use super::{Error, Recipe, Result, Weight};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, DType, Rounding, mxfp4};
-use blocks::Block;
+use blocks::{Block, Blocks};
 
 /// Matrices on their way into another format.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,39 +179,50 @@ impl Conversion {
         match (self.to, made) {
             (Format::Mxfp4, [codes, scales]) => {
                 let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
-                self.each_block(unit, files, |at, block| {
-                    let (block, off) = block.in_mxfp4();
-                    (codes[at], scales[at]) = (block.codes, block.scale);
-                    rounding += off;
+                self.each_blocks(unit, files, |at, blocks| {
+                    blocks.each(at, |at, block| {
+                        let (block, off) = block.in_mxfp4();
+                        (codes[at], scales[at]) = (block.codes, block.scale);
+                        rounding += off;
+                    });
                 })?;
             }
             (Format::Mxfp4Columns, [columns, scales]) => {
                 let [_, out, inn] = self.sizes.map(|size| size as usize);
                 columns.fill(0);
-                self.each_block(unit, files, |at, block| {
-                    let (block, off) = block.in_mxfp4();
-                    let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
-                    for (column, code) in (first..).zip(block.each_code()) {
-                        columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
-                    }
-                    scales[at] = block.scale;
-                    rounding += off;
+                self.each_blocks(unit, files, |at, blocks| {
+                    blocks.each(at, |at, block| {
+                        let (block, off) = block.in_mxfp4();
+                        let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
+                        for (column, code) in (first..).zip(block.each_code()) {
+                            columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
+                        }
+                        scales[at] = block.scale;
+                        rounding += off;
+                    });
                 })?;
             }
             (Format::Ints(bits), [codes, scales]) => {
                 let bytes = bits.block_bytes() as usize;
                 let scales = scales.as_chunks_mut::<4>().0;
-                self.each_block(unit, files, |at, block| {
-                    let (scale, off) = integers(bits, block, &mut codes[at * bytes..][..bytes]);
-                    scales[at] = scale.to_le_bytes();
-                    rounding += off;
+                self.each_blocks(unit, files, |at, blocks| {
+                    blocks.each(at, |at, block| {
+                        let (scale, off) = integers(bits, block, &mut codes[at * bytes..][..bytes]);
+                        scales[at] = scale.to_le_bytes();
+                        rounding += off;
+                    });
                 })?;
             }
             (Format::Numbers(dtype), [stored]) => {
                 let size = dtype.size() as usize * BLOCK;
-                self.each_block(unit, files, |at, block| {
-                    let stored = &mut stored[at * size..][..size];
-                    rounding += tensor::encode(dtype, &block.numbers(), stored);
+                self.each_blocks(unit, files, |at, blocks| {
+                    let stored = &mut stored[at * size..][..blocks.len() * size];
+                    rounding += match blocks {
+                        Blocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
+                        Blocks::Numbers(numbers) => {
+                            tensor::encode(dtype, numbers.as_flattened(), stored)
+                        }
+                    };
                 })?;
             }
             _ => unreachable!("the products of a format"),
@@ -220,9 +231,9 @@ impl Conversion {
     }
 }
 
-fn integers(bits: Bits, block: &Block, codes: &mut [u8]) -> (f32, Rounding) {
+fn integers(bits: Bits, block: Block, codes: &mut [u8]) -> (f32, Rounding) {
     match block {
-        Block::Mxfp4(block) => ints::from_mxfp4(bits, block, codes),
+        Block::Mxfp4(block) => ints::from_mxfp4(bits, &block, codes),
         Block::Numbers(numbers) => ints::quantise(bits, numbers, codes),
     }
 }
