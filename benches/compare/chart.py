@@ -1,0 +1,67 @@
+"""The chart: a row for each model, and a dot for each figure on a logarithmic axis."""
+
+import math
+from html import escape
+
+ROW, TOP, LABELS, PANEL, GAP = 26, 66, 330, 170, 72
+STYLE = """
+  text { font: 13px Helvetica, Arial, sans-serif; fill: #1f2328 }
+  .name { text-anchor: end } .note { font-size: 11px; fill: #656d76 }
+  .head { font-weight: bold } .grid { stroke: #d8dee4 } .axis { font-size: 11px; fill: #656d76; text-anchor: middle }
+  .ours { fill: #0969da } .rival { fill: #bc4c00 }
+  text.ours { font-weight: bold }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 } .note, .axis { fill: #8d96a0 } .grid { stroke: #3d444d }
+    .ours { fill: #58a6ff } .rival { fill: #f0883e }
+  }"""
+
+
+def chart(title, panels, rows):
+    """An SVG of rows `(name, kind, [value and label, or None and why])`, a column for
+    each panel `(heading, unit)`; `kind` is `ours` or `rival`."""
+    width = LABELS + len(panels) * (PANEL + GAP) + 10
+    height = TOP + ROW * len(rows) + 34
+    # No background: light text on dark pages, dark on light ones.
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
+        f"  <title>{escape(title)}</title>",
+        f"  <style>{STYLE}\n  </style>",
+    ]
+    for at, (name, kind, _) in enumerate(rows):
+        parts.append(f'  <text class="name {kind}" x="{LABELS - 14}" y="{middle(at) + 4}">{escape(name)}</text>')
+    for number, (heading, unit) in enumerate(panels):
+        left = LABELS + number * (PANEL + GAP)
+        parts += panel(left, heading, unit, [(kind, cells[number]) for _, kind, cells in rows])
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def panel(left, heading, unit, cells):
+    values = [value for _, (value, _) in cells if value]
+    low, high = (decade(min(values), math.floor), decade(max(values), math.ceil)) if values else (0, 1)
+    high = max(high, low + 1)
+    place = lambda value: left + PANEL * (math.log10(value) - low) / (high - low)
+    bottom = TOP + ROW * len(cells)
+    yield f'  <text class="head" x="{left}" y="22">{escape(heading)}</text>'
+    yield f'  <text class="note" x="{left}" y="40">{escape(unit)}</text>'
+    step = math.ceil((high - low) / 4)
+    for exponent in range(low, high + 1, step):
+        x = round(place(10.0**exponent), 1)
+        yield f'  <line class="grid" x1="{x}" y1="{TOP - 8}" x2="{x}" y2="{bottom}"/>'
+        yield f'  <text class="axis" x="{x}" y="{bottom + 16}">{power(exponent)}</text>'
+    for at, (kind, (value, label)) in enumerate(cells):
+        x = round(place(value), 1) if value else left - 8
+        if value:
+            yield f'  <circle class="{kind}" cx="{x}" cy="{middle(at)}" r="5"/>'
+        yield f'  <text class="note" x="{x + 9}" y="{middle(at) + 4}">{escape(label)}</text>'
+
+
+def middle(row):
+    return TOP + ROW * row + ROW // 2
+
+
+def decade(value, toward):
+    return int(toward(math.log10(value)))
+
+
+def power(exponent):
+    return f"{10**exponent:,}" if 0 <= exponent <= 4 else f"{10.0**exponent:g}"

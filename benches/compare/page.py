@@ -1,0 +1,158 @@
+"""Writes docs/benchmarks.md and its chart from what was measured."""
+
+from pathlib import Path
+
+from chart import chart
+from words import NOTHING, bytes_, mebibytes, ratio, seconds, table
+
+
+def write(results, folder: Path):
+    (folder / "benchmarks.md").write_text("\n".join(page(results)) + "\n")
+    (folder / "benchmarks.svg").write_text(drawing(results))
+
+
+def page(results):
+    yield from ["# Benchmarks", "", *introduction(results), ""]
+    yield from ["![Export time, time for a token and error of every model](benchmarks.svg)", ""]
+    yield from ["## Exporting", "", *exporting(results), ""]
+    yield from ["## Running", "", *running(results), ""]
+    yield from ["## How far from the checkpoint's numbers", "", *errors(results), ""]
+    yield from ["## What failed", "", *(failures(results) or ["Nothing."]), ""]
+    yield from ["## How it was measured", "", *method(results)]
+
+
+def everything(results):
+    return results["ours"] + results["rivals"]
+
+
+def introduction(results):
+    machine, sizes = results["machine"], results["sizes"]
+    instructions = ", ".join(machine["with"] + [f"no {name}" for name in machine["without"]])
+    yield f"`gpt-oss-export`, `cp` and other exporters on one random checkpoint of {bytes_(results['bytes'])}:"
+    yield f"{sizes['layers']} layers of width {sizes['hidden']:,}, {sizes['experts']} experts in MXFP4, a vocabulary of"
+    yield f"{sizes['vocabulary']:,}. {results['date']}; {machine['cores']} cores ({machine['cpu']}, {instructions}),"
+    yield f"{machine['memory'] / 2**30:.0f} GiB, {machine['file_system']}, {machine['system']}; onnxruntime {results['versions']['onnxruntime']} on the CPU."
+    yield from ["This page is what", "", "```text", results["command"], "```", "", "has written."]
+
+
+def exporting(results):
+    copied = next((entry["seconds"] for entry in results["ours"] if entry.get("copy")), None)
+    headings = ["export", "÷ `cp && sync`", "÷ ours, copied", "time", "own memory", "peak RSS", "model", "written"]
+    yield from table(
+        headings,
+        (
+            [
+                entry["name"],
+                ratio(entry["seconds"], entry["copy"]),
+                ratio(entry["seconds"], copied),
+                seconds(entry["seconds"]),
+                mebibytes(entry["own"]),
+                mebibytes(entry["resident"]),
+                bytes_(entry["size"]),
+                bytes_(entry["written"]),
+            ]
+            for entry in everything(results)
+            if "size" in entry
+        ),
+    )
+    yield ""
+    yield f"Ours are medians of {results['pairs']} exports in turn with `cp` of what they wrote, and the highest"
+    yield "memory of all. Rivals exported once, and were copied once. An export in place writes"
+    yield "the graph alone. *Own memory* is RssAnon, mapped files not counted; *written* is"
+    yield "what the file system was given, so what is written and read again counts twice."
+
+
+def running(results):
+    ran = [entry for entry in everything(results) if "load" in entry.get("run", {})]
+    base = next((entry for entry in ran if entry["run"]["step"]), None)
+    if base is None:
+        return
+    # The first prompt warms up, and tells the pace.
+    lengths = list(base["run"]["prompts"])[1:]
+    headings = ["model", "token: times faster", f"prompt of {lengths[-1]}: times faster", "a token"]
+    headings += [f"prompt of {count}" for count in lengths] + ["load", "RSS then", "own memory", "peak RSS"]
+    yield from table(headings, (running_row(entry["name"], entry["run"], base["run"], lengths, results) for entry in ran))
+    yield ""
+    yield f"*Times faster* than {base['name']}. Medians of {results['rounds']} processes, one after the other for all models;"
+    yield f"a token is the median of 24 steps with a cache; a prompt is the faster of two runs, all its logits"
+    yield f"computed. *Over {results['patience']:.0f} s*: at the pace of the shorter prompt before it would take longer, and"
+    yield "was not run. Files were in memory before loading; RSS counts the pages of them that"
+    yield "are mapped, and some 60 MB of Python."
+
+
+def running_row(name, run, base, lengths, results):
+    limit = f"over {results['patience']:.0f} s"
+    prompts = [run["prompts"][count] for count in lengths]
+    shown = [seconds(value) if value else NOTHING if "refused" in run else limit for value in prompts]
+    faster = ratio(base["prompts"][lengths[-1]], prompts[-1]) if base["prompts"][lengths[-1]] else NOTHING
+    return [
+        name,
+        ratio(base["step"], run["step"]),
+        faster,
+        seconds(run["step"]),
+        *shown,
+        seconds(run["load"]),
+        mebibytes(run["resident"]),
+        mebibytes(run["own"]),
+        mebibytes(run["peak"]),
+    ]
+
+
+def errors(results):
+    found = [(entry["name"], entry["error"]) for entry in everything(results) if "max" in entry.get("error", {})]
+    headings = ["model", "largest error of a logit", "mean KL divergence", "same largest logit"]
+    yield from table(
+        headings,
+        ([name, f"{error['max']:.2g}", f"{error['kl']:.2g}", f"{error['same_top']:.1%}"] for name, error in found),
+    )
+    verify, error = results["verify"], found[0][1]
+    yield ""
+    yield f"Against {found[0][0]}, which `verify` held to a float32 forward pass over the checkpoint's own"
+    yield f"numbers in this run: largest error {verify['max']:.2g}, allowed {verify['bound']:.2g}. {error['places']} random tokens, the last"
+    yield f"8 one by one where there is a cache; logits up to {error['largest']:.1f}; KL in nats. Weights are random, so"
+    yield "routers are often undecided and rounding sends some tokens to other experts: these"
+    yield "errors say which model is nearer, not how good its text would be."
+
+
+def failures(results):
+    """A line for each that failed somewhere, with its own last words."""
+    found = []
+    for entry in everything(results):
+        run, error = entry.get("run", {}), entry.get("error", {})
+        for stage, words in (
+            ("exporting", entry.get("failure")),
+            ("running", run.get("failure") or run.get("refused")),
+            ("comparing", error.get("failure")),
+        ):
+            if words:
+                found.append(f"- {entry['name']}, {stage}: {shortened(words)}")
+    return found
+
+
+def shortened(words, most=300):
+    words = words.replace("`", "'")
+    return f"`{words if len(words) <= most else words[:most] + '…'}`"
+
+
+def method(results):
+    yield "- The checkpoint has Hugging Face's layout, Gaussian dense weights in BF16 and experts that"
+    yield "  are quantised Gaussian blocks; the same numbers in every run ([the script](../benches/compare))."
+    yield "- A time ends when `sync` has returned, `cp`'s too; one in place, when the process has ended."
+    yield "- Memory is sampled every 2 ms. A process may take as much of its own as the machine has;"
+    yield "  beyond that allocations fail."
+    yield "- Rivals got the checkpoint as it is, no network, and these versions:"
+    yield ""
+    for packages in results["versions"]["rivals"]:
+        yield "  - " + ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+
+
+def drawing(results):
+    rows = []
+    for kind, entries in (("ours", results["ours"]), ("rival", results["rivals"])):
+        for entry in entries:
+            run, error = entry.get("run", {}), entry.get("error", {})
+            cells = [entry.get("seconds") if "size" in entry else None, run.get("step"), error.get("max")]
+            labels = [seconds(cells[0]), seconds(cells[1]), f"{cells[2]:.1g}" if cells[2] else ""]
+            rows.append((entry["name"].replace("`", ""), kind, list(zip(cells, labels))))
+    panels = [("Export", "seconds"), ("A token", "seconds"), ("Largest error", "of a logit")]
+    return chart("gpt-oss-export and other exporters", panels, rows)
