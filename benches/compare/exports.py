@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from statistics import median
 
-from machine import memory_total, version_in
+from machine import room, version_in
 from measure import copy_and_sync, empty, size, watch
 
 
@@ -33,7 +33,7 @@ class Workshop:
             runs.append(run)
             if pair % 2 == 0 and not ours.in_place:
                 copies.append(self.copied(folder))
-        return {
+        found = {
             "name": ours.name,
             "model": str(model),
             "seconds": median(run.seconds if ours.in_place else run.synced for run in runs),
@@ -43,6 +43,9 @@ class Workshop:
             "size": model.stat().st_size if ours.in_place else size(folder),
             "written": max(run.written for run in runs),
         }
+        if not ours.runs:
+            shutil.rmtree(folder)
+        return found
 
     def export_once(self, ours, folder):
         model = folder.with_suffix(".onnx") if ours.in_place else folder / "model.onnx"
@@ -62,9 +65,9 @@ class Workshop:
             [python, *(part.format(**places) for part in rival.arguments.split())],
             environment={"HF_HUB_OFFLINE": "1"},
             limit=self.limit,
-            memory=memory_total(),
+            memory=room(),
         )
-        shutil.rmtree(self.scratch)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         found = {"name": rival.name, "version": version_in(python, rival.package)}
         model = next(folder.rglob("*.onnx"), None)
         if run.failure() or model is None:

@@ -29,6 +29,11 @@ def memory_total():
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def room():
+    """Bytes that one process may take: what leaves the rest of the machine alive."""
+    return memory_total() * 9 // 10
+
+
 def file_system(work: Path):
     """The kind of file system that a folder is on."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]

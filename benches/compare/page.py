@@ -138,7 +138,7 @@ def method(results):
     yield "- The checkpoint has Hugging Face's layout, Gaussian dense weights in BF16 and experts that"
     yield "  are quantised Gaussian blocks; the same numbers in every run ([the script](../benches/compare))."
     yield "- A time ends when `sync` has returned, `cp`'s too; one in place, when the process has ended."
-    yield "- Memory is sampled every 2 ms. A process may take as much of its own as the machine has;"
+    yield "- Memory is sampled every 2 ms. A process may take nine tenths of the machine's memory;"
     yield "  beyond that allocations fail."
     yield "- Rivals got the checkpoint as it is, no network, and these versions:"
     yield ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from machine import memory_total
+from machine import room
 from measure import watch
 
 ENGINE = Path(__file__).parent / "engine.py"
@@ -76,7 +76,7 @@ def ask(entry, request):
         [sys.executable, ENGINE],
         request=json.dumps({**request, "model": entry["model"]}),
         limit=20 * request["patience"],
-        memory=memory_total(),
+        memory=room(),
     )
     if run.failure():
         return {"failure": run.failure()}

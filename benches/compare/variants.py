@@ -11,7 +11,7 @@ class Ours:
     in_place: bool = False
     """It reads the checkpoint's own file; otherwise it has all weights beside it."""
     runs: bool = True
-    """It is run in onnxruntime too."""
+    """It is run in onnxruntime too; otherwise it is deleted at once."""
 
     @property
     def name(self):
@@ -27,8 +27,8 @@ OURS = [
     Ours("--target ort", in_place=True),
     Ours("--target ort", runs=False),
     Ours("--target ort --experts bf16"),
-    Ours("--target ort --experts f16"),
-    Ours("--target ort --experts f32"),
+    Ours("--target ort --experts f16", runs=False),
+    Ours("--target ort --experts f32", runs=False),
 ]
 
 
