@@ -1,9 +1,9 @@
-"""The chart: a row for each model, and a dot for each figure on a logarithmic axis."""
+"""A row for each model, and in each column a dot on a logarithmic axis."""
 
 import math
 from html import escape
 
-ROW, TOP, LABELS, PANEL, GAP = 26, 66, 330, 170, 72
+ROW, TOP, LABELS, PANEL, GAP = 26, 66, 340, 160, 84
 STYLE = """
   text { font: 13px Helvetica, Arial, sans-serif; fill: #1f2328 }
   .name { text-anchor: end } .note { font-size: 11px; fill: #656d76 }
@@ -17,8 +17,8 @@ STYLE = """
 
 
 def chart(title, panels, rows):
-    """An SVG of rows `(name, kind, [value and label, or None and why])`, a column for
-    each panel `(heading, unit)`; `kind` is `ours` or `rival`."""
+    """An SVG with a column for each panel `(heading, unit)`. A row is its name, its kind
+    (`ours` or `rival`) and for each panel a value and its label, or None and why."""
     width = LABELS + len(panels) * (PANEL + GAP) + 10
     height = TOP + ROW * len(rows) + 34
     # No background: light text on dark pages, dark on light ones.
@@ -49,7 +49,7 @@ def panel(left, heading, unit, cells):
         yield f'  <line class="grid" x1="{x}" y1="{TOP - 8}" x2="{x}" y2="{bottom}"/>'
         yield f'  <text class="axis" x="{x}" y="{bottom + 16}">{power(exponent)}</text>'
     for at, (kind, (value, label)) in enumerate(cells):
-        x = round(place(value), 1) if value else left - 8
+        x = round(place(value), 1) if value else left - 9
         if value:
             yield f'  <circle class="{kind}" cx="{x}" cy="{middle(at)}" r="5"/>'
         yield f'  <text class="note" x="{x + 9}" y="{middle(at) + 4}">{escape(label)}</text>'

@@ -2,20 +2,22 @@
 
 Dense weights are Gaussian with a variance of one over the inputs; experts are such
 numbers in MXFP4: every block is one of 65,536 quantised Gaussian blocks, so codes and
-scales have the frequencies that they have in a quantised model. The same seed gives
-the same numbers with experts in MXFP4 and in BF16.
+scales have the frequencies that they have in a quantised model. Every run gives the
+same numbers.
 """
 
 import json
 import math
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 BLOCK = 32
+LIBRARY = 65_536
 SEED = 0
 TOKENIZER = {
     "version": "1.0",
@@ -40,24 +42,22 @@ class Sizes:
     window: int = 128
 
 
-def write(folder: Path, sizes: Sizes, experts: str = "mxfp4"):
-    """Writes model.safetensors, experts in `mxfp4` or `bf16`, config.json, and the least
-    of a tokenizer: exporters copy one and use it for nothing."""
+def write(folder: Path, sizes: Sizes):
+    """Writes model.safetensors, config.json, and the least of a tokenizer: exporters
+    copy one and use it for nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
-        "config.json": hugging_face_config(sizes, experts),
+        "config.json": hugging_face_config(sizes),
         "tokenizer.json": TOKENIZER,
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
     }.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    write_safetensors(folder / "model.safetensors", list(tensors(sizes, experts)))
+    write_safetensors(folder / "model.safetensors", list(tensors(sizes)))
 
 
-# One tensor: its name, dtype and shape, and what makes its bytes when its turn comes.
-
-
-def tensors(sizes, experts):
-    """All tensors of a model, in the file's order."""
+def tensors(sizes):
+    """All tensors of a model, in the file's order: name, dtype and shape, and what makes
+    the bytes when their turn comes."""
     hidden, width = sizes.hidden, sizes.heads * sizes.head_dim
     kv_width = sizes.kv_heads * sizes.head_dim
     yield dense("model.embed_tokens.weight", (sizes.vocabulary, hidden), 1.0)
@@ -75,7 +75,7 @@ def tensors(sizes, experts):
             ("down_proj", hidden, sizes.inner),
         ):
             name = at + f"mlp.experts.{name}"
-            yield from expert_matrix(name, (sizes.experts, rows, columns), experts)
+            yield from expert_matrix(name, sizes.experts, rows, columns)
             yield dense(name + "_bias", (sizes.experts, rows), 0.05)
     yield dense("model.norm.weight", (hidden,), 0.1, mean=1.0)
     yield dense("lm_head.weight", (sizes.vocabulary, hidden), hidden**-0.5)
@@ -96,53 +96,37 @@ def dense(name, shape, deviation, mean=0.0):
     return name, "BF16", shape, make
 
 
-def expert_matrix(name, shape, experts):
-    """One matrix of all experts: blocks and scales, or the same numbers in BF16, an
-    input a row as Hugging Face stores them."""
-    count, rows, columns = shape
-    groups = columns // BLOCK
+def expert_matrix(name, experts, rows, columns):
+    """One matrix of all experts in MXFP4: `_blocks`, 16 bytes for 32 inputs of a row, and
+    `_scales`, a byte each, the exponent of two plus 127."""
+    shape = (experts, rows, columns // BLOCK)
+    scale = 127 + round(math.log2(columns**-0.5))
 
-    def chosen(expert):
-        codes, exponents = library()
-        picks = generator(f"{name}.{expert}").integers(0, len(codes), (rows, groups))
-        scale = 127 + round(math.log2(columns**-0.5))
-        return codes[picks], (exponents[picks] + scale).astype(np.uint8)
+    def choose(expert):
+        return generator(f"{name}.{expert}").integers(0, LIBRARY, shape[1:])
 
-    if experts == "mxfp4":
-        blocks, scales = (count, rows, groups, 16), (count, rows, groups)
-        yield name + "_blocks", "U8", blocks, lambda: np.stack([chosen(e)[0] for e in range(count)])
-        yield name + "_scales", "U8", scales, lambda: np.stack([chosen(e)[1] for e in range(count)])
-        return
+    def blocks():
+        return np.stack([library()[0][choose(expert)] for expert in range(experts)])
 
-    def make():
-        matrices = np.empty((count, columns, rows), np.uint16)
-        for expert in range(count):
-            matrices[expert] = bf16(dequantise(*chosen(expert))).T
-        return matrices
+    def scales():
+        exponents = [library()[1][choose(expert)] for expert in range(experts)]
+        return (np.stack(exponents) + scale).astype(np.uint8)
 
-    yield name, "BF16", (count, columns, rows), make
+    yield name + "_blocks", "U8", (*shape, BLOCK // 2), blocks
+    yield name + "_scales", "U8", shape, scales
 
 
-def library(kept={}):
-    """Gaussian blocks in MXFP4: codes `[65536, 16]`, two a byte, and exponents
-    `[65536]` for a deviation of one. The largest number of a block sets its exponent,
-    as in the specification of the microscaling formats."""
-    if not kept:
-        numbers = generator("blocks").standard_normal((1 << 16, BLOCK), np.float32)
-        exponents = np.floor(np.log2(np.abs(numbers).max(1))).astype(np.int16) - 2
-        scaled = numbers / np.exp2(exponents.astype(np.float32))[:, None]
-        middles = (E2M1[1:] + E2M1[:-1]) / 2
-        codes = np.searchsorted(middles, np.abs(scaled)).astype(np.uint8) | (scaled < 0) * np.uint8(8)
-        kept["blocks"] = codes[:, 0::2] | codes[:, 1::2] << 4, exponents
-    return kept["blocks"]
-
-
-def dequantise(blocks, scales):
-    """The numbers `[rows, columns]` of blocks `[rows, groups, 16]` and their scales."""
-    values = np.concatenate([E2M1, -E2M1])
-    pairs = np.stack([values[np.arange(256) & 15], values[np.arange(256) >> 4]], -1)
-    scale = np.exp2(scales.astype(np.float32) - 127)
-    return (pairs[blocks].reshape(*scales.shape, BLOCK) * scale[..., None]).reshape(len(blocks), -1)
+@cache
+def library():
+    """Gaussian blocks in MXFP4: codes `[LIBRARY, 16]`, two a byte, the first one low, and
+    exponents `[LIBRARY]` for a deviation of one. The largest number of a block sets its
+    exponent, as in the specification of the microscaling formats."""
+    numbers = generator("blocks").standard_normal((LIBRARY, BLOCK), np.float32)
+    exponents = np.floor(np.log2(np.abs(numbers).max(1))).astype(np.int16) - 2
+    scaled = numbers / np.exp2(exponents.astype(np.float32))[:, None]
+    middles = (E2M1[1:] + E2M1[:-1]) / 2
+    codes = np.searchsorted(middles, np.abs(scaled)).astype(np.uint8) | (scaled < 0) * np.uint8(8)
+    return codes[:, 0::2] | codes[:, 1::2] << 4, exponents
 
 
 def generator(name):
@@ -171,9 +155,10 @@ def write_safetensors(path, items):
             numbers.tofile(file)
 
 
-def hugging_face_config(sizes, experts):
+def hugging_face_config(sizes):
     kinds = ("sliding_attention", "full_attention")
-    config = {
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    return {
         "architectures": ["GptOssForCausalLM"],
         "model_type": "gpt_oss",
         "attention_bias": True,
@@ -194,6 +179,7 @@ def hugging_face_config(sizes, experts):
         "num_hidden_layers": sizes.layers,
         "num_key_value_heads": sizes.kv_heads,
         "num_local_experts": sizes.experts,
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": kept},
         "rms_norm_eps": 1e-5,
         "rope_scaling": {
             "beta_fast": 32.0,
@@ -211,7 +197,3 @@ def hugging_face_config(sizes, experts):
         "use_cache": True,
         "vocab_size": sizes.vocabulary,
     }
-    if experts == "mxfp4":
-        left = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
-        config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": left}
-    return config

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chart import chart
-from words import NOTHING, bytes_, mebibytes, ratio, seconds, table
+from words import NOTHING, bytes_, mebibytes, ratio, scientific, seconds, table
 
 
 def write(results, folder: Path):
@@ -103,12 +103,15 @@ def errors(results):
     headings = ["model", "largest error of a logit", "mean KL divergence", "same largest logit"]
     yield from table(
         headings,
-        ([name, f"{error['max']:.2g}", f"{error['kl']:.2g}", f"{error['same_top']:.1%}"] for name, error in found),
+        (
+            [name, scientific(error["max"]), scientific(error["kl"]), f"{error['same_top']:.1%}"]
+            for name, error in found
+        ),
     )
     verify, error = results["verify"], found[0][1]
     yield ""
     yield f"Against {found[0][0]}, which `verify` held to a float32 forward pass over the checkpoint's own"
-    yield f"numbers in this run: largest error {verify['max']:.2g}, allowed {verify['bound']:.2g}. {error['places']} random tokens, the last"
+    yield f"numbers in this run: largest error {scientific(verify['max'])}, allowed {scientific(verify['bound'])}. {error['places']} random tokens, the last"
     yield f"8 one by one where there is a cache; logits up to {error['largest']:.1f}; KL in nats. Weights are random, so"
     yield "routers are often undecided and rounding sends some tokens to other experts: these"
     yield "errors say which model is nearer, not how good its text would be."
@@ -147,12 +150,22 @@ def method(results):
 
 
 def drawing(results):
-    rows = []
-    for kind, entries in (("ours", results["ours"]), ("rival", results["rivals"])):
-        for entry in entries:
-            run, error = entry.get("run", {}), entry.get("error", {})
-            cells = [entry.get("seconds") if "size" in entry else None, run.get("step"), error.get("max")]
-            labels = [seconds(cells[0]), seconds(cells[1]), f"{cells[2]:.1g}" if cells[2] else ""]
-            rows.append((entry["name"].replace("`", ""), kind, list(zip(cells, labels))))
-    panels = [("Export", "seconds"), ("A token", "seconds"), ("Largest error", "of a logit")]
+    """A row for each model, and the figures that tell most."""
+    kinds = {"ours": results["ours"], "rival": results["rivals"]}
+    rows = [
+        (entry["name"].replace("`", ""), kind, cells(entry))
+        for kind, entries in kinds.items()
+        for entry in entries
+    ]
+    panels = [("Export", "seconds"), ("A token", "seconds, with a cache"), ("Largest error", "of a logit")]
     return chart("gpt-oss-export and other exporters", panels, rows)
+
+
+def cells(entry):
+    run, error = entry.get("run", {}), entry.get("error", {})
+    export = entry["seconds"] if "size" in entry else None
+    return [
+        (export, seconds(export) if export else "fails"),
+        (run.get("step"), "fails" if "failure" in run else seconds(run.get("step"))),
+        (error.get("max"), scientific(error["max"]) if error.get("max") else ""),
+    ]

@@ -21,6 +21,14 @@ def rounded(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def scientific(value):
+    """Two digits, as in 1.9e-6."""
+    if value == 0 or value >= 0.001:
+        return f"{value:.2g}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
 def mebibytes(value):
     return f"{value / 2**20:,.0f} MiB"
 

@@ -178,6 +178,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/targets.md",
         "docs/checkpoints.md",
         "docs/verify.md",
+        "docs/benchmarks.md",
     ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();

@@ -3,6 +3,8 @@
 mod architecture;
 mod cached;
 mod cli;
+#[cfg(target_os = "linux")]
+mod comparison;
 mod conversions;
 mod derived;
 mod documents;
