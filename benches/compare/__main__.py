@@ -14,10 +14,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 import checkpoint
 import exports
 import machine
-import numpy as np
 import page
 import runs
 from variants import OURS, RIVALS, WITH_THEM
@@ -57,7 +58,9 @@ def main():
     }
     results["ours"] = [export(shop, ours, number) for number, ours in enumerate(OURS)]
     results["verify"] = verify(shop, results["ours"][0])
-    results["rivals"] = [rival for number in range(len(RIVALS)) for rival in convert(shop, number, options)]
+    results["rivals"] = [
+        rival for number in range(len(RIVALS)) for rival in convert(shop, number, options)
+    ]
     run(results, sizes, options)
     write(results, options)
     if not options.keep:
@@ -67,17 +70,37 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__)
     parser.add_argument("--binary", type=Path, default=HOME / "target/release/gpt-oss-export")
-    parser.add_argument("--rivals", type=Path, action="append", default=[], metavar="PYTHON", help="a Python that has other exporters; may be given again")
-    parser.add_argument("--work", type=Path, default=HOME / "target/compare", help="folder for some 40 GB of models, on the disk to measure")
-    parser.add_argument("--page", type=Path, default=HOME / "docs", help="folder for benchmarks.md, .svg and .json")
+    parser.add_argument(
+        "--rivals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="a Python that has other exporters; may be given again",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=HOME / "target/compare",
+        help="folder for some 40 GB of models, on the disk to measure",
+    )
+    parser.add_argument(
+        "--page", type=Path, default=HOME / "docs", help="folder for benchmarks.md, .svg and .json"
+    )
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=32_768)
     parser.add_argument("--pairs", type=int, default=7, help="exports in turn with cp")
-    parser.add_argument("--rounds", type=int, default=3, help="processes in which a model's speed is measured")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="processes in which a model's speed is measured"
+    )
     parser.add_argument("--patience", type=float, default=60, help="seconds that a prompt may take")
     parser.add_argument("--keep", action="store_true", help="keep checkpoint and models")
-    parser.add_argument("--redraw", action="store_true", help="only write the page again from benchmarks.json")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, each thing once: does this script work?")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only write the page again from benchmarks.json"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model, each thing once: does this script work?"
+    )
     options = parser.parse_args()
     if options.quick:
         options.pairs = options.rounds = 1

@@ -28,7 +28,9 @@ def chart(title, panels, rows):
         f"  <style>{STYLE}\n  </style>",
     ]
     for at, (name, kind, _) in enumerate(rows):
-        parts.append(f'  <text class="name {kind}" x="{LABELS - 14}" y="{middle(at) + 4}">{escape(name)}</text>')
+        parts.append(
+            f'  <text class="name {kind}" x="{LABELS - 14}" y="{middle(at) + 4}">{escape(name)}</text>'
+        )
     for number, (heading, unit) in enumerate(panels):
         left = LABELS + number * (PANEL + GAP)
         parts += panel(left, heading, unit, [(kind, cells[number]) for _, kind, cells in rows])
@@ -37,7 +39,9 @@ def chart(title, panels, rows):
 
 def panel(left, heading, unit, cells):
     values = [value for _, (value, _) in cells if value]
-    low, high = (decade(min(values), math.floor), decade(max(values), math.ceil)) if values else (0, 1)
+    low, high = (
+        (decade(min(values), math.floor), decade(max(values), math.ceil)) if values else (0, 1)
+    )
     high = max(high, low + 1)
     place = lambda value: left + PANEL * (math.log10(value) - low) / (high - low)
     bottom = TOP + ROW * len(cells)

@@ -22,7 +22,11 @@ SEED = 0
 TOKENIZER = {
     "version": "1.0",
     "added_tokens": [],
-    "model": {"type": "WordLevel", "vocab": {"<begin>": 0, "<end>": 1, "<pad>": 2}, "unk_token": "<pad>"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {"<begin>": 0, "<end>": 1, "<pad>": 2},
+        "unk_token": "<pad>",
+    },
 }
 
 
@@ -157,7 +161,12 @@ def write_safetensors(path, items):
 
 def hugging_face_config(sizes):
     kinds = ("sliding_attention", "full_attention")
-    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    kept = [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "model.embed_tokens",
+        "lm_head",
+    ]
     return {
         "architectures": ["GptOssForCausalLM"],
         "model_type": "gpt_oss",

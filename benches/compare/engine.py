@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import onnxruntime
+
 from measure import memory_of
 
 TYPES = {
@@ -104,7 +105,9 @@ def logits(request):
     model, ids = Model(request), np.load(request["ids"])
     steps = request["steps"] if model.past else 0
     prompt = len(ids) - steps
-    found = [model.step(ids[:prompt])] + [model.step(ids[at : at + 1]) for at in range(prompt, len(ids))]
+    found = [model.step(ids[:prompt])] + [
+        model.step(ids[at : at + 1]) for at in range(prompt, len(ids))
+    ]
     np.save(request["logits"], np.concatenate(found).astype(np.float32))
     return {}
 

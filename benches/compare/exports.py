@@ -60,7 +60,12 @@ class Workshop:
         empty(folder)
         empty(self.scratch)
         here = Path(__file__).parent
-        places = {"checkpoint": self.checkpoint, "output": folder, "scratch": self.scratch, "here": here}
+        places = {
+            "checkpoint": self.checkpoint,
+            "output": folder,
+            "scratch": self.scratch,
+            "here": here,
+        }
         run = watch(
             [python, *(part.format(**places) for part in rival.arguments.split())],
             environment={"HF_HUB_OFFLINE": "1"},
@@ -72,7 +77,12 @@ class Workshop:
         model = next(folder.rglob("*.onnx"), None)
         if run.failure() or model is None:
             shutil.rmtree(folder)
-            return {**found, "failure": run.failure() or "wrote no model", "seconds": run.synced, "resident": run.resident}
+            return {
+                **found,
+                "failure": run.failure() or "wrote no model",
+                "seconds": run.synced,
+                "resident": run.resident,
+            }
         return {
             **found,
             "model": str(model),

@@ -10,9 +10,17 @@ from pathlib import Path
 def machine(work: Path):
     """The processor, its instructions that kernels ask for, memory and file system."""
     cpu = Path("/proc/cpuinfo").read_text()
-    field = lambda name: next((line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith(name)), "")
+    field = lambda name: next(
+        (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith(name)), ""
+    )
     flags = field("flags").split()
-    wanted = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
+    wanted = {
+        "avx2": "AVX2",
+        "avx512f": "AVX-512",
+        "avx512_vnni": "VNNI",
+        "avx_vnni": "AVX-VNNI",
+        "amx_int8": "AMX",
+    }
     return {
         "cpu": field("model name") or platform.processor(),
         "with": [name for flag, name in wanted.items() if flag in flags],

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-PERIOD = 0.002
+PERIOD = 0.002  # seconds
 
 
 @dataclass
@@ -26,11 +26,14 @@ class Run:
     status: int
     output: str
     errors: str
+    stopped: bool
 
     def failure(self):
         """The sentence with which it failed, if it did."""
         if self.status == 0:
             return None
+        if self.stopped:
+            return f"stopped after {self.seconds:.0f} s"
         lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
         if self.status < 0:
             return f"ended by signal {-self.status}"
@@ -41,7 +44,11 @@ def watch(command, *, request="", environment=None, limit=None, memory=None):
     """Runs a command to its end, or kills it after `limit` seconds; what would take more
     than `memory` bytes of its own is refused to it."""
     os.sync()
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+    with (
+        tempfile.TemporaryFile() as asked,
+        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as complained,
+    ):
         asked.write(request.encode())
         asked.seek(0)
         start = time.perf_counter()
@@ -55,7 +62,7 @@ def watch(command, *, request="", environment=None, limit=None, memory=None):
         if memory:
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
         peaks = Peaks(process.pid)
-        timer = threading.Timer(limit or 1e6, process.kill)
+        timer = threading.Timer(limit or threading.TIMEOUT_MAX, process.kill)
         timer.start()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -65,19 +72,21 @@ def watch(command, *, request="", environment=None, limit=None, memory=None):
         synced = time.perf_counter() - start
         own, resident = peaks.end()
         return Run(
-            seconds,
-            synced,
-            own,
-            resident,
-            usage.ru_oublock * 512,
-            process.returncode,
-            text(said),
-            text(complained),
+            seconds=seconds,
+            synced=synced,
+            own=own,
+            resident=resident,
+            written=usage.ru_oublock * 512,
+            status=process.returncode,
+            output=text(said),
+            errors=text(complained),
+            stopped=limit is not None and seconds >= limit,
         )
 
 
 class Peaks(threading.Thread):
-    """Samples a process's memory; what is highest between two samples is not seen."""
+    """Samples a process's memory; what is highest between two samples is not seen. Those
+    of a long run may be further apart."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
@@ -86,7 +95,8 @@ class Peaks(threading.Thread):
         self.start()
 
     def run(self):
-        while not self.over.wait(PERIOD):
+        start = time.perf_counter()
+        while not self.over.wait(max(PERIOD, (time.perf_counter() - start) / 1000)):
             try:
                 found = memory_of(self.path)
             except (OSError, KeyError):

@@ -3,7 +3,24 @@
 from pathlib import Path
 
 from chart import chart
-from words import NOTHING, bytes_, mebibytes, ratio, scientific, seconds, table
+from words import (
+    NOTHING,
+    bytes_,
+    mebibytes,
+    paragraph,
+    ratio,
+    scientific,
+    seconds,
+    table,
+)
+
+RIVALS_MADE_WITH = [
+    "python3 -m venv target/rivals/one",
+    "target/rivals/one/bin/pip install onnxruntime-genai mobius-onnx torch transformers accelerate \\",
+    "    onnxruntime onnx-ir",
+    "python3 -m venv target/rivals/two",
+    "target/rivals/two/bin/pip install optimum-onnx onnxruntime accelerate",
+]
 
 
 def write(results, folder: Path):
@@ -17,7 +34,7 @@ def page(results):
     yield from ["## Exporting", "", *exporting(results), ""]
     yield from ["## Running", "", *running(results), ""]
     yield from ["## How far from the checkpoint's numbers", "", *errors(results), ""]
-    yield from ["## What failed", "", *(failures(results) or ["Nothing."]), ""]
+    yield from ["## What failed", "", *(list(failures(results)) or ["Nothing."]), ""]
     yield from ["## How it was measured", "", *method(results)]
 
 
@@ -28,16 +45,33 @@ def everything(results):
 def introduction(results):
     machine, sizes = results["machine"], results["sizes"]
     instructions = ", ".join(machine["with"] + [f"no {name}" for name in machine["without"]])
-    yield f"`gpt-oss-export`, `cp` and other exporters on one random checkpoint of {bytes_(results['bytes'])}:"
-    yield f"{sizes['layers']} layers of width {sizes['hidden']:,}, {sizes['experts']} experts in MXFP4, a vocabulary of"
-    yield f"{sizes['vocabulary']:,}. {results['date']}; {machine['cores']} cores ({machine['cpu']}, {instructions}),"
-    yield f"{machine['memory'] / 2**30:.0f} GiB, {machine['file_system']}, {machine['system']}; onnxruntime {results['versions']['onnxruntime']} on the CPU."
-    yield from ["This page is what", "", "```text", results["command"], "```", "", "has written."]
+    yield from paragraph(f"""
+        `gpt-oss-export`, `cp` and other exporters on one random checkpoint of
+        {bytes_(results["bytes"])}: {sizes["layers"]} layers of width {sizes["hidden"]:,},
+        {sizes["experts"]} experts in MXFP4, a vocabulary of {sizes["vocabulary"]:,}.
+        {results["date"]}; {machine["cores"]} cores ({machine["cpu"]}, {instructions}),
+        {machine["memory"] / 2**30:.0f} GiB, {machine["file_system"]}, {machine["system"]};
+        onnxruntime {results["versions"]["onnxruntime"]} on the CPU. This page was written by""")
+    yield from ["", "```text", results["command"], "```"]
+    if "AVX-512" in machine["without"]:
+        yield ""
+        yield from paragraph("""
+            Without AVX-512 onnxruntime's kernel for experts in MXFP4, which `--target ort`
+            uses, is [many times slower](targets.md#limits) than with it.""")
 
 
 def exporting(results):
     copied = next((entry["seconds"] for entry in results["ours"] if entry.get("copy")), None)
-    headings = ["export", "÷ `cp && sync`", "÷ ours, copied", "time", "own memory", "peak RSS", "model", "written"]
+    headings = [
+        "export",
+        "÷ `cp && sync`",
+        "÷ ours, copied",
+        "time",
+        "own memory",
+        "peak RSS",
+        "model",
+        "written",
+    ]
     yield from table(
         headings,
         (
@@ -56,10 +90,12 @@ def exporting(results):
         ),
     )
     yield ""
-    yield f"Ours are medians of {results['pairs']} exports in turn with `cp` of what they wrote, and the highest"
-    yield "memory of all. Rivals exported once, and were copied once. An export in place writes"
-    yield "the graph alone. *Own memory* is RssAnon, mapped files not counted; *written* is"
-    yield "what the file system was given, so what is written and read again counts twice."
+    yield from paragraph(f"""
+        Ours are medians of {results["pairs"]} exports in turn with `cp` of what they wrote, and
+        the highest memory of all. Rivals exported once, and were copied once. An export in
+        place writes the graph alone. *Own memory* is RssAnon, mapped files not counted;
+        *written* is what the file system was given, so what is written and read again
+        counts twice.""")
 
 
 def running(results):
@@ -70,21 +106,37 @@ def running(results):
     # The first prompt warms up, and tells the pace.
     lengths = list(base["run"]["prompts"])[1:]
     headings = ["model", "token: times faster", f"prompt of {lengths[-1]}: times faster", "a token"]
-    headings += [f"prompt of {count}" for count in lengths] + ["load", "RSS then", "own memory", "peak RSS"]
-    yield from table(headings, (running_row(entry["name"], entry["run"], base["run"], lengths, results) for entry in ran))
+    headings += [f"prompt of {count}" for count in lengths] + [
+        "load",
+        "RSS then",
+        "own memory",
+        "peak RSS",
+    ]
+    yield from table(
+        headings,
+        (running_row(entry["name"], entry["run"], base["run"], lengths, results) for entry in ran),
+    )
     yield ""
-    yield f"*Times faster* than {base['name']}. Medians of {results['rounds']} processes, one after the other for all models;"
-    yield f"a token is the median of 24 steps with a cache; a prompt is the faster of two runs, all its logits"
-    yield f"computed. *Over {results['patience']:.0f} s*: at the pace of the shorter prompt before it would take longer, and"
-    yield "was not run. Files were in memory before loading; RSS counts the pages of them that"
-    yield "are mapped, and some 60 MB of Python."
+    yield from paragraph(f"""
+        *Times faster* than {base["name"]}. Medians of {results["rounds"]} processes, all models
+        in turn; a token is the median of 24 steps with a cache; a prompt is the faster of two
+        runs, all its logits computed. *Over {results["patience"]:.0f} s*: at the pace of the
+        shorter prompt before it would take longer, and was not run. Files were in memory
+        before loading where they fit; RSS counts the pages of them that are mapped, and some 60 MB of
+        Python.""")
 
 
 def running_row(name, run, base, lengths, results):
     limit = f"over {results['patience']:.0f} s"
     prompts = [run["prompts"][count] for count in lengths]
-    shown = [seconds(value) if value else NOTHING if "refused" in run else limit for value in prompts]
-    faster = ratio(base["prompts"][lengths[-1]], prompts[-1]) if base["prompts"][lengths[-1]] else NOTHING
+    shown = [
+        seconds(value) if value else NOTHING if "refused" in run else limit for value in prompts
+    ]
+    faster = (
+        ratio(base["prompts"][lengths[-1]], prompts[-1])
+        if base["prompts"][lengths[-1]]
+        else NOTHING
+    )
     return [
         name,
         ratio(base["step"], run["step"]),
@@ -99,7 +151,11 @@ def running_row(name, run, base, lengths, results):
 
 
 def errors(results):
-    found = [(entry["name"], entry["error"]) for entry in everything(results) if "max" in entry.get("error", {})]
+    found = [
+        (entry["name"], entry["error"])
+        for entry in everything(results)
+        if "max" in entry.get("error", {})
+    ]
     headings = ["model", "largest error of a logit", "mean KL divergence", "same largest logit"]
     yield from table(
         headings,
@@ -110,26 +166,27 @@ def errors(results):
     )
     verify, error = results["verify"], found[0][1]
     yield ""
-    yield f"Against {found[0][0]}, which `verify` held to a float32 forward pass over the checkpoint's own"
-    yield f"numbers in this run: largest error {scientific(verify['max'])}, allowed {scientific(verify['bound'])}. {error['places']} random tokens, the last"
-    yield f"8 one by one where there is a cache; logits up to {error['largest']:.1f}; KL in nats. Weights are random, so"
-    yield "routers are often undecided and rounding sends some tokens to other experts: these"
-    yield "errors say which model is nearer, not how good its text would be."
+    yield from paragraph(f"""
+        Against {found[0][0]}, which `verify` held to a float32 forward pass over the
+        checkpoint's own numbers in this run: largest error {scientific(verify["max"])}, allowed
+        {scientific(verify["bound"])}. {error["places"]} random tokens, the last 8 one by one
+        where there is a cache; logits up to {error["largest"]:.1f}; KL in nats. Weights are random,
+        so routers are often undecided and rounding sends some tokens to other experts: these
+        errors say which model is nearer, not how good its text would be.""")
 
 
 def failures(results):
     """A line for each that failed somewhere, with its own last words."""
-    found = []
     for entry in everything(results):
         run, error = entry.get("run", {}), entry.get("error", {})
-        for stage, words in (
-            ("exporting", entry.get("failure")),
-            ("running", run.get("failure") or run.get("refused")),
-            ("comparing", error.get("failure")),
-        ):
+        stages = {
+            entry.get("failure"): "exporting",
+            error.get("failure"): "comparing",
+            run.get("failure") or run.get("refused"): "running",
+        }
+        for words, stage in stages.items():
             if words:
-                found.append(f"- {entry['name']}, {stage}: {shortened(words)}")
-    return found
+                yield f"- {entry['name']}, {stage}: {shortened(words)}"
 
 
 def shortened(words, most=300):
@@ -138,15 +195,22 @@ def shortened(words, most=300):
 
 
 def method(results):
-    yield "- The checkpoint has Hugging Face's layout, Gaussian dense weights in BF16 and experts that"
-    yield "  are quantised Gaussian blocks; the same numbers in every run ([the script](../benches/compare))."
-    yield "- A time ends when `sync` has returned, `cp`'s too; one in place, when the process has ended."
-    yield "- Memory is sampled every 2 ms. A process may take nine tenths of the machine's memory;"
-    yield "  beyond that allocations fail."
-    yield "- Rivals got the checkpoint as it is, no network, and these versions:"
-    yield ""
+    for point in (
+        """The checkpoint has Hugging Face's layout, Gaussian dense weights in BF16 and experts
+        that are quantised Gaussian blocks; the same numbers in every run
+        ([the script](../benches/compare)).""",
+        """A time ends when `sync` has returned, `cp`'s too; one in place, when the process has
+        ended.""",
+        """Memory is sampled every 2 ms, after 2 s every thousandth of the time. A process may
+        take nine tenths of the machine's; beyond that allocations fail.""",
+        "Rivals got the checkpoint as it is, no network, and these versions:",
+    ):
+        yield from paragraph(f"- {point}", indent="  ")
     for packages in results["versions"]["rivals"]:
-        yield "  - " + ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+        versions = (f"{name} {version}" for name, version in packages.items() if version)
+        yield from paragraph(f"  - {', '.join(versions)}", indent="    ")
+
+    yield from ["", "The rivals' Pythons are made with", "", "```text", *RIVALS_MADE_WITH, "```"]
 
 
 def drawing(results):
@@ -157,7 +221,11 @@ def drawing(results):
         for kind, entries in kinds.items()
         for entry in entries
     ]
-    panels = [("Export", "seconds"), ("A token", "seconds, with a cache"), ("Largest error", "of a logit")]
+    panels = [
+        ("Export", "seconds"),
+        ("A token", "seconds, with a cache"),
+        ("Largest error", "of a logit"),
+    ]
     return chart("gpt-oss-export and other exporters", panels, rows)
 
 

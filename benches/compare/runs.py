@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+
 from machine import room
 from measure import watch
 

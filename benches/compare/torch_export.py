@@ -18,7 +18,10 @@ class Logits(torch.nn.Module):
 
 def main(checkpoint, folder):
     model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.float32, attn_implementation="eager", experts_implementation="batched_mm"
+        checkpoint,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="batched_mm",
     )
     ids = torch.arange(1, 41).reshape(1, 40)
     sequence = torch.export.Dim("T", min=2, max=4096)
@@ -30,7 +33,7 @@ def main(checkpoint, folder):
             output_names=["logits"],
             dynamic_shapes={"input_ids": {1: sequence}},
             dynamo=True,
-            opset_version=23
+            opset_version=23,
         )
     program.save(Path(folder) / "model.onnx", external_data=True)
 

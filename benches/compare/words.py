@@ -1,5 +1,7 @@
 """Figures as people read them."""
 
+from textwrap import fill
+
 NOTHING = "–"
 
 
@@ -38,6 +40,17 @@ def bytes_(value):
         if value >= size:
             return f"{value / size:.2f} {unit}"
     return f"{value / 1e3:.0f} kB"
+
+
+def paragraph(text, indent=""):
+    """Lines of a text, however it was broken before."""
+    return fill(
+        " ".join(text.split()),
+        88,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    ).split("\n")
 
 
 def table(headings, rows):
