@@ -82,7 +82,7 @@ def arguments():
         "--work",
         type=Path,
         default=HOME / "target/compare",
-        help="folder for some 40 GB of models, on the disk to measure",
+        help="folder for some 45 GB of models, on the disk to measure",
     )
     parser.add_argument(
         "--page", type=Path, default=HOME / "docs", help="folder for benchmarks.md, .svg and .json"
