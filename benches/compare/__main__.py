@@ -9,6 +9,7 @@ them. For Linux.
 import argparse
 import datetime
 import json
+import os
 import shlex
 import sys
 from importlib.util import find_spec
@@ -51,6 +52,7 @@ def main():
         "command": "python3 " + shlex.join(sys.argv),
         "date": datetime.date.today().isoformat(),
         "machine": machine.machine(options.work),
+        "load": [os.getloadavg()[0]],
         "versions": versions(options.rivals),
         "sizes": vars(sizes),
         "bytes": (shop.checkpoint / "model.safetensors").stat().st_size,
@@ -161,6 +163,7 @@ def versions(pythons):
 
 def write(results, options):
     """The page and what it is made of, without the paths of this machine."""
+    results["load"].append(os.getloadavg()[0])
     for entry in results["ours"] + results["rivals"]:
         entry.pop("model", None)
     text = json.dumps(results, indent=1)

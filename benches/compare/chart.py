@@ -4,16 +4,14 @@ import math
 from html import escape
 
 ROW, TOP, LABELS, PANEL, GAP = 26, 66, 340, 160, 84
+# In the middle of dark and light: it has no background, and pages have either.
 STYLE = """
-  text { font: 13px Helvetica, Arial, sans-serif; fill: #1f2328 }
-  .name { text-anchor: end } .note { font-size: 11px; fill: #656d76 }
-  .head { font-weight: bold } .grid { stroke: #d8dee4 } .axis { font-size: 11px; fill: #656d76; text-anchor: middle }
-  .ours { fill: #0969da } .rival { fill: #bc4c00 }
-  text.ours { font-weight: bold }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 } .note, .axis { fill: #8d96a0 } .grid { stroke: #3d444d }
-    .ours { fill: #58a6ff } .rival { fill: #f0883e }
-  }"""
+  text { font: 13px Helvetica, Arial, sans-serif; fill: #7d8590 }
+  .name { text-anchor: end } .note { font-size: 11px }
+  .axis { font-size: 11px; text-anchor: middle }
+  .head, text.ours { font-weight: bold }
+  .grid { stroke: #7d8590; stroke-opacity: 0.3 }
+  .ours { fill: #2f81f7 } .rival { fill: #d4652f }"""
 
 
 def chart(title, panels, rows):
@@ -21,7 +19,6 @@ def chart(title, panels, rows):
     (`ours` or `rival`) and for each panel a value and its label, or None and why."""
     width = LABELS + len(panels) * (PANEL + GAP) + 10
     height = TOP + ROW * len(rows) + 34
-    # No background: light text on dark pages, dark on light ones.
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
         f"  <title>{escape(title)}</title>",

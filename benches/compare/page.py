@@ -189,9 +189,11 @@ def failures(results):
                 yield f"- {entry['name']}, {stage}: {shortened(words)}"
 
 
-def shortened(words, most=300):
+def shortened(words, most=320):
+    """Beginning and end of what may be long."""
     words = words.replace("`", "'")
-    return f"`{words if len(words) <= most else words[:most] + '…'}`"
+    half = most // 2
+    return f"`{words if len(words) <= most else words[:half] + ' … ' + words[-half:]}`"
 
 
 def method(results):
@@ -201,14 +203,17 @@ def method(results):
         ([the script](../benches/compare)).""",
         """A time ends when `sync` has returned, `cp`'s too; one in place, when the process has
         ended.""",
+        f"""The machine's load average was {results["load"][0]:.1f} at the start and
+        {results["load"][1]:.1f} at the end, of which up to {results["machine"]["cores"]} are the
+        run's own; other work makes times longer, and their ratios less sure.""",
         """Memory is sampled every 2 ms, after 2 s every thousandth of the time. A process may
         take nine tenths of the machine's; beyond that allocations fail.""",
         "Rivals got the checkpoint as it is, no network, and these versions:",
     ):
-        yield from paragraph(f"- {point}", indent="  ")
+        yield from paragraph(point, "- ", "  ")
     for packages in results["versions"]["rivals"]:
         versions = (f"{name} {version}" for name, version in packages.items() if version)
-        yield from paragraph(f"  - {', '.join(versions)}", indent="    ")
+        yield from paragraph(", ".join(versions), "  - ", "    ")
 
     yield from ["", "The rivals' Pythons are made with", "", "```text", *RIVALS_MADE_WITH, "```"]
 

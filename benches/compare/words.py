@@ -1,6 +1,6 @@
 """Figures as people read them."""
 
-from textwrap import fill
+from textwrap import wrap
 
 NOTHING = "–"
 
@@ -42,15 +42,16 @@ def bytes_(value):
     return f"{value / 1e3:.0f} kB"
 
 
-def paragraph(text, indent=""):
-    """Lines of a text, however it was broken before."""
-    return fill(
+def paragraph(text, first="", others=""):
+    """Lines of a text, however it was broken before, each with its beginning."""
+    return wrap(
         " ".join(text.split()),
         88,
-        subsequent_indent=indent,
+        initial_indent=first,
+        subsequent_indent=others,
         break_on_hyphens=False,
         break_long_words=False,
-    ).split("\n")
+    )
 
 
 def table(headings, rows):
