@@ -182,6 +182,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/checkpoints.md",
         "docs/verify.md",
         "docs/formats.md",
+        "docs/benchmarks.md",
     ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();

@@ -4,6 +4,8 @@ mod architecture;
 mod cached;
 mod cli;
 mod combinations;
+#[cfg(target_os = "linux")]
+mod comparison;
 mod conversions;
 mod derived;
 mod documents;

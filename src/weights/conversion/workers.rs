@@ -217,6 +217,17 @@ mod tests {
                 assert_eq!(rounding.changed, 0);
                 let found: Vec<f32> = match (format, &products[..]) {
                     (Format::Mxfp4, [blocks, scales]) => numbers(&(blocks.clone(), scales.clone())),
+                    (Format::Mxfp4Columns, [columns, scales]) => {
+                        let [experts, out, inn] = SIZES;
+                        let code = |at: usize| {
+                            let (expert, row, column) =
+                                (at / (out * inn), at / inn % out, at % inn);
+                            let byte = columns[(expert * inn + column) * (out / 2) + row / 2];
+                            let scale = 2f32.powi(i32::from(scales[at / 32]) - 127);
+                            mxfp4::E2M1[usize::from(byte >> (4 * (row % 2)) & 15)] * scale
+                        };
+                        (0..experts * out * inn).map(code).collect()
+                    }
                     (Format::Ints(_), [codes, scales]) => {
                         let code = |(at, code): (usize, &u8)| {
                             let scale = scales[at / 32 * 4..][..4].try_into().unwrap();
