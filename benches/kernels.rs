@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gpt_oss_export::tensor::ints::{self, Bits};
 use gpt_oss_export::tensor::{DType, decode, encode, mxfp4};
 
 /// As many as stay in a processor's cache, as in a conversion.
@@ -66,16 +67,62 @@ fn kernels(criterion: &mut Criterion) {
             });
         });
     }
-    let blocks: Vec<_> = even.as_chunks().0.iter().map(|block| mxfp4::quantise(block).0).collect();
-    group.bench_function("decode mxfp4", |bench| {
-        bench.iter(|| {
-            for (block, numbers) in black_box(&blocks).iter().zip(numbers.as_chunks_mut().0) {
-                *numbers = mxfp4::dequantise(block);
-            }
-        });
-    });
     group.finish();
 }
 
-criterion_group!(benches, kernels);
+fn from_mxfp4(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("mxfp4");
+    group.throughput(Throughput::Bytes(4 * NUMBERS as u64));
+    let quantised = uneven().as_chunks().0.iter().map(|numbers| mxfp4::quantise(numbers).0);
+    let (scales, codes): (Vec<_>, Vec<_>) =
+        quantised.map(|block| (block.scale, block.codes)).unzip();
+    let blocks = mxfp4::Blocks { scales: &scales, codes: &codes };
+    let mut numbers = vec![0f32; NUMBERS];
+    group.bench_function("decode", |bench| {
+        bench.iter(|| {
+            for (block, numbers) in black_box(blocks).iter().zip(numbers.as_chunks_mut().0) {
+                *numbers = mxfp4::dequantise(&block);
+            }
+        });
+    });
+    for dtype in [DType::BF16, DType::F16, DType::F32] {
+        let mut bytes = vec![0; NUMBERS * dtype.size() as usize];
+        group.bench_function(format!("to {dtype}"), |bench| {
+            bench.iter(|| mxfp4::encode(dtype, black_box(blocks), &mut bytes));
+        });
+    }
+    for bits in Bits::ALL {
+        let mut made = vec![0; NUMBERS];
+        group.bench_function(format!("to {bits}"), |bench| {
+            bench.iter(|| {
+                let made = made.chunks_mut(bits.block_bytes() as usize);
+                for (block, made) in black_box(blocks).iter().zip(made) {
+                    black_box(ints::from_mxfp4(bits, &block, made));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn to_integers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("integers");
+    group.throughput(Throughput::Bytes(4 * NUMBERS as u64));
+    for (what, numbers) in [("of MXFP4's numbers", even()), ("of others", uneven())] {
+        for bits in Bits::ALL {
+            let mut made = vec![0; NUMBERS];
+            group.bench_function(format!("{bits} {what}"), |bench| {
+                bench.iter(|| {
+                    let made = made.chunks_mut(bits.block_bytes() as usize);
+                    for (block, made) in black_box(&numbers).as_chunks().0.iter().zip(made) {
+                        black_box(ints::quantise(bits, block, made));
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, kernels, from_mxfp4, to_integers);
 criterion_main!(benches);

@@ -1,16 +1,17 @@
 //! A weights file of our own: planned, compared with one that is there, written.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::positioned::{read_exact_at, write_all_at};
+use super::positioned::{copy_to, read_exact_at, write_all_at};
 use super::{
     Conversion, Error, FORMAT_VERSION, Fingerprint, Provenances, Recipe, Result, Roundings, Source,
     Weight, convert, read_error,
@@ -193,9 +194,7 @@ impl<'w> Store<'w> {
         let written = self.each_piece(progress, &|weight, mut place, piece| {
             match piece {
                 Piece::InFile(source, input) => {
-                    let mut file = file;
-                    file.seek(SeekFrom::Start(place)).map_err(failed)?;
-                    copy(weight, source, input, file, path, progress)?;
+                    copy(weight, source, input, (file, place), path, progress)?;
                 }
                 Piece::Made(bytes) => {
                     for part in bytes.chunks(WRITTEN) {
@@ -214,35 +213,63 @@ impl<'w> Store<'w> {
         Ok(rounding)
     }
 
-    /// Hands out all bytes of all weights with their places in the file, several
-    /// at once where they are converted, until the answer is no; nothing then.
+    /// Hands out all bytes of all weights with their places in the file, several at
+    /// once, until the answer is no; nothing then. What is stored is for the disk and
+    /// what is converted for the processor: they go on side by side.
     fn each_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<Option<Roundings>> {
-        let (mut files, mut rounding) = (Files::default(), Roundings::default());
-        let mut made: Vec<&Arc<Conversion>> = Vec::new();
-        for (weight, place) in self.places() {
-            let go_on = match &weight.recipe {
-                // All products come out together.
-                Recipe::Converted(conversion, _)
-                    if made.iter().any(|other| Arc::ptr_eq(other, conversion)) =>
-                {
-                    true
-                }
-                Recipe::Converted(conversion, _) => {
-                    made.push(conversion);
-                    let outcome = convert(conversion, &self.products(conversion), progress, visit)?;
-                    *rounding.of(conversion.role()) += outcome.unwrap_or_default();
-                    outcome.is_some()
-                }
-                _ => each_piece(weight, &mut files, |start, piece| {
-                    let go_on = visit(weight, place.start + start, piece)?;
-                    if progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(go_on) }
-                })?,
-            };
+        let stopped = AtomicBool::new(false);
+        let visit = |weight: &Weight, place, piece: Piece| {
+            if stopped.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let answer = visit(weight, place, piece);
+            stopped.fetch_or(!matches!(answer, Ok(true)), Ordering::Relaxed);
+            answer
+        };
+        let (stored, made) = rayon::join(
+            || self.each_stored_piece(progress, &visit),
+            || self.each_made_piece(progress, &visit),
+        );
+        match (stored, made) {
+            // Of both, the one that failed, not the one that was stopped.
+            (Err(error), Ok(_) | Err(Error::Interrupted)) | (_, Err(error)) => Err(error),
+            (Ok(true), made) => made,
+            _ => Ok(None),
+        }
+    }
+
+    /// Those of weights that are not converted.
+    fn each_stored_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<bool> {
+        let mut files = Files::default();
+        for (weight, place) in self.places().filter(|(weight, _)| !weight.is_converted()) {
+            let go_on = each_piece(weight, &mut files, |start, piece| {
+                let go_on = visit(weight, place.start + start, piece)?;
+                if progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(go_on) }
+            })?;
             if !go_on {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        Ok(Some(rounding))
+        Ok(true)
+    }
+
+    /// Those of weights that are.
+    fn each_made_piece(&self, progress: &dyn Progress, visit: &Visit) -> Result<Option<Roundings>> {
+        let mut roundings = Roundings::default();
+        let mut made: Vec<&Arc<Conversion>> = Vec::new();
+        for (weight, _) in self.places() {
+            let Recipe::Converted(conversion, _) = &weight.recipe else { continue };
+            // All products come out together.
+            if made.iter().any(|other| Arc::ptr_eq(other, conversion)) {
+                continue;
+            }
+            made.push(conversion);
+            match convert(conversion, &self.products(conversion), progress, visit)? {
+                Some(rounding) => *roundings.of(conversion.role()) += rounding,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(roundings))
     }
 
     /// What a conversion makes, in its own order, with the places in the file.
@@ -269,16 +296,14 @@ fn copy(
     weight: &Weight,
     source: &Source,
     input: &mut fs::File,
-    mut file: &std::fs::File,
+    (file, mut place): (&std::fs::File, u64),
     path: &Path,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut left = source.bytes();
     while left > 0 && !progress.is_cancelled() {
         let chunk = left.min(CHUNK);
-        // Inside the kernel where it can: no byte passes through here.
-        let copied = io::copy(&mut Read::take(input.file(), chunk), &mut file);
-        let copied = copied.map_err(|error| {
+        let copied = copy_to(input.file(), chunk, file, place).map_err(|error| {
             let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
             Error::Copy { tensor, from, to: path.to_owned(), source: error }
         })?;
@@ -288,6 +313,7 @@ fn copy(
         }
         progress.advance(chunk);
         left -= chunk;
+        place += chunk;
     }
     Ok(())
 }

@@ -41,7 +41,10 @@ fn four(block: &Block, codes: &mut [u8]) -> (f32, Rounding) {
         codes.fill(0x11 * Bits::Four.zero());
         return (e8m0(block.scale), Rounding { numbers: BLOCK, ..Rounding::default() });
     };
-    codes.copy_from_slice(&block.codes.map(|byte| choice.mapping.bytes[usize::from(byte)]));
+    let codes: &mut [u8; 16] = codes.try_into().expect("those of a block");
+    for (code, byte) in codes.iter_mut().zip(&block.codes) {
+        *code = choice.mapping.bytes[usize::from(*byte)];
+    }
     let scale = choice.scale() * e8m0(block.scale);
     let rounding = choice.rounding(block).unwrap_or_else(|| {
         rounding(&mxfp4::dequantise(block), &dequantise(Bits::Four, codes, scale))
@@ -123,11 +126,13 @@ impl Choices {
             sums.squares.iter_mut().zip(of_byte.squares).for_each(|(sum, one)| *sum += one);
         }
         let [products, squares] = [sums.products, sums.squares].map(|sums| sums.map(f32::from));
-        let gains: [f32; 8] = std::array::from_fn(|at| products[at] * products[at] / squares[at]);
         // Their lowest bits tell the way. As integers, floats are in the same order.
-        let bits: [i32; WAYS] =
-            std::array::from_fn(|at| gains[at].to_bits() as i32 & !LAST as i32 | at as i32);
-        let at = bits.into_iter().max().unwrap_or(0) as usize & LAST;
+        let mut gains: [i32; 8] = std::array::from_fn(|at| {
+            let gain = products[at] * products[at] / squares[at];
+            gain.to_bits() as i32 & !LAST as i32 | at as i32
+        });
+        gains[LAST] = 0;
+        let at = gains.into_iter().max().unwrap_or(0) as usize & LAST;
         (sums.squares[at] > 0).then(|| Choice {
             mapping: &self.mappings[at],
             products: sums.products[at].into(),
@@ -175,8 +180,8 @@ impl Choice<'_> {
         let scale = self.scale();
         let kept: [bool; 16] =
             std::array::from_fn(|code| self.mapping.whole[code] * scale == E2M1[code]);
-        // Zeros always are.
-        if kept.into_iter().fold(0, |all, kept| all + u8::from(kept)) == 2 {
+        let zero = E2M1.map(|number| number == 0.0);
+        if kept == zero {
             return BLOCK - self.zeros;
         }
         let changed = |code: u8| u64::from(!kept[usize::from(code)]);

@@ -64,7 +64,7 @@ impl Block<'_> {
 }
 
 /// About as many blocks are read at once; they stay in the processor's cache.
-const SLAB: usize = 1 << 12;
+const SLAB: usize = 1 << 11;
 /// Columns that are turned into rows at once.
 const TILE: usize = 16;
 
