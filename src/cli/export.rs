@@ -157,12 +157,12 @@ enum Where {
 impl Export {
     /// Exports, and says what was done.
     pub fn run(self) -> Result<()> {
-        let (json, quiet, rounds) = (self.json, self.quiet, self.accept_rounding);
+        let (json, quiet) = (self.json, self.quiet);
         let check = self.verify.then(|| self.check.clone());
         let console = Console::new(quiet)?;
         let request = self.request()?;
         if let Some(check) = &check {
-            check.ready(request.graph.target, rounds)?;
+            check.ready(&request.graph)?;
         }
         let summary = export(&request, &console)?;
         if !quiet && !json {

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, Summary};
-use gpt_oss_export::model::Target;
+use gpt_oss_export::model::Options;
+use gpt_oss_export::runtime::Provider;
 use gpt_oss_export::verify::{Report, Request, library, verify};
 
 use super::console::{Console, print};
@@ -98,12 +99,13 @@ pub struct Check {
 
 impl Check {
     /// What is missing is said before anything is written.
-    pub fn ready(&self, target: Target, accept_rounding: bool) -> Result<()> {
+    pub fn ready(&self, options: &Options) -> Result<()> {
+        let provider = options.provider;
         ensure!(
-            self.tolerance.is_some() || !accept_rounding,
-            "a model whose experts may be rounded promises nothing about logits: with --accept-rounding, --verify needs a --tolerance"
+            provider == Provider::Cpu,
+            "--verify runs a model on a CPU, and does not go with --ep {provider}: verify one of --ep cpu, which has the same numbers"
         );
-        library(self.onnxruntime.as_deref(), target)?;
+        library(self.onnxruntime.as_deref(), options.target)?;
         Ok(())
     }
 
