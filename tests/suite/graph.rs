@@ -57,7 +57,7 @@ fn the_flat_graph_passes_the_checker() {
     assert_eq!(seen["metadata"]["gpt_oss_export.fingerprint"], summary["fingerprint"]);
     assert_eq!(
         seen["metadata"]["gpt_oss_export.options"],
-        "target=onnx style=flat batch=B sequence=T cache=no logits=all"
+        "target=onnx ep=cpu compute=f32 style=flat batch=B sequence=T cache=no logits=all"
     );
     assert_eq!(seen["metadata"]["gpt_oss_export.layers"], "3");
     assert_eq!(seen["nodes"], summary["model"]["nodes"]);
@@ -79,7 +79,7 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
         assert_eq!(seen["opsets"], json!({"": 23, "com.microsoft": 1}));
         assert_eq!(
             seen["metadata"]["gpt_oss_export.options"],
-            format!("target=ort style=flat batch=B sequence=T cache=yes logits={logits}")
+            format!("target=ort ep=cpu compute=f32 style=flat batch=B sequence=T cache=yes logits={logits}")
         );
         assert_eq!(seen["metadata"]["gpt_oss_export.requires"], summary["model"]["requires"]);
         let names = |side: &str| -> Vec<String> {
