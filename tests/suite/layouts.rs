@@ -222,7 +222,7 @@ fn rows_that_fill_no_blocks_are_for_numbers() {
     let sentence = failure(&[&base[..], &["--experts", "mxfp4"]].concat());
     assert_eq!(
         sentence,
-        "`layers.0.mlp.experts.down` has rows of 120 numbers, and --experts converts blocks of 32: leave the experts as they are"
+        "`layers.0.mlp.experts.down` has rows of 120 numbers, and --experts converts blocks of 32: leave it out"
     );
 }
 

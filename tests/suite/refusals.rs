@@ -305,7 +305,7 @@ fn bad_stages_are_refused() {
         (Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1)), "download it again"),
         (
             Box::new(|bytes: &mut Vec<u8>| {
-                replace(bytes, b"\\\"format\\\":4", b"\\\"format\\\":9")
+                replace(bytes, b"\\\"format\\\":5", b"\\\"format\\\":9")
             }),
             "has weights format 9",
         ),
