@@ -285,7 +285,7 @@ fn a_lossy_model_is_within_a_tolerance_of_its_checkpoint() {
     assert_eq!(report["tolerance"]["from"], "own_numbers");
     let report = passes(&model, &checkpoint, &["--tolerance", "9"]);
     assert_eq!(report["tolerance"], json!({"bound": 9.0, "from": "asked"}));
-    assert_eq!(report["identity"], json!({"is": "converted", "experts": "mxfp4", "dense": "f32"}));
+    assert_eq!(report["identity"], json!({"is": "converted", "experts": "mxfp4", "dense": "bf16"}));
     assert!(report["logits"]["max"].as_f64().unwrap() > 1e-3, "{report}");
     let report = passes(&model, &staged, &[]);
     assert_eq!(report["identity"], json!({"is": "same"}));
