@@ -59,8 +59,8 @@ pub struct Unit {
 
 /// Numbers of a block, as a length.
 const BLOCK: usize = mxfp4::BLOCK as usize;
-/// About as many numbers are converted at once.
-const NUMBERS: u64 = 1 << 20;
+/// About as many numbers are converted at once; they stay in the processor's cache.
+const NUMBERS: u64 = 1 << 19;
 /// The same where columns become rows: what is read of a stored row is then long
 /// enough for reading it to be worth the call.
 const TURNED: u64 = 1 << 23;

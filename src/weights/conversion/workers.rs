@@ -48,20 +48,21 @@ fn convert_on(
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Option<Rounding>> {
-    // What rows are made in serves the next ones: fresh pages cost more than what is
-    // done with them.
-    let rooms: Mutex<Vec<Vec<Vec<u8>>>> = Mutex::default();
+    // What rows are read from and made in serves the next ones: fresh pages cost more
+    // than what is done with them.
+    let rooms: Mutex<Vec<(Files, Vec<Vec<u8>>)>> = Mutex::default();
     let one = |unit: Unit| {
         if progress.is_cancelled() {
             return Err(End::Failed(Error::Interrupted));
         }
         let places = conversion.places(&unit);
         let idle = rooms.lock().expect("nobody panics with it").pop();
-        let mut made = idle.unwrap_or_else(|| vec![Vec::new(); places.len()]);
+        let (mut files, mut made) =
+            idle.unwrap_or_else(|| (Files::default(), vec![Vec::new(); places.len()]));
         for (made, place) in made.iter_mut().zip(&places) {
             made.resize((place.end - place.start) as usize, 0);
         }
-        let rounding = conversion.make(&unit, &mut Files::default(), &mut made);
+        let rounding = conversion.make(&unit, &mut files, &mut made);
         let rounding = rounding.map_err(End::Failed)?;
         for (((weight, start), bytes), place) in products.iter().zip(&made).zip(&places) {
             let go_on = visit(weight, start + place.start, Piece::Made(bytes));
@@ -69,7 +70,7 @@ fn convert_on(
                 return Err(End::Enough);
             }
         }
-        rooms.lock().expect("nobody panics with it").push(made);
+        rooms.lock().expect("nobody panics with it").push((files, made));
         Ok(rounding)
     };
     let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
