@@ -73,7 +73,8 @@ fn kernels(criterion: &mut Criterion) {
 fn from_mxfp4(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("mxfp4");
     group.throughput(Throughput::Bytes(4 * NUMBERS as u64));
-    let quantised = uneven().as_chunks().0.iter().map(|numbers| mxfp4::quantise(numbers).0);
+    let uneven = uneven();
+    let quantised = uneven.as_chunks().0.iter().map(|numbers| mxfp4::quantise(numbers).0);
     let (scales, codes): (Vec<_>, Vec<_>) =
         quantised.map(|block| (block.scale, block.codes)).unzip();
     let blocks = mxfp4::Blocks { scales: &scales, codes: &codes };
