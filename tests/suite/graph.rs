@@ -79,7 +79,9 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
         assert_eq!(seen["opsets"], json!({"": 23, "com.microsoft": 1}));
         assert_eq!(
             seen["metadata"]["gpt_oss_export.options"],
-            format!("target=ort ep=cpu compute=f32 style=flat batch=B sequence=T cache=yes logits={logits}")
+            format!(
+                "target=ort ep=cpu compute=f32 style=flat batch=B sequence=T cache=yes logits={logits}"
+            )
         );
         assert_eq!(seen["metadata"]["gpt_oss_export.requires"], summary["model"]["requires"]);
         let names = |side: &str| -> Vec<String> {
