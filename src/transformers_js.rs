@@ -18,10 +18,14 @@ const KEY: &str = "transformers.js_config";
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(
+        "transformers.js looks for `model.onnx` or `model_DTYPE.onnx` with a dtype of fp16, quantized, int8, uint8, q4, q4f16 or bnb4, and not for `{0}`"
+    )]
+    Name(String),
     #[error("--transformers-js wants the model in a folder called {FOLDER}, beside which config.json and the tokenizer are: for example --output {}", .0.display())]
     Folder(PathBuf),
     #[error(
-        "--transformers-js does not go with --target ort and --ep cpu, whose graph onnxruntime-web does not know: use --ep webgpu, or --target onnx"
+        "--transformers-js does not go with --target ort and --ep cpu or cuda, whose graphs onnxruntime-web does not know: use --ep webgpu, or --target onnx"
     )]
     Provider,
     #[error(
@@ -45,7 +49,12 @@ pub fn is_config(text: &[u8]) -> bool {
 /// The config with what transformers.js needs to know of a model file: how many files
 /// of data it has, and (up to its version 4.1) what its cache holds. What is said of
 /// other files stays.
-pub fn config(text: &[u8], model: &str, files: usize, cache: DType) -> Result<String, String> {
+pub fn config(
+    text: &[u8],
+    (model, word): (&str, &str),
+    files: usize,
+    cache: DType,
+) -> Result<String, String> {
     let mut config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let object = config.as_object_mut().ok_or("it is none")?;
     let own = object.entry(KEY).or_insert_with(|| json!({}));
@@ -56,24 +65,34 @@ pub fn config(text: &[u8], model: &str, files: usize, cache: DType) -> Result<St
     }
     chunks[model] = files.into();
     let dtype = if cache == DType::F16 { "float16" } else { "float32" };
-    let stem = model.strip_suffix(".onnx").unwrap_or(model);
     let caches = own.entry("kv_cache_dtype").or_insert_with(|| json!({}));
     if !caches.is_object() {
         *caches = json!({});
     }
-    caches[quantisation(stem)] = dtype.into();
+    caches[word] = dtype.into();
     let mut text = serde_json::to_string_pretty(&config).expect("plain data");
     text.push('\n');
     Ok(text)
 }
 
-/// The word that users choose a model file by, `dtype`, of its name without `.onnx`.
-pub fn quantisation(stem: &str) -> &str {
-    match stem.rsplit_once('_') {
-        Some((_, "quantized")) => "q8",
-        Some((_, dtype)) => dtype,
-        None => "fp32",
-    }
+/// The endings of model files that it knows, and the words, `dtype`, that users choose
+/// them by.
+const DTYPES: [(&str, &str); 8] = [
+    ("", "fp32"),
+    ("_fp16", "fp16"),
+    ("_quantized", "q8"),
+    ("_int8", "int8"),
+    ("_uint8", "uint8"),
+    ("_q4", "q4"),
+    ("_q4f16", "q4f16"),
+    ("_bnb4", "bnb4"),
+];
+
+/// The word for a model file, by its name.
+pub fn quantisation(name: &str) -> Result<&'static str, Error> {
+    let ending = name.strip_suffix(".onnx").and_then(|stem| stem.strip_prefix("model"));
+    let known = DTYPES.into_iter().find(|(known, _)| Some(*known) == ending);
+    known.map(|(_, dtype)| dtype).ok_or_else(|| Error::Name(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -83,8 +102,8 @@ mod tests {
     #[test]
     fn one_config_serves_several_models() {
         let theirs = br#"{"model_type": "gpt_oss", "transformers.js_config": {"dtype": "q4"}}"#;
-        let once = config(theirs, "model_q4f16.onnx", 7, DType::F16).unwrap();
-        let twice = config(once.as_bytes(), "model.onnx", 1, DType::F32).unwrap();
+        let once = config(theirs, ("model_q4f16.onnx", "q4f16"), 7, DType::F16).unwrap();
+        let twice = config(once.as_bytes(), ("model.onnx", "fp32"), 1, DType::F32).unwrap();
         let found: Value = serde_json::from_str(&twice).unwrap();
         let expected = json!({
             "dtype": "q4",
@@ -93,6 +112,8 @@ mod tests {
         });
         assert_eq!((&found[KEY], &found["model_type"]), (&expected, &json!("gpt_oss")));
         assert!(is_config(twice.as_bytes()) && !is_config(b"{}") && !is_config(b"["));
-        assert!(config(b"[]", "model.onnx", 1, DType::F32).is_err());
+        assert_eq!(quantisation("model_quantized.onnx").unwrap(), "q8");
+        assert!(quantisation("my_model.onnx").is_err() && quantisation("model.x").is_err());
+        assert!(config(b"[]", ("model.onnx", "fp32"), 1, DType::F32).is_err());
     }
 }

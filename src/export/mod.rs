@@ -242,9 +242,11 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
                 transaction.create(path, Existing::Keep, write)?
             }
         };
-        // A staged file holds everything, and what is beside the model the same again.
+        // A staged file holds everything, and comes first; what is beside the model is
+        // the same again.
         match request.save_weights.is_some() {
-            true => roundings = here,
+            true if roundings == Roundings::default() => roundings = here,
+            true => {}
             false => roundings += here,
         }
     }
@@ -263,7 +265,7 @@ pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary, Err
                 return Err(Error::IsFolder(path.clone()));
             }
             transaction.create_from(path, Existing::Replace, &bytes)?;
-            Some(ModelSummary::new(path, graph, bytes.len(), request.options().requires()))
+            Some(ModelSummary::new(path, graph, bytes.len(), &request.options()))
         }
         _ => None,
     };

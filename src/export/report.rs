@@ -8,6 +8,7 @@ use super::{
 use crate::genai;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
+use crate::runtime::Provider;
 use crate::weights::Provenance;
 use crate::words::{quoted, size};
 
@@ -66,6 +67,8 @@ impl fmt::Display for Summary {
                 let folder = folder_of(&model.path).display().to_string();
                 write!(f, "try      onnxruntime_genai.Model({folder:?})")
             }
+            // Python's numpy has no BF16 for a cache.
+            (Some(model), _) if model.inputs.iter().any(|input| input.dtype == "bf16") => Ok(()),
             (Some(model), _) => write!(f, "try      {}", model.example()),
             (None, Some(staged)) => {
                 let staged = quoted(staged);
@@ -185,10 +188,17 @@ impl ModelSummary {
                 if past.dtype == "f16" { "float16" } else { "float32" }
             ));
         }
+        let providers = match self.provider {
+            Provider::Cpu => "",
+            Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
+            Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
+        };
         // A string as Rust escapes it is one for Python too.
         let path = format!("{:?}", self.path.display().to_string());
         let inputs = inputs.join(", ");
-        format!("s = onnxruntime.InferenceSession({path}); s.run([\"logits\"], {{{inputs}}})")
+        format!(
+            "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
+        )
     }
 }
 

@@ -8,7 +8,9 @@ use super::{GenaiSummary, WebSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
+use crate::model::Options;
 use crate::onnx::{Interface, OPSET, ir_version};
+use crate::runtime::Provider;
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, Provenance, Roundings, Weight};
 
@@ -170,6 +172,9 @@ pub struct ModelSummary {
     pub opset: i64,
     /// What runs it.
     pub requires: &'static str,
+    /// The execution provider that it is for.
+    #[serde(skip)]
+    pub(super) provider: Provider,
     /// Nodes of the main graph.
     pub nodes: usize,
     /// Names of the model-local functions, callees first.
@@ -200,7 +205,7 @@ pub struct WeightsSummary {
 }
 
 impl ModelSummary {
-    pub(super) fn new(path: &Path, model: &Model, bytes: usize, requires: &'static str) -> Self {
+    pub(super) fn new(path: &Path, model: &Model, bytes: usize, options: &Options) -> Self {
         let interface =
             |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
         Self {
@@ -208,7 +213,8 @@ impl ModelSummary {
             bytes,
             ir_version: ir_version(model),
             opset: OPSET,
-            requires,
+            requires: options.requires(),
+            provider: options.provider,
             nodes: model.main.body.nodes.len(),
             functions: model.functions.iter().map(|function| function.name.clone()).collect(),
             inputs: interface(&model.main.body.inputs),

@@ -47,7 +47,7 @@ impl Page {
     ) -> Result<Self, Error> {
         let options = request.options();
         let refused = match (options.target, options.provider) {
-            (Target::Ort, Provider::Cpu) => Some(transformers_js::Error::Provider),
+            (Target::Ort, Provider::Cpu | Provider::Cuda) => Some(transformers_js::Error::Provider),
             _ if options.length.is_some() => Some(transformers_js::Error::Length),
             _ if options.compute == DType::BF16 => Some(transformers_js::Error::Compute),
             _ => None,
@@ -65,12 +65,12 @@ impl Page {
         // One that is there may speak of other models.
         let mut sources = vec![above.clone()];
         sources.extend(genai::sources(&opened.folder, &above)?);
-        let config = config(&sources, &above, name, files, options.compute)?;
+        let dtype = transformers_js::quantisation(name)?;
+        let config = config(&sources, &above, (name, dtype), files, options.compute)?;
         let tokenizer = Tokenizer::plan(&sources[1..], &above)?;
-        let stem = name.strip_suffix(".onnx").unwrap_or(name);
         let summary = WebSummary {
             folder: above,
-            dtype: transformers_js::quantisation(stem).to_owned(),
+            dtype: dtype.to_owned(),
             device: if options.provider == Provider::WebGpu { "webgpu" } else { "wasm" },
             copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
             missing: tokenizer.missing.clone(),
@@ -99,7 +99,7 @@ impl Page {
 fn config(
     sources: &[PathBuf],
     above: &Path,
-    name: &str,
+    name: (&str, &str),
     files: usize,
     cache: DType,
 ) -> Result<String, Error> {

@@ -13,6 +13,8 @@ type Checked = Result<(), Error>;
 const HEAD_DIM_MULTIPLE: u64 = 8;
 /// CUDA's QMoE takes integers in matrices whose sides are multiples of this.
 const CUDA_MULTIPLE: u64 = 64;
+/// CUDA's MoE takes numbers in such.
+const CUDA_MOE_MULTIPLE: u64 = 16;
 /// WebGPU's QMoE gives each expert a thread of one workgroup.
 const MOST_EXPERTS_ON_WEBGPU: u64 = 256;
 
@@ -71,31 +73,34 @@ fn check_experts(matrix: &Matrix, options: &Options) -> Checked {
     match (options.provider, matrix) {
         (Provider::Cpu, Matrix::Mxfp4Columns { .. }) => Err(Error::LaidOutForCuda),
         (Provider::Cpu, _) | (Provider::Cuda, Matrix::Mxfp4Columns { .. }) => Ok(()),
-        (Provider::Cuda, Matrix::Ints { bits, .. }) => {
-            let [_, out, inn] = matrix.sizes();
-            match [out, inn].into_iter().find(|size| !size.is_multiple_of(CUDA_MULTIPLE)) {
-                Some(size) => refuse(
-                    options,
-                    format!("experts in {bits} and a matrix of {out} by {inn}"),
-                    format!(
-                        "its QMoE takes multiples of {CUDA_MULTIPLE}, and {size} is none; use --experts mxfp4"
-                    ),
-                ),
-                None => Ok(()),
-            }
-        }
+        (Provider::Cuda, Matrix::Ints { .. }) => check_sides(matrix, CUDA_MULTIPLE, options),
         (Provider::WebGpu, Matrix::Ints { .. }) => Ok(()),
         (provider, Matrix::OutputMajor(weight))
             if weight.dtype == options.compute
                 && ort::moe_computes_in(provider).contains(&weight.dtype) =>
         {
-            Ok(())
+            check_sides(matrix, CUDA_MOE_MULTIPLE, options)
         }
         (Provider::Cuda, _) => {
             let compute = options.compute;
             refuse(options, what(), format!("use --experts mxfp4, int4, int8 or {compute}"))
         }
         (Provider::WebGpu, _) => refuse(options, what(), "use --experts int4 or int8".to_owned()),
+    }
+}
+
+/// Whether both sides of each expert's matrix are what CUDA's kernels take.
+fn check_sides(matrix: &Matrix, multiple: u64, options: &Options) -> Checked {
+    let [_, out, inn] = matrix.sizes();
+    match [out, inn].into_iter().find(|size| !size.is_multiple_of(multiple)) {
+        Some(size) => refuse(
+            options,
+            format!("experts in {} and a matrix of {out} by {inn}", matrix.format()),
+            format!(
+                "its operators take multiples of {multiple}, and {size} is none; use --experts mxfp4"
+            ),
+        ),
+        None => Ok(()),
     }
 }
 

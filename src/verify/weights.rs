@@ -185,23 +185,38 @@ impl Comparison<'_> {
                 })
                 .collect();
             products.sort_by_key(|(at, _)| *at);
-            self.products(conversion, products.into_iter().map(|(_, part)| part).collect())?;
+            self.products(conversion, &products)?;
         }
         Ok(())
     }
 
-    fn products(&mut self, conversion: &Conversion, parts: Vec<&Part>) -> Result<()> {
+    /// All parts of what one conversion makes, each with its place among the products: a
+    /// product may be in several parts, some rows in each.
+    fn products(&mut self, conversion: &Conversion, parts: &[(usize, &Part)]) -> Result<()> {
         let progress = self.progress;
-        let places: Vec<_> = parts.iter().map(|part| (part.weight, part.external.offset)).collect();
+        let mut products = parts.to_vec();
+        products.dedup_by_key(|(at, _)| *at);
+        if products.iter().enumerate().any(|(expected, (at, _))| expected != *at) {
+            parts.iter().for_each(|(_, part)| self.differs(part));
+            return Ok(());
+        }
+        let places: Vec<_> = products.iter().map(|(_, part)| (part.weight, 0)).collect();
         let comparison = Mutex::new(self);
         let visit = |weight: &Weight, place: u64, piece: Piece| {
             let Piece::Made(made) = piece else { unreachable!("a conversion makes its pieces") };
             let mut comparison = comparison.lock().expect("nobody panics with it");
-            let part = parts.iter().find(|part| part.weight.name == weight.name);
-            let part = part.expect("a product of these");
-            let file = comparison.file(part).into();
-            if !comparison.same(&file, place, made)? {
-                comparison.differs(part);
+            for (_, part) in parts.iter().filter(|(_, part)| part.weight.name == weight.name) {
+                let end = (place + made.len() as u64).min(part.range.end);
+                let start = place.max(part.range.start);
+                if start >= end {
+                    continue;
+                }
+                let here = &made[(start - place) as usize..(end - place) as usize];
+                let file = comparison.file(part).into();
+                let offset = part.external.offset + (start - part.range.start);
+                if !comparison.same(&file, offset, here)? {
+                    comparison.differs(part);
+                }
             }
             progress.advance(made.len() as u64);
             Ok(true)

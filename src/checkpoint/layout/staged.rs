@@ -13,11 +13,17 @@ pub fn staged(tensors: &Tensors) -> Layout {
         form: Form {
             separate_qkv: form(tensors, "layers.0.attn.q").is_some(),
             experts: form(tensors, "layers.0.mlp.experts.down").unwrap_or(MatrixForm::Mxfp4),
-            attention: form(tensors, "layers.0.attn.out").unwrap_or(MatrixForm::OutputMajor),
-            logits: form(tensors, "lm_head"),
+            attention: dense(tensors, "layers.0.attn.out").unwrap_or(MatrixForm::OutputMajor),
+            logits: dense(tensors, "lm_head"),
         },
         origin: |canonical, _| Origin::Tensor(canonical.to_owned()),
     }
+}
+
+/// The same of dense layers, which have fewer forms: what is in another is lacking then.
+fn dense(tensors: &Tensors, path: &str) -> Option<MatrixForm> {
+    let form = form(tensors, path);
+    form.filter(|form| matches!(form, MatrixForm::OutputMajor | MatrixForm::Ints(_)))
 }
 
 /// How the matrices of a path are stored, which the names of their tensors tell.

@@ -1,6 +1,6 @@
 //! A dense layer on integers as ONNX Runtime's MatMulNBits.
 
-use crate::graph::{Fact, MICROSOFT, Result, Scope, Value};
+use crate::graph::{MICROSOFT, Result, Scope, Value};
 use crate::model::{in_dtype, stored};
 use crate::runtime::Provider;
 use crate::tensor::ints::Bits;
@@ -35,7 +35,7 @@ pub fn integers(
         .attr("bits", bits.count() as i64)
         .attr("block_size", mxfp4::BLOCK as i64)
         .attr("accuracy_level", accuracy_level(bits, provider))
-        .output(Fact::new(fact.dtype, fact.shape))
+        .output(fact)
 }
 
 /// On a CPU onnxruntime multiplies 8 bits fast only with activations of 8 bits (level

