@@ -26,7 +26,6 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Existing, Transaction};
 use crate::runtime::Provider;
-use crate::tensor::ints::Bits;
 use crate::transformers_js;
 use crate::weights::{self, Format, Found, Matrix, Obstacle, Provenances, Roundings};
 use companions::Companions;
@@ -102,15 +101,6 @@ impl Formats {
         match provider {
             Provider::Cuda if mxfp4 => Some(Format::Mxfp4Columns),
             _ => self.experts,
-        }
-    }
-
-    /// The format of the logits' matrix, where one was asked for: 4 bits are too few to
-    /// choose among so many tokens.
-    fn logits(&self) -> Option<Format> {
-        match self.dense {
-            Some(Format::Ints(Bits::Four)) => Some(Format::Ints(Bits::Eight)),
-            format => format,
         }
     }
 }

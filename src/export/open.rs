@@ -47,8 +47,8 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
     if let Some(format) = formats.experts_for(request.graph.provider, &checkpoint.weights) {
         checkpoint.convert_experts(format, formats.accept_rounding)?;
     }
-    if let (Some(format), Some(logits)) = (formats.dense, formats.logits()) {
-        checkpoint.convert_dense(format, logits, formats.accept_rounding)?;
+    if let Some(format) = formats.dense {
+        checkpoint.convert_dense(format, format.for_logits(), formats.accept_rounding)?;
     }
     let converts = || checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match said.filter(|_| whole && !converts()) {

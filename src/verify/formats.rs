@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use crate::checkpoint::Checkpoint;
 use crate::onnx::{Description, Initializer};
 use crate::tensor::DType;
-use crate::tensor::ints::Bits;
 use crate::weights::{Format, Matrix, Weight};
 
 /// The checkpoint with its matrices in the formats that the model has them in; as they
@@ -18,7 +17,7 @@ pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint
     let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.experts());
     let checkpoint = experts.into_iter().find(fits).unwrap_or_else(|| checkpoint.clone());
     let dense = candidates(&checkpoint, |candidate, format| {
-        candidate.convert_dense(format, logits(format), true).is_ok()
+        candidate.convert_dense(format, format.for_logits(), true).is_ok()
     });
     let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.dense());
     dense.into_iter().find(fits).unwrap_or(checkpoint)
@@ -34,14 +33,6 @@ fn candidates(
         convert(&mut candidate, format).then_some(candidate)
     });
     [checkpoint.clone()].into_iter().chain(converted).collect()
-}
-
-/// The format of the logits' matrix beside others in a format.
-fn logits(format: Format) -> Format {
-    match format {
-        Format::Ints(Bits::Four) => Format::Ints(Bits::Eight),
-        format => format,
-    }
 }
 
 /// A model's initializers by their names.

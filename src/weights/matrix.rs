@@ -64,6 +64,15 @@ impl Format {
         Self::Numbers(DType::F32),
     ];
 
+    /// That of the logits' matrix beside others in this one: 4 bits are too few to choose
+    /// among so many tokens.
+    pub fn for_logits(self) -> Self {
+        match self {
+            Self::Ints(Bits::Four) => Self::Ints(Bits::Eight),
+            format => format,
+        }
+    }
+
     /// The weights that matrices `[.., out, in]` consist of: the last part of the
     /// name, dtype and shape.
     pub(super) fn parts(
