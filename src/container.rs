@@ -9,10 +9,11 @@ use fs_err as fs;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::json;
 use crate::tensor::DType;
 
-/// Longest header that any reader of the format accepts.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// Longest header that is read: that of a 120B with a tensor for each expert has 6 MB.
+const LONGEST_HEADER: u64 = 16 << 20;
 /// The data of a file that we write begins at a multiple of this (a page).
 pub const ALIGNMENT: u64 = 4096;
 /// The one key of the header's metadata that we write and read.
@@ -66,6 +67,8 @@ pub enum Error {
         path.display()
     )]
     Truncated { path: PathBuf, header: u64, file: u64 },
+    #[error("`{}` announces a header of {header} bytes, and no checkpoint needs more than {LONGEST_HEADER}: it is another file, or damaged", path.display())]
+    LongHeader { path: PathBuf, header: u64 },
     #[error("`{}` has an invalid SafeTensors header: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error(
@@ -104,21 +107,26 @@ impl Header {
     /// file of `length` bytes.
     pub fn announced(path: &Path, prefix: [u8; 8], length: u64) -> Result<u64, Error> {
         let header = u64::from_le_bytes(prefix);
-        if header > LONGEST_HEADER || header > length.saturating_sub(8) {
+        if header > length.saturating_sub(8) {
             return Err(Error::Truncated { path: path.to_owned(), header, file: length });
+        }
+        if header > LONGEST_HEADER {
+            return Err(Error::LongHeader { path: path.to_owned(), header });
         }
         Ok(header)
     }
 
-    /// The header in `json`, of a file of `length` bytes.
-    pub fn parse(path: &Path, json: &[u8], length: u64) -> Result<Self, Error> {
+    /// The header in `text`, of a file of `length` bytes.
+    pub fn parse(path: &Path, text: &[u8], length: u64) -> Result<Self, Error> {
         // serde names its own types where it finds another kind of value.
         let plain = |error: serde_json::Error| {
             error.to_string().replace("struct HashMetadata", "an object")
         };
-        let metadata: Metadata = serde_json::from_slice(json)
-            .map_err(|error| Error::Invalid { path: path.to_owned(), reason: plain(error) })?;
-        let start = 8 + json.len() as u64;
+        let invalid = |reason| Error::Invalid { path: path.to_owned(), reason };
+        json::refuse_twice(text).map_err(invalid)?;
+        let metadata: Metadata =
+            serde_json::from_slice(text).map_err(|error| invalid(plain(error)))?;
+        let start = 8 + text.len() as u64;
         let expected = start.saturating_add(metadata.data_len() as u64);
         if expected != length {
             return Err(Error::Length { path: path.to_owned(), expected, found: length });

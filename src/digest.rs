@@ -5,6 +5,20 @@ use std::fmt::Write;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
+/// Bytes of each sample.
+const SAMPLE: u64 = 4096;
+
+/// Where samples of so many bytes begin and end: first, middle and last 4 KiB, or all
+/// when they are few.
+pub fn samples(length: u64) -> Vec<[u64; 2]> {
+    match length.checked_sub(3 * SAMPLE) {
+        None => vec![[0, length]],
+        Some(rest) => {
+            [0, SAMPLE + rest / 2, 2 * SAMPLE + rest].map(|start| [start, start + SAMPLE]).to_vec()
+        }
+    }
+}
+
 /// A digest in the making.
 #[derive(Clone)]
 pub struct Digest(Hash);

@@ -9,6 +9,7 @@ pub mod genai;
 pub mod graph;
 pub mod hub;
 pub mod inspect;
+pub mod json;
 pub mod model;
 pub mod onnx;
 pub mod paths;

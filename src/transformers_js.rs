@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::tensor::DType;
+use crate::words::size;
 
 /// The folder in which it looks for models.
 pub const FOLDER: &str = "onnx";
@@ -34,6 +35,14 @@ pub enum Error {
     Length,
     #[error("transformers.js has no tensors in bf16: use --compute f16 or f32")]
     Compute,
+    #[error("a browser takes files of at most {} with --transformers-js: leave out --max-shard-size, or give less", size(*.0))]
+    FileSize(u64),
+    #[error(
+        "transformers.js looks for {most} files of data at most, and these weights take {files}: give a larger --max-shard-size, or smaller formats"
+    )]
+    Files { files: usize, most: usize },
+    #[error("--transformers-js would change `{}`, which is the checkpoint's own: take another folder than the checkpoint's for --output", .0.display())]
+    OverSource(PathBuf),
     #[error("there is no config.json of Hugging Face's beside the weights or the model, which transformers.js needs: take the one of the checkpoint in Hugging Face's layout, and put it into `{}`", .0.display())]
     NoConfig(PathBuf),
     #[error("`{}` is not a JSON object: {reason}", path.display())]
@@ -59,20 +68,24 @@ pub fn config(
     let object = config.as_object_mut().ok_or("it is none")?;
     let own = object.entry(KEY).or_insert_with(|| json!({}));
     let own = own.as_object_mut().ok_or(format!("`{KEY}` is none"))?;
-    let chunks = own.entry("use_external_data_format").or_insert_with(|| json!({}));
-    if !chunks.is_object() {
-        *chunks = json!({});
-    }
-    chunks[model] = files.into();
+    let models = DTYPES.map(|(ending, _)| format!("model{ending}.onnx"));
+    say(own, "use_external_data_format", &models, (model, files.into()));
+    let words = DTYPES.map(|(_, word)| word.to_owned());
     let dtype = if cache == DType::F16 { "float16" } else { "float32" };
-    let caches = own.entry("kv_cache_dtype").or_insert_with(|| json!({}));
-    if !caches.is_object() {
-        *caches = json!({});
-    }
-    caches[word] = dtype.into();
+    say(own, "kv_cache_dtype", &words, (word, dtype.into()));
     let mut text = serde_json::to_string_pretty(&config).expect("plain data");
     text.push('\n');
     Ok(text)
+}
+
+/// Says something of one file. What was said of all at once is said of each from now on.
+fn say(own: &mut Map<String, Value>, key: &str, all: &[String], (one, value): (&str, Value)) {
+    let said = own.entry(key).or_insert_with(|| json!({}));
+    if !said.is_object() {
+        let each = all.iter().map(|name| (name.clone(), said.clone()));
+        *said = Value::Object(each.collect());
+    }
+    said[one] = value;
 }
 
 /// The endings of model files that it knows, and the words, `dtype`, that users choose
@@ -111,6 +124,13 @@ mod tests {
             "kv_cache_dtype": {"q4f16": "float16", "fp32": "float32"},
         });
         assert_eq!((&found[KEY], &found["model_type"]), (&expected, &json!("gpt_oss")));
+        let of_all = br#"{"transformers.js_config": {"use_external_data_format": 3, "kv_cache_dtype": "float16"}}"#;
+        let made = config(of_all, ("model_q4.onnx", "q4"), 7, DType::F32).unwrap();
+        let made: Value = serde_json::from_str(&made).unwrap();
+        let [chunks, caches] =
+            ["use_external_data_format", "kv_cache_dtype"].map(|key| &made[KEY][key]);
+        assert_eq!((&chunks["model_q4.onnx"], &chunks["model_fp16.onnx"]), (&json!(7), &json!(3)));
+        assert_eq!((&caches["q4"], &caches["fp16"]), (&json!("float32"), &json!("float16")));
         assert!(is_config(twice.as_bytes()) && !is_config(b"{}") && !is_config(b"["));
         assert_eq!(quantisation("model_quantized.onnx").unwrap(), "q8");
         assert!(quantisation("my_model.onnx").is_err() && quantisation("model.x").is_err());

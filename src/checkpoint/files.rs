@@ -9,9 +9,13 @@ use serde::Deserialize;
 
 use super::{Error, Result};
 use crate::container::{Entry, Header};
+use crate::json;
 
 /// The file that says which shards a checkpoint has.
 pub const INDEX: &str = "model.safetensors.index.json";
+
+/// No index is longer: that of a 120B with a tensor for each expert has 4 MB.
+const LARGEST_INDEX: u64 = 16 << 20;
 
 /// Headers of files that are not there yet, by the paths that they will have.
 pub type Headers = BTreeMap<PathBuf, Header>;
@@ -44,12 +48,14 @@ impl Index {
     /// The index of a folder, if it has one.
     fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(INDEX);
-        if !path.is_file() {
+        if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let index: Self = serde_json::from_slice(&fs::read(&path)?).map_err(|error| {
-            Error::Json { file: path.display().to_string(), reason: error.to_string() }
-        })?;
+        let text = json::read(&path, LARGEST_INDEX)?;
+        let invalid = |reason| Error::Json { file: path.display().to_string(), reason };
+        json::refuse_twice(&text).map_err(invalid)?;
+        let index: Self =
+            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
         for shard in index.weight_map.values() {
             let plain = Path::new(shard).file_name() == Some(shard.as_ref());
             if !plain || shard.contains('\\') {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Error, Result};
+use crate::json;
 
 /// The keys of a config file that nobody has asked for yet.
 pub struct Keys {
@@ -15,8 +16,10 @@ pub struct Keys {
 impl Keys {
     /// The keys of the JSON object in `text`, read from `file`.
     pub fn parse(file: &str, text: &[u8]) -> Result<Self> {
-        let parsed: Value = serde_json::from_slice(text)
-            .map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })?;
+        let invalid = |reason| Error::Json { file: file.to_owned(), reason };
+        json::refuse_twice(text).map_err(invalid)?;
+        let parsed: Value =
+            serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
         match parsed {
             Value::Object(map) => Ok(Self { file: file.to_owned(), prefix: String::new(), map }),
             _ => {

@@ -7,6 +7,7 @@ mod files;
 mod foreign;
 mod keys;
 mod layout;
+mod nearby;
 mod staged;
 mod weights;
 
@@ -15,13 +16,18 @@ use std::path::{Path, PathBuf};
 pub use config::{Config, Rope};
 pub use files::{Headers, INDEX, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
+pub use nearby::Meant;
 use weights::format_of;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
+use crate::json;
 use crate::tensor::DType;
 use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
+
+/// No `config.json` is longer; released ones have 2 kB.
+const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// A model that is ready to be exported: nothing but headers has been read.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub enum Error {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Container(#[from] crate::container::Error),
+    #[error(transparent)]
+    File(#[from] json::Error),
     #[error("`{file}` is not valid JSON: {reason}")]
     Json { file: String, reason: String },
     #[error("`{file}` lacks the key `{key}`")]
@@ -85,16 +93,22 @@ pub enum Error {
         "`{file}` says that the weights are quantised by {method}, and MXFP4 as released is what can be read: {instead}"
     )]
     Quantised { file: String, method: String, instead: &'static str },
-    #[error("there is no folder `{}`: --checkpoint takes the folder that holds config.json, or owner/name of a repository on the hub", .0.display())]
-    NotAFolder(PathBuf),
-    #[error("`{}` is a file: --checkpoint takes the folder that holds config.json", .0.display())]
-    File(PathBuf),
+    #[error(
+        "there is no folder `{}`{}: --checkpoint takes the folder that holds config.json, or owner/name of a repository on the hub",
+        path.display(), did_you_mean(meant.as_deref())
+    )]
+    NotAFolder { path: PathBuf, meant: Option<PathBuf> },
+    #[error(
+        "`{}` is a file{}: --checkpoint takes the folder that holds config.json",
+        path.display(), did_you_mean(meant.as_deref())
+    )]
+    IsFile { path: PathBuf, meant: Option<PathBuf> },
     #[error(
         "`{}` holds no {wanted}{}",
         folder.display(),
-        below.as_ref().map_or_else(String::new, |below| format!("; `{}` holds a checkpoint, with the weights as released", below.display()))
+        meant.as_ref().map_or_else(String::new, nearby::Meant::to_string)
     )]
-    Lacks { folder: PathBuf, wanted: &'static str, below: Option<PathBuf> },
+    Lacks { folder: PathBuf, wanted: &'static str, meant: Option<nearby::Meant> },
     #[error("`{}` holds {count} .safetensors files and no model.safetensors.index.json that says which to use", folder.display())]
     Ambiguous { folder: PathBuf, count: usize },
     #[error("`{}` names the shard {shard:?}, which is not a plain file name", index.display())]
@@ -141,15 +155,19 @@ impl Error {
     /// That a folder lacks something, pointing to OpenAI's checkpoint below it
     /// where there is one, as in the released repositories, or to what it has.
     fn lacks(folder: &Path, wanted: &'static str) -> Self {
-        let below = folder.join("original");
-        if !below.join("config.json").is_file()
+        let meant = nearby::of_folder(folder);
+        if !matches!(meant, Some(nearby::Meant::Original(_)))
             && let Some(foreign) = foreign::folder(folder)
         {
             return foreign;
         }
-        let below = below.join("config.json").is_file().then_some(below);
-        Self::Lacks { folder: folder.to_owned(), wanted, below }
+        Self::Lacks { folder: folder.to_owned(), wanted, meant }
     }
+}
+
+/// A question in parentheses, where there is an answer.
+fn did_you_mean(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()))
 }
 
 impl Checkpoint {
@@ -166,20 +184,22 @@ impl Checkpoint {
         awaited: &Headers,
         leniency: &Leniency,
     ) -> Result<Self> {
+        let path = folder.to_owned();
         if folder.is_file() {
-            return Err(foreign::file(folder).unwrap_or_else(|| Error::File(folder.to_owned())));
+            let meant = nearby::of_file(folder);
+            return Err(foreign::file(folder).unwrap_or(Error::IsFile { path, meant }));
         }
         if !folder.is_dir() {
-            return Err(Error::NotAFolder(folder.to_owned()));
+            return Err(Error::NotAFolder { path, meant: nearby::of_name(folder) });
         }
         let path = folder.join("config.json");
-        if !path.is_file() {
+        if !path.exists() {
             return Err(Error::lacks(folder, "config.json"));
         }
         if let Some(adapter) = foreign::adapter(folder) {
             return Err(adapter);
         }
-        let text = fs_err::read(&path)?;
+        let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
         let mut tensors = files::open_folder(folder, which, awaited)?;

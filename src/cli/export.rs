@@ -17,7 +17,13 @@ use serde::Serialize;
 
 use super::console::{Console, print};
 use super::formats::{Compute, DenseName, Ep, FormatName};
-use super::verify;
+use super::verify::{self, CHECKS};
+
+/// Headings of the help.
+const SOURCE: &str = "From where";
+const DESTINATION: &str = "To where";
+const NUMBERS: &str = "Formats of numbers";
+const GRAPH: &str = "The graph";
 
 /// From where, to where, and how.
 #[derive(Args, Debug)]
@@ -25,95 +31,95 @@ use super::verify;
 #[command(group(ArgGroup::new("formats").multiple(true).args(["experts", "dense"])))]
 pub struct Export {
     /// Folder of the checkpoint: config.json and SafeTensors, in OpenAI's layout or one of Hugging Face's; or a repository on the hub: owner/name, owner/name/original, owner/name@revision, owner/name@revision/folder
-    #[arg(long, value_name = "DIR|REPO", group = "origin")]
+    #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Where files from the hub go (a folder beside the output, owner--name, otherwise)
-    #[arg(long, value_name = "DIR", requires = "checkpoint")]
+    #[arg(help_heading = SOURCE, long, value_name = "DIR", requires = "checkpoint")]
     download_dir: Option<PathBuf>,
     /// Ask the hub for nothing: use what was downloaded before, or is in Hugging Face's cache
-    #[arg(long, requires = "checkpoint")]
+    #[arg(help_heading = SOURCE, long, requires = "checkpoint")]
     offline: bool,
     /// Fetch headers instead of weights from the hub, and write the graph alone; it runs once the weights are where it says
-    #[arg(long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts", "dense"])]
+    #[arg(help_heading = SOURCE, long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
     /// Weights that --save-weights has staged; no checkpoint is needed
-    #[arg(long, value_name = "FILE", group = "origin")]
+    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin")]
     weights: Option<PathBuf>,
     /// The model to write
-    #[arg(short, long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    #[arg(help_heading = DESTINATION, short, long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
     output: Option<PathBuf>,
     /// Write the mapped weights into one file, from which models can be made later; the model's own data when it is in the output's folder or below
-    #[arg(long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
+    #[arg(help_heading = DESTINATION, long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
-    #[arg(long, requires = "save_weights", conflicts_with = "output")]
+    #[arg(help_heading = DESTINATION, long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
     /// Put the experts' numbers into a format; without it they stay as they are. Integers round, the others convert bit for bit or not at all
-    #[arg(long, value_name = "FORMAT", value_enum)]
+    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_enum)]
     experts: Option<FormatName>,
     /// The same for the matrices of attention and of the logits; routers and the embedding stay as they are
-    #[arg(long, value_name = "FORMAT", value_enum)]
+    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_enum)]
     dense: Option<DenseName>,
     /// Let --experts and --dense round numbers that the format does not have
-    #[arg(long, requires = "formats")]
+    #[arg(help_heading = NUMBERS, long, requires = "formats")]
     accept_rounding: bool,
     /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and routers are f32 in any case
     /// (f32 for --ep cpu, f16 for GPUs)
-    #[arg(long, value_name = "DTYPE", value_enum)]
+    #[arg(help_heading = NUMBERS, long, value_name = "DTYPE", value_enum)]
     compute: Option<Compute>,
     /// The execution provider that --target ort's operators are for
-    #[arg(long, value_name = "PROVIDER", value_enum, default_value_t = Ep::Cpu)]
+    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_enum, default_value_t = Ep::Cpu)]
     ep: Ep,
     /// Where the model reads its weights
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
+    #[arg(help_heading = DESTINATION, long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
     /// Whose operators the graph is made of
-    #[arg(long, value_name = "TARGET", value_enum, default_value_t = TargetName::Onnx)]
+    #[arg(help_heading = GRAPH, long, value_name = "TARGET", value_enum, default_value_t = TargetName::Onnx)]
     target: TargetName,
     /// Take earlier keys and values and give them with this step's (--target ort always does)
-    #[arg(long)]
+    #[arg(help_heading = GRAPH, long)]
     kv_cache: bool,
     /// Give logits for the last token of each row in a step alone, as generation needs
-    #[arg(long)]
+    #[arg(help_heading = GRAPH, long)]
     last_logits: bool,
     /// Make the output's folder one that onnxruntime-genai opens: genai_config.json and the tokenizer's files; implies --kv-cache and --last-logits
-    #[arg(long, conflicts_with = "skip_onnx")]
+    #[arg(help_heading = DESTINATION, long, conflicts_with = "skip_onnx")]
     genai: bool,
     /// Longest text, prompt included, that onnxruntime-genai makes room for (the default keeps its cache below 1 GiB)
-    #[arg(long, value_name = "N", requires = "genai", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = DESTINATION, long, value_name = "N", requires = "genai", value_parser = clap::value_parser!(u64).range(1..))]
     max_length: Option<u64>,
     /// Name the model's data as transformers.js looks for it, in files of less than 2 GB, and put config.json and the tokenizer above the folder `onnx` that the model goes into; implies --kv-cache and --last-logits
-    #[arg(long, conflicts_with_all = ["skip_onnx", "save_weights", "genai", "headers_only"])]
+    #[arg(help_heading = DESTINATION, long, conflicts_with_all = ["skip_onnx", "save_weights", "genai", "headers_only"])]
     transformers_js: bool,
     /// Write weights beside the model into several files of at most this size, such as 2GB or 500MiB
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
+    #[arg(help_heading = DESTINATION, long, value_name = "SIZE", conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
     max_shard_size: Option<ByteSize>,
     /// Use model-local functions, shared by all layers, instead of a flat graph
-    #[arg(long)]
+    #[arg(help_heading = GRAPH, long)]
     functions: bool,
     /// Export the first N layers only
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
     /// Fix the number of rows in a batch (symbol B otherwise)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     batch_size: Option<u64>,
     /// Fix the number of tokens in a row (symbol T otherwise)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     seq_len: Option<u64>,
     /// Keep the batch axis symbolic, whatever --batch-size says (for scripts that always give sizes)
-    #[arg(long)]
+    #[arg(help_heading = GRAPH, long)]
     dynamic_b: bool,
     /// Keep the sequence axis symbolic, whatever --seq-len says
-    #[arg(long)]
+    #[arg(help_heading = GRAPH, long)]
     dynamic_seq: bool,
     /// Accept this key in config.json although its meaning is unknown
-    #[arg(long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
+    #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
     /// Accept this tensor in the checkpoint although the layout does not have it
-    #[arg(long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
+    #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
-    #[arg(long, conflicts_with_all = ["skip_onnx", "headers_only"])]
+    #[arg(help_heading = CHECKS, long, conflicts_with_all = ["skip_onnx", "headers_only"])]
     verify: bool,
     #[command(flatten)]
     check: verify::Check,

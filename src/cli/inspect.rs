@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use gpt_oss_export::inspect::{Filter, inspect};
+use gpt_oss_export::progress::Progress;
 
-use super::console::print;
+use super::console::{Console, print};
 
-/// Tell what a checkpoint, a weights file or a model is, from headers alone.
+/// Tell what a checkpoint, a weights file or a model is, from headers and samples alone.
 #[derive(Args, Debug)]
 pub struct Inspect {
     /// Folder of a checkpoint, a .safetensors file or an .onnx file
@@ -16,6 +17,9 @@ pub struct Inspect {
     /// List the tensors whose names fit a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
     tensors: Option<String>,
+    /// Read all weights too, in search of infinity, NaN and scales that are none; ends with status 1 where there are any
+    #[arg(long)]
+    scan: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -24,10 +28,16 @@ pub struct Inspect {
 impl Inspect {
     /// Looks, and says what it sees.
     pub fn run(self) -> Result<()> {
-        let inspection = inspect(&self.path, &Filter::new(self.tensors.as_deref())?)?;
+        let console = self.scan.then(|| Console::new(self.json)).transpose()?;
+        let progress = console.as_ref().map(|console| console as &dyn Progress);
+        let filter = Filter::new(self.tensors.as_deref())?;
+        let inspection = inspect(&self.path, &filter, progress)?;
         match self.json {
-            true => print(&serde_json::to_string(&inspection)?),
-            false => print(inspection.to_string().trim_end()),
+            true => print(&serde_json::to_string(&inspection)?)?,
+            false => print(inspection.to_string().trim_end())?,
         }
+        let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
+        ensure!(damaged == 0, "the checkpoint is damaged: use another copy");
+        Ok(())
     }
 }

@@ -4,16 +4,36 @@ mod console;
 mod export;
 mod formats;
 mod inspect;
+mod manual;
 mod verify;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// With the commit that it was built of, where that is known.
+const VERSION: &str = env!("GPT_OSS_EXPORT_VERSION");
+
+/// What people type.
+const EXAMPLES: &str = "\
+Examples:
+  The released model, from the hub, into ./gpt-oss-20b; verified:
+    gpt-oss-export --checkpoint openai/gpt-oss-20b --download-dir gpt-oss-20b --output gpt-oss-20b/model.onnx --verify
+  A fine-tune on this disk, for onnxruntime on a CPU, generating fast:
+    gpt-oss-export --checkpoint my-fine-tune --output my-fine-tune/model.onnx --target ort --dense int8
+  A folder that onnxruntime-genai opens:
+    gpt-oss-export --checkpoint my-fine-tune --output genai/model.onnx --target ort --genai
+  For a browser, with transformers.js:
+    gpt-oss-export --checkpoint my-fine-tune --output web/onnx/model_q4f16.onnx --target ort --ep webgpu --experts int4 --transformers-js
+  What is in a checkpoint, and whether a model is whole:
+    gpt-oss-export inspect my-fine-tune
+    gpt-oss-export inspect my-fine-tune/model.onnx";
 
 /// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
 #[derive(Parser, Debug)]
 #[command(
     name = "gpt-oss-export",
-    version,
+    version = VERSION,
+    after_help = EXAMPLES,
     override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]\n       gpt-oss-export <COMMAND>",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
@@ -30,6 +50,8 @@ pub struct Cli {
 enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 impl Cli {
@@ -38,6 +60,8 @@ impl Cli {
         match self.command {
             Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Verify(verify)) => verify.run(),
+            Some(Command::Completions(completions)) => completions.run(Self::command()),
+            Some(Command::Man(man)) => man.run(Self::command()),
             None => self.export.run(),
         }
     }

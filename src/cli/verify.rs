@@ -86,14 +86,17 @@ impl Verify {
     }
 }
 
+/// The heading of an export's options for it.
+pub const CHECKS: &str = "Checking the result";
+
 /// How an export is to be verified.
 #[derive(Args, Clone, Debug)]
 pub struct Check {
     /// With --verify: the largest absolute difference of a logit that is allowed (what the model promises otherwise)
-    #[arg(long, value_name = "X", value_parser = tolerance, requires = "verify")]
+    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
     tolerance: Option<f64>,
     /// With --verify: onnxruntime's library, or its folder (otherwise that of ORT_DYLIB_PATH, the system or python3)
-    #[arg(long, value_name = "PATH", requires = "verify")]
+    #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
     onnxruntime: Option<PathBuf>,
 }
 

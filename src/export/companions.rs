@@ -6,7 +6,7 @@ use fs_err as fs;
 use serde::Serialize;
 
 use super::open::Opened;
-use super::{Error, Request};
+use super::{Error, Genai, Request};
 use crate::genai::{self, Generation, Setup, Tokenizer};
 use crate::model::Target;
 use crate::paths::folder_of;
@@ -41,17 +41,14 @@ pub struct GenaiSummary {
 }
 
 impl Companions {
-    /// Reads what must be known; nothing is written yet.
+    /// Reads what must be known, where they are asked for; nothing is written yet.
     pub fn plan(
         request: &Request,
         output: &Path,
-        max_length: Option<u64>,
         Opened { checkpoint, folder, .. }: &Opened,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
+        let Some(Genai { max_length }) = request.genai else { return Ok(None) };
         let options = request.options();
-        if options.length.is_some() {
-            return Err(Error::GenaiLength);
-        }
         let sources = genai::sources(folder, folder_of(output))?;
         let file = genai::find(&sources, genai::GENERATION_FILE)?;
         let generation = Generation::read(file.as_deref(), checkpoint.config.vocab_size)?;
@@ -80,7 +77,7 @@ impl Companions {
             there: tokenizer.there.clone(),
             missing: tokenizer.missing.clone(),
         };
-        Ok(Self { text, tokenizer, summary })
+        Ok(Some(Self { text, tokenizer, summary }))
     }
 
     /// Writes all of them.

@@ -7,6 +7,7 @@ use super::{Error, ExternalData, FromHub, HubSummary, Origin, Request};
 use crate::checkpoint::Checkpoint;
 use crate::genai;
 use crate::hub;
+use crate::model;
 use crate::paths::folder_of;
 use crate::progress::Progress;
 use crate::weights::{Fingerprint, Weight};
@@ -38,6 +39,19 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
             (checkpoint, folder_of(path).to_owned(), Some(fingerprint), None)
         }
     };
+    let whole = prepare(&mut checkpoint, request)?;
+    let converts = || checkpoint.weights.iter().any(Weight::is_converted);
+    let fingerprint = match said.filter(|_| whole && !converts()) {
+        _ if request.headers_only() => None,
+        Some(said) => Some(said),
+        None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
+    };
+    Ok(Opened { checkpoint, fingerprint, folder, hub })
+}
+
+/// Makes a checkpoint what is to be exported: with so many layers, and matrices in these
+/// formats. Whether it has all of its layers still.
+fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<bool, Error> {
     let mut whole = true;
     if let Some(layers) = request.layers {
         whole = layers == checkpoint.layers_there;
@@ -50,13 +64,7 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
     if let Some(format) = formats.dense {
         checkpoint.convert_dense(format, format.for_logits(), formats.accept_rounding)?;
     }
-    let converts = || checkpoint.weights.iter().any(Weight::is_converted);
-    let fingerprint = match said.filter(|_| whole && !converts()) {
-        _ if request.headers_only() => None,
-        Some(said) => Some(said),
-        None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
-    };
-    Ok(Opened { checkpoint, fingerprint, folder, hub })
+    Ok(whole)
 }
 
 /// A checkpoint from the hub. One that cannot be exported is refused by its
@@ -86,6 +94,11 @@ fn fetch(
         Checkpoint::open_files(&folder, which, repository.headers(), &request.leniency)
     };
     let mut checkpoint = open(&repository)?;
+    if request.output.is_some() {
+        let mut prepared = checkpoint.clone();
+        prepare(&mut prepared, request)?;
+        model::decoder(&prepared.config, &prepared.weights, request.options())?;
+    }
     if *headers_only {
         repository.bring_companions(progress)?;
     } else {

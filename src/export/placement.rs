@@ -44,7 +44,6 @@ impl<'w> Placement<'w> {
         let Some(output) = &request.output else { return Ok(placement) };
         let folder = folder_of(output);
         let wanted = match (request.largest_shard(), wanted) {
-            (Some(_), ExternalData::InPlace) => return Err(Error::ShardsInPlace),
             // Nobody could say how large the files are that are there.
             (Some(_), _) => ExternalData::Copy,
             (None, wanted) => wanted,

@@ -5,6 +5,9 @@ use std::path::Path;
 use super::Error;
 use crate::weights::{Fingerprint, Store, Weight};
 
+/// A browser takes files of less than 2 GB.
+pub const MOST_FOR_A_BROWSER: u64 = 2_000_000_000;
+
 /// Plans as few files as it takes when each gets the next weights while they fit. What
 /// one conversion makes stays together.
 pub fn split<'w>(

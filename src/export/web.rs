@@ -6,10 +6,11 @@ use fs_err as fs;
 use serde::Serialize;
 
 use super::open::Opened;
-use super::{Error, Request};
+use super::shards::MOST_FOR_A_BROWSER;
+use super::{Error, Origin, Request};
 use crate::genai::{self, Tokenizer};
-use crate::model::Target;
-use crate::paths::folder_of;
+use crate::model::{Options, Target};
+use crate::paths::{folder_of, real_path};
 use crate::publish::{Existing, Transaction};
 use crate::runtime::Provider;
 use crate::tensor::DType;
@@ -37,31 +38,58 @@ pub struct WebSummary {
     pub missing: Vec<&'static str>,
 }
 
+/// Most files of data that transformers.js looks for.
+const MOST_FILES: usize = 100;
+
+/// What is refused whatever the checkpoint is.
+pub fn check(output: &Path, options: &Options, most: Option<u64>) -> Result<(), Error> {
+    let refused = match (options.target, options.provider) {
+        (Target::Ort, Provider::Cpu | Provider::Cuda) => Some(transformers_js::Error::Provider),
+        _ if options.length.is_some() => Some(transformers_js::Error::Length),
+        _ if options.compute == DType::BF16 => Some(transformers_js::Error::Compute),
+        _ if most.is_some_and(|most| most > MOST_FOR_A_BROWSER) => {
+            Some(transformers_js::Error::FileSize(MOST_FOR_A_BROWSER))
+        }
+        _ => None,
+    };
+    if let Some(error) = refused {
+        return Err(error.into());
+    }
+    let name = name_of(output)?;
+    let folder = folder_of(output);
+    if folder.file_name().is_none_or(|last| last != FOLDER) {
+        return Err(transformers_js::Error::Folder(folder.join(FOLDER).join(name)).into());
+    }
+    transformers_js::quantisation(name)?;
+    Ok(())
+}
+
+fn name_of(output: &Path) -> Result<&str, Error> {
+    let name = output.file_name().and_then(|name| name.to_str());
+    name.ok_or_else(|| Error::NotUnicode(output.to_owned()))
+}
+
 impl Page {
-    /// Reads what must be known; nothing is written yet.
+    /// Reads what must be known, where it is asked for; nothing is written yet.
     pub fn plan(
         output: &Path,
         files: usize,
         opened: &Opened,
         request: &Request,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
         let options = request.options();
-        let refused = match (options.target, options.provider) {
-            (Target::Ort, Provider::Cpu | Provider::Cuda) => Some(transformers_js::Error::Provider),
-            _ if options.length.is_some() => Some(transformers_js::Error::Length),
-            _ if options.compute == DType::BF16 => Some(transformers_js::Error::Compute),
-            _ => None,
-        };
-        if let Some(error) = refused {
-            return Err(error.into());
+        if !options.transformers_js {
+            return Ok(None);
         }
-        let folder = folder_of(output);
-        let name = output.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?;
-        if folder.file_name().is_none_or(|last| last != FOLDER) {
-            return Err(transformers_js::Error::Folder(folder.join(FOLDER).join(name)).into());
+        if files > MOST_FILES {
+            return Err(transformers_js::Error::Files { files, most: MOST_FILES }.into());
         }
+        let (folder, name) = (folder_of(output), name_of(output)?);
         let above = folder_of(folder).to_owned();
+        let is_staged = matches!(request.origin, Origin::Weights(_));
+        if !is_staged && real_path(&above)? == real_path(&opened.folder)? {
+            return Err(transformers_js::Error::OverSource(above.join("config.json")).into());
+        }
         // One that is there may speak of other models.
         let mut sources = vec![above.clone()];
         sources.extend(genai::sources(&opened.folder, &above)?);
@@ -75,7 +103,7 @@ impl Page {
             copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
             missing: tokenizer.missing.clone(),
         };
-        Ok(Self { config, tokenizer, summary })
+        Ok(Some(Self { config, tokenizer, summary }))
     }
 
     /// Writes all of them.

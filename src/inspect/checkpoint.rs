@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Error;
 use super::tensors::{Filter, Stored, Tensor, Total, totals};
+use super::{Error, Scan};
 use crate::checkpoint::{Checkpoint, Config, Leniency};
 use crate::container::Header;
 use crate::model::{Options, Target, decoder};
@@ -42,6 +42,9 @@ pub struct CheckpointInspection {
     pub totals: Vec<Total>,
     /// The tensors that were asked for.
     pub tensors: Vec<Tensor>,
+    /// What reading all weights has found, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
 }
 
 /// A file with weights.
@@ -112,6 +115,7 @@ fn describe(
         totals: totals(described),
         tensors: filter.apply(weights().map(|weight| stored.tensor(weight))),
         config: checkpoint.config,
+        scan: None,
     })
 }
 

@@ -1,8 +1,10 @@
-//! What a checkpoint, a weights file or a model is, told from headers alone.
+//! What a checkpoint, a weights file or a model is, told from headers and samples alone
+//! unless a scan is asked for.
 
 mod checkpoint;
 mod model;
 mod report;
+mod scan;
 mod tensors;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +13,13 @@ use serde::Serialize;
 
 pub use checkpoint::{CheckpointInspection, Fit, SourceFile};
 pub use model::{DataFile, ModelInspection};
+pub use scan::{Damaged, Scan};
 pub use tensors::{Filter, Place, Tensor, Total};
 
 use crate::checkpoint as source;
 use crate::container::{self, Header};
 use crate::onnx;
+use crate::progress::Progress;
 use crate::weights;
 
 /// What there is at a path.
@@ -63,12 +67,45 @@ pub enum Error {
     Nothing(PathBuf),
     #[error("`{}` is neither a checkpoint's folder nor a .safetensors or .onnx file", .0.display())]
     Unknown(PathBuf),
+    #[error("--scan reads the weights of a checkpoint or of a staged file, and `{}` is none; `verify` compares those of a model", .0.display())]
+    NoScan(PathBuf),
     #[error("{pattern:?} is no pattern for names of tensors: {reason}")]
     Pattern { pattern: String, reason: String },
 }
 
-/// Looks at a path; of its tensors it lists those that the filter lets through.
-pub fn inspect(path: &Path, filter: &Filter) -> Result<Inspection, Error> {
+impl Inspection {
+    /// What a scan has found, where there was one.
+    pub fn scan(&self) -> Option<&Scan> {
+        match self {
+            Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
+            Self::Tensors(_) | Self::Model(_) => None,
+        }
+    }
+}
+
+/// Looks at a path, and reads all of its weights too where a scan is asked for.
+pub fn inspect(
+    path: &Path,
+    filter: &Filter,
+    scan: Option<&dyn Progress>,
+) -> Result<Inspection, Error> {
+    let inspection = look(path, filter)?;
+    let Some(progress) = scan else { return Ok(inspection) };
+    match inspection {
+        Inspection::Checkpoint(mut it) => {
+            it.scan = Some(scan::checkpoint(&it.path, progress)?);
+            Ok(Inspection::Checkpoint(it))
+        }
+        Inspection::Weights(mut it) => {
+            it.scan = Some(scan::staged(&it.path, progress)?);
+            Ok(Inspection::Weights(it))
+        }
+        Inspection::Tensors(_) | Inspection::Model(_) => Err(Error::NoScan(path.to_owned())),
+    }
+}
+
+/// Tells what headers say; of the tensors it lists those that the filter lets through.
+fn look(path: &Path, filter: &Filter) -> Result<Inspection, Error> {
     if path.is_dir() {
         return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter)?));
     }

@@ -1,6 +1,6 @@
 //! A model: what it takes and gives, and whether its weights are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub struct ModelInspection {
     pub files: Vec<DataFile>,
     /// Initializers whose length in a file is not that of their shape.
     pub wrong: Vec<String>,
-    /// Whether all weights are there, as far as lengths tell.
+    /// Whether all weights are there and what they were, as far as lengths and samples tell.
     pub whole: bool,
     /// How much there is of each kind in other files.
     pub totals: Vec<Total>,
@@ -61,11 +61,11 @@ pub struct DataFile {
     pub needed: u64,
     /// How long it is; nothing when it is not there.
     pub found: Option<u64>,
-    /// What keeps the model from reading it.
+    /// What keeps the model from reading it, or from reading what it should.
     pub problem: Option<String>,
 }
 
-/// Reads a model's file, and of its weights' files the lengths.
+/// Reads a model's file, and of its weights' files lengths and samples.
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
     let model = onnx::read(path)?;
     let external =
@@ -81,7 +81,8 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         entry.needed = entry.needed.max(offset.saturating_add(length));
     }
     let mut files: Vec<DataFile> = files.into_values().collect();
-    files.iter_mut().for_each(judge);
+    let changed = onnx::changed(&model, folder_of(path));
+    files.iter_mut().for_each(|file| judge(file, &changed));
     let wrong: Vec<String> =
         external().filter_map(|(tensor, place)| wrong(tensor, place)).collect();
     let described = external().map(|(tensor, place)| {
@@ -130,13 +131,16 @@ fn is_below(file: &str) -> bool {
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// Whether a file is long enough.
-fn judge(file: &mut DataFile) {
-    if let (None, Some(found)) = (&file.problem, file.found)
-        && found < file.needed
-    {
-        file.problem =
-            Some(format!("it has {found} bytes, and the model reads up to {}", file.needed));
+/// Whether a file is long enough, and what it was.
+fn judge(file: &mut DataFile, changed: &BTreeSet<String>) {
+    let (None, Some(found)) = (&file.problem, file.found) else { return };
+    if found < file.needed {
+        let needed = file.needed;
+        file.problem = Some(format!("it has {found} bytes, and the model reads up to {needed}"));
+    } else if changed.contains(&file.file) {
+        let problem =
+            "its bytes are not those that the model was made for: bring them back, or export again";
+        file.problem = Some(problem.to_owned());
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    CheckpointInspection, FileInspection, Inspection, ModelInspection, Place, Tensor, Total,
+    CheckpointInspection, Damaged, FileInspection, Inspection, ModelInspection, Place, Scan,
+    Tensor, Total,
 };
 use crate::checkpoint::Config;
 use crate::onnx::Interface;
@@ -52,7 +53,19 @@ impl Display for CheckpointInspection {
                 line!(f, "in place    all of {all} but {}{why}", size(bytes))?;
             }
         }
-        tensors(f, &self.tensors)
+        tensors(f, &self.tensors)?;
+        self.scan.iter().try_for_each(|scan| damaged(f, scan))
+    }
+}
+
+fn damaged(f: &mut Formatter<'_>, Scan { bytes, damaged }: &Scan) -> fmt::Result {
+    for Damaged { tensor, numbers, not_finite } in damaged {
+        let [wrong, all] = [*not_finite, *numbers].map(number);
+        line!(f, "DAMAGED     {tensor}: infinity or NaN in {wrong} of {all} numbers")?;
+    }
+    match damaged.len() {
+        0 => line!(f, "scanned     {}: every number is finite", size(*bytes)),
+        some => line!(f, "scanned     {}: {} damaged", size(*bytes), count(some, "tensor")),
     }
 }
 
@@ -153,7 +166,7 @@ impl Display for ModelInspection {
             let state = file
                 .problem
                 .as_ref()
-                .map_or("there".to_owned(), |problem| format!("NOT READABLE: {problem}"));
+                .map_or("there".to_owned(), |problem| format!("NOT USABLE: {problem}"));
             line!(f, "data        {}: {bytes}, {tensors}, {state}", file.file)?;
         }
         self.wrong.iter().try_for_each(|wrong| line!(f, "wrong       {wrong}"))?;
@@ -161,7 +174,11 @@ impl Display for ModelInspection {
         for (key, value) in &self.properties {
             line!(f, "says        {key}: {value}")?;
         }
-        let state = if self.whole { "all there, as far as lengths tell" } else { "NOT all there" };
+        let state = if self.whole {
+            "all there, as far as lengths and samples tell"
+        } else {
+            "NOT all there"
+        };
         line!(f, "weights     {state}")?;
         tensors(f, &self.tensors)
     }

@@ -20,6 +20,7 @@ mod sequence;
 
 pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use options::{Options, Target};
+pub use rules::check_options;
 
 use std::ops::Range;
 

@@ -82,6 +82,11 @@ impl Options {
         }
     }
 
+    /// What the batch axis is called where its size is not fixed.
+    pub fn batch_symbol(&self) -> &'static str {
+        if self.transformers_js { "batch_size" } else { "B" }
+    }
+
     /// What runs the graph, for people.
     pub fn requires(&self) -> &'static str {
         match (self.target, self.provider) {
@@ -134,7 +139,7 @@ impl fmt::Display for Options {
             self.provider,
             self.compute,
             if self.style == Style::Flat { "flat" } else { "functions" },
-            size(self.batch, "B"),
+            size(self.batch, self.batch_symbol()),
             size(self.length, "T"),
             if self.has_cache() { "yes" } else { "no" },
             if self.last_logits { "last" } else { "all" },

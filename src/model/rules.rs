@@ -18,10 +18,22 @@ const CUDA_MOE_MULTIPLE: u64 = 16;
 /// WebGPU's QMoE gives each expert a thread of one workgroup.
 const MOST_EXPERTS_ON_WEBGPU: u64 = 256;
 
+/// Whether there is such a graph of any model.
+pub fn check_options(options: &Options) -> Checked {
+    match options.target {
+        Target::Onnx if options.provider != Provider::Cpu => {
+            Err(Error::ProviderForOnnx(options.provider))
+        }
+        Target::Onnx => Ok(()),
+        Target::Ort => check_compute(options),
+    }
+}
+
 /// Whether there is such a graph of a model of these sizes and weights.
 pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Checked {
+    check_options(options)?;
     if options.target == Target::Onnx {
-        return check_onnx(weights, options);
+        return check_onnx(weights);
     }
     if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
         return Err(Error::HeadDimForOrt { found: config.head_dim });
@@ -31,7 +43,6 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Chec
     if options.style == Style::Functions && weights.experts().any(has_mxfp4_scales) {
         return Err(Error::FunctionsForOrt);
     }
-    check_compute(options)?;
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
@@ -42,10 +53,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Chec
 }
 
 /// Standard operators take everything that is stored an output a row, or an input.
-fn check_onnx(weights: &ModelWeights, options: &Options) -> Checked {
-    if options.provider != Provider::Cpu {
-        return Err(Error::ProviderForOnnx(options.provider));
-    }
+fn check_onnx(weights: &ModelWeights) -> Checked {
     match weights.experts().any(|matrix| matches!(matrix, Matrix::Mxfp4Columns { .. })) {
         true => Err(Error::LaidOutForCuda),
         false => Ok(()),

@@ -45,6 +45,11 @@ pub fn outputs(names: &[String]) -> ModelProto {
     ModelProto { graph: Some(graph), ..Default::default() }
 }
 
+/// What a model must have besides, to say one thing more of itself.
+pub fn property(key: &str, value: String) -> ModelProto {
+    ModelProto { metadata_props: vec![entry(key, &value)], ..Default::default() }
+}
+
 /// The main graph: its initializers are there once, its values typed.
 fn main(graph: &Graph, locate: Locate) -> Result<GraphProto, Error> {
     let initializers = graph.initializers.iter().map(|init| initializer(graph, init, locate));

@@ -1,11 +1,13 @@
 //! The ONNX file: a graph becomes protobuf. No other module knows its messages.
 
+mod contents;
 mod interface;
 mod lower;
 mod read;
 
+pub use contents::{changed, contents};
 pub use interface::{Interface, Size};
-pub use read::{Description, External, Initializer, ReadError, read};
+pub use read::{Description, External, Initializer, ReadError, describe, read};
 
 use prost::Message;
 
@@ -59,6 +61,12 @@ pub fn encode(
 /// as it is, whoever made it.
 pub fn with_outputs(mut file: Vec<u8>, names: &[String]) -> Vec<u8> {
     file.extend(lower::outputs(names).encode_to_vec());
+    file
+}
+
+/// An ONNX file that says one thing more of itself, in the same way.
+pub fn with_property(mut file: Vec<u8>, key: &str, value: String) -> Vec<u8> {
+    file.extend(lower::property(key, value).encode_to_vec());
     file
 }
 

@@ -88,16 +88,20 @@ pub fn read(path: &Path) -> Result<Description, ReadError> {
     if bytes > LARGEST as u64 {
         return Err(ReadError::TooLarge { path: path.to_owned(), bytes });
     }
+    describe(path, &fs::read(path)?)
+}
+
+/// What a model says whose file, at this path, has these bytes.
+pub fn describe(path: &Path, file: &[u8]) -> Result<Description, ReadError> {
     let invalid = |reason: String| ReadError::Invalid { path: path.to_owned(), reason };
-    let model =
-        ModelProto::decode(&fs::read(path)?[..]).map_err(|error| invalid(error.to_string()))?;
+    let model = ModelProto::decode(file).map_err(|error| invalid(error.to_string()))?;
     let graph = model.graph.ok_or_else(|| invalid("it has no graph".to_owned()))?;
     let mut seen = Seen::default();
     seen.graph(&graph).map_err(invalid)?;
     model.functions.iter().try_for_each(|function| seen.nodes(&function.node)).map_err(invalid)?;
     let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
     Ok(Description {
-        bytes,
+        bytes: file.len() as u64,
         ir_version: model.ir_version,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
         opsets: model

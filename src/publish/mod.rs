@@ -1,22 +1,29 @@
 //! Files appear whole or not at all: written beside their place, synced, and
 //! renamed into it; what a failed run began is removed again.
 
+mod claim;
+mod flush;
+mod room;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
 use crate::paths::folder_of;
+use crate::words::size;
+use claim::Claim;
+use flush::while_flushing;
+pub use room::check_room;
 
 /// Files and folders that appear together when [`Transaction::commit`] is
 /// called. Dropped before, nothing is left of them.
 #[derive(Default)]
 pub struct Transaction {
     files: Vec<(NamedTempFile, PathBuf, Existing)>,
+    /// Folders that nobody else exports into meanwhile.
+    claims: Vec<Claim>,
     /// Folders made on the way, each after the one that holds it.
     folders: Vec<PathBuf>,
 }
@@ -30,22 +37,50 @@ pub enum Existing {
     Keep,
 }
 
-/// Why a file could not be written.
+/// Why files cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write `{}`", path.display())]
-pub struct Error {
-    path: PathBuf,
-    source: io::Error,
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("cannot write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("another export is writing into `{}`: wait for it, or take another folder", .0.display())]
+    Busy(PathBuf),
+    #[error(
+        "{} are to be written into `{}`, where {} are free: make room, or take a folder on another disk",
+        size(*needed), folder.display(), size(*free)
+    )]
+    NoRoom { folder: PathBuf, needed: u64, free: u64 },
 }
 
 impl Error {
-    /// An error at this path.
+    /// That this path could not be written.
     pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self { path: path.to_owned(), source }
+        move |source| Self::Write { path: path.to_owned(), source }
     }
 }
 
 impl Transaction {
+    /// Makes the folder of a file that will be written, if it must be, and keeps other
+    /// exports out of it. What a killed one has left there goes.
+    pub fn claim(&mut self, target: &Path) -> Result<(), Error> {
+        let shown = folder_of(target);
+        self.make_folder(shown)?;
+        let folder = shown.canonicalize().map_err(Error::at(shown))?;
+        if !self.claims.iter().any(|claim| claim.is_of(&folder)) {
+            self.claims.push(Claim::of(folder, shown)?);
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of a file are that will be `target`, or is there already.
+    pub fn path_now(&self, target: &Path) -> PathBuf {
+        let place = |path: &Path| {
+            (folder_of(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
+        };
+        let pending = self.files.iter().find(|(_, path, _)| place(path) == place(target));
+        pending.map_or_else(|| target.to_owned(), |(file, ..)| file.path().to_owned())
+    }
+
     /// Writes a file that will be `target`; its folder is made if it must be.
     pub fn create<T, E: From<Error>>(
         &mut self,
@@ -53,10 +88,10 @@ impl Transaction {
         existing: Existing,
         write: impl FnOnce(&std::fs::File) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.claim(target)?;
         let folder = folder_of(target);
-        self.make_folder(folder)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(PREFIX).suffix(".part");
+        builder.prefix(PREFIX).suffix(UNFINISHED);
         #[cfg(unix)]
         {
             // As any other new file; the umask still applies.
@@ -134,7 +169,7 @@ fn set_aside(target: &Path) -> io::Result<Option<NamedTempFile>> {
         return Ok(None);
     }
     let aside =
-        tempfile::Builder::new().prefix(PREFIX).suffix(".old").tempfile_in(folder_of(target))?;
+        tempfile::Builder::new().prefix(PREFIX).suffix(ASIDE).tempfile_in(folder_of(target))?;
     fs::copy(target, aside.path())?;
     Ok(Some(aside))
 }
@@ -147,47 +182,12 @@ fn take_back(path: &Path, old: Option<NamedTempFile>) {
     }
 }
 
-/// Names of files that are not yet in place begin with this.
+/// Names of files that are not yet in place, or no longer, begin with this,
 const PREFIX: &str = ".gpt-oss-export-";
-
-/// How long written bytes may wait until they are sent to the disk.
-const FLUSHED_EVERY: Duration = Duration::from_millis(50);
-
-/// Does some work while another thread sends what it writes to the disk, so
-/// that the sync at the end has little left to wait for.
-fn while_flushing<R>(file: &std::fs::File, work: impl FnOnce() -> R) -> io::Result<R> {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let flusher = scope.spawn(|| {
-            loop {
-                thread::park_timeout(FLUSHED_EVERY);
-                if done.load(Ordering::Acquire) {
-                    return Ok(());
-                }
-                // An error is told once only: it must not get lost here.
-                file.sync_data()?;
-            }
-        });
-        let end = Ended { done: &done, waiting: flusher.thread() };
-        let result = work();
-        drop(end);
-        flusher.join().expect("syncing does not panic").map(|()| result)
-    })
-}
-
-/// Tells a waiting thread that the work is over, also where that panics: the thread is
-/// waited for in any case.
-struct Ended<'e> {
-    done: &'e AtomicBool,
-    waiting: &'e thread::Thread,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Release);
-        self.waiting.unpark();
-    }
-}
+/// and end with this while they are written,
+const UNFINISHED: &str = ".part";
+/// or with this where they have given way and may come back.
+const ASIDE: &str = ".old";
 
 impl Drop for Transaction {
     fn drop(&mut self) {

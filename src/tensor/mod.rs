@@ -1,12 +1,14 @@
 //! Number formats, as pure functions on slices. Knows no files and no graphs.
 
 mod dtype;
+mod finite;
 pub mod ints;
 pub mod mxfp4;
 mod numbers;
 mod rounding;
 
 pub use dtype::DType;
+pub use finite::not_finite;
 pub use numbers::{decode, encode};
 pub use rounding::Rounding;
 

@@ -8,6 +8,9 @@ use crate::onnx::{Description, Initializer};
 use crate::tensor::DType;
 use crate::weights::{Format, Matrix, Weight};
 
+/// How the names of the logits' matrix begin.
+const LOGITS: &str = "lm_head.";
+
 /// The checkpoint with its matrices in the formats that the model has them in; as they
 /// are where none fits.
 pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint {
@@ -19,7 +22,9 @@ pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint
     let dense = candidates(&checkpoint, |candidate, format| {
         candidate.convert_dense(format, format.for_logits(), true).is_ok()
     });
-    let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.dense());
+    let fits = |candidate: &Checkpoint| {
+        stored.has_all(candidate.weights.dense()) && stored.has_no_other_logits(candidate)
+    };
     dense.into_iter().find(fits).unwrap_or(checkpoint)
 }
 
@@ -45,6 +50,23 @@ impl<'d> Stored<'d> {
 
     fn has_all<'m>(&self, matrices: impl Iterator<Item = &'m Matrix>) -> bool {
         matrices.flat_map(Matrix::weights).all(|weight| self.has(weight))
+    }
+
+    /// Whether the matrix of the logits is the candidate's: a model may have its own where
+    /// the checkpoint uses the embedding, which is left as it is.
+    fn has_no_other_logits(&self, candidate: &Checkpoint) -> bool {
+        let known: Vec<&str> = candidate.weights.iter().map(|weight| &*weight.name).collect();
+        let is_known = |name: &str| {
+            known.iter().any(|known| {
+                name.strip_prefix(known)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(".rows_"))
+            })
+        };
+        let stored = self.0.iter().filter(|(_, it)| it.external.is_some());
+        stored
+            .map(|(name, _)| name)
+            .filter(|name| name.starts_with(LOGITS))
+            .all(|name| is_known(name))
     }
 
     /// Whether the model has a weight, or its first rows apart from the others.

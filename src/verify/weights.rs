@@ -16,7 +16,10 @@ use crate::checkpoint::Checkpoint;
 use crate::onnx::{Description, External, Initializer};
 use crate::paths::{folder_of, real_path};
 use crate::progress::Progress;
-use crate::weights::{self, Conversion, Files, Piece, Recipe, Weight, convert, read_range};
+use crate::tensor::DType;
+use crate::weights::{
+    self, Conversion, Files, Piece, Recipe, Weight, convert, read_range, refuse_not_finite, scan,
+};
 
 /// Bytes that are compared at once.
 const COMPARED: u64 = 4 << 20;
@@ -53,6 +56,20 @@ struct Part<'w> {
     external: &'w External,
 }
 
+/// Looks at the scales of MXFP4 before anything is made of them: they are few, and one that
+/// is no number makes a block of none, in a checkpoint and in all that is equal to it.
+fn refuse_damaged(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> {
+    let stored = checkpoint.weights.iter().filter(|weight| !weight.is_converted());
+    let scales: Vec<&Weight> = stored.filter(|weight| weight.meaning() == DType::F8E8M0).collect();
+    progress.begin("looking at scales", scales.iter().map(|weight| weight.bytes()).sum());
+    let mut files = Files::default();
+    let outcome = scales.into_iter().try_for_each(|weight| {
+        scan(weight, &mut files, progress).and_then(|count| refuse_not_finite(weight, count))
+    });
+    progress.end();
+    Ok(outcome?)
+}
+
 /// Compares all tensors that a model has in files with the weights of its checkpoint, in
 /// the formats that it has them in.
 pub fn compare(
@@ -61,6 +78,7 @@ pub fn compare(
     checkpoint: &Checkpoint,
     progress: &dyn Progress,
 ) -> Result<Bytes> {
+    refuse_damaged(checkpoint, progress)?;
     let external = description.initializers.iter().filter_map(|stored| {
         let external = stored.external.as_ref()?;
         Some((stored, external))

@@ -5,12 +5,10 @@ use std::ops::Range;
 
 use super::pieces::{Files, read_range};
 use super::{Recipe, Result, Weight};
-use crate::digest::Digest;
+use crate::digest::{Digest, samples};
 
 /// Version of the weights file and of what goes into a fingerprint.
 pub const FORMAT_VERSION: u32 = 5;
-/// Bytes of each sample.
-const SAMPLE: u64 = 4096;
 
 /// Twelve hexadecimal digits: the beginning of a SHA-256 over the format's
 /// version, of every weight its name, dtype, shape and a sample of its bytes
@@ -94,17 +92,6 @@ impl Hash {
 
     fn finish(self) -> Fingerprint {
         Fingerprint(self.0.hex()[..DIGITS].to_owned())
-    }
-}
-
-/// Where samples of so many bytes begin and end: first, middle and last, or all
-/// when they are few.
-fn samples(length: u64) -> Vec<[u64; 2]> {
-    match length.checked_sub(3 * SAMPLE) {
-        None => vec![[0, length]],
-        Some(rest) => {
-            [0, SAMPLE + rest / 2, 2 * SAMPLE + rest].map(|start| [start, start + SAMPLE]).to_vec()
-        }
     }
 }
 

@@ -2,12 +2,14 @@
 //! where their bytes are found or put.
 
 mod conversion;
+mod copying;
 mod fingerprint;
 mod matrix;
 mod pieces;
 mod place;
 mod positioned;
 mod provenance;
+mod scan;
 mod store;
 
 use std::ops::Range;
@@ -20,6 +22,7 @@ pub use matrix::{Format, Matrix};
 pub use pieces::{Files, Piece, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
 pub use provenance::{Provenance, Provenances, Roundings};
+pub use scan::{refuse_not_finite, scan};
 pub use store::{Found, Metadata, Store, Visit};
 
 use crate::tensor::DType;
@@ -140,6 +143,14 @@ impl Weight {
     /// How many bytes it has, once made.
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
+    }
+
+    /// What its bytes are numbers of: most checkpoints store the scales of MXFP4 as U8.
+    pub fn meaning(&self) -> DType {
+        match self.dtype {
+            DType::U8 if self.name.ends_with(".scales") => DType::F8E8M0,
+            dtype => dtype,
+        }
     }
 
     /// Whether one conversion makes both.

@@ -29,7 +29,7 @@ impl fmt::Display for Obstacle {
             Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which ONNX refuses as external data",
             Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
             Self::Scattered => "a weight of the model is in several of its tensors, and ONNX reads one range",
-            Self::Converted => "a weight of the model is what --experts makes of its tensors",
+            Self::Converted => "a weight of the model is converted from its tensors (as by --experts, --dense or --ep cuda)",
             Self::Unicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
         })
     }

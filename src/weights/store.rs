@@ -9,23 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::copying::{WRITTEN, copy};
 use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::positioned::{copy_to, read_exact_at, write_all_at};
+use super::positioned::{read_exact_at, write_all_at};
 use super::{
-    Conversion, Error, FORMAT_VERSION, Fingerprint, Provenances, Recipe, Result, Roundings, Source,
-    Weight, convert, read_error,
+    Conversion, Error, FORMAT_VERSION, Fingerprint, Provenances, Recipe, Result, Roundings, Weight,
+    convert, read_error, refuse_not_finite,
 };
 use crate::container;
 use crate::progress::Progress;
+use crate::tensor::{DType, not_finite};
 
-/// Bytes handled between two reports of progress.
-const CHUNK: u64 = 64 << 20;
 /// Digits by which the numbers of two provenances may grow: 19 of 20, and 21 of 24.
 const DIGITS: usize = 80;
-/// Bytes written at once: while written ones are sent to the disk, calls with a megabyte
-/// or more take Linux several times longer than as many with a quarter.
-const WRITTEN: usize = 1 << 18;
 /// Bytes compared at once.
 const COMPARED: usize = 1 << 20;
 
@@ -197,6 +194,9 @@ impl<'w> Store<'w> {
                     copy(weight, source, input, (file, place), path, progress)?;
                 }
                 Piece::Made(bytes) => {
+                    if weight.meaning() == DType::F8E8M0 {
+                        refuse_not_finite(weight, not_finite(DType::F8E8M0, bytes))?;
+                    }
                     for part in bytes.chunks(WRITTEN) {
                         write_all_at(file, part, place).map_err(failed)?;
                         place += part.len() as u64;
@@ -291,33 +291,6 @@ fn alignment(length: u64) -> u64 {
     1 << (length | container::ALIGNMENT).trailing_zeros()
 }
 
-/// Copies a weight's bytes from where they are.
-fn copy(
-    weight: &Weight,
-    source: &Source,
-    input: &mut fs::File,
-    (file, mut place): (&std::fs::File, u64),
-    path: &Path,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let mut left = source.bytes();
-    while left > 0 && !progress.is_cancelled() {
-        let chunk = left.min(CHUNK);
-        let copied = copy_to(input.file(), chunk, file, place).map_err(|error| {
-            let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
-            Error::Copy { tensor, from, to: path.to_owned(), source: error }
-        })?;
-        if copied < chunk {
-            let end = io::ErrorKind::UnexpectedEof.into();
-            return Err(read_error(end, &weight.name, source));
-        }
-        progress.advance(chunk);
-        left -= chunk;
-        place += chunk;
-    }
-    Ok(())
-}
-
 /// Reads from a weights file that is there, from a place on.
 fn read_back(file: &fs::File, path: &Path, start: u64, bytes: &mut [u8]) -> Result<()> {
     read_exact_at(file.file(), bytes, start).map_err(|error| match error.kind() {
@@ -349,7 +322,7 @@ fn same(
 mod tests {
     use super::*;
     use crate::tensor::Rounding;
-    use crate::weights::Provenance;
+    use crate::weights::{Provenance, Source};
 
     /// However many digits a rounding has, and wherever the beginning ends.
     #[test]

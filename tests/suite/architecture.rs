@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths", "digest", "words"],
+    &["tensor", "progress", "paths", "digest", "json", "words"],
     &["graph", "container", "publish", "runtime"],
     &["weights", "onnx"],
     &["checkpoint"],
@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 19] = [
+const OWNERS: [(&str, &str); 23] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
@@ -31,11 +31,15 @@ const OWNERS: [(&str, &str); 19] = [
     ("hf_hub::", "hub"),
     ("ureq::", "hub"),
     ("clap::", "cli main"),
+    ("clap_complete::", "cli"),
+    ("clap_mangen::", "cli"),
     ("bytesize::", "cli"),
     ("indicatif::", "cli"),
     ("anyhow::", "cli main"),
     ("ctrlc::", "cli"),
-    ("serde_json::", "container checkpoint weights genai hub transformers_js verify cli"),
+    ("fs4::", "publish"),
+    ("strsim::", "checkpoint"),
+    ("serde_json::", "json onnx container checkpoint weights genai hub transformers_js verify cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

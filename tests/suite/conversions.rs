@@ -302,7 +302,7 @@ fn what_is_not_converted_stays_in_place() {
     let sentence = failure(&[&base[..], &["--external-data", "in-place"]].concat());
     assert!(
         sentence.ends_with(
-            "a weight of the model is what --experts makes of its tensors; leave --external-data out, and such weights alone go into a file beside the model"
+            "a weight of the model is converted from its tensors (as by --experts, --dense or --ep cuda); leave --external-data out, and such weights alone go into a file beside the model"
         ),
         "{sentence}"
     );

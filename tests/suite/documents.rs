@@ -113,6 +113,8 @@ fn what_the_documents_show_runs_as_written() {
         ("docs/checkpoints.md", 1, 0),
         ("docs/verify.md", 2, 0),
         ("docs/formats.md", 3, 0),
+        ("docs/from-python.md", 3, 0),
+        ("docs/ci.md", 1, 0),
     ] {
         let home = tempfile::tempdir().unwrap();
         let fixtures = home.path().join("tests/fixtures");
@@ -183,6 +185,10 @@ fn links_between_documents_lead_somewhere() {
         "docs/verify.md",
         "docs/formats.md",
         "docs/benchmarks.md",
+        "docs/security.md",
+        "docs/from-python.md",
+        "docs/ci.md",
+        "CONTRIBUTING.md",
     ] {
         let folder: PathBuf =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, ExternalData, Formats, Origin, Request};
-use gpt_oss_export::model::Options;
 use gpt_oss_export::progress::Progress;
 use gpt_oss_export::weights::Format;
 
@@ -31,22 +29,140 @@ fn a_destination_that_cannot_be_written_stays_as_it_was() {
     assert_eq!(contents(home.path()), before);
 }
 
+/// A file may have so many blocks of 512 bytes, and the weights have a megabyte: within
+/// their header, at its end, within a tensor, just before the end, within the graph, and
+/// in each file besides.
 #[cfg(unix)]
 #[test]
-fn a_write_that_fails_half_way_leaves_nothing() {
+fn a_write_that_fails_at_any_byte_leaves_nothing() {
     let home = tempfile::tempdir().unwrap();
-    copy_folder(&fixture("tiny"), &home.path().join("tiny"));
+    copy_folder(&fixture("tiny-hf"), &home.path().join("tiny"));
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::write(home.path().join("tiny").join(name), " ".repeat(5000)).unwrap();
+    }
+    let generation = home.path().join("tiny/generation_config.json");
+    fs::write(generation, "{\"eos_token_id\": 5, \"bos_token_id\": 4, \"pad_token_id\": 6}").unwrap();
     let before = contents(home.path());
-    // Files may have 512 kB here, and the weights have twice that.
-    let line = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" --checkpoint tiny --output out/m.onnx --external-data copy";
-    let output = shell(line, home.path());
+    let copy = "--external-data copy --output out/m.onnx";
+    let in_place = "--output tiny/m.onnx --genai";
+    let converted = "--experts int4 --output out/er/m.onnx";
+    let staged = "--save-weights out/w.safetensors --skip-onnx";
+    let web = "--transformers-js --output out/onnx/model.onnx";
+    let all = [copy, converted, staged, web];
+    let mut cases: Vec<(&str, u64)> =
+        [0, 1, 8, 9, 100, 1000].iter().flat_map(|blocks| all.map(|it| (it, *blocks))).collect();
+    cases.extend([(in_place, 0), (in_place, 2), (in_place, 8), (in_place, 60)]);
+    for (arguments, blocks) in cases {
+        let line =
+            format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" --checkpoint tiny {arguments}");
+        let output = shell(&line, home.path());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments}, {blocks}: {error}");
+        let said = error.strip_prefix("error: ").unwrap();
+        assert!(
+            said.starts_with("cannot write `") || said.starts_with("cannot copy tensor `"),
+            "{said}"
+        );
+        assert!(error.trim_end().ends_with("File too large (os error 27)"), "{error}");
+        assert!(contents(home.path()) == before, "{arguments}, {blocks}");
+    }
+}
+
+/// A disk of its own, where the kernel lets a test have one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
+    let home = folder_with_tiny();
+    fs::create_dir(home.path().join("small")).unwrap();
+    let mount = "mount -t tmpfs -o size=512k none small";
+    let line = |then: &str| format!("exec unshare -rm sh -c '{mount} && {then}' \"$0\"");
+    if !shell(&line("true"), home.path()).status.success() {
+        return;
+    }
+    let export = "{ \"$0\" --checkpoint tiny --output small/out/m.onnx --external-data copy; echo $?; find small; }";
+    let output = shell(&line(export), home.path());
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
-        error.starts_with("error: cannot copy tensor `") && error.contains("` to `out/weights-"),
+        error.starts_with(
+            "error: 996 kB are to be written into `small/out`, where 524 kB are free: make room"
+        ),
         "{error}"
     );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\nsmall\n");
+}
+
+/// Whoever comes second is told so, and disturbs nothing.
+#[cfg(unix)]
+#[test]
+fn one_export_writes_into_a_folder_at_a_time() {
+    let home = folder_with_tiny();
+    let (tiny, model) = (home.path().join("tiny"), home.path().join("out/m.onnx"));
+    fs::create_dir(home.path().join("out")).unwrap();
+    let other = home.path().join("out/.gpt-oss-export-others.part");
+    fs::write(&other, "").unwrap();
+    let base = ["--checkpoint", text(&tiny), "--output", text(&model), "--external-data", "copy"];
+    let lock = fs::File::open(home.path().join("out")).unwrap();
+    lock.lock().unwrap();
+    let before = contents(home.path());
+    let sentence = failure(&base);
+    let expected = format!(
+        "another export is writing into `{}`: wait for it, or take another folder",
+        home.path().join("out").display()
+    );
+    assert_eq!(sentence, expected);
     assert_eq!(contents(home.path()), before);
+    drop(lock);
+    crate::support::export(&base);
+    assert!(!other.exists(), "its writer is gone");
+    assert_eq!(fs::read_dir(home.path().join("out")).unwrap().count(), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_only_destination_is_told() {
+    let tiny = fixture("tiny");
+    for folder in ["/proc", "/proc/sys/kernel"] {
+        let model = Path::new(folder).join("m.onnx");
+        let sentence = failure(&["--checkpoint", text(&tiny), "--output", text(&model)]);
+        assert!(sentence.starts_with(&format!("cannot write `{folder}")), "{sentence}");
+    }
+}
+
+/// The folder goes away while weights are written.
+#[cfg(unix)]
+#[test]
+fn a_destination_that_vanishes_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let vanish = AtFirst::new(false, || fs::remove_dir_all(&out).unwrap());
+    let request = request(&fixture("tiny"), &out.join("m.onnx"), None);
+    let error = export::export(&request, &vanish).unwrap_err().to_string();
+    assert!(error.starts_with("cannot write `"), "{error}");
+    assert!(contents(home.path()).is_empty());
+}
+
+/// Nor on how many threads there are, the language, or what folders are called.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let home = folder_with_tiny();
+    copy_folder(&fixture("tiny"), &home.path().join("ünï code/tiny"));
+    let export = "--experts int4 --output out/m.onnx";
+    let line = format!(
+        "\"$0\" --checkpoint tiny {export} && cd 'ünï code' && \
+         LC_ALL=de_DE.UTF-8 TZ=Asia/Tokyo taskset -c 0 \"$0\" --checkpoint \"$PWD/tiny\" {export} --quiet"
+    );
+    let output = shell(&line, home.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = |folder: &str| {
+        let folder = home.path().join(folder).join("out");
+        let found = contents(&folder).into_iter();
+        found
+            .map(|(path, bytes)| (path.strip_prefix(&folder).unwrap().to_owned(), bytes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(files("").len(), 2);
+    assert!(files("") == files("ünï code"));
 }
 
 #[cfg(unix)]
@@ -104,16 +220,9 @@ impl<F: Fn() + Sync> Progress for AtFirst<F> {
 /// A copy beside the model.
 fn request(checkpoint: &Path, output: &Path, experts: Option<Format>) -> Request {
     Request {
-        origin: Origin::Checkpoint(checkpoint.to_owned()),
-        output: Some(output.to_owned()),
-        save_weights: None,
         external_data: ExternalData::Copy,
-        layers: None,
-        leniency: Leniency::default(),
         formats: Formats { experts, ..Formats::default() },
-        graph: Options::default(),
-        genai: None,
-        max_shard_size: None,
+        ..Request::new(Origin::Checkpoint(checkpoint.to_owned()), output.to_owned())
     }
 }
 

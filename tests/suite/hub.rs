@@ -287,7 +287,8 @@ fn headers_alone_make_the_graph_that_the_weights_make() {
             assert_eq!(summary["hub"]["awaited"], json!([]));
             let found = python("structure.py", &[text(&ahead), text(&after)], &Value::Null);
             assert_eq!(found["equal"], true);
-            assert_eq!(found["only_in_second"], json!(["gpt_oss_export.fingerprint"]));
+            let of_weights = ["gpt_oss_export.contents", "gpt_oss_export.fingerprint"];
+            assert_eq!(found["only_in_second"], json!(of_weights));
             // The weights lie where it said.
             assert!(logit_errors(&ahead, "onnxruntime", &["2x40"])[0] < 1e-5);
             fs::remove_dir_all(here.path().join("owner--tiny")).unwrap();

@@ -166,7 +166,9 @@ fn a_model_whose_weights_are_not_as_it_says() {
     let model = copied(home.path(), &[]);
     let seen = inspect(&model, &[]);
     let weights = model.with_file_name(seen["files"][0]["file"].as_str().unwrap());
-    assert!(report(&model, &[]).contains("weights     all there, as far as lengths tell"));
+    assert!(
+        report(&model, &[]).contains("weights     all there, as far as lengths and samples tell")
+    );
     let problem = |expected: &str| {
         let seen = inspect(&model, &[]);
         let said = seen["files"][0]["problem"].as_str().unwrap().to_owned();
@@ -191,6 +193,31 @@ fn a_model_whose_weights_are_not_as_it_says() {
     problem("it is not there");
     fs::create_dir(&weights).unwrap();
     problem("it is not a regular file");
+}
+
+/// A model in place: another fine-tune, of equal headers and sizes, in its source's place.
+#[test]
+fn a_model_whose_source_was_exchanged() {
+    let home = crate::support::folder_with_tiny();
+    let (source, model) = (home.path().join("tiny/model.safetensors"), home.path().join("m.onnx"));
+    export(&["--checkpoint", text(&home.path().join("tiny")), "--output", text(&model)]);
+    assert_eq!(inspect(&model, &[])["whole"], true);
+    let released = fs::read(&source).unwrap();
+    let mut tuned = released.clone();
+    *tuned.last_mut().unwrap() ^= 0x80;
+    fs::write(&source, &tuned).unwrap();
+    let seen = inspect(&model, &[]);
+    assert_eq!(
+        (&seen["files"][0]["problem"], &seen["whole"]),
+        (
+            &json!(
+                "its bytes are not those that the model was made for: bring them back, or export again"
+            ),
+            &json!(false)
+        )
+    );
+    fs::write(&source, &released).unwrap();
+    assert_eq!(inspect(&model, &[])["whole"], true);
 }
 
 #[test]

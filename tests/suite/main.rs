@@ -14,12 +14,18 @@ mod endings;
 mod faults;
 mod genai;
 mod graph;
+#[cfg(unix)]
+mod hostile;
 mod hub;
 mod hub_faults;
 mod hub_folders;
 mod hub_refusals;
 mod inspect;
+#[cfg(unix)]
+mod killed;
 mod layouts;
+mod mutations;
+mod nearby;
 mod numerics;
 mod provenance;
 mod reference;
@@ -28,3 +34,4 @@ mod sizes;
 mod staging;
 mod support;
 mod verify;
+mod web;

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::support::{contents, copy_folder, failure, fixture, folder_with_tiny, run, text};
 
 /// A folder with a checkpoint that one edit has broken.
-fn broken(edit: impl FnOnce(&Path)) -> tempfile::TempDir {
+pub fn broken(edit: impl FnOnce(&Path)) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     copy_folder(&fixture("tiny"), home.path());
     edit(home.path());
     home
 }
 
-fn edit_config(folder: &Path, from: &str, to: &str) {
+pub fn edit_config(folder: &Path, from: &str, to: &str) {
     let path = folder.join("config.json");
     let config = fs::read_to_string(&path).unwrap();
     assert!(config.contains(from), "{config}");
@@ -24,7 +24,7 @@ fn edit_config(folder: &Path, from: &str, to: &str) {
 
 /// Rewrites the header of the checkpoint's file; names keep their length, so
 /// that nothing else moves.
-fn edit_header(folder: &Path, from: &str, to: &str) {
+pub fn edit_header(folder: &Path, from: &str, to: &str) {
     let path = folder.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -36,7 +36,7 @@ fn edit_header(folder: &Path, from: &str, to: &str) {
     fs::write(path, bytes).unwrap();
 }
 
-fn write_index(folder: &Path, map: &Value) {
+pub fn write_index(folder: &Path, map: &Value) {
     fs::write(folder.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string())
         .unwrap();
 }

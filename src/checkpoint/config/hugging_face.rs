@@ -8,7 +8,7 @@ use crate::checkpoint::{Error, Result, foreign};
 
 /// Keys that say nothing about the computation. What the model computes from
 /// `max_position_embeddings` is nothing: the rotation has no table.
-pub const HARMLESS: [&str; 22] = [
+pub const HARMLESS: [&str; 23] = [
     "_name_or_path",
     "architectures",
     "attention_dropout",
@@ -25,6 +25,7 @@ pub const HARMLESS: [&str; 22] = [
     "pad_token_id",
     "router_aux_loss_coef",
     "torch_dtype",
+    "transformers.js_config",
     "transformers_version",
     "unsloth_fixed",
     "unsloth_fixed_mxfp4",

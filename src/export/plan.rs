@@ -1,0 +1,153 @@
+//! Everything that an export decides before it writes, and the order of writing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::companions::Companions;
+use super::open::Opened;
+use super::placement::Placement;
+use super::web::Page;
+use super::{
+    Error, ExpertsSummary, MatricesSummary, ModelSummary, Origin, Request, Summary, onnx_file,
+};
+use crate::graph::Model;
+use crate::model;
+use crate::paths::folder_of;
+use crate::progress::Progress;
+use crate::publish::{Existing, Transaction, check_room};
+use crate::weights::{self, Found, Roundings};
+
+/// What will be written.
+pub struct Plan<'p> {
+    request: &'p Request,
+    opened: &'p Opened,
+    /// The graph and its file, if one is asked for.
+    graph: Option<(&'p Path, Model)>,
+    placement: Placement<'p>,
+    companions: Option<Companions>,
+    page: Option<Page>,
+}
+
+impl<'p> Plan<'p> {
+    /// Decides all that can be decided by headers.
+    pub fn new(request: &'p Request, opened: &'p Opened) -> Result<Self, Error> {
+        let checkpoint = &opened.checkpoint;
+        let (mut graph, mut companions, mut page) = (None, None, None);
+        if let Some(path) = &request.output {
+            let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+            graph = Some((&**path, model::decoder(config, weights, request.options())?));
+            companions = Companions::plan(request, path, opened)?;
+        }
+        let placement = Placement::decide(request, opened).map_err(|error| match error {
+            Error::Weights(weights::Error::NotInPlace { file, obstacle })
+                if request.headers_only() =>
+            {
+                Error::AwaitedElsewhere { file, obstacle }
+            }
+            error => error,
+        })?;
+        if let Some(path) = &request.output {
+            page = Page::plan(path, placement.stores().count(), opened, request)?;
+        }
+        Ok(Self { request, opened, graph, placement, companions, page })
+    }
+
+    /// The files with weights, and the model: something is written into their folders.
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        self.placement.stores().map(|(path, _)| path).chain(self.graph.as_ref().map(|it| it.0))
+    }
+
+    /// Writes the files with weights that are not there yet: which they are, and what
+    /// was rounded in all of them.
+    pub fn write_weights(
+        &self,
+        transaction: &mut Transaction,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<PathBuf>, Roundings), Error> {
+        let stores = self.placement.stores();
+        let found: Result<Vec<Found>, weights::Error> =
+            stores.map(|(path, store)| store.find(path, progress)).collect();
+        let found = found?;
+        let files = || self.placement.stores().zip(&found);
+        let absent = files().filter(|(_, found)| **found == Found::Nothing);
+        check_room(absent.map(|((path, store), _)| (path, store.bytes())))?;
+
+        let (mut written, mut roundings) = (Vec::new(), Roundings::default());
+        for ((path, store), found) in files() {
+            let here = match found {
+                Found::Equal(roundings) => *roundings,
+                Found::Nothing => {
+                    written.push(path.to_owned());
+                    let write =
+                        |file: &_| store.write(file, path, progress).map_err(Error::Weights);
+                    transaction.create(path, Existing::Keep, write)?
+                }
+            };
+            // A staged file holds everything, and comes first; what is beside the model
+            // is the same again.
+            match self.request.save_weights.is_some() {
+                true if roundings == Roundings::default() => roundings = here,
+                true => {}
+                false => roundings += here,
+            }
+        }
+        Ok((written, roundings))
+    }
+
+    /// Writes what belongs to the model, and last the model itself.
+    pub fn write_rest(
+        &self,
+        transaction: &mut Transaction,
+        roundings: &Roundings,
+    ) -> Result<Option<ModelSummary>, Error> {
+        if let Some(companions) = &self.companions {
+            companions.write(transaction)?;
+        }
+        if let Some(page) = &self.page {
+            page.write(transaction)?;
+        }
+        let Some((path, graph)) = &self.graph else { return Ok(None) };
+        let provenances = self.opened.checkpoint.provenances.after(roundings);
+        let path_now = |file: &str| transaction.path_now(&folder_of(path).join(file));
+        let model = (self.opened, graph);
+        let weights = (&self.placement, &provenances);
+        let bytes = onnx_file::encode(self.request, path, model, weights, path_now)?;
+        transaction.create_from(path, Existing::Replace, &bytes)?;
+        Ok(Some(ModelSummary::new(path, graph, bytes.len(), &self.request.options())))
+    }
+
+    /// What was done.
+    pub fn summarise(
+        self,
+        model: Option<ModelSummary>,
+        written: Vec<PathBuf>,
+        roundings: &Roundings,
+        took: Duration,
+    ) -> Summary {
+        let Opened { checkpoint, fingerprint, folder, hub } = self.opened;
+        let formats = &self.request.formats;
+        Summary {
+            layout: checkpoint.layout,
+            layers: checkpoint.config.num_layers(),
+            layers_there: checkpoint.layers_there,
+            fingerprint: fingerprint.as_ref().map(ToString::to_string),
+            hub: hub.clone(),
+            source: match &self.request.origin {
+                Origin::Weights(file) => file.clone(),
+                _ => folder.clone(),
+            },
+            model,
+            genai: self.companions.map(Companions::summarise),
+            transformers_js: self.page.map(Page::summarise),
+            experts: ExpertsSummary::new(checkpoint, formats.experts.is_some(), roundings),
+            dense: MatricesSummary::new(
+                checkpoint.weights.dense(),
+                &checkpoint.provenances.dense,
+                formats.dense.is_some(),
+                &roundings.dense,
+            ),
+            weights: self.placement.summarise(checkpoint, written),
+            seconds: took.as_secs_f64(),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What is asked for, and what of it is refused whatever the checkpoint is.
+
+use std::path::PathBuf;
+
+use super::{Error, shards, web};
+use crate::checkpoint::{Leniency, ModelWeights};
+use crate::hub::Name;
+use crate::model::{self, Options};
+use crate::runtime::Provider;
+use crate::weights::{Format, Matrix};
+
+/// What to export, from where, to where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where the weights are.
+    pub origin: Origin,
+    /// The ONNX file to write; without it, only weights are staged.
+    pub output: Option<PathBuf>,
+    /// A weights file to write besides.
+    pub save_weights: Option<PathBuf>,
+    /// Whether the model reads the weights where they are.
+    pub external_data: ExternalData,
+    /// Keep the first layers only.
+    pub layers: Option<usize>,
+    /// Names to overlook in the checkpoint.
+    pub leniency: Leniency,
+    /// The formats of matrices.
+    pub formats: Formats,
+    /// The shape of the graph.
+    pub graph: Options,
+    /// Make the model's folder one that onnxruntime-genai opens.
+    pub genai: Option<Genai>,
+    /// The most bytes of a file beside the model; there are several then.
+    pub max_shard_size: Option<u64>,
+}
+
+impl Request {
+    /// One for a model of standard operators, as few bytes written as possible.
+    pub fn new(origin: Origin, output: PathBuf) -> Self {
+        Self {
+            origin,
+            output: Some(output),
+            save_weights: None,
+            external_data: ExternalData::Auto,
+            layers: None,
+            leniency: Leniency::default(),
+            formats: Formats::default(),
+            graph: Options::default(),
+            genai: None,
+            max_shard_size: None,
+        }
+    }
+
+    /// The shape of the graph, with what onnxruntime-genai and transformers.js need of
+    /// it: a cache, and the logits of the last token, which the former otherwise takes
+    /// from behind a prompt that ends in the padding token.
+    pub fn options(&self) -> Options {
+        let generates = self.genai.is_some() || self.graph.transformers_js;
+        let kv_cache = self.graph.kv_cache || generates;
+        Options { kv_cache, last_logits: self.graph.last_logits || generates, ..self.graph }
+    }
+
+    /// The most bytes of a file beside the model: a browser takes less than 2 GB.
+    pub(super) fn largest_shard(&self) -> Option<u64> {
+        self.max_shard_size.or(self.graph.transformers_js.then_some(shards::MOST_FOR_A_BROWSER))
+    }
+
+    /// Refuses what no checkpoint could make possible, before any is opened.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let Some(output) = &self.output else { return Ok(()) };
+        if output.is_dir() {
+            return Err(Error::IsFolder(output.clone()));
+        }
+        if self.genai.is_some() && self.graph.length.is_some() {
+            return Err(Error::GenaiLength);
+        }
+        if self.largest_shard().is_some() && self.external_data == ExternalData::InPlace {
+            return Err(Error::ShardsInPlace);
+        }
+        if self.graph.transformers_js {
+            web::check(output, &self.options(), self.max_shard_size)?;
+        }
+        Ok(model::check_options(&self.options())?)
+    }
+
+    /// Whether the weights are still on the hub, and stay there.
+    pub(super) fn headers_only(&self) -> bool {
+        matches!(&self.origin, Origin::Hub(wanted) if wanted.headers_only)
+    }
+}
+
+/// The formats that matrices are put into; without one they stay as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Formats {
+    /// That of the experts.
+    pub experts: Option<Format>,
+    /// That of attention and of the logits.
+    pub dense: Option<Format>,
+    /// Whether a number may come out different where a format is not for rounding.
+    pub accept_rounding: bool,
+}
+
+impl Formats {
+    /// That of the experts for a provider: CUDA reads MXFP4 in an order of its own.
+    pub(super) fn experts_for(&self, provider: Provider, weights: &ModelWeights) -> Option<Format> {
+        let is_mxfp4 = |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. });
+        let mxfp4 = match self.experts {
+            Some(format) => format == Format::Mxfp4,
+            None => weights.experts().all(is_mxfp4),
+        };
+        match provider {
+            Provider::Cuda if mxfp4 => Some(Format::Mxfp4Columns),
+            _ => self.experts,
+        }
+    }
+}
+
+/// How onnxruntime-genai is to use the model.
+#[derive(Clone, Debug, Default)]
+pub struct Genai {
+    /// The longest text, prompt included; a default that fits a laptop otherwise.
+    pub max_length: Option<u64>,
+}
+
+/// Where weights come from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A checkpoint's folder.
+    Checkpoint(PathBuf),
+    /// A repository on the hub.
+    Hub(FromHub),
+    /// A weights file that an export has staged.
+    Weights(PathBuf),
+}
+
+/// A checkpoint on the hub, and what to fetch of it.
+#[derive(Clone, Debug)]
+pub struct FromHub {
+    /// What it is called.
+    pub name: Name,
+    /// The folder that it goes into; one beside the output otherwise.
+    pub folder: Option<PathBuf>,
+    /// Use what is here already.
+    pub offline: bool,
+    /// Fetch no weights: the model runs once they lie where it says.
+    pub headers_only: bool,
+}
+
+/// Where the model reads its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalData {
+    /// Where they are if ONNX allows it, else in a copy.
+    Auto,
+    /// Where they are.
+    InPlace,
+    /// In a weights file beside the model.
+    Copy,
+}

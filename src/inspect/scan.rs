@@ -1,0 +1,54 @@
+//! All bytes of all weights, in search of numbers that are none.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Error;
+use crate::checkpoint::{Checkpoint, Leniency};
+use crate::progress::Progress;
+use crate::weights::{self, Files, Weight};
+
+/// What reading every weight has found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scan {
+    /// How much was read.
+    pub bytes: u64,
+    /// Weights that hold infinity or NaN, or scales that are none.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A weight that no program should use.
+#[derive(Clone, Debug, Serialize)]
+pub struct Damaged {
+    /// Its canonical name.
+    pub tensor: String,
+    /// How many numbers it has; of MXFP4 scales and blocks are counted apart.
+    pub numbers: u64,
+    /// How many of them are infinity or NaN.
+    pub not_finite: u64,
+}
+
+/// Those of a checkpoint's folder.
+pub fn checkpoint(path: &Path, progress: &dyn Progress) -> Result<Scan, Error> {
+    scan(&Checkpoint::open(path, &Leniency::default())?, progress)
+}
+
+/// Those of a staged file.
+pub fn staged(path: &Path, progress: &dyn Progress) -> Result<Scan, Error> {
+    scan(&Checkpoint::open_staged(path)?.0, progress)
+}
+
+fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan, Error> {
+    let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
+    progress.begin("reading weights", bytes);
+    let mut files = Files::default();
+    let look = |weight: &Weight| {
+        let not_finite = weights::scan(weight, &mut files, progress)?;
+        let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
+        Ok((not_finite > 0).then_some(Damaged { tensor, numbers, not_finite }))
+    };
+    let found: Result<Vec<_>, weights::Error> = checkpoint.weights.iter().map(look).collect();
+    progress.end();
+    Ok(Scan { bytes, damaged: found?.into_iter().flatten().collect() })
+}

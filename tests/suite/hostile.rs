@@ -1,0 +1,266 @@
+//! Input that was made to do harm, or was damaged beyond chance: a sentence each, soon,
+//! with little memory, and nothing touched.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::refusals::{broken, edit_config, edit_header, write_index};
+use crate::support::{contents, python, text};
+
+type Edit = Box<dyn Fn(&Path)>;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Bytes that any of these may cost at most.
+const MEMORY: u64 = 64 << 20;
+
+fn config(from: &'static str, to: &'static str) -> Edit {
+    Box::new(move |folder| edit_config(folder, from, to))
+}
+
+fn header(from: &'static str, to: &'static str) -> Edit {
+    Box::new(move |folder| edit_header(folder, from, to))
+}
+
+/// A file of these bytes in the place of another.
+fn file(name: &'static str, bytes: impl Into<Vec<u8>>) -> Edit {
+    let bytes = bytes.into();
+    Box::new(move |folder| fs::write(folder.join(name), &bytes).unwrap())
+}
+
+/// Something that is no file in the place of one.
+fn instead(name: &'static str, make: fn(&Path)) -> Edit {
+    Box::new(move |folder| {
+        let path = folder.join(name);
+        let _ = fs::remove_file(&path);
+        make(&path);
+    })
+}
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+fn looped(path: &Path) {
+    symlink(path.file_name().unwrap(), path).unwrap();
+}
+
+fn folder(path: &Path) {
+    fs::create_dir(path).unwrap();
+}
+
+fn index(map: Value) -> Edit {
+    Box::new(move |folder| write_index(folder, &map))
+}
+
+/// A weights file with a header of this text, and so many bytes after it, which are a hole.
+fn weights(header: &'static str, data: u64) -> Edit {
+    Box::new(move |folder| {
+        let path = folder.join(WEIGHTS);
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        fs::write(&path, &bytes).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(bytes.len() as u64 + data).unwrap();
+    })
+}
+
+/// One that announces a header of so many bytes, and has as many, all zeros.
+fn long_header(announced: u64) -> Edit {
+    Box::new(move |folder| {
+        let path = folder.join(WEIGHTS);
+        fs::write(&path, announced.to_le_bytes()).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(8 + announced).unwrap();
+    })
+}
+
+/// Damage of weights files.
+fn headers() -> Vec<Edit> {
+    let two = |first: &str, second: &str| -> &'static str {
+        Box::leak(format!(r#"{{"a":{first},"b":{second}}}"#).into_boxed_str())
+    };
+    let u8s = |size: u64, start: u64, end: u64| {
+        format!(r#"{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
+    };
+    vec![
+        long_header(u64::from(u32::MAX)),
+        long_header(99_000_000),
+        long_header(16 << 20),
+        weights(r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,9]}}"#, 9),
+        weights(two(&u8s(8, 0, 8), &u8s(8, 4, 12)), 12),
+        weights(two(&u8s(8, 0, 8), &u8s(8, 12, 20)), 20),
+        weights(two(&u8s(8, 0, 8), &u8s(8, 1 << 60, (1 << 60) + 8)), 16),
+        weights(r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[8,0]}}"#, 8),
+        weights(r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[-1,7]}}"#, 8),
+        weights(r#"{"a":{"dtype":"U8","shape":[-8],"data_offsets":[0,8]}}"#, 8),
+        weights(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0),
+        weights(r#"{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}}"#, 0),
+        weights(
+            r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}"#,
+            8,
+        ),
+        weights(r#"{"a":{"dtype":"U8","shape":[8]}}"#, 8),
+        weights(r#"{"a":{"dtype":"Q4_K","shape":[8],"data_offsets":[0,8]}}"#, 8),
+        weights(r#"{"a":[0,8]}"#, 8),
+        weights("{}", 0),
+        header("\"shape\":[320,96]", "\"shape\":[96,320]"),
+        instead(WEIGHTS, fifo),
+        instead(WEIGHTS, looped),
+        instead(WEIGHTS, folder),
+        // As one that ends in the middle of a download.
+        Box::new(|folder| {
+            let path = folder.join(WEIGHTS);
+            let length = fs::metadata(&path).unwrap().len();
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+        }),
+    ]
+}
+
+/// Damage of config.json.
+fn configs() -> Vec<Edit> {
+    let long = || [b"{\"a\":[".to_vec(), b"1,".repeat(5 << 20), b"1]}".to_vec()].concat();
+    vec![
+        instead(CONFIG, fifo),
+        instead(CONFIG, looped),
+        instead(CONFIG, folder),
+        file(CONFIG, long()),
+        file(CONFIG, "[".repeat(100_000)),
+        file(CONFIG, b"{\"hidden_size\": \"\xff\"}"),
+        file(CONFIG, "\u{feff}{}"),
+        file(CONFIG, "[96]"),
+        config("\"hidden_size\": 96", "\"hidden_size\": 96, \"hidden_size\": 128"),
+        config("\"hidden_size\": 96", "\"hidden_size\": 96.5"),
+        config("\"hidden_size\": 96", "\"hidden_size\": \"96\""),
+        config("\"hidden_size\": 96", "\"hidden_size\": 4294967296"),
+        config("\"hidden_size\": 96", "\"hidden_size\": 4294967295"),
+        config("\"vocab_size\": 320", "\"vocab_size\": 4294967295"),
+        config("\"num_experts\": 8", "\"num_experts\": 0"),
+        config("\"num_experts\": 8", "\"num_experts\": 4294967295"),
+        config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 0"),
+        config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": -3"),
+        config("\"head_dim\": 32", "\"head_dim\": 31"),
+        config("\"sliding_window\": 8", "\"sliding_window\": -8"),
+        config("\"rope_theta\": 150000.0", "\"rope_theta\": NaN"),
+        config("\"rope_theta\": 150000.0", "\"rope_theta\": Infinity"),
+        config("\"rope_theta\": 150000.0", "\"rope_theta\": 1e999"),
+        config("\"rope_theta\": 150000.0", "\"rope_theta\": -150000.0"),
+        config("\"rope_scaling_factor\": 32.0", "\"rope_scaling_factor\": 0"),
+    ]
+}
+
+/// Damage of the index.
+fn indices() -> Vec<Edit> {
+    let twice = r#"{"weight_map": {"a": "model.safetensors", "a": "other.safetensors"}}"#;
+    let long = [b"{\"weight_map\": {}}".to_vec(), b" ".repeat(17 << 20)].concat();
+    vec![
+        index(json!({"embedding.weight": "/etc/passwd"})),
+        index(json!({"embedding.weight": ".."})),
+        index(json!({"embedding.weight": ""})),
+        index(json!({"embedding.weight": 7})),
+        file(INDEX, "{}"),
+        file(INDEX, "{\"weight_map\": {\"\\ud800\": 1}}"),
+        file(INDEX, twice),
+        file(INDEX, long),
+        instead(INDEX, fifo),
+        instead(INDEX, looped),
+        Box::new(|folder| {
+            fifo(&folder.join("pipe.safetensors"));
+            write_index(folder, &json!({"embedding.weight": "pipe.safetensors"}));
+        }),
+        Box::new(|folder| {
+            looped(&folder.join("loop.safetensors"));
+            write_index(folder, &json!({"embedding.weight": "loop.safetensors"}));
+        }),
+    ]
+}
+
+#[test]
+fn each_is_refused_soon_with_little_memory_and_nothing_touched() {
+    let edits = [headers(), configs(), indices()].into_iter().flatten();
+    let homes: Vec<_> = edits.map(|edit| broken(|folder| edit(folder))).collect();
+    let out = tempfile::tempdir().unwrap();
+    let model = out.path().join("out/model.onnx");
+    let commands = homes.iter().flat_map(|home| {
+        let binary = env!("CARGO_BIN_EXE_gpt-oss-export");
+        let copy = ["--output", text(&model), "--external-data", "copy"];
+        let export = [&[binary, "--checkpoint", text(home.path())], &copy[..]].concat();
+        [export, vec![binary, "inspect", "--scan", text(home.path())]]
+    });
+    let commands: Vec<_> = commands.collect();
+    let ends = python("costs.py", &[], &json!(commands));
+    let mut sentences = Vec::new();
+    for (home, ends) in homes.iter().zip(ends.as_array().unwrap().chunks(2)) {
+        for end in ends {
+            assert_eq!(end["status"], 1, "{end}");
+            assert!(end["kilobytes"].as_u64().unwrap() << 10 <= MEMORY, "{end}");
+        }
+        let said = ends[0]["said"].as_str().unwrap().trim_end();
+        assert_eq!(said, ends[1]["said"].as_str().unwrap().trim_end(), "both say the same");
+        assert!(!said.contains('\n') && !said.contains("panicked"), "{said}");
+        sentences.push(said.replace(text(home.path()), "CHECKPOINT"));
+    }
+    assert!(contents(out.path()).is_empty());
+    insta::assert_snapshot!(sentences.join("\n"));
+}
+
+/// Where bytes are read, a scale of 255 is found: it is no number.
+#[test]
+fn a_scale_that_is_no_number_is_found_by_whatever_reads_it() {
+    let home = broken(|folder| {
+        let path = folder.join(WEIGHTS);
+        let mut bytes = fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length as usize]).unwrap();
+        let place = &header["block.1.mlp.mlp2_weight.scales"]["data_offsets"];
+        bytes[(8 + length + place[1].as_u64().unwrap()) as usize - 1] = 255;
+        fs::write(path, bytes).unwrap();
+    });
+    let (checkpoint, model) = (home.path(), home.path().join("onnx/model.onnx"));
+    let fails = |arguments: &[&str], sentence: &str| {
+        let found = crate::support::run(arguments);
+        let said = String::from_utf8(found.stderr).unwrap();
+        assert_eq!(found.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(sentence), "{arguments:?}: {said}");
+        String::from_utf8(found.stdout).unwrap()
+    };
+    let base = ["--checkpoint", text(checkpoint), "--output", text(&model)];
+    let sentence =
+        "`layers.1.mlp.experts.down.scales` holds infinity or NaN in 1 of its 3072 numbers";
+    for options in [&["--external-data", "copy"][..], &["--experts", "int8"]] {
+        let sentence = if options[0] == "--experts" {
+            "`layers.1.mlp.experts.down` holds infinity or NaN in 32 of its"
+        } else {
+            sentence
+        };
+        fails(&[&base[..], options].concat(), sentence);
+        assert!(!model.exists());
+    }
+    // In place nothing but headers is read.
+    let beside = checkpoint.join("model.onnx");
+    crate::support::export(&["--checkpoint", text(checkpoint), "--output", text(&beside)]);
+    let library = text(crate::support::onnxruntime());
+    let verify =
+        ["verify", text(&beside), "--checkpoint", text(checkpoint), "--onnxruntime", library];
+    fails(&verify, sentence);
+    let seen = fails(&["inspect", "--scan", text(checkpoint)], "is damaged: use another copy");
+    assert!(
+        seen.contains("DAMAGED     layers.1.mlp.experts.down.scales: infinity or NaN in 1 of"),
+        "{seen}"
+    );
+    assert!(seen.ends_with("1 tensor damaged\n"), "{seen}");
+    crate::support::export(&[
+        "--checkpoint",
+        text(&crate::support::fixture("tiny")),
+        "--output",
+        text(&home.path().join("whole/model.onnx")),
+    ]);
+    let whole = crate::support::run(&["inspect", "--scan", text(&crate::support::fixture("tiny"))]);
+    assert!(whole.status.success());
+    assert!(String::from_utf8(whole.stdout).unwrap().contains("every number is finite"));
+}

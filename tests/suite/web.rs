@@ -1,0 +1,76 @@
+//! Repositories that transformers.js opens.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{contents, copy_folder, export, failure, fixture, text};
+
+const WEB: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
+
+#[test]
+fn a_repository_has_data_config_and_tokenizer_where_they_are_looked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let tiny = home.path().join("tiny");
+    copy_folder(&fixture("tiny-hf"), &tiny);
+    fs::write(tiny.join("tokenizer.json"), "{}").unwrap();
+    let model = home.path().join("web/onnx/model_q4f16.onnx");
+    let base = ["--checkpoint", text(&tiny), "--output", text(&model), "--transformers-js"];
+    let small = ["--max-shard-size", "300kB"];
+    let before = contents(&tiny);
+    let summary = export(&[&base[..], &WEB, &small].concat());
+    assert!(contents(&tiny) == before);
+    let config: Value =
+        serde_json::from_slice(&fs::read(home.path().join("web/config.json")).unwrap()).unwrap();
+    let own = &config["transformers.js_config"];
+    let count = own["use_external_data_format"]["model_q4f16.onnx"].as_u64().unwrap();
+    assert_eq!(
+        (&own["kv_cache_dtype"]["q4f16"], &config["model_type"]),
+        (&json!("float16"), &json!("gpt_oss"))
+    );
+    let mut names: Vec<String> = fs::read_dir(home.path().join("web/onnx"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let data = (0..count).map(|at| match at {
+        0 => "model_q4f16.onnx_data".to_owned(),
+        _ => format!("model_q4f16.onnx_data_{at}"),
+    });
+    let mut expected: Vec<String> = data.chain(["model_q4f16.onnx".to_owned()]).collect();
+    expected.sort();
+    assert!(count > 1);
+    assert_eq!(names, expected);
+    for name in &names {
+        let bytes = fs::metadata(home.path().join("web/onnx").join(name)).unwrap().len();
+        assert!(!name.contains("_data") || bytes <= 300_000, "{name}: {bytes}");
+    }
+    assert!(home.path().join("web/tokenizer.json").exists());
+    assert_eq!(summary["transformers_js"]["dtype"], "q4f16");
+    // A checkpoint with such a config is one like any other.
+    fs::copy(home.path().join("web/config.json"), tiny.join("config.json")).unwrap();
+    export(&["--checkpoint", text(&tiny), "--output", text(&home.path().join("again.onnx"))]);
+}
+
+#[test]
+fn what_would_not_be_found_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let tiny = home.path().join("tiny");
+    copy_folder(&fixture("tiny-hf"), &tiny);
+    let before = contents(home.path());
+    for (output, options, sentence) in [
+        ("tiny/onnx/model.onnx", &WEB[..], "which is the checkpoint's own: take another folder"),
+        ("web/model.onnx", &WEB, "wants the model in a folder called onnx"),
+        ("onnx/mine.onnx", &WEB, "looks for `model.onnx` or `model_DTYPE.onnx`"),
+        ("onnx/model.onnx", &["--target", "ort"], "use --ep webgpu, or --target onnx"),
+        ("onnx/model.onnx", &["--max-shard-size", "3GB"], "takes files of at most 2000 MB"),
+        ("onnx/model.onnx", &["--compute", "bf16"], "has no tensors in bf16"),
+        ("onnx/model.onnx", &["--seq-len", "8"], "gives texts of any length"),
+    ] {
+        let output = home.path().join(output);
+        let base = ["--checkpoint", text(&tiny), "--output", text(&output), "--transformers-js"];
+        let found = failure(&[&base[..], options].concat());
+        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+        assert!(contents(home.path()) == before, "{found}");
+    }
+}
