@@ -13,7 +13,7 @@ use crate::json;
 use crate::tensor::DType;
 
 /// Longest header that is read: that of a 120B with a tensor for each expert has 6 MB.
-const LONGEST_HEADER: u64 = 16 << 20;
+const LONGEST_HEADER: u64 = 8 << 20;
 /// The data of a file that we write begins at a multiple of this (a page).
 pub const ALIGNMENT: u64 = 4096;
 /// The one key of the header's metadata that we write and read.

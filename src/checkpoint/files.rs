@@ -15,7 +15,7 @@ use crate::json;
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// No index is longer: that of a 120B with a tensor for each expert has 4 MB.
-const LARGEST_INDEX: u64 = 16 << 20;
+const LARGEST_INDEX: u64 = 8 << 20;
 
 /// Headers of files that are not there yet, by the paths that they will have.
 pub type Headers = BTreeMap<PathBuf, Header>;

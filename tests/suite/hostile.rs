@@ -91,7 +91,7 @@ fn headers() -> Vec<Edit> {
     vec![
         long_header(u64::from(u32::MAX)),
         long_header(99_000_000),
-        long_header(16 << 20),
+        long_header(8 << 20),
         weights(r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,9]}}"#, 9),
         weights(two(&u8s(8, 0, 8), &u8s(8, 4, 12)), 12),
         weights(two(&u8s(8, 0, 8), &u8s(8, 12, 20)), 20),
@@ -157,7 +157,7 @@ fn configs() -> Vec<Edit> {
 /// Damage of the index.
 fn indices() -> Vec<Edit> {
     let twice = r#"{"weight_map": {"a": "model.safetensors", "a": "other.safetensors"}}"#;
-    let long = [b"{\"weight_map\": {}}".to_vec(), b" ".repeat(17 << 20)].concat();
+    let long = [b"{\"weight_map\": {}}".to_vec(), b" ".repeat(9 << 20)].concat();
     vec![
         index(json!({"embedding.weight": "/etc/passwd"})),
         index(json!({"embedding.weight": ".."})),
