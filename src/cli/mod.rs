@@ -66,3 +66,20 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_in_order() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_are_commands() {
+        let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
+        let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));
+        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 6);
+    }
+}

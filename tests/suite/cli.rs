@@ -151,3 +151,28 @@ fn a_summary_that_nobody_reads_is_no_panic() {
     );
     assert!(home.path().join("a.onnx").exists() && home.path().join("b.onnx").exists());
 }
+
+/// One definition serves the help, completions, the manual page and the version.
+#[test]
+fn what_it_says_of_itself() {
+    let said = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(said(&["completions", shell]).contains("transformers-js"), "{shell}");
+    }
+    let (help, manual) = (said(&["--help"]), said(&["man"]));
+    for heading in ["From where:", "To where:", "Formats of numbers:", "The graph:", "Examples:"] {
+        assert!(help.contains(&format!("\n{heading}\n")), "{help}");
+    }
+    assert!(manual.starts_with(".ie") && manual.contains("transformers\\-js"), "{manual}");
+    let version = said(&["--version"]);
+    let version = version.strip_prefix(concat!("gpt-oss-export ", env!("CARGO_PKG_VERSION")));
+    // The commit follows where the sources are of a repository.
+    let commit = version.unwrap().trim_end();
+    let is_commit = |it: &str| it.len() >= 9 && it.chars().all(|c| c.is_ascii_hexdigit());
+    let commit = commit.strip_prefix(" (").and_then(|it| it.strip_suffix(')'));
+    assert!(version == Some("\n") || commit.is_some_and(is_commit), "{version:?}");
+}

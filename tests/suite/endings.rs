@@ -41,7 +41,8 @@ fn a_write_that_fails_at_any_byte_leaves_nothing() {
         fs::write(home.path().join("tiny").join(name), " ".repeat(5000)).unwrap();
     }
     let generation = home.path().join("tiny/generation_config.json");
-    fs::write(generation, "{\"eos_token_id\": 5, \"bos_token_id\": 4, \"pad_token_id\": 6}").unwrap();
+    fs::write(generation, "{\"eos_token_id\": 5, \"bos_token_id\": 4, \"pad_token_id\": 6}")
+        .unwrap();
     let before = contents(home.path());
     let copy = "--external-data copy --output out/m.onnx";
     let in_place = "--output tiny/m.onnx --genai";
