@@ -112,7 +112,7 @@ fn what_the_documents_show_runs_as_written() {
         ("docs/targets.md", 1, 1),
         ("docs/checkpoints.md", 1, 0),
         ("docs/verify.md", 2, 0),
-        ("docs/formats.md", 3, 0),
+        ("docs/formats.md", 4, 0),
         ("docs/from-python.md", 3, 0),
         ("docs/ci.md", 1, 0),
     ] {
