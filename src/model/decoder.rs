@@ -96,7 +96,7 @@ pub const RESIDUALS: &str = "residuals";
 pub const ROUTERS: &str = "routers";
 
 /// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`,
-/// or `[B, 1, vocab]`; with a cache also [`Sequence::past`] to `present.N.key|value`.
+/// or `[B, 1, vocab]`; with a cache also `past_key_values.N.key|value` to `present.N.key|value`.
 pub fn decoder(
     config: &Config,
     weights: &ModelWeights,
