@@ -123,9 +123,10 @@ impl Header {
             error.to_string().replace("struct HashMetadata", "an object")
         };
         let invalid = |reason| Error::Invalid { path: path.to_owned(), reason };
-        json::refuse_twice(text).map_err(invalid)?;
+        // First what stops at the first thing that is no tensor.
         let metadata: Metadata =
             serde_json::from_slice(text).map_err(|error| invalid(plain(error)))?;
+        json::refuse_twice(text).map_err(invalid)?;
         let start = 8 + text.len() as u64;
         let expected = start.saturating_add(metadata.data_len() as u64);
         if expected != length {

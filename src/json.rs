@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -55,11 +56,12 @@ impl<'de> Visitor<'de> for Once {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        let mut seen = HashSet::new();
+        // Of keys their hashes: there may be a million in a file that was made to do harm.
+        let (mut seen, hash) = (HashSet::new(), RandomState::new());
         while let Some(key) = map.next_key::<String>()? {
             map.next_value::<Self>()?;
-            if let Some(twice) = seen.replace(key) {
-                return Err(A::Error::custom(format!("the key {twice:?} stands there twice")));
+            if !seen.insert(hash.hash_one(&key)) {
+                return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
             }
         }
         Ok(self)

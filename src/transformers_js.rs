@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use crate::json;
 use crate::tensor::DType;
 use crate::words::size;
 
@@ -18,7 +19,7 @@ const KEY: &str = "transformers.js_config";
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    File(#[from] json::Error),
     #[error(
         "transformers.js looks for `model.onnx` or `model_DTYPE.onnx` with a dtype of fp16, quantized, int8, uint8, q4, q4f16 or bnb4, and not for `{0}`"
     )]
@@ -45,7 +46,7 @@ pub enum Error {
     OverSource(PathBuf),
     #[error("there is no config.json of Hugging Face's beside the weights or the model, which transformers.js needs: take the one of the checkpoint in Hugging Face's layout, and put it into `{}`", .0.display())]
     NoConfig(PathBuf),
-    #[error("`{}` is not a JSON object: {reason}", path.display())]
+    #[error("`{}` is no config of this model: {reason}", path.display())]
     Json { path: PathBuf, reason: String },
 }
 
@@ -55,24 +56,51 @@ pub fn is_config(text: &[u8]) -> bool {
     config.is_some_and(|config| config["model_type"].is_string())
 }
 
+/// A model file, as its repository's config speaks of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'m> {
+    /// The file's name.
+    pub name: &'m str,
+    /// The word that it is chosen by.
+    pub dtype: &'m str,
+    /// How many files of data it has.
+    pub files: usize,
+    /// What its cache holds.
+    pub cache: DType,
+}
+
 /// The config with what transformers.js needs to know of a model file: how many files
 /// of data it has, and (up to its version 4.1) what its cache holds. What is said of
-/// other files stays.
+/// other files stays. The config is that of a model of these sizes, of whose layers some
+/// may have been kept.
 pub fn config(
     text: &[u8],
-    (model, word): (&str, &str),
-    files: usize,
-    cache: DType,
+    model: &Model,
+    sizes: &[(&str, u64)],
+    layers: usize,
 ) -> Result<String, String> {
+    json::refuse_twice(text)?;
     let mut config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let object = config.as_object_mut().ok_or("it is none")?;
+    let object = config.as_object_mut().ok_or("it is not a JSON object")?;
+    for (key, size) in sizes {
+        match object.get(*key) {
+            Some(found) if found.as_u64() != Some(*size) => {
+                return Err(format!("its `{key}` is {found}, and the weights have {size}"));
+            }
+            _ => {}
+        }
+    }
+    object.insert("num_hidden_layers".to_owned(), layers.into());
+    if let Some(types) = object.get_mut("layer_types").and_then(Value::as_array_mut) {
+        types.truncate(layers);
+    }
     let own = object.entry(KEY).or_insert_with(|| json!({}));
-    let own = own.as_object_mut().ok_or(format!("`{KEY}` is none"))?;
+    let own = own.as_object_mut().ok_or(format!("`{KEY}` is not a JSON object"))?;
     let models = DTYPES.map(|(ending, _)| format!("model{ending}.onnx"));
-    say(own, "use_external_data_format", &models, (model, files.into()));
+    say(own, "use_external_data_format", &models, (model.name, model.files.into()));
     let words = DTYPES.map(|(_, word)| word.to_owned());
-    let dtype = if cache == DType::F16 { "float16" } else { "float32" };
-    say(own, "kv_cache_dtype", &words, (word, dtype.into()));
+    let dtype = if model.cache == DType::F16 { "float16" } else { "float32" };
+    say(own, "kv_cache_dtype", &words, (model.dtype, dtype.into()));
     let mut text = serde_json::to_string_pretty(&config).expect("plain data");
     text.push('\n');
     Ok(text)
@@ -115,8 +143,10 @@ mod tests {
     #[test]
     fn one_config_serves_several_models() {
         let theirs = br#"{"model_type": "gpt_oss", "transformers.js_config": {"dtype": "q4"}}"#;
-        let once = config(theirs, ("model_q4f16.onnx", "q4f16"), 7, DType::F16).unwrap();
-        let twice = config(once.as_bytes(), ("model.onnx", "fp32"), 1, DType::F32).unwrap();
+        let small = Model { name: "model_q4f16.onnx", dtype: "q4f16", files: 7, cache: DType::F16 };
+        let plain = Model { name: "model.onnx", dtype: "fp32", files: 1, cache: DType::F32 };
+        let once = config(theirs, &small, &[], 3).unwrap();
+        let twice = config(once.as_bytes(), &plain, &[("num_hidden_layers", 3)], 2).unwrap();
         let found: Value = serde_json::from_str(&twice).unwrap();
         let expected = json!({
             "dtype": "q4",
@@ -125,15 +155,23 @@ mod tests {
         });
         assert_eq!((&found[KEY], &found["model_type"]), (&expected, &json!("gpt_oss")));
         let of_all = br#"{"transformers.js_config": {"use_external_data_format": 3, "kv_cache_dtype": "float16"}}"#;
-        let made = config(of_all, ("model_q4.onnx", "q4"), 7, DType::F32).unwrap();
+        let made =
+            config(of_all, &Model { name: "model_q4.onnx", dtype: "q4", ..small }, &[], 3).unwrap();
         let made: Value = serde_json::from_str(&made).unwrap();
         let [chunks, caches] =
             ["use_external_data_format", "kv_cache_dtype"].map(|key| &made[KEY][key]);
         assert_eq!((&chunks["model_q4.onnx"], &chunks["model_fp16.onnx"]), (&json!(7), &json!(3)));
-        assert_eq!((&caches["q4"], &caches["fp16"]), (&json!("float32"), &json!("float16")));
+        assert_eq!((&caches["q4"], &caches["fp16"]), (&json!("float16"), &json!("float16")));
         assert!(is_config(twice.as_bytes()) && !is_config(b"{}") && !is_config(b"["));
         assert_eq!(quantisation("model_quantized.onnx").unwrap(), "q8");
         assert!(quantisation("my_model.onnx").is_err() && quantisation("model.x").is_err());
-        assert!(config(b"[]", ("model.onnx", "fp32"), 1, DType::F32).is_err());
+        assert_eq!(found["num_hidden_layers"], 2);
+        for (text, reason) in [
+            (&b"[]"[..], "it is not a JSON object"),
+            (b"{\"a\":1,\"a\":1}", "the key \"a\" stands there twice at line 1 column 13"),
+            (b"{\"head_dim\":8}", "its `head_dim` is 8, and the weights have 64"),
+        ] {
+            assert_eq!(config(text, &plain, &[("head_dim", 64)], 1).unwrap_err(), reason);
+        }
     }
 }

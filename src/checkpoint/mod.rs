@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use config::{Config, Rope};
 pub use files::{Headers, INDEX, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
-pub use nearby::Meant;
+pub use nearby::{Meant, is_checkpoint};
 use weights::format_of;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
@@ -27,7 +27,7 @@ use crate::tensor::DType;
 use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
 
 /// No `config.json` is longer; released ones have 2 kB.
-const LARGEST_CONFIG: u64 = 1 << 20;
+pub const LARGEST_CONFIG: u64 = 1 << 20;
 
 /// A model that is ready to be exported: nothing but headers has been read.
 #[derive(Clone, Debug)]

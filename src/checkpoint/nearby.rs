@@ -57,7 +57,8 @@ pub fn of_name(folder: &Path) -> Option<PathBuf> {
 /// From 0 to 1: as in clap, which asks the same of options.
 const LIKE_ENOUGH: f64 = 0.7;
 
-fn is_checkpoint(folder: &Path) -> bool {
+/// Whether a folder has a config and weights.
+pub fn is_checkpoint(folder: &Path) -> bool {
     let is_weights = |path: PathBuf| path.extension().is_some_and(|it| it == "safetensors");
     folder.join("config.json").is_file()
         && folder.read_dir().is_ok_and(|all| all.flatten().any(|entry| is_weights(entry.path())))

@@ -34,7 +34,8 @@ impl Console {
 
 impl Progress for Console {
     fn begin(&self, phase: &str, bytes: u64) {
-        let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let style =
+            "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
         self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
         self.bar.set_length(bytes);
         self.bar.reset();
@@ -58,11 +59,15 @@ impl Progress for Console {
     }
 }
 
-/// Prints a line. A reader who has gone away has seen enough.
+/// Prints a line.
 pub fn print(line: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush()) {
+    write(format!("{line}\n").as_bytes())
+}
+
+/// Prints a text. A reader who has gone away has seen enough.
+pub fn write(text: &[u8]) -> Result<()> {
+    match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome
-            .context("the export is done, but its summary cannot be written to standard output"),
+        outcome => outcome.context("cannot write to standard output"),
     }
 }

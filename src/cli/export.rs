@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
@@ -131,6 +131,9 @@ pub struct Export {
     quiet: bool,
 }
 
+/// What is true although nobody hears the rest.
+const DONE: &str = "the export is done, but its summary is lost";
+
 /// The summary of an export, and what came of verifying it.
 #[derive(Serialize)]
 struct Everything<'r> {
@@ -172,13 +175,16 @@ impl Export {
         }
         let summary = export(&request, &console)?;
         if !quiet && !json {
-            print(&summary.to_string())?;
+            print(&summary.to_string()).context(DONE)?;
         }
         // What was exported is said, whatever comes of verifying it.
         let outcome = check.map(|check| check.exported(&request, &summary, &console)).transpose();
         let verification = outcome.as_ref().ok().and_then(Option::as_ref);
         match verification {
-            _ if json => print(&serde_json::to_string(&Everything { summary, verification })?)?,
+            _ if json => {
+                print(&serde_json::to_string(&Everything { summary, verification })?)
+                    .context(DONE)?;
+            }
             Some(report) if !quiet => print(&report.to_string())?,
             _ => {}
         }

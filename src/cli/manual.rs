@@ -1,10 +1,10 @@
 //! What the command line says of itself to shells and to `man`.
 
-use std::io::{self, Write};
-
 use anyhow::Result;
 use clap::{Args, Command};
 use clap_complete::Shell;
+
+use super::console::write;
 
 /// Print completions for a shell, to be sourced or put where it looks for them.
 #[derive(Args, Debug)]
@@ -23,7 +23,7 @@ impl Completions {
         let name = command.get_name().to_owned();
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut command, name, &mut text);
-        Ok(io::stdout().write_all(&text)?)
+        write(&text)
     }
 }
 
@@ -32,6 +32,6 @@ impl Man {
     pub fn run(self, command: Command) -> Result<()> {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text)?;
-        Ok(io::stdout().write_all(&text)?)
+        write(&text)
     }
 }

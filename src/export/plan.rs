@@ -52,9 +52,12 @@ impl<'p> Plan<'p> {
         Ok(Self { request, opened, graph, placement, companions, page })
     }
 
-    /// The files with weights, and the model: something is written into their folders.
+    /// Files into whose folders something is written: with weights, the model, and what
+    /// belongs to it elsewhere.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
-        self.placement.stores().map(|(path, _)| path).chain(self.graph.as_ref().map(|it| it.0))
+        let model = self.graph.as_ref().map(|it| it.0);
+        let page = self.page.as_ref().map(Page::config);
+        self.placement.stores().map(|(path, _)| path).chain(model).chain(page)
     }
 
     /// Writes the files with weights that are not there yet: which they are, and what

@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::open::Opened;
 use super::shards::MOST_FOR_A_BROWSER;
-use super::{Error, Origin, Request};
+use super::{Error, Request};
+use crate::checkpoint::{LARGEST_CONFIG, is_checkpoint};
 use crate::genai::{self, Tokenizer};
+use crate::json;
 use crate::model::{Options, Target};
 use crate::paths::{folder_of, real_path};
 use crate::publish::{Existing, Transaction};
@@ -18,6 +20,7 @@ use crate::transformers_js::{self, FOLDER};
 
 /// The files of one repository, planned.
 pub struct Page {
+    path: PathBuf,
     config: String,
     tokenizer: Tokenizer,
     summary: WebSummary,
@@ -38,6 +41,8 @@ pub struct WebSummary {
     pub missing: Vec<&'static str>,
 }
 
+/// What both it and we read of a model.
+const CONFIG: &str = "config.json";
 /// Most files of data that transformers.js looks for.
 const MOST_FILES: usize = 100;
 
@@ -56,12 +61,22 @@ pub fn check(output: &Path, options: &Options, most: Option<u64>) -> Result<(), 
         return Err(error.into());
     }
     let name = name_of(output)?;
-    let folder = folder_of(output);
+    let folder = named(folder_of(output))?;
     if folder.file_name().is_none_or(|last| last != FOLDER) {
         return Err(transformers_js::Error::Folder(folder.join(FOLDER).join(name)).into());
     }
     transformers_js::quantisation(name)?;
     Ok(())
+}
+
+/// A folder by a path that ends in its name.
+fn named(folder: &Path) -> Result<PathBuf, Error> {
+    Ok(if folder.file_name().is_some() { folder.to_owned() } else { real_path(folder)? })
+}
+
+/// The folder above the model's.
+fn above(output: &Path) -> Result<PathBuf, Error> {
+    Ok(folder_of(&named(folder_of(output))?).to_owned())
 }
 
 fn name_of(output: &Path) -> Result<&str, Error> {
@@ -84,18 +99,21 @@ impl Page {
         if files > MOST_FILES {
             return Err(transformers_js::Error::Files { files, most: MOST_FILES }.into());
         }
-        let (folder, name) = (folder_of(output), name_of(output)?);
-        let above = folder_of(folder).to_owned();
-        let is_staged = matches!(request.origin, Origin::Weights(_));
-        if !is_staged && real_path(&above)? == real_path(&opened.folder)? {
-            return Err(transformers_js::Error::OverSource(above.join("config.json")).into());
+        let (name, above) = (name_of(output)?, above(output)?);
+        let real = real_path(&opened.folder)?;
+        let released = real.parent().filter(|_| real.ends_with("original"));
+        let is_own = [Some(&*real), released].contains(&Some(&real_path(&above)?));
+        if is_own || is_checkpoint(&above) {
+            return Err(transformers_js::Error::OverSource(above.join(CONFIG)).into());
         }
         // One that is there may speak of other models.
         let mut sources = vec![above.clone()];
         sources.extend(genai::sources(&opened.folder, &above)?);
         let dtype = transformers_js::quantisation(name)?;
-        let config = config(&sources, &above, (name, dtype), files, options.compute)?;
+        let model = transformers_js::Model { name, dtype, files, cache: options.compute };
+        let config = config(&sources, &above, &model, opened)?;
         let tokenizer = Tokenizer::plan(&sources[1..], &above)?;
+        let path = above.join(CONFIG);
         let summary = WebSummary {
             folder: above,
             dtype: dtype.to_owned(),
@@ -103,7 +121,7 @@ impl Page {
             copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
             missing: tokenizer.missing.clone(),
         };
-        Ok(Some(Self { config, tokenizer, summary }))
+        Ok(Some(Self { path, config, tokenizer, summary }))
     }
 
     /// Writes all of them.
@@ -112,9 +130,13 @@ impl Page {
             let bytes = fs::read(from).map_err(genai::Error::Io)?;
             transaction.create_from(to, Existing::Keep, &bytes)?;
         }
-        let path = self.summary.folder.join("config.json");
-        transaction.create_from(&path, Existing::Replace, self.config.as_bytes())?;
+        transaction.create_from(&self.path, Existing::Replace, self.config.as_bytes())?;
         Ok(())
+    }
+
+    /// Where the config goes.
+    pub fn config(&self) -> &Path {
+        &self.path
     }
 
     /// What was done.
@@ -127,17 +149,25 @@ impl Page {
 fn config(
     sources: &[PathBuf],
     above: &Path,
-    name: (&str, &str),
-    files: usize,
-    cache: DType,
+    model: &transformers_js::Model,
+    opened: &Opened,
 ) -> Result<String, Error> {
-    for path in sources.iter().map(|folder| folder.join("config.json")) {
-        if !path.is_file() {
+    let config = &opened.checkpoint.config;
+    let sizes = [
+        ("num_hidden_layers", opened.checkpoint.layers_there as u64),
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("num_attention_heads", config.num_heads),
+        ("num_key_value_heads", config.num_kv_heads),
+        ("head_dim", config.head_dim),
+    ];
+    for path in sources.iter().map(|folder| folder.join(CONFIG)) {
+        if !path.exists() {
             continue;
         }
-        let text = fs::read(&path).map_err(transformers_js::Error::Io)?;
+        let text = json::read(&path, LARGEST_CONFIG).map_err(transformers_js::Error::from)?;
         if transformers_js::is_config(&text) {
-            let made = transformers_js::config(&text, name, files, cache);
+            let made = transformers_js::config(&text, model, &sizes, config.num_layers());
             return made.map_err(|reason| transformers_js::Error::Json { path, reason }.into());
         }
     }

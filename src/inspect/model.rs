@@ -1,6 +1,6 @@
 //! A model: what it takes and gives, and whether its weights are there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -81,8 +81,8 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         entry.needed = entry.needed.max(offset.saturating_add(length));
     }
     let mut files: Vec<DataFile> = files.into_values().collect();
-    let changed = onnx::changed(&model, folder_of(path));
-    files.iter_mut().for_each(|file| judge(file, &changed));
+    let is_changed = |file: &str| onnx::is_changed(&model, folder_of(path), file);
+    files.iter_mut().for_each(|file| judge(file, is_changed));
     let wrong: Vec<String> =
         external().filter_map(|(tensor, place)| wrong(tensor, place)).collect();
     let described = external().map(|(tensor, place)| {
@@ -132,12 +132,12 @@ fn is_below(file: &str) -> bool {
 }
 
 /// Whether a file is long enough, and what it was.
-fn judge(file: &mut DataFile, changed: &BTreeSet<String>) {
+fn judge(file: &mut DataFile, is_changed: impl Fn(&str) -> bool) {
     let (None, Some(found)) = (&file.problem, file.found) else { return };
     if found < file.needed {
         let needed = file.needed;
         file.problem = Some(format!("it has {found} bytes, and the model reads up to {needed}"));
-    } else if changed.contains(&file.file) {
+    } else if is_changed(&file.file) {
         let problem =
             "its bytes are not those that the model was made for: bring them back, or export again";
         file.problem = Some(problem.to_owned());

@@ -12,7 +12,7 @@ use crate::digest::{Digest, samples};
 
 /// The property that says it: a JSON object, by the names that the model has for files.
 const KEY: &str = "gpt_oss_export.contents";
-/// Digits of a digest.
+/// Digits of each digest.
 const DIGITS: usize = 12;
 
 /// The property for a model whose files are at these paths now.
@@ -26,16 +26,16 @@ pub fn contents(
     Ok((KEY, serde_json::to_string(&digests).expect("plain text")))
 }
 
-/// Of the files that a model in `folder` reads those that are not what they were when it
-/// was made, as far as samples tell; none where it does not say.
-pub fn changed(model: &Description, folder: &Path) -> BTreeSet<String> {
+/// Whether a file that a model in `folder` reads is not what it was when the model was
+/// made, as far as samples tell. Where the model does not say, or its tensors have been
+/// laid out anew by another program since, nobody knows.
+pub fn is_changed(model: &Description, folder: &Path, file: &str) -> bool {
     let said: Option<BTreeMap<String, String>> =
         model.properties.get(KEY).and_then(|text| serde_json::from_str(text).ok());
-    let Some(said) = said else { return BTreeSet::new() };
-    let differs = |(file, places): &(&str, BTreeSet<Place>)| {
-        digest(&folder.join(file), places).is_ok_and(|now| said.get(*file) != Some(&now))
-    };
-    places(model).into_iter().filter(differs).map(|(file, _)| file.to_owned()).collect()
+    let Some(said) = said.and_then(|mut said| said.remove(file)) else { return false };
+    let Some(places) = places(model).remove(file) else { return false };
+    let Ok(now) = digest(&folder.join(file), &places) else { return false };
+    now != said && now[..DIGITS] == *said.get(..DIGITS).unwrap_or_default()
 }
 
 /// Where a tensor begins, and its bytes.
@@ -53,11 +53,16 @@ fn places(model: &Description) -> BTreeMap<&str, BTreeSet<Place>> {
     places
 }
 
+/// Of the places, and of samples of what is there.
 fn digest(path: &Path, places: &BTreeSet<Place>) -> io::Result<String> {
+    // Opening a FIFO would wait for ever, so ask before.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut file = fs::File::open(path)?;
-    let mut digest = Digest::sha256();
+    let (mut laid_out, mut digest) = (Digest::sha256(), Digest::sha256());
     for (offset, length) in places {
-        digest.update(format!("{offset} {length}\n"));
+        laid_out.update(format!("{offset} {length}\n"));
         for [start, end] in samples(*length) {
             let mut bytes = vec![0; (end - start) as usize];
             file.seek(SeekFrom::Start(offset.saturating_add(start)))?;
@@ -65,5 +70,5 @@ fn digest(path: &Path, places: &BTreeSet<Place>) -> io::Result<String> {
             digest.update(bytes);
         }
     }
-    Ok(digest.hex()[..DIGITS].to_owned())
+    Ok([laid_out, digest].map(|digest| digest.hex()[..DIGITS].to_owned()).join("-"))
 }

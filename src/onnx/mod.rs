@@ -5,7 +5,7 @@ mod interface;
 mod lower;
 mod read;
 
-pub use contents::{changed, contents};
+pub use contents::{contents, is_changed};
 pub use interface::{Interface, Size};
 pub use read::{Description, External, Initializer, ReadError, describe, read};
 

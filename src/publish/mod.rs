@@ -154,9 +154,11 @@ impl Transaction {
             folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
         for path in above.into_iter().rev() {
             // Asked one by one: `a/..` is there once `a` is.
-            if !path.exists() {
-                std::fs::create_dir(path).map_err(Error::at(path))?;
-                self.folders.push(path.to_owned());
+            match std::fs::create_dir(path) {
+                Ok(()) => self.folders.push(path.to_owned()),
+                // Perhaps since a moment ago, by another export.
+                Err(_) if path.is_dir() => {}
+                Err(error) => return Err(Error::at(path)(error)),
             }
         }
         Ok(())

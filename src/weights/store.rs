@@ -161,7 +161,12 @@ impl<'w> Store<'w> {
             let equal = match piece {
                 Piece::InFile(source, input) => same(place..place + length, read, |bytes| {
                     let read = input.read_exact(bytes);
-                    read.map_err(|error| read_error(error, &weight.name, source))
+                    read.map_err(|error| read_error(error, &weight.name, source))?;
+                    let count = match weight.meaning() {
+                        DType::F8E8M0 => not_finite(DType::F8E8M0, bytes),
+                        _ => 0,
+                    };
+                    refuse_not_finite(weight, count)
                 }),
                 Piece::Made(mut made) => same(place..place + length, read, |bytes| {
                     made.read_exact(bytes).map_err(Error::Io)

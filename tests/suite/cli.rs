@@ -146,7 +146,9 @@ fn a_summary_that_nobody_reads_is_no_panic() {
     let error = String::from_utf8(full.stderr).unwrap();
     assert_eq!(full.status.code(), Some(1));
     assert!(
-        error.starts_with("error: the export is done, but its summary cannot be written"),
+        error.starts_with(
+            "error: the export is done, but its summary is lost: cannot write to standard output"
+        ),
         "{error}"
     );
     assert!(home.path().join("a.onnx").exists() && home.path().join("b.onnx").exists());

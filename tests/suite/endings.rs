@@ -118,6 +118,21 @@ fn one_export_writes_into_a_folder_at_a_time() {
     assert_eq!(fs::read_dir(home.path().join("out")).unwrap().count(), 2);
 }
 
+/// They share no folder but those above, which one of them makes.
+#[cfg(unix)]
+#[test]
+fn exports_side_by_side_make_their_folders() {
+    let home = folder_with_tiny();
+    let line = "for at in 1 2 3 4 5 6 7 8; do \
+        for k in 1 2 3 4; do \"$0\" --checkpoint tiny --output out/$at/$k/m.onnx --quiet & done; wait; done";
+    let output = shell(line, home.path());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    for at in 1..=8 {
+        let made = fs::read_dir(home.path().join(format!("out/{at}"))).unwrap();
+        assert_eq!(made.count(), 4);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_read_only_destination_is_told() {

@@ -218,6 +218,14 @@ fn a_model_whose_source_was_exchanged() {
     );
     fs::write(&source, &released).unwrap();
     assert_eq!(inspect(&model, &[])["whole"], true);
+    // What opens for ever is not opened.
+    #[cfg(unix)]
+    {
+        fs::remove_file(&source).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&source).status().unwrap().success());
+        let seen = inspect(&model, &[]);
+        assert_eq!(seen["files"][0]["problem"], "it is not a regular file");
+    }
 }
 
 #[test]

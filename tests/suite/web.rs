@@ -74,3 +74,63 @@ fn what_would_not_be_found_is_refused() {
         assert!(contents(home.path()) == before, "{found}");
     }
 }
+
+/// The checkpoint's own config is not changed, whichever way the folder is named.
+#[test]
+fn a_checkpoint_is_no_repository_to_write_into() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("root");
+    copy_folder(&fixture("tiny"), &root.join("original"));
+    fs::copy(fixture("tiny-hf/config.json"), root.join("config.json")).unwrap();
+    let staged = home.path().join("tiny/w.safetensors");
+    copy_folder(&fixture("tiny-hf"), &home.path().join("tiny"));
+    export(&[
+        "--checkpoint",
+        text(&fixture("tiny-hf")),
+        "--save-weights",
+        text(&staged),
+        "--skip-onnx",
+    ]);
+    let before = contents(home.path());
+    for (origin, path, output) in [
+        ("--checkpoint", root.join("original"), "root/onnx/model.onnx"),
+        ("--weights", staged.clone(), "tiny/onnx/model.onnx"),
+    ] {
+        let output = home.path().join(output);
+        let found = failure(&[origin, text(&path), "--output", text(&output), "--transformers-js"]);
+        assert!(found.contains("which is the checkpoint's own"), "{found}");
+        assert!(contents(home.path()) == before);
+    }
+    // Another model's config is none of this one's.
+    let other = home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let config = fs::read_to_string(fixture("tiny-hf/config.json")).unwrap();
+    assert!(config.contains("\"head_dim\": 32"));
+    fs::write(other.join("config.json"), config.replace("\"head_dim\": 32", "\"head_dim\": 64"))
+        .unwrap();
+    let model = other.join("onnx/model.onnx");
+    let tiny = fixture("tiny-hf");
+    let base = ["--checkpoint", text(&tiny), "--output", text(&model)];
+    let found = failure(&[&base[..], &["--transformers-js"]].concat());
+    assert!(found.ends_with("its `head_dim` is 64, and the weights have 32"), "{found}");
+    // A folder may be the one where one is.
+    fs::remove_file(other.join("config.json")).unwrap();
+    fs::create_dir(other.join("onnx")).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
+        .args([
+            "--checkpoint",
+            text(&fixture("tiny-hf")),
+            "--output",
+            "model.onnx",
+            "--transformers-js",
+            "--quiet",
+        ])
+        .args(["--layers", "2"])
+        .current_dir(other.join("onnx"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let written: Value =
+        serde_json::from_slice(&fs::read(other.join("config.json")).unwrap()).unwrap();
+    assert_eq!(written["num_hidden_layers"], 2);
+}
