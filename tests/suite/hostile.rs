@@ -205,6 +205,8 @@ fn each_is_refused_soon_with_little_memory_and_nothing_touched() {
         assert!(!said.contains('\n') && !said.contains("panicked"), "{said}");
         sentences.push(said.replace(text(home.path()), "CHECKPOINT"));
     }
+    let seconds = ends.as_array().unwrap().iter().map(|end| end["seconds"].as_f64().unwrap());
+    eprintln!("at most {:.2} s", seconds.fold(0.0, f64::max));
     assert!(contents(out.path()).is_empty());
     insta::assert_snapshot!(sentences.join("\n"));
 }
