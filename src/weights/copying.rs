@@ -26,46 +26,28 @@ pub fn copy(
     path: &Path,
     progress: &dyn Progress,
 ) -> Result<()> {
-    if weight.meaning() == DType::F8E8M0 {
-        return copy_scales(weight, source, input, (file, place), path, progress);
-    }
-    let mut left = source.bytes();
+    let read_failed = |error| read_error(error, &weight.name, source);
+    let is_scales = weight.meaning() == DType::F8E8M0;
+    let (mut left, mut damaged, mut part) = (source.bytes(), 0, Vec::new());
     while left > 0 && !progress.is_cancelled() {
-        let chunk = left.min(CHUNK);
-        let copied = copy_to(input.file(), chunk, file, place).map_err(|error| {
-            let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
-            Error::Copy { tensor, from, to: path.to_owned(), source: error }
-        })?;
-        if copied < chunk {
-            let end = io::ErrorKind::UnexpectedEof.into();
-            return Err(read_error(end, &weight.name, source));
+        let chunk = left.min(if is_scales { WRITTEN as u64 } else { CHUNK });
+        if is_scales {
+            part.resize(chunk as usize, 0);
+            input.read_exact(&mut part).map_err(read_failed)?;
+            damaged += not_finite(DType::F8E8M0, &part);
+            write_all_at(file, &part, place)
+                .map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        } else {
+            let copied = copy_to(input.file(), chunk, file, place).map_err(|error| {
+                let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
+                Error::Copy { tensor, from, to: path.to_owned(), source: error }
+            })?;
+            if copied < chunk {
+                return Err(read_failed(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
         progress.advance(chunk);
-        left -= chunk;
-        place += chunk;
+        (left, place) = (left - chunk, place + chunk);
     }
-    Ok(())
-}
-
-fn copy_scales(
-    weight: &Weight,
-    source: &Source,
-    input: &mut fs::File,
-    (file, mut place): (&std::fs::File, u64),
-    path: &Path,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    let mut part = vec![0; WRITTEN];
-    let (mut left, mut count) = (source.bytes(), 0);
-    while left > 0 && !progress.is_cancelled() {
-        let part = &mut part[..left.min(WRITTEN as u64) as usize];
-        input.read_exact(part).map_err(|error| read_error(error, &weight.name, source))?;
-        count += not_finite(DType::F8E8M0, part);
-        write_all_at(file, part, place).map_err(failed)?;
-        let written = part.len() as u64;
-        progress.advance(written);
-        (place, left) = (place + written, left - written);
-    }
-    refuse_not_finite(weight, count)
+    refuse_not_finite(weight, damaged)
 }

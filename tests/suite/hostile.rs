@@ -60,7 +60,8 @@ fn index(map: Value) -> Edit {
 }
 
 /// A weights file with a header of this text, and so many bytes after it, which are a hole.
-fn weights(header: &'static str, data: u64) -> Edit {
+fn weights(header: impl Into<String>, data: u64) -> Edit {
+    let header = header.into();
     Box::new(move |folder| {
         let path = folder.join(WEIGHTS);
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
@@ -82,9 +83,7 @@ fn long_header(announced: u64) -> Edit {
 
 /// Damage of weights files.
 fn headers() -> Vec<Edit> {
-    let two = |first: &str, second: &str| -> &'static str {
-        Box::leak(format!(r#"{{"a":{first},"b":{second}}}"#).into_boxed_str())
-    };
+    let two = |first: &str, second: &str| format!(r#"{{"a":{first},"b":{second}}}"#);
     let u8s = |size: u64, start: u64, end: u64| {
         format!(r#"{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
     };
