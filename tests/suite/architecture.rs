@@ -26,6 +26,7 @@ const OWNERS: [(&str, &str); 23] = [
     ("fastrand::", "verify"),
     ("glob::", "inspect"),
     ("half::", "tensor runtime"),
+    ("fearless_simd", "tensor"),
     ("sha1::", "digest"),
     ("sha2::", "digest"),
     ("hf_hub::", "hub"),

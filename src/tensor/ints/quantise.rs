@@ -21,7 +21,7 @@ pub fn quantise(bits: Bits, numbers: &[f32; LENGTH], codes: &mut [u8]) -> (f32, 
         return not_finite(bits, infinite as u64, codes);
     }
     if let Some(block) = mxfp4::exact(numbers) {
-        return from_mxfp4(bits, &block, codes);
+        return from_mxfp4::one(bits, &block, codes);
     }
     // Between 1 and 2 at most, so that no scale leaves f32's range.
     // As integers, floats are in the same order.

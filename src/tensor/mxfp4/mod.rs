@@ -67,6 +67,12 @@ impl Blocks<'_> {
             .zip(self.codes)
             .map(|(scale, codes)| Block { scale: *scale, codes: *codes })
     }
+
+    /// At most so many at a time.
+    pub fn chunks(&self, count: usize) -> impl Iterator<Item = Self> {
+        let chunks = self.scales.chunks(count).zip(self.codes.chunks(count));
+        chunks.map(|(scales, codes)| Self { scales, codes })
+    }
 }
 
 /// The sum of the squares of a block's numbers.
@@ -85,23 +91,6 @@ pub fn sum_of_squares(block: &Block) -> f64 {
     let squares: u32 = block.codes.iter().map(|byte| u32::from(OF_PAIR[usize::from(*byte)])).sum();
     f64::from(squares) / 4.0 * f64::from(e8m0(block.scale)).powi(2)
 }
-
-/// The largest code of a block, of its magnitudes.
-pub fn largest(codes: &[u8; BLOCK as usize / 2]) -> usize {
-    let codes = u128::from_le_bytes(*codes);
-    // A bit for each code that may be it.
-    let (mut may_be, mut largest) = (EACH, 0);
-    for bit in [2, 1, 0] {
-        let larger = may_be & codes >> bit;
-        if larger != 0 {
-            (may_be, largest) = (larger, largest | 1 << bit);
-        }
-    }
-    largest
-}
-
-/// The lowest bit of each code.
-const EACH: u128 = u128::MAX / 15;
 
 /// The numbers of a block.
 pub fn dequantise(block: &Block) -> [f32; BLOCK as usize] {

@@ -15,7 +15,7 @@ use super::pieces::Files;
 use super::{Error, Recipe, Result, Weight};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, DType, Rounding, mxfp4};
-use blocks::{Block, Blocks};
+use blocks::Blocks;
 
 /// Matrices on their way into another format.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,14 +203,16 @@ impl Conversion {
                 })?;
             }
             (Format::Ints(bits), [codes, scales]) => {
-                let bytes = bits.block_bytes() as usize;
-                let scales = scales.as_chunks_mut::<4>().0;
+                let size = bits.block_bytes() as usize;
+                let mut made = Vec::new();
                 self.each_blocks(unit, files, |at, blocks| {
-                    blocks.each(at, |at, block| {
-                        let (scale, off) = integers(bits, block, &mut codes[at * bytes..][..bytes]);
-                        scales[at] = scale.to_le_bytes();
-                        rounding += off;
-                    });
+                    made.resize(blocks.len(), 0.0);
+                    let codes = &mut codes[at * size..][..blocks.len() * size];
+                    rounding += integers(bits, blocks, codes, &mut made);
+                    let scales = scales[4 * at..].as_chunks_mut().0;
+                    for (stored, scale) in scales.iter_mut().zip(&made) {
+                        *stored = scale.to_le_bytes();
+                    }
                 })?;
             }
             (Format::Numbers(dtype), [stored]) => {
@@ -231,9 +233,18 @@ impl Conversion {
     }
 }
 
-fn integers(bits: Bits, block: Block, codes: &mut [u8]) -> (f32, Rounding) {
-    match block {
-        Block::Mxfp4(block) => ints::from_mxfp4(bits, &block, codes),
-        Block::Numbers(numbers) => ints::quantise(bits, numbers, codes),
+fn integers(bits: Bits, blocks: Blocks, codes: &mut [u8], scales: &mut [f32]) -> Rounding {
+    match blocks {
+        Blocks::Mxfp4(blocks) => ints::from_mxfp4(bits, blocks, codes, scales),
+        Blocks::Numbers(numbers) => {
+            let mut rounding = Rounding::default();
+            let codes = codes.chunks_mut(bits.block_bytes() as usize);
+            for ((numbers, codes), scale) in numbers.iter().zip(codes).zip(scales) {
+                let (made, off) = ints::quantise(bits, numbers, codes);
+                *scale = made;
+                rounding += off;
+            }
+            rounding
+        }
     }
 }
