@@ -1,24 +1,58 @@
 //! GPT-OSS checkpoints as ONNX models, by addressing bytes instead of
 //! converting them.
+//!
+//! [`export::export`] writes a model, [`verify::verify`] compares one with its checkpoint,
+//! and [`inspect::inspect`] looks at either. Each takes a request and a
+//! [`progress::Progress`] to report to, gives a summary that serde can write, and fails
+//! with a sentence.
+//!
+//! ```
+//! use gpt_oss_export::export::{Origin, Request, export};
+//! use gpt_oss_export::progress::Silent;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let output = folder.path().join("model.onnx");
+//! let checkpoint = Origin::Checkpoint("tests/fixtures/tiny".into());
+//! let summary = export(&Request::new(checkpoint, output.clone()), &Silent)?;
+//! assert_eq!(summary.model.expect("one was asked for").path, output);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Modules that are not listed here are open to this package's own binary, tests and
+//! benches, and no promise to anybody else.
 
 pub mod checkpoint;
-pub mod container;
-pub mod digest;
 pub mod export;
-pub mod genai;
-pub mod graph;
 pub mod hub;
 pub mod inspect;
-pub mod json;
 pub mod model;
-pub mod onnx;
-pub mod paths;
 pub mod progress;
-pub mod publish;
-pub mod reference;
-pub mod runtime;
 pub mod tensor;
-pub mod transformers_js;
 pub mod verify;
+
+#[doc(hidden)]
+pub mod container;
+#[doc(hidden)]
+pub mod digest;
+#[doc(hidden)]
+pub mod genai;
+#[doc(hidden)]
+pub mod graph;
+#[doc(hidden)]
+pub mod json;
+#[doc(hidden)]
+pub mod onnx;
+#[doc(hidden)]
+pub mod paths;
+#[doc(hidden)]
+pub mod publish;
+#[doc(hidden)]
+pub mod reference;
+#[doc(hidden)]
+pub mod runtime;
+#[doc(hidden)]
+pub mod transformers_js;
+#[doc(hidden)]
 pub mod weights;
+#[doc(hidden)]
 pub mod words;

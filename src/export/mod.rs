@@ -21,6 +21,8 @@ pub use summary::{
 };
 pub use web::WebSummary;
 
+pub use crate::weights::Format;
+
 use crate::checkpoint;
 use crate::genai;
 use crate::hub;

@@ -22,10 +22,12 @@ pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use options::{Options, Target};
 pub use rules::check_options;
 
+pub use crate::graph::Style;
+pub use crate::runtime::Provider;
+
 use std::ops::Range;
 
 use crate::graph::{self, Fact, Result, Scope, Value};
-use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::weights::Weight;
 

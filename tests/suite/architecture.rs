@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 23] = [
+const OWNERS: [(&str, &str); 24] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),

@@ -1,6 +1,6 @@
 //! What README and docs say is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, Target, decoder};
 
-use crate::support::{fixture, interpreter, onnxruntime};
+use crate::support::{fixture, interpreter, javascript, onnxruntime};
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -103,48 +103,72 @@ fn every_module_is_in_the_architecture_document() {
     }
 }
 
+/// Every document that people read, below the root.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = fs::read_dir(root.join("docs")).unwrap();
+    let names = listed.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
+    let mut found: Vec<String> = names.filter(|name| name.ends_with(".md")).collect();
+    found.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned));
+    found
+}
+
 /// Runs commands and programs in a copy of their place: the built binary stands
 /// in for `cargo run --release --`, and `cargo test` is what runs this.
 #[test]
 fn what_the_documents_show_runs_as_written() {
-    for (name, commands, programs) in [
-        ("README.md", 7, 1),
-        ("docs/targets.md", 1, 1),
-        ("docs/checkpoints.md", 1, 0),
-        ("docs/verify.md", 2, 0),
-        ("docs/formats.md", 4, 0),
-        ("docs/from-python.md", 3, 0),
-        ("docs/ci.md", 1, 0),
-    ] {
-        let home = tempfile::tempdir().unwrap();
-        let fixtures = home.path().join("tests/fixtures");
-        for name in ["tiny", "tiny-hf"] {
-            crate::support::copy_folder(&fixture(name), &fixtures.join(name));
-        }
-        // What a document says is there: a checkpoint of the reader's own.
-        let own = home.path().join("out/checkpoint");
-        if name == "docs/checkpoints.md" {
-            let dequantised = crate::derived::in_folder("bf16");
-            crate::support::copy_folder(&dequantised.path().join("checkpoint"), &own);
-        }
-        let (mut shell, mut python) = (0, 0);
-        for block in document(name).split("```").skip(1).step_by(2) {
+    let mut ran = BTreeMap::new();
+    for name in documents() {
+        let home = place_for(&name);
+        for block in document(&name).split("```").skip(1).step_by(2) {
             let (language, code) = block.split_once('\n').unwrap();
-            match language {
-                "sh" => shell += run_commands(code, home.path()),
+            let count = match language {
+                "sh" => run_commands(code, home.path()),
+                "yaml" => run_commands(&steps(code), home.path()),
                 "python" => {
                     let mut program = Command::new(interpreter());
                     succeeds(program.args(["-c", code]).current_dir(home.path()), code);
-                    python += 1;
+                    1
                 }
-                _ => {}
-            }
+                "js" => {
+                    javascript(code, &[], &home.path().join("out/js"));
+                    1
+                }
+                // What needs the released weights, or takes an hour.
+                "text" => 0,
+                _ => panic!("{name} has code in {language:?}"),
+            };
+            *ran.entry(format!("{name} {language}")).or_insert(0) += count;
         }
-        assert!(
-            shell >= commands && python >= programs,
-            "{name}: {shell} commands, {python} programs"
-        );
     }
+    let ran = ran.iter().filter(|(_, count)| **count > 0);
+    let lines: Vec<String> = ran.map(|(what, count)| format!("{what}: {count}")).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// What a document says is there: the fixtures, and a checkpoint of the reader's own.
+fn place_for(document: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let fixtures = home.path().join("tests/fixtures");
+    for name in ["tiny", "tiny-hf"] {
+        crate::support::copy_folder(&fixture(name), &fixtures.join(name));
+    }
+    let (from, to) = match document {
+        "docs/checkpoints.md" => (crate::derived::in_folder("bf16"), "out/checkpoint"),
+        "docs/serving.md" => (crate::genai::with_tokenizer(), "out/checkpoint"),
+        "docs/ci.md" => (crate::support::folder_with_tiny(), "checkpoint"),
+        _ => return home,
+    };
+    let folder = ["checkpoint", "tiny"].map(|name| from.path().join(name));
+    let folder = folder.iter().find(|folder| folder.exists()).unwrap();
+    crate::support::copy_folder(folder, &home.path().join(to));
+    home
+}
+
+/// The commands of a workflow, but for what installs.
+fn steps(workflow: &str) -> String {
+    let runs = workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: "));
+    runs.filter(|line| !line.starts_with("pip ")).map(|line| format!("{line}\n")).collect()
 }
 
 /// Runs the lines that are not cargo's own, and says how many they are.
@@ -176,23 +200,10 @@ fn succeeds(command: &mut Command, what: &str) {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for name in [
-        "README.md",
-        "docs/architecture.md",
-        "docs/graph.md",
-        "docs/targets.md",
-        "docs/checkpoints.md",
-        "docs/verify.md",
-        "docs/formats.md",
-        "docs/benchmarks.md",
-        "docs/security.md",
-        "docs/from-python.md",
-        "docs/ci.md",
-        "CONTRIBUTING.md",
-    ] {
+    for name in documents() {
         let folder: PathBuf =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_owned();
-        for link in document(name)
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(&name).parent().unwrap().to_owned();
+        for link in document(&name)
             .split("](")
             .skip(1)
             .map(|rest| rest.split(')').next().unwrap().to_owned())

@@ -17,7 +17,7 @@ fn generation() -> String {
 }
 
 /// A checkpoint with all that text needs.
-fn with_tokenizer() -> tempfile::TempDir {
+pub fn with_tokenizer() -> tempfile::TempDir {
     let home = folder_with_tiny();
     let folder = home.path().join("tiny");
     fs::write(folder.join("generation_config.json"), generation()).unwrap();

