@@ -51,6 +51,8 @@ pub mod reference;
 #[doc(hidden)]
 pub mod runtime;
 #[doc(hidden)]
+pub mod tokenizer;
+#[doc(hidden)]
 pub mod transformers_js;
 #[doc(hidden)]
 pub mod weights;

@@ -7,16 +7,16 @@ use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{
-    ExternalData, Formats, FromHub, Genai, Origin, Request, Summary, export,
+    ExternalData, Format, Formats, FromHub, Genai, Origin, Request, Summary, export,
 };
-use gpt_oss_export::graph::Style;
 use gpt_oss_export::hub::Name;
-use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::model::{Options, Provider, Style, Target};
+use gpt_oss_export::tensor::DType;
 use gpt_oss_export::verify::Report;
 use serde::Serialize;
 
 use super::console::{Console, print};
-use super::formats::{Compute, DenseName, Ep, FormatName};
+use super::formats::{self, Dense};
 use super::verify::{self, CHECKS};
 
 /// Headings of the help.
@@ -55,21 +55,21 @@ pub struct Export {
     #[arg(help_heading = DESTINATION, long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
     /// Put the experts' numbers into a format; without it they stay as they are. Integers round, the others convert bit for bit or not at all
-    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_enum)]
-    experts: Option<FormatName>,
+    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_parser = formats::experts())]
+    experts: Option<Format>,
     /// The same for the matrices of attention and of the logits; routers and the embedding stay as they are
-    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_enum)]
-    dense: Option<DenseName>,
+    #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_parser = formats::dense())]
+    dense: Option<Dense>,
     /// Let --experts and --dense round numbers that the format does not have
     #[arg(help_heading = NUMBERS, long, requires = "formats")]
     accept_rounding: bool,
     /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and routers are f32 in any case
     /// (f32 for --ep cpu, f16 for GPUs)
-    #[arg(help_heading = NUMBERS, long, value_name = "DTYPE", value_enum)]
-    compute: Option<Compute>,
+    #[arg(help_heading = NUMBERS, long, value_name = "DTYPE", value_parser = formats::compute())]
+    compute: Option<DType>,
     /// The execution provider that --target ort's operators are for
-    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_enum, default_value_t = Ep::Cpu)]
-    ep: Ep,
+    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = formats::provider(), default_value = "cpu")]
+    ep: Provider,
     /// Where the model reads its weights
     #[arg(help_heading = DESTINATION, long, value_name = "WHERE", value_enum, default_value_t = Where::Auto)]
     external_data: Where,
@@ -231,8 +231,8 @@ impl Export {
             layers: self.layers.map(|layers| layers as usize),
             leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
             formats: Formats {
-                experts: self.experts.map(FormatName::format),
-                dense: self.dense.and_then(DenseName::format),
+                experts: self.experts,
+                dense: self.dense.and_then(|Dense(format)| format),
                 accept_rounding: self.accept_rounding,
             },
             graph: Options {
@@ -240,10 +240,8 @@ impl Export {
                     TargetName::Onnx => Target::Onnx,
                     TargetName::Ort => Target::Ort,
                 },
-                provider: self.ep.provider(),
-                compute: self
-                    .compute
-                    .map_or_else(|| Options::usual_compute(self.ep.provider()), Compute::dtype),
+                provider: self.ep,
+                compute: self.compute.unwrap_or_else(|| Options::usual_compute(self.ep)),
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),

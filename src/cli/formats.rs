@@ -1,106 +1,76 @@
 //! Words of the command line for formats, dtypes and execution providers.
 
-use clap::ValueEnum;
-use gpt_oss_export::runtime::Provider;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use gpt_oss_export::export::Format;
+use gpt_oss_export::model::Provider;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::Format;
+
+/// What a word stands for, and what the help says of it.
+type Word<T> = (&'static str, T, &'static str);
+
+const INT8: Format = Format::Ints(Bits::Eight);
+const INT4: Format = Format::Ints(Bits::Four);
+const BF16: Format = Format::Numbers(DType::BF16);
+const F16: Format = Format::Numbers(DType::F16);
+const F32: Format = Format::Numbers(DType::F32);
 
 /// A format for experts.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum FormatName {
-    /// Blocks of 32 four-bit numbers that share a scale, as released
-    Mxfp4,
-    /// Integers of 8 bits, 32 of which share a scale: exact for MXFP4
-    Int8,
-    /// Integers of 4 bits, 32 of which share a scale
-    Int4,
-    /// BF16, an output a row
-    Bf16,
-    /// F16, an output a row
-    F16,
-    /// F32, an output a row
-    F32,
+pub fn experts() -> impl TypedValueParser<Value = Format> {
+    one_of([
+        ("mxfp4", Format::Mxfp4, "Blocks of 32 four-bit numbers that share a scale, as released"),
+        ("int8", INT8, "Integers of 8 bits, 32 of which share a scale: exact for MXFP4"),
+        ("int4", INT4, "Integers of 4 bits, 32 of which share a scale"),
+        ("bf16", BF16, "BF16, an output a row"),
+        ("f16", F16, "F16, an output a row"),
+        ("f32", F32, "F32, an output a row"),
+    ])
 }
 
-impl FormatName {
-    pub fn format(self) -> Format {
-        match self {
-            Self::Mxfp4 => Format::Mxfp4,
-            Self::Int8 => Format::Ints(Bits::Eight),
-            Self::Int4 => Format::Ints(Bits::Four),
-            Self::Bf16 => Format::Numbers(DType::BF16),
-            Self::F16 => Format::Numbers(DType::F16),
-            Self::F32 => Format::Numbers(DType::F32),
-        }
-    }
+/// A format for the matrices of attention and of the logits, if any.
+pub fn dense() -> impl TypedValueParser<Value = Dense> {
+    one_of([
+        ("keep", Dense(None), "As they are"),
+        ("int8", Dense(Some(INT8)), "Integers of 8 bits, 32 of which share a scale"),
+        (
+            "int4",
+            Dense(Some(INT4)),
+            "Integers of 4 bits, 32 of which share a scale; of 8 for the logits",
+        ),
+        ("bf16", Dense(Some(BF16)), "BF16"),
+        ("f16", Dense(Some(F16)), "F16"),
+        ("f32", Dense(Some(F32)), "F32"),
+    ])
 }
 
-/// A format for the matrices of attention and of the logits.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DenseName {
-    /// As they are
-    Keep,
-    /// Integers of 8 bits, 32 of which share a scale
-    Int8,
-    /// Integers of 4 bits, 32 of which share a scale; of 8 for the logits
-    Int4,
-    /// BF16
-    Bf16,
-    /// F16
-    F16,
-    /// F32
-    F32,
-}
-
-impl DenseName {
-    pub fn format(self) -> Option<Format> {
-        Some(match self {
-            Self::Keep => return None,
-            Self::Int8 => Format::Ints(Bits::Eight),
-            Self::Int4 => Format::Ints(Bits::Four),
-            Self::Bf16 => Format::Numbers(DType::BF16),
-            Self::F16 => Format::Numbers(DType::F16),
-            Self::F32 => Format::Numbers(DType::F32),
-        })
-    }
-}
+/// A format, or none: clap takes an `Option` for an option that may be missing.
+#[derive(Clone, Copy, Debug)]
+pub struct Dense(pub Option<Format>);
 
 /// What a model computes in.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Compute {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Compute {
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
+pub fn compute() -> impl TypedValueParser<Value = DType> {
+    one_of([("f32", DType::F32, ""), ("f16", DType::F16, ""), ("bf16", DType::BF16, "")])
 }
 
 /// One of ONNX Runtime's execution providers.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Ep {
-    /// Any processor
-    Cpu,
-    /// NVIDIA's GPUs
-    Cuda,
-    /// GPUs, natively or in a browser
-    Webgpu,
+pub fn provider() -> impl TypedValueParser<Value = Provider> {
+    one_of([
+        ("cpu", Provider::Cpu, "Any processor"),
+        ("cuda", Provider::Cuda, "NVIDIA's GPUs"),
+        ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
+    ])
 }
 
-impl Ep {
-    pub fn provider(self) -> Provider {
-        match self {
-            Self::Cpu => Provider::Cpu,
-            Self::Cuda => Provider::Cuda,
-            Self::Webgpu => Provider::WebGpu,
-        }
-    }
+fn one_of<T, const N: usize>(words: [Word<T>; N]) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let value = |(word, _, help): &Word<T>| match *help {
+        "" => PossibleValue::new(*word),
+        help => PossibleValue::new(*word).help(help),
+    };
+    PossibleValuesParser::new(words.each_ref().map(value)).map(move |given| {
+        let same = words.iter().find(|(word, ..)| *word == given);
+        same.expect("one of the possible ones").1.clone()
+    })
 }

@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::open::Opened;
 use super::{Error, Genai, Request};
-use crate::genai::{self, Generation, Setup, Tokenizer};
+use crate::genai::{self, Generation, Setup};
 use crate::model::Target;
 use crate::paths::folder_of;
 use crate::publish::{Existing, Transaction};
+use crate::tokenizer::{self, Tokenizer};
 
 /// The files of one folder, planned.
 pub struct Companions {
@@ -49,8 +50,8 @@ impl Companions {
     ) -> Result<Option<Self>, Error> {
         let Some(Genai { max_length }) = request.genai else { return Ok(None) };
         let options = request.options();
-        let sources = genai::sources(folder, folder_of(output))?;
-        let file = genai::find(&sources, genai::GENERATION_FILE)?;
+        let sources = tokenizer::sources(folder, folder_of(output))?;
+        let file = tokenizer::find(&sources, tokenizer::GENERATION)?;
         let generation = Generation::read(file.as_deref(), checkpoint.config.vocab_size)?;
         let name = output.file_name().and_then(|name| name.to_str());
         let setup = Setup {
@@ -73,7 +74,7 @@ impl Companions {
             max_length,
             cache_bytes: genai::bytes_per_token(config, &setup).saturating_mul(max_length),
             eos_token_ids: generation.eos,
-            copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
+            copied: tokenizer.copied(),
             there: tokenizer.there.clone(),
             missing: tokenizer.missing.clone(),
         };
@@ -82,10 +83,7 @@ impl Companions {
 
     /// Writes all of them.
     pub fn write(&self, transaction: &mut Transaction) -> Result<(), Error> {
-        for (from, to) in &self.tokenizer.copies {
-            let bytes = fs::read(from).map_err(genai::Error::Io)?;
-            transaction.create_from(to, Existing::Keep, &bytes)?;
-        }
+        self.tokenizer.write(transaction)?;
         transaction.create_from(&self.summary.config, Existing::Replace, self.text.as_bytes())?;
         Ok(())
     }

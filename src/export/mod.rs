@@ -30,6 +30,7 @@ use crate::model;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::publish::{self, Transaction};
+use crate::tokenizer;
 use crate::transformers_js;
 use crate::weights::{self, Obstacle};
 use open::open;
@@ -61,6 +62,8 @@ pub enum Error {
     Model(#[from] model::Error),
     #[error(transparent)]
     Genai(#[from] genai::Error),
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
     #[error("onnxruntime-genai gives prompts of any length, so --genai does not go with --seq-len")]
     GenaiLength,
     #[error("--headers-only fetches no weights, and {0} needs them")]

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, ExternalData, FromHub, HubSummary, Origin, Request};
 use crate::checkpoint::Checkpoint;
-use crate::genai;
 use crate::hub;
 use crate::model;
 use crate::paths::folder_of;
 use crate::progress::Progress;
+use crate::tokenizer;
 use crate::weights::{Fingerprint, Weight};
 
 /// A checkpoint that is ready to be exported.
@@ -83,7 +83,7 @@ fn fetch(
         beside.map_or(Path::new("."), folder_of).join(name.default_folder())
     });
     let companions = match !headers_only || request.genai.is_some() {
-        true => genai::files(),
+        true => tokenizer::files(),
         false => Vec::new(),
     };
     let (root, companions) = (&*root, &*companions);

@@ -5,10 +5,10 @@ use std::fmt;
 use super::{
     ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
 };
-use crate::genai;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
 use crate::runtime::Provider;
+use crate::tokenizer;
 use crate::weights::Provenance;
 use crate::words::{quoted, size};
 
@@ -228,7 +228,7 @@ impl fmt::Display for GenaiSummary {
         writeln!(f, "genai    {path}{replaced}")?;
         writeln!(f, "  max_length {} (a cache of {cache})", self.max_length)?;
         let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
-        let assumed = self.missing.contains(&genai::GENERATION_FILE);
+        let assumed = self.missing.contains(&tokenizer::GENERATION);
         let why = if assumed { ", as in the released models" } else { "" };
         writeln!(f, "  eos {}{why}", eos.join(", "))?;
         let copied: Vec<_> =
@@ -240,7 +240,7 @@ impl fmt::Display for GenaiSummary {
                 writeln!(f, "  {what} {}", names.join(", "))?;
             }
         }
-        if self.missing.iter().any(|name| genai::is_needed(name)) {
+        if self.missing.iter().any(|name| tokenizer::is_needed(name)) {
             writeln!(
                 f,
                 "  without the tokenizer's files beside the model onnxruntime-genai takes tokens, not text"

@@ -2,20 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use serde::Serialize;
 
 use super::open::Opened;
 use super::shards::MOST_FOR_A_BROWSER;
 use super::{Error, Request};
 use crate::checkpoint::{LARGEST_CONFIG, is_checkpoint};
-use crate::genai::{self, Tokenizer};
 use crate::json;
 use crate::model::{Options, Target};
 use crate::paths::{folder_of, real_path};
 use crate::publish::{Existing, Transaction};
 use crate::runtime::Provider;
 use crate::tensor::DType;
+use crate::tokenizer::{self, Tokenizer};
 use crate::transformers_js::{self, FOLDER};
 
 /// The files of one repository, planned.
@@ -108,7 +107,7 @@ impl Page {
         }
         // One that is there may speak of other models.
         let mut sources = vec![above.clone()];
-        sources.extend(genai::sources(&opened.folder, &above)?);
+        sources.extend(tokenizer::sources(&opened.folder, &above)?);
         let dtype = transformers_js::quantisation(name)?;
         let model = transformers_js::Model { name, dtype, files, cache: options.compute };
         let config = config(&sources, &above, &model, opened)?;
@@ -118,7 +117,7 @@ impl Page {
             folder: above,
             dtype: dtype.to_owned(),
             device: if options.provider == Provider::WebGpu { "webgpu" } else { "wasm" },
-            copied: tokenizer.copies.iter().map(|(_, to)| to.clone()).collect(),
+            copied: tokenizer.copied(),
             missing: tokenizer.missing.clone(),
         };
         Ok(Some(Self { path, config, tokenizer, summary }))
@@ -126,10 +125,7 @@ impl Page {
 
     /// Writes all of them.
     pub fn write(&self, transaction: &mut Transaction) -> Result<(), Error> {
-        for (from, to) in &self.tokenizer.copies {
-            let bytes = fs::read(from).map_err(genai::Error::Io)?;
-            transaction.create_from(to, Existing::Keep, &bytes)?;
-        }
+        self.tokenizer.write(transaction)?;
         transaction.create_from(&self.path, Existing::Replace, self.config.as_bytes())?;
         Ok(())
     }

@@ -8,9 +8,6 @@ use serde_json::{Map, Value};
 
 use super::{Error, Result};
 
-/// The name under which checkpoints have it.
-pub const FILE: &str = "generation_config.json";
-
 /// Of the released models: `<|return|>`, `<|endoftext|>`, `<|call|>`.
 const EOS: [u64; 3] = [200_002, 199_999, 200_012];
 /// `<|startoftext|>`
@@ -136,10 +133,11 @@ fn parse(path: &Path) -> Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::GENERATION;
 
     fn read(text: &str) -> Result<Generation> {
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join(FILE);
+        let path = home.path().join(GENERATION);
         fs::write(&path, text).unwrap();
         Generation::read(Some(&path), 201_088)
     }
@@ -188,7 +186,7 @@ mod tests {
         let sentence = "no generation_config.json, beside the weights or above `original`, does not say the eos_token_id of the model, and its vocabulary of 320 lacks that of the released models, 200002";
         assert_eq!(error, sentence);
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join(FILE);
+        let path = home.path().join(GENERATION);
         fs::write(&path, r#"{"eos_token_id": 5, "pad_token_id": null}"#).unwrap();
         let error = Generation::read(Some(&path), 320).unwrap_err().to_string();
         assert!(error.contains("generation_config.json` does not say the bos_token_id"), "{error}");

@@ -1,15 +1,13 @@
-//! The folder that onnxruntime-genai opens: the model, a `genai_config.json`
-//! that describes it, and the tokenizer's files.
+//! What onnxruntime-genai reads beside a model and its tokenizer: a `genai_config.json`
+//! that describes it.
 
 mod config;
 mod generation;
-mod tokenizer;
 
 use std::path::PathBuf;
 
 pub use config::{Setup, bytes_per_token, described_model, genai_config};
-pub use generation::{FILE as GENERATION_FILE, Generation};
-pub use tokenizer::{Tokenizer, files, find, is_needed, sources};
+pub use generation::Generation;
 
 /// The name that onnxruntime-genai looks for.
 pub const CONFIG_FILE: &str = "genai_config.json";
@@ -20,8 +18,6 @@ pub const CONFIG_FILE: &str = "genai_config.json";
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("`{}` is no file that can be read (a folder, or a link that leads nowhere): remove it", .0.display())]
-    NoFile(PathBuf),
     #[error("`{}` is not a JSON object: {reason}", path.display())]
     Json { path: PathBuf, reason: String },
     #[error("`{}`: key `{key}` must be {expected}, found {found}", path.display())]
@@ -41,12 +37,6 @@ pub enum Error {
     AnotherModel { path: PathBuf, model: String },
     #[error("--max-length {asked} is more than the model's context of {context} tokens")]
     TooLong { asked: u64, context: u64 },
-    #[error(
-        "`{}` exists and differs from `{}`, and a model there may be using it: write into another folder, or move it away",
-        there.display(),
-        source_file.display()
-    )]
-    Differs { there: PathBuf, source_file: PathBuf },
 }
 
 /// The result of describing a folder.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &["tensor", "progress", "paths", "digest", "json", "words"],
     &["graph", "container", "publish", "runtime"],
-    &["weights", "onnx"],
+    &["weights", "onnx", "tokenizer"],
     &["checkpoint"],
     &["model", "genai", "hub", "reference", "transformers_js"],
     &["export", "inspect", "verify"],

@@ -1,22 +1,47 @@
-//! The tokenizer's files: found beside the weights, and copied byte for byte.
+//! The tokenizer's files, which runtimes want beside a model: found beside the weights,
+//! and copied byte for byte.
 
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Error, Result, generation};
 use crate::paths::real_path;
+use crate::publish::{self, Existing, Transaction};
+
+/// Which tokens begin and end a text, and how others are chosen.
+pub const GENERATION: &str = "generation_config.json";
 
 /// Without these, text cannot become tokens.
 const NEEDED: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 /// What belongs to them where a checkpoint has it.
-const WELCOME: [&str; 3] = ["special_tokens_map.json", "chat_template.jinja", generation::FILE];
+const WELCOME: [&str; 3] = ["special_tokens_map.json", "chat_template.jinja", GENERATION];
+
+/// Why a folder cannot have the tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Publish(#[from] publish::Error),
+    #[error("`{}` is no file that can be read (a folder, or a link that leads nowhere): remove it", .0.display())]
+    NoFile(PathBuf),
+    #[error(
+        "`{}` exists and differs from `{}`, and a model there may be using it: write into another folder, or move it away",
+        there.display(),
+        source_file.display()
+    )]
+    Differs { there: PathBuf, source_file: PathBuf },
+}
+
+/// The result of looking for it.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// What is to be done so that a folder has the tokenizer.
 #[derive(Debug, Default)]
 pub struct Tokenizer {
     /// Files to copy, from where and to where.
-    pub copies: Vec<(PathBuf, PathBuf)>,
+    copies: Vec<(PathBuf, PathBuf)>,
     /// Names of files that are there already.
     pub there: Vec<&'static str>,
     /// Names of files that are nowhere.
@@ -57,6 +82,19 @@ impl Tokenizer {
             }
         }
         Ok(plan)
+    }
+
+    /// Copies what is not there.
+    pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
+        for (from, to) in &self.copies {
+            transaction.create_from(to, Existing::Keep, &fs::read(from)?)?;
+        }
+        Ok(())
+    }
+
+    /// Where the copies are.
+    pub fn copied(&self) -> Vec<PathBuf> {
+        self.copies.iter().map(|(_, to)| to.clone()).collect()
     }
 }
 
