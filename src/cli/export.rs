@@ -67,6 +67,9 @@ pub struct Export {
     /// (f32 for --ep cpu, f16 for GPUs)
     #[arg(help_heading = NUMBERS, long, value_name = "DTYPE", value_parser = formats::compute())]
     compute: Option<DType>,
+    /// Multiply integers with activations as they are: onnxruntime's faster kernels on a CPU round them to 8 bits
+    #[arg(help_heading = NUMBERS, long)]
+    keep_activations: bool,
     /// The execution provider that --target ort's operators are for
     #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = formats::provider(), default_value = "cpu")]
     ep: Provider,
@@ -242,6 +245,7 @@ impl Export {
                 },
                 provider: self.ep,
                 compute: self.compute.unwrap_or_else(|| Options::usual_compute(self.ep)),
+                keep_activations: self.keep_activations,
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),

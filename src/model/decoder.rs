@@ -27,6 +27,8 @@ pub struct Context<'m> {
     pub compute: DType,
     /// Whose kernels ONNX Runtime's operators are.
     pub provider: Provider,
+    /// Whether those multiply integers with activations that are not rounded.
+    pub keep_activations: bool,
     pub sequence: Sequence,
     pub rotation: Rotation,
     pub operators: Operators,
@@ -115,8 +117,9 @@ pub fn decoder(
         Operators::Ort(packing) => packing.positions,
     };
     let rotation = Rotation::new(g, positions, config, options.compute)?;
-    let Options { compute, provider, .. } = options;
-    let context = Context { config, compute, provider, sequence, rotation, operators };
+    let Options { compute, provider, keep_activations, .. } = options;
+    let context =
+        Context { config, compute, provider, keep_activations, sequence, rotation, operators };
 
     let mut x = embed(g, &weights.embedding, &context)?;
     g.probe(RESIDUALS, x)?;

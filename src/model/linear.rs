@@ -55,7 +55,7 @@ fn product(
 ) -> Result<Value> {
     if let (Operators::Ort(_), Matrix::Ints { bits, codes, scales }) = (&context.operators, matrix)
     {
-        return ort::integers(g, x, *bits, [codes, scales], bias, context.provider);
+        return ort::integers(g, x, *bits, [codes, scales], bias, context);
     }
     let [_, out, inn] = matrix.sizes();
     let row = inn * DType::F32.size();

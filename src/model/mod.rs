@@ -19,7 +19,7 @@ mod rules;
 mod sequence;
 
 pub use decoder::{RESIDUALS, ROUTERS, decoder};
-pub use options::{Options, Target};
+pub use options::{KEPT, Options, Target};
 pub use rules::check_options;
 
 pub use crate::graph::Style;

@@ -16,6 +16,9 @@ pub struct Options {
     /// What attention and matrix products compute in, and the cache holds: F32, F16
     /// or BF16.
     pub compute: DType,
+    /// On a CPU ONNX Runtime multiplies integers with activations as they are, and not
+    /// rounded to 8 bits, which is several times faster.
+    pub keep_activations: bool,
     /// Flat, or with a function for each block.
     pub style: Style,
     /// `B` when not given.
@@ -30,6 +33,9 @@ pub struct Options {
     /// The batch axis is called `batch_size`, by which transformers.js knows it.
     pub transformers_js: bool,
 }
+
+/// What the metadata says of activations that meet integers and are not rounded.
+pub const KEPT: &str = "kept";
 
 /// The operators that a graph may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +69,7 @@ impl Default for Options {
             target: Target::default(),
             provider: Provider::default(),
             compute: DType::F32,
+            keep_activations: false,
             style: Style::default(),
             batch: None,
             length: None,
@@ -143,6 +150,7 @@ impl fmt::Display for Options {
             size(self.length, "T"),
             if self.has_cache() { "yes" } else { "no" },
             if self.last_logits { "last" } else { "all" },
-        )
+        )?;
+        if self.keep_activations { write!(f, " activations={KEPT}") } else { Ok(()) }
     }
 }

@@ -5,6 +5,7 @@ use crate::checkpoint::{Config, ModelWeights};
 use crate::graph::Style;
 use crate::runtime::Provider;
 use crate::tensor::DType;
+use crate::tensor::ints::Bits;
 use crate::weights::Matrix;
 
 type Checked = Result<(), Error>;
@@ -25,7 +26,20 @@ pub fn check_options(options: &Options) -> Checked {
             Err(Error::ProviderForOnnx(options.provider))
         }
         Target::Onnx => Ok(()),
-        Target::Ort => check_compute(options),
+        Target::Ort => {
+            check_compute(options)?;
+            check_activations(options)
+        }
+    }
+}
+
+/// Kernels of GPUs do with activations what they do.
+fn check_activations(options: &Options) -> Checked {
+    match options.provider {
+        Provider::Cuda | Provider::WebGpu if options.keep_activations => {
+            refuse(options, "--keep-activations".to_owned(), "leave it out".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -80,6 +94,10 @@ fn check_experts(matrix: &Matrix, options: &Options) -> Checked {
     let what = || format!("experts in {}", matrix.format());
     match (options.provider, matrix) {
         (Provider::Cpu, Matrix::Mxfp4Columns { .. }) => Err(Error::LaidOutForCuda),
+        (Provider::Cpu, Matrix::Ints { bits: Bits::Eight, .. }) if options.keep_activations => {
+            let instead = "its kernel for them rounds activations to 8 bits; use --experts int4";
+            refuse(options, format!("{} and --keep-activations", what()), instead.to_owned())
+        }
         (Provider::Cpu, _) | (Provider::Cuda, Matrix::Mxfp4Columns { .. }) => Ok(()),
         (Provider::Cuda, Matrix::Ints { .. }) => check_sides(matrix, CUDA_MULTIPLE, options),
         (Provider::WebGpu, Matrix::Ints { .. }) => Ok(()),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::opening::Opening;
 use super::{Error, Result};
-use crate::model::Target;
+use crate::model::{self, Target};
 use crate::weights::{Provenance, Provenances};
 
 /// How many times the noise a model may be off.
@@ -87,7 +87,7 @@ impl Promise {
 }
 
 /// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
-/// weights of 8 bits round activations to as many.
+/// integers round activations to 8 bits.
 fn rounds_on_the_way(
     model: &Opening,
     experts: &Option<Provenance>,
@@ -101,8 +101,12 @@ fn rounds_on_the_way(
     let has = |said: &Option<Provenance>, word: &str| {
         said.as_ref().is_some_and(|said| said.format.contains(word))
     };
-    let rounds = model.target() == Target::Ort && (has(experts, "int8") || has(dense, "int8"));
-    rounds.then_some("onnxruntime rounds activations to 8 bits where weights have 8")
+    let rounds = model.target() == Target::Ort
+        && model.option("activations") != Some(model::KEPT)
+        && [experts, dense].into_iter().any(|said| has(said, "int"));
+    rounds.then_some(
+        "onnxruntime rounds activations to 8 bits where weights are integers (unless the export had --keep-activations)",
+    )
 }
 
 /// How far numbers may be off that are at most so large, and that float32 computes

@@ -37,24 +37,34 @@ struct Case {
     dense: Option<Format>,
     compute: DType,
     cache: bool,
+    keep_activations: bool,
 }
 
 impl Case {
     fn all() -> impl Iterator<Item = Self> {
         let mut cases = Vec::new();
         let targets = [
-            (Target::Onnx, Provider::Cpu, false),
-            (Target::Onnx, Provider::Cpu, true),
-            (Target::Onnx, Provider::WebGpu, false),
-            (Target::Ort, Provider::Cpu, true),
-            (Target::Ort, Provider::Cuda, true),
-            (Target::Ort, Provider::WebGpu, true),
+            (Target::Onnx, Provider::Cpu, false, false),
+            (Target::Onnx, Provider::Cpu, true, false),
+            (Target::Onnx, Provider::WebGpu, false, false),
+            (Target::Ort, Provider::Cpu, true, false),
+            (Target::Ort, Provider::Cpu, true, true),
+            (Target::Ort, Provider::Cuda, true, false),
+            (Target::Ort, Provider::WebGpu, true, false),
         ];
-        for (target, provider, cache) in targets {
+        for (target, provider, cache, keep_activations) in targets {
             for experts in FORMATS {
                 for dense in FORMATS.into_iter().filter(|dense| *dense != Some(Format::Mxfp4)) {
                     for compute in DTYPES {
-                        cases.push(Self { target, provider, experts, dense, compute, cache });
+                        cases.push(Self {
+                            target,
+                            provider,
+                            experts,
+                            dense,
+                            compute,
+                            cache,
+                            keep_activations,
+                        });
                     }
                 }
             }
@@ -70,6 +80,7 @@ impl Case {
             provider: Provider::Cpu,
             compute: DType::F32,
             cache: false,
+            keep_activations: false,
             ..self
         }
     }
@@ -85,7 +96,10 @@ impl Case {
         match (target, provider) {
             (Target::Onnx, Provider::Cpu) => false,
             (Target::Onnx, _) => true,
-            (_, Provider::Cpu) => compute == DType::BF16,
+            (_, Provider::Cpu) => {
+                let only_rounds = experts == Some(Format::Ints(Bits::Eight));
+                compute == DType::BF16 || (self.keep_activations && only_rounds)
+            }
             (_, Provider::Cuda) => {
                 let numbers = matches!(experts, Some(Format::Numbers(dtype)) if dtype != compute);
                 compute == DType::F32 || numbers
@@ -108,9 +122,12 @@ impl Case {
     /// Beside noise, a choice of experts may go the other way.
     fn bounds(&self) -> [f64; 2] {
         let eight = Some(Format::Ints(Bits::Eight));
+        let is_int = |format| matches!(format, Some(Format::Ints(_)));
         let rounds_activations = self.target == Target::Ort
+            && !self.keep_activations
             && (self.experts == eight
-                || (self.provider == Provider::Cpu && matches!(self.dense, Some(Format::Ints(_)))));
+                || (self.provider == Provider::Cpu
+                    && (is_int(self.experts) || is_int(self.dense))));
         match (rounds_activations, self.compute) {
             (true, _) => [3.0, 0.05],
             (false, DType::F32) => [1e-5, 2e-6],
@@ -120,9 +137,9 @@ impl Case {
 
     fn name(&self) -> String {
         let format = |format: Option<Format>| format.map_or("kept".to_owned(), |f| f.to_string());
-        let Self { target, provider, compute, cache, .. } = self;
+        let Self { target, provider, compute, cache, keep_activations, .. } = self;
         let [experts, dense] = [self.experts, self.dense].map(format);
-        format!("{target}-{provider}-{experts}-{dense}-{compute}-{cache}.onnx")
+        format!("{target}-{provider}-{experts}-{dense}-{compute}-{cache}-{keep_activations}.onnx")
     }
 
     fn request(&self, folder: &Path) -> Request {
@@ -138,6 +155,7 @@ impl Case {
                 target: self.target,
                 provider: self.provider,
                 compute: self.compute,
+                keep_activations: self.keep_activations,
                 style: Style::Flat,
                 kv_cache: self.cache,
                 ..Options::default()

@@ -367,7 +367,7 @@ fn rounded_models_are_held_against_their_own_numbers() {
     for options in [
         &["--experts", "int4", "--dense", "int4"][..],
         &["--experts", "int8", "--dense", "int8", "--kv-cache"],
-        &["--experts", "int4", "--target", "ort"],
+        &["--experts", "int4", "--dense", "int8", "--target", "ort", "--keep-activations"],
     ] {
         made(options);
         let report = export(&asked);
@@ -379,6 +379,7 @@ fn rounded_models_are_held_against_their_own_numbers() {
     }
     for (options, why) in [
         (&["--target", "ort", "--dense", "int8"][..], "rounds activations to 8 bits"),
+        (&["--target", "ort", "--experts", "int4"], "unless the export had --keep-activations"),
         (&["--target", "ort", "--compute", "f16"], "it computes in f16"),
     ] {
         made(options);

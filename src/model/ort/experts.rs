@@ -5,6 +5,7 @@ use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Result, Scope, Value};
 use crate::model::decoder::Context;
 use crate::model::moe::ALPHA;
+use crate::model::ort::linear::accuracy_level;
 use crate::model::{in_dtype, number, stored};
 use crate::runtime::Provider;
 use crate::tensor::{DType, mxfp4};
@@ -76,7 +77,9 @@ pub fn experts(
                 // Rows as the schema has them; CUDA's kernel otherwise expects the
                 // order of its own tiles.
                 Provider::Cuda => node.attr("weights_prepacked", 0),
-                Provider::Cpu | Provider::WebGpu => node,
+                // Integers of 8 bits have this kernel alone.
+                Provider::Cpu => node.attr("accuracy_level", accuracy_level(context)),
+                Provider::WebGpu => node,
             }
         }
         _ => mixture(g, "MoE", [normed, scores], [gate_up, down], config),

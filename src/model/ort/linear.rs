@@ -1,6 +1,7 @@
 //! A dense layer on integers as ONNX Runtime's MatMulNBits.
 
 use crate::graph::{MICROSOFT, Result, Scope, Value};
+use crate::model::decoder::Context;
 use crate::model::{in_dtype, stored};
 use crate::runtime::Provider;
 use crate::tensor::ints::Bits;
@@ -15,7 +16,7 @@ pub fn integers(
     bits: Bits,
     [codes, scales]: [&Weight; 2],
     bias: Option<Value>,
-    provider: Provider,
+    context: &Context,
 ) -> Result<Value> {
     let input = g.fact(x)?;
     let [out, groups] = [codes.shape[0], codes.shape[1]];
@@ -34,16 +35,13 @@ pub fn integers(
         .attr("N", out as i64)
         .attr("bits", bits.count() as i64)
         .attr("block_size", mxfp4::BLOCK as i64)
-        .attr("accuracy_level", accuracy_level(bits, provider))
+        .attr("accuracy_level", accuracy_level(context))
         .output(fact)
 }
 
-/// On a CPU onnxruntime multiplies 8 bits fast only with activations of 8 bits (level
-/// 4); below, it makes f32 of the whole matrix in every step. For 4 bits it has a
-/// kernel that takes activations as they are (level 0), and so have GPUs for both.
-fn accuracy_level(bits: Bits, provider: Provider) -> i64 {
-    match (provider, bits) {
-        (Provider::Cpu, Bits::Eight) => 4,
-        _ => 0,
-    }
+/// On a CPU onnxruntime multiplies integers several times faster with activations that it
+/// rounds to 8 bits (level 4) than with activations as they are (level 0), where it makes
+/// f32 of a whole matrix of 8 bits in every step. Kernels of GPUs have no levels.
+pub fn accuracy_level(context: &Context) -> i64 {
+    if context.provider == Provider::Cpu && !context.keep_activations { 4 } else { 0 }
 }
