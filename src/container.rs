@@ -12,6 +12,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::json;
 use crate::tensor::DType;
 
+/// How a pointer of Git LFS begins.
+const POINTER: &[u8; 8] = b"version ";
 /// Longest header that is read: that of a 120B with a tensor for each expert has 6 MB.
 const LONGEST_HEADER: u64 = 8 << 20;
 /// The data of a file that we write begins at a multiple of this (a page).
@@ -62,6 +64,8 @@ pub enum Error {
     TooShort { path: PathBuf, bytes: u64 },
     #[error("`{}` is not a regular file", .0.display())]
     NotAFile(PathBuf),
+    #[error("`{}` is a pointer of Git LFS and not the file that it stands for: fetch that with `git lfs pull`", .0.display())]
+    Pointer(PathBuf),
     #[error(
         "`{}` is not a whole SafeTensors file: a header of {header} bytes was announced, the file has {file} bytes",
         path.display()
@@ -106,6 +110,9 @@ impl Header {
     /// How many bytes the header has that begins behind these, the first of a
     /// file of `length` bytes.
     pub fn announced(path: &Path, prefix: [u8; 8], length: u64) -> Result<u64, Error> {
+        if prefix == *POINTER {
+            return Err(Error::Pointer(path.to_owned()));
+        }
         let header = u64::from_le_bytes(prefix);
         if header > length.saturating_sub(8) {
             return Err(Error::Truncated { path: path.to_owned(), header, file: length });
@@ -206,6 +213,15 @@ mod tests {
 
     fn parse(json: &[u8], length: u64) -> Result<Header, Error> {
         Header::parse(Path::new("x.safetensors"), json, length)
+    }
+
+    #[test]
+    fn a_pointer_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        std::fs::write(file.path(), text).unwrap();
+        let error = Header::read(file.path()).unwrap_err().to_string();
+        assert!(error.ends_with("fetch that with `git lfs pull`"), "{error}");
     }
 
     proptest! {

@@ -31,6 +31,8 @@ pub mod tensor;
 pub mod verify;
 
 #[doc(hidden)]
+pub mod companion;
+#[doc(hidden)]
 pub mod container;
 #[doc(hidden)]
 pub mod digest;

@@ -6,13 +6,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use gpt_oss_export::words::shown;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody can be told, the status still tells.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let sentence = shown(&format!("{error:#}"));
+            let _ = writeln!(std::io::stderr(), "error: {sentence}");
             ExitCode::FAILURE
         }
     }

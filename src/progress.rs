@@ -1,11 +1,22 @@
 //! How long work reports how far it is; what shows it lives in the binary.
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes of files.
+    Bytes,
+    /// Tokens that a model is given.
+    Tokens,
+    /// Nothing: nobody knows how long it takes.
+    Seconds,
+}
+
 /// Receives the progress of one phase of work at a time, from any thread.
 pub trait Progress: Sync {
-    /// A phase begins that will handle `bytes` bytes.
-    fn begin(&self, phase: &str, bytes: u64);
-    /// So many more bytes are done.
-    fn advance(&self, bytes: u64);
+    /// A phase begins that will handle so many of something.
+    fn begin(&self, phase: &str, unit: Unit, total: u64);
+    /// So many more are done.
+    fn advance(&self, count: u64);
     /// The phase is over.
     fn end(&self);
     /// Whether the work should stop where it is.
@@ -14,11 +25,33 @@ pub trait Progress: Sync {
     }
 }
 
+/// Begins a phase, which ends when this is dropped.
+pub fn phase<'p>(progress: &'p dyn Progress, phase: &str, unit: Unit, total: u64) -> Phase<'p> {
+    progress.begin(phase, unit, total);
+    Phase(progress)
+}
+
+/// A phase of work.
+pub struct Phase<'p>(&'p dyn Progress);
+
+impl Phase<'_> {
+    /// So many more are done.
+    pub fn advance(&self, count: u64) {
+        self.0.advance(count);
+    }
+}
+
+impl Drop for Phase<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Shows nothing.
 pub struct Silent;
 
 impl Progress for Silent {
-    fn begin(&self, _phase: &str, _bytes: u64) {}
-    fn advance(&self, _bytes: u64) {}
+    fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
+    fn advance(&self, _count: u64) {}
     fn end(&self) {}
 }

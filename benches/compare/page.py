@@ -167,7 +167,7 @@ def errors(results):
     verify, error = results["verify"], found[0][1]
     yield ""
     yield from paragraph(f"""
-        Against {found[0][0]}, which `verify` held to a float32 forward pass over the
+        Against {found[0][0]}, which `verify` held to a forward pass over the
         checkpoint's own numbers in this run: largest error {scientific(verify["max"])}, allowed
         {scientific(verify["bound"])}. {error["places"]} random tokens, the last 8 one by one
         where there is a cache; logits up to {error["largest"]:.1f}; KL in nats. Weights are random,

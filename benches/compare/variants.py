@@ -32,6 +32,7 @@ OURS = [
     Ours("--target ort --experts int4", runs=False),
     Ours("--target ort --experts int4 --dense int8"),
     Ours("--target ort --experts int4 --dense int4"),
+    Ours("--target ort --experts int4 --dense int8 --keep-activations"),
     Ours("--target ort --experts bf16"),
     Ours("--target ort --experts f16", runs=False),
     Ours("--target ort --experts f32", runs=False),

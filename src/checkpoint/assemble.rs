@@ -35,6 +35,13 @@ pub enum MatrixForm {
     InputMajor,
 }
 
+impl MatrixForm {
+    /// Whether rows consist of blocks of 32.
+    pub fn has_blocks(self) -> bool {
+        !matches!(self, Self::OutputMajor | Self::InputMajor)
+    }
+}
+
 /// What a weight must be.
 pub struct Spec {
     /// Canonical name.

@@ -77,6 +77,10 @@ pub enum Error {
     #[error("`{file}` breaks the rule that {rule}: found {found}")]
     Rule { file: String, rule: &'static str, found: String },
     #[error(
+        "`{file}` breaks the rule that {what} is a multiple of 32, the length of a block: found {found}"
+    )]
+    Blocks { file: String, what: &'static str, found: String },
+    #[error(
         "`{}` holds no experts under names that are known here{}",
         place.display(),
         tensor.as_ref().map_or_else(String::new, |name| format!("; it has `{name}`"))
@@ -247,10 +251,9 @@ impl Checkpoint {
     pub fn convert_dense(
         &mut self,
         to: Format,
-        logits: Format,
         accept_rounding: bool,
     ) -> std::result::Result<(), WeightsError> {
-        self.weights.convert_dense(to, logits, accept_rounding)?;
+        self.weights.convert_dense(to, accept_rounding)?;
         self.provenances.dense.format = format_of(self.weights.dense());
         Ok(())
     }

@@ -93,19 +93,14 @@ impl ModelWeights {
     /// Puts the matrices of attention into a format, and that of the logits into the
     /// same or, where it needs more than 4 bits for a choice among so many tokens,
     /// into another. Routers and the embedding stay as they are.
-    pub fn convert_dense(
-        &mut self,
-        to: Format,
-        logits: Format,
-        accept_rounding: bool,
-    ) -> Converted {
+    pub fn convert_dense(&mut self, to: Format, accept_rounding: bool) -> Converted {
         for LayerWeights { attn, .. } in &mut self.layers {
             for Linear { matrix, .. } in attn.qkv.iter_mut().chain([&mut attn.out]) {
                 convert(matrix, Role::Dense, to, accept_rounding)?;
             }
         }
         let mut lm_head = self.logits();
-        convert(&mut lm_head, Role::Dense, logits, accept_rounding)?;
+        convert(&mut lm_head, Role::Dense, to.for_logits(), accept_rounding)?;
         if self.lm_head.is_some() || lm_head != self.logits() {
             self.lm_head = Some(lm_head);
         }

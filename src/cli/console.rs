@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gpt_oss_export::progress::Progress;
+use gpt_oss_export::progress::{Progress, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Shorter work is over before a bar could be read.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
 
-/// Shows progress by bytes on a terminal, and hears Ctrl-C and SIGTERM.
+/// Shows progress on a terminal, and hears Ctrl-C and SIGTERM.
 pub struct Console {
     bar: ProgressBar,
     shown: bool,
@@ -33,23 +33,34 @@ impl Console {
 }
 
 impl Progress for Console {
-    fn begin(&self, phase: &str, bytes: u64) {
-        let style =
-            "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+    fn begin(&self, phase: &str, unit: Unit, total: u64) {
+        let style = match unit {
+            Unit::Bytes => {
+                "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}"
+            }
+            Unit::Tokens => "{msg} {wide_bar} {pos}/{len} tokens {elapsed}",
+            Unit::Seconds => "{msg} {elapsed}",
+        };
         self.bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
-        self.bar.set_length(bytes);
+        self.bar.set_length(total);
         self.bar.reset();
         self.bar.set_message(phase.to_owned());
+        // Between two steps of a model there may be minutes.
+        if self.shown && unit != Unit::Bytes {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(WORTH_SHOWING);
+        }
     }
 
-    fn advance(&self, bytes: u64) {
-        self.bar.inc(bytes);
+    fn advance(&self, count: u64) {
+        self.bar.inc(count);
         if self.shown && self.bar.is_hidden() && self.bar.elapsed() > WORTH_SHOWING {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 
     fn end(&self) {
+        self.bar.disable_steady_tick();
         self.bar.finish_and_clear();
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }

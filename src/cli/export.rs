@@ -94,7 +94,7 @@ pub struct Export {
     /// Name the model's data as transformers.js looks for it, in files of less than 2 GB, and put config.json and the tokenizer above the folder `onnx` that the model goes into; implies --kv-cache and --last-logits
     #[arg(help_heading = DESTINATION, long, conflicts_with_all = ["skip_onnx", "save_weights", "genai", "headers_only"])]
     transformers_js: bool,
-    /// Write weights beside the model into several files of at most this size, such as 2GB or 500MiB
+    /// Copy weights beside the model, into several files of at most this size, such as 2GB or 500MiB
     #[arg(help_heading = DESTINATION, long, value_name = "SIZE", conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
     max_shard_size: Option<ByteSize>,
     /// Use model-local functions, shared by all layers, instead of a flat graph
@@ -174,9 +174,17 @@ impl Export {
         let console = Console::new(quiet)?;
         let request = self.request()?;
         if let Some(check) = &check {
-            check.ready(&request.graph)?;
+            check.ready(&request)?;
         }
-        let summary = export(&request, &console)?;
+        let mut outcome = export(&request, &console).map_err(anyhow::Error::from);
+        if let Origin::Hub(FromHub { name, folder: None, .. }) = &request.origin
+            && let Some((owner, name)) = name.repository.split_once('/')
+            && Path::new(owner).is_dir()
+        {
+            let beside = format!("the folder `{owner}` has no `{name}`, so the hub was asked");
+            outcome = outcome.context(beside);
+        }
+        let summary = outcome?;
         if !quiet && !json {
             print(&summary.to_string()).context(DONE)?;
         }

@@ -9,7 +9,7 @@ use gpt_oss_export::progress::Progress;
 
 use super::console::{Console, print};
 
-/// Tell what a checkpoint, a weights file or a model is, from headers and samples alone.
+/// Tell what a checkpoint, a weights file or a model is, from headers and samples alone; ends with status 1 where a model's data is not all there.
 #[derive(Args, Debug)]
 pub struct Inspect {
     /// Folder of a checkpoint, a .safetensors file or an .onnx file
@@ -17,7 +17,7 @@ pub struct Inspect {
     /// List the tensors whose names fit a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
     tensors: Option<String>,
-    /// Read all weights too, in search of infinity, NaN and scales that are none; ends with status 1 where there are any
+    /// Read all weights too, in search of infinity, NaN and invalid scales; ends with status 1 where there are any
     #[arg(long)]
     scan: bool,
     /// Print one JSON object
@@ -37,6 +37,7 @@ impl Inspect {
             false => print(inspection.to_string().trim_end())?,
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
+        ensure!(inspection.is_whole(), "the model cannot run: its data is not all there");
         ensure!(damaged == 0, "the checkpoint is damaged: use another copy");
         Ok(())
     }

@@ -18,8 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   The released model, from the hub, into ./gpt-oss-20b; verified:
     gpt-oss-export --checkpoint openai/gpt-oss-20b --download-dir gpt-oss-20b --output gpt-oss-20b/model.onnx --verify
-  A fine-tune on this disk, for onnxruntime on a CPU, generating fast:
-    gpt-oss-export --checkpoint my-fine-tune --output my-fine-tune/model.onnx --target ort --dense int8
+  A fine-tune on this disk, for onnxruntime on a CPU, generating fast on any processor:
+    gpt-oss-export --checkpoint my-fine-tune --output my-fine-tune/model.onnx --target ort --experts int8 --dense int8
   A folder that onnxruntime-genai opens:
     gpt-oss-export --checkpoint my-fine-tune --output genai/model.onnx --target ort --genai
   For a browser, with transformers.js:

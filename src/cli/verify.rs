@@ -6,13 +6,12 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, Summary};
-use gpt_oss_export::model::Options;
 use gpt_oss_export::runtime::Provider;
-use gpt_oss_export::verify::{Report, Request, library, verify};
+use gpt_oss_export::verify::{Report, Request, check_promise, library, verify};
 
 use super::console::{Console, print};
 
-/// Run a model in onnxruntime, and compare its logits with those of a plain float32 forward pass over the checkpoint.
+/// Run a model in onnxruntime, and compare its logits with those of a plain forward pass over the checkpoint, in float64.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// The model
@@ -102,12 +101,16 @@ pub struct Check {
 
 impl Check {
     /// What is missing is said before anything is written.
-    pub fn ready(&self, options: &Options) -> Result<()> {
+    pub fn ready(&self, request: &export::Request) -> Result<()> {
+        let options = &request.graph;
         let provider = options.provider;
         ensure!(
             provider == Provider::Cpu,
             "--verify runs a model on a CPU, and does not go with --ep {provider}: verify one of --ep cpu, which has the same numbers"
         );
+        if self.tolerance.is_none() {
+            check_promise(options, [request.formats.experts, request.formats.dense])?;
+        }
         library(self.onnxruntime.as_deref(), options.target)?;
         Ok(())
     }

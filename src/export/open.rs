@@ -62,7 +62,7 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<bool, Error
         checkpoint.convert_experts(format, formats.accept_rounding)?;
     }
     if let Some(format) = formats.dense {
-        checkpoint.convert_dense(format, format.for_logits(), formats.accept_rounding)?;
+        checkpoint.convert_dense(format, formats.accept_rounding)?;
     }
     Ok(whole)
 }

@@ -5,12 +5,13 @@ use std::fmt;
 use super::{
     ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
 };
+use crate::model::Target;
 use crate::onnx::{Interface, Size};
 use crate::paths::folder_of;
-use crate::runtime::Provider;
+use crate::runtime::{self, Provider};
 use crate::tokenizer;
 use crate::weights::Provenance;
-use crate::words::{quoted, size};
+use crate::words::{count, quoted, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +28,12 @@ impl fmt::Display for Summary {
         let weights = &self.weights;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
+            if self.is_slow_here(model) {
+                writeln!(
+                    f,
+                    "  with AVX-512, which this processor lacks; without it experts in MXFP4 take many times as long as with --experts int8"
+                )?;
+            }
             let made = weights.written.len() + weights.reused.len();
             let how = match weights.in_place {
                 true => "in place",
@@ -85,12 +92,13 @@ impl fmt::Display for HubSummary {
         writeln!(f, "hub      {source} in {}", folder.display())?;
         match fetched.len() {
             0 => writeln!(f, "  nothing new fetched")?,
-            count => writeln!(f, "  fetched {} in {count} files", size(*bytes_fetched))?,
+            files => writeln!(f, "  fetched {} in {}", size(*bytes_fetched), count(files, "file"))?,
         }
         match awaited.len() {
             0 => Ok(()),
-            count => {
-                writeln!(f, "  not fetched {} in {count} files of weights", size(*bytes_awaited))
+            files => {
+                let files = count(files, "file");
+                writeln!(f, "  not fetched {} in {files} of weights", size(*bytes_awaited))
             }
         }
     }
@@ -165,6 +173,15 @@ impl fmt::Display for ModelSummary {
     }
 }
 
+impl Summary {
+    /// Whether ONNX Runtime's kernel for MXFP4 is the slow one on this processor.
+    fn is_slow_here(&self, model: &ModelSummary) -> bool {
+        let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
+        let mxfp4 = self.experts.matrices.provenance.format.contains("mxfp4");
+        on_cpu && mxfp4 && !runtime::has_avx512()
+    }
+}
+
 impl ModelSummary {
     /// Python that runs the model on zeros of a shape that it takes, without a past.
     fn example(&self) -> String {
@@ -193,7 +210,7 @@ impl ModelSummary {
             Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
             Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
         };
-        // A string as Rust escapes it is one for Python too.
+        // Of a path that can be printed, Rust's quotes are Python's.
         let path = format!("{:?}", self.path.display().to_string());
         let inputs = inputs.join(", ");
         format!(
@@ -252,9 +269,9 @@ impl fmt::Display for GenaiSummary {
 
 fn layers_in_words(exported: usize, there: usize) -> String {
     if exported == there {
-        format!("{there} layers")
+        count(there, "layer")
     } else {
-        format!("{exported} of {there} layers")
+        format!("{exported} of {}", count(there, "layer"))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Error;
+use super::web::name_of;
 use crate::weights::{Fingerprint, Store, Weight};
 
 /// A browser takes files of less than 2 GB.
@@ -49,8 +50,7 @@ pub fn name(fingerprint: &Fingerprint, at: usize, count: usize) -> String {
 
 /// The name by which transformers.js looks for a model's data.
 pub fn name_for_transformers_js(output: &Path, at: usize) -> Result<String, Error> {
-    let name = output.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?;
+    let name = name_of(output)?;
     Ok(match at {
         0 => format!("{name}_data"),
         _ => format!("{name}_data_{at}"),

@@ -8,7 +8,7 @@ use super::{GenaiSummary, WebSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
-use crate::model::Options;
+use crate::model::{Options, Target};
 use crate::onnx::{Interface, OPSET, ir_version};
 use crate::runtime::Provider;
 use crate::tensor::{Rounding, mxfp4};
@@ -175,6 +175,9 @@ pub struct ModelSummary {
     /// The execution provider that it is for.
     #[serde(skip)]
     pub(super) provider: Provider,
+    /// Whose operators it is made of.
+    #[serde(skip)]
+    pub(super) target: Target,
     /// Nodes of the main graph.
     pub nodes: usize,
     /// Names of the model-local functions, callees first.
@@ -215,6 +218,7 @@ impl ModelSummary {
             opset: OPSET,
             requires: options.requires(),
             provider: options.provider,
+            target: options.target,
             nodes: model.main.body.nodes.len(),
             functions: model.functions.iter().map(|function| function.name.clone()).collect(),
             inputs: interface(&model.main.body.inputs),

@@ -78,7 +78,7 @@ fn above(output: &Path) -> Result<PathBuf, Error> {
     Ok(folder_of(&named(folder_of(output))?).to_owned())
 }
 
-fn name_of(output: &Path) -> Result<&str, Error> {
+pub(super) fn name_of(output: &Path) -> Result<&str, Error> {
     let name = output.file_name().and_then(|name| name.to_str());
     name.ok_or_else(|| Error::NotUnicode(output.to_owned()))
 }

@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
-use fs_err as fs;
 use serde_json::{Map, Value};
 
 use super::{Error, Result};
+use crate::json;
+
+/// Nothing larger is read.
+const LARGEST: u64 = 1 << 20;
 
 /// Of the released models: `<|return|>`, `<|endoftext|>`, `<|call|>`.
 const EOS: [u64; 3] = [200_002, 199_999, 200_012];
@@ -126,8 +129,11 @@ impl Said<'_> {
 }
 
 fn parse(path: &Path) -> Result<Map<String, Value>> {
-    serde_json::from_slice(&fs::read(path)?)
-        .map_err(|error| Error::Json { path: path.to_owned(), reason: error.to_string() })
+    let invalid = |reason| Error::Json { path: path.to_owned(), reason };
+    let text = json::read(path, LARGEST)?;
+    let keys = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+    json::refuse_twice(&text).map_err(invalid)?;
+    Ok(keys)
 }
 
 #[cfg(test)]
@@ -138,7 +144,7 @@ mod tests {
     fn read(text: &str) -> Result<Generation> {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(GENERATION);
-        fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
         Generation::read(Some(&path), 201_088)
     }
 
@@ -183,12 +189,13 @@ mod tests {
             assert!(error.contains(sentence), "{error}");
         }
         let error = Generation::read(None, 320).unwrap_err().to_string();
-        let sentence = "no generation_config.json, beside the weights or above `original`, does not say the eos_token_id of the model, and its vocabulary of 320 lacks that of the released models, 200002";
+        let sentence = "--genai needs to know which tokens begin and end a text: the released models' eos_token_id, 200002, is beyond a vocabulary of 320; put a generation_config.json beside the weights, with eos_token_id, bos_token_id and pad_token_id";
         assert_eq!(error, sentence);
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(GENERATION);
-        fs::write(&path, r#"{"eos_token_id": 5, "pad_token_id": null}"#).unwrap();
+        std::fs::write(&path, r#"{"eos_token_id": 5, "pad_token_id": null}"#).unwrap();
         let error = Generation::read(Some(&path), 320).unwrap_err().to_string();
-        assert!(error.contains("generation_config.json` does not say the bos_token_id"), "{error}");
+        assert!(error.contains("the released models' bos_token_id, 199998,"), "{error}");
+        assert!(error.contains("add to `"), "{error}");
     }
 }

@@ -6,6 +6,8 @@ mod generation;
 
 use std::path::PathBuf;
 
+use crate::json;
+
 pub use config::{Setup, bytes_per_token, described_model, genai_config};
 pub use generation::Generation;
 
@@ -18,15 +20,17 @@ pub const CONFIG_FILE: &str = "genai_config.json";
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    File(#[from] json::Error),
     #[error("`{}` is not a JSON object: {reason}", path.display())]
     Json { path: PathBuf, reason: String },
     #[error("`{}`: key `{key}` must be {expected}, found {found}", path.display())]
     Key { path: PathBuf, key: &'static str, expected: &'static str, found: String },
     #[error(
-        "{} does not say the {key} of the model, and its vocabulary of {vocab} lacks that of the released models, {token}",
+        "--genai needs to know which tokens begin and end a text: the released models' {key}, {token}, is beyond a vocabulary of {vocab}; {} eos_token_id, bos_token_id and pad_token_id",
         file.as_ref().map_or_else(
-            || "no generation_config.json, beside the weights or above `original`,".to_owned(),
-            |file| format!("`{}`", file.display())
+            || "put a generation_config.json beside the weights, with".to_owned(),
+            |file| format!("add to `{}`", file.display())
         )
     )]
     NoToken { file: Option<PathBuf>, key: &'static str, vocab: u64, token: u64 },

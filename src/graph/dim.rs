@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// One dimension of a shape: `factor · symbol · symbol …`.
 ///
 /// Products of symbols are all that a transformer's shapes need, and their
-/// equality and division are exact, so that a reshape is checked when wired.
+/// equality is exact, so that a reshape is checked when wired.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dim {
     factor: u64,
@@ -25,16 +25,8 @@ impl Dim {
         self.symbols.is_empty().then_some(self.factor)
     }
 
-    /// The name, when the dimension is one symbol and nothing else.
-    pub fn name(&self) -> Option<&Arc<str>> {
-        match (self.factor, &self.symbols[..]) {
-            (1, [name]) => Some(name),
-            _ => None,
-        }
-    }
-
     /// The sum of both: a number where both are known, else a symbol of its own
-    /// such as `T+1`, since no shape here needs to be divided by a sum.
+    /// such as `T+1`.
     pub fn plus(&self, other: &Dim) -> Dim {
         match (self.known(), other.known()) {
             (Some(0), _) => other.clone(),
@@ -102,7 +94,6 @@ mod tests {
         assert_eq!(&b * &t, &t * &b);
         assert_eq!(Dim::product([&Dim::from(2), &t, &b, &Dim::from(3)]).to_string(), "6*B*T");
         assert_eq!(Dim::product([]).known(), Some(1));
-        assert_eq!((&b * &t).name(), None);
     }
 
     #[test]

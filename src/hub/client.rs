@@ -15,7 +15,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, RequestBuilder, typestate::WithoutBody};
 
 use super::environment::Environment;
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, Patience, text};
 use super::{Error, Result};
 use crate::progress::Progress;
 
@@ -62,17 +62,17 @@ enum Message {
 impl Client {
     /// Speaks with the hub of this environment.
     pub fn new(environment: &Environment) -> Result<Self> {
-        let patience = Some(environment.patience);
+        let silence = Some(environment.silence);
         let mut config = Agent::config_builder()
             .user_agent(concat!("gpt-oss-export/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
             // Followed here, where it is known who may see the token.
             .max_redirects(0)
-            .timeout_resolve(patience)
-            .timeout_connect(patience)
-            .timeout_recv_response(patience)
-            .timeout_per_read(patience)
-            .timeout_per_write(patience);
+            .timeout_resolve(silence)
+            .timeout_connect(silence)
+            .timeout_recv_response(silence)
+            .timeout_per_read(silence)
+            .timeout_per_write(silence);
         if let Some(path) = &environment.certificates {
             config = config.tls_config(TlsConfig::builder().root_certs(roots(path)?).build());
         }
@@ -244,10 +244,6 @@ fn perform(request: RequestBuilder<WithoutBody>, sender: &SyncSender<Message>) {
             Err(error) => return drop(sender.send(Message::Failed(error.into()))),
         };
     }
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// `bytes 5-9/20`: where they begin and end, and how long the file is.

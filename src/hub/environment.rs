@@ -21,7 +21,7 @@ pub struct Environment {
     /// `HF_TOKEN`, or what `hf auth login` has stored.
     pub token: Option<String>,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds: how long the hub may be silent.
-    pub patience: Duration,
+    pub silence: Duration,
     /// `SSL_CERT_FILE`: certificates to trust in place of Mozilla's.
     pub certificates: Option<PathBuf>,
     /// Hugging Face's cache: `HF_HUB_CACHE`, or `hub` in its home.
@@ -39,7 +39,7 @@ impl Environment {
         Ok(Self {
             endpoint: endpoint()?,
             token: token(home.as_deref())?,
-            patience: patience()?,
+            silence: silence()?,
             certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
             cache: cache.map(Cache::new),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
@@ -85,7 +85,7 @@ fn token(home: Option<&Path>) -> Result<Option<String>> {
     }
 }
 
-fn patience() -> Result<Duration> {
+fn silence() -> Result<Duration> {
     let Some(found) = variable("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(PATIENCE) };
     match found.parse::<u32>() {
         Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds.into())),

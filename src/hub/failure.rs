@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::http::header::{self, AsHeaderName};
+use ureq::http::{HeaderMap, StatusCode};
 
 use super::{Error, Result};
 use crate::progress::Progress;
@@ -82,7 +83,8 @@ impl Failure {
     }
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// A header's text.
+pub fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 

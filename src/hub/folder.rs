@@ -10,6 +10,7 @@ use fs_err as fs;
 use super::listing::{File, Listing, is_hash};
 use super::{Error, Result};
 use crate::paths::folder_of;
+use crate::publish::Lock;
 
 /// Where notes and unfinished files are.
 const NOTES: &str = ".cache/huggingface/download";
@@ -20,8 +21,7 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 /// A folder that nobody else downloads into meanwhile.
 pub struct Folder {
     root: PathBuf,
-    /// Held until it is dropped.
-    _lock: std::fs::File,
+    _lock: Lock,
 }
 
 /// What is known of a file that was whole once.
@@ -51,10 +51,9 @@ impl Folder {
             fs::write(ignore, "*\n")?;
         }
         let (lock, _) = fs::File::create(above.join("gpt-oss-export.lock"))?.into_parts();
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked(root.to_owned())),
-            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+        match Lock::of(lock)? {
+            Some(lock) => Ok(Self { root: root.to_owned(), _lock: lock }),
+            None => Err(Error::Locked(root.to_owned())),
         }
     }
 

@@ -15,7 +15,7 @@ use super::listing::{File, Listing, offline};
 use super::{Error, Name, Result};
 use crate::digest::Digest;
 use crate::paths::folder_of;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 
 /// Bytes read of a file at once.
 const CHUNK: usize = 1 << 20;
@@ -53,7 +53,12 @@ impl Transfer<'_> {
                 State::Whole => {}
             }
         }
-        self.progress.begin("checking", unknown.iter().map(|file| file.size).sum());
+        let _phase = phase(
+            self.progress,
+            "checking",
+            Unit::Bytes,
+            unknown.iter().map(|file| file.size).sum(),
+        );
         for file in unknown {
             let mut digest = file.hasher();
             self.read(&self.folder.path(file), &mut |bytes| {
@@ -64,15 +69,18 @@ impl Transfer<'_> {
                 return Err(self.folder.differs(file));
             }
         }
-        self.progress.end();
         Ok(missing)
     }
 
     /// Brings files that are not there.
     pub fn bring(&self, files: &[File]) -> Result<()> {
-        self.progress.begin("downloading", files.iter().map(|file| file.size).sum());
+        let _phase = phase(
+            self.progress,
+            "downloading",
+            Unit::Bytes,
+            files.iter().map(|file| file.size).sum(),
+        );
         files.iter().try_for_each(|file| self.bring_one(file))?;
-        self.progress.end();
         Ok(())
     }
 

@@ -74,6 +74,14 @@ pub enum Error {
 }
 
 impl Inspection {
+    /// Whether all is there that a model reads; of anything else nobody knows.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Model(it) => it.whole,
+            Self::Checkpoint(_) | Self::Weights(_) | Self::Tensors(_) => true,
+        }
+    }
+
     /// What a scan has found, where there was one.
     pub fn scan(&self) -> Option<&Scan> {
         match self {

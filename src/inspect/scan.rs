@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Error;
 use crate::checkpoint::{Checkpoint, Leniency};
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 use crate::weights::{self, Files, Weight};
 
 /// What reading every weight has found.
@@ -41,7 +41,7 @@ pub fn staged(path: &Path, progress: &dyn Progress) -> Result<Scan, Error> {
 
 fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan, Error> {
     let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
-    progress.begin("reading weights", bytes);
+    let _phase = phase(progress, "reading weights", Unit::Bytes, bytes);
     let mut files = Files::default();
     let look = |weight: &Weight| {
         let not_finite = weights::scan(weight, &mut files, progress)?;
@@ -49,6 +49,5 @@ fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan, Error>
         Ok((not_finite > 0).then_some(Damaged { tensor, numbers, not_finite }))
     };
     let found: Result<Vec<_>, weights::Error> = checkpoint.weights.iter().map(look).collect();
-    progress.end();
     Ok(Scan { bytes, damaged: found?.into_iter().flatten().collect() })
 }

@@ -54,7 +54,7 @@ impl Target {
         if is_for_ort { Self::Ort } else { Self::Onnx }
     }
 
-    /// The oldest onnxruntime that computes the graph as it is meant.
+    /// The oldest onnxruntime that computes the graph as it is meant, on a CPU.
     pub fn onnxruntime(self) -> [u32; 3] {
         match self {
             Self::Onnx => [1, 23, 1],
@@ -101,9 +101,7 @@ impl Options {
                 "a runtime with opset 23 and kernels for BF16, which onnxruntime has on GPUs"
             }
             (Target::Onnx, _) => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
-            (Target::Ort, Provider::Cpu) => {
-                "onnxruntime 1.32 or newer, on a CPU; without AVX-512 MXFP4 is correct, and about a hundred times slower"
-            }
+            (Target::Ort, Provider::Cpu) => "onnxruntime 1.32 or newer, on a CPU",
             (Target::Ort, Provider::Cuda) => {
                 "onnxruntime 1.30 or newer with CUDA, on a GPU with compute capability 8.0 or newer"
             }
@@ -151,6 +149,10 @@ impl fmt::Display for Options {
             if self.has_cache() { "yes" } else { "no" },
             if self.last_logits { "last" } else { "all" },
         )?;
-        if self.keep_activations { write!(f, " activations={KEPT}") } else { Ok(()) }
+        if self.target == Target::Ort && self.keep_activations {
+            write!(f, " activations={KEPT}")
+        } else {
+            Ok(())
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! `θ^(−i/half)`; YaRN makes it `θ^(−i/half) · (1 − r + r/factor)` with
 //! `r = clamp((i − low) / (high − low), 0, 1)` and multiplies cos and sin by
 //! `0.1·ln(factor) + 1`. The bounds `low` and `high` are `Rope::bounds` in
-//! `checkpoint/config.rs`.
+//! `checkpoint/config/mod.rs`.
 
 use super::in_dtype;
 use crate::checkpoint::{Config, Rope};

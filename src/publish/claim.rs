@@ -1,8 +1,9 @@
 //! A folder that one export writes into at a time.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::lock::Lock;
 use super::{ASIDE, Error, PREFIX, UNFINISHED};
 
 /// Others are kept out of a folder until this is dropped, or the process ends, however
@@ -11,37 +12,27 @@ pub struct Claim {
     folder: PathBuf,
     /// Nothing where there are no such locks: some network file systems, and Windows.
     /// Files then still appear whole or not at all.
-    lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Claim {
     /// Takes a folder by its real path, and clears what killed exports have left in it.
     /// People know it as `shown`.
     pub fn of(folder: PathBuf, shown: &Path) -> Result<Self, Error> {
-        let Ok(lock) = File::open(&folder) else { return Ok(Self { folder, lock: None }) };
-        match lock.try_lock() {
-            Ok(()) => {
+        let Ok(opened) = File::open(&folder) else { return Ok(Self { folder, _lock: None }) };
+        match Lock::of(opened) {
+            Ok(Some(lock)) => {
                 clear(&folder);
-                Ok(Self { folder, lock: Some(lock) })
+                Ok(Self { folder, _lock: Some(lock) })
             }
-            Err(TryLockError::WouldBlock) => Err(Error::Busy(shown.to_owned())),
-            Err(TryLockError::Error(_)) => Ok(Self { folder, lock: None }),
+            Ok(None) => Err(Error::Busy(shown.to_owned())),
+            Err(_) => Ok(Self { folder, _lock: None }),
         }
     }
 
     /// Whether it is of this folder.
     pub fn is_of(&self, folder: &Path) -> bool {
         self.folder == folder
-    }
-}
-
-impl Drop for Claim {
-    /// Closing is not enough: a process that another thread is just starting has the file
-    /// open too, until it runs its own program.
-    fn drop(&mut self) {
-        if let Some(lock) = &self.lock {
-            let _ = lock.unlock();
-        }
     }
 }
 
@@ -71,22 +62,6 @@ mod tests {
         assert!(matches!(Claim::of(folder.clone(), &folder), Err(Error::Busy(_))));
         drop(first);
         assert!(Claim::of(folder.clone(), &folder).is_ok());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn it_ends_while_another_process_has_its_file() {
-        let home = tempfile::tempdir().unwrap();
-        let folder = home.path().canonicalize().unwrap();
-        let claim = Claim::of(folder.clone(), &folder).unwrap();
-        let inherited = claim.lock.as_ref().unwrap().try_clone().unwrap();
-        let mut child = std::process::Command::new("sleep");
-        let mut child = child.arg("60").stdin(inherited).spawn().unwrap();
-        drop(claim);
-        let again = Claim::of(folder.clone(), &folder);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(again.is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod claim;
 mod flush;
+mod lock;
 mod room;
 
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use crate::paths::folder_of;
 use crate::words::size;
 use claim::Claim;
 use flush::while_flushing;
+pub use lock::Lock;
 pub use room::check_room;
 
 /// Files and folders that appear together when [`Transaction::commit`] is

@@ -24,7 +24,7 @@ use ndarray::{Array2, ArrayView1};
 pub use routing::{Choices, Tie};
 
 use crate::checkpoint::Checkpoint;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 use crate::weights::{self, Weight};
 use pass::Pass;
 use routing::Routing;
@@ -106,7 +106,12 @@ pub fn run(
     };
     found.residuals.extend(residual(&exact, &single));
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
-    progress.begin("computing the reference", (0..layers.len()).map(layer_bytes).sum());
+    let _phase = phase(
+        progress,
+        "computing the reference",
+        Unit::Bytes,
+        (0..layers.len()).map(layer_bytes).sum(),
+    );
     for n in 0..layers.len() {
         let (routed, routed_single) = (exact.attend(n, progress)?, single.attend(n, progress)?);
         let others = options.follow.as_ref().map(|choices| &choices[n][..]);
@@ -121,7 +126,6 @@ pub fn run(
         found.residuals.extend(residual(&exact, &single));
         progress.advance(layer_bytes(n));
     }
-    progress.end();
     (found.hidden, found.hidden_single) = (exact.finish()?, single.finish()?);
     Ok(found)
 }

@@ -49,3 +49,12 @@ pub type Stop<'s> = dyn Fn() -> bool + Sync + 's;
 fn reason(error: &::ort::Error) -> String {
     error.message().split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// Whether this processor has the instructions that onnxruntime's fast kernel for MXFP4 is
+/// made of.
+pub fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}

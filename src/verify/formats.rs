@@ -19,9 +19,8 @@ pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint
         candidates(checkpoint, |candidate, format| candidate.convert_experts(format, true).is_ok());
     let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.experts());
     let checkpoint = experts.into_iter().find(fits).unwrap_or_else(|| checkpoint.clone());
-    let dense = candidates(&checkpoint, |candidate, format| {
-        candidate.convert_dense(format, format.for_logits(), true).is_ok()
-    });
+    let dense =
+        candidates(&checkpoint, |candidate, format| candidate.convert_dense(format, true).is_ok());
     let fits = |candidate: &Checkpoint| {
         stored.has_all(candidate.weights.dense()) && stored.has_no_other_logits(candidate)
     };

@@ -24,7 +24,7 @@ pub use compare::{Differences, Position};
 pub use identity::Identity;
 pub use opening::library;
 pub use report::{Coverage, Flip, Followed, Report, Runtime, Seconds, Texts, Ties};
-pub use tolerance::{Source, Tolerance};
+pub use tolerance::{Source, Tolerance, check_promise};
 pub use trace::{Stage, Trace};
 pub use weights::Bytes;
 
@@ -51,7 +51,7 @@ pub struct Request {
     pub leniency: Leniency,
     /// Tokens of the longest text; past the sliding window otherwise.
     pub tokens: Option<usize>,
-    /// Texts at once; 1 otherwise.
+    /// Texts at once; otherwise 3 where the model takes a mask, else 1.
     pub batch: Option<usize>,
     /// How many of the tokens come one by one, after the others.
     pub decode: Option<usize>,
@@ -91,7 +91,9 @@ pub enum Error {
         "`{}` is onnxruntime {found}, and a model of --target {target} needs {needed} or newer: name another one with --onnxruntime", path.display()
     )]
     OldRuntime { path: PathBuf, found: String, target: Target, needed: String },
-    #[error("the model has {model} {what}, and the checkpoint {checkpoint}: it is of another one")]
+    #[error(
+        "the model has {model} {what}, and the checkpoint {checkpoint}: it was made from another one"
+    )]
     Another { what: &'static str, model: u64, checkpoint: u64 },
     #[error("the model takes {fixed} rows, and --batch says {asked}")]
     Batch { fixed: usize, asked: usize },
@@ -101,6 +103,10 @@ pub enum Error {
         "the model gives {found} logits in a step of {rows} rows of {width} tokens, which is neither {vocab} for each token nor for each row"
     )]
     Logits { found: usize, rows: usize, width: usize, vocab: usize },
+    #[error("`{}` reads its weights from `{}`, and that is not there", model.display(), file.display())]
+    NoData { model: PathBuf, file: PathBuf },
+    #[error("the model's context is {context} tokens, and --tokens says {tokens}")]
+    BeyondContext { context: u64, tokens: usize },
     #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
     NoPrompt { tokens: usize, decoded: usize },
     #[error(
@@ -134,6 +140,10 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let comparing = Instant::now();
     let bytes = weights::compare(&request.model, &opening.description, &made, progress)?;
     let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
+    let context = checkpoint.config.rope.context();
+    if let Some(tokens) = request.tokens.filter(|tokens| *tokens as u64 > context) {
+        return Err(Error::BeyondContext { context, tokens });
+    }
     let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
     let plan = Plan::new(model.form, asked, window as usize)?;

@@ -6,7 +6,7 @@ use super::compare::Position;
 use super::plan::{Form, Plan, Reading, Step};
 use super::{Error, Result};
 use crate::model::Target;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Kind, Port, Session, Tensor};
 
 /// A model that is loaded.
@@ -48,20 +48,21 @@ pub struct Outputs<'o> {
 }
 
 impl Outputs<'_> {
-    /// Of a value inside, so many numbers for each token of a step.
+    /// Of a value inside, so many numbers for each token of a step; nothing where the model
+    /// gives another count of them.
     pub fn by_token<'n>(
         &self,
         step: &Step,
         numbers: &'n [f32],
         width: usize,
-    ) -> Vec<(Position, &'n [f32])> {
+    ) -> Option<Vec<(Position, &'n [f32])>> {
         let mut before = vec![0; step.rows.len()];
         let one = |reading: Reading| {
             let Reading { row, token, place } = reading;
             let place = if self.packed { before[row] } else { place };
             before[row] += 1;
             let start = (row * step.width() + place) * width;
-            (Position { row, token }, &numbers[start..start + width])
+            Some((Position { row, token }, numbers.get(start..start + width)?))
         };
         step.tokens().map(one).collect()
     }
@@ -87,6 +88,8 @@ impl Model {
     ) -> Result<()> {
         let stop = || progress.is_cancelled();
         let batch = texts.len();
+        let tokens = plan.steps.iter().map(|step| (batch * step.width()) as u64).sum();
+        let running = phase(progress, "running the model", Unit::Tokens, tokens);
         let empty = |cache: &Cache| {
             let [heads, width] = cache.sizes;
             Tensor::empty(cache.kind, &[batch, heads, 0, width])
@@ -121,6 +124,7 @@ impl Model {
                     packed: self.packed,
                 },
             )?;
+            running.advance((batch * step.width()) as u64);
             let present = self.caches.iter().filter_map(|cache| found.remove(&cache.present));
             past = present.collect();
         }
@@ -158,7 +162,9 @@ impl<'p> Ports<'p> {
                 return Err(ports.strange(format!("an input `{}` of another type", port.name)));
             }
         }
+        let axes = ports.input("input_ids").map(|port| &port.shape[..]).unwrap_or_default();
         for (there, what) in [
+            (!axes.contains(&Some(0)), "an input `input_ids` of no tokens"),
             (ports.input("input_ids").is_some(), "no input `input_ids`"),
             (
                 ports.input("attention_mask").is_some() || ports.past().next().is_none(),

@@ -7,7 +7,8 @@ use super::model::Model;
 use super::{Error, Result};
 use crate::model::{RESIDUALS, ROUTERS, Target};
 use crate::onnx::{self, Description, Interface, Size};
-use crate::progress::Progress;
+use crate::paths::folder_of;
+use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Library, Session};
 
 /// A model that is about to be loaded, as often as is needed.
@@ -31,10 +32,21 @@ impl<'r> Opening<'r> {
     /// Of a model that this onnxruntime is to run.
     pub fn read(library: &'r Library, path: &'r Path) -> Result<Self> {
         let opening = Self { library, path, description: onnx::read(path)? };
+        opening.check_files()?;
         check_version(library, opening.target())?;
         match opening.option("ep").unwrap_or("cpu") {
             "cpu" => Ok(opening),
             other => Err(Error::Provider(other.to_owned())),
+        }
+    }
+
+    /// Whether the files with its weights are there.
+    fn check_files(&self) -> Result<()> {
+        let named = self.description.initializers.iter().filter_map(|it| it.external.as_ref());
+        let mut files = named.map(|external| folder_of(self.path).join(&external.file));
+        match files.find(|file| !file.exists()) {
+            Some(file) => Err(Error::NoData { model: self.path.to_owned(), file }),
+            None => Ok(()),
         }
     }
 
@@ -58,6 +70,11 @@ impl<'r> Opening<'r> {
     fn names(&self, kind: &str) -> Vec<String> {
         let names = self.property(kind).unwrap_or_default().split(' ');
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// That the model is none of ours.
+    pub fn strange(&self, what: &str) -> Error {
+        Error::Interface { path: self.path.to_owned(), what: what.to_owned() }
     }
 
     /// Whether it can show its routers' scores.
@@ -84,6 +101,7 @@ impl<'r> Opening<'r> {
     /// Loads it.
     pub fn model(&self, look: Look, progress: &dyn Progress) -> Result<Model> {
         let stop = || progress.is_cancelled();
+        let _loading = phase(progress, "loading the model", Unit::Seconds, 0);
         let shown = |kind, wanted| if wanted { self.names(kind) } else { Vec::new() };
         let residuals = shown(RESIDUALS, look.residuals);
         let routers = shown(ROUTERS, look.routers);

@@ -64,8 +64,10 @@ const PADDED: usize = 3;
 const DECODED: usize = 16;
 /// The same where each needs a run from the beginning.
 const RUN_AGAIN: usize = 4;
-/// Tokens beyond a sliding window, unless said.
+/// Tokens beyond a sliding window, unless said, where that is not far.
 const BEYOND: usize = 32;
+/// No longer unless said.
+const LONGEST: usize = 8192;
 
 impl Plan {
     /// By default a text that goes past the sliding window, most of it at once and
@@ -79,7 +81,7 @@ impl Plan {
             (fixed, asked) => fixed.or(asked).unwrap_or(if form.mask { PADDED } else { 1 }),
         };
         let room = form.length.filter(|_| !form.cache);
-        let tokens = asked.tokens.or(room).unwrap_or(window + BEYOND);
+        let tokens = asked.tokens.or(room).unwrap_or(window.saturating_add(BEYOND).min(LONGEST));
         if let Some(room) = room.filter(|room| tokens > *room) {
             return Err(Error::Room { room, tokens });
         }

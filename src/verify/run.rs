@@ -67,12 +67,14 @@ impl Run<'_> {
     pub fn choices(&mut self, progress: &dyn Progress) -> Result<Choices> {
         let config = &self.checkpoint.config;
         let (tokens, count) = (self.plan.lengths.iter().sum(), config.experts_per_token as usize);
+        let strange = || self.opening.strange("router scores of other sizes");
         let mut chosen = Chosen::new(config.num_layers(), tokens, count);
         let started = Instant::now();
         self.model.run(self.plan, &self.texts, progress, |step, outputs| {
             for (layer, scores) in outputs.routers.iter().enumerate() {
-                let width = config.experts[layer] as usize;
-                chosen.add(layer, self.plan, outputs.by_token(step, scores, width));
+                let width = config.experts.get(layer).map(|count| *count as usize);
+                let scores = width.and_then(|width| outputs.by_token(step, scores, width));
+                chosen.add(layer, self.plan, scores.ok_or_else(&strange)?);
             }
             Ok(())
         })?;
@@ -89,12 +91,13 @@ impl Run<'_> {
         let mut comparison = Comparison::new(self.checkpoint, activations, self.plan);
         let expected = &activations.residuals;
         let mut trace = (!expected.is_empty()).then(|| Trace::new(expected));
+        let strange = || self.opening.strange("a residual stream of other sizes");
         let (mut compared, started) = (0.0, Instant::now());
         self.model.run(self.plan, &self.texts, progress, |step, outputs| {
             let now = Instant::now();
             comparison.add(step, outputs.logits)?;
             if let Some(trace) = &mut trace {
-                trace.add(self.plan, step, outputs, expected);
+                trace.add(self.plan, step, outputs, expected).ok_or_else(&strange)?;
             }
             compared += now.elapsed().as_secs_f64();
             Ok(())

@@ -171,7 +171,8 @@ impl fmt::Display for Bytes {
 
 /// The first names, and how many more there are.
 fn listed(names: &[String]) -> String {
-    let first: Vec<String> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    let first: Vec<String> =
+        names.iter().take(NAMED).map(|name| format!("`{}`", words::shown(name))).collect();
     match names.len().checked_sub(NAMED) {
         None | Some(0) => first.join(", "),
         Some(more) => format!("{} and {more} more", first.join(", ")),

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::opening::Opening;
 use super::{Error, Result};
-use crate::model::{self, Target};
-use crate::weights::{Provenance, Provenances};
+use crate::model::{self, Options, Target};
+use crate::tensor::DType;
+use crate::weights::{Format, Provenance, Provenances};
 
 /// How many times the noise a model may be off.
 pub const FACTOR: f64 = 8.0;
@@ -86,6 +87,10 @@ impl Promise {
     }
 }
 
+const F16: &str = "it computes in f16";
+const BF16: &str = "it computes in bf16";
+const ACTIVATIONS: &str = "onnxruntime rounds activations to 8 bits where weights are integers (unless the export had --keep-activations)";
+
 /// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
 /// integers round activations to 8 bits.
 fn rounds_on_the_way(
@@ -95,18 +100,28 @@ fn rounds_on_the_way(
 ) -> Option<&'static str> {
     match model.option("compute").unwrap_or("f32") {
         "f32" => {}
-        "f16" => return Some("it computes in f16"),
-        _ => return Some("it computes in bf16"),
+        "f16" => return Some(F16),
+        _ => return Some(BF16),
     }
-    let has = |said: &Option<Provenance>, word: &str| {
-        said.as_ref().is_some_and(|said| said.format.contains(word))
-    };
+    let has_integers =
+        |said: &Option<Provenance>| said.as_ref().is_some_and(|said| said.format.contains("int"));
     let rounds = model.target() == Target::Ort
         && model.option("activations") != Some(model::KEPT)
-        && [experts, dense].into_iter().any(|said| has(said, "int"));
-    rounds.then_some(
-        "onnxruntime rounds activations to 8 bits where weights are integers (unless the export had --keep-activations)",
-    )
+        && (has_integers(experts) || has_integers(dense));
+    rounds.then_some(ACTIVATIONS)
+}
+
+/// Whether a model of these options, with matrices in these formats, will promise anything
+/// about logits.
+pub fn check_promise(options: &Options, formats: [Option<Format>; 2]) -> Result<()> {
+    let has_integers = formats.iter().any(|format| matches!(format, Some(Format::Ints(_))));
+    let rounds = match options.compute {
+        DType::F32 if options.target == Target::Onnx || options.keep_activations => None,
+        DType::F32 => has_integers.then_some(ACTIVATIONS),
+        DType::F16 => Some(F16),
+        _ => Some(BF16),
+    };
+    rounds.map_or(Ok(()), |how| Err(Error::NoPromise(how)))
 }
 
 /// How far numbers may be off that are at most so large, and that float32 computes

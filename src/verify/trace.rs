@@ -40,17 +40,24 @@ impl Trace {
         Self { stages: expected.iter().map(stage).collect(), first: None }
     }
 
-    /// Takes what a step gives.
-    pub fn add(&mut self, plan: &Plan, step: &Step, outputs: &Outputs, expected: &[Residual]) {
+    /// Takes what a step gives; nothing where that is of other sizes.
+    pub fn add(
+        &mut self,
+        plan: &Plan,
+        step: &Step,
+        outputs: &Outputs,
+        expected: &[Residual],
+    ) -> Option<()> {
         let stages = self.stages.iter_mut().zip(&outputs.residuals).zip(expected);
         for ((stage, found), Residual { exact, .. }) in stages {
-            for (position, found) in outputs.by_token(step, found, exact.ncols()) {
+            for (position, found) in outputs.by_token(step, found, exact.ncols())? {
                 let expected = exact.row(plan.start(position.row) + position.token);
                 stage.add(position, found, expected);
             }
         }
         let beyond = |stage: &Stage| stage.relative > stage.bound;
         self.first = self.stages.iter().position(beyond);
+        Some(())
     }
 
     /// The token where the first stage is off that is beyond its bound.

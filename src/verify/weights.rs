@@ -15,7 +15,7 @@ use super::formats::is_dtype;
 use crate::checkpoint::Checkpoint;
 use crate::onnx::{Description, External, Initializer};
 use crate::paths::{folder_of, real_path};
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
     self, Conversion, Files, Piece, Recipe, Weight, convert, read_range, refuse_not_finite, scan,
@@ -61,12 +61,16 @@ struct Part<'w> {
 fn refuse_damaged(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> {
     let stored = checkpoint.weights.iter().filter(|weight| !weight.is_converted());
     let scales: Vec<&Weight> = stored.filter(|weight| weight.meaning() == DType::F8E8M0).collect();
-    progress.begin("looking at scales", scales.iter().map(|weight| weight.bytes()).sum());
+    let _phase = phase(
+        progress,
+        "looking at scales",
+        Unit::Bytes,
+        scales.iter().map(|weight| weight.bytes()).sum(),
+    );
     let mut files = Files::default();
     let outcome = scales.into_iter().try_for_each(|weight| {
         scan(weight, &mut files, progress).and_then(|count| refuse_not_finite(weight, count))
     });
-    progress.end();
     Ok(outcome?)
 }
 
@@ -104,10 +108,10 @@ pub fn compare(
         }
     }
     let bytes = |parts: &[Part]| parts.iter().map(|part| part.bytes()).sum::<u64>();
-    progress.begin("comparing weights", bytes(&plain) + bytes(&converted));
+    let _phase =
+        phase(progress, "comparing weights", Unit::Bytes, bytes(&plain) + bytes(&converted));
     plain.iter().try_for_each(|part| comparison.plain(part))?;
     comparison.converted(&converted)?;
-    progress.end();
     comparison.found.missing = missing.into_iter().map(str::to_owned).collect();
     Ok(comparison.found)
 }

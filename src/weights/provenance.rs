@@ -51,11 +51,6 @@ impl Provenances {
         }
     }
 
-    /// Whether every number is the checkpoint's, bit for bit.
-    pub fn is_lossless(&self) -> bool {
-        self.experts.is_lossless() && self.dense.is_lossless()
-    }
-
     /// What belongs to the weights' identity: nothing where all are as they were.
     pub fn canonical(&self) -> String {
         match self.experts.is_unchanged() && self.dense.is_unchanged() {

@@ -18,7 +18,7 @@ use super::{
     convert, read_error, refuse_not_finite,
 };
 use crate::container;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit, phase};
 use crate::tensor::{DType, not_finite};
 
 /// Digits by which the numbers of two provenances may grow: 19 of 20, and 21 of 24.
@@ -143,9 +143,8 @@ impl<'w> Store<'w> {
         if let Some(obstacle) = link(path)? {
             return Err(Error::Linked { file: path.to_owned(), obstacle });
         }
-        progress.begin("comparing weights", self.bytes());
+        let _phase = phase(progress, "comparing weights", Unit::Bytes, self.bytes());
         let equal = self.equals(path, progress);
-        progress.end();
         equal?.map(Found::Equal).ok_or_else(|| Error::Occupied(path.to_owned()))
     }
 
@@ -192,7 +191,7 @@ impl<'w> Store<'w> {
         progress: &dyn Progress,
     ) -> Result<Roundings> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
-        progress.begin("writing weights", self.bytes());
+        let _phase = phase(progress, "writing weights", Unit::Bytes, self.bytes());
         let written = self.each_piece(progress, &|weight, mut place, piece| {
             match piece {
                 Piece::InFile(source, input) => {
@@ -211,7 +210,6 @@ impl<'w> Store<'w> {
             }
             Ok(true)
         });
-        progress.end();
         let rounding = written?.unwrap_or_default();
         let read = |start, bytes: &mut [u8]| read_exact_at(file, bytes, start).map_err(failed);
         write_all_at(file, &self.beginning(read, &rounding)?, 0).map_err(failed)?;

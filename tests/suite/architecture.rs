@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
 const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths", "digest", "json", "words"],
+    &["tensor", "progress", "paths", "digest", "json", "words", "companion"],
     &["graph", "container", "publish", "runtime"],
     &["weights", "onnx", "tokenizer"],
     &["checkpoint"],

@@ -219,7 +219,7 @@ impl<F: Fn() + Sync> AtFirst<F> {
 }
 
 impl<F: Fn() + Sync> Progress for AtFirst<F> {
-    fn begin(&self, _phase: &str, _bytes: u64) {}
+    fn begin(&self, _phase: &str, _unit: gpt_oss_export::progress::Unit, _total: u64) {}
     fn end(&self) {}
 
     fn advance(&self, _bytes: u64) {

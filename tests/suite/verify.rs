@@ -186,7 +186,31 @@ fn an_export_that_cannot_be_verified_says_what_it_did() {
     let elsewhere = ["--target", "ort", "--ep", "cuda"];
     let error = failure(&[&verified[..], &elsewhere].concat());
     assert!(error.contains("does not go with --ep cuda"), "{error}");
+    let error = failure(&[&verified[..], &["--target", "ort", "--dense", "int8"]].concat());
+    assert!(error.contains("say what will do with --tolerance"), "{error}");
     assert!(!model.exists());
+}
+
+/// What a model's file says of itself may be anything.
+#[test]
+fn a_model_of_other_insides_is_refused() {
+    let (_home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
+    let edit = |code: &str| {
+        let program = format!(
+            "import onnx; m = onnx.load('{0}', load_external_data=False); says = {{p.key: p for p in m.metadata_props}}\n{code}\nonnx.save(m, '{0}')",
+            text(&model)
+        );
+        let edited = std::process::Command::new(crate::support::interpreter())
+            .args(["-c", &program])
+            .status();
+        assert!(edited.unwrap().success());
+    };
+    edit("says['gpt_oss_export.residuals'].value = says['gpt_oss_export.routers'].value");
+    let error = refused(&model, &checkpoint, &["--trace"]);
+    assert!(error.contains("has a residual stream of other sizes"), "{error}");
+    edit("m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0");
+    let error = refused(&model, &checkpoint, &[]);
+    assert!(error.trim_end().lines().count() == 1, "{error}");
 }
 
 #[cfg(unix)]
@@ -213,7 +237,7 @@ fn what_cannot_be_verified_is_said_in_a_sentence() {
             &model,
             &other,
             &[],
-            "the model has 320 tokens, and the checkpoint 77: it is of another one",
+            "the model has 320 tokens, and the checkpoint 77: it was made from another one",
         ),
         (&model, &checkpoint, &["--batch", "3"], "the model takes 2 rows, and --batch says 3"),
         (
@@ -223,6 +247,7 @@ fn what_cannot_be_verified_is_said_in_a_sentence() {
             "texts of 9 tokens at most, and --tokens says 10",
         ),
         (&cached, &other, &["--tokens", "5", "--decode", "5"], "leaves nothing of 5 tokens"),
+        (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and --tokens says"),
         (
             &cached,
             &other,
@@ -243,7 +268,7 @@ fn what_cannot_be_verified_is_said_in_a_sentence() {
     }
     fs::remove_dir_all(&checkpoint).unwrap();
     let error = refused(&model, &other, &[]);
-    assert!(error.contains("onnxruntime 1.32.0 does not load `"), "{error}");
+    assert!(error.contains("model.safetensors`, and that is not there"), "{error}");
     assert_eq!(error.trim_end().lines().count(), 1, "{error}");
 }
 
@@ -341,7 +366,7 @@ fn onnxruntime_is_found_by_python() {
 fn an_interrupted_verification_ends() {
     let (home, _, _) = exported("tiny", &[]);
     let line = format!(
-        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 200000 & \
+        "\"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {} --tokens 130000 & \
          while ! grep -q libonnxruntime /proc/$!/maps; do sleep 0.01; done; \
          kill -INT $!; wait $!; echo $?",
         text(onnxruntime())

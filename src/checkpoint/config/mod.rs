@@ -155,19 +155,14 @@ impl Config {
     }
 
     /// What must hold besides where experts are in MXFP4: blocks fill their rows.
-    pub fn check_blocks(&self, file: &str) -> Result<()> {
-        for (size, rule) in [
-            (self.hidden_size, "`hidden_size` is a multiple of 32, the length of an MXFP4 block"),
-            (
-                self.intermediate_size,
-                "`intermediate_size` is a multiple of 32, the length of an MXFP4 block",
-            ),
-        ] {
-            if !size.is_multiple_of(mxfp4::BLOCK) {
-                return Err(Error::Rule { file: file.to_owned(), rule, found: size.to_string() });
+    pub fn check_blocks(&self, file: &str, sizes: &[(&'static str, u64)]) -> Result<()> {
+        match sizes.iter().find(|(_, size)| !size.is_multiple_of(mxfp4::BLOCK)) {
+            Some((what, size)) => {
+                let (file, found) = (file.to_owned(), size.to_string());
+                Err(Error::Blocks { file, what, found })
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What must hold between the numbers, in words, and what is there.

@@ -69,8 +69,25 @@ impl Layout {
     pub fn settle(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
         let config = self.pruned(config, tensors, file)?;
         config.check(file)?;
-        if self.form.experts == MatrixForm::Mxfp4 {
-            config.check_blocks(file)?;
+        let experts = [
+            ("`hidden_size`", config.hidden_size),
+            ("`intermediate_size`", config.intermediate_size),
+        ];
+        let attention = [
+            ("`hidden_size`", config.hidden_size),
+            ("`num_attention_heads` times `head_dim`", config.num_heads * config.head_dim),
+        ];
+        let logits = [("`hidden_size`", config.hidden_size)];
+        let Form { experts: as_experts, attention: as_attention, logits: as_logits, .. } =
+            self.form;
+        for (form, sizes) in [
+            (Some(as_experts), &experts[..]),
+            (Some(as_attention), &attention),
+            (as_logits, &logits),
+        ] {
+            if form.is_some_and(MatrixForm::has_blocks) {
+                config.check_blocks(file, sizes)?;
+            }
         }
         Ok(config)
     }

@@ -48,12 +48,12 @@ pub fn experts(
     let scores = in_dtype(g, "router", scores, dtype)?;
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
     let down = expert_inputs(g, "down", &weights.down, dtype)?;
-    // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
-    let [count, ..] = weights.gate_up.matrix.sizes();
-    let ones = vec![1f32; count as usize];
     let fact = g.fact(normed)?;
     let node = match &weights.gate_up.matrix {
         Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
+            // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
+            let [count, ..] = weights.gate_up.matrix.sizes();
+            let ones = vec![1f32; count as usize];
             let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
             let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
                 // Zero points and weights of the router.
@@ -114,10 +114,11 @@ fn mixture<'s, 'b>(
         .attr("swiglu_limit", config.swiglu_limit as f32)
 }
 
-/// One of the two matrices with its bias `[experts, out]`: codes u8 `[experts, out,
-/// in/2]`, or for CUDA `[experts, in, out/2]`, with scales f8e8m0 `[experts, out,
-/// in/32]`; codes u8 `[experts, out, in/2 or
-/// in]` with scales of the operator's dtype; or numbers `[experts, out, in]`.
+/// One of the two matrices with its bias `[experts, out]`. In MXFP4: codes u8 `[experts,
+/// out, in/2]`, or for CUDA `[experts, in, out/2]`, with scales f8e8m0 `[experts, out,
+/// in/32]`. In integers: codes u8 `[experts, out, in]`, of 4 bits `[experts, out, in/2]`,
+/// with scales `[experts, out, in/32]` of the operator's dtype. Or numbers `[experts, out,
+/// in]`.
 fn expert_inputs(
     g: &mut Scope,
     name: &str,
@@ -125,16 +126,8 @@ fn expert_inputs(
     dtype: DType,
 ) -> Result<Vec<Value>> {
     let mut inputs = match &weights.matrix {
-        Matrix::Mxfp4 { blocks, scales } => {
-            let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
-            let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
-            vec![rows(g, blocks)?, scales]
-        }
-        Matrix::Mxfp4Columns { columns, scales } => {
-            let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
-            let scales = g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())?;
-            vec![stored(g, columns)?, scales]
-        }
+        Matrix::Mxfp4 { blocks, scales } => vec![rows(g, blocks)?, powers(g, scales)?],
+        Matrix::Mxfp4Columns { columns, scales } => vec![stored(g, columns)?, powers(g, scales)?],
         Matrix::Ints { codes, scales, .. } => {
             vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?]
         }
@@ -143,6 +136,12 @@ fn expert_inputs(
     };
     inputs.push(number(g, &format!("{name}.bias"), &weights.bias, dtype)?);
     Ok(inputs)
+}
+
+/// MXFP4's scales f8e8m0, as they are stored.
+fn powers(g: &mut Scope, scales: &Weight) -> Result<Value> {
+    let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
+    g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())
 }
 
 /// Codes in blocks as rows: u8 `[experts, out, bytes]`.

@@ -4,7 +4,8 @@
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
-use crate::model::{in_dtype, stored};
+use crate::model::in_dtype;
+use crate::model::portable::numbers::chosen;
 use crate::tensor::{DType, mxfp4};
 use crate::weights::Weight;
 
@@ -39,13 +40,11 @@ pub fn linear(
 
 impl Expert {
     fn gather(g: &mut Scope, expert: Value, [blocks, scales, bias]: [&Weight; 3]) -> Result<Self> {
-        let [blocks, scales, bias] =
-            [("blocks", blocks), ("scales", scales), ("bias", bias)].map(|(name, weight)| {
-                let all = stored(g, weight)?;
-                g.gather(&format!("{name}.chosen"), all, expert, 0)
-            });
-        let scales = powers_of_two(&mut g.child("scales"), scales?)?;
-        Ok(Self { blocks: blocks?, scales, bias: in_dtype(g, "bias", bias?, DType::F32)? })
+        let blocks = chosen(g, "blocks", blocks, expert)?;
+        let scales = chosen(g, "scales", scales, expert)?;
+        let bias = chosen(g, "bias", bias, expert)?;
+        let scales = powers_of_two(&mut g.child("scales"), scales)?;
+        Ok(Self { blocks, scales, bias: in_dtype(g, "bias", bias, DType::F32)? })
     }
 
     /// For several rows: decodes the matrix, even and odd inputs apart, and

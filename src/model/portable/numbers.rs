@@ -21,19 +21,16 @@ pub fn linear(
             numbers(g, weight, expert, dtype)?
         }
         Matrix::Ints { bits, codes, scales } => {
-            let [codes, scales] = [("codes", codes), ("scales", scales)].map(|(name, weight)| {
-                let all = stored(g, weight)?;
-                g.gather(&format!("{name}.chosen"), all, expert, 0)
-            });
-            let numbers = from_integers(g, *bits, codes?, scales?)?;
+            let codes = chosen(g, "codes", codes, expert)?;
+            let scales = chosen(g, "scales", scales, expert)?;
+            let numbers = from_integers(g, *bits, codes, scales)?;
             in_dtype(g, "weight", numbers, dtype)?
         }
         Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
             unreachable!("MXFP4 has ways of its own")
         }
     };
-    let biases = stored(g, bias)?;
-    let bias = g.gather("bias.chosen", biases, expert, 0)?;
+    let bias = chosen(g, "bias", bias, expert)?;
     let bias = in_dtype(g, "bias", bias, dtype)?;
     match matrix {
         Matrix::InputMajor(_) => g.gemm_input_major("", x, weight, Some(bias)),
@@ -41,10 +38,15 @@ pub fn linear(
     }
 }
 
-/// The matrix of an expert, as it is stored.
-fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Result<Value> {
+/// An expert's part of a weight of all, as it is stored.
+pub fn chosen(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
     let all = stored(g, weight)?;
-    let chosen = g.gather("weight.chosen", all, expert, 0)?;
+    g.gather(&format!("{name}.chosen"), all, expert, 0)
+}
+
+/// The matrix of an expert, in f32 or what is computed in.
+fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Result<Value> {
+    let chosen = chosen(g, "weight", weight, expert)?;
     let numbers = match weight.dtype {
         DType::F8E5M2 => from_e5m2(g, chosen)?,
         _ => chosen,

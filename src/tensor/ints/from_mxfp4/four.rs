@@ -1,33 +1,33 @@
 //! MXFP4 to integers of 4 bits, many blocks at once: each step is a loop over all of
 //! them, compiled for each set of instructions that a processor may have.
 
+use std::array;
 use std::sync::LazyLock;
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x16};
 use fearless_simd_macros::simd;
 
+use super::TOGETHER;
 use super::ways::{Choices, Sums, TWICE, WAYS, Way};
 use crate::tensor::Rounding;
-use crate::tensor::mxfp4::{BLOCK, Blocks, e8m0};
-
-/// At most so many blocks are converted together: what a step leaves for the next one
-/// stays in the processor's nearest cache.
-pub const TOGETHER: usize = 64;
+use crate::tensor::mxfp4::{BLOCK, Blocks, E2M1, e8m0};
 
 /// The codes of a block, those that it has and those that it gets.
 pub type Codes = [u8; BLOCK as usize / 2];
 
-/// Writes the codes and scales of at most [`TOGETHER`] blocks. Their own scales must not
-/// be so large that a number is infinite, or so small that a square has too few bits.
+/// Writes the codes and scales of at most [`TOGETHER`] blocks, whose own scales must leave
+/// all numbers finite. Under scales below `SMALLEST_SCALE` codes and scales hold, and what
+/// is said of rounding does not.
 pub fn four(blocks: Blocks, codes: &mut [Codes], scales: &mut [f32]) -> Rounding {
     four_on(Level::new(), blocks, codes, scales)
 }
 
 fn four_on(level: Level, blocks: Blocks, codes: &mut [Codes], scales: &mut [f32]) -> Rounding {
-    static CHOICES: LazyLock<Vec<Choices>> = LazyLock::new(Choices::all);
-    let choices = CHOICES.as_slice().try_into().expect("one for each magnitude");
-    dispatch!(level, simd => in_steps(simd, choices, blocks, codes, scales))
+    // By the code of the largest magnitude.
+    static CHOICES: LazyLock<[Choices; 8]> =
+        LazyLock::new(|| array::from_fn(|code| Choices::new(E2M1[code])));
+    dispatch!(level, simd => in_steps(simd, &CHOICES, blocks, codes, scales))
 }
 
 /// What is known of a block on its way.
@@ -113,7 +113,8 @@ fn choose<S: Simd>(_: S, known: &mut [Known]) {
 }
 
 /// How many numbers stay as they are is returned: those that are the scale times their
-/// code, which is so where `x · Σc²` is `c · Σxc`.
+/// code, which is so where `x · Σc²` is `c · Σxc`. Both are below 2¹⁵: `|x|` is 12 at most,
+/// `Σc²` 32 · 8², `|c|` 8 and `|Σxc|` 32 · 12 · 8.
 #[simd]
 fn give_codes<S: Simd>(
     simd: S,
@@ -142,7 +143,7 @@ fn give_codes<S: Simd>(
     all_kept
 }
 
-/// Scales are those of least squares, `Σxc / Σc²` of numbers, which are half of x. The
+/// Scales are those of least squares: `Σxc / Σc²`, times half of the block's own. The
 /// sums of the squares of numbers and of what they are off by are returned.
 #[simd]
 fn give_scales<S: Simd>(_: S, own: &[u8], known: &[Known], scales: &mut [f32]) -> (f64, f64) {

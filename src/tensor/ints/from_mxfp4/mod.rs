@@ -8,17 +8,23 @@ use super::{Bits, dequantise, quantise, rounding};
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{self, Block, Blocks, LARGEST_SCALE};
 use eight::eight;
-use four::{TOGETHER, four};
+use four::four;
 
-/// Under smaller ones a product may need more bits than f32 has so close to zero.
+/// At most so many blocks are converted together: what one step leaves for the next stays
+/// in the processor's nearest cache.
+const TOGETHER: usize = 64;
+/// Under smaller ones a code times its scale may need more bits than f32 has so close to
+/// zero, and what is lost is not what sums tell.
 const SMALLEST_SCALE: u8 = 32;
 
 /// Writes the codes of blocks and their scales, and returns how far off they are.
 /// Integers of 8 bits are exact: twice E2M1's numbers, under half the scale. Of many
 /// blocks in 4 bits the squared error is within a thousandth of what the best scales
-/// leave.
+/// leave. A block has [`Bits::block_bytes`] of codes, and a scale.
 pub fn from_mxfp4(bits: Bits, blocks: Blocks, codes: &mut [u8], scales: &mut [f32]) -> Rounding {
     let mut rounding = Rounding::default();
+    let count = blocks.scales.len();
+    assert_eq!([codes.len(), scales.len()], [count * bits.block_bytes() as usize, count]);
     let codes = codes.chunks_mut(TOGETHER * bits.block_bytes() as usize);
     for ((blocks, codes), scales) in
         blocks.chunks(TOGETHER).zip(codes).zip(scales.chunks_mut(TOGETHER))

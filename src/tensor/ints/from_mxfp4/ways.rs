@@ -10,6 +10,8 @@ pub const WAYS: usize = 7;
 /// Least squares then find the scale that fits them: the best scale there is leads to
 /// one of them, or gains hardly anything. Half of a magnitude that codes can hold twice
 /// is exact. Of equally good ways the last is taken, whose scales have the fewest bits.
+/// These were found by trying all sets of a grid on blocks of normally distributed numbers;
+/// a test holds them to the best of a thousand scales.
 fn ways(largest: f32) -> [f32; WAYS] {
     let twice = 2.0 * largest;
     [6.8, 7.2, 8.5, -8.5, 8.0, -8.0, if twice < 8.0 { twice } else { 6.01 }]
@@ -47,12 +49,8 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// Those of each largest magnitude, by its code.
-    pub fn all() -> Vec<Self> {
-        E2M1[..8].iter().map(|largest| Self::new(*largest)).collect()
-    }
-
-    fn new(largest: f32) -> Self {
+    /// Those where the largest magnitude is this.
+    pub fn new(largest: f32) -> Self {
         let mut choices = Self { sums: [Sums::default(); 256], ways: [Way::default(); 8] };
         for (way, code) in choices.ways.iter_mut().zip(ways(largest)) {
             let whole = E2M1.map(|number| four_bits(number * code / largest.max(E2M1[1])));
