@@ -35,4 +35,5 @@ mod sizes;
 mod staging;
 mod support;
 mod verify;
+mod verify_refusals;
 mod web;
