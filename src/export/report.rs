@@ -178,7 +178,7 @@ impl Summary {
     fn is_slow_here(&self, model: &ModelSummary) -> bool {
         let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
         let mxfp4 = self.experts.matrices.provenance.format.contains("mxfp4");
-        on_cpu && mxfp4 && !runtime::has_avx512()
+        on_cpu && mxfp4 && runtime::lacks_avx512()
     }
 }
 

@@ -50,11 +50,12 @@ fn reason(error: &::ort::Error) -> String {
     error.message().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether this processor has the instructions that onnxruntime's fast kernel for MXFP4 is
-/// made of.
-pub fn has_avx512() -> bool {
+/// Whether this is a processor of Intel's architecture without the instructions that
+/// onnxruntime's fast kernel for MXFP4 is made of. How fast others are was not measured.
+pub fn lacks_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw");
+    return !(std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw"));
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }

@@ -28,6 +28,26 @@ fn a_summary_for_people() {
     }
 }
 
+/// Where the kernel for MXFP4 is a slow one, which depends on this machine.
+#[test]
+fn a_summary_says_what_is_slow_here() {
+    let home = folder_with_tiny();
+    let model = home.path().join("m.onnx");
+    let tiny = home.path().join("tiny");
+    let says = |options: &[&str]| {
+        let base = ["--checkpoint", text(&tiny), "--output", text(&model)];
+        let summary = String::from_utf8(run(&[&base[..], options].concat()).stdout).unwrap();
+        assert!(summary.contains("needs    "), "{summary}");
+        summary.contains("AVX-512, which this processor lacks")
+    };
+    #[cfg(target_arch = "x86_64")]
+    let slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
+    #[cfg(not(target_arch = "x86_64"))]
+    let slow = false;
+    assert_eq!(says(&["--target", "ort"]), slow);
+    assert!(!says(&["--target", "onnx"]) && !says(&["--target", "ort", "--experts", "int8"]));
+}
+
 #[test]
 fn quiet_says_nothing_and_json_one_object() {
     let home = tempfile::tempdir().unwrap();

@@ -195,3 +195,26 @@ fn names_and_sizes_that_a_hub_should_not_give() {
         fs::remove_dir_all(it.here.path().join("owner--tiny")).unwrap();
     }
 }
+
+/// A mistyped folder may look like a repository.
+#[test]
+fn a_folder_that_lacks_one_is_named_where_the_hub_fails() {
+    let it = setting();
+    it.hub.fail(
+        "/cdn/model-00001-of-00002.safetensors",
+        9,
+        crate::double::Fault::Status(403, ("x-none", "")),
+    );
+    let arguments = ["--checkpoint", "owner/tiny", "--output", "m.onnx"];
+    let sentence = || {
+        let output = it.hub.command(&arguments).current_dir(it.here.path()).output().unwrap();
+        it.hub.sentence(&output)
+    };
+    assert!(sentence().starts_with("`owner/tiny` is not open to all"));
+    fs::create_dir(it.here.path().join("owner")).unwrap();
+    let found = sentence();
+    assert!(
+        found.starts_with("the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny`"),
+        "{found}"
+    );
+}

@@ -355,3 +355,22 @@ fn an_export_into_the_checkpoints_folder_can_be_repeated() {
         assert_eq!(summary["weights"]["bytes_written"].as_u64().unwrap() > 0, written);
     }
 }
+
+/// Blocks that rows do not fill: what a damaged or foreign staged file may claim.
+#[test]
+fn a_staged_file_of_integers_has_whole_blocks() {
+    let home = tempfile::tempdir().unwrap();
+    let (file, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
+    let tiny = fixture("tiny-128");
+    let stage = ["--checkpoint", text(&tiny), "--save-weights", text(&file), "--skip-onnx"];
+    export(&[&stage[..], &["--experts", "int8"]].concat());
+    let bytes = fs::read(&file).unwrap();
+    let key = b"\\\"hidden_size\\\":128";
+    let at = bytes.windows(key.len()).position(|found| found == key).unwrap();
+    let mut claims = bytes;
+    claims[at + key.len() - 1] = b'0';
+    fs::write(&file, claims).unwrap();
+    let sentence = failure(&["--weights", text(&file), "--output", text(&model)]);
+    let expected = "`hidden_size` is a multiple of 32, the length of a block: found 120";
+    assert!(sentence.ends_with(expected), "{sentence}");
+}

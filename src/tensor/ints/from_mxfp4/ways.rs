@@ -10,8 +10,7 @@ pub const WAYS: usize = 7;
 /// Least squares then find the scale that fits them: the best scale there is leads to
 /// one of them, or gains hardly anything. Half of a magnitude that codes can hold twice
 /// is exact. Of equally good ways the last is taken, whose scales have the fewest bits.
-/// These were found by trying all sets of a grid on blocks of normally distributed numbers;
-/// a test holds them to the best of a thousand scales.
+/// A test holds what they lead to against the best of many scales.
 fn ways(largest: f32) -> [f32; WAYS] {
     let twice = 2.0 * largest;
     [6.8, 7.2, 8.5, -8.5, 8.0, -8.0, if twice < 8.0 { twice } else { 6.01 }]
