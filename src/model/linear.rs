@@ -54,6 +54,7 @@ fn product(
     context: &Context,
 ) -> Result<Value> {
     if let (Operators::Ort(_), Matrix::Ints { bits, codes, scales }) = (&context.operators, matrix)
+        && ort::multiplies_integers(*bits, context)
     {
         return ort::integers(g, x, *bits, [codes, scales], bias, context);
     }

@@ -3,6 +3,7 @@ data, and with strict shape inference; prints what an ONNX reader sees."""
 
 import json
 import sys
+from collections import Counter
 
 import onnx
 
@@ -42,6 +43,7 @@ def main():
                     if node.domain
                 ],
                 "nodes": len(graph.node),
+                "operators": Counter(node.op_type for node in graph.node),
                 "external": [external(tensor) for tensor in stored],
                 "largest_inline": max(len(tensor.raw_data) for tensor in inline),
             }

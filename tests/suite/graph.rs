@@ -102,6 +102,27 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
     }
 }
 
+/// MatMulNBits of 8 bits makes f32 of a whole matrix in every step unless it may round
+/// activations; standard operators do it once.
+#[test]
+fn dense_integers_of_8_bits_meet_kept_activations_as_f32() {
+    let home = folder_with_tiny();
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
+    let products = |options: &[&str]| {
+        export(&[&base[..], options].concat());
+        let operators = check(&model)["operators"].clone();
+        ["MatMulNBits", "Gemm"].map(|operator| operators[operator].as_u64().unwrap_or(0))
+    };
+    let (attention, routers, logits) = (2 * 3, 3, 1);
+    let kept = "--keep-activations";
+    assert_eq!(products(&["--dense", "int8"]), [attention + logits, routers]);
+    assert_eq!(products(&["--dense", "int8", kept]), [0, attention + logits + routers]);
+    // The logits' matrix takes int8 beside them.
+    assert_eq!(products(&["--dense", "int4"]), [attention + logits, routers]);
+    assert_eq!(products(&["--dense", "int4", kept]), [attention, logits + routers]);
+}
+
 /// ONNX Runtime counts a window with 32 bits: one that is longer is none.
 #[test]
 fn windows_that_nothing_reaches_are_none() {

@@ -39,9 +39,16 @@ pub fn integers(
         .output(fact)
 }
 
+/// Whether MatMulNBits is the way to multiply them: at level 0 it makes f32 of a whole
+/// matrix of 8 bits in every step on a CPU, which standard operators do once, when a model
+/// is loaded.
+pub fn multiplies_integers(bits: Bits, context: &Context) -> bool {
+    bits == Bits::Four || context.provider != Provider::Cpu || !context.keep_activations
+}
+
 /// On a CPU onnxruntime multiplies integers several times faster with activations that it
-/// rounds to 8 bits (level 4) than with activations as they are (level 0), where it makes
-/// f32 of a whole matrix of 8 bits in every step. Kernels of GPUs have no levels.
+/// rounds to 8 bits (level 4) than with activations as they are (level 0). Kernels of GPUs
+/// have no levels.
 pub fn accuracy_level(context: &Context) -> i64 {
     if context.provider == Provider::Cpu && !context.keep_activations { 4 } else { 0 }
 }

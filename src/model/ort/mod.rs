@@ -7,5 +7,5 @@ mod packing;
 
 pub use attention::attention;
 pub use experts::{experts, has_experts, moe_computes_in};
-pub use linear::integers;
+pub use linear::{integers, multiplies_integers};
 pub use packing::Packing;
