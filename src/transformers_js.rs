@@ -11,6 +11,8 @@ use crate::words::size;
 
 /// The folder in which it looks for models.
 pub const FOLDER: &str = "onnx";
+/// The name by which it knows the batch axis.
+pub const BATCH: &str = "batch_size";
 /// The key of the config that is its own.
 const KEY: &str = "transformers.js_config";
 

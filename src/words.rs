@@ -7,7 +7,8 @@ pub fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        10_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        1_000_000_000..10_000_000_000 => format!("{:.2} GB", bytes as f64 / 1e9),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }
@@ -53,7 +54,13 @@ mod tests {
 
     #[test]
     fn words_for_numbers() {
-        let sizes = [(9_999, "9999 B"), (10_000, "10 kB"), (13_780_000_000, "13.8 GB")];
+        let sizes = [
+            (9_999, "9999 B"),
+            (10_000, "10 kB"),
+            (998_400_000, "998 MB"),
+            (1_331_200_000, "1.33 GB"),
+            (13_780_000_000, "13.8 GB"),
+        ];
         sizes.into_iter().for_each(|(bytes, text)| assert_eq!(size(bytes), text));
         let numbers = [
             (0, "0"),

@@ -259,9 +259,10 @@ impl Export {
                 length: self.seq_len.filter(|_| !self.dynamic_seq),
                 kv_cache: self.kv_cache,
                 last_logits: self.last_logits,
-                transformers_js: self.transformers_js,
+                ..Options::default()
             },
             genai: self.genai.then_some(Genai { max_length: self.max_length }),
+            transformers_js: self.transformers_js,
             max_shard_size: self.max_shard_size.map(|size| size.as_u64()),
         })
     }

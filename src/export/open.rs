@@ -24,6 +24,13 @@ pub struct Opened {
     pub hub: Option<HubSummary>,
 }
 
+impl Opened {
+    /// The fingerprint of weights that are here.
+    pub fn identified(&self) -> &Fingerprint {
+        self.fingerprint.as_ref().expect("weights that are here are identified")
+    }
+}
+
 /// Reads what there is: headers, and samples for the fingerprint.
 pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error> {
     let (mut checkpoint, folder, said, hub) = match &request.origin {

@@ -28,68 +28,78 @@ impl<'w> Placement<'w> {
     /// the source itself, where ONNX can refer to it, with a file beside for
     /// weights that must be made; else a file beside for all.
     pub fn decide(request: &Request, opened: &'w Opened) -> Result<Self, Error> {
-        let Opened { checkpoint, fingerprint, .. } = opened;
-        let wanted = match request.headers_only() {
-            true => ExternalData::InPlace,
-            false => request.external_data,
-        };
-        let identified = || fingerprint.as_ref().expect("weights that are here are identified");
+        let checkpoint = &opened.checkpoint;
         let mut placement = Self::default();
-        let all = || checkpoint.weights.iter();
         if let Some(path) = &request.save_weights {
-            let store =
-                Store::plan(all(), identified(), &checkpoint.config, &checkpoint.provenances);
-            placement.stores.push((path.clone(), store));
+            let all = checkpoint.weights.iter();
+            placement.stores.push((path.clone(), store(all, opened.identified(), checkpoint)));
         }
         let Some(output) = &request.output else { return Ok(placement) };
-        let folder = folder_of(output);
-        let wanted = match (request.largest_shard(), wanted) {
+        let wanted = match (request.headers_only(), request.largest_shard()) {
+            (true, _) => ExternalData::InPlace,
             // Nobody could say how large the files are that are there.
-            (Some(_), _) => ExternalData::Copy,
-            (None, wanted) => wanted,
+            (_, Some(_)) => ExternalData::Copy,
+            _ => request.external_data,
         };
-        if wanted != ExternalData::InPlace
-            && let Some((staged, store)) = placement.stores.first()
-            && let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)?
-        {
-            placement.locations.extend(locations(store, &file));
+        if wanted != ExternalData::InPlace && placement.takes_staged(folder_of(output))? {
             return Ok(placement);
         }
-        let found = match wanted {
-            ExternalData::Copy => None,
-            _ => match in_place(all(), folder) {
-                Ok(found) => Some(found),
-                Err(weights::Error::NotInPlace { file, obstacle })
-                    if wanted == ExternalData::Auto =>
-                {
-                    placement.obstacle = Some(format!("`{}`: {obstacle}", file.display()));
-                    None
-                }
-                Err(error) => return Err(error.into()),
-            },
+        let made = match wanted {
+            ExternalData::Copy => checkpoint.weights.iter().collect(),
+            _ => placement.leave_in_place(checkpoint, folder_of(output), wanted)?,
         };
-        let found = found.unwrap_or_else(|| vec![None; all().count()]);
+        placement.in_place = made.is_empty();
+        if !made.is_empty() {
+            placement.store_beside(made, request, output, opened)?;
+        }
+        Ok(placement)
+    }
+
+    /// Whether the model's data is the staged file.
+    fn takes_staged(&mut self, folder: &Path) -> Result<bool, Error> {
+        let Some((staged, store)) = self.stores.first() else { return Ok(false) };
+        let Ok(file) = relative_to(folder, staged).map_err(weights::Error::from)? else {
+            return Ok(false);
+        };
+        self.locations.extend(locations(store, &file));
+        Ok(true)
+    }
+
+    /// Finds the weights where they are, as far as ONNX can refer to them there, and says
+    /// which must be made.
+    fn leave_in_place(
+        &mut self,
+        checkpoint: &'w Checkpoint,
+        folder: &Path,
+        wanted: ExternalData,
+    ) -> Result<Vec<&'w Weight>, Error> {
+        let all = || checkpoint.weights.iter();
+        let found = match in_place(all(), folder) {
+            Ok(found) => found,
+            Err(weights::Error::NotInPlace { file, obstacle }) if wanted == ExternalData::Auto => {
+                self.obstacle = Some(format!("`{}`: {obstacle}", file.display()));
+                return Ok(all().collect());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut made = Vec::new();
         for (weight, location) in all().zip(found) {
             match location {
                 Some(location) => {
-                    placement.locations.insert(weight.name.clone(), location);
+                    self.locations.insert(weight.name.clone(), location);
                 }
                 None => made.push(weight),
             }
         }
-        if wanted == ExternalData::InPlace
-            && let Some((weight, obstacle)) =
-                made.iter().find_map(|weight| Some((weight, weights::obstacle(weight)?)))
-        {
-            let file = weight.recipe.sources()[0].file.to_path_buf();
-            return Err(weights::Error::NotInPlace { file, obstacle }.into());
+        let obstacle = |weight: &&Weight| {
+            Some((weight.recipe.sources()[0].file.clone(), weights::obstacle(weight)?))
+        };
+        match made.iter().find_map(obstacle) {
+            Some((file, obstacle)) if wanted == ExternalData::InPlace => {
+                Err(weights::Error::NotInPlace { file: file.to_path_buf(), obstacle }.into())
+            }
+            _ => Ok(made),
         }
-        placement.in_place = made.is_empty();
-        if !made.is_empty() {
-            placement.store_beside(made, request, output, checkpoint, identified())?;
-        }
-        Ok(placement)
     }
 
     /// Puts some weights into a file beside the model. Its name tells which:
@@ -99,26 +109,23 @@ impl<'w> Placement<'w> {
         made: Vec<&'w Weight>,
         request: &Request,
         output: &Path,
-        checkpoint: &'w Checkpoint,
-        of_all: &Fingerprint,
+        opened: &'w Opened,
     ) -> Result<(), Error> {
+        let checkpoint = &opened.checkpoint;
         let some;
         let fingerprint = match self.locations.is_empty() {
-            true => of_all,
+            true => opened.identified(),
             false => {
                 let made = made.iter().copied();
                 some = Fingerprint::of(&checkpoint.identity(), made)?;
                 &some
             }
         };
-        let plan = |weights: &[&'w Weight]| {
-            let weights = weights.iter().copied();
-            Store::plan(weights, fingerprint, &checkpoint.config, &checkpoint.provenances)
-        };
+        let plan = |weights: &[&'w Weight]| store(weights.iter().copied(), fingerprint, checkpoint);
         let stores = shards::split(made, request.largest_shard(), plan)?;
         let count = stores.len();
         for (at, store) in stores.into_iter().enumerate() {
-            let file = match request.graph.transformers_js {
+            let file = match request.transformers_js {
                 true => shards::name_for_transformers_js(output, at)?,
                 false => shards::name(fingerprint, at, count),
             };
@@ -157,6 +164,15 @@ impl<'w> Placement<'w> {
             written,
         }
     }
+}
+
+/// A file of some weights of a checkpoint.
+fn store<'w>(
+    weights: impl Iterator<Item = &'w Weight>,
+    fingerprint: &Fingerprint,
+    checkpoint: &Checkpoint,
+) -> Store<'w> {
+    Store::plan(weights, fingerprint, &checkpoint.config, &checkpoint.provenances)
 }
 
 fn locations<'s>(store: &'s Store, file: &'s str) -> impl Iterator<Item = (String, Location)> + 's {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
+    WeightsSummary,
 };
 use crate::model::Target;
 use crate::onnx::{Interface, Size};
@@ -15,17 +16,10 @@ use crate::words::{count, quoted, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layers = layers_in_words(self.layers, self.layers_there);
-        let experts = experts_in_words(&self.experts.counts);
         if let Some(hub) = &self.hub {
             write!(f, "{hub}")?;
         }
-        write!(f, "read     {}, {layers}{experts}", self.layout)?;
-        match &self.fingerprint {
-            Some(fingerprint) => writeln!(f, ", fingerprint {fingerprint}")?,
-            None => writeln!(f, ", headers only")?,
-        }
-        let weights = &self.weights;
+        self.write_source(f)?;
         if let Some(model) = &self.model {
             write!(f, "{model}")?;
             if self.is_slow_here(model) {
@@ -34,17 +28,7 @@ impl fmt::Display for Summary {
                     "  with AVX-512, which this processor lacks; without it experts in MXFP4 take many times as long as with --experts int8"
                 )?;
             }
-            let made = weights.written.len() + weights.reused.len();
-            let how = match weights.in_place {
-                true => "in place",
-                false if made >= weights.files.len() => "beside the model",
-                false => "in place and beside the model",
-            };
-            let bytes = size(weights.bytes_referenced);
-            writeln!(f, "weights  {bytes} {how}: {}", weights.files.join(", "))?;
-            if let Some(obstacle) = &weights.obstacle {
-                writeln!(f, "  not in place: {obstacle}")?;
-            }
+            write!(f, "{}", self.weights)?;
         }
         write!(f, "{}", self.experts)?;
         self.dense.write(f, "dense")?;
@@ -54,14 +38,35 @@ impl fmt::Display for Summary {
         if let Some(web) = &self.transformers_js {
             write!(f, "{web}")?;
         }
-        for path in &weights.written {
-            writeln!(f, "written  {}", path.display())?;
+        self.write_files(f)?;
+        self.write_next(f)
+    }
+}
+
+impl Summary {
+    fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers = layers_in_words(self.layers, self.layers_there);
+        let experts = experts_in_words(&self.experts.counts);
+        write!(f, "read     {}, {layers}{experts}", self.layout)?;
+        match &self.fingerprint {
+            Some(fingerprint) => writeln!(f, ", fingerprint {fingerprint}"),
+            None => writeln!(f, ", headers only"),
         }
-        for path in &weights.reused {
-            writeln!(f, "reused   {}", path.display())?;
+    }
+
+    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weights = &self.weights;
+        for (what, paths) in [("written", &weights.written), ("reused ", &weights.reused)] {
+            for path in paths {
+                writeln!(f, "{what}  {}", path.display())?;
+            }
         }
         let bytes = size(weights.bytes_written);
-        writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)?;
+        writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)
+    }
+
+    /// What can be done with it.
+    fn write_next(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = self.hub {
             let bytes = size(bytes);
             return write!(
@@ -69,7 +74,8 @@ impl fmt::Display for Summary {
                 "next     the same command without --headers-only fetches {bytes} of weights, and the model runs"
             );
         }
-        match (&self.model, weights.written.first().or(weights.reused.first())) {
+        let staged = self.weights.written.first().or(self.weights.reused.first());
+        match (&self.model, staged) {
             (Some(model), _) if self.genai.is_some() => {
                 let folder = folder_of(&model.path).display().to_string();
                 write!(f, "try      onnxruntime_genai.Model({folder:?})")
@@ -82,6 +88,31 @@ impl fmt::Display for Summary {
                 write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
             }
             (None, None) => Ok(()),
+        }
+    }
+
+    /// Whether ONNX Runtime's kernel for MXFP4 is the slow one on this processor.
+    fn is_slow_here(&self, model: &ModelSummary) -> bool {
+        let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
+        let mxfp4 = self.experts.matrices.provenance.format.contains("mxfp4");
+        on_cpu && mxfp4 && runtime::lacks_avx512()
+    }
+}
+
+impl fmt::Display for WeightsSummary {
+    /// Where the model reads them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let made = self.written.len() + self.reused.len();
+        let how = match self.in_place {
+            true => "in place",
+            false if made >= self.files.len() => "beside the model",
+            false => "in place and beside the model",
+        };
+        let bytes = size(self.bytes_referenced);
+        writeln!(f, "weights  {bytes} {how}: {}", self.files.join(", "))?;
+        match &self.obstacle {
+            Some(obstacle) => writeln!(f, "  not in place: {obstacle}"),
+            None => Ok(()),
         }
     }
 }
@@ -170,15 +201,6 @@ impl fmt::Display for ModelSummary {
             }
         }
         writeln!(f, "needs    {}", self.requires)
-    }
-}
-
-impl Summary {
-    /// Whether ONNX Runtime's kernel for MXFP4 is the slow one on this processor.
-    fn is_slow_here(&self, model: &ModelSummary) -> bool {
-        let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
-        let mxfp4 = self.experts.matrices.provenance.format.contains("mxfp4");
-        on_cpu && mxfp4 && runtime::lacks_avx512()
     }
 }
 

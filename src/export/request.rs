@@ -7,6 +7,7 @@ use crate::checkpoint::{Leniency, ModelWeights};
 use crate::hub::Name;
 use crate::model::{self, Options};
 use crate::runtime::Provider;
+use crate::transformers_js;
 use crate::weights::{Format, Matrix};
 
 /// What to export, from where, to where.
@@ -30,6 +31,8 @@ pub struct Request {
     pub graph: Options,
     /// Make the model's folder one that onnxruntime-genai opens.
     pub genai: Option<Genai>,
+    /// Make the folder above the model's one that transformers.js opens.
+    pub transformers_js: bool,
     /// The most bytes of a file beside the model; there are several then.
     pub max_shard_size: Option<u64>,
 }
@@ -47,22 +50,29 @@ impl Request {
             formats: Formats::default(),
             graph: Options::default(),
             genai: None,
+            transformers_js: false,
             max_shard_size: None,
         }
     }
 
     /// The shape of the graph, with what onnxruntime-genai and transformers.js need of
     /// it: a cache, and the logits of the last token, which the former otherwise takes
-    /// from behind a prompt that ends in the padding token.
+    /// from behind a prompt that ends in the padding token. The latter knows the batch
+    /// axis by its name.
     pub fn options(&self) -> Options {
-        let generates = self.genai.is_some() || self.graph.transformers_js;
-        let kv_cache = self.graph.kv_cache || generates;
-        Options { kv_cache, last_logits: self.graph.last_logits || generates, ..self.graph }
+        let mut options = self.graph;
+        let generates = self.genai.is_some() || self.transformers_js;
+        options.kv_cache |= generates;
+        options.last_logits |= generates;
+        if self.transformers_js {
+            options.batch_symbol = transformers_js::BATCH;
+        }
+        options
     }
 
     /// The most bytes of a file beside the model: a browser takes less than 2 GB.
     pub(super) fn largest_shard(&self) -> Option<u64> {
-        self.max_shard_size.or(self.graph.transformers_js.then_some(shards::MOST_FOR_A_BROWSER))
+        self.max_shard_size.or(self.transformers_js.then_some(shards::MOST_FOR_A_BROWSER))
     }
 
     /// Refuses what no checkpoint could make possible, before any is opened.
@@ -77,7 +87,7 @@ impl Request {
         if self.largest_shard().is_some() && self.external_data == ExternalData::InPlace {
             return Err(Error::ShardsInPlace);
         }
-        if self.graph.transformers_js {
+        if self.transformers_js {
             web::check(output, &self.options(), self.max_shard_size)?;
         }
         Ok(model::check_options(&self.options())?)

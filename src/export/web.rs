@@ -91,10 +91,10 @@ impl Page {
         opened: &Opened,
         request: &Request,
     ) -> Result<Option<Self>, Error> {
-        let options = request.options();
-        if !options.transformers_js {
+        if !request.transformers_js {
             return Ok(None);
         }
+        let options = request.options();
         if files > MOST_FILES {
             return Err(transformers_js::Error::Files { files, most: MOST_FILES }.into());
         }

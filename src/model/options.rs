@@ -21,7 +21,7 @@ pub struct Options {
     pub keep_activations: bool,
     /// Flat, or with a function for each block.
     pub style: Style,
-    /// `B` when not given.
+    /// [`Self::batch_symbol`] when not given.
     pub batch: Option<u64>,
     /// `T` when not given.
     pub length: Option<u64>,
@@ -30,8 +30,8 @@ pub struct Options {
     pub kv_cache: bool,
     /// Logits for the last token of each row alone.
     pub last_logits: bool,
-    /// The batch axis is called `batch_size`, by which transformers.js knows it.
-    pub transformers_js: bool,
+    /// What the batch axis is called where its size is not fixed.
+    pub batch_symbol: &'static str,
 }
 
 /// What the metadata says of activations that meet integers and are not rounded.
@@ -75,7 +75,7 @@ impl Default for Options {
             length: None,
             kv_cache: false,
             last_logits: false,
-            transformers_js: false,
+            batch_symbol: "B",
         }
     }
 }
@@ -87,11 +87,6 @@ impl Options {
             Provider::Cpu => DType::F32,
             Provider::Cuda | Provider::WebGpu => DType::F16,
         }
-    }
-
-    /// What the batch axis is called where its size is not fixed.
-    pub fn batch_symbol(&self) -> &'static str {
-        if self.transformers_js { "batch_size" } else { "B" }
     }
 
     /// What runs the graph, for people.
@@ -144,7 +139,7 @@ impl fmt::Display for Options {
             self.provider,
             self.compute,
             if self.style == Style::Flat { "flat" } else { "functions" },
-            size(self.batch, self.batch_symbol()),
+            size(self.batch, self.batch_symbol),
             size(self.length, "T"),
             if self.has_cache() { "yes" } else { "no" },
             if self.last_logits { "last" } else { "all" },

@@ -32,8 +32,8 @@ impl Sequence {
     pub fn new(g: &mut Scope, config: &Config, options: &Options) -> Result<Self> {
         let dim =
             |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
-        let rows = options.batch_symbol();
-        let (batch, length) = (dim(options.batch, rows), dim(options.length, "T"));
+        let batch = dim(options.batch, options.batch_symbol);
+        let length = dim(options.length, "T");
         let earlier = if options.has_cache() { Dim::symbol("P") } else { Dim::from(0) };
         let places = earlier.plus(&length);
 

@@ -161,6 +161,7 @@ impl Case {
                 ..Options::default()
             },
             genai: None,
+            transformers_js: false,
             max_shard_size: None,
         }
     }

@@ -82,7 +82,7 @@ fn what_would_not_be_found_is_refused() {
         ("web/model.onnx", &WEB, "wants the model in a folder called onnx"),
         ("onnx/mine.onnx", &WEB, "looks for `model.onnx` or `model_DTYPE.onnx`"),
         ("onnx/model.onnx", &["--target", "ort"], "use --ep webgpu, or --target onnx"),
-        ("onnx/model.onnx", &["--max-shard-size", "3GB"], "takes files of at most 2000 MB"),
+        ("onnx/model.onnx", &["--max-shard-size", "3GB"], "takes files of at most 2.00 GB"),
         ("onnx/model.onnx", &["--compute", "bf16"], "has no tensors in bf16"),
         ("onnx/model.onnx", &["--seq-len", "8"], "gives texts of any length"),
     ] {
