@@ -11,17 +11,22 @@ pub struct Keys {
     /// Of keys in an object within, as people are told of them.
     prefix: String,
     map: Map<String, Value>,
+    /// Those that the user says change nothing, by their whole names.
+    ignored: Vec<String>,
 }
 
 impl Keys {
     /// The keys of the JSON object in `text`, read from `file`.
-    pub fn parse(file: &str, text: &[u8]) -> Result<Self> {
+    pub fn parse(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
         let invalid = |reason| Error::Json { file: file.to_owned(), reason };
         json::refuse_twice(text).map_err(invalid)?;
         let parsed: Value =
             serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
         match parsed {
-            Value::Object(map) => Ok(Self { file: file.to_owned(), prefix: String::new(), map }),
+            Value::Object(map) => {
+                let (file, prefix, ignored) = (file.to_owned(), String::new(), ignored.to_vec());
+                Ok(Self { file, prefix, map, ignored })
+            }
             _ => {
                 Err(Error::Json { file: file.to_owned(), reason: "expected an object".to_owned() })
             }
@@ -84,26 +89,46 @@ impl Keys {
         Err(Error::Rule { file, rule: "`num_hidden_layers` is at most 10000", found })
     }
 
-    /// A size that has several names, of which the first is the usual one.
-    /// Where several are there they must agree.
-    pub fn size_of(&mut self, names: &[&str]) -> Result<u64> {
-        let mut found: Option<u64> = None;
+    /// What has several names, of which the first is the usual one, in one of the ways
+    /// above. Where several are there they must agree.
+    pub fn one_of<T: PartialEq + Clone + Into<Value>>(
+        &mut self,
+        names: &[&str],
+        read: impl Fn(&mut Self, &str) -> Result<T>,
+    ) -> Result<T> {
+        let mut found: Option<T> = None;
         for name in names {
-            let Some(size) = self.optional(name, Self::size)? else { continue };
-            if let Some(other) = found.filter(|other| *other != size) {
-                return Err(self.wrong(name, &format!("{other}, as `{}`", names[0]), &size.into()));
+            let Some(value) = self.optional(name, &read)? else { continue };
+            if let Some(other) = found.filter(|other| *other != value) {
+                let expected = format!("{}, as `{}`", other.into(), names[0]);
+                return Err(self.wrong(name, &expected, &value.into()));
             }
-            found = Some(size);
+            found = Some(value);
         }
         found.ok_or_else(|| self.missing(names[0]))
     }
 
-    /// A text that has several names.
-    pub fn text_of(&mut self, names: &[&str]) -> Result<String> {
-        let name = names.iter().find(|name| self.has(name)).unwrap_or(&names[0]);
-        match self.required(name)? {
+    /// A text.
+    pub fn text(&mut self, key: &str) -> Result<String> {
+        match self.required(key)? {
             Value::String(text) => Ok(text),
-            other => Err(self.wrong(name, "a text", &other)),
+            other => Err(self.wrong(key, "a text", &other)),
+        }
+    }
+
+    /// A number that follows from others. Where it is there it must agree, because there
+    /// are programs that go by it, unless the user says that it changes nothing.
+    pub fn follows(&mut self, key: &str, expected: f64, reason: &str) -> Result<()> {
+        let name = format!("{}{key}", self.prefix);
+        if self.ignored.contains(&name) {
+            return Ok(());
+        }
+        match self.seen(key, Self::positive)? {
+            Some(found) if found != expected => {
+                let expected = format!("{expected}, {reason} (or pass --ignore-config-key {name})");
+                Err(self.wrong(key, &expected, &found.into()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -123,15 +148,33 @@ impl Keys {
         }
     }
 
-    /// An object within, whose keys are named after it.
+    /// [`Keys::optional`], and the key stays for others.
+    pub fn seen<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Self, &str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let stays = self.map.get(key).cloned();
+        let found = self.optional(key, read);
+        self.map.extend(stays.map(|value| (key.to_owned(), value)));
+        found
+    }
+
+    /// An object within, whose keys are named after it. What is left of it is given back.
     pub fn nested(&mut self, key: &str) -> Result<Option<Self>> {
         self.optional(key, |keys, key| match keys.required(key)? {
             Value::Object(map) => {
                 let (file, prefix) = (keys.file.clone(), format!("{}{key}.", keys.prefix));
-                Ok(Self { file, prefix, map })
+                Ok(Self { file, prefix, map, ignored: keys.ignored.clone() })
             }
             other => Err(keys.wrong(key, "an object", &other)),
         })
+    }
+
+    /// Takes what nobody asked for in an object within.
+    pub fn give_back(&mut self, within: Self) {
+        let Self { prefix, map, .. } = within;
+        self.map.extend(map.into_iter().map(|(key, value)| (format!("{prefix}{key}"), value)));
     }
 
     /// The only value that is understood: any other changes the computation.
@@ -151,14 +194,14 @@ impl Keys {
 
     /// What nobody asked for is refused, unless it is known to change nothing
     /// or named by the user. `null` says nothing.
-    pub fn refuse_rest(&self, harmless: &[&str], ignored: &[String]) -> Result<()> {
+    pub fn refuse_rest(&self, harmless: &[&str]) -> Result<()> {
         let left = || self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
-        let unknown = |key: &&String| !harmless.contains(&key.as_str()) && !ignored.contains(key);
+        let unknown =
+            |key: &&String| !harmless.contains(&key.as_str()) && !self.ignored.contains(key);
         if let Some(key) = left().find(unknown) {
-            let (file, key) = (self.file.clone(), format!("{}{key}", self.prefix));
-            return Err(Error::UnknownKey { file, key });
+            return Err(Error::UnknownKey { file: self.file.clone(), key: key.clone() });
         }
-        match ignored.iter().find(|name| !left().any(|key| key == *name)) {
+        match self.ignored.iter().find(|name| !left().any(|key| key == *name)) {
             Some(name) => {
                 let (place, name) = (self.file.clone(), name.clone());
                 Err(Error::NothingToIgnore { place, what: "key", name })
@@ -172,7 +215,8 @@ impl Keys {
         &self.file
     }
 
-    fn missing(&self, key: &str) -> Error {
+    /// That a key is not there.
+    pub fn missing(&self, key: &str) -> Error {
         Error::MissingKey { file: self.file.clone(), key: format!("{}{key}", self.prefix) }
     }
 

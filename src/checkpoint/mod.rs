@@ -233,6 +233,10 @@ impl Checkpoint {
         tensors.refuse_rest(layout.name, &[])?;
         let (layout, layers_there) = (layout.name, config.num_layers());
         let provenances = said.provenances.clone();
+        let [experts, dense] = [format_of(weights.experts()), format_of(weights.dense())];
+        if let Err(reason) = provenances.check(&experts, &dense) {
+            return Err(Error::StagedMetadata { path: path.to_owned(), reason });
+        }
         Ok((Self { config, weights, provenances, layout, layers_there }, said))
     }
 

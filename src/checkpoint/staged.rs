@@ -2,11 +2,17 @@
 
 use std::path::Path;
 
-use serde::de::IgnoredAny;
+use serde::Deserialize;
 
 use super::files::{self, Tensors};
 use super::{Config, Error, Result};
 use crate::weights::{FORMAT_VERSION, Metadata};
+
+/// Which metadata it is.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
 
 /// Its tensors and metadata.
 pub fn open(path: &Path) -> Result<(Tensors, Metadata<Config>)> {
@@ -21,8 +27,8 @@ fn parse(path: &Path, metadata: Option<String>) -> Result<Metadata<Config>> {
         let (path, reason) = (path.to_owned(), error.to_string());
         Error::StagedMetadata { path, reason }
     };
-    // Another version may have another config, so look at the version first.
-    let Metadata::<IgnoredAny> { format, .. } = serde_json::from_str(&text).map_err(invalid)?;
+    // Another version may say other things, so look at the version first.
+    let Version { format } = serde_json::from_str(&text).map_err(invalid)?;
     if format != FORMAT_VERSION {
         return Err(Error::StagedVersion { path: path.to_owned(), found: format });
     }

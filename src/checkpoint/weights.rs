@@ -3,7 +3,7 @@
 //! Names are paths that agree with those in the graph. A matrix is stored
 //! `[out, in]`, one output a row.
 
-use crate::weights::{self, Format, Matrix, Role, Weight};
+use crate::weights::{self, AND, Format, Matrix, Role, Weight};
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
@@ -158,7 +158,7 @@ pub fn format_of<'m>(matrices: impl Iterator<Item = &'m Matrix>) -> String {
     let mut formats: Vec<String> = matrices.map(Matrix::format).collect();
     formats.sort();
     formats.dedup();
-    formats.join(" and ")
+    formats.join(AND)
 }
 
 impl LayerWeights {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gpt_oss_export::progress::{Progress, Unit};
+use gpt_oss_export::words::shown;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 /// Shorter work is over before a bar could be read.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
@@ -70,9 +72,15 @@ impl Progress for Console {
     }
 }
 
-/// Prints a line.
-pub fn print(line: &str) -> Result<()> {
-    write(format!("{line}\n").as_bytes())
+/// Prints lines, in which control characters are escaped: names are others'.
+pub fn print(lines: &str) -> Result<()> {
+    let lines = lines.lines().map(|line| shown(line) + "\n");
+    write(lines.collect::<String>().as_bytes())
+}
+
+/// Prints one JSON object.
+pub fn print_json(object: &impl Serialize) -> Result<()> {
+    write(format!("{}\n", serde_json::to_string(object)?).as_bytes())
 }
 
 /// Prints a text. A reader who has gone away has seen enough.

@@ -15,7 +15,7 @@ use gpt_oss_export::tensor::DType;
 use gpt_oss_export::verify::Report;
 use serde::Serialize;
 
-use super::console::{Console, print};
+use super::console::{Console, print, print_json};
 use super::formats::{self, Dense};
 use super::verify::{self, CHECKS};
 
@@ -193,8 +193,7 @@ impl Export {
         let verification = outcome.as_ref().ok().and_then(Option::as_ref);
         match verification {
             _ if json => {
-                print(&serde_json::to_string(&Everything { summary, verification })?)
-                    .context(DONE)?;
+                print_json(&Everything { summary, verification }).context(DONE)?;
             }
             Some(report) if !quiet => print(&report.to_string())?,
             _ => {}

@@ -7,7 +7,7 @@ use clap::Args;
 use gpt_oss_export::inspect::{Filter, inspect};
 use gpt_oss_export::progress::Progress;
 
-use super::console::{Console, print};
+use super::console::{Console, print, print_json};
 
 /// Tell what a checkpoint, a weights file or a model is, from headers and samples alone; ends with status 1 where a model's data is not all there.
 #[derive(Args, Debug)]
@@ -33,7 +33,7 @@ impl Inspect {
         let filter = Filter::new(self.tensors.as_deref())?;
         let inspection = inspect(&self.path, &filter, progress)?;
         match self.json {
-            true => print(&serde_json::to_string(&inspection)?)?,
+            true => print_json(&inspection)?,
             false => print(inspection.to_string().trim_end())?,
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());

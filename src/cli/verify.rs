@@ -9,7 +9,7 @@ use gpt_oss_export::export::{self, Summary};
 use gpt_oss_export::runtime::Provider;
 use gpt_oss_export::verify::{Report, Request, check_promise, library, verify};
 
-use super::console::{Console, print};
+use super::console::{Console, print, print_json};
 
 /// Run a model in onnxruntime, and compare its logits with those of a plain forward pass over the checkpoint, in float64.
 #[derive(Args, Debug)]
@@ -63,7 +63,7 @@ impl Verify {
         let report = verify(&self.request(), &console)?;
         match (quiet, json) {
             (true, _) => {}
-            (false, true) => print(&serde_json::to_string(&report)?)?,
+            (false, true) => print_json(&report)?,
             (false, false) => print(&report.to_string())?,
         }
         judge(&report, "")

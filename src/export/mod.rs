@@ -32,7 +32,7 @@ use crate::progress::Progress;
 use crate::publish::{self, Transaction};
 use crate::tokenizer;
 use crate::transformers_js;
-use crate::weights::{self, Obstacle};
+use crate::weights::{self, Fingerprint, Obstacle};
 use open::open;
 use plan::Plan;
 
@@ -57,7 +57,7 @@ pub enum Error {
     #[error(
         "`{}` says its contents have fingerprint {said}, but they have {found}: it was changed, stage it again", path.display()
     )]
-    Changed { path: PathBuf, said: String, found: String },
+    Changed { path: PathBuf, said: Fingerprint, found: Fingerprint },
     #[error(transparent)]
     Model(#[from] model::Error),
     #[error(transparent)]

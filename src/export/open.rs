@@ -135,9 +135,9 @@ fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error>
 /// fingerprint of what it was made of.
 fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
     let (checkpoint, said) = Checkpoint::open_staged(path)?;
-    let found = Fingerprint::of_stored(checkpoint.weights.iter())?.to_string();
+    let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
     match found == said.contents {
-        true => Ok((checkpoint, said.fingerprint.into())),
+        true => Ok((checkpoint, said.fingerprint)),
         false => Err(Error::Changed { path: path.to_owned(), said: said.contents, found }),
     }
 }

@@ -80,7 +80,7 @@ pub fn folder(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Erro
 /// A file that was staged.
 pub fn staged(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
     let (checkpoint, said) = Checkpoint::open_staged(path)?;
-    describe(path, folder_of(path), checkpoint, said.fingerprint, filter)
+    describe(path, folder_of(path), checkpoint, said.fingerprint.to_string(), filter)
 }
 
 fn describe(

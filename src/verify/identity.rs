@@ -26,7 +26,7 @@ pub enum Identity {
 }
 
 /// A checkpoint's folder or a staged file, with the fingerprint that it says.
-pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<String>)> {
+pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Fingerprint>)> {
     if !path.exists() {
         return Err(Error::NoCheckpoint(path.to_owned()));
     }
@@ -42,7 +42,7 @@ pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Stri
 /// A checkpoint with as many layers as a model has; the same in the formats that the
 /// model has it in; and whether the two belong together.
 pub fn settle(
-    (mut checkpoint, said): (Checkpoint, Option<String>),
+    (mut checkpoint, said): (Checkpoint, Option<Fingerprint>),
     opening: &Opening,
     model: &Model,
 ) -> Result<(Checkpoint, Checkpoint, Identity)> {
@@ -69,7 +69,7 @@ pub fn settle(
 fn identify(
     checkpoint: &Checkpoint,
     made: &Checkpoint,
-    said: Option<String>,
+    said: Option<Fingerprint>,
     wanted: &str,
 ) -> Result<Identity> {
     let of = |checkpoint: &Checkpoint| -> Result<String> {
@@ -77,7 +77,7 @@ fn identify(
     };
     let found = of(checkpoint)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
-    if found == wanted || said.is_some_and(|said| is_whole && said == wanted) {
+    if found == wanted || said.is_some_and(|said| is_whole && said.to_string() == wanted) {
         return Ok(Identity::Same);
     }
     if of(made)? == wanted {

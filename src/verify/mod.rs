@@ -28,7 +28,7 @@ pub use tolerance::{Source, Tolerance, check_promise};
 pub use trace::{Stage, Trace};
 pub use weights::Bytes;
 
-use crate::checkpoint::{self, Leniency};
+use crate::checkpoint::{self, Config, Leniency};
 use crate::model::Target;
 use crate::onnx;
 use crate::progress::Progress;
@@ -36,7 +36,7 @@ use crate::reference;
 use crate::runtime::{self, Library};
 use crate::weights as stored;
 use opening::Opening;
-use plan::{Asked, Plan};
+use plan::{Asked, Plan, Reach};
 use run::Run;
 use tolerance::Promise;
 
@@ -106,7 +106,11 @@ pub enum Error {
     #[error("`{}` reads its weights from `{}`, and that is not there", model.display(), file.display())]
     NoData { model: PathBuf, file: PathBuf },
     #[error("the model's context is {context} tokens, and --tokens says {tokens}")]
-    BeyondContext { context: u64, tokens: usize },
+    BeyondContext { context: usize, tokens: usize },
+    #[error(
+        "a step of {rows} rows of {width} tokens, as the model takes it or --batch and --tokens say, is too large to verify: {most} tokens at once are the most"
+    )]
+    TooLarge { rows: usize, width: usize, most: usize },
     #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
     NoPrompt { tokens: usize, decoded: usize },
     #[error(
@@ -140,13 +144,8 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     let comparing = Instant::now();
     let bytes = weights::compare(&request.model, &opening.description, &made, progress)?;
     let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
-    let context = checkpoint.config.rope.context();
-    if let Some(tokens) = request.tokens.filter(|tokens| *tokens as u64 > context) {
-        return Err(Error::BeyondContext { context, tokens });
-    }
-    let window = checkpoint.config.windows.iter().flatten().max().copied().unwrap_or_default();
     let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
-    let plan = Plan::new(model.form, asked, window as usize)?;
+    let plan = Plan::new(model.form, asked, reach(&checkpoint.config))?;
     let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
     let own = own::own(&made, &request.model, &opening.description);
     let checkpoint = if promise == Promise::OwnNumbers { &own } else { &checkpoint };
@@ -168,8 +167,7 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
             limit: checkpoint.config.swiglu_limit,
             limited: outcome.limited,
         },
-        passed: outcome.passed()
-            && (bytes.different.is_empty() || outcome.tolerance.from == Source::Asked),
+        passed: outcome.passed() && (bytes.agree() || outcome.tolerance.from == Source::Asked),
         weights: bytes,
         logits: outcome.logits,
         tolerance: outcome.tolerance,
@@ -178,6 +176,11 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         seconds: run.seconds,
         peak_rss: memory::peak(),
     })
+}
+
+fn reach(config: &Config) -> Reach {
+    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
+    Reach { window: window as usize, context: config.rope.context() as usize }
 }
 
 /// Tokens for each row, the same for one seed.

@@ -29,6 +29,15 @@ pub struct Asked {
     pub decode: Option<usize>,
 }
 
+/// How far tokens see.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// Keys that a query sees through the widest sliding window.
+    pub window: usize,
+    /// Tokens of the longest text.
+    pub context: usize,
+}
+
 /// How texts go through a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -68,11 +77,13 @@ const RUN_AGAIN: usize = 4;
 const BEYOND: usize = 32;
 /// No longer unless said.
 const LONGEST: usize = 8192;
+/// Most tokens in a step: a model says itself how many it takes, and may say anything.
+const MOST_PLACES: usize = 1 << 22;
 
 impl Plan {
     /// By default a text that goes past the sliding window, most of it at once and
     /// then token by token. Rows have unequal lengths.
-    pub fn new(form: Form, asked: Asked, window: usize) -> Result<Self> {
+    pub fn new(form: Form, asked: Asked, Reach { window, context }: Reach) -> Result<Self> {
         let batch = match (form.batch, asked.batch) {
             (Some(fixed), Some(asked)) if fixed != asked => {
                 return Err(Error::Batch { fixed, asked });
@@ -81,9 +92,17 @@ impl Plan {
             (fixed, asked) => fixed.or(asked).unwrap_or(if form.mask { PADDED } else { 1 }),
         };
         let room = form.length.filter(|_| !form.cache);
-        let tokens = asked.tokens.or(room).unwrap_or(window.saturating_add(BEYOND).min(LONGEST));
+        let usual = room.unwrap_or(window.saturating_add(BEYOND).min(LONGEST));
+        let tokens = asked.tokens.unwrap_or(usual.min(context));
         if let Some(room) = room.filter(|room| tokens > *room) {
             return Err(Error::Room { room, tokens });
+        }
+        if tokens > context {
+            return Err(Error::BeyondContext { context, tokens });
+        }
+        let width = form.length.unwrap_or(tokens);
+        if batch.checked_mul(width).is_none_or(|places| places > MOST_PLACES) {
+            return Err(Error::TooLarge { rows: batch, width, most: MOST_PLACES });
         }
         let by_default = match form {
             Form { cache: true, .. } => DECODED,
@@ -192,6 +211,7 @@ mod tests {
 
     use super::*;
 
+    const REACH: Reach = Reach { window: 8, context: 4096 };
     const FREE: Form = Form { batch: None, length: None, cache: true, mask: true, last: false };
 
     fn read(plan: &Plan) -> Vec<(usize, usize)> {
@@ -211,7 +231,7 @@ mod tests {
             let form = Form { length: length.filter(|_| cache), cache, last, ..FREE };
             let decode = Some(decoded.min(tokens - 1));
             let asked = Asked { tokens: Some(tokens), batch: Some(batch), decode };
-            let plan = Plan::new(form, asked, 8).unwrap();
+            let plan = Plan::new(form, asked, REACH).unwrap();
             let mut seen = vec![0; batch];
             for step in &plan.steps {
                 prop_assert!(step.rows.iter().all(|row| row.len() == step.width()));
@@ -242,7 +262,7 @@ mod tests {
     fn rows_are_padded_on_both_sides_where_there_is_a_mask() {
         let rows = |form, batch| {
             let asked = Asked { tokens: Some(4), batch: Some(batch), decode: Some(0) };
-            let plan = Plan::new(form, asked, 8).unwrap();
+            let plan = Plan::new(form, asked, REACH).unwrap();
             let row =
                 |row: usize| plan.steps.iter().flat_map(|step| step.rows[row].clone()).collect();
             (0..batch).map(row).collect::<Vec<Vec<_>>>()
@@ -257,7 +277,8 @@ mod tests {
 
     #[test]
     fn the_defaults_go_past_the_window() {
-        let plan = |form| Plan::new(form, Asked::default(), 128).unwrap();
+        let reach = Reach { window: 128, ..REACH };
+        let plan = |form| Plan::new(form, Asked::default(), reach).unwrap();
         // Two steps with the prompts, of which the second has a past, and one a token.
         assert_eq!((plan(FREE).lengths, plan(FREE).steps.len()), (vec![160, 112, 64], 18));
         assert_eq!([0, 1].map(|step| plan(FREE).steps[step].width()), [96, 48]);
@@ -267,5 +288,22 @@ mod tests {
         assert_eq!(plan(fixed).lengths, [9, 5]);
         let last = Form { last: true, mask: true, ..uncached };
         assert_eq!(read(&plan(last)).len(), 15);
+        // No text goes beyond the context, however many tokens a model takes.
+        let short = Reach { context: 100, ..reach };
+        for form in [FREE, Form { length: Some(1000), ..uncached }] {
+            assert_eq!(Plan::new(form, Asked::default(), short).unwrap().lengths[0], 100);
+        }
+    }
+
+    /// What a model says of itself may be anything.
+    #[test]
+    fn steps_of_any_size_are_refused_before_there_is_room_for_them() {
+        for (batch, length) in
+            [(1 << 40, 1), (1, 1 << 40), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
+        {
+            let form = Form { batch: Some(batch), length: Some(length), ..FREE };
+            let outcome = Plan::new(form, Asked::default(), REACH);
+            assert!(matches!(outcome, Err(Error::TooLarge { .. })), "{batch} {length}");
+        }
     }
 }

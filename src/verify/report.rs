@@ -37,7 +37,7 @@ pub struct Report {
     /// The experts that took part: of the others nothing is known.
     pub experts: Coverage,
     /// Whether logits agree within the tolerance; unless that was asked for, also
-    /// the residual stream, and every byte of the weights.
+    /// the residual stream, and the weights: every byte, all of them, and no others.
     pub passed: bool,
     /// How they differ.
     pub logits: Differences,

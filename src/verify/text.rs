@@ -33,6 +33,15 @@ impl Report {
             let names = listed(&self.weights.different);
             faults.push(format!("has other bytes than the checkpoint for {names}"));
         }
+        if !self.weights.missing.is_empty() {
+            faults
+                .push(format!("has no whole tensor of the name {}", listed(&self.weights.missing)));
+        }
+        if !self.weights.unknown.is_empty() {
+            let names = listed(&self.weights.unknown);
+            faults
+                .push(format!("reads {names}, which the checkpoint has no weight of the name of"));
+        }
         format!("`{}` {}", self.model.display(), faults.join("; it "))
     }
 
@@ -160,7 +169,7 @@ impl fmt::Display for Bytes {
             names => writeln!(f, ", different: {}", listed(names))?,
         }
         if !missing.is_empty() {
-            writeln!(f, "  the model has no tensor of the name {}", listed(missing))?;
+            writeln!(f, "  the model has no whole tensor of the name {}", listed(missing))?;
         }
         if !unknown.is_empty() {
             writeln!(f, "  the checkpoint has no weight of the name {}", listed(unknown))?;

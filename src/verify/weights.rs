@@ -2,7 +2,7 @@
 //! recipes make. That reaches what no text does: tokens and experts that take no
 //! part, and bits that are lost in noise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -33,10 +33,18 @@ pub struct Bytes {
     pub compared: u64,
     /// Weights of the checkpoint whose bytes the model has otherwise.
     pub different: Vec<String>,
-    /// Weights of the checkpoint that the model has none of the name of.
+    /// Weights of the checkpoint that the model has not, or not whole, under their names.
     pub missing: Vec<String>,
     /// The model's tensors in files that are no weights of the checkpoint.
     pub unknown: Vec<String>,
+}
+
+impl Bytes {
+    /// Whether the model has the checkpoint's weights, each of them, and no others.
+    pub fn agree(&self) -> bool {
+        let Self { different, missing, unknown, .. } = self;
+        [different, missing, unknown].into_iter().all(Vec::is_empty)
+    }
 }
 
 /// A comparison under way.
@@ -89,7 +97,7 @@ pub fn compare(
     });
     let named: HashMap<&str, &Weight> =
         checkpoint.weights.iter().map(|it| (&*it.name, it)).collect();
-    let mut missing: BTreeSet<&str> = named.keys().copied().collect();
+    let mut held: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
     let folder = folder_of(model);
     let (files, found) = (Files::default(), Bytes::default());
     let mut comparison = Comparison { folder, progress, files, found };
@@ -99,7 +107,7 @@ pub fn compare(
             comparison.found.unknown.push(stored.name.clone());
             continue;
         };
-        missing.remove(&*weight.name);
+        held.entry(&weight.name).or_default().push(range.clone());
         let part = Part { name: &stored.name, weight, range, external };
         match part.fits(stored) {
             false => comparison.differs(&part),
@@ -112,8 +120,22 @@ pub fn compare(
         phase(progress, "comparing weights", Unit::Bytes, bytes(&plain) + bytes(&converted));
     plain.iter().try_for_each(|part| comparison.plain(part))?;
     comparison.converted(&converted)?;
-    comparison.found.missing = missing.into_iter().map(str::to_owned).collect();
-    Ok(comparison.found)
+    let mut found = comparison.found;
+    let is_missing =
+        |weight: &&Weight| !held.get_mut(&*weight.name).is_some_and(|ranges| cover(ranges, weight));
+    found.missing =
+        checkpoint.weights.iter().filter(is_missing).map(|it| it.name.clone()).collect();
+    Ok(found)
+}
+
+/// Whether these ranges have every byte of a weight.
+fn cover(ranges: &mut [Range<u64>], weight: &Weight) -> bool {
+    ranges.sort_by_key(|range| range.start);
+    let reached = ranges.iter().fold(0, |reached, range| match range.start <= reached {
+        true => range.end.max(reached),
+        false => reached,
+    });
+    reached >= weight.bytes()
 }
 
 /// The weight that an initializer is, by its name, and which of its bytes: all, or

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::pieces::{Files, read_range};
 use super::{Recipe, Result, Weight};
 use crate::digest::{Digest, samples};
@@ -14,8 +16,10 @@ pub const FORMAT_VERSION: u32 = 5;
 /// version, of every weight its name, dtype, shape and a sample of its bytes
 /// (first, middle and last 4 KiB), and what else belongs to them.
 ///
-/// Two fine-tunes of one model have equal headers and sizes, and differ here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Two fine-tunes of one model have equal headers and sizes, and differ here. Files are
+/// named after it, so one that was written down is nothing but digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
@@ -95,10 +99,22 @@ impl Hash {
     }
 }
 
-impl From<String> for Fingerprint {
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+
     /// One that was written down.
-    fn from(digits: String) -> Self {
-        Self(digits)
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        match text.len() == DIGITS && text.bytes().all(is_digit) {
+            true => Ok(Self(text)),
+            false => Err(format!("{text:?} is no fingerprint of {DIGITS} hexadecimal digits")),
+        }
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.0
     }
 }
 

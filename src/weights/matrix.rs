@@ -52,6 +52,9 @@ pub enum Format {
     Numbers(DType),
 }
 
+/// Between formats, where matrices of one kind have several.
+pub const AND: &str = " and ";
+
 impl Format {
     /// Every one.
     pub const ALL: [Self; 7] = [
@@ -63,6 +66,13 @@ impl Format {
         Self::Numbers(DType::F16),
         Self::Numbers(DType::F32),
     ];
+
+    /// Whether a text names formats that a checkpoint's matrices may have.
+    pub(super) fn are(words: &str) -> bool {
+        let known = Self::ALL.into_iter().chain([Self::Numbers(DType::F8E5M2)]);
+        let known: Vec<String> = known.map(|format| format.to_string()).collect();
+        words.split(AND).all(|word| known.iter().any(|format| format == word))
+    }
 
     /// That of the logits' matrix beside others in this one: 4 bits are too few to choose
     /// among so many tokens.

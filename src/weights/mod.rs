@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use conversion::{Conversion, Role, convert};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
-pub use matrix::{Format, Matrix};
+pub use matrix::{AND, Format, Matrix};
 pub use pieces::{Files, Piece, read_range};
 pub use place::{Obstacle, in_place, link, obstacle, relative_to};
 pub use provenance::{Provenance, Provenances, Roundings};

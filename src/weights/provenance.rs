@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use super::Role;
+use super::{Format, Role};
 use crate::tensor::Rounding;
 
 /// Of all matrices. A weights file and a model carry it along, so that it is known
@@ -49,6 +49,25 @@ impl Provenances {
             experts: self.experts.after(&roundings.experts),
             dense: self.dense.after(&roundings.dense),
         }
+    }
+
+    /// Says what is wrong with those that were written down, of matrices in these formats.
+    pub fn check(&self, experts: &str, dense: &str) -> std::result::Result<(), String> {
+        for (what, said, found) in
+            [("experts", &self.experts, experts), ("dense", &self.dense, dense)]
+        {
+            let Provenance { origin, format, relative_error, .. } = said;
+            if format != found {
+                return Err(format!("`{what}` are in {found}, and it says {format:?}"));
+            }
+            if !Format::are(origin) {
+                return Err(format!("`{what}` come from {origin:?}, which is no format"));
+            }
+            if !(relative_error.is_finite() && *relative_error >= 0.0) {
+                return Err(format!("`{what}` have the relative error {relative_error}"));
+            }
+        }
+        Ok(())
     }
 
     /// What belongs to the weights' identity: nothing where all are as they were.

@@ -32,9 +32,9 @@ pub struct Metadata<C> {
     /// Version of the format.
     pub format: u32,
     /// Fingerprint of the weights that it was made of.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
     /// Fingerprint of what is in it.
-    pub contents: String,
+    pub contents: Fingerprint,
     /// What became of its matrices since the checkpoint.
     #[serde(flatten)]
     pub provenances: Provenances,
@@ -80,8 +80,8 @@ impl<'w> Store<'w> {
         ordered.sort_by_key(|weight| std::cmp::Reverse(alignment(weight.bytes())));
         let metadata = Metadata {
             format: FORMAT_VERSION,
-            fingerprint: fingerprint.to_string(),
-            contents: String::new(),
+            fingerprint: fingerprint.clone(),
+            contents: Fingerprint::unknown(),
             provenances: provenances.clone(),
             config: serde_json::to_value(config).expect("plain data"),
         };
@@ -95,7 +95,7 @@ impl<'w> Store<'w> {
     fn lay_out(&self, contents: &Fingerprint, rounding: &Roundings) -> (Vec<u8>, Vec<Range<u64>>) {
         let text = |rounding: &Roundings| {
             let provenances = self.metadata.provenances.after(rounding);
-            let contents = contents.to_string();
+            let contents = contents.clone();
             let metadata = Metadata { contents, provenances, ..self.metadata.clone() };
             serde_json::to_string(&metadata).expect("plain data")
         };

@@ -4,11 +4,10 @@ use serde_json::{Value, json};
 
 use super::{Config, Rope, alternating, in_each_layer};
 use crate::checkpoint::keys::Keys;
-use crate::checkpoint::{Error, Result, foreign};
+use crate::checkpoint::{Result, foreign};
 
-/// Keys that say nothing about the computation. What the model computes from
-/// `max_position_embeddings` is nothing: the rotation has no table.
-pub const HARMLESS: [&str; 23] = [
+/// Keys that say nothing about the computation.
+pub const HARMLESS: [&str; 25] = [
     "_name_or_path",
     "architectures",
     "attention_dropout",
@@ -25,6 +24,8 @@ pub const HARMLESS: [&str; 23] = [
     "pad_token_id",
     "router_aux_loss_coef",
     "torch_dtype",
+    "rope_parameters.finetuned",
+    "rope_scaling.finetuned",
     "transformers.js_config",
     "transformers_version",
     "unsloth_fixed",
@@ -38,6 +39,8 @@ pub const HARMLESS: [&str; 23] = [
 pub fn read(keys: &mut Keys) -> Result<Config> {
     keys.must_be("model_type", &json!("gpt_oss"))?;
     keys.may_be("hidden_act", &json!("silu"))?;
+    // What OpenAI's implementation has as a constant.
+    keys.may_be("swiglu_alpha", &json!(1.702))?;
     refuse_quantised(keys)?;
     let num_layers = keys.layers("num_hidden_layers")?;
     let num_heads = keys.size("num_attention_heads")?;
@@ -49,8 +52,12 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
         num_heads,
         num_kv_heads: keys.size("num_key_value_heads")?,
         head_dim: keys.size("head_dim")?,
-        experts: in_each_layer(num_layers, keys.size_of(&["num_local_experts", "num_experts"])?),
-        experts_per_token: keys.size_of(&["num_experts_per_tok", "experts_per_token"])?,
+        experts: in_each_layer(
+            num_layers,
+            keys.one_of(&["num_local_experts", "num_experts"], Keys::size)?,
+        ),
+        experts_per_token: keys
+            .one_of(&["num_experts_per_tok", "experts_per_token"], Keys::size)?,
         windows: windows(keys, num_layers, window)?,
         swiglu_limit: keys.positive_or("swiglu_limit", 7.0)?,
         rms_norm_eps: keys.positive_or("rms_norm_eps", 1e-5)?,
@@ -68,16 +75,18 @@ fn refuse_quantised(keys: &mut Keys) -> Result<()> {
         return Err(foreign::quantised(keys.file(), "mlx"));
     }
     let Some(mut quantization) = keys.nested("quantization_config")? else { return Ok(()) };
-    match quantization.text_of(&["quant_method"])? {
+    match quantization.text("quant_method")? {
         method if method == "mxfp4" => Ok(()),
         method => Err(foreign::quantised(keys.file(), &method)),
     }
 }
 
-/// `layer_types` names each layer's attention; without it they alternate.
+/// `layer_types` names each layer's attention; without it they alternate. How wide a window
+/// is must be said: transformers has 128 where nothing is.
 fn windows(keys: &mut Keys, layers: u64, window: Option<u64>) -> Result<Vec<Option<u64>>> {
     let Some(types) = keys.optional("layer_types", Keys::list)? else {
-        return Ok(alternating(layers, window));
+        let window = window.ok_or_else(|| keys.missing("sliding_window"))?;
+        return Ok(alternating(layers, Some(window)));
     };
     if types.len() as u64 != layers {
         let found = Value::from(types.len());
@@ -86,10 +95,7 @@ fn windows(keys: &mut Keys, layers: u64, window: Option<u64>) -> Result<Vec<Opti
     let of_type = |kind: &Value| match kind.as_str() {
         Some("full_attention") => Ok(None),
         Some("sliding_attention") if window.is_some() => Ok(window),
-        Some("sliding_attention") => Err(Error::MissingKey {
-            file: keys.file().to_owned(),
-            key: "sliding_window".to_owned(),
-        }),
+        Some("sliding_attention") => Err(keys.missing("sliding_window")),
         _ => Err(keys.wrong(
             "layer_types",
             "a list of \"sliding_attention\" and \"full_attention\"",
@@ -99,36 +105,70 @@ fn windows(keys: &mut Keys, layers: u64, window: Option<u64>) -> Result<Vec<Opti
     types.iter().map(of_type).collect()
 }
 
-/// YaRN as version 4 (`rope_scaling` and `rope_theta`) or 5 (`rope_parameters`)
-/// has it. transformers rounds the bounds unless `truncate` is false, which
-/// OpenAI's implementation never does.
+/// YaRN as version 4 (`rope_scaling`, with `rope_theta` beside it) or 5
+/// (`rope_parameters`, with it inside) has it; where both are there they agree. Where
+/// neither is, versions differ in what they compute.
 fn rope(keys: &mut Keys) -> Result<Rope> {
-    let context = keys.optional("max_position_embeddings", Keys::positive)?;
-    let older = keys.nested("rope_scaling")?;
-    let Some(mut scaling) = keys.nested("rope_parameters")?.or(older) else {
-        return Ok(plain(keys.positive("rope_theta")?, context));
+    let theta = keys.optional("rope_theta", Keys::positive)?;
+    let mut found: Option<Rope> = None;
+    for name in ["rope_scaling", "rope_parameters"] {
+        let Some(mut scaling) = keys.nested(name)? else { continue };
+        let rope = rope_of(keys, &mut scaling, theta)?;
+        keys.give_back(scaling);
+        if found.as_ref().is_some_and(|other| *other != rope) {
+            let theirs = serde_json::to_value(&rope).expect("plain numbers");
+            return Err(keys.wrong(name, "what `rope_scaling` is", &theirs));
+        }
+        found = Some(rope);
+    }
+    found.ok_or_else(|| {
+        let expected = "an object, {\"rope_type\": \"default\"} where positions are not stretched";
+        keys.wrong("rope_scaling", expected, &Value::Null)
+    })
+}
+
+/// transformers rounds YaRN's bounds unless `truncate` is false, which OpenAI's
+/// implementation never does. Its version 4 stretches by how many times the original
+/// context `max_position_embeddings` is, whatever `factor` is.
+fn rope_of(keys: &mut Keys, scaling: &mut Keys, beside: Option<f64>) -> Result<Rope> {
+    let within = scaling.optional("rope_theta", Keys::positive)?;
+    let theta = match (within, beside) {
+        (Some(within), Some(beside)) if within != beside => {
+            let expected = format!("{beside}, as beside it");
+            return Err(scaling.wrong("rope_theta", &expected, &within.into()));
+        }
+        (Some(theta), _) | (None, Some(theta)) => theta,
+        (None, None) => return Err(keys.missing("rope_theta")),
     };
-    let theta = match scaling.optional("rope_theta", Keys::positive)? {
-        Some(theta) => theta,
-        None => keys.positive("rope_theta")?,
-    };
-    let kind = scaling.text_of(&["rope_type", "type"])?;
-    let rope = match kind.as_str() {
-        "default" => plain(theta, context),
+    match scaling.one_of(&["rope_type", "type"], Keys::text)?.as_str() {
+        "default" => {
+            let context = keys.seen("max_position_embeddings", Keys::positive)?;
+            Ok(plain(theta, context))
+        }
         "yarn" => {
             scaling.must_be("truncate", &json!(false))?;
-            Rope {
+            let rope = Rope {
                 theta,
                 factor: scaling.positive("factor")?,
                 initial_context: scaling.positive("original_max_position_embeddings")?,
                 slow: scaling.positive_or("beta_slow", 1.0)?,
                 fast: scaling.positive_or("beta_fast", 32.0)?,
-            }
+            };
+            let (original, stretched) = (rope.initial_context, rope.initial_context * rope.factor);
+            keys.follows(
+                "initial_context_length",
+                original,
+                "as `original_max_position_embeddings`",
+            )?;
+            keys.follows(
+                "max_position_embeddings",
+                stretched,
+                "which is `original_max_position_embeddings` times `factor`",
+            )?;
+            Ok(rope)
         }
-        _ => return Err(scaling.wrong("rope_type", "\"yarn\" or \"default\"", &json!(kind))),
-    };
-    scaling.refuse_rest(&["finetuned"], &[])?;
-    Ok(rope)
+        kind => Err(scaling.wrong("rope_type", "\"yarn\" or \"default\"", &json!(kind))),
+    }
 }
 
 /// Rotation without stretching.
@@ -195,8 +235,14 @@ mod tests {
         };
         let config = edited("", "layer_types", json!(types(|n| n % 3 == 1))).unwrap();
         assert_eq!(config.windows[..3], [None, Some(128), None]);
-        let config = edited("", "rope_scaling", json!(null)).unwrap();
-        assert_eq!((config.rope.factor, config.rope.context()), (1.0, 131_072));
+        let plain = json!({"rope_type": "default"});
+        let mut config = published();
+        for key in ["rope_scaling", "rope_parameters"] {
+            config[key] = plain.clone();
+            let (read, _) =
+                Config::read("config.json", config.to_string().as_bytes(), &[]).unwrap();
+            assert_eq!((read.rope.factor, read.rope.context()), (1.0, 131_072));
+        }
     }
 
     /// As mlx-lm writes it; `null` says nothing.
@@ -216,6 +262,36 @@ mod tests {
         assert!(error.ends_with("lacks the key `quantization_config.quant_method`"), "{error}");
     }
 
+    /// As transformers 5.24 saves it, and with what older ones left.
+    #[test]
+    fn what_says_the_same_twice_is_read() {
+        let usual = edited("", "use_cache", json!(true)).unwrap();
+        let mut rope = published()["rope_scaling"].clone();
+        rope["rope_theta"] = json!(150_000);
+        rope["type"] = json!("yarn");
+        for (key, value) in [
+            ("swiglu_alpha", json!(1.702)),
+            ("rope_parameters", rope.clone()),
+            ("rope_scaling", rope),
+        ] {
+            assert_eq!(edited("", key, value).unwrap(), usual, "{key}");
+        }
+    }
+
+    /// The user may know better, of keys within an object too.
+    #[test]
+    fn keys_can_be_ignored_by_their_whole_names() {
+        let mut config = published();
+        config["max_position_embeddings"] = json!(262_144);
+        config["rope_scaling"]["mscale"] = json!(0.7);
+        let ignored = ["max_position_embeddings", "rope_scaling.mscale"].map(str::to_owned);
+        let read = |ignored: &[String]| {
+            Config::read("config.json", config.to_string().as_bytes(), ignored)
+        };
+        assert_eq!(read(&ignored).unwrap().0, edited("", "use_cache", json!(true)).unwrap());
+        assert!(read(&ignored[..1]).is_err() && read(&ignored[1..]).is_err());
+    }
+
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name() {
         for (pointer, key, value, sentence) in [
@@ -232,6 +308,15 @@ mod tests {
                 json!(["full_attention"]),
                 "as long as `num_hidden_layers`, found 1",
             ),
+            // transformers computes something else of each, and which depends on its version.
+            ("", "rope_scaling", json!(null), "where positions are not stretched, found null"),
+            ("", "sliding_window", json!(null), "lacks the key `sliding_window`"),
+            ("", "swiglu_alpha", json!(2.0), "`swiglu_alpha` must be 1.702, found 2.0"),
+            ("", "rope_parameters", json!({"rope_type": "default"}), "what `rope_scaling` is"),
+            ("/rope_scaling", "rope_theta", json!(10_000), "must be 150000, as beside it"),
+            ("/rope_scaling", "type", json!("linear"), "must be \"yarn\", as `rope_type`"),
+            ("", "initial_context_length", json!(8192), "must be 4096, as `original_max"),
+            ("", "max_position_embeddings", json!(262_144), "must be 131072, which is `orig"),
             ("", "experts_per_token", json!(2), "must be 4, as `num_experts_per_tok`, found 2"),
             ("", "attention_bias", json!("yes"), "must be true or false"),
             ("", "use_qk_norm", json!(true), "the key `use_qk_norm`, whose meaning is unknown"),

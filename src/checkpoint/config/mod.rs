@@ -86,7 +86,7 @@ impl Config {
     /// Reads a `config.json`, OpenAI's or Hugging Face's. Keys that the dialect
     /// does not define are refused unless they are known to change nothing.
     pub fn read(file: &str, text: &[u8], ignored: &[String]) -> Result<(Self, Dialect)> {
-        let mut keys = Keys::parse(file, text)?;
+        let mut keys = Keys::parse(file, text, ignored)?;
         let dialect = match keys.has("model_type") || keys.has("architectures") {
             true => Dialect::HuggingFace,
             false => Dialect::OpenAi,
@@ -99,7 +99,7 @@ impl Config {
             Dialect::HuggingFace => &hugging_face::HARMLESS[..],
             Dialect::OpenAi => &openai::HARMLESS,
         };
-        keys.refuse_rest(harmless, ignored)?;
+        keys.refuse_rest(harmless)?;
         config.check(file)?;
         Ok((config, dialect))
     }
