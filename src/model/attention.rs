@@ -8,10 +8,20 @@
 use super::decoder::{Context, Operators, Stream};
 use super::linear::linear;
 use super::norm::rms_norm;
-use super::{in_dtype, ort, portable};
+use super::{in_dtype, number, ort, portable};
 use crate::checkpoint::AttentionWeights;
-use crate::graph::{Result, Scope};
+use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
+use crate::weights::Weight;
+
+/// Sinks `[heads]` in a dtype, as finite numbers: of one that is −∞ (a head without a sink)
+/// or beyond the dtype's range, a product with 0 would be no number.
+pub fn sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
+    let sinks = number(g, "sinks", sinks, DType::F32)?;
+    let largest = dtype.largest();
+    let sinks = g.clip("sinks.finite", sinks, -largest, largest)?;
+    in_dtype(g, "sinks", sinks, dtype)
+}
 
 /// The residual stream with the attention's part added, and the cache with
 /// this step's keys and values.

@@ -9,6 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
 use crate::support::{copy_folder, export, fixture, logit_errors, python, reference, text};
+use crate::verify::passes;
 
 const CASES: [&str; 3] = ["2x40", "1x300", "1x4500"];
 /// Two short cases, and the end of one beyond the context before YaRN's
@@ -152,6 +153,35 @@ fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
     for way in WAYS {
         let error = logit_errors(&exported(home.path(), way), "onnxruntime", &["2x40"])[0];
         assert!(error <= 1e-5, "{}: {error:e}", way.0);
+    }
+}
+
+/// A sink of −∞ is none, and a large one takes all of the attention: the reference has both
+/// by their definition, and `verify` holds models to it.
+#[test]
+fn sinks_of_any_size_are_exact() {
+    let home = home_of("tiny");
+    let checkpoint = home.path().join("checkpoint");
+    rewrite(&checkpoint, |name, view| match name.ends_with("sinks") {
+        true => {
+            let mut bytes = view.data().to_vec();
+            // BF16: −∞, and 2¹²⁷, which F16 does not have.
+            bytes[..4].copy_from_slice(&[0x80, 0xff, 0x00, 0x7f]);
+            (view.dtype(), view.shape().to_vec(), bytes)
+        }
+        false => same(view),
+    });
+    let ways: [(&[&str], &[&str]); 5] = [
+        (&[], &[]),
+        (&["--functions", "--kv-cache"], &[]),
+        (&["--target", "ort"], &[]),
+        // Not exact, but numbers.
+        (&["--compute", "f16"], &["--tolerance", "1"]),
+        (&["--compute", "f16", "--target", "ort"], &["--tolerance", "1"]),
+    ];
+    for way in ways {
+        let model = exported(home.path(), ("model", way.0));
+        passes(&model, &checkpoint, way.1);
     }
 }
 

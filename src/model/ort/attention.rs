@@ -5,8 +5,8 @@
 
 use super::Packing;
 use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
+use crate::model::attention;
 use crate::model::decoder::{Context, KeyValue};
-use crate::model::number;
 use crate::weights::Weight;
 
 /// The operator's word for no window. It counts with 32 bits.
@@ -35,7 +35,7 @@ pub fn attention(
     let q = context.rotation.rotate_rows(g, "q.rotated", q, heads)?;
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
-    let sinks = number(g, "sinks", sinks, context.compute)?;
+    let sinks = attention::sinks(g, sinks, context.compute)?;
     let window = window.filter(|window| *window <= LARGEST_WINDOW);
     let window = window.map_or(ENDLESS, |window| window as i64);
     let window = g.parameter("window", window);

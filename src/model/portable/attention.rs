@@ -2,7 +2,7 @@
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
 use crate::model::decoder::{Context, KeyValue};
-use crate::model::{constant, in_dtype, number};
+use crate::model::{attention, constant, in_dtype};
 use crate::weights::Weight;
 
 /// `qkv [B·T, (heads + 2·kv)·D]`, earlier keys and values if any, and `bias
@@ -64,7 +64,7 @@ fn sink_attention(
         g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
     let q = g.concat("q.with_places", &[q, places], 3)?;
 
-    let sinks = number(g, "sinks", sinks, dtype)?;
+    let sinks = attention::sinks(g, sinks, dtype)?;
     let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
     let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
     let sinks = g.expand(
