@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -29,7 +30,12 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     }
     match status.len() {
         bytes if bytes > most => Err(Error::TooLarge { path: path.to_owned(), bytes, most }),
-        _ => Ok(fs::read(path)?),
+        bytes => {
+            // It may grow meanwhile.
+            let mut text = Vec::with_capacity(bytes as usize);
+            fs::File::open(path)?.take(most).read_to_end(&mut text)?;
+            Ok(text)
+        }
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-
+use crate::json;
 use crate::paths::real_path;
 use crate::publish::{self, Existing, Transaction};
 
@@ -16,12 +15,17 @@ const NEEDED: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
 /// What belongs to them where a checkpoint has it.
 const WELCOME: [&str; 3] = ["special_tokens_map.json", "chat_template.jinja", GENERATION];
 
+/// No such file is larger: that of the released models has 28 MB.
+pub const LARGEST: u64 = 256 << 20;
+
 /// Why a folder cannot have the tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    File(#[from] json::Error),
     #[error(transparent)]
     Publish(#[from] publish::Error),
     #[error("`{}` is no file that can be read (a folder, or a link that leads nowhere): remove it", .0.display())]
@@ -87,7 +91,7 @@ impl Tokenizer {
     /// Copies what is not there.
     pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
         for (from, to) in &self.copies {
-            transaction.create_from(to, Existing::Keep, &fs::read(from)?)?;
+            transaction.create_from(to, Existing::Keep, &read(from)?)?;
         }
         Ok(())
     }
@@ -113,5 +117,8 @@ fn exists(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    if path.is_file() { Ok(fs::read(path)?) } else { Err(Error::NoFile(path.to_owned())) }
+    match path.is_file() {
+        true => Ok(json::read(path, LARGEST)?),
+        false => Err(Error::NoFile(path.to_owned())),
+    }
 }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
+use glob::Pattern;
 use serde::Deserialize;
 
 use super::{Error, Result};
 use crate::container::{Entry, Header};
 use crate::json;
+
+/// The usual name of weights in one file.
+pub const USUAL: &str = "model.safetensors";
 
 /// The file that says which shards a checkpoint has.
 pub const INDEX: &str = "model.safetensors.index.json";
@@ -100,6 +104,9 @@ pub fn open_folder(folder: &Path, which: &Which, awaited: &Headers) -> Result<Te
         }
         tensors.read_or_await(&file, awaited)?;
     }
+    if matches!(which, Which::Found) {
+        refuse_another(folder, &index)?;
+    }
     for (tensor, shard) in index.weight_map {
         let held = tensors.map.get(&tensor);
         if held.is_none_or(|(file, _)| file.file_name() != Some(shard.as_ref())) {
@@ -107,6 +114,22 @@ pub fn open_folder(folder: &Path, which: &Which, awaited: &Headers) -> Result<Te
         }
     }
     Ok(tensors)
+}
+
+/// Refuses weights in one file beside shards: programs differ in which of the two they
+/// read, and one is left from an earlier save.
+fn refuse_another(folder: &Path, index: &Index) -> Result<()> {
+    let usual = folder.join(USUAL);
+    match usual.is_file() && !index.shards().iter().any(|shard| *shard == USUAL) && !is_ours(&usual)
+    {
+        true => Err(Error::TwoCheckpoints { folder: folder.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+/// Whether an export has put a file here, which is not the checkpoint.
+fn is_ours(path: &Path) -> bool {
+    Header::read(path).is_ok_and(|header| header.metadata.is_some())
 }
 
 /// Opens one file, with what it says of itself.
@@ -118,7 +141,7 @@ pub fn open_file(path: &Path) -> Result<(Tensors, Option<String>)> {
 
 /// `model.safetensors`, or the one SafeTensors file there is.
 fn only_file(folder: &Path) -> Result<PathBuf> {
-    let usual = folder.join("model.safetensors");
+    let usual = folder.join(USUAL);
     if usual.is_file() {
         return Ok(usual);
     }
@@ -126,16 +149,14 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let fits = path.extension().is_some_and(|extension| extension == "safetensors");
-        // What an export has put here is not the checkpoint.
-        let ours = || Header::read(&path).is_ok_and(|header| header.metadata.is_some());
-        if fits && !ours() {
+        if fits && !is_ours(&path) {
             found.push(path);
         }
     }
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (Some(_), more) => Err(Error::Ambiguous { folder: folder.to_owned(), count: more + 1 }),
-        (None, _) => Err(Error::lacks(folder, "model.safetensors")),
+        (None, _) => Err(Error::lacks(folder, USUAL)),
     }
 }
 
@@ -183,27 +204,49 @@ impl Tensors {
 
     /// Takes out a tensor that must be there.
     pub fn take(&mut self, name: &str) -> Result<(Arc<Path>, Entry)> {
-        let missing =
-            || Error::MissingTensor { place: self.place.clone(), tensor: name.to_owned() };
         let found = self.map.remove(name).or_else(|| self.map.remove(without_model(name)));
-        found.ok_or_else(missing)
+        found.ok_or_else(|| self.lacks(name))
+    }
+
+    /// That a tensor is not there. An adapter keeps what it adapts under another name.
+    fn lacks(&self, name: &str) -> Error {
+        let place = self.place.clone();
+        match self.map.keys().find(|name| name.contains(".base_layer.")).cloned() {
+            Some(tensor) => Error::Unmerged { place, tensor },
+            None => Error::MissingTensor { place, tensor: name.to_owned() },
+        }
     }
 
     /// That no layout's experts are there, with what there is in their place.
     pub fn lacks_experts(&self) -> Error {
+        let place = self.place.clone();
         let tensor = self.map.keys().find(|name| name.contains(".experts.")).cloned();
-        Error::UnknownExperts { place: self.place.clone(), tensor }
+        let before = |name: &String| name.find("model.layers.").filter(|start| *start > 0);
+        match tensor.as_ref().and_then(before) {
+            Some(start) => {
+                let prefix = tensor.expect("it was looked at")[..start].to_owned();
+                Error::Wrapped { place, prefix }
+            }
+            None => Error::UnknownExperts { place, tensor },
+        }
     }
 
-    /// What no one has taken is not understood, unless it is known by name.
+    /// What no one has taken is not understood, unless it is known by name, or by a pattern.
     pub fn refuse_rest(self, layout: &'static str, ignored: &[String]) -> Result<()> {
-        if let Some(name) = ignored.iter().find(|name| !self.map.contains_key(*name)) {
+        let fits = |pattern: &str, name: &str| {
+            pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
+        };
+        let is_idle = |pattern: &&String| !self.map.keys().any(|name| fits(pattern, name));
+        if let Some(name) = ignored.iter().find(is_idle) {
             let (place, name) = (self.place.display().to_string(), name.clone());
             return Err(Error::NothingToIgnore { place, what: "tensor", name });
         }
-        match self.map.into_iter().find(|(name, _)| !ignored.contains(name)) {
+        let is_known = |name: &str| ignored.iter().any(|pattern| fits(pattern, name));
+        let mut unknown = self.map.into_iter().filter(|(name, _)| !is_known(name));
+        match unknown.next() {
             Some((tensor, (file, _))) => {
-                Err(Error::UnknownTensor { file: file.to_path_buf(), tensor, layout })
+                let (file, more) = (file.to_path_buf(), unknown.count());
+                Err(Error::UnknownTensor { file, tensor, more, layout })
             }
             None => Ok(()),
         }

@@ -11,12 +11,13 @@ mod nearby;
 mod staged;
 mod weights;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub use config::{Config, Rope};
-pub use files::{Headers, INDEX, Which, shards};
+pub use files::{Headers, INDEX, USUAL, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
-pub use nearby::{Meant, is_checkpoint};
+pub use nearby::{Meant, is_checkpoint, of_name as alike};
 use weights::format_of;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
@@ -26,6 +27,8 @@ use crate::json;
 use crate::tensor::DType;
 use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
 
+/// The file that says what a model computes.
+pub const CONFIG: &str = "config.json";
 /// No `config.json` is longer; released ones have 2 kB.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
@@ -86,6 +89,16 @@ pub enum Error {
         tensor.as_ref().map_or_else(String::new, |name| format!("; it has `{name}`"))
     )]
     UnknownExperts { place: PathBuf, tensor: Option<String> },
+    #[error(
+        "the names of the tensors in `{}` begin with `{prefix}`, which a wrapper has left (peft's, torch.compile's or a larger model's): save the model that is in it, with adapters merged",
+        place.display()
+    )]
+    Wrapped { place: PathBuf, prefix: String },
+    #[error(
+        "`{}` holds `{tensor}`, as a model with an adapter beside its weights has it: merge it (peft's merge_and_unload, then save_pretrained) and export the result",
+        place.display()
+    )]
+    Unmerged { place: PathBuf, tensor: String },
     #[error("`{}` is {what}: {instead}", path.display())]
     Foreign { path: PathBuf, what: &'static str, instead: &'static str },
     #[error(
@@ -115,6 +128,8 @@ pub enum Error {
     Lacks { folder: PathBuf, wanted: &'static str, meant: Option<nearby::Meant> },
     #[error("`{}` holds {count} .safetensors files and no model.safetensors.index.json that says which to use", folder.display())]
     Ambiguous { folder: PathBuf, count: usize },
+    #[error("`{}` holds both model.safetensors and a model.safetensors.index.json that names other files, and programs differ in which they read: move away what is left from another save", folder.display())]
+    TwoCheckpoints { folder: PathBuf },
     #[error("`{}` names the shard {shard:?}, which is not a plain file name", index.display())]
     ShardName { index: PathBuf, shard: String },
     #[error("`{}` names the shard `{shard}`, which is not there: download it too", index.display())]
@@ -134,10 +149,13 @@ pub enum Error {
     )]
     FewExperts { tensor: String, rows: u64, used: u64, file: String },
     #[error(
-        "`{}` holds tensor `{tensor}`, which is not part of {layout}; if the model does without it, pass --ignore-tensor {tensor}",
-        file.display()
+        "`{}` holds tensor `{tensor}`{}, which {} not part of {layout}; if the model does without, pass --ignore-tensor {tensor}{}",
+        file.display(),
+        match more { 0 => String::new(), _ => format!(" and {more} more") },
+        if *more == 0 { "is" } else { "are" },
+        if *more == 0 { "" } else { ", or a pattern for all, such as --ignore-tensor '*lora*'" }
     )]
-    UnknownTensor { file: PathBuf, tensor: String, layout: &'static str },
+    UnknownTensor { file: PathBuf, tensor: String, more: usize, layout: &'static str },
     #[error("`{}` was not written by --save-weights; for a checkpoint use --checkpoint", .0.display())]
     NotStaged(PathBuf),
     #[error("there is nothing to ignore: `{place}` has no {what} `{name}` that is unknown here")]
@@ -196,9 +214,10 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(Error::NotAFolder { path, meant: nearby::of_name(folder) });
         }
-        let path = folder.join("config.json");
-        if !path.exists() {
-            return Err(Error::lacks(folder, "config.json"));
+        let path = folder.join(CONFIG);
+        // A link that leads nowhere, or what may not be read, has its own sentence.
+        if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Err(Error::lacks(folder, CONFIG));
         }
         if let Some(adapter) = foreign::adapter(folder) {
             return Err(adapter);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::CONFIG;
 use crate::paths::folder_of;
 
 /// A checkpoint near a folder that is none.
@@ -28,7 +29,7 @@ impl fmt::Display for Meant {
 /// The one that a folder is near to.
 pub fn of_folder(folder: &Path) -> Option<Meant> {
     let below = folder.join("original");
-    if below.join("config.json").is_file() {
+    if below.join(CONFIG).is_file() {
         return Some(Meant::Original(below));
     }
     // By its own name: `.` has no folder above in it.
@@ -60,6 +61,6 @@ const LIKE_ENOUGH: f64 = 0.7;
 /// Whether a folder has a config and weights.
 pub fn is_checkpoint(folder: &Path) -> bool {
     let is_weights = |path: PathBuf| path.extension().is_some_and(|it| it == "safetensors");
-    folder.join("config.json").is_file()
+    folder.join(CONFIG).is_file()
         && folder.read_dir().is_ok_and(|all| all.flatten().any(|entry| is_weights(entry.path())))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
-use gpt_oss_export::checkpoint::Leniency;
+use gpt_oss_export::checkpoint::{self, Leniency};
 use gpt_oss_export::export::{
     ExternalData, Format, Formats, FromHub, Genai, Origin, Request, Summary, export,
 };
@@ -118,7 +118,7 @@ pub struct Export {
     /// Accept this key in config.json although its meaning is unknown
     #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
-    /// Accept this tensor in the checkpoint although the layout does not have it
+    /// Accept this tensor in the checkpoint although the layout does not have it, or those that fit a pattern with * and ?
     #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Then run the model in onnxruntime and compare its logits with the checkpoint's own, as `verify` does
@@ -181,7 +181,11 @@ impl Export {
             && let Some((owner, name)) = name.repository.split_once('/')
             && Path::new(owner).is_dir()
         {
-            let beside = format!("the folder `{owner}` has no `{name}`, so the hub was asked");
+            let alike = checkpoint::alike(&Path::new(owner).join(name));
+            let alike = alike.map(|path| format!(" (did you mean `{}`?)", path.display()));
+            let alike = alike.unwrap_or_default();
+            let beside =
+                format!("the folder `{owner}` has no `{name}`{alike}, so the hub was asked");
             outcome = outcome.context(beside);
         }
         let summary = outcome?;
@@ -212,7 +216,9 @@ impl Export {
         let is_target =
             |name: &Name| self.download_dir.as_deref() == Some(Path::new(&name.repository));
         let name = path.to_str().and_then(Name::parse);
-        match name.filter(|name| !path.exists() || is_target(name)) {
+        // So is a link that leads nowhere.
+        let is_there = path.symlink_metadata().is_ok();
+        match name.filter(|name| !is_there || is_target(name)) {
             Some(name) => Ok(Origin::Hub(FromHub {
                 name,
                 folder: self.download_dir.clone(),

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use serde::Serialize;
 
 use super::open::Opened;
 use super::{Error, Genai, Request};
+use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
 use crate::genai::{self, Generation, Setup};
+use crate::json;
 use crate::model::Target;
 use crate::paths::folder_of;
 use crate::publish::{Existing, Transaction};
@@ -33,6 +34,9 @@ pub struct GenaiSummary {
     pub cache_bytes: u64,
     /// Tokens that end a text.
     pub eos_token_ids: Vec<u64>,
+    /// Whether they are the released models', as nothing said which.
+    #[serde(rename = "eos_assumed")]
+    pub is_assumed: bool,
     /// Tokenizer files that were copied.
     pub copied: Vec<PathBuf>,
     /// Those that were there already.
@@ -52,7 +56,11 @@ impl Companions {
         let options = request.options();
         let sources = tokenizer::sources(folder, folder_of(output))?;
         let file = tokenizer::find(&sources, tokenizer::GENERATION)?;
-        let generation = Generation::read(file.as_deref(), checkpoint.config.vocab_size)?;
+        // The target's own may be another model's.
+        let own = sources[..sources.len() - 1].iter().map(|folder| folder.join(CONFIG));
+        let configs: Vec<PathBuf> = own.filter(|config| config.is_file()).collect();
+        let vocab = checkpoint.config.vocab_size;
+        let generation = Generation::read(file.as_deref(), &configs, vocab)?;
         let name = output.file_name().and_then(|name| name.to_str());
         let setup = Setup {
             model: name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?,
@@ -74,6 +82,7 @@ impl Companions {
             max_length,
             cache_bytes: genai::bytes_per_token(config, &setup).saturating_mul(max_length),
             eos_token_ids: generation.eos,
+            is_assumed: generation.is_assumed,
             copied: tokenizer.copied(),
             there: tokenizer.there.clone(),
             missing: tokenizer.missing.clone(),
@@ -103,7 +112,7 @@ fn replaces(path: &Path, model: &str, text: &str) -> Result<bool, Error> {
     if !path.is_file() {
         return Ok(false);
     }
-    let there = fs::read(path).map_err(genai::Error::Io)?;
+    let there = json::read(path, LARGEST_CONFIG).map_err(genai::Error::File)?;
     match genai::described_model(&there) {
         Some(other) if other != model && folder_of(path).join(&other).exists() => {
             let path = path.to_owned();

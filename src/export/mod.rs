@@ -32,7 +32,7 @@ use crate::progress::Progress;
 use crate::publish::{self, Transaction};
 use crate::tokenizer;
 use crate::transformers_js;
-use crate::weights::{self, Fingerprint, Obstacle};
+use crate::weights::{self, Fingerprint, Obstacle, Role};
 use open::open;
 use plan::Plan;
 
@@ -66,6 +66,8 @@ pub enum Error {
     Tokenizer(#[from] tokenizer::Error),
     #[error("onnxruntime-genai gives prompts of any length, so --genai does not go with --seq-len")]
     GenaiLength,
+    #[error("{role} takes no {format}")]
+    NoFormat { role: Role, format: Format },
     #[error("--headers-only fetches no weights, and {0} needs them")]
     NeedsWeights(&'static str),
     #[error("--headers-only leaves weights where they will be, and the model cannot read them from `{}`: {obstacle}", file.display())]

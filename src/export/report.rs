@@ -267,8 +267,7 @@ impl fmt::Display for GenaiSummary {
         writeln!(f, "genai    {path}{replaced}")?;
         writeln!(f, "  max_length {} (a cache of {cache})", self.max_length)?;
         let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
-        let assumed = self.missing.contains(&tokenizer::GENERATION);
-        let why = if assumed { ", as in the released models" } else { "" };
+        let why = if self.is_assumed { ", as in the released models" } else { "" };
         writeln!(f, "  eos {}{why}", eos.join(", "))?;
         let copied: Vec<_> =
             self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();

@@ -7,8 +7,9 @@ use crate::checkpoint::{Leniency, ModelWeights};
 use crate::hub::Name;
 use crate::model::{self, Options};
 use crate::runtime::Provider;
+use crate::tensor::DType;
 use crate::transformers_js;
-use crate::weights::{Format, Matrix};
+use crate::weights::{Format, Matrix, Role};
 
 /// What to export, from where, to where.
 #[derive(Clone, Debug)]
@@ -77,6 +78,7 @@ impl Request {
 
     /// Refuses what no checkpoint could make possible, before any is opened.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.formats.check()?;
         let Some(output) = &self.output else { return Ok(()) };
         if output.is_dir() {
             return Err(Error::IsFolder(output.clone()));
@@ -111,6 +113,22 @@ pub struct Formats {
 }
 
 impl Formats {
+    /// Refuses what no matrices of a kind are written in.
+    fn check(&self) -> Result<(), Error> {
+        let is_refused = |format: &Format, role| match format {
+            Format::Numbers(DType::F32 | DType::F16 | DType::BF16) | Format::Ints(_) => false,
+            Format::Numbers(_) => true,
+            Format::Mxfp4 | Format::Mxfp4Columns => role == Role::Dense,
+        };
+        let asked = [(Role::Experts, self.experts), (Role::Dense, self.dense)];
+        asked.into_iter().try_for_each(|(role, format)| {
+            match format.filter(|format| is_refused(format, role)) {
+                Some(format) => Err(Error::NoFormat { role, format }),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// That of the experts for a provider: CUDA reads MXFP4 in an order of its own.
     pub(super) fn experts_for(&self, provider: Provider, weights: &ModelWeights) -> Option<Format> {
         let is_mxfp4 = |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. });

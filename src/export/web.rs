@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::open::Opened;
 use super::shards::MOST_FOR_A_BROWSER;
 use super::{Error, Request};
-use crate::checkpoint::{LARGEST_CONFIG, is_checkpoint};
+use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::json;
 use crate::model::{Options, Target};
 use crate::paths::{folder_of, real_path};
@@ -40,8 +40,6 @@ pub struct WebSummary {
     pub missing: Vec<&'static str>,
 }
 
-/// What both it and we read of a model.
-const CONFIG: &str = "config.json";
 /// Most files of data that transformers.js looks for.
 const MOST_FILES: usize = 100;
 

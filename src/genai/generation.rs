@@ -1,7 +1,7 @@
 //! `generation_config.json`: which tokens begin, end and pad a text, and how
 //! the next token is chosen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -57,50 +57,78 @@ pub struct Generation {
     pub pad: u64,
     /// Settings of the search, as they stand in the file.
     pub search: Map<String, Value>,
+    /// Whether nothing said which tokens end a text.
+    pub is_assumed: bool,
 }
 
 impl Generation {
-    /// As the file says; what it does not say, or without one, as the released
-    /// models have it, if the vocabulary does.
-    pub fn read(file: Option<&Path>, vocab: u64) -> Result<Self> {
-        let keys = file.map(parse).transpose()?.unwrap_or_default();
-        let said = Said { file, keys, vocab };
-        let eos = match said.value("eos_token_id") {
-            None => EOS.map(|token| said.released("eos_token_id", token)).into_iter().collect(),
-            Some(Value::Array(list)) if !list.is_empty() => {
-                list.iter().map(|value| said.token("eos_token_id", value)).collect()
-            }
-            Some(value) => said.token("eos_token_id", value).map(|token| vec![token]),
+    /// As the file says; what it does not say, or without one, as the model's configs
+    /// say, the first first; and what they do not say, as the released models have it,
+    /// if the vocabulary does.
+    pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab: u64) -> Result<Self> {
+        let of_file = |path: &Path| Ok((path.to_owned(), parse(path)?));
+        let files = file.into_iter().chain(configs.iter().map(PathBuf::as_path));
+        let files: Result<_> = files.map(of_file).collect();
+        let said = Said { file, files: files?, vocab };
+        let found = said.value("eos_token_id");
+        let in_file = found.is_some_and(|(path, _)| Some(path) == file);
+        let eos = match found {
+            // Released configs name one of three.
+            Some((_, value)) if in_file || value != EOS[0] => said.tokens("eos_token_id")?,
+            _ => EOS
+                .map(|token| said.released("eos_token_id", token))
+                .into_iter()
+                .collect::<Result<_>>()?,
         };
         Ok(Self {
-            eos: eos?,
+            eos,
             bos: said.token_or("bos_token_id", BOS)?,
             pad: said.token_or("pad_token_id", PAD)?,
             search: said.search()?,
+            is_assumed: found.is_none(),
         })
     }
 }
 
-/// What a file says, of a model with so many tokens.
+/// What files say, of a model with so many tokens.
 struct Said<'f> {
+    /// The one that is for such things, if there is one.
     file: Option<&'f Path>,
-    keys: Map<String, Value>,
+    /// All, the first first.
+    files: Vec<(PathBuf, Map<String, Value>)>,
     vocab: u64,
 }
 
 impl Said<'_> {
-    /// A key's value; `null` says nothing.
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.keys.get(key).filter(|value| !value.is_null())
+    /// A key's value, and who says it; `null` says nothing.
+    fn value(&self, key: &str) -> Option<(&Path, &Value)> {
+        self.files.iter().find_map(|(path, keys)| {
+            let value = keys.get(key).filter(|value| !value.is_null())?;
+            Some((path.as_path(), value))
+        })
+    }
+
+    /// A token, or a list of them.
+    fn tokens(&self, key: &'static str) -> Result<Vec<u64>> {
+        match self.value(key) {
+            Some((path, Value::Array(list))) if !list.is_empty() => {
+                list.iter().map(|value| self.token(key, path, value)).collect()
+            }
+            Some((path, value)) => Ok(vec![self.token(key, path, value)?]),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn token_or(&self, key: &'static str, released: u64) -> Result<u64> {
-        self.value(key).map_or_else(|| self.released(key, released), |value| self.token(key, value))
+        match self.value(key) {
+            Some((path, value)) => self.token(key, path, value),
+            None => self.released(key, released),
+        }
     }
 
-    fn token(&self, key: &'static str, value: &Value) -> Result<u64> {
+    fn token(&self, key: &'static str, path: &Path, value: &Value) -> Result<u64> {
         let token = value.as_u64().filter(|token| *token < self.vocab);
-        token.ok_or_else(|| self.wrong(key, "a token of the vocabulary", value))
+        token.ok_or_else(|| wrong(path, key, "a token of the vocabulary", value))
     }
 
     fn released(&self, key: &'static str, token: u64) -> Result<u64> {
@@ -108,22 +136,23 @@ impl Said<'_> {
         if token < vocab { Ok(token) } else { Err(Error::NoToken { file, key, vocab, token }) }
     }
 
+    /// That of the file alone.
     fn search(&self) -> Result<Map<String, Value>> {
         let mut found = Map::new();
+        let Some((path, (_, keys))) = self.file.zip(self.files.first()) else { return Ok(found) };
         for Setting { key, expected, is_taken } in SEARCH {
-            let Some(value) = self.value(key) else { continue };
+            let Some(value) = keys.get(key).filter(|value| !value.is_null()) else { continue };
             if !is_taken(value) {
-                return Err(self.wrong(key, expected, value));
+                return Err(wrong(path, key, expected, value));
             }
             found.insert(key.to_owned(), value.clone());
         }
         Ok(found)
     }
+}
 
-    fn wrong(&self, key: &'static str, expected: &'static str, found: &Value) -> Error {
-        let path = self.file.map(Path::to_owned).unwrap_or_default();
-        Error::Key { path, key, expected, found: found.to_string() }
-    }
+fn wrong(path: &Path, key: &'static str, expected: &'static str, found: &Value) -> Error {
+    Error::Key { path: path.to_owned(), key, expected, found: found.to_string() }
 }
 
 fn parse(path: &Path) -> Result<Map<String, Value>> {
@@ -143,7 +172,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(GENERATION);
         std::fs::write(&path, text).unwrap();
-        Generation::read(Some(&path), 201_088)
+        Generation::read(Some(&path), &[], 201_088)
     }
 
     /// The 20B's published file.
@@ -161,11 +190,34 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_as_released() {
-        let found = Generation::read(None, 201_088).unwrap();
+        let found = Generation::read(None, &[], 201_088).unwrap();
         let partly = read(r#"{"eos_token_id": 7, "pad_token_id": null, "top_k": 40}"#).unwrap();
         assert_eq!((found.eos.as_slice(), found.bos, found.pad), (&EOS[..], BOS, PAD));
         assert_eq!((partly.eos, partly.bos, partly.pad), (vec![7], BOS, PAD));
         assert_eq!(partly.search["top_k"], 40);
+    }
+
+    /// transformers falls back on it likewise. Search is another file's.
+    #[test]
+    fn configs_say_what_the_file_does_not() {
+        let home = tempfile::tempdir().unwrap();
+        let config = |name: &str, text: &str| {
+            let path = home.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let openai = config("openai.json", r#"{"num_experts": 32}"#);
+        let own = config("own.json", r#"{"eos_token_id": 2, "pad_token_id": 0, "top_k": "x"}"#);
+        let read = |file, configs: &[_]| Generation::read(file, configs, 201_088).unwrap();
+        let found = read(None, &[openai.clone(), own.clone()]);
+        assert_eq!((found.eos, found.bos, found.pad), (vec![2], BOS, 0));
+        assert!(!found.is_assumed && found.search.is_empty());
+        let file = config(GENERATION, r#"{"eos_token_id": [7, 8]}"#);
+        let found = read(Some(&file), &[own]);
+        assert_eq!((found.eos, found.pad), (vec![7, 8], 0));
+        let released = config("released.json", r#"{"eos_token_id": 200002}"#);
+        assert_eq!(read(None, &[released]).eos, EOS);
+        assert!(read(None, &[openai]).is_assumed);
     }
 
     #[test]
@@ -186,13 +238,13 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");
         }
-        let error = Generation::read(None, 320).unwrap_err().to_string();
+        let error = Generation::read(None, &[], 320).unwrap_err().to_string();
         let sentence = "--genai needs to know which tokens begin and end a text: the released models' eos_token_id, 200002, is beyond a vocabulary of 320; put a generation_config.json beside the weights, with eos_token_id, bos_token_id and pad_token_id";
         assert_eq!(error, sentence);
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(GENERATION);
         std::fs::write(&path, r#"{"eos_token_id": 5, "pad_token_id": null}"#).unwrap();
-        let error = Generation::read(Some(&path), 320).unwrap_err().to_string();
+        let error = Generation::read(Some(&path), &[], 320).unwrap_err().to_string();
         assert!(error.contains("the released models' bos_token_id, 199998,"), "{error}");
         assert!(error.contains("add to `"), "{error}");
     }

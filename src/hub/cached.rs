@@ -7,7 +7,8 @@ use fs_err as fs;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::listing::{File, Listing, is_hash};
-use super::{CONFIG, Name, Result};
+use super::{Name, Result};
+use crate::checkpoint::CONFIG;
 
 /// A repository in the cache.
 pub struct Cached {

@@ -60,6 +60,12 @@ pub enum Error {
         checkpoint::INDEX
     )]
     Ambiguous { name: String, count: usize },
+    #[error(
+        "`{name}` holds both {} and a {} that names other files, and programs differ in which they read: download the right ones into a folder",
+        checkpoint::USUAL,
+        checkpoint::INDEX
+    )]
+    TwoCheckpoints { name: String },
     #[error("the index of `{name}` names the shard {shard:?}, which is not in the repository")]
     NoShard { name: String, shard: String },
     #[error(

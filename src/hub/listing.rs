@@ -8,15 +8,16 @@ use super::cached::Cached;
 use super::client::Client;
 use super::folder;
 use super::record::Record;
-use super::{CONFIG, Error, Name, Result};
-use crate::checkpoint;
+use super::{Error, Name, Result};
+use crate::checkpoint::{self, CONFIG};
 use crate::digest::Digest;
 use crate::progress::Progress;
+use crate::tokenizer;
 
 /// Nothing larger than this is a file.
 const LARGEST: u64 = 1 << 50;
 /// Nothing larger than this is read whole: a config, an index, a tokenizer.
-const LARGEST_TEXT: u64 = 256 << 20;
+const LARGEST_TEXT: u64 = tokenizer::LARGEST;
 
 /// The files of a repository at one commit.
 pub struct Listing {
@@ -130,14 +131,14 @@ impl Listing {
 
     /// The weights of a checkpoint without an index.
     pub fn only_weights(&self, name: &Name) -> Result<File> {
-        if let Some(usual) = self.find(&name.path("model.safetensors")) {
+        if let Some(usual) = self.find(&name.path(checkpoint::USUAL)) {
             return Ok(usual.clone());
         }
         let fits = |file: &&File| beside(name, file).is_some_and(|it| it.ends_with(".safetensors"));
         let found: Vec<_> = self.files.iter().filter(fits).collect();
         match found[..] {
             [only] => Ok(only.clone()),
-            [] => Err(self.lacks(name, "model.safetensors")),
+            [] => Err(self.lacks(name, checkpoint::USUAL)),
             _ => Err(Error::Ambiguous { name: name.to_string(), count: found.len() }),
         }
     }

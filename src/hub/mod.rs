@@ -23,7 +23,7 @@ pub use error::{Error, Result};
 pub use listing::File;
 pub use name::Name;
 
-use crate::checkpoint::{self, Headers, Which};
+use crate::checkpoint::{self, CONFIG, Headers, Which};
 use crate::container::Header;
 use crate::progress::Progress;
 use cached::Cached;
@@ -33,8 +33,6 @@ use folder::Folder;
 use listing::{Listing, offline, refuse_large};
 use record::Record;
 use transfer::Transfer;
-
-const CONFIG: &str = "config.json";
 
 /// What is to come from the hub, and where it goes.
 #[derive(Clone, Copy)]
@@ -208,6 +206,11 @@ impl Repository {
             let found = listing.find(&name.path(&shard)).cloned();
             found.ok_or_else(|| listing.lacks_shard(name, shard))
         };
+        if !shards.iter().any(|shard| shard == checkpoint::USUAL)
+            && listing.find(&name.path(checkpoint::USUAL)).is_some()
+        {
+            return Err(Error::TwoCheckpoints { name: name.to_string() });
+        }
         Ok((Which::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
     }
 

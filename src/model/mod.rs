@@ -43,6 +43,8 @@ pub enum Error {
     FunctionsForOrt,
     #[error("--ep {provider} does not go with {what}: {instead}")]
     NotForProvider { provider: Provider, what: String, instead: String },
+    #[error("--compute takes no {0}")]
+    Compute(DType),
     #[error("--ep {0} is for --target ort: standard operators are the same for all providers")]
     ProviderForOnnx(Provider),
     #[error(

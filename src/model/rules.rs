@@ -21,6 +21,9 @@ const MOST_EXPERTS_ON_WEBGPU: u64 = 256;
 
 /// Whether there is such a graph of any model.
 pub fn check_options(options: &Options) -> Checked {
+    if ![DType::F32, DType::F16, DType::BF16].contains(&options.compute) {
+        return Err(Error::Compute(options.compute));
+    }
     match options.target {
         Target::Onnx if options.provider != Provider::Cpu => {
             Err(Error::ProviderForOnnx(options.provider))

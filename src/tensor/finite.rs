@@ -2,11 +2,15 @@
 
 use super::DType;
 
+/// A scale under which the larger of E2M1's numbers, 4 and 6, are beyond f32: 2¹²⁶. The
+/// largest byte is NaN.
+const TOO_LARGE: u8 = 253;
+
 /// How many of the numbers that these bytes hold, little-endian and whole, are infinity
-/// or NaN.
+/// or NaN, or as scales make it.
 pub fn not_finite(dtype: DType, bytes: &[u8]) -> u64 {
     let count = match dtype {
-        DType::F8E8M0 => bytes.iter().filter(|byte| **byte == 0xff).count(),
+        DType::F8E8M0 => bytes.iter().filter(|byte| **byte >= TOO_LARGE).count(),
         DType::F8E5M2 => bytes.iter().filter(|byte| **byte & 0x7c == 0x7c).count(),
         DType::F16 => all_ones(bytes, 0x7c00),
         DType::BF16 => all_ones(bytes, 0x7f80),
@@ -43,7 +47,9 @@ mod tests {
         assert_eq!(not_finite(DType::F16, &f16s), 3);
         assert_eq!(not_finite(DType::BF16, &bf16s.collect::<Vec<u8>>()), 3);
         assert_eq!(not_finite(DType::F8E5M2, &f8s), 3);
-        assert_eq!(not_finite(DType::F8E8M0, &[254, 255, 0, 255]), 2);
+        assert_eq!(not_finite(DType::F8E8M0, &[252, 253, 254, 255, 0, 255]), 4);
+        assert_eq!([4.0, 6.0].map(|code| code * 2f32.powi(253 - 127)), [f32::INFINITY; 2]);
+        assert!((6.0 * 2f32.powi(252 - 127)).is_finite());
         assert_eq!(not_finite(DType::U8, &[255; 9]), 0);
     }
 }

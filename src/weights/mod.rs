@@ -98,7 +98,7 @@ pub enum Error {
     #[error("cannot reference `{}` in place: {obstacle}; {}", file.display(), obstacle.advice())]
     NotInPlace { file: PathBuf, obstacle: Obstacle },
     #[error(
-        "`{}` exists and is not what this export would write there (another checkpoint's weights, or a damaged copy), and a graph may be reading it: write into another folder, or move it away",
+        "`{}` exists and is not what this export would write there (another checkpoint's weights, the same in another format, or a damaged copy), and a graph may be reading it: write into another folder, or move it away",
         .0.display()
     )]
     Occupied(PathBuf),

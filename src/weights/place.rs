@@ -18,6 +18,7 @@ pub enum Obstacle {
     Symlink,
     HardLink,
     Unicode,
+    Dots,
     Scattered,
     Converted,
 }
@@ -30,6 +31,7 @@ impl fmt::Display for Obstacle {
             Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
             Self::Scattered => "a weight of the model is in several of its tensors, and ONNX reads one range",
             Self::Converted => "a weight of the model is converted from its tensors (as by --experts, --dense or --ep cuda)",
+            Self::Dots => "its path has a name that begins with two dots, which onnx takes for the folder above",
             Self::Unicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
         })
     }
@@ -119,6 +121,8 @@ pub fn relative_to(
     for component in relative.components() {
         match component {
             Component::Normal(name) => match name.to_str() {
+                // onnx takes any name that begins so for the folder above.
+                Some(name) if name.starts_with("..") => return Ok(Err(Obstacle::Dots)),
                 Some(name) => names.push(name),
                 None => return Ok(Err(Obstacle::Unicode)),
             },

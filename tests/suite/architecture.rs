@@ -24,7 +24,7 @@ const OWNERS: [(&str, &str); 24] = [
     // The model has a part of the same name.
     ("::ort::", "runtime model"),
     ("fastrand::", "verify"),
-    ("glob::", "inspect"),
+    ("glob::", "checkpoint inspect"),
     ("half::", "tensor runtime"),
     ("fearless_simd", "tensor"),
     ("sha1::", "digest"),

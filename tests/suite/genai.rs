@@ -163,6 +163,24 @@ fn the_tokenizer_above_original_is_found() {
     assert_eq!(summary["weights"]["files"], json!(["original/model.safetensors"]));
 }
 
+/// Where nothing else says which tokens end a text, the model's config does.
+#[test]
+fn the_config_knows_how_a_text_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("out/model.onnx"));
+    copy_folder(&fixture("tiny-hf"), &checkpoint);
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(checkpoint.join("config.json")).unwrap()).unwrap();
+    for (key, token) in [("eos_token_id", 2), ("bos_token_id", 1), ("pad_token_id", 0)] {
+        config[key] = token.into();
+    }
+    fs::write(checkpoint.join("config.json"), config.to_string()).unwrap();
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
+    let summary = export(&base);
+    assert_eq!(summary["genai"]["eos_token_ids"], json!([2]));
+    assert_eq!(summary["genai"]["eos_assumed"], false);
+}
+
 #[test]
 fn what_is_missing_is_said() {
     let home = folder_with_tiny();

@@ -34,6 +34,7 @@ mod refusals;
 mod sizes;
 mod staging;
 mod support;
+mod trust;
 mod verify;
 mod verify_refusals;
 mod web;

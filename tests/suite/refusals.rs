@@ -224,12 +224,13 @@ fn other_formats_are_no_stages() {
 fn unknown_names_can_be_overlooked_by_name() {
     let home = broken(|folder| {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
-        // One tensor more than the layout has.
+        // Two tensors more than the layout has.
         let path = folder.join("model.safetensors");
         let bytes = fs::read(&path).unwrap();
         let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let extra = whole.tensor("norm.scale").unwrap();
         let mut tensors: Vec<_> = whole.tensors();
+        tensors.push(("extra.bias".to_owned(), extra.clone()));
         tensors.push(("extra.weight".to_owned(), extra));
         let edited = safetensors::serialize(tensors, None).unwrap();
         fs::write(path, edited).unwrap();
@@ -244,9 +245,17 @@ fn unknown_names_can_be_overlooked_by_name() {
         "note",
     ];
     let sentence = failure(&base);
-    assert!(sentence.contains("pass --ignore-tensor extra.weight"), "{sentence}");
-    let output = run(&[&base[..], &["--ignore-tensor", "extra.weight"]].concat());
-    assert!(output.status.success(), "{output:?}");
+    assert!(sentence.contains("holds tensor `extra.bias` and 1 more, which are"), "{sentence}");
+    assert!(sentence.contains("pass --ignore-tensor extra.bias, or a pattern"), "{sentence}");
+    let sentence = failure(&[&base[..], &["--ignore-tensor", "extra.bias"]].concat());
+    assert!(sentence.contains("holds tensor `extra.weight`, which is not"), "{sentence}");
+    for all in [
+        &["--ignore-tensor", "extra.bias", "--ignore-tensor", "extra.weight"][..],
+        &["--ignore-tensor", "extra.*"],
+    ] {
+        let output = run(&[&base[..], all].concat());
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[test]
