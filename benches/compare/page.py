@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from chart import chart
+from variants import RIVALS
 from words import (
     NOTHING,
     bytes_,
@@ -65,6 +66,7 @@ def exporting(results):
     headings = [
         "export",
         "÷ `cp && sync`",
+        "`cp && sync`",
         "÷ ours, copied",
         "time",
         "own memory",
@@ -78,6 +80,7 @@ def exporting(results):
             [
                 entry["name"],
                 ratio(entry["seconds"], entry["copy"]),
+                seconds(entry["copy"]),
                 ratio(entry["seconds"], copied),
                 seconds(entry["seconds"]),
                 mebibytes(entry["own"]),
@@ -91,8 +94,9 @@ def exporting(results):
     )
     yield ""
     yield from paragraph(f"""
-        Ours are medians of {results["pairs"]} exports in turn with `cp` of what they wrote, and
-        the highest memory of all. Rivals exported once, and were copied once. An export in
+        Ours are medians of {results["pairs"]} exports in turn with `cp` of what they wrote, so
+        that a ratio is of minutes in which the disk was equally fast, and the highest memory
+        of all. Rivals exported once, and were copied once. An export in
         place writes the graph alone. *Own memory* is RssAnon, mapped files not counted;
         *written* is what the file system was given, so what is written and read again
         counts twice.""")
@@ -118,12 +122,15 @@ def running(results):
     )
     yield ""
     yield from paragraph(f"""
-        *Times faster* than {base["name"]}. Medians of {results["rounds"]} processes, all models
-        in turn; a token is the median of 24 steps with a cache; a prompt is the faster of two
+        *Times faster* than {base["name"]}. {processes(results["rounds"])}, all models in turn; a token is the median of 24 steps with a cache; a prompt is the faster of two
         runs, all its logits computed. *Over {results["patience"]:.0f} s*: at the pace of the
         shorter prompt before it would take longer, and was not run. Files were in memory
         before loading where they fit; RSS counts the pages of them that are mapped, and some 60 MB of
         Python.""")
+
+
+def processes(rounds):
+    return "One process each" if rounds == 1 else f"Medians of {rounds} processes each"
 
 
 def running_row(name, run, base, lengths, results):
@@ -214,6 +221,10 @@ def method(results):
     for packages in results["versions"]["rivals"]:
         versions = (f"{name} {version}" for name, version in packages.items() if version)
         yield from paragraph(", ".join(versions), "  - ", "    ")
+    measured = {entry["name"] for entry in results["rivals"]}
+    absent = [rival.name for rival in RIVALS if rival.name not in measured]
+    if absent:
+        yield from paragraph(f"Not installed, and so not measured: {'; '.join(absent)}.", "- ", "  ")
 
     yield from ["", "The rivals' Pythons are made with", "", "```text", *RIVALS_MADE_WITH, "```"]
 
