@@ -2,9 +2,10 @@
 //! converting them.
 //!
 //! [`export::export`] writes a model, [`verify::verify`] compares one with its checkpoint,
-//! and [`inspect::inspect`] looks at either. Each takes a request and a
-//! [`progress::Progress`] to report to, gives a summary that serde can write, and fails
-//! with a sentence.
+//! and [`inspect::inspect`] looks at either. The first two take a request and a
+//! [`progress::Progress`] to report to, the last a path, which tensors to list, and a
+//! `Progress` where all bytes are to be scanned. Each gives a summary that serde can write,
+//! and fails with a sentence.
 //!
 //! ```
 //! use gpt_oss_export::export::{Origin, Request, export};

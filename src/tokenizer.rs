@@ -66,10 +66,15 @@ pub fn is_needed(name: &str) -> bool {
 /// above OpenAI's `original` the one that has the released files, and last the
 /// target itself.
 pub fn sources(folder: &Path, target: &Path) -> Result<Vec<PathBuf>> {
-    let real = real_path(folder)?;
-    let above = real.parent().filter(|_| real.file_name().is_some_and(|name| name == "original"));
-    let folders = [folder.to_owned()].into_iter().chain(above.map(Path::to_owned));
+    let folders = [folder.to_owned()].into_iter().chain(above_original(folder)?);
     Ok(folders.chain([target.to_owned()]).collect())
+}
+
+/// The root of a repository as OpenAI's are, if a folder is the `original` in it.
+pub fn above_original(folder: &Path) -> std::io::Result<Option<PathBuf>> {
+    let real = real_path(folder)?;
+    let above = real.parent().filter(|_| real.ends_with("original"));
+    Ok(above.map(Path::to_owned))
 }
 
 impl Tokenizer {

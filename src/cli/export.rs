@@ -63,7 +63,7 @@ pub struct Export {
     /// Let --experts and --dense round numbers that the format does not have
     #[arg(help_heading = NUMBERS, long, requires = "formats")]
     accept_rounding: bool,
-    /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and routers are f32 in any case
+    /// What attention and matrix products compute in, and the cache holds; the residual stream, norms and products of routers are f32 in any case
     /// (f32 for --ep cpu, f16 for GPUs)
     #[arg(help_heading = NUMBERS, long, value_name = "DTYPE", value_parser = formats::compute())]
     compute: Option<DType>,

@@ -21,6 +21,7 @@ pub use summary::{
 };
 pub use web::WebSummary;
 
+pub use crate::onnx::Interface;
 pub use crate::weights::Format;
 
 use crate::checkpoint;

@@ -97,9 +97,8 @@ impl Page {
             return Err(transformers_js::Error::Files { files, most: MOST_FILES }.into());
         }
         let (name, above) = (name_of(output)?, above(output)?);
-        let real = real_path(&opened.folder)?;
-        let released = real.parent().filter(|_| real.ends_with("original"));
-        let is_own = [Some(&*real), released].contains(&Some(&real_path(&above)?));
+        let own = [Some(real_path(&opened.folder)?), tokenizer::above_original(&opened.folder)?];
+        let is_own = own.contains(&Some(real_path(&above)?));
         if is_own || is_checkpoint(&above) {
             return Err(transformers_js::Error::OverSource(above.join(CONFIG)).into());
         }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use crate::onnx::Interface;
+pub use crate::weights::Provenance;
 pub use checkpoint::{CheckpointInspection, Fit, SourceFile};
 pub use model::{DataFile, ModelInspection};
 pub use scan::{Damaged, Scan};

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Error;
 use super::tensors::{Filter, Tensor, Total, totals};
 use crate::onnx::{self, External, Initializer, Interface};
-use crate::paths::folder_of;
-use crate::weights::link;
+use crate::paths::{folder_of, real_path};
+use crate::weights::{Obstacle, link};
 
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
@@ -63,6 +63,8 @@ pub struct DataFile {
     pub found: Option<u64>,
     /// What keeps the model from reading it, or from reading what it should.
     pub problem: Option<String>,
+    /// What others than onnxruntime do not take of it.
+    pub warning: Option<String>,
 }
 
 /// Reads a model's file, and of its weights' files lengths and samples.
@@ -72,7 +74,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         || model.initializers.iter().filter_map(|tensor| Some((tensor, tensor.external.as_ref()?)));
     let mut files: BTreeMap<&str, DataFile> = BTreeMap::new();
     for (tensor, External { file, offset, length }) in external() {
-        let entry = files.entry(file).or_insert_with(|| data_file(folder_of(path), file));
+        let entry = files.entry(file).or_insert_with(|| data_file(path, file));
         let whole = tensor.dtype.and_then(|dtype| dtype.bytes(&tensor.shape));
         let rest = entry.found.unwrap_or(0).saturating_sub(*offset);
         let length = length.or(whole).unwrap_or(rest);
@@ -110,19 +112,31 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
 }
 
 /// A file, before it is known how much of it is needed.
-fn data_file(folder: &Path, file: &str) -> DataFile {
-    let path = folder.join(file);
+fn data_file(model: &Path, file: &str) -> DataFile {
+    let path = folder_of(model).join(file);
     let status = std::fs::metadata(&path).ok();
+    let obstacle = status.as_ref().and_then(|_| link(&path).ok().flatten());
+    let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
     let problem = match &status {
         _ if !is_below(file) => {
             Some("it is outside the model's folder, where onnxruntime reads nothing".to_owned())
         }
         None => Some("it is not there".to_owned()),
         Some(status) if !status.is_file() => Some("it is not a regular file".to_owned()),
-        Some(_) => link(&path).ok().flatten().map(|obstacle| obstacle.to_string()),
+        Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
     };
+    let warning = obstacle.filter(|_| problem.is_none()).map(|obstacle| obstacle.to_string());
     let found = status.map(|status| status.len());
-    DataFile { file: file.to_owned(), tensors: 0, bytes: 0, needed: 0, found, problem }
+    DataFile { file: file.to_owned(), tensors: 0, bytes: 0, needed: 0, found, problem, warning }
+}
+
+/// Whether onnxruntime follows a link: to a file in the model's folder or below, or where
+/// the model itself is a link to, as in a Hugging Face cache.
+fn is_followed(model: &Path, file: &Path) -> bool {
+    let folders =
+        [real_path(folder_of(model)), real_path(model).map(|it| folder_of(&it).to_owned())];
+    let file = real_path(file);
+    folders.iter().flatten().any(|folder| file.as_ref().is_ok_and(|file| file.starts_with(folder)))
 }
 
 fn is_below(file: &str) -> bool {

@@ -163,10 +163,13 @@ impl Display for ModelInspection {
         }
         for file in &self.files {
             let (tensors, bytes) = (count(file.tensors, "tensor"), size(file.bytes));
-            let state = file
-                .problem
-                .as_ref()
-                .map_or("there".to_owned(), |problem| format!("NOT USABLE: {problem}"));
+            let state = match (&file.problem, &file.warning) {
+                (Some(problem), _) => format!("NOT USABLE: {problem}"),
+                (None, Some(warning)) => {
+                    format!("there for onnxruntime, and for few others: {warning}")
+                }
+                (None, None) => "there".to_owned(),
+            };
             line!(f, "data        {}: {bytes}, {tensors}, {state}", file.file)?;
         }
         self.wrong.iter().try_for_each(|wrong| line!(f, "wrong       {wrong}"))?;

@@ -2,8 +2,9 @@
 //!
 //! `x = embedding[ids]`, then in each layer `x += attention(norm(x))` and
 //! `x += experts(norm(x))`, then `logits = norm(x) · lm_headᵀ`. The residual
-//! stream, norms, routers and SwiGLU are f32 throughout; matrix products, attention
-//! and the cache are in the dtype that the model computes in.
+//! stream, norms and routers' products are f32 throughout; other products, attention and
+//! the cache are in the dtype that the model computes in, and in ONNX Runtime's mixtures of
+//! experts scores and SwiGLU too.
 
 use super::attention::attention_block;
 use super::linear::projection;

@@ -27,7 +27,7 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Outside => "it is not in the folder of the model or below, and ONNX allows no other place",
-            Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which ONNX refuses as external data",
+            Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which onnx.checker and onnx.load refuse as external data, and onnxruntime where it leads out of the model's folder",
             Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
             Self::Scattered => "a weight of the model is in several of its tensors, and ONNX reads one range",
             Self::Converted => "a weight of the model is converted from its tensors (as by --experts, --dense or --ep cuda)",

@@ -8,6 +8,9 @@ use std::process::Command;
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, Target, decoder};
+use gpt_oss_export::tensor::DType;
+use gpt_oss_export::tensor::ints::Bits;
+use gpt_oss_export::weights::Format;
 
 use crate::support::{fixture, interpreter, javascript, onnxruntime};
 
@@ -29,6 +32,14 @@ fn nodes(body: &Body, found: &mut BTreeSet<(String, String)>) {
                 nodes(nested, found);
             }
         }
+    }
+}
+
+/// Those of a model.
+fn all_nodes(checkpoint: &Checkpoint, options: Options, found: &mut BTreeSet<(String, String)>) {
+    let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
+    for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
+        nodes(&graph.body, found);
     }
 }
 
@@ -61,10 +72,21 @@ fn the_graph_document_lists_every_node_and_no_other() {
         (fp8.path().join("checkpoint"), plain),
     ] {
         let checkpoint = Checkpoint::open(&folder, &Leniency::default()).unwrap();
-        let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
-        for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
-            nodes(&graph.body, &mut emitted);
-        }
+        all_nodes(&checkpoint, options, &mut emitted);
+    }
+    let mut of_integers = BTreeSet::new();
+    let [four, eight] = [Bits::Four, Bits::Eight].map(Format::Ints);
+    let numbers = Format::Numbers(DType::F32);
+    for (experts, dense, options) in [
+        (four, four, plain),
+        (eight, eight, plain),
+        (four, eight, ort),
+        (numbers, eight, Options { keep_activations: true, ..ort }),
+    ] {
+        let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+        checkpoint.convert_experts(experts, false).unwrap();
+        checkpoint.convert_dense(dense, false).unwrap();
+        all_nodes(&checkpoint, options, &mut of_integers);
     }
     let mut listed = BTreeSet::new();
     for line in document("docs/graph.md").lines() {
@@ -82,6 +104,13 @@ fn the_graph_document_lists_every_node_and_no_other() {
             }
         }
     }
+    // Matrices of integers have one list.
+    emitted.extend(of_integers.into_iter().map(|(name, operator)| {
+        let matrices = ["qkv", "out", "lm_head", "experts.W"];
+        let rest = matrices.iter().find_map(|matrix| name.strip_prefix(matrix));
+        let general = (format!("M{}", rest.unwrap_or(&name)), operator.clone());
+        if listed.contains(&general) { general } else { (name, operator) }
+    }));
     let missing: Vec<_> = emitted.difference(&listed).collect();
     let invented: Vec<_> = listed.difference(&emitted).collect();
     assert!(

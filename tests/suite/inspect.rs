@@ -199,6 +199,37 @@ fn a_model_whose_weights_are_not_as_it_says() {
     problem("it is not a regular file");
 }
 
+/// onnxruntime runs models whose data are links, where others refuse them: in a folder as
+/// Hugging Face's cache has them, and with several names.
+#[cfg(unix)]
+#[test]
+fn a_model_of_links_that_onnxruntime_follows() {
+    let home = tempfile::tempdir().unwrap();
+    let model = copied(home.path(), &[]);
+    let weights = model.with_file_name(inspect(&model, &[])["files"][0]["file"].as_str().unwrap());
+    let (blobs, snapshot) = (home.path().join("blobs"), home.path().join("snapshot"));
+    fs::create_dir(&blobs).unwrap();
+    fs::create_dir(&snapshot).unwrap();
+    for file in [&model, &weights] {
+        let name = file.file_name().unwrap();
+        fs::rename(file, blobs.join(name)).unwrap();
+        std::os::unix::fs::symlink(blobs.join(name), snapshot.join(name)).unwrap();
+    }
+    let runs = |model: &Path, warning: &str| {
+        let seen = inspect(model, &[]);
+        assert_eq!((&seen["whole"], &seen["files"][0]["problem"]), (&json!(true), &Value::Null));
+        let said = seen["files"][0]["warning"].as_str().unwrap();
+        assert!(said.contains(warning), "{said}");
+        assert!(report(model, &[]).contains("there for onnxruntime, and for few others: it "));
+        let tiny = fixture("tiny");
+        crate::verify::passes(model, &tiny, &[]);
+    };
+    runs(&snapshot.join(model.file_name().unwrap()), "it is a symbolic link");
+    let real = blobs.join(model.file_name().unwrap());
+    fs::hard_link(blobs.join(weights.file_name().unwrap()), home.path().join("other")).unwrap();
+    runs(&real, "it has several hard links");
+}
+
 /// A model in place: another fine-tune, of equal headers and sizes, in its source's place.
 #[test]
 fn a_model_whose_source_was_exchanged() {

@@ -112,8 +112,13 @@ proptest! {
         let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
         let path = home.path().join("w.safetensors");
         fs::write(&path, &file).unwrap();
-        if let Ok((checkpoint, _)) = Checkpoint::open_staged(&path) {
+        if let Ok((checkpoint, said)) = Checkpoint::open_staged(&path) {
             prop_assert!(checkpoint.config.check("w").is_ok());
+            // Files are named after it, and models repeat what became of numbers.
+            let name = said.fingerprint.to_string();
+            prop_assert!(name.len() == 12 && name.bytes().all(|c| b"0123456789abcdef".contains(&c)));
+            prop_assert_eq!(&said.provenances.experts.format, "mxfp4");
+            prop_assert_eq!(&said.provenances.dense.format, "bf16");
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::refusals::{broken, edit_config, write_index};
 use crate::support::{contents, copy_folder, export, failure, fixture, interpreter, run, text};
 use crate::verify::{exported, fails, passes, refused};
 
+type Edit = fn(&mut Value);
+
 /// A staged file whose metadata was edited.
 fn staged(home: &Path, options: &[&str], edit: impl FnOnce(&mut Value)) -> std::path::PathBuf {
     let (tiny, path) = (fixture("tiny"), home.join("w.safetensors"));
@@ -50,7 +52,7 @@ fn provenances_are_of_the_tensors_that_are_there() {
     let home = tempfile::tempdir().unwrap();
     let model = home.path().join("model.onnx");
     let int4 = ["--experts", "int4"];
-    let cases: [(&[&str], fn(&mut Value), &str); 4] = [
+    let cases: [(&[&str], Edit, &str); 4] = [
         (
             &int4,
             |metadata| metadata["experts"]["format"] = "mxfp4".into(),

@@ -178,53 +178,34 @@ impl Conversion {
         let mut rounding = Rounding::default();
         match (self.to, made) {
             (Format::Mxfp4, [codes, scales]) => {
-                let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
                 self.each_blocks(unit, files, |at, blocks| {
-                    blocks.each(at, |at, block| {
-                        let (block, off) = block.in_mxfp4();
-                        (codes[at], scales[at]) = (block.codes, block.scale);
-                        rounding += off;
-                    });
+                    rounding += into_mxfp4(at, blocks, codes, scales);
                 })?;
             }
             (Format::Mxfp4Columns, [columns, scales]) => {
-                let [_, out, inn] = self.sizes.map(|size| size as usize);
                 columns.fill(0);
+                let sides = [self.sizes[1], self.sizes[2]].map(|size| size as usize);
                 self.each_blocks(unit, files, |at, blocks| {
-                    blocks.each(at, |at, block| {
-                        let (block, off) = block.in_mxfp4();
-                        let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
-                        for (column, code) in (first..).zip(block.each_code()) {
-                            columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
-                        }
-                        scales[at] = block.scale;
-                        rounding += off;
-                    });
+                    rounding += into_columns(at, blocks, columns, scales, sides);
                 })?;
             }
             (Format::Ints(bits), [codes, scales]) => {
-                let size = bits.block_bytes() as usize;
                 let mut made = Vec::new();
                 self.each_blocks(unit, files, |at, blocks| {
                     made.resize(blocks.len(), 0.0);
-                    let codes = &mut codes[at * size..][..blocks.len() * size];
-                    rounding += integers(bits, blocks, codes, &mut made);
-                    let scales = scales[4 * at..].as_chunks_mut().0;
-                    for (stored, scale) in scales.iter_mut().zip(&made) {
+                    let codes = part(codes, at, blocks.len(), bits.block_bytes() as usize);
+                    rounding += into_integers(bits, blocks, codes, &mut made);
+                    for (stored, scale) in scales[4 * at..].as_chunks_mut().0.iter_mut().zip(&made)
+                    {
                         *stored = scale.to_le_bytes();
                     }
                 })?;
             }
             (Format::Numbers(dtype), [stored]) => {
-                let size = dtype.size() as usize * BLOCK;
                 self.each_blocks(unit, files, |at, blocks| {
-                    let stored = &mut stored[at * size..][..blocks.len() * size];
-                    rounding += match blocks {
-                        Blocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
-                        Blocks::Numbers(numbers) => {
-                            tensor::encode(dtype, numbers.as_flattened(), stored)
-                        }
-                    };
+                    let size = dtype.size() as usize * BLOCK;
+                    let stored = part(stored, at, blocks.len(), size);
+                    rounding += into_numbers(dtype, blocks, stored);
                 })?;
             }
             _ => unreachable!("the products of a format"),
@@ -233,7 +214,51 @@ impl Conversion {
     }
 }
 
-fn integers(bits: Bits, blocks: Blocks, codes: &mut [u8], scales: &mut [f32]) -> Rounding {
+/// What some blocks from `at` on take of a product, with so many bytes each.
+fn part(product: &mut [u8], at: usize, blocks: usize, bytes: usize) -> &mut [u8] {
+    &mut product[at * bytes..][..blocks * bytes]
+}
+
+fn into_mxfp4(at: usize, blocks: Blocks, codes: &mut [u8], scales: &mut [u8]) -> Rounding {
+    let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
+    let mut rounding = Rounding::default();
+    blocks.each(at, |at, block| {
+        let (block, off) = block.in_mxfp4();
+        (codes[at], scales[at]) = (block.codes, block.scale);
+        rounding += off;
+    });
+    rounding
+}
+
+/// `columns [in, out/2]` of a matrix `[out, in]`, two rows' codes in a byte.
+fn into_columns(
+    at: usize,
+    blocks: Blocks,
+    columns: &mut [u8],
+    scales: &mut [u8],
+    [out, inn]: [usize; 2],
+) -> Rounding {
+    let mut rounding = Rounding::default();
+    blocks.each(at, |at, block| {
+        let (block, off) = block.in_mxfp4();
+        let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
+        for (column, code) in (first..).zip(block.each_code()) {
+            columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
+        }
+        scales[at] = block.scale;
+        rounding += off;
+    });
+    rounding
+}
+
+fn into_numbers(dtype: DType, blocks: Blocks, stored: &mut [u8]) -> Rounding {
+    match blocks {
+        Blocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
+        Blocks::Numbers(numbers) => tensor::encode(dtype, numbers.as_flattened(), stored),
+    }
+}
+
+fn into_integers(bits: Bits, blocks: Blocks, codes: &mut [u8], scales: &mut [f32]) -> Rounding {
     match blocks {
         Blocks::Mxfp4(blocks) => ints::from_mxfp4(bits, blocks, codes, scales),
         Blocks::Numbers(numbers) => {
