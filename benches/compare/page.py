@@ -224,7 +224,7 @@ def method(results):
     measured = {entry["name"] for entry in results["rivals"]}
     absent = [rival.name for rival in RIVALS if rival.name not in measured]
     if absent:
-        yield from paragraph(f"Not installed, and so not measured: {'; '.join(absent)}.", "- ", "  ")
+        yield from paragraph(f"Not measured: {'; '.join(absent)}.", "- ", "  ")
 
     yield from ["", "The rivals' Pythons are made with", "", "```text", *RIVALS_MADE_WITH, "```"]
 

@@ -211,23 +211,26 @@ impl Tensors {
     /// That a tensor is not there. An adapter keeps what it adapts under another name.
     fn lacks(&self, name: &str) -> Error {
         let place = self.place.clone();
-        match self.map.keys().find(|name| name.contains(".base_layer.")).cloned() {
+        match self.adapted() {
             Some(tensor) => Error::Unmerged { place, tensor },
             None => Error::MissingTensor { place, tensor: name.to_owned() },
         }
+    }
+
+    /// A tensor that an adapter has moved.
+    fn adapted(&self) -> Option<String> {
+        self.map.keys().find(|name| name.contains(".base_layer.")).cloned()
     }
 
     /// That no layout's experts are there, with what there is in their place.
     pub fn lacks_experts(&self) -> Error {
         let place = self.place.clone();
         let tensor = self.map.keys().find(|name| name.contains(".experts.")).cloned();
-        let before = |name: &String| name.find("model.layers.").filter(|start| *start > 0);
-        match tensor.as_ref().and_then(before) {
-            Some(start) => {
-                let prefix = tensor.expect("it was looked at")[..start].to_owned();
-                Error::Wrapped { place, prefix }
-            }
-            None => Error::UnknownExperts { place, tensor },
+        let prefix = tensor.as_ref().and_then(|name| Some(name.split_once(".model.layers.")?.0));
+        match (prefix, self.adapted()) {
+            (Some(prefix), _) => Error::Wrapped { place, prefix: format!("{prefix}.") },
+            (None, Some(tensor)) => Error::Unmerged { place, tensor },
+            (None, None) => Error::UnknownExperts { place, tensor },
         }
     }
 
@@ -244,6 +247,9 @@ impl Tensors {
         let is_known = |name: &str| ignored.iter().any(|pattern| fits(pattern, name));
         let mut unknown = self.map.into_iter().filter(|(name, _)| !is_known(name));
         match unknown.next() {
+            Some((tensor, _)) if tensor.contains("lora_") => {
+                Err(Error::Unmerged { place: self.place, tensor })
+            }
             Some((tensor, (file, _))) => {
                 let (file, more) = (file.to_path_buf(), unknown.count());
                 Err(Error::UnknownTensor { file, tensor, more, layout })

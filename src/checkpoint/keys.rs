@@ -38,6 +38,11 @@ impl Keys {
         self.map.contains_key(key)
     }
 
+    /// What the key says, whatever it is.
+    pub fn value(&self, key: &str) -> Value {
+        self.map.get(key).cloned().unwrap_or_default()
+    }
+
     /// A whole number from 1 to 2³²-1: no size of a model is larger.
     pub fn size(&mut self, key: &str) -> Result<u64> {
         let value = self.required(key)?;

@@ -153,7 +153,7 @@ pub enum Error {
         file.display(),
         match more { 0 => String::new(), _ => format!(" and {more} more") },
         if *more == 0 { "is" } else { "are" },
-        if *more == 0 { "" } else { ", or a pattern for all, such as --ignore-tensor '*lora*'" }
+        if *more == 0 { "" } else { ", or a pattern with * and ? for all" }
     )]
     UnknownTensor { file: PathBuf, tensor: String, more: usize, layout: &'static str },
     #[error("`{}` was not written by --save-weights; for a checkpoint use --checkpoint", .0.display())]
@@ -296,6 +296,9 @@ impl Checkpoint {
         self.config.windows.truncate(layers);
         self.config.experts.truncate(layers);
         self.weights.layers.truncate(layers);
+        let Provenances { experts, dense } = &mut self.provenances;
+        experts.are_now(format_of(self.weights.experts()));
+        dense.are_now(format_of(self.weights.dense()));
         Ok(())
     }
 }

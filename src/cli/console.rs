@@ -72,7 +72,7 @@ impl Progress for Console {
     }
 }
 
-/// Prints lines, in which control characters are escaped: names are others'.
+/// Prints lines, in which other control characters are escaped: names are others'.
 pub fn print(lines: &str) -> Result<()> {
     let lines = lines.lines().map(|line| shown(line) + "\n");
     write(lines.collect::<String>().as_bytes())

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{ArgAction, Args};
+use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::inspect::{Filter, inspect};
 use gpt_oss_export::progress::Progress;
 
@@ -20,6 +21,12 @@ pub struct Inspect {
     /// Read all weights too, in search of infinity, NaN and invalid scales; ends with status 1 where there are any
     #[arg(long)]
     scan: bool,
+    /// Accept this key in config.json although its meaning is unknown
+    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
+    ignore_config_key: Vec<String>,
+    /// Accept this tensor in the checkpoint although the layout does not have it, or those that fit a pattern
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    ignore_tensor: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -31,7 +38,9 @@ impl Inspect {
         let console = self.scan.then(|| Console::new(self.json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
-        let inspection = inspect(&self.path, &filter, progress)?;
+        let leniency =
+            Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor };
+        let inspection = inspect(&self.path, &filter, &leniency, progress)?;
         match self.json {
             true => print_json(&inspection)?,
             false => print(inspection.to_string().trim_end())?,

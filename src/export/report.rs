@@ -1,6 +1,7 @@
 //! The summary of an export as people read it.
 
 use std::fmt;
+use std::path::Path;
 
 use super::{
     ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
@@ -12,7 +13,7 @@ use crate::paths::folder_of;
 use crate::runtime::{self, Provider};
 use crate::tokenizer;
 use crate::weights::Provenance;
-use crate::words::{count, quoted, size};
+use crate::words::{count, quoted, shown, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +59,7 @@ impl Summary {
         let weights = &self.weights;
         for (what, paths) in [("written", &weights.written), ("reused ", &weights.reused)] {
             for path in paths {
-                writeln!(f, "{what}  {}", path.display())?;
+                writeln!(f, "{what}  {}", name(path))?;
             }
         }
         let bytes = size(weights.bytes_written);
@@ -109,9 +110,9 @@ impl fmt::Display for WeightsSummary {
             false => "in place and beside the model",
         };
         let bytes = size(self.bytes_referenced);
-        writeln!(f, "weights  {bytes} {how}: {}", self.files.join(", "))?;
+        writeln!(f, "weights  {bytes} {how}: {}", shown(&self.files.join(", ")))?;
         match &self.obstacle {
-            Some(obstacle) => writeln!(f, "  not in place: {obstacle}"),
+            Some(obstacle) => writeln!(f, "  not in place: {}", shown(obstacle)),
             None => Ok(()),
         }
     }
@@ -120,7 +121,7 @@ impl fmt::Display for WeightsSummary {
 impl fmt::Display for HubSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, folder, fetched, bytes_fetched, awaited, bytes_awaited } = self;
-        writeln!(f, "hub      {source} in {}", folder.display())?;
+        writeln!(f, "hub      {source} in {}", name(folder))?;
         match fetched.len() {
             0 => writeln!(f, "  nothing new fetched")?,
             files => writeln!(f, "  fetched {} in {}", size(*bytes_fetched), count(files, "file"))?,
@@ -193,7 +194,7 @@ impl MatricesSummary {
 
 impl fmt::Display for ModelSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, bytes) = (self.path.display(), size(self.bytes as u64));
+        let (path, bytes) = (name(&self.path), size(self.bytes as u64));
         writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
             for line in Interface::lines(interfaces) {
@@ -247,7 +248,7 @@ impl fmt::Display for WebSummary {
         writeln!(
             f,
             "web      {}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})",
-            folder.display()
+            name(folder)
         )?;
         let copied = copied.iter().filter_map(|path| path.file_name()?.to_str());
         let copied: Vec<&str> = copied.collect();
@@ -262,7 +263,7 @@ impl fmt::Display for WebSummary {
 
 impl fmt::Display for GenaiSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, cache) = (self.config.display(), size(self.cache_bytes));
+        let (path, cache) = (name(&self.config), size(self.cache_bytes));
         let replaced = if self.replaced { ", which was another" } else { "" };
         writeln!(f, "genai    {path}{replaced}")?;
         writeln!(f, "  max_length {} (a cache of {cache})", self.max_length)?;
@@ -286,6 +287,11 @@ impl fmt::Display for GenaiSummary {
         }
         Ok(())
     }
+}
+
+/// A path on a line of its own.
+fn name(path: &Path) -> String {
+    shown(&path.display().to_string())
 }
 
 fn layers_in_words(exported: usize, there: usize) -> String {

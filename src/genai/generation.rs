@@ -57,35 +57,38 @@ pub struct Generation {
     pub pad: u64,
     /// Settings of the search, as they stand in the file.
     pub search: Map<String, Value>,
-    /// Whether nothing said which tokens end a text.
+    /// Whether the tokens that end a text are the released models', as nobody named others.
     pub is_assumed: bool,
 }
 
 impl Generation {
-    /// As the file says; what it does not say, or without one, as the model's configs
-    /// say, the first first; and what they do not say, as the released models have it,
-    /// if the vocabulary does.
+    /// As the file says; what it does not say, or without one, as those configs say that
+    /// have the model's vocabulary, the first first; and what they do not say, as the
+    /// released models have it, if the vocabulary does.
     pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab: u64) -> Result<Self> {
-        let of_file = |path: &Path| Ok((path.to_owned(), parse(path)?));
-        let files = file.into_iter().chain(configs.iter().map(PathBuf::as_path));
-        let files: Result<_> = files.map(of_file).collect();
-        let said = Said { file, files: files?, vocab };
-        let found = said.value("eos_token_id");
-        let in_file = found.is_some_and(|(path, _)| Some(path) == file);
-        let eos = match found {
-            // Released configs name one of three.
-            Some((_, value)) if in_file || value != EOS[0] => said.tokens("eos_token_id")?,
-            _ => EOS
-                .map(|token| said.released("eos_token_id", token))
-                .into_iter()
-                .collect::<Result<_>>()?,
+        let mut files = Vec::new();
+        if let Some(path) = file {
+            files.push((path.to_owned(), parse(path)?));
+        }
+        // What is no config of this model has no say.
+        let is_own =
+            |keys: &Map<String, Value>| keys.get("vocab_size").is_some_and(|it| *it == vocab);
+        let own = |path: &PathBuf| Some((path.clone(), parse(path).ok().filter(is_own)?));
+        files.extend(configs.iter().filter_map(own));
+        let said = Said { file, files, vocab };
+        let in_file = said.value("eos_token_id").is_some_and(|(path, _)| Some(path) == file);
+        let named = said.tokens("eos_token_id")?;
+        // Released configs name one of three.
+        let is_assumed = named.is_empty() || (!in_file && named == EOS[..1]);
+        let released = || -> Result<_> {
+            EOS.into_iter().map(|token| said.released("eos_token_id", token)).collect()
         };
         Ok(Self {
-            eos,
+            eos: if is_assumed { released()? } else { named },
             bos: said.token_or("bos_token_id", BOS)?,
             pad: said.token_or("pad_token_id", PAD)?,
             search: said.search()?,
-            is_assumed: found.is_none(),
+            is_assumed,
         })
     }
 }
@@ -206,17 +209,27 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let openai = config("openai.json", r#"{"num_experts": 32}"#);
-        let own = config("own.json", r#"{"eos_token_id": 2, "pad_token_id": 0, "top_k": "x"}"#);
+        let openai = config("openai.json", r#"{"vocab_size": 201088}"#);
+        let own = config(
+            "own.json",
+            r#"{"vocab_size": 201088, "eos_token_id": 2, "pad_token_id": 0, "top_k": "x"}"#,
+        );
+        let others = [
+            config("other.json", r#"{"vocab_size": 320, "eos_token_id": 3}"#),
+            config("broken.json", "{"),
+        ];
         let read = |file, configs: &[_]| Generation::read(file, configs, 201_088).unwrap();
-        let found = read(None, &[openai.clone(), own.clone()]);
+        let found = read(None, &[&others[..], &[openai.clone(), own.clone()]].concat());
         assert_eq!((found.eos, found.bos, found.pad), (vec![2], BOS, 0));
         assert!(!found.is_assumed && found.search.is_empty());
         let file = config(GENERATION, r#"{"eos_token_id": [7, 8]}"#);
         let found = read(Some(&file), &[own]);
         assert_eq!((found.eos, found.pad), (vec![7, 8], 0));
-        let released = config("released.json", r#"{"eos_token_id": 200002}"#);
-        assert_eq!(read(None, &[released]).eos, EOS);
+        for eos in ["200002", "[200002]"] {
+            let text = format!(r#"{{"vocab_size": 201088, "eos_token_id": {eos}}}"#);
+            let found = read(None, &[config("released.json", &text)]);
+            assert_eq!((&found.eos[..], found.is_assumed), (&EOS[..], true));
+        }
         assert!(read(None, &[openai]).is_assumed);
     }
 

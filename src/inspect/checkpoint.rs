@@ -70,8 +70,12 @@ pub struct Fit {
 }
 
 /// A checkpoint's folder.
-pub fn folder(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
-    let checkpoint = Checkpoint::open(path, &Leniency::default())?;
+pub fn folder(
+    path: &Path,
+    filter: &Filter,
+    leniency: &Leniency,
+) -> Result<CheckpointInspection, Error> {
+    let checkpoint = Checkpoint::open(path, leniency)?;
     let fingerprint =
         Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string();
     describe(path, path, checkpoint, fingerprint, filter)

@@ -18,7 +18,7 @@ pub use model::{DataFile, ModelInspection};
 pub use scan::{Damaged, Scan};
 pub use tensors::{Filter, Place, Tensor, Total};
 
-use crate::checkpoint as source;
+use crate::checkpoint::{self as source, Leniency};
 use crate::container::{self, Header};
 use crate::onnx;
 use crate::progress::Progress;
@@ -93,17 +93,18 @@ impl Inspection {
     }
 }
 
-/// Looks at a path, and reads all of its weights too where a scan is asked for.
+/// Looks at a path, of a checkpoint's folder as if those names were not there, and reads all of its weights too where a scan is asked for.
 pub fn inspect(
     path: &Path,
     filter: &Filter,
+    leniency: &Leniency,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection, Error> {
-    let inspection = look(path, filter)?;
+    let inspection = look(path, filter, leniency)?;
     let Some(progress) = scan else { return Ok(inspection) };
     match inspection {
         Inspection::Checkpoint(mut it) => {
-            it.scan = Some(scan::checkpoint(&it.path, progress)?);
+            it.scan = Some(scan::checkpoint(&it.path, leniency, progress)?);
             Ok(Inspection::Checkpoint(it))
         }
         Inspection::Weights(mut it) => {
@@ -115,9 +116,9 @@ pub fn inspect(
 }
 
 /// Tells what headers say; of the tensors it lists those that the filter lets through.
-fn look(path: &Path, filter: &Filter) -> Result<Inspection, Error> {
+fn look(path: &Path, filter: &Filter, leniency: &Leniency) -> Result<Inspection, Error> {
     if path.is_dir() {
-        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter)?));
+        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, leniency)?));
     }
     if !path.exists() {
         return Err(Error::Nothing(path.to_owned()));

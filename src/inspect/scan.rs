@@ -30,8 +30,12 @@ pub struct Damaged {
 }
 
 /// Those of a checkpoint's folder.
-pub fn checkpoint(path: &Path, progress: &dyn Progress) -> Result<Scan, Error> {
-    scan(&Checkpoint::open(path, &Leniency::default())?, progress)
+pub fn checkpoint(
+    path: &Path,
+    leniency: &Leniency,
+    progress: &dyn Progress,
+) -> Result<Scan, Error> {
+    scan(&Checkpoint::open(path, leniency)?, progress)
 }
 
 /// Those of a staged file.

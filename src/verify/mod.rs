@@ -108,9 +108,9 @@ pub enum Error {
     #[error("the model's context is {context} tokens, and --tokens says {tokens}")]
     BeyondContext { context: usize, tokens: usize },
     #[error(
-        "a step of {rows} rows of {width} tokens, as the model takes it or --batch and --tokens say, is too large to verify: {most} tokens at once are the most"
+        "{steps} steps of {rows} rows of {width} tokens, as the model takes them or --batch, --tokens and --decode say, are too much to verify: {most} tokens in all are the most"
     )]
-    TooLarge { rows: usize, width: usize, most: usize },
+    TooLarge { rows: usize, width: usize, steps: usize, most: usize },
     #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
     NoPrompt { tokens: usize, decoded: usize },
     #[error(

@@ -77,8 +77,9 @@ const RUN_AGAIN: usize = 4;
 const BEYOND: usize = 32;
 /// No longer unless said.
 const LONGEST: usize = 8192;
-/// Most tokens in a step: a model says itself how many it takes, and may say anything.
-const MOST_PLACES: usize = 1 << 22;
+/// Most places of tokens in all steps: a model says itself how many it takes, and may say
+/// anything.
+const MOST_PLACES: usize = 1 << 24;
 
 impl Plan {
     /// By default a text that goes past the sliding window, most of it at once and
@@ -100,10 +101,6 @@ impl Plan {
         if tokens > context {
             return Err(Error::BeyondContext { context, tokens });
         }
-        let width = form.length.unwrap_or(tokens);
-        if batch.checked_mul(width).is_none_or(|places| places > MOST_PLACES) {
-            return Err(Error::TooLarge { rows: batch, width, most: MOST_PLACES });
-        }
         let by_default = match form {
             Form { cache: true, .. } => DECODED,
             Form { last: true, .. } => RUN_AGAIN,
@@ -112,6 +109,11 @@ impl Plan {
         let decoded = asked.decode.unwrap_or(by_default.min(tokens / 2));
         if decoded >= tokens {
             return Err(Error::NoPrompt { tokens, decoded });
+        }
+        let (width, steps) = (form.length.unwrap_or(tokens), 1 + decoded);
+        let places = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
+        if places.is_none_or(|places| places > MOST_PLACES) {
+            return Err(Error::TooLarge { rows: batch, width, steps, most: MOST_PLACES });
         }
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =

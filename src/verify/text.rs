@@ -59,8 +59,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model    {}", self.model.display())?;
-        let (path, layout) = (self.checkpoint.display(), self.layout);
+        writeln!(f, "model    {}", words::shown(&self.model.display().to_string()))?;
+        let path = words::shown(&self.checkpoint.display().to_string());
+        let layout = self.layout;
         let layers = match self.layers == self.layers_there {
             true => words::count(self.layers, "layer"),
             false => {

@@ -111,6 +111,14 @@ impl Provenance {
         }
     }
 
+    /// Of those that are left, in this format: of several, some may have been in one alone.
+    pub fn are_now(&mut self, format: String) {
+        match self.is_unchanged() {
+            true => *self = Self::unchanged(format),
+            false => self.format = format,
+        }
+    }
+
     /// Whether every number is the checkpoint's, bit for bit.
     pub fn is_lossless(&self) -> bool {
         self.rounded == 0

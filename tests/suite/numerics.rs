@@ -154,6 +154,16 @@ fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
         let error = logit_errors(&exported(home.path(), way), "onnxruntime", &["2x40"])[0];
         assert!(error <= 1e-5, "{}: {error:e}", way.0);
     }
+    // What is staged of some layers is in the formats of these alone.
+    let (checkpoint, staged) = (home.path().join("checkpoint"), home.path().join("w.safetensors"));
+    let base = ["--checkpoint", text(&checkpoint), "--save-weights", text(&staged)];
+    for layers in ["1", "2"] {
+        let _ = fs::remove_file(&staged);
+        export(&[&base[..], &["--skip-onnx", "--layers", layers]].concat());
+        let model = home.path().join("staged.onnx");
+        export(&["--weights", text(&staged), "--output", text(&model)]);
+        export(&["--weights", text(&staged), "--output", text(&model), "--layers", "1"]);
+    }
 }
 
 /// A sink of −∞ is none, and a large one takes all of the attention: the reference has both

@@ -255,6 +255,9 @@ fn unknown_names_can_be_overlooked_by_name() {
     ] {
         let output = run(&[&base[..], all].concat());
         assert!(output.status.success(), "{output:?}");
+        let inspect = ["inspect", text(home.path()), "--ignore-config-key", "note"];
+        let output = run(&[&inspect[..], all].concat());
+        assert!(output.status.success(), "{output:?}");
     }
 }
 

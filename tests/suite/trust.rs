@@ -210,33 +210,42 @@ fn a_folder_of_dots_is_not_read_in_place() {
 #[test]
 fn control_characters_of_paths_are_escaped() {
     let home = tempfile::tempdir().unwrap();
-    let tiny = home.path().join("tiny\u{1b}[2J");
+    let tiny = home.path().join("tiny\u{1b}[2J\nwritten  /etc/passwd");
     copy_folder(&fixture("tiny"), &tiny);
     let model = home.path().join("model\u{1b}[2J.onnx");
     let output = run(&["--checkpoint", text(&tiny), "--output", text(&model)]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(r"model\u{1b}[2J.onnx") && !said.contains('\u{1b}'), "{said}");
+    assert!(said.contains(r"tiny\u{1b}[2J\nwritten  /etc/passwd"), "{said}");
+    assert!(!said.contains("\nwritten  /etc/passwd"), "{said}");
 }
 
 /// Of a wrapper's or an adapter's checkpoint it is said what to do.
 #[test]
 fn names_that_a_wrapper_has_left_are_known() {
-    let renamed = |rename: fn(&str) -> String| {
+    let inspected = |names: fn(&str) -> Vec<String>| {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("tiny");
         copy_folder(&fixture("tiny-hf"), &folder);
         let path = folder.join("model.safetensors");
         let bytes = fs::read(&path).unwrap();
         let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = whole.iter().map(|(name, view)| (rename(name), view));
+        let tensors = whole
+            .iter()
+            .flat_map(|(name, view)| names(name).into_iter().map(move |it| (it, view.clone())));
         fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
         failure(&["inspect", text(&folder)])
     };
-    let sentence = renamed(|name| format!("base_model.model.{name}"));
+    let sentence = inspected(|name| vec![format!("base_model.model.{name}")]);
     assert!(sentence.contains("begin with `base_model.model.`, which a wrapper"), "{sentence}");
-    let sentence = renamed(|name| name.replace("q_proj.weight", "q_proj.base_layer.weight"));
+    let sentence =
+        inspected(|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")]);
     assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
-    let sentence = renamed(|name| name.replace("input_layernorm", "x_lora"));
+    let sentence = inspected(|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")]);
+    assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
+    let sentence = inspected(|name| vec![name.to_owned(), format!("{name}.lora_A.weight")]);
+    assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
+    let sentence = inspected(|name| vec![name.replace("input_layernorm", "other")]);
     assert!(sentence.contains("lacks tensor"), "{sentence}");
 }
 

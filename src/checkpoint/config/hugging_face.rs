@@ -44,7 +44,7 @@ pub fn read(keys: &mut Keys) -> Result<Config> {
     refuse_quantised(keys)?;
     let num_layers = keys.layers("num_hidden_layers")?;
     let num_heads = keys.size("num_attention_heads")?;
-    let window = keys.optional("sliding_window", Keys::size_or_zero)?.filter(|window| *window > 0);
+    let window = keys.optional("sliding_window", Keys::size)?;
     Ok(Config {
         vocab_size: keys.size("vocab_size")?,
         hidden_size: keys.size("hidden_size")?,
@@ -112,12 +112,12 @@ fn rope(keys: &mut Keys) -> Result<Rope> {
     let theta = keys.optional("rope_theta", Keys::positive)?;
     let mut found: Option<Rope> = None;
     for name in ["rope_scaling", "rope_parameters"] {
+        let said = keys.value(name);
         let Some(mut scaling) = keys.nested(name)? else { continue };
         let rope = rope_of(keys, &mut scaling, theta)?;
         keys.give_back(scaling);
         if found.as_ref().is_some_and(|other| *other != rope) {
-            let theirs = serde_json::to_value(&rope).expect("plain numbers");
-            return Err(keys.wrong(name, "what `rope_scaling` is", &theirs));
+            return Err(keys.wrong(name, "the same rotation as `rope_scaling`", &said));
         }
         found = Some(rope);
     }
@@ -311,8 +311,19 @@ mod tests {
             // transformers computes something else of each, and which depends on its version.
             ("", "rope_scaling", json!(null), "where positions are not stretched, found null"),
             ("", "sliding_window", json!(null), "lacks the key `sliding_window`"),
+            (
+                "",
+                "sliding_window",
+                json!(0),
+                "must be a whole number from 1 to 4294967295, found 0",
+            ),
             ("", "swiglu_alpha", json!(2.0), "`swiglu_alpha` must be 1.702, found 2.0"),
-            ("", "rope_parameters", json!({"rope_type": "default"}), "what `rope_scaling` is"),
+            (
+                "",
+                "rope_parameters",
+                json!({"rope_type": "default"}),
+                "the same rotation as `rope_scaling`, found {\"rope_type\":\"default\"}",
+            ),
             ("/rope_scaling", "rope_theta", json!(10_000), "must be 150000, as beside it"),
             ("/rope_scaling", "type", json!("linear"), "must be \"yarn\", as `rope_type`"),
             ("", "initial_context_length", json!(8192), "must be 4096, as `original_max"),
