@@ -4,8 +4,8 @@
 //! [`export::export`] writes a model, [`verify::verify`] compares one with its checkpoint,
 //! and [`inspect::inspect`] looks at either. The first two take a request and a
 //! [`progress::Progress`] to report to, the last a path, which tensors to list, which
-//! names to overlook, and a `Progress` where all bytes are to be scanned. Each gives a summary that serde can write,
-//! and fails with a sentence.
+//! names to overlook, and a `Progress` where all bytes are to be scanned. Each gives a
+//! summary that serde can write, and fails with a sentence.
 //!
 //! ```
 //! use gpt_oss_export::export::{Origin, Request, export};

@@ -122,8 +122,9 @@ def running(results):
     )
     yield ""
     yield from paragraph(f"""
-        *Times faster* than {base["name"]}. {processes(results["rounds"])}, all models in turn; a token is the median of 24 steps with a cache; a prompt is the faster of two
-        runs, all its logits computed. *Over {results["patience"]:.0f} s*: at the pace of the
+        *Times faster* than {base["name"]}. {processes(results["rounds"])}, all models in turn;
+        a token is the median of 24 steps with a cache; a prompt is the faster of two runs, all
+        its logits computed. *Over {results["patience"]:.0f} s*: at the pace of the
         shorter prompt before it would take longer, and was not run. Files were in memory
         before loading where they fit; RSS counts the pages of them that are mapped, and some 60 MB of
         Python.""")

@@ -113,7 +113,8 @@ fn library_of_python() -> Option<PathBuf> {
     // Not in the working folder, which Python looks into first: whoever wrote what is
     // there must not have it run. `sys` alone is a part of Python itself.
     const PROGRAM: &str = "import sys; sys.path = [p for p in sys.path if p]; \
-        import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0] if s else '')";
+        import importlib.util as u; s = u.find_spec('onnxruntime'); \
+        print(s.submodule_search_locations[0] if s else '')";
     let mut python = Command::new("python3");
     let output = python.args(["-c", PROGRAM]).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;

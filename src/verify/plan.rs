@@ -110,7 +110,7 @@ impl Plan {
         if decoded >= tokens {
             return Err(Error::NoPrompt { tokens, decoded });
         }
-        let (width, steps) = (form.length.unwrap_or(tokens), 1 + decoded);
+        let (width, steps) = (form.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let places = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         if places.is_none_or(|places| places > MOST_PLACES) {
             return Err(Error::TooLarge { rows: batch, width, steps, most: MOST_PLACES });
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn steps_of_any_size_are_refused_before_there_is_room_for_them() {
         for (batch, length) in
-            [(1 << 40, 1), (1, 1 << 40), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
+            [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let form = Form { batch: Some(batch), length: Some(length), ..FREE };
             let outcome = Plan::new(form, Asked::default(), REACH);

@@ -20,6 +20,27 @@ fn with_weights_as(name: &str, changed: bool) -> tempfile::TempDir {
     there
 }
 
+/// One of the two is left from an earlier save, and nobody can say which.
+#[test]
+fn an_index_beside_other_weights_is_ambiguous_on_the_hub_too() {
+    let there = with_weights_as("shard.safetensors", false);
+    let original = there.path().join("original");
+    fs::copy(original.join("shard.safetensors"), original.join("model.safetensors")).unwrap();
+    fs::write(
+        original.join("model.safetensors.index.json"),
+        r#"{"weight_map": {"embedding.weight": "shard.safetensors"}}"#,
+    )
+    .unwrap();
+    let (hub, here) = (Double::serving(there.path()), tempfile::tempdir().unwrap());
+    let model = here.path().join("m.onnx");
+    let arguments = ["--checkpoint", "owner/tiny/original", "--output", text(&model)];
+    let sentence = hub.failure(&arguments);
+    assert!(sentence.contains("programs differ in which they read"), "{sentence}");
+    assert!(hub.requests(".safetensors").is_empty(), "nothing was fetched for it");
+    fs::remove_file(original.join("model.safetensors")).unwrap();
+    Double::serving(there.path()).export(&arguments);
+}
+
 #[test]
 fn a_folder_holds_one_repository() {
     let here = tempfile::tempdir().unwrap();
