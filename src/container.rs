@@ -9,7 +9,7 @@ use fs_err as fs;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::json;
+use crate::files::json;
 use crate::tensor::DType;
 
 /// How a pointer of Git LFS begins.
@@ -133,7 +133,7 @@ impl Header {
         // First what stops at the first thing that is no tensor.
         let metadata: Metadata =
             serde_json::from_slice(text).map_err(|error| invalid(plain(error)))?;
-        json::refuse_twice(text).map_err(invalid)?;
+        json::reject_duplicate_keys(text).map_err(invalid)?;
         let start = 8 + text.len() as u64;
         let expected = start.saturating_add(metadata.data_len() as u64);
         if expected != length {

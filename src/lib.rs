@@ -32,21 +32,20 @@ pub mod tensor;
 pub mod verify;
 
 #[doc(hidden)]
-pub mod companion;
+pub mod background;
 #[doc(hidden)]
 pub mod container;
 #[doc(hidden)]
-pub mod digest;
+pub mod display;
+pub mod error;
+#[doc(hidden)]
+pub mod files;
 #[doc(hidden)]
 pub mod genai;
 #[doc(hidden)]
 pub mod graph;
 #[doc(hidden)]
-pub mod json;
-#[doc(hidden)]
 pub mod onnx;
-#[doc(hidden)]
-pub mod paths;
 #[doc(hidden)]
 pub mod publish;
 #[doc(hidden)]
@@ -59,5 +58,3 @@ pub mod tokenizer;
 pub mod transformers_js;
 #[doc(hidden)]
 pub mod weights;
-#[doc(hidden)]
-pub mod words;

@@ -6,14 +6,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use gpt_oss_export::words::shown;
+use gpt_oss_export::display::escape_control;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody can be told, the status still tells.
-            let sentence = shown(&format!("{error:#}"));
+            let sentence = escape_control(&format!("{error:#}{}", cli::advice(&error)));
             let _ = writeln!(std::io::stderr(), "error: {sentence}");
             ExitCode::FAILURE
         }

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::json;
-use crate::paths::real_path;
+use crate::files::canonicalize_existing;
+use crate::files::json;
 use crate::publish::{self, Existing, Transaction};
 
 /// Which tokens begin and end a text, and how others are chosen.
@@ -25,7 +25,7 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
-    File(#[from] json::Error),
+    File(#[from] crate::error::Error),
     #[error(transparent)]
     Publish(#[from] publish::Error),
     #[error("`{}` is no file that can be read (a folder, or a link that leads nowhere): remove it", .0.display())]
@@ -72,7 +72,7 @@ pub fn sources(folder: &Path, target: &Path) -> Result<Vec<PathBuf>> {
 
 /// The root of a repository as OpenAI's are, if a folder is the `original` in it.
 pub fn above_original(folder: &Path) -> std::io::Result<Option<PathBuf>> {
-    let real = real_path(folder)?;
+    let real = canonicalize_existing(folder)?;
     let above = real.parent().filter(|_| real.ends_with("original"));
     Ok(above.map(Path::to_owned))
 }

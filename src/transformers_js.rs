@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::json;
+use crate::display::size;
+use crate::files::json;
 use crate::tensor::DType;
-use crate::words::size;
 
 /// The folder in which it looks for models.
 pub const FOLDER: &str = "onnx";
@@ -21,7 +21,7 @@ const KEY: &str = "transformers.js_config";
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    File(#[from] json::Error),
+    File(#[from] crate::error::Error),
     #[error(
         "transformers.js looks for `model.onnx` or `model_DTYPE.onnx` with a dtype of fp16, quantized, int8, uint8, q4, q4f16 or bnb4, and not for `{0}`"
     )]
@@ -81,7 +81,7 @@ pub fn config(
     sizes: &[(&str, u64)],
     layers: usize,
 ) -> Result<String, String> {
-    json::refuse_twice(text)?;
+    json::reject_duplicate_keys(text)?;
     let mut config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let object = config.as_object_mut().ok_or("it is not a JSON object")?;
     for (key, size) in sizes {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Error, Result};
 use crate::container::{Entry, Header};
-use crate::json;
+use crate::files::json;
 
 /// The usual name of weights in one file.
 pub const USUAL: &str = "model.safetensors";
@@ -57,7 +57,7 @@ impl Index {
         }
         let text = json::read(&path, LARGEST_INDEX)?;
         let invalid = |reason| Error::Json { file: path.display().to_string(), reason };
-        json::refuse_twice(&text).map_err(invalid)?;
+        json::reject_duplicate_keys(&text).map_err(invalid)?;
         let index: Self =
             serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
         for shard in index.weight_map.values() {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Error, Result};
-use crate::json;
+use crate::files::json;
 
 /// The keys of a config file that nobody has asked for yet.
 pub struct Keys {
@@ -19,7 +19,7 @@ impl Keys {
     /// The keys of the JSON object in `text`, read from `file`.
     pub fn parse(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
         let invalid = |reason| Error::Json { file: file.to_owned(), reason };
-        json::refuse_twice(text).map_err(invalid)?;
+        json::reject_duplicate_keys(text).map_err(invalid)?;
         let parsed: Value =
             serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
         match parsed {

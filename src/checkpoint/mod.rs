@@ -23,7 +23,7 @@ pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
-use crate::json;
+use crate::files::json;
 use crate::tensor::DType;
 use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
 
@@ -66,7 +66,7 @@ pub enum Error {
     #[error(transparent)]
     Container(#[from] crate::container::Error),
     #[error(transparent)]
-    File(#[from] json::Error),
+    File(#[from] crate::error::Error),
     #[error("`{file}` is not valid JSON: {reason}")]
     Json { file: String, reason: String },
     #[error("`{file}` lacks the key `{key}`")]

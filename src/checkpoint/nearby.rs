@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::CONFIG;
-use crate::paths::folder_of;
+use crate::files::parent_dir;
 
 /// A checkpoint near a folder that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +40,13 @@ pub fn of_folder(folder: &Path) -> Option<Meant> {
 
 /// The folder of a checkpoint's file.
 pub fn of_file(file: &Path) -> Option<PathBuf> {
-    Some(folder_of(file)).filter(|folder| is_checkpoint(folder)).map(Path::to_owned)
+    Some(parent_dir(file)).filter(|folder| is_checkpoint(folder)).map(Path::to_owned)
 }
 
 /// The checkpoint beside a folder that is not there whose name is most like its name.
 pub fn of_name(folder: &Path) -> Option<PathBuf> {
     let wanted = folder.file_name()?.to_string_lossy().to_lowercase();
-    let entries = folder_of(folder).read_dir().ok()?.flatten().map(|entry| entry.path());
+    let entries = parent_dir(folder).read_dir().ok()?.flatten().map(|entry| entry.path());
     let alike = entries.filter(|path| is_checkpoint(path)).filter_map(|path| {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
         let alike = strsim::jaro_winkler(&name, &wanted);

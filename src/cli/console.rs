@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use gpt_oss_export::display::escape_control;
 use gpt_oss_export::progress::{Progress, Unit};
-use gpt_oss_export::words::shown;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ impl Progress for Console {
 
 /// Prints lines, in which other control characters are escaped: names are others'.
 pub fn print(lines: &str) -> Result<()> {
-    let lines = lines.lines().map(|line| shown(line) + "\n");
+    let lines = lines.lines().map(|line| escape_control(line) + "\n");
     write(lines.collect::<String>().as_bytes())
 }
 

@@ -5,10 +5,12 @@ mod export;
 mod formats;
 mod inspect;
 mod manual;
+mod remedy;
 mod verify;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+pub use remedy::advice;
 
 /// With the commit that it was built of, where that is known.
 const VERSION: &str = env!("GPT_OSS_EXPORT_VERSION");

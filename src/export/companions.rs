@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::open::Opened;
-use super::{Error, Genai, Request};
+use super::{Genai, Request};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
+use crate::error::{Error, bail, err};
+use crate::files::json;
+use crate::files::parent_dir;
 use crate::genai::{self, Generation, Setup};
-use crate::json;
 use crate::model::Target;
-use crate::paths::folder_of;
 use crate::publish::{Existing, Transaction};
 use crate::tokenizer::{self, Tokenizer};
 
@@ -54,7 +55,7 @@ impl Companions {
     ) -> Result<Option<Self>, Error> {
         let Some(Genai { max_length }) = request.genai else { return Ok(None) };
         let options = request.options();
-        let sources = tokenizer::sources(folder, folder_of(output))?;
+        let sources = tokenizer::sources(folder, parent_dir(output))?;
         let file = tokenizer::find(&sources, tokenizer::GENERATION)?;
         // The target's own may be another model's.
         let own = sources[..sources.len() - 1].iter().map(|folder| folder.join(CONFIG));
@@ -63,7 +64,9 @@ impl Companions {
         let generation = Generation::read(file.as_deref(), &configs, vocab)?;
         let name = output.file_name().and_then(|name| name.to_str());
         let setup = Setup {
-            model: name.ok_or_else(|| Error::NotUnicode(output.to_owned()))?,
+            model: name.ok_or_else(|| {
+                err!("`{}` is not valid UTF-8, so no other file can name it", output.display())
+            })?,
             batch: options.batch,
             shared_buffer: options.target == Target::Ort,
             cache: options.compute,
@@ -72,7 +75,7 @@ impl Companions {
         };
         let config = &checkpoint.config;
         let (text, max_length) = genai::genai_config(config, &generation, &setup)?;
-        let folder = folder_of(output);
+        let folder = parent_dir(output);
         let path = folder.join(genai::CONFIG_FILE);
         let replaced = replaces(&path, setup.model, &text)?;
         let tokenizer = Tokenizer::plan(&sources, folder)?;
@@ -107,14 +110,14 @@ impl Companions {
 /// one that describes another model stays.
 fn replaces(path: &Path, model: &str, text: &str) -> Result<bool, Error> {
     if path.is_dir() {
-        return Err(Error::IsFolder(path.to_owned()));
+        bail!("`{}` is a folder, expected a file to write", path.display());
     }
     if !path.is_file() {
         return Ok(false);
     }
-    let there = json::read(path, LARGEST_CONFIG).map_err(genai::Error::File)?;
+    let there = json::read(path, LARGEST_CONFIG)?;
     match genai::described_model(&there) {
-        Some(other) if other != model && folder_of(path).join(&other).exists() => {
+        Some(other) if other != model && parent_dir(path).join(&other).exists() => {
             let path = path.to_owned();
             Err(genai::Error::AnotherModel { path, model: other }.into())
         }

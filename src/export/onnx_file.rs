@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Request;
 use super::open::Opened;
 use super::placement::Placement;
-use super::{Error, Request};
+use crate::error::Error;
 use crate::graph::Model;
 use crate::model::{self, Target};
 use crate::onnx;

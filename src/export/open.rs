@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, ExternalData, FromHub, HubSummary, Origin, Request};
+use super::{ExternalData, FromHub, HubSummary, Origin, Request};
 use crate::checkpoint::Checkpoint;
+use crate::error::{Error, err};
+use crate::files::parent_dir;
 use crate::hub;
 use crate::model;
-use crate::paths::folder_of;
 use crate::progress::Progress;
 use crate::tokenizer;
 use crate::weights::{Fingerprint, Weight};
@@ -43,7 +44,7 @@ pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error>
         }
         Origin::Weights(path) => {
             let (checkpoint, fingerprint) = open_staged(path)?;
-            (checkpoint, folder_of(path).to_owned(), Some(fingerprint), None)
+            (checkpoint, parent_dir(path).to_owned(), Some(fingerprint), None)
         }
     };
     let whole = prepare(&mut checkpoint, request)?;
@@ -87,7 +88,7 @@ fn fetch(
     }
     let root = wanted.folder.clone().unwrap_or_else(|| {
         let beside = request.output.as_deref().or(request.save_weights.as_deref());
-        beside.map_or(Path::new("."), folder_of).join(name.default_folder())
+        beside.map_or(Path::new("."), parent_dir).join(name.default_folder())
     });
     let companions = match !headers_only || request.genai.is_some() {
         true => tokenizer::files(),
@@ -119,13 +120,15 @@ fn fetch(
 /// What cannot be done with headers alone.
 fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error> {
     let asked = [
-        (request.save_weights.is_some(), "--save-weights"),
-        (request.formats.experts.is_some(), "--experts"),
-        (request.formats.dense.is_some(), "--dense"),
-        (request.external_data == ExternalData::Copy, "--external-data copy"),
+        (request.save_weights.is_some(), "a staged weights file"),
+        (request.formats.experts.is_some(), "a conversion of the experts"),
+        (request.formats.dense.is_some(), "a conversion of dense matrices"),
+        (request.external_data == ExternalData::Copy, "a copy of the weights"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, option)) => Err(Error::NeedsWeights(option)),
+        Some((_, what)) => {
+            Err(err!("only headers are fetched from the hub, and {what} needs the weights"))
+        }
         None if offline => Err(hub::Error::OfflineHeaders.into()),
         None => Ok(()),
     }
@@ -138,6 +141,10 @@ fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
     let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
     match found == said.contents {
         true => Ok((checkpoint, said.fingerprint)),
-        false => Err(Error::Changed { path: path.to_owned(), said: said.contents, found }),
+        false => Err(err!(
+            "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed; stage it again",
+            path.display(),
+            said.contents
+        )),
     }
 }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::{Error, ExternalData, Request, WeightsSummary, shards};
+use super::{ExternalData, Request, WeightsSummary, shards};
 use crate::checkpoint::Checkpoint;
 use crate::container::Location;
-use crate::paths::folder_of;
+use crate::error::Error;
+use crate::files::parent_dir;
 use crate::weights::{self, Fingerprint, Store, Weight, in_place, relative_to};
 
 /// The decision for one export.
@@ -41,12 +42,12 @@ impl<'w> Placement<'w> {
             (_, Some(_)) => ExternalData::Copy,
             _ => request.external_data,
         };
-        if wanted != ExternalData::InPlace && placement.takes_staged(folder_of(output))? {
+        if wanted != ExternalData::InPlace && placement.takes_staged(parent_dir(output))? {
             return Ok(placement);
         }
         let made = match wanted {
             ExternalData::Copy => checkpoint.weights.iter().collect(),
-            _ => placement.leave_in_place(checkpoint, folder_of(output), wanted)?,
+            _ => placement.leave_in_place(checkpoint, parent_dir(output), wanted)?,
         };
         placement.in_place = made.is_empty();
         if !made.is_empty() {
@@ -130,7 +131,7 @@ impl<'w> Placement<'w> {
                 false => shards::name(fingerprint, at, count),
             };
             self.locations.extend(locations(&store, &file));
-            self.stores.push((folder_of(output).join(&file), store));
+            self.stores.push((parent_dir(output).join(&file), store));
         }
         Ok(())
     }

@@ -7,12 +7,11 @@ use super::companions::Companions;
 use super::open::Opened;
 use super::placement::Placement;
 use super::web::Page;
-use super::{
-    Error, ExpertsSummary, MatricesSummary, ModelSummary, Origin, Request, Summary, onnx_file,
-};
+use super::{ExpertsSummary, MatricesSummary, ModelSummary, Origin, Request, Summary, onnx_file};
+use crate::error::Error;
+use crate::files::parent_dir;
 use crate::graph::Model;
 use crate::model;
-use crate::paths::folder_of;
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_room};
 use crate::weights::{self, Found, Roundings};
@@ -38,14 +37,7 @@ impl<'p> Plan<'p> {
             graph = Some((&**path, model::decoder(config, weights, request.options())?));
             companions = Companions::plan(request, path, opened)?;
         }
-        let placement = Placement::decide(request, opened).map_err(|error| match error {
-            Error::Weights(weights::Error::NotInPlace { file, obstacle })
-                if request.headers_only() =>
-            {
-                Error::AwaitedElsewhere { file, obstacle }
-            }
-            error => error,
-        })?;
+        let placement = Placement::decide(request, opened)?;
         if let Some(path) = &request.output {
             page = Page::plan(path, placement.stores().count(), opened, request)?;
         }
@@ -81,8 +73,7 @@ impl<'p> Plan<'p> {
                 Found::Equal(roundings) => *roundings,
                 Found::Nothing => {
                     written.push(path.to_owned());
-                    let write =
-                        |file: &_| store.write(file, path, progress).map_err(Error::Weights);
+                    let write = |file: &_| store.write(file, path, progress).map_err(Error::from);
                     transaction.create(path, Existing::Keep, write)?
                 }
             };
@@ -111,7 +102,7 @@ impl<'p> Plan<'p> {
         }
         let Some((path, graph)) = &self.graph else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(roundings);
-        let path_now = |file: &str| transaction.path_now(&folder_of(path).join(file));
+        let path_now = |file: &str| transaction.path_now(&parent_dir(path).join(file));
         let model = (self.opened, graph);
         let weights = (&self.placement, &provenances);
         let bytes = onnx_file::encode(self.request, path, model, weights, path_now)?;

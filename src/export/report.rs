@@ -7,13 +7,13 @@ use super::{
     ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
     WeightsSummary,
 };
+use crate::display::{escape_control, plural, shell_quote, size};
+use crate::files::parent_dir;
 use crate::model::Target;
 use crate::onnx::{Interface, Size};
-use crate::paths::folder_of;
 use crate::runtime::{self, Provider};
 use crate::tokenizer;
 use crate::weights::Provenance;
-use crate::words::{count, quoted, shown, size};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,14 +78,14 @@ impl Summary {
         let staged = self.weights.written.first().or(self.weights.reused.first());
         match (&self.model, staged) {
             (Some(model), _) if self.genai.is_some() => {
-                let folder = folder_of(&model.path).display().to_string();
+                let folder = parent_dir(&model.path).display().to_string();
                 write!(f, "try      onnxruntime_genai.Model({folder:?})")
             }
             // Python's numpy has no BF16 for a cache.
             (Some(model), _) if model.inputs.iter().any(|input| input.dtype == "bf16") => Ok(()),
             (Some(model), _) => write!(f, "try      {}", model.example()),
             (None, Some(staged)) => {
-                let staged = quoted(staged);
+                let staged = shell_quote(staged);
                 write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
             }
             (None, None) => Ok(()),
@@ -110,9 +110,9 @@ impl fmt::Display for WeightsSummary {
             false => "in place and beside the model",
         };
         let bytes = size(self.bytes_referenced);
-        writeln!(f, "weights  {bytes} {how}: {}", shown(&self.files.join(", ")))?;
+        writeln!(f, "weights  {bytes} {how}: {}", escape_control(&self.files.join(", ")))?;
         match &self.obstacle {
-            Some(obstacle) => writeln!(f, "  not in place: {}", shown(obstacle)),
+            Some(obstacle) => writeln!(f, "  not in place: {}", escape_control(obstacle)),
             None => Ok(()),
         }
     }
@@ -124,12 +124,14 @@ impl fmt::Display for HubSummary {
         writeln!(f, "hub      {source} in {}", name(folder))?;
         match fetched.len() {
             0 => writeln!(f, "  nothing new fetched")?,
-            files => writeln!(f, "  fetched {} in {}", size(*bytes_fetched), count(files, "file"))?,
+            files => {
+                writeln!(f, "  fetched {} in {}", size(*bytes_fetched), plural(files, "file"))?
+            }
         }
         match awaited.len() {
             0 => Ok(()),
             files => {
-                let files = count(files, "file");
+                let files = plural(files, "file");
                 writeln!(f, "  not fetched {} in {files} of weights", size(*bytes_awaited))
             }
         }
@@ -291,14 +293,14 @@ impl fmt::Display for GenaiSummary {
 
 /// A path on a line of its own.
 fn name(path: &Path) -> String {
-    shown(&path.display().to_string())
+    escape_control(&path.display().to_string())
 }
 
 fn layers_in_words(exported: usize, there: usize) -> String {
     if exported == there {
-        count(there, "layer")
+        plural(there, "layer")
     } else {
-        format!("{exported} of {}", count(there, "layer"))
+        format!("{exported} of {}", plural(there, "layer"))
     }
 }
 

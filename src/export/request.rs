@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Error, shards, web};
+use super::{shards, web};
 use crate::checkpoint::{Leniency, ModelWeights};
+use crate::error::{Error, bail, err};
 use crate::hub::Name;
 use crate::model::{self, Options};
 use crate::runtime::Provider;
@@ -81,13 +82,17 @@ impl Request {
         self.formats.check()?;
         let Some(output) = &self.output else { return Ok(()) };
         if output.is_dir() {
-            return Err(Error::IsFolder(output.clone()));
+            bail!("`{}` is a folder, expected a file to write", output.display());
         }
         if self.genai.is_some() && self.graph.length.is_some() {
-            return Err(Error::GenaiLength);
+            bail!(
+                "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
+            );
         }
         if self.largest_shard().is_some() && self.external_data == ExternalData::InPlace {
-            return Err(Error::ShardsInPlace);
+            bail!(
+                "a maximum shard size applies to copied weights, and in-place external data copies none"
+            );
         }
         if self.transformers_js {
             web::check(output, &self.options(), self.max_shard_size)?;
@@ -123,7 +128,7 @@ impl Formats {
         let asked = [(Role::Experts, self.experts), (Role::Dense, self.dense)];
         asked.into_iter().try_for_each(|(role, format)| {
             match format.filter(|format| is_refused(format, role)) {
-                Some(format) => Err(Error::NoFormat { role, format }),
+                Some(format) => Err(err!("{role} cannot be converted to {format}")),
                 None => Ok(()),
             }
         })

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Error;
 use super::web::name_of;
+use crate::error::{Error, Setting, err};
 use crate::weights::{Fingerprint, Store, Weight};
 
 /// A browser takes files of less than 2 GB.
@@ -32,7 +32,10 @@ pub fn split<'w>(
         let fitting = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
         let Some(end) = fitting.checked_sub(1).map(|last| ends[last]) else {
             let (tensor, bytes) = (first.name.clone(), plan(&rest[..ends[0]]).bytes());
-            return Err(Error::ShardTooSmall { tensor, bytes, most });
+            return Err(err!(
+                "the maximum shard size is {most} bytes, and a file with `{tensor}` alone takes {bytes}"
+            )
+            .with_remedy(Setting::MaxShardSize, bytes.to_string()));
         };
         stores.push(plan(&rest[..end]));
         rest = &rest[end..];

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::Request;
 use super::open::Opened;
 use super::shards::MOST_FOR_A_BROWSER;
-use super::{Error, Request};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
-use crate::json;
+use crate::error::{Error, err};
+use crate::files::json;
+use crate::files::{canonicalize_existing, parent_dir};
 use crate::model::{Options, Target};
-use crate::paths::{folder_of, real_path};
 use crate::publish::{Existing, Transaction};
 use crate::runtime::Provider;
 use crate::tensor::DType;
@@ -58,7 +59,7 @@ pub fn check(output: &Path, options: &Options, most: Option<u64>) -> Result<(), 
         return Err(error.into());
     }
     let name = name_of(output)?;
-    let folder = named(folder_of(output))?;
+    let folder = named(parent_dir(output))?;
     if folder.file_name().is_none_or(|last| last != FOLDER) {
         return Err(transformers_js::Error::Folder(folder.join(FOLDER).join(name)).into());
     }
@@ -68,17 +69,23 @@ pub fn check(output: &Path, options: &Options, most: Option<u64>) -> Result<(), 
 
 /// A folder by a path that ends in its name.
 fn named(folder: &Path) -> Result<PathBuf, Error> {
-    Ok(if folder.file_name().is_some() { folder.to_owned() } else { real_path(folder)? })
+    Ok(if folder.file_name().is_some() {
+        folder.to_owned()
+    } else {
+        canonicalize_existing(folder)?
+    })
 }
 
 /// The folder above the model's.
 fn above(output: &Path) -> Result<PathBuf, Error> {
-    Ok(folder_of(&named(folder_of(output))?).to_owned())
+    Ok(parent_dir(&named(parent_dir(output))?).to_owned())
 }
 
 pub(super) fn name_of(output: &Path) -> Result<&str, Error> {
     let name = output.file_name().and_then(|name| name.to_str());
-    name.ok_or_else(|| Error::NotUnicode(output.to_owned()))
+    name.ok_or_else(|| {
+        err!("`{}` is not valid UTF-8, so no other file can name it", output.display())
+    })
 }
 
 impl Page {
@@ -97,8 +104,11 @@ impl Page {
             return Err(transformers_js::Error::Files { files, most: MOST_FILES }.into());
         }
         let (name, above) = (name_of(output)?, above(output)?);
-        let own = [Some(real_path(&opened.folder)?), tokenizer::above_original(&opened.folder)?];
-        let is_own = own.contains(&Some(real_path(&above)?));
+        let own = [
+            Some(canonicalize_existing(&opened.folder)?),
+            tokenizer::above_original(&opened.folder)?,
+        ];
+        let is_own = own.contains(&Some(canonicalize_existing(&above)?));
         if is_own || is_checkpoint(&above) {
             return Err(transformers_js::Error::OverSource(above.join(CONFIG)).into());
         }
@@ -158,7 +168,7 @@ fn config(
         if !path.exists() {
             continue;
         }
-        let text = json::read(&path, LARGEST_CONFIG).map_err(transformers_js::Error::from)?;
+        let text = json::read(&path, LARGEST_CONFIG)?;
         if transformers_js::is_config(&text) {
             let made = transformers_js::config(&text, model, &sizes, config.num_layers());
             return made.map_err(|reason| transformers_js::Error::Json { path, reason }.into());

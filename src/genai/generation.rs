@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Error, Result};
 use crate::checkpoint::LARGEST_CONFIG;
-use crate::json;
+use crate::files::json;
 
 /// Of the released models: `<|return|>`, `<|endoftext|>`, `<|call|>`.
 const EOS: [u64; 3] = [200_002, 199_999, 200_012];
@@ -162,7 +162,7 @@ fn parse(path: &Path) -> Result<Map<String, Value>> {
     let invalid = |reason| Error::Json { path: path.to_owned(), reason };
     let text = json::read(path, LARGEST_CONFIG)?;
     let keys = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-    json::refuse_twice(&text).map_err(invalid)?;
+    json::reject_duplicate_keys(&text).map_err(invalid)?;
     Ok(keys)
 }
 

@@ -6,8 +6,6 @@ mod generation;
 
 use std::path::PathBuf;
 
-use crate::json;
-
 pub use config::{Setup, bytes_per_token, described_model, genai_config};
 pub use generation::Generation;
 
@@ -21,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
-    File(#[from] json::Error),
+    File(#[from] crate::error::Error),
     #[error("`{}` is not a JSON object: {reason}", path.display())]
     Json { path: PathBuf, reason: String },
     #[error("`{}`: key `{key}` must be {expected}, found {found}", path.display())]

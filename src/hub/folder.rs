@@ -9,7 +9,7 @@ use fs_err as fs;
 
 use super::listing::{File, Listing, is_hash};
 use super::{Error, Result};
-use crate::paths::folder_of;
+use crate::files::parent_dir;
 use crate::publish::Lock;
 
 /// Where notes and unfinished files are.
@@ -45,7 +45,7 @@ impl Folder {
     pub fn open(root: &Path) -> Result<Self> {
         let notes = root.join(NOTES);
         fs::create_dir_all(&notes)?;
-        let above = folder_of(&notes);
+        let above = parent_dir(&notes);
         let ignore = above.join(".gitignore");
         if !ignore.exists() {
             fs::write(ignore, "*\n")?;
@@ -98,7 +98,7 @@ impl Folder {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let path = note_path(&self.root, &file.path);
-        fs::create_dir_all(folder_of(&path))?;
+        fs::create_dir_all(parent_dir(&path))?;
         Ok(fs::write(path, format!("{commit}\n{}\n{now}\n", file.digest))?)
     }
 }

@@ -10,7 +10,7 @@ use super::folder;
 use super::record::Record;
 use super::{Error, Name, Result};
 use crate::checkpoint::{self, CONFIG};
-use crate::digest::Digest;
+use crate::files::digest::Digest;
 use crate::progress::Progress;
 use crate::tokenizer;
 

@@ -13,8 +13,8 @@ use super::failure::{Failure, Patience};
 use super::folder::{Folder, State};
 use super::listing::{File, Listing, offline};
 use super::{Error, Name, Result};
-use crate::digest::Digest;
-use crate::paths::folder_of;
+use crate::files::digest::Digest;
+use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
 
 /// Bytes read of a file at once.
@@ -99,7 +99,7 @@ impl Transfer<'_> {
         }
         partial.on_disk.sync_all()?;
         let target = self.folder.path(file);
-        fs::create_dir_all(folder_of(&target))?;
+        fs::create_dir_all(parent_dir(&target))?;
         if target.symlink_metadata().is_ok() {
             return Err(self.folder.differs(file));
         }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::Scan;
 use super::tensors::{Filter, Stored, Tensor, Total, totals};
-use super::{Error, Scan};
 use crate::checkpoint::{Checkpoint, Config, Leniency};
 use crate::container::Header;
+use crate::error::Error;
+use crate::files::parent_dir;
 use crate::model::{Options, Target, decoder};
-use crate::paths::folder_of;
 use crate::weights::{self, Fingerprint, Provenance, Weight, in_place};
 
 /// What a checkpoint is.
@@ -84,7 +85,7 @@ pub fn folder(
 /// A file that was staged.
 pub fn staged(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
     let (checkpoint, said) = Checkpoint::open_staged(path)?;
-    describe(path, folder_of(path), checkpoint, said.fingerprint.to_string(), filter)
+    describe(path, parent_dir(path), checkpoint, said.fingerprint.to_string(), filter)
 }
 
 fn describe(

@@ -19,10 +19,9 @@ pub use scan::{Damaged, Scan};
 pub use tensors::{Filter, Place, Tensor, Total};
 
 use crate::checkpoint::{self as source, Leniency};
-use crate::container::{self, Header};
-use crate::onnx;
+use crate::container::Header;
+use crate::error::{Error, bail, err};
 use crate::progress::Progress;
-use crate::weights;
 
 /// What there is at a path.
 #[derive(Clone, Debug, Serialize)]
@@ -49,30 +48,6 @@ pub struct FileInspection {
     pub count: usize,
     /// Those that were asked for.
     pub tensors: Vec<Tensor>,
-}
-
-/// Why there is nothing to tell.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Error {
-    #[error(transparent)]
-    Checkpoint(#[from] source::Error),
-    #[error(transparent)]
-    Container(#[from] container::Error),
-    #[error(transparent)]
-    Weights(#[from] weights::Error),
-    #[error(transparent)]
-    Onnx(#[from] onnx::ReadError),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("there is nothing at `{}`", .0.display())]
-    Nothing(PathBuf),
-    #[error("`{}` is neither a checkpoint's folder nor a .safetensors or .onnx file", .0.display())]
-    Unknown(PathBuf),
-    #[error("--scan reads the weights of a checkpoint or of a staged file, and `{}` is none; `verify` compares those of a model", .0.display())]
-    NoScan(PathBuf),
-    #[error("{pattern:?} is no pattern for names of tensors: {reason}")]
-    Pattern { pattern: String, reason: String },
 }
 
 impl Inspection {
@@ -111,7 +86,10 @@ pub fn inspect(
             it.scan = Some(scan::staged(&it.path, progress)?);
             Ok(Inspection::Weights(it))
         }
-        Inspection::Tensors(_) | Inspection::Model(_) => Err(Error::NoScan(path.to_owned())),
+        Inspection::Tensors(_) | Inspection::Model(_) => Err(err!(
+            "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
+            path.display()
+        )),
     }
 }
 
@@ -121,7 +99,7 @@ fn look(path: &Path, filter: &Filter, leniency: &Leniency) -> Result<Inspection,
         return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, leniency)?));
     }
     if !path.exists() {
-        return Err(Error::Nothing(path.to_owned()));
+        bail!("there is nothing at `{}`", path.display());
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
@@ -132,10 +110,15 @@ fn look(path: &Path, filter: &Filter, leniency: &Leniency) -> Result<Inspection,
                 None => Ok(Inspection::Tensors(file(path, &header, filter))),
             }
         }
-        _ => {
-            Err(source::foreign_file(path)
-                .map_or_else(|| Error::Unknown(path.to_owned()), Error::from))
-        }
+        _ => Err(source::foreign_file(path).map_or_else(
+            || {
+                err!(
+                    "`{}` is not a checkpoint folder, a .safetensors or an .onnx file",
+                    path.display()
+                )
+            },
+            Error::from,
+        )),
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Error;
 use super::tensors::{Filter, Tensor, Total, totals};
+use crate::error::Error;
+use crate::files::{canonicalize_existing, parent_dir};
 use crate::onnx::{self, External, Initializer, Interface};
-use crate::paths::{folder_of, real_path};
 use crate::weights::{Obstacle, link};
 
 /// What an ONNX model is.
@@ -83,7 +83,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         entry.needed = entry.needed.max(offset.saturating_add(length));
     }
     let mut files: Vec<DataFile> = files.into_values().collect();
-    let is_changed = |file: &str| onnx::is_changed(&model, folder_of(path), file);
+    let is_changed = |file: &str| onnx::is_changed(&model, parent_dir(path), file);
     files.iter_mut().for_each(|file| judge(file, is_changed));
     let wrong: Vec<String> =
         external().filter_map(|(tensor, place)| wrong(tensor, place)).collect();
@@ -113,7 +113,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
 
 /// A file, before it is known how much of it is needed.
 fn data_file(model: &Path, file: &str) -> DataFile {
-    let path = folder_of(model).join(file);
+    let path = parent_dir(model).join(file);
     let status = std::fs::metadata(&path).ok();
     let obstacle = status.as_ref().and_then(|_| link(&path).ok().flatten());
     let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
@@ -133,9 +133,11 @@ fn data_file(model: &Path, file: &str) -> DataFile {
 /// Whether onnxruntime follows a link: to a file in the model's folder or below, or where
 /// the model itself is a link to, as in a Hugging Face cache.
 fn is_followed(model: &Path, file: &Path) -> bool {
-    let folders =
-        [real_path(folder_of(model)), real_path(model).map(|it| folder_of(&it).to_owned())];
-    let file = real_path(file);
+    let folders = [
+        canonicalize_existing(parent_dir(model)),
+        canonicalize_existing(model).map(|it| parent_dir(&it).to_owned()),
+    ];
+    let file = canonicalize_existing(file);
     folders.iter().flatten().any(|folder| file.as_ref().is_ok_and(|file| file.starts_with(folder)))
 }
 

@@ -7,13 +7,13 @@ use super::{
     Tensor, Total,
 };
 use crate::checkpoint::Config;
+use crate::display::{escape_control, plural, size, with_thousands};
 use crate::onnx::Interface;
 use crate::weights::Provenance;
-use crate::words::{count, number, shown, size};
 
 /// A line. Names come from files of others, so control characters are escaped.
 macro_rules! line {
-    ($f:expr, $($text:tt)*) => { writeln!($f, "{}", shown(&format!($($text)*))) };
+    ($f:expr, $($text:tt)*) => { writeln!($f, "{}", escape_control(&format!($($text)*))) };
 }
 
 impl Display for Inspection {
@@ -35,7 +35,7 @@ impl Display for CheckpointInspection {
         format(f, "experts", &self.experts)?;
         format(f, "dense", &self.dense)?;
         for file in &self.files {
-            let tensors = count(file.tensors, "tensor");
+            let tensors = plural(file.tensors, "tensor");
             line!(f, "file        {}: {}, {tensors}", file.file, size(file.bytes))?;
         }
         totals(f, &self.totals)?;
@@ -60,12 +60,12 @@ impl Display for CheckpointInspection {
 
 fn damaged(f: &mut Formatter<'_>, Scan { bytes, damaged }: &Scan) -> fmt::Result {
     for Damaged { tensor, numbers, not_finite } in damaged {
-        let [wrong, all] = [*not_finite, *numbers].map(number);
+        let [wrong, all] = [*not_finite, *numbers].map(with_thousands);
         line!(f, "DAMAGED     {tensor}: infinity or NaN in {wrong} of {all} numbers")?;
     }
     match damaged.len() {
         0 => line!(f, "scanned     {}: every number is finite", size(*bytes)),
-        some => line!(f, "scanned     {}: {} damaged", size(*bytes), count(some, "tensor")),
+        some => line!(f, "scanned     {}: {} damaged", size(*bytes), plural(some, "tensor")),
     }
 }
 
@@ -75,7 +75,7 @@ fn format(f: &mut Formatter<'_>, label: &str, numbers: &Provenance) -> fmt::Resu
         _ if numbers.is_unchanged() => line!(f, "{label:11} {format}"),
         0 => line!(f, "{label:11} {format}, of {origin} without loss"),
         _ => {
-            let rounded = number(*rounded);
+            let rounded = with_thousands(*rounded);
             line!(
                 f,
                 "{label:11} {format}, of {origin} with {rounded} numbers rounded, relative error {relative_error:.2e}"
@@ -105,9 +105,9 @@ fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
     line!(
         f,
         "model       {}, hidden {}, vocabulary {}{}",
-        count(config.num_layers(), "layer"),
-        number(*hidden_size),
-        number(config.vocab_size),
+        plural(config.num_layers(), "layer"),
+        with_thousands(*hidden_size),
+        with_thousands(config.vocab_size),
         if config.tied { ", embedding and logits tied" } else { "" }
     )?;
     line!(
@@ -117,7 +117,7 @@ fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
     line!(
         f,
         "  experts   {experts} of {}, {} for each token",
-        number(*intermediate_size),
+        with_thousands(*intermediate_size),
         config.experts_per_token
     )?;
     line!(f, "  context   {context}, theta {}", rope.theta)
@@ -125,7 +125,7 @@ fn config(f: &mut Formatter<'_>, config: &Config) -> fmt::Result {
 
 impl Display for FileInspection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let tensors_there = count(self.count, "tensor");
+        let tensors_there = plural(self.count, "tensor");
         line!(f, "file        {}: {}, {tensors_there}", self.path.display(), size(self.bytes))?;
         tensors(f, &self.tensors)
     }
@@ -157,12 +157,12 @@ impl Display for ModelInspection {
         let nodes = operators.iter().map(|(_, often)| **often).sum();
         let operators: Vec<_> =
             operators.iter().map(|(name, often)| format!("{name} {often}")).collect();
-        line!(f, "graph       {}: {}", count(nodes, "node"), operators.join(", "))?;
+        line!(f, "graph       {}: {}", plural(nodes, "node"), operators.join(", "))?;
         if !self.functions.is_empty() {
             line!(f, "functions   {}", self.functions.join(", "))?;
         }
         for file in &self.files {
-            let (tensors, bytes) = (count(file.tensors, "tensor"), size(file.bytes));
+            let (tensors, bytes) = (plural(file.tensors, "tensor"), size(file.bytes));
             let state = match (&file.problem, &file.warning) {
                 (Some(problem), _) => format!("NOT USABLE: {problem}"),
                 (None, Some(warning)) => {
@@ -190,7 +190,7 @@ impl Display for ModelInspection {
 fn totals(f: &mut Formatter<'_>, totals: &[Total]) -> fmt::Result {
     for Total { kind, tensors, bytes, dtypes } in totals {
         let dtypes: Vec<&str> = dtypes.iter().map(String::as_str).collect();
-        let (bytes, tensors) = (size(*bytes), count(*tensors, "tensor"));
+        let (bytes, tensors) = (size(*bytes), plural(*tensors, "tensor"));
         line!(f, "  {kind:9} {bytes} in {tensors}, {}", dtypes.join(" and "))?;
     }
     Ok(())

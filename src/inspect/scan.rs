@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Error;
 use crate::checkpoint::{Checkpoint, Leniency};
+use crate::error::Error;
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::{self, Files, Weight};
 

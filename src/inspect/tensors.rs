@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use serde::Serialize;
 
-use super::Error;
 use crate::container::{self, Entry, Header};
+use crate::error::{Error, err};
 use crate::onnx::Initializer;
 use crate::weights::Weight;
 
@@ -59,10 +59,8 @@ impl Filter {
     /// none without one.
     pub fn new(pattern: Option<&str>) -> Result<Self, Error> {
         let parse = |text: &str| {
-            Pattern::new(text).map_err(|error| Error::Pattern {
-                pattern: text.to_owned(),
-                reason: error.to_string(),
-            })
+            Pattern::new(text)
+                .map_err(|error| err!("invalid pattern {text:?} for tensor names: {error}"))
         };
         Ok(Self(pattern.map(parse).transpose()?))
     }

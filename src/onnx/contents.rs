@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::Description;
-use crate::digest::{Digest, samples};
+use crate::files::digest::{Digest, sample_ranges};
 
 /// The property that says it: a JSON object, by the names that the model has for files.
 const KEY: &str = "gpt_oss_export.contents";
@@ -63,7 +63,7 @@ fn digest(path: &Path, places: &BTreeSet<Place>) -> io::Result<String> {
     let (mut laid_out, mut digest) = (Digest::sha256(), Digest::sha256());
     for (offset, length) in places {
         laid_out.update(format!("{offset} {length}\n"));
-        for [start, end] in samples(*length) {
+        for [start, end] in sample_ranges(*length) {
             let mut bytes = vec![0; (end - start) as usize];
             file.seek(SeekFrom::Start(offset.saturating_add(start)))?;
             file.read_exact(&mut bytes)?;

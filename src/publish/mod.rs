@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
-use crate::paths::folder_of;
-use crate::words::size;
+use crate::display::size;
+use crate::files::parent_dir;
 use claim::Claim;
 use flush::while_flushing;
 pub use lock::Lock;
@@ -65,7 +65,7 @@ impl Transaction {
     /// Makes the folder of a file that will be written, if it must be, and keeps other
     /// exports out of it. What a killed one has left there goes.
     pub fn claim(&mut self, target: &Path) -> Result<(), Error> {
-        let shown = folder_of(target);
+        let shown = parent_dir(target);
         self.make_folder(shown)?;
         let folder = shown.canonicalize().map_err(Error::at(shown))?;
         if !self.claims.iter().any(|claim| claim.is_of(&folder)) {
@@ -77,7 +77,7 @@ impl Transaction {
     /// Where the bytes of a file are that will be `target`, or is there already.
     pub fn path_now(&self, target: &Path) -> PathBuf {
         let place = |path: &Path| {
-            (folder_of(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
+            (parent_dir(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
         };
         let pending = self.files.iter().find(|(_, path, _)| place(path) == place(target));
         pending.map_or_else(|| target.to_owned(), |(file, ..)| file.path().to_owned())
@@ -91,7 +91,7 @@ impl Transaction {
         write: impl FnOnce(&std::fs::File) -> Result<T, E>,
     ) -> Result<T, E> {
         self.claim(target)?;
-        let folder = folder_of(target);
+        let folder = parent_dir(target);
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).suffix(UNFINISHED);
         #[cfg(unix)]
@@ -143,7 +143,7 @@ impl Transaction {
         // A rename is durable once the folder is.
         #[cfg(unix)]
         for (target, _) in &done {
-            if let Ok(folder) = fs::File::open(folder_of(target)) {
+            if let Ok(folder) = fs::File::open(parent_dir(target)) {
                 let _ = folder.sync_all();
             }
         }
@@ -173,7 +173,7 @@ fn set_aside(target: &Path) -> io::Result<Option<NamedTempFile>> {
         return Ok(None);
     }
     let aside =
-        tempfile::Builder::new().prefix(PREFIX).suffix(ASIDE).tempfile_in(folder_of(target))?;
+        tempfile::Builder::new().prefix(PREFIX).suffix(ASIDE).tempfile_in(parent_dir(target))?;
     fs::copy(target, aside.path())?;
     Ok(Some(aside))
 }

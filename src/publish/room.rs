@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::paths::folder_of;
+use crate::files::parent_dir;
 
 /// Fails where files of these sizes do not fit. Their folders exist. What is free where
 /// nobody can tell is found out by writing.
 pub fn check_room<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) -> Result<(), Error> {
     let mut disks: BTreeMap<Disk, (PathBuf, u64)> = BTreeMap::new();
     for (path, bytes) in files {
-        let folder = folder_of(path);
+        let folder = parent_dir(path);
         let disk = disks.entry(disk_of(folder)).or_insert_with(|| (folder.to_owned(), 0));
         disk.1 = disk.1.saturating_add(bytes);
     }

@@ -50,7 +50,7 @@ impl Session {
     /// external data is, is seen from there.
     pub fn open_edited(library: &Library, model: &Path, bytes: &[u8], stop: &Stop) -> Result<Self> {
         const FOLDER: &str = "session.model_external_initializers_file_folder_path";
-        let folder = crate::paths::folder_of(&model.canonicalize()?).display().to_string();
+        let folder = crate::files::parent_dir(&model.canonicalize()?).display().to_string();
         Self::load(library, model, stop, |builder| {
             let mut there = builder.clone().with_config_entry(FOLDER, &folder)?;
             there.commit_from_memory(bytes)

@@ -4,8 +4,8 @@ use ndarray::ArrayView1;
 use serde::Serialize;
 
 use super::plan::{Plan, Step};
-use super::{Error, Result};
 use crate::checkpoint::Checkpoint;
+use crate::error::{Result, bail};
 use crate::reference::{Activations, Logits};
 
 /// Tokens whose logits wait until the reference computes its own, with one look
@@ -66,7 +66,9 @@ impl<'c> Comparison<'c> {
         if logits.len() != places * vocab * step.rows.len() || ![1, step.width()].contains(&places)
         {
             let (found, rows, width) = (logits.len(), step.rows.len(), step.width());
-            return Err(Error::Logits { found, rows, width, vocab });
+            bail!(
+                "the model returned {found} logits for {rows} rows of {width} tokens, expected {vocab} for each token or for each row"
+            );
         }
         for reading in step.readings() {
             let place = if places == step.width() { reading.place } else { 0 };
@@ -107,7 +109,9 @@ impl Differences {
     fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
         let Position { row, token } = position;
         if expected.iter().any(|logit| !logit.is_finite()) {
-            return Err(Error::NotFinite { row, token });
+            bail!(
+                "the checkpoint's own logits of token {token} in row {row} are infinite or NaN: its weights are damaged"
+            );
         }
         let (mut largest, mut sum) = (0f64, 0f64);
         for (found, expected) in found.iter().zip(&expected) {
@@ -199,6 +203,6 @@ mod tests {
         found.add(Position::default(), &[f32::NAN, 1.0], aview1(&[1.0, 0.0])).unwrap();
         assert_eq!((found.max, found.same_top), (f64::INFINITY, 0));
         let damaged = found.add(Position::default(), &[0.0], aview1(&[f64::NAN]));
-        assert!(matches!(damaged, Err(Error::NotFinite { row: 0, token: 0 })));
+        assert!(damaged.unwrap_err().to_string().contains("token 0 in row 0"));
     }
 }

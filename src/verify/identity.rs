@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::formats;
 use super::model::Model;
 use super::opening::Opening;
-use super::{Error, Result, formats};
 use crate::checkpoint::{Checkpoint, Leniency};
+use crate::error::{Result, bail};
 use crate::weights::Fingerprint;
 
 /// Whose weights a model has, by the fingerprint in its metadata.
@@ -28,7 +29,10 @@ pub enum Identity {
 /// A checkpoint's folder or a staged file, with the fingerprint that it says.
 pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Fingerprint>)> {
     if !path.exists() {
-        return Err(Error::NoCheckpoint(path.to_owned()));
+        bail!(
+            "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
+            path.display()
+        );
     }
     match path.is_file() {
         true => {
@@ -53,7 +57,9 @@ pub fn settle(
         ("layers", layers as u64, checkpoint.layers_there as u64),
     ] {
         if model > checkpoint || (what == "tokens" && model < checkpoint) {
-            return Err(Error::Another { what, model, checkpoint });
+            bail!(
+                "the model has {model} {what}, the checkpoint {checkpoint}: the model was made from another checkpoint"
+            );
         }
     }
     checkpoint.truncate(layers)?;

@@ -28,13 +28,10 @@ pub use tolerance::{Source, Tolerance, check_promise};
 pub use trace::{Stage, Trace};
 pub use weights::Bytes;
 
-use crate::checkpoint::{self, Config, Leniency};
-use crate::model::Target;
-use crate::onnx;
+use crate::checkpoint::{Config, Leniency};
+use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference;
-use crate::runtime::{self, Library};
-use crate::weights as stored;
+use crate::runtime::Library;
 use opening::Opening;
 use plan::{Asked, Plan, Reach};
 use run::Run;
@@ -64,70 +61,6 @@ pub struct Request {
     /// Compare the residual stream after each layer too.
     pub trace: bool,
 }
-
-/// Why nothing can be said about a model.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Error {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
-    #[error(transparent)]
-    Weights(#[from] stored::Error),
-    #[error(transparent)]
-    Reference(#[from] reference::Error),
-    #[error(transparent)]
-    Runtime(#[from] runtime::Error),
-    #[error(transparent)]
-    Onnx(#[from] onnx::ReadError),
-    #[error("there is nothing at `{}`: --checkpoint takes the folder that holds config.json, or weights that --save-weights has staged", .0.display())]
-    NoCheckpoint(PathBuf),
-    #[error("`{}` has {what}, so it is no model that this program has written", path.display())]
-    Interface { path: PathBuf, what: String },
-    #[error("`{}` does not say where its layers end, which --trace needs: export it again with this version", .0.display())]
-    NoTrace(PathBuf),
-    #[error(
-        "`{}` is onnxruntime {found}, and a model of --target {target} needs {needed} or newer: name another one with --onnxruntime", path.display()
-    )]
-    OldRuntime { path: PathBuf, found: String, target: Target, needed: String },
-    #[error(
-        "the model has {model} {what}, and the checkpoint {checkpoint}: it was made from another one"
-    )]
-    Another { what: &'static str, model: u64, checkpoint: u64 },
-    #[error("the model takes {fixed} rows, and --batch says {asked}")]
-    Batch { fixed: usize, asked: usize },
-    #[error("the model takes texts of {room} tokens at most, and --tokens says {tokens}")]
-    Room { room: usize, tokens: usize },
-    #[error(
-        "the model gives {found} logits in a step of {rows} rows of {width} tokens, which is neither {vocab} for each token nor for each row"
-    )]
-    Logits { found: usize, rows: usize, width: usize, vocab: usize },
-    #[error("`{}` reads its weights from `{}`, and that is not there", model.display(), file.display())]
-    NoData { model: PathBuf, file: PathBuf },
-    #[error("the model's context is {context} tokens, and --tokens says {tokens}")]
-    BeyondContext { context: usize, tokens: usize },
-    #[error(
-        "{steps} steps of {rows} rows of {width} tokens, as the model takes them or --batch, --tokens and --decode say, are too much to verify: {most} tokens in all are the most"
-    )]
-    TooLarge { rows: usize, width: usize, steps: usize, most: usize },
-    #[error("--decode {decoded} leaves nothing of {tokens} tokens to begin with")]
-    NoPrompt { tokens: usize, decoded: usize },
-    #[error(
-        "the model promises nothing about logits, because {0}: say what will do with --tolerance"
-    )]
-    NoPromise(&'static str),
-    #[error(
-        "the model is for {0}, and onnxruntime runs it on a CPU here: verify one of --ep cpu, which has the same numbers"
-    )]
-    Provider(String),
-    #[error(
-        "by the checkpoint itself, the logits of token {token} in row {row} are infinite or not a number: its weights are damaged"
-    )]
-    NotFinite { row: usize, token: usize },
-}
-
-type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::compare::Position;
 use super::plan::{Form, Plan, Reading, Step};
-use super::{Error, Result};
+use crate::error::{Error, Result, err};
 use crate::model::Target;
 use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Kind, Port, Session, Tensor};
@@ -179,7 +179,7 @@ impl<'p> Ports<'p> {
     }
 
     fn strange(&self, what: String) -> Error {
-        Error::Interface { path: self.path.to_owned(), what }
+        err!("`{}` has {what}: it was not written by gpt-oss-export", self.path.display())
     }
 
     fn input(&self, name: &str) -> Option<&Port> {

@@ -1,13 +1,13 @@
 //! A model's file, before it is loaded: what it says of itself, and how much of its
 //! inside it is to show once it is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::model::Model;
-use super::{Error, Result};
+use crate::error::{Error, Kind, Result, Setting, bail, err};
+use crate::files::parent_dir;
 use crate::model::{RESIDUALS, ROUTERS, Target};
 use crate::onnx::{self, Description, Interface, Size};
-use crate::paths::folder_of;
 use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Library, Session};
 
@@ -36,16 +36,22 @@ impl<'r> Opening<'r> {
         check_version(library, opening.target())?;
         match opening.option("ep").unwrap_or("cpu") {
             "cpu" => Ok(opening),
-            other => Err(Error::Provider(other.to_owned())),
+            other => Err(err!(
+                "the model is for execution provider `{other}`, and it is verified on a CPU: verify an export for `cpu`, which has the same numbers"
+            )),
         }
     }
 
     /// Whether the files with its weights are there.
     fn check_files(&self) -> Result<()> {
         let named = self.description.initializers.iter().filter_map(|it| it.external.as_ref());
-        let mut files = named.map(|external| folder_of(self.path).join(&external.file));
+        let mut files = named.map(|external| parent_dir(self.path).join(&external.file));
         match files.find(|file| !file.exists()) {
-            Some(file) => Err(Error::NoData { model: self.path.to_owned(), file }),
+            Some(file) => Err(err!(
+                "`{}` reads its weights from `{}`, which does not exist",
+                self.path.display(),
+                file.display()
+            )),
             None => Ok(()),
         }
     }
@@ -74,7 +80,7 @@ impl<'r> Opening<'r> {
 
     /// That the model is none of ours.
     pub fn strange(&self, what: &str) -> Error {
-        Error::Interface { path: self.path.to_owned(), what: what.to_owned() }
+        err!("`{}` has {what}: it was not written by gpt-oss-export", self.path.display())
     }
 
     /// Whether it can show its routers' scores.
@@ -87,7 +93,10 @@ impl<'r> Opening<'r> {
     pub fn look(&self, trace: bool) -> Result<Look> {
         let there = !self.names(RESIDUALS).is_empty();
         if trace && !there {
-            return Err(Error::NoTrace(self.path.to_owned()));
+            bail!(
+                "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
+                self.path.display()
+            );
         }
         let Description { inputs, outputs, .. } = &self.description;
         let takes_one = |ports: &[Interface], name: &str| {
@@ -131,8 +140,10 @@ fn check_version(library: &Library, target: Target) -> Result<()> {
     match library.version {
         Some(version) if version.0 < needed => {
             let needed = needed.map(|number| number.to_string()).join(".");
-            let path: PathBuf = library.path.clone();
-            Err(Error::OldRuntime { path, found: version.to_string(), target, needed })
+            let path = library.path.display();
+            Err(err!("`{path}` is onnxruntime {version}, and a model for target `{target}` needs {needed} or newer")
+                .with_kind(Kind::OldRuntime)
+                .with_remedy(Setting::Onnxruntime, "PATH"))
         }
         _ => Ok(()),
     }

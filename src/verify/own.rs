@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
+use crate::files::parent_dir;
 use crate::onnx::{Description, External, Initializer};
-use crate::paths::folder_of;
 use crate::weights::{Matrix, Recipe, Source, Weight};
 
 /// A checkpoint in a model's formats, with what was converted read from the model's
@@ -23,7 +23,7 @@ pub fn own(made: &Checkpoint, model: &Path, description: &Description) -> Checkp
         if let Some(External { file, offset, .. }) =
             stored.and_then(|stored| stored.external.as_ref())
         {
-            weight.recipe = Recipe::Bytes(source(folder_of(model), file, *offset, weight));
+            weight.recipe = Recipe::Bytes(source(parent_dir(model), file, *offset, weight));
         }
     }
     own

@@ -1,7 +1,7 @@
 //! Which tokens a model is given in which step.
 
 use super::compare::Position;
-use super::{Error, Result};
+use crate::error::{Result, bail};
 
 /// What a model's inputs and outputs allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Plan {
     pub fn new(form: Form, asked: Asked, Reach { window, context }: Reach) -> Result<Self> {
         let batch = match (form.batch, asked.batch) {
             (Some(fixed), Some(asked)) if fixed != asked => {
-                return Err(Error::Batch { fixed, asked });
+                bail!("the model takes {fixed} rows, and {asked} were asked for");
             }
             // One without padding, one with it on the left and one on the right.
             (fixed, asked) => fixed.or(asked).unwrap_or(if form.mask { PADDED } else { 1 }),
@@ -96,10 +96,10 @@ impl Plan {
         let usual = room.unwrap_or(window.saturating_add(BEYOND).min(LONGEST));
         let tokens = asked.tokens.unwrap_or(usual.min(context));
         if let Some(room) = room.filter(|room| tokens > *room) {
-            return Err(Error::Room { room, tokens });
+            bail!("the model takes at most {room} tokens, and {tokens} were asked for");
         }
         if tokens > context {
-            return Err(Error::BeyondContext { context, tokens });
+            bail!("the model's context is {context} tokens, and {tokens} were asked for");
         }
         let by_default = match form {
             Form { cache: true, .. } => DECODED,
@@ -108,12 +108,14 @@ impl Plan {
         };
         let decoded = asked.decode.unwrap_or(by_default.min(tokens / 2));
         if decoded >= tokens {
-            return Err(Error::NoPrompt { tokens, decoded });
+            bail!("{decoded} decode steps leave no prompt of {tokens} tokens");
         }
         let (width, steps) = (form.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let places = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         if places.is_none_or(|places| places > MOST_PLACES) {
-            return Err(Error::TooLarge { rows: batch, width, steps, most: MOST_PLACES });
+            bail!(
+                "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MOST_PLACES} tokens in all"
+            );
         }
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
@@ -305,7 +307,7 @@ mod tests {
         {
             let form = Form { batch: Some(batch), length: Some(length), ..FREE };
             let outcome = Plan::new(form, Asked::default(), REACH);
-            assert!(matches!(outcome, Err(Error::TooLarge { .. })), "{batch} {length}");
+            assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }
 }

@@ -7,11 +7,11 @@
 
 use std::cmp::Ordering;
 
-use super::Result;
 use super::compare::Position;
 use super::plan::Plan;
 use super::report::Followed;
 use super::run::{Outcome, Run};
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::reference::Choices;
 

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::Result;
 use super::compare::{Comparison, Differences};
 use super::model::Model;
 use super::opening::{Look, Opening};
@@ -12,6 +11,7 @@ use super::routing::Chosen;
 use super::tolerance::{FACTOR, Promise, Source, Tolerance};
 use super::trace::Trace;
 use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::reference::{self, Activations, Choices, Options, Tie};
 

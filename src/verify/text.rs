@@ -8,7 +8,7 @@ use super::report::{Coverage, Flip, Followed, Report, Seconds, Texts, Ties};
 use super::tolerance::{FACTOR, Source};
 use super::trace::{Stage, Trace};
 use super::weights::Bytes;
-use crate::words;
+use crate::display;
 
 /// Flips that are listed one by one.
 const LISTED: usize = 8;
@@ -59,13 +59,17 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model    {}", words::shown(&self.model.display().to_string()))?;
-        let path = words::shown(&self.checkpoint.display().to_string());
+        writeln!(f, "model    {}", display::escape_control(&self.model.display().to_string()))?;
+        let path = display::escape_control(&self.checkpoint.display().to_string());
         let layout = self.layout;
         let layers = match self.layers == self.layers_there {
-            true => words::count(self.layers, "layer"),
+            true => display::plural(self.layers, "layer"),
             false => {
-                format!("the first {} of {}", self.layers, words::count(self.layers_there, "layer"))
+                format!(
+                    "the first {} of {}",
+                    self.layers,
+                    display::plural(self.layers_there, "layer")
+                )
             }
         };
         writeln!(f, "against  {path}, {layout}, {layers}")?;
@@ -93,7 +97,7 @@ impl fmt::Display for Report {
             "took     weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s"
         )?;
         if let Some(peak) = self.peak_rss {
-            write!(f, "; {} at most", words::size(peak))?;
+            write!(f, "; {} at most", display::size(peak))?;
         }
         write!(f, "\nverdict  {}", self.verdict())
     }
@@ -163,7 +167,7 @@ impl fmt::Display for Identity {
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { in_place, compared, different, missing, unknown } = self;
-        let [in_place, compared] = [*in_place, *compared].map(words::size);
+        let [in_place, compared] = [*in_place, *compared].map(display::size);
         write!(f, "weights  {in_place} in place, {compared} compared")?;
         match &different[..] {
             [] => writeln!(f, ", none different")?,
@@ -181,8 +185,11 @@ impl fmt::Display for Bytes {
 
 /// The first names, and how many more there are.
 fn listed(names: &[String]) -> String {
-    let first: Vec<String> =
-        names.iter().take(NAMED).map(|name| format!("`{}`", words::shown(name))).collect();
+    let first: Vec<String> = names
+        .iter()
+        .take(NAMED)
+        .map(|name| format!("`{}`", display::escape_control(name)))
+        .collect();
     match names.len().checked_sub(NAMED) {
         None | Some(0) => first.join(", "),
         Some(more) => format!("{} and {more} more", first.join(", ")),
@@ -209,7 +216,7 @@ impl fmt::Display for Ties {
         if *close == 0 {
             return Ok(());
         }
-        let close = words::count(*close, "choice");
+        let close = display::plural(*close, "choice");
         write!(f, "ties     {close} of experts closer than float32 tells; ")?;
         match followed {
             Followed::NotNeeded => writeln!(f, "none was followed"),

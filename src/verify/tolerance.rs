@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 use super::opening::Opening;
-use super::{Error, Result};
+use crate::error::{Error, Result, Setting, err};
 use crate::model::{self, Options, Target};
 use crate::tensor::DType;
 use crate::weights::{Format, Provenance, Provenances};
@@ -64,7 +64,7 @@ impl Promise {
         };
         let [experts, dense] = [said("experts"), said("dense")];
         if let Some(how) = rounds_on_the_way(model, &experts, &dense) {
-            return Err(Error::NoPromise(how));
+            return Err(no_promise(how));
         }
         let is_rounded = |said: Option<Provenance>, there: &Provenance| {
             said.is_some_and(|said| said.rounded > there.rounded)
@@ -87,9 +87,15 @@ impl Promise {
     }
 }
 
+/// That a tolerance must be given.
+fn no_promise(reason: &str) -> Error {
+    err!("there is no default tolerance for the model, because {reason}")
+        .with_remedy(Setting::Tolerance, "X")
+}
+
 const F16: &str = "it computes in f16";
 const BF16: &str = "it computes in bf16";
-const ACTIVATIONS: &str = "onnxruntime rounds activations to 8 bits where weights are integers (unless the export had --keep-activations)";
+const ACTIVATIONS: &str = "onnxruntime rounds activations to 8 bits where weights are integers (unless they are kept in float)";
 
 /// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
 /// integers round activations to 8 bits.
@@ -121,7 +127,7 @@ pub fn check_promise(options: &Options, formats: [Option<Format>; 2]) -> Result<
         DType::F16 => Some(F16),
         _ => Some(BF16),
     };
-    rounds.map_or(Ok(()), |how| Err(Error::NoPromise(how)))
+    rounds.map_or(Ok(()), |how| Err(no_promise(how)))
 }
 
 /// How far numbers may be off that are at most so large, and that float32 computes

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::Result;
 use super::formats::is_dtype;
 use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::files::{canonicalize_existing, parent_dir};
 use crate::onnx::{Description, External, Initializer};
-use crate::paths::{folder_of, real_path};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
@@ -98,7 +98,7 @@ pub fn compare(
     let named: HashMap<&str, &Weight> =
         checkpoint.weights.iter().map(|it| (&*it.name, it)).collect();
     let mut held: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
-    let folder = folder_of(model);
+    let folder = parent_dir(model);
     let (files, found) = (Files::default(), Bytes::default());
     let mut comparison = Comparison { folder, progress, files, found };
     let (mut plain, mut converted) = (Vec::new(), Vec::new());
@@ -186,7 +186,7 @@ impl Comparison<'_> {
         let (file, place) = (self.file(part), part.external.offset);
         if let Recipe::Bytes(source) = &part.weight.recipe
             && source.range.start + part.range.start == place
-            && real_path(&source.file)? == real_path(&file)?
+            && canonicalize_existing(&source.file)? == canonicalize_existing(&file)?
         {
             self.found.in_place += part.bytes();
             self.progress.advance(part.bytes());
@@ -195,7 +195,7 @@ impl Comparison<'_> {
         let file: Arc<Path> = file.into();
         for start in part.range.clone().step_by(COMPARED as usize) {
             if self.progress.is_cancelled() {
-                return Err(weights::Error::Interrupted.into());
+                return Err(Error::interrupted());
             }
             let here = start..part.range.end.min(start + COMPARED);
             let expected = read_range(part.weight, &mut self.files, here.clone())?;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::positioned::{copy_to, write_all_at};
 use super::{Error, Result, Source, Weight, read_error, refuse_not_finite};
+use crate::files::positional::{copy_to, write_all_at};
 use crate::progress::Progress;
 use crate::tensor::{DType, not_finite};
 

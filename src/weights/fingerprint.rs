@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pieces::{Files, read_range};
 use super::{Recipe, Result, Weight};
-use crate::digest::{Digest, samples};
+use crate::files::digest::{Digest, sample_ranges};
 
 /// Version of the weights file and of what goes into a fingerprint.
 pub const FORMAT_VERSION: u32 = 5;
@@ -88,7 +88,7 @@ impl Hash {
 
     fn add_bytes(&mut self, weight: &Weight, read: &mut Read) -> Result<()> {
         self.add_name(weight);
-        for [start, end] in samples(weight.bytes()) {
+        for [start, end] in sample_ranges(weight.bytes()) {
             self.0.update(read(weight, start..end)?);
         }
         Ok(())

@@ -7,7 +7,6 @@ mod fingerprint;
 mod matrix;
 mod pieces;
 mod place;
-mod positioned;
 mod provenance;
 mod scan;
 mod store;

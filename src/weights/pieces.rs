@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use super::positioned::read_exact_at;
 use super::{Recipe, Result, Source, Weight, read_error};
+use crate::files::positional::read_exact_at;
 
 /// Bytes that are made at once where they must be rearranged.
 const MADE: u64 = 8 << 20;

@@ -8,7 +8,7 @@ use fs_err as fs;
 
 use super::{Error, Recipe, Result, Weight};
 use crate::container::Location;
-use crate::paths::real_path;
+use crate::files::canonicalize_existing;
 
 /// What keeps a file from being referenced where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn relative_to(
     folder: &Path,
     file: &Path,
 ) -> std::io::Result<std::result::Result<String, Obstacle>> {
-    let (folder, file) = (real_path(folder)?, real_path(file)?);
+    let (folder, file) = (canonicalize_existing(folder)?, canonicalize_existing(file)?);
     let Ok(relative) = file.strip_prefix(&folder) else {
         return Ok(Err(Obstacle::Outside));
     };

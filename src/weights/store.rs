@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::copying::{WRITTEN, copy};
 use super::pieces::{Files, Piece, each_piece};
 use super::place::link;
-use super::positioned::{read_exact_at, write_all_at};
 use super::{
     Conversion, Error, FORMAT_VERSION, Fingerprint, Provenances, Recipe, Result, Roundings, Weight,
     convert, read_error, refuse_not_finite,
 };
 use crate::container;
+use crate::files::positional::{read_exact_at, write_all_at};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::{DType, not_finite};
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
-const FLOORS: [&[&str]; 7] = [
-    &["tensor", "progress", "paths", "digest", "json", "words", "companion"],
+const FLOORS: [&[&str]; 8] = [
+    &["error", "display"],
+    &["tensor", "progress", "files", "background"],
     &["graph", "container", "publish", "runtime"],
     &["weights", "onnx", "tokenizer"],
     &["checkpoint"],
@@ -27,8 +28,8 @@ const OWNERS: [(&str, &str); 24] = [
     ("glob::", "checkpoint inspect"),
     ("half::", "tensor runtime"),
     ("fearless_simd", "tensor"),
-    ("sha1::", "digest"),
-    ("sha2::", "digest"),
+    ("sha1::", "files"),
+    ("sha2::", "files"),
     ("hf_hub::", "hub"),
     ("ureq::", "hub"),
     ("clap::", "cli main"),
@@ -40,7 +41,7 @@ const OWNERS: [(&str, &str); 24] = [
     ("ctrlc::", "cli"),
     ("fs4::", "publish"),
     ("strsim::", "checkpoint"),
-    ("serde_json::", "json onnx container checkpoint weights genai hub transformers_js verify cli"),
+    ("serde_json::", "files onnx container checkpoint weights genai hub transformers_js verify cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

@@ -1,18 +1,18 @@
-//! Questions about paths; nothing is read or written.
+//! Paths; no file is read or written.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The folder that holds a path.
-pub fn folder_of(path: &Path) -> &Path {
+/// The parent directory of a path, `.` for a plain file name.
+pub fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
 }
 
-/// The path without symbolic links, as far as it exists already.
-pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+/// The absolute path with symbolic links resolved in the part that exists.
+pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     for existing in absolute.ancestors() {
         if let Ok(real) = existing.canonicalize() {

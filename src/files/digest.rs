@@ -1,16 +1,16 @@
-//! Digests: of what a model is made of, and of files that the hub lists.
+//! Digests of files: SHA-256, and the object ids of git.
 
 use std::fmt::Write;
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of each sample.
+/// Length of a sample in bytes.
 const SAMPLE: u64 = 4096;
 
-/// Where samples of so many bytes begin and end: first, middle and last 4 KiB, or all
-/// when they are few.
-pub fn samples(length: u64) -> Vec<[u64; 2]> {
+/// The byte ranges that stand for `length` bytes in a fingerprint: the first, middle and
+/// last 4 KiB, or everything up to 12 KiB.
+pub fn sample_ranges(length: u64) -> Vec<[u64; 2]> {
     match length.checked_sub(3 * SAMPLE) {
         None => vec![[0, length]],
         Some(rest) => {
@@ -19,12 +19,12 @@ pub fn samples(length: u64) -> Vec<[u64; 2]> {
     }
 }
 
-/// A digest in the making.
+/// A digest under construction.
 #[derive(Clone)]
-pub struct Digest(Hash);
+pub struct Digest(Algorithm);
 
 #[derive(Clone)]
-enum Hash {
+enum Algorithm {
     Sha256(Sha256),
     Sha1(Sha1),
 }
@@ -32,33 +32,32 @@ enum Hash {
 impl Digest {
     /// A SHA-256.
     pub fn sha256() -> Self {
-        Self(Hash::Sha256(Sha256::new()))
+        Self(Algorithm::Sha256(Sha256::new()))
     }
 
-    /// The name that git has for a file of this length: a SHA-1 over a header
-    /// and the file (`git hash-object`).
+    /// The object id that git gives a file of `length` bytes (`git hash-object`).
     pub fn git_blob(length: u64) -> Self {
         let mut hash = Sha1::new();
         hash.update(format!("blob {length}\0"));
-        Self(Hash::Sha1(hash))
+        Self(Algorithm::Sha1(hash))
     }
 
-    /// Takes these bytes in.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
         match &mut self.0 {
-            Hash::Sha256(hash) => hash.update(bytes),
-            Hash::Sha1(hash) => hash.update(bytes),
+            Algorithm::Sha256(hash) => hash.update(bytes),
+            Algorithm::Sha1(hash) => hash.update(bytes),
         }
     }
 
-    /// Its hexadecimal digits, in lower case.
+    /// Lowercase hexadecimal digits.
     pub fn hex(self) -> String {
         let digest = match self.0 {
-            Hash::Sha256(hash) => hash.finalize().to_vec(),
-            Hash::Sha1(hash) => hash.finalize().to_vec(),
+            Algorithm::Sha256(hash) => hash.finalize().to_vec(),
+            Algorithm::Sha1(hash) => hash.finalize().to_vec(),
         };
         digest.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string takes all");
+            write!(text, "{byte:02x}").expect("a string grows");
             text
         })
     }
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_answers() {
+    fn matches_known_digests() {
         let mut sha = Digest::sha256();
         sha.update("abc"); // FIPS 180-2, appendix B.1
         assert_eq!(sha.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

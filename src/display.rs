@@ -1,0 +1,123 @@
+//! How numbers, names and summaries are shown to people.
+
+use std::fmt;
+use std::path::Path;
+
+/// Bytes in the unit that fits.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..9_999_500 => format!("{:.0} kB", bytes as f64 / 1e3),
+        9_999_500..999_500_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        999_500_000..9_995_000_000 => format!("{:.2} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// A number with commas between thousands.
+pub fn with_thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    let groups: Vec<&str> = groups.map(|group| str::from_utf8(group).expect("digits")).collect();
+    groups.join(",")
+}
+
+/// `1 file`, `2 files`.
+pub fn plural(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", with_thousands(count as u64))
+}
+
+/// Text with control characters escaped, safe to print: names come from other people's
+/// files.
+pub fn escape_control(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        if c.is_control() {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    })
+}
+
+/// A path quoted for a shell where that is needed.
+pub fn shell_quote(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A summary: labels in one column, values in the next, notes indented below a row.
+/// Control characters are escaped.
+#[derive(Clone, Debug, Default)]
+pub struct Table(Vec<Line>);
+
+#[derive(Clone, Debug)]
+enum Line {
+    Row { label: &'static str, value: String },
+    Note(String),
+}
+
+impl Table {
+    /// Adds a row.
+    pub fn row(&mut self, label: &'static str, value: impl fmt::Display) -> &mut Self {
+        self.0.push(Line::Row { label, value: value.to_string() });
+        self
+    }
+
+    /// Adds a line below the last row.
+    pub fn note(&mut self, text: impl fmt::Display) -> &mut Self {
+        self.0.push(Line::Note(text.to_string()));
+        self
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = |line: &Line| if let Line::Row { label, .. } = line { label.len() } else { 0 };
+        let width = self.0.iter().map(label).max().unwrap_or(0) + 2;
+        for (at, line) in self.0.iter().enumerate() {
+            let end = if at + 1 == self.0.len() { "" } else { "\n" };
+            match line {
+                Line::Row { label, value } => {
+                    write!(f, "{label:width$}{}{end}", escape_control(value))?;
+                }
+                Line::Note(text) => write!(f, "  {}{end}", escape_control(text))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_sizes_numbers_and_names() {
+        let sizes = [
+            (9_999, "9999 B"),
+            (10_000, "10 kB"),
+            (9_999_499, "9999 kB"),
+            (9_999_500, "10 MB"),
+            (999_499_999, "999 MB"),
+            (999_500_000, "1.00 GB"),
+            (1_331_200_000, "1.33 GB"),
+            (13_780_000_000, "13.8 GB"),
+        ];
+        sizes.into_iter().for_each(|(bytes, text)| assert_eq!(size(bytes), text));
+        let numbers = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
+        numbers.into_iter().for_each(|(value, text)| assert_eq!(with_thousands(value), text));
+        assert_eq!([plural(1, "file"), plural(1200, "node")], ["1 file", "1,200 nodes"]);
+        assert_eq!(escape_control("a\u{1b}[2J\nb — ü"), r"a\u{1b}[2J\nb — ü");
+        assert_eq!(shell_quote(Path::new("it's")), r"'it'\''s'");
+    }
+
+    #[test]
+    fn aligns_values_and_indents_notes() {
+        let mut table = Table::default();
+        table.row("a", 1).note("of\n2").row("weights", "x");
+        assert_eq!(table.to_string(), "a        1\n  of\\n2\nweights  x");
+    }
+}

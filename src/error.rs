@@ -1,0 +1,180 @@
+//! The one error of this crate: a sentence, and the settings that would help.
+//!
+//! A sentence names the file, tensor or key, says what was expected and what was found,
+//! and what to do. It never names a command-line option: whoever shows the error knows
+//! how its users set a [`Setting`].
+
+use std::fmt;
+
+/// The result of anything that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something failed or was refused.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    sentence: String,
+    remedies: Vec<(Setting, String)>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What callers can tell errors apart by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The input is not what it should be, or the request is not possible.
+    #[default]
+    Invalid,
+    /// A file could not be read or written.
+    Io,
+    /// [`Progress::is_cancelled`](crate::progress::Progress::is_cancelled) said so.
+    Interrupted,
+    /// The onnxruntime that was found is too old.
+    OldRuntime,
+}
+
+/// A setting of a request that an error recommends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Setting {
+    AcceptRounding,
+    Checkpoint,
+    Compute,
+    DownloadDir,
+    ExternalData,
+    IgnoreConfigKey,
+    IgnoreTensor,
+    KvCache,
+    MaxShardSize,
+    Onnxruntime,
+    Output,
+    Provider,
+    Target,
+    Tolerance,
+}
+
+impl Error {
+    /// An error of kind [`Kind::Invalid`].
+    pub fn new(sentence: impl Into<String>) -> Self {
+        let (kind, sentence) = (Kind::Invalid, sentence.into());
+        Self(Box::new(Inner { kind, sentence, remedies: Vec::new(), source: None }))
+    }
+
+    /// That the work was cancelled.
+    pub fn interrupted() -> Self {
+        Self::new("interrupted").with_kind(Kind::Interrupted)
+    }
+
+    /// The same error under another kind.
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// The same error with its cause.
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with a setting that would help; the value may be empty.
+    pub fn with_remedy(mut self, setting: Setting, value: impl Into<String>) -> Self {
+        self.0.remedies.push((setting, value.into()));
+        self
+    }
+
+    /// What callers can tell it apart by.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Settings that would help, with their values, the best first.
+    pub fn remedies(&self) -> &[(Setting, String)] {
+        &self.0.remedies
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.sentence)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, sentence, remedies, source } = &*self.0;
+        write!(f, "{kind:?}: {sentence}")?;
+        remedies.iter().try_for_each(|(setting, value)| write!(f, " [{setting:?} {value}]"))?;
+        source.iter().try_for_each(|source| write!(f, ": {source}"))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string()).with_kind(Kind::Io)
+    }
+}
+
+/// An [`Error`] from the arguments of `format!`.
+macro_rules! err {
+    ($($sentence:tt)+) => { $crate::error::Error::new(format!($($sentence)+)) };
+}
+
+/// Returns an [`Error`] from the arguments of `format!`.
+macro_rules! bail {
+    ($($sentence:tt)+) => { return Err($crate::error::err!($($sentence)+)) };
+}
+
+/// Returns an [`Error`] unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($sentence:tt)+) => {
+        if !$condition {
+            $crate::error::bail!($($sentence)+);
+        }
+    };
+}
+
+pub(crate) use {bail, ensure, err};
+
+/// Errors of rooms that still have a type of their own.
+macro_rules! from_typed {
+    ($($typed:ty),+ $(,)?) => {$(
+        impl From<$typed> for Error {
+            fn from(error: $typed) -> Self {
+                let converted = Self::new(error.to_string());
+                match std::error::Error::source(&error) {
+                    Some(source) => converted.with_source(source.to_string()),
+                    None => converted,
+                }
+            }
+        }
+    )+};
+}
+
+from_typed!(
+    crate::checkpoint::Error,
+    crate::container::Error,
+    crate::genai::Error,
+    crate::graph::Error,
+    crate::hub::Error,
+    crate::model::Error,
+    crate::onnx::Error,
+    crate::onnx::ReadError,
+    crate::publish::Error,
+    crate::reference::Error,
+    crate::runtime::Error,
+    crate::tokenizer::Error,
+    crate::transformers_js::Error,
+    crate::weights::Error,
+);

@@ -1,0 +1,116 @@
+//! JSON files that others wrote: bounded in size, with unique keys in every object.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
+use std::path::Path;
+
+use fs_err as fs;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::display::size;
+use crate::error::{Result, ensure};
+
+/// The bytes of a regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    // Opening a FIFO blocks, so its type is checked first.
+    let status = fs::metadata(path)?;
+    ensure!(status.is_file(), "`{}` is not a regular file", path.display());
+    ensure!(
+        status.len() <= limit,
+        "`{}` has {} bytes, expected at most {}: the file is damaged or another kind of file",
+        path.display(),
+        status.len(),
+        size(limit)
+    );
+    // It may grow meanwhile.
+    let mut text = Vec::with_capacity(status.len() as usize);
+    fs::File::open(path)?.take(limit).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.
+pub fn reject_duplicate_keys(text: &[u8]) -> Result<(), String> {
+    serde_json::from_slice::<NoDuplicateKeys>(text).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// A value in which each object has unique keys.
+struct NoDuplicateKeys;
+
+impl<'de> Deserialize<'de> for NoDuplicateKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for NoDuplicateKeys {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        // Hashes instead of keys: a hostile file may have a million of them.
+        let (mut seen, hash) = (HashSet::new(), RandomState::new());
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value::<Self>()?;
+            if !seen.insert(hash.hash_one(&key)) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
+            }
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self, A::Error> {
+        while sequence.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_duplicate_keys_and_invalid_json() {
+        for text in ["{}", r#"{"a":{"b":[1,-2,3.5,null,true]},"b":{"a":"\u0061"}}"#, "[{},{}]", "7"]
+        {
+            assert_eq!(reject_duplicate_keys(text.as_bytes()), Ok(()), "{text}");
+        }
+        for text in [r#"{"a":1,"b":2,"a":1}"#, r#"[{"x":{"a":1,"\u0061":2}}]"#] {
+            let reason = reject_duplicate_keys(text.as_bytes()).unwrap_err();
+            assert!(reason.starts_with("duplicate key \"a\""), "{reason}");
+        }
+        for text in ["", "{", "{\"a\":NaN}", "[1e999]", "\u{feff}{}"] {
+            assert!(reject_duplicate_keys(text.as_bytes()).is_err(), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(reject_duplicate_keys(deep.as_bytes()).unwrap_err().contains("recursion limit"));
+    }
+}
