@@ -176,5 +176,4 @@ from_typed!(
     crate::runtime::Error,
     crate::tokenizer::Error,
     crate::transformers_js::Error,
-    crate::weights::Error,
 );

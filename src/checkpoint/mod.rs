@@ -18,14 +18,12 @@ pub use config::{Config, Rope};
 pub use files::{Headers, INDEX, USUAL, Which, shards};
 pub use foreign::{among as foreign, file as foreign_file};
 pub use nearby::{Meant, is_checkpoint, of_name as alike};
-use weights::format_of;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::files::json;
-use crate::tensor::DType;
-use crate::weights::{Error as WeightsError, Format, Metadata, Provenance, Provenances};
+use crate::weights::{MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 
 /// The file that says what a model computes.
 pub const CONFIG: &str = "config.json";
@@ -39,9 +37,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// What it computes with.
     pub weights: ModelWeights,
-    /// What became of the numbers of matrices, but for what a conversion that is yet
-    /// to be done will round.
-    pub provenances: Provenances,
+    /// What became of the values of matrices, except for what a pending conversion rounds.
+    pub provenances: PerRole<Provenance>,
     /// The layout's name, for people.
     pub layout: &'static str,
     /// How many layers it has, however many of them are kept.
@@ -140,14 +137,6 @@ pub enum Error {
     TwiceStored { tensor: String, first: PathBuf, second: PathBuf },
     #[error("`{}` lacks tensor `{tensor}`", place.display())]
     MissingTensor { place: PathBuf, tensor: String },
-    #[error("`{}`: tensor `{tensor}` should be {expected}, found {found}", file.display())]
-    WrongDtype { file: PathBuf, tensor: String, expected: &'static str, found: DType },
-    #[error("`{}`: tensor `{tensor}` should have shape {expected:?} by {by}, found {found:?}", file.display())]
-    WrongShape { file: PathBuf, tensor: String, expected: Vec<u64>, by: String, found: Vec<u64> },
-    #[error(
-        "`{tensor}` has {rows} rows, so its layer has as many experts, and each token uses {used} by `{file}`: use a checkpoint with at least as many in each layer"
-    )]
-    FewExperts { tensor: String, rows: u64, used: u64, file: String },
     #[error(
         "`{}` holds tensor `{tensor}`{}, which {} not part of {layout}; if the model does without, pass --ignore-tensor {tensor}{}",
         file.display(),
@@ -227,57 +216,52 @@ impl Checkpoint {
         let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
         let mut tensors = files::open_folder(folder, which, awaited)?;
         let layout = layout::detect(dialect, &tensors)?;
-        let config = layout.settle(config, &tensors, &file)?;
+        let config = layout.resolve_config(config, &tensors, &file)?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &leniency.tensors)?;
         let (layout, layers_there) = (layout.name, config.num_layers());
-        let provenances = Provenances {
-            experts: Provenance::unchanged(format_of(weights.experts())),
-            dense: Provenance::unchanged(format_of(weights.dense())),
+        let provenances = PerRole {
+            experts: Provenance::unchanged(weights.formats(Role::Experts)),
+            dense: Provenance::unchanged(weights.formats(Role::Dense)),
         };
         Ok(Self { config, weights, provenances, layout, layers_there })
     }
 
     /// Opens a weights file that an export has written, which needs nothing
     /// else, and returns what it says of itself too.
-    pub fn open_staged(path: &Path) -> Result<(Self, Metadata<Config>)> {
+    pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<Config>)> {
         if path.is_dir() {
             return Err(Error::StagedFolder(path.to_owned()));
         }
         let (mut tensors, said) = staged::open(path)
             .map_err(|error| foreign::file(path).filter(|_| path.is_file()).unwrap_or(error))?;
         let layout = layout::staged(&tensors);
-        let config = layout.settle(said.config.clone(), &tensors, &path.display().to_string())?;
+        let config =
+            layout.resolve_config(said.config.clone(), &tensors, &path.display().to_string())?;
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_rest(layout.name, &[])?;
         let (layout, layers_there) = (layout.name, config.num_layers());
         let provenances = said.provenances.clone();
-        let [experts, dense] = [format_of(weights.experts()), format_of(weights.dense())];
-        if let Err(reason) = provenances.check(&experts, &dense) {
-            return Err(Error::StagedMetadata { path: path.to_owned(), reason });
+        let found = PerRole {
+            experts: weights.formats(Role::Experts),
+            dense: weights.formats(Role::Dense),
+        };
+        if let Err(reason) = provenances.check(&found) {
+            let (path, reason) = (path.to_owned(), reason.to_string());
+            return Err(Error::StagedMetadata { path, reason });
         }
         Ok((Self { config, weights, provenances, layout, layers_there }, said))
     }
 
-    /// Puts the experts into a format, [`ModelWeights::convert_experts`].
-    pub fn convert_experts(
+    /// Converts the matrices of a role, [`ModelWeights::convert`].
+    pub fn convert(
         &mut self,
-        to: Format,
+        role: Role,
+        to: MatrixFormat,
         accept_rounding: bool,
-    ) -> std::result::Result<(), WeightsError> {
-        self.weights.convert_experts(to, accept_rounding)?;
-        self.provenances.experts.format = format_of(self.weights.experts());
-        Ok(())
-    }
-
-    /// Puts attention and the logits into formats, [`ModelWeights::convert_dense`].
-    pub fn convert_dense(
-        &mut self,
-        to: Format,
-        accept_rounding: bool,
-    ) -> std::result::Result<(), WeightsError> {
-        self.weights.convert_dense(to, accept_rounding)?;
-        self.provenances.dense.format = format_of(self.weights.dense());
+    ) -> crate::error::Result<()> {
+        self.weights.convert(role, to, accept_rounding)?;
+        self.provenances[role].format = self.weights.formats(role);
         Ok(())
     }
 
@@ -296,9 +280,9 @@ impl Checkpoint {
         self.config.windows.truncate(layers);
         self.config.experts.truncate(layers);
         self.weights.layers.truncate(layers);
-        let Provenances { experts, dense } = &mut self.provenances;
-        experts.are_now(format_of(self.weights.experts()));
-        dense.are_now(format_of(self.weights.dense()));
+        for role in Role::ALL {
+            self.provenances[role].retain_formats(self.weights.formats(role));
+        }
         Ok(())
     }
 }

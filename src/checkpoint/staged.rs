@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::files::{self, Tensors};
 use super::{Config, Error, Result};
-use crate::weights::{FORMAT_VERSION, Metadata};
+use crate::weights::{FORMAT_VERSION, StagedMetadata};
 
 /// Which metadata it is.
 #[derive(Deserialize)]
@@ -15,13 +15,13 @@ struct Version {
 }
 
 /// Its tensors and metadata.
-pub fn open(path: &Path) -> Result<(Tensors, Metadata<Config>)> {
+pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     let (tensors, metadata) = files::open_file(path)?;
     Ok((tensors, parse(path, metadata)?))
 }
 
 /// Its metadata, with the config checked like any other.
-fn parse(path: &Path, metadata: Option<String>) -> Result<Metadata<Config>> {
+fn parse(path: &Path, metadata: Option<String>) -> Result<StagedMetadata<Config>> {
     let text = metadata.ok_or_else(|| Error::NotStaged(path.to_owned()))?;
     let invalid = |error: serde_json::Error| {
         let (path, reason) = (path.to_owned(), error.to_string());
@@ -32,7 +32,7 @@ fn parse(path: &Path, metadata: Option<String>) -> Result<Metadata<Config>> {
     if format != FORMAT_VERSION {
         return Err(Error::StagedVersion { path: path.to_owned(), found: format });
     }
-    let metadata: Metadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
+    let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
     metadata.config.check(&path.display().to_string())?;
     Ok(metadata)
 }

@@ -1,9 +1,8 @@
-//! The weights of a model under canonical names, whatever the layout.
-//!
-//! Names are paths that agree with those in the graph. A matrix is stored
-//! `[out, in]`, one output a row.
+//! The weights of a model under canonical names, whatever the layout. Names are paths
+//! that agree with those in the graph.
 
-use crate::weights::{self, AND, Format, Matrix, Role, Weight};
+use crate::error::Result;
+use crate::weights::{FormatSet, Matrix, MatrixFormat, Role, Weight};
 
 /// All weights of a model.
 #[derive(Clone, Debug)]
@@ -14,7 +13,7 @@ pub struct ModelWeights {
     pub layers: Vec<LayerWeights>,
     /// `norm.scale [hidden]`
     pub norm: Weight,
-    /// `lm_head [vocab, hidden]`; without one the embedding serves for both.
+    /// `lm_head [vocab, hidden]`; `None` if it is tied to the embedding.
     pub lm_head: Option<Matrix>,
 }
 
@@ -59,7 +58,7 @@ pub struct MlpWeights {
 pub struct Linear {
     /// `[out, in]`
     pub matrix: Matrix,
-    /// `bias [out]`, where there is one.
+    /// `bias [out]`
     pub bias: Option<Weight>,
 }
 
@@ -72,98 +71,72 @@ pub struct ExpertWeights {
     pub bias: Weight,
 }
 
+/// The canonical name of lm_head.
+pub const LM_HEAD: &str = "lm_head";
+
 impl ModelWeights {
     /// Every weight, in the order in which the model uses them.
-    pub fn iter(&self) -> impl Iterator<Item = &Weight> {
+    pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         let layers = self.layers.iter().flat_map(LayerWeights::iter);
         let lm_head = self.lm_head.iter().flat_map(Matrix::weights);
         [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(lm_head)
     }
 
-    /// Puts the experts into a format, [`Matrix::converted`] for each matrix.
-    pub fn convert_experts(&mut self, to: Format, accept_rounding: bool) -> Converted {
-        for LayerWeights { mlp, .. } in &mut self.layers {
-            for ExpertWeights { matrix, .. } in [&mut mlp.gate_up, &mut mlp.down] {
-                convert(matrix, Role::Experts, to, accept_rounding)?;
-            }
+    /// Converts the matrices of a role, [`Matrix::converted`]. Routers and the embedding
+    /// stay; a tied lm_head becomes a matrix of its own if its format changes.
+    pub fn convert(&mut self, role: Role, to: MatrixFormat, accept_rounding: bool) -> Result<()> {
+        for matrix in self.matrices_mut(role) {
+            let to = if matrix.path == LM_HEAD { to.for_lm_head() } else { to };
+            *matrix = matrix.converted(&matrix.path, role, to, accept_rounding)?;
+        }
+        if role == Role::Dense && self.lm_head.is_none() {
+            let tied = self.lm_head();
+            let converted = tied.converted(LM_HEAD, role, to.for_lm_head(), accept_rounding)?;
+            self.lm_head = Some(converted).filter(|converted| *converted != tied);
         }
         Ok(())
     }
 
-    /// Puts the matrices of attention into a format, and that of the logits into the
-    /// same or, where it needs more than 4 bits for a choice among so many tokens,
-    /// into another. Routers and the embedding stay as they are.
-    pub fn convert_dense(&mut self, to: Format, accept_rounding: bool) -> Converted {
-        for LayerWeights { attn, .. } in &mut self.layers {
-            for Linear { matrix, .. } in attn.qkv.iter_mut().chain([&mut attn.out]) {
-                convert(matrix, Role::Dense, to, accept_rounding)?;
-            }
-        }
-        let mut lm_head = self.logits();
-        convert(&mut lm_head, Role::Dense, to.for_logits(), accept_rounding)?;
-        if self.lm_head.is_some() || lm_head != self.logits() {
-            self.lm_head = Some(lm_head);
-        }
-        Ok(())
-    }
-
-    /// The matrices of all experts, two for each layer.
-    pub fn experts(&self) -> impl Iterator<Item = &Matrix> {
-        let layers = self.layers.iter().flat_map(|layer| [&layer.mlp.gate_up, &layer.mlp.down]);
-        layers.map(|experts| &experts.matrix)
-    }
-
-    /// The matrices of attention, and that of the logits where it is one of its own.
-    pub fn dense(&self) -> impl Iterator<Item = &Matrix> {
-        let layers = self.layers.iter().map(|layer| &layer.attn);
-        let linears = layers.flat_map(|attn| attn.qkv.iter().chain([&attn.out]));
-        linears.map(|linear| &linear.matrix).chain(&self.lm_head)
-    }
-
-    /// All of both, to be changed.
-    pub fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
-        let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
-            let linears = attn.qkv.iter_mut().chain([&mut attn.out]);
-            let experts = [&mut mlp.gate_up, &mut mlp.down].into_iter();
-            let linears = linears.map(|linear| &mut linear.matrix);
-            linears.chain(experts.map(|experts| &mut experts.matrix))
+    /// The matrices of a role: two for each layer's experts, or those of attention and
+    /// lm_head unless it is tied.
+    pub fn matrices(&self, role: Role) -> impl Iterator<Item = &Matrix> {
+        let layers = self.layers.iter().flat_map(move |LayerWeights { attn, mlp }| match role {
+            Role::Experts => vec![&mlp.gate_up.matrix, &mlp.down.matrix],
+            Role::Dense => attn.qkv.iter().chain([&attn.out]).map(|it| &it.matrix).collect(),
         });
-        layers.chain(&mut self.lm_head)
+        layers.chain(self.lm_head.iter().filter(move |_| role == Role::Dense))
     }
 
-    /// The matrix of the logits, `[vocab, hidden]`.
-    pub fn logits(&self) -> Matrix {
-        let embedding = || Matrix::OutputMajor(self.embedding.clone());
-        self.lm_head.clone().unwrap_or_else(embedding)
+    /// The same, to be changed.
+    pub fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
+        let layers = self.layers.iter_mut().flat_map(move |layer| {
+            let LayerWeights { attn, mlp } = layer;
+            match role {
+                Role::Experts => vec![&mut mlp.gate_up.matrix, &mut mlp.down.matrix],
+                Role::Dense => {
+                    let linears = attn.qkv.iter_mut().chain([&mut attn.out]);
+                    linears.map(|linear| &mut linear.matrix).collect()
+                }
+            }
+        });
+        layers.chain(self.lm_head.iter_mut().filter(move |_| role == Role::Dense))
     }
-}
 
-type Converted = Result<(), weights::Error>;
+    /// The formats of the matrices of a role.
+    pub fn formats(&self, role: Role) -> FormatSet {
+        self.matrices(role).map(|matrix| matrix.format).collect()
+    }
 
-/// Under the name that it has, or of the embedding that it serves as besides.
-fn convert(matrix: &mut Matrix, role: Role, to: Format, accept_rounding: bool) -> Converted {
-    let path = match matrix.path() {
-        "embedding" => LM_HEAD.to_owned(),
-        path => path.to_owned(),
-    };
-    *matrix = matrix.converted(&path, role, to, accept_rounding)?;
-    Ok(())
-}
-
-/// The canonical name of the matrix of the logits.
-pub const LM_HEAD: &str = "lm_head";
-
-/// The format of the numbers of matrices: in words, where they differ.
-pub fn format_of<'m>(matrices: impl Iterator<Item = &'m Matrix>) -> String {
-    let mut formats: Vec<String> = matrices.map(Matrix::format).collect();
-    formats.sort();
-    formats.dedup();
-    formats.join(AND)
+    /// lm_head `[vocab, hidden]`, or the embedding if they are tied.
+    pub fn lm_head(&self) -> Matrix {
+        let tied = || Matrix::from_weight("embedding", &self.embedding);
+        self.lm_head.clone().unwrap_or_else(tied)
+    }
 }
 
 impl LayerWeights {
     /// Every weight of the layer.
-    pub fn iter(&self) -> impl Iterator<Item = &Weight> {
+    pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         let LayerWeights { attn, mlp } = self;
         let attention = [&attn.norm].into_iter().chain(attn.qkv.iter().flat_map(Linear::iter));
         let attention = attention.chain([&attn.sinks]).chain(attn.out.iter());
@@ -173,13 +146,13 @@ impl LayerWeights {
 }
 
 impl Linear {
-    fn iter(&self) -> impl Iterator<Item = &Weight> {
-        self.matrix.weights().into_iter().chain(&self.bias)
+    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
+        self.matrix.weights().iter().chain(&self.bias)
     }
 }
 
 impl ExpertWeights {
-    fn iter(&self) -> impl Iterator<Item = &Weight> {
-        self.matrix.weights().into_iter().chain([&self.bias])
+    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
+        self.matrix.weights().iter().chain([&self.bias])
     }
 }

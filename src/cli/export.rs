@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use gpt_oss_export::checkpoint::{self, Leniency};
 use gpt_oss_export::export::{
-    ExternalData, Format, Formats, FromHub, Genai, Origin, Request, Summary, export,
+    ExternalData, Formats, FromHub, Genai, MatrixFormat, Origin, Request, Summary, export,
 };
 use gpt_oss_export::hub::Name;
 use gpt_oss_export::model::{Options, Provider, Style, Target};
@@ -56,7 +56,7 @@ pub struct Export {
     skip_onnx: bool,
     /// Put the experts' numbers into a format; without it they stay as they are. Integers round, the others convert bit for bit or not at all
     #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_parser = formats::experts())]
-    experts: Option<Format>,
+    experts: Option<MatrixFormat>,
     /// The same for the matrices of attention and of the logits; routers and the embedding stay as they are
     #[arg(help_heading = NUMBERS, long, value_name = "FORMAT", value_parser = formats::dense())]
     dense: Option<Dense>,

@@ -1,7 +1,7 @@
 //! Words of the command line for formats, dtypes and execution providers.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use gpt_oss_export::export::Format;
+use gpt_oss_export::export::MatrixFormat;
 use gpt_oss_export::model::Provider;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
@@ -9,16 +9,20 @@ use gpt_oss_export::tensor::ints::Bits;
 /// What a word stands for, and what the help says of it.
 type Word<T> = (&'static str, T, &'static str);
 
-const INT8: Format = Format::Ints(Bits::Eight);
-const INT4: Format = Format::Ints(Bits::Four);
-const BF16: Format = Format::Numbers(DType::BF16);
-const F16: Format = Format::Numbers(DType::F16);
-const F32: Format = Format::Numbers(DType::F32);
+const INT8: MatrixFormat = MatrixFormat::Int(Bits::Eight);
+const INT4: MatrixFormat = MatrixFormat::Int(Bits::Four);
+const BF16: MatrixFormat = MatrixFormat::Float(DType::BF16);
+const F16: MatrixFormat = MatrixFormat::Float(DType::F16);
+const F32: MatrixFormat = MatrixFormat::Float(DType::F32);
 
 /// A format for experts.
-pub fn experts() -> impl TypedValueParser<Value = Format> {
+pub fn experts() -> impl TypedValueParser<Value = MatrixFormat> {
     one_of([
-        ("mxfp4", Format::Mxfp4, "Blocks of 32 four-bit numbers that share a scale, as released"),
+        (
+            "mxfp4",
+            MatrixFormat::Mxfp4,
+            "Blocks of 32 four-bit numbers that share a scale, as released",
+        ),
         ("int8", INT8, "Integers of 8 bits, 32 of which share a scale: exact for MXFP4"),
         ("int4", INT4, "Integers of 4 bits, 32 of which share a scale; a sixth larger than MXFP4"),
         ("bf16", BF16, "BF16, an output a row"),
@@ -45,7 +49,7 @@ pub fn dense() -> impl TypedValueParser<Value = Dense> {
 
 /// A format, or none: clap takes an `Option` for an option that may be missing.
 #[derive(Clone, Copy, Debug)]
-pub struct Dense(pub Option<Format>);
+pub struct Dense(pub Option<MatrixFormat>);
 
 /// What a model computes in.
 pub fn compute() -> impl TypedValueParser<Value = DType> {

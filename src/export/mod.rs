@@ -21,7 +21,7 @@ pub use summary::{
 pub use web::WebSummary;
 
 pub use crate::onnx::Interface;
-pub use crate::weights::Format;
+pub use crate::weights::MatrixFormat;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;

@@ -10,7 +10,7 @@ use crate::graph::Model;
 use crate::model::{self, Target};
 use crate::onnx;
 use crate::publish;
-use crate::weights::Provenances;
+use crate::weights::{PerRole, Provenance};
 
 /// The file's bytes. They depend on the weights, the options and where weights are
 /// relative to the model; not on dates, folders or machines. `path_now` says where a
@@ -19,7 +19,7 @@ pub fn encode(
     request: &Request,
     output: &Path,
     (opened, graph): (&Opened, &Model),
-    (placement, provenances): (&Placement, &Provenances),
+    (placement, provenances): (&Placement, &PerRole<Provenance>),
     path_now: impl Fn(&str) -> PathBuf,
 ) -> Result<Vec<u8>, Error> {
     let operators = match request.graph.target {
@@ -30,7 +30,12 @@ pub fn encode(
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
     let properties = properties(request, opened, graph, provenances);
     let metadata = onnx::Metadata { description: &description, properties: &properties };
-    let file = onnx::encode(graph, &metadata, &|weight| placement.locate(weight))?;
+    let file = onnx::encode(graph, &metadata, &|weight| {
+        placement.locate(weight).map(|it| crate::container::Location {
+            file: it.file.to_string_lossy().into_owned(),
+            range: it.range,
+        })
+    })?;
     if request.headers_only() {
         return Ok(file);
     }
@@ -44,7 +49,7 @@ fn properties(
     request: &Request,
     opened: &Opened,
     graph: &Model,
-    provenances: &Provenances,
+    provenances: &PerRole<Provenance>,
 ) -> Vec<(&'static str, String)> {
     let probes = |kind: &str| {
         let these = graph.probes.iter().filter(|(other, _)| *other == kind);
@@ -55,8 +60,8 @@ fn properties(
         ("gpt_oss_export.options", request.options().to_string()),
         ("gpt_oss_export.requires", request.options().requires().to_owned()),
         ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
-        ("gpt_oss_export.experts", provenances.experts.canonical()),
-        ("gpt_oss_export.dense", provenances.dense.canonical()),
+        ("gpt_oss_export.experts", canonical(&provenances.experts)),
+        ("gpt_oss_export.dense", canonical(&provenances.dense)),
         ("gpt_oss_export.residuals", probes(model::RESIDUALS)),
         ("gpt_oss_export.routers", probes(model::ROUTERS)),
     ];
@@ -67,4 +72,8 @@ fn properties(
         properties.push(("gpt_oss_export.source", hub.source.clone()));
     }
     properties
+}
+
+fn canonical(provenance: &Provenance) -> String {
+    serde_json::to_string(provenance).expect("plain data")
 }

@@ -11,7 +11,7 @@ use crate::hub;
 use crate::model;
 use crate::progress::Progress;
 use crate::tokenizer;
-use crate::weights::{Fingerprint, Weight};
+use crate::weights::{Fingerprint, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -67,10 +67,10 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<bool, Error
     }
     let formats = request.formats;
     if let Some(format) = formats.experts_for(request.graph.provider, &checkpoint.weights) {
-        checkpoint.convert_experts(format, formats.accept_rounding)?;
+        checkpoint.convert(Role::Experts, format, formats.accept_rounding)?;
     }
     if let Some(format) = formats.dense {
-        checkpoint.convert_dense(format, formats.accept_rounding)?;
+        checkpoint.convert(Role::Dense, format, formats.accept_rounding)?;
     }
     Ok(whole)
 }

@@ -14,7 +14,8 @@ use crate::graph::Model;
 use crate::model;
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_room};
-use crate::weights::{self, Found, Roundings};
+use crate::tensor::Rounding;
+use crate::weights::{PerRole, Role};
 
 /// What will be written.
 pub struct Plan<'p> {
@@ -39,7 +40,7 @@ impl<'p> Plan<'p> {
         }
         let placement = Placement::decide(request, opened)?;
         if let Some(path) = &request.output {
-            page = Page::plan(path, placement.stores().count(), opened, request)?;
+            page = Page::plan(path, placement.files().count(), opened, request)?;
         }
         Ok(Self { request, opened, graph, placement, companions, page })
     }
@@ -49,7 +50,7 @@ impl<'p> Plan<'p> {
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let model = self.graph.as_ref().map(|it| it.0);
         let page = self.page.as_ref().map(Page::config);
-        self.placement.stores().map(|(path, _)| path).chain(model).chain(page)
+        self.placement.files().map(|(path, _)| path).chain(model).chain(page)
     }
 
     /// Writes the files with weights that are not there yet: which they are, and what
@@ -58,20 +59,20 @@ impl<'p> Plan<'p> {
         &self,
         transaction: &mut Transaction,
         progress: &dyn Progress,
-    ) -> Result<(Vec<PathBuf>, Roundings), Error> {
-        let stores = self.placement.stores();
-        let found: Result<Vec<Found>, weights::Error> =
-            stores.map(|(path, store)| store.find(path, progress)).collect();
+    ) -> Result<(Vec<PathBuf>, PerRole<Rounding>), Error> {
+        let stores = self.placement.files();
+        let found: Result<Vec<_>, Error> =
+            stores.map(|(path, store)| store.check_existing(path, progress)).collect();
         let found = found?;
-        let files = || self.placement.stores().zip(&found);
-        let absent = files().filter(|(_, found)| **found == Found::Nothing);
+        let files = || self.placement.files().zip(&found);
+        let absent = files().filter(|(_, found)| found.is_none());
         check_room(absent.map(|((path, store), _)| (path, store.bytes())))?;
 
-        let (mut written, mut roundings) = (Vec::new(), Roundings::default());
+        let (mut written, mut roundings) = (Vec::new(), PerRole::<Rounding>::default());
         for ((path, store), found) in files() {
             let here = match found {
-                Found::Equal(roundings) => *roundings,
-                Found::Nothing => {
+                Some(rounding) => *rounding,
+                None => {
                     written.push(path.to_owned());
                     let write = |file: &_| store.write(file, path, progress).map_err(Error::from);
                     transaction.create(path, Existing::Keep, write)?
@@ -80,7 +81,7 @@ impl<'p> Plan<'p> {
             // A staged file holds everything, and comes first; what is beside the model
             // is the same again.
             match self.request.save_weights.is_some() {
-                true if roundings == Roundings::default() => roundings = here,
+                true if roundings == PerRole::default() => roundings = here,
                 true => {}
                 false => roundings += here,
             }
@@ -92,7 +93,7 @@ impl<'p> Plan<'p> {
     pub fn write_rest(
         &self,
         transaction: &mut Transaction,
-        roundings: &Roundings,
+        roundings: &PerRole<Rounding>,
     ) -> Result<Option<ModelSummary>, Error> {
         if let Some(companions) = &self.companions {
             companions.write(transaction)?;
@@ -115,7 +116,7 @@ impl<'p> Plan<'p> {
         self,
         model: Option<ModelSummary>,
         written: Vec<PathBuf>,
-        roundings: &Roundings,
+        roundings: &PerRole<Rounding>,
         took: Duration,
     ) -> Summary {
         let Opened { checkpoint, fingerprint, folder, hub } = self.opened;
@@ -135,12 +136,12 @@ impl<'p> Plan<'p> {
             transformers_js: self.page.map(Page::summarise),
             experts: ExpertsSummary::new(checkpoint, formats.experts.is_some(), roundings),
             dense: MatricesSummary::new(
-                checkpoint.weights.dense(),
+                checkpoint.weights.matrices(Role::Dense),
                 &checkpoint.provenances.dense,
                 formats.dense.is_some(),
                 &roundings.dense,
             ),
-            weights: self.placement.summarise(checkpoint, written),
+            weights: self.placement.summarize(checkpoint, written),
             seconds: took.as_secs_f64(),
         }
     }

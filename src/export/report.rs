@@ -13,7 +13,7 @@ use crate::model::Target;
 use crate::onnx::{Interface, Size};
 use crate::runtime::{self, Provider};
 use crate::tokenizer;
-use crate::weights::Provenance;
+use crate::weights::{MatrixFormat, Provenance};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +95,7 @@ impl Summary {
     /// Whether ONNX Runtime's kernel for MXFP4 is the slow one on this processor.
     fn is_slow_here(&self, model: &ModelSummary) -> bool {
         let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
-        let mxfp4 = self.experts.matrices.provenance.format.contains("mxfp4");
+        let mxfp4 = self.experts.matrices.provenance.format.contains(MatrixFormat::is_mxfp4);
         on_cpu && mxfp4 && runtime::lacks_avx512()
     }
 }
@@ -144,7 +144,7 @@ impl fmt::Display for ExpertsSummary {
         let Self { matrices, mxfp4_bytes, .. } = self;
         let format = &matrices.provenance.format;
         matrices.write(f, "experts")?;
-        if format == "mxfp4" {
+        if !format.contains(|it| it != MatrixFormat::Mxfp4) {
             return Ok(());
         }
         writeln!(f, "experts  {} in {format}", size(matrices.bytes))?;

@@ -10,7 +10,7 @@ use crate::model::{self, Options};
 use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::transformers_js;
-use crate::weights::{Format, Matrix, Role};
+use crate::weights::{MatrixFormat, Role};
 
 /// What to export, from where, to where.
 #[derive(Clone, Debug)]
@@ -110,9 +110,9 @@ impl Request {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Formats {
     /// That of the experts.
-    pub experts: Option<Format>,
+    pub experts: Option<MatrixFormat>,
     /// That of attention and of the logits.
-    pub dense: Option<Format>,
+    pub dense: Option<MatrixFormat>,
     /// Whether a number may come out different where a format is not for rounding.
     pub accept_rounding: bool,
 }
@@ -120,10 +120,12 @@ pub struct Formats {
 impl Formats {
     /// Refuses what no matrices of a kind are written in.
     fn check(&self) -> Result<(), Error> {
-        let is_refused = |format: &Format, role| match format {
-            Format::Numbers(DType::F32 | DType::F16 | DType::BF16) | Format::Ints(_) => false,
-            Format::Numbers(_) => true,
-            Format::Mxfp4 | Format::Mxfp4Columns => role == Role::Dense,
+        let is_refused = |format: &MatrixFormat, role| match format {
+            MatrixFormat::Float(DType::F32 | DType::F16 | DType::BF16) | MatrixFormat::Int(_) => {
+                false
+            }
+            MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => true,
+            MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => role == Role::Dense,
         };
         let asked = [(Role::Experts, self.experts), (Role::Dense, self.dense)];
         asked.into_iter().try_for_each(|(role, format)| {
@@ -135,14 +137,17 @@ impl Formats {
     }
 
     /// That of the experts for a provider: CUDA reads MXFP4 in an order of its own.
-    pub(super) fn experts_for(&self, provider: Provider, weights: &ModelWeights) -> Option<Format> {
-        let is_mxfp4 = |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. });
+    pub(super) fn experts_for(
+        &self,
+        provider: Provider,
+        weights: &ModelWeights,
+    ) -> Option<MatrixFormat> {
         let mxfp4 = match self.experts {
-            Some(format) => format == Format::Mxfp4,
-            None => weights.experts().all(is_mxfp4),
+            Some(format) => format == MatrixFormat::Mxfp4,
+            None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
         };
         match provider {
-            Provider::Cuda if mxfp4 => Some(Format::Mxfp4Columns),
+            Provider::Cuda if mxfp4 => Some(MatrixFormat::Mxfp4ColMajor),
             _ => self.experts,
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::web::name_of;
 use crate::error::{Error, Setting, err};
-use crate::weights::{Fingerprint, Store, Weight};
+use crate::weights::{Fingerprint, Weight, WeightsFile};
 
 /// A browser takes files of less than 2 GB.
 pub const MOST_FOR_A_BROWSER: u64 = 2_000_000_000;
@@ -14,14 +14,14 @@ pub const MOST_FOR_A_BROWSER: u64 = 2_000_000_000;
 pub fn split<'w>(
     weights: Vec<&'w Weight>,
     most: Option<u64>,
-    plan: impl Fn(&[&'w Weight]) -> Store<'w>,
-) -> Result<Vec<Store<'w>>, Error> {
+    plan: impl Fn(&[&'w Weight]) -> WeightsFile<'w>,
+) -> Result<Vec<WeightsFile<'w>>, Error> {
     let Some(most) = most else { return Ok(vec![plan(&weights)]) };
     let (mut stores, mut rest) = (Vec::new(), &weights[..]);
     while let [first, ..] = rest {
         let mut end = 0;
         let ends: Vec<usize> = rest
-            .chunk_by(|one, next| one.is_made_with(next))
+            .chunk_by(|one, next| one.shares_conversion(next))
             .map(|together| {
                 end += together.len();
                 end

@@ -12,7 +12,7 @@ use crate::model::{Options, Target};
 use crate::onnx::{Interface, OPSET, ir_version};
 use crate::runtime::Provider;
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{Matrix, Provenance, Roundings, Weight};
+use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
 /// The outcome of an export.
 #[derive(Clone, Debug, Serialize)]
@@ -120,9 +120,9 @@ pub struct Converted {
 }
 
 impl ExpertsSummary {
-    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, roundings: &Roundings) -> Self {
+    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, roundings: &PerRole<Rounding>) -> Self {
         let (matrices, provenance) =
-            (|| checkpoint.weights.experts(), &checkpoint.provenances.experts);
+            (|| checkpoint.weights.matrices(Role::Experts), &checkpoint.provenances.experts);
         let matrices_summary =
             MatricesSummary::new(matrices(), provenance, asked, &roundings.experts);
         let fit = matrices().all(Matrix::fills_blocks);
@@ -146,7 +146,7 @@ impl MatricesSummary {
         let weights = matrices.iter().flat_map(|matrix| matrix.weights());
         Self {
             provenance: provenance.after(rounding),
-            numbers: matrices.iter().map(|matrix| matrix.numbers()).sum(),
+            numbers: matrices.iter().map(|matrix| matrix.num_elements()).sum(),
             bytes: weights.map(Weight::bytes).sum(),
             already: asked && rounding.numbers == 0,
             converted: (rounding.numbers > 0).then(|| Converted {

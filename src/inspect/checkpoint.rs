@@ -12,7 +12,7 @@ use crate::container::Header;
 use crate::error::Error;
 use crate::files::parent_dir;
 use crate::model::{Options, Target, decoder};
-use crate::weights::{self, Fingerprint, Provenance, Weight, in_place};
+use crate::weights::{self, Fingerprint, Provenance, Weight};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -142,20 +142,13 @@ fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {
     }
 }
 
-/// How much a model in the folder cannot read where it is, and why.
+/// How many bytes a model in the folder cannot reference in place, and why.
 fn to_write(checkpoint: &Checkpoint, folder: &Path) -> Result<(u64, Option<String>), Error> {
-    let weights = || checkpoint.weights.iter();
-    match in_place(weights(), folder) {
-        Ok(found) => {
-            let made: Vec<_> = weights().zip(found).filter(|(_, place)| place.is_none()).collect();
-            let obstacle = made.iter().find_map(|(weight, _)| weights::obstacle(weight));
-            let bytes = made.iter().map(|(weight, _)| weight.bytes()).sum();
-            Ok((bytes, obstacle.map(|obstacle| obstacle.to_string())))
-        }
-        Err(weights::Error::NotInPlace { file, obstacle }) => {
-            let obstacle = format!("`{}`: {obstacle}", file.display());
-            Ok((weights().map(Weight::bytes).sum(), Some(obstacle)))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let found = weights::reference(checkpoint.weights.iter(), folder)?;
+    let bytes = found.others.iter().map(|weight| weight.bytes()).sum();
+    let obstacle = found.blocker().map(|(file, blocker)| match &found.blocked_file {
+        Some(_) => format!("`{}`: {blocker}", file.display()),
+        None => blocker.to_string(),
+    });
+    Ok((bytes, obstacle))
 }

@@ -9,7 +9,7 @@ use super::tensors::{Filter, Tensor, Total, totals};
 use crate::error::Error;
 use crate::files::{canonicalize_existing, parent_dir};
 use crate::onnx::{self, External, Initializer, Interface};
-use crate::weights::{Obstacle, link};
+use crate::weights::{InPlaceBlocker, link_kind};
 
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
@@ -115,8 +115,8 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
 fn data_file(model: &Path, file: &str) -> DataFile {
     let path = parent_dir(model).join(file);
     let status = std::fs::metadata(&path).ok();
-    let obstacle = status.as_ref().and_then(|_| link(&path).ok().flatten());
-    let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
+    let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
+    let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);
     let problem = match &status {
         _ if !is_below(file) => {
             Some("it is outside the model's folder, where onnxruntime reads nothing".to_owned())

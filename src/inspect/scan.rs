@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, Leniency};
 use crate::error::Error;
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::{self, Files, Weight};
+use crate::weights::{FileCache, Weight, count_non_finite};
 
 /// What reading every weight has found.
 #[derive(Clone, Debug, Serialize)]
@@ -46,12 +46,12 @@ pub fn staged(path: &Path, progress: &dyn Progress) -> Result<Scan, Error> {
 fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan, Error> {
     let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
     let _phase = phase(progress, "reading weights", Unit::Bytes, bytes);
-    let mut files = Files::default();
+    let mut files = FileCache::default();
     let look = |weight: &Weight| {
-        let not_finite = weights::scan(weight, &mut files, progress)?;
+        let not_finite = count_non_finite(weight, &mut files, progress)?;
         let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
         Ok((not_finite > 0).then_some(Damaged { tensor, numbers, not_finite }))
     };
-    let found: Result<Vec<_>, weights::Error> = checkpoint.weights.iter().map(look).collect();
+    let found: Result<Vec<_>, Error> = checkpoint.weights.iter().map(look).collect();
     Ok(Scan { bytes, damaged: found?.into_iter().flatten().collect() })
 }

@@ -135,13 +135,13 @@ impl Stored {
     /// A weight of a checkpoint.
     pub fn tensor(&self, weight: &Weight) -> Tensor {
         let sources = weight.recipe.sources();
-        let name = |source: &&crate::weights::Source| {
+        let name = |source: &&crate::files::FileRange| {
             self.names.get(&(source.file.to_path_buf(), source.range.start)).cloned()
         };
-        let place = |source: &&crate::weights::Source| Place {
+        let place = |source: &&crate::files::FileRange| Place {
             file: self.within(&source.file),
             offset: source.range.start,
-            length: source.bytes(),
+            length: source.len(),
         };
         Tensor {
             name: weight.name.clone(),

@@ -141,7 +141,7 @@ pub fn decoder(
     let shape = [context.sequence.batch.clone(), length, config.vocab_size.into()];
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
     let normed = in_dtype(g, "norm", normed, options.compute)?;
-    let logits = projection(g, "lm_head", normed, &weights.logits(), &context)?;
+    let logits = projection(g, "lm_head", normed, &weights.lm_head(), &context)?;
     let logits = in_dtype(g, "lm_head", logits, DType::F32)?;
     let logits = g.reshape("logits", logits, shape)?;
     g.output("logits", logits)?;

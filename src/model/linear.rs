@@ -7,7 +7,7 @@ use super::{in_dtype, number, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
 use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, MatrixFormat};
 
 /// Largest f32 form of a matrix, in bytes, that is cast as a whole. onnxruntime
 /// folds a cast only if its result is at most 1 GiB; above, it runs on every
@@ -53,12 +53,12 @@ fn product(
     bias: Option<Value>,
     context: &Context,
 ) -> Result<Value> {
-    if let (Operators::Ort(_), Matrix::Ints { bits, codes, scales }) = (&context.operators, matrix)
-        && ort::multiplies_integers(*bits, context)
+    if let (Operators::Ort(_), MatrixFormat::Int(bits)) = (&context.operators, matrix.format)
+        && ort::multiplies_integers(bits, context)
     {
-        return ort::integers(g, x, *bits, [codes, scales], bias, context);
+        return ort::integers(g, x, bits, matrix.codes_and_scales(), bias, context);
     }
-    let [_, out, inn] = matrix.sizes();
+    let Matrix { out, inn, .. } = *matrix;
     let row = inn * DType::F32.size();
     if out.saturating_mul(row) <= LARGEST_WHOLE {
         let weight = rows(g, x, matrix, 0..out)?;
@@ -84,19 +84,18 @@ fn product(
 /// Some rows of a matrix as numbers, in the dtype of `x`.
 fn rows(g: &mut Scope, x: Value, matrix: &Matrix, rows: Range<u64>) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
-    match matrix {
-        Matrix::OutputMajor(weight) => {
-            let part = stored_rows(g, weight, rows)?;
+    match matrix.format {
+        MatrixFormat::Float(_) => {
+            let part = stored_rows(g, matrix.whole(), rows)?;
             in_dtype(g, "weight", part, dtype)
         }
-        Matrix::Ints { bits, codes, scales } => {
+        MatrixFormat::Int(bits) => {
+            let [codes, scales] = matrix.codes_and_scales();
             let codes = stored_rows(g, codes, rows.clone())?;
             let scales = stored_rows(g, scales, rows)?;
-            let numbers = portable::from_integers(g, *bits, codes, scales)?;
+            let numbers = portable::from_integers(g, bits, codes, scales)?;
             in_dtype(g, "weight", numbers, dtype)
         }
-        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } | Matrix::InputMajor(_) => {
-            unreachable!("dense layers are stored as numbers or integers, an output a row")
-        }
+        format => unreachable!("dense layers are not stored in {format}"),
     }
 }

@@ -6,7 +6,7 @@ use crate::graph::Style;
 use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, MatrixFormat, Role};
 
 type Checked = Result<(), Error>;
 
@@ -55,9 +55,8 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Chec
     if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
         return Err(Error::HeadDimForOrt { found: config.head_dim });
     }
-    let has_mxfp4_scales =
-        |matrix: &Matrix| matches!(matrix, Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. });
-    if options.style == Style::Functions && weights.experts().any(has_mxfp4_scales) {
+    let formats = weights.formats(Role::Experts);
+    if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
         return Err(Error::FunctionsForOrt);
     }
     if options.provider == Provider::WebGpu
@@ -66,15 +65,16 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &Options) -> Chec
         let instead = format!("its QMoE takes {MOST_EXPERTS_ON_WEBGPU} at most");
         return refuse(options, format!("{count} experts in a layer"), instead);
     }
-    weights.experts().try_for_each(|matrix| check_experts(matrix, options))
+    weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
 }
 
 /// Standard operators take everything that is stored an output a row, or an input.
 fn check_onnx(weights: &ModelWeights) -> Checked {
-    match weights.experts().any(|matrix| matches!(matrix, Matrix::Mxfp4Columns { .. })) {
-        true => Err(Error::LaidOutForCuda),
-        false => Ok(()),
+    let formats = weights.formats(Role::Experts);
+    if formats.contains(|format| format == MatrixFormat::Mxfp4ColMajor) {
+        return Err(Error::LaidOutForCuda);
     }
+    Ok(())
 }
 
 /// What each provider's GroupQueryAttention has kernels for.
@@ -94,19 +94,18 @@ fn check_compute(options: &Options) -> Checked {
 
 /// Which experts each provider's QMoE and MoE read. On a CPU a Loop reads the others.
 fn check_experts(matrix: &Matrix, options: &Options) -> Checked {
-    let what = || format!("experts in {}", matrix.format());
-    match (options.provider, matrix) {
-        (Provider::Cpu, Matrix::Mxfp4Columns { .. }) => Err(Error::LaidOutForCuda),
-        (Provider::Cpu, Matrix::Ints { bits: Bits::Eight, .. }) if options.keep_activations => {
+    let what = || format!("experts in {}", matrix.format);
+    match (options.provider, matrix.format) {
+        (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => Err(Error::LaidOutForCuda),
+        (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
             let instead = "its kernel for them rounds activations to 8 bits; use --experts int4";
             refuse(options, format!("{} and --keep-activations", what()), instead.to_owned())
         }
-        (Provider::Cpu, _) | (Provider::Cuda, Matrix::Mxfp4Columns { .. }) => Ok(()),
-        (Provider::Cuda, Matrix::Ints { .. }) => check_sides(matrix, CUDA_MULTIPLE, options),
-        (Provider::WebGpu, Matrix::Ints { .. }) => Ok(()),
-        (provider, Matrix::OutputMajor(weight))
-            if weight.dtype == options.compute
-                && ort::moe_computes_in(provider).contains(&weight.dtype) =>
+        (Provider::Cpu, _) | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor) => Ok(()),
+        (Provider::Cuda, MatrixFormat::Int(_)) => check_sides(matrix, CUDA_MULTIPLE, options),
+        (Provider::WebGpu, MatrixFormat::Int(_)) => Ok(()),
+        (provider, MatrixFormat::Float(dtype))
+            if dtype == options.compute && ort::moe_computes_in(provider).contains(&dtype) =>
         {
             check_sides(matrix, CUDA_MOE_MULTIPLE, options)
         }
@@ -120,11 +119,11 @@ fn check_experts(matrix: &Matrix, options: &Options) -> Checked {
 
 /// Whether both sides of each expert's matrix are what CUDA's kernels take.
 fn check_sides(matrix: &Matrix, multiple: u64, options: &Options) -> Checked {
-    let [_, out, inn] = matrix.sizes();
+    let Matrix { out, inn, .. } = *matrix;
     match [out, inn].into_iter().find(|size| !size.is_multiple_of(multiple)) {
         Some(size) => refuse(
             options,
-            format!("experts in {} and a matrix of {out} by {inn}", matrix.format()),
+            format!("experts in {} and a matrix of {out} by {inn}", matrix.format),
             format!(
                 "its operators take multiples of {multiple}, and {size} is none; use --experts mxfp4"
             ),

@@ -10,7 +10,7 @@ use super::Result;
 use super::real::Real;
 use super::stored::Stored;
 use crate::checkpoint::{ExpertWeights, Linear};
-use crate::weights::Matrix;
+use crate::weights::{Matrix, MatrixFormat};
 
 /// Numbers that a thread decodes at once: 4 MiB of them.
 const NUMBERS: u64 = 1 << 20;
@@ -26,7 +26,7 @@ pub fn linear<F: Real>(x: &ArrayView2<F>, layer: &Linear) -> Result<Array2<F>> {
 
 /// `x [n, in]` times the transpose of a matrix, on all processors: `[n, out]`.
 pub fn product<F: Real>(x: &ArrayView2<F>, matrix: &Matrix) -> Result<Array2<F>> {
-    let [_, out, inn] = matrix.sizes();
+    let Matrix { out, inn, .. } = *matrix;
     let parts: Vec<Range<u64>> = parts(out, inn).collect();
     let part =
         |rows: &Range<u64>| Ok(x.dot(&Stored::default().matrix_rows(matrix, 0, rows.clone())?.t()));
@@ -45,9 +45,9 @@ pub fn expert_linear<F: Real>(
     expert: u64,
     stored: &mut Stored,
 ) -> Result<Array2<F>> {
-    let [_, out, inn] = weights.matrix.sizes();
+    let Matrix { out, inn, .. } = weights.matrix;
     let mut y = Array2::zeros((x.nrows(), out as usize));
-    if let Matrix::InputMajor(_) = weights.matrix {
+    if let MatrixFormat::FloatTransposed(_) = weights.matrix.format {
         for rows in parts(inn, out) {
             let matrix = stored.matrix_rows(&weights.matrix, expert, rows.clone())?;
             y += &x.slice_axis(Axis(1), places(rows).into()).dot(&matrix);

@@ -25,7 +25,7 @@ pub use routing::{Choices, Tie};
 
 use crate::checkpoint::Checkpoint;
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::{self, Weight};
+use crate::weights::Weight;
 use pass::Pass;
 use routing::Routing;
 
@@ -34,7 +34,7 @@ use routing::Routing;
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Weights(#[from] weights::Error),
+    Weights(#[from] crate::error::Error),
     #[error("token {token} of a row is {id}, and the vocabulary has {vocab} tokens")]
     Token { token: usize, id: u32, vocab: u64 },
     #[error("the experts were laid out for CUDA: compare with the checkpoint itself")]

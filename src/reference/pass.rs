@@ -91,7 +91,7 @@ pub fn logits<F: Real>(
     hidden: &Array2<F>,
     tokens: &[usize],
 ) -> Result<Array2<F>> {
-    product(&hidden.select(Axis(0), tokens).view(), &checkpoint.weights.logits())
+    product(&hidden.select(Axis(0), tokens).view(), &checkpoint.weights.lm_head())
 }
 
 /// A row of the table for each token.

@@ -8,12 +8,12 @@ use super::real::{Real, all_of};
 use super::{Error, Result};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, mxfp4};
-use crate::weights::{Files, Matrix, Weight, read_range};
+use crate::weights::{FileCache, Matrix, MatrixFormat, Weight, read_range};
 
 /// Reads weights, with its own open files: one for each thread.
 #[derive(Default)]
 pub struct Stored {
-    files: Files,
+    files: FileCache,
 }
 
 impl Stored {
@@ -43,23 +43,20 @@ impl Stored {
         expert: u64,
         rows: Range<u64>,
     ) -> Result<Array2<F>> {
-        let [_, out, inn] = stored.sizes();
-        let (height, width) = match stored {
-            Matrix::InputMajor(_) => (inn, out),
+        let Matrix { out, inn, .. } = *stored;
+        let (height, width) = match stored.format {
+            MatrixFormat::FloatTransposed(_) => (inn, out),
             _ => (out, inn),
         };
         let [start, end] = [rows.start, rows.end].map(|row| (expert * height + row) * width);
-        let numbers = match stored {
-            Matrix::InputMajor(weight) | Matrix::OutputMajor(weight) => {
-                self.numbers(weight, start..end)?
+        let blocks = start / mxfp4::BLOCK..end / mxfp4::BLOCK;
+        let numbers = match stored.format {
+            MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => {
+                self.numbers(stored.whole(), start..end)?
             }
-            Matrix::Mxfp4 { blocks, scales } => {
-                self.blocks([blocks, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
-            }
-            Matrix::Mxfp4Columns { .. } => return Err(Error::ForCuda),
-            Matrix::Ints { bits, codes, scales } => {
-                self.integers(*bits, [codes, scales], start / mxfp4::BLOCK..end / mxfp4::BLOCK)?
-            }
+            MatrixFormat::Mxfp4 => self.blocks(stored.codes_and_scales(), blocks)?,
+            MatrixFormat::Int(bits) => self.integers(bits, stored.codes_and_scales(), blocks)?,
+            MatrixFormat::Mxfp4ColMajor => return Err(Error::ForCuda),
         };
         Ok(matrix(width, numbers))
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::checkpoint::Checkpoint;
 use crate::onnx::{Description, Initializer};
 use crate::tensor::DType;
-use crate::weights::{Format, Matrix, Weight};
+use crate::weights::{Matrix, MatrixFormat, Role, Weight};
 
 /// How the names of the logits' matrix begin.
 const LOGITS: &str = "lm_head.";
@@ -15,14 +15,17 @@ const LOGITS: &str = "lm_head.";
 /// are where none fits.
 pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint {
     let stored = Stored::new(description);
-    let experts =
-        candidates(checkpoint, |candidate, format| candidate.convert_experts(format, true).is_ok());
-    let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.experts());
+    let experts = candidates(checkpoint, |candidate, format| {
+        candidate.convert(Role::Experts, format, true).is_ok()
+    });
+    let fits = |candidate: &Checkpoint| stored.has_all(candidate.weights.matrices(Role::Experts));
     let checkpoint = experts.into_iter().find(fits).unwrap_or_else(|| checkpoint.clone());
-    let dense =
-        candidates(&checkpoint, |candidate, format| candidate.convert_dense(format, true).is_ok());
+    let dense = candidates(&checkpoint, |candidate, format| {
+        candidate.convert(Role::Dense, format, true).is_ok()
+    });
     let fits = |candidate: &Checkpoint| {
-        stored.has_all(candidate.weights.dense()) && stored.has_no_other_logits(candidate)
+        stored.has_all(candidate.weights.matrices(Role::Dense))
+            && stored.has_no_other_logits(candidate)
     };
     dense.into_iter().find(fits).unwrap_or(checkpoint)
 }
@@ -30,9 +33,9 @@ pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint
 /// The checkpoint as it is, and in every format that it can be put into.
 fn candidates(
     checkpoint: &Checkpoint,
-    convert: impl Fn(&mut Checkpoint, Format) -> bool,
+    convert: impl Fn(&mut Checkpoint, MatrixFormat) -> bool,
 ) -> Vec<Checkpoint> {
-    let converted = Format::ALL.into_iter().filter_map(|format| {
+    let converted = MatrixFormat::TARGETS.into_iter().filter_map(|format| {
         let mut candidate = checkpoint.clone();
         convert(&mut candidate, format).then_some(candidate)
     });

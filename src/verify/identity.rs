@@ -88,7 +88,7 @@ fn identify(
     }
     if of(made)? == wanted {
         let [experts, dense] = [&made.provenances.experts, &made.provenances.dense]
-            .map(|numbers| numbers.format.clone());
+            .map(|numbers| numbers.format.to_string());
         return Ok(Identity::Converted { experts, dense });
     }
     Ok(Identity::Different { model: wanted.to_owned(), checkpoint: found })

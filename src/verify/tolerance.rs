@@ -13,7 +13,7 @@ use super::opening::Opening;
 use crate::error::{Error, Result, Setting, err};
 use crate::model::{self, Options, Target};
 use crate::tensor::DType;
-use crate::weights::{Format, Provenance, Provenances};
+use crate::weights::{MatrixFormat, PerRole, Provenance};
 
 /// How many times the noise a model may be off.
 pub const FACTOR: f64 = 8.0;
@@ -55,7 +55,11 @@ pub enum Promise {
 impl Promise {
     /// What was asked for, else what the model promises. One that does not compute in
     /// float32 throughout promises nothing about logits.
-    pub fn of(model: &Opening, checkpoint: &Provenances, asked: Option<f64>) -> Result<Self> {
+    pub fn of(
+        model: &Opening,
+        checkpoint: &PerRole<Provenance>,
+        asked: Option<f64>,
+    ) -> Result<Self> {
         if let Some(bound) = asked {
             return Ok(Self::Asked(bound));
         }
@@ -109,8 +113,10 @@ fn rounds_on_the_way(
         "f16" => return Some(F16),
         _ => return Some(BF16),
     }
-    let has_integers =
-        |said: &Option<Provenance>| said.as_ref().is_some_and(|said| said.format.contains("int"));
+    let has_integers = |said: &Option<Provenance>| {
+        said.as_ref()
+            .is_some_and(|said| said.format.contains(|it| matches!(it, MatrixFormat::Int(_))))
+    };
     let rounds = model.target() == Target::Ort
         && model.option("activations") != Some(model::KEPT)
         && (has_integers(experts) || has_integers(dense));
@@ -119,8 +125,8 @@ fn rounds_on_the_way(
 
 /// Whether a model of these options, with matrices in these formats, will promise anything
 /// about logits.
-pub fn check_promise(options: &Options, formats: [Option<Format>; 2]) -> Result<()> {
-    let has_integers = formats.iter().any(|format| matches!(format, Some(Format::Ints(_))));
+pub fn check_promise(options: &Options, formats: [Option<MatrixFormat>; 2]) -> Result<()> {
+    let has_integers = formats.iter().any(|format| matches!(format, Some(MatrixFormat::Int(_))));
     let rounds = match options.compute {
         DType::F32 if options.target == Target::Onnx || options.keep_activations => None,
         DType::F32 => has_integers.then_some(ACTIVATIONS),

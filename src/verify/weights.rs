@@ -18,7 +18,8 @@ use crate::onnx::{Description, External, Initializer};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    self, Conversion, Files, Piece, Recipe, Weight, convert, read_range, refuse_not_finite, scan,
+    Chunk, Conversion, FileCache, Recipe, Weight, convert, count_non_finite, ensure_finite,
+    read_range,
 };
 
 /// Bytes that are compared at once.
@@ -51,7 +52,7 @@ impl Bytes {
 struct Comparison<'w> {
     folder: &'w Path,
     progress: &'w dyn Progress,
-    files: Files,
+    files: FileCache,
     found: Bytes,
 }
 
@@ -68,18 +69,20 @@ struct Part<'w> {
 /// is no number makes a block of none, in a checkpoint and in all that is equal to it.
 fn refuse_damaged(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> {
     let stored = checkpoint.weights.iter().filter(|weight| !weight.is_converted());
-    let scales: Vec<&Weight> = stored.filter(|weight| weight.meaning() == DType::F8E8M0).collect();
+    let scales: Vec<&Weight> =
+        stored.filter(|weight| weight.encoded_dtype() == DType::F8E8M0).collect();
     let _phase = phase(
         progress,
         "looking at scales",
         Unit::Bytes,
         scales.iter().map(|weight| weight.bytes()).sum(),
     );
-    let mut files = Files::default();
+    let mut files = FileCache::default();
     let outcome = scales.into_iter().try_for_each(|weight| {
-        scan(weight, &mut files, progress).and_then(|count| refuse_not_finite(weight, count))
+        count_non_finite(weight, &mut files, progress)
+            .and_then(|count| ensure_finite(weight, count))
     });
-    Ok(outcome?)
+    outcome
 }
 
 /// Compares all tensors that a model has in files with the weights of its checkpoint, in
@@ -99,7 +102,7 @@ pub fn compare(
         checkpoint.weights.iter().map(|it| (&*it.name, it)).collect();
     let mut held: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
     let folder = parent_dir(model);
-    let (files, found) = (Files::default(), Bytes::default());
+    let (files, found) = (FileCache::default(), Bytes::default());
     let mut comparison = Comparison { folder, progress, files, found };
     let (mut plain, mut converted) = (Vec::new(), Vec::new());
     for (stored, external) in external {
@@ -184,7 +187,7 @@ impl Comparison<'_> {
     /// What was not converted: nothing is read where the model reads the very place.
     fn plain(&mut self, part: &Part) -> Result<()> {
         let (file, place) = (self.file(part), part.external.offset);
-        if let Recipe::Bytes(source) = &part.weight.recipe
+        if let Recipe::Slice(source) = &part.weight.recipe
             && source.range.start + part.range.start == place
             && canonicalize_existing(&source.file)? == canonicalize_existing(&file)?
         {
@@ -246,8 +249,8 @@ impl Comparison<'_> {
         }
         let places: Vec<_> = products.iter().map(|(_, part)| (part.weight, 0)).collect();
         let comparison = Mutex::new(self);
-        let visit = |weight: &Weight, place: u64, piece: Piece| {
-            let Piece::Made(made) = piece else { unreachable!("a conversion makes its pieces") };
+        let visit = |weight: &Weight, place: u64, chunk: Chunk| {
+            let Chunk::Bytes(made) = chunk else { unreachable!("a conversion makes its pieces") };
             let mut comparison = comparison.lock().expect("nobody panics with it");
             for (_, part) in parts.iter().filter(|(_, part)| part.weight.name == weight.name) {
                 let end = (place + made.len() as u64).min(part.range.end);
@@ -263,14 +266,14 @@ impl Comparison<'_> {
                 }
             }
             progress.advance(made.len() as u64);
-            Ok(true)
+            Ok(())
         };
         convert(conversion, &places, progress, &visit)?;
         Ok(())
     }
 
     /// Whether these bytes are in a file.
-    fn same(&mut self, file: &Arc<Path>, place: u64, expected: &[u8]) -> weights::Result<bool> {
+    fn same(&mut self, file: &Arc<Path>, place: u64, expected: &[u8]) -> Result<bool> {
         let mut found = vec![0; expected.len()];
         let file = self.files.open(file)?;
         file.seek(SeekFrom::Start(place))?;

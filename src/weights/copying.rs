@@ -1,53 +1,62 @@
-//! Bytes that are copied as they are.
+//! Copies of bytes as they are.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Error, Result, Source, Weight, read_error, refuse_not_finite};
+use super::{ElementKind, Weight, ensure_finite, read_error};
+use crate::error::{Result, err};
+use crate::files::FileRange;
 use crate::files::positional::{copy_to, write_all_at};
 use crate::progress::Progress;
-use crate::tensor::{DType, not_finite};
+use crate::tensor::not_finite;
 
-/// Bytes handled between two reports of progress.
+/// Bytes copied between two reports of progress.
 const CHUNK: u64 = 64 << 20;
-/// Bytes written at once: while written ones are sent to the disk, calls with a megabyte
-/// or more take Linux several times longer than as many with a quarter.
-pub const WRITTEN: usize = 1 << 18;
+/// Bytes in one write: with a megabyte or more, Linux takes several times longer while
+/// earlier writes are flushed.
+pub const WRITE_SIZE: usize = 1 << 18;
 
-/// Copies a weight's bytes from where they are. Scales are looked at on the way: they are
-/// few, and one that is no number makes a block of none.
+/// The file that is written, and the offset in it.
+pub struct Destination<'d> {
+    pub file: &'d std::fs::File,
+    pub path: &'d Path,
+    pub offset: u64,
+}
+
+/// Copies a byte range of a weight. MXFP4 scales are checked on the way: they are few, and
+/// a NaN scale spoils a block.
 pub fn copy(
     weight: &Weight,
-    source: &Source,
+    source: &FileRange,
     input: &mut fs::File,
-    (file, mut place): (&std::fs::File, u64),
-    path: &Path,
+    mut to: Destination,
     progress: &dyn Progress,
 ) -> Result<()> {
     let read_failed = |error| read_error(error, &weight.name, source);
-    let is_scales = weight.meaning() == DType::F8E8M0;
-    let (mut left, mut damaged, mut part) = (source.bytes(), 0, Vec::new());
+    let is_scales = weight.kind == ElementKind::Mxfp4Scales;
+    let (mut left, mut non_finite, mut buffer) = (source.len(), 0, Vec::new());
     while left > 0 && !progress.is_cancelled() {
-        let chunk = left.min(if is_scales { WRITTEN as u64 } else { CHUNK });
+        let chunk = left.min(if is_scales { WRITE_SIZE as u64 } else { CHUNK });
         if is_scales {
-            part.resize(chunk as usize, 0);
-            input.read_exact(&mut part).map_err(read_failed)?;
-            damaged += not_finite(DType::F8E8M0, &part);
-            write_all_at(file, &part, place)
-                .map_err(|source| Error::Write { path: path.to_owned(), source })?;
+            buffer.resize(chunk as usize, 0);
+            input.read_exact(&mut buffer).map_err(read_failed)?;
+            non_finite += not_finite(weight.encoded_dtype(), &buffer);
+            write_all_at(to.file, &buffer, to.offset)
+                .map_err(|error| err!("cannot write `{}`", to.path.display()).with_source(error))?;
         } else {
-            let copied = copy_to(input.file(), chunk, file, place).map_err(|error| {
-                let (tensor, from) = (weight.name.clone(), source.file.to_path_buf());
-                Error::Copy { tensor, from, to: path.to_owned(), source: error }
+            let copied = copy_to(input.file(), chunk, to.file, to.offset).map_err(|error| {
+                let (from, to) = (source.file.display(), to.path.display());
+                err!("cannot copy tensor `{}` from `{from}` to `{to}`", weight.name)
+                    .with_source(error)
             })?;
             if copied < chunk {
                 return Err(read_failed(io::ErrorKind::UnexpectedEof.into()));
             }
         }
         progress.advance(chunk);
-        (left, place) = (left - chunk, place + chunk);
+        (left, to.offset) = (left - chunk, to.offset + chunk);
     }
-    refuse_not_finite(weight, damaged)
+    ensure_finite(weight, non_finite)
 }

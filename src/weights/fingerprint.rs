@@ -1,32 +1,33 @@
-//! What identifies a set of weights: not a path, not a date, not sizes.
+//! What identifies a set of weights, independent of paths, dates and sizes.
 
 use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::{Files, read_range};
-use super::{Recipe, Result, Weight};
+use super::Weight;
+use super::reader::{FileCache, read_range};
+use crate::error::{Error, Result, ensure};
 use crate::files::digest::{Digest, sample_ranges};
 
-/// Version of the weights file and of what goes into a fingerprint.
+/// Version of the weights file and of the fingerprint.
 pub const FORMAT_VERSION: u32 = 5;
 
-/// Twelve hexadecimal digits: the beginning of a SHA-256 over the format's
-/// version, of every weight its name, dtype, shape and a sample of its bytes
-/// (first, middle and last 4 KiB), and what else belongs to them.
-///
-/// Two fine-tunes of one model have equal headers and sizes, and differ here. Files are
-/// named after it, so one that was written down is nothing but digits.
+/// Twelve hexadecimal digits of a SHA-256 over the format version, the config, and of every
+/// weight the name, dtype, shape and a sample of its bytes (first, middle and last 4 KiB).
+/// Two fine-tunes of one model have equal headers and sizes, and differ here. It is part
+/// of file names, so a parsed one contains nothing but digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
 
+const DIGITS: usize = 12;
+
 impl Fingerprint {
-    /// Of a model: weights under a config in its canonical text. Of what must be
-    /// converted, what it is made of counts, so nothing is converted for it.
+    /// Of the weights of a model with this config. Converted weights count by their
+    /// sources, so nothing is converted.
     pub fn of<'w>(config: &str, weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
-        let mut files = Files::default();
+        let mut files = FileCache::default();
         let mut hash = Hash::new(config);
         for weight in weights {
             hash.add(weight, &mut |weight, range| read_range(weight, &mut files, range))?;
@@ -34,13 +35,13 @@ impl Fingerprint {
         Ok(hash.finish())
     }
 
-    /// Of what is in a file that these weights are all of.
+    /// Of the contents of a file that holds exactly these weights.
     pub fn of_stored<'w>(weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
-        let mut files = Files::default();
+        let mut files = FileCache::default();
         Self::of_contents(weights, |weight, range| read_range(weight, &mut files, range))
     }
 
-    /// Of what is in a file, whatever it was made of and in whichever order.
+    /// Of the contents of a file, whatever their source and order.
     pub(super) fn of_contents<'w>(
         weights: impl IntoIterator<Item = &'w Weight>,
         mut read: impl FnMut(&Weight, Range<u64>) -> Result<Vec<u8>>,
@@ -52,42 +53,38 @@ impl Fingerprint {
         Ok(hash.finish())
     }
 
-    /// That of a file which has yet to be written.
-    pub(super) fn unknown() -> Self {
+    /// A placeholder for a file that is not written yet.
+    pub(super) fn placeholder() -> Self {
         Self("0".repeat(DIGITS))
     }
 }
 
-/// Digits of a fingerprint.
-const DIGITS: usize = 12;
-
-/// A fingerprint in the making.
 struct Hash(Digest);
 
 type Read<'r> = dyn FnMut(&Weight, Range<u64>) -> Result<Vec<u8>> + 'r;
 
 impl Hash {
-    fn new(beginning: &str) -> Self {
+    fn new(prefix: &str) -> Self {
         let mut hash = Digest::sha256();
-        hash.update(format!("gpt-oss-export {FORMAT_VERSION}\n{beginning}\n"));
+        hash.update(format!("gpt-oss-export {FORMAT_VERSION}\n{prefix}\n"));
         Self(hash)
     }
 
     fn add(&mut self, weight: &Weight, read: &mut Read) -> Result<()> {
-        let Recipe::Converted(conversion, _) = &weight.recipe else {
+        let Some((conversion, _)) = weight.conversion() else {
             return self.add_bytes(weight, read);
         };
-        self.add_name(weight);
-        conversion.from().weights().into_iter().try_for_each(|origin| self.add(origin, read))
+        self.add_header(weight);
+        conversion.source().weights().iter().try_for_each(|source| self.add(source, read))
     }
 
-    fn add_name(&mut self, weight: &Weight) {
+    fn add_header(&mut self, weight: &Weight) {
         let Weight { name, dtype, shape, .. } = weight;
         self.0.update(format!("{name} {dtype} {shape:?}\n"));
     }
 
     fn add_bytes(&mut self, weight: &Weight, read: &mut Read) -> Result<()> {
-        self.add_name(weight);
+        self.add_header(weight);
         for [start, end] in sample_ranges(weight.bytes()) {
             self.0.update(read(weight, start..end)?);
         }
@@ -100,15 +97,13 @@ impl Hash {
 }
 
 impl TryFrom<String> for Fingerprint {
-    type Error = String;
+    type Error = Error;
 
-    /// One that was written down.
-    fn try_from(text: String) -> std::result::Result<Self, String> {
+    fn try_from(text: String) -> Result<Self> {
         let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-        match text.len() == DIGITS && text.bytes().all(is_digit) {
-            true => Ok(Self(text)),
-            false => Err(format!("{text:?} is no fingerprint of {DIGITS} hexadecimal digits")),
-        }
+        let is_valid = text.len() == DIGITS && text.bytes().all(is_digit);
+        ensure!(is_valid, "{text:?} is not a fingerprint of {DIGITS} hexadecimal digits");
+        Ok(Self(text))
     }
 }
 

@@ -1,40 +1,33 @@
-//! Where matrices come from: what became of their numbers since the checkpoint.
+//! What became of the values of matrices since the checkpoint.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Index, IndexMut};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, Role};
+use super::{FormatSet, Role};
+use crate::error::{Result, ensure};
 use crate::tensor::Rounding;
 
-/// Of all matrices. A weights file and a model carry it along, so that it is known
-/// what they can promise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Provenances {
-    /// Of those of experts.
-    pub experts: Provenance,
-    /// Of those of attention and of the logits.
-    pub dense: Provenance,
+/// One value for the matrices of experts, one for dense matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PerRole<T> {
+    pub experts: T,
+    pub dense: T,
 }
 
-/// What a conversion rounds of all matrices.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[allow(missing_docs)]
-pub struct Roundings {
-    pub experts: Rounding,
-    pub dense: Rounding,
-}
+impl<T> Index<Role> for PerRole<T> {
+    type Output = T;
 
-impl AddAssign for Roundings {
-    fn add_assign(&mut self, other: Self) {
-        self.experts += other.experts;
-        self.dense += other.dense;
+    fn index(&self, role: Role) -> &T {
+        match role {
+            Role::Experts => &self.experts,
+            Role::Dense => &self.dense,
+        }
     }
 }
 
-impl Roundings {
-    /// Of what has this role.
-    pub fn of(&mut self, role: Role) -> &mut Rounding {
+impl<T> IndexMut<Role> for PerRole<T> {
+    fn index_mut(&mut self, role: Role) -> &mut T {
         match role {
             Role::Experts => &mut self.experts,
             Role::Dense => &mut self.dense,
@@ -42,66 +35,36 @@ impl Roundings {
     }
 }
 
-impl Provenances {
-    /// After a conversion that rounded so much.
-    pub fn after(&self, roundings: &Roundings) -> Self {
-        Self {
-            experts: self.experts.after(&roundings.experts),
-            dense: self.dense.after(&roundings.dense),
-        }
-    }
-
-    /// Says what is wrong with those that were written down, of matrices in these formats.
-    pub fn check(&self, experts: &str, dense: &str) -> std::result::Result<(), String> {
-        for (what, said, found) in
-            [("experts", &self.experts, experts), ("dense", &self.dense, dense)]
-        {
-            let Provenance { origin, format, relative_error, .. } = said;
-            if format != found {
-                return Err(format!("`{what}` are in {found}, and it says {format:?}"));
-            }
-            if !Format::are(origin) {
-                return Err(format!("`{what}` come from {origin:?}, which is no format"));
-            }
-            if !(relative_error.is_finite() && *relative_error >= 0.0) {
-                return Err(format!("`{what}` have the relative error {relative_error}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// What belongs to the weights' identity: nothing where all are as they were.
-    pub fn canonical(&self) -> String {
-        match self.experts.is_unchanged() && self.dense.is_unchanged() {
-            true => String::new(),
-            false => serde_json::to_string(self).expect("plain data"),
-        }
+impl AddAssign for PerRole<Rounding> {
+    fn add_assign(&mut self, other: Self) {
+        self.experts += other.experts;
+        self.dense += other.dense;
     }
 }
 
-/// What became of numbers on their way from the checkpoint.
+/// What became of values between the checkpoint and a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
-    /// Their format in the checkpoint; where they have several, in words.
-    pub origin: String,
-    /// Their format now.
-    pub format: String,
-    /// How many numbers were rounded; after several conversions, at most.
+    /// Formats in the checkpoint.
+    pub origin: FormatSet,
+    /// Formats now.
+    pub format: FormatSet,
+    /// Number of values that were rounded; after several conversions an upper bound.
     pub rounded: u64,
-    /// The norm of what all are off, divided by their norm; after several
-    /// conversions, at most.
+    /// Norm of the error divided by the norm of the values; after several conversions an
+    /// upper bound.
     pub relative_error: f64,
 }
 
 impl Provenance {
-    /// Of numbers as the checkpoint has them.
-    pub fn unchanged(format: String) -> Self {
+    /// Of values as the checkpoint has them.
+    pub fn unchanged(format: FormatSet) -> Self {
         Self { origin: format.clone(), format, rounded: 0, relative_error: 0.0 }
     }
 
-    /// After a conversion that rounded so much. Errors of several add up at most:
-    /// ‖x − z‖ ≤ ‖x − y‖ + ‖y − z‖, and ‖y‖ ≤ ‖x‖ + ‖x − y‖.
+    /// After another conversion. By the triangle inequality errors add up to at most
+    /// ‖x − z‖ ≤ ‖x − y‖ + ‖y − z‖, with ‖y‖ ≤ ‖x‖ + ‖x − y‖.
     pub fn after(&self, rounding: &Rounding) -> Self {
         let (before, now) = (self.relative_error, rounding.relative_error());
         Self {
@@ -111,26 +74,51 @@ impl Provenance {
         }
     }
 
-    /// Of those that are left, in this format: of several, some may have been in one alone.
-    pub fn are_now(&mut self, format: String) {
-        match self.is_unchanged() {
-            true => *self = Self::unchanged(format),
-            false => self.format = format,
+    /// After matrices were dropped, which may have been the only ones in some format.
+    pub fn retain_formats(&mut self, format: FormatSet) {
+        if self.is_unchanged() {
+            *self = Self::unchanged(format);
+        } else {
+            self.format = format;
         }
     }
 
-    /// Whether every number is the checkpoint's, bit for bit.
+    /// Whether every value is the checkpoint's, bit for bit.
     pub fn is_lossless(&self) -> bool {
         self.rounded == 0
     }
 
-    /// Whether they have been in one format only, and nothing was rounded.
+    /// Whether nothing was converted or rounded.
     pub fn is_unchanged(&self) -> bool {
         self.origin == self.format && self.is_lossless()
     }
+}
 
-    /// As JSON, with keys in the order of these fields.
+impl PerRole<Provenance> {
+    /// After a conversion.
+    pub fn after(&self, rounding: &PerRole<Rounding>) -> Self {
+        Self {
+            experts: self.experts.after(&rounding.experts),
+            dense: self.dense.after(&rounding.dense),
+        }
+    }
+
+    /// Checks what a file claims against the formats of its matrices.
+    pub fn check(&self, found: &PerRole<FormatSet>) -> Result<()> {
+        for role in Role::ALL {
+            let (claimed, found) = (&self[role], &found[role]);
+            ensure!(claimed.format == *found, "{role} are in {found}, expected {}", claimed.format);
+            let error = claimed.relative_error;
+            ensure!(error.is_finite() && error >= 0.0, "the relative error of {role} is {error}");
+        }
+        Ok(())
+    }
+
+    /// What belongs to the identity of the weights: nothing if they are unchanged.
     pub fn canonical(&self) -> String {
+        if self.experts.is_unchanged() && self.dense.is_unchanged() {
+            return String::new();
+        }
         serde_json::to_string(self).expect("plain data")
     }
 }

@@ -12,19 +12,19 @@ use gpt_oss_export::progress::Silent;
 use gpt_oss_export::runtime::Provider;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::Format;
+use gpt_oss_export::weights::MatrixFormat;
 use serde_json::{Value, json};
 
 use crate::support::{fixture, python};
 
-const FORMATS: [Option<Format>; 7] = [
+const FORMATS: [Option<MatrixFormat>; 7] = [
     None,
-    Some(Format::Mxfp4),
-    Some(Format::Ints(Bits::Eight)),
-    Some(Format::Ints(Bits::Four)),
-    Some(Format::Numbers(DType::BF16)),
-    Some(Format::Numbers(DType::F16)),
-    Some(Format::Numbers(DType::F32)),
+    Some(MatrixFormat::Mxfp4),
+    Some(MatrixFormat::Int(Bits::Eight)),
+    Some(MatrixFormat::Int(Bits::Four)),
+    Some(MatrixFormat::Float(DType::BF16)),
+    Some(MatrixFormat::Float(DType::F16)),
+    Some(MatrixFormat::Float(DType::F32)),
 ];
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -33,8 +33,8 @@ const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 struct Case {
     target: Target,
     provider: Provider,
-    experts: Option<Format>,
-    dense: Option<Format>,
+    experts: Option<MatrixFormat>,
+    dense: Option<MatrixFormat>,
     compute: DType,
     cache: bool,
     keep_activations: bool,
@@ -92,23 +92,24 @@ impl Case {
     /// What the documents say that is refused.
     fn is_refused(&self) -> bool {
         let Self { target, provider, experts, dense, compute, .. } = *self;
-        if dense == Some(Format::Mxfp4) {
+        if dense == Some(MatrixFormat::Mxfp4) {
             return true;
         }
-        let mxfp4 = matches!(experts, None | Some(Format::Mxfp4));
+        let mxfp4 = matches!(experts, None | Some(MatrixFormat::Mxfp4));
         match (target, provider) {
             (Target::Onnx, Provider::Cpu) => false,
             (Target::Onnx, _) => true,
             (_, Provider::Cpu) => {
-                let only_rounds = experts == Some(Format::Ints(Bits::Eight));
+                let only_rounds = experts == Some(MatrixFormat::Int(Bits::Eight));
                 compute == DType::BF16 || (self.keep_activations && only_rounds)
             }
             (_, Provider::Cuda) => {
-                let numbers = matches!(experts, Some(Format::Numbers(dtype)) if dtype != compute);
+                let numbers =
+                    matches!(experts, Some(MatrixFormat::Float(dtype)) if dtype != compute);
                 compute == DType::F32 || numbers
             }
             (_, Provider::WebGpu) => {
-                let ints = matches!(experts, Some(Format::Ints(_)));
+                let ints = matches!(experts, Some(MatrixFormat::Int(_)));
                 compute == DType::BF16 || mxfp4 || !ints
             }
         }
@@ -116,16 +117,16 @@ impl Case {
 
     /// Whether onnxruntime's CPU provider has kernels for the graph.
     fn runs_here(&self) -> bool {
-        let mxfp4 = matches!(self.experts, None | Some(Format::Mxfp4));
-        let numbers = matches!(self.experts, Some(Format::Numbers(_)));
+        let mxfp4 = matches!(self.experts, None | Some(MatrixFormat::Mxfp4));
+        let numbers = matches!(self.experts, Some(MatrixFormat::Float(_)));
         self.compute != DType::BF16 && !(self.provider == Provider::Cuda && (mxfp4 || numbers))
     }
 
     /// How far logits may be from those of the same weights, at most and in the mean.
     /// Beside noise, a choice of experts may go the other way.
     fn bounds(&self) -> [f64; 2] {
-        let eight = Some(Format::Ints(Bits::Eight));
-        let is_int = |format| matches!(format, Some(Format::Ints(_)));
+        let eight = Some(MatrixFormat::Int(Bits::Eight));
+        let is_int = |format| matches!(format, Some(MatrixFormat::Int(_)));
         let rounds_activations = self.target == Target::Ort
             && !self.keep_activations
             && (self.experts == eight
@@ -139,7 +140,8 @@ impl Case {
     }
 
     fn name(&self) -> String {
-        let format = |format: Option<Format>| format.map_or("kept".to_owned(), |f| f.to_string());
+        let format =
+            |format: Option<MatrixFormat>| format.map_or("kept".to_owned(), |f| f.to_string());
         let Self { target, provider, compute, cache, keep_activations, .. } = self;
         let [experts, dense] = [self.experts, self.dense].map(format);
         format!("{target}-{provider}-{experts}-{dense}-{compute}-{cache}-{keep_activations}.onnx")

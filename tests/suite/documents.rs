@@ -10,7 +10,7 @@ use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{Options, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::Format;
+use gpt_oss_export::weights::{MatrixFormat, Role};
 
 use crate::support::{fixture, interpreter, javascript, onnxruntime};
 
@@ -75,8 +75,8 @@ fn the_graph_document_lists_every_node_and_no_other() {
         all_nodes(&checkpoint, options, &mut emitted);
     }
     let mut of_integers = BTreeSet::new();
-    let [four, eight] = [Bits::Four, Bits::Eight].map(Format::Ints);
-    let numbers = Format::Numbers(DType::F32);
+    let [four, eight] = [Bits::Four, Bits::Eight].map(MatrixFormat::Int);
+    let numbers = MatrixFormat::Float(DType::F32);
     for (experts, dense, options) in [
         (four, four, plain),
         (eight, eight, plain),
@@ -84,8 +84,8 @@ fn the_graph_document_lists_every_node_and_no_other() {
         (numbers, eight, Options { keep_activations: true, ..ort }),
     ] {
         let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
-        checkpoint.convert_experts(experts, false).unwrap();
-        checkpoint.convert_dense(dense, false).unwrap();
+        checkpoint.convert(Role::Experts, experts, false).unwrap();
+        checkpoint.convert(Role::Dense, dense, false).unwrap();
         all_nodes(&checkpoint, options, &mut of_integers);
     }
     let mut listed = BTreeSet::new();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpt_oss_export::export::{self, ExternalData, Formats, Origin, Request};
 use gpt_oss_export::progress::Progress;
-use gpt_oss_export::weights::Format;
+use gpt_oss_export::weights::MatrixFormat;
 
 use crate::derived::in_folder;
 use crate::support::{contents, copy_folder, failure, fixture, folder_with_tiny, shell, text};
@@ -234,7 +234,7 @@ impl<F: Fn() + Sync> Progress for AtFirst<F> {
 }
 
 /// A copy beside the model.
-fn request(checkpoint: &Path, output: &Path, experts: Option<Format>) -> Request {
+fn request(checkpoint: &Path, output: &Path, experts: Option<MatrixFormat>) -> Request {
     Request {
         external_data: ExternalData::Copy,
         formats: Formats { experts, ..Formats::default() },
@@ -250,7 +250,7 @@ fn an_interrupted_conversion_stops_and_leaves_nothing() {
     // Only what is converted is written.
     let auto = ExternalData::Auto;
     let request =
-        Request { external_data: auto, ..request(&checkpoint, &model, Some(Format::Mxfp4)) };
+        Request { external_data: auto, ..request(&checkpoint, &model, Some(MatrixFormat::Mxfp4)) };
     let progress = AtFirst::new(true, || ());
     let error = export::export(&request, &progress).unwrap_err();
     assert_eq!(error.to_string(), "interrupted");

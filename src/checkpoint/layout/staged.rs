@@ -1,45 +1,42 @@
-//! A weights file that an export has written: canonical names, in whichever
-//! form the checkpoint had or was given.
+//! A staged weights file: canonical names, in whatever formats the checkpoint had or was
+//! given.
 
-use super::{Form, Layout, MatrixForm, Origin};
+use super::{Layout, MatrixFormat, PLAIN, Sources, Storage, TRANSPOSED};
 use crate::checkpoint::files::Tensors;
 use crate::tensor::ints::Bits;
 
-/// The layout of such a file.
+/// The layout of a file with these tensors.
 pub fn staged(tensors: &Tensors) -> Layout {
+    // Dense matrices have fewer formats: in others they count as missing.
+    let dense = |path| {
+        format(tensors, path)
+            .filter(|it| matches!(it, MatrixFormat::Float(_) | MatrixFormat::Int(_)))
+    };
     Layout {
         name: "a weights file of gpt-oss-export",
-        sign: "embedding.weight",
-        form: Form {
-            separate_qkv: form(tensors, "layers.0.attn.q").is_some(),
-            experts: form(tensors, "layers.0.mlp.experts.down").unwrap_or(MatrixForm::Mxfp4),
-            attention: dense(tensors, "layers.0.attn.out").unwrap_or(MatrixForm::OutputMajor),
-            logits: dense(tensors, "lm_head"),
+        marker_tensor: "embedding.weight",
+        storage: Storage {
+            separate_qkv: format(tensors, "layers.0.attn.q").is_some(),
+            experts: format(tensors, "layers.0.mlp.experts.down").unwrap_or(MatrixFormat::Mxfp4),
+            attention: dense("layers.0.attn.out").unwrap_or(PLAIN),
+            lm_head: dense("lm_head"),
         },
-        origin: |canonical, _| Origin::Tensor(canonical.to_owned()),
+        sources: |canonical, _| Sources::Tensor(canonical.to_owned()),
     }
 }
 
-/// The same of dense layers, which have fewer forms: what is in another is lacking then.
-fn dense(tensors: &Tensors, path: &str) -> Option<MatrixForm> {
-    let form = form(tensors, path);
-    form.filter(|form| matches!(form, MatrixForm::OutputMajor | MatrixForm::Ints(_)))
-}
-
-/// How the matrices of a path are stored, which the names of their tensors tell.
-fn form(tensors: &Tensors, path: &str) -> Option<MatrixForm> {
-    let part = |part: &str| format!("{path}.{part}");
-    if tensors.has(&part("weight_t")) {
-        return Some(MatrixForm::InputMajor);
+/// The format of a matrix, by the names of its parts.
+fn format(tensors: &Tensors, path: &str) -> Option<MatrixFormat> {
+    let part = |name: &str| tensors.shape(&format!("{path}.{name}"));
+    if let Some(codes) = part("codes") {
+        return Bits::of_block(codes.last().copied().unwrap_or_default()).map(MatrixFormat::Int);
     }
-    if tensors.has(&part("weight")) {
-        return Some(MatrixForm::OutputMajor);
-    }
-    if let Some(codes) = tensors.shape(&part("codes")) {
-        return Bits::of_block(codes.last().copied().unwrap_or_default()).map(MatrixForm::Ints);
-    }
-    if tensors.has(&part("columns")) {
-        return Some(MatrixForm::Mxfp4Columns);
-    }
-    tensors.has(&part("blocks")).then_some(MatrixForm::Mxfp4)
+    [
+        ("weight_t", TRANSPOSED),
+        ("weight", PLAIN),
+        ("columns", MatrixFormat::Mxfp4ColMajor),
+        ("blocks", MatrixFormat::Mxfp4),
+    ]
+    .into_iter()
+    .find_map(|(name, format)| part(name).map(|_| format))
 }

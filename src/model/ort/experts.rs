@@ -9,18 +9,19 @@ use crate::model::ort::linear::accuracy_level;
 use crate::model::{in_dtype, number, stored};
 use crate::runtime::Provider;
 use crate::tensor::{DType, mxfp4};
-use crate::weights::{Matrix, Weight};
+use crate::weights::{MatrixFormat, Weight};
 
 /// Whether there is an operator for experts as they are stored. MoE takes numbers of
 /// the dtype that it computes in.
 pub fn has_experts(weights: &MlpWeights, context: &Context) -> bool {
     let compute = context.compute;
-    [&weights.gate_up.matrix, &weights.down.matrix].into_iter().all(|matrix| match matrix {
-        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } | Matrix::Ints { .. } => true,
-        Matrix::OutputMajor(weight) => {
-            weight.dtype == compute && moe_computes_in(context.provider).contains(&compute)
+    let formats = [&weights.gate_up, &weights.down].map(|experts| experts.matrix.format);
+    formats.into_iter().all(|format| match format {
+        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor | MatrixFormat::Int(_) => true,
+        MatrixFormat::Float(dtype) => {
+            dtype == compute && moe_computes_in(context.provider).contains(&compute)
         }
-        Matrix::InputMajor(_) => false,
+        MatrixFormat::FloatTransposed(_) => false,
     })
 }
 
@@ -49,10 +50,10 @@ pub fn experts(
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
     let down = expert_inputs(g, "down", &weights.down, dtype)?;
     let fact = g.fact(normed)?;
-    let node = match &weights.gate_up.matrix {
-        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
+    let node = match weights.gate_up.matrix.format {
+        format if format.is_mxfp4() => {
             // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
-            let [count, ..] = weights.gate_up.matrix.sizes();
+            let [count, ..] = weights.gate_up.matrix.dims();
             let ones = vec![1f32; count as usize];
             let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
             let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
@@ -69,7 +70,7 @@ pub fn experts(
                 Provider::Cuda | Provider::WebGpu => node,
             }
         }
-        Matrix::Ints { bits, .. } => {
+        MatrixFormat::Int(bits) => {
             let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
                 .attr("expert_weight_bits", bits.count() as i64)
                 .attr("block_size", mxfp4::BLOCK as i64);
@@ -125,14 +126,18 @@ fn expert_inputs(
     weights: &ExpertWeights,
     dtype: DType,
 ) -> Result<Vec<Value>> {
-    let mut inputs = match &weights.matrix {
-        Matrix::Mxfp4 { blocks, scales } => vec![rows(g, blocks)?, powers(g, scales)?],
-        Matrix::Mxfp4Columns { columns, scales } => vec![stored(g, columns)?, powers(g, scales)?],
-        Matrix::Ints { codes, scales, .. } => {
-            vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?]
+    let matrix = &weights.matrix;
+    let mut inputs = match matrix.format {
+        MatrixFormat::Float(_) => vec![stored(g, matrix.whole())?],
+        MatrixFormat::FloatTransposed(_) => unreachable!("no operator reads it"),
+        format => {
+            let [codes, scales] = matrix.codes_and_scales();
+            match format {
+                MatrixFormat::Mxfp4 => vec![rows(g, codes)?, powers(g, scales)?],
+                MatrixFormat::Mxfp4ColMajor => vec![stored(g, codes)?, powers(g, scales)?],
+                _ => vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?],
+            }
         }
-        Matrix::OutputMajor(weight) => vec![stored(g, weight)?],
-        Matrix::InputMajor(_) => unreachable!("no operator reads it"),
     };
     inputs.push(number(g, &format!("{name}.bias"), &weights.bias, dtype)?);
     Ok(inputs)

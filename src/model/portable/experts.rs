@@ -8,7 +8,7 @@ use crate::model::decoder::Context;
 use crate::model::in_dtype;
 use crate::model::moe::ALPHA;
 use crate::tensor::DType;
-use crate::weights::Matrix;
+use crate::weights::MatrixFormat;
 
 /// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
 /// router's `scores [n, experts]`.
@@ -37,8 +37,8 @@ pub fn experts(
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let is_one = match weights.gate_up.matrix {
-            Matrix::Mxfp4 { .. } if context.compute == DType::F32 => {
+        let is_one = match weights.gate_up.matrix.format {
+            MatrixFormat::Mxfp4 if context.compute == DType::F32 => {
                 let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
                 Some(g.equal("tokens.is_one", count, one)?)
             }
@@ -67,12 +67,11 @@ impl Turn {
     /// `x [n, in]` to `[n, out]`.
     fn linear(&self, g: &mut Scope, x: Value, weights: &ExpertWeights) -> Result<Value> {
         let ExpertWeights { matrix, bias } = weights;
-        match matrix {
-            Matrix::Mxfp4 { blocks, scales } => {
-                mxfp4::linear(g, x, [blocks, scales, bias], self.expert, self.is_one)
-            }
-            matrix => numbers::linear(g, x, matrix, bias, self.expert),
+        if matrix.format == MatrixFormat::Mxfp4 {
+            let [blocks, scales] = matrix.codes_and_scales();
+            return mxfp4::linear(g, x, [blocks, scales, bias], self.expert, self.is_one);
         }
+        numbers::linear(g, x, matrix, bias, self.expert)
     }
 }
 

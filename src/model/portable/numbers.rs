@@ -5,7 +5,7 @@ use crate::graph::{Dim, Result, Scope, Value};
 use crate::model::portable::from_integers;
 use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, e5m2};
-use crate::weights::{Matrix, Weight};
+use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// `x [n, in]` to `[n, out]` by one of the matrices and its bias, in the dtype of `x`.
 pub fn linear(
@@ -16,24 +16,25 @@ pub fn linear(
     expert: Value,
 ) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
-    let weight = match matrix {
-        Matrix::OutputMajor(weight) | Matrix::InputMajor(weight) => {
-            numbers(g, weight, expert, dtype)?
+    let weight = match matrix.format {
+        MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => {
+            numbers(g, matrix.whole(), expert, dtype)?
         }
-        Matrix::Ints { bits, codes, scales } => {
+        MatrixFormat::Int(bits) => {
+            let [codes, scales] = matrix.codes_and_scales();
             let codes = chosen(g, "codes", codes, expert)?;
             let scales = chosen(g, "scales", scales, expert)?;
-            let numbers = from_integers(g, *bits, codes, scales)?;
+            let numbers = from_integers(g, bits, codes, scales)?;
             in_dtype(g, "weight", numbers, dtype)?
         }
-        Matrix::Mxfp4 { .. } | Matrix::Mxfp4Columns { .. } => {
-            unreachable!("MXFP4 has ways of its own")
+        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => {
+            unreachable!("MXFP4 is decoded by mxfp4::linear")
         }
     };
     let bias = chosen(g, "bias", bias, expert)?;
     let bias = in_dtype(g, "bias", bias, dtype)?;
-    match matrix {
-        Matrix::InputMajor(_) => g.gemm_input_major("", x, weight, Some(bias)),
+    match matrix.format {
+        MatrixFormat::FloatTransposed(_) => g.gemm_input_major("", x, weight, Some(bias)),
         _ => g.gemm("", x, weight, Some(bias)),
     }
 }

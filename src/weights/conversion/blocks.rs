@@ -1,118 +1,121 @@
-//! The blocks of 32 numbers along `in` that rows of a stored matrix consist of.
+//! The blocks of 32 elements along `in` that the rows of a matrix consist of.
 
 use std::ops::Range;
 
-use super::{BLOCK, Conversion, Unit};
+use super::{BLOCK, Conversion, RowChunk};
+use crate::error::Result;
 use crate::tensor::{self, Rounding, ints, mxfp4};
-use crate::weights::matrix::Matrix;
-use crate::weights::pieces::{Files, read_range};
-use crate::weights::{Result, Weight};
+use crate::weights::reader::{FileCache, read_range};
+use crate::weights::{MatrixFormat, Weight};
 
-/// Blocks of a row or several, one after the other, as they were found.
-pub enum Blocks<'b> {
+/// Consecutive blocks of one row or several, as stored.
+pub enum SourceBlocks<'b> {
     Mxfp4(mxfp4::Blocks<'b>),
-    Numbers(&'b [[f32; BLOCK]]),
+    Floats(&'b [[f32; BLOCK]]),
 }
 
-/// One of them.
-pub enum Block<'b> {
+/// A block as stored.
+pub enum SourceBlock<'b> {
     Mxfp4(mxfp4::Block),
-    Numbers(&'b [f32; BLOCK]),
+    Floats(&'b [f32; BLOCK]),
 }
 
-impl Blocks<'_> {
-    /// How many.
+impl SourceBlocks<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::Mxfp4(blocks) => blocks.scales.len(),
-            Self::Numbers(numbers) => numbers.len(),
+            Self::Floats(numbers) => numbers.len(),
         }
     }
 
-    /// Each with its place, of which the first is `at`.
-    pub fn each(&self, at: usize, mut visit: impl FnMut(usize, Block)) {
+    /// Visits each block with its index, counted from `at`.
+    pub fn each(&self, at: usize, mut visit: impl FnMut(usize, SourceBlock)) {
         match self {
             Self::Mxfp4(blocks) => {
-                (at..).zip(blocks.iter()).for_each(|(at, block)| visit(at, Block::Mxfp4(block)));
+                (at..)
+                    .zip(blocks.iter())
+                    .for_each(|(at, block)| visit(at, SourceBlock::Mxfp4(block)));
             }
-            Self::Numbers(numbers) => {
-                (at..).zip(*numbers).for_each(|(at, block)| visit(at, Block::Numbers(block)));
+            Self::Floats(numbers) => {
+                (at..).zip(*numbers).for_each(|(at, block)| visit(at, SourceBlock::Floats(block)));
             }
         }
     }
 }
 
-impl Block<'_> {
-    /// As numbers.
-    pub fn numbers(&self) -> [f32; BLOCK] {
+impl SourceBlock<'_> {
+    pub fn floats(&self) -> [f32; BLOCK] {
         match self {
             Self::Mxfp4(block) => mxfp4::dequantise(block),
-            Self::Numbers(numbers) => **numbers,
+            Self::Floats(numbers) => **numbers,
         }
     }
 
-    /// In MXFP4: as it is, or the nearest.
+    /// The block in MXFP4: itself, or the nearest.
     pub fn in_mxfp4(&self) -> (mxfp4::Block, Rounding) {
         match self {
-            // Under larger scales numbers may be infinite, which is for others to see.
+            // Larger scales may give infinite values, which quantizing counts.
             Self::Mxfp4(block) if block.scale <= mxfp4::LARGEST_SCALE => {
                 (*block, Rounding { numbers: mxfp4::BLOCK, ..Rounding::default() })
             }
-            _ => mxfp4::quantise(&self.numbers()),
+            _ => mxfp4::quantise(&self.floats()),
         }
     }
 }
 
-/// About as many blocks are read at once; they stay in the processor's cache.
+/// Blocks read at once; they fit the processor's cache.
 const SLAB: usize = 1 << 11;
-/// Columns that are turned into rows at once.
+/// Columns transposed at once.
 const TILE: usize = 16;
 
 impl Conversion {
-    /// Hands out the blocks of a unit's rows, with the place of the first among them.
+    /// Visits the blocks of a chunk's rows, with the index of the first.
     pub(super) fn each_blocks(
         &self,
-        unit: &Unit,
-        files: &mut Files,
-        mut visit: impl FnMut(usize, Blocks),
+        chunk: &RowChunk,
+        files: &mut FileCache,
+        mut visit: impl FnMut(usize, SourceBlocks),
     ) -> Result<()> {
-        let [_, out, inn] = self.sizes;
+        let (from, out, inn) = (&self.from, self.from.out, self.from.inn);
         let [start, end] =
-            [unit.rows.start, unit.rows.end].map(|row| (unit.matrix * out + row) * inn);
+            [chunk.rows.start, chunk.rows.end].map(|row| (chunk.matrix * out + row) * inn);
         let blocks = start / mxfp4::BLOCK..end / mxfp4::BLOCK;
-        match &self.from {
-            Matrix::Mxfp4 { blocks: codes, scales } => slabs(blocks, |at, here| {
+        match from.format {
+            MatrixFormat::Mxfp4 => slabs(blocks, |at, here| {
+                let [codes, scales] = from.codes_and_scales();
                 let codes = read_range(codes, files, bytes(&here, mxfp4::BLOCK / 2))?;
                 let scales = read_range(scales, files, here)?;
                 let codes = codes.as_chunks().0;
-                visit(at, Blocks::Mxfp4(mxfp4::Blocks { scales: &scales, codes }));
+                visit(at, SourceBlocks::Mxfp4(mxfp4::Blocks { scales: &scales, codes }));
                 Ok(())
             }),
-            Matrix::Ints { bits, codes, scales } => slabs(blocks, |at, here| {
+            MatrixFormat::Int(bits) => slabs(blocks, |at, here| {
+                let [codes, scales] = from.codes_and_scales();
                 let codes = read_range(codes, files, bytes(&here, bits.block_bytes()))?;
                 let scales = read_range(scales, files, bytes(&here, 4))?;
                 let codes = codes.chunks_exact(bits.block_bytes() as usize);
                 let numbers = codes.zip(scales.as_chunks().0).map(|(codes, scale)| {
-                    ints::dequantise(*bits, codes, f32::from_le_bytes(*scale))
+                    ints::dequantise(bits, codes, f32::from_le_bytes(*scale))
                 });
-                visit(at, Blocks::Numbers(&numbers.collect::<Vec<_>>()));
+                visit(at, SourceBlocks::Floats(&numbers.collect::<Vec<_>>()));
                 Ok(())
             }),
-            Matrix::OutputMajor(weight) => slabs(blocks, |at, here| {
-                let numbers = numbers(weight, files, bytes(&here, mxfp4::BLOCK))?;
-                visit(at, Blocks::Numbers(numbers.as_chunks().0));
+            MatrixFormat::Float(_) => slabs(blocks, |at, here| {
+                let numbers = floats(from.whole(), files, bytes(&here, mxfp4::BLOCK))?;
+                visit(at, SourceBlocks::Floats(numbers.as_chunks().0));
                 Ok(())
             }),
-            Matrix::Mxfp4Columns { .. } => unreachable!("nothing is made of it"),
-            Matrix::InputMajor(weight) => {
-                let columns = Columns { weight, first: unit.matrix * inn, all: out, inn };
-                columns.each_blocks(unit.rows.clone(), files, visit)
+            MatrixFormat::FloatTransposed(_) => {
+                let columns =
+                    Columns { weight: from.whole(), first: chunk.matrix * inn, all: out, inn };
+                columns.each_blocks(chunk.rows.clone(), files, visit)
             }
+            MatrixFormat::Mxfp4ColMajor => unreachable!("it is not converted"),
         }
     }
 }
 
-/// Does something with some blocks after others; they are counted from the first.
+/// Reads blocks in slabs, each with the index of its first, counted from the start.
 fn slabs(blocks: Range<u64>, mut read: impl FnMut(usize, Range<u64>) -> Result<()>) -> Result<()> {
     for first in blocks.clone().step_by(SLAB) {
         let here = first..blocks.end.min(first + SLAB as u64);
@@ -121,37 +124,37 @@ fn slabs(blocks: Range<u64>, mut read: impl FnMut(usize, Range<u64>) -> Result<(
     Ok(())
 }
 
-/// Where things of so many bytes are.
-fn bytes(things: &Range<u64>, each: u64) -> Range<u64> {
-    things.start * each..things.end * each
+/// The byte range of items of `each` bytes.
+fn bytes(items: &Range<u64>, each: u64) -> Range<u64> {
+    items.start * each..items.end * each
 }
 
-/// Some numbers of a weight.
-fn numbers(weight: &Weight, files: &mut Files, range: Range<u64>) -> Result<Vec<f32>> {
+/// Some elements of a weight as f32.
+fn floats(weight: &Weight, files: &mut FileCache, range: Range<u64>) -> Result<Vec<f32>> {
     let stored = read_range(weight, files, bytes(&range, weight.dtype.size()))?;
     let mut numbers = vec![0.0; (range.end - range.start) as usize];
-    tensor::decode(weight.dtype, &stored, &mut numbers).expect("a dtype of numbers");
+    tensor::decode(weight.dtype, &stored, &mut numbers).expect("a float dtype");
     Ok(numbers)
 }
 
 /// A matrix whose columns are outputs.
 struct Columns<'w> {
     weight: &'w Weight,
-    /// Its first row among those of all matrices.
+    /// Index of its first row among those of all matrices.
     first: u64,
-    /// How many columns it has.
+    /// Number of columns.
     all: u64,
-    /// How many rows.
+    /// Number of rows.
     inn: u64,
 }
 
 impl Columns<'_> {
-    /// 32 rows have one block of each column, which tiles turn round.
+    /// 32 rows hold one block of each column; tiles transpose them.
     fn each_blocks(
         &self,
         columns: Range<u64>,
-        files: &mut Files,
-        mut visit: impl FnMut(usize, Blocks),
+        files: &mut FileCache,
+        mut visit: impl FnMut(usize, SourceBlocks),
     ) -> Result<()> {
         let (outputs, groups) =
             ((columns.end - columns.start) as usize, (self.inn / mxfp4::BLOCK) as usize);
@@ -167,23 +170,23 @@ impl Columns<'_> {
                 }
                 for (column, block) in tile[..width].iter().enumerate() {
                     let at = (first + column) * groups + group;
-                    visit(at, Blocks::Numbers(std::slice::from_ref(block)));
+                    visit(at, SourceBlocks::Floats(std::slice::from_ref(block)));
                 }
             }
         }
         Ok(())
     }
 
-    /// The numbers of 32 rows in some columns.
-    fn rows(&self, row: u64, columns: &Range<u64>, files: &mut Files) -> Result<Vec<f32>> {
+    /// 32 rows of some columns.
+    fn rows(&self, row: u64, columns: &Range<u64>, files: &mut FileCache) -> Result<Vec<f32>> {
         let place = |row: u64| (self.first + row) * self.all;
         if columns.end - columns.start == self.all {
-            return numbers(self.weight, files, place(row)..place(row + mxfp4::BLOCK));
+            return floats(self.weight, files, place(row)..place(row + mxfp4::BLOCK));
         }
         let mut all = Vec::with_capacity(BLOCK * (columns.end - columns.start) as usize);
         for row in row..row + mxfp4::BLOCK {
             let start = place(row);
-            all.extend(numbers(self.weight, files, start + columns.start..start + columns.end)?);
+            all.extend(floats(self.weight, files, start + columns.start..start + columns.end)?);
         }
         Ok(all)
     }

@@ -1,5 +1,5 @@
-//! Matrices in another format: some rows at a time are read, converted in blocks of
-//! 32 numbers along `in`, and handed out.
+//! Matrices in another format: rows are read, converted in blocks of 32 elements along
+//! `in`, and handed out.
 
 mod blocks;
 mod workers;
@@ -8,218 +8,212 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use workers::convert;
+pub use workers::{Visit, convert};
 
-use super::matrix::{Format, Matrix};
-use super::pieces::Files;
-use super::{Error, Recipe, Result, Weight};
+use super::format::{MatrixFormat, MatrixPart};
+use super::matrix::Matrix;
+use super::reader::FileCache;
+use super::{Recipe, Weight};
+use crate::error::{Result, Setting, bail, ensure, err};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, DType, Rounding, mxfp4};
-use blocks::Blocks;
+use blocks::SourceBlocks;
 
-/// Matrices on their way into another format.
+/// A matrix to be converted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Conversion {
-    /// The canonical name that those of what comes out begin with.
+    /// Canonical name of the result.
     path: String,
     role: Role,
     from: Matrix,
-    to: Format,
-    /// Whether numbers may come out different.
+    to: MatrixFormat,
     accept_rounding: bool,
-    /// How many matrices, `out` and `in`.
-    sizes: [u64; 3],
 }
 
 /// What matrices are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Those of experts.
     Experts,
-    /// Those of attention and of the logits.
+    /// Attention and lm_head.
     Dense,
 }
 
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Experts, Self::Dense];
+}
+
 impl fmt::Display for Role {
-    /// As the command line has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Experts => "--experts",
-            Self::Dense => "--dense",
+            Self::Experts => "experts",
+            Self::Dense => "dense matrices",
         })
     }
 }
 
-/// Some rows of one of the matrices, which are converted at once.
+/// Some rows of one matrix that are converted at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct RowChunk {
     matrix: u64,
     rows: Range<u64>,
 }
 
-/// Numbers of a block, as a length.
+/// Elements of a block, as a length.
 const BLOCK: usize = mxfp4::BLOCK as usize;
-/// About as many numbers are converted at once; they stay in the processor's cache.
-const NUMBERS: u64 = 1 << 19;
-/// The same where columns become rows: what is read of a stored row is then long
-/// enough for reading it to be worth the call.
-const TURNED: u64 = 1 << 23;
+/// Elements converted at once; they fit the processor's cache.
+const CHUNK: u64 = 1 << 19;
+/// The same for a transposed matrix: a chunk reads pieces of all its rows, which must be
+/// long enough to be worth a call.
+const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
 impl Matrix {
-    /// The same matrices in a format, under a canonical name: as they are where they
-    /// have it. Where numbers would come out different, that is an error unless it is
-    /// accepted. What is converted already is made anew of its source, never of its
-    /// outcome.
+    /// The matrix in a format, under a canonical name; itself if it has the format. A
+    /// converted matrix is converted anew from its source.
     pub fn converted(
         &self,
         path: &str,
         role: Role,
-        to: Format,
+        to: MatrixFormat,
         accept_rounding: bool,
     ) -> Result<Self> {
         let from = self.source().clone();
-        if from.is_in(to) {
+        if from.format == to {
             return Ok(from);
         }
-        let (path, sizes) = (path.to_owned(), from.sizes());
-        if let Self::Mxfp4Columns { .. } = from {
-            return Err(Error::ForCuda { matrix: path });
-        }
-        if !from.fills_blocks() {
-            return Err(Error::Blocks { matrix: path, role, inn: sizes[2] });
-        }
-        let conversion = Conversion { path, role, from, to, accept_rounding, sizes };
+        ensure!(
+            from.format != MatrixFormat::Mxfp4ColMajor,
+            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
+        );
+        ensure!(
+            from.fills_blocks(),
+            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
+            from.inn
+        );
+        let (experts, sides) = (from.experts, [from.out, from.inn]);
+        let conversion = Conversion { path: path.to_owned(), role, from, to, accept_rounding };
         let conversion = Arc::new(conversion);
-        let mut made = conversion.products().into_iter().enumerate().map(|(at, product)| {
-            let (part, dtype, shape) = product;
+        Self::new(path, to, experts, sides, |(at, part)| {
+            let MatrixPart { name, kind, dtype, shape } = part;
             let recipe = Recipe::Converted(conversion.clone(), at);
-            Weight { name: format!("{}.{part}", conversion.path), dtype, shape, recipe }
-        });
-        let mut next = || made.next().expect("as many as the format has");
-        Ok(match to {
-            Format::Mxfp4 => Self::Mxfp4 { blocks: next(), scales: next() },
-            Format::Mxfp4Columns => Self::Mxfp4Columns { columns: next(), scales: next() },
-            Format::Ints(bits) => Self::Ints { bits, codes: next(), scales: next() },
-            Format::Numbers(_) => Self::OutputMajor(next()),
+            Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
         })
     }
 }
 
 impl Conversion {
-    /// What it is made of.
-    pub fn from(&self) -> &Matrix {
+    /// The matrix that is converted.
+    pub fn source(&self) -> &Matrix {
         &self.from
     }
 
-    /// What the matrices are for.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// The weights that come out: the last part of the name, dtype and shape.
-    fn products(&self) -> Vec<(&'static str, DType, Vec<u64>)> {
-        let [_, out, inn] = self.sizes;
-        self.to.parts(self.from.above(), [out, inn])
-    }
-
-    /// Bytes of a row in each product; by columns, what is a row's share of them.
+    /// Bytes of a row in each part; column-major, a row's share of them.
     fn row_bytes(&self) -> Vec<u64> {
-        let [_, out, inn] = self.sizes;
-        let row = |(_, dtype, shape): (_, DType, Vec<u64>)| {
+        let Matrix { out, inn, .. } = self.from;
+        let row = |MatrixPart { dtype, shape, .. }: MatrixPart| {
             dtype.bytes(&shape).expect("the size of a tensor that exists") / out
         };
         self.to.parts(&[], [out, inn]).into_iter().map(row).collect()
     }
 
-    /// All rows, in their order, in parts of equal size.
-    fn units(&self) -> impl Iterator<Item = Unit> {
-        let [count, out, inn] = self.sizes;
-        let rows = match (&self.from, self.to) {
-            // Every byte has numbers of two rows, and every input's follow each other.
-            (_, Format::Mxfp4Columns) => out,
-            (Matrix::InputMajor(_), _) => (TURNED / inn).clamp(1, out),
-            _ => (NUMBERS / inn).clamp(1, out),
+    /// All rows in order, in chunks of equal size.
+    fn row_chunks(&self) -> impl Iterator<Item = RowChunk> {
+        let [count, out, inn] = self.from.dims();
+        let rows = match (self.from.format, self.to) {
+            // Every byte holds elements of two rows.
+            (_, MatrixFormat::Mxfp4ColMajor) => out,
+            (MatrixFormat::FloatTransposed(_), _) => (TRANSPOSE_CHUNK / inn).clamp(1, out),
+            _ => (CHUNK / inn).clamp(1, out),
         };
         (0..count).flat_map(move |matrix| {
-            (0..out)
-                .step_by(rows as usize)
-                .map(move |first| Unit { matrix, rows: first..out.min(first + rows) })
+            let starts = (0..out).step_by(rows as usize);
+            starts.map(move |first| RowChunk { matrix, rows: first..out.min(first + rows) })
         })
     }
 
-    /// Where in each product a unit's bytes are.
-    fn places(&self, unit: &Unit) -> Vec<Range<u64>> {
-        let first = unit.matrix * self.sizes[1];
-        let place = |row: u64| (first + unit.rows.start) * row..(first + unit.rows.end) * row;
-        self.row_bytes().into_iter().map(place).collect()
+    /// The bytes of a chunk in each part.
+    fn ranges(&self, chunk: &RowChunk) -> Vec<Range<u64>> {
+        let first = chunk.matrix * self.from.out;
+        let range = |row: u64| (first + chunk.rows.start) * row..(first + chunk.rows.end) * row;
+        self.row_bytes().into_iter().map(range).collect()
     }
 
-    /// Whether its outcome is acceptable. Integers are for rounding; where another
-    /// format does it, that may come as a surprise.
+    /// Refuses damaged values, overflow, and rounding that was not accepted. Integers round
+    /// by their nature.
     fn check(&self, outcome: &Rounding) -> Result<()> {
-        let (matrix, role, format) = (self.path.clone(), self.role, self.to);
+        let (path, role, format) = (&self.path, self.role, self.to);
         let Rounding { numbers, changed, not_finite, overflowed, .. } = *outcome;
-        if not_finite > 0 {
-            return Err(Error::NotFinite { matrix, count: not_finite, numbers });
-        }
-        if overflowed > 0 {
-            return Err(Error::Overflow { matrix, role, format, count: overflowed, numbers });
-        }
-        let may_round = self.accept_rounding || matches!(format, Format::Ints(_));
-        if changed > 0 && !may_round {
+        ensure!(
+            not_finite == 0,
+            "`{path}`: {not_finite} of {numbers} values are infinite or NaN: the checkpoint is damaged, use another copy"
+        );
+        ensure!(
+            overflowed == 0,
+            "`{path}`: {overflowed} of {numbers} values exceed the range of {format} and would become infinite: choose another format for the {role}"
+        );
+        if changed > 0 && !self.accept_rounding && !matches!(format, MatrixFormat::Int(_)) {
             let error = outcome.relative_error();
-            return Err(Error::Rounds { matrix, role, format, changed, numbers, error });
+            return Err(err!(
+                "`{path}` does not fit {format} exactly: {changed} of {numbers} values would be rounded, with a relative error of {error:.2e}; keep the format of the {role}, or accept rounding"
+            )
+            .with_remedy(Setting::AcceptRounding, ""));
         }
         Ok(())
     }
 
-    /// Makes the bytes of a unit in each product, and says how far they are off.
-    fn make(&self, unit: &Unit, files: &mut Files, made: &mut [Vec<u8>]) -> Result<Rounding> {
+    /// Converts a chunk into its bytes in each part; how far they are off.
+    fn make(
+        &self,
+        chunk: &RowChunk,
+        files: &mut FileCache,
+        parts: &mut [Vec<u8>],
+    ) -> Result<Rounding> {
         let mut rounding = Rounding::default();
-        match (self.to, made) {
-            (Format::Mxfp4, [codes, scales]) => {
-                self.each_blocks(unit, files, |at, blocks| {
+        match (self.to, parts) {
+            (MatrixFormat::Mxfp4, [codes, scales]) => {
+                self.each_blocks(chunk, files, |at, blocks| {
                     rounding += into_mxfp4(at, blocks, codes, scales);
                 })?;
             }
-            (Format::Mxfp4Columns, [columns, scales]) => {
+            (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
                 columns.fill(0);
-                let sides = [self.sizes[1], self.sizes[2]].map(|size| size as usize);
-                self.each_blocks(unit, files, |at, blocks| {
+                let sides = [self.from.out, self.from.inn].map(|size| size as usize);
+                self.each_blocks(chunk, files, |at, blocks| {
                     rounding += into_columns(at, blocks, columns, scales, sides);
                 })?;
             }
-            (Format::Ints(bits), [codes, scales]) => {
-                let mut made = Vec::new();
-                self.each_blocks(unit, files, |at, blocks| {
-                    made.resize(blocks.len(), 0.0);
+            (MatrixFormat::Int(bits), [codes, scales]) => {
+                let mut computed = Vec::new();
+                self.each_blocks(chunk, files, |at, blocks| {
+                    computed.resize(blocks.len(), 0.0);
                     let codes = part(codes, at, blocks.len(), bits.block_bytes() as usize);
-                    rounding += into_integers(bits, blocks, codes, &mut made);
-                    for (stored, scale) in scales[4 * at..].as_chunks_mut().0.iter_mut().zip(&made)
-                    {
-                        *stored = scale.to_le_bytes();
-                    }
+                    rounding += into_integers(bits, blocks, codes, &mut computed);
+                    let stored = scales[4 * at..].as_chunks_mut().0.iter_mut();
+                    stored.zip(&computed).for_each(|(stored, it)| *stored = it.to_le_bytes());
                 })?;
             }
-            (Format::Numbers(dtype), [stored]) => {
-                self.each_blocks(unit, files, |at, blocks| {
+            (MatrixFormat::Float(dtype), [stored]) => {
+                self.each_blocks(chunk, files, |at, blocks| {
                     let size = dtype.size() as usize * BLOCK;
                     let stored = part(stored, at, blocks.len(), size);
-                    rounding += into_numbers(dtype, blocks, stored);
+                    rounding += into_floats(dtype, blocks, stored);
                 })?;
             }
-            _ => unreachable!("the products of a format"),
+            (format, _) => bail!("matrices cannot be converted to {format} in that order"),
         }
         Ok(rounding)
     }
 }
 
-/// What some blocks from `at` on take of a product, with so many bytes each.
-fn part(product: &mut [u8], at: usize, blocks: usize, bytes: usize) -> &mut [u8] {
-    &mut product[at * bytes..][..blocks * bytes]
+/// The bytes of some blocks from `at` on.
+fn part(part: &mut [u8], at: usize, blocks: usize, bytes: usize) -> &mut [u8] {
+    &mut part[at * bytes..][..blocks * bytes]
 }
 
-fn into_mxfp4(at: usize, blocks: Blocks, codes: &mut [u8], scales: &mut [u8]) -> Rounding {
+fn into_mxfp4(at: usize, blocks: SourceBlocks, codes: &mut [u8], scales: &mut [u8]) -> Rounding {
     let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
     let mut rounding = Rounding::default();
     blocks.each(at, |at, block| {
@@ -230,10 +224,10 @@ fn into_mxfp4(at: usize, blocks: Blocks, codes: &mut [u8], scales: &mut [u8]) ->
     rounding
 }
 
-/// `columns [in, out/2]` of a matrix `[out, in]`, two rows' codes in a byte.
+/// `columns [in, out/2]` of a matrix `[out, in]`: codes of two rows in a byte.
 fn into_columns(
     at: usize,
-    blocks: Blocks,
+    blocks: SourceBlocks,
     columns: &mut [u8],
     scales: &mut [u8],
     [out, inn]: [usize; 2],
@@ -251,17 +245,22 @@ fn into_columns(
     rounding
 }
 
-fn into_numbers(dtype: DType, blocks: Blocks, stored: &mut [u8]) -> Rounding {
+fn into_floats(dtype: DType, blocks: SourceBlocks, stored: &mut [u8]) -> Rounding {
     match blocks {
-        Blocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
-        Blocks::Numbers(numbers) => tensor::encode(dtype, numbers.as_flattened(), stored),
+        SourceBlocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
+        SourceBlocks::Floats(numbers) => tensor::encode(dtype, numbers.as_flattened(), stored),
     }
 }
 
-fn into_integers(bits: Bits, blocks: Blocks, codes: &mut [u8], scales: &mut [f32]) -> Rounding {
+fn into_integers(
+    bits: Bits,
+    blocks: SourceBlocks,
+    codes: &mut [u8],
+    scales: &mut [f32],
+) -> Rounding {
     match blocks {
-        Blocks::Mxfp4(blocks) => ints::from_mxfp4(bits, blocks, codes, scales),
-        Blocks::Numbers(numbers) => {
+        SourceBlocks::Mxfp4(blocks) => ints::from_mxfp4(bits, blocks, codes, scales),
+        SourceBlocks::Floats(numbers) => {
             let mut rounding = Rounding::default();
             let codes = codes.chunks_mut(bits.block_bytes() as usize);
             for ((numbers, codes), scale) in numbers.iter().zip(codes).zip(scales) {

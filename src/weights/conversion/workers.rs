@@ -1,91 +1,75 @@
-//! Rows converted side by side, as many at once as memory allows.
+//! Row chunks converted in parallel, as many at once as memory allows.
 
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use rayon::prelude::*;
 
-use super::{Conversion, Unit};
+use super::{Conversion, RowChunk};
+use crate::error::{Error, Result, err};
 use crate::progress::Progress;
 use crate::tensor::Rounding;
-use crate::weights::pieces::{Files, Piece};
-use crate::weights::store::Visit;
-use crate::weights::{Error, Result, Weight};
+use crate::weights::Weight;
+use crate::weights::reader::{Chunk, FileCache};
 
-/// Bytes that what is made of rows under way may take. What is read for it is about a
-/// megabyte for each thread.
+/// Receives bytes of a weight, which have this offset in the file; from any thread.
+pub type Visit<'v> = dyn Fn(&Weight, u64, Chunk) -> Result<()> + Sync + 'v;
+
+/// Bytes of converted chunks under way. Each thread reads about a megabyte besides.
 const MEMORY: u64 = 80 << 20;
 
-/// Why the work ends before all is done: both stop the others.
-enum End {
-    /// The answer was no.
-    Enough,
-    Failed(Error),
-}
-
-/// Converts everything, with a place in the file for each product, until the answer
-/// is no; nothing then. Each thread reads, converts and hands out what it has made, so
-/// that all three go on side by side.
+/// Runs a conversion and hands out its bytes, with the file offset of each product. Each
+/// thread reads, converts and hands out its chunks, so that all three overlap.
 pub fn convert(
     conversion: &Conversion,
     products: &[(&Weight, u64)],
     progress: &dyn Progress,
     visit: &Visit,
-) -> Result<Option<Rounding>> {
-    let largest = conversion.units().next().map_or(0, |unit| {
-        conversion.places(&unit).iter().map(|place| place.end - place.start).sum()
+) -> Result<Rounding> {
+    let largest = conversion.row_chunks().next().map_or(0, |chunk| {
+        conversion.ranges(&chunk).iter().map(|range| range.end - range.start).sum()
     });
     let most = (MEMORY / largest.max(1)).max(1) as usize;
     let threads = available_parallelism().map_or(1, usize::from).min(most);
     convert_on(threads, conversion, products, progress, visit)
 }
 
-/// The same on so many threads.
 fn convert_on(
     threads: usize,
     conversion: &Conversion,
     products: &[(&Weight, u64)],
     progress: &dyn Progress,
     visit: &Visit,
-) -> Result<Option<Rounding>> {
-    // What rows are read from and made in serves the next ones: fresh pages cost more
-    // than what is done with them.
-    let rooms: Mutex<Vec<(Files, Vec<Vec<u8>>)>> = Mutex::default();
-    let one = |unit: Unit| {
+) -> Result<Rounding> {
+    // Buffers are reused across chunks: page faults cost more than the conversion.
+    let buffers: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
+    let one = |chunk: RowChunk| {
         if progress.is_cancelled() {
-            return Err(End::Failed(Error::Interrupted));
+            return Err(Error::interrupted());
         }
-        let places = conversion.places(&unit);
-        let idle = rooms.lock().expect("nobody panics with it").pop();
-        let (mut files, mut made) =
-            idle.unwrap_or_else(|| (Files::default(), vec![Vec::new(); places.len()]));
-        for (made, place) in made.iter_mut().zip(&places) {
-            made.resize((place.end - place.start) as usize, 0);
+        let ranges = conversion.ranges(&chunk);
+        let idle = buffers.lock().expect("no panic holds it").pop();
+        let (mut files, mut parts) =
+            idle.unwrap_or_else(|| (FileCache::default(), vec![Vec::new(); ranges.len()]));
+        for (part, range) in parts.iter_mut().zip(&ranges) {
+            part.resize((range.end - range.start) as usize, 0);
         }
-        let rounding = conversion.make(&unit, &mut files, &mut made);
-        let rounding = rounding.map_err(End::Failed)?;
-        for (((weight, start), bytes), place) in products.iter().zip(&made).zip(&places) {
-            let go_on = visit(weight, start + place.start, Piece::Made(bytes));
-            if !go_on.map_err(End::Failed)? {
-                return Err(End::Enough);
-            }
+        let rounding = conversion.make(&chunk, &mut files, &mut parts)?;
+        for (((weight, start), bytes), range) in products.iter().zip(&parts).zip(&ranges) {
+            visit(weight, start + range.start, Chunk::Bytes(bytes))?;
         }
-        rooms.lock().expect("nobody panics with it").push((files, made));
+        buffers.lock().expect("no panic holds it").push((files, parts));
         Ok(rounding)
     };
-    let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let workers = workers.map_err(|error| Error::Threads(error.to_string()))?;
-    // In the order of rows, so that sums are the same on any number of threads.
-    let units: Vec<Unit> = conversion.units().collect();
-    let all: Vec<Rounding> = match workers.install(|| units.into_par_iter().map(one).collect()) {
-        Ok(all) => all,
-        Err(End::Enough) => return Ok(None),
-        Err(End::Failed(error)) => return Err(error),
-    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| err!("cannot start conversion threads: {error}"))?;
+    let chunks: Vec<RowChunk> = conversion.row_chunks().collect();
+    let all: Result<Vec<Rounding>> = pool.install(|| chunks.into_par_iter().map(one).collect());
+    // Added in the order of rows, so that sums are the same on any number of threads.
     let mut sum = Rounding::default();
-    all.into_iter().for_each(|rounding| sum += rounding);
+    all?.into_iter().for_each(|rounding| sum += rounding);
     conversion.check(&sum)?;
-    Ok(Some(sum))
+    Ok(sum)
 }
 
 #[cfg(test)]
@@ -97,15 +81,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::files::FileRange;
     use crate::progress::Silent;
     use crate::tensor::{DType, ints, mxfp4};
-    use crate::weights::{Format, Matrix, Recipe, Role, Source};
+    use crate::weights::{Matrix, MatrixFormat, Recipe, Role};
 
-    /// Experts, `out` and `in`. A slab ends within the rows, whose length does not
-    /// divide it; the columns are some tiles and a part of one.
+    /// Experts, `out` and `in`: slabs end within rows, and the last tile is not full.
     const SIZES: [usize; 3] = [3, 130, 1056];
 
-    /// Codes and scales in which every row, column and expert is another one.
+    /// Codes and scales that differ in every row, column and expert.
     fn coded() -> (Vec<u8>, Vec<u8>) {
         let [experts, out, inn] = SIZES;
         let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
@@ -114,7 +98,7 @@ mod tests {
         (blocks, scales)
     }
 
-    /// The number of each place `[experts, out, in]`, by the format's own words.
+    /// Values `[experts, out, in]` by the definition of MXFP4.
     fn numbers((blocks, scales): &(Vec<u8>, Vec<u8>)) -> Vec<f32> {
         let codes = blocks.iter().flat_map(|byte| [byte & 15, byte >> 4]);
         let number = |(at, code): (usize, u8)| {
@@ -123,15 +107,21 @@ mod tests {
         codes.enumerate().map(number).collect()
     }
 
-    fn stored(file: &Path, name: &str, dtype: DType, shape: &[usize], bytes: &[u8]) -> Weight {
-        let path = file.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let source = Source { file: path.into(), range: 0..bytes.len() as u64 };
-        let shape = shape.iter().map(|size| *size as u64).collect();
-        Weight { name: format!("matrix.{name}"), dtype, shape, recipe: Recipe::Bytes(source) }
+    /// A matrix whose parts have these bytes.
+    fn matrix(home: &Path, name: &str, format: MatrixFormat, parts: &[&[u8]]) -> Matrix {
+        let [experts, out, inn] = SIZES.map(|size| size as u64);
+        Matrix::new("matrix", format, Some(experts), [out, inn], |(at, part)| {
+            let path = home.join(format!("{name}.{}", part.name));
+            std::fs::write(&path, parts[at]).unwrap();
+            let source = FileRange { file: path.into(), range: 0..parts[at].len() as u64 };
+            let (dtype, shape, kind) = (part.dtype, part.shape, part.kind);
+            let name = format!("matrix.{}", part.name);
+            Ok(Weight { name, dtype, shape, kind, recipe: Recipe::Slice(source) })
+        })
+        .unwrap()
     }
 
-    /// A stored number, by its format's own words.
+    /// A stored value by the definition of its dtype.
     fn one(dtype: DType, bytes: &[u8]) -> f32 {
         let bits = || u16::from_le_bytes(bytes.try_into().unwrap());
         match dtype {
@@ -141,8 +131,8 @@ mod tests {
         }
     }
 
-    /// The same matrices in every form.
-    fn forms(home: &Path) -> Vec<Matrix> {
+    /// The same matrices in every format.
+    fn formats(home: &Path) -> Vec<Matrix> {
         let [experts, out, inn] = SIZES;
         let coded = coded();
         let numbers = numbers(&coded);
@@ -155,32 +145,28 @@ mod tests {
         let turned: Vec<u8> = (0..experts)
             .flat_map(|e| ranges(0..inn, 0..out).flat_map(move |(i, o)| at(e, o, i).to_le_bytes()))
             .collect();
-        let (rows, columns) = ([experts, out, inn], [experts, inn, out]);
         vec![
-            Matrix::Mxfp4 {
-                blocks: stored(home, "blocks", DType::U8, &[experts, out, inn / 32, 16], &coded.0),
-                scales: stored(home, "scales", DType::U8, &[experts, out, inn / 32], &coded.1),
-            },
-            Matrix::OutputMajor(stored(home, "bf16", DType::BF16, &rows, &upper)),
-            Matrix::OutputMajor(stored(home, "f32", DType::F32, &rows, &in_order)),
-            Matrix::InputMajor(stored(home, "f32_t", DType::F32, &columns, &turned)),
+            matrix(home, "mxfp4", MatrixFormat::Mxfp4, &[&coded.0, &coded.1]),
+            matrix(home, "bf16", MatrixFormat::Float(DType::BF16), &[&upper]),
+            matrix(home, "f32", MatrixFormat::Float(DType::F32), &[&in_order]),
+            matrix(home, "f32_t", MatrixFormat::FloatTransposed(DType::F32), &[&turned]),
         ]
     }
 
-    fn converted(matrix: &Matrix, to: Format, accept_rounding: bool) -> Matrix {
+    fn converted(matrix: &Matrix, to: MatrixFormat, accept_rounding: bool) -> Matrix {
         matrix.converted("matrix", Role::Experts, to, accept_rounding).unwrap()
     }
 
-    /// What comes out on so many threads: each product's bytes, and the rounding.
+    /// The bytes of each product on so many threads, and the rounding.
     fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
         let weights = matrix.weights();
-        let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
-        let products: Vec<_> = weights.into_iter().zip([0, 1 << 40]).collect();
+        let (conversion, _) = weights[0].conversion().unwrap();
+        let products: Vec<_> = weights.iter().zip([0, 1 << 40]).collect();
         let pieces = Mutex::new(BTreeMap::new());
-        let visit = |_: &Weight, place, piece: Piece| {
-            let Piece::Made(bytes) = piece else { panic!("made") };
+        let visit = |_: &Weight, place, chunk: Chunk| {
+            let Chunk::Bytes(bytes) = chunk else { panic!("converted") };
             assert_eq!(pieces.lock().unwrap().insert(place, bytes.to_vec()), None);
-            Ok(true)
+            Ok(())
         };
         let rounding = convert_on(threads, conversion, &products, &Silent, &visit).unwrap();
         let pieces = pieces.into_inner().unwrap();
@@ -192,15 +178,15 @@ mod tests {
                 all
             })
         };
-        (products.iter().map(|(_, first)| product(*first)).collect(), rounding.unwrap())
+        (products.iter().map(|(_, first)| product(*first)).collect(), rounding)
     }
 
     #[test]
-    fn every_form_becomes_every_format_on_any_number_of_threads() {
+    fn converts_every_format_to_every_target_on_any_number_of_threads() {
         let home = tempfile::tempdir().unwrap();
         let (expected, mut four) = (numbers(&coded()), None);
-        for matrix in forms(home.path()) {
-            for format in Format::ALL {
+        for matrix in formats(home.path()) {
+            for format in MatrixFormat::TARGETS {
                 let converted = converted(&matrix, format, false);
                 if converted == matrix {
                     continue;
@@ -208,7 +194,7 @@ mod tests {
                 let (products, rounding) = made(&converted, 1);
                 assert_eq!((products.clone(), rounding), made(&converted, 5));
                 assert_eq!(rounding.numbers, expected.len() as u64);
-                if format == Format::Ints(ints::Bits::Four) {
+                if format == MatrixFormat::Int(ints::Bits::Four) {
                     // Not exact, and the same whatever form it was made of.
                     let codes = four.get_or_insert(products.clone());
                     assert_eq!(*codes, products);
@@ -217,8 +203,10 @@ mod tests {
                 }
                 assert_eq!(rounding.changed, 0);
                 let found: Vec<f32> = match (format, &products[..]) {
-                    (Format::Mxfp4, [blocks, scales]) => numbers(&(blocks.clone(), scales.clone())),
-                    (Format::Mxfp4Columns, [columns, scales]) => {
+                    (MatrixFormat::Mxfp4, [blocks, scales]) => {
+                        numbers(&(blocks.clone(), scales.clone()))
+                    }
+                    (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
                         let [experts, out, inn] = SIZES;
                         let code = |at: usize| {
                             let (expert, row, column) =
@@ -229,14 +217,14 @@ mod tests {
                         };
                         (0..experts * out * inn).map(code).collect()
                     }
-                    (Format::Ints(_), [codes, scales]) => {
+                    (MatrixFormat::Int(_), [codes, scales]) => {
                         let code = |(at, code): (usize, &u8)| {
                             let scale = scales[at / 32 * 4..][..4].try_into().unwrap();
                             (f32::from(*code) - 128.0) * f32::from_le_bytes(scale)
                         };
                         codes.iter().enumerate().map(code).collect()
                     }
-                    (Format::Numbers(dtype), [stored]) => stored
+                    (MatrixFormat::Float(dtype), [stored]) => stored
                         .chunks(dtype.size() as usize)
                         .map(|bytes| one(dtype, bytes))
                         .collect(),
@@ -244,7 +232,7 @@ mod tests {
                 };
                 // Integers have one zero only.
                 let bits = |n: &f32| match format {
-                    Format::Ints(_) => (n + 0.0).to_bits(),
+                    MatrixFormat::Int(_) => (n + 0.0).to_bits(),
                     _ => n.to_bits(),
                 };
                 let same = found.iter().map(bits).eq(expected.iter().map(bits));
@@ -253,36 +241,30 @@ mod tests {
         }
     }
 
-    /// Its outcome may be rounded: what is asked for next is made of the source.
+    /// The outcome of the first conversion may be rounded.
     #[test]
-    fn what_is_converted_already_is_made_of_its_source() {
+    fn converts_anew_from_the_source() {
         let home = tempfile::tempdir().unwrap();
-        for matrix in forms(home.path()) {
-            let bf16 = converted(&matrix, Format::Numbers(DType::BF16), true);
-            let direct = converted(&matrix, Format::Mxfp4, false);
-            assert_eq!(converted(&bf16, Format::Mxfp4, false), direct);
-            assert_eq!(converted(&direct, Format::Numbers(DType::BF16), true), bf16);
+        for matrix in formats(home.path()) {
+            let bf16 = converted(&matrix, MatrixFormat::Float(DType::BF16), true);
+            let direct = converted(&matrix, MatrixFormat::Mxfp4, false);
+            assert_eq!(converted(&bf16, MatrixFormat::Mxfp4, false), direct);
+            assert_eq!(converted(&direct, MatrixFormat::Float(DType::BF16), true), bf16);
         }
     }
 
     #[test]
-    fn a_no_stops_the_others() {
+    fn an_error_stops_all_threads() {
         let home = tempfile::tempdir().unwrap();
-        let (experts, numbers) = (64, vec![0; 64 * 32 * 32 * 4]);
-        let weight = stored(home.path(), "w", DType::F32, &[experts, 32, 32], &numbers);
-        let matrix = Matrix::OutputMajor(weight);
-        let matrix = converted(&matrix, Format::Numbers(DType::BF16), false);
-        let weights = matrix.weights();
-        let Recipe::Converted(conversion, _) = &weights[0].recipe else { panic!("{matrix:?}") };
-        for answer in [|| Ok(false), || Err(Error::Interrupted)] {
-            let visits = AtomicUsize::new(0);
-            let visit = |_: &Weight, _, _: Piece| {
-                visits.fetch_add(1, Ordering::Relaxed);
-                answer()
-            };
-            let outcome = convert_on(2, conversion, &[(weights[0], 0)], &Silent, &visit);
-            assert!(!matches!(outcome, Ok(Some(_))));
-            assert!(visits.into_inner() <= 2, "each thread hears no once");
-        }
+        let matrix = converted(&formats(home.path())[2], MatrixFormat::Float(DType::BF16), false);
+        let (conversion, _) = matrix.weights()[0].conversion().unwrap();
+        let visits = AtomicUsize::new(0);
+        let visit = |_: &Weight, _, _: Chunk| {
+            visits.fetch_add(1, Ordering::Relaxed);
+            Err(Error::interrupted())
+        };
+        let products = [(&matrix.weights()[0], 0)];
+        assert!(convert_on(2, conversion, &products, &Silent, &visit).is_err());
+        assert!(visits.into_inner() <= 2, "each thread fails once");
     }
 }

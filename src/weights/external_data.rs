@@ -1,0 +1,144 @@
+//! ONNX's rules for external data: a regular file without links, in the model's folder or
+//! below, named by a relative path.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+
+use super::{Recipe, Weight};
+use crate::error::Result;
+use crate::files::{FileRange, canonicalize_existing};
+
+/// Why external data cannot be referenced in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlaceBlocker {
+    Outside,
+    Symlink,
+    HardLink,
+    NotUnicode,
+    /// A file or folder name that begins with two dots.
+    DotDotName,
+    /// Several byte ranges make one weight.
+    MultipleRanges,
+    Converted,
+}
+
+impl fmt::Display for InPlaceBlocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Outside => "it is outside the model's folder, where ONNX allows no external data",
+            Self::Symlink => "it is a symbolic link (as in a Hugging Face cache), which onnx.checker and onnx.load refuse as external data, and onnxruntime where it leads out of the model's folder",
+            Self::HardLink => "it has several hard links, which onnx.checker and onnx.load refuse as external data",
+            Self::NotUnicode => "its path is not valid UTF-8, so an ONNX file cannot name it",
+            Self::DotDotName => "its path has a name that begins with two dots, which onnx takes for the parent folder",
+            Self::MultipleRanges => "several of its tensors make one weight of the model, and ONNX reads a single byte range",
+            Self::Converted => "a weight of the model is converted from its tensors",
+        })
+    }
+}
+
+/// Which weights a model can reference in place.
+pub struct References<'w> {
+    pub in_place: Vec<(&'w Weight, FileRange)>,
+    /// Weights that must be written.
+    pub others: Vec<&'w Weight>,
+    /// A file that cannot be referenced; no weight is in place then.
+    pub blocked_file: Option<(PathBuf, InPlaceBlocker)>,
+}
+
+impl References<'_> {
+    /// Why some weight must be written: the file, and what blocks it.
+    pub fn blocker(&self) -> Option<(PathBuf, InPlaceBlocker)> {
+        self.blocked_file.clone().or_else(|| {
+            let weight = self.others.first()?;
+            let blocker = match weight.recipe {
+                Recipe::Converted(..) => InPlaceBlocker::Converted,
+                _ => InPlaceBlocker::MultipleRanges,
+            };
+            Some((weight.recipe.sources()[0].file.to_path_buf(), blocker))
+        })
+    }
+}
+
+/// Finds the weights that a model in `folder` can reference in place. Paths of the ranges
+/// are relative to that folder.
+pub fn reference<'w>(
+    weights: impl Iterator<Item = &'w Weight> + Clone,
+    folder: &Path,
+) -> Result<References<'w>> {
+    let mut last: Option<(&Path, FileRange)> = None;
+    let mut found = References { in_place: Vec::new(), others: Vec::new(), blocked_file: None };
+    for weight in weights.clone() {
+        let Recipe::Slice(source) = &weight.recipe else {
+            found.others.push(weight);
+            continue;
+        };
+        let file = match &last {
+            Some((path, range)) if *path == &*source.file => range.file.clone(),
+            _ => match referable(&source.file, folder)? {
+                Referable::As(name) => Path::new(&name).into(),
+                Referable::Blocked(blocker) => {
+                    found.blocked_file = Some((source.file.to_path_buf(), blocker));
+                    (found.in_place, found.others) = (Vec::new(), weights.collect());
+                    return Ok(found);
+                }
+            },
+        };
+        let range = FileRange { file, range: source.range.clone() };
+        last = Some((&source.file, range.clone()));
+        found.in_place.push((weight, range));
+    }
+    Ok(found)
+}
+
+/// How a model refers to a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Referable {
+    /// By this relative path, with `/` between components.
+    As(String),
+    Blocked(InPlaceBlocker),
+}
+
+/// How a model in `folder` can refer to an existing file.
+fn referable(file: &Path, folder: &Path) -> Result<Referable> {
+    match link_kind(file)? {
+        Some(blocker) => Ok(Referable::Blocked(blocker)),
+        None => relative_to(folder, file),
+    }
+}
+
+/// The kind of link that a file is, if ONNX refuses it as external data. A missing file is
+/// none.
+pub fn link_kind(file: &Path) -> Result<Option<InPlaceBlocker>> {
+    let status = match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        status => status?,
+    };
+    if status.is_symlink() {
+        return Ok(Some(InPlaceBlocker::Symlink));
+    }
+    #[cfg(unix)]
+    if status.is_file() && std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
+        return Ok(Some(InPlaceBlocker::HardLink));
+    }
+    Ok(None)
+}
+
+/// How a model in `folder` could refer to a file. Neither needs to exist.
+pub fn relative_to(folder: &Path, file: &Path) -> Result<Referable> {
+    let (folder, file) = (canonicalize_existing(folder)?, canonicalize_existing(file)?);
+    let Ok(relative) = file.strip_prefix(&folder) else {
+        return Ok(Referable::Blocked(InPlaceBlocker::Outside));
+    };
+    let name = |component| match component {
+        Component::Normal(name) => match name.to_str() {
+            Some(name) if name.starts_with("..") => Err(InPlaceBlocker::DotDotName),
+            Some(name) => Ok(name),
+            None => Err(InPlaceBlocker::NotUnicode),
+        },
+        _ => Err(InPlaceBlocker::Outside),
+    };
+    let names: Result<Vec<&str>, _> = relative.components().map(name).collect();
+    Ok(names.map_or_else(Referable::Blocked, |names| Referable::As(names.join("/"))))
+}

@@ -1,0 +1,218 @@
+//! Formats in which matrices are stored, and the one table of their parts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, err};
+use crate::tensor::ints::Bits;
+use crate::tensor::{DType, mxfp4};
+
+/// How the elements of a matrix `[out, in]`, or of one for each expert, are stored. A
+/// square matrix has the same shape in both orders, so the format tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixFormat {
+    /// MXFP4 blocks of 32 elements along `in`.
+    Mxfp4,
+    /// MXFP4 with the codes column-major, as ONNX Runtime's CUDA kernels read them.
+    Mxfp4ColMajor,
+    /// Integers in blocks of 32 along `in` with an f32 scale each.
+    Int(Bits),
+    /// Floats, `[out, in]`.
+    Float(DType),
+    /// Floats, `[in, out]`.
+    FloatTransposed(DType),
+}
+
+/// What the elements of a weight are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElementKind {
+    /// BF16, F16 or F32.
+    Float,
+    /// The same or FP8, in the matrices of experts alone.
+    ExpertFloat,
+    /// Two E2M1 codes a byte.
+    Mxfp4Blocks,
+    /// E8M0 scales, which most checkpoints store as U8.
+    Mxfp4Scales,
+    /// One or two integer codes a byte.
+    IntCodes,
+    /// F32 scales of integers.
+    IntScales,
+}
+
+/// One of the tensors that a matrix consists of.
+#[derive(Clone, Debug)]
+pub struct MatrixPart {
+    /// Last component of its name.
+    pub name: &'static str,
+    pub kind: ElementKind,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+}
+
+impl MatrixFormat {
+    /// Formats that a conversion can produce.
+    pub const TARGETS: [Self; 7] = [
+        Self::Mxfp4,
+        Self::Mxfp4ColMajor,
+        Self::Int(Bits::Eight),
+        Self::Int(Bits::Four),
+        Self::Float(DType::BF16),
+        Self::Float(DType::F16),
+        Self::Float(DType::F32),
+    ];
+
+    /// The tensors of matrices `[stack.., out, in]`. In MXFP4: `blocks u8 [.., out, in/32,
+    /// 16]` and `scales u8 [.., out, in/32]`; column-major: `columns u8 [.., in, out/2]`
+    /// with the even output in the low nibble. Integers: `codes u8 [.., out, in/32, 32 or
+    /// 16]` and `scales f32 [.., out, in/32]`. Floats: `weight [.., out, in]` or `weight_t
+    /// [.., in, out]`.
+    pub fn parts(self, stack: &[u64], [out, inn]: [u64; 2]) -> Vec<MatrixPart> {
+        use ElementKind::{Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales};
+        let groups = inn / mxfp4::BLOCK;
+        let part = |name, kind, dtype, axes: &[u64]| {
+            let shape = [stack, axes].concat();
+            MatrixPart { name, kind, dtype, shape }
+        };
+        let scales = |kind, dtype| part("scales", kind, dtype, &[out, groups]);
+        match self {
+            Self::Mxfp4 => vec![
+                part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, mxfp4::BLOCK / 2]),
+                scales(Mxfp4Scales, DType::U8),
+            ],
+            Self::Mxfp4ColMajor => vec![
+                part("columns", Mxfp4Blocks, DType::U8, &[inn, out / 2]),
+                scales(Mxfp4Scales, DType::U8),
+            ],
+            Self::Int(bits) => vec![
+                part("codes", IntCodes, DType::U8, &[out, groups, bits.block_bytes()]),
+                scales(IntScales, DType::F32),
+            ],
+            Self::Float(dtype) => vec![part("weight", Float, dtype, &[out, inn])],
+            Self::FloatTransposed(dtype) => vec![part("weight_t", Float, dtype, &[inn, out])],
+        }
+    }
+
+    /// Whether rows consist of blocks of 32 elements.
+    pub fn has_blocks(self) -> bool {
+        !matches!(self, Self::Float(_) | Self::FloatTransposed(_))
+    }
+
+    pub fn is_mxfp4(self) -> bool {
+        matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
+    }
+
+    /// The format of lm_head where other dense matrices get this one: int4 is too coarse
+    /// to choose among all tokens.
+    pub fn for_lm_head(self) -> Self {
+        if self == Self::Int(Bits::Four) { Self::Int(Bits::Eight) } else { self }
+    }
+
+    /// The same order of floats in another dtype.
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        match self {
+            Self::Float(_) => Self::Float(dtype),
+            Self::FloatTransposed(_) => Self::FloatTransposed(dtype),
+            format => format,
+        }
+    }
+}
+
+impl fmt::Display for MatrixFormat {
+    /// The orders of floats have one name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mxfp4 => f.write_str("mxfp4"),
+            Self::Mxfp4ColMajor => f.write_str("mxfp4 by columns"),
+            Self::Int(bits) => write!(f, "{bits}"),
+            Self::Float(dtype) | Self::FloatTransposed(dtype) => write!(f, "{dtype}"),
+        }
+    }
+}
+
+impl FromStr for MatrixFormat {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let known = Self::TARGETS.into_iter().chain([Self::Float(DType::F8E5M2)]);
+        let mut known = known.filter(|format| format.to_string() == name);
+        known.next().ok_or_else(|| err!("{name:?} is not a format of matrices"))
+    }
+}
+
+impl ElementKind {
+    pub fn accepts(self, dtype: DType) -> bool {
+        match self {
+            Self::Float => matches!(dtype, DType::BF16 | DType::F16 | DType::F32),
+            Self::ExpertFloat => Self::Float.accepts(dtype) || dtype == DType::F8E5M2,
+            Self::Mxfp4Blocks | Self::IntCodes => dtype == DType::U8,
+            Self::Mxfp4Scales => matches!(dtype, DType::U8 | DType::F8E8M0),
+            Self::IntScales => dtype == DType::F32,
+        }
+    }
+}
+
+impl fmt::Display for ElementKind {
+    /// The dtypes that it accepts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "bf16, f16 or f32",
+            Self::ExpertFloat => "bf16, f16, f32 or f8e5m2",
+            Self::Mxfp4Blocks => "u8 (MXFP4 blocks)",
+            Self::Mxfp4Scales => "u8 (MXFP4 scales)",
+            Self::IntCodes => "u8 (integer codes)",
+            Self::IntScales => "f32 (scales of integers)",
+        })
+    }
+}
+
+/// The formats of several matrices, whatever the order of their floats; as text they are
+/// joined by ` and `.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FormatSet(Vec<MatrixFormat>);
+
+/// Joins the names of formats.
+const AND: &str = " and ";
+
+impl FormatSet {
+    pub fn contains(&self, is_wanted: impl Fn(MatrixFormat) -> bool) -> bool {
+        self.0.iter().any(|format| is_wanted(*format))
+    }
+}
+
+impl FromIterator<MatrixFormat> for FormatSet {
+    fn from_iter<I: IntoIterator<Item = MatrixFormat>>(formats: I) -> Self {
+        let normal = |format| match format {
+            MatrixFormat::FloatTransposed(dtype) => MatrixFormat::Float(dtype),
+            format => format,
+        };
+        let mut formats: Vec<_> = formats.into_iter().map(normal).collect();
+        formats.sort_by_key(MatrixFormat::to_string);
+        formats.dedup();
+        Self(formats)
+    }
+}
+
+impl fmt::Display for FormatSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(MatrixFormat::to_string).collect();
+        f.write_str(&names.join(AND))
+    }
+}
+
+impl From<FormatSet> for String {
+    fn from(formats: FormatSet) -> Self {
+        formats.to_string()
+    }
+}
+
+impl TryFrom<String> for FormatSet {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.split(AND).map(MatrixFormat::from_str).collect()
+    }
+}
