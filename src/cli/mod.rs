@@ -12,8 +12,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 pub use remedy::advice;
 
-/// With the commit that it was built of, where that is known.
-const VERSION: &str = env!("GPT_OSS_EXPORT_VERSION");
+/// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
+const VERSION: &str = match option_env!("GPT_OSS_EXPORT_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// What people type.
 const EXAMPLES: &str = "\

@@ -3,6 +3,9 @@
 mod contents;
 mod interface;
 mod lower;
+#[rustfmt::skip] // generated
+#[allow(missing_docs, clippy::doc_markdown)]
+mod proto;
 mod read;
 
 pub use contents::{contents, is_changed};
@@ -97,10 +100,4 @@ fn data_type(dtype: DType) -> i32 {
 
 fn from_data_type(theirs: DataType) -> Option<DType> {
     DTYPES.iter().find(|(listed, _)| *listed == theirs).map(|(_, ours)| *ours)
-}
-
-/// The messages of `proto/onnx.proto`.
-#[allow(missing_docs, clippy::doc_markdown)]
-mod proto {
-    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }
