@@ -1,181 +1,152 @@
-"""Compares gpt-oss-export with `cp` and with other exporters, on a checkpoint of its own.
-
-Makes a random checkpoint of the 20B's dimensions, exports it in every way of
-`variants.py`, runs what came of it in onnxruntime, and writes docs/benchmarks.md with
-its chart. Needs numpy and onnxruntime; other exporters are used where `--rivals` has
-them. For Linux.
-"""
+"""Compares gpt-oss-export with `cp` and other exporters on a random checkpoint, and runs the
+models in onnxruntime. Writes benchmarks.json and the tables of benchmarks.md. For Linux;
+needs numpy and onnxruntime."""
 
 import argparse
 import datetime
 import json
 import os
+import platform
+import re
 import shlex
+import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import checkpoint
-import exports
-import machine
-import page
-import runs
-from variants import OURS, RIVALS, WITH_THEM
+import tables
+from exports import OURS, RIVALS
+from measure import MEMORY, run_export, watch
 
 HOME = Path(__file__).resolve().parents[2]
-QUICK = checkpoint.Sizes(
-    layers=2,
-    vocabulary=320,
-    hidden=96,
-    inner=128,
-    experts=8,
-    heads=8,
-    kv_heads=2,
-    head_dim=32,
-    window=8,
-)
+ENGINE = Path(__file__).with_name("engine.py")
 
 
 def main():
-    options = arguments()
-    if options.redraw:
-        page.write(json.loads((options.page / "benchmarks.json").read_text()), options.page)
-        return
-    options.work.mkdir(parents=True, exist_ok=True)
-    sizes = QUICK if options.quick else checkpoint.Sizes(options.layers, options.vocabulary)
-    shop = exports.Workshop(options.work, options.binary, options.pairs, 60 * options.patience)
-    say("checkpoint")
-    checkpoint.write(shop.checkpoint, sizes)
-    results = {
+    parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__)
+    add = parser.add_argument
+    add("--binary", type=Path, default=HOME / "target/release/gpt-oss-export")
+    add("--rivals", type=Path, metavar="PYTHON", help="a Python with the other exporters")
+    add("--work", type=Path, default=HOME / "target", help="a folder on the disk to measure")
+    add("--page", type=Path, default=HOME / "docs", help="the folder of benchmarks.md and .json")
+    add("--pairs", type=int, default=7, help="exports of each kind, alternating with cp")
+    add("--quick", action="store_true", help="a tiny model and one pair, to test this script")
+    add("--render", action="store_true", help="only rewrite the tables, from benchmarks.json")
+    options = parser.parse_args()
+    file = options.page / "benchmarks.json"
+    if not options.render:
+        options.work.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="compare-", dir=options.work.absolute()) as work:
+            text = json.dumps(compare(options, Path(work)), indent=1)
+        for folder in (work, HOME):  # no paths of this machine
+            text = text.replace(f"{folder}/", "")
+        file.write_text(text + "\n")
+    tables.write(options.page / "benchmarks.md", json.loads(file.read_text()))
+
+
+def compare(options, work):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    load, pairs = os.getloadavg()[0], 1 if options.quick else options.pairs
+    config = checkpoint.write(work / "checkpoint", {} if options.quick else checkpoint.DIMENSIONS)
+    # The last tokens are beyond the sliding window.
+    count = config["sliding_window"] + 16
+    np.save(work / "ids.npy", np.random.default_rng(1).integers(0, config["vocab_size"], count))
+    request = {"config": config, "prompts": [4, 8, 16] if options.quick else [16, 128, 512]}
+    ours = [
+        measure(export, options.binary, work / f"ours-{number}", request, pairs)
+        for number, export in enumerate(OURS)
+    ]
+    verified = verify(options.binary, work)
+    rivals = [
+        measure(export, options.rivals.absolute(), work / f"rival-{number}", request)
+        for number, export in enumerate(RIVALS if options.rivals else [])
+    ]
+    return {
         "command": "python3 " + shlex.join(sys.argv),
         "date": datetime.date.today().isoformat(),
-        "machine": machine.machine(options.work),
-        "load": [os.getloadavg()[0]],
-        "versions": versions(options.rivals),
-        "sizes": vars(sizes),
-        "bytes": (shop.checkpoint / "model.safetensors").stat().st_size,
-        **{name: getattr(options, name) for name in ("pairs", "rounds", "patience")},
+        "machine": {
+            "cpu": dict(re.findall("^(Model name|Flags): *(.*)$", output("lscpu"), re.M)),
+            "cores": os.cpu_count(),
+            "memory": MEMORY,
+            "file_system": output("df", "--output=fstype", work).split()[-1],
+            "system": platform.platform(),
+        },
+        "load": [load, os.getloadavg()[0]],
+        "versions": [
+            json.loads(output(python, "-m", "pip", "list", "--format=json"))
+            for python in (sys.executable, options.rivals)
+            if python
+        ],
+        "sizes": {name: config[name] for name in checkpoint.DIMENSIONS},
+        "bytes": (work / "checkpoint/model.safetensors").stat().st_size,
+        "pairs": pairs,
+        "ours": ours,
+        "verify": verified,
+        "rivals": rivals,
     }
-    results["ours"] = [export(shop, ours, number) for number, ours in enumerate(OURS)]
-    results["verify"] = verify(shop, results["ours"][0])
-    results["rivals"] = [
-        rival for number in range(len(RIVALS)) for rival in convert(shop, number, options)
-    ]
-    run(results, sizes, options)
-    write(results, options)
-    if not options.keep:
-        shop.clear()
 
 
-def arguments():
-    parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__)
-    parser.add_argument("--binary", type=Path, default=HOME / "target/release/gpt-oss-export")
-    parser.add_argument(
-        "--rivals",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PYTHON",
-        help="a Python that has other exporters; may be given again",
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=HOME / "target/compare",
-        help="folder for some 45 GB of models, on the disk to measure",
-    )
-    parser.add_argument(
-        "--page", type=Path, default=HOME / "docs", help="folder for benchmarks.md, .svg and .json"
-    )
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--vocabulary", type=int, default=32_768)
-    parser.add_argument("--pairs", type=int, default=7, help="exports in turn with cp")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="processes in which a model's speed is measured"
-    )
-    parser.add_argument("--patience", type=float, default=60, help="seconds that a prompt may take")
-    parser.add_argument("--keep", action="store_true", help="keep checkpoint and models")
-    parser.add_argument(
-        "--redraw", action="store_true", help="only write the page again from benchmarks.json"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny model, each thing once: does this script work?"
-    )
-    options = parser.parse_args()
-    if options.quick:
-        options.pairs = options.rounds = 1
-    return options
+def measure(export, program, folder, request, pairs=1):
+    """Exports, runs the model in onnxruntime, and deletes it; a model in place stays."""
+    print(export.name, file=sys.stderr)
+    entry = run_export(export, program, folder, pairs)
+    model = entry.pop("model", None)
+    if model and export.runs:
+        request = {**request, "model": model}
+        entry["error"] = error(request, folder.parent)
+        # The model's files are in the page cache now.
+        entry["run"] = ask_engine(request)
+    shutil.rmtree(folder)
+    return entry
 
 
-def export(shop, ours, number):
-    say(ours.name)
-    return shop.export(ours, number)
+def ask_engine(request):
+    """What the engine prints, with its peaks of memory, or why it failed."""
+    run = watch([sys.executable, ENGINE, json.dumps(request)])
+    if run.failure:
+        return {"failure": run.failure}
+    return {**json.loads(run.output), "own": run.own, "peak": run.resident}
 
 
-def convert(shop, number, options):
-    """A rival's entry, where one of the Pythons has it."""
-    rival = RIVALS[number]
-    for python in options.rivals:
-        if machine.version_in(python, rival.package):
-            say(rival.name)
-            yield shop.convert(rival, number, python.absolute())
-            return
+def error(request, work):
+    """How far the logits are from those of the first model: the largest difference, the mean
+    Kullback-Leibler divergence in nats, and how often the top token agrees."""
+    found, reference = work / "logits.npy", work / "reference.npy"
+    answer = ask_engine({**request, "ids": f"{work}/ids.npy", "logits": str(found)})
+    if "failure" in answer:
+        return answer
+    if not reference.exists():
+        shutil.copy(found, reference)
+    logits = np.load(found).astype(np.float64)
+    expected = np.load(reference).astype(np.float64)[-len(logits) :]
+    log_p, log_q = (x - np.logaddexp.reduce(x, -1, keepdims=True) for x in (expected, logits))
+    return {
+        "max": np.abs(expected - logits).max(),
+        "kl": (np.exp(log_p) * (log_p - log_q)).sum(-1).mean(),
+        "same_top": (expected.argmax(-1) == logits.argmax(-1)).mean(),
+        "places": len(logits),
+        "largest": np.abs(expected).max(),
+    }
 
 
-def verify(shop, reference):
-    """Whether the reference computes what the checkpoint says."""
-    say("verify")
+def verify(binary, work):
+    """Compares the reference model with the checkpoint."""
     library = find_spec("onnxruntime").submodule_search_locations[0]
-    done = shop.verify(reference["model"], library)
-    if done.failure():
-        sys.exit(f"the reference does not pass verify: {done.failure()}")
-    report = json.loads(done.output)
+    model = [work / "ours-0.onnx", "--checkpoint", work / "checkpoint"]
+    run = watch([binary, "verify", *model, "--onnxruntime", library, "--json"])
+    if run.failure:
+        sys.exit(f"the reference does not pass verify: {run.failure}")
+    report = json.loads(run.output)
     return {"max": report["logits"]["max"], "bound": report["tolerance"]["bound"]}
 
 
-def run(results, sizes, options):
-    """Speeds and errors of everything that runs."""
-    entries = [entry for ours, entry in zip(OURS, results["ours"]) if ours.runs] + results["rivals"]
-    request = {
-        "vocabulary": sizes.vocabulary,
-        "kv_heads": sizes.kv_heads,
-        "head_dim": sizes.head_dim,
-        "patience": options.patience,
-        "prompts": [4, 8, 16] if options.quick else [16, 128, 512],
-        "steps": 8,
-    }
-    say("logits")
-    # Steps begin where the window cuts.
-    ids = np.random.default_rng(1).integers(0, sizes.vocabulary, sizes.window + 16)
-    runs.errors(entries, request, ids, options.work)
-    say("speed")
-    runs.speeds(entries, {**request, "steps": 24}, options.rounds)
-
-
-def versions(pythons):
-    ours = {name: machine.own_version(name) for name in ("numpy", "onnxruntime")}
-    packages = dict.fromkeys([rival.package for rival in RIVALS] + WITH_THEM)
-    theirs = [{name: machine.version_in(python, name) for name in packages} for python in pythons]
-    return {"python": sys.version.split()[0], **ours, "rivals": theirs}
-
-
-def write(results, options):
-    """The page and what it is made of, without the paths of this machine."""
-    results["load"].append(os.getloadavg()[0])
-    for entry in results["ours"] + results["rivals"]:
-        entry.pop("model", None)
-    text = json.dumps(results, indent=1)
-    for folder in (options.work.absolute(), HOME):
-        text = text.replace(f"{folder}/", "")
-    options.page.mkdir(parents=True, exist_ok=True)
-    (options.page / "benchmarks.json").write_text(text + "\n")
-    page.write(json.loads(text), options.page)
-
-
-def say(what):
-    print(what, file=sys.stderr, flush=True)
+def output(*command):
+    return subprocess.check_output(command, text=True)
 
 
 if __name__ == "__main__":

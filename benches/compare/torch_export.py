@@ -1,7 +1,6 @@
-"""Exports a checkpoint with transformers and torch.onnx: the way without a tool."""
+"""Exports a checkpoint with transformers and torch.onnx, without a dedicated exporter."""
 
 import sys
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -16,26 +15,21 @@ class Logits(torch.nn.Module):
         return self.model(input_ids=input_ids, use_cache=False).logits
 
 
-def main(checkpoint, folder):
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        experts_implementation="batched_mm",
+checkpoint, output = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(
+    checkpoint,
+    dtype=torch.float32,
+    attn_implementation="eager",
+    experts_implementation="batched_mm",
+)
+with torch.no_grad():
+    program = torch.onnx.export(
+        Logits(model.eval()),
+        (torch.arange(1, 41).reshape(1, 40),),
+        input_names=["input_ids"],
+        output_names=["logits"],
+        dynamic_shapes={"input_ids": {1: torch.export.Dim("T", min=2, max=4096)}},
+        dynamo=True,
+        opset_version=23,
     )
-    ids = torch.arange(1, 41).reshape(1, 40)
-    sequence = torch.export.Dim("T", min=2, max=4096)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            Logits(model.eval()),
-            (ids,),
-            input_names=["input_ids"],
-            output_names=["logits"],
-            dynamic_shapes={"input_ids": {1: sequence}},
-            dynamo=True,
-            opset_version=23,
-        )
-    program.save(Path(folder) / "model.onnx", external_data=True)
-
-
-main(*sys.argv[1:])
+program.save(output, external_data=True)
