@@ -168,7 +168,6 @@ from_typed!(
     crate::genai::Error,
     crate::graph::Error,
     crate::hub::Error,
-    crate::model::Error,
     crate::onnx::Error,
     crate::onnx::ReadError,
     crate::publish::Error,

@@ -45,6 +45,8 @@ pub mod genai;
 #[doc(hidden)]
 pub mod graph;
 #[doc(hidden)]
+pub mod metadata;
+#[doc(hidden)]
 pub mod onnx;
 #[doc(hidden)]
 pub mod publish;

@@ -10,7 +10,7 @@ use gpt_oss_export::export::{
     ExternalData, Formats, FromHub, Genai, MatrixFormat, Origin, Request, Summary, export,
 };
 use gpt_oss_export::hub::Name;
-use gpt_oss_export::model::{Options, Provider, Style, Target};
+use gpt_oss_export::model::{GraphOptions, Provider, Style, Target};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::verify::Report;
 use serde::Serialize;
@@ -251,20 +251,20 @@ impl Export {
                 dense: self.dense.and_then(|Dense(format)| format),
                 accept_rounding: self.accept_rounding,
             },
-            graph: Options {
+            graph: GraphOptions {
                 target: match self.target {
                     TargetName::Onnx => Target::Onnx,
                     TargetName::Ort => Target::Ort,
                 },
                 provider: self.ep,
-                compute: self.compute.unwrap_or_else(|| Options::usual_compute(self.ep)),
+                compute: self.compute.unwrap_or_else(|| self.ep.default_compute()),
                 keep_activations: self.keep_activations,
                 style: if self.functions { Style::Functions } else { Style::Flat },
                 batch: self.batch_size.filter(|_| !self.dynamic_b),
                 length: self.seq_len.filter(|_| !self.dynamic_seq),
                 kv_cache: self.kv_cache,
                 last_logits: self.last_logits,
-                ..Options::default()
+                ..GraphOptions::default()
             },
             genai: self.genai.then_some(Genai { max_length: self.max_length }),
             transformers_js: self.transformers_js,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{self, Summary};
-use gpt_oss_export::runtime::Provider;
+use gpt_oss_export::model::Provider;
 use gpt_oss_export::verify::{Report, Request, check_promise, library, verify};
 
 use super::console::{Console, print, print_json};

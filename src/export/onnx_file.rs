@@ -1,79 +1,80 @@
-//! The ONNX file: the graph, where its weights are, and what it says of itself.
+//! The ONNX file: the graph, where its weights are, and its metadata.
 
 use std::path::{Path, PathBuf};
 
 use super::Request;
 use super::open::Opened;
 use super::placement::Placement;
-use crate::error::Error;
-use crate::graph::Model;
+use crate::error::Result;
+use crate::graph::{Data, Graph, Model};
+use crate::metadata::{self, ModelMetadata, WeightSlice};
 use crate::model::{self, Target};
 use crate::onnx;
 use crate::publish;
 use crate::weights::{PerRole, Provenance};
 
-/// The file's bytes. They depend on the weights, the options and where weights are
-/// relative to the model; not on dates, folders or machines. `path_now` says where a
-/// file is that will be, or is, beside the model or below.
+/// The bytes of the file. They depend on the weights, the options and the paths of weights
+/// relative to the model; not on dates, folders or machines. `current_path` says where a
+/// file is now that will be, or is, beside the model or below.
 pub fn encode(
     request: &Request,
     output: &Path,
     (opened, graph): (&Opened, &Model),
     (placement, provenances): (&Placement, &PerRole<Provenance>),
-    path_now: impl Fn(&str) -> PathBuf,
-) -> Result<Vec<u8>, Error> {
+    current_path: impl Fn(&str) -> PathBuf,
+) -> Result<Vec<u8>> {
     let operators = match request.graph.target {
         Target::Onnx => "standard ONNX operators",
         Target::Ort => "ONNX Runtime's operators",
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let properties = properties(request, opened, graph, provenances);
-    let metadata = onnx::Metadata { description: &description, properties: &properties };
-    let file = onnx::encode(graph, &metadata, &|weight| {
+    let locate = |weight: &str| {
         placement.locate(weight).map(|it| crate::container::Location {
             file: it.file.to_string_lossy().into_owned(),
             range: it.range,
         })
-    })?;
-    if request.headers_only() {
-        return Ok(file);
+    };
+    let mut metadata = describe(request, opened, graph, provenances);
+    if !request.headers_only() {
+        let bare = onnx::Metadata { description: &description, properties: &[] };
+        let described = onnx::describe(output, &onnx::encode(graph, &bare, &locate)?)?;
+        metadata.data =
+            onnx::contents(&described, current_path).map_err(publish::Error::at(output))?;
     }
-    let described = onnx::describe(output, &file)?;
-    let (key, value) = onnx::contents(&described, path_now).map_err(publish::Error::at(output))?;
-    Ok(onnx::with_property(file, key, value))
+    let properties = [(metadata::KEY, metadata.to_json())];
+    let metadata = onnx::Metadata { description: &description, properties: &properties };
+    Ok(onnx::encode(graph, &metadata, &locate)?)
 }
 
-/// What the ONNX file says of itself for programs.
-fn properties(
+/// The metadata without digests of files.
+fn describe(
     request: &Request,
     opened: &Opened,
     graph: &Model,
     provenances: &PerRole<Provenance>,
-) -> Vec<(&'static str, String)> {
+) -> ModelMetadata {
     let probes = |kind: &str| {
         let these = graph.probes.iter().filter(|(other, _)| *other == kind);
-        let names: Vec<&str> = these.map(|(_, id)| graph.main.values[*id].0.as_str()).collect();
-        names.join(" ")
+        these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
     };
-    let mut properties = vec![
-        ("gpt_oss_export.options", request.options().to_string()),
-        ("gpt_oss_export.requires", request.options().requires().to_owned()),
-        ("gpt_oss_export.layers", opened.checkpoint.config.num_layers().to_string()),
-        ("gpt_oss_export.experts", canonical(&provenances.experts)),
-        ("gpt_oss_export.dense", canonical(&provenances.dense)),
-        ("gpt_oss_export.residuals", probes(model::RESIDUALS)),
-        ("gpt_oss_export.routers", probes(model::ROUTERS)),
-    ];
-    if let Some(fingerprint) = &opened.fingerprint {
-        properties.insert(0, ("gpt_oss_export.fingerprint", fingerprint.to_string()));
+    let layers = opened.checkpoint.config.num_layers();
+    ModelMetadata {
+        fingerprint: opened.fingerprint.clone(),
+        source: opened.hub.as_ref().map(|hub| hub.source.clone()),
+        residuals: probes(model::RESIDUALS),
+        routers: probes(model::ROUTERS),
+        slices: slices(&graph.main).collect(),
+        ..ModelMetadata::new(request.options(), layers, provenances.clone())
     }
-    if let Some(hub) = &opened.hub {
-        properties.push(("gpt_oss_export.source", hub.source.clone()));
-    }
-    properties
 }
 
-fn canonical(provenance: &Provenance) -> String {
-    serde_json::to_string(provenance).expect("plain data")
+/// Initializers whose name is not that of a weight: they hold some of its bytes.
+fn slices(graph: &Graph) -> impl Iterator<Item = (String, WeightSlice)> {
+    graph.initializers.iter().filter_map(|initializer| {
+        let Data::External { weight, range } = &initializer.data else { return None };
+        let name = &graph.values[initializer.value].0;
+        let slice = WeightSlice { weight: weight.clone(), bytes: range.clone() };
+        (name != weight).then(|| (name.clone(), slice))
+    })
 }

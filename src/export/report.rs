@@ -9,9 +9,10 @@ use super::{
 };
 use crate::display::{escape_control, plural, shell_quote, size};
 use crate::files::parent_dir;
+use crate::model::Provider;
 use crate::model::Target;
 use crate::onnx::{Interface, Size};
-use crate::runtime::{self, Provider};
+use crate::runtime;
 use crate::tokenizer;
 use crate::weights::{MatrixFormat, Provenance};
 

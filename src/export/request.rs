@@ -6,10 +6,9 @@ use super::{shards, web};
 use crate::checkpoint::{Leniency, ModelWeights};
 use crate::error::{Error, bail, err};
 use crate::hub::Name;
-use crate::model::{self, Options};
-use crate::runtime::Provider;
+use crate::model::Provider;
+use crate::model::{self, BatchSymbol, GraphOptions};
 use crate::tensor::DType;
-use crate::transformers_js;
 use crate::weights::{MatrixFormat, Role};
 
 /// What to export, from where, to where.
@@ -30,7 +29,7 @@ pub struct Request {
     /// The formats of matrices.
     pub formats: Formats,
     /// The shape of the graph.
-    pub graph: Options,
+    pub graph: GraphOptions,
     /// Make the model's folder one that onnxruntime-genai opens.
     pub genai: Option<Genai>,
     /// Make the folder above the model's one that transformers.js opens.
@@ -50,7 +49,7 @@ impl Request {
             layers: None,
             leniency: Leniency::default(),
             formats: Formats::default(),
-            graph: Options::default(),
+            graph: GraphOptions::default(),
             genai: None,
             transformers_js: false,
             max_shard_size: None,
@@ -61,13 +60,13 @@ impl Request {
     /// it: a cache, and the logits of the last token, which the former otherwise takes
     /// from behind a prompt that ends in the padding token. The latter knows the batch
     /// axis by its name.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> GraphOptions {
         let mut options = self.graph;
         let generates = self.genai.is_some() || self.transformers_js;
         options.kv_cache |= generates;
         options.last_logits |= generates;
         if self.transformers_js {
-            options.batch_symbol = transformers_js::BATCH;
+            options.batch_symbol = BatchSymbol::BatchSize;
         }
         options
     }

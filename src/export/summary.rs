@@ -8,9 +8,9 @@ use super::{GenaiSummary, WebSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
-use crate::model::{Options, Target};
+use crate::model::Provider;
+use crate::model::{GraphOptions, Target};
 use crate::onnx::{Interface, OPSET, ir_version};
-use crate::runtime::Provider;
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
@@ -208,7 +208,7 @@ pub struct WeightsSummary {
 }
 
 impl ModelSummary {
-    pub(super) fn new(path: &Path, model: &Model, bytes: usize, options: &Options) -> Self {
+    pub(super) fn new(path: &Path, model: &Model, bytes: usize, options: &GraphOptions) -> Self {
         let interface =
             |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
         Self {

@@ -11,9 +11,9 @@ use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::error::{Error, err};
 use crate::files::json;
 use crate::files::{canonicalize_existing, parent_dir};
-use crate::model::{Options, Target};
+use crate::model::Provider;
+use crate::model::{GraphOptions, Target};
 use crate::publish::{Existing, Transaction};
-use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::tokenizer::{self, Tokenizer};
 use crate::transformers_js::{self, FOLDER};
@@ -45,7 +45,7 @@ pub struct WebSummary {
 const MOST_FILES: usize = 100;
 
 /// What is refused whatever the checkpoint is.
-pub fn check(output: &Path, options: &Options, most: Option<u64>) -> Result<(), Error> {
+pub fn check(output: &Path, options: &GraphOptions, most: Option<u64>) -> Result<(), Error> {
     let refused = match (options.target, options.provider) {
         (Target::Ort, Provider::Cpu | Provider::Cuda) => Some(transformers_js::Error::Provider),
         _ if options.length.is_some() => Some(transformers_js::Error::Length),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Error, Generation, Result};
 use crate::checkpoint::Config;
-use crate::runtime::Provider;
+use crate::model::Provider;
 use crate::tensor::DType;
 
 /// What a cache of the default length may take. onnxruntime-genai makes room

@@ -9,7 +9,8 @@ use super::{
 };
 
 /// What becomes of the parts of a model that are wired with [`Scope::block`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Style {
     /// Every block's nodes stand in the main graph.
     #[default]

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Config, Leniency};
 use crate::container::Header;
 use crate::error::Error;
 use crate::files::parent_dir;
-use crate::model::{Options, Target, decoder};
+use crate::model::{GraphOptions, Target, decoder};
 use crate::weights::{self, Fingerprint, Provenance, Weight};
 
 /// What a checkpoint is.
@@ -133,7 +133,7 @@ impl SourceFile {
 }
 
 fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {
-    let options = Options { target, ..Options::default() };
+    let options = GraphOptions { target, ..GraphOptions::default() };
     let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
     Fit {
         target: target.to_string(),

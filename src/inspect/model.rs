@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::tensors::{Filter, Tensor, Total, totals};
 use crate::error::Error;
 use crate::files::{canonicalize_existing, parent_dir};
+use crate::metadata::ModelMetadata;
 use crate::onnx::{self, External, Initializer, Interface};
 use crate::weights::{InPlaceBlocker, link_kind};
 
@@ -83,7 +84,11 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         entry.needed = entry.needed.max(offset.saturating_add(length));
     }
     let mut files: Vec<DataFile> = files.into_values().collect();
-    let is_changed = |file: &str| onnx::is_changed(&model, parent_dir(path), file);
+    let metadata = ModelMetadata::read(&model.properties).ok().flatten();
+    let is_changed = |file: &str| {
+        let recorded = metadata.as_ref().and_then(|metadata| metadata.data.get(file));
+        recorded.is_some_and(|it| onnx::is_changed(&model, it, parent_dir(path), file))
+    };
     files.iter_mut().for_each(|file| judge(file, is_changed));
     let wrong: Vec<String> =
         external().filter_map(|(tensor, place)| wrong(tensor, place)).collect();
@@ -97,7 +102,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         producer: model.producer.clone(),
         ir_version: model.ir_version,
         opsets: model.opsets.clone(),
-        requires: model.properties.get("gpt_oss_export.requires").cloned(),
+        requires: metadata.as_ref().map(|metadata| metadata.requires.clone()),
         properties: model.properties.clone(),
         inputs: model.inputs.clone(),
         outputs: model.outputs.clone(),

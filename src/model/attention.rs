@@ -5,10 +5,10 @@
 //! softmax as one more score that is neither scaled nor has a value. Query head
 //! `h` reads key head `h / (heads / kv)`: `heads / kv` of them form a group.
 
-use super::decoder::{Context, Operators, Stream};
+use super::context::{Backend, Context, Stream};
 use super::linear::linear;
 use super::norm::rms_norm;
-use super::{in_dtype, number, ort, portable};
+use super::{float, in_dtype, ort, portable};
 use crate::checkpoint::AttentionWeights;
 use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
@@ -17,7 +17,7 @@ use crate::weights::Weight;
 /// Sinks `[heads]` in a dtype, as finite numbers: of one that is −∞ (a head without a sink)
 /// or beyond the dtype's range, a product with 0 would be no number.
 pub fn sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
-    let sinks = number(g, "sinks", sinks, DType::F32)?;
+    let sinks = float(g, "sinks", sinks, DType::F32)?;
     let largest = dtype.largest();
     let sinks = g.clip("sinks.finite", sinks, -largest, largest)?;
     in_dtype(g, "sinks", sinks, dtype)
@@ -44,12 +44,12 @@ pub fn attention_block(
                 g.concat("qkv", &parts, 1)?
             }
         };
-        let (mixed, cache) = match &context.operators {
-            Operators::Portable(mask) => {
+        let (mixed, cache) = match &context.backend {
+            Backend::Portable(mask) => {
                 let bias = mask.bias(g, window)?;
                 portable::attention(g, qkv, cache, &weights.sinks, bias, context)?
             }
-            Operators::Ort(packing) => {
+            Backend::Ort(packing) => {
                 ort::attention(g, qkv, cache, &weights.sinks, window, packing, context)?
             }
         };

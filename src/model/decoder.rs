@@ -1,79 +1,27 @@
 //! The whole model: tokens to logits.
 //!
 //! `x = embedding[ids]`, then in each layer `x += attention(norm(x))` and
-//! `x += experts(norm(x))`, then `logits = norm(x) · lm_headᵀ`. The residual
-//! stream, norms and routers' products are f32 throughout; other products, attention and
-//! the cache are in the dtype that the model computes in, and in ONNX Runtime's mixtures of
-//! experts scores and SwiGLU too.
+//! `x += experts(norm(x))`, then `logits = norm(x) · lm_headᵀ`. The residual stream, norms
+//! and routers are f32; other products, attention and the cache have the compute dtype, as
+//! have router scores and SwiGLU in ONNX Runtime's MoE operators.
 
 use super::attention::attention_block;
+use super::context::{Backend, Context, Stream};
 use super::linear::projection;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
+use super::options::{GraphOptions, Target};
 use super::ort::Packing;
 use super::portable::Mask;
 use super::rope::Rotation;
 use super::sequence::Sequence;
-use super::{Error, Options, Target, in_dtype, rules, stored};
+use super::{in_dtype, rules, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
 use crate::graph::{Builder, Bundle, Model, Result, Scope, Value};
-use crate::runtime::Provider;
 use crate::tensor::DType;
 use crate::weights::Weight;
 
-/// What every layer reads and none owns.
-pub struct Context<'m> {
-    pub config: &'m Config,
-    /// What attention and products compute in.
-    pub compute: DType,
-    /// Whose kernels ONNX Runtime's operators are.
-    pub provider: Provider,
-    /// Whether those multiply integers with activations that are not rounded.
-    pub keep_activations: bool,
-    pub sequence: Sequence,
-    pub rotation: Rotation,
-    pub operators: Operators,
-}
-
-/// Which operators attention and experts are made of, with what the attention
-/// of all layers needs to know of the sequence.
-pub enum Operators {
-    /// Those of ai.onnx.
-    Portable(Mask),
-    /// Those of ONNX Runtime.
-    Ort(Packing),
-}
-
-/// A layer's keys and values, `[B, kv, places, D]` each.
-pub type KeyValue = [Value; 2];
-
-/// What a layer takes and gives.
-#[derive(Clone, Copy)]
-pub struct Stream {
-    /// The residual stream, `[B·T, hidden]`.
-    pub x: Value,
-    /// Keys and values, where the graph has a cache: on the way in those of
-    /// earlier steps, on the way out with those of this step.
-    pub cache: Option<KeyValue>,
-}
-
-impl Stream {
-    /// What the parts are called inside a layer.
-    pub const NAMES: [&str; 3] = ["x", "past.key", "past.value"];
-}
-
-impl Bundle for Stream {
-    fn into_values(self) -> Vec<Value> {
-        [self.x].into_iter().chain(self.cache.into_iter().flatten()).collect()
-    }
-
-    fn from_values(values: Vec<Value>) -> Self {
-        Self { x: values[0], cache: values[1..].try_into().ok() }
-    }
-}
-
-/// What a layer gives, with its router's scores `[B·T, experts]`, which only a look
-/// inside shows.
+/// The output of a layer, with its router's scores `[B·T, experts]` for probes.
 struct Routed {
     stream: Stream,
     scores: Value,
@@ -92,10 +40,9 @@ impl Bundle for Routed {
     }
 }
 
-/// The kind of probe that the residual stream is: what is embedded, and then after
-/// each layer.
+/// Probes of the residual stream: the embedding, and then after each layer.
 pub const RESIDUALS: &str = "residuals";
-/// The kind of probe that each layer's router scores are.
+/// Probes of each layer's router scores.
 pub const ROUTERS: &str = "routers";
 
 /// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`,
@@ -103,24 +50,24 @@ pub const ROUTERS: &str = "routers";
 pub fn decoder(
     config: &Config,
     weights: &ModelWeights,
-    options: Options,
-) -> std::result::Result<Model, Error> {
+    options: GraphOptions,
+) -> crate::error::Result<Model> {
     rules::check(config, weights, &options)?;
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();
     let sequence = Sequence::new(g, config, &options)?;
-    let operators = match options.target {
-        Target::Onnx => Operators::Portable(Mask::new(g, &sequence, options.compute)?),
-        Target::Ort => Operators::Ort(Packing::new(g, &sequence, options.provider)?),
+    let backend = match options.target {
+        Target::Onnx => Backend::Portable(Mask::new(g, &sequence, options.compute)?),
+        Target::Ort => Backend::Ort(Packing::new(g, &sequence, options.provider)?),
     };
-    let positions = match &operators {
-        Operators::Portable(mask) => mask.positions,
-        Operators::Ort(packing) => packing.positions,
+    let positions = match &backend {
+        Backend::Portable(mask) => mask.positions,
+        Backend::Ort(packing) => packing.positions,
     };
     let rotation = Rotation::new(g, positions, config, options.compute)?;
-    let Options { compute, provider, keep_activations, .. } = options;
+    let GraphOptions { compute, provider, keep_activations, .. } = options;
     let context =
-        Context { config, compute, provider, keep_activations, sequence, rotation, operators };
+        Context { config, compute, provider, keep_activations, sequence, rotation, backend };
 
     let mut x = embed(g, &weights.embedding, &context)?;
     g.probe(RESIDUALS, x)?;
@@ -134,9 +81,10 @@ pub fn decoder(
         g.probe(RESIDUALS, x)?;
         present.extend(stream.cache);
     }
-    let (x, length) = match options.last_logits {
-        true => (last_tokens(g, x, &context)?, 1.into()),
-        false => (in_place(g, x, &context)?, context.sequence.length.clone()),
+    let (x, length) = if options.last_logits {
+        (last_tokens(g, x, &context)?, 1.into())
+    } else {
+        (unpack(g, x, &context)?, context.sequence.length.clone())
     };
     let shape = [context.sequence.batch.clone(), length, config.vocab_size.into()];
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
@@ -155,9 +103,9 @@ pub fn decoder(
 /// `embedding[ids]` as rows of f32: gathered as stored, then cast.
 fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> {
     let Sequence { tokens, batch, length, .. } = &context.sequence;
-    let tokens = match &context.operators {
-        Operators::Portable(_) => *tokens,
-        Operators::Ort(packing) => packing.tokens,
+    let tokens = match &context.backend {
+        Backend::Portable(_) => *tokens,
+        Backend::Ort(packing) => packing.tokens,
     };
     let g = &mut g.child("embedding");
     let rows = g.reshape("tokens", tokens, [batch * length])?;
@@ -169,18 +117,18 @@ fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> 
 /// Of `x [B·T, hidden]` the row of each sequence's last token in this step,
 /// padding apart: `[B, hidden]`. Where there is no token, some row.
 fn last_tokens(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
-    match (&context.operators, context.sequence.length.known()) {
+    match (&context.backend, context.sequence.length.known()) {
         (_, Some(1)) => Ok(x),
-        (Operators::Portable(_), _) => context.sequence.last_tokens(g, x),
-        (Operators::Ort(packing), _) => packing.last_tokens(g, x, &context.sequence),
+        (Backend::Portable(_), _) => context.sequence.last_tokens(g, x),
+        (Backend::Ort(packing), _) => packing.last_tokens(g, x, &context.sequence),
     }
 }
 
-/// `x [B·T, hidden]` with each token at its own place.
-fn in_place(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
-    match (&context.operators, context.sequence.length.known()) {
-        (Operators::Portable(_), _) | (_, Some(1)) => Ok(x),
-        (Operators::Ort(packing), _) => packing.unpack(g, x, &context.sequence),
+/// `x [B·T, hidden]` with each token at its original place.
+fn unpack(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    match (&context.backend, context.sequence.length.known()) {
+        (Backend::Portable(_), _) | (_, Some(1)) => Ok(x),
+        (Backend::Ort(packing), _) => packing.unpack(g, x, &context.sequence),
     }
 }
 

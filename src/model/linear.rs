@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::decoder::{Context, Operators};
-use super::{in_dtype, number, ort, portable, stored_rows};
+use super::context::{Backend, Context};
+use super::{float, in_dtype, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
 use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
@@ -29,7 +29,7 @@ pub fn linear(
 ) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
     let g = &mut g.child(name);
-    let bias = layer.bias.as_ref().map(|bias| number(g, "bias", bias, dtype)).transpose()?;
+    let bias = layer.bias.as_ref().map(|bias| float(g, "bias", bias, dtype)).transpose()?;
     product(g, x, &layer.matrix, bias, context)
 }
 
@@ -53,7 +53,7 @@ fn product(
     bias: Option<Value>,
     context: &Context,
 ) -> Result<Value> {
-    if let (Operators::Ort(_), MatrixFormat::Int(bits)) = (&context.operators, matrix.format)
+    if let (Backend::Ort(_), MatrixFormat::Int(bits)) = (&context.backend, matrix.format)
         && ort::multiplies_integers(bits, context)
     {
         return ort::integers(g, x, bits, matrix.codes_and_scales(), bias, context);

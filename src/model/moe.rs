@@ -6,7 +6,7 @@
 //! `swiglu = gate · sigmoid(1.702·gate) · (up + 1)`. The block adds the sum of
 //! share × expert to the residual stream.
 
-use super::decoder::{Context, Operators};
+use super::context::{Backend, Context};
 use super::linear::linear;
 use super::norm::rms_norm;
 use super::{ort, portable};
@@ -27,8 +27,8 @@ pub fn mlp_block(
     g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let experts = match context.operators {
-            Operators::Ort(_) if ort::has_experts(weights, context) => ort::experts,
+        let experts = match context.backend {
+            Backend::Ort(_) if ort::has_experts(weights, context) => ort::experts,
             _ => portable::experts,
         };
         Ok([experts(g, x, normed, scores, weights, context)?, scores])

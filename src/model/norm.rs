@@ -1,6 +1,6 @@
 //! RMSNorm: `x · rsqrt(mean(x²) + ε) · scale`, along the last axis, in f32.
 
-use super::number;
+use super::float;
 use crate::checkpoint::Config;
 use crate::graph::{Result, Scope, Value};
 use crate::tensor::DType;
@@ -15,7 +15,7 @@ pub fn rms_norm(
     config: &Config,
 ) -> Result<Value> {
     let [normed] = g.block(name, "RMSNorm", &["x"], [x], |g, [x]| {
-        let scale = number(g, "scale", scale, DType::F32)?;
+        let scale = float(g, "scale", scale, DType::F32)?;
         let epsilon = g.parameter("epsilon", config.rms_norm_eps as f32);
         let fact = g.fact(x)?;
         let node = g.node("normed", "RMSNormalization").inputs([x, scale]);

@@ -1,61 +1,75 @@
-//! What the caller decides about the graph.
+//! The options of a graph.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::graph::Style;
-use crate::runtime::Provider;
 use crate::tensor::DType;
 
-/// The shape of a graph.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
+/// The options of a graph, as they are stored in the model's metadata too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphOptions {
     /// Whose operators.
     pub target: Target,
-    /// Which of ONNX Runtime's execution providers, for [`Target::Ort`].
+    /// The execution provider of ONNX Runtime that [`Target::Ort`] is for.
     pub provider: Provider,
-    /// What attention and matrix products compute in, and the cache holds: F32, F16
-    /// or BF16.
+    /// Dtype of attention, matrix products and the cache: F32, F16 or BF16.
     pub compute: DType,
-    /// On a CPU ONNX Runtime multiplies integers with activations as they are, and not
-    /// rounded to 8 bits, which is several times faster.
+    /// Keep activations in float beside integer weights: by default ONNX Runtime's CPU
+    /// kernels quantize them to 8 bits, which is several times faster.
     pub keep_activations: bool,
     /// Flat, or with a function for each block.
     pub style: Style,
-    /// [`Self::batch_symbol`] when not given.
+    /// Rows of a batch; [`Self::batch_symbol`] if `None`.
     pub batch: Option<u64>,
-    /// `T` when not given.
+    /// Tokens of a row; `T` if `None`.
     pub length: Option<u64>,
-    /// Takes earlier keys and values and gives them with this step's. A graph
-    /// for ONNX Runtime always does.
+    /// Cache inputs and outputs. [`Target::Ort`] always has them.
     pub kv_cache: bool,
-    /// Logits for the last token of each row alone.
+    /// Logits of each row's last token alone.
     pub last_logits: bool,
-    /// What the batch axis is called where its size is not fixed.
-    pub batch_symbol: &'static str,
+    /// Name of a symbolic batch axis.
+    pub batch_symbol: BatchSymbol,
 }
 
-/// What the metadata says of activations that meet integers and are not rounded.
-pub const KEPT: &str = "kept";
-
 /// The operators that a graph may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// Those of ai.onnx alone.
+    /// ai.onnx alone.
     #[default]
     Onnx,
     /// ONNX Runtime's own, com.microsoft, besides.
     Ort,
 }
 
-impl Target {
-    /// That of a model whose metadata has these options.
-    pub fn of(options: &str) -> Self {
-        let is_for_ort = options.split(' ').any(|option| option == "target=ort");
-        if is_for_ort { Self::Ort } else { Self::Onnx }
-    }
+/// An execution provider of ONNX Runtime; they differ in the operators that they support.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Provider {
+    #[default]
+    Cpu,
+    Cuda,
+    WebGpu,
+}
 
-    /// The oldest onnxruntime that computes the graph as it is meant, on a CPU.
-    pub fn onnxruntime(self) -> [u32; 3] {
+/// Names of a symbolic batch axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BatchSymbol {
+    /// `B`
+    #[default]
+    B,
+    /// `batch_size`, as transformers.js expects.
+    #[serde(rename = "batch_size")]
+    BatchSize,
+}
+
+impl Target {
+    /// The oldest onnxruntime that computes the graph correctly on a CPU: 1.23.0 computes
+    /// wrong logits.
+    pub fn oldest_onnxruntime(self) -> [u32; 3] {
         match self {
             Self::Onnx => [1, 23, 1],
             Self::Ort => [1, 32, 0],
@@ -63,7 +77,14 @@ impl Target {
     }
 }
 
-impl Default for Options {
+impl Provider {
+    /// The default compute dtype: for GPUs what all of them support.
+    pub fn default_compute(self) -> DType {
+        if self == Self::Cpu { DType::F32 } else { DType::F16 }
+    }
+}
+
+impl Default for GraphOptions {
     fn default() -> Self {
         Self {
             target: Target::default(),
@@ -75,20 +96,12 @@ impl Default for Options {
             length: None,
             kv_cache: false,
             last_logits: false,
-            batch_symbol: "B",
+            batch_symbol: BatchSymbol::default(),
         }
     }
 }
 
-impl Options {
-    /// What a model for a provider computes in where nobody says: what all GPUs can.
-    pub fn usual_compute(provider: Provider) -> DType {
-        match provider {
-            Provider::Cpu => DType::F32,
-            Provider::Cuda | Provider::WebGpu => DType::F16,
-        }
-    }
-
+impl GraphOptions {
     /// What runs the graph, for people.
     pub fn requires(&self) -> &'static str {
         match (self.target, self.provider) {
@@ -106,14 +119,19 @@ impl Options {
         }
     }
 
-    /// Whether the graph has a key-value cache.
+    /// Whether the graph has cache inputs and outputs.
     pub fn has_cache(&self) -> bool {
         self.kv_cache || self.target == Target::Ort
     }
 
-    /// Whether it takes `attention_mask`, which tells tokens from padding.
+    /// Whether it takes `attention_mask`.
     pub fn has_mask(&self) -> bool {
         self.has_cache() || self.last_logits
+    }
+
+    /// Whether ONNX Runtime's kernels quantize activations beside integer weights.
+    pub fn quantizes_activations(&self) -> bool {
+        self.target == Target::Ort && !self.keep_activations
     }
 }
 
@@ -126,28 +144,21 @@ impl fmt::Display for Target {
     }
 }
 
-impl fmt::Display for Options {
-    /// As it is written into the model's metadata.
+impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = |fixed: Option<u64>, symbol: &str| {
-            fixed.map_or(symbol.to_owned(), |size| size.to_string())
-        };
-        write!(
-            f,
-            "target={} ep={} compute={} style={} batch={} sequence={} cache={} logits={}",
-            self.target,
-            self.provider,
-            self.compute,
-            if self.style == Style::Flat { "flat" } else { "functions" },
-            size(self.batch, self.batch_symbol),
-            size(self.length, "T"),
-            if self.has_cache() { "yes" } else { "no" },
-            if self.last_logits { "last" } else { "all" },
-        )?;
-        if self.target == Target::Ort && self.keep_activations {
-            write!(f, " activations={KEPT}")
-        } else {
-            Ok(())
-        }
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::WebGpu => "webgpu",
+        })
+    }
+}
+
+impl fmt::Display for BatchSymbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::B => "B",
+            Self::BatchSize => "batch_size",
+        })
     }
 }

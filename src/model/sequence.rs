@@ -5,8 +5,8 @@
 //! the cache holds, and `T` of this one. The attention mask says which places
 //! are tokens; without one all are, and `P` is 0.
 
-use super::Options;
-use super::decoder::KeyValue;
+use super::context::KeyValue;
+use super::options::GraphOptions;
 use crate::checkpoint::Config;
 use crate::graph::{Dim, Fact, Result, Scope, Value};
 use crate::tensor::DType;
@@ -29,10 +29,10 @@ pub struct Sequence {
 
 impl Sequence {
     /// Declares the inputs in the order that the ecosystem has them in.
-    pub fn new(g: &mut Scope, config: &Config, options: &Options) -> Result<Self> {
+    pub fn new(g: &mut Scope, config: &Config, options: &GraphOptions) -> Result<Self> {
         let dim =
             |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
-        let batch = dim(options.batch, options.batch_symbol);
+        let batch = dim(options.batch, &options.batch_symbol.to_string());
         let length = dim(options.length, "T");
         let earlier = if options.has_cache() { Dim::symbol("P") } else { Dim::from(0) };
         let places = earlier.plus(&length);

@@ -10,32 +10,24 @@ use fs_err as fs;
 use super::Description;
 use crate::files::digest::{Digest, sample_ranges};
 
-/// The property that says it: a JSON object, by the names that the model has for files.
-const KEY: &str = "gpt_oss_export.contents";
 /// Digits of each digest.
 const DIGITS: usize = 12;
 
-/// The property for a model whose files are at these paths now.
+/// Digests of the files of a model, which are at these paths now.
 pub fn contents(
     model: &Description,
     path: impl Fn(&str) -> PathBuf,
-) -> io::Result<(&'static str, String)> {
+) -> io::Result<BTreeMap<String, String>> {
     let digest = |(file, places): (&str, _)| Ok((file.to_owned(), digest(&path(file), &places)?));
-    let digests: BTreeMap<String, String> =
-        places(model).into_iter().map(digest).collect::<io::Result<_>>()?;
-    Ok((KEY, serde_json::to_string(&digests).expect("plain text")))
+    places(model).into_iter().map(digest).collect()
 }
 
-/// Whether a file that a model in `folder` reads is not what it was when the model was
-/// made, as far as samples tell. Where the model does not say, or its tensors have been
-/// laid out anew by another program since, nobody knows.
-pub fn is_changed(model: &Description, folder: &Path, file: &str) -> bool {
-    let said: Option<BTreeMap<String, String>> =
-        model.properties.get(KEY).and_then(|text| serde_json::from_str(text).ok());
-    let Some(said) = said.and_then(|mut said| said.remove(file)) else { return false };
+/// Whether a file that a model in `folder` reads differs from the recorded digest, as far
+/// as samples tell; unknown if another program has laid out the tensors anew since.
+pub fn is_changed(model: &Description, recorded: &str, folder: &Path, file: &str) -> bool {
     let Some(places) = places(model).remove(file) else { return false };
     let Ok(now) = digest(&folder.join(file), &places) else { return false };
-    now != said && now[..DIGITS] == *said.get(..DIGITS).unwrap_or_default()
+    now != recorded && now[..DIGITS] == *recorded.get(..DIGITS).unwrap_or_default()
 }
 
 /// Where a tensor begins, and its bytes.

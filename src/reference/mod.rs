@@ -47,7 +47,7 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// What to keep, and whose choices to follow.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct PassOptions {
     /// Keep the residual stream.
     pub residuals: bool,
     /// Choices of experts that are closer than so many times float32's noise are
@@ -94,7 +94,7 @@ pub struct Logits {
 pub fn run(
     checkpoint: &Checkpoint,
     rows: &[Vec<u32>],
-    options: &Options,
+    options: &PassOptions,
     progress: &dyn Progress,
 ) -> Result<Activations> {
     let (layers, count) = (&checkpoint.weights.layers, checkpoint.config.experts_per_token);

@@ -2,14 +2,12 @@
 //! name; nothing of GPT-OSS.
 
 mod library;
-mod provider;
 mod session;
 mod watch;
 
 use std::path::PathBuf;
 
 pub use library::{Library, Version};
-pub use provider::Provider;
 pub use session::{Kind, Port, Session, Tensor};
 
 /// Why a model does not run in onnxruntime.

@@ -50,7 +50,7 @@ pub fn settle(
     opening: &Opening,
     model: &Model,
 ) -> Result<(Checkpoint, Checkpoint, Identity)> {
-    let layers = opening.property("layers").and_then(|layers| layers.parse().ok());
+    let layers = opening.metadata.as_ref().map(|metadata| metadata.layers);
     let layers = layers.unwrap_or(checkpoint.layers_there);
     for (what, model, checkpoint) in [
         ("tokens", model.vocab, checkpoint.config.vocab_size),
@@ -64,10 +64,11 @@ pub fn settle(
     }
     checkpoint.truncate(layers)?;
     let made = formats::as_made(&checkpoint, &opening.description);
-    let identity = match opening.property("fingerprint") {
-        Some(wanted) => identify(&checkpoint, &made, said, wanted)?,
-        None => Identity::Unknown,
-    };
+    let identity =
+        match opening.metadata.as_ref().and_then(|metadata| metadata.fingerprint.as_ref()) {
+            Some(wanted) => identify(&checkpoint, &made, said, &wanted.to_string())?,
+            None => Identity::Unknown,
+        };
     Ok((checkpoint, made, identity))
 }
 

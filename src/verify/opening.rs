@@ -6,7 +6,8 @@ use std::path::Path;
 use super::model::Model;
 use crate::error::{Error, Kind, Result, Setting, bail, err};
 use crate::files::parent_dir;
-use crate::model::{RESIDUALS, ROUTERS, Target};
+use crate::metadata::ModelMetadata;
+use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::{self, Description, Interface, Size};
 use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Library, Session};
@@ -17,6 +18,8 @@ pub struct Opening<'r> {
     path: &'r Path,
     /// What the file says.
     pub description: Description,
+    /// `None` for a model of another program.
+    pub metadata: Option<ModelMetadata>,
 }
 
 /// What a model is to give besides its outputs.
@@ -31,11 +34,13 @@ pub struct Look {
 impl<'r> Opening<'r> {
     /// Of a model that this onnxruntime is to run.
     pub fn read(library: &'r Library, path: &'r Path) -> Result<Self> {
-        let opening = Self { library, path, description: onnx::read(path)? };
+        let description = onnx::read(path)?;
+        let metadata = ModelMetadata::read(&description.properties)?;
+        let opening = Self { library, path, description, metadata };
         opening.check_files()?;
-        check_version(library, opening.target())?;
-        match opening.option("ep").unwrap_or("cpu") {
-            "cpu" => Ok(opening),
+        check_version(library, opening.options().target)?;
+        match opening.options().provider {
+            Provider::Cpu => Ok(opening),
             other => Err(err!(
                 "the model is for execution provider `{other}`, and it is verified on a CPU: verify an export for `cpu`, which has the same numbers"
             )),
@@ -56,26 +61,9 @@ impl<'r> Opening<'r> {
         }
     }
 
-    /// What it says of itself under a key.
-    pub fn property(&self, key: &str) -> Option<&str> {
-        self.description.properties.get(&format!("gpt_oss_export.{key}")).map(String::as_str)
-    }
-
-    /// Whose operators it is made of.
-    pub fn target(&self) -> Target {
-        Target::of(self.property("options").unwrap_or_default())
-    }
-
-    /// What it was made with, such as `compute`.
-    pub fn option(&self, key: &str) -> Option<&str> {
-        let mut options = self.property("options")?.split(' ');
-        options.find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
-    }
-
-    /// Names of values inside it, of a kind.
-    fn names(&self, kind: &str) -> Vec<String> {
-        let names = self.property(kind).unwrap_or_default().split(' ');
-        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    /// The options of the graph.
+    pub fn options(&self) -> GraphOptions {
+        self.metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default()
     }
 
     /// That the model is none of ours.
@@ -85,13 +73,13 @@ impl<'r> Opening<'r> {
 
     /// Whether it can show its routers' scores.
     pub fn has_routers(&self) -> bool {
-        !self.names(ROUTERS).is_empty()
+        self.metadata.as_ref().is_some_and(|it| !it.routers.is_empty())
     }
 
     /// What is to be seen: the residual stream if it was asked for, and where it is
     /// all that there is of most tokens.
     pub fn look(&self, trace: bool) -> Result<Look> {
-        let there = !self.names(RESIDUALS).is_empty();
+        let there = self.metadata.as_ref().is_some_and(|it| !it.residuals.is_empty());
         if trace && !there {
             bail!(
                 "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
@@ -111,9 +99,11 @@ impl<'r> Opening<'r> {
     pub fn model(&self, look: Look, progress: &dyn Progress) -> Result<Model> {
         let stop = || progress.is_cancelled();
         let _loading = phase(progress, "loading the model", Unit::Seconds, 0);
-        let shown = |kind, wanted| if wanted { self.names(kind) } else { Vec::new() };
-        let residuals = shown(RESIDUALS, look.residuals);
-        let routers = shown(ROUTERS, look.routers);
+        let (mut residuals, mut routers) = (Vec::new(), Vec::new());
+        if let Some(metadata) = &self.metadata {
+            residuals.extend(metadata.residuals.iter().filter(|_| look.residuals).cloned());
+            routers.extend(metadata.routers.iter().filter(|_| look.routers).cloned());
+        }
         let session = match [&residuals[..], &routers[..]].concat() {
             more if more.is_empty() => Session::open(self.library, self.path, &stop)?,
             more => {
@@ -121,7 +111,7 @@ impl<'r> Opening<'r> {
                 Session::open_edited(self.library, self.path, &edited, &stop)?
             }
         };
-        let mut model = Model::new(self.path, session, self.target())?;
+        let mut model = Model::new(self.path, session, self.options().target)?;
         (model.residuals, model.routers) = (residuals, routers);
         Ok(model)
     }
@@ -136,7 +126,7 @@ pub fn library(path: Option<&Path>, target: Target) -> Result<Library> {
 }
 
 fn check_version(library: &Library, target: Target) -> Result<()> {
-    let needed = target.onnxruntime();
+    let needed = target.oldest_onnxruntime();
     match library.version {
         Some(version) if version.0 < needed => {
             let needed = needed.map(|number| number.to_string()).join(".");

@@ -13,7 +13,7 @@ use super::trace::Trace;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference::{self, Activations, Choices, Options, Tie};
+use crate::reference::{self, Activations, Choices, PassOptions, Tie};
 
 /// Everything that a comparison needs, as often as it takes place.
 pub struct Run<'r> {
@@ -41,7 +41,7 @@ impl Run<'_> {
     /// Runs both, the reference with another's choices of experts in ties.
     pub fn once(&mut self, follow: Option<Choices>, progress: &dyn Progress) -> Result<Outcome> {
         let residuals = !self.model.residuals.is_empty();
-        let options = Options { residuals, ties_within: FACTOR, follow };
+        let options = PassOptions { residuals, ties_within: FACTOR, follow };
         let started = Instant::now();
         let activations = reference::run(self.checkpoint, &self.texts, &options, progress)?;
         self.seconds.reference += started.elapsed().as_secs_f64();

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::opening::Opening;
 use crate::error::{Error, Result, Setting, err};
-use crate::model::{self, Options, Target};
+use crate::model::GraphOptions;
 use crate::tensor::DType;
-use crate::weights::{MatrixFormat, PerRole, Provenance};
+use crate::weights::{MatrixFormat, PerRole, Provenance, Role};
 
 /// How many times the noise a model may be off.
 pub const FACTOR: f64 = 8.0;
@@ -63,19 +63,15 @@ impl Promise {
         if let Some(bound) = asked {
             return Ok(Self::Asked(bound));
         }
-        let said = |key: &str| -> Option<Provenance> {
-            model.property(key).and_then(|said| serde_json::from_str(said).ok())
-        };
-        let [experts, dense] = [said("experts"), said("dense")];
-        if let Some(how) = rounds_on_the_way(model, &experts, &dense) {
-            return Err(no_promise(how));
+        let Some(metadata) = &model.metadata else { return Ok(Self::Float32) };
+        let formats = Role::ALL.map(|role| metadata.provenances[role].format.clone());
+        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
+        if let Some(reason) = rounds_on_the_way(&metadata.options, has_integers) {
+            return Err(no_promise(reason));
         }
-        let is_rounded = |said: Option<Provenance>, there: &Provenance| {
-            said.is_some_and(|said| said.rounded > there.rounded)
-        };
-        let rounded =
-            is_rounded(experts, &checkpoint.experts) || is_rounded(dense, &checkpoint.dense);
-        Ok(if rounded { Self::OwnNumbers } else { Self::Float32 })
+        let is_rounded =
+            |role: &Role| metadata.provenances[*role].rounded > checkpoint[*role].rounded;
+        Ok(if Role::ALL.iter().any(is_rounded) { Self::OwnNumbers } else { Self::Float32 })
     }
 
     /// For logits that are at most so large, and that float32 computes with so much
@@ -102,38 +98,19 @@ const BF16: &str = "it computes in bf16";
 const ACTIVATIONS: &str = "onnxruntime rounds activations to 8 bits where weights are integers (unless they are kept in float)";
 
 /// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
-/// integers round activations to 8 bits.
-fn rounds_on_the_way(
-    model: &Opening,
-    experts: &Option<Provenance>,
-    dense: &Option<Provenance>,
-) -> Option<&'static str> {
-    match model.option("compute").unwrap_or("f32") {
-        "f32" => {}
-        "f16" => return Some(F16),
-        _ => return Some(BF16),
-    }
-    let has_integers = |said: &Option<Provenance>| {
-        said.as_ref()
-            .is_some_and(|said| said.format.contains(|it| matches!(it, MatrixFormat::Int(_))))
-    };
-    let rounds = model.target() == Target::Ort
-        && model.option("activations") != Some(model::KEPT)
-        && (has_integers(experts) || has_integers(dense));
-    rounds.then_some(ACTIVATIONS)
-}
-
-/// Whether a model of these options, with matrices in these formats, will promise anything
-/// about logits.
-pub fn check_promise(options: &Options, formats: [Option<MatrixFormat>; 2]) -> Result<()> {
-    let has_integers = formats.iter().any(|format| matches!(format, Some(MatrixFormat::Int(_))));
-    let rounds = match options.compute {
-        DType::F32 if options.target == Target::Onnx || options.keep_activations => None,
-        DType::F32 => has_integers.then_some(ACTIVATIONS),
+/// integers quantize activations.
+fn rounds_on_the_way(options: &GraphOptions, has_integers: bool) -> Option<&'static str> {
+    match options.compute {
+        DType::F32 => (options.quantizes_activations() && has_integers).then_some(ACTIVATIONS),
         DType::F16 => Some(F16),
         _ => Some(BF16),
-    };
-    rounds.map_or(Ok(()), |how| Err(no_promise(how)))
+    }
+}
+
+/// Refuses a verification without a tolerance of models that have no default one.
+pub fn check_promise(options: &GraphOptions, formats: [Option<MatrixFormat>; 2]) -> Result<()> {
+    let has_integers = formats.into_iter().flatten().any(MatrixFormat::is_int);
+    rounds_on_the_way(options, has_integers).map_or(Ok(()), |how| Err(no_promise(how)))
 }
 
 /// How far numbers may be off that are at most so large, and that float32 computes

@@ -104,6 +104,10 @@ impl MatrixFormat {
         matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
     }
 
+    pub fn is_int(self) -> bool {
+        matches!(self, Self::Int(_))
+    }
+
     /// The format of lm_head where other dense matrices get this one: int4 is too coarse
     /// to choose among all tokens.
     pub fn for_lm_head(self) -> Self {

@@ -34,7 +34,7 @@ def main():
                 "ir_version": model.ir_version,
                 "opsets": {entry.domain: entry.version for entry in model.opset_import},
                 "producer": model.producer_name,
-                "metadata": {entry.key: entry.value for entry in model.metadata_props},
+                "metadata": json.loads({entry.key: entry.value for entry in model.metadata_props}.get("gpt_oss_export", "{}")),
                 "functions": [function.name for function in model.functions],
                 "attributes": {function.name: list(function.attribute) for function in model.functions},
                 "calls": [

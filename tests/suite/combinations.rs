@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use gpt_oss_export::checkpoint::Leniency;
 use gpt_oss_export::export::{ExternalData, Formats, Origin, Request, export};
 use gpt_oss_export::graph::Style;
-use gpt_oss_export::model::{Options, Target};
+use gpt_oss_export::model::Provider;
+use gpt_oss_export::model::{GraphOptions, Target};
 use gpt_oss_export::progress::Silent;
-use gpt_oss_export::runtime::Provider;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::MatrixFormat;
@@ -156,14 +156,14 @@ impl Case {
             layers: None,
             leniency: Leniency::default(),
             formats: Formats { experts: self.experts, dense: self.dense, accept_rounding: true },
-            graph: Options {
+            graph: GraphOptions {
                 target: self.target,
                 provider: self.provider,
                 compute: self.compute,
                 keep_activations: self.keep_activations,
                 style: Style::Flat,
                 kv_cache: self.cache,
-                ..Options::default()
+                ..GraphOptions::default()
             },
             genai: None,
             transformers_js: false,

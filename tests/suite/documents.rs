@@ -7,7 +7,7 @@ use std::process::Command;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Attribute, Body, Style};
-use gpt_oss_export::model::{Options, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
@@ -36,7 +36,11 @@ fn nodes(body: &Body, found: &mut BTreeSet<(String, String)>) {
 }
 
 /// Those of a model.
-fn all_nodes(checkpoint: &Checkpoint, options: Options, found: &mut BTreeSet<(String, String)>) {
+fn all_nodes(
+    checkpoint: &Checkpoint,
+    options: GraphOptions,
+    found: &mut BTreeSet<(String, String)>,
+) {
     let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
     for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
         nodes(&graph.body, found);
@@ -57,10 +61,10 @@ fn listed_name(name: &str) -> String {
 
 #[test]
 fn the_graph_document_lists_every_node_and_no_other() {
-    let plain = Options { style: Style::Functions, ..Options::default() };
-    let cached = Options { kv_cache: true, last_logits: true, ..plain };
-    let ort = Options { target: Target::Ort, ..Options::default() };
-    let last = Options { last_logits: true, ..ort };
+    let plain = GraphOptions { style: Style::Functions, ..GraphOptions::default() };
+    let cached = GraphOptions { kv_cache: true, last_logits: true, ..plain };
+    let ort = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
+    let last = GraphOptions { last_logits: true, ..ort };
     let [bf16, fp8] = ["bf16", "fp8"].map(crate::derived::in_folder);
     let mut emitted = BTreeSet::new();
     for (folder, options) in [
@@ -81,7 +85,7 @@ fn the_graph_document_lists_every_node_and_no_other() {
         (four, four, plain),
         (eight, eight, plain),
         (four, eight, ort),
-        (numbers, eight, Options { keep_activations: true, ..ort }),
+        (numbers, eight, GraphOptions { keep_activations: true, ..ort }),
     ] {
         let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
         checkpoint.convert(Role::Experts, experts, false).unwrap();

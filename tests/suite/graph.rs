@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::graph::{Builder, Dim, Fact, Style};
-use gpt_oss_export::model::{Options, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use serde_json::{Value, json};
 
@@ -14,30 +14,38 @@ fn check(model: &Path) -> Value {
     python("check.py", &[model.to_str().unwrap()], &Value::Null)
 }
 
-fn tiny(options: Options) -> String {
+fn tiny(options: GraphOptions) -> String {
     let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
     decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
 }
 
 #[test]
 fn the_flat_graph_as_text() {
-    insta::assert_snapshot!(tiny(Options::default()));
+    insta::assert_snapshot!(tiny(GraphOptions::default()));
 }
 
 #[test]
 fn the_graph_of_functions_as_text() {
-    insta::assert_snapshot!(tiny(Options { style: Style::Functions, ..Options::default() }));
+    insta::assert_snapshot!(tiny(GraphOptions {
+        style: Style::Functions,
+        ..GraphOptions::default()
+    }));
 }
 
 #[test]
 fn the_graph_with_a_cache_as_text() {
     let (style, kv_cache, last_logits) = (Style::Functions, true, true);
-    insta::assert_snapshot!(tiny(Options { style, kv_cache, last_logits, ..Options::default() }));
+    insta::assert_snapshot!(tiny(GraphOptions {
+        style,
+        kv_cache,
+        last_logits,
+        ..GraphOptions::default()
+    }));
 }
 
 #[test]
 fn the_graph_for_onnxruntime_as_text() {
-    insta::assert_snapshot!(tiny(Options { target: Target::Ort, ..Options::default() }));
+    insta::assert_snapshot!(tiny(GraphOptions { target: Target::Ort, ..GraphOptions::default() }));
 }
 
 #[test]
@@ -54,12 +62,16 @@ fn the_flat_graph_passes_the_checker() {
     assert_eq!(seen["ir_version"], 11);
     assert_eq!(seen["opsets"], json!({"": 23}), "standard operators alone");
     assert_eq!(seen["producer"], "gpt-oss-export");
-    assert_eq!(seen["metadata"]["gpt_oss_export.fingerprint"], summary["fingerprint"]);
+    assert_eq!(seen["metadata"]["fingerprint"], summary["fingerprint"]);
     assert_eq!(
-        seen["metadata"]["gpt_oss_export.options"],
-        "target=onnx ep=cpu compute=f32 style=flat batch=B sequence=T cache=no logits=all"
+        seen["metadata"]["options"],
+        json!({
+            "target": "onnx", "provider": "cpu", "compute": "f32", "keep_activations": false,
+            "style": "flat", "batch": null, "length": null, "kv_cache": false,
+            "last_logits": false, "batch_symbol": "B",
+        })
     );
-    assert_eq!(seen["metadata"]["gpt_oss_export.layers"], "3");
+    assert_eq!(seen["metadata"]["layers"], 3);
     assert_eq!(seen["nodes"], summary["model"]["nodes"]);
     assert!(
         seen["largest_inline"].as_u64().unwrap() <= 2048,
@@ -72,18 +84,14 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
     let home = folder_with_tiny();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
     let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
-    for (options, logits) in [(&[][..], "all"), (&["--last-logits"], "last")] {
+    for (options, last) in [(&[][..], false), (&["--last-logits"], true)] {
         let summary = export(&[&base[..], options].concat());
         let seen = check(&model);
         assert_eq!(seen["ir_version"], 12, "MXFP4's scales came with it");
         assert_eq!(seen["opsets"], json!({"": 23, "com.microsoft": 1}));
-        assert_eq!(
-            seen["metadata"]["gpt_oss_export.options"],
-            format!(
-                "target=ort ep=cpu compute=f32 style=flat batch=B sequence=T cache=yes logits={logits}"
-            )
-        );
-        assert_eq!(seen["metadata"]["gpt_oss_export.requires"], summary["model"]["requires"]);
+        assert_eq!(seen["metadata"]["options"]["target"], "ort");
+        assert_eq!(seen["metadata"]["options"]["last_logits"], last);
+        assert_eq!(seen["metadata"]["requires"], summary["model"]["requires"]);
         let names = |side: &str| -> Vec<String> {
             let interfaces = summary["model"][side].as_array().unwrap().iter();
             interfaces.map(|one| format!("{} {}", one["name"], one["shape"])).collect()
@@ -127,7 +135,7 @@ fn dense_integers_of_8_bits_meet_kept_activations_as_f32() {
 #[test]
 fn windows_that_nothing_reaches_are_none() {
     let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
-    let options = Options { target: Target::Ort, ..Options::default() };
+    let options = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
     for (window, attribute) in
         [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]
     {

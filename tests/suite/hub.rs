@@ -75,7 +75,7 @@ fn a_repository_is_fetched_beside_the_model_and_exported_in_place() {
         (&json!(true), &json!(0))
     );
     let metadata = &python("check.py", &[text(&model)], &Value::Null)["metadata"];
-    assert_eq!(metadata["gpt_oss_export.source"], format!("{REPOSITORY}@{COMMIT}"));
+    assert_eq!(metadata["source"], format!("{REPOSITORY}@{COMMIT}"));
     assert!(logit_errors(&model, "onnxruntime", &["2x40"])[0] < 1e-5);
 
     // All is there now: the hub is asked for its list alone, or for nothing.

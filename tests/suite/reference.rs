@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
 use gpt_oss_export::progress::Silent;
-use gpt_oss_export::reference::{self, Activations, Options};
+use gpt_oss_export::reference::{self, Activations, PassOptions};
 use ndarray::{Array2, Array3, Axis};
 
 use crate::derived;
@@ -23,7 +23,7 @@ fn ids(name: &str) -> Vec<Vec<u32>> {
 }
 
 fn run(checkpoint: &Checkpoint, rows: &[Vec<u32>]) -> Activations {
-    reference::run(checkpoint, rows, &Options::default(), &Silent).unwrap()
+    reference::run(checkpoint, rows, &PassOptions::default(), &Silent).unwrap()
 }
 
 fn places(range: Range<usize>) -> Vec<usize> {
@@ -92,7 +92,7 @@ fn a_followed_choice_moves_its_token_alone() {
     checkpoint.truncate(1).unwrap();
     let rows = ids("tiny-3-heads");
     // All are ties.
-    let options = Options { ties_within: 1e30, residuals: true, ..Options::default() };
+    let options = PassOptions { ties_within: 1e30, residuals: true, ..PassOptions::default() };
     let plain = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
     assert_eq!((plain.ties.len(), plain.residuals.len()), (100, 2));
     // Five experts, of which each token has one: at token 7 four others.
@@ -101,7 +101,7 @@ fn a_followed_choice_moves_its_token_alone() {
         // A choice of none is none that can be followed.
         let mut choices = vec![vec![Vec::new(); 100]];
         choices[0][7] = vec![expert];
-        let followed = Options { follow: Some(choices), ..options.clone() };
+        let followed = PassOptions { follow: Some(choices), ..options.clone() };
         let other = reference::run(&checkpoint, &rows, &followed, &Silent).unwrap();
         let [one, other] = [&plain, &other].map(|found| &found.residuals[1].exact);
         for (token, (one, other)) in one.rows().into_iter().zip(other.rows()).enumerate() {
@@ -116,7 +116,7 @@ fn a_followed_choice_moves_its_token_alone() {
 #[test]
 fn its_noise_is_float32s() {
     let checkpoint = open(&fixture("tiny"));
-    let options = Options { residuals: true, ..Options::default() };
+    let options = PassOptions { residuals: true, ..PassOptions::default() };
     let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
     let logits = found.logits(&checkpoint, &places(0..80)).unwrap();
     let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));
@@ -129,7 +129,8 @@ fn its_noise_is_float32s() {
 #[test]
 fn a_token_that_is_none_is_said() {
     let rows = [vec![1, 2], vec![3, 320]];
-    let outcome =
-        reference::run(&open(&fixture("tiny")), &rows, &Options::default(), &Silent).err().unwrap();
+    let outcome = reference::run(&open(&fixture("tiny")), &rows, &PassOptions::default(), &Silent)
+        .err()
+        .unwrap();
     assert_eq!(outcome.to_string(), "token 1 of a row is 320, and the vocabulary has 320 tokens");
 }

@@ -6,7 +6,7 @@
 use super::Packing;
 use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
 use crate::model::attention;
-use crate::model::decoder::{Context, KeyValue};
+use crate::model::context::{Context, KeyValue};
 use crate::weights::Weight;
 
 /// The operator's word for no window. It counts with 32 bits.

@@ -3,11 +3,11 @@
 
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Result, Scope, Value};
-use crate::model::decoder::Context;
+use crate::model::Provider;
+use crate::model::context::Context;
 use crate::model::moe::ALPHA;
 use crate::model::ort::linear::accuracy_level;
-use crate::model::{in_dtype, number, stored};
-use crate::runtime::Provider;
+use crate::model::{float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
@@ -135,11 +135,11 @@ fn expert_inputs(
             match format {
                 MatrixFormat::Mxfp4 => vec![rows(g, codes)?, powers(g, scales)?],
                 MatrixFormat::Mxfp4ColMajor => vec![stored(g, codes)?, powers(g, scales)?],
-                _ => vec![rows(g, codes)?, number(g, &format!("{name}.scales"), scales, dtype)?],
+                _ => vec![rows(g, codes)?, float(g, &format!("{name}.scales"), scales, dtype)?],
             }
         }
     };
-    inputs.push(number(g, &format!("{name}.bias"), &weights.bias, dtype)?);
+    inputs.push(float(g, &format!("{name}.bias"), &weights.bias, dtype)?);
     Ok(inputs)
 }
 

@@ -1,9 +1,9 @@
 //! A dense layer on integers as ONNX Runtime's MatMulNBits.
 
 use crate::graph::{MICROSOFT, Result, Scope, Value};
-use crate::model::decoder::Context;
+use crate::model::Provider;
+use crate::model::context::Context;
 use crate::model::{in_dtype, stored};
-use crate::runtime::Provider;
 use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
 use crate::weights::Weight;

@@ -6,8 +6,8 @@
 //! was. Nothing but attention mixes places, so all layers work on packed rows.
 
 use crate::graph::{Dim, Result, Scope, Value};
+use crate::model::Provider;
 use crate::model::sequence::Sequence;
-use crate::runtime::Provider;
 use crate::tensor::DType;
 
 /// Made once for all layers.

@@ -1,7 +1,7 @@
 //! Grouped-query attention with sinks as the standard Attention operator.
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
-use crate::model::decoder::{Context, KeyValue};
+use crate::model::context::{Context, KeyValue};
 use crate::model::{attention, constant, in_dtype};
 use crate::weights::Weight;
 
@@ -58,7 +58,7 @@ fn sink_attention(
     let dtype = g.fact(q)?.dtype;
     let scale = constant(g, 1.0 / (width as f32).sqrt(), dtype)?;
     let q = g.mul("q.scaled", q, scale)?;
-    let places = g.table("attn.places", places(heads, group))?;
+    let places = g.table("attn.places", head_one_hots(heads, group))?;
     let places = in_dtype(g, "q.places.one", places, dtype)?;
     let places =
         g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
@@ -79,7 +79,7 @@ fn sink_attention(
 }
 
 /// For each head the unit vector of its place in its group: `[1, heads, 1, group]`.
-fn places(heads: u64, group: u64) -> Constant {
+fn head_one_hots(heads: u64, group: u64) -> Constant {
     let places: Vec<f32> = (0..heads * group)
         .map(|at| if at / group % group == at % group { 1.0 } else { 0.0 })
         .collect();

@@ -4,7 +4,7 @@
 use super::{mxfp4, numbers};
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::graph::{Result, Scope, Value};
-use crate::model::decoder::Context;
+use crate::model::context::Context;
 use crate::model::in_dtype;
 use crate::model::moe::ALPHA;
 use crate::tensor::DType;
@@ -44,7 +44,7 @@ pub fn experts(
             }
             _ => None,
         };
-        let turn = Turn { expert, is_one };
+        let turn = ExpertIteration { expert, is_one };
         let hidden = turn.linear(&mut g.child("gate_up"), input, &weights.gate_up)?;
         let hidden = swiglu(g, hidden, config)?;
         let hidden = in_dtype(g, "swiglu", hidden, context.compute)?;
@@ -56,14 +56,14 @@ pub fn experts(
 }
 
 /// One run of the Loop.
-struct Turn {
+struct ExpertIteration {
     /// The expert, i64 of rank 0.
     expert: Value,
     /// Whether a single token uses it, which MXFP4 has a shorter way for in f32.
     is_one: Option<Value>,
 }
 
-impl Turn {
+impl ExpertIteration {
     /// `x [n, in]` to `[n, out]`.
     fn linear(&self, g: &mut Scope, x: Value, weights: &ExpertWeights) -> Result<Value> {
         let ExpertWeights { matrix, bias } = weights;

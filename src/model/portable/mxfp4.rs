@@ -5,7 +5,7 @@
 
 use crate::graph::{Constant, Dim, Result, Scope, Value};
 use crate::model::in_dtype;
-use crate::model::portable::numbers::chosen;
+use crate::model::portable::numbers::gather_expert;
 use crate::tensor::{DType, mxfp4};
 use crate::weights::Weight;
 
@@ -40,9 +40,9 @@ pub fn linear(
 
 impl Expert {
     fn gather(g: &mut Scope, expert: Value, [blocks, scales, bias]: [&Weight; 3]) -> Result<Self> {
-        let blocks = chosen(g, "blocks", blocks, expert)?;
-        let scales = chosen(g, "scales", scales, expert)?;
-        let bias = chosen(g, "bias", bias, expert)?;
+        let blocks = gather_expert(g, "blocks", blocks, expert)?;
+        let scales = gather_expert(g, "scales", scales, expert)?;
+        let bias = gather_expert(g, "bias", bias, expert)?;
         let scales = powers_of_two(&mut g.child("scales"), scales)?;
         Ok(Self { blocks, scales, bias: in_dtype(g, "bias", bias, DType::F32)? })
     }

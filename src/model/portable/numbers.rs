@@ -22,8 +22,8 @@ pub fn linear(
         }
         MatrixFormat::Int(bits) => {
             let [codes, scales] = matrix.codes_and_scales();
-            let codes = chosen(g, "codes", codes, expert)?;
-            let scales = chosen(g, "scales", scales, expert)?;
+            let codes = gather_expert(g, "codes", codes, expert)?;
+            let scales = gather_expert(g, "scales", scales, expert)?;
             let numbers = from_integers(g, bits, codes, scales)?;
             in_dtype(g, "weight", numbers, dtype)?
         }
@@ -31,7 +31,7 @@ pub fn linear(
             unreachable!("MXFP4 is decoded by mxfp4::linear")
         }
     };
-    let bias = chosen(g, "bias", bias, expert)?;
+    let bias = gather_expert(g, "bias", bias, expert)?;
     let bias = in_dtype(g, "bias", bias, dtype)?;
     match matrix.format {
         MatrixFormat::FloatTransposed(_) => g.gemm_input_major("", x, weight, Some(bias)),
@@ -40,14 +40,14 @@ pub fn linear(
 }
 
 /// An expert's part of a weight of all, as it is stored.
-pub fn chosen(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
+pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
     let all = stored(g, weight)?;
     g.gather(&format!("{name}.chosen"), all, expert, 0)
 }
 
 /// The matrix of an expert, in f32 or what is computed in.
 fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Result<Value> {
-    let chosen = chosen(g, "weight", weight, expert)?;
+    let chosen = gather_expert(g, "weight", weight, expert)?;
     let numbers = match weight.dtype {
         DType::F8E5M2 => from_e5m2(g, chosen)?,
         _ => chosen,

@@ -1,0 +1,98 @@
+//! The metadata of a model: one JSON object among the ONNX file's metadata properties,
+//! written by an export, read by `inspect` and `verify`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, bail, err};
+use crate::model::GraphOptions;
+use crate::weights::{Fingerprint, PerRole, Provenance};
+
+/// Key of the metadata property.
+pub const KEY: &str = "gpt_oss_export";
+/// Version of the object.
+const VERSION: u32 = 1;
+
+/// What a model says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelMetadata {
+    /// Version of this object.
+    pub version: u32,
+    /// What runs the model, for people.
+    pub requires: String,
+    /// Fingerprint of the weights; `None` if they were still on the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// Repository and commit of a checkpoint from the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The options of the graph.
+    pub options: GraphOptions,
+    /// Number of layers.
+    pub layers: usize,
+    /// What became of the values of matrices since the checkpoint.
+    #[serde(flatten)]
+    pub provenances: PerRole<Provenance>,
+    /// Values that hold the residual stream: the embedding, then after each layer.
+    pub residuals: Vec<String>,
+    /// Values that hold router scores, layer by layer.
+    pub routers: Vec<String>,
+    /// Initializers that hold some bytes of a weight; others hold a whole weight, under its
+    /// name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub slices: BTreeMap<String, WeightSlice>,
+    /// Digests of the files that the model reads, by their paths.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub data: BTreeMap<String, String>,
+}
+
+/// Some bytes of a weight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightSlice {
+    /// Canonical name.
+    pub weight: String,
+    /// Bytes from the beginning of the weight.
+    pub bytes: Range<u64>,
+}
+
+impl ModelMetadata {
+    /// The metadata of a graph with these options; the rest is for the caller to fill in.
+    pub fn new(options: GraphOptions, layers: usize, provenances: PerRole<Provenance>) -> Self {
+        Self {
+            version: VERSION,
+            requires: options.requires().to_owned(),
+            fingerprint: None,
+            source: None,
+            options,
+            layers,
+            provenances,
+            residuals: Vec::new(),
+            routers: Vec::new(),
+            slices: BTreeMap::new(),
+            data: BTreeMap::new(),
+        }
+    }
+
+    /// The value of the property [`KEY`].
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    /// Reads the metadata from a model's properties; `None` for a model of another program.
+    pub fn read(properties: &BTreeMap<String, String>) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Some(text) = properties.get(KEY) else { return Ok(None) };
+        let invalid = |error| err!("its metadata `{KEY}` is not valid: {error}");
+        // Another version may have other keys.
+        let Version { version } = serde_json::from_str(text).map_err(invalid)?;
+        if version != VERSION {
+            bail!("its metadata has version {version}, expected {VERSION}: export it again");
+        }
+        Ok(Some(serde_json::from_str(text).map_err(invalid)?))
+    }
+}
