@@ -104,7 +104,7 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
                 r#""past_key_values.0.key" ["B",2,"P",32]"#,
             ]
         );
-        let length = if logits == "all" { "\"T\"" } else { "1" };
+        let length = if !last { "\"T\"" } else { "1" };
         assert_eq!(names("outputs")[0], format!(r#""logits" ["B",{length},320]"#));
         assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"P+T",32]"#);
     }
