@@ -61,15 +61,13 @@ enum Line {
 
 impl Table {
     /// Adds a row.
-    pub fn row(&mut self, label: &'static str, value: impl fmt::Display) -> &mut Self {
+    pub fn row(&mut self, label: &'static str, value: impl fmt::Display) {
         self.0.push(Line::Row { label, value: value.to_string() });
-        self
     }
 
     /// Adds a line below the last row.
-    pub fn note(&mut self, text: impl fmt::Display) -> &mut Self {
+    pub fn note(&mut self, text: impl fmt::Display) {
         self.0.push(Line::Note(text.to_string()));
-        self
     }
 }
 
@@ -117,7 +115,9 @@ mod tests {
     #[test]
     fn aligns_values_and_indents_notes() {
         let mut table = Table::default();
-        table.row("a", 1).note("of\n2").row("weights", "x");
+        table.row("a", 1);
+        table.note("of\n2");
+        table.row("weights", "x");
         assert_eq!(table.to_string(), "a        1\n  of\\n2\nweights  x");
     }
 }

@@ -1,154 +1,168 @@
-//! A checkpoint or a staged weights file: its config, and what becomes of it.
+//! A checkpoint or a staged weights file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Scan;
-use super::tensors::{Filter, Stored, Tensor, Total, totals};
+use super::tensors::{Filter, ListedTensor, SourceFiles, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, Leniency};
-use crate::container::Header;
-use crate::error::Error;
+use crate::error::Result;
 use crate::files::parent_dir;
 use crate::model::{GraphOptions, Target, decoder};
-use crate::weights::{self, Fingerprint, Provenance, Weight};
+use crate::progress::{Progress, Unit, phase};
+use crate::weights::{self, FileCache, Fingerprint, Provenance, Weight, count_non_finite};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckpointInspection {
-    /// Where it is.
+    /// Folder or staged file.
     pub path: PathBuf,
-    /// The layout's name.
+    /// Name of the layout.
     pub layout: &'static str,
-    /// What identifies its weights.
+    /// Fingerprint of its weights.
     pub fingerprint: String,
-    /// The numbers that define the model.
+    /// The model's config.
     pub config: Config,
-    /// The format of the experts' numbers, and what became of them.
+    /// Format and history of the experts.
     pub experts: Provenance,
-    /// Of the matrices of attention and of the logits likewise.
+    /// Format and history of attention and lm_head.
     pub dense: Provenance,
-    /// Its SafeTensors files.
+    /// SafeTensors files.
     pub files: Vec<SourceFile>,
-    /// What each target says to it.
-    pub targets: Vec<Fit>,
+    /// Whether each target supports it.
+    pub targets: Vec<TargetSupport>,
     /// Bytes of all weights.
     pub bytes: u64,
-    /// How many of them a model in this folder cannot read where they are.
+    /// Bytes that a model in this folder cannot reference in place.
     pub bytes_to_write: u64,
-    /// Why.
+    /// Why it cannot.
     pub obstacle: Option<String>,
-    /// How much there is of each kind.
+    /// Tensors and bytes by kind.
     pub totals: Vec<Total>,
-    /// The tensors that were asked for.
-    pub tensors: Vec<Tensor>,
-    /// What reading all weights has found, where that was asked for.
+    /// The tensors that the filter selects.
+    pub tensors: Vec<ListedTensor>,
+    /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
 }
 
-/// A file with weights.
+/// A SafeTensors file of a checkpoint.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceFile {
-    /// From the checkpoint's folder.
+    /// Relative to the checkpoint's folder.
     pub file: String,
-    /// Tensors that it holds.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Their bytes.
+    /// Bytes of all tensors.
     pub bytes: u64,
 }
 
-/// What a target says to a checkpoint.
+/// Whether a target supports a checkpoint.
 #[derive(Clone, Debug, Serialize)]
-pub struct Fit {
+pub struct TargetSupport {
     /// `onnx` or `ort`.
     pub target: String,
     /// What runs the model.
     pub requires: &'static str,
-    /// Why there is none.
+    /// Why it does not.
     pub refused: Option<String>,
 }
 
-/// A checkpoint's folder.
+/// Infinite and NaN values in a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scan {
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Tensors that have some.
+    pub damaged: Vec<DamagedTensor>,
+}
+
+/// A tensor with infinite or NaN values, or invalid MXFP4 scales.
+#[derive(Clone, Debug, Serialize)]
+pub struct DamagedTensor {
+    /// Canonical name.
+    pub tensor: String,
+    /// Number of values; scales and blocks of MXFP4 are separate tensors.
+    pub numbers: u64,
+    /// How many are infinite or NaN.
+    pub not_finite: u64,
+}
+
 pub fn folder(
     path: &Path,
     filter: &Filter,
-    leniency: &Leniency,
-) -> Result<CheckpointInspection, Error> {
-    let checkpoint = Checkpoint::open(path, leniency)?;
-    let fingerprint =
-        Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?.to_string();
-    describe(path, path, checkpoint, fingerprint, filter)
+    ignored: &Leniency,
+    progress: Option<&dyn Progress>,
+) -> Result<CheckpointInspection> {
+    let checkpoint = Checkpoint::open(path, ignored)?;
+    let fingerprint = Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?;
+    describe(path, path, &checkpoint, &fingerprint, filter, progress)
 }
 
-/// A file that was staged.
-pub fn staged(path: &Path, filter: &Filter) -> Result<CheckpointInspection, Error> {
-    let (checkpoint, said) = Checkpoint::open_staged(path)?;
-    describe(path, parent_dir(path), checkpoint, said.fingerprint.to_string(), filter)
+pub fn staged(
+    path: &Path,
+    filter: &Filter,
+    progress: Option<&dyn Progress>,
+) -> Result<CheckpointInspection> {
+    let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
+    describe(path, parent_dir(path), &checkpoint, &metadata.fingerprint, filter, progress)
 }
 
 fn describe(
     path: &Path,
     folder: &Path,
-    checkpoint: Checkpoint,
-    fingerprint: String,
+    checkpoint: &Checkpoint,
+    fingerprint: &Fingerprint,
     filter: &Filter,
-) -> Result<CheckpointInspection, Error> {
+    progress: Option<&dyn Progress>,
+) -> Result<CheckpointInspection> {
     let weights = || checkpoint.weights.iter();
     let sources = weights().flat_map(|weight| weight.recipe.sources());
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
-    let stored = Stored::read(folder, &files)?;
-    let (bytes_to_write, obstacle) = to_write(&checkpoint, folder)?;
-    let described =
-        weights().map(|weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes()));
+    let files = SourceFiles::read(folder, &files)?;
+    let references = weights::reference(weights(), folder)?;
+    let obstacle = references.blocker().map(|(file, blocker)| match references.blocked_file {
+        Some(_) => format!("`{}`: {blocker}", file.display()),
+        None => blocker.to_string(),
+    });
+    let listed = |weight: &Weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes());
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
-        fingerprint,
+        fingerprint: fingerprint.to_string(),
         experts: checkpoint.provenances.experts.clone(),
         dense: checkpoint.provenances.dense.clone(),
-        files: stored
-            .files
-            .iter()
-            .map(|(file, header)| SourceFile::new(stored.within(file), header))
-            .collect(),
-        targets: [Target::Onnx, Target::Ort].map(|target| fit(&checkpoint, target)).into(),
+        files: files.summarize(),
+        targets: [Target::Onnx, Target::Ort].map(|target| support(checkpoint, target)).into(),
         bytes: weights().map(Weight::bytes).sum(),
-        bytes_to_write,
+        bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
-        totals: totals(described),
-        tensors: filter.apply(weights().map(|weight| stored.tensor(weight))),
-        config: checkpoint.config,
-        scan: None,
+        totals: totals(weights().map(listed)),
+        tensors: filter.apply(weights().map(|weight| files.tensor(weight))),
+        config: checkpoint.config.clone(),
+        scan: progress.map(|progress| scan(checkpoint, progress)).transpose()?,
     })
 }
 
-impl SourceFile {
-    /// One with this header.
-    fn new(file: String, header: &Header) -> Self {
-        let bytes = header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum();
-        Self { file, tensors: header.tensors.len(), bytes }
-    }
-}
-
-fn fit(checkpoint: &Checkpoint, target: Target) -> Fit {
+fn support(checkpoint: &Checkpoint, target: Target) -> TargetSupport {
     let options = GraphOptions { target, ..GraphOptions::default() };
     let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
-    Fit {
+    TargetSupport {
         target: target.to_string(),
         requires: options.requires(),
         refused: refused.map(|error| error.to_string()),
     }
 }
 
-/// How many bytes a model in the folder cannot reference in place, and why.
-fn to_write(checkpoint: &Checkpoint, folder: &Path) -> Result<(u64, Option<String>), Error> {
-    let found = weights::reference(checkpoint.weights.iter(), folder)?;
-    let bytes = found.others.iter().map(|weight| weight.bytes()).sum();
-    let obstacle = found.blocker().map(|(file, blocker)| match &found.blocked_file {
-        Some(_) => format!("`{}`: {blocker}", file.display()),
-        None => blocker.to_string(),
-    });
-    Ok((bytes, obstacle))
+fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {
+    let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
+    let _phase = phase(progress, "reading weights", Unit::Bytes, bytes);
+    let (mut files, mut damaged) = (FileCache::default(), Vec::new());
+    for weight in checkpoint.weights.iter() {
+        let not_finite = count_non_finite(weight, &mut files, progress)?;
+        let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
+        damaged.extend((not_finite > 0).then_some(DamagedTensor { tensor, numbers, not_finite }));
+    }
+    Ok(Scan { bytes, damaged })
 }

@@ -1,11 +1,10 @@
-//! What a checkpoint, a weights file or a model is, told from headers and samples alone
-//! unless a scan is asked for.
+//! What a checkpoint, a weights file or a model is, from headers and samples alone unless
+//! a scan is asked for.
 
 mod checkpoint;
 mod model;
-mod report;
-mod scan;
 mod tensors;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +12,13 @@ use serde::Serialize;
 
 pub use crate::onnx::Interface;
 pub use crate::weights::Provenance;
-pub use checkpoint::{CheckpointInspection, Fit, SourceFile};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};
 pub use model::{DataFile, ModelInspection};
-pub use scan::{Damaged, Scan};
-pub use tensors::{Filter, Place, Tensor, Total};
+pub use tensors::{Filter, ListedTensor, Total};
 
 use crate::checkpoint::{self as source, Leniency};
 use crate::container::Header;
-use crate::error::{Error, bail, err};
+use crate::error::{Error, Result, bail, ensure, err};
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -29,9 +27,9 @@ use crate::progress::Progress;
 pub enum Inspection {
     /// A checkpoint's folder.
     Checkpoint(CheckpointInspection),
-    /// A file that `--save-weights` has written.
+    /// A staged weights file.
     Weights(CheckpointInspection),
-    /// Another SafeTensors file, such as one of a checkpoint's.
+    /// Another SafeTensors file, such as a shard.
     Tensors(FileInspection),
     /// An ONNX model.
     Model(ModelInspection),
@@ -40,26 +38,23 @@ pub enum Inspection {
 /// A SafeTensors file by itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct FileInspection {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Its tensors' bytes.
+    /// Bytes of all tensors.
     pub bytes: u64,
-    /// How many there are.
+    /// Number of tensors.
     pub count: usize,
-    /// Those that were asked for.
-    pub tensors: Vec<Tensor>,
+    /// The tensors that the filter selects.
+    pub tensors: Vec<ListedTensor>,
 }
 
 impl Inspection {
-    /// Whether all is there that a model reads; of anything else nobody knows.
+    /// Whether a model's data is complete; `true` for anything else.
     pub fn is_whole(&self) -> bool {
-        match self {
-            Self::Model(it) => it.whole,
-            Self::Checkpoint(_) | Self::Weights(_) | Self::Tensors(_) => true,
-        }
+        if let Self::Model(model) = self { model.whole } else { true }
     }
 
-    /// What a scan has found, where there was one.
+    /// The result of a scan, if there was one.
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
@@ -68,49 +63,37 @@ impl Inspection {
     }
 }
 
-/// Looks at a path, of a checkpoint's folder as if those names were not there, and reads all of its weights too where a scan is asked for.
+/// Describes what is at a path, and lists the tensors that the filter selects. In a
+/// checkpoint the `ignored` names count as absent. With `scan` all weights are read, in
+/// search of infinite and NaN values.
 pub fn inspect(
     path: &Path,
     filter: &Filter,
-    leniency: &Leniency,
+    ignored: &Leniency,
     scan: Option<&dyn Progress>,
-) -> Result<Inspection, Error> {
-    let inspection = look(path, filter, leniency)?;
-    let Some(progress) = scan else { return Ok(inspection) };
-    match inspection {
-        Inspection::Checkpoint(mut it) => {
-            it.scan = Some(scan::checkpoint(&it.path, leniency, progress)?);
-            Ok(Inspection::Checkpoint(it))
-        }
-        Inspection::Weights(mut it) => {
-            it.scan = Some(scan::staged(&it.path, progress)?);
-            Ok(Inspection::Weights(it))
-        }
-        Inspection::Tensors(_) | Inspection::Model(_) => Err(err!(
+) -> Result<Inspection> {
+    ensure!(path.exists(), "there is nothing at `{}`", path.display());
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if path.is_dir() {
+        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, ignored, scan)?));
+    }
+    let header = match extension {
+        Some("safetensors") => Some(Header::read(path)?),
+        _ => None,
+    };
+    if header.as_ref().is_some_and(|header| header.metadata.is_some()) {
+        return Ok(Inspection::Weights(checkpoint::staged(path, filter, scan)?));
+    }
+    if scan.is_some() {
+        bail!(
             "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
             path.display()
-        )),
+        );
     }
-}
-
-/// Tells what headers say; of the tensors it lists those that the filter lets through.
-fn look(path: &Path, filter: &Filter, leniency: &Leniency) -> Result<Inspection, Error> {
-    if path.is_dir() {
-        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, leniency)?));
-    }
-    if !path.exists() {
-        bail!("there is nothing at `{}`", path.display());
-    }
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
-        Some("safetensors") => {
-            let header = Header::read(path)?;
-            match header.metadata {
-                Some(_) => Ok(Inspection::Weights(checkpoint::staged(path, filter)?)),
-                None => Ok(Inspection::Tensors(file(path, &header, filter))),
-            }
-        }
-        _ => Err(source::foreign_file(path).map_or_else(
+    match header {
+        Some(header) => Ok(Inspection::Tensors(file(path, &header, filter))),
+        None if extension == Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
+        None => Err(source::foreign_file(path).map_or_else(
             || {
                 err!(
                     "`{}` is not a checkpoint folder, a .safetensors or an .onnx file",
@@ -124,7 +107,7 @@ fn look(path: &Path, filter: &Filter, leniency: &Leniency) -> Result<Inspection,
 
 fn file(path: &Path, header: &Header, filter: &Filter) -> FileInspection {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let tensors = header.tensors.iter().map(|entry| Tensor::stored(entry, &name));
+    let tensors = header.tensors.iter().map(|entry| ListedTensor::stored(entry, &name));
     FileInspection {
         path: path.to_owned(),
         bytes: header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum(),

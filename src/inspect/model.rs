@@ -1,12 +1,12 @@
-//! A model: what it takes and gives, and whether its weights are there.
+//! An ONNX model: its interface, and whether its external data is complete.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, Tensor, Total, totals};
-use crate::error::Error;
+use super::tensors::{Filter, ListedTensor, Total, totals};
+use crate::error::Result;
 use crate::files::{canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
 use crate::onnx::{self, External, Initializer, Interface};
@@ -15,61 +15,61 @@ use crate::weights::{InPlaceBlocker, link_kind};
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelInspection {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Bytes of the file itself.
+    /// Size of the ONNX file in bytes.
     pub bytes: u64,
-    /// What wrote it.
+    /// Name and version of the program that wrote it.
     pub producer: String,
-    /// Version of the format.
+    /// ONNX IR version.
     pub ir_version: i64,
-    /// Versions of operator sets by domain.
+    /// Opset versions by domain.
     pub opsets: BTreeMap<String, i64>,
-    /// What runs it, if it says so.
+    /// What runs it, of a model of this program.
     pub requires: Option<String>,
-    /// What it says of itself to programs.
+    /// Metadata properties.
     pub properties: BTreeMap<String, String>,
-    /// What it takes.
+    /// Inputs.
     pub inputs: Vec<Interface>,
-    /// What it gives.
+    /// Outputs.
     pub outputs: Vec<Interface>,
     /// Names of model-local functions.
     pub functions: Vec<String>,
-    /// How often each operator stands in it.
+    /// Number of nodes by operator.
     pub operators: BTreeMap<String, usize>,
-    /// Files that hold its weights.
+    /// External data files.
     pub files: Vec<DataFile>,
-    /// Initializers whose length in a file is not that of their shape.
+    /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
-    /// Whether all weights are there and what they were, as far as lengths and samples tell.
+    /// Whether all external data is present and unchanged, as far as lengths and samples tell.
     pub whole: bool,
-    /// How much there is of each kind in other files.
+    /// External tensors and bytes by kind.
     pub totals: Vec<Total>,
-    /// The tensors that were asked for.
-    pub tensors: Vec<Tensor>,
+    /// The tensors that the filter selects.
+    pub tensors: Vec<ListedTensor>,
 }
 
-/// A file with a model's weights.
+/// An external data file.
 #[derive(Clone, Debug, Serialize)]
 pub struct DataFile {
-    /// From the model's folder.
+    /// Relative to the model's folder.
     pub file: String,
-    /// Initializers that are in it.
+    /// Number of initializers in it.
     pub tensors: usize,
-    /// The bytes that they refer to.
+    /// Bytes that they reference.
     pub bytes: u64,
-    /// How long it must be.
+    /// Least size of the file.
     pub needed: u64,
-    /// How long it is; nothing when it is not there.
+    /// Size of the file; `None` if it does not exist.
     pub found: Option<u64>,
-    /// What keeps the model from reading it, or from reading what it should.
+    /// Why onnxruntime cannot read it, or reads other data than it should.
     pub problem: Option<String>,
-    /// What others than onnxruntime do not take of it.
+    /// Why other programs cannot read it.
     pub warning: Option<String>,
 }
 
-/// Reads a model's file, and of its weights' files lengths and samples.
-pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
+/// Reads an ONNX file, and lengths and samples of its external data.
+pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let model = onnx::read(path)?;
     let external =
         || model.initializers.iter().filter_map(|tensor| Some((tensor, tensor.external.as_ref()?)));
@@ -112,21 +112,21 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection, Error> {
         files,
         wrong,
         totals: totals(described),
-        tensors: filter.apply(model.initializers.iter().map(Tensor::of_model)),
+        tensors: filter.apply(model.initializers.iter().map(ListedTensor::of_model)),
     })
 }
 
-/// A file, before it is known how much of it is needed.
+/// A file before its initializers are counted.
 fn data_file(model: &Path, file: &str) -> DataFile {
     let path = parent_dir(model).join(file);
     let status = std::fs::metadata(&path).ok();
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);
     let problem = match &status {
-        _ if !is_below(file) => {
-            Some("it is outside the model's folder, where onnxruntime reads nothing".to_owned())
-        }
-        None => Some("it is not there".to_owned()),
+        _ if !is_below(file) => Some(
+            "it is outside the model's folder, where onnxruntime reads no external data".to_owned(),
+        ),
+        None => Some("it does not exist".to_owned()),
         Some(status) if !status.is_file() => Some("it is not a regular file".to_owned()),
         Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
     };
@@ -135,8 +135,8 @@ fn data_file(model: &Path, file: &str) -> DataFile {
     DataFile { file: file.to_owned(), tensors: 0, bytes: 0, needed: 0, found, problem, warning }
 }
 
-/// Whether onnxruntime follows a link: to a file in the model's folder or below, or where
-/// the model itself is a link to, as in a Hugging Face cache.
+/// Whether onnxruntime follows a link: its target is in the model's folder or below, or
+/// beside the target of the model's own link, as in a Hugging Face cache.
 fn is_followed(model: &Path, file: &Path) -> bool {
     let folders = [
         canonicalize_existing(parent_dir(model)),
@@ -152,20 +152,19 @@ fn is_below(file: &str) -> bool {
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// Whether a file is long enough, and what it was.
+/// Checks the size of a file and the digest of its samples.
 fn judge(file: &mut DataFile, is_changed: impl Fn(&str) -> bool) {
     let (None, Some(found)) = (&file.problem, file.found) else { return };
     if found < file.needed {
         let needed = file.needed;
         file.problem = Some(format!("it has {found} bytes, and the model reads up to {needed}"));
     } else if is_changed(&file.file) {
-        let problem =
-            "its bytes are not those that the model was made for: bring them back, or export again";
+        let problem = "it was changed since the export: restore it, or export again";
         file.problem = Some(problem.to_owned());
     }
 }
 
-/// That an initializer's bytes are more or fewer than its shape needs.
+/// An initializer whose external data is longer or shorter than its shape.
 fn wrong(tensor: &Initializer, place: &External) -> Option<String> {
     let (dtype, length) = (tensor.dtype?, place.length?);
     let needed = dtype.bytes(&tensor.shape);

@@ -26,7 +26,7 @@ fn report(path: &Path, options: &[&str]) -> String {
 }
 
 #[test]
-fn a_checkpoint_with_its_tensors_where_they_are() {
+fn lists_tensors_of_a_checkpoint_with_their_bytes() {
     let home = folder_with_tiny();
     let folder = home.path().join("tiny");
     let summary =
@@ -62,7 +62,7 @@ fn a_checkpoint_with_its_tensors_where_they_are() {
 }
 
 #[test]
-fn tensors_are_found_by_either_name() {
+fn filters_tensors_by_canonical_and_stored_names() {
     let count = |pattern| {
         inspect(&fixture("tiny"), &["--tensors", pattern])["tensors"].as_array().unwrap().len()
     };
@@ -72,11 +72,11 @@ fn tensors_are_found_by_either_name() {
     assert_eq!(count("qkv"), 0);
     assert_eq!(inspect(&fixture("tiny"), &[])["tensors"], json!([]));
     let sentence = failure(&["inspect", text(&fixture("tiny")), "--tensors", "a***"]);
-    assert!(sentence.contains("\"a***\" is no pattern for names of tensors"), "{sentence}");
+    assert!(sentence.contains("invalid pattern \"a***\" for tensor names"), "{sentence}");
 }
 
 #[test]
-fn what_a_model_could_not_read_in_place() {
+fn counts_bytes_that_cannot_be_in_place() {
     for (layout, in_place) in [("hf", true), ("bf16", true), ("split", false), ("linears", false)] {
         let home = in_folder(layout);
         let seen = inspect(&home.path().join("checkpoint"), &[]);
@@ -89,7 +89,7 @@ fn what_a_model_could_not_read_in_place() {
 }
 
 #[test]
-fn a_target_that_refuses_says_why() {
+fn reports_why_a_target_is_not_supported() {
     for (name, fits) in [("tiny", true), ("tiny-1-kv", false)] {
         let seen = inspect(&fixture(name), &[]);
         let [onnx, ort] = &seen["targets"].as_array().unwrap()[..] else { panic!("{seen}") };
@@ -97,16 +97,16 @@ fn a_target_that_refuses_says_why() {
         assert_eq!(ort["refused"].is_null(), fits);
         let said = report(&fixture(name), &[]);
         let expected = if fits {
-            "ort: fits; needs onnxruntime 1.32"
+            "ort: supported; needs onnxruntime 1.32"
         } else {
-            "ort: does not fit: --target ort does not go with a head_dim of 20"
+            "ort: not supported: target `ort` does not support a head_dim of 20"
         };
         assert!(said.contains(expected), "{said}");
     }
 }
 
 #[test]
-fn a_staged_file_and_another_one() {
+fn describes_staged_and_other_safetensors_files() {
     let home = in_folder("bf16");
     let (folder, staged) = (home.path().join("checkpoint"), home.path().join("staged.safetensors"));
     let stage = [
@@ -123,7 +123,7 @@ fn a_staged_file_and_another_one() {
     assert_eq!((&seen["kind"], &seen["fingerprint"]), (&json!("weights"), &summary["fingerprint"]));
     assert_eq!(seen["experts"]["origin"], "bf16");
     assert_eq!(seen["tensors"].as_array().unwrap().len(), 9);
-    assert!(report(&staged, &[]).contains("experts     mxfp4, of bf16 without loss"));
+    assert!(report(&staged, &[]).contains("experts     mxfp4, from bf16, lossless"));
 
     let one = folder.join("model.safetensors");
     let seen = inspect(&one, &["--tensors", "*.sinks"]);
@@ -141,7 +141,7 @@ fn copied(home: &Path, options: &[&str]) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_model_as_onnx_itself_sees_it() {
+fn agrees_with_onnx_on_models() {
     let home = tempfile::tempdir().unwrap();
     for options in
         [&[][..], &["--functions"], &["--target", "ort"], &["--kv-cache", "--seq-len", "4"]]
@@ -165,19 +165,19 @@ fn a_model_as_onnx_itself_sees_it() {
 }
 
 #[test]
-fn a_model_whose_weights_are_not_as_it_says() {
+fn reports_missing_and_short_data() {
     let home = tempfile::tempdir().unwrap();
     let model = copied(home.path(), &[]);
     let seen = inspect(&model, &[]);
     let weights = model.with_file_name(seen["files"][0]["file"].as_str().unwrap());
     assert!(
-        report(&model, &[]).contains("weights     all there, as far as lengths and samples tell")
+        report(&model, &[]).contains("weights    complete, as far as lengths and samples tell")
     );
     let problem = |expected: &str| {
         let seen = inspect(&model, &[]);
         let said = seen["files"][0]["problem"].as_str().unwrap().to_owned();
         assert!(said.contains(expected) && seen["whole"] == false, "{said}");
-        assert!(report(&model, &[]).contains("NOT all there"));
+        assert!(report(&model, &[]).contains("NOT complete"));
     };
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
@@ -194,7 +194,7 @@ fn a_model_whose_weights_are_not_as_it_says() {
         problem("it is a symbolic link");
     }
     fs::remove_file(&weights).unwrap();
-    problem("it is not there");
+    problem("it does not exist");
     fs::create_dir(&weights).unwrap();
     problem("it is not a regular file");
 }
@@ -203,7 +203,7 @@ fn a_model_whose_weights_are_not_as_it_says() {
 /// Hugging Face's cache has them, and with several names.
 #[cfg(unix)]
 #[test]
-fn a_model_of_links_that_onnxruntime_follows() {
+fn warns_of_linked_data_that_onnxruntime_follows() {
     let home = tempfile::tempdir().unwrap();
     let model = copied(home.path(), &[]);
     let weights = model.with_file_name(inspect(&model, &[])["files"][0]["file"].as_str().unwrap());
@@ -220,7 +220,7 @@ fn a_model_of_links_that_onnxruntime_follows() {
         assert_eq!((&seen["whole"], &seen["files"][0]["problem"]), (&json!(true), &Value::Null));
         let said = seen["files"][0]["warning"].as_str().unwrap();
         assert!(said.contains(warning), "{said}");
-        assert!(report(model, &[]).contains("there for onnxruntime, and for few others: it "));
+        assert!(report(model, &[]).contains("usable by onnxruntime alone: it "));
         let tiny = fixture("tiny");
         crate::verify::passes(model, &tiny, &[]);
     };
@@ -232,7 +232,7 @@ fn a_model_of_links_that_onnxruntime_follows() {
 
 /// A model in place: another fine-tune, of equal headers and sizes, in its source's place.
 #[test]
-fn a_model_whose_source_was_exchanged() {
+fn reports_exchanged_data() {
     let home = crate::support::folder_with_tiny();
     let (source, model) = (home.path().join("tiny/model.safetensors"), home.path().join("m.onnx"));
     export(&["--checkpoint", text(&home.path().join("tiny")), "--output", text(&model)]);
@@ -244,12 +244,7 @@ fn a_model_whose_source_was_exchanged() {
     let seen = inspect(&model, &[]);
     assert_eq!(
         (&seen["files"][0]["problem"], &seen["whole"]),
-        (
-            &json!(
-                "its bytes are not those that the model was made for: bring them back, or export again"
-            ),
-            &json!(false)
-        )
+        (&json!("it was changed since the export: restore it, or export again"), &json!(false))
     );
     fs::write(&source, &released).unwrap();
     assert_eq!(inspect(&model, &[])["whole"], true);
@@ -264,7 +259,7 @@ fn a_model_whose_source_was_exchanged() {
 }
 
 #[test]
-fn models_of_others() {
+fn describes_models_of_other_programs() {
     let home = tempfile::tempdir().unwrap();
     let model = home.path().join("other.onnx");
     python("foreign.py", &[text(&model)], &Value::Null);
@@ -311,7 +306,7 @@ fn models_of_others() {
 }
 
 #[test]
-fn what_is_nothing_of_the_kind() {
+fn refuses_other_files() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str, bytes: &[u8]| {
         let path = home.path().join(name);
@@ -320,7 +315,7 @@ fn what_is_nothing_of_the_kind() {
     };
     for (path, expected) in [
         (home.path().join("none"), "there is nothing at `"),
-        (path("a.txt", b""), "is neither a checkpoint's folder nor a .safetensors or .onnx file"),
+        (path("a.txt", b""), "is not a checkpoint folder, a .safetensors or an .onnx file"),
         (path("a.gguf", b""), "is GGUF, llama.cpp's format: use"),
         (path("empty.onnx", b""), "is not an ONNX model: it has no graph"),
         (path("text.onnx", b"hello, this is text"), "is not an ONNX model: "),
@@ -332,13 +327,16 @@ fn what_is_nothing_of_the_kind() {
 }
 
 #[test]
-fn the_real_size() {
+fn describes_the_20b() {
     let home = tempfile::tempdir().unwrap();
     let total = crate::sizes::sparse(home.path(), 24, 32, 1);
     let seen = inspect(home.path(), &[]);
     assert_eq!((&seen["bytes"], &seen["bytes_to_write"]), (&json!(total), &json!(0)));
     let text = report(home.path(), &[]);
-    assert!(text.contains("model       24 layers, hidden 2,880, vocabulary 201,088\n"), "{text}");
-    assert!(text.contains("experts   32 experts of 2,880, 4 for each token"), "{text}");
+    assert!(
+        text.contains("model       24 layers, hidden size 2,880, vocabulary 201,088\n"),
+        "{text}"
+    );
+    assert!(text.contains("experts   32 of size 2,880, 4 for each token"), "{text}");
     assert!(text.contains("window 128 in 12 of 24"), "{text}");
 }

@@ -1,0 +1,184 @@
+//! Inspections as text.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use super::{
+    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedTensor, ModelInspection,
+    Scan, Total,
+};
+use crate::checkpoint::Config;
+use crate::display::{Table, plural, size, with_thousands};
+use crate::onnx::Interface;
+use crate::weights::Provenance;
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::default();
+        match self {
+            Self::Checkpoint(it) => checkpoint(&mut table, "checkpoint", it),
+            Self::Weights(it) => checkpoint(&mut table, "weights", it),
+            Self::Tensors(it) => file(&mut table, it),
+            Self::Model(it) => model(&mut table, it),
+        }
+        table.fmt(f)
+    }
+}
+
+fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) {
+    table.row(kind, it.path.display());
+    table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
+    config(table, &it.config);
+    provenance(table, "experts", &it.experts);
+    provenance(table, "dense", &it.dense);
+    for file in &it.files {
+        let (bytes, tensors) = (size(file.bytes), plural(file.tensors, "tensor"));
+        table.row("file", format!("{}: {bytes}, {tensors}", file.file));
+    }
+    totals(table, &it.totals);
+    for support in &it.targets {
+        let answer = match &support.refused {
+            None => format!("supported; needs {}", support.requires),
+            Some(reason) => format!("not supported: {reason}"),
+        };
+        table.row("target", format!("{}: {answer}", support.target));
+    }
+    let (all, missing) = (size(it.bytes), size(it.bytes_to_write));
+    match (&it.obstacle, it.bytes_to_write) {
+        (_, 0) => {
+            table.row("in place", format!("all of {all}, for a model in this folder or above"))
+        }
+        (Some(reason), _) => table.row("in place", format!("all of {all} but {missing}: {reason}")),
+        (None, _) => table.row("in place", format!("all of {all} but {missing}")),
+    };
+    tensors(table, &it.tensors);
+    it.scan.iter().for_each(|it| scan(table, it));
+}
+
+fn scan(table: &mut Table, Scan { bytes, damaged }: &Scan) {
+    for DamagedTensor { tensor, numbers, not_finite } in damaged {
+        let [wrong, all] = [*not_finite, *numbers].map(with_thousands);
+        table.row("DAMAGED", format!("{tensor}: {wrong} of {all} values are infinite or NaN"));
+    }
+    let bytes = size(*bytes);
+    match damaged.len() {
+        0 => table.row("scanned", format!("{bytes}: all values are finite")),
+        some => table.row("scanned", format!("{bytes}: {} damaged", plural(some, "tensor"))),
+    };
+}
+
+fn provenance(table: &mut Table, label: &'static str, it: &Provenance) {
+    let Provenance { origin, format, rounded, relative_error } = it;
+    let rounded = with_thousands(*rounded);
+    if it.is_unchanged() {
+        table.row(label, format);
+    } else if it.is_lossless() {
+        table.row(label, format!("{format}, from {origin}, lossless"));
+    } else {
+        table.row(
+            label,
+            format!("{format}, from {origin}, {rounded} values rounded, relative error {relative_error:.2e}"),
+        );
+    }
+}
+
+fn config(table: &mut Table, config: &Config) {
+    let Config { hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, .. } = config;
+    let tied = if config.tied { ", embedding and lm_head tied" } else { "" };
+    table.row(
+        "model",
+        format!(
+            "{}, hidden size {}, vocabulary {}{tied}",
+            plural(config.num_layers(), "layer"),
+            with_thousands(*hidden_size),
+            with_thousands(config.vocab_size),
+        ),
+    );
+    let sliding = config.windows.iter().flatten().count();
+    let window = config.windows.iter().flatten().next().map_or_else(String::new, |window| {
+        format!("; window {window} in {sliding} of {}", config.num_layers())
+    });
+    table.note(format!(
+        "attention {num_heads} heads of {head_dim}, {num_kv_heads} for keys and values{window}"
+    ));
+    let (fewest, most) = (config.experts.iter().min(), config.experts.iter().max());
+    let (fewest, most) = (fewest.copied().unwrap_or(0), most.copied().unwrap_or(0));
+    let experts = if fewest < most { format!("{fewest} to {most}") } else { most.to_string() };
+    let inner = with_thousands(*intermediate_size);
+    let used = config.experts_per_token;
+    table.note(format!("experts   {experts} of size {inner}, {used} for each token"));
+    let rope = &config.rope;
+    let yarn =
+        if rope.factor > 1.0 { format!(" × {} by YaRN", rope.factor) } else { String::new() };
+    table.note(format!("context   {}{yarn}, theta {}", rope.initial_context, rope.theta));
+}
+
+fn file(table: &mut Table, it: &FileInspection) {
+    let (bytes, count) = (size(it.bytes), plural(it.count, "tensor"));
+    table.row("file", format!("{}: {bytes}, {count}", it.path.display()));
+    tensors(table, &it.tensors);
+}
+
+fn model(table: &mut Table, it: &ModelInspection) {
+    let (path, bytes) = (it.path.display(), size(it.bytes));
+    table.row("model", format!("{path}: {bytes}, IR {}, by {}", it.ir_version, it.producer));
+    let opsets = it.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
+    table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
+    it.requires.iter().for_each(|requires| table.row("needs", requires));
+    for (kind, interfaces) in [("input ", &it.inputs), ("output", &it.outputs)] {
+        for line in Interface::lines(interfaces) {
+            table.note(format!("{kind}    {line}"));
+        }
+    }
+    let mut operators: Vec<_> = it.operators.iter().collect();
+    operators.sort_by_key(|(_, count)| Reverse(**count));
+    let nodes = plural(operators.iter().map(|(_, count)| **count).sum(), "node");
+    let operators = operators.iter().map(|(name, count)| format!("{name} {count}"));
+    table.row("graph", format!("{nodes}: {}", operators.collect::<Vec<_>>().join(", ")));
+    if !it.functions.is_empty() {
+        table.row("functions", it.functions.join(", "));
+    }
+    for file in &it.files {
+        let (tensors, bytes) = (plural(file.tensors, "tensor"), size(file.bytes));
+        let state = match (&file.problem, &file.warning) {
+            (Some(problem), _) => format!("NOT USABLE: {problem}"),
+            (None, Some(warning)) => format!("usable by onnxruntime alone: {warning}"),
+            (None, None) => "present".to_owned(),
+        };
+        table.row("data", format!("{}: {bytes}, {tensors}, {state}", file.file));
+    }
+    it.wrong.iter().for_each(|wrong| table.row("wrong", wrong));
+    totals(table, &it.totals);
+    it.properties.iter().for_each(|(key, value)| table.row("metadata", format!("{key}: {value}")));
+    let state =
+        if it.whole { "complete, as far as lengths and samples tell" } else { "NOT complete" };
+    table.row("weights", state);
+    tensors(table, &it.tensors);
+}
+
+fn totals(table: &mut Table, totals: &[Total]) {
+    for Total { kind, tensors, bytes, dtypes } in totals {
+        let dtypes: Vec<&str> = dtypes.iter().map(String::as_str).collect();
+        let (bytes, tensors) = (size(*bytes), plural(*tensors, "tensor"));
+        table.note(format!("{kind:9} {bytes} in {tensors}, {}", dtypes.join(" and ")));
+    }
+}
+
+fn tensors(table: &mut Table, tensors: &[ListedTensor]) {
+    for ListedTensor { name, stored_as, dtype, shape, places } in tensors {
+        let mut line = format!("{name} {dtype} {shape:?}");
+        if let Some(first) = places.first() {
+            let range = &first.range;
+            line += &format!(" {} {}..{}", first.file.display(), range.start, range.end);
+        }
+        if places.len() > 1 {
+            line += &format!(" and {} more ranges", places.len() - 1);
+        }
+        match &stored_as[..] {
+            [] => {}
+            [one] => line += &format!(" ({one})"),
+            [first, .., last] => line += &format!(" ({first} … {last})"),
+        }
+        table.row("tensor", line);
+    }
+}
