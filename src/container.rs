@@ -43,15 +43,6 @@ pub struct Entry {
     pub range: Range<u64>,
 }
 
-/// Where the bytes of an initializer are, as an ONNX file says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// Relative to the folder of the ONNX file, with `/` between components.
-    pub file: String,
-    /// Counted from the beginning of that file.
-    pub range: Range<u64>,
-}
-
 /// Why a file is not SafeTensors that we can use.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]

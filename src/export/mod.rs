@@ -20,7 +20,7 @@ pub use summary::{
 };
 pub use web::WebSummary;
 
-pub use crate::onnx::Interface;
+pub use crate::onnx::ValueInfo;
 pub use crate::weights::MatrixFormat;
 
 use crate::error::{Error, Result};

@@ -10,7 +10,6 @@ use crate::graph::{Data, Graph, Model};
 use crate::metadata::{self, ModelMetadata, WeightSlice};
 use crate::model::{self, Target};
 use crate::onnx;
-use crate::publish;
 use crate::weights::{PerRole, Provenance};
 
 /// The bytes of the file. They depend on the weights, the options and the paths of weights
@@ -18,10 +17,9 @@ use crate::weights::{PerRole, Provenance};
 /// file is now that will be, or is, beside the model or below.
 pub fn encode(
     request: &Request,
-    output: &Path,
     (opened, graph): (&Opened, &Model),
     (placement, provenances): (&Placement, &PerRole<Provenance>),
-    current_path: impl Fn(&str) -> PathBuf,
+    current_path: impl Fn(&Path) -> PathBuf,
 ) -> Result<Vec<u8>> {
     let operators = match request.graph.target {
         Target::Onnx => "standard ONNX operators",
@@ -29,22 +27,13 @@ pub fn encode(
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let locate = |weight: &str| {
-        placement.locate(weight).map(|it| crate::container::Location {
-            file: it.file.to_string_lossy().into_owned(),
-            range: it.range,
-        })
-    };
+    let locate = |weight: &str| placement.locate(weight);
     let mut metadata = describe(request, opened, graph, provenances);
     if !request.headers_only() {
-        let bare = onnx::Metadata { description: &description, properties: &[] };
-        let described = onnx::describe(output, &onnx::encode(graph, &bare, &locate)?)?;
-        metadata.data =
-            onnx::contents(&described, current_path).map_err(publish::Error::at(output))?;
+        let ranges = onnx::graph_ranges(graph, &locate)?;
+        metadata.data = onnx::data_digests(ranges.into_iter(), current_path)?;
     }
-    let properties = [(metadata::KEY, metadata.to_json())];
-    let metadata = onnx::Metadata { description: &description, properties: &properties };
-    Ok(onnx::encode(graph, &metadata, &locate)?)
+    onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
 }
 
 /// The metadata without digests of files.

@@ -103,10 +103,10 @@ impl<'p> Plan<'p> {
         }
         let Some((path, graph)) = &self.graph else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(roundings);
-        let path_now = |file: &str| transaction.path_now(&parent_dir(path).join(file));
+        let path_now = |file: &Path| transaction.path_now(&parent_dir(path).join(file));
         let model = (self.opened, graph);
         let weights = (&self.placement, &provenances);
-        let bytes = onnx_file::encode(self.request, path, model, weights, path_now)?;
+        let bytes = onnx_file::encode(self.request, model, weights, path_now)?;
         transaction.create_from(path, Existing::Replace, &bytes)?;
         Ok(Some(ModelSummary::new(path, graph, bytes.len(), &self.request.options())))
     }

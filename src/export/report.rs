@@ -11,7 +11,7 @@ use crate::display::{escape_control, plural, shell_quote, size};
 use crate::files::parent_dir;
 use crate::model::Provider;
 use crate::model::Target;
-use crate::onnx::{Interface, Size};
+use crate::onnx::{Size, ValueInfo};
 use crate::runtime;
 use crate::tokenizer;
 use crate::weights::{MatrixFormat, Provenance};
@@ -200,7 +200,7 @@ impl fmt::Display for ModelSummary {
         let (path, bytes) = (name(&self.path), size(self.bytes as u64));
         writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
-            for line in Interface::lines(interfaces) {
+            for line in ValueInfo::lines(interfaces) {
                 writeln!(f, "  {kind} {line}")?;
             }
         }

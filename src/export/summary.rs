@@ -10,7 +10,7 @@ use crate::graph::Model;
 use crate::hub;
 use crate::model::Provider;
 use crate::model::{GraphOptions, Target};
-use crate::onnx::{Interface, OPSET, ir_version};
+use crate::onnx::{OPSET, ValueInfo, ir_version};
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
@@ -183,9 +183,9 @@ pub struct ModelSummary {
     /// Names of the model-local functions, callees first.
     pub functions: Vec<String>,
     /// What it takes.
-    pub inputs: Vec<Interface>,
+    pub inputs: Vec<ValueInfo>,
     /// What it gives.
-    pub outputs: Vec<Interface>,
+    pub outputs: Vec<ValueInfo>,
 }
 
 /// Where the weights are.
@@ -209,8 +209,8 @@ pub struct WeightsSummary {
 
 impl ModelSummary {
     pub(super) fn new(path: &Path, model: &Model, bytes: usize, options: &GraphOptions) -> Self {
-        let interface =
-            |ids: &[usize]| ids.iter().map(|id| Interface::new(&model.main.values[*id])).collect();
+        let values = &model.main.values;
+        let value_info = |id: &usize| ValueInfo::new(&values[*id].0, &values[*id].1);
         Self {
             path: path.to_owned(),
             bytes,
@@ -221,8 +221,8 @@ impl ModelSummary {
             target: options.target,
             nodes: model.main.body.nodes.len(),
             functions: model.functions.iter().map(|function| function.name.clone()).collect(),
-            inputs: interface(&model.main.body.inputs),
-            outputs: interface(&model.main.body.outputs),
+            inputs: model.main.body.inputs.iter().map(value_info).collect(),
+            outputs: model.main.body.outputs.iter().map(value_info).collect(),
         }
     }
 }

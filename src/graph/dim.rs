@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Mul;
 use std::sync::Arc;
 
-/// One dimension of a shape: `factor · symbol · symbol …`.
+/// One dimension of a shape.
 ///
-/// Products of symbols are all that a transformer's shapes need, and their
-/// equality is exact, so that a reshape is checked when wired.
+/// Products of symbols are all that a transformer's shapes need, and their equality is
+/// exact, so a reshape is checked when it is wired.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dim {
     factor: u64,
@@ -15,18 +15,16 @@ pub struct Dim {
 }
 
 impl Dim {
-    /// A dimension known by name only.
     pub fn symbol(name: impl Into<Arc<str>>) -> Self {
         Self { factor: 1, symbols: vec![name.into()] }
     }
 
-    /// The number, when no symbol is involved.
+    /// The number, if no symbol is involved.
     pub fn known(&self) -> Option<u64> {
         self.symbols.is_empty().then_some(self.factor)
     }
 
-    /// The sum of both: a number where both are known, else a symbol of its own
-    /// such as `T+1`.
+    /// The sum: a number if both are known, otherwise a new symbol such as `T+1`.
     pub fn plus(&self, other: &Dim) -> Dim {
         match (self.known(), other.known()) {
             (Some(0), _) => other.clone(),
@@ -36,10 +34,35 @@ impl Dim {
         }
     }
 
-    /// The product of all dimensions: a shape's element count.
+    /// The element count of a shape.
     pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
         dims.into_iter().fold(Dim::from(1), |product, dim| &product * dim)
     }
+}
+
+/// A list of dimensions, such as `[&batch, &4.into()]` or `[2u64, 3]`.
+pub trait IntoShape {
+    fn into_shape(self) -> Vec<Dim>;
+}
+
+impl<T: IntoIterator<Item: Into<Dim>>> IntoShape for T {
+    fn into_shape(self) -> Vec<Dim> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+/// The shape that two shapes broadcast to: aligned at the last axis, each axis equal or 1.
+pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
+    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+    let one = Dim::from(1);
+    let padded = std::iter::repeat_n(&one, long.len() - short.len()).chain(short);
+    let axes = long.iter().zip(padded).map(|(x, y)| match (x.known(), y.known()) {
+        _ if x == y => Some(x.clone()),
+        (_, Some(1)) => Some(x.clone()),
+        (Some(1), _) => Some(y.clone()),
+        _ => None,
+    });
+    axes.collect()
 }
 
 impl From<u64> for Dim {
@@ -66,21 +89,14 @@ impl Mul for &Dim {
 
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let factor = (self.factor != 1 || self.symbols.is_empty()).then(|| self.factor.to_string());
-        let parts: Vec<&str> = factor
-            .as_deref()
-            .into_iter()
-            .chain(self.symbols.iter().map(|symbol| &**symbol))
-            .collect();
-        match &parts[..] {
-            [only] => f.write_str(only),
-            parts => {
-                let bracketed = parts.iter().map(|part| {
-                    if part.contains('+') { format!("({part})") } else { (*part).to_owned() }
-                });
-                f.write_str(&bracketed.collect::<Vec<_>>().join("*"))
-            }
+        if let (1, [symbol]) = (self.factor, &self.symbols[..]) {
+            return f.write_str(symbol);
         }
+        let factor = (self.factor != 1 || self.symbols.is_empty()).then(|| self.factor.to_string());
+        let symbols = self.symbols.iter().map(|symbol| {
+            if symbol.contains('+') { format!("({symbol})") } else { symbol.to_string() }
+        });
+        f.write_str(&factor.into_iter().chain(symbols).collect::<Vec<_>>().join("*"))
     }
 }
 
@@ -89,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_do_not_depend_on_their_order() {
+    fn products_ignore_order() {
         let (b, t) = (Dim::symbol("B"), Dim::symbol("T"));
         assert_eq!(&b * &t, &t * &b);
         assert_eq!(Dim::product([&Dim::from(2), &t, &b, &Dim::from(3)]).to_string(), "6*B*T");
@@ -97,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_symbols_are_symbols() {
+    fn sums_with_symbols_are_symbols() {
         let t = Dim::symbol("T");
         assert_eq!(t.plus(&1.into()), Dim::symbol("T+1"));
         assert_eq!(Dim::from(2).plus(&3.into()).known(), Some(5));

@@ -1,4 +1,4 @@
-//! The graph as text: stable, for snapshots and for people.
+//! The graph as stable text, for snapshots and for people.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -6,9 +6,7 @@ use super::{Attribute, Body, Data, Function, Graph, Model, Node, ValueId};
 
 impl Display for Model {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for function in &self.functions {
-            writeln!(f, "{function}")?;
-        }
+        self.functions.iter().try_for_each(|function| writeln!(f, "{function}"))?;
         writeln!(f, "graph")?;
         dump_graph(&self.main, f)
     }
@@ -23,11 +21,11 @@ impl Display for Function {
 
 fn dump_graph(graph: &Graph, f: &mut Formatter<'_>) -> fmt::Result {
     for initializer in &graph.initializers {
-        let (name, fact) = &graph.values[initializer.value];
+        let value = typed_name(graph, initializer.value);
         match &initializer.data {
-            Data::Inline(bytes) => writeln!(f, "  constant {name}: {fact}, {} bytes", bytes.len())?,
+            Data::Inline(bytes) => writeln!(f, "  constant {value}, {} bytes", bytes.len())?,
             Data::External { weight, range } => {
-                writeln!(f, "  weight {name}: {fact} = {weight}[{}..{}]", range.start, range.end)?;
+                writeln!(f, "  weight {value} = {weight}[{}..{}]", range.start, range.end)?;
             }
         }
     }
@@ -36,33 +34,25 @@ fn dump_graph(graph: &Graph, f: &mut Formatter<'_>) -> fmt::Result {
 
 fn dump_body(graph: &Graph, body: &Body, indent: &str, f: &mut Formatter<'_>) -> fmt::Result {
     for input in &body.inputs {
-        let (name, fact) = &graph.values[*input];
-        writeln!(f, "{indent}input {name}: {fact}")?;
+        writeln!(f, "{indent}input {}", typed_name(graph, *input))?;
     }
-    for node in &body.nodes {
-        dump_node(graph, node, indent, f)?;
-    }
+    body.nodes.iter().try_for_each(|node| dump_node(graph, node, indent, f))?;
     writeln!(f, "{indent}return {}", names(graph, body.outputs.iter().copied().map(Some)))
 }
 
 fn dump_node(graph: &Graph, node: &Node, indent: &str, f: &mut Formatter<'_>) -> fmt::Result {
-    let outputs: Vec<String> = node
-        .outputs
-        .iter()
-        .map(|id| {
-            let (name, fact) = &graph.values[*id];
-            format!("{name}: {fact}")
-        })
-        .collect();
+    let outputs: Vec<String> = node.outputs.iter().map(|id| typed_name(graph, *id)).collect();
+    let inputs = names(graph, node.inputs.iter().copied());
+    write!(f, "{indent}{} = {}({inputs})", outputs.join(", "), node.op)?;
     let scalars: Vec<String> = node
         .attributes
         .iter()
-        .filter_map(|(name, value)| Some(format!("{name}={}", text(value)?)))
+        .filter_map(|(name, value)| Some(format!("{name}={}", scalar(value)?)))
         .collect();
-    let scalars =
-        if scalars.is_empty() { String::new() } else { format!(" {{{}}}", scalars.join(", ")) };
-    let inputs = names(graph, node.inputs.iter().copied());
-    writeln!(f, "{indent}{} = {}({inputs}){scalars}", outputs.join(", "), node.op)?;
+    if !scalars.is_empty() {
+        write!(f, " {{{}}}", scalars.join(", "))?;
+    }
+    writeln!(f)?;
     for (name, value) in &node.attributes {
         if let Attribute::Body(body) = value {
             writeln!(f, "{indent}  {name}:")?;
@@ -72,20 +62,25 @@ fn dump_node(graph: &Graph, node: &Node, indent: &str, f: &mut Formatter<'_>) ->
     Ok(())
 }
 
+fn typed_name(graph: &Graph, id: ValueId) -> String {
+    let (name, fact) = &graph.values[id];
+    format!("{name}: {fact}")
+}
+
 fn names(graph: &Graph, ids: impl Iterator<Item = Option<ValueId>>) -> String {
     let names: Vec<&str> = ids.map(|id| id.map_or("", |id| &*graph.values[id].0)).collect();
     names.join(", ")
 }
 
 /// An attribute that fits on the node's line.
-fn text(attribute: &Attribute) -> Option<String> {
+fn scalar(attribute: &Attribute) -> Option<String> {
     Some(match attribute {
         Attribute::Int(number) => number.to_string(),
         Attribute::Float(number) => format!("{number:?}"),
         Attribute::Text(text) => (*text).to_owned(),
         Attribute::Ints(numbers) => format!("{numbers:?}"),
         Attribute::Dtype(dtype) => dtype.to_string(),
-        Attribute::CallersInt(name) | Attribute::CallersFloat(name) => format!("@{name}"),
+        Attribute::AttrRef(_, name) => format!("@{name}"),
         Attribute::Body(_) => return None,
     })
 }

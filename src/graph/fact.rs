@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::Dim;
+use super::{Dim, IntoShape};
 use crate::tensor::DType;
 
-/// A value of a graph: a small handle that costs nothing to copy. Its dtype,
-/// shape and name are asked of the scope that made it.
+/// A value of a graph: a small copyable handle. Its dtype, shape and name are looked up
+/// in the scope that produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     /// The graph or function that the value belongs to.
@@ -14,42 +14,34 @@ pub struct Value {
     pub(super) id: ValueId,
 }
 
-/// A value's place in the table of its graph or function.
+/// Index into [`Graph::values`](super::Graph::values).
 pub type ValueId = usize;
 
-/// The dtype and shape of a value.
+/// The dtype and shape of a value; the rank is always known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// Element type.
     pub dtype: DType,
-    /// One entry for each axis; the rank is always known.
     pub shape: Vec<Dim>,
 }
 
 impl Fact {
-    /// A fact of a dtype and dimensions.
-    pub fn new(dtype: DType, shape: impl IntoIterator<Item = impl Into<Dim>>) -> Self {
-        let shape = shape.into_iter().map(Into::into).collect();
-        Self { dtype, shape }
+    pub fn new(dtype: DType, shape: impl IntoShape) -> Self {
+        Self { dtype, shape: shape.into_shape() }
     }
 
-    /// A single number, of rank 0.
     pub fn scalar(dtype: DType) -> Self {
-        Self::new(dtype, [] as [Dim; 0])
+        Self { dtype, shape: Vec::new() }
     }
 
-    /// Number of axes.
     pub fn rank(&self) -> usize {
         self.shape.len()
     }
 
-    /// The same shape with another element type.
     pub fn with_dtype(&self, dtype: DType) -> Self {
-        Self::new(dtype, &self.shape)
+        Self { dtype, shape: self.shape.clone() }
     }
 
-    /// The same element type with another shape.
-    pub fn with_shape(&self, shape: impl IntoIterator<Item = impl Into<Dim>>) -> Self {
+    pub fn with_shape(&self, shape: impl IntoShape) -> Self {
         Self::new(self.dtype, shape)
     }
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::tensors::{Filter, ListedTensor, Total, totals};
 use crate::error::Result;
-use crate::files::{canonicalize_existing, parent_dir};
+use crate::files::{FileRange, canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::onnx::{self, External, Initializer, Interface};
+use crate::onnx::{self, StoredInitializer, ValueInfo};
 use crate::weights::{InPlaceBlocker, link_kind};
 
 /// What an ONNX model is.
@@ -30,9 +30,9 @@ pub struct ModelInspection {
     /// Metadata properties.
     pub properties: BTreeMap<String, String>,
     /// Inputs.
-    pub inputs: Vec<Interface>,
+    pub inputs: Vec<ValueInfo>,
     /// Outputs.
-    pub outputs: Vec<Interface>,
+    pub outputs: Vec<ValueInfo>,
     /// Names of model-local functions.
     pub functions: Vec<String>,
     /// Number of nodes by operator.
@@ -71,30 +71,29 @@ pub struct DataFile {
 /// Reads an ONNX file, and lengths and samples of its external data.
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let model = onnx::read(path)?;
-    let external =
-        || model.initializers.iter().filter_map(|tensor| Some((tensor, tensor.external.as_ref()?)));
-    let mut files: BTreeMap<&str, DataFile> = BTreeMap::new();
-    for (tensor, External { file, offset, length }) in external() {
-        let entry = files.entry(file).or_insert_with(|| data_file(path, file));
-        let whole = tensor.dtype.and_then(|dtype| dtype.bytes(&tensor.shape));
-        let rest = entry.found.unwrap_or(0).saturating_sub(*offset);
-        let length = length.or(whole).unwrap_or(rest);
+    let mut files: BTreeMap<String, DataFile> = BTreeMap::new();
+    for (_, external) in model.external_data() {
+        let name = external.file.to_string_lossy().into_owned();
+        let entry = files.entry(name.clone()).or_insert_with(|| data_file(path, &name));
         entry.tensors += 1;
-        entry.bytes = entry.bytes.saturating_add(length);
-        entry.needed = entry.needed.max(offset.saturating_add(length));
+        entry.bytes = entry.bytes.saturating_add(external.len());
+        entry.needed = entry.needed.max(external.range.end);
     }
     let mut files: Vec<DataFile> = files.into_values().collect();
     let metadata = ModelMetadata::read(&model.properties).ok().flatten();
     let is_changed = |file: &str| {
         let recorded = metadata.as_ref().and_then(|metadata| metadata.data.get(file));
-        recorded.is_some_and(|it| onnx::is_changed(&model, it, parent_dir(path), file))
+        let ranges = model.external_data().map(|(_, external)| external.clone());
+        let ranges = ranges.filter(|external| external.file.to_str() == Some(file));
+        let path = parent_dir(path).join(file);
+        recorded.is_some_and(|digest| onnx::is_changed(digest, ranges, &path))
     };
     files.iter_mut().for_each(|file| judge(file, is_changed));
     let wrong: Vec<String> =
-        external().filter_map(|(tensor, place)| wrong(tensor, place)).collect();
-    let described = external().map(|(tensor, place)| {
+        model.external_data().filter_map(|(tensor, external)| wrong(tensor, external)).collect();
+    let described = model.external_data().map(|(tensor, external)| {
         let dtype = tensor.dtype.map_or_else(|| "another type".into(), |dtype| dtype.to_string());
-        (tensor.name.clone(), dtype, place.length.unwrap_or(0))
+        (tensor.name.clone(), dtype, external.len())
     });
     Ok(ModelInspection {
         path: path.to_owned(),
@@ -165,8 +164,8 @@ fn judge(file: &mut DataFile, is_changed: impl Fn(&str) -> bool) {
 }
 
 /// An initializer whose external data is longer or shorter than its shape.
-fn wrong(tensor: &Initializer, place: &External) -> Option<String> {
-    let (dtype, length) = (tensor.dtype?, place.length?);
+fn wrong(tensor: &StoredInitializer, external: &FileRange) -> Option<String> {
+    let (dtype, length) = (tensor.dtype?, external.len());
     let needed = dtype.bytes(&tensor.shape);
     (needed != Some(length))
         .then(|| format!("`{}` {dtype} {:?} refers to {length} bytes", tensor.name, tensor.shape))

@@ -10,7 +10,7 @@ use super::SourceFile;
 use crate::container::{Entry, Header};
 use crate::error::{Result, err};
 use crate::files::FileRange;
-use crate::onnx::Initializer;
+use crate::onnx::StoredInitializer;
 use crate::weights::Weight;
 
 /// A tensor, and where its bytes are.
@@ -80,18 +80,14 @@ impl ListedTensor {
     }
 
     /// An initializer of an ONNX model.
-    pub(super) fn of_model(initializer: &Initializer) -> Self {
-        let place = initializer.external.iter().map(|external| FileRange {
-            file: Path::new(&external.file).into(),
-            range: external.offset..external.offset.saturating_add(external.length.unwrap_or(0)),
-        });
+    pub(super) fn of_model(initializer: &StoredInitializer) -> Self {
         let dtype = initializer.dtype;
         Self {
             name: initializer.name.clone(),
             stored_as: Vec::new(),
             dtype: dtype.map_or_else(|| "another type".to_owned(), |dtype| dtype.to_string()),
             shape: initializer.shape.clone(),
-            places: place.collect(),
+            places: initializer.external.iter().cloned().collect(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::checkpoint::Config;
 use crate::display::{Table, plural, size, with_thousands};
-use crate::onnx::Interface;
+use crate::onnx::ValueInfo;
 use crate::weights::Provenance;
 
 impl fmt::Display for Inspection {
@@ -126,7 +126,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
     for (kind, interfaces) in [("input ", &it.inputs), ("output", &it.outputs)] {
-        for line in Interface::lines(interfaces) {
+        for line in ValueInfo::lines(interfaces) {
             table.note(format!("{kind}    {line}"));
         }
     }

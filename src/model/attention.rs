@@ -10,7 +10,8 @@ use super::linear::linear;
 use super::norm::rms_norm;
 use super::{float, in_dtype, ort, portable};
 use crate::checkpoint::AttentionWeights;
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 

@@ -17,7 +17,8 @@ use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{in_dtype, rules, stored};
 use crate::checkpoint::{Config, LayerWeights, ModelWeights};
-use crate::graph::{Builder, Bundle, Model, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Builder, Bundle, Model, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::context::{Backend, Context};
 use super::{float, in_dtype, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::{Matrix, MatrixFormat};
 

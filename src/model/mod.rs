@@ -24,8 +24,9 @@ pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use options::{BatchSymbol, GraphOptions, Provider, Target};
 pub use rules::check_options;
 
+use crate::error::Result;
 pub use crate::graph::Style;
-use crate::graph::{Fact, Result, Scope, Value};
+use crate::graph::{Fact, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 

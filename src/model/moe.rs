@@ -11,7 +11,8 @@ use super::linear::linear;
 use super::norm::rms_norm;
 use super::{ort, portable};
 use crate::checkpoint::MlpWeights;
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 
 /// How steep SwiGLU's sigmoid is.
 pub const ALPHA: f32 = 1.702;

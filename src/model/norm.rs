@@ -2,7 +2,8 @@
 
 use super::float;
 use crate::checkpoint::Config;
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 

@@ -9,7 +9,8 @@
 
 use super::in_dtype;
 use crate::checkpoint::{Config, Rope};
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 
 /// Cosines and sines of this step's positions, `[B or 1, T, D/2]` each.

@@ -8,7 +8,8 @@
 use super::context::KeyValue;
 use super::options::GraphOptions;
 use crate::checkpoint::Config;
-use crate::graph::{Dim, Fact, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
 
 /// The inputs of the graph.
@@ -51,7 +52,7 @@ impl Sequence {
 
     /// Of a value for every place `[B, S]` the part for this step, `[B, T]`.
     pub fn this_step(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
-        if self.length == self.places { Ok(x) } else { g.tail(name, x, 1, &self.length) }
+        if self.length == self.places { Ok(x) } else { g.slice_last(name, x, 1, &self.length) }
     }
 
     /// `x [B·T, hidden]` as `[B, T, hidden]`.
@@ -65,9 +66,9 @@ impl Sequence {
         let mask = self.mask.expect("the last token is asked for, and so there is a mask");
         let g = &mut g.child("last");
         let here = self.this_step(g, "mask", mask)?;
-        let index = g.last_largest("token", here, 1)?;
+        let index = g.argmax_last("token", here, 1)?;
         let rows = self.rows(g, "rows", x)?;
-        g.gather_each("", rows, index)
+        g.batch_gather("", rows, index)
     }
 }
 

@@ -1,143 +1,114 @@
-//! What an ONNX file says: of any model, not only of ours.
+//! What an ONNX file contains; any model can be read, not only our own.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use prost::Message;
 
-use super::interface::{Interface, Size};
-use super::proto::tensor_proto::{DataLocation, DataType};
-use super::proto::tensor_shape_proto::dimension;
+use super::dtype::from_data_type;
+use super::encode::MAX_BYTES;
+use super::proto::tensor_proto::DataLocation;
+use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::Value;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use super::{LARGEST, from_data_type};
+use super::value_info::{Size, ValueInfo};
+use crate::error::{Result, ensure, err};
+use crate::files::{FileRange, parent_dir};
 use crate::tensor::DType;
 
-/// An ONNX file, without the bytes of its tensors.
+/// An ONNX file without the bytes of its tensors.
 #[derive(Clone, Debug)]
-pub struct Description {
-    /// Of the file itself.
+pub struct OnnxFile {
+    /// Size of the file.
     pub bytes: u64,
-    /// Version of the format.
     pub ir_version: i64,
-    /// What wrote it.
+    /// Name and version of the program that wrote it.
     pub producer: String,
-    /// Versions of operator sets by domain; `ai.onnx` is the standard's.
+    /// Versions of operator sets by domain; the standard's is `ai.onnx`.
     pub opsets: BTreeMap<String, i64>,
-    /// What it says of itself to programs.
+    /// `metadata_props`.
     pub properties: BTreeMap<String, String>,
-    /// What it takes.
-    pub inputs: Vec<Interface>,
-    /// What it gives.
-    pub outputs: Vec<Interface>,
+    pub inputs: Vec<ValueInfo>,
+    pub outputs: Vec<ValueInfo>,
     /// Names of model-local functions.
     pub functions: Vec<String>,
-    /// How often each operator stands in graph, subgraphs and functions; those that
-    /// are not of the standard come with their domain.
+    /// Numbers of nodes by operator, in graph, subgraphs and functions. Operators outside
+    /// the standard have their domain as a prefix.
     pub operators: BTreeMap<String, usize>,
-    /// Stored tensors of graph, subgraphs and functions; of those in attributes the
-    /// ones in other files.
-    pub initializers: Vec<Initializer>,
+    /// Initializers of graph and subgraphs, and tensors with external data in attributes.
+    pub initializers: Vec<StoredInitializer>,
 }
 
-/// A stored tensor.
 #[derive(Clone, Debug)]
-pub struct Initializer {
-    /// Its name.
+pub struct StoredInitializer {
     pub name: String,
-    /// Its element type, if any checkpoint or graph of ours uses it.
+    /// Its element type, if it is one of ours.
     pub dtype: Option<DType>,
-    /// One number for each axis.
     pub shape: Vec<u64>,
-    /// Where its bytes are; nothing for those in the file.
-    pub external: Option<External>,
+    /// Its bytes if they are in another file, whose path is relative to the model's folder.
+    pub external: Option<FileRange>,
 }
 
-/// Bytes in another file.
-#[derive(Clone, Debug)]
-pub struct External {
-    /// As the model names it: relative to the model's folder.
-    pub file: String,
-    /// From the beginning of that file.
-    pub offset: u64,
-    /// How many; to the end of the file when it does not say.
-    pub length: Option<u64>,
-}
-
-/// Why a file is not an ONNX model.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum ReadError {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("there is no file `{}`", .0.display())]
-    NoFile(PathBuf),
-    #[error("`{}` has {bytes} bytes, more than an ONNX file can have", path.display())]
-    TooLarge { path: PathBuf, bytes: u64 },
-    #[error("`{}` is not an ONNX model: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
-}
-
-/// Reads a model.
-pub fn read(path: &Path) -> Result<Description, ReadError> {
-    if !path.is_file() {
-        return Err(ReadError::NoFile(path.to_owned()));
+impl OnnxFile {
+    /// Initializers whose bytes are in other files.
+    pub fn external_data(&self) -> impl Iterator<Item = (&StoredInitializer, &FileRange)> {
+        self.initializers.iter().filter_map(|stored| Some((stored, stored.external.as_ref()?)))
     }
+}
+
+pub fn read(path: &Path) -> Result<OnnxFile> {
+    ensure!(path.is_file(), "there is no file `{}`", path.display());
     let bytes = fs::metadata(path)?.len();
-    if bytes > LARGEST as u64 {
-        return Err(ReadError::TooLarge { path: path.to_owned(), bytes });
-    }
-    describe(path, &fs::read(path)?)
+    ensure!(
+        bytes <= MAX_BYTES as u64,
+        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}",
+        path.display()
+    );
+    parse(&fs::read(path)?, parent_dir(path))
+        .map_err(|error| err!("`{}` is not an ONNX model: {error}", path.display()))
 }
 
-/// What a model says whose file, at this path, has these bytes.
-pub fn describe(path: &Path, file: &[u8]) -> Result<Description, ReadError> {
-    let invalid = |reason: String| ReadError::Invalid { path: path.to_owned(), reason };
-    let model = ModelProto::decode(file).map_err(|error| invalid(error.to_string()))?;
-    let graph = model.graph.ok_or_else(|| invalid("it has no graph".to_owned()))?;
-    let mut seen = Seen::default();
-    seen.graph(&graph).map_err(invalid)?;
-    model.functions.iter().try_for_each(|function| seen.nodes(&function.node)).map_err(invalid)?;
+fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {
+    let model = ModelProto::decode(file).map_err(|error| err!("{error}"))?;
+    let graph = model.graph.ok_or_else(|| err!("it has no graph"))?;
+    let mut inventory = Inventory { folder, operators: BTreeMap::new(), initializers: Vec::new() };
+    inventory.add_graph(&graph)?;
+    model.functions.iter().try_for_each(|function| inventory.add_nodes(&function.node))?;
     let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
-    Ok(Description {
+    let opsets = model.opset_import.into_iter().map(|set| (opset(set.domain), set.version));
+    let properties = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value));
+    Ok(OnnxFile {
         bytes: file.len() as u64,
         ir_version: model.ir_version,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
-        opsets: model
-            .opset_import
-            .into_iter()
-            .map(|set| (opset(set.domain), set.version))
-            .collect(),
-        properties: model
-            .metadata_props
-            .into_iter()
-            .map(|entry| (entry.key, entry.value))
-            .collect(),
-        inputs: interfaces(&graph, &graph.input),
-        outputs: interfaces(&graph, &graph.output),
+        opsets: opsets.collect(),
+        properties: properties.collect(),
+        inputs: value_infos(&graph, &graph.input),
+        outputs: value_infos(&graph, &graph.output),
         functions: model.functions.into_iter().map(|function| function.name).collect(),
-        operators: seen.operators,
-        initializers: seen.initializers,
+        operators: inventory.operators,
+        initializers: inventory.initializers,
     })
 }
 
-/// What stands in a model, wherever it is nested.
-#[derive(Default)]
-struct Seen {
+/// Operators and initializers of a model, at any depth.
+struct Inventory<'f> {
+    /// The model's folder.
+    folder: &'f Path,
     operators: BTreeMap<String, usize>,
-    initializers: Vec<Initializer>,
+    initializers: Vec<StoredInitializer>,
 }
 
-impl Seen {
-    fn graph(&mut self, graph: &GraphProto) -> Result<(), String> {
+impl Inventory<'_> {
+    fn add_graph(&mut self, graph: &GraphProto) -> Result<()> {
         for tensor in &graph.initializer {
-            self.initializers.push(initializer(tensor, &tensor.name)?);
+            self.add_tensor(tensor, &tensor.name)?;
         }
-        self.nodes(&graph.node)
+        self.add_nodes(&graph.node)
     }
 
-    fn nodes(&mut self, nodes: &[NodeProto]) -> Result<(), String> {
+    fn add_nodes(&mut self, nodes: &[NodeProto]) -> Result<()> {
         for node in nodes {
             let name = match &*node.domain {
                 "" | "ai.onnx" => node.op_type.clone(),
@@ -145,75 +116,75 @@ impl Seen {
             };
             *self.operators.entry(name).or_default() += 1;
             for attribute in &node.attribute {
-                for tensor in attribute.t.iter().chain(&attribute.tensors) {
-                    // Of constants there are many; what matters is what is elsewhere.
-                    if tensor.data_location() == DataLocation::External {
-                        let name = [&tensor.name, node.output.first().unwrap_or(&node.op_type)];
-                        let name = name.into_iter().find(|name| !name.is_empty());
-                        let name = name.unwrap_or(&attribute.name);
-                        self.initializers.push(initializer(tensor, name)?);
-                    }
+                // Inline constants are many and need no files.
+                let tensors = attribute.t.iter().chain(&attribute.tensors);
+                for tensor in tensors.filter(|it| it.data_location() == DataLocation::External) {
+                    let names = [&tensor.name, node.output.first().unwrap_or(&node.op_type)];
+                    let name = names.into_iter().find(|name| !name.is_empty());
+                    self.add_tensor(tensor, name.unwrap_or(&attribute.name))?;
                 }
-                attribute.g.iter().chain(&attribute.graphs).try_for_each(|g| self.graph(g))?;
+                attribute.g.iter().chain(&attribute.graphs).try_for_each(|g| self.add_graph(g))?;
             }
         }
         Ok(())
     }
+
+    fn add_tensor(&mut self, tensor: &TensorProto, name: &str) -> Result<()> {
+        let shape = tensor.dims.iter().map(|dim| u64::try_from(*dim)).collect::<Result<_, _>>();
+        let shape: Vec<u64> =
+            shape.map_err(|_| err!("initializer `{name}` has the shape {:?}", tensor.dims))?;
+        let dtype = from_data_type(tensor.data_type);
+        let external = match tensor.data_location() {
+            DataLocation::External => {
+                let bytes = dtype.and_then(|dtype| dtype.bytes(&shape));
+                Some(self.external(tensor, name, bytes)?)
+            }
+            DataLocation::Default => None,
+        };
+        self.initializers.push(StoredInitializer { name: name.to_owned(), dtype, shape, external });
+        Ok(())
+    }
+
+    /// The byte range of a tensor in another file. Without a length it has the bytes of its
+    /// dtype and shape, or if those are unknown the rest of the file.
+    fn external(&self, tensor: &TensorProto, name: &str, bytes: Option<u64>) -> Result<FileRange> {
+        let entry = |key: &str| {
+            tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
+        };
+        let number = |key: &str| {
+            let Some(value) = entry(key) else { return Ok(None) };
+            let parsed = value.parse::<u64>().map(Some);
+            parsed.map_err(|_| err!("the {key} of initializer `{name}` is {value:?}"))
+        };
+        let file = Path::new(entry("location").unwrap_or_default());
+        let start = number("offset")?.unwrap_or(0);
+        let rest = || fs::metadata(self.folder.join(file)).map_or(0, |it| it.len());
+        let length = number("length")?.or(bytes);
+        let length = length.unwrap_or_else(|| rest().saturating_sub(start));
+        Ok(FileRange { file: file.into(), range: start..start.saturating_add(length) })
+    }
 }
 
-/// Older files list initializers among the inputs.
-fn interfaces(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<Interface> {
+/// Inputs or outputs; older files list initializers among the inputs.
+fn value_infos(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<ValueInfo> {
     let stored: HashSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
-    values.iter().filter(|value| !stored.contains(&*value.name)).map(interface).collect()
+    values.iter().filter(|value| !stored.contains(&*value.name)).map(value_info).collect()
 }
 
-fn interface(info: &ValueInfoProto) -> Interface {
-    let tensor = info.r#type.as_ref().and_then(|kind| {
-        let Value::TensorType(tensor) = kind.value.as_ref()?;
-        Some(tensor)
-    });
-    let size = |dim: &super::proto::tensor_shape_proto::Dimension| match &dim.value {
+fn value_info(info: &ValueInfoProto) -> ValueInfo {
+    let value = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
+    let tensor = value.map(|Value::TensorType(tensor)| tensor);
+    let size = |dim: &Dimension| match &dim.value {
         Some(dimension::Value::DimValue(size)) if *size >= 0 => Size::Known(*size as u64),
         Some(dimension::Value::DimParam(name)) => Size::Symbol(name.clone()),
         _ => Size::Symbol("?".to_owned()),
     };
-    let shape = tensor.and_then(|tensor| tensor.shape.as_ref());
-    Interface {
+    let dims = tensor.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| &shape.dim);
+    let number = tensor.map_or(0, |tensor| tensor.elem_type);
+    let dtype = from_data_type(number);
+    ValueInfo {
         name: info.name.clone(),
-        dtype: dtype_name(tensor.map_or(0, |tensor| tensor.elem_type)),
-        shape: shape.map_or_else(Vec::new, |shape| shape.dim.iter().map(size).collect()),
+        dtype: dtype.map_or_else(|| format!("ONNX type {number}"), |dtype| dtype.to_string()),
+        shape: dims.iter().map(size).collect(),
     }
-}
-
-fn dtype_name(number: i32) -> String {
-    let known = DataType::try_from(number).ok().and_then(from_data_type);
-    known.map_or_else(|| format!("ONNX type {number}"), |dtype| dtype.to_string())
-}
-
-/// A stored tensor, under the name that it has or is given.
-fn initializer(tensor: &TensorProto, name: &str) -> Result<Initializer, String> {
-    let name = name.to_owned();
-    let shape = tensor.dims.iter().map(|dim| u64::try_from(*dim));
-    let shape = shape
-        .collect::<Result<_, _>>()
-        .map_err(|_| format!("initializer `{name}` has the shape {:?}", tensor.dims))?;
-    let external = match tensor.data_location() {
-        DataLocation::External => Some(external(tensor, &name)?),
-        DataLocation::Default => None,
-    };
-    let dtype = DataType::try_from(tensor.data_type).ok().and_then(from_data_type);
-    Ok(Initializer { name, dtype, shape, external })
-}
-
-fn external(tensor: &TensorProto, name: &str) -> Result<External, String> {
-    let entry = |key: &str| {
-        tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
-    };
-    let number = |key: &str| {
-        entry(key).map(str::parse).transpose().map_err(|_| {
-            format!("the {key} of initializer `{name}` is {:?}", entry(key).unwrap_or(""))
-        })
-    };
-    let file = entry("location").unwrap_or_default().to_owned();
-    Ok(External { file, offset: number("offset")?.unwrap_or(0), length: number("length")? })
 }

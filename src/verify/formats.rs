@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::Checkpoint;
-use crate::onnx::{Description, Initializer};
+use crate::onnx::{OnnxFile, StoredInitializer};
 use crate::tensor::DType;
 use crate::weights::{Matrix, MatrixFormat, Role, Weight};
 
@@ -13,7 +13,7 @@ const LOGITS: &str = "lm_head.";
 
 /// The checkpoint with its matrices in the formats that the model has them in; as they
 /// are where none fits.
-pub fn as_made(checkpoint: &Checkpoint, description: &Description) -> Checkpoint {
+pub fn as_made(checkpoint: &Checkpoint, description: &OnnxFile) -> Checkpoint {
     let stored = Stored::new(description);
     let experts = candidates(checkpoint, |candidate, format| {
         candidate.convert(Role::Experts, format, true).is_ok()
@@ -43,10 +43,10 @@ fn candidates(
 }
 
 /// A model's initializers by their names.
-struct Stored<'d>(HashMap<&'d str, &'d Initializer>);
+struct Stored<'d>(HashMap<&'d str, &'d StoredInitializer>);
 
 impl<'d> Stored<'d> {
-    fn new(description: &'d Description) -> Self {
+    fn new(description: &'d OnnxFile) -> Self {
         Self(description.initializers.iter().map(|it| (&*it.name, it)).collect())
     }
 

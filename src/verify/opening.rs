@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, Setting, bail, err};
 use crate::files::parent_dir;
 use crate::metadata::ModelMetadata;
 use crate::model::{GraphOptions, Provider, Target};
-use crate::onnx::{self, Description, Interface, Size};
+use crate::onnx::{self, OnnxFile, Size, ValueInfo};
 use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Library, Session};
 
@@ -17,7 +17,7 @@ pub struct Opening<'r> {
     library: &'r Library,
     path: &'r Path,
     /// What the file says.
-    pub description: Description,
+    pub description: OnnxFile,
     /// `None` for a model of another program.
     pub metadata: Option<ModelMetadata>,
 }
@@ -49,8 +49,8 @@ impl<'r> Opening<'r> {
 
     /// Whether the files with its weights are there.
     fn check_files(&self) -> Result<()> {
-        let named = self.description.initializers.iter().filter_map(|it| it.external.as_ref());
-        let mut files = named.map(|external| parent_dir(self.path).join(&external.file));
+        let named = self.description.external_data();
+        let mut files = named.map(|(_, external)| parent_dir(self.path).join(&external.file));
         match files.find(|file| !file.exists()) {
             Some(file) => Err(err!(
                 "`{}` reads its weights from `{}`, which does not exist",
@@ -86,8 +86,8 @@ impl<'r> Opening<'r> {
                 self.path.display()
             );
         }
-        let Description { inputs, outputs, .. } = &self.description;
-        let takes_one = |ports: &[Interface], name: &str| {
+        let OnnxFile { inputs, outputs, .. } = &self.description;
+        let takes_one = |ports: &[ValueInfo], name: &str| {
             let port = ports.iter().find(|port| port.name == name);
             matches!(port.and_then(|port| port.shape.get(1)), Some(Size::Known(1)))
         };

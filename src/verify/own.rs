@@ -5,16 +5,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
-use crate::files::FileRange;
-use crate::files::parent_dir;
-use crate::onnx::{Description, External, Initializer};
+use crate::files::{FileRange, parent_dir};
+use crate::onnx::{OnnxFile, StoredInitializer};
 use crate::weights::{Matrix, Recipe, Role, Weight};
 
 /// A checkpoint in a model's formats, with what was converted read from the model's
 /// files. Whether that is what the conversion makes, the comparison of bytes tells.
-pub fn own(made: &Checkpoint, model: &Path, description: &Description) -> Checkpoint {
+pub fn own(made: &Checkpoint, model: &Path, description: &OnnxFile) -> Checkpoint {
     let named = description.initializers.iter().map(|stored| (&*stored.name, stored));
-    let named: HashMap<&str, &Initializer> = named.collect();
+    let named: HashMap<&str, &StoredInitializer> = named.collect();
     let mut own = made.clone();
     for role in Role::ALL {
         let matrices = own.weights.matrices_mut(role);
@@ -23,16 +22,14 @@ pub fn own(made: &Checkpoint, model: &Path, description: &Description) -> Checkp
             // Rows of one weight follow each other.
             let first = format!("{}.rows_0", weight.name);
             let stored = named.get(&*weight.name).or_else(|| named.get(&*first));
-            if let Some(External { file, offset, .. }) =
-                stored.and_then(|stored| stored.external.as_ref())
-            {
-                weight.recipe = Recipe::Slice(source(parent_dir(model), file, *offset, weight));
+            if let Some(FileRange { file, range }) = stored.and_then(|it| it.external.as_ref()) {
+                weight.recipe = Recipe::Slice(source(parent_dir(model), file, range.start, weight));
             }
         }
     }
     own
 }
 
-fn source(folder: &Path, file: &str, offset: u64, weight: &Weight) -> FileRange {
+fn source(folder: &Path, file: &Path, offset: u64, weight: &Weight) -> FileRange {
     FileRange { file: folder.join(file).into(), range: offset..offset + weight.bytes() }
 }

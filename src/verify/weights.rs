@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::formats::is_dtype;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::files::{canonicalize_existing, parent_dir};
-use crate::onnx::{Description, External, Initializer};
+use crate::files::{FileRange, canonicalize_existing, parent_dir};
+use crate::onnx::{OnnxFile, StoredInitializer};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
@@ -62,7 +62,7 @@ struct Part<'w> {
     weight: &'w Weight,
     /// Which of the weight's bytes.
     range: Range<u64>,
-    external: &'w External,
+    external: &'w FileRange,
 }
 
 /// Looks at the scales of MXFP4 before anything is made of them: they are few, and one that
@@ -89,15 +89,11 @@ fn refuse_damaged(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()
 /// the formats that it has them in.
 pub fn compare(
     model: &Path,
-    description: &Description,
+    description: &OnnxFile,
     checkpoint: &Checkpoint,
     progress: &dyn Progress,
 ) -> Result<Bytes> {
     refuse_damaged(checkpoint, progress)?;
-    let external = description.initializers.iter().filter_map(|stored| {
-        let external = stored.external.as_ref()?;
-        Some((stored, external))
-    });
     let named: HashMap<&str, &Weight> =
         checkpoint.weights.iter().map(|it| (&*it.name, it)).collect();
     let mut held: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
@@ -105,7 +101,7 @@ pub fn compare(
     let (files, found) = (FileCache::default(), Bytes::default());
     let mut comparison = Comparison { folder, progress, files, found };
     let (mut plain, mut converted) = (Vec::new(), Vec::new());
-    for (stored, external) in external {
+    for (stored, external) in description.external_data() {
         let Some((weight, range)) = part(&named, stored) else {
             comparison.found.unknown.push(stored.name.clone());
             continue;
@@ -145,7 +141,7 @@ fn cover(ranges: &mut [Range<u64>], weight: &Weight) -> bool {
 /// those of some rows.
 fn part<'w>(
     weights: &HashMap<&str, &'w Weight>,
-    stored: &Initializer,
+    stored: &StoredInitializer,
 ) -> Option<(&'w Weight, Range<u64>)> {
     if let Some(weight) = weights.get(&*stored.name) {
         return Some((weight, 0..weight.bytes()));
@@ -164,9 +160,9 @@ impl Part<'_> {
     }
 
     /// Whether the model has as many bytes, of a type that is read as the weight's.
-    fn fits(&self, stored: &Initializer) -> bool {
+    fn fits(&self, stored: &StoredInitializer) -> bool {
         self.range.end <= self.weight.bytes()
-            && self.external.length.is_none_or(|length| length == self.bytes())
+            && self.external.len() == self.bytes()
             && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(self.bytes())
             && is_dtype(self.weight.dtype, stored.dtype)
     }
@@ -186,7 +182,7 @@ impl Comparison<'_> {
 
     /// What was not converted: nothing is read where the model reads the very place.
     fn plain(&mut self, part: &Part) -> Result<()> {
-        let (file, place) = (self.file(part), part.external.offset);
+        let (file, place) = (self.file(part), part.external.range.start);
         if let Recipe::Slice(source) = &part.weight.recipe
             && source.range.start + part.range.start == place
             && canonicalize_existing(&source.file)? == canonicalize_existing(&file)?
@@ -260,7 +256,7 @@ impl Comparison<'_> {
                 }
                 let here = &made[(start - place) as usize..(end - place) as usize];
                 let file = comparison.file(part).into();
-                let offset = part.external.offset + (start - part.range.start);
+                let offset = part.external.range.start + (start - part.range.start);
                 if !comparison.same(&file, offset, here)? {
                     comparison.differs(part);
                 }

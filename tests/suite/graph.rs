@@ -201,8 +201,8 @@ fn wiring_mistakes_fail_where_they_are_made() {
         g.add("sum", a, b).unwrap_err().to_string(),
         g.child("layer").gemm("out", a, w, None).unwrap_err().to_string(),
         g.reshape("flat", a, [Dim::from(8)]).unwrap_err().to_string(),
-        g.transpose("turned", a, [0, 1, 2]).unwrap_err().to_string(),
-        g.sizes(&[Dim::symbol("S"), Dim::from(2)]).unwrap_err().to_string(),
+        g.transpose("turned", a, &[0, 1, 2]).unwrap_err().to_string(),
+        g.shape_tensor([Dim::symbol("S"), Dim::from(2)]).unwrap_err().to_string(),
         {
             g.sigmoid("twice", a).unwrap();
             g.sigmoid("twice", a).unwrap_err().to_string()

@@ -1,38 +1,36 @@
-//! Operators with graphs inside.
+//! Operators with nested bodies.
 
-use super::{DType, Fact, Result, Scope, Value};
-use crate::graph::Body;
+use crate::error::Result;
+use crate::graph::{Body, Fact, Scope, Value};
+use crate::tensor::DType;
 
 impl Scope<'_> {
-    /// Runs `wire` for 0, 1, … below `count` (i64, rank 0), handing one value
-    /// of an unchanging dtype and shape from each run to the next.
+    /// Loop: runs `wire` for 0, 1, … below `count` (i64, rank 0) and hands one value of
+    /// constant dtype and shape from each iteration to the next.
     pub fn for_each(
         &mut self,
         name: &str,
         count: Value,
-        carried: (&str, Value),
+        (carried_name, carried): (&str, Value),
         wire: impl FnOnce(&mut Scope, Value, Value) -> Result<Value>,
     ) -> Result<Value> {
-        self.typed(name, "Loop", count, DType::I64)?;
-        let fact = self.fact(carried.1)?;
+        self.node(name, "Loop").typed(count, DType::I64)?;
+        let fact = self.fact(carried)?;
         let always = self.constant(true)?;
-        let mut scope = self.child(name);
-        let body = scope.body(|g| {
+        let (body, after) = self.child(name).body("carried.out", |g| {
             let iteration = g.body_input("iteration", Fact::scalar(DType::I64))?;
-            let go_on = g.body_input("condition", Fact::scalar(DType::Bool))?;
-            let before = g.body_input(carried.0, fact.clone())?;
+            let condition = g.body_input("condition", Fact::scalar(DType::Bool))?;
+            let before = g.body_input(carried_name, fact.clone())?;
             let after = wire(g, iteration, before)?;
-            let found = g.fact(after)?;
-            if found != fact {
-                return Err(g.mismatch("", "Loop", &fact, &found));
-            }
-            g.body_output("condition.out", go_on)?;
-            g.body_output("carried.out", after)
+            g.body_output("condition.out", condition)?;
+            Ok(after)
         })?;
-        self.node(name, "Loop").inputs([count, always, carried.1]).attr("body", body).output(fact)
+        let node = self.node(name, "Loop").inputs([count, always, carried]).attr("body", body);
+        node.check(after == fact, &fact, &after)?;
+        node.output(fact)
     }
 
-    /// One of two ways to the same value, of the dtype and shape of the second.
+    /// The result has the dtype and shape of `no`; `yes` may be narrower.
     pub fn if_else(
         &mut self,
         name: &str,
@@ -40,35 +38,29 @@ impl Scope<'_> {
         yes: impl FnOnce(&mut Scope) -> Result<Value>,
         no: impl FnOnce(&mut Scope) -> Result<Value>,
     ) -> Result<Value> {
-        self.typed(name, "If", condition, DType::Bool)?;
-        let (mut shorter, mut fact) = (None, None);
+        self.node(name, "If").typed(condition, DType::Bool)?;
         let mut scope = self.child(name);
-        let then_branch = scope.body(|g| {
-            let value = yes(g)?;
-            shorter = Some(g.fact(value)?);
-            g.body_output("then.out", value)
-        })?;
-        let else_branch = scope.body(|g| {
-            let value = no(g)?;
-            fact = Some(g.fact(value)?);
-            g.body_output("else.out", value)
-        })?;
-        let (shorter, fact) = (shorter.expect("wired"), fact.expect("wired"));
-        if (shorter.dtype, shorter.rank()) != (fact.dtype, fact.rank()) {
-            return Err(self.mismatch(name, "If", &shorter, &fact));
-        }
-        self.node(name, "If")
-            .input(condition)
-            .attr("then_branch", then_branch)
-            .attr("else_branch", else_branch)
-            .output(fact)
+        let (then_branch, narrow) = scope.body("then.out", yes)?;
+        let (else_branch, fact) = scope.body("else.out", no)?;
+        let node = self.node(name, "If").input(condition);
+        let fits = (narrow.dtype, narrow.rank()) == (fact.dtype, fact.rank());
+        node.check(fits, &narrow, &fact)?;
+        node.attr("then_branch", then_branch).attr("else_branch", else_branch).output(fact)
     }
 
-    fn body(&mut self, wire: impl FnOnce(&mut Scope) -> Result<()>) -> Result<Body> {
+    /// A nested body whose last output is what `wire` returns, with that output's fact.
+    fn body(
+        &mut self,
+        output: &str,
+        wire: impl FnOnce(&mut Scope) -> Result<Value>,
+    ) -> Result<(Body, Fact)> {
         self.builder.frame().open_body();
-        let wired = wire(&mut self.child(""));
+        let wired = wire(self).and_then(|value| {
+            self.body_output(output, value)?;
+            self.fact(value)
+        });
         let body = self.builder.frame().close_body();
-        wired.map(|()| body)
+        Ok((body, wired?))
     }
 
     fn body_input(&mut self, name: &str, fact: Fact) -> Result<Value> {
@@ -80,7 +72,7 @@ impl Scope<'_> {
     }
 
     fn body_output(&mut self, name: &str, value: Value) -> Result<()> {
-        let id = self.made_here(name, value)?;
+        let id = self.ensure_produced_here(name, value)?;
         self.builder.frame().body().outputs.push(id);
         Ok(())
     }

@@ -1,155 +1,106 @@
 //! Arithmetic: elementwise with broadcasting, reductions, matrix products.
 
-use super::{DType, Dim, Fact, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::dim::broadcast;
+use crate::graph::{Dim, Fact, Scope, Value};
+use crate::tensor::DType;
 
 macro_rules! elementwise {
-    ($($(#[$doc:meta])* $method:ident = $op:literal [$($operand:ident),+];)*) => {
+    ($($method:ident($first:ident $(, $other:ident)?) = $op:literal $(-> $dtype:ident)?;)*) => {
         impl Scope<'_> { $(
-            $(#[$doc])*
-            pub fn $method(&mut self, name: &str, $($operand: Value),+) -> Result<Value> {
-                let fact = self.broadcast(name, $op, &[$($operand),+])?;
-                self.node(name, $op)$(.input($operand))+.output(fact)
+            pub fn $method(&mut self, name: &str, $first: Value $(, $other: Value)?) -> Result<Value> {
+                let node = self.node(name, $op).input($first)$(.input($other))?;
+                let fact = node.fact($first)?;
+                $(let fact = node.broadcast(&fact, &node.fact($other)?)?;)?
+                $(let fact = fact.with_dtype(DType::$dtype);)?
+                node.output(fact)
             }
         )* }
     };
 }
 
 elementwise! {
-    /// `a + b`
-    add = "Add" [a, b];
-    /// `a - b`
-    sub = "Sub" [a, b];
-    /// `a · b`
-    mul = "Mul" [a, b];
-    /// The larger of the two.
-    max = "Max" [a, b];
-    /// The smaller of the two.
-    min = "Min" [a, b];
-    /// `cos x`, radians.
-    cos = "Cos" [x];
-    /// `sin x`, radians.
-    sin = "Sin" [x];
-    /// `1 / (1 + e^-x)`
-    sigmoid = "Sigmoid" [x];
-    /// `-x`
-    neg = "Neg" [x];
-    /// Both are true.
-    and = "And" [a, b];
-    /// Bits that are set in both.
-    bitwise_and = "BitwiseAnd" [a, b];
-}
-
-macro_rules! comparisons {
-    ($($(#[$doc:meta])* $method:ident = $op:literal;)*) => {
-        impl Scope<'_> { $(
-            $(#[$doc])*
-            pub fn $method(&mut self, name: &str, a: Value, b: Value) -> Result<Value> {
-                let fact = self.broadcast(name, $op, &[a, b])?.with_dtype(DType::Bool);
-                self.node(name, $op).inputs([a, b]).output(fact)
-            }
-        )* }
-    };
-}
-
-comparisons! {
-    /// `a < b`
-    less = "Less";
-    /// `a >= b`
-    greater_or_equal = "GreaterOrEqual";
-    /// `a = b`
-    equal = "Equal";
+    add(a, b) = "Add";
+    sub(a, b) = "Sub";
+    mul(a, b) = "Mul";
+    max(a, b) = "Max";
+    min(a, b) = "Min";
+    cos(x) = "Cos";
+    sin(x) = "Sin";
+    sigmoid(x) = "Sigmoid";
+    neg(x) = "Neg";
+    and(a, b) = "And";
+    bitwise_and(a, b) = "BitwiseAnd";
+    less(a, b) = "Less" -> Bool;
+    greater_or_equal(a, b) = "GreaterOrEqual" -> Bool;
+    equal(a, b) = "Equal" -> Bool;
 }
 
 impl Scope<'_> {
-    /// The common dtype and the broadcast shape of operands.
-    fn broadcast(&self, name: &str, op: &str, operands: &[Value]) -> Result<Fact> {
-        let mut result = self.fact(operands[0])?;
-        for operand in &operands[1..] {
-            let other = self.fact(*operand)?;
-            let shape =
-                broadcast(&result.shape, &other.shape).filter(|_| other.dtype == result.dtype);
-            let shape = shape.ok_or_else(|| self.mismatch(name, op, &result, &other))?;
-            result = result.with_shape(shape);
-        }
-        Ok(result)
-    }
-
-    /// `condition ? yes : no`, elementwise.
+    /// Where: `condition ? yes : no`, elementwise.
     pub fn select(&mut self, name: &str, condition: Value, yes: Value, no: Value) -> Result<Value> {
-        let test = self.typed(name, "Where", condition, DType::Bool)?;
-        let branches = self.broadcast(name, "Where", &[yes, no])?;
+        let node = self.node(name, "Where").inputs([condition, yes, no]);
+        let test = node.typed(condition, DType::Bool)?;
+        let branches = node.broadcast(&node.fact(yes)?, &node.fact(no)?)?;
         let shape = broadcast(&test.shape, &branches.shape);
-        let shape = shape.ok_or_else(|| self.mismatch(name, "Where", &test, &branches))?;
-        self.node(name, "Where").inputs([condition, yes, no]).output(branches.with_shape(shape))
+        node.check(shape.is_some(), &test, &branches)?;
+        node.output(branches.with_shape(shape.unwrap_or_default()))
     }
 
     /// `min(max(x, low), high)`
     pub fn clip(&mut self, name: &str, x: Value, low: f32, high: f32) -> Result<Value> {
-        let fact = self.typed(name, "Clip", x, DType::F32)?;
-        let (low, high) = (self.constant(low)?, self.constant(high)?);
-        self.node(name, "Clip").inputs([x, low, high]).output(fact)
+        let node = self.node(name, "Clip").input(x).constant(low)?.constant(high)?;
+        let fact = node.typed(x, DType::F32)?;
+        node.output(fact)
     }
 
-    /// Bits moved towards the lowest.
     pub fn shift_right(&mut self, name: &str, x: Value, bits: u8) -> Result<Value> {
-        let fact = self.typed(name, "BitShift", x, DType::U8)?;
-        let bits = self.constant(bits)?;
-        self.node(name, "BitShift").inputs([x, bits]).attr("direction", "RIGHT").output(fact)
+        let node = self.node(name, "BitShift").input(x).constant(bits)?;
+        let fact = node.typed(x, DType::U8)?;
+        node.attr("direction", "RIGHT").output(fact)
     }
 
-    /// Another dtype, the nearest values.
     pub fn cast(&mut self, name: &str, x: Value, to: DType) -> Result<Value> {
         let fact = self.fact(x)?.with_dtype(to);
         self.node(name, "Cast").input(x).attr("to", to).output(fact)
     }
 
-    /// The sum along an axis, which vanishes.
-    pub fn sum_away(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        let mut fact = self.fact(x)?;
-        self.axis(name, "ReduceSum", &fact, axis)?;
-        fact.shape.remove(axis);
-        self.any_sum(name, x, axis, fact)
+    /// The sum along an axis, which becomes 1 or vanishes.
+    pub fn reduce_sum(
+        &mut self,
+        name: &str,
+        x: Value,
+        axis: usize,
+        keepdims: bool,
+    ) -> Result<Value> {
+        let node = self.node(name, "ReduceSum").input(x).constant(&[axis as i64][..])?;
+        let mut fact = node.fact(x)?;
+        node.axis(&fact, axis)?;
+        fact.shape.splice(axis..=axis, keepdims.then(|| Dim::from(1)));
+        node.attr("keepdims", i64::from(keepdims)).output(fact)
     }
 
-    /// The sum along an axis, which stays, of size 1.
-    pub fn sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        let mut fact = self.fact(x)?;
-        self.axis(name, "ReduceSum", &fact, axis)?;
+    pub fn cumsum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let node = self.node(name, "CumSum").input(x).constant(axis as i64)?;
+        let fact = node.fact(x)?;
+        node.axis(&fact, axis)?;
+        node.output(fact)
+    }
+
+    /// The index of the largest element along an axis, the last of equal ones: i64.
+    /// The axis becomes 1.
+    pub fn argmax_last(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let node = self.node(name, "ArgMax").input(x);
+        let mut fact = node.fact(x)?.with_dtype(DType::I64);
+        node.axis(&fact, axis)?;
         fact.shape[axis] = Dim::from(1);
-        self.any_sum(name, x, axis, fact)
-    }
-
-    fn any_sum(&mut self, name: &str, x: Value, axis: usize, fact: Fact) -> Result<Value> {
-        let keepdims = i64::from(self.fact(x)?.rank() == fact.rank());
-        let axes = self.constant(&[axis as i64][..])?;
-        self.node(name, "ReduceSum").inputs([x, axes]).attr("keepdims", keepdims).output(fact)
-    }
-
-    /// The sums of all elements up to each, along an axis.
-    pub fn running_sum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        let fact = self.fact(x)?;
-        self.axis(name, "CumSum", &fact, axis)?;
-        let axis = self.constant(axis as i64)?;
-        self.node(name, "CumSum").inputs([x, axis]).output(fact)
-    }
-
-    /// Where the largest element is along an axis, the last of equal ones: i64.
-    /// The axis stays, of size 1.
-    pub fn last_largest(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        let mut fact = self.fact(x)?.with_dtype(DType::I64);
-        self.axis(name, "ArgMax", &fact, axis)?;
-        fact.shape[axis] = Dim::from(1);
-        self.node(name, "ArgMax")
-            .input(x)
-            .attr("axis", axis as i64)
-            .attr("keepdims", 1)
-            .attr("select_last_index", 1)
-            .output(fact)
+        let node = node.attr("axis", axis as i64).attr("keepdims", 1);
+        node.attr("select_last_index", 1).output(fact)
     }
 
     /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
     pub fn gemm(&mut self, name: &str, x: Value, w: Value, c: Option<Value>) -> Result<Value> {
-        self.any_gemm(name, x, w, c, true)
+        self.gemm_with(name, [x, w], c, [("transB", 1)])
     }
 
     /// `x · w + c` for `x [n, in]` and `w [in, out]`.
@@ -160,33 +111,29 @@ impl Scope<'_> {
         w: Value,
         c: Option<Value>,
     ) -> Result<Value> {
-        self.any_gemm(name, x, w, c, false)
+        self.gemm_with(name, [x, w], c, [])
     }
 
-    fn any_gemm(
+    fn gemm_with<const N: usize>(
         &mut self,
         name: &str,
-        x: Value,
-        w: Value,
+        [x, w]: [Value; 2],
         c: Option<Value>,
-        transposed: bool,
+        transposed: [(&'static str, i64); N],
     ) -> Result<Value> {
-        let (left, right) = (self.ranked(name, "Gemm", x, 2)?, self.ranked(name, "Gemm", w, 2)?);
-        let (inner, outer) = if transposed { (1, 0) } else { (0, 1) };
-        if left.shape[1] != right.shape[inner] || left.dtype != right.dtype {
-            return Err(self.mismatch(name, "Gemm", &left, &right));
-        }
+        let mut node = self.node(name, "Gemm").inputs([x, w]).input(c);
+        let (left, right) = (node.ranked(x, 2)?, node.ranked(w, 2)?);
+        let [inner, outer] = if transposed.is_empty() { [0, 1] } else { [1, 0] };
+        let fits = left.shape[1] == right.shape[inner] && left.dtype == right.dtype;
+        node.check(fits, &left, &right)?;
         let fact = left.with_shape([&left.shape[0], &right.shape[outer]]);
         if let Some(c) = c {
-            let added = self.fact(c)?;
-            if broadcast(&added.shape, &fact.shape).as_ref() != Some(&fact.shape)
-                || added.dtype != fact.dtype
-            {
-                return Err(self.mismatch(name, "Gemm", &fact, &added));
-            }
+            let added = node.fact(c)?;
+            node.check(is_broadcast_to(&added, &fact), &fact, &added)?;
         }
-        let node = self.node(name, "Gemm").inputs([x, w]).optional(c);
-        let node = if transposed { node.attr("transB", 1) } else { node };
+        for (name, value) in transposed {
+            node = node.attr(name, value);
+        }
         node.output(fact)
     }
 
@@ -200,70 +147,47 @@ impl Scope<'_> {
     /// `v [B, kv, S, E]`: `[B, heads, T, E]`. Query head `h` reads key head
     /// `h / (heads / kv)`; the bias broadcasts to `[B, heads, T, S]`.
     pub fn attention(&mut self, name: &str, [q, k, v]: [Value; 3], bias: Value) -> Result<Value> {
-        let [query, key, value] =
-            [q, k, v].map(|operand| self.ranked(name, "Attention", operand, 4));
-        let (mut query, key, value) = (query?, key?, value?);
+        let node = self.node(name, "Attention").inputs([q, k, v, bias]);
+        let (mut query, key) = (node.ranked(q, 4)?, node.ranked(k, 4)?);
+        let (value, added) = (node.ranked(v, 4)?, node.typed(bias, query.dtype)?);
         let scores = query.with_shape([&query.shape[..3], &key.shape[2..3]].concat());
-        let bias_fact = self.typed(name, "Attention", bias, query.dtype)?;
-        if broadcast(&bias_fact.shape, &scores.shape).as_ref() != Some(&scores.shape) {
-            return Err(self.mismatch(name, "Attention", &scores, &bias_fact));
-        }
+        node.check(is_broadcast_to(&added, &scores), &scores, &added)?;
         let fits = |a: &Fact, b: &Fact, axes: &[usize]| {
-            axes.iter().all(|axis| a.shape[*axis] == b.shape[*axis])
+            a.dtype == b.dtype && axes.iter().all(|axis| a.shape[*axis] == b.shape[*axis])
         };
-        if !fits(&query, &key, &[0, 3]) || query.dtype != key.dtype {
-            return Err(self.mismatch(name, "Attention", &query, &key));
-        }
-        if !fits(&key, &value, &[0, 1, 2]) || key.dtype != value.dtype {
-            return Err(self.mismatch(name, "Attention", &key, &value));
-        }
+        node.check(fits(&query, &key, &[0, 3]), &query, &key)?;
+        node.check(fits(&key, &value, &[0, 1, 2]), &key, &value)?;
         query.shape[3] = value.shape[3].clone();
-        self.node(name, "Attention").inputs([q, k, v, bias]).attr("scale", 1f32).output(query)
+        node.attr("scale", 1f32).output(query)
     }
 
-    /// Where the elements along the last axis are, the largest first: i64.
-    pub fn descending(&mut self, name: &str, x: Value) -> Result<Value> {
-        let fact = self.fact(x)?;
-        let last = fact.rank().saturating_sub(1);
-        let size = self.axis(name, "TopK", &fact, last)?.clone();
-        let all = self.sizes(&[size])?;
+    /// The indices that sort the last axis, largest first: i64.
+    pub fn argsort_desc(&mut self, name: &str, x: Value) -> Result<Value> {
+        let node = self.node(name, "TopK");
+        let fact = node.fact(x)?;
+        let size = node.axis(&fact, fact.rank().saturating_sub(1))?;
+        let size = self.shape_tensor([size])?;
         let indices = fact.with_dtype(DType::I64);
-        let node = self.node(name, "TopK").inputs([x, all]).attr("axis", -1);
+        let node = self.node(name, "TopK").inputs([x, size]).attr("axis", -1);
         let [_, order] = node.outputs([("values", fact), ("indices", indices)])?;
         Ok(order)
     }
 
-    /// The `k` largest along the last axis, descending, and where they were.
+    /// The `k` largest along the last axis, descending, and their indices.
     pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
-        let mut fact = self.fact(x)?;
+        let node = self.node(name, "TopK").input(x).constant(&[k as i64][..])?;
+        let mut fact = node.fact(x)?;
         let last = fact.rank().saturating_sub(1);
-        let wide = self.axis(name, "TopK", &fact, last)?.known().is_none_or(|size| k <= size);
-        if !wide {
-            let asked = fact.with_shape([k]);
-            return Err(self.mismatch(name, "TopK", &fact, &asked));
-        }
+        let is_wide = node.axis(&fact, last)?.known().is_none_or(|size| k <= size);
+        node.check(is_wide, &fact, &fact.with_shape([k]))?;
         fact.shape[last] = Dim::from(k);
-        let k = self.constant(&[k as i64][..])?;
         let indices = fact.with_dtype(DType::I64);
-        self.node(name, "TopK")
-            .inputs([x, k])
-            .attr("axis", -1)
-            .attr("largest", 1)
-            .attr("sorted", 1)
-            .outputs([("values", fact), ("indices", indices)])
+        let node = node.attr("axis", -1).attr("largest", 1).attr("sorted", 1);
+        node.outputs([("values", fact), ("indices", indices)])
     }
 }
 
-/// The shape of both, where each axis is equal or 1, aligned at the last.
-pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
-    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-    let one = Dim::from(1);
-    let padded = std::iter::repeat_n(&one, long.len() - short.len()).chain(short);
-    let aligned = long.iter().zip(padded).map(|(x, y)| match (x.known(), y.known()) {
-        _ if x == y => Some(x.clone()),
-        (_, Some(1)) => Some(x.clone()),
-        (Some(1), _) => Some(y.clone()),
-        _ => None,
-    });
-    aligned.collect()
+fn is_broadcast_to(operand: &Fact, fact: &Fact) -> bool {
+    operand.dtype == fact.dtype
+        && broadcast(&operand.shape, &fact.shape).as_ref() == Some(&fact.shape)
 }

@@ -1,86 +1,72 @@
 //! Operators that move elements without changing them.
 
-use super::math::broadcast;
-use super::{DType, Dim, Error, Fact, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::dim::broadcast;
+use crate::graph::{Dim, Fact, IntoShape, Scope, Value};
+use crate::tensor::DType;
 
 impl Scope<'_> {
     /// The same elements in another shape of the same size.
     ///
-    /// As much of the target as can be is a constant: one dimension may follow
-    /// from the others (-1), and one that stays in its place is copied (0).
-    pub fn reshape(
-        &mut self,
-        name: &str,
-        x: Value,
-        shape: impl IntoIterator<Item = impl Into<Dim>>,
-    ) -> Result<Value> {
-        let from = self.fact(x)?;
+    /// The target is a constant where possible: one dimension may follow from the others
+    /// (-1), and one that keeps its axis is copied (0).
+    pub fn reshape(&mut self, name: &str, x: Value, shape: impl IntoShape) -> Result<Value> {
+        let node = self.node(name, "Reshape");
+        let from = node.fact(x)?;
         let to = from.with_shape(shape);
-        if Dim::product(&from.shape) != Dim::product(&to.shape) {
-            return Err(self.mismatch(name, "Reshape", &from, &to));
-        }
+        let fits = Dim::product(&from.shape) == Dim::product(&to.shape);
+        node.check(fits, &from, &to)?;
         self.reshape_trusted(name, x, to.shape)
     }
 
-    /// [`Scope::reshape`] where the caller knows more of the operand's size than
-    /// its symbols say, as in a branch that only runs for one row.
+    /// [`Scope::reshape`] without the check of sizes, where the caller knows more than the
+    /// symbols say, as in a branch that only runs for one row.
     pub fn reshape_trusted(
         &mut self,
         name: &str,
         x: Value,
-        shape: impl IntoIterator<Item = impl Into<Dim>>,
+        shape: impl IntoShape,
     ) -> Result<Value> {
         let from = self.fact(x)?;
         let to = from.with_shape(shape);
-        let mut deduced = false;
+        let mut has_deduced = false;
         let constant = to.shape.iter().enumerate().map(|(axis, dim)| match dim.known() {
             Some(number) => Some(number as i64),
             None if from.shape.get(axis) == Some(dim) => Some(0),
-            None if !deduced => {
-                deduced = true;
+            None if !has_deduced => {
+                has_deduced = true;
                 Some(-1)
             }
             None => None,
         });
         let target = match constant.collect::<Option<Vec<i64>>>() {
             Some(target) => self.constant(&target[..])?,
-            None => self.sizes(&to.shape)?,
+            None => self.shape_tensor(&to.shape)?,
         };
         self.node(name, "Reshape").inputs([x, target]).output(to)
     }
 
-    /// Axes in another order: the result's axis `i` is the operand's `perm[i]`.
-    pub fn transpose<const N: usize>(
-        &mut self,
-        name: &str,
-        x: Value,
-        perm: [usize; N],
-    ) -> Result<Value> {
-        let fact = self.ranked(name, "Transpose", x, N)?;
-        for axis in perm {
-            self.axis(name, "Transpose", &fact, axis)?;
-        }
-        let perm_attribute: Vec<i64> = perm.iter().map(|axis| *axis as i64).collect();
-        let shape = perm.map(|axis| fact.shape[axis].clone());
-        self.node(name, "Transpose")
-            .input(x)
-            .attr("perm", perm_attribute)
-            .output(fact.with_shape(shape))
+    /// Axis `i` of the result is axis `perm[i]` of the operand.
+    pub fn transpose(&mut self, name: &str, x: Value, perm: &[usize]) -> Result<Value> {
+        let node = self.node(name, "Transpose").input(x);
+        let fact = node.ranked(x, perm.len())?;
+        let shape = perm.iter().map(|axis| node.axis(&fact, *axis)).collect::<Result<Vec<_>>>()?;
+        let axes: Vec<i64> = perm.iter().map(|axis| *axis as i64).collect();
+        node.attr("perm", axes).output(fact.with_shape(shape))
     }
 
     /// A new axis of size 1.
     pub fn unsqueeze(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
-        let mut fact = self.fact(x)?;
-        if axis > fact.rank() {
-            let node = self.path_of(name);
-            return Err(Error::Axis { node, op: "Unsqueeze".to_owned(), axis, found: fact });
+        let node = self.node(name, "Unsqueeze").input(x).constant(&[axis as i64][..])?;
+        let mut fact = node.fact(x)?;
+        if axis > 0 {
+            node.axis(&fact, axis - 1)?;
         }
         fact.shape.insert(axis, Dim::from(1));
-        let axes = self.constant(&[axis as i64][..])?;
-        self.node(name, "Unsqueeze").inputs([x, axes]).output(fact)
+        node.output(fact)
     }
 
-    /// Consecutive parts of known sizes along an axis, named as given.
+    /// Consecutive parts of known sizes along an axis, with names.
     pub fn split<const N: usize>(
         &mut self,
         name: &str,
@@ -88,89 +74,84 @@ impl Scope<'_> {
         axis: usize,
         parts: [(&str, u64); N],
     ) -> Result<[Value; N]> {
-        let fact = self.fact(x)?;
-        let whole = self.axis(name, "Split", &fact, axis)?;
-        if whole.known() != Some(parts.iter().map(|(_, size)| size).sum()) {
-            let asked = Fact::new(DType::I64, parts.map(|(_, size)| size));
-            return Err(self.mismatch(name, "Split", &fact, &asked));
-        }
-        let sizes = self.constant(&parts.map(|(_, size)| size as i64)[..])?;
+        let sizes = parts.map(|(_, size)| size);
+        let node =
+            self.node(name, "Split").input(x).constant(&sizes.map(|size| size as i64)[..])?;
+        let fact = node.fact(x)?;
+        let fits = node.axis(&fact, axis)?.known() == Some(sizes.iter().sum());
+        node.check(fits, &fact, &Fact::new(DType::I64, sizes))?;
         let outputs = parts.map(|(part, size)| {
             let mut fact = fact.clone();
             fact.shape[axis] = Dim::from(size);
             (part, fact)
         });
-        self.node(name, "Split").inputs([x, sizes]).attr("axis", axis as i64).outputs(outputs)
+        node.attr("axis", axis as i64).outputs(outputs)
     }
 
     /// The last `count` elements along an axis that has at least as many.
-    pub fn tail(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
+    pub fn slice_last(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
         let mut fact = self.fact(x)?;
-        self.axis(name, "Slice", &fact, axis)?;
+        self.node(name, "Slice").axis(&fact, axis)?;
         fact.shape[axis] = count.clone();
         let start = match count.known() {
             Some(count) => self.constant(&[-(count as i64)][..])?,
             None => {
-                let count = self.sizes(std::slice::from_ref(count))?;
+                let count = self.shape_tensor([count])?;
                 self.neg(&format!("{name}.start"), count)?
             }
         };
-        let (end, axis) = (self.constant(&[i64::MAX][..])?, self.constant(&[axis as i64][..])?);
-        self.node(name, "Slice").inputs([x, start, end, axis]).output(fact)
+        let node = self.node(name, "Slice").inputs([x, start]);
+        node.constant(&[i64::MAX][..])?.constant(&[axis as i64][..])?.output(fact)
     }
 
-    /// Values one after the other along an axis; the other axes are equal.
+    /// All axes but `axis` are equal.
     pub fn concat(&mut self, name: &str, values: &[Value], axis: usize) -> Result<Value> {
-        let mut result = self.fact(values[0])?;
-        self.axis(name, "Concat", &result, axis)?;
+        let node = self.node(name, "Concat").inputs(values.iter().copied());
+        let mut result = node.fact(values[0])?;
+        node.axis(&result, axis)?;
         for value in &values[1..] {
-            let fact = self.fact(*value)?;
-            let mut like = fact.clone();
-            if fact.rank() == result.rank() {
-                like.shape[axis] = result.shape[axis].clone();
+            let next = node.fact(*value)?;
+            let mut expected = result.clone();
+            if let Some(size) = next.shape.get(axis) {
+                expected.shape[axis] = size.clone();
             }
-            if like != result {
-                return Err(self.mismatch(name, "Concat", &result, &fact));
-            }
-            result.shape[axis] = result.shape[axis].plus(&fact.shape[axis]);
+            node.check(next == expected, &result, &next)?;
+            result.shape[axis] = result.shape[axis].plus(&next.shape[axis]);
         }
-        self.node(name, "Concat")
-            .inputs(values.iter().copied())
-            .attr("axis", axis as i64)
-            .output(result)
+        node.attr("axis", axis as i64).output(result)
     }
 
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
-        let mut fact = self.fact(x)?;
+        let node = self.node(name, "Pad").input(x);
+        let mut fact = node.fact(x)?;
         let [before, after] = zeros.map(Dim::from);
-        fact.shape[axis] = before.plus(self.axis(name, "Pad", &fact, axis)?).plus(&after);
+        fact.shape[axis] = before.plus(node.axis(&fact, axis)?).plus(&after);
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
-        let pads = self.constant(&pads[..])?;
-        self.node(name, "Pad").inputs([x, pads]).output(fact)
+        node.constant(&pads[..])?.output(fact)
     }
 
-    /// Repeats axes of size 1 until the shape is this one.
+    /// Repeats axes of size 1 up to a shape.
     pub fn expand(&mut self, name: &str, x: Value, shape: &[Dim]) -> Result<Value> {
-        let from = self.fact(x)?;
+        let node = self.node(name, "Expand");
+        let from = node.fact(x)?;
         let fact = from.with_shape(shape);
-        if broadcast(&from.shape, shape).as_deref() != Some(shape) {
-            return Err(self.mismatch(name, "Expand", &from, &fact));
-        }
-        let sizes = self.sizes(shape)?;
+        let fits = broadcast(&from.shape, shape).as_deref() == Some(shape);
+        node.check(fits, &from, &fact)?;
+        let sizes = self.shape_tensor(shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
 
     /// The numbers 0, 1, … below a dimension: i64 `[dim]`.
     pub fn range(&mut self, name: &str, end: &Dim) -> Result<Value> {
         let (zero, one) = (self.constant(0i64)?, self.constant(1i64)?);
-        let sizes = self.sizes(std::slice::from_ref(end))?;
-        let limit = self.reshape(&format!("{name}.end"), sizes, [] as [Dim; 0])?;
+        let limit = self.shape_tensor([end])?;
+        let limit = self.reshape(&format!("{name}.end"), limit, [] as [Dim; 0])?;
         self.node(name, "Range").inputs([zero, limit, one]).output(Fact::new(DType::I64, [end]))
     }
 
-    /// How many elements a value has, as an i64 of rank 0.
+    /// Size: the number of elements, an i64 of rank 0.
     pub fn element_count(&mut self, name: &str, x: Value) -> Result<Value> {
         self.node(name, "Size").input(x).output(Fact::scalar(DType::I64))
     }

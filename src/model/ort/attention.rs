@@ -4,7 +4,8 @@
 //! table of them, and so no longest context.
 
 use super::Packing;
-use crate::graph::{Dim, Fact, MICROSOFT, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Dim, Fact, MICROSOFT, Scope, Value};
 use crate::model::attention;
 use crate::model::context::{Context, KeyValue};
 use crate::weights::Weight;
@@ -50,7 +51,7 @@ pub fn attention(
         .input(sinks)
         // Scales of quantised keys and values, norms of q and k.
         .absent(4)
-        .optional(packing.queries)
+        .input(packing.queries)
         .attr("num_heads", heads as i64)
         .attr("kv_num_heads", kv as i64)
         .attr("scale", 1.0 / (width as f32).sqrt())

@@ -2,7 +2,8 @@
 //! or as its MoE, which reads numbers.
 
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
-use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Scope, Value};
 use crate::model::Provider;
 use crate::model::context::Context;
 use crate::model::moe::ALPHA;
@@ -91,13 +92,13 @@ pub fn experts(
 }
 
 /// What both operators have in common.
-fn mixture<'s, 'b>(
-    g: &'s mut Scope<'b>,
+fn mixture<'g>(
+    g: &'g mut Scope,
     operator: &str,
     [normed, scores]: [Value; 2],
     matrices: [Vec<Value>; 2],
     config: &Config,
-) -> NodeBuilder<'s, 'b> {
+) -> NodeBuilder<'g> {
     // A third matrix is left out: SwiGLU's two are one.
     let third = matrices[0].len();
     g.node("experts", operator)

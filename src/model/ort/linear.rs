@@ -1,6 +1,7 @@
 //! A dense layer on integers as ONNX Runtime's MatMulNBits.
 
-use crate::graph::{MICROSOFT, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{MICROSOFT, Scope, Value};
 use crate::model::Provider;
 use crate::model::context::Context;
 use crate::model::{in_dtype, stored};
@@ -30,7 +31,7 @@ pub fn integers(
         // Zero points, which are the middle of the codes otherwise, and an order of
         // inputs.
         .absent(2)
-        .optional(bias)
+        .input(bias)
         .attr("K", (groups * mxfp4::BLOCK) as i64)
         .attr("N", out as i64)
         .attr("bits", bits.count() as i64)

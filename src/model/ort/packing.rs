@@ -5,7 +5,8 @@
 //! row are moved there, in their order, and padding behind them, wherever it
 //! was. Nothing but attention mixes places, so all layers work on packed rows.
 
-use crate::graph::{Dim, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Dim, Scope, Value};
 use crate::model::Provider;
 use crate::model::sequence::Sequence;
 use crate::tensor::DType;
@@ -39,8 +40,8 @@ impl Packing {
         let g = &mut g.child("packing");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
         let mask = sequence.this_step(g, "mask", whole)?;
-        let count = g.sum("count", mask, 1)?;
-        let total = g.sum("total", whole, 1)?;
+        let count = g.reduce_sum("count", mask, 1, true)?;
+        let total = g.reduce_sum("total", whole, 1, true)?;
         let steps = g.range("steps", length)?;
         let tokens = pack(g, sequence.tokens, mask, steps, length)?;
         let earlier = g.sub("earlier", total, count)?;
@@ -58,7 +59,7 @@ impl Packing {
             }
             Provider::Cuda | Provider::WebGpu => None,
         };
-        let places = g.sizes(std::slice::from_ref(places))?;
+        let places = g.shape_tensor([places])?;
         let places = g.reshape("places.i64", places, [] as [Dim; 0])?;
         let places = g.cast("places", places, DType::I32)?;
         Ok(Self { tokens, positions, last, queries, places, mask, count })
@@ -71,19 +72,19 @@ impl Packing {
         let index = g.sub("token", self.count, one)?;
         let index = g.max("token.from_0", index, zero)?;
         let rows = sequence.rows(g, "rows", x)?;
-        g.gather_each("", rows, index)
+        g.batch_gather("", rows, index)
     }
 
     /// `x [B·T, hidden]` with each token where it was before.
     pub fn unpack(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
         let g = &mut g.child("unpacked");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let counted = g.running_sum("counted", self.mask, 1)?;
+        let counted = g.cumsum("counted", self.mask, 1)?;
         let place = g.sub("place", counted, one)?;
         let place = g.max("place.from_0", place, zero)?;
         let place = g.unsqueeze("place.column", place, 2)?;
         let rows = sequence.rows(g, "rows", x)?;
-        let rows = g.gather_each("", rows, place)?;
+        let rows = g.batch_gather("", rows, place)?;
         let fact = g.fact(x)?;
         g.reshape("flat", rows, fact.shape)
     }
@@ -101,9 +102,9 @@ fn pack(g: &mut Scope, ids: Value, mask: Value, steps: Value, length: &Dim) -> R
     if length.known() == Some(1) {
         return Ok(ids);
     }
-    let length = g.sizes(std::slice::from_ref(length))?;
+    let length = g.shape_tensor([length])?;
     let rank = g.mul("rank.token", mask, length)?;
     let rank = g.sub("rank", rank, steps)?;
-    let order = g.descending("order", rank)?;
+    let order = g.argsort_desc("order", rank)?;
     g.gather_elements("tokens", ids, order, 1)
 }

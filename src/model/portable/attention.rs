@@ -1,6 +1,7 @@
 //! Grouped-query attention with sinks as the standard Attention operator.
 
-use crate::graph::{Constant, Dim, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Constant, Dim, Scope, Value};
 use crate::model::context::{Context, KeyValue};
 use crate::model::{attention, constant, in_dtype};
 use crate::weights::Weight;
@@ -22,7 +23,7 @@ pub fn attention(
 
     let shape = [batch.clone(), length.clone(), (heads + 2 * kv).into(), width.into()];
     let qkv = g.reshape("heads", qkv, shape)?;
-    let qkv = g.transpose("heads_first", qkv, [0, 2, 1, 3])?;
+    let qkv = g.transpose("heads_first", qkv, &[0, 2, 1, 3])?;
     let [qk, mut v] = g.split("qkv.split", qkv, 1, [("qk", heads + kv), ("v", kv)])?;
     let qk = context.rotation.rotate(g, "rope", qk)?;
     let [q, mut k] = g.split("qk.split", qk, 1, [("q", heads), ("k", kv)])?;
@@ -31,7 +32,7 @@ pub fn attention(
         v = g.concat("present.value", &[values, v], 2)?;
     }
     let mixed = sink_attention(g, [q, k, v], bias, sinks)?;
-    let mixed = g.transpose("tokens_first", mixed, [0, 2, 1, 3])?;
+    let mixed = g.transpose("tokens_first", mixed, &[0, 2, 1, 3])?;
     let mixed = g.reshape("rows", mixed, [&(batch * length), &(heads * width).into()])?;
     Ok((mixed, past.map(|_| [k, v])))
 }

@@ -3,7 +3,8 @@
 
 use super::{mxfp4, numbers};
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
-use crate::graph::{Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
 use crate::model::context::Context;
 use crate::model::in_dtype;
 use crate::model::moe::ALPHA;
@@ -31,8 +32,8 @@ pub fn experts(
         // Where this expert is chosen: the token, and which of its k choices.
         let here = g.equal("chosen_here", chosen, expert)?;
         let uses = g.non_zero("uses", here)?;
-        let tokens = g.pick("tokens", uses, 0, 0)?;
-        let uses = g.transpose("uses.pairs", uses, [1, 0])?;
+        let tokens = g.gather_at("tokens", uses, 0, 0)?;
+        let uses = g.transpose("uses.pairs", uses, &[1, 0])?;
         let share = g.gather_pairs("share", shares, uses)?;
         let share = g.unsqueeze("share.column", share, 1)?;
 
@@ -81,7 +82,7 @@ fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
     let x = in_dtype(g, "x", x, DType::F32)?;
     let rows = g.fact(x)?.shape[0].clone();
     let pairs = g.reshape("pairs", x, [rows, config.intermediate_size.into(), 2.into()])?;
-    let (gate, up) = (g.pick("gate", pairs, 0, 2)?, g.pick("up", pairs, 1, 2)?);
+    let (gate, up) = (g.gather_at("gate", pairs, 0, 2)?, g.gather_at("up", pairs, 1, 2)?);
     let limit = config.swiglu_limit as f32;
     let most = g.constant(limit)?;
     let gate = g.min("gate.limited", gate, most)?;

@@ -1,7 +1,8 @@
 //! Integers with a scale for each block of 32, in standard operators:
 //! `(code − zero) · scale`.
 
-use crate::graph::{Dim, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Dim, Scope, Value};
 use crate::model::portable::mxfp4::nibbles;
 use crate::tensor::ints::Bits;
 use crate::tensor::{DType, mxfp4};

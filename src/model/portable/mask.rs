@@ -2,7 +2,8 @@
 //! itself included, once there are as many. A layer without a window has an
 //! endless one; which layers have one is in the config. Padding is never seen.
 
-use crate::graph::{Attribute, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Attribute, Scope, Value};
 use crate::model::in_dtype;
 use crate::model::sequence::Sequence;
 use crate::tensor::DType;
@@ -34,7 +35,7 @@ impl Mask {
                 (positions, positions)
             }
             Some(mask) => {
-                let counted = g.running_sum("positions.counted", mask, 1)?;
+                let counted = g.cumsum("positions.counted", mask, 1)?;
                 let one = g.constant(1i64)?;
                 let keys = g.sub("positions.keys", counted, one)?;
                 (sequence.this_step(g, "positions", keys)?, keys)

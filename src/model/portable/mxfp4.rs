@@ -3,7 +3,8 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
-use crate::graph::{Constant, Dim, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Constant, Dim, Scope, Value};
 use crate::model::in_dtype;
 use crate::model::portable::numbers::gather_expert;
 use crate::tensor::{DType, mxfp4};
@@ -60,8 +61,8 @@ impl Expert {
         let odd = self.half(g, "odd", high)?;
         let odd = in_dtype(g, "odd", odd, dtype)?;
         let bias = in_dtype(g, "bias", self.bias, dtype)?;
-        let x_even = g.pick("x.even", pairs, 0, 2)?;
-        let x_odd = g.pick("x.odd", pairs, 1, 2)?;
+        let x_even = g.gather_at("x.even", pairs, 0, 2)?;
+        let x_odd = g.gather_at("x.odd", pairs, 1, 2)?;
         let sum = g.gemm("even.out", x_even, even, Some(bias))?;
         g.gemm("out", x_odd, odd, Some(sum))
     }
@@ -90,9 +91,9 @@ impl Expert {
         let bytes_of_row = g.reshape("codes.rows", bytes_of_row, [out, &(groups * bytes)])?;
         let products = g.gather_elements("products", table, bytes_of_row, 0)?;
         let products = g.reshape("products.groups", products, [out, groups, bytes])?;
-        let sums = g.sum_away("sums", products, 2)?;
+        let sums = g.reduce_sum("sums", products, 2, false)?;
         let scaled = g.mul("sums.scaled", sums, self.scales)?;
-        let sum = g.sum_away("sum", scaled, 1)?;
+        let sum = g.reduce_sum("sum", scaled, 1, false)?;
         let sum = g.add("sum.biased", sum, self.bias)?;
         g.unsqueeze("out", sum, 0)
     }

@@ -1,7 +1,8 @@
 //! An expert's dense layer on weights that are stored as numbers or integers: its
 //! matrix is taken out and made of f32, and then of what the product computes in.
 
-use crate::graph::{Dim, Result, Scope, Value};
+use crate::error::Result;
+use crate::graph::{Dim, Scope, Value};
 use crate::model::portable::from_integers;
 use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, e5m2};

@@ -1,4 +1,4 @@
-//! What a model takes and gives, as an ONNX file says it.
+//! Inputs and outputs of a model.
 
 use std::fmt;
 
@@ -8,8 +8,7 @@ use crate::graph::{Dim, Fact};
 
 /// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Interface {
-    /// Its name.
+pub struct ValueInfo {
     pub name: String,
     /// Element type.
     pub dtype: String,
@@ -17,33 +16,27 @@ pub struct Interface {
     pub shape: Vec<Size>,
 }
 
-/// The size of an axis: a number, or a symbol's name.
+/// The size of an axis: a number, or the name of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-#[allow(missing_docs)]
 pub enum Size {
     Known(u64),
     Symbol(String),
 }
 
-impl Interface {
-    /// A value of a graph.
-    pub fn new((name, fact): &(String, Fact)) -> Self {
-        Self {
-            name: name.clone(),
-            dtype: fact.dtype.to_string(),
-            shape: fact.shape.iter().map(Size::from).collect(),
-        }
+impl ValueInfo {
+    pub fn new(name: &str, fact: &Fact) -> Self {
+        let size =
+            |dim: &Dim| dim.known().map_or_else(|| Size::Symbol(dim.to_string()), Size::Known);
+        let shape = fact.shape.iter().map(size).collect();
+        Self { name: name.to_owned(), dtype: fact.dtype.to_string(), shape }
     }
 
-    /// Whether another one is of the same kind: all layers' keys and values are.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (&self.dtype, &self.shape) == (&other.dtype, &other.shape)
-    }
-
-    /// A line for each kind of these.
-    pub fn lines(interfaces: &[Self]) -> impl Iterator<Item = String> {
-        interfaces.chunk_by(Self::is_like).map(|alike| {
+    /// One line for each run of values that differ in their names only, such as the keys
+    /// and values of all layers.
+    pub fn lines(values: &[Self]) -> impl Iterator<Item = String> {
+        let is_like = |a: &Self, b: &Self| (&a.dtype, &a.shape) == (&b.dtype, &b.shape);
+        values.chunk_by(is_like).map(|alike| {
             let Self { name, dtype, shape } = &alike[0];
             let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
             let more = match alike {
@@ -54,12 +47,6 @@ impl Interface {
             };
             format!("{name}{more} {dtype} [{}]", shape.join(", "))
         })
-    }
-}
-
-impl From<&Dim> for Size {
-    fn from(dim: &Dim) -> Self {
-        dim.known().map_or_else(|| Self::Symbol(dim.to_string()), Self::Known)
     }
 }
 

@@ -1,0 +1,262 @@
+//! Graph to protobuf, one function for each kind of message.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use prost::Message;
+
+use super::dtype::data_type;
+use super::proto::attribute_proto::AttributeType;
+use super::proto::tensor_proto::DataLocation;
+use super::proto::tensor_shape_proto::{Dimension, dimension};
+use super::proto::type_proto::{Tensor, Value as TypeValue};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+};
+use crate::error::{Result, ensure, err};
+use crate::files::FileRange;
+use crate::graph::{
+    AttrType, Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model,
+    Node, ONNX, ValueId,
+};
+use crate::tensor::DType;
+
+/// The opset of ai.onnx that graphs are written in.
+pub const OPSET: i64 = 23;
+/// The IR version of this opset; newer ones shut out older runtimes.
+const IR_VERSION: i64 = 11;
+/// The IR version that brought FLOAT8E8M0.
+const IR_VERSION_OF_F8E8M0: i64 = 12;
+/// Protobuf's limit.
+pub(super) const MAX_BYTES: usize = i32::MAX as usize;
+
+/// The byte range of a weight, with a path relative to the model's folder.
+type Locate<'l> = &'l dyn Fn(&str) -> Option<FileRange>;
+
+/// The bytes of the ONNX file.
+pub fn encode(
+    model: &Model,
+    doc_string: &str,
+    properties: &[(&str, String)],
+    locate: Locate,
+) -> Result<Vec<u8>> {
+    let Model { main, functions, .. } = model;
+    let bodies = functions.iter().map(|function| &function.graph.body).chain([&main.body]);
+    let initializers = main.initializers.iter().map(|init| initializer(main, init, locate));
+    let initializer = initializers.collect::<Result<_>>()?;
+    let message = ModelProto {
+        ir_version: ir_version(model),
+        producer_name: env!("CARGO_PKG_NAME").to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        doc_string: doc_string.to_owned(),
+        graph: Some(GraphProto { initializer, ..body(main, &main.body, "gpt_oss") }),
+        opset_import: opsets(bodies),
+        metadata_props: properties.iter().map(|(key, value)| entry(key, value)).collect(),
+        functions: functions.iter().map(function).collect(),
+    };
+    let size = message.encoded_len();
+    ensure!(
+        size <= MAX_BYTES,
+        "the graph takes {size} bytes, and an ONNX file holds at most {MAX_BYTES}"
+    );
+    Ok(message.encode_to_vec())
+}
+
+/// An ONNX file with more f32 values of its main graph as outputs. Protobuf merges what is
+/// appended, so the rest of the file stays as it is, whoever wrote it.
+pub fn with_outputs(mut file: Vec<u8>, names: &[String]) -> Vec<u8> {
+    let output = names.iter().map(|name| tensor_value(name, DType::F32, None)).collect();
+    let graph = GraphProto { output, ..Default::default() };
+    file.extend(ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec());
+    file
+}
+
+/// The byte ranges of files that a model reads.
+pub fn graph_ranges(model: &Model, locate: Locate) -> Result<Vec<FileRange>> {
+    let ranges = model.main.initializers.iter().map(|init| external(init, locate));
+    ranges.filter_map(Result::transpose).collect()
+}
+
+/// The oldest IR version that has all that a model uses.
+pub fn ir_version(model: &Model) -> i64 {
+    let mut facts = model.main.values.iter().map(|(_, fact)| fact);
+    let has_e8m0 = facts.any(|fact| fact.dtype == DType::F8E8M0);
+    if has_e8m0 { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
+}
+
+fn body(graph: &Graph, body: &Body, name: &str) -> GraphProto {
+    let infos = |ids: &[ValueId]| ids.iter().map(|id| value_info(graph, *id)).collect();
+    let inner = body.nodes.iter().flat_map(|node| &node.outputs);
+    let inner: Vec<ValueId> = inner.copied().filter(|id| !body.outputs.contains(id)).collect();
+    GraphProto {
+        name: name.to_owned(),
+        node: body.nodes.iter().map(|item| node(graph, item)).collect(),
+        input: infos(&body.inputs),
+        output: infos(&body.outputs),
+        value_info: infos(&inner),
+        initializer: Vec::new(),
+    }
+}
+
+/// A function has no initializers: its constants are nodes that come first.
+fn function(function: &Function) -> FunctionProto {
+    let Function { name, attributes, graph } = function;
+    let names = |ids: &[ValueId]| ids.iter().map(|id| graph.values[*id].0.clone()).collect();
+    let constants = graph.initializers.iter().map(|init| constant(graph, init));
+    let nodes = graph.body.nodes.iter().map(|item| node(graph, item));
+    FunctionProto {
+        name: name.clone(),
+        domain: FUNCTIONS.to_owned(),
+        input: names(&graph.body.inputs),
+        output: names(&graph.body.outputs),
+        attribute: attributes.iter().map(|name| (*name).to_owned()).collect(),
+        node: constants.chain(nodes).collect(),
+        opset_import: opsets([&graph.body]),
+        ..Default::default()
+    }
+}
+
+/// The operator sets that some bodies use, ONNX's own first.
+fn opsets<'b>(bodies: impl IntoIterator<Item = &'b Body>) -> Vec<OperatorSetIdProto> {
+    let mut domains = BTreeSet::from([ONNX]);
+    bodies.into_iter().for_each(|body| collect_domains(body, &mut domains));
+    let set = |domain: &str| OperatorSetIdProto {
+        domain: domain.to_owned(),
+        version: if domain == ONNX { OPSET } else { 1 },
+    };
+    domains.into_iter().map(set).collect()
+}
+
+fn collect_domains(body: &Body, domains: &mut BTreeSet<&'static str>) {
+    for node in &body.nodes {
+        domains.insert(node.domain);
+        for (_, attribute) in &node.attributes {
+            if let Attribute::Body(nested) = attribute {
+                collect_domains(nested, domains);
+            }
+        }
+    }
+}
+
+fn node(graph: &Graph, node: &Node) -> NodeProto {
+    let name = |id: ValueId| graph.values[id].0.clone();
+    let attributes = node.attributes.iter();
+    NodeProto {
+        name: node.name.clone(),
+        domain: node.domain.to_owned(),
+        op_type: node.op.clone(),
+        input: node.inputs.iter().map(|id| id.map_or_else(String::new, name)).collect(),
+        output: node.outputs.iter().copied().map(name).collect(),
+        attribute: attributes.map(|(key, it)| attribute(graph, &node.name, key, it)).collect(),
+    }
+}
+
+fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
+    let of = |kind: AttributeType| AttributeProto {
+        name: name.to_owned(),
+        r#type: kind.into(),
+        ..Default::default()
+    };
+    let int = |value: i64| AttributeProto { i: Some(value), ..of(AttributeType::Int) };
+    match value {
+        Attribute::Int(number) => int(*number),
+        Attribute::Float(number) => AttributeProto { f: Some(*number), ..of(AttributeType::Float) },
+        Attribute::Text(text) => {
+            AttributeProto { s: Some((*text).into()), ..of(AttributeType::String) }
+        }
+        Attribute::Ints(numbers) => {
+            AttributeProto { ints: numbers.clone(), ..of(AttributeType::Ints) }
+        }
+        Attribute::Dtype(dtype) => int(data_type(*dtype).into()),
+        Attribute::Body(nested) => {
+            let graph = body(graph, nested, &format!("{node}.{name}"));
+            AttributeProto { g: Some(graph), ..of(AttributeType::Graph) }
+        }
+        Attribute::AttrRef(kind, call) => {
+            let kind = match kind {
+                AttrType::Int => AttributeType::Int,
+                AttrType::Float => AttributeType::Float,
+            };
+            AttributeProto { ref_attr_name: (*call).to_owned(), ..of(kind) }
+        }
+    }
+}
+
+fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
+    let mut proto = tensor(graph, initializer.value);
+    if let Data::Inline(bytes) = &initializer.data {
+        proto.raw_data = bytes.clone();
+    }
+    if let Some(external) = external(initializer, locate)? {
+        proto.set_data_location(DataLocation::External);
+        proto.external_data = vec![
+            entry("location", &external.file.to_string_lossy()),
+            entry("offset", &external.range.start.to_string()),
+            entry("length", &external.len().to_string()),
+        ];
+    }
+    Ok(proto)
+}
+
+/// The byte range of an initializer whose bytes are not in the graph.
+fn external(initializer: &Initializer, locate: Locate) -> Result<Option<FileRange>> {
+    let Data::External { weight, range } = &initializer.data else { return Ok(None) };
+    let FileRange { file, range: Range { start, .. } } = locate(weight)
+        .ok_or_else(|| err!("weight `{weight}` is in no file (please report this)"))?;
+    Ok(Some(FileRange { file, range: start + range.start..start + range.end }))
+}
+
+fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
+    let name = graph.values[initializer.value].0.clone();
+    let Data::Inline(bytes) = &initializer.data else {
+        unreachable!("weights belong to the main graph")
+    };
+    let value = AttributeProto {
+        name: "value".to_owned(),
+        r#type: AttributeType::Tensor.into(),
+        t: Some(TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) }),
+        ..Default::default()
+    };
+    NodeProto {
+        name: name.clone(),
+        op_type: "Constant".to_owned(),
+        output: vec![name],
+        attribute: vec![value],
+        ..Default::default()
+    }
+}
+
+/// A tensor without its bytes.
+fn tensor(graph: &Graph, id: ValueId) -> TensorProto {
+    let (name, fact) = &graph.values[id];
+    let dims = fact.shape.iter().map(|dim| dim.known().expect("a stored shape is known") as i64);
+    TensorProto {
+        name: name.clone(),
+        dims: dims.collect(),
+        data_type: data_type(fact.dtype),
+        ..Default::default()
+    }
+}
+
+fn value_info(graph: &Graph, id: ValueId) -> ValueInfoProto {
+    let (name, Fact { dtype, shape }) = &graph.values[id];
+    let dim = |dim: &Dim| Dimension {
+        value: Some(match dim.known() {
+            Some(number) => dimension::Value::DimValue(number as i64),
+            None => dimension::Value::DimParam(dim.to_string()),
+        }),
+    };
+    let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    tensor_value(name, *dtype, Some(shape))
+}
+
+fn tensor_value(name: &str, dtype: DType, shape: Option<TensorShapeProto>) -> ValueInfoProto {
+    let tensor = Tensor { elem_type: data_type(dtype), shape };
+    let value = Some(TypeValue::TensorType(tensor));
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { value }) }
+}
+
+fn entry(key: &str, value: &str) -> StringStringEntryProto {
+    StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
+}
