@@ -7,7 +7,7 @@ use super::frame::Frame;
 use super::{Attribute, Fact, Function, Model, Value, ValueId};
 use crate::error::{Error, Result};
 
-/// What [`Scope::block`](super::Scope::block) makes of the parts of a model.
+/// What `Scope::block` makes of the parts of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {
@@ -18,7 +18,7 @@ pub enum Style {
     Functions,
 }
 
-/// Records nodes; [`Builder::scope`] wires them.
+/// Records the nodes that a `Scope` wires.
 pub struct Builder {
     pub(super) style: Style,
     /// The main graph first, the innermost open function last.

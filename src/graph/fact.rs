@@ -14,7 +14,7 @@ pub struct Value {
     pub(super) id: ValueId,
 }
 
-/// Index into [`Graph::values`](super::Graph::values).
+/// Index into `Graph::values`.
 pub type ValueId = usize;
 
 /// The dtype and shape of a value; the rank is always known.

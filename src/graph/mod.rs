@@ -5,8 +5,6 @@
 //! name or an invisible value fails at the line that wires it. Nothing here knows
 //! GPT-OSS, files or protobuf.
 
-#![allow(missing_docs)]
-
 mod builder;
 mod constant;
 mod dim;

@@ -9,7 +9,7 @@ use crate::tensor::DType;
 pub const ONNX: &str = "";
 /// The domain of ONNX Runtime's own operators.
 pub const MICROSOFT: &str = "com.microsoft";
-/// The domain of the functions that [`Style::Functions`](super::Style) makes.
+/// The domain of the functions that `Style::Functions` makes.
 pub const FUNCTIONS: &str = "gpt_oss";
 
 #[derive(Clone, Debug)]

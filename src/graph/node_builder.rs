@@ -111,6 +111,13 @@ impl<'b> NodeBuilder<'b> {
         Err(self.error(format_args!("expects dtype {dtype}, found {found}")))
     }
 
+    /// The fact of an operand that must have this axis.
+    pub(super) fn with_axis(&self, operand: Value, axis: usize) -> Result<Fact> {
+        let fact = self.fact(operand)?;
+        self.axis(&fact, axis)?;
+        Ok(fact)
+    }
+
     pub(super) fn axis<'f>(&self, fact: &'f Fact, axis: usize) -> Result<&'f Dim> {
         let dim = fact.shape.get(axis);
         dim.ok_or_else(|| self.error(format_args!("has no axis {axis} in {fact}")))

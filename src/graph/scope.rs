@@ -194,9 +194,8 @@ impl Scope<'_> {
     /// A symbolic dimension read off the shape of a graph input: i64 `[1]`.
     fn axis_size(&mut self, name: &str, dim: &Dim) -> Result<Value> {
         let Some((input, axis)) = self.builder.frame().input_with(dim) else {
-            return Err(wiring_error(format_args!(
-                "dimension `{dim}` is not an axis of any graph input, so its size is unknown when the graph runs"
-            )));
+            let problem = format_args!("dimension `{dim}` is not an axis of any graph input");
+            return Err(wiring_error(problem));
         };
         let node = self.node(name, "Shape").input(input);
         let node = node.attr("start", axis as i64).attr("end", axis as i64 + 1);

@@ -1,8 +1,6 @@
 //! The ONNX file: a graph becomes protobuf, and any model can be read. No other module
 //! knows the messages.
 
-#![allow(missing_docs)]
-
 mod data_digest;
 mod dtype;
 mod encode;

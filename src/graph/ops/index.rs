@@ -9,8 +9,7 @@ impl Scope<'_> {
     /// that axis; a scalar removes it.
     pub fn gather(&mut self, name: &str, data: Value, index: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "Gather").inputs([data, index]).attr("axis", axis as i64);
-        let (from, to) = (node.fact(data)?, node.typed(index, DType::I64)?);
-        node.axis(&from, axis)?;
+        let (from, to) = (node.with_axis(data, axis)?, node.typed(index, DType::I64)?);
         let shape = [&from.shape[..axis], &to.shape[..], &from.shape[axis + 1..]].concat();
         node.output(from.with_shape(shape))
     }
@@ -30,11 +29,10 @@ impl Scope<'_> {
         axis: usize,
     ) -> Result<Value> {
         let node = self.node(name, "GatherElements");
-        let (from, index) = (node.fact(data)?, node.fact(indices)?);
+        let (from, index) = (node.with_axis(data, axis)?, node.fact(indices)?);
         if index.dtype != DType::I64 {
             node.typed(indices, DType::I32)?;
         }
-        node.axis(&from, axis)?;
         let mut expected = from.shape.clone();
         if let Some(size) = index.shape.get(axis) {
             expected[axis] = size.clone();

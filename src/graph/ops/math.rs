@@ -74,16 +74,14 @@ impl Scope<'_> {
         keepdims: bool,
     ) -> Result<Value> {
         let node = self.node(name, "ReduceSum").input(x).constant(&[axis as i64][..])?;
-        let mut fact = node.fact(x)?;
-        node.axis(&fact, axis)?;
+        let mut fact = node.with_axis(x, axis)?;
         fact.shape.splice(axis..=axis, keepdims.then(|| Dim::from(1)));
         node.attr("keepdims", i64::from(keepdims)).output(fact)
     }
 
     pub fn cumsum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "CumSum").input(x).constant(axis as i64)?;
-        let fact = node.fact(x)?;
-        node.axis(&fact, axis)?;
+        let fact = node.with_axis(x, axis)?;
         node.output(fact)
     }
 
@@ -91,8 +89,7 @@ impl Scope<'_> {
     /// The axis becomes 1.
     pub fn argmax_last(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "ArgMax").input(x);
-        let mut fact = node.fact(x)?.with_dtype(DType::I64);
-        node.axis(&fact, axis)?;
+        let mut fact = node.with_axis(x, axis)?.with_dtype(DType::I64);
         fact.shape[axis] = Dim::from(1);
         let node = node.attr("axis", axis as i64).attr("keepdims", 1);
         node.attr("select_last_index", 1).output(fact)
@@ -100,7 +97,7 @@ impl Scope<'_> {
 
     /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
     pub fn gemm(&mut self, name: &str, x: Value, w: Value, c: Option<Value>) -> Result<Value> {
-        self.gemm_with(name, [x, w], c, [("transB", 1)])
+        self.gemm_with(name, [x, w], c, true)
     }
 
     /// `x · w + c` for `x [n, in]` and `w [in, out]`.
@@ -111,19 +108,19 @@ impl Scope<'_> {
         w: Value,
         c: Option<Value>,
     ) -> Result<Value> {
-        self.gemm_with(name, [x, w], c, [])
+        self.gemm_with(name, [x, w], c, false)
     }
 
-    fn gemm_with<const N: usize>(
+    fn gemm_with(
         &mut self,
         name: &str,
         [x, w]: [Value; 2],
         c: Option<Value>,
-        transposed: [(&'static str, i64); N],
+        trans_b: bool,
     ) -> Result<Value> {
-        let mut node = self.node(name, "Gemm").inputs([x, w]).input(c);
+        let node = self.node(name, "Gemm").inputs([x, w]).input(c);
         let (left, right) = (node.ranked(x, 2)?, node.ranked(w, 2)?);
-        let [inner, outer] = if transposed.is_empty() { [0, 1] } else { [1, 0] };
+        let [inner, outer] = if trans_b { [1, 0] } else { [0, 1] };
         let fits = left.shape[1] == right.shape[inner] && left.dtype == right.dtype;
         node.check(fits, &left, &right)?;
         let fact = left.with_shape([&left.shape[0], &right.shape[outer]]);
@@ -131,9 +128,7 @@ impl Scope<'_> {
             let added = node.fact(c)?;
             node.check(is_broadcast_to(&added, &fact), &fact, &added)?;
         }
-        for (name, value) in transposed {
-            node = node.attr(name, value);
-        }
+        let node = if trans_b { node.attr("transB", 1) } else { node };
         node.output(fact)
     }
 

@@ -90,8 +90,7 @@ impl Scope<'_> {
 
     /// The last `count` elements along an axis that has at least as many.
     pub fn slice_last(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
-        let mut fact = self.fact(x)?;
-        self.node(name, "Slice").axis(&fact, axis)?;
+        let mut fact = self.node(name, "Slice").with_axis(x, axis)?;
         fact.shape[axis] = count.clone();
         let start = match count.known() {
             Some(count) => self.constant(&[-(count as i64)][..])?,
@@ -107,8 +106,7 @@ impl Scope<'_> {
     /// All axes but `axis` are equal.
     pub fn concat(&mut self, name: &str, values: &[Value], axis: usize) -> Result<Value> {
         let node = self.node(name, "Concat").inputs(values.iter().copied());
-        let mut result = node.fact(values[0])?;
-        node.axis(&result, axis)?;
+        let mut result = node.with_axis(values[0], axis)?;
         for value in &values[1..] {
             let next = node.fact(*value)?;
             let mut expected = result.clone();
