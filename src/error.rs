@@ -163,8 +163,6 @@ macro_rules! from_typed {
 }
 
 from_typed!(
-    crate::checkpoint::Error,
-    crate::container::Error,
     crate::genai::Error,
     crate::graph::Error,
     crate::hub::Error,

@@ -29,12 +29,7 @@ pub fn encode(
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let locate = |weight: &str| {
-        placement.locate(weight).map(|it| crate::container::Location {
-            file: it.file.to_string_lossy().into_owned(),
-            range: it.range,
-        })
-    };
+    let locate = |weight: &str| placement.locate(weight);
     let mut metadata = describe(request, opened, graph, provenances);
     if !request.headers_only() {
         let bare = onnx::Metadata { description: &description, properties: &[] };

@@ -11,14 +11,14 @@ use super::proto::{
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
 use super::{Error, Metadata, OPSET, data_type, ir_version};
-use crate::container::Location;
+use crate::files::FileRange;
 use crate::graph::{
     Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
     ValueId,
 };
 use crate::tensor::DType;
 
-type Locate<'l> = &'l dyn Fn(&str) -> Option<Location>;
+type Locate<'l> = &'l dyn Fn(&str) -> Option<FileRange>;
 
 pub fn model(model: &Model, metadata: &Metadata, locate: Locate) -> Result<ModelProto, Error> {
     let functions = model.functions.iter().map(|function| &function.graph.body);
@@ -177,11 +177,11 @@ fn initializer(
     match &initializer.data {
         Data::Inline(bytes) => proto.raw_data = bytes.clone(),
         Data::External { weight, range } => {
-            let Location { file, range: whole } =
+            let FileRange { file, range: whole } =
                 locate(weight).ok_or_else(|| Error::Unplaced(weight.clone()))?;
             proto.set_data_location(DataLocation::External);
             proto.external_data = vec![
-                entry("location", &file),
+                entry("location", &file.to_string_lossy()),
                 entry("offset", &(whole.start + range.start).to_string()),
                 entry("length", &(range.end - range.start).to_string()),
             ];

@@ -14,7 +14,7 @@ pub use read::{Description, External, Initializer, ReadError, describe, read};
 
 use prost::Message;
 
-use crate::container::Location;
+use crate::files::FileRange;
 use crate::graph::Model;
 use crate::tensor::DType;
 use proto::tensor_proto::DataType;
@@ -50,7 +50,7 @@ pub enum Error {
 pub fn encode(
     model: &Model,
     metadata: &Metadata,
-    locate: &dyn Fn(&str) -> Option<Location>,
+    locate: &dyn Fn(&str) -> Option<FileRange>,
 ) -> Result<Vec<u8>, Error> {
     let message = lower::model(model, metadata, locate)?;
     match message.encoded_len() {
