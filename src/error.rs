@@ -139,7 +139,8 @@ macro_rules! bail {
 /// Returns an [`Error`] unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($sentence:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             $crate::error::bail!($($sentence)+);
         }
     };

@@ -59,15 +59,14 @@ impl Index {
         Ok(Some(index))
     }
 
-    fn shards(&self) -> BTreeSet<&String> {
-        self.weight_map.values().collect()
+    fn shards(&self) -> BTreeSet<String> {
+        self.weight_map.values().cloned().collect()
     }
 }
 
 /// The names of the shards in a folder's index, if it has one.
-pub fn shards(folder: &Path) -> Result<Option<Vec<String>>> {
-    let index = Index::read(folder)?;
-    Ok(index.map(|index| index.shards().into_iter().cloned().collect()))
+pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
+    Ok(Index::read(folder)?.map(|index| index.shards()))
 }
 
 /// Whether an export wrote a file; it is no part of a checkpoint then.
@@ -117,30 +116,31 @@ impl Tensors {
     ) -> Result<Self> {
         let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
         let index = match selection {
-            ShardSelection::Only(name) => {
-                tensors.add(&folder.join(name), remote_headers)?;
-                return Ok(tensors);
-            }
+            ShardSelection::Only(_) => None,
             ShardSelection::Auto | ShardSelection::Indexed => Index::read(folder)?,
         };
         let Some(index) = index else {
-            tensors.add(&only_file(folder)?, remote_headers)?;
+            let file = match selection {
+                ShardSelection::Only(name) => folder.join(name),
+                ShardSelection::Auto | ShardSelection::Indexed => only_file(folder)?,
+            };
+            tensors.add(&file, remote_headers)?;
             return Ok(tensors);
         };
-        let path = folder.join(INDEX);
-        for shard in index.shards() {
+        let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
+        let shards = index.shards();
+        for shard in &shards {
             let file = folder.join(shard);
             ensure!(
                 file.exists() || remote_headers.contains_key(&file),
                 "`{}` names the shard `{shard}`, which is missing: download it too",
-                path.display()
+                index_path.display()
             );
             tensors.add(&file, remote_headers)?;
         }
-        let single = folder.join(SINGLE_FILE);
         ensure!(
             matches!(selection, ShardSelection::Indexed)
-                || index.shards().iter().any(|shard| *shard == SINGLE_FILE)
+                || shards.contains(SINGLE_FILE)
                 || !single.is_file()
                 || is_own_file(&single),
             "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away what is left of another save",
@@ -151,7 +151,7 @@ impl Tensors {
             ensure!(
                 found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
                 "`{}` says that tensor `{tensor}` is in `{shard}`, which does not hold it",
-                path.display()
+                index_path.display()
             );
         }
         Ok(tensors)

@@ -152,8 +152,8 @@ impl Listing {
         let instead = match self.find(&released.path(CONFIG)) {
             Some(_) => Some(format!("a checkpoint in `{released}`")),
             None => {
-                let names = self.files.iter().filter_map(|file| beside(name, file));
-                checkpoint::identify(&names.collect::<Vec<_>>())
+                let mut names = self.files.iter().filter_map(|file| beside(name, file));
+                names.find_map(checkpoint::identify)
             }
         };
         let (name, wanted) = (name.to_string(), wanted.to_owned());

@@ -230,15 +230,12 @@ fn refuses_damaged_weights_files() {
             config("hidden_size", "96", "0 "),
             "`hidden_size` must be a whole number from 1 to 4294967295, found 0",
         ),
-        (config("num_kv_heads", "2", "0"), "`num_key_value_heads` must be a whole number"),
+        (config("num_kv_heads", "2", "0"), "`num_kv_heads` must be a whole number"),
         (config("experts_per_token", "4", "0"), "`experts_per_token` must be a whole number"),
-        (config("windows", "[8,", "[0,"), "`sliding_window` must be a whole number"),
+        (config("windows", "[8,", "[0,"), "`windows` must be a whole number"),
         (config("swiglu_limit", "7.0", "-7."), "invalid metadata"),
         (config("swiglu_limit", "7.0", "0.0"), "`swiglu_limit` must be a positive number, found 0"),
-        (
-            config("factor", "32.0", "-3.0"),
-            "`rope_scaling_factor` must be a positive number, found -3",
-        ),
+        (config("factor", "32.0", "-3.0"), "`factor` must be a positive number, found -3"),
     ] {
         let mut bytes = whole.clone();
         edit(&mut bytes);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::reader::{BOOL, ConfigReader, LAYERS, LIST, POSITIVE, SIZE, STRING};
 use super::values::{Config, Rope, alternating_windows};
 use crate::checkpoint::unsupported;
-use crate::error::{Result, bail};
+use crate::error::{Result, bail, ensure};
 
 /// Keys that do not change the computation. Two of them are checked where YaRN is used.
 const HARMLESS: [&str; 26] = [
@@ -44,7 +44,7 @@ pub fn read(keys: &mut ConfigReader) -> Result<Config> {
     keys.allow_only("swiglu_alpha", &json!(1.702))?;
     refuse_quantized(keys)?;
     let layers = keys.required("num_hidden_layers", &LAYERS)?;
-    let experts = keys.required_any(&["num_local_experts", "num_experts"], &SIZE)?;
+    let experts = keys.required_either(["num_local_experts", "num_experts"], &SIZE)?;
     let used = ["num_experts_per_tok", "experts_per_token"];
     let config = Config {
         vocab_size: keys.required("vocab_size", &SIZE)?,
@@ -54,7 +54,7 @@ pub fn read(keys: &mut ConfigReader) -> Result<Config> {
         num_kv_heads: keys.required("num_key_value_heads", &SIZE)?,
         head_dim: keys.required("head_dim", &SIZE)?,
         experts: vec![experts; layers as usize],
-        experts_per_token: keys.required_any(&used, &SIZE)?,
+        experts_per_token: keys.required_either(used, &SIZE)?,
         windows: windows(keys, layers)?,
         swiglu_limit: keys.optional("swiglu_limit", &POSITIVE)?.unwrap_or(7.0),
         rms_norm_eps: keys.optional("rms_norm_eps", &POSITIVE)?.unwrap_or(1e-5),
@@ -66,23 +66,22 @@ pub fn read(keys: &mut ConfigReader) -> Result<Config> {
     Ok(config)
 }
 
-/// Only MXFP4 as released can be read.
+/// Refuses weights that are quantized, except for MXFP4 as released.
 fn refuse_quantized(keys: &mut ConfigReader) -> Result<()> {
     // MLX has a key of its own, and repeats it without a method under the usual name.
-    let method = if keys.open("quantization")? {
+    let method = if keys.has("quantization.") {
         "mlx".to_owned()
-    } else if keys.open("quantization_config")? {
+    } else if keys.has("quantization_config.") {
         keys.required("quantization_config.quant_method", &STRING)?
     } else {
         return Ok(());
     };
-    if method != "mxfp4" {
-        bail!(
-            "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; {}",
-            keys.file(),
-            unsupported::USE_SOURCE
-        );
-    }
+    ensure!(
+        method == "mxfp4",
+        "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; {}",
+        keys.file(),
+        unsupported::USE_SOURCE
+    );
     Ok(())
 }
 
@@ -97,14 +96,14 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
     };
     if types.len() as u64 != layers {
         let expected = "a list with as many entries as `num_hidden_layers`";
-        return Err(keys.invalid_entry("layer_types", expected, &types.len().into()));
+        return Err(keys.invalid("layer_types", expected, &types.len().into()));
     }
     let window_of = |kind: &Value| match kind.as_str() {
         Some("full_attention") => Ok(None),
         Some("sliding_attention") => required().map(Some),
         _ => {
             let expected = "a list of \"sliding_attention\" and \"full_attention\"";
-            Err(keys.invalid_entry("layer_types", expected, kind))
+            Err(keys.invalid("layer_types", expected, kind))
         }
     };
     types.iter().map(window_of).collect()
@@ -114,26 +113,23 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
 /// `rope_parameters`, with `rope_theta` in it. Without either, versions differ in what
 /// they compute.
 fn rope(keys: &mut ConfigReader) -> Result<Rope> {
-    let mut found: Option<Rope> = None;
-    for object in ["rope_scaling", "rope_parameters"] {
-        if !keys.open(object)? {
-            continue;
+    let mut rope_in = |object| keys.has(object).then(|| rope_in(keys, object)).transpose();
+    match (rope_in("rope_scaling.")?, rope_in("rope_parameters.")?) {
+        (Some(rope), Some(other)) if rope != other => {
+            bail!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file())
         }
-        let rope = rope_of(keys, object)?;
-        if found.is_some_and(|other| other != rope) {
-            return Err(keys.invalid(object, "the same as `rope_scaling`"));
+        (Some(rope), _) | (None, Some(rope)) => Ok(rope),
+        (None, None) => {
+            let expected = "an object, {\"rope_type\": \"default\"} for no scaling";
+            Err(keys.invalid("rope_scaling", expected, &Value::Null))
         }
-        found = Some(rope);
     }
-    found.ok_or_else(|| {
-        keys.invalid("rope_scaling", "an object, {\"rope_type\": \"default\"} for no scaling")
-    })
 }
 
-fn rope_of(keys: &mut ConfigReader, object: &str) -> Result<Rope> {
-    let path = |key: &str| format!("{object}.{key}");
-    let theta = keys.required_any(&["rope_theta", &path("rope_theta")], &POSITIVE)?;
-    let rope_type = keys.required_any(&[&path("rope_type"), &path("type")], &STRING)?;
+fn rope_in(keys: &mut ConfigReader, object: &str) -> Result<Rope> {
+    let path = |key: &str| format!("{object}{key}");
+    let theta = keys.required_either(["rope_theta", &path("rope_theta")], &POSITIVE)?;
+    let rope_type = keys.required_either([&path("rope_type"), &path("type")], &STRING)?;
     if rope_type == "default" {
         let context = keys.peek("max_position_embeddings", &POSITIVE)?;
         let initial_context = context.unwrap_or(4096.0);
@@ -141,28 +137,18 @@ fn rope_of(keys: &mut ConfigReader, object: &str) -> Result<Rope> {
     }
     if rope_type != "yarn" {
         let expected = "\"yarn\" or \"default\"";
-        return Err(keys.invalid_entry(&path("rope_type"), expected, &json!(rope_type)));
+        return Err(keys.invalid(&path("rope_type"), expected, &rope_type.into()));
     }
     // transformers rounds YaRN's bounds otherwise, OpenAI's implementation never does.
     keys.require_only(&path("truncate"), &json!(false))?;
-    let rope = Rope {
-        theta,
-        factor: keys.required(&path("factor"), &POSITIVE)?,
-        initial_context: keys.required(&path("original_max_position_embeddings"), &POSITIVE)?,
-        slow: keys.optional(&path("beta_slow"), &POSITIVE)?.unwrap_or(1.0),
-        fast: keys.optional(&path("beta_fast"), &POSITIVE)?.unwrap_or(32.0),
-    };
-    let Rope { initial_context, factor, .. } = rope;
-    keys.expect_derived(
-        "initial_context_length",
-        initial_context,
-        "as `original_max_position_embeddings`",
-    )?;
-    // transformers 4 takes the factor from this key.
-    keys.expect_derived(
-        "max_position_embeddings",
-        initial_context * factor,
-        "`original_max_position_embeddings` times `factor`",
-    )?;
-    Ok(rope)
+    let context_key = "original_max_position_embeddings";
+    let initial_context = keys.required(&path(context_key), &POSITIVE)?;
+    let factor = keys.required(&path("factor"), &POSITIVE)?;
+    keys.expect_derived("initial_context_length", initial_context, &format!("as `{context_key}`"))?;
+    // transformers 4 computes the factor from this key.
+    let formula = format!("`{context_key}` times `factor`");
+    keys.expect_derived("max_position_embeddings", initial_context * factor, &formula)?;
+    let slow = keys.optional(&path("beta_slow"), &POSITIVE)?.unwrap_or(1.0);
+    let fast = keys.optional(&path("beta_fast"), &POSITIVE)?.unwrap_or(32.0);
+    Ok(Rope { theta, factor, initial_context, slow, fast })
 }

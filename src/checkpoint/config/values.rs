@@ -3,6 +3,7 @@
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::reader::SIZES;
 use crate::error::{Result, ensure};
@@ -73,42 +74,13 @@ impl Config {
 
     /// Checks what must hold wherever the numbers come from; errors name `file`.
     pub fn check(&self, file: &str) -> Result<()> {
-        let sizes = [
-            ("num_hidden_layers", self.windows.len() as u64),
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_heads),
-            ("num_key_value_heads", self.num_kv_heads),
-            ("head_dim", self.head_dim),
-            ("experts_per_token", self.experts_per_token),
-        ];
-        let experts = self.experts.iter().map(|count| ("num_experts", *count));
-        let windows = self.windows.iter().flatten().map(|window| ("sliding_window", *window));
-        for (name, size) in sizes.into_iter().chain(experts).chain(windows) {
-            ensure!(
-                SIZES.contains(&size),
-                "`{file}`: `{name}` must be a whole number from 1 to 4294967295, found {size}"
-            );
-        }
-        for (name, number) in [
-            ("swiglu_limit", self.swiglu_limit),
-            ("rms_norm_eps", self.rms_norm_eps),
-            ("rope_theta", self.rope.theta),
-            ("rope_scaling_factor", self.rope.factor),
-            ("initial_context_length", self.rope.initial_context),
-            ("rope_ntk_alpha", self.rope.slow),
-            ("rope_ntk_beta", self.rope.fast),
-        ] {
-            ensure!(
-                number.is_finite() && number > 0.0,
-                "`{file}`: `{name}` must be a positive number, found {number}"
-            );
-        }
-        self.check_relations(file)
-    }
-
-    fn check_relations(&self, file: &str) -> Result<()> {
+        let numbers = serde_json::to_value(self).expect("plain numbers");
+        check_numbers(file, "", &numbers)?;
+        let (layers, experts) = (self.windows.len(), self.experts.len());
+        ensure!(
+            layers > 0 && layers == experts,
+            "`{file}`: each layer must have a window and a number of experts, found {layers} windows and {experts} numbers"
+        );
         let (heads, kv_heads, width) = (self.num_heads, self.num_kv_heads, self.head_dim);
         ensure!(
             heads.is_multiple_of(kv_heads),
@@ -120,22 +92,18 @@ impl Config {
             rows.is_some_and(|rows| SIZES.contains(&rows)),
             "`{file}`: all heads together must have at most 4294967295 rows, found {heads} query heads and {kv_heads} key-value heads of {width}"
         );
-        let (used, fewest) = (self.experts_per_token, self.experts.iter().min());
+        let fewest = self.experts.iter().min().copied().unwrap_or_default();
+        let used = self.experts_per_token;
         ensure!(
-            fewest.is_some_and(|fewest| used <= *fewest),
-            "`{file}`: `experts_per_token` must be at most `num_experts`, found {used} of {}",
-            fewest.unwrap_or(&0)
+            used <= fewest,
+            "`{file}`: `experts_per_token` must be at most `num_experts`, found {used} of {fewest}"
         );
-        let (layers, experts) = (self.windows.len(), self.experts.len());
-        ensure!(
-            layers == experts,
-            "`{file}`: every layer must have a window and a number of experts, found {layers} windows and {experts} numbers"
-        );
-        let theta = self.rope.theta;
+        let Rope { theta, factor, .. } = self.rope;
         ensure!(theta > 1.0, "`{file}`: `rope_theta` must be above 1, found {theta}");
         let [low, high] = self.rope.bounds(width);
+        // The reference implementation asserts this too.
         ensure!(
-            self.rope.is_ordered(width),
+            factor <= 1.0 || (0.0 < low && low < high && high < width as f64 / 2.0 - 1.0),
             "`{file}`: YaRN's bounds must satisfy 0 < low < high < head_dim / 2 - 1, found {low:.4} and {high:.4} for a head_dim of {width}"
         );
         Ok(())
@@ -169,11 +137,28 @@ impl Rope {
     pub fn context(&self) -> u64 {
         (self.initial_context * self.factor.max(1.0)) as u64
     }
+}
 
-    /// The reference implementation asserts this too.
-    fn is_ordered(&self, head_dim: u64) -> bool {
-        let [low, high] = self.bounds(head_dim);
-        self.factor <= 1.0 || (0.0 < low && low < high && high < head_dim as f64 / 2.0 - 1.0)
+/// Checks that integers are sizes and other numbers positive.
+fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Object(map) => {
+            map.iter().try_for_each(|(key, value)| check_numbers(file, key, value))
+        }
+        Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
+        Value::Number(number) if number.is_f64() => {
+            let positive = number.as_f64().is_some_and(|number| number > 0.0);
+            ensure!(positive, "`{file}`: `{key}` must be a positive number, found {number}");
+            Ok(())
+        }
+        Value::Number(number) => {
+            ensure!(
+                number.as_u64().is_some_and(|size| SIZES.contains(&size)),
+                "`{file}`: `{key}` must be a whole number from 1 to 4294967295, found {number}"
+            );
+            Ok(())
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
     }
 }
 
