@@ -139,7 +139,8 @@ macro_rules! bail {
 /// Returns an [`Error`] unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($sentence:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             $crate::error::bail!($($sentence)+);
         }
     };
@@ -163,8 +164,6 @@ macro_rules! from_typed {
 }
 
 from_typed!(
-    crate::checkpoint::Error,
-    crate::container::Error,
     crate::genai::Error,
     crate::hub::Error,
     crate::publish::Error,

@@ -1,38 +1,53 @@
-//! What a weights file of ours says of itself.
+//! Weights files that an export wrote: SafeTensors with metadata.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{self, Tensors};
-use super::{Config, Error, Result};
+use super::config::Config;
+use super::shards::Tensors;
+use super::unsupported;
+use crate::error::{Error, Result, bail, ensure, err};
 use crate::weights::{FORMAT_VERSION, StagedMetadata};
 
-/// Which metadata it is.
+/// The part of the metadata that every version has.
 #[derive(Deserialize)]
 struct Version {
     format: u32,
 }
 
-/// Its tensors and metadata.
+/// Opens a weights file.
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
-    let (tensors, metadata) = files::open_file(path)?;
-    Ok((tensors, parse(path, metadata)?))
+    ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
+    match Tensors::open_file(path) {
+        Ok((tensors, Some(text))) => Ok((tensors, parse(path, &text)?)),
+        Ok((_, None)) => bail!(
+            "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
+            path.display()
+        ),
+        Err(error) => {
+            let unsupported = path.is_file().then(|| unsupported::refuse_file(path)).flatten();
+            Err(unsupported.unwrap_or(error))
+        }
+    }
 }
 
-/// Its metadata, with the config checked like any other.
-fn parse(path: &Path, metadata: Option<String>) -> Result<StagedMetadata<Config>> {
-    let text = metadata.ok_or_else(|| Error::NotStaged(path.to_owned()))?;
-    let invalid = |error: serde_json::Error| {
-        let (path, reason) = (path.to_owned(), error.to_string());
-        Error::StagedMetadata { path, reason }
-    };
-    // Another version may say other things, so look at the version first.
-    let Version { format } = serde_json::from_str(&text).map_err(invalid)?;
-    if format != FORMAT_VERSION {
-        return Err(Error::StagedVersion { path: path.to_owned(), found: format });
-    }
-    let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
+fn parse(path: &Path, text: &str) -> Result<StagedMetadata<Config>> {
+    let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
+    // The version first: other versions may have other fields.
+    let Version { format } = serde_json::from_str(text).map_err(invalid)?;
+    ensure!(
+        format == FORMAT_VERSION,
+        "`{}` has weights format {format}, expected {FORMAT_VERSION}: save the weights again with this version",
+        path.display()
+    );
+    let metadata: StagedMetadata<Config> = serde_json::from_str(text).map_err(invalid)?;
     metadata.config.check(&path.display().to_string())?;
     Ok(metadata)
+}
+
+/// That metadata is damaged.
+pub fn invalid_metadata(path: &Path, reason: &dyn Display) -> Error {
+    err!("`{}` has invalid metadata ({reason}): save the weights again", path.display())
 }

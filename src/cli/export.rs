@@ -181,7 +181,7 @@ impl Export {
             && let Some((owner, name)) = name.repository.split_once('/')
             && Path::new(owner).is_dir()
         {
-            let alike = checkpoint::alike(&Path::new(owner).join(name));
+            let alike = checkpoint::similar_dir(&Path::new(owner).join(name));
             let alike = alike.map(|path| format!(" (did you mean `{}`?)", path.display()));
             let alike = alike.unwrap_or_default();
             let beside =

@@ -7,10 +7,12 @@ use std::io::Read;
 use std::path::Path;
 
 use fs_err as fs;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+};
 
 use crate::display::size;
-use crate::error::{Result, ensure};
+use crate::error::{Result, ensure, err};
 
 /// The bytes of a regular file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -28,6 +30,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut text = Vec::with_capacity(status.len() as usize);
     fs::File::open(path)?.take(limit).read_to_end(&mut text)?;
     Ok(text)
+}
+
+/// Parses JSON in which every object has unique keys; errors name `file`.
+pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Result<T> {
+    let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
+    reject_duplicate_keys(text).map_err(invalid)?;
+    // The text is JSON; it may not be a `T`.
+    serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))
 }
 
 /// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.

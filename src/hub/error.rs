@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::Name;
 use crate::checkpoint;
-use crate::container;
 
 /// Why there is no checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
-    #[error(transparent)]
-    Container(#[from] container::Error),
+    Checkpoint(#[from] crate::error::Error),
     #[error("{name} is {found:?}, and should be {expected}")]
     Variable { name: &'static str, expected: &'static str, found: String },
     #[error(
@@ -62,7 +59,7 @@ pub enum Error {
     Ambiguous { name: String, count: usize },
     #[error(
         "`{name}` holds both {} and a {} that names other files, and programs differ in which they read: download the right ones into a folder",
-        checkpoint::USUAL,
+        checkpoint::SINGLE_FILE,
         checkpoint::INDEX
     )]
     TwoCheckpoints { name: String },

@@ -131,14 +131,14 @@ impl Listing {
 
     /// The weights of a checkpoint without an index.
     pub fn only_weights(&self, name: &Name) -> Result<File> {
-        if let Some(usual) = self.find(&name.path(checkpoint::USUAL)) {
+        if let Some(usual) = self.find(&name.path(checkpoint::SINGLE_FILE)) {
             return Ok(usual.clone());
         }
         let fits = |file: &&File| beside(name, file).is_some_and(|it| it.ends_with(".safetensors"));
         let found: Vec<_> = self.files.iter().filter(fits).collect();
         match found[..] {
             [only] => Ok(only.clone()),
-            [] => Err(self.lacks(name, checkpoint::USUAL)),
+            [] => Err(self.lacks(name, checkpoint::SINGLE_FILE)),
             _ => Err(Error::Ambiguous { name: name.to_string(), count: found.len() }),
         }
     }
@@ -152,8 +152,8 @@ impl Listing {
         let instead = match self.find(&released.path(CONFIG)) {
             Some(_) => Some(format!("a checkpoint in `{released}`")),
             None => {
-                let names = self.files.iter().filter_map(|file| beside(name, file));
-                checkpoint::foreign(names).map(|(what, instead)| format!("{what}: {instead}"))
+                let mut names = self.files.iter().filter_map(|file| beside(name, file));
+                names.find_map(checkpoint::identify)
             }
         };
         let (name, wanted) = (name.to_string(), wanted.to_owned());

@@ -23,7 +23,7 @@ pub use error::{Error, Result};
 pub use listing::File;
 pub use name::Name;
 
-use crate::checkpoint::{self, CONFIG, Headers, Which};
+use crate::checkpoint::{self, CONFIG, Headers, ShardSelection};
 use crate::container::Header;
 use crate::progress::Progress;
 use cached::Cached;
@@ -58,7 +58,7 @@ pub struct Repository {
     listing: Listing,
     client: Option<Client>,
     cached: Option<Cached>,
-    which: Which,
+    which: ShardSelection,
     headers: Headers,
     /// All that belong to the checkpoint.
     files: Vec<File>,
@@ -106,7 +106,7 @@ impl Repository {
             listing,
             client,
             cached,
-            which: Which::Found,
+            which: ShardSelection::Auto,
             headers: Headers::default(),
             files: [&texts[..], &companions].concat(),
             fetched: Vec::new(),
@@ -127,7 +127,7 @@ impl Repository {
     }
 
     /// Which of the files there are the checkpoint's.
-    pub fn which(&self) -> &Which {
+    pub fn which(&self) -> &ShardSelection {
         &self.which
     }
 
@@ -194,24 +194,24 @@ impl Repository {
     }
 
     /// Those of the index, or the only ones that there are.
-    fn weights_by_listing(&self) -> Result<(Which, Vec<File>)> {
+    fn weights_by_listing(&self) -> Result<(ShardSelection, Vec<File>)> {
         let Self { name, listing, .. } = self;
         let indexed = listing.find(&name.path(checkpoint::INDEX)).is_some();
         let Some(shards) = checkpoint::shards(&self.folder())?.filter(|_| indexed) else {
             let only = listing.only_weights(name)?;
             let file = only.path.rsplit('/').next().unwrap_or_default().to_owned();
-            return Ok((Which::Only(file), vec![only]));
+            return Ok((ShardSelection::Only(file), vec![only]));
         };
         let find = |shard: String| {
             let found = listing.find(&name.path(&shard)).cloned();
             found.ok_or_else(|| listing.lacks_shard(name, shard))
         };
-        if !shards.iter().any(|shard| shard == checkpoint::USUAL)
-            && listing.find(&name.path(checkpoint::USUAL)).is_some()
+        if !shards.iter().any(|shard| shard == checkpoint::SINGLE_FILE)
+            && listing.find(&name.path(checkpoint::SINGLE_FILE)).is_some()
         {
             return Err(Error::TwoCheckpoints { name: name.to_string() });
         }
-        Ok((Which::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
+        Ok((ShardSelection::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
     }
 
     /// The header of a file of weights, from the cache or from the hub.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Result;
 use super::client::Client;
 use super::listing::File;
-use crate::container::{self, Header};
+use crate::container::Header;
 use crate::progress::Progress;
 
 /// Bytes asked for at first; most headers end before.
@@ -19,12 +19,11 @@ pub fn header(
     path: &Path,
     progress: &dyn Progress,
 ) -> Result<Header> {
-    if file.size < 8 {
-        return Err(container::Error::TooShort { path: path.to_owned(), bytes: file.size }.into());
-    }
-    let mut bytes = client.read(address, Some(0..file.size.min(BEGINNING)), progress)?;
-    let prefix = *bytes.first_chunk().expect("as many as were asked for");
-    let end = 8 + Header::announced(path, prefix, file.size)?;
+    let mut bytes = match file.size {
+        0 => Vec::new(),
+        size => client.read(address, Some(0..size.min(BEGINNING)), progress)?,
+    };
+    let end = 8 + Header::length(path, &bytes, file.size)?;
     if end > bytes.len() as u64 {
         let rest = bytes.len() as u64..end;
         bytes.extend(client.read(address, Some(rest), progress)?);

@@ -18,7 +18,7 @@ pub use tensors::{Filter, ListedTensor, Total};
 
 use crate::checkpoint::{self as source, Leniency};
 use crate::container::Header;
-use crate::error::{Error, Result, bail, ensure, err};
+use crate::error::{Result, bail, ensure, err};
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -93,24 +93,18 @@ pub fn inspect(
     match header {
         Some(header) => Ok(Inspection::Tensors(file(path, &header, filter))),
         None if extension == Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
-        None => Err(source::foreign_file(path).map_or_else(
-            || {
-                err!(
-                    "`{}` is not a checkpoint folder, a .safetensors or an .onnx file",
-                    path.display()
-                )
-            },
-            Error::from,
-        )),
+        None => Err(source::refuse_unsupported(path).unwrap_or_else(|| {
+            err!("`{}` is not a checkpoint folder, a .safetensors or an .onnx file", path.display())
+        })),
     }
 }
 
 fn file(path: &Path, header: &Header, filter: &Filter) -> FileInspection {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let tensors = header.tensors.iter().map(|entry| ListedTensor::stored(entry, &name));
+    let tensors = header.tensors.iter().map(|tensor| ListedTensor::stored(tensor, &name));
     FileInspection {
         path: path.to_owned(),
-        bytes: header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum(),
+        bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
         count: header.tensors.len(),
         tensors: filter.apply(tensors),
     }

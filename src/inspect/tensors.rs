@@ -7,7 +7,7 @@ use glob::Pattern;
 use serde::Serialize;
 
 use super::SourceFile;
-use crate::container::{Entry, Header};
+use crate::container::{Header, StoredTensor};
 use crate::error::{Result, err};
 use crate::files::FileRange;
 use crate::onnx::StoredInitializer;
@@ -68,14 +68,14 @@ impl Filter {
 
 impl ListedTensor {
     /// A tensor of a SafeTensors file, under its own name.
-    pub(super) fn stored(entry: &Entry, file: &str) -> Self {
-        let Entry { name, dtype, shape, range } = entry;
+    pub(super) fn stored(tensor: &StoredTensor, file: &str) -> Self {
+        let StoredTensor { name, dtype, shape, data } = tensor;
         Self {
             name: name.clone(),
             stored_as: Vec::new(),
             dtype: dtype.to_string(),
             shape: shape.clone(),
-            places: vec![FileRange { file: Path::new(file).into(), range: range.clone() }],
+            places: vec![FileRange { file: Path::new(file).into(), range: data.range.clone() }],
         }
     }
 
@@ -105,7 +105,9 @@ impl SourceFiles {
         let read = |file: &PathBuf| Ok((file.clone(), Header::read(file)?));
         let headers: Vec<_> = files.iter().map(read).collect::<Result<_>>()?;
         let names = headers.iter().flat_map(|(file, header)| {
-            let key = |entry: &Entry| ((file.clone(), entry.range.start), entry.name.clone());
+            let key = |tensor: &StoredTensor| {
+                ((file.clone(), tensor.data.range.start), tensor.name.clone())
+            };
             header.tensors.iter().map(key)
         });
         Ok(Self { folder: folder.to_owned(), names: names.collect(), headers })
@@ -115,7 +117,7 @@ impl SourceFiles {
         let file = |(file, header): &(PathBuf, Header)| SourceFile {
             file: self.relative(file).display().to_string(),
             tensors: header.tensors.len(),
-            bytes: header.tensors.iter().map(|entry| entry.range.end - entry.range.start).sum(),
+            bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
         };
         self.headers.iter().map(file).collect()
     }

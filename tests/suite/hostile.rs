@@ -1,5 +1,5 @@
-//! Input that was made to do harm, or was damaged beyond chance: a sentence each, soon,
-//! with little memory, and nothing touched.
+//! Broken and hostile checkpoints: `export` and `inspect` refuse them in the same sentence,
+//! quickly, with little memory, and nothing is written.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::refusals::{broken, edit_config, edit_header, write_index};
-use crate::support::{contents, python, text};
+use crate::support::{contents, fixture, python, text};
 
 type Edit = Box<dyn Fn(&Path)>;
 
@@ -17,7 +17,7 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Bytes that any of these may cost at most.
+/// Limit of memory in bytes.
 const MEMORY: u64 = 64 << 20;
 
 fn config(from: &'static str, to: &'static str) -> Edit {
@@ -28,13 +28,13 @@ fn header(from: &'static str, to: &'static str) -> Edit {
     Box::new(move |folder| edit_header(folder, from, to))
 }
 
-/// A file of these bytes in the place of another.
+/// Replaces the contents of a file.
 fn file(name: &'static str, bytes: impl Into<Vec<u8>>) -> Edit {
     let bytes = bytes.into();
     Box::new(move |folder| fs::write(folder.join(name), &bytes).unwrap())
 }
 
-/// Something that is no file in the place of one.
+/// Replaces a file by something else.
 fn instead(name: &'static str, make: fn(&Path)) -> Edit {
     Box::new(move |folder| {
         let path = folder.join(name);
@@ -59,7 +59,7 @@ fn index(map: Value) -> Edit {
     Box::new(move |folder| write_index(folder, &map))
 }
 
-/// A weights file with a header of this text, and so many bytes after it, which are a hole.
+/// A SafeTensors file with this header and a hole of `data` bytes.
 fn weights(header: impl Into<String>, data: u64) -> Edit {
     let header = header.into();
     Box::new(move |folder| {
@@ -71,7 +71,7 @@ fn weights(header: impl Into<String>, data: u64) -> Edit {
     })
 }
 
-/// One that announces a header of so many bytes, and has as many, all zeros.
+/// A SafeTensors file with a header of zeros.
 fn long_header(announced: u64) -> Edit {
     Box::new(move |folder| {
         let path = folder.join(WEIGHTS);
@@ -81,7 +81,20 @@ fn long_header(announced: u64) -> Edit {
     })
 }
 
-/// Damage of weights files.
+/// Cuts a part off the SafeTensors file.
+fn cut(length: fn(u64) -> u64) -> Edit {
+    Box::new(move |folder| {
+        let path = folder.join(WEIGHTS);
+        let whole = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length(whole)).unwrap();
+    })
+}
+
+fn remove(name: &'static str) -> Edit {
+    Box::new(move |folder| fs::remove_file(folder.join(name)).unwrap())
+}
+
+/// Broken SafeTensors files.
 fn headers() -> Vec<Edit> {
     let two = |first: &str, second: &str| format!(r#"{{"a":{first},"b":{second}}}"#);
     let u8s = |size: u64, start: u64, end: u64| {
@@ -112,16 +125,27 @@ fn headers() -> Vec<Edit> {
         instead(WEIGHTS, fifo),
         instead(WEIGHTS, looped),
         instead(WEIGHTS, folder),
-        // As one that ends in the middle of a download.
+        cut(|length| length / 2),
+        cut(|length| length - 1),
+        remove(WEIGHTS),
+        file(WEIGHTS, ""),
+        file(WEIGHTS, [0xff; 64]),
+        file(WEIGHTS, b"\x02\0\0\0\0\0\0\0[]"),
+        header("block.1.attn.sinks", "block.1.attn.blink"),
+        header("\"dtype\":\"BF16\",\"shape\":[320,96]", "\"dtype\":\"I16\", \"shape\":[320,96]"),
+        header(
+            "\"dtype\":\"U8\",\"shape\":[8,256,3,16]",
+            "\"dtype\":\"I8\",\"shape\":[8,256,3,16]",
+        ),
+        header("\"shape\":[8,256,3,16]", "\"shape\":[8,3,256,16]"),
         Box::new(|folder| {
-            let path = folder.join(WEIGHTS);
-            let length = fs::metadata(&path).unwrap().len();
-            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+            fs::rename(folder.join(WEIGHTS), folder.join("a.safetensors")).unwrap();
+            fs::copy(folder.join("a.safetensors"), folder.join("b.safetensors")).unwrap();
         }),
     ]
 }
 
-/// Damage of config.json.
+/// Broken configs.
 fn configs() -> Vec<Edit> {
     let long = || [b"{\"a\":[".to_vec(), b"1,".repeat(5 << 20), b"1]}".to_vec()].concat();
     vec![
@@ -133,6 +157,19 @@ fn configs() -> Vec<Edit> {
         file(CONFIG, b"{\"hidden_size\": \"\xff\"}"),
         file(CONFIG, "\u{feff}{}"),
         file(CONFIG, "[96]"),
+        file(CONFIG, "{"),
+        remove(CONFIG),
+        // Of another layout.
+        file(CONFIG, fs::read(fixture("tiny-hf/config.json")).unwrap()),
+        config("\"hidden_size\": 96", "\"hidden_size\": 128"),
+        config("\"hidden_size\": 96", "\"hidden_size\": 100"),
+        config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4"),
+        config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2"),
+        config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4000000000"),
+        config("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"),
+        config("\"experts_per_token\": 4", "\"experts_per_token\": 9"),
+        config("\"sliding_window\": 8", "\"sliding_window\": 8, \"qk_norm\": true"),
+        config("\"rope_theta\": 150000.0", "\"rope_theta\": null"),
         config("\"hidden_size\": 96", "\"hidden_size\": 96, \"hidden_size\": 128"),
         config("\"hidden_size\": 96", "\"hidden_size\": 96.5"),
         config("\"hidden_size\": 96", "\"hidden_size\": \"96\""),
@@ -153,12 +190,15 @@ fn configs() -> Vec<Edit> {
     ]
 }
 
-/// Damage of the index.
+/// Broken indices.
 fn indices() -> Vec<Edit> {
     let twice = r#"{"weight_map": {"a": "model.safetensors", "a": "other.safetensors"}}"#;
     let long = [b"{\"weight_map\": {}}".to_vec(), b" ".repeat(9 << 20)].concat();
     vec![
         index(json!({"embedding.weight": "/etc/passwd"})),
+        index(json!({"embedding.weight": "../tiny/model.safetensors"})),
+        index(json!({"embedding.weight": "absent.safetensors"})),
+        index(json!({"lm_head": WEIGHTS})),
         index(json!({"embedding.weight": ".."})),
         index(json!({"embedding.weight": ""})),
         index(json!({"embedding.weight": 7})),
@@ -180,7 +220,7 @@ fn indices() -> Vec<Edit> {
 }
 
 #[test]
-fn each_is_refused_soon_with_little_memory_and_nothing_touched() {
+fn refuses_broken_checkpoints_quickly_with_little_memory() {
     let edits = [headers(), configs(), indices()].into_iter().flatten();
     let homes: Vec<_> = edits.map(|edit| broken(|folder| edit(folder))).collect();
     let out = tempfile::tempdir().unwrap();
@@ -210,9 +250,9 @@ fn each_is_refused_soon_with_little_memory_and_nothing_touched() {
     insta::assert_snapshot!(sentences.join("\n"));
 }
 
-/// Where bytes are read, a scale of 255 is found: it is no number.
+/// A scale of 255 is NaN.
 #[test]
-fn a_scale_that_is_no_number_is_found_by_whatever_reads_it() {
+fn reports_nan_scales_wherever_bytes_are_read() {
     let home = broken(|folder| {
         let path = folder.join(WEIGHTS);
         let mut bytes = fs::read(&path).unwrap();
@@ -257,11 +297,11 @@ fn a_scale_that_is_no_number_is_found_by_whatever_reads_it() {
     assert!(seen.ends_with("1 tensor damaged\n"), "{seen}");
     crate::support::export(&[
         "--checkpoint",
-        text(&crate::support::fixture("tiny")),
+        text(&fixture("tiny")),
         "--output",
         text(&home.path().join("whole/model.onnx")),
     ]);
-    let whole = crate::support::run(&["inspect", "--scan", text(&crate::support::fixture("tiny"))]);
+    let whole = crate::support::run(&["inspect", "--scan", text(&fixture("tiny"))]);
     assert!(whole.status.success());
     assert!(String::from_utf8(whole.stdout).unwrap().contains("every number is finite"));
 }

@@ -63,7 +63,7 @@ fn what_cannot_be_exported_is_refused_before_its_weights_are_fetched() {
     other["quantization_config"] = json!({"quant_method": "gptq"});
     fs::write(it.there.path().join("config.json"), other.to_string()).unwrap();
     let sentence = it.hub.failure(&["--checkpoint", REPOSITORY, "--output", text(&it.model)]);
-    assert!(sentence.contains("quantised by GPTQ"), "{sentence}");
+    assert!(sentence.contains("quantized with \"gptq\""), "{sentence}");
 
     // A tensor that the layout does not know, seen in a header.
     let mut tensors = crate::derived::in_layout("hf");

@@ -68,9 +68,9 @@ proptest! {
         let grown = (whole + text.len() as u64) - original.len() as u64;
         for length in [grown, data.into()] {
             let Ok(header) = Header::parse(path, &text, length) else { continue };
-            for entry in header.tensors {
-                prop_assert!(entry.range.end <= length);
-                prop_assert_eq!(entry.dtype.bytes(&entry.shape), Some(entry.range.end - entry.range.start));
+            for tensor in header.tensors {
+                prop_assert!(tensor.data.range.end <= length);
+                prop_assert_eq!(tensor.dtype.bytes(&tensor.shape), Some(tensor.data.len()));
             }
         }
     }

@@ -78,7 +78,7 @@ fn provenances_are_of_the_tensors_that_are_there() {
         let staged = staged(home.path(), options, edit);
         let sentence = failure(&["--weights", text(&staged), "--output", text(&model)]);
         assert!(sentence.contains(expected), "{sentence}\nlacks: {expected}");
-        assert!(sentence.ends_with("stage it again"), "{sentence}");
+        assert!(sentence.ends_with("save the weights again"), "{sentence}");
     }
 }
 
@@ -237,14 +237,14 @@ fn names_that_a_wrapper_has_left_are_known() {
         failure(&["inspect", text(&folder)])
     };
     let sentence = inspected(|name| vec![format!("base_model.model.{name}")]);
-    assert!(sentence.contains("begin with `base_model.model.`, which a wrapper"), "{sentence}");
+    assert!(sentence.contains("have the prefix `base_model.model.` of a wrapper"), "{sentence}");
     let sentence =
         inspected(|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")]);
-    assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
+    assert!(sentence.contains("of a model with an unmerged adapter"), "{sentence}");
     let sentence = inspected(|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")]);
-    assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
+    assert!(sentence.contains("of a model with an unmerged adapter"), "{sentence}");
     let sentence = inspected(|name| vec![name.to_owned(), format!("{name}.lora_A.weight")]);
-    assert!(sentence.contains("as a model with an adapter beside its weights"), "{sentence}");
+    assert!(sentence.contains("of a model with an unmerged adapter"), "{sentence}");
     let sentence = inspected(|name| vec![name.replace("input_layernorm", "other")]);
     assert!(sentence.contains("lacks tensor"), "{sentence}");
 }

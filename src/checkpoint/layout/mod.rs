@@ -9,9 +9,10 @@ mod staged;
 mod whole_experts;
 
 use super::assemble::{Assembly, PLAIN, Storage, TRANSPOSED, WeightSpec};
-use super::config::Dialect;
-use super::files::Tensors;
-use super::{Config, ModelWeights};
+use super::config::{Config, Dialect};
+use super::shards::Tensors;
+use super::weights::ModelWeights;
+use crate::container::StoredTensor;
 use crate::error::{Result, bail, ensure};
 use crate::files::FileRange;
 use crate::tensor::DType;
@@ -77,7 +78,7 @@ pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
         expert_linears::LAYOUT,
     ];
     let found = known.into_iter().find(|layout| tensors.has(layout.marker_tensor));
-    Ok(found.ok_or_else(|| tensors.lacks_experts())?)
+    found.ok_or_else(|| tensors.unknown_experts())
 }
 
 impl Layout {
@@ -179,16 +180,15 @@ fn take(
     shape: &[u64],
     first_by: &str,
 ) -> Result<(DType, FileRange)> {
-    let (file, entry) = tensors.take(name)?;
-    let (path, tensor, dtype) = (file.display(), &entry.name, entry.dtype);
-    ensure!(kind.accepts(dtype), "`{path}`: tensor `{tensor}` should be {kind}, found {dtype}");
-    let by = if shape.first() == entry.shape.first() { BY_CONFIG } else { first_by };
+    let StoredTensor { name, dtype, shape: found, data } = tensors.take(name)?;
+    let path = data.file.display();
+    ensure!(kind.accepts(dtype), "`{path}`: tensor `{name}` must be {kind}, found {dtype}");
+    let by = if shape.first() == found.first() { BY_CONFIG } else { first_by };
     ensure!(
-        shape == entry.shape,
-        "`{path}`: tensor `{tensor}` should have shape {shape:?} by {by}, found {:?}",
-        entry.shape
+        shape == found,
+        "`{path}`: tensor `{name}` must have shape {shape:?} (from {by}), found {found:?}"
     );
-    Ok((dtype, FileRange { file, range: entry.range }))
+    Ok((dtype, data))
 }
 
 /// Several tensors of one shape, which must have one dtype.
@@ -205,7 +205,7 @@ fn take_alike(
         let expected = *first.get_or_insert(dtype);
         ensure!(
             dtype == expected,
-            "`{}`: tensor `{name}` should be {expected} as those of the other experts, found {dtype}",
+            "`{}`: tensor `{name}` must be {expected} as those of the other experts, found {dtype}",
             source.file.display()
         );
         sources.push(source);

@@ -2,7 +2,7 @@
 //! given.
 
 use super::{Layout, MatrixFormat, PLAIN, Sources, Storage, TRANSPOSED};
-use crate::checkpoint::files::Tensors;
+use crate::checkpoint::shards::Tensors;
 use crate::tensor::ints::Bits;
 
 /// The layout of a file with these tensors.

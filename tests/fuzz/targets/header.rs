@@ -12,9 +12,10 @@ fuzz_target!(|input: (u64, &[u8])| {
     let ours = 8 + text.len() as u64 + (length & 0xffff);
     for length in [length, ours] {
         let Ok(header) = Header::parse(path, text, length) else { continue };
-        for entry in header.tensors {
-            assert!(entry.range.start <= entry.range.end && entry.range.end <= length);
-            assert_eq!(entry.dtype.bytes(&entry.shape), Some(entry.range.end - entry.range.start));
+        for tensor in header.tensors {
+            let range = &tensor.data.range;
+            assert!(range.start <= range.end && range.end <= length);
+            assert_eq!(tensor.dtype.bytes(&tensor.shape), Some(tensor.data.len()));
         }
     }
 });

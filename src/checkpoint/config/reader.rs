@@ -1,0 +1,172 @@
+//! Reads a `config.json` key by key, and refuses keys that nobody has read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, Setting, bail, err};
+use crate::files::json;
+
+/// Sizes of a model.
+pub const SIZES: RangeInclusive<u64> = 1..=u32::MAX as u64;
+
+/// Objects whose keys are read one by one.
+const NESTED: [&str; 4] =
+    ["quantization", "quantization_config", "rope_parameters", "rope_scaling"];
+
+/// The keys of a config. A key in a nested object is named by its path, as
+/// `rope_scaling.factor`; `null` counts as absent.
+pub struct ConfigReader<'a> {
+    file: &'a str,
+    keys: BTreeMap<String, Value>,
+    read: BTreeSet<String>,
+    /// Unknown keys that the user allows.
+    ignored: &'a [String],
+}
+
+/// What a value must be, in words and in code.
+pub struct Expected<T>(&'static str, fn(&Value) -> Option<T>);
+
+pub const SIZE: Expected<u64> =
+    Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
+pub const SIZE_OR_ZERO: Expected<u64> =
+    Expected("a whole number from 0 to 4294967295", |value| whole(value, 0..=*SIZES.end()));
+/// Limited, because memory grows with it before a weight is seen.
+pub const LAYERS: Expected<u64> =
+    Expected("a whole number from 1 to 10000", |value| whole(value, 1..=10_000));
+/// Also finite: JSON has no infinity, and its parser refuses 1e999.
+pub const POSITIVE: Expected<f64> =
+    Expected("a positive number", |value| value.as_f64().filter(|number| *number > 0.0));
+pub const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
+pub const STRING: Expected<String> =
+    Expected("a string", |value| value.as_str().map(str::to_owned));
+pub const LIST: Expected<Vec<Value>> = Expected("a list", |value| value.as_array().cloned());
+
+fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
+    value.as_u64().filter(|number| range.contains(number))
+}
+
+impl<'a> ConfigReader<'a> {
+    /// The JSON object in `text`, read from `file`.
+    pub fn parse(file: &'a str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
+        let mut keys = BTreeMap::new();
+        for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
+            match value {
+                Value::Object(nested) if NESTED.contains(&&*name) => {
+                    let path = |(key, value)| (format!("{name}.{key}"), value);
+                    keys.extend(nested.into_iter().map(path));
+                }
+                value => drop(keys.insert(name, value)),
+            }
+        }
+        keys.retain(|_, value| !value.is_null());
+        Ok(Self { file, keys, read: BTreeSet::new(), ignored })
+    }
+
+    pub fn file(&self) -> &str {
+        self.file
+    }
+
+    /// Whether a key begins with `prefix`.
+    pub fn has(&self, prefix: &str) -> bool {
+        self.keys.keys().any(|key| key.starts_with(prefix))
+    }
+
+    /// The value of a key, which remains unread.
+    pub fn peek<T>(&self, key: &str, expected: &Expected<T>) -> Result<Option<T>> {
+        let Some(value) = self.keys.get(key) else { return Ok(None) };
+        let Expected(text, read) = expected;
+        read(value).map(Some).ok_or_else(|| self.invalid(key, text, value))
+    }
+
+    pub fn optional<T>(&mut self, key: &str, expected: &Expected<T>) -> Result<Option<T>> {
+        self.read.insert(key.to_owned());
+        self.peek(key, expected)
+    }
+
+    pub fn required<T>(&mut self, key: &str, expected: &Expected<T>) -> Result<T> {
+        self.optional(key, expected)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A value with two names. If both are there, they must agree.
+    pub fn required_either<T: PartialEq>(
+        &mut self,
+        [name, alias]: [&str; 2],
+        expected: &Expected<T>,
+    ) -> Result<T> {
+        match (self.optional(name, expected)?, self.optional(alias, expected)?) {
+            (Some(value), Some(other)) if value != other => {
+                let expected = format!("{}, as `{name}`", self.keys[name]);
+                Err(self.invalid(alias, &expected, &self.keys[alias]))
+            }
+            (Some(value), _) | (None, Some(value)) => Ok(value),
+            (None, None) => Err(self.missing(name)),
+        }
+    }
+
+    /// A key that must have the one value that is supported.
+    pub fn require_only(&mut self, key: &str, expected: &Value) -> Result<()> {
+        self.read.insert(key.to_owned());
+        match self.keys.get(key) {
+            Some(value) if value == expected => Ok(()),
+            Some(value) => Err(self.invalid(key, &expected.to_string(), value)),
+            None => Err(self.missing(key)),
+        }
+    }
+
+    /// [`Self::require_only`], if the key is there.
+    pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
+        if self.keys.contains_key(key) { self.require_only(key, expected) } else { Ok(()) }
+    }
+
+    /// A number of positions that follows from other keys by `formula`, and may be rounded.
+    /// The user may ignore another value, because not every program uses it.
+    pub fn expect_derived(&self, key: &str, expected: f64, formula: &str) -> Result<()> {
+        if self.ignored.iter().any(|name| name == key) {
+            return Ok(());
+        }
+        match self.peek(key, &POSITIVE)? {
+            Some(found) if (found - expected).abs() >= 1.0 => Err(err!(
+                "`{}`: key `{key}` must be {expected} ({formula}), found {found}; correct it, or ignore it if nothing uses it",
+                self.file
+            )
+            .with_remedy(Setting::IgnoreConfigKey, key)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses unknown keys: those that are unread, except those that the user ignores and harmless ones, given by
+    /// name or as a prefix with `*`.
+    pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
+        let is_harmless = |key: &str| {
+            let matches = |name: &&str| match name.strip_suffix('*') {
+                Some(prefix) => key.starts_with(prefix),
+                None => key == *name,
+            };
+            harmless.iter().any(matches)
+        };
+        let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();
+        let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);
+        if let Some(key) = unread.iter().find(is_unknown) {
+            return Err(err!(
+                "`{}` has an unknown key `{key}`; ignore it if it does not change what the model computes",
+                self.file
+            )
+            .with_remedy(Setting::IgnoreConfigKey, *key));
+        }
+        match self.ignored.iter().find(|name| !unread.contains(name)) {
+            Some(name) => bail!("nothing to ignore: `{}` has no unknown key `{name}`", self.file),
+            None => Ok(()),
+        }
+    }
+
+    pub fn missing(&self, key: &str) -> Error {
+        err!("`{}` lacks the key `{key}`", self.file)
+    }
+
+    pub fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {
+        let found: String = found.to_string().chars().take(100).collect();
+        err!("`{}`: key `{key}` must be {expected}, found {found}", self.file)
+    }
+}

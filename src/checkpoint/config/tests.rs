@@ -1,0 +1,177 @@
+//! The released configs, edited.
+
+use serde_json::{Value, json};
+
+use super::{Config, Dialect};
+use crate::error::{Result, Setting};
+
+/// `original/config.json` of the 20B.
+fn openai() -> Value {
+    json!({
+        "num_hidden_layers": 24, "num_experts": 32, "experts_per_token": 4, "vocab_size": 201_088,
+        "hidden_size": 2880, "intermediate_size": 2880, "head_dim": 64, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "sliding_window": 128, "initial_context_length": 4096,
+        "rope_theta": 150_000, "rope_scaling_factor": 32.0, "rope_ntk_alpha": 1, "rope_ntk_beta": 32,
+    })
+}
+
+/// `config.json` of the 20B.
+fn hugging_face() -> Value {
+    json!({
+        "architectures": ["GptOssForCausalLM"], "attention_bias": true, "attention_dropout": 0.0,
+        "eos_token_id": 200_002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu",
+        "hidden_size": 2880, "initial_context_length": 4096, "initializer_range": 0.02,
+        "intermediate_size": 2880, "max_position_embeddings": 131_072, "model_type": "gpt_oss",
+        "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 24,
+        "num_key_value_heads": 8, "num_local_experts": 32, "output_router_logits": false,
+        "pad_token_id": 199_999, "quantization_config": {"quant_method": "mxfp4"},
+        "rms_norm_eps": 1e-5, "rope_theta": 150_000, "router_aux_loss_coef": 0.9,
+        "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "truncate": false,
+                         "original_max_position_embeddings": 4096, "rope_type": "yarn"},
+        "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
+        "transformers_version": "4.55.0.dev0", "use_cache": true, "vocab_size": 201_088,
+    })
+}
+
+fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
+    let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
+    Ok(Config::read("config.json", config.to_string().as_bytes(), &ignored)?.0)
+}
+
+/// Sets the value at a path, as `rope_scaling.factor`.
+fn edited(mut config: Value, path: &str, value: Value) -> Value {
+    let pointer = format!("/{}", path.replace('.', "/"));
+    let (object, key) = pointer.rsplit_once('/').unwrap();
+    config.pointer_mut(object).unwrap()[key] = value;
+    config
+}
+
+/// The sentence that refuses an edited config.
+fn refusal(config: Value, path: &str, value: Value) -> String {
+    read(&edited(config, path, value), &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn both_dialects_define_the_same_20b() {
+    let text = openai().to_string();
+    let (config, dialect) = Config::read("config.json", text.as_bytes(), &[]).unwrap();
+    assert_eq!(dialect, Dialect::OpenAi);
+    assert_eq!(read(&hugging_face(), &[]).unwrap(), config);
+    assert_eq!((config.num_layers(), &config.windows[..2]), (24, &[Some(128), None][..]));
+    let [low, high] = config.rope.bounds(config.head_dim);
+    assert!((low - 8.0928).abs() < 1e-4 && (high - 17.3980).abs() < 1e-4, "{low} {high}");
+}
+
+#[test]
+fn accepts_repeated_and_newer_keys() {
+    let expected = read(&hugging_face(), &[]).unwrap();
+    let mut rope = hugging_face()["rope_scaling"].clone();
+    rope["rope_theta"] = json!(150_000);
+    rope["type"] = json!("yarn");
+    let mut version_5 = edited(hugging_face(), "rope_parameters", rope.clone());
+    for key in ["rope_scaling", "rope_theta"] {
+        version_5[key] = json!(null);
+    }
+    let rounded = edited(hugging_face(), "rope_scaling.factor", json!(32.000_001));
+    assert!((read(&rounded, &[]).unwrap().rope.factor - 32.0).abs() < 1e-5);
+    for config in [
+        edited(version_5, "dtype", json!("bfloat16")),
+        edited(hugging_face(), "rope_parameters", rope.clone()),
+        edited(hugging_face(), "rope_scaling", rope),
+        edited(hugging_face(), "swiglu_alpha", json!(1.702)),
+        edited(hugging_face(), "quantization", json!(null)),
+        edited(hugging_face(), "quantization_config.modules_to_not_convert", json!(["lm_head"])),
+    ] {
+        assert_eq!(read(&config, &[]).unwrap(), expected, "{config}");
+    }
+}
+
+#[test]
+fn reads_windows() {
+    let openai = read(&edited(openai(), "sliding_window", json!(0)), &[]).unwrap();
+    assert!(openai.windows.iter().all(Option::is_none));
+    let [sliding, full] = ["sliding_attention", "full_attention"];
+    let types = [full, sliding, full].repeat(8);
+    let config = read(&edited(hugging_face(), "layer_types", json!(types)), &[]).unwrap();
+    assert_eq!(config.windows[..3], [None, Some(128), None]);
+}
+
+#[test]
+fn reads_unscaled_rope() {
+    let default = json!({"rope_type": "default"});
+    let version_4 = edited(hugging_face(), "rope_scaling", default.clone());
+    let both = edited(version_4.clone(), "rope_parameters", default);
+    for config in [version_4, both] {
+        let rope = read(&config, &[]).unwrap().rope;
+        assert_eq!((rope.factor, rope.context()), (1.0, 131_072));
+    }
+}
+
+#[test]
+fn ignores_keys_by_full_name() {
+    let mut config = edited(hugging_face(), "max_position_embeddings", json!(262_144));
+    config["rope_scaling"]["mscale"] = json!(0.7);
+    let names = ["max_position_embeddings", "rope_scaling.mscale"];
+    assert_eq!(read(&config, &names).unwrap(), read(&hugging_face(), &[]).unwrap());
+    assert!(read(&config, &names[..1]).is_err());
+    let error = read(&config, &names[1..]).unwrap_err();
+    assert_eq!(error.remedies(), [(Setting::IgnoreConfigKey, names[0].to_owned())]);
+    assert!(read(&edited(openai(), "extra", json!(1)), &["extra"]).is_ok());
+    for unused in ["head_dim", "absent"] {
+        let sentence = read(&openai(), &[unused]).unwrap_err().to_string();
+        assert!(sentence.starts_with("nothing to ignore: `config.json` has no"), "{sentence}");
+    }
+}
+
+#[test]
+fn refuses_inconsistent_openai_values() {
+    for (key, value, sentence) in [
+        ("num_experts", json!(null), "`config.json` lacks the key `num_experts`"),
+        ("num_experts", json!(3), "must be at most `num_experts`, found 4 of 3"),
+        ("rope_theta", json!("x"), "key `rope_theta` must be a positive number, found \"x\""),
+        ("rope_theta", json!(1), "`rope_theta` must be above 1, found 1"),
+        ("initial_context_length", json!(10), "YaRN's bounds must satisfy"),
+        ("attention_dropout", json!(0.5), "has an unknown key `attention_dropout`; ignore it if"),
+    ] {
+        let found = refusal(openai(), key, value);
+        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+    }
+}
+
+#[test]
+fn refuses_unsupported_hugging_face_values() {
+    let mlx = json!({"group_size": 64, "bits": 4, "mode": "affine"});
+    for (path, value, sentence) in [
+        ("model_type", json!("llama"), "`model_type` must be \"gpt_oss\", found \"llama\""),
+        ("hidden_act", json!("gelu"), "`hidden_act` must be \"silu\", found \"gelu\""),
+        ("swiglu_alpha", json!(2.0), "`swiglu_alpha` must be 1.702, found 2.0"),
+        ("attention_bias", json!("yes"), "`attention_bias` must be true or false, found \"yes\""),
+        ("use_qk_norm", json!(true), "has an unknown key `use_qk_norm`"),
+        ("experts_per_token", json!(2), "must be 4, as `num_experts_per_tok`, found 2"),
+        ("sliding_window", json!(null), "lacks the key `sliding_window`"),
+        ("sliding_window", json!(0), "must be a whole number from 1 to 4294967295, found 0"),
+        ("layer_types", json!(["full_attention"]), "entries as `num_hidden_layers`, found 1"),
+        ("layer_types", json!(vec!["none"; 24]), "and \"full_attention\", found \"none\""),
+        ("rope_scaling", json!(null), "for no scaling, found null"),
+        ("rope_scaling", json!([]), "for no scaling, found null"),
+        ("rope_scaling.truncate", json!(true), "`rope_scaling.truncate` must be false, found true"),
+        ("rope_scaling.truncate", json!(null), "lacks the key `rope_scaling.truncate`"),
+        ("rope_scaling.rope_type", json!("llama3"), "must be \"yarn\" or \"default\""),
+        ("rope_scaling.type", json!("linear"), "must be \"yarn\", as `rope_scaling.rope_type`"),
+        ("rope_scaling.mscale", json!(0.7), "has an unknown key `rope_scaling.mscale`"),
+        ("rope_scaling.rope_theta", json!(10_000), "must be 150000, as `rope_theta`, found 10000"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default"}),
+            "`rope_parameters` must be the same as `rope_scaling`",
+        ),
+        ("initial_context_length", json!(8192), "must be 4096 (as `original_max_position_emb"),
+        ("max_position_embeddings", json!(131_073), "must be 131072 (`original_max_position_emb"),
+        ("quantization_config.quant_method", json!("gptq"), "quantized with \"gptq\" cannot be"),
+        ("quantization", mlx.clone(), "quantized with \"mlx\" cannot be read"),
+        ("quantization_config", mlx, "lacks the key `quantization_config.quant_method`"),
+    ] {
+        let found = refusal(hugging_face(), path, value);
+        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+    }
+}

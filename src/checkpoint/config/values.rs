@@ -1,0 +1,168 @@
+//! The numbers that define a model, and what must hold for them.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::reader::SIZES;
+use crate::error::{Result, ensure};
+use crate::tensor::mxfp4;
+
+/// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
+/// files contain it as JSON, so names and order of the fields are fixed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Rows of the embedding.
+    pub vocab_size: u64,
+    /// Width of the residual stream.
+    pub hidden_size: u64,
+    /// Width inside an expert.
+    pub intermediate_size: u64,
+    /// Query heads.
+    pub num_heads: u64,
+    /// Key and value heads; each serves `num_heads / num_kv_heads` query heads.
+    pub num_kv_heads: u64,
+    /// Width of a head.
+    pub head_dim: u64,
+    /// Number of experts by layer.
+    pub experts: Vec<u64>,
+    /// Experts that each token uses.
+    pub experts_per_token: u64,
+    /// Number of keys that a query sees, itself included, by layer; `None` for all.
+    pub windows: Vec<Option<u64>>,
+    /// Limit to which SwiGLU's inputs are clamped.
+    pub swiglu_limit: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Whether the embedding is also the output projection.
+    pub tied: bool,
+    /// Whether the projections of attention have biases.
+    pub attention_bias: bool,
+}
+
+/// Rotary position embedding with YaRN scaling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rope {
+    /// The base of the wavelengths.
+    pub theta: f64,
+    /// By how much YaRN stretches positions; up to 1 there is no YaRN.
+    pub factor: f64,
+    /// Length of the context before stretching.
+    pub initial_context: f64,
+    /// Rotations over the context below which a dimension is stretched fully
+    /// (`ntk_alpha`, `beta_slow`).
+    pub slow: f64,
+    /// Rotations above which it is not stretched (`ntk_beta`, `beta_fast`).
+    pub fast: f64,
+}
+
+impl Config {
+    /// Number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The JSON that fingerprints and weights files contain.
+    pub fn canonical(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers")
+    }
+
+    /// Checks what must hold wherever the numbers come from; errors name `file`.
+    pub fn check(&self, file: &str) -> Result<()> {
+        let numbers = serde_json::to_value(self).expect("plain numbers");
+        check_numbers(file, "", &numbers)?;
+        let (layers, experts) = (self.windows.len(), self.experts.len());
+        ensure!(
+            layers > 0 && layers == experts,
+            "`{file}`: each layer must have a window and a number of experts, found {layers} windows and {experts} numbers"
+        );
+        let (heads, kv_heads, width) = (self.num_heads, self.num_kv_heads, self.head_dim);
+        ensure!(
+            heads.is_multiple_of(kv_heads),
+            "`{file}`: `num_attention_heads` must be a multiple of `num_key_value_heads`, found {heads} and {kv_heads}"
+        );
+        ensure!(width.is_multiple_of(2), "`{file}`: `head_dim` must be even, found {width}");
+        let rows = (heads + 2 * kv_heads).checked_mul(width);
+        ensure!(
+            rows.is_some_and(|rows| SIZES.contains(&rows)),
+            "`{file}`: all heads together must have at most 4294967295 rows, found {heads} query heads and {kv_heads} key-value heads of {width}"
+        );
+        let fewest = self.experts.iter().min().copied().unwrap_or_default();
+        let used = self.experts_per_token;
+        ensure!(
+            used <= fewest,
+            "`{file}`: `experts_per_token` must be at most `num_experts`, found {used} of {fewest}"
+        );
+        let Rope { theta, factor, .. } = self.rope;
+        ensure!(theta > 1.0, "`{file}`: `rope_theta` must be above 1, found {theta}");
+        let [low, high] = self.rope.bounds(width);
+        // The reference implementation asserts this too.
+        ensure!(
+            factor <= 1.0 || (0.0 < low && low < high && high < width as f64 / 2.0 - 1.0),
+            "`{file}`: YaRN's bounds must satisfy 0 < low < high < head_dim / 2 - 1, found {low:.4} and {high:.4} for a head_dim of {width}"
+        );
+        Ok(())
+    }
+
+    /// Checks sizes that must be filled by blocks of MXFP4 or of integers.
+    pub fn check_blocks(&self, file: &str, sizes: &[(&'static str, u64)]) -> Result<()> {
+        for (name, size) in sizes {
+            ensure!(
+                size.is_multiple_of(mxfp4::BLOCK),
+                "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
+                mxfp4::BLOCK
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Rope {
+    /// YaRN's two bounds, as (fractional) indices of a rotation's frequency:
+    /// up to the first a frequency is kept, from the second on it is divided
+    /// by `factor`. Not rounded.
+    pub fn bounds(&self, head_dim: u64) -> [f64; 2] {
+        let half = head_dim as f64 / 2.0;
+        [self.fast, self.slow].map(|rotations| {
+            half * (self.initial_context / (rotations * 2.0 * PI)).ln() / self.theta.ln()
+        })
+    }
+
+    /// Longest context in tokens.
+    pub fn context(&self) -> u64 {
+        (self.initial_context * self.factor.max(1.0)) as u64
+    }
+}
+
+/// Checks that integers are sizes and other numbers positive.
+fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Object(map) => {
+            map.iter().try_for_each(|(key, value)| check_numbers(file, key, value))
+        }
+        Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
+        Value::Number(number) if number.is_f64() => {
+            let positive = number.as_f64().is_some_and(|number| number > 0.0);
+            ensure!(positive, "`{file}`: `{key}` must be a positive number, found {number}");
+            Ok(())
+        }
+        Value::Number(number) => {
+            ensure!(
+                number.as_u64().is_some_and(|size| SIZES.contains(&size)),
+                "`{file}`: `{key}` must be a whole number from 1 to 4294967295, found {number}"
+            );
+            Ok(())
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+    }
+}
+
+/// The model's definition: even layers have the window, odd layers see everything.
+pub fn alternating_windows(layers: u64, window: Option<u64>) -> Vec<Option<u64>> {
+    (0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect()
+}

@@ -1,0 +1,267 @@
+//! The SafeTensors files of a checkpoint, and their tensors by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use glob::Pattern;
+use serde::Deserialize;
+
+use super::suggest;
+use super::unsupported::MERGE_ADAPTER;
+use crate::container::{Header, StoredTensor};
+use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::json;
+
+/// The usual name of weights in one file.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The file that lists the shards.
+pub const INDEX: &str = "model.safetensors.index.json";
+/// Longest index that is read. A 120B with a tensor per expert has 4 MB.
+const LARGEST_INDEX: u64 = 8 << 20;
+
+/// Headers of files that are not downloaded yet, by their future paths.
+pub type Headers = BTreeMap<PathBuf, Header>;
+
+/// Which SafeTensors files of a folder are the checkpoint.
+#[derive(Clone, Debug, Default)]
+pub enum ShardSelection {
+    /// Those of the index, or the only one.
+    #[default]
+    Auto,
+    /// Those of the index, whatever else is there.
+    Indexed,
+    /// The one of this name.
+    Only(String),
+}
+
+/// The part of an index that is used.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(INDEX);
+        if path.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let index: Self = json::parse(path.display(), &json::read(&path, LARGEST_INDEX)?)?;
+        for shard in index.weight_map.values() {
+            ensure!(
+                Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
+                "`{}` names the shard {shard:?}, which is not a plain file name",
+                path.display()
+            );
+        }
+        Ok(Some(index))
+    }
+
+    fn shards(&self) -> BTreeSet<String> {
+        self.weight_map.values().cloned().collect()
+    }
+}
+
+/// The names of the shards in a folder's index, if it has one.
+pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
+    Ok(Index::read(folder)?.map(|index| index.shards()))
+}
+
+/// Whether an export wrote a file; it is no part of a checkpoint then.
+fn is_own_file(path: &Path) -> bool {
+    Header::read(path).is_ok_and(|header| header.metadata.is_some())
+}
+
+/// `model.safetensors`, or the only SafeTensors file.
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let usual = folder.join(SINGLE_FILE);
+    if usual.is_file() {
+        return Ok(usual);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
+        if is_weights && !is_own_file(&path) {
+            found.push(path);
+        }
+    }
+    match &found[..] {
+        [] => Err(suggest::missing_file(folder, SINGLE_FILE)),
+        [only] => Ok(only.clone()),
+        _ => bail!(
+            "`{}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index",
+            folder.display(),
+            found.len()
+        ),
+    }
+}
+
+/// Tensors by name. A layout takes them out.
+pub struct Tensors {
+    /// The folder or file that errors name.
+    path: PathBuf,
+    map: BTreeMap<String, StoredTensor>,
+}
+
+impl Tensors {
+    /// Opens the selected files of a folder. Headers of files that are not downloaded yet
+    /// are in `remote_headers`.
+    pub fn open_folder(
+        folder: &Path,
+        selection: &ShardSelection,
+        remote_headers: &Headers,
+    ) -> Result<Self> {
+        let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
+        let index = match selection {
+            ShardSelection::Only(_) => None,
+            ShardSelection::Auto | ShardSelection::Indexed => Index::read(folder)?,
+        };
+        let Some(index) = index else {
+            let file = match selection {
+                ShardSelection::Only(name) => folder.join(name),
+                ShardSelection::Auto | ShardSelection::Indexed => only_file(folder)?,
+            };
+            tensors.add(&file, remote_headers)?;
+            return Ok(tensors);
+        };
+        let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
+        let shards = index.shards();
+        for shard in &shards {
+            let file = folder.join(shard);
+            ensure!(
+                file.exists() || remote_headers.contains_key(&file),
+                "`{}` names the shard `{shard}`, which is missing: download it too",
+                index_path.display()
+            );
+            tensors.add(&file, remote_headers)?;
+        }
+        ensure!(
+            matches!(selection, ShardSelection::Indexed)
+                || shards.contains(SINGLE_FILE)
+                || !single.is_file()
+                || is_own_file(&single),
+            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away what is left of another save",
+            folder.display()
+        );
+        for (tensor, shard) in &index.weight_map {
+            let found = tensors.map.get(tensor);
+            ensure!(
+                found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
+                "`{}` says that tensor `{tensor}` is in `{shard}`, which does not hold it",
+                index_path.display()
+            );
+        }
+        Ok(tensors)
+    }
+
+    /// Opens one file, and returns the metadata that an export wrote.
+    pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
+        let mut tensors = Self { path: path.to_owned(), map: BTreeMap::new() };
+        let metadata = tensors.add(path, &Headers::default())?;
+        Ok((tensors, metadata))
+    }
+
+    fn add(&mut self, path: &Path, remote_headers: &Headers) -> Result<Option<String>> {
+        let header = match remote_headers.get(path) {
+            Some(header) => header.clone(),
+            None => Header::read(path)?,
+        };
+        let file: Arc<Path> = path.into();
+        for mut tensor in header.tensors {
+            // A remote header may have been read from a copy in a cache.
+            tensor.data.file = file.clone();
+            let name = tensor.name.clone();
+            if let Some(other) = self.map.insert(name.clone(), tensor) {
+                bail!(
+                    "tensor `{name}` is both in `{}` and in `{}`",
+                    other.data.file.display(),
+                    path.display()
+                );
+            }
+        }
+        Ok(header.metadata)
+    }
+
+    /// The name under which a tensor is stored: some files lack the prefix `model.`.
+    fn stored_name<'n>(&self, name: &'n str) -> &'n str {
+        let short = name.strip_prefix("model.").unwrap_or(name);
+        if self.map.contains_key(name) { name } else { short }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(self.stored_name(name))
+    }
+
+    pub fn shape(&self, name: &str) -> Option<&[u64]> {
+        Some(&self.map.get(self.stored_name(name))?.shape)
+    }
+
+    /// Removes a tensor that must be there.
+    pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
+        let stored = self.stored_name(name);
+        self.map.remove(stored).ok_or_else(|| {
+            let missing = || err!("`{}` lacks tensor `{name}`", self.path.display());
+            self.adapted().map_or_else(missing, |tensor| self.unmerged(tensor))
+        })
+    }
+
+    /// A tensor that PEFT renamed because an adapter belongs to it.
+    fn adapted(&self) -> Option<&str> {
+        self.map.keys().map(String::as_str).find(|name| name.contains(".base_layer."))
+    }
+
+    fn unmerged(&self, tensor: &str) -> Error {
+        err!(
+            "`{}` holds `{tensor}` of a model with an unmerged adapter: {MERGE_ADAPTER}",
+            self.path.display()
+        )
+    }
+
+    /// That no layout's experts are there.
+    pub fn unknown_experts(&self) -> Error {
+        let path = self.path.display();
+        let tensor = self.map.keys().find(|name| name.contains(".experts."));
+        if let Some((prefix, _)) = tensor.and_then(|name| name.split_once(".model.layers.")) {
+            return err!(
+                "tensors in `{path}` have the prefix `{prefix}.` of a wrapper (PEFT, torch.compile or a larger model): save the wrapped model, with adapters merged"
+            );
+        }
+        if let Some(tensor) = self.adapted() {
+            return self.unmerged(tensor);
+        }
+        let found = tensor.map_or_else(String::new, |tensor| format!(", found `{tensor}`"));
+        err!("`{path}` holds no experts under the names of a supported layout{found}")
+    }
+
+    /// Refuses tensors that the layout has not taken, but for `ignored` names and patterns.
+    pub fn refuse_unused(self, layout: &str, ignored: &[String]) -> Result<()> {
+        let matches = |pattern: &str, name: &str| {
+            pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
+        };
+        for pattern in ignored {
+            ensure!(
+                self.map.keys().any(|name| matches(pattern, name)),
+                "nothing to ignore: `{}` has no unknown tensor `{pattern}`",
+                self.path.display()
+            );
+        }
+        let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
+        let unknown: Vec<_> = self.map.values().filter(|it| !is_ignored(&it.name)).collect();
+        let Some(StoredTensor { name, data, .. }) = unknown.first() else { return Ok(()) };
+        if name.contains("lora_") {
+            return Err(self.unmerged(name));
+        }
+        let more = match unknown.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(err!(
+            "`{}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?",
+            data.file.display()
+        )
+        .with_remedy(Setting::IgnoreTensor, name))
+    }
+}
