@@ -167,7 +167,6 @@ from_typed!(
     crate::container::Error,
     crate::genai::Error,
     crate::graph::Error,
-    crate::hub::Error,
     crate::onnx::Error,
     crate::onnx::ReadError,
     crate::publish::Error,
