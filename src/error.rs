@@ -165,7 +165,6 @@ macro_rules! from_typed {
 
 from_typed!(
     crate::genai::Error,
-    crate::hub::Error,
     crate::publish::Error,
     crate::reference::Error,
     crate::runtime::Error,

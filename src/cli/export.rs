@@ -9,7 +9,7 @@ use gpt_oss_export::checkpoint::{self, Leniency};
 use gpt_oss_export::export::{
     ExternalData, Formats, FromHub, Genai, MatrixFormat, Origin, Request, Summary, export,
 };
-use gpt_oss_export::hub::Name;
+use gpt_oss_export::hub::RepoPath;
 use gpt_oss_export::model::{GraphOptions, Provider, Style, Target};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::verify::Report;
@@ -214,8 +214,8 @@ impl Export {
             ));
         };
         let is_target =
-            |name: &Name| self.download_dir.as_deref() == Some(Path::new(&name.repository));
-        let name = path.to_str().and_then(Name::parse);
+            |name: &RepoPath| self.download_dir.as_deref() == Some(Path::new(&name.repository));
+        let name = path.to_str().and_then(RepoPath::parse);
         // So is a link that leads nowhere.
         let is_there = path.symlink_metadata().is_ok();
         match name.filter(|name| !is_there || is_target(name)) {

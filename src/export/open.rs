@@ -95,11 +95,11 @@ fn fetch(
         false => Vec::new(),
     };
     let (root, companions) = (&*root, &*companions);
-    let wanted = hub::Wanted { name, root, companions, offline: *offline };
+    let wanted = hub::FetchRequest { name, root, companions, offline: *offline };
     let mut repository = hub::Repository::open(wanted, progress)?;
     let open = |repository: &hub::Repository| {
-        let (folder, which) = (repository.folder(), repository.which());
-        Checkpoint::open_files(&folder, which, repository.headers(), &request.leniency)
+        let hub::Repository { which, headers, .. } = repository;
+        Checkpoint::open_files(&repository.folder(), which, headers, &request.leniency)
     };
     let mut checkpoint = open(&repository)?;
     if request.output.is_some() {
@@ -108,9 +108,9 @@ fn fetch(
         model::decoder(&prepared.config, &prepared.weights, request.options())?;
     }
     if *headers_only {
-        repository.bring_companions(progress)?;
+        repository.fetch_companions()?;
     } else {
-        repository.bring_all(progress)?;
+        repository.fetch_all()?;
         checkpoint = open(&repository)?;
     }
     let summary = HubSummary::new(&repository, root);
@@ -129,7 +129,7 @@ fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error>
         Some((_, what)) => {
             Err(err!("only headers are fetched from the hub, and {what} needs the weights"))
         }
-        None if offline => Err(hub::Error::OfflineHeaders.into()),
+        None if offline => Err(err!("headers cannot be fetched from the hub in offline mode")),
         None => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{shards, web};
 use crate::checkpoint::{Leniency, ModelWeights};
 use crate::error::{Error, bail, err};
-use crate::hub::Name;
+use crate::hub::RepoPath;
 use crate::model::Provider;
 use crate::model::{self, BatchSymbol, GraphOptions};
 use crate::tensor::DType;
@@ -174,7 +174,7 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct FromHub {
     /// What it is called.
-    pub name: Name,
+    pub name: RepoPath,
     /// The folder that it goes into; one beside the output otherwise.
     pub folder: Option<PathBuf>,
     /// Use what is here already.

@@ -64,9 +64,10 @@ pub struct HubSummary {
 
 impl HubSummary {
     pub(super) fn new(repository: &hub::Repository, folder: &Path) -> Self {
-        let paths = |files: &[hub::File]| files.iter().map(|file| file.path.clone()).collect();
-        let bytes = |files: &[hub::File]| files.iter().map(|file| file.size).sum();
-        let (fetched, awaited) = (repository.fetched(), repository.awaited());
+        let paths =
+            |files: &[hub::RemoteFile]| files.iter().map(|file| file.path.clone()).collect();
+        let bytes = |files: &[hub::RemoteFile]| files.iter().map(|file| file.size).sum();
+        let hub::Repository { fetched, missing_weights: awaited, .. } = repository;
         Self {
             source: repository.source(),
             folder: folder.to_owned(),

@@ -1,110 +1,91 @@
-//! What the environment says about the hub, under the names that Hugging Face's
-//! own tools read.
+//! The environment variables of Hugging Face's own tools.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hf_hub::Cache;
 
-use super::{Error, Result};
+use crate::error::{Result, bail, ensure};
 
-/// Where the hub is, unless `HF_ENDPOINT` says otherwise.
 const HUGGING_FACE: &str = "https://huggingface.co";
-/// How long the hub may be silent, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How to reach the hub, and what of it is on this machine.
+/// How to reach the hub, and where its files are cached on this machine.
 pub struct Environment {
-    /// `HF_ENDPOINT`, without a slash at its end.
+    /// `HF_ENDPOINT`, without a trailing slash.
     pub endpoint: String,
-    /// `HF_TOKEN`, or what `hf auth login` has stored.
+    /// `HF_TOKEN`, or the token that `hf auth login` has stored.
     pub token: Option<String>,
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds: how long the hub may be silent.
-    pub silence: Duration,
-    /// `SSL_CERT_FILE`: certificates to trust in place of Mozilla's.
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`: the longest silence of the hub.
+    pub timeout: Duration,
+    /// `SSL_CERT_FILE`: certificates to trust instead of Mozilla's.
     pub certificates: Option<PathBuf>,
-    /// Hugging Face's cache: `HF_HUB_CACHE`, or `hub` in its home.
+    /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
     pub cache: Option<Cache>,
     /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     pub offline: bool,
 }
 
 impl Environment {
-    /// Reads it.
     pub fn read() -> Result<Self> {
-        let home = hugging_face_home();
-        let cache = variable("HF_HUB_CACHE").map(|path| expanded(&path));
-        let cache = cache.or_else(|| Some(home.as_ref()?.join("hub")));
+        let cache_home =
+            || path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
+        let home = path("HF_HOME").or_else(|| Some(cache_home()?.join("huggingface")));
+        let default_cache = home.map(|home| Cache::new(home.join("hub")));
         Ok(Self {
             endpoint: endpoint()?,
-            token: token(home.as_deref())?,
-            silence: silence()?,
-            certificates: variable("SSL_CERT_FILE").map(PathBuf::from),
-            cache: cache.map(Cache::new),
+            token: token(default_cache.as_ref())?,
+            timeout: timeout()?,
+            certificates: path("SSL_CERT_FILE"),
+            cache: path("HF_HUB_CACHE").map(Cache::new).or(default_cache),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
         })
     }
 }
 
-/// `HF_HOME`, or where it is by default.
-fn hugging_face_home() -> Option<PathBuf> {
-    let caches = || match variable("XDG_CACHE_HOME") {
-        Some(path) => Some(expanded(&path)),
-        None => Some(env::home_dir()?.join(".cache")),
-    };
-    match variable("HF_HOME") {
-        Some(path) => Some(expanded(&path)),
-        None => Some(caches()?.join("huggingface")),
-    }
-}
-
 fn endpoint() -> Result<String> {
-    let found = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
-    if found.starts_with("https://") || found.starts_with("http://") {
-        return Ok(found.trim_end_matches('/').to_owned());
-    }
-    let expected = "an address that begins with https:// or http://";
-    Err(Error::Variable { name: "HF_ENDPOINT", expected, found })
+    let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
+    let is_http = url.starts_with("https://") || url.starts_with("http://");
+    ensure!(is_http, "HF_ENDPOINT is {url:?}, expected a URL that begins with https:// or http://");
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn token(home: Option<&Path>) -> Result<Option<String>> {
+fn token(default_cache: Option<&Cache>) -> Result<Option<String>> {
     let stored = || {
-        let path = variable("HF_TOKEN_PATH").map(|path| expanded(&path));
-        let text = std::fs::read_to_string(path.or_else(|| Some(home?.join("token")))?).ok()?;
-        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        let file = path("HF_TOKEN_PATH").or_else(|| Some(default_cache?.token_path()))?;
+        let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
+        (!token.is_empty()).then_some(token)
     };
-    let token = match variable("HF_TOKEN") {
-        None if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") => None,
-        found => found.or_else(stored),
-    };
-    match token.as_ref().is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
-        true => Ok(token),
-        // Not shown: it may be a secret with a slip.
-        false => Err(Error::Token),
-    }
+    let token = variable("HF_TOKEN")
+        .or_else(|| if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { stored() });
+    let is_printable = |token: &String| token.bytes().all(|byte| byte.is_ascii_graphic());
+    // Not shown: it may be a secret with a typing error.
+    ensure!(
+        token.as_ref().is_none_or(is_printable),
+        "the Hugging Face token (HF_TOKEN, or the one stored by a login) contains characters that no token has: set it again"
+    );
+    Ok(token)
 }
 
-fn silence() -> Result<Duration> {
-    let Some(found) = variable("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(PATIENCE) };
-    match found.parse::<u32>() {
+fn timeout() -> Result<Duration> {
+    let Some(text) = variable("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(TIMEOUT) };
+    match text.parse::<u32>() {
         Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds.into())),
-        _ => {
-            let (name, expected) = ("HF_HUB_DOWNLOAD_TIMEOUT", "a number of seconds");
-            Err(Error::Variable { name, expected, found })
-        }
+        _ => bail!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}, expected a number of seconds"),
     }
 }
 
-/// A path that may begin in the home folder.
-fn expanded(path: &str) -> PathBuf {
+/// A path that may begin with `~/`.
+fn path(name: &str) -> Option<PathBuf> {
+    let path = variable(name)?;
     match (path.strip_prefix("~/"), env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => path.into(),
+        (Some(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(path.into()),
     }
 }
 
-/// A variable that is set to something.
+/// A variable that is set and not blank.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }

@@ -1,132 +1,81 @@
-//! What can go wrong with a request, and whether to ask again.
+//! Why a request to the hub failed.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ureq::http::header::{self, AsHeaderName};
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::Body;
+use ureq::http::Response;
 
-use super::{Error, Result};
-use crate::progress::Progress;
+use crate::error::{Error, err};
 
-/// Failures in a row that end a transfer.
-const FAILURES: u32 = 5;
-/// The wait after the first of them; it doubles with each.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait that a hub can ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const DENIED: &str = "; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account";
 
-/// Why an attempt failed.
-#[derive(Debug)]
+/// Why a request failed.
 pub enum Failure {
-    /// The next one may go better, at the earliest after the wait that was asked for.
-    Passing { what: String, wait: Option<Duration> },
-    /// None will.
-    Final(Error),
+    /// It may succeed later, after the pause that the hub asked for.
+    Transient { reason: String, retry_after: Option<Duration> },
+    /// The hub refuses it.
+    Refused { url: String, status: u16, code: Option<String>, message: Option<String> },
+    /// Anything else.
+    Fatal(Error),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    /// Of a file of ours.
-    fn from(error: std::io::Error) -> Self {
-        Self::Final(error.into())
+        Self::Fatal(error)
     }
 }
 
 impl Failure {
-    /// Something that may not happen again.
-    pub fn passing(what: impl Into<String>) -> Self {
-        Self::Passing { what: what.into(), wait: None }
+    pub fn transient(reason: impl Into<String>) -> Self {
+        Self::Transient { reason: reason.into(), retry_after: None }
     }
 
-    /// An answer that does not say which bytes it holds.
-    pub fn unclear() -> Self {
-        Self::passing("an answer that does not say which bytes it holds")
-    }
-
-    /// No whole answer came.
-    pub fn transport(address: &str, error: ureq::Error) -> Self {
+    /// No complete response arrived.
+    pub fn transport(url: &str, error: ureq::Error) -> Self {
         use ureq::Error::*;
         match error {
-            Timeout(_) => Self::passing("no answer in time"),
-            // So rustls says that it does not trust what it sees.
-            Io(error) if error.to_string().contains("certificate") => {
-                Error::Untrusted { address: address.to_owned(), reason: error.to_string() }.into()
+            Timeout(_) => Self::transient("no response in time"),
+            // rustls reports untrusted certificates as I/O errors.
+            Io(error) if error.to_string().contains("certificate") => Self::Fatal(err!(
+                "`{url}` cannot be trusted: {error}; SSL_CERT_FILE can name the certificates of a private network"
+            )),
+            HostNotFound => Self::transient("no such host"),
+            Io(_) | ConnectionFailed | Protocol(_) | BodyStalled => {
+                Self::transient(error.to_string())
             }
-            Io(error) => Self::passing(error.to_string()),
-            HostNotFound => Self::passing("no such host"),
-            ConnectionFailed | Protocol(_) | BodyStalled => Self::passing(error.to_string()),
-            error => {
-                Error::Request { address: address.to_owned(), reason: error.to_string() }.into()
-            }
+            error => Self::Fatal(err!("cannot request `{url}`: {error}")),
         }
     }
 
-    /// The answer is that there is none.
-    pub fn status(address: &str, status: StatusCode, headers: &HeaderMap) -> Self {
-        let passing = status.is_server_error() || [408, 425, 429].contains(&status.as_u16());
-        if passing {
-            let wait =
-                text(headers, header::RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
-            let wait = wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
-            return Self::Passing { what: format!("an answer {}", status.as_u16()), wait };
+    /// The status of a response is an error.
+    pub fn status(url: &str, response: &Response<Body>) -> Self {
+        let status = response.status().as_u16();
+        if response.status().is_server_error() || [408, 425, 429].contains(&status) {
+            let seconds = text(response, "retry-after").and_then(|seconds| seconds.parse().ok());
+            let retry_after = seconds.map(Duration::from_secs);
+            return Self::Transient { reason: format!("status {status}"), retry_after };
         }
-        let said = |name| text(headers, name).map(str::to_owned);
-        let (code, message) = (said("x-error-code"), said("x-error-message"));
-        Error::Refused { address: address.to_owned(), status: status.as_u16(), code, message }
-            .into()
+        let text = |name| text(response, name).map(str::to_owned);
+        let (code, message) = (text("x-error-code"), text("x-error-message"));
+        Self::Refused { url: url.to_owned(), status, code, message }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Fatal(error) => error,
+            Failure::Transient { reason, .. } => Self::new(reason),
+            Failure::Refused { url, status, message, .. } => {
+                let message = message.map_or_else(String::new, |text| format!(": {text}"));
+                let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
+                err!("`{url}` answered {status}{message}{advice}")
+            }
+        }
     }
 }
 
 /// A header's text.
-pub fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// Counts failures in a row, and waits between attempts.
-pub struct Patience<'a> {
-    address: &'a str,
-    failures: u32,
-}
-
-impl<'a> Patience<'a> {
-    /// With requests to this address.
-    pub fn with(address: &'a str) -> Self {
-        Self { address, failures: 0 }
-    }
-
-    /// Something has arrived: failures are counted anew.
-    pub fn renew(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Waits until the next attempt, if there is to be one.
-    pub fn spend(&mut self, failure: Failure, progress: &dyn Progress) -> Result<()> {
-        let (what, wait) = match failure {
-            Failure::Passing { what, wait } => (what, wait),
-            Failure::Final(error) => return Err(error),
-        };
-        self.failures += 1;
-        if self.failures == FAILURES {
-            return Err(Error::GaveUp {
-                address: self.address.to_owned(),
-                what,
-                failures: FAILURES,
-            });
-        }
-        let wait = wait.unwrap_or(FIRST_WAIT * 2u32.pow(self.failures - 1));
-        let until = Instant::now() + wait;
-        while Instant::now() < until {
-            if progress.is_cancelled() {
-                return Err(Error::Interrupted);
-            }
-            thread::sleep(Duration::from_millis(50).min(until - Instant::now()));
-        }
-        Ok(())
-    }
+pub fn text<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
+    response.headers().get(name)?.to_str().ok()
 }

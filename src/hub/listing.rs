@@ -1,74 +1,69 @@
-//! What a repository holds at a revision: from the hub, or from what is here.
+//! The files of a repository at one commit.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::cached::Cached;
-use super::client::Client;
-use super::folder;
-use super::record::Record;
-use super::{Error, Name, Result};
-use crate::checkpoint::{self, CONFIG};
+use super::RepoPath;
+use super::failure::Failure;
+use super::http::Client;
+use crate::checkpoint::{self, INDEX, SINGLE_FILE, ShardSelection};
+use crate::error::{Error, Result, bail, ensure, err};
 use crate::files::digest::Digest;
-use crate::progress::Progress;
-use crate::tokenizer;
 
-/// Nothing larger than this is a file.
-const LARGEST: u64 = 1 << 50;
-/// Nothing larger than this is read whole: a config, an index, a tokenizer.
-const LARGEST_TEXT: u64 = tokenizer::LARGEST;
+const LARGEST_FILE: u64 = 1 << 50;
+const SHA1_DIGITS: usize = 40;
+const SHA256_DIGITS: usize = 64;
+/// Characters that are escaped in a path.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
 
 /// The files of a repository at one commit.
 pub struct Listing {
-    /// The commit, in full.
     pub commit: String,
-    /// In no order.
-    pub files: Vec<File>,
-    /// Whether there are no others.
-    pub is_all: bool,
+    pub files: Vec<RemoteFile>,
+    /// Whether only files that are on this machine are listed.
+    pub offline: bool,
 }
 
 /// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// From the repository's root, with `/` between components; it leads nowhere else.
+pub struct RemoteFile {
+    /// Relative to the repository's root, with `/` between components.
     pub path: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The SHA-256 of a large file; for others the name that git has for it.
-    /// The hub calls it by this (the ETag).
-    pub digest: String,
+    /// SHA-256 of a large file, git's object id of any other. The hub uses it as the ETag.
+    pub(super) digest: String,
 }
 
-impl File {
-    /// A file whose path stays in the folder that it is put into, on every system.
+impl RemoteFile {
+    /// `None` if the path is not safe to create below a folder, on any system.
     pub fn new(path: String, size: u64, digest: String) -> Option<Self> {
-        let odd = |c: char| c.is_control() || "\\:*?\"<>|".contains(c);
-        let fits = |part: &str| !part.is_empty() && !part.ends_with(['.', ' ']);
-        let fits = !path.contains(odd) && path.split('/').all(fits);
-        (fits && is_hash(&digest) && size < LARGEST).then_some(Self { path, size, digest })
+        let is_odd = |c: char| c.is_control() || "\\:*?\"<>|".contains(c);
+        let is_plain = |part: &str| !part.is_empty() && !part.ends_with(['.', ' ']);
+        let is_safe = !path.contains(is_odd) && path.split('/').all(is_plain);
+        (is_safe && is_hash(&digest) && size < LARGEST_FILE).then_some(Self { path, size, digest })
     }
 
-    /// A digest of the kind that this file has, in the making.
+    /// An empty digest of this file's algorithm.
     pub fn hasher(&self) -> Digest {
-        match self.digest.len() {
-            SHA256_DIGITS => Digest::sha256(),
-            _ => Digest::git_blob(self.size),
+        if self.digest.len() == SHA256_DIGITS {
+            Digest::sha256()
+        } else {
+            Digest::git_blob(self.size)
         }
     }
 }
 
-const SHA256_DIGITS: usize = 64;
-const SHA1_DIGITS: usize = 40;
-
-/// Whether a text is the name of a commit or the digest of a file.
+/// Whether a text is a commit or a file's digest.
 pub fn is_hash(text: &str) -> bool {
     [SHA1_DIGITS, SHA256_DIGITS].contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// What the hub says of a model, as far as it matters.
+/// The hub's description of a model.
 #[derive(Deserialize)]
 struct ModelInfo {
     sha: String,
@@ -90,105 +85,133 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Asks the hub.
-    pub fn ask(client: &Client, name: &Name, progress: &dyn Progress) -> Result<Self> {
+    /// Requests the list from the hub.
+    pub fn request(client: &Client, name: &RepoPath) -> Result<Self> {
         let (repository, revision) = (&name.repository, name.revision.replace('/', "%2F"));
-        let address =
-            client.address(&format!("api/models/{repository}/revision/{revision}?blobs=true"));
-        let text = client.read(&address, None, progress);
-        let text = text.map_err(|error| error.of_repository(name, client.has_token()))?;
-        let unclear = |reason: String| Error::Listing { address: address.clone(), reason };
+        let models = format!("{}/api/models", client.endpoint);
+        let url = format!("{models}/{repository}/revision/{revision}?blobs=true");
+        let json = client.read(&url).map_err(|failure| refused(failure, name, client))?;
+        let invalid = |reason: &str| err!("`{url}`: invalid list of files: {reason}");
         let info: ModelInfo =
-            serde_json::from_slice(&text).map_err(|error| unclear(error.to_string()))?;
+            serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))?;
         if !is_hash(&info.sha) {
-            return Err(unclear("it names no commit".into()));
+            return Err(invalid("it has no commit"));
         }
-        // What has no size, no digest or no proper name is not taken for a file.
         let file = |sibling: Sibling| {
             let digest = sibling.lfs.map(|lfs| lfs.sha256).or(sibling.blob_id)?;
-            File::new(sibling.rfilename, sibling.size?, digest)
+            RemoteFile::new(sibling.rfilename, sibling.size?, digest)
         };
         let files = info.siblings.into_iter().filter_map(file).collect();
-        Ok(Self { commit: info.sha, files, is_all: true })
+        Ok(Self { commit: info.sha, files, offline: false })
     }
 
-    /// What is known without asking: from the folder of an earlier download, or
-    /// from Hugging Face's cache.
-    pub fn offline(name: &Name, root: &Path, cached: Option<&Cached>) -> Result<Self> {
-        let record = Record::read(root).filter(|record| record.is_of(name));
-        if let Some(commit) = record.as_ref().and_then(|record| record.commit(name)) {
-            return folder::noted(root, commit);
-        }
-        let listing = cached.map(Cached::listing).transpose()?.flatten();
-        listing.ok_or_else(|| offline(name, &name.path(CONFIG)))
-    }
-
-    /// A file that must be there.
-    pub fn need(&self, name: &Name, file: &'static str) -> Result<File> {
-        let found = self.find(&name.path(file)).cloned();
-        found.ok_or_else(|| self.lacks(name, file))
-    }
-
-    /// The weights of a checkpoint without an index.
-    pub fn only_weights(&self, name: &Name) -> Result<File> {
-        if let Some(usual) = self.find(&name.path(checkpoint::SINGLE_FILE)) {
-            return Ok(usual.clone());
-        }
-        let fits = |file: &&File| beside(name, file).is_some_and(|it| it.ends_with(".safetensors"));
-        let found: Vec<_> = self.files.iter().filter(fits).collect();
-        match found[..] {
-            [only] => Ok(only.clone()),
-            [] => Err(self.lacks(name, checkpoint::SINGLE_FILE)),
-            _ => Err(Error::Ambiguous { name: name.to_string(), count: found.len() }),
-        }
-    }
-
-    /// That there is no such file, with what there is in its place.
-    pub fn lacks(&self, name: &Name, wanted: &str) -> Error {
-        if !self.is_all {
-            return offline(name, &name.path(wanted));
-        }
-        let released = Name { folder: "original".into(), ..name.clone() };
-        let instead = match self.find(&released.path(CONFIG)) {
-            Some(_) => Some(format!("a checkpoint in `{released}`")),
-            None => {
-                let mut names = self.files.iter().filter_map(|file| beside(name, file));
-                names.find_map(checkpoint::identify)
-            }
-        };
-        let (name, wanted) = (name.to_string(), wanted.to_owned());
-        Error::Lacks { name, commit: self.commit.clone(), wanted, instead }
-    }
-
-    /// That a shard which the index names is not there.
-    pub fn lacks_shard(&self, name: &Name, shard: String) -> Error {
-        match self.is_all {
-            true => Error::NoShard { name: name.to_string(), shard },
-            false => offline(name, &name.path(&shard)),
-        }
+    /// The URL of a file.
+    pub fn url(&self, client: &Client, name: &RepoPath, file: &RemoteFile) -> String {
+        let path = utf8_percent_encode(&file.path, ESCAPED);
+        format!("{}/{}/resolve/{}/{path}", client.endpoint, name.repository, self.commit)
     }
 
     /// A file by its path.
-    pub fn find(&self, path: &str) -> Option<&File> {
+    pub fn find(&self, path: &str) -> Option<&RemoteFile> {
         self.files.iter().find(|file| file.path == path)
     }
-}
 
-/// That a file would have to be fetched.
-pub fn offline(name: &Name, file: &str) -> Error {
-    Error::Offline { name: name.to_string(), file: file.to_owned() }
-}
+    /// A file that the checkpoint must have.
+    pub fn require(&self, name: &RepoPath, file: &str) -> Result<RemoteFile> {
+        let found = self.find(&name.file(file)).cloned();
+        found.ok_or_else(|| self.lacks(name, file))
+    }
 
-/// That a file is too large for what it is said to be.
-pub fn refuse_large(files: &[File]) -> Result<()> {
-    match files.iter().find(|file| file.size > LARGEST_TEXT) {
-        Some(File { path, size, .. }) => Err(Error::TooLarge { file: path.clone(), size: *size }),
-        None => Ok(()),
+    /// The weights files: the `shards` of the index, or the only SafeTensors file.
+    pub fn weights(
+        &self,
+        name: &RepoPath,
+        shards: Option<BTreeSet<String>>,
+    ) -> Result<(ShardSelection, Vec<RemoteFile>)> {
+        let Some(shards) = shards else {
+            let file = self.only_weights(name)?;
+            let file_name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
+            return Ok((ShardSelection::Only(file_name), vec![file]));
+        };
+        let has_another = self.find(&name.file(SINGLE_FILE)).is_some();
+        ensure!(
+            !has_another || shards.iter().any(|shard| shard == SINGLE_FILE),
+            "`{name}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: download the right ones into a folder"
+        );
+        let find = |shard: String| match self.find(&name.file(&shard)) {
+            Some(file) => Ok(file.clone()),
+            None if self.offline => Err(offline_error(name, &name.file(&shard))),
+            None => bail!(
+                "the index of `{name}` names the shard {shard:?}, which is not in the repository"
+            ),
+        };
+        Ok((ShardSelection::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
+    }
+
+    fn only_weights(&self, name: &RepoPath) -> Result<RemoteFile> {
+        if let Some(file) = self.find(&name.file(SINGLE_FILE)) {
+            return Ok(file.clone());
+        }
+        let mut found = self.in_folder(name).filter(|(_, file)| file.ends_with(".safetensors"));
+        let (Some((only, _)), more) = (found.next(), found.count()) else {
+            return Err(self.lacks(name, SINGLE_FILE));
+        };
+        let count = more + 1;
+        ensure!(
+            more == 0,
+            "`{name}` holds {count} .safetensors files and no {INDEX} that says which to use"
+        );
+        Ok(only.clone())
+    }
+
+    /// Files of the checkpoint's folder with their names in it.
+    fn in_folder<'l>(&'l self, name: &RepoPath) -> impl Iterator<Item = (&'l RemoteFile, &'l str)> {
+        let prefix = name.file("");
+        let within = move |file: &'l RemoteFile| Some((file, file.path.strip_prefix(&*prefix)?));
+        self.files.iter().filter_map(within).filter(|(_, file)| !file.contains('/'))
+    }
+
+    /// The error for a missing file, with what the repository has instead.
+    fn lacks(&self, name: &RepoPath, wanted: &str) -> Error {
+        if self.offline {
+            return offline_error(name, &name.file(wanted));
+        }
+        let original = RepoPath { folder: "original".into(), ..name.clone() };
+        let unsupported = self.in_folder(name).find_map(|(_, file)| checkpoint::identify(file));
+        let instead = match unsupported {
+            _ if self.find(&original.file(checkpoint::CONFIG)).is_some() => {
+                format!("; it has a checkpoint in `{original}`")
+            }
+            Some(what) => format!("; it has {what}"),
+            None => String::new(),
+        };
+        err!("`{name}` has no {wanted} at commit {}{instead}", self.commit)
     }
 }
 
-/// The name of a file that lies where the checkpoint is.
-fn beside<'f>(name: &Name, file: &'f File) -> Option<&'f str> {
-    let within = file.path.strip_prefix(&*name.path(""))?;
-    (!within.contains('/')).then_some(within)
+/// What a refused list says about its repository.
+fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
+    let Failure::Refused { status, code, .. } = &failure else { return failure.into() };
+    let (RepoPath { repository, revision, .. }, hub) = (name, &client.endpoint);
+    let users =
+        if client.token.is_some() { "the owner of this token" } else { "users without a token" };
+    match (status, code.as_deref()) {
+        (401, None | Some("RepoNotFound")) => err!(
+            "`{name}` is not a local folder, and {hub} shows no such repository to {users} (401): check the name, or set HF_TOKEN to a token with access"
+        ),
+        (404, None | Some("RepoNotFound")) => {
+            err!("`{name}` is neither a local folder nor a repository on {hub} (404)")
+        }
+        (404, Some("RevisionNotFound")) => {
+            err!("`{repository}` has no revision `{revision}` on {hub}")
+        }
+        _ => failure.into(),
+    }
+}
+
+/// The error for a file that would have to be downloaded.
+pub fn offline_error(name: &RepoPath, path: &str) -> Error {
+    err!(
+        "`{path}` of `{name}` is neither in the download folder nor in Hugging Face's cache, and offline mode (or HF_HUB_OFFLINE) forbids downloads"
+    )
 }

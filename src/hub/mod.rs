@@ -1,229 +1,134 @@
-//! Checkpoints on the Hugging Face hub: which files are needed, and how they come
-//! into a folder, whole or not at all.
+//! Checkpoints on the Hugging Face hub: which files are needed, and their download.
 //!
-//! Names, environment variables and what is noted below `.cache/huggingface` are
-//! those of Hugging Face's own tools, so what one of them has fetched is not
-//! fetched again.
+//! Environment variables, the cache and the metadata of downloads are those of Hugging Face's
+//! own tools, so what one of them has downloaded is not downloaded again.
 
-mod cached;
-mod client;
+mod cache;
+mod download;
 mod environment;
-mod error;
 mod failure;
 mod folder;
+mod http;
 mod listing;
-mod name;
-mod record;
-mod shards;
-mod transfer;
+mod repo_path;
 
 use std::path::{Path, PathBuf};
 
-pub use error::{Error, Result};
-pub use listing::File;
-pub use name::Name;
+pub use listing::RemoteFile;
+pub use repo_path::RepoPath;
 
-use crate::checkpoint::{self, CONFIG, Headers, ShardSelection};
-use crate::container::Header;
+use crate::checkpoint::{self, CONFIG, Headers, INDEX, ShardSelection};
+use crate::error::{Result, ensure};
 use crate::progress::Progress;
-use cached::Cached;
-use client::Client;
+use cache::{CachedRepo, list_offline};
+use download::Downloader;
 use environment::Environment;
-use folder::Folder;
-use listing::{Listing, offline, refuse_large};
-use record::Record;
-use transfer::Transfer;
+use folder::DownloadFolder;
+use http::Client;
+use listing::Listing;
 
-/// What is to come from the hub, and where it goes.
+/// The largest config, index or tokenizer file.
+const LARGEST_TEXT: u64 = 256 << 20;
+
+/// What to fetch, and where to put it.
 #[derive(Clone, Copy)]
-pub struct Wanted<'w> {
+pub struct FetchRequest<'r> {
     /// The checkpoint.
-    pub name: &'w Name,
-    /// The folder that will hold the repository's files.
-    pub root: &'w Path,
-    /// Names of files of the repository's root that belong to a checkpoint in any
-    /// of its folders.
-    pub companions: &'w [&'w str],
-    /// Whether the hub is not to be asked.
+    pub name: &'r RepoPath,
+    /// The folder for the repository's files.
+    pub root: &'r Path,
+    /// Files of the repository's root that belong to a checkpoint in any of its folders.
+    pub companions: &'r [&'r str],
+    /// Whether to use only files that are on this machine.
     pub offline: bool,
 }
 
-/// A checkpoint on the hub, as much as is known without its weights: its config
-/// and index have been fetched, of its weights the headers.
-pub struct Repository {
-    name: Name,
-    root: PathBuf,
-    folder: Folder,
-    record: Record,
-    listing: Listing,
-    client: Option<Client>,
-    cached: Option<Cached>,
-    which: ShardSelection,
-    headers: Headers,
-    /// All that belong to the checkpoint.
-    files: Vec<File>,
-    /// Fetched so far.
-    fetched: Vec<File>,
-    /// Files of weights that are not there yet.
-    weights: Vec<File>,
-    /// Others that are not there yet.
-    companions: Vec<File>,
+/// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
+/// the hub still.
+pub struct Repository<'p> {
+    /// Which SafeTensors files of the folder are the checkpoint's.
+    pub which: ShardSelection,
+    /// Headers of the missing weights.
+    pub headers: Headers,
+    /// Files that were fetched.
+    pub fetched: Vec<RemoteFile>,
+    /// Files of weights that have not been fetched.
+    pub missing_weights: Vec<RemoteFile>,
+    missing_companions: Vec<RemoteFile>,
+    /// All files of the checkpoint.
+    files: Vec<RemoteFile>,
+    downloader: Downloader<'p>,
 }
 
-impl Repository {
-    /// Fetches what tells whether a checkpoint can be exported: config, index,
-    /// and the headers of the weights that are not there yet.
-    pub fn open(wanted: Wanted, progress: &dyn Progress) -> Result<Self> {
-        let Wanted { name, root, .. } = wanted;
+impl<'p> Repository<'p> {
+    /// Fetches what tells whether a checkpoint can be exported: config, index, and headers.
+    pub fn open(request: FetchRequest, progress: &'p dyn Progress) -> Result<Self> {
+        let FetchRequest { name, root, .. } = request;
         let environment = Environment::read()?;
-        let client = match wanted.offline || environment.offline {
-            true => None,
-            false => Some(Client::new(&environment)?),
+        let cache = environment.cache.as_ref();
+        let (listing, client) = if request.offline || environment.offline {
+            (list_offline(name, root, cache)?, None)
+        } else {
+            let client = Client::new(&environment, progress)?;
+            (Listing::request(&client, name)?, Some(client))
         };
-        let find = |commit| Some(Cached::find(environment.cache.as_ref()?, name, commit));
-        let (listing, cached) = match &client {
-            Some(client) => {
-                let listing = Listing::ask(client, name, progress)?;
-                let cached = find(Some(&listing.commit));
-                (listing, cached)
-            }
-            None => {
-                let cached = find(None);
-                (Listing::offline(name, root, cached.as_ref())?, cached)
-            }
+        let index = listing.find(&name.file(INDEX)).cloned();
+        let config = listing.require(name, CONFIG)?;
+        let texts: Vec<_> = [config].into_iter().chain(index.clone()).collect();
+        let companions = request.companions.iter().filter_map(|file| listing.find(file).cloned());
+        let companions: Vec<_> = companions.collect();
+        for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
+            ensure!(
+                *size <= LARGEST_TEXT,
+                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint"
+            );
+        }
+        let cached = cache.and_then(|cache| CachedRepo::find(cache, name, Some(&listing.commit)));
+        let folder = DownloadFolder::open(root, &name.repository)?;
+        let name = name.clone();
+        let downloader = Downloader { name, listing, folder, client, cached, progress };
+        let missing_companions = downloader.missing(&companions)?;
+        let fetched = downloader.missing(&texts)?;
+        downloader.fetch(&fetched)?;
+
+        let Downloader { name, listing, folder, .. } = &downloader;
+        let shards = match index {
+            Some(_) => checkpoint::shards(&folder.root().join(&name.folder))?,
+            None => None,
         };
-        let mut texts = vec![listing.need(name, CONFIG)?];
-        texts.extend(listing.find(&name.path(checkpoint::INDEX)).cloned());
-        let named = |name: &&str| listing.find(name).cloned();
-        let companions: Vec<_> = wanted.companions.iter().filter_map(named).collect();
-        refuse_large(&[&texts[..], &companions].concat())?;
-        let record = Record::of(root, name)?;
-        let mut repository = Self {
-            name: name.clone(),
-            root: root.to_owned(),
-            folder: Folder::open(root)?,
-            record,
-            listing,
-            client,
-            cached,
-            which: ShardSelection::Auto,
-            headers: Headers::default(),
-            files: [&texts[..], &companions].concat(),
-            fetched: Vec::new(),
-            weights: Vec::new(),
-            companions: Vec::new(),
-        };
-        repository.record.write(root)?;
-        repository.companions = repository.transfer(progress).missing(&companions)?;
-        let texts = repository.transfer(progress).missing(&texts)?;
-        repository.bring(texts, progress)?;
-        repository.find_weights(progress)?;
-        Ok(repository)
+        let (which, weights) = listing.weights(name, shards)?;
+        let missing_weights = downloader.missing(&weights)?;
+        let header = |file: &RemoteFile| Ok((folder.path(file), downloader.header(file)?));
+        let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
+        let files = [texts, companions, weights].concat();
+        Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
     }
 
-    /// Where the checkpoint is, or will be.
+    /// The checkpoint's folder on this machine.
     pub fn folder(&self) -> PathBuf {
-        self.root.join(&self.name.folder)
+        self.downloader.folder.root().join(&self.downloader.name.folder)
     }
 
-    /// Which of the files there are the checkpoint's.
-    pub fn which(&self) -> &ShardSelection {
-        &self.which
-    }
-
-    /// Headers of the weights that are not there yet.
-    pub fn headers(&self) -> &Headers {
-        &self.headers
-    }
-
-    /// The repository at its commit, and the folder in it.
+    /// The checkpoint's name with its commit as the revision.
     pub fn source(&self) -> String {
-        let revision = self.listing.commit.clone();
-        Name { revision, ..self.name.clone() }.to_string()
+        let Downloader { name, listing, .. } = &self.downloader;
+        RepoPath { revision: listing.commit.clone(), ..name.clone() }.to_string()
     }
 
-    /// Files that were fetched.
-    pub fn fetched(&self) -> &[File] {
-        &self.fetched
+    /// Fetches the companions.
+    pub fn fetch_companions(&mut self) -> Result<()> {
+        self.downloader.fetch(&self.missing_companions)?;
+        self.fetched.append(&mut self.missing_companions);
+        Ok(())
     }
 
-    /// Files of weights that are not there yet.
-    pub fn awaited(&self) -> &[File] {
-        &self.weights
-    }
-
-    /// Fetches what belongs to the weights besides.
-    pub fn bring_companions(&mut self, progress: &dyn Progress) -> Result<()> {
-        let missing = std::mem::take(&mut self.companions);
-        self.bring(missing, progress)
-    }
-
-    /// Fetches the rest, and writes down that all is there.
-    pub fn bring_all(&mut self, progress: &dyn Progress) -> Result<()> {
-        self.bring_companions(progress)?;
-        let missing = std::mem::take(&mut self.weights);
-        self.bring(missing, progress)?;
+    /// Fetches everything.
+    pub fn fetch_all(&mut self) -> Result<()> {
+        self.fetch_companions()?;
+        self.downloader.fetch(&self.missing_weights)?;
+        self.fetched.append(&mut self.missing_weights);
         self.headers.clear();
-        self.files.iter().try_for_each(|file| self.folder.note(file, &self.listing.commit))?;
-        self.record.set_whole(&self.name, &self.listing.commit);
-        self.record.write(&self.root)
-    }
-
-    fn bring(&mut self, missing: Vec<File>, progress: &dyn Progress) -> Result<()> {
-        self.transfer(progress).bring(&missing)?;
-        self.fetched.extend(missing);
-        Ok(())
-    }
-
-    fn transfer<'a>(&'a self, progress: &'a dyn Progress) -> Transfer<'a> {
-        let Self { name, listing, folder, client, cached, .. } = self;
-        let (client, cached) = (client.as_ref(), cached.as_ref());
-        Transfer { name, listing, folder, client, cached, progress }
-    }
-
-    /// Finds the files that hold the weights, and the headers of those that are not
-    /// there.
-    fn find_weights(&mut self, progress: &dyn Progress) -> Result<()> {
-        let (which, weights) = self.weights_by_listing()?;
-        self.which = which;
-        self.weights = self.transfer(progress).missing(&weights)?;
-        self.files.extend(weights);
-        let read = |file: &File| Ok((self.folder.path(file), self.header(file, progress)?));
-        self.headers = self.weights.iter().map(read).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Those of the index, or the only ones that there are.
-    fn weights_by_listing(&self) -> Result<(ShardSelection, Vec<File>)> {
-        let Self { name, listing, .. } = self;
-        let indexed = listing.find(&name.path(checkpoint::INDEX)).is_some();
-        let Some(shards) = checkpoint::shards(&self.folder())?.filter(|_| indexed) else {
-            let only = listing.only_weights(name)?;
-            let file = only.path.rsplit('/').next().unwrap_or_default().to_owned();
-            return Ok((ShardSelection::Only(file), vec![only]));
-        };
-        let find = |shard: String| {
-            let found = listing.find(&name.path(&shard)).cloned();
-            found.ok_or_else(|| listing.lacks_shard(name, shard))
-        };
-        if !shards.iter().any(|shard| shard == checkpoint::SINGLE_FILE)
-            && listing.find(&name.path(checkpoint::SINGLE_FILE)).is_some()
-        {
-            return Err(Error::TwoCheckpoints { name: name.to_string() });
-        }
-        Ok((ShardSelection::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
-    }
-
-    /// The header of a file of weights, from the cache or from the hub.
-    fn header(&self, file: &File, progress: &dyn Progress) -> Result<Header> {
-        let copy = self.cached.as_ref().and_then(|cached| cached.copy_of(file));
-        if let Some(header) = copy.and_then(|copy| Header::read(&copy).ok()) {
-            return Ok(header);
-        }
-        let client = self.client.as_ref().ok_or_else(|| offline(&self.name, &file.path))?;
-        let (path, address) =
-            (self.folder.path(file), self.transfer(progress).address(client, file));
-        let header = shards::header(client, &address, file, &path, progress);
-        header.map_err(|error| error.of_file(&self.name))
+        let Downloader { folder, listing, .. } = &self.downloader;
+        self.files.iter().try_for_each(|file| folder.write_record(file, &listing.commit))
     }
 }

@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// The one module that may name a crate.
-const OWNERS: [(&str, &str); 24] = [
+const OWNERS: [(&str, &str); 25] = [
     ("prost::", "onnx"),
     ("safetensors::", "container"),
     ("tempfile::", "publish"),
@@ -31,6 +31,7 @@ const OWNERS: [(&str, &str); 24] = [
     ("sha1::", "files"),
     ("sha2::", "files"),
     ("hf_hub::", "hub"),
+    ("percent_encoding::", "hub"),
     ("ureq::", "hub"),
     ("clap::", "cli main"),
     ("clap_complete::", "cli"),

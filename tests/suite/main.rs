@@ -9,16 +9,16 @@ mod comparison;
 mod conversions;
 mod derived;
 mod documents;
-mod double;
 mod endings;
+mod fake_hub;
 mod faults;
 mod genai;
 mod graph;
 #[cfg(unix)]
 mod hostile;
-mod hub;
-mod hub_faults;
-mod hub_folders;
+mod hub_download;
+mod hub_export;
+mod hub_folder;
 mod hub_refusals;
 mod inspect;
 #[cfg(unix)]

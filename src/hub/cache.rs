@@ -1,0 +1,81 @@
+//! Files that are on this machine already, in Hugging Face's cache or in the download folder.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::RepoPath;
+use super::folder::DownloadRecord;
+use super::listing::{Listing, RemoteFile, is_hash, offline_error};
+use crate::checkpoint::CONFIG;
+use crate::error::Result;
+
+/// A repository in Hugging Face's cache: files named by their digests, and a folder of links
+/// to them for each commit.
+pub struct CachedRepo {
+    blobs: PathBuf,
+    snapshot: PathBuf,
+}
+
+impl CachedRepo {
+    /// Finds a commit of a repository, by default that of the latest download of the revision.
+    pub fn find(cache: &Cache, name: &RepoPath, commit: Option<&str>) -> Option<Self> {
+        let revision = name.revision.replace("%2F", "/");
+        let repo = Repo::with_revision(name.repository.clone(), RepoType::Model, revision);
+        let folder = cache.path().join(repo.folder_name());
+        let cached = cache.repo(repo);
+        let snapshot = match commit {
+            Some(commit) => cached.pointer_path(commit),
+            None => cached.get("")?,
+        };
+        Some(Self { blobs: folder.join("blobs"), snapshot })
+    }
+
+    /// A file of the right size, whose digest is still to be checked.
+    pub fn copy_of(&self, file: &RemoteFile) -> Option<PathBuf> {
+        let places = [self.blobs.join(&file.digest), self.snapshot.join(&file.path)];
+        places.into_iter().find(|path| {
+            let found = std::fs::metadata(path);
+            found.is_ok_and(|found| found.is_file() && found.len() == file.size)
+        })
+    }
+
+    fn commit(&self) -> Option<String> {
+        Some(self.snapshot.file_name()?.to_str()?.to_owned())
+    }
+}
+
+/// The files of a checkpoint that are on this machine, at the commit of the download folder
+/// or else of the cache.
+pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Result<Listing> {
+    let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
+    let recorded = || Some(DownloadRecord::read(root, &name.file(CONFIG))?.commit);
+    let known = pinned.or_else(recorded);
+    let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
+    let commit = known.or_else(|| cached.as_ref()?.commit());
+    let commit = commit.ok_or_else(|| offline_error(name, &name.file(CONFIG)))?;
+    let downloaded = paths(name, root).filter_map(|path| {
+        let record = DownloadRecord::read(root, &path).filter(|record| record.commit == commit)?;
+        let size = std::fs::metadata(root.join(&path)).ok()?.len();
+        RemoteFile::new(path, size, record.digest)
+    });
+    let snapshot = cached.iter().flat_map(|cached| {
+        paths(name, &cached.snapshot).filter_map(|path| {
+            let blob = cached.snapshot.join(&path).canonicalize().ok()?;
+            let digest = blob.file_name()?.to_str()?.to_owned();
+            RemoteFile::new(path, blob.metadata().ok()?.len(), digest)
+        })
+    });
+    let files = downloaded.chain(snapshot).collect();
+    Ok(Listing { commit, files, offline: true })
+}
+
+/// Paths of the files in a repository's root and in the checkpoint's folder.
+fn paths(name: &RepoPath, base: &Path) -> impl Iterator<Item = String> {
+    let files = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    };
+    let (root, folder) = (files(base), files(&base.join(&name.folder)));
+    root.chain(folder.map(|file| name.file(&file)))
+}

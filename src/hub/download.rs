@@ -1,0 +1,290 @@
+//! Downloads: resumed where they were interrupted, checked against the hub's digests, and
+//! only then moved into place.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::RepoPath;
+use super::cache::CachedRepo;
+use super::failure::Failure;
+use super::folder::{DownloadFolder, DownloadRecord};
+use super::http::{Client, check_cancelled};
+use super::listing::{Listing, RemoteFile, offline_error};
+use crate::container::Header;
+use crate::error::{Error, Result, Setting, bail, err};
+use crate::files::digest::Digest;
+use crate::files::parent_dir;
+use crate::progress::{Progress, Unit, phase};
+
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+/// Bytes of a SafeTensors file that are requested first; most headers end before.
+const HEADER_GUESS: u64 = 128 << 10;
+
+/// Brings files of one repository into one folder.
+pub struct Downloader<'p> {
+    pub name: RepoPath,
+    pub listing: Listing,
+    pub folder: DownloadFolder,
+    /// `None` when offline.
+    pub client: Option<Client<'p>>,
+    pub cached: Option<CachedRepo>,
+    pub progress: &'p dyn Progress,
+}
+
+/// A file that is being downloaded.
+struct Partial<'a> {
+    file: &'a RemoteFile,
+    output: fs::File,
+    digest: Digest,
+    length: u64,
+    /// The greatest length in this attempt; a hub that starts over must get beyond it.
+    furthest: u64,
+    /// The greatest length in all attempts, which is the reported progress.
+    reported: u64,
+    progress: &'a dyn Progress,
+}
+
+impl Downloader<'_> {
+    /// The files that are not in the folder yet. Other files in their places are errors.
+    pub fn missing(&self, files: &[RemoteFile]) -> Result<Vec<RemoteFile>> {
+        let (missing, found): (Vec<_>, Vec<_>) =
+            files.iter().partition(|file| self.folder.path(file).symlink_metadata().is_err());
+        let unknown: Vec<_> =
+            found.into_iter().filter(|file| !self.folder.is_recorded(file)).collect();
+        let total = unknown.iter().map(|file| file.size).sum();
+        let phase = phase(self.progress, "checking", Unit::Bytes, total);
+        for file in unknown {
+            let path = self.folder.path(file);
+            let (found, mut digest) = (fs::metadata(&path)?, file.hasher());
+            if found.is_file() && found.len() == file.size {
+                self.read(fs::File::open(path)?, |bytes| {
+                    digest.update(bytes);
+                    phase.advance(bytes.len() as u64);
+                    Ok(())
+                })?;
+            }
+            if digest.hex() != file.digest {
+                return Err(self.differs(file));
+            }
+        }
+        Ok(missing.into_iter().cloned().collect())
+    }
+
+    /// Brings files into the folder, from the cache or else from the hub.
+    pub fn fetch(&self, files: &[RemoteFile]) -> Result<()> {
+        let total = files.iter().map(|file| file.size).sum();
+        let _phase = phase(self.progress, "downloading", Unit::Bytes, total);
+        files.iter().try_for_each(|file| self.fetch_one(file))
+    }
+
+    fn fetch_one(&self, file: &RemoteFile) -> Result<()> {
+        let incomplete = self.folder.incomplete(file);
+        let mut partial = self.open_partial(file, &incomplete)?;
+        if let Some(copy) = self.cached.as_ref().and_then(|cached| cached.copy_of(file)) {
+            partial.restart()?;
+            self.read(fs::File::open(copy)?, |bytes| partial.append(bytes))?;
+        }
+        if !partial.is_complete() {
+            self.download(&mut partial, &incomplete)?;
+        }
+        partial.output.sync_all()?;
+        let target = self.folder.path(file);
+        fs::create_dir_all(parent_dir(&target))?;
+        if target.symlink_metadata().is_ok() {
+            return Err(self.differs(file));
+        }
+        fs::rename(incomplete, target)?;
+        self.folder.write_record(file, &self.listing.commit)
+    }
+
+    /// Opens what earlier runs have downloaded.
+    fn open_partial<'a>(&'a self, file: &'a RemoteFile, path: &Path) -> Result<Partial<'a>> {
+        let mut options = fs::File::options();
+        let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let input = fs::File::open(path)?;
+        let mut partial = Partial::new(file, output, self.progress);
+        if input.metadata()?.len() <= file.size {
+            self.read(input, |bytes| {
+                partial.track(bytes);
+                Ok(())
+            })?;
+        }
+        let length = partial.length;
+        partial.output.set_len(length)?;
+        partial.output.seek(SeekFrom::Start(length))?;
+        Ok(partial)
+    }
+
+    /// Downloads the rest, and everything again if the digest is wrong then: the bytes of an
+    /// earlier run may be the wrong ones.
+    fn download(&self, partial: &mut Partial, path: &Path) -> Result<()> {
+        let (client, url) = self.source(partial.file)?;
+        for attempt in 0..2 {
+            if attempt > 0 || partial.length >= partial.file.size {
+                partial.restart()?;
+            }
+            partial.furthest = partial.length;
+            while partial.length < partial.file.size {
+                client.retry(&url, || receive(client, &url, partial))?;
+            }
+            if partial.is_complete() {
+                return Ok(());
+            }
+        }
+        fs::remove_file(path)?;
+        let (RemoteFile { path, digest, .. }, found) = (partial.file, partial.digest.clone().hex());
+        bail!(
+            "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept",
+            self.name.repository
+        )
+    }
+
+    /// The SafeTensors header of a file that is not in the folder yet.
+    pub fn header(&self, file: &RemoteFile) -> Result<Header> {
+        let copy = self.cached.as_ref().and_then(|cached| cached.copy_of(file));
+        if let Some(header) = copy.and_then(|copy| Header::read(&copy).ok()) {
+            return Ok(header);
+        }
+        let path = self.folder.path(file);
+        let (client, url) = self.source(file)?;
+        let read = |range| client.read_range(&url, range, file.size);
+        let mut bytes = read(0..file.size.min(HEADER_GUESS))?;
+        let end = 8 + Header::length(&path, &bytes, file.size)?;
+        if end > bytes.len() as u64 {
+            bytes.extend(read(bytes.len() as u64..end)?);
+        }
+        Header::parse(&path, &bytes[8..end as usize], file.size)
+    }
+
+    fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
+        let client = self.client.as_ref().ok_or_else(|| offline_error(&self.name, &file.path))?;
+        Ok((client, self.listing.url(client, &self.name, file)))
+    }
+
+    /// Reads a local file, unless the user cancels.
+    fn read(&self, mut input: fs::File, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut bytes = vec![0; CHUNK];
+        loop {
+            check_cancelled(self.progress)?;
+            match input.read(&mut bytes)? {
+                0 => return Ok(()),
+                count => take(&bytes[..count])?,
+            }
+        }
+    }
+
+    /// The error for another file in the place of a repository's file.
+    fn differs(&self, file: &RemoteFile) -> Error {
+        let (path, commit) = (self.folder.path(file), &self.listing.commit);
+        let recorded = DownloadRecord::read(self.folder.root(), &file.path).map_or_else(
+            String::new,
+            |record| {
+                let pinned = RepoPath { revision: record.commit.clone(), ..self.name.clone() };
+                format!(
+                    "; it is from commit {}, which `{pinned}` exports with this download folder",
+                    record.commit
+                )
+            },
+        );
+        err!(
+            "`{}` differs from `{}` at commit {commit}{recorded}: choose another download folder, or move the file away",
+            path.display(),
+            file.path
+        )
+        .with_remedy(Setting::DownloadDir, "DIR")
+    }
+}
+
+/// Appends one response. If it fails after new bytes have arrived, the next one resumes there.
+fn receive(client: &Client, url: &str, partial: &mut Partial) -> Result<(), Failure> {
+    let before = partial.furthest;
+    match append_response(client, url, partial) {
+        Err(Failure::Transient { .. }) if partial.furthest > before => Ok(()),
+        result => result,
+    }
+}
+
+fn append_response(client: &Client, url: &str, partial: &mut Partial) -> Result<(), Failure> {
+    let size = partial.file.size;
+    let (start, mut body) = client.open(url, partial.length..size, size)?;
+    if start < partial.length {
+        partial.restart()?;
+    }
+    let mut bytes = vec![0; CHUNK];
+    while partial.length < size {
+        check_cancelled(partial.progress)?;
+        let rest = CHUNK.min((size - partial.length) as usize);
+        match body.read(&mut bytes[..rest]) {
+            Ok(0) => return Err(Failure::transient("a response that ended early")),
+            Ok(count) => partial.append(&bytes[..count])?,
+            Err(error) => return Err(Failure::transport(url, error.into())),
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Partial<'a> {
+    fn new(file: &'a RemoteFile, output: fs::File, progress: &'a dyn Progress) -> Self {
+        let digest = file.hasher();
+        Self { file, output, digest, length: 0, furthest: 0, reported: 0, progress }
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.output.set_len(0)?;
+        self.output.rewind()?;
+        (self.digest, self.length) = (self.file.hasher(), 0);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output.write_all(bytes)?;
+        self.track(bytes);
+        Ok(())
+    }
+
+    fn track(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.length += bytes.len() as u64;
+        self.furthest = self.furthest.max(self.length);
+        self.progress.advance(self.length.saturating_sub(self.reported));
+        self.reported = self.reported.max(self.length);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.length == self.file.size && self.digest.clone().hex() == self.file.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counter(AtomicU64);
+
+    impl Progress for Counter {
+        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
+        fn advance(&self, count: u64) {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
+        fn end(&self) {}
+    }
+
+    #[test]
+    fn progress_counts_each_byte_once() {
+        let (progress, folder) = (Counter::default(), tempfile::tempdir().unwrap());
+        let file = RemoteFile::new("f".to_owned(), 8, "0".repeat(40)).unwrap();
+        let output = fs::File::create(folder.path().join("f")).unwrap();
+        let mut partial = Partial::new(&file, output, &progress);
+        for (bytes, expected) in [(&b"abcde"[..], 5), (b"abc", 5), (b"abcdefgh", 8)] {
+            partial.restart().unwrap();
+            partial.append(bytes).unwrap();
+            assert_eq!(progress.0.load(Ordering::Relaxed), expected);
+        }
+    }
+}

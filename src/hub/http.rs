@@ -1,0 +1,213 @@
+//! HTTP requests with byte ranges, retries and cancellation.
+
+use std::io::{self, Read};
+use std::iter;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{Response, StatusCode, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, BodyReader, RequestBuilder};
+
+use super::environment::Environment;
+use super::failure::{Failure, text};
+use crate::background::{StopFlag, with_background};
+use crate::error::{Kind, Result, ensure, err};
+use crate::progress::Progress;
+
+/// Consecutive failures after which a request is given up.
+const ATTEMPTS: usize = 5;
+/// The pause after the first failure is the timeout divided by this; it doubles each time.
+const FIRST_PAUSE: u32 = 20;
+/// The longest pause that the hub can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const RESUMES: &str = "downloaded parts are kept, and the same command resumes the download";
+/// How often a wait checks for cancellation.
+const POLL: Duration = Duration::from_millis(50);
+/// The largest response that is read into memory.
+const LARGEST_RESPONSE: u64 = 64 << 20;
+
+/// Sends requests to one hub.
+pub struct Client<'p> {
+    pub endpoint: String,
+    pub token: Option<String>,
+    agent: Agent,
+    first_pause: Duration,
+    progress: &'p dyn Progress,
+}
+
+impl<'p> Client<'p> {
+    pub fn new(environment: &Environment, progress: &'p dyn Progress) -> Result<Self> {
+        let timeout = Some(environment.timeout);
+        let mut config = Agent::config_builder()
+            .user_agent(concat!("gpt-oss-export/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            // Large files are on another host, which must not see the token.
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_resolve(timeout)
+            .timeout_connect(timeout)
+            .timeout_recv_response(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout);
+        if let Some(path) = &environment.certificates {
+            config = config.tls_config(TlsConfig::builder().root_certs(roots(path)?).build());
+        }
+        Ok(Self {
+            agent: config.build().into(),
+            endpoint: environment.endpoint.clone(),
+            token: environment.token.clone(),
+            first_pause: environment.timeout / FIRST_PAUSE,
+            progress,
+        })
+    }
+
+    /// A whole response of moderate size.
+    pub fn read(&self, url: &str) -> Result<Vec<u8>, Failure> {
+        self.retry(url, || {
+            let mut body = self.send(url, self.get(url))?.into_body();
+            let bytes = body.with_config().limit(LARGEST_RESPONSE).read_to_vec();
+            bytes.map_err(|error| Failure::transport(url, error))
+        })
+    }
+
+    /// A short byte range of a file of `size` bytes.
+    pub fn read_range(&self, url: &str, range: Range<u64>, size: u64) -> Result<Vec<u8>, Failure> {
+        self.retry(url, || {
+            let (start, mut body) = self.open(url, range.clone(), size)?;
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            let skip = io::copy(&mut body.by_ref().take(range.start - start), &mut io::sink());
+            let read = skip.and_then(|_| body.read_exact(&mut bytes));
+            read.map_err(|error| Failure::transport(url, error.into())).map(|()| bytes)
+        })
+    }
+
+    /// Requests a byte range of a file of `size` bytes. The body begins at the offset that is
+    /// returned: at 0 if the hub ignores ranges.
+    pub fn open(
+        &self,
+        url: &str,
+        range: Range<u64>,
+        size: u64,
+    ) -> Result<(u64, BodyReader<'static>), Failure> {
+        let mut request = self.get(url);
+        let bounds = format!("{}-{}", range.start, range.end.saturating_sub(1));
+        if range != (0..size) {
+            request = request.header(header::RANGE, format!("bytes={bounds}"));
+        }
+        let response = self.send(url, request)?;
+        // Another part, or a network's login page, must not replace what was downloaded.
+        let (name, expected, start) = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                ("content-range", format!("bytes {bounds}/{size}"), range.start)
+            }
+            _ => ("content-length", size.to_string(), 0),
+        };
+        match text(&response, name) {
+            Some(found) if found != expected => {
+                Err(Failure::transient(format!("{name} `{found}`, expected `{expected}`")))
+            }
+            None if name == "content-range" => Err(Failure::transient("no content-range")),
+            _ => Ok((start, response.into_body().into_reader())),
+        }
+    }
+
+    /// Repeats an attempt after transient failures. Cancellation closes its connections.
+    pub fn retry<T>(
+        &self,
+        url: &str,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let watch = |stop: &StopFlag| {
+            while !stop.wait_timeout(POLL) {
+                if self.progress.is_cancelled() {
+                    return self.agent.clone().shutdown();
+                }
+            }
+        };
+        let pauses = iter::successors(Some(self.first_pause), |pause| Some(*pause * 2));
+        let mut pauses = pauses.take(ATTEMPTS - 1);
+        let work = || loop {
+            let (reason, retry_after) = match attempt() {
+                Err(Failure::Transient { reason, retry_after }) => (reason, retry_after),
+                result => return result,
+            };
+            check_cancelled(self.progress)?;
+            let pause = pauses.next().ok_or_else(|| {
+                err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}; {RESUMES}")
+            })?;
+            self.sleep(retry_after.unwrap_or(pause).min(LONGEST_PAUSE))?;
+        };
+        with_background(watch, work).0
+    }
+
+    fn sleep(&self, duration: Duration) -> Result<()> {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            check_cancelled(self.progress)?;
+            thread::sleep(POLL.min(end - Instant::now()));
+        }
+        Ok(())
+    }
+
+    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(url);
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// Sends a request on a thread that may be left behind: name lookups and connects
+    /// cannot be interrupted.
+    fn send(
+        &self,
+        url: &str,
+        request: RequestBuilder<WithoutBody>,
+    ) -> Result<Response<Body>, Failure> {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(request.call()));
+        let response = loop {
+            check_cancelled(self.progress)?;
+            match receiver.recv_timeout(POLL) {
+                Ok(response) => break response.map_err(|error| Failure::transport(url, error))?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::transient("no response"));
+                }
+            }
+        };
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(Failure::status(url, &response))
+        }
+    }
+}
+
+/// Fails once the user has cancelled.
+pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
+    if progress.is_cancelled() {
+        return Err(err!("interrupted; {RESUMES}").with_kind(Kind::Interrupted));
+    }
+    Ok(())
+}
+
+/// The certificates in a file.
+fn roots(path: &Path) -> Result<RootCerts> {
+    let pem = fs::read(path)?;
+    let items = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<_> = items.collect();
+    let file = path.display();
+    ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}

@@ -1,0 +1,119 @@
+//! Names of checkpoints on the hub.
+
+use std::fmt;
+
+/// The default revision.
+const MAIN: &str = "main";
+
+/// A checkpoint on the hub: `owner/name[@revision][/folder]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoPath {
+    /// `owner/name`.
+    pub repository: String,
+    /// A branch, a tag, a commit, or a pull request's `refs/pr/N`.
+    pub revision: String,
+    /// The checkpoint's folder in the repository, empty for its root.
+    pub folder: String,
+}
+
+impl RepoPath {
+    /// Parses a name, `None` for any other text. Without a revision, `original` is the only
+    /// accepted folder, because other texts may be local paths.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (owner, rest) = text.trim_end_matches('/').split_once('/')?;
+        let end = rest.find(['@', '/']).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        let (revision, folder) = match rest.strip_prefix('@') {
+            Some(rest) => split_revision(rest),
+            None => (MAIN, rest.strip_prefix('/').unwrap_or(rest)),
+        };
+        let named = is_name(owner) && is_name(name) && !revision.is_empty();
+        let folders = folder.is_empty() || folder.split('/').all(is_name);
+        let certain = rest.starts_with('@') || matches!(folder, "" | "original");
+        (named && folders && certain && revision.split('/').all(is_name)).then(|| Self {
+            repository: format!("{owner}/{name}"),
+            revision: revision.to_owned(),
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The default download folder, named as in Hugging Face's cache.
+    pub fn default_folder(&self) -> String {
+        let name = self.repository.replace('/', "--");
+        match &*self.revision {
+            MAIN => name,
+            revision => format!("{name}@{}", revision.replace('/', "-")),
+        }
+    }
+
+    /// The path of one of the checkpoint's files in the repository.
+    pub fn file(&self, file: &str) -> String {
+        match &*self.folder {
+            "" => file.to_owned(),
+            folder => format!("{folder}/{file}"),
+        }
+    }
+}
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.repository)?;
+        if self.revision != MAIN {
+            write!(f, "@{}", self.revision)?;
+        }
+        if self.folder.is_empty() { Ok(()) } else { write!(f, "/{}", self.folder) }
+    }
+}
+
+/// Splits a revision from the folder behind it. `refs/pr/N` contains slashes; in the name of
+/// a branch a slash is written `%2F`, as in the hub's own URLs.
+fn split_revision(text: &str) -> (&str, &str) {
+    let parts = if text.starts_with("refs/") { 3 } else { 1 };
+    let end = text.match_indices('/').nth(parts - 1).map_or(text.len(), |(at, _)| at);
+    let (revision, folder) = text.split_at(end);
+    (revision, folder.strip_prefix('/').unwrap_or(folder))
+}
+
+/// Whether a text can be one component: never `.`, `..` or an option.
+fn is_name(part: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-%".contains(c);
+    let begins = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    part.starts_with(begins) && part.chars().all(fits) && !part.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_names() {
+        let cases = [
+            ("openai/gpt-oss-20b", ["openai/gpt-oss-20b", "main", ""]),
+            ("openai/gpt-oss-20b/original", ["openai/gpt-oss-20b", "main", "original"]),
+            ("a/b@v1.0", ["a/b", "v1.0", ""]),
+            ("a/b@v1/step/500", ["a/b", "v1", "step/500"]),
+            ("a/b@refs/pr/3", ["a/b", "refs/pr/3", ""]),
+            ("a/b@refs/pr/3/original", ["a/b", "refs/pr/3", "original"]),
+            ("a/b@topic%2Fone", ["a/b", "topic%2Fone", ""]),
+        ];
+        for (text, expected) in cases {
+            let found = RepoPath::parse(text).unwrap();
+            assert_eq!([&*found.repository, &found.revision, &found.folder], expected, "{text}");
+            assert_eq!(found.to_string(), text);
+        }
+        assert_eq!(RepoPath::parse("a/b/").unwrap().to_string(), "a/b");
+    }
+
+    #[test]
+    fn rejects_paths() {
+        let paths = "gpt2 a/b@ a/b/c a/ /a/b ./a ../a ~/a a/../b a/b@v1/../../x a\\b/c C:/models";
+        assert!(paths.split(' ').chain(["a/b c"]).all(|text| RepoPath::parse(text).is_none()));
+    }
+
+    #[test]
+    fn default_folder_depends_on_revision() {
+        let folder = |text| RepoPath::parse(text).unwrap().default_folder();
+        assert_eq!(folder("openai/gpt-oss-20b/original"), "openai--gpt-oss-20b");
+        assert_eq!(folder("a/b@refs/pr/3"), "a--b@refs-pr-3");
+    }
+}

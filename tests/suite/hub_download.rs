@@ -1,0 +1,158 @@
+//! Downloads from a hub that fails: resumed, checked, and never taken for complete too early.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::fake_hub::{Fault, HubTest, LIST, WEIGHTS};
+use crate::support::{contents, shell, text};
+
+const FILE: &str = "original/model.safetensors";
+const SIZE: u64 = 991_680;
+const DENIED: Fault = Fault::Status(403, ("x-error-message", "not any more"));
+
+/// Exports with these faults of the weights; returns the first bytes of its requests.
+fn export_with(test: &HubTest, faults: &[Fault]) -> Vec<u64> {
+    faults.iter().for_each(|fault| test.hub.fail(WEIGHTS, 1, *fault));
+    test.hub.take_requests("");
+    test.hub.export(&test.original());
+    test.assert_downloaded(FILE);
+    assert!(test.incomplete().is_none());
+    let requests = test.hub.take_requests(WEIGHTS).into_iter();
+    let start = |range: String| {
+        range.strip_suffix(&format!("-{}", SIZE - 1))?.strip_prefix("bytes=")?.parse().ok()
+    };
+    requests.map(|request| request.range.map_or(0, |range| start(range).unwrap())).collect()
+}
+
+/// Exports with these faults of the weights, the last of which is final.
+fn fail_with(test: &HubTest, faults: &[Fault]) -> String {
+    faults.iter().for_each(|fault| test.hub.fail(WEIGHTS, 1, *fault));
+    let sentence = test.hub.failure(&test.original());
+    test.assert_no_weights();
+    sentence
+}
+
+#[test]
+fn resumes_within_a_run() {
+    let cuts = [Fault::Cut(500_000), Fault::Cut(100_000)];
+    assert_eq!(export_with(&HubTest::new(), &cuts), [0, 500_000, 600_000]);
+    // A hub that ignores ranges sends everything again.
+    let ignored = [Fault::Cut(300_000), Fault::IgnoreRange];
+    assert_eq!(export_with(&HubTest::new(), &ignored), [0, 300_000]);
+}
+
+#[test]
+fn resumes_in_the_next_run() {
+    let test = HubTest::new();
+    let sentence = fail_with(&test, &[Fault::Cut(400_000), DENIED]);
+    let expected = format!(
+        "`HUB/{}/resolve/{}/{FILE}` answered 403: not any more; if access is restricted",
+        "owner/tiny",
+        crate::fake_hub::COMMIT
+    );
+    assert!(sentence.starts_with(&expected), "{sentence}");
+    assert_eq!(test.incomplete().unwrap().1.len(), 400_000);
+    assert_eq!(export_with(&test, &[]), [400_000]);
+}
+
+#[test]
+fn downloads_again_after_wrong_digest() {
+    assert_eq!(export_with(&HubTest::new(), &[Fault::Flip(777_777)]), [0, 0]);
+    // Wrong bytes of an earlier run.
+    let test = HubTest::new();
+    fail_with(&test, &[Fault::Cut(400_000), DENIED]);
+    let (path, mut bytes) = test.incomplete().unwrap();
+    bytes[1234] ^= 1;
+    fs::write(path, bytes).unwrap();
+    assert_eq!(export_with(&test, &[]), [400_000, 0]);
+    // Cuts with new bytes between them are not failures in a row, in the second attempt either.
+    let mut faults = vec![Fault::Flip(5_000)];
+    faults.extend([Fault::Cut(100_000); 8]);
+    assert_eq!(export_with(&HubTest::new(), &faults).len(), 10);
+}
+
+#[test]
+fn gives_up_after_second_wrong_digest() {
+    for (file, offset) in [(FILE, 500_000), ("original/config.json", 20)] {
+        let test = HubTest::new();
+        test.hub.fail(file, 9, Fault::Flip(offset));
+        let sentence = test.hub.failure(&test.original());
+        let expected = format!("`{file}` of `owner/tiny` arrived twice with digest ");
+        assert!(sentence.starts_with(&expected), "{sentence}");
+        test.assert_no_weights();
+        assert!(test.incomplete().is_none());
+    }
+}
+
+#[test]
+fn unexpected_responses_do_not_cost_downloaded_bytes() {
+    let test = HubTest::new();
+    let login_page = Fault::Status(200, ("x-none", ""));
+    fail_with(&test, &[Fault::Cut(600_000), login_page, Fault::WrongStart(7), DENIED]);
+    assert_eq!(test.incomplete().unwrap().1.len(), 600_000);
+    assert_eq!(export_with(&test, &[]), [600_000]);
+
+    let sentence = fail_with(&HubTest::new(), &[Fault::Append(1); 5]);
+    let expected = "failed 5 times in a row, last with content-length `991681`, expected `991680`;";
+    assert!(sentence.contains(expected), "{sentence}");
+}
+
+#[test]
+fn retries_after_silence() {
+    let test = HubTest::new();
+    test.hub.fail(LIST, 1, Fault::Stall(10));
+    test.hub.fail("model.safetensors header", 1, Fault::Stall(50_000));
+    assert_eq!(export_with(&test, &[Fault::Stall(200_000)]), [0, 200_000]);
+
+    let test = HubTest::new();
+    test.hub.fail(LIST, 9, Fault::Stall(0));
+    assert_eq!(
+        test.hub.failure(&test.original()),
+        "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time; downloaded parts are kept, and the same command resumes the download"
+    );
+    assert!(contents(test.here.path()).is_empty());
+}
+
+#[test]
+fn retries_after_transient_statuses() {
+    let test = HubTest::new();
+    test.hub.fail(LIST, 2, Fault::Status(429, ("retry-after", "1")));
+    test.hub.fail("original/config.json", 1, Fault::Status(500, ("x-error-message", "busy")));
+    test.hub.fail("model.safetensors header", 1, Fault::Status(503, ("retry-after", "0")));
+    let started = Instant::now();
+    assert_eq!(export_with(&test, &[]), [0]);
+    assert!(started.elapsed() >= Duration::from_secs(2), "pauses are those that the hub asks for");
+    let test = HubTest::new();
+    test.hub.fail("original/config.json", 9, Fault::Status(500, ("x-error-message", "busy")));
+    let sentence = test.hub.failure(&test.original());
+    assert!(sentence.contains("failed 5 times in a row, last with status 500;"), "{sentence}");
+}
+
+#[cfg(unix)]
+#[test]
+fn interruption_keeps_what_arrived() {
+    for (fault, arrived) in
+        [(Fault::Stall(300_000), 300_000..=300_000), (Fault::Slow, 10_000..=SIZE / 2)]
+    {
+        let test = HubTest::new();
+        test.hub.fail(WEIGHTS, 1, fault);
+        let line = format!(
+            "HF_ENDPOINT={} HF_HOME={} HF_HUB_DOWNLOAD_TIMEOUT=15 NO_PROXY='*' \"$0\" --checkpoint owner/tiny/original --output model.onnx & \
+             until find owner--tiny/.cache -size +{}k 2>/dev/null | grep -q incomplete; do sleep 0.01; done; \
+             kill -INT $!; wait $!; echo $?",
+            test.hub.url,
+            text(test.hub.home.path()),
+            arrived.start() / 1024
+        );
+        let started = Instant::now();
+        let output = shell(&line, test.here.path());
+        assert!(started.elapsed() < Duration::from_secs(8), "{fault:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.starts_with("error: interrupted; downloaded parts are kept"), "{error}");
+        test.assert_no_weights();
+        let length = test.incomplete().unwrap().1.len() as u64;
+        assert!(arrived.contains(&length), "{fault:?}: {length}");
+        assert_eq!(export_with(&test, &[]), [length]);
+    }
+}
