@@ -164,11 +164,8 @@ macro_rules! from_typed {
 }
 
 from_typed!(
-    crate::genai::Error,
     crate::hub::Error,
     crate::publish::Error,
     crate::reference::Error,
     crate::runtime::Error,
-    crate::tokenizer::Error,
-    crate::transformers_js::Error,
 );

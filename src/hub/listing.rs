@@ -12,12 +12,11 @@ use super::{Error, Name, Result};
 use crate::checkpoint::{self, CONFIG};
 use crate::files::digest::Digest;
 use crate::progress::Progress;
-use crate::tokenizer;
 
 /// Nothing larger than this is a file.
 const LARGEST: u64 = 1 << 50;
 /// Nothing larger than this is read whole: a config, an index, a tokenizer.
-const LARGEST_TEXT: u64 = tokenizer::LARGEST;
+const LARGEST_TEXT: u64 = 256 << 20;
 
 /// The files of a repository at one commit.
 pub struct Listing {
