@@ -164,10 +164,7 @@ macro_rules! from_typed {
 }
 
 from_typed!(
-    crate::genai::Error,
     crate::publish::Error,
     crate::reference::Error,
     crate::runtime::Error,
-    crate::tokenizer::Error,
-    crate::transformers_js::Error,
 );

@@ -41,22 +41,17 @@ pub mod error;
 #[doc(hidden)]
 pub mod files;
 #[doc(hidden)]
-pub mod genai;
-#[doc(hidden)]
 pub mod graph;
 #[doc(hidden)]
 pub mod metadata;
 #[doc(hidden)]
 pub mod onnx;
+mod package;
 #[doc(hidden)]
 pub mod publish;
 #[doc(hidden)]
 pub mod reference;
 #[doc(hidden)]
 pub mod runtime;
-#[doc(hidden)]
-pub mod tokenizer;
-#[doc(hidden)]
-pub mod transformers_js;
 #[doc(hidden)]
 pub mod weights;

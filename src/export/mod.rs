@@ -1,6 +1,5 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
-mod companions;
 mod onnx_file;
 mod open;
 mod placement;
@@ -9,18 +8,16 @@ mod report;
 mod request;
 mod shards;
 mod summary;
-mod web;
 
 use std::time::Instant;
 
-pub use companions::GenaiSummary;
 pub use request::{ExternalData, Formats, FromHub, Genai, Origin, Request};
 pub use summary::{
     Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
 };
-pub use web::WebSummary;
 
 pub use crate::onnx::ValueInfo;
+pub use crate::package::{GenaiSummary, TokenizerSummary, TransformersJsSummary};
 pub use crate::weights::MatrixFormat;
 
 use crate::error::{Error, Result};

@@ -9,8 +9,8 @@ use crate::error::{Error, err};
 use crate::files::parent_dir;
 use crate::hub;
 use crate::model;
+use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::tokenizer;
 use crate::weights::{Fingerprint, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
@@ -90,9 +90,10 @@ fn fetch(
         let beside = request.output.as_deref().or(request.save_weights.as_deref());
         beside.map_or(Path::new("."), parent_dir).join(name.default_folder())
     });
-    let companions = match !headers_only || request.genai.is_some() {
-        true => tokenizer::files(),
-        false => Vec::new(),
+    let companions = if !headers_only || request.genai.is_some() {
+        tokenizer::FILES.to_vec()
+    } else {
+        Vec::new()
     };
     let (root, companions) = (&*root, &*companions);
     let wanted = hub::FetchRequest { name, root, companions, offline: *offline };

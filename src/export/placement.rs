@@ -8,6 +8,7 @@ use super::{ExternalData, Request, WeightsSummary, shards};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
+use crate::package::transformers_js;
 use crate::weights::{
     self, Fingerprint, InPlaceBlocker, Referable, Weight, WeightsFile, relative_to,
 };
@@ -117,7 +118,7 @@ impl<'w> Placement<'w> {
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
             let name = if request.transformers_js {
-                shards::name_for_transformers_js(output, at)?
+                transformers_js::data_file(output, at)?
             } else {
                 shards::name(&fingerprint, at, count)
             };

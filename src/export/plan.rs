@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::companions::Companions;
 use super::open::Opened;
 use super::placement::Placement;
-use super::web::Page;
-use super::{ExpertsSummary, MatricesSummary, ModelSummary, Origin, Request, Summary, onnx_file};
+use super::{
+    ExpertsSummary, Genai, MatricesSummary, ModelSummary, Origin, Request, Summary, onnx_file,
+};
 use crate::error::Error;
 use crate::files::parent_dir;
 use crate::graph::Model;
 use crate::model;
+use crate::package::{GenaiSummary, Package, PackagedModel, TransformersJsSummary};
+use crate::package::{genai, transformers_js};
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_room};
 use crate::tensor::Rounding;
@@ -24,33 +26,46 @@ pub struct Plan<'p> {
     /// The graph and its file, if one is asked for.
     graph: Option<(&'p Path, Model)>,
     placement: Placement<'p>,
-    companions: Option<Companions>,
-    page: Option<Page>,
+    genai: Option<Package<GenaiSummary>>,
+    transformers_js: Option<Package<TransformersJsSummary>>,
 }
 
 impl<'p> Plan<'p> {
     /// Decides all that can be decided by headers.
     pub fn new(request: &'p Request, opened: &'p Opened) -> Result<Self, Error> {
-        let checkpoint = &opened.checkpoint;
-        let (mut graph, mut companions, mut page) = (None, None, None);
-        if let Some(path) = &request.output {
+        let (checkpoint, options) = (&opened.checkpoint, request.options());
+        let (mut graph, mut genai, mut transformers_js) = (None, None, None);
+        if let Some(path) = request.output.as_deref() {
             let (config, weights) = (&checkpoint.config, &checkpoint.weights);
-            graph = Some((&**path, model::decoder(config, weights, request.options())?));
-            companions = Companions::plan(request, path, opened)?;
+            graph = Some((path, model::decoder(config, weights, options)?));
         }
         let placement = Placement::decide(request, opened)?;
-        if let Some(path) = &request.output {
-            page = Page::plan(path, placement.files().count(), opened, request)?;
+        if let Some(path) = request.output.as_deref() {
+            let model = PackagedModel {
+                path,
+                config: &checkpoint.config,
+                options: &options,
+                checkpoint_layers: checkpoint.layers_there,
+                checkpoint_dir: &opened.folder,
+            };
+            if let Some(Genai { max_length }) = request.genai {
+                genai = Some(genai::plan(&model, max_length)?);
+            }
+            if request.transformers_js {
+                let data_files = placement.files().count();
+                transformers_js = Some(transformers_js::plan(&model, data_files)?);
+            }
         }
-        Ok(Self { request, opened, graph, placement, companions, page })
+        Ok(Self { request, opened, graph, placement, genai, transformers_js })
     }
 
-    /// Files into whose folders something is written: with weights, the model, and what
-    /// belongs to it elsewhere.
+    /// The files that may be written: weights, the model, packages.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let model = self.graph.as_ref().map(|it| it.0);
-        let page = self.page.as_ref().map(Page::config);
-        self.placement.files().map(|(path, _)| path).chain(model).chain(page)
+        let weights = self.placement.files().map(|(path, _)| path);
+        let genai = self.genai.iter().flat_map(Package::targets);
+        let transformers_js = self.transformers_js.iter().flat_map(Package::targets);
+        weights.chain(model).chain(genai).chain(transformers_js)
     }
 
     /// Writes the files with weights that are not there yet: which they are, and what
@@ -74,7 +89,7 @@ impl<'p> Plan<'p> {
                 Some(rounding) => *rounding,
                 None => {
                     written.push(path.to_owned());
-                    let write = |file: &_| store.write(file, path, progress).map_err(Error::from);
+                    let write = |file: &_| store.write(file, path, progress);
                     transaction.create(path, Existing::Keep, write)?
                 }
             };
@@ -95,11 +110,11 @@ impl<'p> Plan<'p> {
         transaction: &mut Transaction,
         roundings: &PerRole<Rounding>,
     ) -> Result<Option<ModelSummary>, Error> {
-        if let Some(companions) = &self.companions {
-            companions.write(transaction)?;
+        if let Some(package) = &self.genai {
+            package.write(transaction)?;
         }
-        if let Some(page) = &self.page {
-            page.write(transaction)?;
+        if let Some(package) = &self.transformers_js {
+            package.write(transaction)?;
         }
         let Some((path, graph)) = &self.graph else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(roundings);
@@ -132,8 +147,8 @@ impl<'p> Plan<'p> {
                 _ => folder.clone(),
             },
             model,
-            genai: self.companions.map(Companions::summarise),
-            transformers_js: self.page.map(Page::summarise),
+            genai: self.genai.map(|package| package.summary),
+            transformers_js: self.transformers_js.map(|package| package.summary),
             experts: ExpertsSummary::new(checkpoint, formats.experts.is_some(), roundings),
             dense: MatricesSummary::new(
                 checkpoint.weights.matrices(Role::Dense),

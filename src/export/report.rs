@@ -1,95 +1,78 @@
 //! The summary of an export as people read it.
 
 use std::fmt;
-use std::path::Path;
 
-use super::{
-    ExpertsSummary, GenaiSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WebSummary,
-    WeightsSummary,
-};
-use crate::display::{escape_control, plural, shell_quote, size};
+use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary};
+use crate::display::{Table, plural, shell_quote, size};
 use crate::files::parent_dir;
-use crate::model::Provider;
-use crate::model::Target;
+use crate::model::{Provider, Target};
 use crate::onnx::{Size, ValueInfo};
 use crate::runtime;
-use crate::tokenizer;
 use crate::weights::{MatrixFormat, Provenance};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(hub) = &self.hub {
-            write!(f, "{hub}")?;
-        }
-        self.write_source(f)?;
+        let mut table = Table::default();
+        self.hub.iter().for_each(|hub| hub.rows(&mut table));
+        table.row("read", self.source_line());
         if let Some(model) = &self.model {
-            write!(f, "{model}")?;
+            model.rows(&mut table);
             if self.is_slow_here(model) {
-                writeln!(
-                    f,
-                    "  with AVX-512, which this processor lacks; without it experts in MXFP4 take many times as long as with --experts int8"
-                )?;
+                table.note("with AVX-512, which this processor lacks; without it experts in MXFP4 take many times as long as with --experts int8");
             }
-            write!(f, "{}", self.weights)?;
+            self.weights.rows(&mut table);
         }
-        write!(f, "{}", self.experts)?;
-        self.dense.write(f, "dense")?;
-        if let Some(genai) = &self.genai {
-            write!(f, "{genai}")?;
+        self.experts.rows(&mut table);
+        self.dense.rows(&mut table, "dense");
+        self.genai.iter().for_each(|genai| genai.rows(&mut table));
+        self.transformers_js.iter().for_each(|web| web.rows(&mut table));
+        for (label, paths) in [("written", &self.weights.written), ("reused", &self.weights.reused)]
+        {
+            for path in paths {
+                table.row(label, path.display());
+            }
         }
-        if let Some(web) = &self.transformers_js {
-            write!(f, "{web}")?;
-        }
-        self.write_files(f)?;
-        self.write_next(f)
+        let bytes = size(self.weights.bytes_written);
+        table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
+        self.next_row(&mut table);
+        table.fmt(f)
     }
 }
 
 impl Summary {
-    fn write_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn source_line(&self) -> String {
         let layers = layers_in_words(self.layers, self.layers_there);
         let experts = experts_in_words(&self.experts.counts);
-        write!(f, "read     {}, {layers}{experts}", self.layout)?;
-        match &self.fingerprint {
-            Some(fingerprint) => writeln!(f, ", fingerprint {fingerprint}"),
-            None => writeln!(f, ", headers only"),
-        }
-    }
-
-    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let weights = &self.weights;
-        for (what, paths) in [("written", &weights.written), ("reused ", &weights.reused)] {
-            for path in paths {
-                writeln!(f, "{what}  {}", name(path))?;
-            }
-        }
-        let bytes = size(weights.bytes_written);
-        writeln!(f, "done     {bytes} of weights written, in {:.3} s", self.seconds)
+        let identity = match &self.fingerprint {
+            Some(fingerprint) => format!("fingerprint {fingerprint}"),
+            None => "headers only".to_owned(),
+        };
+        format!("{}, {layers}{experts}, {identity}", self.layout)
     }
 
     /// What can be done with it.
-    fn write_next(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn next_row(&self, table: &mut Table) {
         if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = self.hub {
             let bytes = size(bytes);
-            return write!(
-                f,
-                "next     the same command without --headers-only fetches {bytes} of weights, and the model runs"
-            );
+            table.row("next", format!("the same command without --headers-only fetches {bytes} of weights, and the model runs"));
+            return;
         }
         let staged = self.weights.written.first().or(self.weights.reused.first());
         match (&self.model, staged) {
             (Some(model), _) if self.genai.is_some() => {
                 let folder = parent_dir(&model.path).display().to_string();
-                write!(f, "try      onnxruntime_genai.Model({folder:?})")
+                table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
             }
             // Python's numpy has no BF16 for a cache.
-            (Some(model), _) if model.inputs.iter().any(|input| input.dtype == "bf16") => Ok(()),
-            (Some(model), _) => write!(f, "try      {}", model.example()),
+            (Some(model), _) if model.inputs.iter().any(|input| input.dtype == "bf16") => {}
+            (Some(model), _) => {
+                table.row("try", model.example());
+            }
             (None, Some(staged)) => {
                 let staged = shell_quote(staged);
-                write!(f, "next     gpt-oss-export --weights {staged} --output model.onnx")
+                table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
             }
-            (None, None) => Ok(()),
+            (None, None) => {}
         }
     }
 
@@ -101,75 +84,68 @@ impl Summary {
     }
 }
 
-impl fmt::Display for WeightsSummary {
+impl WeightsSummary {
     /// Where the model reads them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn rows(&self, table: &mut Table) {
         let made = self.written.len() + self.reused.len();
-        let how = match self.in_place {
-            true => "in place",
-            false if made >= self.files.len() => "beside the model",
-            false => "in place and beside the model",
+        let how = if self.in_place {
+            "in place"
+        } else if made >= self.files.len() {
+            "beside the model"
+        } else {
+            "in place and beside the model"
         };
         let bytes = size(self.bytes_referenced);
-        writeln!(f, "weights  {bytes} {how}: {}", escape_control(&self.files.join(", ")))?;
-        match &self.obstacle {
-            Some(obstacle) => writeln!(f, "  not in place: {}", escape_control(obstacle)),
-            None => Ok(()),
+        table.row("weights", format!("{bytes} {how}: {}", self.files.join(", ")));
+        if let Some(obstacle) = &self.obstacle {
+            table.note(format!("not in place: {obstacle}"));
         }
     }
 }
 
-impl fmt::Display for HubSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl HubSummary {
+    fn rows(&self, table: &mut Table) {
         let Self { source, folder, fetched, bytes_fetched, awaited, bytes_awaited } = self;
-        writeln!(f, "hub      {source} in {}", name(folder))?;
-        match fetched.len() {
-            0 => writeln!(f, "  nothing new fetched")?,
-            files => {
-                writeln!(f, "  fetched {} in {}", size(*bytes_fetched), plural(files, "file"))?
-            }
+        table.row("hub", format!("{source} in {}", folder.display()));
+        if fetched.is_empty() {
+            table.note("nothing new fetched");
+        } else {
+            let files = plural(fetched.len(), "file");
+            table.note(format!("fetched {} in {files}", size(*bytes_fetched)));
         }
-        match awaited.len() {
-            0 => Ok(()),
-            files => {
-                let files = plural(files, "file");
-                writeln!(f, "  not fetched {} in {files} of weights", size(*bytes_awaited))
-            }
+        if !awaited.is_empty() {
+            let files = plural(awaited.len(), "file");
+            table.note(format!("not fetched {} in {files} of weights", size(*bytes_awaited)));
         }
     }
 }
 
-impl fmt::Display for ExpertsSummary {
+impl ExpertsSummary {
     /// Nothing where there is nothing to decide: in MXFP4 as they were.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn rows(&self, table: &mut Table) {
         let Self { matrices, mxfp4_bytes, .. } = self;
         let format = &matrices.provenance.format;
-        matrices.write(f, "experts")?;
+        matrices.rows(table, "experts");
         if !format.contains(|it| it != MatrixFormat::Mxfp4) {
-            return Ok(());
+            return;
         }
-        writeln!(f, "experts  {} in {format}", size(matrices.bytes))?;
-        match mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
-            Some(mxfp4) => writeln!(
-                f,
-                "  --experts mxfp4 makes them {:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out",
-                matrices.bytes as f64 / mxfp4 as f64
-            ),
-            None => Ok(()),
+        table.row("experts", format!("{} in {format}", size(matrices.bytes)));
+        if let Some(mxfp4) = mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
+            let times = matrices.bytes as f64 / mxfp4 as f64;
+            table.note(format!("--experts mxfp4 makes them {times:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out"));
         }
     }
 }
 
 impl MatricesSummary {
     /// What became of the numbers, where they are not simply as they were.
-    fn write(&self, f: &mut fmt::Formatter<'_>, label: &str) -> fmt::Result {
+    fn rows(&self, table: &mut Table, label: &'static str) {
         if self.already {
-            writeln!(f, "{label:8} already in {}", self.provenance.format)?;
+            table.row(label, format!("already in {}", self.provenance.format));
         }
         if self.converted.is_some() || !self.provenance.is_unchanged() {
-            writeln!(f, "{label:8} {}", self.conversion())?;
+            table.row(label, self.conversion());
         }
-        Ok(())
     }
 
     /// Whether somebody asked for the format that they have.
@@ -195,20 +171,19 @@ impl MatricesSummary {
     }
 }
 
-impl fmt::Display for ModelSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, bytes) = (name(&self.path), size(self.bytes as u64));
-        writeln!(f, "model    {path} ({bytes}, opset {}, IR {})", self.opset, self.ir_version)?;
+impl ModelSummary {
+    fn rows(&self, table: &mut Table) {
+        let Self { path, opset, ir_version, .. } = self;
+        let (path, bytes) = (path.display(), size(self.bytes as u64));
+        table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
         for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
             for line in ValueInfo::lines(interfaces) {
-                writeln!(f, "  {kind} {line}")?;
+                table.note(format!("{kind} {line}"));
             }
         }
-        writeln!(f, "needs    {}", self.requires)
+        table.row("needs", self.requires);
     }
-}
 
-impl ModelSummary {
     /// Python that runs the model on zeros of a shape that it takes, without a past.
     fn example(&self) -> String {
         let size = |axis: usize| match self.inputs[0].shape[axis] {
@@ -243,58 +218,6 @@ impl ModelSummary {
             "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
         )
     }
-}
-
-impl fmt::Display for WebSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { folder, dtype, device, copied, missing } = self;
-        writeln!(
-            f,
-            "web      {}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})",
-            name(folder)
-        )?;
-        let copied = copied.iter().filter_map(|path| path.file_name()?.to_str());
-        let copied: Vec<&str> = copied.collect();
-        for (what, names) in [("copied", &copied), ("missing", missing)] {
-            if !names.is_empty() {
-                writeln!(f, "  {what} {}", names.join(", "))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for GenaiSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, cache) = (name(&self.config), size(self.cache_bytes));
-        let replaced = if self.replaced { ", which was another" } else { "" };
-        writeln!(f, "genai    {path}{replaced}")?;
-        writeln!(f, "  max_length {} (a cache of {cache})", self.max_length)?;
-        let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
-        let why = if self.is_assumed { ", as in the released models" } else { "" };
-        writeln!(f, "  eos {}{why}", eos.join(", "))?;
-        let copied: Vec<_> =
-            self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        for (what, names) in
-            [("copied", &copied), ("there", &self.there), ("missing", &self.missing)]
-        {
-            if !names.is_empty() {
-                writeln!(f, "  {what} {}", names.join(", "))?;
-            }
-        }
-        if self.missing.iter().any(|name| tokenizer::is_needed(name)) {
-            writeln!(
-                f,
-                "  without the tokenizer's files beside the model onnxruntime-genai takes tokens, not text"
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// A path on a line of its own.
-fn name(path: &Path) -> String {
-    escape_control(&path.display().to_string())
 }
 
 fn layers_in_words(exported: usize, there: usize) -> String {

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{shards, web};
 use crate::checkpoint::{Leniency, ModelWeights};
 use crate::error::{Error, bail, err};
 use crate::hub::RepoPath;
-use crate::model::Provider;
-use crate::model::{self, BatchSymbol, GraphOptions};
+use crate::model::{self, BatchSymbol, GraphOptions, Provider};
+use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
 use crate::weights::{MatrixFormat, Role};
 
@@ -71,9 +70,9 @@ impl Request {
         options
     }
 
-    /// The most bytes of a file beside the model: a browser takes less than 2 GB.
+    /// The most bytes of a file beside the model.
     pub(super) fn largest_shard(&self) -> Option<u64> {
-        self.max_shard_size.or(self.transformers_js.then_some(shards::MOST_FOR_A_BROWSER))
+        self.max_shard_size.or(self.transformers_js.then_some(transformers_js::MAX_FILE_BYTES))
     }
 
     /// Refuses what no checkpoint could make possible, before any is opened.
@@ -83,10 +82,8 @@ impl Request {
         if output.is_dir() {
             bail!("`{}` is a folder, expected a file to write", output.display());
         }
-        if self.genai.is_some() && self.graph.length.is_some() {
-            bail!(
-                "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
-            );
+        if self.genai.is_some() {
+            genai::check(&self.options())?;
         }
         if self.largest_shard().is_some() && self.external_data == ExternalData::InPlace {
             bail!(
@@ -94,9 +91,9 @@ impl Request {
             );
         }
         if self.transformers_js {
-            web::check(output, &self.options(), self.max_shard_size)?;
+            transformers_js::check(output, &self.options(), self.max_shard_size)?;
         }
-        Ok(model::check_options(&self.options())?)
+        model::check_options(&self.options())
     }
 
     /// Whether the weights are still on the hub, and stay there.

@@ -1,13 +1,7 @@
 //! Weights beside the model in several files, each of limited size.
 
-use std::path::Path;
-
-use super::web::name_of;
 use crate::error::{Error, Setting, err};
 use crate::weights::{Fingerprint, Weight, WeightsFile};
-
-/// A browser takes files of less than 2 GB.
-pub const MOST_FOR_A_BROWSER: u64 = 2_000_000_000;
 
 /// Plans as few files as it takes when each gets the next weights while they fit. What
 /// one conversion makes stays together.
@@ -49,13 +43,4 @@ pub fn name(fingerprint: &Fingerprint, at: usize, count: usize) -> String {
         1 => format!("weights-{fingerprint}.safetensors"),
         _ => format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1),
     }
-}
-
-/// The name by which transformers.js looks for a model's data.
-pub fn name_for_transformers_js(output: &Path, at: usize) -> Result<String, Error> {
-    let name = name_of(output)?;
-    Ok(match at {
-        0 => format!("{name}_data"),
-        _ => format!("{name}_data_{at}"),
-    })
 }

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{GenaiSummary, WebSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
-use crate::model::Provider;
-use crate::model::{GraphOptions, Target};
+use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::{OPSET, ValueInfo, ir_version};
+use crate::package::{GenaiSummary, TransformersJsSummary};
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
@@ -31,10 +30,10 @@ pub struct Summary {
     pub source: PathBuf,
     /// The model, unless only weights were staged.
     pub model: Option<ModelSummary>,
-    /// What there is for onnxruntime-genai, if it was asked for.
+    /// The package for onnxruntime-genai, if one was asked for.
     pub genai: Option<GenaiSummary>,
-    /// What there is for transformers.js, if it was asked for.
-    pub transformers_js: Option<WebSummary>,
+    /// The package for transformers.js, if one was asked for.
+    pub transformers_js: Option<TransformersJsSummary>,
     /// The format of the experts.
     pub experts: ExpertsSummary,
     /// The format of the matrices of attention and of the logits.

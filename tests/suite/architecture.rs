@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by floor, as in `docs/architecture.md`.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["error", "display"],
     &["tensor", "progress", "files", "background"],
     &["graph", "container", "publish", "runtime"],
-    &["weights", "onnx", "tokenizer"],
+    &["weights", "onnx"],
     &["checkpoint"],
-    &["model", "genai", "hub", "reference", "transformers_js"],
+    &["model", "hub", "reference"],
+    &["metadata", "package"],
     &["export", "inspect", "verify"],
     &["main", "cli", "lib"],
 ];
@@ -42,10 +43,7 @@ const OWNERS: [(&str, &str); 25] = [
     ("ctrlc::", "cli"),
     ("fs4::", "publish"),
     ("strsim::", "checkpoint"),
-    (
-        "serde_json::",
-        "files onnx container checkpoint weights genai hub transformers_js verify cli",
-    ),
+    ("serde_json::", "files onnx container checkpoint weights hub package verify cli"),
 ];
 
 const LONGEST_FILE: usize = 400;

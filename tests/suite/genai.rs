@@ -1,4 +1,4 @@
-//! The folder that onnxruntime-genai opens.
+//! Packages for onnxruntime-genai.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use crate::support::{
     contents, copy_folder, export, failure, fixture, folder_with_tiny, python, reference, run, text,
 };
 
-/// Tokens that the references never generate.
+/// Special tokens that the references never generate.
 fn generation() -> String {
     json!({"bos_token_id": 316, "eos_token_id": [317, 318], "pad_token_id": 319}).to_string()
 }
 
-/// A checkpoint with all that text needs.
+/// A folder with the checkpoint `tiny` and its tokenizer.
 pub fn with_tokenizer() -> tempfile::TempDir {
     let home = folder_with_tiny();
     let folder = home.path().join("tiny");
@@ -51,259 +51,244 @@ fn tokenizer() -> Value {
     })
 }
 
+/// The arguments of an export for onnxruntime-genai.
+fn package<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    [&["--checkpoint", text(checkpoint), "--output", text(model), "--genai"], options].concat()
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 #[test]
-fn it_generates_what_the_reference_does() {
-    let mut folders = Vec::new();
+fn generates_as_reference_does() {
+    let mut homes = Vec::new();
     for options in [&["--target", "ort"][..], &["--target", "onnx"], &["--functions"]] {
         let home = with_tokenizer();
-        let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
-        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
-        let summary = export(&[&base[..], options].concat());
+        let checkpoint = home.path().join("tiny");
+        let summary = export(&package(&checkpoint, &checkpoint.join("model.onnx"), options));
         assert_eq!(summary["weights"]["bytes_written"], 0);
-        assert_eq!(summary["genai"]["copied"], json!([]), "all lies in place");
-        assert_eq!(
-            summary["genai"]["missing"],
-            json!(["special_tokens_map.json", "chat_template.jinja"])
-        );
+        let genai = &summary["genai"];
+        assert_eq!(genai["copied"], json!([]), "the tokenizer is in the folder");
+        assert_eq!(genai["missing"], json!(["special_tokens_map.json", "chat_template.jinja"]));
         assert_eq!(summary["model"]["outputs"][0]["shape"], json!(["B", 1, 320]));
-        folders.push((home, checkpoint));
+        homes.push(home);
     }
     let request = json!({
-        "folders": folders.iter().map(|(_, folder)| folder).collect::<Vec<_>>(),
+        "folders": homes.iter().map(|home| home.path().join("tiny")).collect::<Vec<_>>(),
         "greedy": fixture("reference/greedy-2x28.ids.npy"),
         "steps": 16,
         "references": [reference("1x300")],
     });
-    let worst: Vec<f64> = serde_json::from_value(python("generate.py", &[], &request)).unwrap();
-    assert!(worst.len() == 3 && worst.iter().all(|error| *error <= 1e-5), "{worst:?}");
+    let errors: Vec<f64> = serde_json::from_value(python("generate.py", &[], &request)).unwrap();
+    assert!(errors.len() == 3 && errors.iter().all(|error| *error <= 1e-5), "{errors:?}");
 }
 
-/// One row at a time, and so in chunks of 512 tokens.
+/// In batches of one row, onnxruntime-genai processes 512 tokens at once.
 #[test]
-fn long_prompts_come_in_chunks() {
+fn splits_long_prompts() {
     for target in ["ort", "onnx"] {
         let home = with_tokenizer();
-        let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
-        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
-        export(&[&base[..], &["--target", target, "--batch-size", "1"]].concat());
+        let checkpoint = home.path().join("tiny");
+        let options = ["--target", target, "--batch-size", "1"];
+        export(&package(&checkpoint, &checkpoint.join("model.onnx"), &options));
         let request = json!({"folders": [checkpoint], "references": [reference("1x4500")]});
-        let worst: Vec<f64> = serde_json::from_value(python("generate.py", &[], &request)).unwrap();
-        assert!(worst[0] <= 1e-4, "{target}: {worst:?}");
+        let error = &python("generate.py", &[], &request)[0];
+        assert!(error.as_f64().unwrap() <= 1e-4, "{target}: {error}");
     }
 }
 
 #[test]
-fn the_tokenizer_is_copied_byte_for_byte() {
+fn copies_tokenizer_byte_for_byte() {
     let home = with_tokenizer();
-    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("out/model.onnx"));
-    let arguments =
-        ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort", "--genai"];
+    let (checkpoint, out) = (home.path().join("tiny"), home.path().join("out"));
+    let model = out.join("model.onnx");
+    let arguments = package(&checkpoint, &model, &["--target", "ort"]);
     export(&arguments);
-    let first = contents(&home.path().join("out"));
+    let first = contents(&out);
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
-        let (from, to) = (checkpoint.join(name), home.path().join("out").join(name));
-        assert_eq!(fs::read(from).unwrap(), fs::read(to).unwrap(), "{name}");
+        let [source, copy] = [&checkpoint, &out].map(|folder| fs::read(folder.join(name)).unwrap());
+        assert_eq!(source, copy, "{name}");
     }
-    let again = export(&arguments);
-    assert_eq!(again["genai"]["there"].as_array().unwrap().len(), 3);
-    assert_eq!(contents(&home.path().join("out")), first);
+    assert_eq!(export(&arguments)["genai"]["there"].as_array().unwrap().len(), 3);
+    assert_eq!(contents(&out), first);
 
-    fs::write(home.path().join("out/tokenizer.json"), "{}").unwrap();
+    fs::write(out.join("tokenizer.json"), "{}").unwrap();
     let before = contents(home.path());
     let sentence = failure(&arguments);
-    assert!(sentence.contains("tokenizer.json` exists and differs from"), "{sentence}");
+    assert!(sentence.contains("out/tokenizer.json` differs from `"), "{sentence}");
     assert_eq!(contents(home.path()), before);
 }
 
-/// A stage has its tokenizer beside it, and else the model's folder has it.
+/// The model's folder is searched last.
 #[test]
-fn a_stage_has_its_tokenizer_beside_it() {
+fn finds_tokenizer_beside_staged_weights() {
     let home = with_tokenizer();
     let (checkpoint, stage) = (home.path().join("tiny"), home.path().join("stage/w.safetensors"));
     export(&["--checkpoint", text(&checkpoint), "--save-weights", text(&stage), "--skip-onnx"]);
-    let beside = home.path().join("stage/generation_config.json");
-    fs::write(
-        &beside,
-        json!({"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 2}).to_string(),
-    )
-    .unwrap();
+    let generation_config = home.path().join("stage/generation_config.json");
+    let tokens = json!({"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 2});
+    fs::write(&generation_config, tokens.to_string()).unwrap();
     let model = home.path().join("out/model.onnx");
     let arguments = ["--weights", text(&stage), "--output", text(&model), "--genai"];
-    let summary = export(&arguments);
-    assert_eq!(summary["genai"]["eos_token_ids"], json!([7]));
-    fs::rename(&beside, home.path().join("moved")).unwrap();
-    let summary = export(&arguments);
-    assert_eq!(summary["genai"]["eos_token_ids"], json!([7]), "the copy says so");
-    assert_eq!(summary["genai"]["there"], json!(["generation_config.json"]));
+    assert_eq!(export(&arguments)["genai"]["eos_token_ids"], json!([7]));
+    fs::rename(&generation_config, home.path().join("moved")).unwrap();
+    let genai = &export(&arguments)["genai"];
+    assert_eq!(genai["eos_token_ids"], json!([7]), "from the copy");
+    assert_eq!(genai["there"], json!(["generation_config.json"]));
 
-    let target = home.path().join("out/genai_config.json");
-    fs::remove_file(&target).unwrap();
-    fs::create_dir(&target).unwrap();
-    assert!(failure(&arguments).ends_with("genai_config.json` is a folder, not a file to write"));
-    fs::remove_dir(&target).unwrap();
-    fs::create_dir(home.path().join("out/tokenizer.json")).unwrap();
-    assert!(failure(&arguments).contains("tokenizer.json` is no file that can be read"));
+    for (name, end) in [
+        ("genai_config.json", "` is a folder, expected a file to write"),
+        ("tokenizer.json", "` is neither a file nor a link to one"),
+    ] {
+        let path = home.path().join("out").join(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        assert!(failure(&arguments).ends_with(&format!("{name}{end}")));
+        fs::remove_dir(&path).unwrap();
+    }
 }
 
-/// The released repositories have the tokenizer above `original`.
+/// As in OpenAI's repositories.
 #[test]
-fn the_tokenizer_above_original_is_found() {
+fn finds_tokenizer_above_original() {
     let home = with_tokenizer();
-    let (above, original) = (home.path().join("tiny"), home.path().join("tiny/original"));
+    let (root, original) = (home.path().join("tiny"), home.path().join("tiny/original"));
     copy_folder(&fixture("tiny"), &original);
-    fs::remove_file(above.join("model.safetensors")).unwrap();
-    let model = home.path().join("out/model.onnx");
-    let base = ["--checkpoint", text(&original), "--target", "ort", "--genai", "--output"];
-    let summary = export(&[&base[..], &[text(&model)]].concat());
-    assert_eq!(summary["genai"]["copied"].as_array().unwrap().len(), 3);
-    // Beside them nothing is to be copied.
-    let model = above.join("model.onnx");
-    let summary = export(&[&base[..], &[text(&model)]].concat());
-    assert_eq!(summary["genai"]["copied"], json!([]));
-    assert_eq!(summary["weights"]["files"], json!(["original/model.safetensors"]));
+    fs::remove_file(root.join("model.safetensors")).unwrap();
+    for (model, copied, file) in [
+        (home.path().join("out/model.onnx"), 3, None),
+        (root.join("model.onnx"), 0, Some("original/model.safetensors")),
+    ] {
+        let summary = export(&package(&original, &model, &["--target", "ort"]));
+        assert_eq!(summary["genai"]["copied"].as_array().unwrap().len(), copied);
+        assert!(file.is_none_or(|file| summary["weights"]["files"] == json!([file])));
+    }
 }
 
-/// Where nothing else says which tokens end a text, the model's config does.
 #[test]
-fn the_config_knows_how_a_text_ends() {
+fn takes_special_tokens_from_config() {
     let home = tempfile::tempdir().unwrap();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("out/model.onnx"));
     copy_folder(&fixture("tiny-hf"), &checkpoint);
-    let mut config: Value =
-        serde_json::from_slice(&fs::read(checkpoint.join("config.json")).unwrap()).unwrap();
-    for (key, token) in [("eos_token_id", 2), ("bos_token_id", 1), ("pad_token_id", 0)] {
-        config[key] = token.into();
-    }
+    let mut config = read_json(&checkpoint.join("config.json"));
+    config["bos_token_id"] = 1.into();
     fs::write(checkpoint.join("config.json"), config.to_string()).unwrap();
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
-    let summary = export(&base);
-    assert_eq!(summary["genai"]["eos_token_ids"], json!([2]));
-    assert_eq!(summary["genai"]["eos_assumed"], false);
+    let genai = &export(&package(&checkpoint, &model, &[]))["genai"];
+    assert_eq!((&genai["eos_token_ids"], &genai["eos_assumed"]), (&json!([2]), &json!(false)));
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn prints_missing_tokenizer_files() {
     let home = folder_with_tiny();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
     fs::write(checkpoint.join("generation_config.json"), generation()).unwrap();
-    let output = run(&["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"]);
-    let summary = String::from_utf8(output.stdout).unwrap();
+    let summary = String::from_utf8(run(&package(&checkpoint, &model, &[])).stdout).unwrap();
     for line in [
         "genai_config.json\n  max_length 131072 (a cache of 201 MB)\n  eos 317, 318\n",
-        "  copied generation_config.json",
-        "  missing tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja",
-        "without the tokenizer's files beside the model onnxruntime-genai takes tokens, not text",
+        "  copied generation_config.json\n",
+        "  missing tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja\n",
+        "  without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text\n",
         "try      onnxruntime_genai.Model(\"",
     ] {
         assert!(summary.contains(line), "{summary}\nlacks: {line}");
     }
 }
 
-fn config(folder: &Path) -> Value {
-    serde_json::from_slice(&fs::read(folder.join("genai_config.json")).unwrap()).unwrap()
-}
-
 /// Section by section as onnxruntime-genai documents it, with the released
 /// models' tokens and a cache of 24 · 2 · 8 · 64 · 4 bytes a token.
 #[test]
-fn the_20b_by_its_sizes() {
+fn describes_20b() {
     let home = tempfile::tempdir().unwrap();
     sparse(home.path(), 24, 32, 1);
     let model = home.path().join("gpt-oss.onnx");
-    let base = ["--checkpoint", text(home.path()), "--output", text(&model), "--genai"];
-    export(&[&base[..], &["--target", "ort"]].concat());
-    let found = config(home.path());
-    let (model, decoder) = (&found["model"], &found["model"]["decoder"]);
-    assert_eq!(model["type"], "gptoss");
-    assert_eq!(model["eos_token_id"], json!([200_002, 199_999, 200_012]));
-    assert_eq!(
-        (&model["bos_token_id"], &model["pad_token_id"]),
-        (&json!(199_998), &json!(199_999))
-    );
-    assert_eq!(
-        (&model["vocab_size"], &model["context_length"]),
-        (&json!(201_088), &json!(131_072))
-    );
-    assert_eq!(decoder["filename"], "gpt-oss.onnx");
-    let sizes = [
-        "num_hidden_layers",
-        "hidden_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_size",
-    ];
-    assert_eq!(sizes.map(|size| decoder[size].as_u64().unwrap()), [24, 2880, 64, 8, 64]);
+    let config = || read_json(&home.path().join("genai_config.json"));
+    export(&package(home.path(), &model, &["--target", "ort"]));
+    let found = config();
+    for (key, value) in [
+        ("type", json!("gptoss")),
+        ("eos_token_id", json!([200_002, 199_999, 200_012])),
+        ("bos_token_id", json!(199_998)),
+        ("pad_token_id", json!(199_999)),
+        ("vocab_size", json!(201_088)),
+        ("context_length", json!(131_072)),
+    ] {
+        assert_eq!(found["model"][key], value, "{key}");
+    }
+    for (key, value) in [
+        ("filename", json!("gpt-oss.onnx")),
+        ("num_hidden_layers", json!(24)),
+        ("hidden_size", json!(2880)),
+        ("num_attention_heads", json!(64)),
+        ("num_key_value_heads", json!(8)),
+        ("head_size", json!(64)),
+        ("sliding_window", json!(null)),
+    ] {
+        assert_eq!(found["model"]["decoder"][key], value, "{key}");
+    }
     assert_eq!(found["search"], json!({"max_length": 8192, "past_present_share_buffer": true}));
-    assert!(decoder.get("sliding_window").is_none());
 
-    export(&[&base[..], &["--max-length", "131072", "--batch-size", "1"]].concat());
+    let options = ["--max-length", "131072", "--batch-size", "1"];
+    export(&package(home.path(), &model, &options));
     let search =
         json!({"max_length": 131_072, "past_present_share_buffer": false, "chunk_size": 512});
-    assert_eq!(config(home.path())["search"], search, "standard operators share no buffer");
-    let sentence = failure(&[&base[..], &["--max-length", "131073"]].concat());
-    assert_eq!(sentence, "--max-length 131073 is more than the model's context of 131072 tokens");
+    assert_eq!(config()["search"], search, "standard operators share no buffer");
+    let sentence = failure(&package(home.path(), &model, &["--max-length", "131073"]));
+    assert_eq!(sentence, "the maximum length is 131073 tokens, and the model's context is 131072");
 }
 
-/// A context beyond all numbers of bytes is no reason to panic.
 #[test]
-fn a_context_without_end_is_a_number_still() {
+fn saturates_cache_of_endless_context() {
     let home = with_tokenizer();
-    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
+    let checkpoint = home.path().join("tiny");
     let path = checkpoint.join("config.json");
-    let mut endless: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut endless = read_json(&path);
     endless["rope_scaling_factor"] = json!(1.0);
     endless["initial_context_length"] = json!(1e300);
     fs::write(path, endless.to_string()).unwrap();
-    let longest = u64::MAX.to_string();
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
-    let summary = export(&[&base[..], &["--max-length", &longest]].concat());
+    let options = ["--max-length", "18446744073709551615"];
+    let summary = export(&package(&checkpoint, &checkpoint.join("model.onnx"), &options));
     assert_eq!(summary["genai"]["cache_bytes"], u64::MAX);
 }
 
-/// onnxruntime-genai opens one model a folder, by one file.
 #[test]
-fn a_config_of_another_model_stays() {
+fn keeps_config_of_another_model() {
     let home = with_tokenizer();
     let checkpoint = home.path().join("tiny");
-    let (model, other) = (checkpoint.join("model.onnx"), checkpoint.join("other.onnx"));
-    let base = ["--checkpoint", text(&checkpoint), "--genai", "--output"];
-    let first = [&base[..], &[text(&model)]].concat();
-    let other = [&base[..], &[text(&other)]].concat();
-    assert_eq!(export(&first)["genai"]["replaced"], false);
-    assert_eq!(export(&first)["genai"]["replaced"], false, "it says the same");
-    assert_eq!(export(&[&first[..], &["--max-length", "99"]].concat())["genai"]["replaced"], true);
+    let [model, other] = ["model.onnx", "other.onnx"].map(|name| checkpoint.join(name));
+    let replaced = |model: &Path, options: &[&str]| {
+        export(&package(&checkpoint, model, options))["genai"]["replaced"] == true
+    };
+    assert!(!replaced(&model, &[]));
+    assert!(!replaced(&model, &[]), "it is the same");
+    assert!(replaced(&model, &["--max-length", "99"]));
     let before = contents(home.path());
-    let sentence = failure(&other);
-    assert!(sentence.contains("describes another model, model.onnx, and"), "{sentence}");
+    let sentence = failure(&package(&checkpoint, &other, &[]));
+    assert!(sentence.contains("describes another model, `model.onnx`, and"), "{sentence}");
     assert_eq!(contents(home.path()), before);
-    fs::remove_file(checkpoint.join("model.onnx")).unwrap();
-    assert_eq!(export(&other)["genai"]["replaced"], true);
+    fs::remove_file(model).unwrap();
+    assert!(replaced(&other, &[]));
 }
 
 #[test]
-fn the_search_is_the_checkpoints_own() {
+fn takes_sampling_parameters_from_generation_config() {
     let home = folder_with_tiny();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("tiny/model.onnx"));
     let file = checkpoint.join("generation_config.json");
-    let says = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "do_sample": true,
+    let keys = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "do_sample": true,
                       "top_p": 0.9, "temperature": null, "transformers_version": "5"});
-    fs::write(&file, says.to_string()).unwrap();
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--genai"];
-    export(&[&base[..], &["--max-length", "77", "--target", "ort"]].concat());
-    assert_eq!(
-        config(&checkpoint)["search"],
-        json!({"do_sample": true, "top_p": 0.9, "max_length": 77, "past_present_share_buffer": true})
-    );
-    assert_eq!(config(&checkpoint)["model"]["eos_token_id"], json!([2]));
+    fs::write(&file, keys.to_string()).unwrap();
+    export(&package(&checkpoint, &model, &["--max-length", "77", "--target", "ort"]));
+    let config = read_json(&checkpoint.join("genai_config.json"));
+    let search = json!({"do_sample": true, "top_p": 0.9, "max_length": 77, "past_present_share_buffer": true});
+    assert_eq!((&config["search"], &config["model"]["eos_token_id"]), (&search, &json!([2])));
 
     let before = contents(home.path());
-    fs::write(&file, "{\"eos_token_id\": 320}").unwrap();
-    let sentence = failure(&base);
+    let sentence = failure(&package(&checkpoint, &model, &["--seq-len", "4"]));
+    assert!(sentence.ends_with("the sequence length cannot be fixed"), "{sentence}");
+    fs::write(&file, r#"{"eos_token_id": 320}"#).unwrap();
+    let sentence = failure(&package(&checkpoint, &model, &[]));
     assert!(sentence.ends_with("key `eos_token_id` must be a token of the vocabulary, found 320"));
-    fs::remove_file(&file).unwrap();
-    assert!(failure(&base).contains("is beyond a vocabulary of 320"));
-    let sentence = failure(&[&base[..], &["--seq-len", "4"]].concat());
-    assert!(sentence.ends_with("so --genai does not go with --seq-len"), "{sentence}");
-    fs::write(&file, says.to_string()).unwrap();
+    fs::write(&file, keys.to_string()).unwrap();
     assert_eq!(contents(home.path()), before);
 }

@@ -34,7 +34,7 @@ mod sizes;
 mod staging;
 mod suggest;
 mod support;
+mod transformers_js;
 mod trust;
 mod verify;
 mod verify_refusals;
-mod web;

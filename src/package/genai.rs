@@ -1,0 +1,202 @@
+//! The package for onnxruntime-genai: `genai_config.json` and the tokenizer in the
+//! model's folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::files::{Package, PackagedModel, model_name, pretty};
+use super::generation::Generation;
+use super::tokenizer::{self, GENERATION_CONFIG, TokenizerSummary};
+use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
+use crate::display::{Table, size};
+use crate::error::{Result, bail, ensure};
+use crate::files::{json, parent_dir};
+use crate::model::{GraphOptions, Provider, Target};
+
+/// The file name that onnxruntime-genai looks for.
+const GENAI_CONFIG: &str = "genai_config.json";
+
+/// The most bytes of a cache of the default length. onnxruntime-genai allocates it for
+/// `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
+const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
+
+/// Prompt tokens that are processed at once. Attention holds a score for every head,
+/// token and position, so a long prompt at once takes more memory and time.
+/// onnxruntime-genai splits prompts for batches of one row only.
+const CHUNK_SIZE: u64 = 512;
+
+/// The package for onnxruntime-genai.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenaiSummary {
+    /// The path of `genai_config.json`.
+    pub config: PathBuf,
+    /// Whether a different `genai_config.json` was replaced.
+    pub replaced: bool,
+    /// The longest text in tokens, prompt included, unless a program says otherwise.
+    pub max_length: u64,
+    /// Bytes of the cache for a text of that length, for the whole batch.
+    pub cache_bytes: u64,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u64>,
+    /// Whether these are the released models', because no file names others.
+    pub eos_assumed: bool,
+    /// The tokenizer's files.
+    #[serde(flatten)]
+    pub tokenizer: TokenizerSummary,
+}
+
+/// Refuses a graph that onnxruntime-genai cannot use.
+pub fn check(options: &GraphOptions) -> Result<()> {
+    ensure!(
+        options.length.is_none(),
+        "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
+    );
+    Ok(())
+}
+
+/// Plans the package: reads files, and writes none.
+pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Package<GenaiSummary>> {
+    let PackagedModel { config, options, .. } = *model;
+    let (name, dir) = (model_name(model.path)?, parent_dir(model.path));
+    let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
+    // The output folder's own config may be another model's.
+    let configs = dirs.iter().map(|dir| dir.join(CONFIG)).filter(|path| path.is_file());
+    let configs: Vec<PathBuf> = configs.collect();
+    dirs.push(dir.to_owned());
+    let generation_config = tokenizer::find(&dirs, GENERATION_CONFIG)?;
+    let generation = Generation::read(generation_config.as_deref(), &configs, config.vocab_size)?;
+    let max_length = max_length(asked_max_length, config, options)?;
+    let text = genai_config(name, model, &generation, max_length);
+    let path = dir.join(GENAI_CONFIG);
+    let replaced = replaces(&path, name, &text)?;
+    let tokenizer = tokenizer::plan(&dirs, dir)?;
+    Ok(tokenizer.with(path.clone(), text, |tokenizer| GenaiSummary {
+        config: path,
+        replaced,
+        max_length,
+        cache_bytes: cache_bytes_per_token(config, options).saturating_mul(max_length),
+        eos_token_ids: generation.eos,
+        eos_assumed: generation.eos_assumed,
+        tokenizer,
+    }))
+}
+
+/// The longest text in tokens: the one asked for if it fits the model's context, or else
+/// the largest power of two for which the cache of a batch fits [`DEFAULT_CACHE_BYTES`].
+pub fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
+    let context = config.rope.context();
+    if let Some(asked) = asked {
+        ensure!(
+            asked <= context,
+            "the maximum length is {asked} tokens, and the model's context is {context}"
+        );
+        return Ok(asked);
+    }
+    let fitting = DEFAULT_CACHE_BYTES / cache_bytes_per_token(config, options);
+    Ok(context.min(1 << fitting.max(1).ilog2()))
+}
+
+/// Bytes of the cache for one token in each row of a batch.
+fn cache_bytes_per_token(config: &Config, options: &GraphOptions) -> u64 {
+    let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
+    let width = config.head_dim * options.compute.size();
+    heads.saturating_mul(width).saturating_mul(options.batch.unwrap_or(1))
+}
+
+fn genai_config(
+    name: &str,
+    model: &PackagedModel,
+    generation: &Generation,
+    max_length: u64,
+) -> String {
+    let PackagedModel { config, options, .. } = *model;
+    // ONNX Runtime's own operators append to a buffer of past keys and values in place.
+    let shares_buffer = options.target == Target::Ort;
+    let mut search = generation.search.clone();
+    search.insert("max_length".to_owned(), max_length.into());
+    search.insert("past_present_share_buffer".to_owned(), shares_buffer.into());
+    if options.batch == Some(1) {
+        search.insert("chunk_size".to_owned(), CHUNK_SIZE.into());
+    }
+    // The providers to use before the CPU, with the options that are set most.
+    let provider_options = match options.provider {
+        Provider::Cpu => json!([]),
+        Provider::Cuda => json!([{ "cuda": { "enable_cuda_graph": "0" } }]),
+        Provider::WebGpu => json!([{ "webgpu": { "enableGraphCapture": "0" } }]),
+    };
+    pretty(&json!({
+        "model": {
+            "type": "gptoss",
+            "vocab_size": config.vocab_size,
+            "context_length": config.rope.context(),
+            "bos_token_id": generation.bos,
+            "eos_token_id": generation.eos,
+            "pad_token_id": generation.pad,
+            // No `sliding_window`: it would shorten caches, and the graph's hold every
+            // token.
+            "decoder": {
+                "filename": name,
+                "num_hidden_layers": config.num_layers(),
+                "hidden_size": config.hidden_size,
+                "num_attention_heads": config.num_heads,
+                "num_key_value_heads": config.num_kv_heads,
+                "head_size": config.head_dim,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+                "session_options": { "provider_options": provider_options },
+            },
+        },
+        "search": search,
+    }))
+}
+
+/// Whether a different `genai_config.json` will be replaced. One that describes another
+/// model of the folder is kept: a folder has one such file.
+fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
+    if path.is_dir() {
+        bail!("`{}` is a folder, expected a file to write", path.display());
+    }
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let existing = json::read(path, LARGEST_CONFIG)?;
+    let described: Option<Value> = serde_json::from_slice(&existing).ok();
+    let described =
+        described.as_ref().and_then(|it| it.pointer("/model/decoder/filename")?.as_str());
+    match described.filter(|other| *other != model && parent_dir(path).join(other).exists()) {
+        Some(other) => bail!(
+            "`{}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away",
+            path.display()
+        ),
+        None => Ok(existing != text.as_bytes()),
+    }
+}
+
+impl GenaiSummary {
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let replaced = if self.replaced { " (replaced)" } else { "" };
+        table.row("genai", format!("{}{replaced}", self.config.display()));
+        let cache = size(self.cache_bytes);
+        table.note(format!("max_length {} (a cache of {cache})", self.max_length));
+        let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
+        let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
+        table.note(format!("eos {}{assumed}", eos.join(", ")));
+        self.tokenizer.notes(table);
+        if !self.tokenizer.has_required() {
+            table.note(
+                "without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text",
+            );
+        }
+    }
+}

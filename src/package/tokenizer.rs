@@ -1,0 +1,101 @@
+//! The tokenizer's files: found beside the weights and copied byte for byte.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::files::{Contents, LARGEST_COPY, Package};
+use crate::display::Table;
+use crate::error::{Result, bail, ensure};
+use crate::files::{canonicalize_existing, json};
+
+/// Special tokens and sampling parameters.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// The tokenizer's files. Text needs the first two.
+pub const FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    GENERATION_CONFIG,
+];
+
+/// The tokenizer in a folder.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TokenizerSummary {
+    /// Files that were copied.
+    pub copied: Vec<PathBuf>,
+    /// Files that the folder had already.
+    #[serde(rename = "there")]
+    pub present: Vec<&'static str>,
+    /// Files that were not found.
+    pub missing: Vec<&'static str>,
+}
+
+impl TokenizerSummary {
+    pub(super) fn has_required(&self) -> bool {
+        FILES[..2].iter().all(|name| !self.missing.contains(name))
+    }
+
+    pub(super) fn notes(&self, table: &mut Table) {
+        let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str());
+        let copied: Vec<&str> = copied.collect();
+        for (what, names) in
+            [("copied", &copied), ("unchanged", &self.present), ("missing", &self.missing)]
+        {
+            if !names.is_empty() {
+                table.note(format!("{what} {}", names.join(", ")));
+            }
+        }
+    }
+}
+
+/// The folders of a checkpoint: its own and, where that is `original` in a repository as
+/// OpenAI publishes it, the repository's root.
+pub fn checkpoint_dirs(checkpoint_dir: &Path) -> Result<Vec<PathBuf>> {
+    let real = canonicalize_existing(checkpoint_dir)?;
+    let root = real.parent().filter(|_| real.ends_with("original"));
+    Ok([checkpoint_dir].into_iter().chain(root).map(Path::to_owned).collect())
+}
+
+/// A file in the first folder that has it. A folder or broken link of that name is an
+/// error, and not passed over.
+pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
+    let found = dirs.iter().map(|dir| dir.join(name)).find(|path| exists(path));
+    if let Some(path) = &found {
+        ensure!(path.is_file(), "`{}` is neither a file nor a link to one", path.display());
+    }
+    Ok(found)
+}
+
+/// Plans copies into a folder, each from the first folder that has the file.
+pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<Package<TokenizerSummary>> {
+    let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
+    for name in FILES {
+        let path = target.join(name);
+        match find(dirs, name)? {
+            None => summary.missing.push(name),
+            Some(source) if !exists(&path) => {
+                summary.copied.push(path.clone());
+                files.push((path, Contents::CopyOf(source)));
+            }
+            Some(source)
+                if json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)? =>
+            {
+                summary.present.push(name);
+            }
+            Some(source) => bail!(
+                "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
+                path.display(),
+                source.display()
+            ),
+        }
+    }
+    Ok(Package { files, summary })
+}
+
+/// Whether a path is taken, even by a broken link.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

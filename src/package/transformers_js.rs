@@ -1,0 +1,289 @@
+//! The package for transformers.js: `config.json` and the tokenizer in the root of a
+//! repository, whose folder `onnx` has the model.
+
+use std::iter;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::files::{Package, PackagedModel, model_name, pretty};
+use super::tokenizer::{self, TokenizerSummary};
+use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
+use crate::display::{Table, shell_quote, size};
+use crate::error::{Result, Setting, bail, ensure, err};
+use crate::files::{canonicalize_existing, json, parent_dir};
+use crate::model::{GraphOptions, Provider, Target};
+use crate::tensor::DType;
+
+/// The most bytes of a file: browsers take less than 2 GB.
+pub const MAX_FILE_BYTES: u64 = 2_000_000_000;
+
+/// The folder in which transformers.js looks for models.
+const MODEL_DIR: &str = "onnx";
+/// The most data files that transformers.js looks for.
+const MAX_DATA_FILES: usize = 100;
+/// The key of `config.json` for transformers.js.
+const KEY: &str = "transformers.js_config";
+
+/// The suffixes of model files, and the `dtype` by which users choose each.
+const DTYPES: [(&str, &str); 8] = [
+    ("", "fp32"),
+    ("_fp16", "fp16"),
+    ("_quantized", "q8"),
+    ("_int8", "int8"),
+    ("_uint8", "uint8"),
+    ("_q4", "q4"),
+    ("_q4f16", "q4f16"),
+    ("_bnb4", "bnb4"),
+];
+
+/// The package for transformers.js.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransformersJsSummary {
+    /// The root of the repository, which transformers.js opens.
+    pub folder: PathBuf,
+    /// The option `dtype` that chooses the model.
+    pub dtype: &'static str,
+    /// The option `device` that the model is for.
+    pub device: &'static str,
+    /// The tokenizer's files.
+    #[serde(flatten)]
+    pub tokenizer: TokenizerSummary,
+}
+
+/// Refuses what transformers.js cannot use, whatever the checkpoint is.
+pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) -> Result<()> {
+    if options.target == Target::Ort && options.provider != Provider::WebGpu {
+        return Err(err!(
+            "transformers.js cannot run ONNX Runtime's operators for the execution provider `{}`",
+            options.provider
+        )
+        .with_remedy(Setting::Provider, "webgpu")
+        .with_remedy(Setting::Target, "onnx"));
+    }
+    ensure!(
+        options.length.is_none(),
+        "transformers.js takes prompts of any length, so the sequence length cannot be fixed"
+    );
+    if options.compute == DType::BF16 {
+        return Err(err!("transformers.js has no tensors in bf16")
+            .with_remedy(Setting::Compute, "f16")
+            .with_remedy(Setting::Compute, "f32"));
+    }
+    if let Some(asked) = max_shard_size.filter(|asked| *asked > MAX_FILE_BYTES) {
+        return Err(err!(
+            "the maximum shard size is {}, and browsers take files of at most {}",
+            size(asked),
+            size(MAX_FILE_BYTES)
+        )
+        .with_remedy(Setting::MaxShardSize, "2GB"));
+    }
+    let (name, dir) = (model_name(model)?, model_dir(model)?);
+    if !dir.ends_with(MODEL_DIR) {
+        let output = dir.join(MODEL_DIR).join(name);
+        return Err(err!(
+            "transformers.js looks for models in a folder called `{MODEL_DIR}`, found `{}`",
+            model.display()
+        )
+        .with_remedy(Setting::Output, shell_quote(&output)));
+    }
+    dtype(name).map(|_| ())
+}
+
+/// The name of one of the model's data files.
+pub fn data_file(model: &Path, at: usize) -> Result<String> {
+    let name = model_name(model)?;
+    Ok(if at == 0 { format!("{name}_data") } else { format!("{name}_data_{at}") })
+}
+
+/// Plans the package for a model with so many data files: reads files, and writes none.
+pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package<TransformersJsSummary>> {
+    ensure!(
+        data_files <= MAX_DATA_FILES,
+        "the weights take {data_files} data files, and transformers.js looks for at most {MAX_DATA_FILES}: use a larger maximum shard size, or smaller formats"
+    );
+    let repo_root = parent_dir(&model_dir(model.path)?).to_owned();
+    let path = repo_root.join(CONFIG);
+    let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
+    let real_root = canonicalize_existing(&repo_root)?;
+    let is_root = |dir: &PathBuf| canonicalize_existing(dir).is_ok_and(|real| real == real_root);
+    ensure!(
+        !is_checkpoint(&repo_root) && !dirs.iter().any(is_root),
+        "`{}` belongs to a checkpoint and would be changed: choose an output folder outside the checkpoint",
+        path.display()
+    );
+    let name = model_name(model.path)?;
+    let entry = Entry { name, dtype: dtype(name)?, data_files };
+    let config = pretty(&config(&repo_root, &dirs, model, &entry)?);
+    dirs.push(repo_root.clone());
+    let tokenizer = tokenizer::plan(&dirs, &repo_root)?;
+    Ok(tokenizer.with(path, config, |tokenizer| TransformersJsSummary {
+        folder: repo_root,
+        dtype: entry.dtype,
+        device: if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" },
+        tokenizer,
+    }))
+}
+
+/// The model's folder by a path that ends in its name.
+fn model_dir(model: &Path) -> Result<PathBuf> {
+    let dir = parent_dir(model);
+    Ok(if dir.file_name().is_some() { dir.to_owned() } else { canonicalize_existing(dir)? })
+}
+
+/// The `dtype` that chooses a model file.
+fn dtype(name: &str) -> Result<&'static str> {
+    let suffix = name.strip_suffix(".onnx").and_then(|stem| stem.strip_prefix("model"));
+    let known = DTYPES.into_iter().find(|(known, _)| Some(*known) == suffix);
+    known.map(|(_, dtype)| dtype).ok_or_else(|| {
+        err!(
+            "transformers.js looks for `model.onnx` or `model_DTYPE.onnx` with fp16, quantized, int8, uint8, q4, q4f16 or bnb4 as DTYPE, found `{name}`"
+        )
+    })
+}
+
+/// What `config.json` says of a model file.
+struct Entry<'m> {
+    name: &'m str,
+    dtype: &'static str,
+    data_files: usize,
+}
+
+/// The first `config.json` in Hugging Face's format, with an entry for the model. The
+/// repository's own comes first: it may have entries of other models.
+fn config(
+    repo_root: &Path,
+    checkpoint_dirs: &[PathBuf],
+    model: &PackagedModel,
+    entry: &Entry,
+) -> Result<Value> {
+    let dirs = iter::once(repo_root).chain(checkpoint_dirs.iter().map(PathBuf::as_path));
+    for path in dirs.map(|dir| dir.join(CONFIG)).filter(|path| path.exists()) {
+        let text = json::read(&path, LARGEST_CONFIG)?;
+        let config: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if config["model_type"].is_string() {
+            let unique = json::reject_duplicate_keys(&text);
+            return unique.and_then(|()| with_entry(config, model, entry)).map_err(|reason| {
+                err!("`{}` is not a config of this model: {reason}", path.display())
+            });
+        }
+    }
+    bail!(
+        "transformers.js needs a config.json in Hugging Face's format, and there is none beside the weights or the model: copy that of the checkpoint in Hugging Face's layout into `{}`",
+        repo_root.display()
+    )
+}
+
+/// Adds the number of data files and (for transformers.js up to 4.1) the cache's dtype.
+/// Entries of other model files are kept.
+fn with_entry(mut config: Value, model: &PackagedModel, entry: &Entry) -> Result<Value, String> {
+    let object = config.as_object_mut().ok_or("it is not a JSON object")?;
+    for (key, size) in [
+        ("num_hidden_layers", model.checkpoint_layers as u64),
+        ("vocab_size", model.config.vocab_size),
+        ("hidden_size", model.config.hidden_size),
+        ("num_attention_heads", model.config.num_heads),
+        ("num_key_value_heads", model.config.num_kv_heads),
+        ("head_dim", model.config.head_dim),
+    ] {
+        if let Some(found) = object.get(key).filter(|found| found.as_u64() != Some(size)) {
+            return Err(format!("its `{key}` is {found}, and the weights have {size}"));
+        }
+    }
+    let layers = model.config.num_layers();
+    object.insert("num_hidden_layers".to_owned(), layers.into());
+    if let Some(types) = object.get_mut("layer_types").and_then(Value::as_array_mut) {
+        types.truncate(layers);
+    }
+    let settings = object.entry(KEY).or_insert_with(|| json!({}));
+    let settings = settings.as_object_mut().ok_or(format!("`{KEY}` is not a JSON object"))?;
+    let models = DTYPES.map(|(suffix, _)| format!("model{suffix}.onnx"));
+    set(settings, "use_external_data_format", &models, entry.name, entry.data_files.into());
+    let dtypes = DTYPES.map(|(_, dtype)| dtype.to_owned());
+    let cache_dtype = if model.options.compute == DType::F16 { "float16" } else { "float32" };
+    set(settings, "kv_cache_dtype", &dtypes, entry.dtype, cache_dtype.into());
+    Ok(config)
+}
+
+/// Sets the value of a key for `one` model file. A value for all of them is kept for each.
+fn set(settings: &mut Map<String, Value>, key: &str, all: &[String], one: &str, value: Value) {
+    let values = settings.entry(key).or_insert_with(|| json!({}));
+    if !values.is_object() {
+        *values = all.iter().map(|name| (name.clone(), values.clone())).collect();
+    }
+    values[one] = value;
+}
+
+impl TransformersJsSummary {
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let Self { folder, dtype, device, tokenizer } = self;
+        let folder = folder.display();
+        table.row(
+            "web",
+            format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
+        );
+        tokenizer.notes(table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Leniency};
+    use crate::package::files::Contents;
+
+    /// The planned `config.json` of a repository that has this one.
+    fn plan_config(text: &str, model: &str, compute: DType) -> Result<Value> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(CONFIG), text).unwrap();
+        let checkpoint_dir = Path::new("tests/fixtures/tiny-hf");
+        let checkpoint = Checkpoint::open(checkpoint_dir, &Leniency::default()).unwrap();
+        let model = PackagedModel {
+            path: &home.path().join(MODEL_DIR).join(model),
+            config: &checkpoint.config,
+            options: &GraphOptions { compute, ..GraphOptions::default() },
+            checkpoint_layers: checkpoint.layers_there,
+            checkpoint_dir,
+        };
+        let files = plan(&model, 7)?.files;
+        let [(_, Contents::Text(text))] = &*files else { panic!("a tokenizer was found") };
+        Ok(serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn keeps_entries_of_other_models() {
+        let text = r#"{"model_type": "x", "transformers.js_config": {"dtype": "q4"}}"#;
+        let once = plan_config(text, "model_q4f16.onnx", DType::F16).unwrap();
+        let twice = plan_config(&once.to_string(), "model.onnx", DType::F32).unwrap();
+        let expected = json!({
+            "dtype": "q4",
+            "use_external_data_format": {"model_q4f16.onnx": 7, "model.onnx": 7},
+            "kv_cache_dtype": {"q4f16": "float16", "fp32": "float32"},
+        });
+        assert_eq!(twice, json!({"model_type": "x", "num_hidden_layers": 3, KEY: expected}));
+
+        let text = r#"{"model_type": "x", "transformers.js_config": {"use_external_data_format": 3, "kv_cache_dtype": "float16"}}"#;
+        let found = plan_config(text, "model_quantized.onnx", DType::F32).unwrap();
+        let (files, caches) =
+            (&found[KEY]["use_external_data_format"], &found[KEY]["kv_cache_dtype"]);
+        assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [7, 3]);
+        assert_eq!([&caches["q8"], &caches["fp16"]], ["float32", "float16"]);
+    }
+
+    #[test]
+    fn refuses_config_of_another_model() {
+        for (keys, reason) in [
+            (r#""a": 1, "a": 1"#, "duplicate key \"a\" at line 1 column 35"),
+            (r#""head_dim": 8"#, "its `head_dim` is 8, and the weights have 32"),
+            (r#""transformers.js_config": 1"#, "`transformers.js_config` is not a JSON object"),
+        ] {
+            let text = format!(r#"{{"model_type": "x", {keys}}}"#);
+            let error = plan_config(&text, "model.onnx", DType::F32).unwrap_err().to_string();
+            assert!(
+                error.ends_with(&format!("is not a config of this model: {reason}")),
+                "{error}"
+            );
+        }
+    }
+}
