@@ -1,26 +1,24 @@
-//! GPT-OSS checkpoints as ONNX models, by addressing bytes instead of
-//! converting them.
+//! Export of GPT-OSS checkpoints to ONNX by addressing their bytes, not converting them.
 //!
-//! [`export::export`] writes a model, [`verify::verify`] compares one with its checkpoint,
-//! and [`inspect::inspect`] looks at either. The first two take a request and a
-//! [`progress::Progress`] to report to, the last a path, which tensors to list, which
-//! names to overlook, and a `Progress` where all bytes are to be scanned. Each gives a
-//! summary that serde can write, and fails with a sentence.
+//! [`export::export`] writes a model, [`verify::verify`] compares a model with its
+//! checkpoint, [`inspect::inspect`] describes either. Each reports to a
+//! [`progress::Progress`], returns a summary that serde can write, and fails with an
+//! [`error::Error`], which is a sentence.
 //!
 //! ```
-//! use gpt_oss_export::export::{Origin, Request, export};
+//! use gpt_oss_export::export::{Request, Source, Spec, export};
 //! use gpt_oss_export::progress::Silent;
 //!
 //! let folder = tempfile::tempdir()?;
 //! let output = folder.path().join("model.onnx");
-//! let checkpoint = Origin::Checkpoint("tests/fixtures/tiny".into());
-//! let summary = export(&Request::new(checkpoint, output.clone()), &Silent)?;
-//! assert_eq!(summary.model.expect("one was asked for").path, output);
+//! let mut request = Request::new(Source::Checkpoint("tests/fixtures/tiny".into()));
+//! request.output = Some(output.clone());
+//! let summary = export(&Spec::resolve(request)?, &Silent)?;
+//! assert_eq!(summary.model.expect("a model was requested").path, output);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Modules that are not listed here are open to this package's own binary, tests and
-//! benches, and no promise to anybody else.
+//! Modules that are not listed here are for this package's own binary, tests and benches.
 
 pub mod checkpoint;
 pub mod export;

@@ -44,7 +44,7 @@ pub struct Checkpoint {
 
 /// Names of unknown things that the user allows.
 #[derive(Clone, Debug, Default)]
-pub struct Leniency {
+pub struct IgnoredNames {
     /// Config keys by full name, as `rope_scaling.factor`.
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
@@ -53,8 +53,8 @@ pub struct Leniency {
 
 impl Checkpoint {
     /// Opens a folder with `config.json` and SafeTensors files.
-    pub fn open(folder: &Path, leniency: &Leniency) -> Result<Self> {
-        Self::open_files(folder, &ShardSelection::Auto, &Headers::default(), leniency)
+    pub fn open(folder: &Path, ignored: &IgnoredNames) -> Result<Self> {
+        Self::open_files(folder, &ShardSelection::Auto, &Headers::default(), ignored)
     }
 
     /// Opens the selected files of a folder. Headers of files that are not downloaded yet
@@ -63,7 +63,7 @@ impl Checkpoint {
         folder: &Path,
         selection: &ShardSelection,
         remote_headers: &Headers,
-        leniency: &Leniency,
+        ignored: &IgnoredNames,
     ) -> Result<Self> {
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
@@ -78,10 +78,10 @@ impl Checkpoint {
         }
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
-        let (config, dialect) = Config::read(&file, &text, &leniency.config_keys)?;
+        let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
         let tensors = Tensors::open_folder(folder, selection, remote_headers)?;
         let layout = layout::detect(dialect, &tensors)?;
-        Self::assemble(layout, config, tensors, &file, &leniency.tensors)
+        Self::assemble(layout, config, tensors, &file, &ignored.tensors)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.

@@ -6,19 +6,18 @@ use clap_complete::Shell;
 
 use super::console::write;
 
-/// Print completions for a shell, to be sourced or put where it looks for them.
+/// Print shell completions
 #[derive(Args, Debug)]
 pub struct Completions {
-    /// Which shell
+    /// Shell
     shell: Shell,
 }
 
-/// Print the manual page, in roff.
+/// Print the man page
 #[derive(Args, Debug)]
 pub struct Man {}
 
 impl Completions {
-    /// Prints them.
     pub fn run(self, mut command: Command) -> Result<()> {
         let name = command.get_name().to_owned();
         let mut text = Vec::new();
@@ -28,7 +27,6 @@ impl Completions {
 }
 
 impl Man {
-    /// Prints it.
     pub fn run(self, command: Command) -> Result<()> {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text)?;

@@ -2,10 +2,10 @@
 
 mod console;
 mod export;
-mod formats;
 mod inspect;
 mod manual;
 mod remedy;
+mod values;
 mod verify;
 
 use anyhow::Result;
@@ -18,22 +18,21 @@ const VERSION: &str = match option_env!("GPT_OSS_EXPORT_VERSION") {
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// What people type.
 const EXAMPLES: &str = "\
 Examples:
-  The released model, from the hub, into ./gpt-oss-20b; verified:
-    gpt-oss-export --checkpoint openai/gpt-oss-20b --download-dir gpt-oss-20b --output gpt-oss-20b/model.onnx --verify
-  A fine-tune on this disk, for onnxruntime on a CPU, generating fast on any processor:
-    gpt-oss-export --checkpoint my-fine-tune --output my-fine-tune/model.onnx --target ort --experts int8 --dense int8
-  A folder that onnxruntime-genai opens:
-    gpt-oss-export --checkpoint my-fine-tune --output genai/model.onnx --target ort --genai
-  For a browser, with transformers.js:
-    gpt-oss-export --checkpoint my-fine-tune --output web/onnx/model_q4f16.onnx --target ort --ep webgpu --experts int4 --transformers-js
-  What is in a checkpoint, and whether a model is whole:
+  Export the released model from the hub for ONNX Runtime on a CPU, exactly, and verify it:
+    gpt-oss-export --checkpoint openai/gpt-oss-20b --download-dir gpt-oss-20b --output gpt-oss-20b/model.onnx --for onnxruntime --verify
+  Export a fine-tune for onnxruntime-genai, exactly:
+    gpt-oss-export --checkpoint my-fine-tune --output genai/model.onnx --for genai
+  Export it for a browser with transformers.js; experts become int4, which rounds:
+    gpt-oss-export --checkpoint my-fine-tune --output web/onnx/model_q4f16.onnx --for transformers-js
+  Export it smaller and faster for a CPU; weights and activations are rounded:
+    gpt-oss-export --checkpoint my-fine-tune --output small/model.onnx --for onnxruntime --experts int4 --dense int8
+  Describe a checkpoint, and check whether a model's data is complete:
     gpt-oss-export inspect my-fine-tune
     gpt-oss-export inspect my-fine-tune/model.onnx";
 
-/// Turn a GPT-OSS checkpoint into an ONNX model, exactly and without copying what need not be copied.
+/// Export GPT-OSS checkpoints to ONNX by addressing their bytes, not converting them
 #[derive(Parser, Debug)]
 #[command(
     name = "gpt-oss-export",
@@ -50,7 +49,6 @@ pub struct Cli {
     export: export::Export,
 }
 
-/// What else there is to do besides an export.
 #[derive(Subcommand, Debug)]
 enum Command {
     Inspect(inspect::Inspect),
@@ -60,7 +58,6 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what the command line says.
     pub fn run(self) -> Result<()> {
         match self.command {
             Some(Command::Inspect(inspect)) => inspect.run(),
@@ -77,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_in_order() {
+    fn command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_examples_are_commands() {
+    fn examples_parse() {
         let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
         let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));
         assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 6);

@@ -1,50 +1,56 @@
-//! `gpt-oss-export verify`, and `--verify` on an export.
+//! `gpt-oss-export verify`, and `--verify` of an export.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
-use gpt_oss_export::checkpoint::Leniency;
-use gpt_oss_export::export::{self, Summary};
-use gpt_oss_export::model::Provider;
-use gpt_oss_export::verify::{Report, Request, check_promise, library, verify};
+use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
+use gpt_oss_export::verify::{Report, Request, prepare, verify};
 
 use super::console::{Console, print, print_json};
 
-/// Run a model in onnxruntime, and compare its logits with those of a plain forward pass over the checkpoint, in float64.
+/// Compare a model's logits in onnxruntime with a float64 reference
+///
+/// The reference is a plain forward pass over the checkpoint. Weights are compared byte for
+/// byte. Ends with status 1 if the model departs.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// The model
+    /// Model to verify
     #[arg(value_name = "FILE.onnx")]
     model: PathBuf,
-    /// Folder of the checkpoint that it was made from, or weights that --save-weights has staged
+    /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
-    /// Tokens of the longest text (32 beyond the sliding window otherwise)
+    /// Length of the longest text in tokens [default: the sliding window and 32]
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
-    /// Texts at once, of unequal lengths (3 otherwise where the model takes a mask, else 1)
+    /// Number of texts, of unequal lengths [default: 3 with a mask, else 1]
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
-    /// How many of the tokens come one by one, after the others (16 otherwise; without a cache each is a run from the beginning, and few or none come so)
+    /// Number of decode steps after the prompt [default: 16 with a cache]
+    ///
+    /// Without a cache each step runs the whole text, and the default is 0, or 4 if the model
+    /// computes the last logits only.
     #[arg(long, value_name = "N")]
     decode: Option<usize>,
-    /// Which random tokens
+    /// Seed of the random tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The largest absolute difference of a logit that is allowed (what the model promises otherwise)
+    /// Largest absolute logit error [default: 8 times float32's noise]
+    ///
+    /// The noise is measured: the reference in float32 against itself in float64.
     #[arg(long, value_name = "X", value_parser = tolerance)]
     tolerance: Option<f64>,
-    /// onnxruntime's library, or its folder (otherwise that of ORT_DYLIB_PATH, the system or python3)
+    /// onnxruntime library, or its folder [default: ORT_DYLIB_PATH, system, python3]
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
-    /// Compare the residual stream after each layer too, and say where it departs
+    /// Compare the residual stream after each layer too
     #[arg(long)]
     trace: bool,
-    /// Accept this key in config.json although its meaning is unknown
+    /// Accept an unknown key in config.json
     #[arg(long, value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
-    /// Accept this tensor in the checkpoint although the layout does not have it
+    /// Accept an unknown tensor, or those that match a pattern with * and ?
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Print the report as one JSON object
@@ -56,24 +62,26 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// Verifies, prints the report, and fails where the model does.
     pub fn run(self) -> Result<()> {
         let (json, quiet) = (self.json, self.quiet);
         let console = Console::new(quiet)?;
         let report = verify(&self.request(), &console)?;
-        match (quiet, json) {
-            (true, _) => {}
-            (false, true) => print_json(&report)?,
-            (false, false) => print(&report.to_string())?,
+        if json {
+            print_json(&report)?;
+        } else if !quiet {
+            print(&report.to_string())?;
         }
-        judge(&report, "")
+        exit_status(&report, "")
     }
 
     fn request(self) -> Request {
         Request {
             model: self.model,
             checkpoint: self.checkpoint,
-            leniency: Leniency { config_keys: self.ignore_config_key, tensors: self.ignore_tensor },
+            ignored: IgnoredNames {
+                config_keys: self.ignore_config_key,
+                tensors: self.ignore_tensor,
+            },
             tokens: self.tokens,
             batch: self.batch,
             decode: self.decode,
@@ -85,47 +93,40 @@ impl Verify {
     }
 }
 
-/// The heading of an export's options for it.
-pub const CHECKS: &str = "Checking the result";
+/// Heading of the options that verify an export.
+pub const CHECKS: &str = "Checks";
 
-/// How an export is to be verified.
+/// How an export is verified.
 #[derive(Args, Clone, Debug)]
 pub struct Check {
-    /// With --verify: the largest absolute difference of a logit that is allowed (what the model promises otherwise)
+    /// With --verify: largest absolute logit error [default: 8 times float32's noise]
     #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
     tolerance: Option<f64>,
-    /// With --verify: onnxruntime's library, or its folder (otherwise that of ORT_DYLIB_PATH, the system or python3)
+    /// With --verify: onnxruntime library or its folder
+    ///
+    /// By default that of ORT_DYLIB_PATH, of the system, or of python3.
     #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
     onnxruntime: Option<PathBuf>,
 }
 
 impl Check {
-    /// What is missing is said before anything is written.
-    pub fn ready(&self, request: &export::Request) -> Result<()> {
-        let options = &request.graph;
-        let provider = options.provider;
-        ensure!(
-            provider == Provider::Cpu,
-            "--verify runs a model on a CPU, and does not go with --ep {provider}: verify one of --ep cpu, which has the same numbers"
-        );
-        if self.tolerance.is_none() {
-            check_promise(options, [request.formats.experts, request.formats.dense])?;
-        }
-        library(self.onnxruntime.as_deref(), options.target)?;
-        Ok(())
+    /// Refuses what cannot be verified before anything is written.
+    pub fn prepare(&self, spec: &Spec) -> Result<()> {
+        Ok(prepare(spec, self.tolerance, self.onnxruntime.as_deref())?)
     }
 
-    /// Verifies what an export has just written, against what it was made of.
-    pub fn exported(
+    /// Verifies a new model against its source.
+    pub fn run(
         self,
-        request: &export::Request,
         summary: &Summary,
+        ignored: IgnoredNames,
         console: &Console,
     ) -> Result<Report> {
+        let model = summary.model.as_ref().expect("--verify comes with a model");
         let request = Request {
-            model: request.output.clone().expect("--verify comes with a model"),
+            model: model.path.clone(),
             checkpoint: summary.source.clone(),
-            leniency: request.leniency.clone(),
+            ignored,
             tolerance: self.tolerance,
             onnxruntime: self.onnxruntime,
             ..Request::default()
@@ -134,10 +135,10 @@ impl Check {
     }
 }
 
-/// The status of a verification; of one that fails, what is to be said besides.
-pub fn judge(report: &Report, besides: &str) -> Result<()> {
-    let hint = if report.trace.is_some() { "" } else { "; `verify --trace` shows where" };
-    ensure!(report.passed, "{}{besides}{hint}", report.departure());
+/// An error if the model departs, with a hint besides.
+pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
+    let trace = if report.trace.is_some() { "" } else { "; `verify --trace` shows where" };
+    ensure!(report.passed, "{}{hint}{trace}", report.departure());
     Ok(())
 }
 

@@ -4,20 +4,27 @@ mod onnx_file;
 mod open;
 mod placement;
 mod plan;
-mod report;
 mod request;
 mod shards;
+mod spec;
 mod summary;
+mod text;
 
 use std::time::Instant;
 
-pub use request::{ExternalData, Formats, FromHub, Genai, Origin, Request};
+pub use request::{ExternalData, HubSource, Preset, Request, Source};
+pub use spec::Spec;
 pub use summary::{
     Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
 };
 
+pub use crate::checkpoint::{IgnoredNames, similar_dir};
+pub use crate::hub::RepoPath;
+pub use crate::model::{GraphOptions, Provider, Target};
 pub use crate::onnx::ValueInfo;
-pub use crate::package::{GenaiSummary, TokenizerSummary, TransformersJsSummary};
+pub use crate::package::{GenaiSummary, TransformersJsSummary};
+pub use crate::tensor::DType;
+pub use crate::tensor::ints::Bits;
 pub use crate::weights::MatrixFormat;
 
 use crate::error::{Error, Result};
@@ -26,20 +33,19 @@ use crate::publish::Transaction;
 use open::open;
 use plan::Plan;
 
-/// Runs a request. Whatever fails, the destination is as it was before.
-pub fn export(request: &Request, progress: &dyn Progress) -> Result<Summary> {
+/// Runs an export. If it fails, the destination is as it was before.
+pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
-    request.check()?;
-    let opened = open(request, progress)?;
-    let plan = Plan::new(request, &opened)?;
+    let opened = open(spec, progress)?;
+    let plan = Plan::new(spec, &opened)?;
 
     let mut transaction = Transaction::default();
     plan.targets().try_for_each(|path| transaction.claim(path))?;
-    let (written, roundings) = plan.write_weights(&mut transaction, progress)?;
-    let model = plan.write_rest(&mut transaction, &roundings)?;
+    let weights = plan.write_weights(&mut transaction, progress)?;
+    let model = plan.write_model(&mut transaction, &weights.rounding)?;
     if progress.is_cancelled() {
         return Err(Error::interrupted());
     }
     transaction.commit()?;
-    Ok(plan.summarise(model, written, &roundings, started.elapsed()))
+    Ok(plan.summarize(model, weights, started.elapsed()))
 }

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Request;
 use super::open::Opened;
 use super::placement::Placement;
 use crate::error::Result;
 use crate::graph::{Data, Graph, Model};
 use crate::metadata::{self, ModelMetadata, WeightSlice};
-use crate::model::{self, Target};
+use crate::model::{self, GraphOptions, Target};
 use crate::onnx;
 use crate::weights::{PerRole, Provenance};
 
@@ -16,20 +15,22 @@ use crate::weights::{PerRole, Provenance};
 /// relative to the model; not on dates, folders or machines. `current_path` says where a
 /// file is now that will be, or is, beside the model or below.
 pub fn encode(
-    request: &Request,
-    (opened, graph): (&Opened, &Model),
-    (placement, provenances): (&Placement, &PerRole<Provenance>),
+    options: &GraphOptions,
+    opened: &Opened,
+    graph: &Model,
+    placement: &Placement,
+    provenances: &PerRole<Provenance>,
     current_path: impl Fn(&Path) -> PathBuf,
 ) -> Result<Vec<u8>> {
-    let operators = match request.graph.target {
+    let operators = match options.target {
         Target::Onnx => "standard ONNX operators",
         Target::Ort => "ONNX Runtime's operators",
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
     let locate = |weight: &str| placement.locate(weight);
-    let mut metadata = describe(request, opened, graph, provenances);
-    if !request.headers_only() {
+    let mut metadata = describe(options, opened, graph, provenances);
+    if opened.fingerprint.is_some() {
         let ranges = onnx::graph_ranges(graph, &locate)?;
         metadata.data = onnx::data_digests(ranges.into_iter(), current_path)?;
     }
@@ -38,7 +39,7 @@ pub fn encode(
 
 /// The metadata without digests of files.
 fn describe(
-    request: &Request,
+    options: &GraphOptions,
     opened: &Opened,
     graph: &Model,
     provenances: &PerRole<Provenance>,
@@ -54,7 +55,7 @@ fn describe(
         residuals: probes(model::RESIDUALS),
         routers: probes(model::ROUTERS),
         slices: slices(&graph.main).collect(),
-        ..ModelMetadata::new(request.options(), layers, provenances.clone())
+        ..ModelMetadata::new(*options, layers, provenances.clone())
     }
 }
 

@@ -1,11 +1,11 @@
-//! What an export begins with: a checkpoint, wherever it is, and what
-//! identifies its weights.
+//! The checkpoint of an export, wherever it is, and the identity of its weights.
 
 use std::path::{Path, PathBuf};
 
-use super::{ExternalData, FromHub, HubSummary, Origin, Request};
+use super::spec::PackageSpec;
+use super::{HubSource, HubSummary, Source, Spec};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, err};
+use crate::error::{Result, bail};
 use crate::files::parent_dir;
 use crate::hub;
 use crate::model;
@@ -15,98 +15,93 @@ use crate::weights::{Fingerprint, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
-    /// As it is to be exported: with so many layers, and experts in that format.
+    /// With the layers and formats of the model.
     pub checkpoint: Checkpoint,
-    /// Of its weights; unknown while they are on the hub.
+    /// Of the weights; `None` while they are on the hub.
     pub fingerprint: Option<Fingerprint>,
-    /// The folder where the tokenizer may be too.
+    /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
-    /// What came from the hub.
     pub hub: Option<HubSummary>,
 }
 
 impl Opened {
-    /// The fingerprint of weights that are here.
-    pub fn identified(&self) -> &Fingerprint {
-        self.fingerprint.as_ref().expect("weights that are here are identified")
+    /// The fingerprint of weights on this machine.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        self.fingerprint.as_ref().expect("local weights have a fingerprint")
     }
 }
 
-/// Reads what there is: headers, and samples for the fingerprint.
-pub fn open(request: &Request, progress: &dyn Progress) -> Result<Opened, Error> {
-    let (mut checkpoint, folder, said, hub) = match &request.origin {
-        Origin::Checkpoint(folder) => {
-            (Checkpoint::open(folder, &request.leniency)?, folder.clone(), None, None)
+/// Reads headers, and samples for the fingerprint.
+pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
+    let (mut hub, mut recorded) = (None, None);
+    let (mut checkpoint, folder) = match &spec.source {
+        Source::Checkpoint(folder) => (Checkpoint::open(folder, &spec.ignored)?, folder.clone()),
+        Source::Hub(source) => {
+            let fetched = fetch(spec, source, progress)?;
+            hub = Some(fetched.summary);
+            (fetched.checkpoint, fetched.folder)
         }
-        Origin::Hub(wanted) => {
-            let (checkpoint, folder, summary) = fetch(request, wanted, progress)?;
-            (checkpoint, folder, None, Some(summary))
-        }
-        Origin::Weights(path) => {
+        Source::Staged(path) => {
             let (checkpoint, fingerprint) = open_staged(path)?;
-            (checkpoint, parent_dir(path).to_owned(), Some(fingerprint), None)
+            recorded = Some(fingerprint);
+            (checkpoint, parent_dir(path).to_owned())
         }
     };
-    let whole = prepare(&mut checkpoint, request)?;
-    let converts = || checkpoint.weights.iter().any(Weight::is_converted);
-    let fingerprint = match said.filter(|_| whole && !converts()) {
-        _ if request.headers_only() => None,
-        Some(said) => Some(said),
+    prepare(&mut checkpoint, spec)?;
+    let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
+    let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
+    let fingerprint = match recorded.filter(|_| is_unchanged) {
+        _ if spec.headers_only() => None,
+        Some(recorded) => Some(recorded),
         None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub })
 }
 
-/// Makes a checkpoint what is to be exported: with so many layers, and matrices in these
-/// formats. Whether it has all of its layers still.
-fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<bool, Error> {
-    let mut whole = true;
-    if let Some(layers) = request.layers {
-        whole = layers == checkpoint.layers_there;
+/// Gives a checkpoint the layers and formats of the model.
+fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
+    if let Some(layers) = spec.layers {
         checkpoint.truncate(layers)?;
     }
-    let formats = request.formats;
-    if let Some(format) = formats.experts_for(request.graph.provider, &checkpoint.weights) {
-        checkpoint.convert(Role::Experts, format, formats.accept_rounding)?;
+    if let Some(format) = spec.experts_format(&checkpoint.weights) {
+        checkpoint.convert(Role::Experts, format, spec.accept_rounding)?;
     }
-    if let Some(format) = formats.dense {
-        checkpoint.convert(Role::Dense, format, formats.accept_rounding)?;
+    if let Some(format) = spec.formats.dense {
+        checkpoint.convert(Role::Dense, format, spec.accept_rounding)?;
     }
-    Ok(whole)
+    Ok(())
 }
 
-/// A checkpoint from the hub. One that cannot be exported is refused by its
-/// headers, before its weights are fetched.
-fn fetch(
-    request: &Request,
-    wanted: &FromHub,
-    progress: &dyn Progress,
-) -> Result<(Checkpoint, PathBuf, HubSummary), Error> {
-    let FromHub { name, offline, headers_only, .. } = wanted;
-    if *headers_only {
-        refuse_without_weights(request, *offline)?;
-    }
-    let root = wanted.folder.clone().unwrap_or_else(|| {
-        let beside = request.output.as_deref().or(request.save_weights.as_deref());
+/// A checkpoint from the hub.
+struct Fetched {
+    checkpoint: Checkpoint,
+    folder: PathBuf,
+    summary: HubSummary,
+}
+
+/// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be
+/// exported is refused before its weights are fetched.
+fn fetch(spec: &Spec, source: &HubSource, progress: &dyn Progress) -> Result<Fetched> {
+    let HubSource { name, folder, offline, headers_only } = source;
+    let output = spec.model.as_ref().map(|model| &*model.path);
+    let root = folder.clone().unwrap_or_else(|| {
+        let beside = output.or(spec.save_weights.as_deref());
         beside.map_or(Path::new("."), parent_dir).join(name.default_folder())
     });
-    let companions = if !headers_only || request.genai.is_some() {
-        tokenizer::FILES.to_vec()
-    } else {
-        Vec::new()
-    };
-    let (root, companions) = (&*root, &*companions);
-    let wanted = hub::FetchRequest { name, root, companions, offline: *offline };
-    let mut repository = hub::Repository::open(wanted, progress)?;
+    let package = spec.model.as_ref().and_then(|model| model.package);
+    let needs_tokenizer = !headers_only || matches!(package, Some(PackageSpec::Genai { .. }));
+    let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
+    let request = hub::FetchRequest { name, root: &root, companions, offline: *offline };
+    let mut repository = hub::Repository::open(request, progress)?;
     let open = |repository: &hub::Repository| {
         let hub::Repository { which, headers, .. } = repository;
-        Checkpoint::open_files(&repository.folder(), which, headers, &request.leniency)
+        Checkpoint::open_files(&repository.folder(), which, headers, &spec.ignored)
     };
     let mut checkpoint = open(&repository)?;
-    if request.output.is_some() {
+    if let Some(graph) = spec.graph() {
         let mut prepared = checkpoint.clone();
-        prepare(&mut prepared, request)?;
-        model::decoder(&prepared.config, &prepared.weights, request.options())?;
+        prepare(&mut prepared, spec)?;
+        model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }
     if *headers_only {
         repository.fetch_companions()?;
@@ -114,38 +109,20 @@ fn fetch(
         repository.fetch_all()?;
         checkpoint = open(&repository)?;
     }
-    let summary = HubSummary::new(&repository, root);
-    Ok((checkpoint, repository.folder(), summary))
+    let summary = HubSummary::new(&repository, &root);
+    Ok(Fetched { checkpoint, folder: repository.folder(), summary })
 }
 
-/// What cannot be done with headers alone.
-fn refuse_without_weights(request: &Request, offline: bool) -> Result<(), Error> {
-    let asked = [
-        (request.save_weights.is_some(), "a staged weights file"),
-        (request.formats.experts.is_some(), "a conversion of the experts"),
-        (request.formats.dense.is_some(), "a conversion of dense matrices"),
-        (request.external_data == ExternalData::Copy, "a copy of the weights"),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(err!("only headers are fetched from the hub, and {what} needs the weights"))
-        }
-        None if offline => Err(err!("headers cannot be fetched from the hub in offline mode")),
-        None => Ok(()),
-    }
-}
-
-/// A staged file whose contents are those that it says it has, with the
-/// fingerprint of what it was made of.
-fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint), Error> {
-    let (checkpoint, said) = Checkpoint::open_staged(path)?;
+/// A staged file whose contents match its metadata, with the fingerprint of its source.
+fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint)> {
+    let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
     let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
-    match found == said.contents {
-        true => Ok((checkpoint, said.fingerprint)),
-        false => Err(err!(
-            "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed; stage it again",
+    if found != metadata.contents {
+        bail!(
+            "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
             path.display(),
-            said.contents
-        )),
+            metadata.contents
+        );
     }
+    Ok((checkpoint, metadata.fingerprint))
 }

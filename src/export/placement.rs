@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::{ExternalData, Request, WeightsSummary, shards};
+use super::spec::{ModelSpec, PackageSpec, Spec};
+use super::{ExternalData, WeightsSummary, shards};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
@@ -29,32 +30,27 @@ impl<'w> Placement<'w> {
     /// A staged file in the model's folder or below is the model's data. Otherwise the
     /// source itself if ONNX can refer to it, with a file for weights that must be written;
     /// otherwise a file for all.
-    pub fn decide(request: &Request, opened: &'w Opened) -> Result<Self> {
+    pub fn decide(spec: &Spec, opened: &'w Opened) -> Result<Self> {
         let checkpoint = &opened.checkpoint;
         let mut placement = Self::default();
-        if let Some(path) = &request.save_weights {
+        if let Some(path) = &spec.save_weights {
             let all = checkpoint.weights.iter();
-            let file = plan_file(all, opened.identified(), checkpoint);
+            let file = plan_file(all, opened.fingerprint(), checkpoint);
             placement.files.push((path.clone(), file));
         }
-        let Some(output) = &request.output else { return Ok(placement) };
-        let wanted = match (request.headers_only(), request.largest_shard()) {
-            (true, _) => ExternalData::InPlace,
-            // Existing files may be larger than a shard.
-            (_, Some(_)) => ExternalData::Copy,
-            _ => request.external_data,
-        };
-        if wanted != ExternalData::InPlace && placement.use_staged_file(parent_dir(output))? {
+        let Some(model) = &spec.model else { return Ok(placement) };
+        let in_place_alone = model.external_data == ExternalData::InPlace;
+        if !in_place_alone && placement.use_staged_file(parent_dir(&model.path))? {
             return Ok(placement);
         }
-        let others = if wanted == ExternalData::Copy {
+        let others = if model.external_data == ExternalData::Copy {
             checkpoint.weights.iter().collect()
         } else {
-            placement.reference_in_place(checkpoint, parent_dir(output), wanted, request)?
+            placement.reference_in_place(checkpoint, model, spec.headers_only())?
         };
         placement.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, request, output, opened)?;
+            placement.copy_beside_model(others, model, opened)?;
         }
         Ok(placement)
     }
@@ -71,16 +67,15 @@ impl<'w> Placement<'w> {
     fn reference_in_place(
         &mut self,
         checkpoint: &'w Checkpoint,
-        folder: &Path,
-        wanted: ExternalData,
-        request: &Request,
+        model: &ModelSpec,
+        headers_only: bool,
     ) -> Result<Vec<&'w Weight>> {
-        let found = weights::reference(checkpoint.weights.iter(), folder)?;
+        let found = weights::reference(checkpoint.weights.iter(), parent_dir(&model.path))?;
         if let Some((file, blocker)) = found.blocker()
-            && wanted == ExternalData::InPlace
+            && model.external_data == ExternalData::InPlace
         {
             let file = file.display();
-            if request.headers_only() {
+            if headers_only {
                 bail!("without the weights the model must reference `{file}` in place: {blocker}");
             }
             let error = err!("cannot reference `{file}` in place: {blocker}");
@@ -103,27 +98,26 @@ impl<'w> Placement<'w> {
     fn copy_beside_model(
         &mut self,
         weights: Vec<&'w Weight>,
-        request: &Request,
-        output: &Path,
+        model: &ModelSpec,
         opened: &'w Opened,
     ) -> Result<()> {
         let checkpoint = &opened.checkpoint;
         let fingerprint = if self.ranges.is_empty() {
-            opened.identified().clone()
+            opened.fingerprint().clone()
         } else {
             Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
         };
         let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = shards::split(weights, request.largest_shard(), plan)?;
+        let files = shards::split(weights, model.max_shard_size, plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
-            let name = if request.transformers_js {
-                transformers_js::data_file(output, at)?
+            let name = if model.package == Some(PackageSpec::TransformersJs) {
+                transformers_js::data_file(&model.path, at)?
             } else {
                 shards::name(&fingerprint, at, count)
             };
             self.ranges.extend(ranges(&file, &name));
-            self.files.push((parent_dir(output).join(&name), file));
+            self.files.push((parent_dir(&model.path).join(&name), file));
         }
         Ok(())
     }
@@ -138,7 +132,6 @@ impl<'w> Placement<'w> {
         self.ranges.get(weight).cloned()
     }
 
-    /// What became of the weights, when these files were written.
     pub fn summarize(&self, checkpoint: &Checkpoint, written: Vec<PathBuf>) -> WeightsSummary {
         let files = self.ranges.values().map(|range| range.file.to_string_lossy().into_owned());
         let mut files: Vec<String> = files.collect();

@@ -1,192 +1,194 @@
-//! What is asked for, and what of it is refused whatever the checkpoint is.
+//! What an export is asked for.
 
 use std::path::PathBuf;
 
-use crate::checkpoint::{Leniency, ModelWeights};
-use crate::error::{Error, bail, err};
-use crate::hub::RepoPath;
-use crate::model::{self, BatchSymbol, GraphOptions, Provider};
-use crate::package::{genai, transformers_js};
-use crate::tensor::DType;
-use crate::weights::{MatrixFormat, Role};
+use serde::{Deserialize, Serialize};
 
-/// What to export, from where, to where.
+use crate::checkpoint::IgnoredNames;
+use crate::hub::RepoPath;
+use crate::model::{Provider, Target};
+use crate::tensor::DType;
+use crate::tensor::ints::Bits;
+use crate::weights::MatrixFormat;
+
+/// What an export is asked for. What is `None` or `false` is left to the preset, or to the
+/// defaults; [`Spec::resolve`](super::Spec::resolve) decides.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// Where the weights are.
-    pub origin: Origin,
-    /// The ONNX file to write; without it, only weights are staged.
+    pub source: Source,
+    /// The ONNX file to write; `None` to stage weights only.
     pub output: Option<PathBuf>,
-    /// A weights file to write besides.
+    /// A staged weights file to write.
     pub save_weights: Option<PathBuf>,
-    /// Whether the model reads the weights where they are.
-    pub external_data: ExternalData,
-    /// Keep the first layers only.
+    /// The runtime whose settings to use.
+    pub preset: Option<Preset>,
+    /// Names in the checkpoint that count as absent.
+    pub ignored: IgnoredNames,
+    /// Export the first layers only.
     pub layers: Option<usize>,
-    /// Names to overlook in the checkpoint.
-    pub leniency: Leniency,
-    /// The formats of matrices.
-    pub formats: Formats,
-    /// The shape of the graph.
-    pub graph: GraphOptions,
-    /// Make the model's folder one that onnxruntime-genai opens.
-    pub genai: Option<Genai>,
-    /// Make the folder above the model's one that transformers.js opens.
-    pub transformers_js: bool,
-    /// The most bytes of a file beside the model; there are several then.
-    pub max_shard_size: Option<u64>,
-}
-
-impl Request {
-    /// One for a model of standard operators, as few bytes written as possible.
-    pub fn new(origin: Origin, output: PathBuf) -> Self {
-        Self {
-            origin,
-            output: Some(output),
-            save_weights: None,
-            external_data: ExternalData::Auto,
-            layers: None,
-            leniency: Leniency::default(),
-            formats: Formats::default(),
-            graph: GraphOptions::default(),
-            genai: None,
-            transformers_js: false,
-            max_shard_size: None,
-        }
-    }
-
-    /// The shape of the graph, with what onnxruntime-genai and transformers.js need of
-    /// it: a cache, and the logits of the last token, which the former otherwise takes
-    /// from behind a prompt that ends in the padding token. The latter knows the batch
-    /// axis by its name.
-    pub fn options(&self) -> GraphOptions {
-        let mut options = self.graph;
-        let generates = self.genai.is_some() || self.transformers_js;
-        options.kv_cache |= generates;
-        options.last_logits |= generates;
-        if self.transformers_js {
-            options.batch_symbol = BatchSymbol::BatchSize;
-        }
-        options
-    }
-
-    /// The most bytes of a file beside the model.
-    pub(super) fn largest_shard(&self) -> Option<u64> {
-        self.max_shard_size.or(self.transformers_js.then_some(transformers_js::MAX_FILE_BYTES))
-    }
-
-    /// Refuses what no checkpoint could make possible, before any is opened.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        self.formats.check()?;
-        let Some(output) = &self.output else { return Ok(()) };
-        if output.is_dir() {
-            bail!("`{}` is a folder, expected a file to write", output.display());
-        }
-        if self.genai.is_some() {
-            genai::check(&self.options())?;
-        }
-        if self.largest_shard().is_some() && self.external_data == ExternalData::InPlace {
-            bail!(
-                "a maximum shard size applies to copied weights, and in-place external data copies none"
-            );
-        }
-        if self.transformers_js {
-            transformers_js::check(output, &self.options(), self.max_shard_size)?;
-        }
-        model::check_options(&self.options())
-    }
-
-    /// Whether the weights are still on the hub, and stay there.
-    pub(super) fn headers_only(&self) -> bool {
-        matches!(&self.origin, Origin::Hub(wanted) if wanted.headers_only)
-    }
-}
-
-/// The formats that matrices are put into; without one they stay as they are.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Formats {
-    /// That of the experts.
+    /// Format to convert experts to.
     pub experts: Option<MatrixFormat>,
-    /// That of attention and of the logits.
+    /// Format to convert attention and lm_head to.
     pub dense: Option<MatrixFormat>,
-    /// Whether a number may come out different where a format is not for rounding.
+    /// Accept that a conversion rounds values, beside integers, which always do.
     pub accept_rounding: bool,
-}
-
-impl Formats {
-    /// Refuses what no matrices of a kind are written in.
-    fn check(&self) -> Result<(), Error> {
-        let is_refused = |format: &MatrixFormat, role| match format {
-            MatrixFormat::Float(DType::F32 | DType::F16 | DType::BF16) | MatrixFormat::Int(_) => {
-                false
-            }
-            MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => true,
-            MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => role == Role::Dense,
-        };
-        let asked = [(Role::Experts, self.experts), (Role::Dense, self.dense)];
-        asked.into_iter().try_for_each(|(role, format)| {
-            match format.filter(|format| is_refused(format, role)) {
-                Some(format) => Err(err!("{role} cannot be converted to {format}")),
-                None => Ok(()),
-            }
-        })
-    }
-
-    /// That of the experts for a provider: CUDA reads MXFP4 in an order of its own.
-    pub(super) fn experts_for(
-        &self,
-        provider: Provider,
-        weights: &ModelWeights,
-    ) -> Option<MatrixFormat> {
-        let mxfp4 = match self.experts {
-            Some(format) => format == MatrixFormat::Mxfp4,
-            None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
-        };
-        match provider {
-            Provider::Cuda if mxfp4 => Some(MatrixFormat::Mxfp4ColMajor),
-            _ => self.experts,
-        }
-    }
-}
-
-/// How onnxruntime-genai is to use the model.
-#[derive(Clone, Debug, Default)]
-pub struct Genai {
-    /// The longest text, prompt included; a default that fits a laptop otherwise.
+    /// Whose operators; [`Target::Onnx`] by default.
+    pub target: Option<Target>,
+    /// The execution provider of [`Target::Ort`]; a CPU by default.
+    pub provider: Option<Provider>,
+    /// Dtype of attention, matrix products and the cache; by default F32 on a CPU and F16 on
+    /// a GPU.
+    pub compute: Option<DType>,
+    /// Keep activations in float beside integer weights.
+    pub keep_activations: bool,
+    /// Use model-local functions instead of a flat graph.
+    pub functions: bool,
+    /// Fixed number of rows in a batch.
+    pub batch: Option<u64>,
+    /// Fixed number of tokens in a row.
+    pub length: Option<u64>,
+    /// Cache inputs and outputs.
+    pub kv_cache: bool,
+    /// Logits of each row's last token alone.
+    pub last_logits: bool,
+    /// Where the model reads its weights.
+    pub external_data: ExternalData,
+    /// Largest size of a weights file in bytes; copies the weights.
+    pub max_shard_size: Option<u64>,
+    /// Write what onnxruntime-genai needs beside the model.
+    pub genai: bool,
+    /// With `genai`: longest text in tokens, prompt included.
     pub max_length: Option<u64>,
+    /// Write what transformers.js needs beside the model.
+    pub transformers_js: bool,
 }
 
 /// Where weights come from.
 #[derive(Clone, Debug)]
-pub enum Origin {
+pub enum Source {
     /// A checkpoint's folder.
     Checkpoint(PathBuf),
     /// A repository on the hub.
-    Hub(FromHub),
-    /// A weights file that an export has staged.
-    Weights(PathBuf),
+    Hub(HubSource),
+    /// A staged weights file.
+    Staged(PathBuf),
 }
 
 /// A checkpoint on the hub, and what to fetch of it.
 #[derive(Clone, Debug)]
-pub struct FromHub {
-    /// What it is called.
+pub struct HubSource {
+    /// Repository, revision and folder.
     pub name: RepoPath,
-    /// The folder that it goes into; one beside the output otherwise.
+    /// The folder for its files; by default one beside the output.
     pub folder: Option<PathBuf>,
-    /// Use what is here already.
+    /// Use only files that are on this machine.
     pub offline: bool,
-    /// Fetch no weights: the model runs once they lie where it says.
+    /// Fetch no weights; the model runs once they are where it reads them.
     pub headers_only: bool,
 }
 
-/// Where the model reads its weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a model reads its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExternalData {
-    /// Where they are if ONNX allows it, else in a copy.
+    /// In place if ONNX allows it, otherwise from a copy.
+    #[default]
     Auto,
-    /// Where they are.
+    /// From the checkpoint or staged file itself.
     InPlace,
-    /// In a weights file beside the model.
+    /// From a weights file beside the model.
     Copy,
+}
+
+/// A runtime, with the settings that suit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Preset {
+    /// ONNX Runtime on a CPU.
+    Onnxruntime,
+    /// onnxruntime-genai on a CPU.
+    Genai,
+    /// OpenVINO, or any runtime with standard operators.
+    Openvino,
+    /// transformers.js in a browser, with WebGPU.
+    TransformersJs,
+    /// ONNX Runtime on NVIDIA GPUs.
+    Cuda,
+    /// ONNX Runtime with WebGPU.
+    Webgpu,
+}
+
+impl Request {
+    /// A request with the defaults: standard operators, as few bytes written as possible.
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            output: None,
+            save_weights: None,
+            preset: None,
+            ignored: IgnoredNames::default(),
+            layers: None,
+            experts: None,
+            dense: None,
+            accept_rounding: false,
+            target: None,
+            provider: None,
+            compute: None,
+            keep_activations: false,
+            functions: false,
+            batch: None,
+            length: None,
+            kv_cache: false,
+            last_logits: false,
+            external_data: ExternalData::default(),
+            max_shard_size: None,
+            genai: false,
+            max_length: None,
+            transformers_js: false,
+        }
+    }
+
+    /// Applies the preset to what was not asked for; the settings that it changed.
+    pub(super) fn apply_preset(&mut self) -> Vec<String> {
+        let Some(preset) = self.preset else { return Vec::new() };
+        let (target, provider, experts) = match preset {
+            Preset::Onnxruntime | Preset::Genai => (Target::Ort, Provider::Cpu, None),
+            Preset::Openvino => (Target::Onnx, Provider::Cpu, None),
+            Preset::Cuda => (Target::Ort, Provider::Cuda, None),
+            // WebGPU's kernels read integers alone; int4 fits the memory of a GPU.
+            Preset::TransformersJs | Preset::Webgpu => {
+                (Target::Ort, Provider::WebGpu, Some(MatrixFormat::Int(Bits::Four)))
+            }
+        };
+        let mut set = Vec::new();
+        if self.target.is_none() {
+            self.target = Some(target);
+            set.push(format!("target {target}"));
+        }
+        if self.provider.is_none() && self.target == Some(Target::Ort) {
+            self.provider = Some(provider);
+            set.push(format!("execution provider {provider}"));
+        }
+        if let Some(format) = experts.filter(|_| self.experts.is_none()) {
+            self.experts = Some(format);
+            set.push(format!("experts {format} (rounds)"));
+        }
+        let mut turn_on = |setting: &mut bool, name: &str| {
+            if !*setting {
+                *setting = true;
+                set.push(name.to_owned());
+            }
+        };
+        turn_on(&mut self.kv_cache, "cache");
+        turn_on(&mut self.last_logits, "logits of the last token");
+        if preset == Preset::Genai {
+            turn_on(&mut self.genai, "files for onnxruntime-genai");
+        }
+        if preset == Preset::TransformersJs {
+            turn_on(&mut self.transformers_js, "files for transformers.js");
+        }
+        set
+    }
 }

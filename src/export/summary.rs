@@ -1,42 +1,50 @@
-//! What an export has done, for people and for programs.
+//! What an export has done, for programs.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::spec::ModelSpec;
+use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::graph::Model;
 use crate::hub;
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::GraphOptions;
 use crate::onnx::{OPSET, ValueInfo, ir_version};
-use crate::package::{GenaiSummary, TransformersJsSummary};
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
-/// The outcome of an export.
+/// What an export has done.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
-    /// The checkpoint's layout.
+    /// The preset, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// Settings that the preset changed.
+    #[serde(skip)]
+    pub(super) preset_changes: Vec<String>,
+    /// Name of the checkpoint's layout.
     pub layout: &'static str,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
-    /// What identifies the weights; unknown while they are on the hub.
+    /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
-    /// What came from the hub, if the checkpoint did.
+    /// What was fetched from the hub.
     pub hub: Option<HubSummary>,
-    /// The folder or staged file that the weights are from.
+    /// The folder or staged file of the weights.
     pub source: PathBuf,
-    /// The model, unless only weights were staged.
+    /// The model, unless weights alone were staged.
     pub model: Option<ModelSummary>,
-    /// The package for onnxruntime-genai, if one was asked for.
+    /// Files for onnxruntime-genai.
     pub genai: Option<GenaiSummary>,
-    /// The package for transformers.js, if one was asked for.
+    /// Files for transformers.js.
     pub transformers_js: Option<TransformersJsSummary>,
-    /// The format of the experts.
+    /// The matrices of experts.
     pub experts: ExpertsSummary,
-    /// The format of the matrices of attention and of the logits.
+    /// The matrices of attention and lm_head.
     pub dense: MatricesSummary,
     /// The weights.
     pub weights: WeightsSummary,
@@ -47,18 +55,103 @@ pub struct Summary {
 /// A checkpoint from the hub.
 #[derive(Clone, Debug, Serialize)]
 pub struct HubSummary {
-    /// The repository at its commit, and the folder in it.
+    /// Repository, commit and folder.
     pub source: String,
-    /// Where it was put.
+    /// Local folder of the repository's files.
     pub folder: PathBuf,
-    /// Files that were fetched, from the repository's root.
+    /// Files that were fetched.
     pub fetched: Vec<String>,
     /// Their bytes.
     pub bytes_fetched: u64,
-    /// Files of weights that are still on the hub.
+    /// Weights files that are still on the hub.
     pub awaited: Vec<String>,
     /// Their bytes.
     pub bytes_awaited: u64,
+}
+
+/// The matrices of experts.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpertsSummary {
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub matrices: MatricesSummary,
+    /// Number of experts in each layer.
+    pub counts: Vec<u64>,
+    /// Their size in MXFP4, if rows are whole blocks.
+    pub mxfp4_bytes: Option<u64>,
+}
+
+/// Some matrices.
+#[derive(Clone, Debug, Serialize)]
+pub struct MatricesSummary {
+    /// What became of their values since the checkpoint.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Number of values.
+    pub numbers: u64,
+    /// Size in the model.
+    pub bytes: u64,
+    /// The result of a conversion in this export.
+    pub converted: Option<Converted>,
+    /// Whether they had the requested format already.
+    pub already: bool,
+}
+
+/// The result of a conversion.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Converted {
+    /// Number of values.
+    pub numbers: u64,
+    /// Values that changed.
+    pub rounded: u64,
+    /// Whether none changed.
+    pub lossless: bool,
+    /// Norm of the error divided by the norm of the values.
+    pub relative_error: f64,
+}
+
+/// The ONNX file.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelSummary {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its size, without external data.
+    pub bytes: usize,
+    /// ONNX IR version.
+    pub ir_version: i64,
+    /// Opset of ai.onnx.
+    pub opset: i64,
+    /// What runs it.
+    pub requires: &'static str,
+    #[serde(skip)]
+    pub(super) options: GraphOptions,
+    /// Number of nodes in the main graph.
+    pub nodes: usize,
+    /// Model-local functions, callees first.
+    pub functions: Vec<String>,
+    /// Inputs.
+    pub inputs: Vec<ValueInfo>,
+    /// Outputs.
+    pub outputs: Vec<ValueInfo>,
+}
+
+/// Where the weights are.
+#[derive(Clone, Debug, Serialize)]
+pub struct WeightsSummary {
+    /// Whether the model reads the source's own files.
+    pub in_place: bool,
+    /// Why it does not, if that was not asked for.
+    pub obstacle: Option<String>,
+    /// Files that the model reads, relative to its folder.
+    pub files: Vec<String>,
+    /// Weights files that were written.
+    pub written: Vec<PathBuf>,
+    /// Existing weights files with the same bytes.
+    pub reused: Vec<PathBuf>,
+    /// Bytes of all weights.
+    pub bytes_referenced: u64,
+    /// Bytes of the weights files that were written.
+    pub bytes_written: u64,
 }
 
 impl HubSummary {
@@ -78,57 +171,13 @@ impl HubSummary {
     }
 }
 
-/// The numbers of the experts.
-#[derive(Clone, Debug, Serialize)]
-pub struct ExpertsSummary {
-    /// Their matrices.
-    #[serde(flatten)]
-    pub matrices: MatricesSummary,
-    /// How many each layer has.
-    pub counts: Vec<u64>,
-    /// What MXFP4 would take, where rows fill its blocks.
-    pub mxfp4_bytes: Option<u64>,
-}
-
-/// The numbers of some matrices.
-#[derive(Clone, Debug, Serialize)]
-pub struct MatricesSummary {
-    /// What became of them since the checkpoint, in this export or one before.
-    #[serde(flatten)]
-    pub provenance: Provenance,
-    /// How many numbers there are.
-    pub numbers: u64,
-    /// Bytes that they take in the model.
-    pub bytes: u64,
-    /// How they came through a conversion in this export, if there was one.
-    pub converted: Option<Converted>,
-    /// Whether a conversion was asked for, and there was nothing to do.
-    pub already: bool,
-}
-
-/// How numbers came through a conversion.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Converted {
-    /// How many there are.
-    pub numbers: u64,
-    /// How many of them came out different.
-    pub rounded: u64,
-    /// Whether none did.
-    pub lossless: bool,
-    /// The error's norm, divided by that of the numbers.
-    pub relative_error: f64,
-}
-
 impl ExpertsSummary {
-    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, roundings: &PerRole<Rounding>) -> Self {
-        let (matrices, provenance) =
-            (|| checkpoint.weights.matrices(Role::Experts), &checkpoint.provenances.experts);
-        let matrices_summary =
-            MatricesSummary::new(matrices(), provenance, asked, &roundings.experts);
-        let fit = matrices().all(Matrix::fills_blocks);
-        let mxfp4_bytes = matrices_summary.numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1);
+    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, rounding: &PerRole<Rounding>) -> Self {
+        let matrices = MatricesSummary::new(checkpoint, Role::Experts, asked, rounding);
+        let fit = checkpoint.weights.matrices(Role::Experts).all(Matrix::fills_blocks);
+        let mxfp4_bytes = matrices.numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1);
         Self {
-            matrices: matrices_summary,
+            matrices,
             counts: checkpoint.config.experts.clone(),
             mxfp4_bytes: fit.then_some(mxfp4_bytes),
         }
@@ -136,18 +185,17 @@ impl ExpertsSummary {
 }
 
 impl MatricesSummary {
-    pub(super) fn new<'m>(
-        matrices: impl Iterator<Item = &'m Matrix>,
-        provenance: &Provenance,
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        role: Role,
         asked: bool,
-        rounding: &Rounding,
+        rounding: &PerRole<Rounding>,
     ) -> Self {
-        let matrices: Vec<&Matrix> = matrices.collect();
-        let weights = matrices.iter().flat_map(|matrix| matrix.weights());
+        let (matrices, rounding) = (|| checkpoint.weights.matrices(role), &rounding[role]);
         Self {
-            provenance: provenance.after(rounding),
-            numbers: matrices.iter().map(|matrix| matrix.num_elements()).sum(),
-            bytes: weights.map(Weight::bytes).sum(),
+            provenance: checkpoint.provenances[role].after(rounding),
+            numbers: matrices().map(Matrix::num_elements).sum(),
+            bytes: matrices().flat_map(Matrix::weights).map(Weight::bytes).sum(),
             already: asked && rounding.numbers == 0,
             converted: (rounding.numbers > 0).then(|| Converted {
                 numbers: rounding.numbers,
@@ -159,66 +207,17 @@ impl MatricesSummary {
     }
 }
 
-/// The ONNX file.
-#[derive(Clone, Debug, Serialize)]
-pub struct ModelSummary {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its size: the graph alone.
-    pub bytes: usize,
-    /// ONNX's IR version.
-    pub ir_version: i64,
-    /// Version of the standard operators.
-    pub opset: i64,
-    /// What runs it.
-    pub requires: &'static str,
-    /// The execution provider that it is for.
-    #[serde(skip)]
-    pub(super) provider: Provider,
-    /// Whose operators it is made of.
-    #[serde(skip)]
-    pub(super) target: Target,
-    /// Nodes of the main graph.
-    pub nodes: usize,
-    /// Names of the model-local functions, callees first.
-    pub functions: Vec<String>,
-    /// What it takes.
-    pub inputs: Vec<ValueInfo>,
-    /// What it gives.
-    pub outputs: Vec<ValueInfo>,
-}
-
-/// Where the weights are.
-#[derive(Clone, Debug, Serialize)]
-pub struct WeightsSummary {
-    /// Whether the model reads the source's own files.
-    pub in_place: bool,
-    /// What kept it from doing so, when nobody asked for a copy.
-    pub obstacle: Option<String>,
-    /// The files that the model reads, relative to its folder.
-    pub files: Vec<String>,
-    /// Weights files that were written.
-    pub written: Vec<PathBuf>,
-    /// Weights files that were there with the very bytes.
-    pub reused: Vec<PathBuf>,
-    /// Bytes of all weights.
-    pub bytes_referenced: u64,
-    /// Bytes of weights files that were written.
-    pub bytes_written: u64,
-}
-
 impl ModelSummary {
-    pub(super) fn new(path: &Path, model: &Model, bytes: usize, options: &GraphOptions) -> Self {
+    pub(super) fn new(spec: &ModelSpec, model: &Model, bytes: usize) -> Self {
         let values = &model.main.values;
         let value_info = |id: &usize| ValueInfo::new(&values[*id].0, &values[*id].1);
         Self {
-            path: path.to_owned(),
+            path: spec.path.clone(),
             bytes,
             ir_version: ir_version(model),
             opset: OPSET,
-            requires: options.requires(),
-            provider: options.provider,
-            target: options.target,
+            requires: spec.graph.requires(),
+            options: spec.graph,
             nodes: model.main.body.nodes.len(),
             functions: model.functions.iter().map(|function| function.name.clone()).collect(),
             inputs: model.main.body.inputs.iter().map(value_info).collect(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedTensor, SourceFiles, Total, totals};
-use crate::checkpoint::{Checkpoint, Config, Leniency};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::Result;
 use crate::files::parent_dir;
 use crate::model::{GraphOptions, Target, decoder};
@@ -92,7 +92,7 @@ pub struct DamagedTensor {
 pub fn folder(
     path: &Path,
     filter: &Filter,
-    ignored: &Leniency,
+    ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
     let checkpoint = Checkpoint::open(path, ignored)?;

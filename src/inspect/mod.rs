@@ -16,7 +16,7 @@ pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, Targ
 pub use model::{DataFile, ModelInspection};
 pub use tensors::{Filter, ListedTensor, Total};
 
-use crate::checkpoint::{self as source, Leniency};
+use crate::checkpoint::{self as source, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Result, bail, ensure, err};
 use crate::progress::Progress;
@@ -69,7 +69,7 @@ impl Inspection {
 pub fn inspect(
     path: &Path,
     filter: &Filter,
-    ignored: &Leniency,
+    ignored: &IgnoredNames,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     ensure!(path.exists(), "there is nothing at `{}`", path.display());

@@ -8,5 +8,4 @@ pub mod transformers_js;
 
 pub use files::{Package, PackagedModel};
 pub use genai::GenaiSummary;
-pub use tokenizer::TokenizerSummary;
 pub use transformers_js::TransformersJsSummary;

@@ -230,7 +230,7 @@ impl TransformersJsSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, Leniency};
+    use crate::checkpoint::{Checkpoint, IgnoredNames};
     use crate::package::files::Contents;
 
     /// The planned `config.json` of a repository that has this one.
@@ -238,7 +238,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(CONFIG), text).unwrap();
         let checkpoint_dir = Path::new("tests/fixtures/tiny-hf");
-        let checkpoint = Checkpoint::open(checkpoint_dir, &Leniency::default()).unwrap();
+        let checkpoint = Checkpoint::open(checkpoint_dir, &IgnoredNames::default()).unwrap();
         let model = PackagedModel {
             path: &home.path().join(MODEL_DIR).join(model),
             config: &checkpoint.config,

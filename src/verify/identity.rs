@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::formats;
 use super::model::Model;
 use super::opening::Opening;
-use crate::checkpoint::{Checkpoint, Leniency};
+use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, bail};
 use crate::weights::Fingerprint;
 
@@ -27,7 +27,7 @@ pub enum Identity {
 }
 
 /// A checkpoint's folder or a staged file, with the fingerprint that it says.
-pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Fingerprint>)> {
+pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<(Checkpoint, Option<Fingerprint>)> {
     if !path.exists() {
         bail!(
             "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
@@ -39,7 +39,7 @@ pub fn open(path: &Path, leniency: &Leniency) -> Result<(Checkpoint, Option<Fing
             let (checkpoint, said) = Checkpoint::open_staged(path)?;
             Ok((checkpoint, Some(said.fingerprint)))
         }
-        false => Ok((Checkpoint::open(path, leniency)?, None)),
+        false => Ok((Checkpoint::open(path, ignored)?, None)),
     }
 }
 

@@ -22,13 +22,14 @@ use std::time::Instant;
 
 pub use compare::{Differences, Position};
 pub use identity::Identity;
-pub use opening::library;
+use opening::library;
 pub use report::{Coverage, Flip, Followed, Report, Runtime, Seconds, Texts, Ties};
-pub use tolerance::{Source, Tolerance, check_promise};
+use tolerance::check_promise;
+pub use tolerance::{Source, Tolerance};
 pub use trace::{Stage, Trace};
 pub use weights::Bytes;
 
-use crate::checkpoint::{Config, Leniency};
+use crate::checkpoint::{Config, IgnoredNames};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::runtime::Library;
@@ -45,7 +46,7 @@ pub struct Request {
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
     /// Names to overlook in the checkpoint.
-    pub leniency: Leniency,
+    pub ignored: IgnoredNames,
     /// Tokens of the longest text; past the sliding window otherwise.
     pub tokens: Option<usize>,
     /// Texts at once; otherwise 3 where the model takes a mask, else 1.
@@ -62,10 +63,31 @@ pub struct Request {
     pub trace: bool,
 }
 
+/// Refuses a verification of an export's model that cannot be done, before anything is
+/// written: another provider than a CPU, no default tolerance, no usable onnxruntime.
+pub fn prepare(
+    spec: &crate::export::Spec,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&std::path::Path>,
+) -> Result<()> {
+    let Some(options) = spec.graph() else { return Ok(()) };
+    if options.provider != crate::model::Provider::Cpu {
+        crate::error::bail!(
+            "a model for execution provider `{}` cannot be verified on a CPU: verify an export for `cpu`, which has the same numbers",
+            options.provider
+        );
+    }
+    if tolerance.is_none() {
+        check_promise(options, spec.formats())?;
+    }
+    library(onnxruntime, options.target)?;
+    Ok(())
+}
+
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
     // What is quickly found wrong comes before what takes long.
-    let opened = identity::open(&request.checkpoint, &request.leniency)?;
+    let opened = identity::open(&request.checkpoint, &request.ignored)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let opening = Opening::read(&library, &request.model)?;
     let look = opening.look(request.trace)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
@@ -75,7 +75,7 @@ fn the_graph_document_lists_every_node_and_no_other() {
         (bf16.path().join("checkpoint"), plain),
         (fp8.path().join("checkpoint"), plain),
     ] {
-        let checkpoint = Checkpoint::open(&folder, &Leniency::default()).unwrap();
+        let checkpoint = Checkpoint::open(&folder, &IgnoredNames::default()).unwrap();
         all_nodes(&checkpoint, options, &mut emitted);
     }
     let mut of_integers = BTreeSet::new();
@@ -87,7 +87,7 @@ fn the_graph_document_lists_every_node_and_no_other() {
         (four, eight, ort),
         (numbers, eight, GraphOptions { keep_activations: true, ..ort }),
     ] {
-        let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+        let mut checkpoint = Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap();
         checkpoint.convert(Role::Experts, experts, false).unwrap();
         checkpoint.convert(Role::Dense, dense, false).unwrap();
         all_nodes(&checkpoint, options, &mut of_integers);

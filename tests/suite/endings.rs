@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gpt_oss_export::export::{self, ExternalData, Formats, Origin, Request};
+use gpt_oss_export::export::{ExternalData, Request, Source, Spec, export};
 use gpt_oss_export::progress::Progress;
 use gpt_oss_export::weights::MatrixFormat;
 
@@ -151,8 +151,8 @@ fn a_destination_that_vanishes_is_told() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("out");
     let vanish = AtFirst::new(false, || fs::remove_dir_all(&out).unwrap());
-    let request = request(&fixture("tiny"), &out.join("m.onnx"), None);
-    let error = export::export(&request, &vanish).unwrap_err().to_string();
+    let spec = spec(&fixture("tiny"), &out.join("m.onnx"), ExternalData::Copy, None);
+    let error = export(&spec, &vanish).unwrap_err().to_string();
     assert!(error.starts_with("cannot write `"), "{error}");
     assert!(contents(home.path()).is_empty());
 }
@@ -233,13 +233,16 @@ impl<F: Fn() + Sync> Progress for AtFirst<F> {
     }
 }
 
-/// A copy beside the model.
-fn request(checkpoint: &Path, output: &Path, experts: Option<MatrixFormat>) -> Request {
-    Request {
-        external_data: ExternalData::Copy,
-        formats: Formats { experts, ..Formats::default() },
-        ..Request::new(Origin::Checkpoint(checkpoint.to_owned()), output.to_owned())
-    }
+fn spec(
+    checkpoint: &Path,
+    output: &Path,
+    external_data: ExternalData,
+    experts: Option<MatrixFormat>,
+) -> Spec {
+    let mut request = Request::new(Source::Checkpoint(checkpoint.to_owned()));
+    request.output = Some(output.to_owned());
+    (request.external_data, request.experts) = (external_data, experts);
+    Spec::resolve(request).unwrap()
 }
 
 #[test]
@@ -248,11 +251,9 @@ fn an_interrupted_conversion_stops_and_leaves_nothing() {
     let before = contents(home.path());
     let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
     // Only what is converted is written.
-    let auto = ExternalData::Auto;
-    let request =
-        Request { external_data: auto, ..request(&checkpoint, &model, Some(MatrixFormat::Mxfp4)) };
+    let spec = spec(&checkpoint, &model, ExternalData::Auto, Some(MatrixFormat::Mxfp4));
     let progress = AtFirst::new(true, || ());
-    let error = export::export(&request, &progress).unwrap_err();
+    let error = export(&spec, &progress).unwrap_err();
     assert_eq!(error.to_string(), "interrupted");
     assert_eq!(contents(home.path()), before);
     // 48 experts are two products each; a few were under way.
@@ -265,11 +266,11 @@ fn an_interrupted_conversion_stops_and_leaves_nothing() {
 fn a_copy_that_shrinks_while_it_is_compared_is_another_file() {
     let home = folder_with_tiny();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("m.onnx"));
-    let request = request(&checkpoint, &model, None);
-    let summary = export::export(&request, &AtFirst::new(false, || ())).unwrap();
+    let spec = spec(&checkpoint, &model, ExternalData::Copy, None);
+    let summary = export(&spec, &AtFirst::new(false, || ())).unwrap();
     let copy = summary.weights.written[0].clone();
     let shrink = || fs::OpenOptions::new().write(true).open(&copy).unwrap().set_len(100).unwrap();
-    let error = export::export(&request, &AtFirst::new(false, shrink)).unwrap_err().to_string();
-    let expected = format!("`{}` exists and is not what this export would write", copy.display());
+    let error = export(&spec, &AtFirst::new(false, shrink)).unwrap_err().to_string();
+    let expected = format!("`{}` exists and differs from the file to write", copy.display());
     assert!(error.starts_with(&expected), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Builder, Dim, Fact, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
@@ -15,7 +15,7 @@ fn check(model: &Path) -> Value {
 }
 
 fn tiny(options: GraphOptions) -> String {
-    let checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+    let checkpoint = Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap();
     decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
 }
 
@@ -134,7 +134,7 @@ fn dense_integers_of_8_bits_meet_kept_activations_as_f32() {
 /// ONNX Runtime counts a window with 32 bits: one that is longer is none.
 #[test]
 fn windows_that_nothing_reaches_are_none() {
-    let mut checkpoint = Checkpoint::open(&fixture("tiny"), &Leniency::default()).unwrap();
+    let mut checkpoint = Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap();
     let options = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
     for (window, attribute) in
         [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::reference::{self, Activations, PassOptions};
 use ndarray::{Array2, Array3, Axis};
@@ -12,7 +12,7 @@ use crate::derived;
 use crate::support::fixture;
 
 fn open(folder: &Path) -> Checkpoint {
-    Checkpoint::open(folder, &Leniency::default()).unwrap()
+    Checkpoint::open(folder, &IgnoredNames::default()).unwrap()
 }
 
 /// The token ids of a reference case.

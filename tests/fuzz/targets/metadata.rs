@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use gpt_oss_export::checkpoint::{Checkpoint, Leniency};
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::container::lay_out;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,7 @@ static HOME: LazyLock<tempfile::TempDir> =
     LazyLock::new(|| tempfile::tempdir_in("/dev/shm").unwrap());
 static TINY: LazyLock<Checkpoint> = LazyLock::new(|| {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tiny");
-    Checkpoint::open(&tiny, &Leniency::default()).unwrap()
+    Checkpoint::open(&tiny, &IgnoredNames::default()).unwrap()
 });
 
 fuzz_target!(|text: String| {

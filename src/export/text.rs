@@ -1,9 +1,9 @@
-//! The summary of an export as people read it.
+//! Summaries as text.
 
 use std::fmt;
 
 use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary};
-use crate::display::{Table, plural, shell_quote, size};
+use crate::display::{Table, plural, size, with_thousands};
 use crate::files::parent_dir;
 use crate::model::{Provider, Target};
 use crate::onnx::{Size, ValueInfo};
@@ -13,24 +13,28 @@ use crate::weights::{MatrixFormat, Provenance};
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
+        if self.preset.is_some() {
+            table.row("preset", self.preset_changes.join(", "));
+        }
         self.hub.iter().for_each(|hub| hub.rows(&mut table));
         table.row("read", self.source_line());
         if let Some(model) = &self.model {
             model.rows(&mut table);
             if self.is_slow_here(model) {
-                table.note("with AVX-512, which this processor lacks; without it experts in MXFP4 take many times as long as with --experts int8");
+                table.note("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it");
             }
             self.weights.rows(&mut table);
         }
         self.experts.rows(&mut table);
         self.dense.rows(&mut table, "dense");
+        if self.quantizes_activations() {
+            table.note("onnxruntime quantizes activations to 8 bits beside integer weights, unless they are kept in float");
+        }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
-        self.transformers_js.iter().for_each(|web| web.rows(&mut table));
+        self.transformers_js.iter().for_each(|package| package.rows(&mut table));
         for (label, paths) in [("written", &self.weights.written), ("reused", &self.weights.reused)]
         {
-            for path in paths {
-                table.row(label, path.display());
-            }
+            paths.iter().for_each(|path| table.row(label, path.display()));
         }
         let bytes = size(self.weights.bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
@@ -41,8 +45,19 @@ impl fmt::Display for Summary {
 
 impl Summary {
     fn source_line(&self) -> String {
-        let layers = layers_in_words(self.layers, self.layers_there);
-        let experts = experts_in_words(&self.experts.counts);
+        let all = plural(self.layers_there, "layer");
+        let layers = if self.layers == self.layers_there {
+            all
+        } else {
+            format!("{} of {all}", self.layers)
+        };
+        let counts = &self.experts.counts;
+        let experts = match (counts.iter().min(), counts.iter().max()) {
+            (Some(fewest), Some(most)) if fewest < most => {
+                format!(" of {fewest} to {most} experts")
+            }
+            _ => String::new(),
+        };
         let identity = match &self.fingerprint {
             Some(fingerprint) => format!("fingerprint {fingerprint}"),
             None => "headers only".to_owned(),
@@ -50,47 +65,47 @@ impl Summary {
         format!("{}, {layers}{experts}, {identity}", self.layout)
     }
 
-    /// What can be done with it.
+    /// What to do next.
     fn next_row(&self, table: &mut Table) {
         if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = self.hub {
             let bytes = size(bytes);
-            table.row("next", format!("the same command without --headers-only fetches {bytes} of weights, and the model runs"));
+            table
+                .row("next", format!("an export with weights fetches {bytes}, and the model runs"));
             return;
         }
-        let staged = self.weights.written.first().or(self.weights.reused.first());
-        match (&self.model, staged) {
-            (Some(model), _) if self.genai.is_some() => {
-                let folder = parent_dir(&model.path).display().to_string();
-                table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
-            }
+        let Some(model) = &self.model else { return };
+        if self.genai.is_some() {
+            let folder = parent_dir(&model.path).display().to_string();
+            table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
+        } else if model.inputs.iter().all(|input| input.dtype != "bf16") {
             // Python's numpy has no BF16 for a cache.
-            (Some(model), _) if model.inputs.iter().any(|input| input.dtype == "bf16") => {}
-            (Some(model), _) => {
-                table.row("try", model.example());
-            }
-            (None, Some(staged)) => {
-                let staged = shell_quote(staged);
-                table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
-            }
-            (None, None) => {}
+            table.row("try", model.example());
         }
     }
 
-    /// Whether ONNX Runtime's kernel for MXFP4 is the slow one on this processor.
+    /// Whether ONNX Runtime's MXFP4 kernel is slow on this processor.
     fn is_slow_here(&self, model: &ModelSummary) -> bool {
-        let on_cpu = (model.target, model.provider) == (Target::Ort, Provider::Cpu);
+        let on_cpu = model.options.target == Target::Ort && model.options.provider == Provider::Cpu;
         let mxfp4 = self.experts.matrices.provenance.format.contains(MatrixFormat::is_mxfp4);
         on_cpu && mxfp4 && runtime::lacks_avx512()
+    }
+
+    fn quantizes_activations(&self) -> bool {
+        let formats = [&self.experts.matrices, &self.dense].map(|it| &it.provenance.format);
+        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
+        let on_cpu = |model: &ModelSummary| {
+            model.options.quantizes_activations() && model.options.provider == Provider::Cpu
+        };
+        has_integers && self.model.as_ref().is_some_and(on_cpu)
     }
 }
 
 impl WeightsSummary {
-    /// Where the model reads them.
     fn rows(&self, table: &mut Table) {
-        let made = self.written.len() + self.reused.len();
+        let files = self.written.len() + self.reused.len();
         let how = if self.in_place {
             "in place"
-        } else if made >= self.files.len() {
+        } else if files >= self.files.len() {
             "beside the model"
         } else {
             "in place and beside the model"
@@ -115,13 +130,13 @@ impl HubSummary {
         }
         if !awaited.is_empty() {
             let files = plural(awaited.len(), "file");
-            table.note(format!("not fetched {} in {files} of weights", size(*bytes_awaited)));
+            table.note(format!("not fetched: {} of weights in {files}", size(*bytes_awaited)));
         }
     }
 }
 
 impl ExpertsSummary {
-    /// Nothing where there is nothing to decide: in MXFP4 as they were.
+    /// Nothing for MXFP4 as in the checkpoint.
     fn rows(&self, table: &mut Table) {
         let Self { matrices, mxfp4_bytes, .. } = self;
         let format = &matrices.provenance.format;
@@ -132,13 +147,13 @@ impl ExpertsSummary {
         table.row("experts", format!("{} in {format}", size(matrices.bytes)));
         if let Some(mxfp4) = mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
             let times = matrices.bytes as f64 / mxfp4 as f64;
-            table.note(format!("--experts mxfp4 makes them {times:.1} times smaller and much faster, bit for bit if they came from MXFP4, which it finds out"));
+            table.note(format!("in mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise"));
         }
     }
 }
 
 impl MatricesSummary {
-    /// What became of the numbers, where they are not simply as they were.
+    /// Nothing for matrices as in the checkpoint.
     fn rows(&self, table: &mut Table, label: &'static str) {
         if self.already {
             table.row(label, format!("already in {}", self.provenance.format));
@@ -148,25 +163,26 @@ impl MatricesSummary {
         }
     }
 
-    /// Whether somebody asked for the format that they have.
+    /// Whether the format was asked for, now or when they were staged.
     fn is_chosen(&self) -> bool {
         self.already || self.converted.is_some() || !self.provenance.is_unchanged()
     }
 
-    /// What became of the numbers, in this export or when they were staged.
     fn conversion(&self) -> String {
         let Provenance { origin, format, rounded, relative_error } = &self.provenance;
-        let way = match origin == format && self.provenance.is_lossless() {
-            true => format!("{origin} turned round"),
-            false => format!("{origin} to {format}"),
+        let conversion = if origin == format && self.provenance.is_lossless() {
+            format!("{origin} transposed")
+        } else {
+            format!("{origin} to {format}")
         };
         let when = if self.converted.is_some() { "" } else { " when they were staged" };
-        let numbers = self.numbers;
-        match rounded {
-            0 => format!("{way}{when}, lossless: all {numbers} numbers bit for bit"),
-            _ => format!(
-                "{way}{when}, rounded: {rounded} of {numbers} numbers, relative error {relative_error:.2e}"
-            ),
+        let [all, rounded] = [self.numbers, *rounded].map(with_thousands);
+        if self.provenance.is_lossless() {
+            format!("{conversion}{when}, lossless: all {all} values bit for bit")
+        } else {
+            format!(
+                "{conversion}{when}, rounded: {rounded} of {all} values, relative error {relative_error:.2e}"
+            )
         }
     }
 }
@@ -184,7 +200,7 @@ impl ModelSummary {
         table.row("needs", self.requires);
     }
 
-    /// Python that runs the model on zeros of a shape that it takes, without a past.
+    /// Python that runs the model on zeros, with an empty cache.
     fn example(&self) -> String {
         let size = |axis: usize| match self.inputs[0].shape[axis] {
             Size::Known(size) => size,
@@ -206,32 +222,16 @@ impl ModelSummary {
                 if past.dtype == "f16" { "float16" } else { "float32" }
             ));
         }
-        let providers = match self.provider {
+        let providers = match self.options.provider {
             Provider::Cpu => "",
             Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
             Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
         };
-        // Of a path that can be printed, Rust's quotes are Python's.
+        // Rust's quotes are Python's for printable paths.
         let path = format!("{:?}", self.path.display().to_string());
         let inputs = inputs.join(", ");
         format!(
             "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
         )
-    }
-}
-
-fn layers_in_words(exported: usize, there: usize) -> String {
-    if exported == there {
-        plural(there, "layer")
-    } else {
-        format!("{exported} of {}", plural(there, "layer"))
-    }
-}
-
-/// Nothing where all layers have as many: then the config says it.
-fn experts_in_words(counts: &[u64]) -> String {
-    match (counts.iter().min(), counts.iter().max()) {
-        (Some(fewest), Some(most)) if fewest < most => format!(" of {fewest} to {most} experts"),
-        _ => String::new(),
     }
 }

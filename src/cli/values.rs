@@ -1,0 +1,86 @@
+//! Values of options, with their help.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use gpt_oss_export::export::{Bits, DType, ExternalData, MatrixFormat, Preset, Provider, Target};
+
+/// A word, its value and its help.
+type Word<T> = (&'static str, T, &'static str);
+
+const INT8: MatrixFormat = MatrixFormat::Int(Bits::Eight);
+const INT4: MatrixFormat = MatrixFormat::Int(Bits::Four);
+const BF16: MatrixFormat = MatrixFormat::Float(DType::BF16);
+const F16: MatrixFormat = MatrixFormat::Float(DType::F16);
+const F32: MatrixFormat = MatrixFormat::Float(DType::F32);
+
+pub fn preset() -> impl TypedValueParser<Value = Preset> {
+    one_of([
+        ("onnxruntime", Preset::Onnxruntime, "ONNX Runtime on a CPU"),
+        ("genai", Preset::Genai, "onnxruntime-genai on a CPU"),
+        ("openvino", Preset::Openvino, "OpenVINO, or any runtime with standard operators"),
+        ("transformers-js", Preset::TransformersJs, "transformers.js in a browser with WebGPU"),
+        ("cuda", Preset::Cuda, "ONNX Runtime on NVIDIA GPUs"),
+        ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU"),
+    ])
+}
+
+pub fn experts_format() -> impl TypedValueParser<Value = MatrixFormat> {
+    one_of([
+        ("mxfp4", MatrixFormat::Mxfp4, "4-bit floats in blocks of 32 with a scale, as released"),
+        ("int8", INT8, "8-bit integers, block size 32: exact for MXFP4"),
+        ("int4", INT4, "4-bit integers, block size 32: rounds"),
+        ("bf16", BF16, "BF16, row-major [out, in]"),
+        ("f16", F16, "F16, row-major [out, in]"),
+        ("f32", F32, "F32, row-major [out, in]"),
+    ])
+}
+
+pub fn dense_format() -> impl TypedValueParser<Value = MatrixFormat> {
+    one_of([
+        ("int8", INT8, "8-bit integers, block size 32: rounds"),
+        ("int4", INT4, "4-bit integers, block size 32, with int8 for lm_head: rounds"),
+        ("bf16", BF16, "BF16"),
+        ("f16", F16, "F16"),
+        ("f32", F32, "F32"),
+    ])
+}
+
+pub fn compute_dtype() -> impl TypedValueParser<Value = DType> {
+    one_of([("f32", DType::F32, ""), ("f16", DType::F16, ""), ("bf16", DType::BF16, "")])
+}
+
+pub fn target() -> impl TypedValueParser<Value = Target> {
+    one_of([
+        ("onnx", Target::Onnx, "Standard operators alone, for every runtime"),
+        ("ort", Target::Ort, "ONNX Runtime's own operators besides, fast on a CPU"),
+    ])
+}
+
+pub fn provider() -> impl TypedValueParser<Value = Provider> {
+    one_of([
+        ("cpu", Provider::Cpu, "Any processor"),
+        ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
+        ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
+    ])
+}
+
+pub fn external_data() -> impl TypedValueParser<Value = ExternalData> {
+    one_of([
+        ("auto", ExternalData::Auto, "In place if ONNX allows it, otherwise from a copy"),
+        ("in-place", ExternalData::InPlace, "From the checkpoint or staged file, or fail"),
+        ("copy", ExternalData::Copy, "From a weights file beside the model"),
+    ])
+}
+
+fn one_of<T, const N: usize>(words: [Word<T>; N]) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let value = |(word, _, help): &Word<T>| match *help {
+        "" => PossibleValue::new(*word),
+        help => PossibleValue::new(*word).help(help),
+    };
+    PossibleValuesParser::new(words.each_ref().map(value)).map(move |given| {
+        let same = words.iter().find(|(word, ..)| *word == given);
+        same.expect("clap accepts no other").1.clone()
+    })
+}

@@ -1,0 +1,184 @@
+//! A request with everything that it implies applied, and refused if options alone rule it
+//! out. The pipeline knows nothing else.
+
+use std::path::PathBuf;
+
+use super::request::{ExternalData, HubSource, Preset, Request, Source};
+use crate::checkpoint::{IgnoredNames, ModelWeights};
+use crate::error::{Result, bail, ensure};
+use crate::graph::Style;
+use crate::model::{self, BatchSymbol, GraphOptions, Provider};
+use crate::package::{genai, transformers_js};
+use crate::tensor::DType;
+use crate::weights::{MatrixFormat, PerRole, Role};
+
+/// A resolved and checked [`Request`].
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub(super) source: Source,
+    pub(super) ignored: IgnoredNames,
+    pub(super) layers: Option<usize>,
+    /// Formats to convert matrices to.
+    pub(super) formats: PerRole<Option<MatrixFormat>>,
+    pub(super) accept_rounding: bool,
+    pub(super) save_weights: Option<PathBuf>,
+    pub(super) model: Option<ModelSpec>,
+    /// The preset, and the settings that it changed.
+    pub(super) preset: Option<(Preset, Vec<String>)>,
+}
+
+/// The model to write.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    pub(super) path: PathBuf,
+    pub(super) graph: GraphOptions,
+    pub(super) external_data: ExternalData,
+    /// Largest size of a weights file in bytes.
+    pub(super) max_shard_size: Option<u64>,
+    pub(super) package: Option<PackageSpec>,
+}
+
+/// What is written beside the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackageSpec {
+    Genai { max_length: Option<u64> },
+    TransformersJs,
+}
+
+impl Spec {
+    /// Applies the preset and what options imply, and refuses what no checkpoint could make
+    /// possible.
+    pub fn resolve(mut request: Request) -> Result<Self> {
+        let set = request.apply_preset();
+        let formats = PerRole { experts: request.experts, dense: request.dense };
+        for role in Role::ALL {
+            check_format(role, formats[role])?;
+        }
+        let headers_only =
+            matches!(&request.source, Source::Hub(HubSource { headers_only: true, .. }));
+        if headers_only {
+            check_headers_only(&request)?;
+        }
+        Ok(Self {
+            model: ModelSpec::resolve(&request, headers_only)?,
+            preset: request.preset.map(|preset| (preset, set)),
+            source: request.source,
+            ignored: request.ignored,
+            layers: request.layers,
+            formats,
+            accept_rounding: request.accept_rounding,
+            save_weights: request.save_weights,
+        })
+    }
+
+    /// The options of the graph, if a model is written.
+    pub fn graph(&self) -> Option<&GraphOptions> {
+        self.model.as_ref().map(|model| &model.graph)
+    }
+
+    /// Formats that experts and dense matrices are converted to.
+    pub(crate) fn formats(&self) -> [Option<MatrixFormat>; 2] {
+        [self.formats.experts, self.formats.dense]
+    }
+
+    /// Whether the weights stay on the hub.
+    pub(super) fn headers_only(&self) -> bool {
+        matches!(&self.source, Source::Hub(HubSource { headers_only: true, .. }))
+    }
+
+    /// The format to convert experts to. CUDA reads MXFP4 in an order of its own.
+    pub(super) fn experts_format(&self, weights: &ModelWeights) -> Option<MatrixFormat> {
+        let is_mxfp4 = match self.formats.experts {
+            Some(format) => format == MatrixFormat::Mxfp4,
+            None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
+        };
+        let is_cuda = self.graph().is_some_and(|graph| graph.provider == Provider::Cuda);
+        if is_cuda && is_mxfp4 { Some(MatrixFormat::Mxfp4ColMajor) } else { self.formats.experts }
+    }
+}
+
+impl ModelSpec {
+    fn resolve(request: &Request, headers_only: bool) -> Result<Option<Self>> {
+        let Some(path) = request.output.clone() else { return Ok(None) };
+        ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
+        ensure!(
+            !(request.genai && request.transformers_js),
+            "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
+        );
+        let package = match request {
+            Request { genai: true, max_length, .. } => {
+                Some(PackageSpec::Genai { max_length: *max_length })
+            }
+            Request { transformers_js: true, .. } => Some(PackageSpec::TransformersJs),
+            _ => None,
+        };
+        let provider = request.provider.unwrap_or_default();
+        let graph = GraphOptions {
+            target: request.target.unwrap_or_default(),
+            provider,
+            compute: request.compute.unwrap_or_else(|| provider.default_compute()),
+            keep_activations: request.keep_activations,
+            style: if request.functions { Style::Functions } else { Style::Flat },
+            batch: request.batch,
+            length: request.length,
+            kv_cache: request.kv_cache || package.is_some(),
+            last_logits: request.last_logits || package.is_some(),
+            batch_symbol: match package {
+                Some(PackageSpec::TransformersJs) => BatchSymbol::BatchSize,
+                _ => BatchSymbol::B,
+            },
+        };
+        let mut max_shard_size = request.max_shard_size;
+        match package {
+            Some(PackageSpec::Genai { .. }) => genai::check(&graph)?,
+            Some(PackageSpec::TransformersJs) => {
+                transformers_js::check(&path, &graph, max_shard_size)?;
+                max_shard_size = max_shard_size.or(Some(transformers_js::MAX_FILE_BYTES));
+            }
+            None => {}
+        }
+        ensure!(
+            max_shard_size.is_none() || request.external_data != ExternalData::InPlace,
+            "a largest file size applies to copied weights, and with external data in place nothing is copied"
+        );
+        model::check_options(&graph)?;
+        let external_data = match max_shard_size {
+            // Existing files may be larger.
+            Some(_) => ExternalData::Copy,
+            None if headers_only => ExternalData::InPlace,
+            None => request.external_data,
+        };
+        Ok(Some(Self { path, graph, external_data, max_shard_size, package }))
+    }
+}
+
+/// Whether matrices of a role can be converted to a format.
+fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
+    match format {
+        None
+        | Some(MatrixFormat::Int(_) | MatrixFormat::Float(DType::F32 | DType::F16 | DType::BF16)) => {
+            Ok(())
+        }
+        Some(MatrixFormat::Mxfp4) if role == Role::Experts => Ok(()),
+        Some(format) => bail!("{role} cannot be converted to {format}"),
+    }
+}
+
+/// Refuses what needs the weights.
+fn check_headers_only(request: &Request) -> Result<()> {
+    let needs_weights = [
+        (request.save_weights.is_some(), "a staged weights file"),
+        (request.experts.is_some(), "a conversion of experts"),
+        (request.dense.is_some(), "a conversion of dense matrices"),
+        (request.external_data == ExternalData::Copy, "a copy of the weights"),
+        (request.max_shard_size.is_some(), "a copy of the weights"),
+        (request.transformers_js, "a folder for transformers.js"),
+    ];
+    if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
+        bail!("{what} needs the weights, and only headers are fetched from the hub");
+    }
+    if let Source::Hub(HubSource { offline: true, .. }) = request.source {
+        bail!("headers are fetched from the hub, which is not to be asked");
+    }
+    Ok(())
+}
