@@ -16,7 +16,7 @@ use crate::graph::Model;
 use crate::model;
 use crate::package::{Package, PackagedModel, genai, transformers_js};
 use crate::progress::Progress;
-use crate::publish::{Existing, Transaction, check_room};
+use crate::publish::{Existing, Transaction, check_disk_space};
 use crate::tensor::Rounding;
 use crate::weights::{PerRole, Role};
 
@@ -96,7 +96,7 @@ impl<'p> Plan<'p> {
         let existing = existing.collect::<Result<Vec<_>>>()?;
         let files = || self.placement.files().zip(&existing);
         let absent = files().filter(|(_, existing)| existing.is_none());
-        check_room(absent.map(|((path, file), _)| (path, file.bytes())))?;
+        check_disk_space(absent.map(|((path, file), _)| (path, file.bytes())))?;
 
         let mut written = WrittenWeights { new: Vec::new(), rounding: PerRole::default() };
         for (at, ((path, file), existing)) in files().enumerate() {
@@ -129,7 +129,8 @@ impl<'p> Plan<'p> {
         }
         let (Some(spec), Some(graph)) = (&self.spec.model, &self.graph) else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(rounding);
-        let current_path = |file: &Path| transaction.path_now(&parent_dir(&spec.path).join(file));
+        let current_path =
+            |file: &Path| transaction.current_path(&parent_dir(&spec.path).join(file));
         let bytes = onnx_file::encode(
             &spec.graph,
             self.opened,

@@ -42,7 +42,7 @@ impl DownloadFolder {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(root.join(LOCK))?;
         let (folder, mut holds) = (root.display(), String::new());
-        let Some(lock) = Lock::of(file.file().try_clone()?)? else {
+        let Some(lock) = Lock::try_new(file.file().try_clone()?)? else {
             return Err(err!("another export is downloading into `{folder}`: wait for it, or choose another download folder")
                 .with_remedy(Setting::DownloadDir, "DIR"));
         };

@@ -1,95 +1,84 @@
-//! Files appear whole or not at all: written beside their place, synced, and
-//! renamed into it; what a failed run began is removed again.
+//! Files that appear whole or not at all: written beside their destination, synced, and
+//! renamed; what a failed run began is removed.
 
-mod claim;
-mod flush;
+mod background_sync;
+mod dir_lock;
+mod disk_space;
 mod lock;
-mod room;
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
-use crate::display::size;
+use crate::error::{Error, Kind, Result, err};
 use crate::files::parent_dir;
-use claim::Claim;
-use flush::while_flushing;
+use background_sync::with_sync;
+use dir_lock::DirLock;
+pub use disk_space::check_disk_space;
 pub use lock::Lock;
-pub use room::check_room;
 
-/// Files and folders that appear together when [`Transaction::commit`] is
-/// called. Dropped before, nothing is left of them.
+/// Prefix of temporary files,
+const PREFIX: &str = ".gpt-oss-export-";
+/// with this suffix while they are written,
+const UNFINISHED: &str = ".part";
+/// or with this one as a backup of a replaced file.
+const BACKUP: &str = ".old";
+
+/// Files and folders that appear together at [`Transaction::commit`]. Dropped before that,
+/// it leaves nothing.
 #[derive(Default)]
 pub struct Transaction {
     files: Vec<(NamedTempFile, PathBuf, Existing)>,
-    /// Folders that nobody else exports into meanwhile.
-    claims: Vec<Claim>,
-    /// Folders made on the way, each after the one that holds it.
+    locks: Vec<DirLock>,
+    /// Folders that were created, parents first.
     folders: Vec<PathBuf>,
 }
 
-/// What becomes of a file that is in the way.
+/// What happens to an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// It gives way.
+    /// It is replaced.
     Replace,
     /// It stays, and the transaction fails.
     Keep,
 }
 
-/// Why files cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Error {
-    #[error("cannot write `{}`", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("another export is writing into `{}`: wait for it, or take another folder", .0.display())]
-    Busy(PathBuf),
-    #[error(
-        "{} are to be written into `{}`, where {} are free: make room, or take a folder on another disk",
-        size(*needed), folder.display(), size(*free)
-    )]
-    NoRoom { folder: PathBuf, needed: u64, free: u64 },
-}
-
-impl Error {
-    /// That this path could not be written.
-    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Write { path: path.to_owned(), source }
-    }
+/// The error for a path that could not be written.
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| err!("cannot write `{}`", path.display()).with_kind(Kind::Io).with_source(error)
 }
 
 impl Transaction {
-    /// Makes the folder of a file that will be written, if it must be, and keeps other
-    /// exports out of it. What a killed one has left there goes.
-    pub fn claim(&mut self, target: &Path) -> Result<(), Error> {
+    /// Creates the folder of a file if needed, and keeps other exports out of it.
+    pub fn claim(&mut self, target: &Path) -> Result<()> {
         let shown = parent_dir(target);
-        self.make_folder(shown)?;
-        let folder = shown.canonicalize().map_err(Error::at(shown))?;
-        if !self.claims.iter().any(|claim| claim.is_of(&folder)) {
-            self.claims.push(Claim::of(folder, shown)?);
+        self.create_folder(shown)?;
+        let folder = shown.canonicalize().map_err(cannot_write(shown))?;
+        if !self.locks.iter().any(|lock| lock.is_of(&folder)) {
+            self.locks.push(DirLock::new(folder, shown)?);
         }
         Ok(())
     }
 
-    /// Where the bytes of a file are that will be `target`, or is there already.
-    pub fn path_now(&self, target: &Path) -> PathBuf {
-        let place = |path: &Path| {
+    /// The path that the bytes of `target` have now.
+    pub fn current_path(&self, target: &Path) -> PathBuf {
+        let identity = |path: &Path| {
             (parent_dir(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
         };
-        let pending = self.files.iter().find(|(_, path, _)| place(path) == place(target));
+        let pending = self.files.iter().find(|(_, path, _)| identity(path) == identity(target));
         pending.map_or_else(|| target.to_owned(), |(file, ..)| file.path().to_owned())
     }
 
-    /// Writes a file that will be `target`; its folder is made if it must be.
-    pub fn create<T, E: From<Error>>(
+    /// Writes a file that will be `target`.
+    pub fn create<T>(
         &mut self,
         target: &Path,
         existing: Existing,
-        write: impl FnOnce(&std::fs::File) -> Result<T, E>,
-    ) -> Result<T, E> {
+        write: impl FnOnce(&File) -> Result<T>,
+    ) -> Result<T> {
         self.claim(target)?;
         let folder = parent_dir(target);
         let mut builder = tempfile::Builder::new();
@@ -100,47 +89,42 @@ impl Transaction {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(Error::at(folder))?;
-        let written = while_flushing(file.as_file(), || write(file.as_file()));
-        let outcome = written.map_err(Error::at(target))??;
-        file.as_file().sync_all().map_err(Error::at(target))?;
+        let file = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
+        let written = with_sync(file.as_file(), || write(file.as_file()));
+        let outcome = written.map_err(cannot_write(target))??;
+        file.as_file().sync_all().map_err(cannot_write(target))?;
         self.files.push((file, target.to_owned(), existing));
         Ok(outcome)
     }
 
-    /// Writes a small file whose bytes are at hand.
-    pub fn create_from(
-        &mut self,
-        target: &Path,
-        existing: Existing,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        let write = |mut file: &std::fs::File| file.write_all(bytes).map_err(Error::at(target));
+    /// Writes a small file.
+    pub fn create_from(&mut self, target: &Path, existing: Existing, bytes: &[u8]) -> Result<()> {
+        let write = |mut file: &File| file.write_all(bytes).map_err(cannot_write(target));
         self.create(target, existing, write)
     }
 
-    /// Renames the files into place, in the order in which they were created.
-    /// When one cannot be, those before it are taken back.
-    pub fn commit(mut self) -> Result<(), Error> {
+    /// Renames the files to their targets, in the order of creation. If one fails, the
+    /// earlier ones are undone.
+    pub fn commit(mut self) -> Result<()> {
         let mut done: Vec<(PathBuf, Option<NamedTempFile>)> = Vec::new();
         for (file, target, existing) in std::mem::take(&mut self.files) {
             let renamed = match existing {
-                Existing::Replace => set_aside(&target).and_then(|old| {
-                    file.persist(&target).map_err(|error| error.error).map(|_| old)
+                Existing::Replace => back_up(&target).and_then(|backup| {
+                    file.persist(&target).map_err(|error| error.error).map(|_| backup)
                 }),
                 Existing::Keep => {
                     file.persist_noclobber(&target).map_err(|error| error.error).map(|_| None)
                 }
             };
             match renamed {
-                Ok(old) => done.push((target, old)),
+                Ok(backup) => done.push((target, backup)),
                 Err(error) => {
-                    done.into_iter().rev().for_each(|(path, old)| take_back(&path, old));
-                    return Err(Error::at(&target)(error));
+                    done.into_iter().rev().for_each(|(path, backup)| undo(&path, backup));
+                    return Err(cannot_write(&target)(error));
                 }
             }
         }
-        // A rename is durable once the folder is.
+        // A rename is durable once its folder is synced.
         #[cfg(unix)]
         for (target, _) in &done {
             if let Ok(folder) = fs::File::open(parent_dir(target)) {
@@ -151,52 +135,44 @@ impl Transaction {
         Ok(())
     }
 
-    fn make_folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let above: Vec<&Path> =
-            folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
-        for path in above.into_iter().rev() {
-            // Asked one by one: `a/..` is there once `a` is.
+    fn create_folder(&mut self, folder: &Path) -> Result<()> {
+        let parents = folder.ancestors().filter(|path| !path.as_os_str().is_empty());
+        for path in parents.collect::<Vec<_>>().into_iter().rev() {
+            // One by one: `a/..` exists once `a` does.
             match std::fs::create_dir(path) {
                 Ok(()) => self.folders.push(path.to_owned()),
-                // Perhaps since a moment ago, by another export.
+                // Perhaps created by another export a moment ago.
                 Err(_) if path.is_dir() => {}
-                Err(error) => return Err(Error::at(path)(error)),
+                Err(error) => return Err(cannot_write(path)(error)),
             }
         }
         Ok(())
     }
 }
 
-/// A copy of a small file that gives way, to bring it back if need be.
-fn set_aside(target: &Path) -> io::Result<Option<NamedTempFile>> {
+/// A copy of a small file that will be replaced.
+fn back_up(target: &Path) -> io::Result<Option<NamedTempFile>> {
     if !target.is_file() {
         return Ok(None);
     }
-    let aside =
-        tempfile::Builder::new().prefix(PREFIX).suffix(ASIDE).tempfile_in(parent_dir(target))?;
-    fs::copy(target, aside.path())?;
-    Ok(Some(aside))
+    let mut builder = tempfile::Builder::new();
+    let backup = builder.prefix(PREFIX).suffix(BACKUP).tempfile_in(parent_dir(target))?;
+    fs::copy(target, backup.path())?;
+    Ok(Some(backup))
 }
 
-/// Undoes one rename; nothing more can be done where that fails.
-fn take_back(path: &Path, old: Option<NamedTempFile>) {
-    match old {
-        Some(old) => drop(old.persist(path)),
+/// Undoes a rename as far as possible.
+fn undo(path: &Path, backup: Option<NamedTempFile>) {
+    match backup {
+        Some(backup) => drop(backup.persist(path)),
         None => drop(fs::remove_file(path)),
     }
 }
 
-/// Names of files that are not yet in place, or no longer, begin with this,
-const PREFIX: &str = ".gpt-oss-export-";
-/// and end with this while they are written,
-const UNFINISHED: &str = ".part";
-/// or with this where they have given way and may come back.
-const ASIDE: &str = ".old";
-
 impl Drop for Transaction {
     fn drop(&mut self) {
         self.files.clear();
-        // Only while they are empty, so nothing of anyone else's goes.
+        // Empty folders only, so nothing of anyone else is removed.
         self.folders.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
     }
 }
@@ -212,19 +188,14 @@ mod tests {
         names.collect()
     }
 
-    fn add(
-        transaction: &mut Transaction,
-        target: &Path,
-        outcome: io::Result<()>,
-    ) -> Result<(), Error> {
-        let write = |mut file: &std::fs::File| {
-            file.write_all(b"bytes").and(outcome).map_err(Error::at(target))
-        };
+    fn add(transaction: &mut Transaction, target: &Path, outcome: io::Result<()>) -> Result<()> {
+        let write =
+            |mut file: &File| file.write_all(b"bytes").and(outcome).map_err(cannot_write(target));
         transaction.create(target, Existing::Keep, write)
     }
 
     #[test]
-    fn committed_files_appear_with_their_folders() {
+    fn commit_creates_files_and_folders() {
         let home = tempfile::tempdir().unwrap();
         let target = home.path().join("a/b/model.onnx");
         let mut transaction = Transaction::default();
@@ -236,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_may_be_named_through_one_that_is_made() {
+    fn accepts_paths_through_new_folders() {
         let home = tempfile::tempdir().unwrap();
         let mut transaction = Transaction::default();
         add(&mut transaction, &home.path().join("a/../b/model.onnx"), Ok(())).unwrap();
@@ -245,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_appears_meanwhile_is_kept() {
+    fn keeps_files_that_appear_meanwhile() {
         let home = tempfile::tempdir().unwrap();
         let (first, second) = (home.path().join("first"), home.path().join("second"));
         let mut transaction = Transaction::default();
@@ -258,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_leaves_nothing() {
+    fn failure_leaves_nothing() {
         let home = tempfile::tempdir().unwrap();
         let mut transaction = Transaction::default();
         add(&mut transaction, &home.path().join("a/weights"), Ok(())).unwrap();
@@ -270,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gave_way_comes_back() {
+    fn restores_replaced_files() {
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join("config");
         std::fs::write(&config, "older").unwrap();
@@ -284,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_and_leaves_nothing() {
+    fn panic_leaves_nothing() {
         let home = tempfile::tempdir().unwrap();
         let target = home.path().join("weights");
         let outcome = std::panic::catch_unwind(|| {
             let mut transaction = Transaction::default();
-            let write = |_: &std::fs::File| -> Result<(), Error> { panic!("on purpose") };
+            let write = |_: &File| -> Result<()> { panic!("on purpose") };
             transaction.create(&target, Existing::Keep, write)
         });
         assert!(outcome.is_err());
@@ -297,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_that_fails_takes_back_the_ones_before() {
+    fn failed_rename_undoes_earlier_ones() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("taken")).unwrap();
         let mut transaction = Transaction::default();
