@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use ndarray::Array2;
 use serde_json::{Value, json};
 
-use crate::support::{contents, copy_folder, export, failure, fixture, javascript, text};
+use crate::support::{contents, copy_folder, export, failure, fixture, javascript, npy, text};
 
 const WEB: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
 
@@ -60,7 +59,7 @@ fn transformers_js_generates_what_the_reference_does() {
     let (tiny, model) = (fixture("tiny-hf"), home.path().join("web/onnx/model.onnx"));
     export(&["--checkpoint", text(&tiny), "--output", text(&model), "--transformers-js"]);
     let texts = fixture("reference/greedy-2x28.ids.npy");
-    let texts: Array2<i64> = ndarray_npy::read_npy(texts).unwrap();
+    let texts = npy(&texts, i64::from_le_bytes);
     let rows = |width: usize| -> Vec<Vec<i64>> {
         texts.outer_iter().map(|row| row.iter().copied().take(width).collect()).collect()
     };
