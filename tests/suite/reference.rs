@@ -6,10 +6,10 @@ use std::path::Path;
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::reference::{self, Activations, PassOptions};
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Axis, Ix3};
 
 use crate::derived;
-use crate::support::fixture;
+use crate::support::{fixture, npy};
 
 fn open(folder: &Path) -> Checkpoint {
     Checkpoint::open(folder, &IgnoredNames::default()).unwrap()
@@ -18,7 +18,7 @@ fn open(folder: &Path) -> Checkpoint {
 /// The token ids of a reference case.
 fn ids(name: &str) -> Vec<Vec<u32>> {
     let path = fixture("reference").join(format!("logits-{name}.ids.npy"));
-    let ids: Array2<i64> = ndarray_npy::read_npy(path).unwrap();
+    let ids = npy(&path, i64::from_le_bytes);
     ids.rows().into_iter().map(|row| row.iter().map(|id| *id as u32).collect()).collect()
 }
 
@@ -35,7 +35,7 @@ fn places(range: Range<usize>) -> Vec<usize> {
 fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     let rows = ids(name);
     let path = fixture("reference").join(format!("logits-{name}.npy"));
-    let expected: Array3<f32> = ndarray_npy::read_npy(path).unwrap();
+    let expected = npy(&path, f32::from_le_bytes).into_dimensionality::<Ix3>().unwrap();
     let activations = run(checkpoint, &rows);
     let (length, mut worst) = (rows[0].len(), 0f64);
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {

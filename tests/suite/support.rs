@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use ndarray::ArrayD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -92,6 +93,18 @@ pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The array in a little-endian `.npy` file of C order.
+pub fn npy<T, const SIZE: usize>(path: &Path, from_le_bytes: fn([u8; SIZE]) -> T) -> ArrayD<T> {
+    let file = fs::read(path).unwrap();
+    let data_start = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+    let (header, data) = file.split_at(data_start);
+    let header = String::from_utf8_lossy(header);
+    let shape = header.split(['(', ')']).nth(1).expect("the header holds `'shape': (…)`");
+    let shape: Vec<usize> = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
+    let values = data.as_chunks().0.iter().map(|bytes| from_le_bytes(*bytes)).collect();
+    ArrayD::from_shape_vec(shape, values).unwrap()
 }
 
 /// The token ids and logits of a reference case.

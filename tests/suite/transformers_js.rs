@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ndarray::Array2;
 use serde_json::{Value, json};
 
-use crate::support::{contents, copy_folder, export, failure, fixture, javascript, text};
+use crate::support::{contents, copy_folder, export, failure, fixture, javascript, npy, text};
 
 const WEBGPU: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
 
@@ -59,7 +58,7 @@ fn generates_as_reference_does() {
     let home = tempfile::tempdir().unwrap();
     export(&package(&fixture("tiny-hf"), &home.path().join("web/onnx/model.onnx"), &[]));
     let texts = fixture("reference/greedy-2x28.ids.npy");
-    let texts: Array2<i64> = ndarray_npy::read_npy(texts).unwrap();
+    let texts = npy(&texts, i64::from_le_bytes);
     let rows = |width: usize| -> Vec<Vec<i64>> {
         texts.outer_iter().map(|row| row.iter().copied().take(width).collect()).collect()
     };

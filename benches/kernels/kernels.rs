@@ -1,7 +1,7 @@
 //! How fast numbers change their format, in bytes of the 32-bit numbers that come or
 //! go, beside how fast memory is copied.
 //!
-//! `cargo bench --bench kernels` prints a line for each; on one thread.
+//! `cargo bench -p kernels` prints a line for each; on one thread.
 
 use std::hint::black_box;
 
