@@ -47,7 +47,7 @@ fn refuses_impossible_requests_before_writing() {
     let model = out.join("model.onnx");
     for (options, expected) in [
         (["--layers", "4"], "cannot keep 4 layers: the checkpoint has 3"),
-        (["--external-data", "in-place"], "it is not in the folder of the model or below"),
+        (["--external-data", "in-place"], "it is outside the model's folder"),
     ] {
         let base = ["--checkpoint", text(&tiny), "--output", text(&model)];
         let sentence = failure(&[&base[..], &options].concat());
@@ -245,7 +245,7 @@ fn refuses_damaged_weights_files() {
         assert!(!model.exists());
         // Nor is it taken for the stage that another run would write.
         let sentence = failure(&staging);
-        assert!(sentence.contains("is not what this export would write there"), "{sentence}");
+        assert!(sentence.contains("exists and differs from the file to write"), "{sentence}");
     }
 }
 
