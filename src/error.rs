@@ -163,8 +163,4 @@ macro_rules! from_typed {
     )+};
 }
 
-from_typed!(
-    crate::publish::Error,
-    crate::reference::Error,
-    crate::runtime::Error,
-);
+from_typed!(crate::publish::Error, crate::reference::Error, crate::runtime::Error,);

@@ -250,17 +250,17 @@ fn refuses_damaged_weights_files() {
 }
 
 #[test]
-fn what_a_target_does_not_take_is_refused() {
+fn refuses_what_a_target_does_not_support() {
     for (name, options, sentence) in [
         (
             "tiny-1-kv",
             &[][..],
-            "--target ort does not go with a head_dim of 20: onnxruntime's GroupQueryAttention takes multiples of 8; use --target onnx --kv-cache",
+            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx` with a cache; pass --target onnx --kv-cache",
         ),
         (
             "tiny",
             &["--functions"],
-            "--functions does not go with --target ort and experts in MXFP4: onnxruntime takes no MXFP4 scales as a function's input",
+            "functions do not go with target `ort` and experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function",
         ),
     ] {
         let home = tempfile::tempdir().unwrap();

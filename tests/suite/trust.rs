@@ -58,11 +58,7 @@ fn provenances_are_of_the_tensors_that_are_there() {
             |metadata| metadata["experts"]["format"] = "mxfp4".into(),
             "experts are in int4, expected mxfp4",
         ),
-        (
-            &[],
-            |metadata| metadata["dense"]["format"] = "f32".into(),
-            " are in bf16, expected f32",
-        ),
+        (&[], |metadata| metadata["dense"]["format"] = "f32".into(), " are in bf16, expected f32"),
         (
             &int4,
             |metadata| metadata["experts"]["origin"] = "\u{1b}[2Jmxfp4".into(),
