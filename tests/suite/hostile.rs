@@ -271,11 +271,10 @@ fn reports_nan_scales_wherever_bytes_are_read() {
         String::from_utf8(found.stdout).unwrap()
     };
     let base = ["--checkpoint", text(checkpoint), "--output", text(&model)];
-    let sentence =
-        "`layers.1.mlp.experts.down.scales` holds infinity or NaN in 1 of its 3072 numbers";
+    let sentence = "`layers.1.mlp.experts.down.scales`: 1 of 3072 elements are infinite or NaN";
     for options in [&["--external-data", "copy"][..], &["--experts", "int8"]] {
         let sentence = if options[0] == "--experts" {
-            "`layers.1.mlp.experts.down` holds infinity or NaN in 32 of its"
+            "`layers.1.mlp.experts.down`: 32 of 98304 values are infinite or NaN"
         } else {
             sentence
         };
@@ -291,7 +290,7 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     fails(&verify, sentence);
     let seen = fails(&["inspect", "--scan", text(checkpoint)], "is damaged: use another copy");
     assert!(
-        seen.contains("DAMAGED     layers.1.mlp.experts.down.scales: infinity or NaN in 1 of"),
+        seen.contains("layers.1.mlp.experts.down.scales: 1 of 3,072 values are infinite or NaN"),
         "{seen}"
     );
     assert!(seen.ends_with("1 tensor damaged\n"), "{seen}");
@@ -303,5 +302,5 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     ]);
     let whole = crate::support::run(&["inspect", "--scan", text(&fixture("tiny"))]);
     assert!(whole.status.success());
-    assert!(String::from_utf8(whole.stdout).unwrap().contains("every number is finite"));
+    assert!(String::from_utf8(whole.stdout).unwrap().contains("all values are finite"));
 }

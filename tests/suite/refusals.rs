@@ -47,7 +47,7 @@ fn refuses_impossible_requests_before_writing() {
     let model = out.join("model.onnx");
     for (options, expected) in [
         (["--layers", "4"], "cannot keep 4 layers: the checkpoint has 3"),
-        (["--external-data", "in-place"], "it is not in the folder of the model or below"),
+        (["--external-data", "in-place"], "it is outside the model's folder"),
     ] {
         let base = ["--checkpoint", text(&tiny), "--output", text(&model)];
         let sentence = failure(&[&base[..], &options].concat());
@@ -245,22 +245,22 @@ fn refuses_damaged_weights_files() {
         assert!(!model.exists());
         // Nor is it taken for the stage that another run would write.
         let sentence = failure(&staging);
-        assert!(sentence.contains("is not what this export would write there"), "{sentence}");
+        assert!(sentence.contains("exists and differs from the file to write"), "{sentence}");
     }
 }
 
 #[test]
-fn what_a_target_does_not_take_is_refused() {
+fn refuses_what_a_target_does_not_support() {
     for (name, options, sentence) in [
         (
             "tiny-1-kv",
             &[][..],
-            "--target ort does not go with a head_dim of 20: onnxruntime's GroupQueryAttention takes multiples of 8; use --target onnx --kv-cache",
+            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx` with a cache; pass --target onnx --kv-cache",
         ),
         (
             "tiny",
             &["--functions"],
-            "--functions does not go with --target ort and experts in MXFP4: onnxruntime takes no MXFP4 scales as a function's input",
+            "functions do not go with target `ort` and experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function",
         ),
     ] {
         let home = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, Setting, bail, err};
+use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
 
 /// Sizes of a model.
@@ -53,11 +53,17 @@ impl<'a> ConfigReader<'a> {
         let mut keys = BTreeMap::new();
         for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
             match value {
-                Value::Object(nested) if NESTED.contains(&&*name) => {
+                Value::Null => {}
+                Value::Object(nested) if NESTED.contains(&&*name) && !nested.is_empty() => {
                     let path = |(key, value)| (format!("{name}.{key}"), value);
                     keys.extend(nested.into_iter().map(path));
                 }
-                value => drop(keys.insert(name, value)),
+                value => {
+                    let object = name.split_once('.').map_or("", |(object, _)| object);
+                    let is_path = NESTED.contains(&object);
+                    ensure!(!is_path, "`{file}`: `{name}` must be a key in `{object}`");
+                    keys.insert(name, value);
+                }
             }
         }
         keys.retain(|_, value| !value.is_null());

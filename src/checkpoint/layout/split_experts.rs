@@ -11,8 +11,8 @@ pub const LAYOUT: Layout = Layout {
 };
 
 fn sources(canonical: &str, experts: u64) -> Sources {
-    if canonical.contains(".router.") {
-        return hugging_face::sources(&canonical.replace(".router.", ".router.linear."), experts);
+    if let Some((layer, part)) = canonical.split_once(".router.") {
+        return Sources::Tensor(format!("model.{layer}.router.linear.{part}"));
     }
     let Some((layer, rest)) = canonical.split_once(".experts.") else {
         return hugging_face::sources(canonical, experts);
