@@ -12,7 +12,10 @@ pub const LAYOUT: Layout = Layout {
 
 fn sources(canonical: &str, experts: u64) -> Sources {
     if canonical.contains(".router.") {
-        return hugging_face::sources(&canonical.replace(".router.", ".router.linear."), experts);
+        let Sources::Tensor(name) = hugging_face::sources(canonical, experts) else {
+            unreachable!("a router is one tensor")
+        };
+        return Sources::Tensor(name.replace(".router.", ".router.linear."));
     }
     let Some((layer, rest)) = canonical.split_once(".experts.") else {
         return hugging_face::sources(canonical, experts);
