@@ -1,64 +1,48 @@
-//! What the ONNX file looks like to onnx's own checker, and as text.
-
-use std::path::Path;
+//! The graph as onnx's own checker sees it, and as text.
 
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
-use gpt_oss_export::graph::{Builder, Dim, Fact, Style};
+use gpt_oss_export::graph::{Builder, Dim, Fact, Scope, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use serde_json::{Value, json};
 
 use crate::support::{export, fixture, folder_with_tiny, python, text};
 
-fn check(model: &Path) -> Value {
-    python("check.py", &[model.to_str().unwrap()], &Value::Null)
+fn tiny() -> Checkpoint {
+    Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap()
 }
 
-fn tiny(options: GraphOptions) -> String {
-    let checkpoint = Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap();
+fn dump(checkpoint: &Checkpoint, options: GraphOptions) -> String {
     decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
 }
 
-#[test]
-fn the_flat_graph_as_text() {
-    insta::assert_snapshot!(tiny(GraphOptions::default()));
-}
-
-#[test]
-fn the_graph_of_functions_as_text() {
-    insta::assert_snapshot!(tiny(GraphOptions {
-        style: Style::Functions,
-        ..GraphOptions::default()
-    }));
-}
-
-#[test]
-fn the_graph_with_a_cache_as_text() {
-    let (style, kv_cache, last_logits) = (Style::Functions, true, true);
-    insta::assert_snapshot!(tiny(GraphOptions {
-        style,
-        kv_cache,
-        last_logits,
-        ..GraphOptions::default()
-    }));
-}
-
-#[test]
-fn the_graph_for_onnxruntime_as_text() {
-    insta::assert_snapshot!(tiny(GraphOptions { target: Target::Ort, ..GraphOptions::default() }));
-}
-
-#[test]
-fn the_flat_graph_passes_the_checker() {
+/// Exports `tiny` with these options: the summary, and what onnx sees, whose checker must
+/// accept the model.
+fn export_and_check(options: &[&str]) -> [Value; 2] {
     let home = folder_with_tiny();
-    let model = home.path().join("model.onnx");
-    let summary = export(&[
-        "--checkpoint",
-        home.path().join("tiny").to_str().unwrap(),
-        "--output",
-        model.to_str().unwrap(),
-    ]);
-    let seen = check(&model);
+    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
+    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+    let summary = export(&[&base[..], options].concat());
+    [summary, python("check.py", &[text(&model)], &Value::Null)]
+}
+
+#[test]
+fn dump_matches_snapshots() {
+    let flat = GraphOptions::default();
+    let functions = GraphOptions { style: Style::Functions, ..flat };
+    for (name, options) in [
+        ("flat", flat),
+        ("functions", functions),
+        ("cache", GraphOptions { kv_cache: true, last_logits: true, ..functions }),
+        ("ort", GraphOptions { target: Target::Ort, ..flat }),
+    ] {
+        insta::assert_snapshot!(name, dump(&tiny(), options));
+    }
+}
+
+#[test]
+fn standard_graph_passes_the_checker() {
+    let [summary, seen] = export_and_check(&[]);
     assert_eq!(seen["ir_version"], 11);
     assert_eq!(seen["opsets"], json!({"": 23}), "standard operators alone");
     assert_eq!(seen["producer"], "gpt-oss-export");
@@ -73,28 +57,25 @@ fn the_flat_graph_passes_the_checker() {
     );
     assert_eq!(seen["metadata"]["layers"], 3);
     assert_eq!(seen["nodes"], summary["model"]["nodes"]);
-    assert!(
-        seen["largest_inline"].as_u64().unwrap() <= 2048,
-        "weights are byte ranges, tables are small"
-    );
+    let largest = seen["largest_inline"].as_u64().unwrap();
+    assert!(largest <= 2048, "weights are byte ranges, tables are small");
 }
 
 #[test]
-fn the_graph_for_onnxruntime_passes_the_checker() {
-    let home = folder_with_tiny();
-    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
-    for (options, last) in [(&[][..], false), (&["--last-logits"], true)] {
-        let summary = export(&[&base[..], options].concat());
-        let seen = check(&model);
-        assert_eq!(seen["ir_version"], 12, "MXFP4's scales came with it");
+fn onnxruntime_graph_passes_the_checker() {
+    for (options, last, length) in [
+        (&["--target", "ort"][..], false, "\"T\""),
+        (&["--target", "ort", "--last-logits"], true, "1"),
+    ] {
+        let [summary, seen] = export_and_check(options);
+        assert_eq!(seen["ir_version"], 12, "the first with MXFP4 scales");
         assert_eq!(seen["opsets"], json!({"": 23, "com.microsoft": 1}));
         assert_eq!(seen["metadata"]["options"]["target"], "ort");
         assert_eq!(seen["metadata"]["options"]["last_logits"], last);
         assert_eq!(seen["metadata"]["requires"], summary["model"]["requires"]);
         let names = |side: &str| -> Vec<String> {
-            let interfaces = summary["model"][side].as_array().unwrap().iter();
-            interfaces.map(|one| format!("{} {}", one["name"], one["shape"])).collect()
+            let values = summary["model"][side].as_array().unwrap().iter();
+            values.map(|value| format!("{} {}", value["name"], value["shape"])).collect()
         };
         assert_eq!(
             names("inputs")[..3],
@@ -104,7 +85,6 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
                 r#""past_key_values.0.key" ["B",2,"P",32]"#,
             ]
         );
-        let length = if !last { "\"T\"" } else { "1" };
         assert_eq!(names("outputs")[0], format!(r#""logits" ["B",{length},320]"#));
         assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"P+T",32]"#);
     }
@@ -113,71 +93,54 @@ fn the_graph_for_onnxruntime_passes_the_checker() {
 /// MatMulNBits of 8 bits makes f32 of a whole matrix in every step unless it may round
 /// activations; standard operators do it once.
 #[test]
-fn dense_integers_of_8_bits_meet_kept_activations_as_f32() {
-    let home = folder_with_tiny();
-    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--target", "ort"];
-    let products = |options: &[&str]| {
-        export(&[&base[..], options].concat());
-        let operators = check(&model)["operators"].clone();
-        ["MatMulNBits", "Gemm"].map(|operator| operators[operator].as_u64().unwrap_or(0))
+fn dense_int8_uses_standard_operators_if_activations_are_kept() {
+    let products = |dense: &str, options: &[&str]| {
+        let base = ["--target", "ort", "--dense", dense];
+        let [_, seen] = export_and_check(&[&base, options].concat());
+        ["MatMulNBits", "Gemm"].map(|op| seen["operators"][op].as_u64().unwrap_or(0))
     };
     let (attention, routers, logits) = (2 * 3, 3, 1);
-    let kept = "--keep-activations";
-    assert_eq!(products(&["--dense", "int8"]), [attention + logits, routers]);
-    assert_eq!(products(&["--dense", "int8", kept]), [0, attention + logits + routers]);
-    // The logits' matrix takes int8 beside them.
-    assert_eq!(products(&["--dense", "int4"]), [attention + logits, routers]);
-    assert_eq!(products(&["--dense", "int4", kept]), [attention, logits + routers]);
+    let kept = ["--keep-activations"];
+    assert_eq!(products("int8", &[]), [attention + logits, routers]);
+    assert_eq!(products("int8", &kept), [0, attention + logits + routers]);
+    // With int4 the matrix of the logits is int8.
+    assert_eq!(products("int4", &[]), [attention + logits, routers]);
+    assert_eq!(products("int4", &kept), [attention, logits + routers]);
 }
 
-/// ONNX Runtime counts a window with 32 bits: one that is longer is none.
+/// ONNX Runtime counts a window with 32 bits.
 #[test]
-fn windows_that_nothing_reaches_are_none() {
-    let mut checkpoint = Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap();
-    let options = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
+fn windows_beyond_32_bits_are_omitted() {
+    let mut checkpoint = tiny();
     for (window, attribute) in
         [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]
     {
         checkpoint.config.windows = vec![Some(window), None, Some(window)];
-        let text = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string();
+        let options = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
+        let text = dump(&checkpoint, options);
         let wired = text.matches(&format!("local_window_size={attribute}")).count();
         assert_eq!(wired, if attribute == "-1," { 3 } else { 2 }, "{window}");
     }
 }
 
 #[test]
-fn a_fixed_length_is_the_steps_and_never_the_pasts() {
-    let home = folder_with_tiny();
-    let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
+fn fixed_length_is_that_of_a_step() {
     for target in ["onnx", "ort"] {
         let options = ["--target", target, "--kv-cache", "--seq-len", "1", "--batch-size", "2"];
-        let summary = export(&[&base[..], &options].concat());
-        let shapes: Vec<&Value> =
-            (0..3).map(|input| &summary["model"]["inputs"][input]["shape"]).collect();
+        let [summary, _] = export_and_check(&options);
+        let shapes = [0, 1, 2].map(|input| &summary["model"]["inputs"][input]["shape"]);
         assert_eq!(shapes, [&json!([2, 1]), &json!([2, "P+1"]), &json!([2, 2, "P", 32])]);
-        check(&model);
     }
 }
 
 #[test]
-fn functions_are_shared_by_all_layers() {
-    let home = folder_with_tiny();
-    let model = home.path().join("model.onnx");
-    export(&[
-        "--checkpoint",
-        home.path().join("tiny").to_str().unwrap(),
-        "--output",
-        model.to_str().unwrap(),
-        "--functions",
-    ]);
-    let seen = check(&model);
+fn layers_share_functions() {
+    let [_, seen] = export_and_check(&["--functions"]);
     let functions =
         ["RMSNorm", "RotaryEmbedding", "AttentionBlock", "MLPBlock", "TransformerBlock"];
     assert_eq!(seen["functions"], json!(functions), "callees first");
     assert_eq!(seen["attributes"]["TransformerBlock"], json!(["epsilon", "window"]));
-    // One node a layer; even layers slide over 8 tokens, odd ones see all.
+    // One node a layer; even layers have a window of 8 tokens, odd ones none.
     assert_eq!(
         seen["calls"],
         json!([
@@ -190,34 +153,30 @@ fn functions_are_shared_by_all_layers() {
 }
 
 #[test]
-fn wiring_mistakes_fail_where_they_are_made() {
+fn rejects_wiring_mistakes() {
     let mut builder = Builder::new(Style::Flat);
     let g = &mut builder.scope();
     let t = Dim::symbol("T");
     let a = g.input("a", Fact::new(DType::F32, [&t, &4.into()])).unwrap();
     let b = g.input("b", Fact::new(DType::I64, [&t, &4.into()])).unwrap();
     let w = g.input("w", Fact::new(DType::F32, [3u64, 5])).unwrap();
-    let sentences = [
-        g.add("sum", a, b).unwrap_err().to_string(),
-        g.child("layer").gemm("out", a, w, None).unwrap_err().to_string(),
-        g.reshape("flat", a, [Dim::from(8)]).unwrap_err().to_string(),
-        g.transpose("turned", a, &[0, 1, 2]).unwrap_err().to_string(),
-        g.shape_tensor([Dim::symbol("S"), Dim::from(2)]).unwrap_err().to_string(),
-        {
-            g.sigmoid("twice", a).unwrap();
-            g.sigmoid("twice", a).unwrap_err().to_string()
-        },
-        {
-            let condition = g.constant(true).unwrap();
-            let mut inner = None;
-            let leak = |g: &mut gpt_oss_export::graph::Scope| {
-                let value = g.sigmoid("inner", a)?;
-                inner = Some(value);
-                Ok(value)
-            };
-            g.if_else("branch", condition, leak, |g| g.sigmoid("other", a)).unwrap();
-            g.sigmoid("outside", inner.unwrap()).unwrap_err().to_string()
-        },
+    g.sigmoid("twice", a).unwrap();
+    let condition = g.constant(true).unwrap();
+    let mut inner = None;
+    let leak = |g: &mut Scope| {
+        inner = Some(g.sigmoid("inner", a)?);
+        Ok(inner.unwrap())
+    };
+    g.if_else("branch", condition, leak, |g| g.sigmoid("other", a)).unwrap();
+    let mistakes = [
+        g.add("sum", a, b),
+        g.child("layer").gemm("out", a, w, None),
+        g.reshape("flat", a, [Dim::from(8)]),
+        g.transpose("turned", a, &[0, 1, 2]),
+        g.shape_tensor([Dim::symbol("S"), Dim::from(2)]),
+        g.sigmoid("twice", a),
+        g.sigmoid("outside", inner.unwrap()),
     ];
+    let sentences = mistakes.map(|mistake| mistake.unwrap_err().to_string());
     insta::assert_snapshot!(sentences.join("\n"));
 }
