@@ -1,7 +1,7 @@
 //! Downloads: resumed where they were interrupted, checked against the hub's digests, and
 //! only then moved into place.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use fs_err as fs;
@@ -104,17 +104,14 @@ impl Downloader<'_> {
     fn open_partial<'a>(&'a self, file: &'a RemoteFile, path: &Path) -> Result<Partial<'a>> {
         let mut options = fs::File::options();
         let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        let input = fs::File::open(path)?;
-        let mut partial = Partial::new(file, output, self.progress);
-        if input.metadata()?.len() <= file.size {
-            self.read(input, |bytes| {
-                partial.track(bytes);
-                Ok(())
-            })?;
+        let mut partial = Partial::new(file, output.try_clone()?, self.progress);
+        if output.metadata()?.len() > file.size {
+            partial.restart()?;
         }
-        let length = partial.length;
-        partial.output.set_len(length)?;
-        partial.output.seek(SeekFrom::Start(length))?;
+        self.read(output, |bytes| {
+            partial.track(bytes);
+            Ok(())
+        })?;
         Ok(partial)
     }
 

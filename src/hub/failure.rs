@@ -39,10 +39,9 @@ impl Failure {
             Io(error) if error.to_string().contains("certificate") => Self::Fatal(err!(
                 "`{url}` cannot be trusted: {error}; SSL_CERT_FILE can name the certificates of a private network"
             )),
+            Io(error) => Self::transient(error.to_string()),
             HostNotFound => Self::transient("no such host"),
-            Io(_) | ConnectionFailed | Protocol(_) | BodyStalled => {
-                Self::transient(error.to_string())
-            }
+            ConnectionFailed | Protocol(_) | BodyStalled => Self::transient(error.to_string()),
             error => Self::Fatal(err!("cannot request `{url}`: {error}")),
         }
     }

@@ -172,7 +172,7 @@ impl<'p> Client<'p> {
         request: RequestBuilder<WithoutBody>,
     ) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || sender.send(request.call()));
+        thread::spawn(move || drop(sender.send(request.call())));
         let response = loop {
             check_cancelled(self.progress)?;
             match receiver.recv_timeout(POLL) {

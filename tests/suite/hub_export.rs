@@ -169,7 +169,7 @@ fn headers_make_the_graph_that_weights_make() {
             assert_eq!(test.hub.export(&whole)["hub"]["awaited"], json!([]));
             let found = python("structure.py", &[before, text(&after)], &Value::Null);
             assert_eq!(found["equal"], true);
-            let of_weights = ["gpt_oss_export.contents", "gpt_oss_export.fingerprint"];
+            let of_weights = ["data", "fingerprint"];
             assert_eq!(found["only_in_second"], json!(of_weights));
             assert!(logit_errors(&test.model, "onnxruntime", &["2x40"])[0] < 1e-5);
             fs::remove_dir_all(test.folder()).unwrap();
