@@ -6,7 +6,7 @@ mod library;
 mod session;
 
 pub use library::Library;
-pub use session::{ElementType, Session, TensorInfo, TensorValue};
+pub use session::{Session, TensorValue};
 
 /// Tells whether work should stop.
 pub type Stop<'s> = dyn Fn() -> bool + Sync + 's;

@@ -1,4 +1,4 @@
-//! A loaded model, its inputs and outputs.
+//! A loaded model.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,34 +7,17 @@ use std::path::Path;
 
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
-use ::ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, Value};
+use ::ort::value::{DynValue, PrimitiveTensorElementType, Value};
 
 use super::cancel::cancellable;
 use super::{Library, Stop, message};
-use crate::error::{Error, Result, err};
+use crate::error::{Error, Result, bail, err};
 use crate::files::parent_dir;
+use crate::tensor::DType;
 
 /// A loaded model.
 pub struct Session {
     inner: ::ort::session::Session,
-}
-
-/// An input or output.
-#[derive(Clone, Debug)]
-pub struct TensorInfo {
-    pub name: String,
-    pub dtype: ElementType,
-    /// The sizes of axes; `None` for a symbolic one.
-    pub shape: Vec<Option<u64>>,
-}
-
-/// The element types that a caller may tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElementType {
-    F16,
-    F32,
-    I64,
-    Other,
 }
 
 /// A tensor in the memory of onnxruntime.
@@ -73,14 +56,6 @@ impl Session {
         Ok(Self { inner: inner.map_err(|error| failed(&error))? })
     }
 
-    pub fn inputs(&self) -> Vec<TensorInfo> {
-        self.inner.inputs().iter().map(TensorInfo::from).collect()
-    }
-
-    pub fn outputs(&self) -> Vec<TensorInfo> {
-        self.inner.outputs().iter().map(TensorInfo::from).collect()
-    }
-
     /// Runs the model: inputs by name to outputs by name.
     pub fn run(
         &mut self,
@@ -111,12 +86,12 @@ impl TensorValue {
         Self::new(shape, values)
     }
 
-    /// A tensor without elements: some axis of `shape` is 0.
-    pub fn empty(dtype: ElementType, shape: &[usize]) -> Result<Self> {
+    /// A tensor of F32 or F16 without elements: some axis of `shape` is 0.
+    pub fn empty(dtype: DType, shape: &[usize]) -> Result<Self> {
         match dtype {
-            ElementType::F16 => Self::new(shape, Vec::<half::f16>::new()),
-            ElementType::F32 => Self::new(shape, Vec::<f32>::new()),
-            ElementType::I64 | ElementType::Other => Self::new(shape, Vec::<i64>::new()),
+            DType::F32 => Self::new(shape, Vec::<f32>::new()),
+            DType::F16 => Self::new(shape, Vec::<half::f16>::new()),
+            _ => bail!("no tensor of {dtype} can be made for onnxruntime"),
         }
     }
 
@@ -132,19 +107,5 @@ impl TensorValue {
     pub fn values(&self) -> Result<&[f32]> {
         let tensor = self.0.try_extract_tensor::<f32>().map_err(|error| failed_run(&error))?;
         Ok(tensor.1)
-    }
-}
-
-impl From<&Outlet> for TensorInfo {
-    fn from(outlet: &Outlet) -> Self {
-        let dtype = match outlet.dtype().tensor_type() {
-            Some(TensorElementType::Float16) => ElementType::F16,
-            Some(TensorElementType::Float32) => ElementType::F32,
-            Some(TensorElementType::Int64) => ElementType::I64,
-            _ => ElementType::Other,
-        };
-        let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-        let shape = shape.into_iter().map(|size| u64::try_from(size).ok()).collect();
-        Self { name: outlet.name().to_owned(), dtype, shape }
     }
 }

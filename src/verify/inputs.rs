@@ -1,7 +1,24 @@
 //! Random tokens, and the steps in which a model takes them.
 
-use super::position::Position;
+use std::fmt;
+
+use serde::Serialize;
+
 use crate::error::{Result, bail};
+
+/// A token of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs)]
+pub struct Position {
+    pub row: usize,
+    pub token: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}, token {}", self.row, self.token)
+    }
+}
 
 /// What the inputs and outputs of a model allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Step};
-use super::position::Position;
+use super::inputs::{InputPlan, Position, Step};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, ensure};
 use crate::reference::{Activations, Logits};

@@ -4,7 +4,6 @@
 mod inputs;
 mod logits;
 mod model_file;
-mod position;
 mod report;
 mod residuals;
 mod session;
@@ -16,8 +15,8 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+pub use inputs::Position;
 pub use logits::LogitDifferences;
-pub use position::Position;
 pub use report::{ExpertCoverage, Inputs, Report, Runtime, Seconds};
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
@@ -34,7 +33,6 @@ use inputs::{ContextLimits, InputOptions, InputPlan};
 use model_file::{ModelFile, check_version};
 use report::timed;
 use subject::Subject;
-use tolerance::TolerancePolicy;
 use verifier::Verifier;
 
 /// A model to verify, and how.
@@ -64,32 +62,32 @@ pub struct VerifyRequest {
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
-    // Quick checks come before long work.
+    let VerifyRequest { tokens, batch, decode, seed, .. } = *request;
     let mut subject = Subject::open(&request.checkpoint, &request.leniency)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let model = ModelFile::open(&library, &request.model)?;
-    let mut seconds = Seconds::default();
-    let extra = model.residuals(request.trace)?;
-    let session = timed(&mut seconds.load, || model.load(extra, progress))?;
-    let signature = session.signature;
-
-    let identity = subject.match_model(&model, session.vocab)?;
+    let identity = subject.match_model(&model)?;
     let provenances = &subject.checkpoint.provenances;
-    let policy = TolerancePolicy::new(model.metadata.as_ref(), provenances, request.tolerance)?;
-    let &VerifyRequest { tokens, batch, decode, seed, .. } = request;
-    let limits = limits(&subject.checkpoint.config);
-    let plan = InputPlan::new(signature, InputOptions { tokens, batch, decode }, limits)?;
-    let tokens = plan.random_tokens(subject.checkpoint.config.vocab_size, seed);
+    let source = ToleranceSource::new(model.metadata.as_ref(), provenances, request.tolerance)?;
 
+    let (signature, config) = (model.interface.signature, &subject.checkpoint.config);
+    let options = InputOptions { tokens, batch, decode };
+    let plan = InputPlan::new(signature, options, limits(config))?;
+    let tokens = plan.random_tokens(config.vocab_size, seed);
+
+    let mut seconds = Seconds::default();
+    let residuals = model.residuals(request.trace)?;
+    let load = || model.load(residuals, Vec::new(), progress);
+    let session = timed(&mut seconds.load, load)?;
     let compare = || weights::compare(&model, &subject.checkpoint, progress);
     let weights = timed(&mut seconds.weights, compare)?;
-    if policy == TolerancePolicy::ModelValues {
+    if source == ToleranceSource::ModelValues {
         subject.take_values_from(&model);
     }
-    let checkpoint = &subject.checkpoint;
+    let (checkpoint, requested) = (&subject.checkpoint, request.tolerance);
     let (model, plan) = (&model, &plan);
     let mut verifier =
-        Verifier { checkpoint, model, session, plan, tokens, policy, seconds, progress };
+        Verifier { checkpoint, model, session, plan, tokens, source, requested, seconds, progress };
     let (outcome, followed) = verifier.run()?;
 
     Ok(Report {
@@ -99,10 +97,12 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,
-        runtime: Runtime::new(&library),
+        runtime: Runtime {
+            version: library.version.map(|version| version.to_string()),
+            path: library.path.clone(),
+        },
         texts: Inputs::new(plan, signature.last, seed),
-        passed: outcome.passed()
-            && (weights.is_empty() || outcome.tolerance.from == ToleranceSource::Requested),
+        passed: outcome.passed() && (requested.is_some() || weights.faults().next().is_none()),
         weights,
         experts: ExpertCoverage {
             used: outcome.experts_used,

@@ -3,9 +3,8 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Step};
+use super::inputs::{InputPlan, Position, Step};
 use super::logits::difference;
-use super::position::Position;
 use super::session::StepOutputs;
 use super::tolerance::allowed;
 use crate::reference::Residual;
@@ -57,9 +56,9 @@ impl Trace {
         Some(())
     }
 
-    /// The worst token of the first stage beyond its bound.
-    pub(super) fn departure(&self) -> Option<Position> {
-        self.first.map(|first| self.stages[first].worst)
+    /// The first stage beyond its bound, with its index.
+    pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
+        self.first.map(|first| (first, &self.stages[first]))
     }
 }
 

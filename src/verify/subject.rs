@@ -1,7 +1,6 @@
 //! The checkpoint that a model is compared with, in the formats of the model.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::Path;
 
 use serde::Serialize;
@@ -51,14 +50,15 @@ impl Subject {
 
     /// Reduces the checkpoint to the layers of the model, converts its matrices to the
     /// model's formats, and tells whether the model was made from it.
-    pub fn match_model(&mut self, model: &ModelFile, vocab: u64) -> Result<Identity> {
+    pub fn match_model(&mut self, model: &ModelFile) -> Result<Identity> {
         let checkpoint = &mut self.checkpoint;
-        let (expected, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
+        let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
         let metadata = model.metadata.as_ref();
         let layers = metadata.map_or(all, |metadata| metadata.layers);
         ensure!(
-            vocab == expected,
-            "the model has a vocabulary of {vocab} tokens, the checkpoint of {expected}: the model was made from another checkpoint"
+            model.interface.vocab == vocab,
+            "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
+            model.interface.vocab
         );
         ensure!(
             layers <= all,
@@ -84,8 +84,7 @@ impl Subject {
     /// Takes the values of converted matrices from the model's files. The comparison of bytes
     /// tells whether they are what the conversion makes.
     pub fn take_values_from(&mut self, model: &ModelFile) {
-        let is_start = |slice: &Option<Range<u64>>| slice.as_ref().is_none_or(|it| it.start == 0);
-        let tensors = model.tensors().filter(|tensor| is_start(&tensor.slice));
+        let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
         // Slices of one weight are contiguous.
         let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
         for role in Role::ALL {

@@ -9,9 +9,8 @@ use std::cmp::Ordering;
 
 use serde::Serialize;
 
-use super::inputs::InputPlan;
-use super::position::Position;
-use crate::reference::{ExpertChoices, Tie};
+use super::inputs::{InputPlan, Position};
+use crate::reference::Tie;
 
 /// Choices of experts that float32 does not decide.
 #[derive(Clone, Debug, Serialize)]
@@ -70,42 +69,9 @@ pub fn may_explain(ties: &[Tie], plan: &InputPlan, departures: &[Position]) -> b
         .any(|tie| departures.iter().any(|it| tie.row == it.row && tie.token <= it.token))
 }
 
-/// The experts that a model chooses, collected step by step.
-pub struct ModelChoices<'p> {
-    plan: &'p InputPlan,
-    experts_per_token: usize,
-    choices: ExpertChoices,
-}
-
-impl<'p> ModelChoices<'p> {
-    pub fn new(plan: &'p InputPlan, layers: usize, experts_per_token: usize) -> Self {
-        let tokens = plan.lengths.iter().sum();
-        Self { plan, experts_per_token, choices: vec![vec![Vec::new(); tokens]; layers] }
-    }
-
-    /// Adds router scores of a layer. A token that comes again in a later step, as without a
-    /// cache, keeps its choice.
-    pub fn add<'s>(
-        &mut self,
-        layer: usize,
-        scores: impl IntoIterator<Item = (Position, &'s [f32])>,
-    ) {
-        for (position, scores) in scores {
-            let choice = &mut self.choices[layer][self.plan.index(position)];
-            if choice.is_empty() {
-                *choice = top_experts(scores, self.experts_per_token);
-            }
-        }
-    }
-
-    pub fn finish(self) -> ExpertChoices {
-        self.choices
-    }
-}
-
 /// The experts with the largest scores, of equal ones the first: so does TopK by definition,
 /// and QMoE of onnxruntime 1.32 with experts in MXFP4.
-fn top_experts(scores: &[f32], count: usize) -> Vec<usize> {
+pub fn top_experts(scores: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     // Unlike with `total_cmp`, 0 and -0 are equal.
     let falling = |one: f32, other: f32| other.partial_cmp(&one).unwrap_or(Ordering::Equal);

@@ -45,46 +45,23 @@ pub enum ToleranceSource {
     ModelValues,
 }
 
-/// What a model is compared with, and how its tolerance is found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TolerancePolicy {
-    /// The checkpoint's values, within this tolerance.
-    Requested(f64),
-    /// The checkpoint's values, within the noise of float32.
-    CheckpointValues,
-    /// The model's own rounded values, within the noise of float32.
-    ModelValues,
-}
-
-impl TolerancePolicy {
-    /// The requested tolerance, otherwise the default one for a model with this metadata and
-    /// a checkpoint with these provenances.
-    pub fn new(
+impl ToleranceSource {
+    /// For a model with this metadata and a checkpoint with these provenances.
+    pub(super) fn new(
         metadata: Option<&ModelMetadata>,
         checkpoint: &PerRole<Provenance>,
         requested: Option<f64>,
     ) -> Result<Self> {
-        if let Some(bound) = requested {
-            return Ok(Self::Requested(bound));
+        if requested.is_some() {
+            return Ok(Self::Requested);
         }
         let Some(ModelMetadata { options, provenances, .. }) = metadata else {
-            return Ok(Self::CheckpointValues);
+            return Ok(Self::Float32);
         };
         let [experts, dense] = Role::ALL.map(|role| provenances[role].format.clone());
         check_default_tolerance(options, &PerRole { experts, dense })?;
         let is_rounded = |role: &Role| provenances[*role].rounded > checkpoint[*role].rounded;
-        let any = Role::ALL.iter().any(is_rounded);
-        Ok(if any { Self::ModelValues } else { Self::CheckpointValues })
-    }
-
-    /// The tolerance for logits up to `largest`, with this noise of float32.
-    pub fn tolerance(self, noise: f64, largest: f64) -> Tolerance {
-        let bound = allowed(noise, largest);
-        match self {
-            Self::Requested(bound) => Tolerance { bound, from: ToleranceSource::Requested },
-            Self::CheckpointValues => Tolerance { bound, from: ToleranceSource::Float32 },
-            Self::ModelValues => Tolerance { bound, from: ToleranceSource::ModelValues },
-        }
+        Ok(if Role::ALL.iter().any(is_rounded) { Self::ModelValues } else { Self::Float32 })
     }
 }
 

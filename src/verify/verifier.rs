@@ -1,14 +1,13 @@
 //! Runs the reference and the model on the same tokens, and compares them.
 
-use super::inputs::InputPlan;
+use super::inputs::{InputPlan, Position};
 use super::logits::{LogitComparison, LogitDifferences};
 use super::model_file::ModelFile;
-use super::position::Position;
 use super::report::{Seconds, timed};
 use super::residuals::Trace;
-use super::session::{ExtraOutputs, ModelSession, unexpected};
-use super::ties::{Followed, ModelChoices, may_explain};
-use super::tolerance::{FACTOR, Tolerance, TolerancePolicy, ToleranceSource};
+use super::session::ModelSession;
+use super::ties::{Followed, may_explain, top_experts};
+use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -23,7 +22,8 @@ pub struct Verifier<'v> {
     pub plan: &'v InputPlan,
     /// Rows of token ids.
     pub tokens: Vec<Vec<u32>>,
-    pub policy: TolerancePolicy,
+    pub source: ToleranceSource,
+    pub requested: Option<f64>,
     pub seconds: Seconds,
     pub progress: &'v dyn Progress,
 }
@@ -51,7 +51,8 @@ impl Outcome {
     /// Where the model departs first: in each row by its logits, and by the residual stream.
     fn departures(&self) -> Vec<Position> {
         let mut departures = self.logits.first_beyond(self.tolerance.bound);
-        departures.extend(self.trace.as_ref().and_then(Trace::departure));
+        let stage = self.trace.as_ref().and_then(Trace::first_beyond);
+        departures.extend(stage.map(|(_, stage)| stage.worst));
         departures
     }
 }
@@ -64,21 +65,21 @@ impl Verifier<'_> {
         if outcome.passed() || !may_explain(&outcome.ties, self.plan, &outcome.departures()) {
             return Ok((outcome, Followed::NotNeeded));
         }
-        let routers = self.model.routers();
-        if routers.is_empty() {
-            return Ok((outcome, Followed::NotShown));
-        }
-        let extra = ExtraOutputs { routers, ..self.session.extra.clone() };
         let (model, progress) = (self.model, self.progress);
-        self.session = timed(&mut self.seconds.load, || model.load(extra, progress))?;
+        let routers = model.metadata.as_ref().map(|metadata| metadata.routers.clone());
+        let Some(routers) = routers.filter(|routers| !routers.is_empty()) else {
+            return Ok((outcome, Followed::NotShown));
+        };
+        let load = || model.load(self.session.residuals.clone(), routers, progress);
+        self.session = timed(&mut self.seconds.load, load)?;
         let choices = self.choices_of_model()?;
         Ok((self.compare(Some(choices))?, Followed::TheModel))
     }
 
     /// Runs both, the reference with these choices of experts in ties.
     fn compare(&mut self, follow: Option<ExpertChoices>) -> Result<Outcome> {
-        let Self { checkpoint, model, session, plan, tokens, policy, seconds, progress } = self;
-        let residuals = !session.extra.residuals.is_empty();
+        let Self { checkpoint, model, session, plan, tokens, seconds, progress, .. } = self;
+        let residuals = !session.residuals.is_empty();
         let options = PassOptions { residuals, tie_factor: FACTOR, follow };
         let run = || reference::run(checkpoint, tokens, &options, *progress);
         let activations = timed(&mut seconds.reference, run)?;
@@ -93,7 +94,7 @@ impl Verifier<'_> {
                     logits.add(step, outputs.logits)?;
                     let Some(trace) = &mut trace else { return Ok(()) };
                     let added = trace.add(plan, step, outputs, expected);
-                    added.ok_or_else(|| unexpected(model.path, "a residual stream of another size"))
+                    added.ok_or_else(|| model.unexpected("a residual stream of another size"))
                 })
             })
         };
@@ -102,30 +103,37 @@ impl Verifier<'_> {
         let logits = timed(&mut comparing, || logits.finish())?;
         seconds.reference += comparing;
 
-        let tolerance = policy.tolerance(logits.noise, logits.largest_logit);
+        let default = allowed(logits.noise, logits.largest_logit);
+        let tolerance = Tolerance { bound: self.requested.unwrap_or(default), from: self.source };
         let Activations { ties, experts_used, limited, .. } = activations;
         Ok(Outcome { logits, tolerance, trace, ties, experts_used, limited })
     }
 
-    /// The experts that the model chooses for each token.
+    /// The experts that the model chooses for each token, by its router scores.
     fn choices_of_model(&mut self) -> Result<ExpertChoices> {
         let Self { checkpoint, model, session, plan, tokens, seconds, progress, .. } = self;
         let config = &checkpoint.config;
-        let count = config.experts_per_token as usize;
-        let mut choices = ModelChoices::new(plan, config.num_layers(), count);
+        let all_tokens = plan.lengths.iter().sum();
+        let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
         let run = || {
             session.run(plan, tokens, *progress, |step, outputs| {
                 for (layer, scores) in outputs.routers.iter().enumerate() {
                     let experts = config.experts.get(layer).map(|count| *count as usize);
                     let scores =
                         experts.and_then(|experts| outputs.by_token(step, scores, experts));
-                    let unexpected = || unexpected(model.path, "router scores of another size");
-                    choices.add(layer, scores.ok_or_else(unexpected)?);
+                    let unexpected = || model.unexpected("router scores of another size");
+                    for (position, scores) in scores.ok_or_else(unexpected)? {
+                        let choice = &mut choices[layer][plan.index(position)];
+                        // Without a cache a token comes again, and keeps its choice.
+                        if choice.is_empty() {
+                            *choice = top_experts(scores, config.experts_per_token as usize);
+                        }
+                    }
                 }
                 Ok(())
             })
         };
         timed(&mut seconds.run, run)?;
-        Ok(choices.finish())
+        Ok(choices)
     }
 }

@@ -22,6 +22,8 @@ use crate::weights::{
 
 /// Bytes compared at once.
 const COMPARED: u64 = 4 << 20;
+/// Names in a phrase.
+const NAMED: usize = 3;
 
 /// How the weights of a model differ from the checkpoint's.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -39,10 +41,19 @@ pub struct WeightDifferences {
 }
 
 impl WeightDifferences {
-    /// Whether the model has every weight of the checkpoint, and no others.
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { different, missing, unknown, .. } = self;
-        [different, missing, unknown].into_iter().all(Vec::is_empty)
+    /// A phrase for each kind of fault, with the first names.
+    pub(super) fn faults(&self) -> impl Iterator<Item = String> {
+        let kinds = [
+            ("weights with other bytes", &self.different),
+            ("weights missing or incomplete", &self.missing),
+            ("tensors that are not in the checkpoint", &self.unknown),
+        ];
+        kinds.into_iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| {
+            let first: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+            let more = names.len() - first.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("{kind}: {}{more}", first.join(", "))
+        })
     }
 }
 
@@ -60,7 +71,7 @@ pub fn compare(
     for tensor in model.tensors() {
         match weights.get(tensor.weight) {
             Some(weight) => slices.push(Slice::new(tensor, weight)),
-            None => found.unknown.push(tensor.name.to_owned()),
+            None => found.unknown.push(tensor.stored.name.clone()),
         }
     }
     let (fitting, others): (Vec<&Slice>, Vec<&Slice>) = slices.iter().partition(|it| it.fits);
@@ -115,14 +126,14 @@ struct Slice<'w> {
 
 impl<'w> Slice<'w> {
     fn new(tensor: ExternalTensor<'w>, weight: &'w Weight) -> Self {
-        let ExternalTensor { name, slice, dtype, bytes: size, data, .. } = tensor;
-        let bytes = slice.unwrap_or(0..weight.bytes());
+        let ExternalTensor { stored, slice, data, .. } = tensor;
+        let bytes = slice.cloned().unwrap_or(0..weight.bytes());
         let length = bytes.end.saturating_sub(bytes.start);
-        let fits = bytes.end <= weight.bytes()
+        let fits = (bytes.start..=weight.bytes()).contains(&bytes.end)
             && data.len() == length
-            && size == Some(length)
-            && reads_as(weight.dtype, dtype);
-        Self { name, weight, bytes, data, fits }
+            && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(length)
+            && reads_as(weight.dtype, stored.dtype);
+        Self { name: &stored.name, weight, bytes, data, fits }
     }
 
     fn len(&self) -> u64 {
