@@ -21,18 +21,20 @@ pub use report::{ExpertCoverage, Inputs, Report, Runtime, Seconds};
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
 pub use ties::{Flip, Followed, Ties};
-pub use tolerance::{Tolerance, ToleranceSource, check_default_tolerance};
+pub use tolerance::{Tolerance, ToleranceSource};
 pub use weights::WeightDifferences;
 
-use crate::checkpoint::{Config, Leniency};
+use crate::checkpoint::{Config, IgnoredNames};
 use crate::error::Result;
-use crate::model::Target;
+use crate::model::GraphOptions;
 use crate::progress::Progress;
 use crate::runtime::Library;
+use crate::weights::{FormatSet, PerRole};
 use inputs::{ContextLimits, InputOptions, InputPlan};
-use model_file::{ModelFile, check_version};
+use model_file::{ModelFile, check_provider, check_version};
 use report::timed;
 use subject::Subject;
+use tolerance::check_default_tolerance;
 use verifier::Verifier;
 
 /// A model to verify, and how.
@@ -42,8 +44,8 @@ pub struct VerifyRequest {
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
-    /// Names to overlook in the checkpoint.
-    pub leniency: Leniency,
+    /// Names of unknown things in the checkpoint that are allowed.
+    pub ignored: IgnoredNames,
     /// Tokens of the longest row; past the sliding window if `None`.
     pub tokens: Option<usize>,
     /// Number of rows; 3 if `None` and the model takes a mask, otherwise 1.
@@ -63,7 +65,7 @@ pub struct VerifyRequest {
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
     let VerifyRequest { tokens, batch, decode, seed, .. } = *request;
-    let mut subject = Subject::open(&request.checkpoint, &request.leniency)?;
+    let mut subject = Subject::open(&request.checkpoint, &request.ignored)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let model = ModelFile::open(&library, &request.model)?;
     let identity = subject.match_model(&model)?;
@@ -119,9 +121,20 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     })
 }
 
-/// Checks that the onnxruntime at a path, or one that is found, runs models of a target.
-pub fn check_runtime(path: Option<&Path>, target: Target) -> Result<()> {
-    check_version(&Library::load(path)?, target)
+/// Refuses a model that could not be verified, before it is exported: it is not for a CPU, it
+/// has no default tolerance and none is requested, or no suitable onnxruntime is found.
+/// `formats` are those that its matrices will have.
+pub fn prepare(
+    options: &GraphOptions,
+    formats: &PerRole<FormatSet>,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&Path>,
+) -> Result<()> {
+    check_provider(options.provider)?;
+    if tolerance.is_none() {
+        check_default_tolerance(options, formats)?;
+    }
+    check_version(&Library::load(onnxruntime)?, options.target)
 }
 
 fn limits(config: &Config) -> ContextLimits {

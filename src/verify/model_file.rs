@@ -45,11 +45,8 @@ impl<'m> ModelFile<'m> {
             bail!("`{path}` reads its weights from `{file}`, which does not exist");
         }
         let GraphOptions { target, provider, .. } = model.options();
+        check_provider(provider)?;
         check_version(library, target)?;
-        ensure!(
-            provider == Provider::Cpu,
-            "the model is for execution provider `{provider}`, and models are verified on a CPU: verify an export for `cpu`, which has the same weights"
-        );
         Ok(model)
     }
 
@@ -114,6 +111,14 @@ impl<'m> ModelFile<'m> {
 
 fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
+}
+
+pub fn check_provider(provider: Provider) -> Result<()> {
+    ensure!(
+        provider == Provider::Cpu,
+        "a model for execution provider `{provider}` cannot be verified on a CPU: verify an export for `cpu`, which has the same weights"
+    );
+    Ok(())
 }
 
 /// Refuses an onnxruntime that is too old for a target: it may compute wrong logits.

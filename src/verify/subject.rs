@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::model_file::ModelFile;
-use crate::checkpoint::{Checkpoint, Leniency, ModelWeights};
+use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
@@ -35,7 +35,7 @@ pub enum Identity {
 }
 
 impl Subject {
-    pub fn open(path: &Path, leniency: &Leniency) -> Result<Self> {
+    pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<Self> {
         ensure!(
             path.exists(),
             "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
@@ -45,7 +45,7 @@ impl Subject {
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
             return Ok(Self { checkpoint, staged: Some(metadata.fingerprint) });
         }
-        Ok(Self { checkpoint: Checkpoint::open(path, leniency)?, staged: None })
+        Ok(Self { checkpoint: Checkpoint::open(path, ignored)?, staged: None })
     }
 
     /// Reduces the checkpoint to the layers of the model, converts its matrices to the
