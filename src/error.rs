@@ -147,20 +147,3 @@ macro_rules! ensure {
 }
 
 pub(crate) use {bail, ensure, err};
-
-/// Errors of rooms that still have a type of their own.
-macro_rules! from_typed {
-    ($($typed:ty),+ $(,)?) => {$(
-        impl From<$typed> for Error {
-            fn from(error: $typed) -> Self {
-                let converted = Self::new(error.to_string());
-                match std::error::Error::source(&error) {
-                    Some(source) => converted.with_source(source.to_string()),
-                    None => converted,
-                }
-            }
-        }
-    )+};
-}
-
-from_typed!(crate::reference::Error, crate::runtime::Error,);

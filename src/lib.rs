@@ -49,7 +49,6 @@ mod package;
 pub mod publish;
 #[doc(hidden)]
 pub mod reference;
-#[doc(hidden)]
-pub mod runtime;
+mod runtime;
 #[doc(hidden)]
 pub mod weights;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
-use gpt_oss_export::verify::{Report, Request, prepare, verify};
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 
 use super::console::{Console, print, print_json};
 
@@ -74,8 +74,8 @@ impl Verify {
         exit_status(&report, "")
     }
 
-    fn request(self) -> Request {
-        Request {
+    fn request(self) -> VerifyRequest {
+        VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
             ignored: IgnoredNames {
@@ -112,7 +112,8 @@ pub struct Check {
 impl Check {
     /// Refuses what cannot be verified before anything is written.
     pub fn prepare(&self, spec: &Spec) -> Result<()> {
-        Ok(prepare(spec, self.tolerance, self.onnxruntime.as_deref())?)
+        let Some(options) = spec.graph() else { return Ok(()) };
+        Ok(prepare(options, &spec.formats()?, self.tolerance, self.onnxruntime.as_deref())?)
     }
 
     /// Verifies a new model against its source.
@@ -123,13 +124,13 @@ impl Check {
         console: &Console,
     ) -> Result<Report> {
         let model = summary.model.as_ref().expect("--verify comes with a model");
-        let request = Request {
+        let request = VerifyRequest {
             model: model.path.clone(),
             checkpoint: summary.source.clone(),
             ignored,
             tolerance: self.tolerance,
             onnxruntime: self.onnxruntime,
-            ..Request::default()
+            ..VerifyRequest::default()
         };
         verify(&request, console).context("the model is written, and could not be verified")
     }

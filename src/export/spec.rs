@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 
 use super::request::{ExternalData, HubSource, Preset, Request, Source};
-use crate::checkpoint::{IgnoredNames, ModelWeights};
+use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
 use crate::error::{Result, bail, ensure};
 use crate::graph::Style;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider};
 use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
-use crate::weights::{MatrixFormat, PerRole, Role};
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// A resolved and checked [`Request`].
 #[derive(Clone, Debug)]
@@ -76,9 +76,18 @@ impl Spec {
         self.model.as_ref().map(|model| &model.graph)
     }
 
-    /// Formats that experts and dense matrices are converted to.
-    pub(crate) fn formats(&self) -> [Option<MatrixFormat>; 2] {
-        [self.formats.experts, self.formats.dense]
+    /// The formats that matrices will have, as far as they are known before a checkpoint is
+    /// opened: those of conversions and of a staged file. Only these may be integers.
+    pub fn formats(&self) -> Result<PerRole<FormatSet>> {
+        let stored = match &self.source {
+            Source::Staged(path) => Some(Checkpoint::open_staged(path)?.0.weights),
+            _ => None,
+        };
+        let formats = |role| match (self.formats[role], &stored) {
+            (None, Some(weights)) => weights.formats(role),
+            (format, _) => format.into_iter().collect(),
+        };
+        Ok(PerRole { experts: formats(Role::Experts), dense: formats(Role::Dense) })
     }
 
     /// Whether the weights stay on the hub.

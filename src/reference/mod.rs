@@ -1,92 +1,75 @@
-//! GPT-OSS a second time, to check the first: a plain forward pass, written from
-//! the model's definition (`gpt_oss/torch/model.py` in openai/gpt-oss) and not from
-//! the graph, of which it shares nothing.
+//! A second implementation of GPT-OSS, to check the first: a plain forward pass, written from
+//! the model's definition (`gpt_oss/torch/model.py` in openai/gpt-oss) and not from the graph,
+//! with which it shares nothing.
 //!
-//! It runs twice, layer by layer: in float64, which is what a model is compared
-//! with, and in float32 with the same choices of experts. How far the second is
-//! from the first is what float32 itself does to this checkpoint and these texts.
+//! It runs twice, layer by layer: in float64, which models are compared with, and in float32
+//! with the same choices of experts. Their difference is the noise of float32 for this
+//! checkpoint and these tokens.
 //!
-//! Weights are decoded as they are needed and dropped, of the experts those that
-//! some token uses: memory holds a few activations of all tokens, and on each
-//! processor some rows of a matrix. It does not grow with the model.
+//! Weights are decoded when they are needed and dropped, of the experts those that some token
+//! uses. Memory holds a few activations of all tokens and on each processor some rows of a
+//! matrix, and does not grow with the model.
 
 mod attention;
-mod experts;
 mod linear;
+mod moe;
 mod pass;
 mod real;
 mod rope;
 mod routing;
-mod stored;
+mod weight_reader;
 
 use ndarray::{Array2, ArrayView1};
 
-pub use routing::{Choices, Tie};
+pub use routing::{ExpertChoices, Tie};
 
 use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::Weight;
 use pass::Pass;
 use routing::Routing;
 
-/// Why there are no logits.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Error {
-    #[error(transparent)]
-    Weights(#[from] crate::error::Error),
-    #[error("token {token} of a row is {id}, and the vocabulary has {vocab} tokens")]
-    Token { token: usize, id: u32, vocab: u64 },
-    #[error("the experts were laid out for CUDA: compare with the checkpoint itself")]
-    ForCuda,
-    #[error("interrupted")]
-    Interrupted,
-}
-
-type Result<T> = std::result::Result<T, Error>;
-
-/// What to keep, and whose choices to follow.
+/// What to keep, and whose choices of experts to follow.
 #[derive(Clone, Debug, Default)]
 pub struct PassOptions {
     /// Keep the residual stream.
     pub residuals: bool,
-    /// Choices of experts that are closer than so many times float32's noise are
-    /// ties.
-    pub ties_within: f64,
-    /// Choices that are followed in ties.
-    pub follow: Option<Choices>,
+    /// Choices of experts within so many times the noise of float32 are ties.
+    pub tie_factor: f64,
+    /// Choices to follow in ties.
+    pub follow: Option<ExpertChoices>,
 }
 
-/// What the model makes of some rows of tokens, which are independent of each other.
+/// The outcome of a pass over rows of tokens, which do not see each other.
 #[derive(Default)]
 pub struct Activations {
-    /// The residual stream, if it was asked for: what is embedded, and then after
-    /// each layer.
+    /// The residual stream if it is kept: the embedding, then after each layer.
     pub residuals: Vec<Residual>,
     /// Choices of experts that float32 does not decide, layer by layer.
     pub ties: Vec<Tie>,
-    /// How many experts some token uses, in all layers together.
+    /// Number of experts that some token uses, over all layers.
     pub experts_used: usize,
-    /// Whether some number of an expert reached SwiGLU's limit.
+    /// Whether some value of an expert reached SwiGLU's limit.
     pub limited: bool,
     hidden: Array2<f64>,
     hidden_single: Array2<f32>,
 }
 
-/// The residual stream at one place of the model.
+/// The residual stream at one place in the model.
 pub struct Residual {
     /// `[tokens of all rows, hidden]`
     pub exact: Array2<f64>,
-    /// How far float32's is from it: the largest difference in a token, divided by
-    /// the token's largest number.
+    /// Noise of float32: the largest difference in a token, relative to the token's largest
+    /// magnitude.
     pub noise: f64,
 }
 
-/// Some tokens' logits.
+/// The logits of some tokens.
 pub struct Logits {
     /// `[tokens, vocab]`
     pub exact: Array2<f64>,
-    /// The largest difference of float32's from it.
+    /// Noise of float32: the largest difference.
     pub noise: f64,
 }
 
@@ -102,29 +85,26 @@ pub fn run(
     let mut single = Pass::<f32>::new(checkpoint, rows)?;
     let mut found = Activations::default();
     let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
-        options.residuals.then(|| Residual::new(&exact.x, &single.x))
+        options.residuals.then(|| Residual::new(&exact.residual, &single.residual))
     };
     found.residuals.extend(residual(&exact, &single));
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
-    let _phase = phase(
-        progress,
-        "computing the reference",
-        Unit::Bytes,
-        (0..layers.len()).map(layer_bytes).sum(),
-    );
+    let total = (0..layers.len()).map(layer_bytes).sum();
+    let phase = phase(progress, "computing the reference", Unit::Bytes, total);
     for n in 0..layers.len() {
-        let (routed, routed_single) = (exact.attend(n, progress)?, single.attend(n, progress)?);
+        // One layer in both types, so that its weights come from the disk once.
+        let (input, input_single) = (exact.attention(n, progress)?, single.attention(n, progress)?);
         let others = options.follow.as_ref().map(|choices| &choices[n][..]);
-        let scores = [&routed.scores, &routed_single.scores.mapv(f64::from)];
+        let scores = [&input.scores, &input_single.scores.mapv(f64::from)];
         let Routing { chosen, ties } =
-            Routing::decide(n, scores, count as usize, options.ties_within, others);
-        let mixed = exact.mix(n, &routed, &chosen, progress)?;
-        single.mix(n, &routed_single, &chosen, progress)?;
+            Routing::decide(n, scores, count as usize, options.tie_factor, others);
+        let output = exact.experts(n, &input, &chosen, progress)?;
+        single.experts(n, &input_single, &chosen, progress)?;
         found.ties.extend(ties);
-        found.experts_used += mixed.used;
-        found.limited |= mixed.limited;
+        found.experts_used += output.used;
+        found.limited |= output.limited;
         found.residuals.extend(residual(&exact, &single));
-        progress.advance(layer_bytes(n));
+        phase.advance(layer_bytes(n));
     }
     (found.hidden, found.hidden_single) = (exact.finish()?, single.finish()?);
     Ok(found)
@@ -136,7 +116,7 @@ impl Activations {
         let exact = pass::logits(checkpoint, &self.hidden, tokens)?;
         let single = pass::logits(checkpoint, &self.hidden_single, tokens)?;
         let rows = exact.rows().into_iter().zip(single.rows());
-        let noise = rows.map(|(exact, single)| furthest(exact, single)).fold(0.0, f64::max);
+        let noise = rows.map(|(exact, single)| max_difference(exact, single)).fold(0.0, f64::max);
         Ok(Logits { exact, noise })
     }
 }
@@ -145,15 +125,14 @@ impl Residual {
     fn new(exact: &Array2<f64>, single: &Array2<f32>) -> Self {
         let relative = |(exact, single): (ArrayView1<f64>, ArrayView1<f32>)| {
             let largest = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
-            furthest(exact, single) / largest
+            max_difference(exact, single) / largest
         };
         let rows = exact.rows().into_iter().zip(single.rows());
         Self { exact: exact.clone(), noise: rows.map(relative).fold(0.0, f64::max) }
     }
 }
 
-/// The largest difference.
-fn furthest(exact: ArrayView1<f64>, single: ArrayView1<f32>) -> f64 {
+fn max_difference(exact: ArrayView1<f64>, single: ArrayView1<f32>) -> f64 {
     let pairs = exact.iter().zip(single);
     pairs.fold(0.0, |most, (exact, single)| most.max((exact - f64::from(*single)).abs()))
 }

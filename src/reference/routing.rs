@@ -1,48 +1,46 @@
-//! Which experts take a token: those with the largest scores, by float64.
+//! Which experts take a token: those with the largest scores in float64.
 //!
-//! Where scores are closer than float32 tells, a right program may choose
-//! otherwise. How close that is, is measured: the same scores are computed in
-//! float32 too. Within so much another's choices can be followed, and no further.
+//! Where scores are closer than float32 can tell, another correct program may choose
+//! otherwise. How close that is, is measured: the same scores are computed in float32 too.
+//! Within that bound the choices of another program can be followed, and no further.
 
 use ndarray::{Array2, ArrayView1};
 
 use super::real::Real;
 
-/// Of a float32 number, how far its neighbours are, relative to it.
+/// Distance between neighboring float32 numbers, relative to them.
 const ULP: f64 = f32::EPSILON as f64;
 
-/// The experts that take each token, in each layer: `[layer][token]`. Tokens are
-/// counted over all rows.
-pub type Choices = Vec<Vec<Vec<usize>>>;
+/// The experts that take each token in each layer, `[layer][token]`. Tokens are counted over
+/// all rows.
+pub type ExpertChoices = Vec<Vec<Vec<usize>>>;
 
 /// A choice of experts that float32 does not decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tie {
-    /// The layer.
     pub layer: usize,
-    /// The token, counted over all rows.
+    /// Counted over all rows.
     pub token: usize,
-    /// By how much the last expert that is chosen is ahead of the first that is not.
+    /// Score of the last chosen expert minus that of the first one left out.
     pub margin: f64,
-    /// By how much it would have to be.
+    /// The margin that float32 could tell.
     pub bound: f64,
-    /// The experts that were dropped, and those that were taken for them, where
-    /// another's choice was followed.
+    /// If the choice of another program was followed: the experts dropped, and those taken
+    /// for them.
     pub followed: Option<[Vec<usize>; 2]>,
 }
 
 /// The choices of a layer.
 pub struct Routing {
-    /// For each token its experts, the best first.
+    /// The experts of each token, the best first.
     pub chosen: Vec<Vec<usize>>,
-    /// Those among them that float32 does not decide.
     pub ties: Vec<Tie>,
 }
 
 impl Routing {
-    /// Chooses `count` experts for each token by `scores [tokens, experts]`. What
-    /// float32 does not tell is what is closer than `factor` times the largest
-    /// difference of the same scores in `single`; there `others` are followed.
+    /// Chooses `count` experts for each token by `scores [tokens, experts]` in float64 and in
+    /// float32. Scores within `factor` times their largest difference are ties, where
+    /// `others` are followed.
     pub fn decide(
         layer: usize,
         [scores, single]: [&Array2<f64>; 2],
@@ -61,35 +59,32 @@ impl Routing {
                 chosen.push(own.to_vec());
                 continue;
             }
-            let other = others.map(|others| &others[token][..]);
-            let followed = other.and_then(|other| followed(scores, own, other, bound));
-            chosen.push(match (&followed, other) {
-                (Some(_), Some(other)) => other.to_vec(),
-                _ => own.to_vec(),
-            });
+            let other = others.map_or(own, |others| &others[token]);
+            let followed = follow(scores, own, other, bound);
+            chosen.push(if followed.is_some() { other.to_vec() } else { own.to_vec() });
             ties.push(Tie { layer, token, margin, bound, followed });
         }
         Self { chosen, ties }
     }
 }
 
-/// How far two runs' scores are apart, and at least a unit in the last place of the
-/// largest.
+/// The largest difference between scores of two runs, at least a unit in the last place of
+/// the largest score.
 fn noise(scores: &Array2<f64>, single: &Array2<f64>) -> f64 {
     let pairs = scores.iter().zip(single);
     pairs.fold(0f64, |most, (one, other)| most.max((one - other).abs()).max(one.abs() * ULP))
 }
 
-/// The experts with the largest scores first, of equal ones the first.
+/// Experts by falling score, of equal ones the first before.
 fn ranked(scores: ArrayView1<f64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
     order
 }
 
-/// The experts that another choice drops and takes, where it is another one and no
-/// expert that it drops is ahead of one that it takes by more than the bound.
-fn followed(
+/// The experts that another choice drops and takes; `None` if it is the same choice, or drops
+/// an expert that is ahead of one that it takes by more than the bound.
+fn follow(
     scores: ArrayView1<f64>,
     own: &[usize],
     other: &[usize],
@@ -119,10 +114,10 @@ mod tests {
 
     use super::*;
 
-    /// Scores of two tokens, with the second and third expert a thousandth apart in
-    /// the first token, and noise of a thousandth.
+    /// The second and third expert of the first token are a thousandth apart, as is the
+    /// noise.
     #[test]
-    fn others_are_followed_where_float32_does_not_tell_and_no_further() {
+    fn follows_others_in_ties_only() {
         let scores = array![[3.0, 2.0, 1.999, 0.0], [3.0, 2.0, 1.0, 0.0]];
         let mut single = scores.clone();
         single[[1, 3]] = 0.001;
@@ -151,6 +146,6 @@ mod tests {
         let found = Routing::decide(0, [&scores, &scores], 1, 1.0, None);
         assert_eq!((&found.chosen[0], found.ties[0].margin), (&vec![0], 0.0));
         let all = Routing::decide(0, [&scores, &scores], 3, 1.0, None);
-        assert!(all.ties.is_empty(), "nothing is left to take");
+        assert!(all.ties.is_empty(), "no expert is left out");
     }
 }

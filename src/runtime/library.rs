@@ -1,4 +1,4 @@
-//! Which onnxruntime.
+//! Finds and loads onnxruntime's library.
 
 use std::env;
 use std::fmt;
@@ -11,80 +11,95 @@ use ::ort::environment::Environment;
 use ::ort::logging::LogLevel;
 use fs_err as fs;
 
-use super::{Error, Result, reason};
+use super::message;
+use crate::error::{Kind, Result, Setting, bail, err};
 
-/// A loaded library of onnxruntime.
+/// The loaded library.
 #[derive(Clone, Debug)]
 pub struct Library {
-    /// Where it is; a bare name is one that the system has found.
+    /// A bare file name if the system found it.
     pub path: PathBuf,
-    /// As its file name has it; unknown where that has none.
-    pub version: Option<Version>,
+    /// From the file name, if that has one.
+    pub version: Option<RuntimeVersion>,
 }
 
-/// A version of onnxruntime.
+/// Major, minor and patch version of onnxruntime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub [u32; 3]);
+pub struct RuntimeVersion(pub [u32; 3]);
 
-/// The one of this process; onnxruntime allows no other.
+/// The library of this process; onnxruntime allows no other.
 static LOADED: OnceLock<(Library, Environment)> = OnceLock::new();
 
 impl Library {
-    /// Loads the library asked for; else that of `ORT_DYLIB_PATH`; else one that
-    /// the system finds; else that of the `python3` on the PATH.
+    /// Loads the library at `asked` or in that folder; otherwise the one of
+    /// `ORT_DYLIB_PATH`, one that the system finds, or the one of the `python3` on the PATH.
     pub fn load(asked: Option<&Path>) -> Result<Self> {
-        let named = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
-        if let Some(path) = asked.map(Path::to_owned).or(named.map(PathBuf::from)) {
+        let variable = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
+        if let Some(path) = asked.map(Path::to_owned).or(variable.map(PathBuf::from)) {
             let path = std::path::absolute(path)?;
             let file = if path.is_dir() { library_in(&path) } else { Some(path.clone()) };
-            return Self::open(&file.filter(|file| file.is_file()).ok_or(Error::NotThere(path))?);
+            let Some(file) = file.filter(|file| file.is_file()) else {
+                bail!(
+                    "`{}` has no onnxruntime library: expected the library, or the folder that it is in",
+                    path.display()
+                );
+            };
+            return Self::open(&file);
         }
-        let plain = format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-        let old = match Self::open(Path::new(&plain)) {
+        let name = format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+        let failure = match Self::open(Path::new(&name)) {
             Ok(found) => return Ok(found),
-            Err(error) => Some(error).filter(|error| matches!(error, Error::Old { .. })),
+            Err(error) => error,
         };
         match library_of_python() {
             Some(path) => Self::open(&path),
-            None => Err(old.unwrap_or(Error::Missing)),
+            None if failure.kind() == Kind::OldRuntime => Err(failure),
+            None => Err(err!(
+                "no onnxruntime was found: `pip install onnxruntime` for the python3 on the PATH, or set ORT_DYLIB_PATH to a library"
+            )
+            .with_remedy(Setting::Onnxruntime, "PATH")),
         }
     }
 
-    /// Loads the library at a path, or the one that the system has by a bare name.
+    /// Loads the library at a path, or a bare name from where the system looks.
     fn open(path: &Path) -> Result<Self> {
         let is_bare = path.components().count() == 1;
         let real = if is_bare { path.to_owned() } else { path.canonicalize()? };
         if let Some((library, _)) = LOADED.get() {
-            return match library.path == real {
-                true => Ok(library.clone()),
-                false => Err(Error::Another(library.path.clone())),
-            };
+            if library.path == real {
+                return Ok(library.clone());
+            }
+            let loaded = library.path.display();
+            bail!("this process runs the onnxruntime of `{loaded}` already, and can load no other");
         }
-        let failed = |reason| Error::Library { path: path.to_owned(), reason };
+        let shown = path.display();
+        let failed = |reason| err!("cannot load `{shown}` as onnxruntime: {reason}");
         let builder = ::ort::init_from(&real).map_err(|error| match error {
             LoadDynamicError::BadVersion { version_str, .. } => {
-                Error::Old { path: path.to_owned(), found: version_str }
+                err!("`{shown}` is onnxruntime {version_str}, and models need 1.23.1 or newer")
+                    .with_kind(Kind::OldRuntime)
             }
-            LoadDynamicError::Dlopen { .. } if !is_bare => Error::NoLibrary(path.to_owned()),
+            LoadDynamicError::Dlopen { .. } if !is_bare => err!(
+                "`{shown}` is not a library that this system can load: expected onnxruntime's own, such as libonnxruntime.so.1.32.0, or the folder that it is in"
+            ),
             error => failed(error.to_string()),
         })?;
         let environment = builder.with_name("gpt-oss-export").with_telemetry(false).build();
-        let environment = environment.map_err(|error| failed(reason(&error)))?;
-        // What matters comes back as an error; the terminal is not the library's.
+        let environment = environment.map_err(|error| failed(message(&error)))?;
+        // Failures come back as errors; nothing else should reach the terminal.
         environment.set_log_level(LogLevel::Fatal);
-        let library = Self { version: Version::of_file(&real), path: real };
+        let library = Self { version: RuntimeVersion::from_file_name(&real), path: real };
         Ok(LOADED.get_or_init(|| (library, environment)).0.clone())
     }
 
-    /// What sessions are made in.
     pub(super) fn environment(&self) -> &'static Environment {
         &LOADED.get().expect("a library is made by loading it").1
     }
 }
 
-impl Version {
+impl RuntimeVersion {
     /// From a name such as `libonnxruntime.so.1.32.0`.
-    fn of_file(path: &Path) -> Option<Self> {
+    fn from_file_name(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let numbers: Vec<u32> = name.split('.').filter_map(|part| part.parse().ok()).collect();
         Some(Self(numbers.try_into().ok()?))
@@ -100,28 +115,29 @@ impl fmt::Display for Library {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for RuntimeVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self([major, minor, patch]) = self;
         write!(f, "{major}.{minor}.{patch}")
     }
 }
 
-/// The library in the folder of a Python package, which is asked for its place
-/// and not imported.
+/// The library in the folder of the Python package, whose path is looked up without
+/// importing it.
 fn library_of_python() -> Option<PathBuf> {
-    // Not in the working folder, which Python looks into first: whoever wrote what is
-    // there must not have it run. `sys` alone is a part of Python itself.
+    // Python searches the working folder first, and a file there may be anybody's. `sys` is
+    // built in.
     const PROGRAM: &str = "import sys; sys.path = [p for p in sys.path if p]; \
         import importlib.util as u; s = u.find_spec('onnxruntime'); \
         print(s.submodule_search_locations[0] if s else '')";
     let mut python = Command::new("python3");
     let output = python.args(["-c", PROGRAM]).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;
-    library_in(Path::new(folder.trim_end())).filter(|_| !folder.trim_end().is_empty())
+    let folder = folder.trim_end();
+    if folder.is_empty() { None } else { library_in(Path::new(folder)) }
 }
 
-/// The library in a folder, or below it as in a Python package; of several the newest.
+/// The newest library in a folder, or in `capi` below it as in the Python package.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     let is_library = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -133,7 +149,7 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     [folder.join("capi"), folder.to_owned()].into_iter().find_map(|folder| {
         let entries = fs::read_dir(folder).ok()?;
         let libraries = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
-        libraries.max_by_key(|path| (Version::of_file(path), path.clone()))
+        libraries.max_by_key(|path| (RuntimeVersion::from_file_name(path), path.clone()))
     })
 }
 
@@ -142,37 +158,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_in_the_file_name_or_unknown() {
-        let version = |name: &str| Version::of_file(Path::new(name));
-        assert_eq!(version("/a/libonnxruntime.so.1.32.0"), Some(Version([1, 32, 0])));
-        assert_eq!(version("libonnxruntime.1.23.1.dylib"), Some(Version([1, 23, 1])));
+    fn reads_version_from_file_name() {
+        let version = |name: &str| RuntimeVersion::from_file_name(Path::new(name));
+        assert_eq!(version("/a/libonnxruntime.so.1.32.0"), Some(RuntimeVersion([1, 32, 0])));
+        assert_eq!(version("libonnxruntime.1.23.1.dylib"), Some(RuntimeVersion([1, 23, 1])));
         assert_eq!(version("onnxruntime.dll"), None);
         assert_eq!(version("libonnxruntime.so.1"), None);
-        assert!(Version([1, 9, 0]) < Version([1, 23, 1]));
+        assert!(RuntimeVersion([1, 9, 0]) < RuntimeVersion([1, 23, 1]));
     }
 
     #[test]
-    fn the_library_is_told_from_its_companions() {
+    fn finds_newest_library_in_folder() {
         let home = tempfile::tempdir().unwrap();
-        let capi = home.path().join("capi");
-        fs::create_dir(&capi).unwrap();
+        let create = |name: &str| {
+            let path = home.path().join("capi").join(name);
+            fs::write(&path, "").unwrap();
+            path
+        };
+        fs::create_dir(home.path().join("capi")).unwrap();
         for name in ["libonnxruntime_providers_shared.so", "onnxruntime_validation.py"] {
-            fs::write(capi.join(name), "").unwrap();
+            create(name);
         }
         assert_eq!(library_in(home.path()), None);
-        let library = capi.join("libonnxruntime.so.1.32.0");
-        fs::write(&library, "").unwrap();
-        assert_eq!(library_in(home.path()), Some(library.clone()));
-        assert_eq!(library_in(&capi), Some(library));
-    }
-
-    #[test]
-    fn of_several_libraries_the_newest_is_taken() {
-        let home = tempfile::tempdir().unwrap();
-        for version in [".1.9.2", "", ".1.32.0", ".1.23.1", ".1"] {
-            fs::write(home.path().join(format!("libonnxruntime.so{version}")), "").unwrap();
+        let paths = [".1.9.2", "", ".1.32.0", ".1.23.1", ".1"]
+            .map(|version| create(&format!("libonnxruntime.so{version}")));
+        for folder in [home.path().to_owned(), home.path().join("capi")] {
+            assert_eq!(library_in(&folder).as_ref(), Some(&paths[2]));
         }
-        let newest = home.path().join("libonnxruntime.so.1.32.0");
-        assert_eq!(library_in(home.path()), Some(newest));
     }
 }

@@ -1,44 +1,27 @@
-//! A model that runs.
+//! A loaded model.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::path::Path;
 
 use ::ort::session::builder::SessionBuilder;
 use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
-use ::ort::value::{DynValue, Outlet, TensorElementType, Value};
+use ::ort::value::{DynValue, PrimitiveTensorElementType, Value};
 
-use super::watch::watched;
-use super::{Error, Library, Result, Stop, reason};
+use super::cancel::cancellable;
+use super::{Library, Stop, message};
+use crate::error::{Error, Result, bail, err};
+use crate::files::parent_dir;
+use crate::tensor::DType;
 
 /// A loaded model.
 pub struct Session {
     inner: ::ort::session::Session,
 }
 
-/// An input or output.
-#[derive(Clone, Debug)]
-pub struct Port {
-    /// Its name.
-    pub name: String,
-    /// Its element type.
-    pub kind: Kind,
-    /// One entry for each axis, nothing where any size will do.
-    pub shape: Vec<Option<u64>>,
-}
-
-/// An element type, of those that we can handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Kind {
-    F16,
-    F32,
-    I64,
-    Other,
-}
-
-/// A tensor that goes in or comes out.
-pub struct Tensor(DynValue);
+/// A tensor in the memory of onnxruntime.
+pub struct TensorValue(DynValue);
 
 impl Session {
     /// Loads a model from its file.
@@ -46,14 +29,13 @@ impl Session {
         Self::load(library, model, stop, |builder| builder.commit_from_file(model))
     }
 
-    /// Loads a model that is `bytes` instead of what is in its file; where its
-    /// external data is, is seen from there.
+    /// Loads a model from `bytes` in place of its file. External data is found from the
+    /// folder of the file.
     pub fn open_edited(library: &Library, model: &Path, bytes: &[u8], stop: &Stop) -> Result<Self> {
         const FOLDER: &str = "session.model_external_initializers_file_folder_path";
-        let folder = crate::files::parent_dir(&model.canonicalize()?).display().to_string();
+        let folder = parent_dir(&model.canonicalize()?).display().to_string();
         Self::load(library, model, stop, |builder| {
-            let mut there = builder.clone().with_config_entry(FOLDER, &folder)?;
-            there.commit_from_memory(bytes)
+            builder.clone().with_config_entry(FOLDER, &folder)?.commit_from_memory(bytes)
         })
     }
 
@@ -63,92 +45,67 @@ impl Session {
         stop: &Stop,
         commit: impl FnOnce(&mut SessionBuilder) -> ::ort::Result<::ort::session::Session>,
     ) -> Result<Self> {
-        let failed = |error: &::ort::Error| match stop() {
-            true => Error::Interrupted,
-            false => {
-                let (model, library) = (model.to_owned(), library.to_string());
-                Error::Load { model, library, reason: reason(error) }
-            }
+        let failed = |error: &::ort::Error| {
+            let reason = message(error);
+            or_interrupted(stop, || err!("{library} cannot load `{}`: {reason}", model.display()))
         };
         let builder = ::ort::session::Session::builder(library.environment());
         let mut builder = builder.map_err(|error| failed(&error))?;
         let canceler = builder.canceler();
-        let inner = watched(stop, || drop(canceler.cancel()), || commit(&mut builder));
+        let inner = cancellable(stop, || drop(canceler.cancel()), || commit(&mut builder));
         Ok(Self { inner: inner.map_err(|error| failed(&error))? })
     }
 
-    /// What it takes.
-    pub fn inputs(&self) -> Vec<Port> {
-        self.inner.inputs().iter().map(Port::from).collect()
-    }
-
-    /// What it gives.
-    pub fn outputs(&self) -> Vec<Port> {
-        self.inner.outputs().iter().map(Port::from).collect()
-    }
-
-    /// Runs it: inputs by name to outputs by name.
+    /// Runs the model: inputs by name to outputs by name.
     pub fn run(
         &mut self,
-        inputs: &[(&str, &Tensor)],
+        inputs: &[(&str, &TensorValue)],
         stop: &Stop,
-    ) -> Result<HashMap<String, Tensor>> {
-        let failed = |error: &::ort::Error| match stop() {
-            true => Error::Interrupted,
-            false => Error::Run(reason(error)),
-        };
+    ) -> Result<HashMap<String, TensorValue>> {
         let values: Vec<(Cow<str>, SessionInputValue)> =
             inputs.iter().map(|(name, tensor)| ((*name).into(), (&tensor.0).into())).collect();
-        let options = RunOptions::<NoSelectedOutputs>::new().map_err(|error| failed(&error))?;
+        let options = RunOptions::<NoSelectedOutputs>::new().map_err(|error| failed_run(&error))?;
         let cancel = || drop(options.terminate());
-        let outputs = watched(stop, cancel, || self.inner.run_with_options(values, &options));
-        let outputs = outputs.map_err(|error| failed(&error))?;
-        Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor(value))).collect())
+        let outputs = cancellable(stop, cancel, || self.inner.run_with_options(values, &options));
+        let outputs = outputs.map_err(|error| or_interrupted(stop, || failed_run(&error)))?;
+        let named = |(name, value): (&str, _)| (name.to_owned(), TensorValue(value));
+        Ok(outputs.into_iter().map(named).collect())
     }
 }
 
-impl Tensor {
-    /// Numbers `shape`.
-    pub fn f32(shape: &[usize], numbers: Vec<f32>) -> Result<Self> {
-        let tensor = Value::from_array((shape, numbers));
-        Ok(Self(tensor.map_err(|error| Error::Run(reason(&error)))?.into_dyn()))
+fn or_interrupted(stop: &Stop, failure: impl FnOnce() -> Error) -> Error {
+    if stop() { Error::interrupted() } else { failure() }
+}
+
+fn failed_run(error: &::ort::Error) -> Error {
+    err!("onnxruntime cannot run the model: {}", message(error))
+}
+
+impl TensorValue {
+    pub fn i64(shape: &[usize], values: Vec<i64>) -> Result<Self> {
+        Self::new(shape, values)
     }
 
-    /// No numbers, in a shape of which some axis is 0.
-    pub fn empty(kind: Kind, shape: &[usize]) -> Result<Self> {
-        match kind {
-            Kind::F16 => {
-                let tensor = Value::from_array((shape, Vec::<half::f16>::new()));
-                Ok(Self(tensor.map_err(|error| Error::Run(reason(&error)))?.into_dyn()))
-            }
-            Kind::F32 => Self::f32(shape, Vec::new()),
-            Kind::I64 | Kind::Other => Self::i64(shape, Vec::new()),
+    /// A tensor of F32 or F16 without elements: some axis of `shape` is 0.
+    pub fn empty(dtype: DType, shape: &[usize]) -> Result<Self> {
+        match dtype {
+            DType::F32 => Self::new(shape, Vec::<f32>::new()),
+            DType::F16 => Self::new(shape, Vec::<half::f16>::new()),
+            _ => bail!("no tensor of {dtype} can be made for onnxruntime"),
         }
     }
 
-    /// Integers `shape`.
-    pub fn i64(shape: &[usize], numbers: Vec<i64>) -> Result<Self> {
-        let tensor = Value::from_array((shape, numbers));
-        Ok(Self(tensor.map_err(|error| Error::Run(reason(&error)))?.into_dyn()))
+    fn new<T>(shape: &[usize], values: Vec<T>) -> Result<Self>
+    where
+        T: PrimitiveTensorElementType + Clone + Debug + 'static,
+    {
+        let tensor = Value::from_array((shape, values)).map_err(|error| failed_run(&error))?;
+        Ok(Self(tensor.into_dyn()))
     }
 
-    /// Its numbers, row by row.
-    pub fn numbers(&self) -> Result<&[f32]> {
-        let numbers = self.0.try_extract_tensor::<f32>();
-        Ok(numbers.map_err(|error| Error::Run(reason(&error)))?.1)
-    }
-}
-
-impl From<&Outlet> for Port {
-    fn from(outlet: &Outlet) -> Self {
-        let kind = match outlet.dtype().tensor_type() {
-            Some(TensorElementType::Float16) => Kind::F16,
-            Some(TensorElementType::Float32) => Kind::F32,
-            Some(TensorElementType::Int64) => Kind::I64,
-            _ => Kind::Other,
-        };
-        let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-        let shape = shape.into_iter().map(|size| u64::try_from(size).ok()).collect();
-        Self { name: outlet.name().to_owned(), kind, shape }
+    /// The elements of an f32 tensor, row-major.
+    pub fn values(&self) -> Result<&[f32]> {
+        let tensor = self.0.try_extract_tensor::<f32>().map_err(|error| failed_run(&error))?;
+        Ok(tensor.1)
     }
 }

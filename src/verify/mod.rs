@@ -1,112 +1,97 @@
-//! Whether a model computes what its checkpoint says: texts go through onnxruntime
-//! and through the reference, and logits are compared.
+//! Whether a model computes what its checkpoint says: the model in onnxruntime and a reference
+//! get the same tokens, and logits are compared; weights are compared byte for byte.
 
-mod compare;
-mod formats;
-mod identity;
-mod memory;
-mod model;
-mod opening;
-mod own;
-mod plan;
+mod inputs;
+mod logits;
+mod model_file;
 mod report;
-mod routing;
-mod run;
-mod text;
+mod residuals;
+mod session;
+mod subject;
+mod ties;
 mod tolerance;
-mod trace;
+mod verifier;
 mod weights;
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
-pub use compare::{Differences, Position};
-pub use identity::Identity;
-use opening::library;
-pub use report::{Coverage, Flip, Followed, Report, Runtime, Seconds, Texts, Ties};
-use tolerance::check_promise;
-pub use tolerance::{Source, Tolerance};
-pub use trace::{Stage, Trace};
-pub use weights::Bytes;
+pub use inputs::Position;
+pub use logits::LogitDifferences;
+pub use report::{ExpertCoverage, Inputs, Report, Runtime, Seconds};
+pub use residuals::{Stage, Trace};
+pub use subject::Identity;
+pub use ties::{Flip, Followed, Ties};
+pub use tolerance::{Tolerance, ToleranceSource};
+pub use weights::WeightDifferences;
 
 use crate::checkpoint::{Config, IgnoredNames};
 use crate::error::Result;
+use crate::model::GraphOptions;
 use crate::progress::Progress;
 use crate::runtime::Library;
-use opening::Opening;
-use plan::{Asked, Plan, Reach};
-use run::Run;
-use tolerance::Promise;
+use crate::weights::{FormatSet, PerRole};
+use inputs::{ContextLimits, InputOptions, InputPlan};
+use model_file::{ModelFile, check_provider, check_version};
+use report::timed;
+use subject::Subject;
+use tolerance::check_default_tolerance;
+use verifier::Verifier;
 
-/// What to verify, and how.
+/// A model to verify, and how.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct VerifyRequest {
     /// The ONNX file.
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
-    /// Names to overlook in the checkpoint.
+    /// Names of unknown things in the checkpoint that are allowed.
     pub ignored: IgnoredNames,
-    /// Tokens of the longest text; past the sliding window otherwise.
+    /// Tokens of the longest row; past the sliding window if `None`.
     pub tokens: Option<usize>,
-    /// Texts at once; otherwise 3 where the model takes a mask, else 1.
+    /// Number of rows; 3 if `None` and the model takes a mask, otherwise 1.
     pub batch: Option<usize>,
-    /// How many of the tokens come one by one, after the others.
+    /// Decode steps of one token, after the prompt.
     pub decode: Option<usize>,
-    /// Which random tokens.
+    /// Seed of the random tokens.
     pub seed: u64,
-    /// The largest absolute difference allowed; what the model promises otherwise.
+    /// The largest absolute difference of logits; the default of the model if `None`.
     pub tolerance: Option<f64>,
-    /// onnxruntime's library; one that is found otherwise.
+    /// onnxruntime's library or its folder; searched for if `None`.
     pub onnxruntime: Option<PathBuf>,
     /// Compare the residual stream after each layer too.
     pub trace: bool,
 }
 
-/// Refuses a verification of an export's model that cannot be done, before anything is
-/// written: another provider than a CPU, no default tolerance, no usable onnxruntime.
-pub fn prepare(
-    spec: &crate::export::Spec,
-    tolerance: Option<f64>,
-    onnxruntime: Option<&std::path::Path>,
-) -> Result<()> {
-    let Some(options) = spec.graph() else { return Ok(()) };
-    if options.provider != crate::model::Provider::Cpu {
-        crate::error::bail!(
-            "a model for execution provider `{}` cannot be verified on a CPU: verify an export for `cpu`, which has the same numbers",
-            options.provider
-        );
-    }
-    if tolerance.is_none() {
-        check_promise(options, spec.formats())?;
-    }
-    library(onnxruntime, options.target)?;
-    Ok(())
-}
-
 /// Runs a model and the reference, and compares them.
-pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
-    // What is quickly found wrong comes before what takes long.
-    let opened = identity::open(&request.checkpoint, &request.ignored)?;
+pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
+    let VerifyRequest { tokens, batch, decode, seed, .. } = *request;
+    let mut subject = Subject::open(&request.checkpoint, &request.ignored)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
-    let opening = Opening::read(&library, &request.model)?;
-    let look = opening.look(request.trace)?;
-    let loading = Instant::now();
-    let model = opening.model(look, progress)?;
-    let seconds = Seconds { load: loading.elapsed().as_secs_f64(), ..Seconds::default() };
-    let (checkpoint, made, identity) = identity::settle(opened, &opening, &model)?;
-    let promise = Promise::of(&opening, &checkpoint.provenances, request.tolerance)?;
-    let comparing = Instant::now();
-    let bytes = weights::compare(&request.model, &opening.description, &made, progress)?;
-    let seconds = Seconds { weights: comparing.elapsed().as_secs_f64(), ..seconds };
-    let asked = Asked { tokens: request.tokens, batch: request.batch, decode: request.decode };
-    let plan = Plan::new(model.form, asked, reach(&checkpoint.config))?;
-    let texts = random_texts(&plan, checkpoint.config.vocab_size, request.seed);
-    let own = own::own(&made, &request.model, &opening.description);
-    let checkpoint = if promise == Promise::OwnNumbers { &own } else { &checkpoint };
-    let plan = &plan;
-    let mut run = Run { checkpoint, plan, texts, promise, opening, model, seconds };
-    let (outcome, followed) = routing::follow(&mut run, progress)?;
+    let model = ModelFile::open(&library, &request.model)?;
+    let identity = subject.match_model(&model)?;
+    let provenances = &subject.checkpoint.provenances;
+    let source = ToleranceSource::new(model.metadata.as_ref(), provenances, request.tolerance)?;
+
+    let (signature, config) = (model.interface.signature, &subject.checkpoint.config);
+    let options = InputOptions { tokens, batch, decode };
+    let plan = InputPlan::new(signature, options, limits(config))?;
+    let tokens = plan.random_tokens(config.vocab_size, seed);
+
+    let mut seconds = Seconds::default();
+    let residuals = model.residuals(request.trace)?;
+    let load = || model.load(residuals, Vec::new(), progress);
+    let session = timed(&mut seconds.load, load)?;
+    let compare = || weights::compare(&model, &subject.checkpoint, progress);
+    let weights = timed(&mut seconds.weights, compare)?;
+    if source == ToleranceSource::ModelValues {
+        subject.take_values_from(&model);
+    }
+    let (checkpoint, requested) = (&subject.checkpoint, request.tolerance);
+    let (model, plan) = (&model, &plan);
+    let mut verifier =
+        Verifier { checkpoint, model, session, plan, tokens, source, requested, seconds, progress };
+    let (outcome, followed) = verifier.run()?;
+
     Ok(Report {
         model: request.model.clone(),
         checkpoint: request.checkpoint.clone(),
@@ -114,33 +99,45 @@ pub fn verify(request: &Request, progress: &dyn Progress) -> Result<Report> {
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,
-        runtime: Runtime::of(&library),
-        texts: Texts::new(plan, run.model.form.last, request.seed),
-        experts: Coverage {
+        runtime: Runtime {
+            version: library.version.map(|version| version.to_string()),
+            path: library.path.clone(),
+        },
+        texts: Inputs::new(plan, signature.last, seed),
+        passed: outcome.passed() && (requested.is_some() || weights.faults().next().is_none()),
+        weights,
+        experts: ExpertCoverage {
             used: outcome.experts_used,
             there: checkpoint.config.experts.iter().sum(),
             limit: checkpoint.config.swiglu_limit,
             limited: outcome.limited,
         },
-        passed: outcome.passed() && (bytes.agree() || outcome.tolerance.from == Source::Asked),
-        weights: bytes,
+        ties: Ties::new(&outcome.ties, followed, plan),
         logits: outcome.logits,
         tolerance: outcome.tolerance,
-        ties: Ties::new(&outcome.ties, followed, plan),
         trace: outcome.trace,
-        seconds: run.seconds,
-        peak_rss: memory::peak(),
+        seconds: verifier.seconds,
+        peak_rss: report::peak_rss(),
     })
 }
 
-fn reach(config: &Config) -> Reach {
-    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
-    Reach { window: window as usize, context: config.rope.context() as usize }
+/// Refuses a model that could not be verified, before it is exported: it is not for a CPU, it
+/// has no default tolerance and none is requested, or no suitable onnxruntime is found.
+/// `formats` are those that its matrices will have.
+pub fn prepare(
+    options: &GraphOptions,
+    formats: &PerRole<FormatSet>,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&Path>,
+) -> Result<()> {
+    check_provider(options.provider)?;
+    if tolerance.is_none() {
+        check_default_tolerance(options, formats)?;
+    }
+    check_version(&Library::load(onnxruntime)?, options.target)
 }
 
-/// Tokens for each row, the same for one seed.
-fn random_texts(plan: &Plan, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut text = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
-    plan.lengths.iter().map(&mut text).collect()
+fn limits(config: &Config) -> ContextLimits {
+    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
+    ContextLimits { window: window as usize, context: config.rope.context() as usize }
 }

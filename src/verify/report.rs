@@ -1,22 +1,24 @@
-//! What a verification found.
+//! The result of a verification, for programs and for people.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::compare::{Differences, Position};
-use super::identity::Identity;
-use super::plan::{Plan, Step};
-use super::tolerance::Tolerance;
-use super::trace::Trace;
-use super::weights::Bytes;
-use crate::reference::Tie;
-use crate::runtime::Library;
+use super::inputs::InputPlan;
+use super::logits::LogitDifferences;
+use super::residuals::{Stage, Trace};
+use super::subject::Identity;
+use super::ties::{Flip, Followed, Ties};
+use super::tolerance::{FACTOR, Tolerance, ToleranceSource};
+use super::weights::WeightDifferences;
+use crate::display::{Table, plural, size, with_thousands};
 
-/// The outcome of a verification.
+/// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Report {
-    /// The ONNX file.
     pub model: PathBuf,
     /// The checkpoint's folder, or a staged file.
     pub checkpoint: PathBuf,
@@ -26,34 +28,25 @@ pub struct Report {
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
-    /// Whether the model says that it is of this checkpoint.
     pub identity: Identity,
-    /// What ran the model.
     pub runtime: Runtime,
-    /// What it was given.
-    pub texts: Texts,
-    /// How its weights differ.
-    pub weights: Bytes,
-    /// The experts that took part: of the others nothing is known.
-    pub experts: Coverage,
-    /// Whether logits agree within the tolerance; unless that was asked for, also
-    /// the residual stream, and the weights: every byte, all of them, and no others.
+    pub texts: Inputs,
+    pub weights: WeightDifferences,
+    pub experts: ExpertCoverage,
+    /// Whether logits are within the tolerance and, unless that was requested, the residual
+    /// stream departs nowhere and all weights are the checkpoint's.
     pub passed: bool,
-    /// How they differ.
-    pub logits: Differences,
-    /// By how much they may.
+    pub logits: LogitDifferences,
     pub tolerance: Tolerance,
-    /// Choices of experts that float32 does not decide.
     pub ties: Ties,
-    /// The residual stream, if it was asked for or there is little else to compare.
+    /// The residual stream, if a trace was requested or most logits are unknown.
     pub trace: Option<Trace>,
-    /// Wall time.
     pub seconds: Seconds,
-    /// The most bytes in memory at once, mapped files counted, where it is known.
+    /// The most bytes in memory at once, mapped files included; `None` if unknown.
     pub peak_rss: Option<u64>,
 }
 
-/// An onnxruntime.
+/// The onnxruntime that ran the model.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Runtime {
@@ -61,116 +54,266 @@ pub struct Runtime {
     pub path: PathBuf,
 }
 
-/// What the model was given.
+/// The tokens that the model was given.
 #[derive(Clone, Debug, Serialize)]
-pub struct Texts {
-    /// Tokens of each row.
+pub struct Inputs {
+    /// Tokens of each row, the longest first.
     pub lengths: Vec<usize>,
-    /// How many of each row's came one by one.
+    /// Decode steps of one token.
     pub decoded: usize,
-    /// Steps.
+    /// All steps.
     pub steps: usize,
     /// Positions whose logits were compared.
     pub compared: usize,
-    /// Which random tokens they were.
+    /// Seed of the random tokens.
     pub seed: u64,
-    /// Whether the model gives each row's last logits alone.
     #[serde(skip)]
-    pub(super) last: bool,
+    last_logits: bool,
 }
 
-/// Some of all, in all layers together.
+/// How many experts were used, over all layers; nothing is known of the others.
 #[derive(Clone, Copy, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Coverage {
+pub struct ExpertCoverage {
+    /// Experts that some token used.
     pub used: usize,
+    /// All experts.
     pub there: u64,
-    /// SwiGLU's.
+    /// SwiGLU's limit.
     pub limit: f64,
-    /// Whether some number reached it: else it is not tested.
+    /// Whether some value reached the limit: otherwise it is not tested.
     pub limited: bool,
 }
 
-/// Choices of experts that float32 does not decide.
-#[derive(Clone, Debug, Serialize)]
-pub struct Ties {
-    /// How many there are.
-    pub close: usize,
-    /// Whose choices the reference took in them.
-    pub followed: Followed,
-    /// Those that the model made otherwise.
-    pub flips: Vec<Flip>,
-}
-
-/// Whose choices of experts the reference took in ties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Followed {
-    /// Its own: the model agreed, or ties do not explain why it did not.
-    NotNeeded,
-    /// Its own, as the model does not show what it chose.
-    NotShown,
-    /// The model's.
-    TheModel,
-}
-
-/// A choice of experts that the model made otherwise, where float32 does not decide.
-#[derive(Clone, Debug, Serialize)]
-pub struct Flip {
-    /// The token.
-    pub position: Position,
-    /// The layer.
-    pub layer: usize,
-    /// The experts that the reference had chosen, and the model had not.
-    pub dropped: Vec<usize>,
-    /// Those that the model had chosen instead.
-    pub taken: Vec<usize>,
-    /// By how much the last expert that is chosen is ahead of the first that is not.
-    pub margin: f64,
-    /// By how much it would have to be.
-    pub bound: f64,
-}
-
-/// Wall time.
+/// Wall time of each part; comparing logits counts as the reference's.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[allow(missing_docs)]
 pub struct Seconds {
-    /// Of the reference, comparing included.
     pub reference: f64,
-    /// Of comparing weights.
     pub weights: f64,
-    /// Of loading the model.
     pub load: f64,
-    /// Of running it.
     pub run: f64,
 }
 
-impl Texts {
-    pub(super) fn new(plan: &Plan, last: bool, seed: u64) -> Self {
+/// Adds the time that some work takes to `seconds`.
+pub(super) fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *seconds += started.elapsed().as_secs_f64();
+    result
+}
+
+/// The most bytes that this process had in memory at once, as Linux reports it.
+pub(super) fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+impl Inputs {
+    pub(super) fn new(plan: &InputPlan, last_logits: bool, seed: u64) -> Self {
         Self {
             lengths: plan.lengths.clone(),
             decoded: plan.decoded,
             steps: plan.steps.len(),
-            compared: plan.steps.iter().map(|step: &Step| step.readings().len()).sum(),
+            compared: plan.steps.iter().map(|step| step.compared().len()).sum(),
             seed,
-            last,
+            last_logits,
         }
     }
 }
 
-impl Runtime {
-    pub(super) fn of(library: &Library) -> Self {
-        let version = library.version.map(|version| version.to_string());
-        Self { version, path: library.path.clone() }
+impl Report {
+    /// What is wrong with the model, as a sentence.
+    pub fn departure(&self) -> String {
+        let mut faults = Vec::new();
+        let (max, bound) = (self.logits.max, self.tolerance.bound);
+        if max > bound {
+            faults.push(format!("logits differ by {}, and {} is allowed", Num(max), Num(bound)));
+        } else if let Some((first, stage)) = self.trace.as_ref().and_then(Trace::first_beyond) {
+            let (Stage { relative, bound, .. }, name) = (stage, stage_name(first));
+            faults.push(format!(
+                "the residual stream departs in {name} by {} of a token's largest value, and {} is allowed",
+                Num(*relative),
+                Num(*bound)
+            ));
+        }
+        faults.extend(self.weights.faults());
+        format!("`{}`: {}", self.model.display(), faults.join("; "))
+    }
+
+    fn identity_note(&self) -> Option<String> {
+        match &self.identity {
+            Identity::Same => None,
+            Identity::Converted { experts, dense } => {
+                Some(format!("the model has experts in {experts} and dense matrices in {dense}"))
+            }
+            Identity::Different { model, checkpoint } => Some(format!(
+                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one, it was changed, or another version made the model"
+            )),
+            Identity::Unknown => {
+                Some("the model does not say which weights it was made from".into())
+            }
+        }
+    }
+
+    fn add_logits(&self, table: &mut Table) {
+        let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } = self.logits;
+        let (max, mean, kl) = (Num(max), Num(mean), Num(kl_divergence));
+        table.row(
+            "error",
+            format_args!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"),
+        );
+        let LogitDifferences { same_top, ref positions, largest_logit, .. } = self.logits;
+        let [same, all] = [same_top, positions.len()].map(|it| with_thousands(it as u64));
+        table.row(
+            "logits",
+            format_args!(
+                "up to {largest_logit:.2}; the same largest one at {same} of {all} positions"
+            ),
+        );
+        let bound = Num(self.tolerance.bound);
+        if self.tolerance.from == ToleranceSource::Requested {
+            table.row("allowed", format_args!("{bound}, as requested"));
+        } else {
+            let noise = Num(noise);
+            table.row(
+                "allowed",
+                format_args!("{bound}: {FACTOR} times the noise of float32, {noise}"),
+            );
+        }
+    }
+
+    fn add_ties(&self, table: &mut Table) {
+        let Ties { close, followed, flips } = &self.ties;
+        if *close == 0 {
+            return;
+        }
+        let followed = match followed {
+            Followed::NotNeeded => "none had to be followed".to_owned(),
+            Followed::NotShown => {
+                "the model cannot be followed, as it does not list its router scores: export it again with this version".to_owned()
+            }
+            Followed::TheModel => {
+                format!("the model chose otherwise in {}, and was followed", flips.len())
+            }
+        };
+        let close = plural(*close, "choice");
+        table.row(
+            "ties",
+            format_args!("{close} of experts within the noise of float32; {followed}"),
+        );
+        for Flip { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
+            let (taken, dropped) = (experts(taken), experts(dropped));
+            let (margin, bound) = (Num(*margin), Num(*bound));
+            table.note(format_args!(
+                "{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"
+            ));
+        }
+        if flips.len() > LISTED {
+            table.note(format_args!("and {} more", flips.len() - LISTED));
+        }
+    }
+
+    fn add_trace(&self, table: &mut Table) {
+        let Some(trace) = &self.trace else { return };
+        let place = trace.first.map(stage_name);
+        let place =
+            place.map_or("departs nowhere".to_owned(), |stage| format!("departs in {stage}"));
+        table.row("trace", format_args!("the residual stream {place}"));
+        for (at, Stage { max, relative, bound, worst }) in trace.stages.iter().enumerate() {
+            let mark = if trace.first == Some(at) { "  <- departs here" } else { "" };
+            let (name, max, relative, bound) =
+                (stage_name(at), Num(*max), Num(*relative), Num(*bound));
+            table.note(format_args!(
+                "{name:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
+            ));
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.tolerance.from {
+            _ if !self.passed => "the model does not compute what the checkpoint says",
+            ToleranceSource::Float32 => "the model computes what the checkpoint says",
+            ToleranceSource::ModelValues => {
+                "the model computes what its own values say, which are the checkpoint's, rounded"
+            }
+            ToleranceSource::Requested => "the model is within the tolerance",
+        }
     }
 }
 
-impl Ties {
-    pub(super) fn new(ties: &[Tie], followed: Followed, plan: &Plan) -> Self {
-        let flip = |tie: &Tie| {
-            let Tie { layer, token, margin, bound, .. } = *tie;
-            let [dropped, taken] = tie.followed.clone()?;
-            Some(Flip { position: plan.position(token), layer, dropped, taken, margin, bound })
-        };
-        Self { close: ties.len(), followed, flips: ties.iter().filter_map(flip).collect() }
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::default();
+        table.row("model", self.model.display());
+        let mut layers = plural(self.layers_there, "layer");
+        if self.layers < self.layers_there {
+            layers = format!("the first {} of {layers}", self.layers);
+        }
+        let checkpoint = self.checkpoint.display();
+        table.row("against", format_args!("{checkpoint}, {}, {layers}", self.layout));
+        self.identity_note().into_iter().for_each(|note| table.note(note));
+        let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
+        table.row("ran in", format_args!("onnxruntime {version}, {}", self.runtime.path.display()));
+        table.row("inputs", &self.texts);
+        let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));
+        let mut faults = self.weights.faults().peekable();
+        let none = if faults.peek().is_none() { ", none different" } else { "" };
+        table.row("weights", format_args!("{in_place} in place, {compared} compared{none}"));
+        faults.for_each(|fault| table.note(fault));
+        let ExpertCoverage { used, there, limit, limited } = self.experts;
+        let (used, there) = (with_thousands(used as u64), with_thousands(there));
+        table.row("experts", format_args!("{used} of {there} used"));
+        if !limited {
+            table
+                .note(format_args!("no value reached SwiGLU's limit of {limit}: it is not tested"));
+        }
+        self.add_logits(&mut table);
+        self.add_ties(&mut table);
+        self.add_trace(&mut table);
+        let Seconds { reference, weights, load, run } = self.seconds;
+        let peak = self.peak_rss.map(|bytes| format!("; {} of memory at most", size(bytes)));
+        let peak = peak.unwrap_or_default();
+        table.row("took", format_args!("weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s{peak}"));
+        table.row("verdict", self.verdict());
+        table.fmt(f)
+    }
+}
+
+impl fmt::Display for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lengths, decoded, compared, seed, last_logits, .. } = self;
+        let number = |count: Option<&usize>| with_thousands(count.map_or(0, |it| *it as u64));
+        let (longest, shortest) = (number(lengths.first()), number(lengths.last()));
+        let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
+        let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
+        let positions = plural(*compared, "position");
+        let which = if *last_logits { " compared, the last of each row" } else { " compared" };
+        write!(f, "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions}{which}")
+    }
+}
+
+/// Ties that are listed one by one.
+const LISTED: usize = 8;
+
+fn experts(numbers: &[usize]) -> String {
+    let noun = if numbers.len() == 1 { "expert" } else { "experts" };
+    let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    format!("{noun} {}", numbers.join(" and "))
+}
+
+fn stage_name(index: usize) -> String {
+    index.checked_sub(1).map_or("embedding".to_owned(), |layer| format!("layer {layer}"))
+}
+
+/// A number with two decimals, and an exponent if it is small or large.
+struct Num(f64);
+
+impl fmt::Display for Num {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = *self;
+        let is_plain = value == 0.0 || (0.01..1e6).contains(&value);
+        if is_plain { write!(f, "{value:.2}") } else { write!(f, "{value:.2e}") }
     }
 }

@@ -1,120 +1,88 @@
 //! How far a model may be from the reference.
 //!
-//! A model whose numbers are all the checkpoint's promises float32's own noise: sums
-//! of thousands of products in another order. How much that is depends on the
-//! weights, so it is measured: the reference runs in float32 too, and how far that
-//! takes it from itself in float64 is what one right program is off. Another right
-//! one may be off by some times as much; docs/verify.md has what was measured. One whose
-//! matrices were rounded when it was made promises the same of its own numbers.
+//! A model whose values are all the checkpoint's may differ by the noise of float32: sums of
+//! thousands of products in another order. How much that is depends on the weights, so it is
+//! measured: the reference runs in float32 too, and its distance from itself in float64 is
+//! what one correct program is off. Another one may be off by a few times as much;
+//! docs/verify.md has measurements. A model whose matrices were rounded by the export is
+//! compared with a reference of the rounded values, within the same bound.
 
 use serde::Serialize;
 
-use super::opening::Opening;
-use crate::error::{Error, Result, Setting, err};
+use crate::error::{Result, Setting, err};
+use crate::metadata::ModelMetadata;
 use crate::model::GraphOptions;
 use crate::tensor::DType;
-use crate::weights::{MatrixFormat, PerRole, Provenance, Role};
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Provenance, Role};
 
-/// How many times the noise a model may be off.
+/// How many times the noise of float32 a model may be off.
 pub const FACTOR: f64 = 8.0;
 
-/// The least noise that is assumed, relative to the largest number: it is measured
-/// once, and may be small by luck.
+/// The least noise that is assumed, relative to the largest value: a single measurement may
+/// be small by chance.
 const ULP: f64 = f32::EPSILON as f64;
 
-/// What a difference of logits is held against.
+/// The largest difference of logits that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Tolerance {
-    /// The largest absolute difference allowed.
+    /// The largest absolute difference.
     pub bound: f64,
-    /// Where it comes from.
-    pub from: Source,
+    /// Where the bound comes from.
+    pub from: ToleranceSource,
 }
 
 /// Where a tolerance comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Source {
-    Asked,
+pub enum ToleranceSource {
+    /// It was requested.
+    #[serde(rename = "asked")]
+    Requested,
+    /// The noise of float32, with the values of the checkpoint.
     Float32,
-    OwnNumbers,
+    /// The noise of float32, with the model's own rounded values.
+    #[serde(rename = "own_numbers")]
+    ModelValues,
 }
 
-/// What a tolerance depends on besides the logits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Promise {
-    /// Nothing: this was asked for.
-    Asked(f64),
-    /// All numbers are the checkpoint's.
-    Float32,
-    /// They are what rounding made of the checkpoint's.
-    OwnNumbers,
-}
-
-impl Promise {
-    /// What was asked for, else what the model promises. One that does not compute in
-    /// float32 throughout promises nothing about logits.
-    pub fn of(
-        model: &Opening,
+impl ToleranceSource {
+    /// For a model with this metadata and a checkpoint with these provenances.
+    pub(super) fn new(
+        metadata: Option<&ModelMetadata>,
         checkpoint: &PerRole<Provenance>,
-        asked: Option<f64>,
+        requested: Option<f64>,
     ) -> Result<Self> {
-        if let Some(bound) = asked {
-            return Ok(Self::Asked(bound));
+        if requested.is_some() {
+            return Ok(Self::Requested);
         }
-        let Some(metadata) = &model.metadata else { return Ok(Self::Float32) };
-        let formats = Role::ALL.map(|role| metadata.provenances[role].format.clone());
-        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
-        if let Some(reason) = rounds_on_the_way(&metadata.options, has_integers) {
-            return Err(no_promise(reason));
-        }
-        let is_rounded =
-            |role: &Role| metadata.provenances[*role].rounded > checkpoint[*role].rounded;
-        Ok(if Role::ALL.iter().any(is_rounded) { Self::OwnNumbers } else { Self::Float32 })
-    }
-
-    /// For logits that are at most so large, and that float32 computes with so much
-    /// noise.
-    pub fn tolerance(self, noise: f64, largest: f64) -> Tolerance {
-        match self {
-            Self::Asked(bound) => Tolerance { bound, from: Source::Asked },
-            Self::Float32 => Tolerance { bound: allowed(noise, largest), from: Source::Float32 },
-            Self::OwnNumbers => {
-                Tolerance { bound: allowed(noise, largest), from: Source::OwnNumbers }
-            }
-        }
+        let Some(ModelMetadata { options, provenances, .. }) = metadata else {
+            return Ok(Self::Float32);
+        };
+        let [experts, dense] = Role::ALL.map(|role| provenances[role].format.clone());
+        check_default_tolerance(options, &PerRole { experts, dense })?;
+        let is_rounded = |role: &Role| provenances[*role].rounded > checkpoint[*role].rounded;
+        Ok(if Role::ALL.iter().any(is_rounded) { Self::ModelValues } else { Self::Float32 })
     }
 }
 
-/// That a tolerance must be given.
-fn no_promise(reason: &str) -> Error {
-    err!("there is no default tolerance for the model, because {reason}")
-        .with_remedy(Setting::Tolerance, "X")
+/// Refuses models that round while they compute: only a requested tolerance fits them.
+/// `formats` are those that the matrices of the model have, whether converted by this export,
+/// by an earlier one, or stored so.
+pub fn check_default_tolerance(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Result<()> {
+    let has_ints = || Role::ALL.iter().any(|role| formats[*role].contains(MatrixFormat::is_int));
+    let reason = match options.compute {
+        DType::F32 if options.quantizes_activations() && has_ints() => {
+            "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
+        }
+        DType::F32 => return Ok(()),
+        DType::F16 => "it computes in f16",
+        _ => "it computes in bf16",
+    };
+    Err(err!("there is no default tolerance for the model: {reason}")
+        .with_remedy(Setting::Tolerance, "X"))
 }
 
-const F16: &str = "it computes in f16";
-const BF16: &str = "it computes in bf16";
-const ACTIVATIONS: &str = "onnxruntime rounds activations to 8 bits where weights are integers (unless they are kept in float)";
-
-/// How a model rounds while it computes: by its dtype, or because onnxruntime's kernels for
-/// integers quantize activations.
-fn rounds_on_the_way(options: &GraphOptions, has_integers: bool) -> Option<&'static str> {
-    match options.compute {
-        DType::F32 => (options.quantizes_activations() && has_integers).then_some(ACTIVATIONS),
-        DType::F16 => Some(F16),
-        _ => Some(BF16),
-    }
-}
-
-/// Refuses a verification without a tolerance of models that have no default one.
-pub fn check_promise(options: &GraphOptions, formats: [Option<MatrixFormat>; 2]) -> Result<()> {
-    let has_integers = formats.into_iter().flatten().any(MatrixFormat::is_int);
-    rounds_on_the_way(options, has_integers).map_or(Ok(()), |how| Err(no_promise(how)))
-}
-
-/// How far numbers may be off that are at most so large, and that float32 computes
-/// with so much noise.
+/// The largest difference allowed between values up to `largest`, with this noise of float32.
 pub fn allowed(noise: f64, largest: f64) -> f64 {
     FACTOR * noise.max(largest * ULP)
 }

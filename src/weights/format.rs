@@ -185,6 +185,16 @@ impl FormatSet {
     pub fn contains(&self, is_wanted: impl Fn(MatrixFormat) -> bool) -> bool {
         self.0.iter().any(|format| is_wanted(*format))
     }
+
+    /// The format that all these matrices may have been converted to, lm_head apart
+    /// ([`MatrixFormat::for_lm_head`]); `None` for other mixtures.
+    pub fn common(&self) -> Option<MatrixFormat> {
+        match self.0[..] {
+            [format] => Some(format),
+            [format, of_lm_head] if format.for_lm_head() == of_lm_head => Some(format),
+            _ => None,
+        }
+    }
 }
 
 impl FromIterator<MatrixFormat> for FormatSet {

@@ -1,4 +1,4 @@
-//! Faults that are planted in models: `verify` finds each, and the layer it is in.
+//! Planted faults: `verify` finds each, and the layer that it is in.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,7 @@ use crate::derived::{self, Tensors, tiny};
 use crate::support::{copy_folder, export, fixture, python, text};
 use crate::verify::{exported, fails, passes};
 
-/// A model of a checkpoint that was tampered with, and the report against the one
-/// that was not.
+/// Verifies a model of an edited checkpoint against the original one.
 fn planted(edit: impl Fn(&mut Tensors, &mut Value), options: &[&str]) -> (Value, String) {
     let (home, checkpoint, model) = exported("tiny", &[]);
     let other = home.path().join("other");
@@ -25,11 +24,11 @@ fn planted(edit: impl Fn(&mut Tensors, &mut Value), options: &[&str]) -> (Value,
     let (report, sentence) = fails(&model, &checkpoint, &["--trace"]);
     let (largest, off) = (&report["logits"]["largest_logit"], &report["logits"]["max"]);
     assert!(off.as_f64().unwrap() > 1e-3 * largest.as_f64().unwrap(), "{report}");
-    assert!(sentence.contains(" is off by ") && sentence.contains(" is allowed"), "{sentence}");
+    assert!(sentence.contains("logits differ by "), "{sentence}");
     (report, sentence)
 }
 
-/// Where both targets' models depart: 0 is what is embedded, 1 the first layer.
+/// Where models of all targets depart: 0 is the embedding, 1 the first layer.
 fn first_departure(edit: impl Fn(&mut Tensors, &mut Value)) -> Value {
     let firsts =
         [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]].map(|options| {
@@ -45,9 +44,9 @@ fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2
 }
 
-/// By default there is padding on both sides, where a model takes a mask.
+/// By default models with a mask get padding on both sides.
 #[test]
-fn a_mask_that_is_overlooked_is_found() {
+fn finds_ignored_mask() {
     for options in
         [&["--kv-cache"][..], &["--target", "ort"], &["--target", "ort", "--last-logits"]]
     {
@@ -58,9 +57,8 @@ fn a_mask_that_is_overlooked_is_found() {
     }
 }
 
-/// A bit of a byte here and there.
 #[test]
-fn a_broken_weight_is_found_in_its_layer() {
+fn finds_broken_weight_in_its_layer() {
     for (name, first) in [
         ("embedding.weight", json!(0)),
         ("block.0.attn.sinks", json!(1)),
@@ -77,15 +75,15 @@ fn a_broken_weight_is_found_in_its_layer() {
     }
 }
 
-/// One key fewer, in the layers that have a window, of which the first is the first.
+/// The first layer has a window.
 #[test]
-fn a_wrong_window_is_found() {
+fn finds_wrong_window() {
     let first = first_departure(|_, config| config["sliding_window"] = json!(7));
     assert_eq!(first, json!(1));
 }
 
 #[test]
-fn gate_and_up_in_each_others_place_are_found_in_their_layer() {
+fn finds_swapped_gate_and_up_in_their_layer() {
     let first = first_departure(|tensors, _| {
         for part in ["weight.blocks", "weight.scales", "bias"] {
             let (_, shape, data) = tensors.get_mut(&format!("block.1.mlp.mlp1_{part}")).unwrap();
@@ -99,10 +97,10 @@ fn gate_and_up_in_each_others_place_are_found_in_their_layer() {
     assert_eq!(first, json!(2));
 }
 
-/// As transformers rounds YaRN's bounds unless `truncate` is false: the turns over
-/// the context that give whole numbers for them.
+/// The betas for which YaRN's bounds are whole numbers, as transformers rounds them unless
+/// `truncate` is false.
 #[test]
-fn rounded_yarn_is_found() {
+fn finds_rounded_yarn_bounds() {
     let first = first_departure(|_, config| {
         let number = |key: &str| config[key].as_f64().unwrap();
         let (base, context) = (number("rope_theta"), number("initial_context_length"));
@@ -117,9 +115,8 @@ fn rounded_yarn_is_found() {
     assert_eq!(first, json!(1));
 }
 
-/// A file that changes under a model that reads it in place.
 #[test]
-fn a_weights_file_that_was_damaged_later_is_found() {
+fn finds_weights_file_damaged_after_export() {
     let (_home, checkpoint, model) = exported("tiny", &["--external-data", "copy"]);
     passes(&model, &checkpoint, &[]);
     let files = fs::read_dir(model.parent().unwrap()).unwrap();
@@ -130,11 +127,11 @@ fn a_weights_file_that_was_damaged_later_is_found() {
     damaged[middle..middle + 4096].fill(0);
     fs::write(&weights, damaged).unwrap();
     let (report, _) = fails(&model, &checkpoint, &[]);
-    assert_eq!(report["identity"], json!({"is": "same"}), "the model was made of it");
+    assert_eq!(report["identity"], json!({"is": "same"}), "the model was made from it");
 }
 
-/// Makes experts 0, 3, 5 and 6 the same to some layers' routers, but for biases of
-/// BF16's 2⁻¹⁵, and of the next number to it for the last two.
+/// Makes experts 0, 3, 5 and 6 equal for the routers of some layers, with biases of BF16's
+/// 2⁻¹⁵, of which the last bit of the last two experts' is given.
 fn tie(tensors: &mut Tensors, layers: &[usize], last_two: u8) {
     for layer in layers {
         let weight = bytes(tensors, &format!("block.{layer}.mlp.gate.weight"));
@@ -156,12 +153,11 @@ fn edited(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
     folder
 }
 
-/// Experts that score the same: the reference takes the first ones, and a model whose
-/// checkpoint has the last ahead by a hair those. That is no fault, one or two in a
-/// token and in several layers, whatever the model gives of its logits: all that is
-/// wrong are the bytes that did it.
+/// Of experts with equal scores the reference takes the first, and a model whose checkpoint
+/// has others ahead by a hair takes those: one or two in a token, in several layers. Nothing
+/// but the bytes that did it is wrong.
 #[test]
-fn what_float32_does_not_decide_is_no_fault() {
+fn follows_model_in_ties() {
     let home = tempfile::tempdir().unwrap();
     let checkpoint = edited(home.path(), "checkpoint", |tensors| tie(tensors, &[0, 1], 0));
     let other = edited(home.path(), "other", |tensors| tie(tensors, &[0, 1], 1));
@@ -177,7 +173,7 @@ fn what_float32_does_not_decide_is_no_fault() {
         let (report, sentence) = fails(&model, &checkpoint, &[&["--tokens", "20"], trace].concat());
         let biases = ["layers.0.mlp.router.bias", "layers.1.mlp.router.bias"];
         assert_eq!(report["weights"]["different"], json!(biases));
-        assert!(sentence.contains("has other bytes") && !sentence.contains(" is off by "));
+        assert!(sentence.contains("other bytes") && !sentence.contains("differ by"), "{sentence}");
         assert!(report["trace"]["first"].is_null(), "{report}");
         assert_eq!(report["ties"]["followed"], "the_model");
         let flips = report["ties"]["flips"].as_array().unwrap();
@@ -192,16 +188,16 @@ fn what_float32_does_not_decide_is_no_fault() {
     }
 }
 
-/// Ties excuse nothing else: neither what comes behind them, nor a router that is wrong.
+/// Neither later layers nor a wrong router.
 #[test]
-fn a_tie_is_no_excuse() {
+fn ties_excuse_no_other_fault() {
     let home = tempfile::tempdir().unwrap();
     let checkpoint = edited(home.path(), "checkpoint", |tensors| tie(tensors, &[0], 0));
     let broken = edited(home.path(), "broken", |tensors| {
         tie(tensors, &[0], 1);
         bytes(tensors, "block.2.attn.out.weight")[1] ^= 2;
     });
-    // Experts 1 and 2 in each other's place.
+    // Experts 1 and 2 swapped.
     let wrong = edited(home.path(), "wrong", |tensors| {
         tie(tensors, &[0], 1);
         for (name, row) in [("weight", 192), ("bias", 2)] {
@@ -213,14 +209,13 @@ fn a_tie_is_no_excuse() {
     for other in [&broken, &wrong] {
         export(&["--checkpoint", text(other), "--output", text(&model), "--target", "ort"]);
         let (report, sentence) = fails(&model, &checkpoint, &["--tokens", "20"]);
-        assert!(sentence.contains(" is off by "), "{sentence}");
+        assert!(sentence.contains("logits differ by "), "{sentence}");
         assert_eq!(report["ties"]["followed"], "the_model");
     }
 }
 
-/// What no text reaches: bytes are compared too, and tensors named.
 #[test]
-fn a_bit_that_changes_no_logit_is_found() {
+fn finds_flipped_bit_that_no_logit_shows() {
     for (options, name) in [
         (&["--external-data", "copy"][..], "embedding.weight"),
         (&["--experts", "bf16", "--functions"], "layers.1.mlp.experts.down.weight"),
@@ -243,22 +238,21 @@ fn a_bit_that_changes_no_logit_is_found() {
         let (report, sentence) =
             fails(&model, &checkpoint, &["--tokens", "3", "--batch", "1", "--seed", "5"]);
         assert_eq!(report["weights"]["different"], json!([name]), "{report}");
-        assert!(sentence.contains(&format!("other bytes than the checkpoint for `{name}`")));
+        assert!(sentence.contains(&format!("with other bytes: `{name}`")), "{sentence}");
         let (max, bound) = (&report["logits"]["max"], &report["tolerance"]["bound"]);
         assert!(max.as_f64() < bound.as_f64(), "{report}");
         passes(&model, &checkpoint, &["--tokens", "3", "--batch", "1", "--tolerance", "9"]);
     }
 }
 
-/// Where a model has a tensor, as `inspect` says.
+/// The byte range of a tensor, by `inspect`.
 fn export_of(model: &Path, tensor: &str) -> Value {
     let seen = export(&["inspect", text(model), "--tensors", tensor]);
     seen["tensors"][0]["places"][0].clone()
 }
 
-/// A model in place reads the checkpoint's own bytes.
 #[test]
-fn what_is_in_place_is_not_read_again() {
+fn reads_no_weights_in_place() {
     let (_home, checkpoint, model) = exported("tiny", &[]);
     let report = passes(&model, &checkpoint, &["--tokens", "3"]);
     assert_eq!(report["weights"]["compared"], 0);
@@ -267,10 +261,9 @@ fn what_is_in_place_is_not_read_again() {
     assert!(in_place < whole && whole - in_place < 16_384, "all but the header: {report}");
 }
 
-/// Constants that are wrong by a hair: float32 tells them, if the text is long enough
-/// for what grows with the position.
+/// Some faults grow with the position.
 #[test]
-fn a_constant_that_is_slightly_wrong_is_found() {
+fn finds_slightly_wrong_constants() {
     for target in ["onnx", "ort"] {
         for (name, key, value, tokens) in [
             ("tiny-hf", "rms_norm_eps", json!(1e-6), "40"),
@@ -287,7 +280,7 @@ fn a_constant_that_is_slightly_wrong_is_found() {
             export(&["--checkpoint", text(&other), "--output", text(&model), "--target", target]);
             let options = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
             let (report, sentence) = fails(&model, &checkpoint, &options);
-            assert!(sentence.contains(" is off by "), "{sentence}");
+            assert!(sentence.contains("logits differ by "), "{sentence}");
             assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
         }
         let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
@@ -297,10 +290,9 @@ fn a_constant_that_is_slightly_wrong_is_found() {
     }
 }
 
-/// Trained models have a few channels of the residual stream that dwarf all others:
-/// noise is then another one, and a right model passes.
+/// As in trained models, where they change the noise.
 #[test]
-fn a_large_channel_is_no_fault() {
+fn accepts_large_channels_in_residual_stream() {
     for size in [300f32, 30_000.0] {
         let home = tempfile::tempdir().unwrap();
         let checkpoint = edited(home.path(), "checkpoint", |tensors| {
@@ -321,10 +313,10 @@ fn a_large_channel_is_no_fault() {
     }
 }
 
-/// Of a model that gives each row's last logits alone the residual stream is compared
-/// too: an expert of the last layer that the last token does not use moves no logit.
+/// An expert of the last layer that the last token does not use changes no logit of a model
+/// that returns the last logits only.
 #[test]
-fn a_departure_that_no_logit_shows_is_found() {
+fn finds_departure_that_no_logit_shows() {
     let (home, checkpoint, model) = exported("tiny", &[]);
     let texts = ["--tokens", "12", "--batch", "1", "--decode", "0"];
     let mut unread = 0;
@@ -338,7 +330,7 @@ fn a_departure_that_no_logit_shows_is_found() {
         let (report, sentence) = fails(&model, &checkpoint, &texts);
         assert_eq!(report["trace"]["first"], 3, "{report}");
         if report["logits"]["max"].as_f64() <= report["tolerance"]["bound"].as_f64() {
-            assert!(sentence.contains("departs in layer 2, by "), "{sentence}");
+            assert!(sentence.contains("departs in layer 2 by "), "{sentence}");
             passes(&model, &checkpoint, &[&texts[..], &["--tolerance", "1e-4"]].concat());
             unread += 1;
         }

@@ -26,12 +26,12 @@ fn run(checkpoint: &Checkpoint, rows: &[Vec<u32>]) -> Activations {
     reference::run(checkpoint, rows, &PassOptions::default(), &Silent).unwrap()
 }
 
-fn places(range: Range<usize>) -> Vec<usize> {
+fn tokens(range: Range<usize>) -> Vec<usize> {
     range.collect()
 }
 
-/// The largest difference between the reference's logits and a case's, which may
-/// have the last of a row alone.
+/// The largest difference between the reference's logits and a case's, which may have the
+/// last ones of a row only.
 fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     let rows = ids(name);
     let path = fixture("reference").join(format!("logits-{name}.npy"));
@@ -40,7 +40,7 @@ fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     let (length, mut worst) = (rows[0].len(), 0f64);
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
         let end = (at + 1) * length;
-        let found = activations.logits(checkpoint, &places(end - expected.nrows()..end)).unwrap();
+        let found = activations.logits(checkpoint, &tokens(end - expected.nrows()..end)).unwrap();
         let off = found.exact - expected.mapv(f64::from);
         worst = off.iter().fold(worst, |worst, off| worst.max(off.abs()));
     }
@@ -48,7 +48,7 @@ fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
 }
 
 #[test]
-fn it_computes_what_openais_implementation_does() {
+fn matches_openais_implementation() {
     for (checkpoint, case, bound) in [
         ("tiny", "2x40", 1e-5),
         ("tiny", "1x300", 1e-5),
@@ -64,7 +64,7 @@ fn it_computes_what_openais_implementation_does() {
 }
 
 #[test]
-fn every_layout_is_the_same_model() {
+fn gives_same_logits_for_every_layout() {
     for layout in derived::LAYOUTS {
         let home = derived::in_folder(layout);
         let error = error(&open(&home.path().join("checkpoint")), "2x40");
@@ -72,33 +72,31 @@ fn every_layout_is_the_same_model() {
     }
 }
 
-/// Rows do not see each other, whatever their lengths.
 #[test]
-fn a_row_among_others_is_the_row_alone() {
+fn rows_do_not_see_each_other() {
     let checkpoint = open(&fixture("tiny"));
     let [one, other] = &ids("2x40")[..] else { panic!("two rows") };
     let rows = [one[..5].to_vec(), other.clone(), one[..1].to_vec()];
-    let together = run(&checkpoint, &rows).logits(&checkpoint, &places(0..46)).unwrap();
-    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &places(0..40)).unwrap();
+    let together = run(&checkpoint, &rows).logits(&checkpoint, &tokens(0..46)).unwrap();
+    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &tokens(0..40)).unwrap();
     let off = &together.exact.slice_axis(Axis(0), (5..45).into()) - &alone.exact;
     assert!(off.iter().all(|off| off.abs() <= 1e-12), "{off}");
 }
 
-/// Of a model with one layer the choice of experts at a token is all that following
-/// another changes there, and it changes nothing elsewhere.
+/// In a model with one layer.
 #[test]
-fn a_followed_choice_moves_its_token_alone() {
+fn followed_choice_changes_its_token_alone() {
     let mut checkpoint = open(&fixture("tiny-3-heads"));
     checkpoint.truncate(1).unwrap();
     let rows = ids("tiny-3-heads");
     // All are ties.
-    let options = PassOptions { ties_within: 1e30, residuals: true, ..PassOptions::default() };
+    let options = PassOptions { tie_factor: 1e30, residuals: true, ..PassOptions::default() };
     let plain = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
     assert_eq!((plain.ties.len(), plain.residuals.len()), (100, 2));
     // Five experts, of which each token has one: at token 7 four others.
     let mut moved = 0;
     for expert in 0..5 {
-        // A choice of none is none that can be followed.
+        // Without experts there is no choice to follow.
         let mut choices = vec![vec![Vec::new(); 100]];
         choices[0][7] = vec![expert];
         let followed = PassOptions { follow: Some(choices), ..options.clone() };
@@ -112,25 +110,24 @@ fn a_followed_choice_moves_its_token_alone() {
     assert_eq!(moved, 4);
 }
 
-/// Float32's own noise is some units in the last place, and not nothing.
 #[test]
-fn its_noise_is_float32s() {
+fn noise_is_some_units_in_the_last_place() {
     let checkpoint = open(&fixture("tiny"));
     let options = PassOptions { residuals: true, ..PassOptions::default() };
     let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
-    let logits = found.logits(&checkpoint, &places(0..80)).unwrap();
+    let logits = found.logits(&checkpoint, &tokens(0..80)).unwrap();
     let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));
     let ulps = logits.noise / largest / f64::from(f32::EPSILON);
     assert!((0.5..50.0).contains(&ulps), "{ulps}");
-    assert_eq!(found.residuals[0].noise, 0.0, "what is embedded is stored");
+    assert_eq!(found.residuals[0].noise, 0.0, "the embedding is stored");
     assert!(found.residuals[1..].iter().all(|residual| residual.noise > 1e-8));
 }
 
 #[test]
-fn a_token_that_is_none_is_said() {
+fn refuses_unknown_token() {
     let rows = [vec![1, 2], vec![3, 320]];
     let outcome = reference::run(&open(&fixture("tiny")), &rows, &PassOptions::default(), &Silent)
         .err()
         .unwrap();
-    assert_eq!(outcome.to_string(), "token 1 of a row is 320, and the vocabulary has 320 tokens");
+    assert_eq!(outcome.to_string(), "token 1 of a row is 320, and the vocabulary has 320");
 }

@@ -78,7 +78,7 @@ fn provenances_are_of_the_tensors_that_are_there() {
     }
 }
 
-/// Renames a tensor in a model's graph, from which the computation stays the same.
+/// Renames a tensor of a model's graph, which computes the same.
 fn rename(model: &Path, from: &str, to: &str) {
     let program = format!(
         "import onnx; m = onnx.load('{0}', load_external_data=False)\n\
@@ -90,21 +90,19 @@ fn rename(model: &Path, from: &str, to: &str) {
     assert!(Command::new(interpreter()).args(["-c", &program]).status().unwrap().success());
 }
 
-/// A weight under another name is compared with nothing, and no text reaches all of it.
 #[test]
-fn a_weight_under_another_name_is_none() {
+fn verify_finds_renamed_weight() {
     let (_home, checkpoint, model) = exported("tiny", &[]);
     rename(&model, "embedding.weight", "other.weight");
     let (report, sentence) = fails(&model, &checkpoint, &[]);
     assert_eq!(report["weights"]["missing"], json!(["embedding.weight"]));
     assert_eq!(report["weights"]["unknown"], json!(["other.weight"]));
-    assert!(sentence.contains("has no whole tensor of the name `embedding.weight`"), "{sentence}");
+    assert!(sentence.contains("missing or incomplete: `embedding.weight`"), "{sentence}");
     passes(&model, &checkpoint, &["--tolerance", "1e-4"]);
 }
 
-/// What a model says that it takes costs nothing before it is believed.
 #[test]
-fn a_model_of_any_size_is_refused_in_a_sentence() {
+fn verify_refuses_huge_inputs() {
     let (home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "9"]);
     let huge = home.path().join("huge.onnx");
     for axis in [0, 1] {
@@ -122,10 +120,10 @@ fn a_model_of_any_size_is_refused_in_a_sentence() {
     }
 }
 
-/// Python looks into the working folder first, which may be anybody's.
+/// Python searches the working folder first.
 #[cfg(unix)]
 #[test]
-fn nothing_in_the_working_folder_runs() {
+fn verify_runs_no_python_of_the_working_folder() {
     let (home, checkpoint, model) = exported("tiny", &[]);
     let trace = home.path().join("it-ran");
     for module in ["importlib", "onnxruntime", "site", "encodings", "os", "sys"] {

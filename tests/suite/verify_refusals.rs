@@ -6,98 +6,89 @@ use std::process::Command;
 use crate::support::{failure, interpreter, onnxruntime, text};
 use crate::verify::{exported, refused};
 
-/// What a model's file says of itself may be anything.
+/// Edits a model with a line of Python that has it as `m` and its metadata as `metadata`.
+fn edit(model: &std::path::Path, code: &str) {
+    let program = format!(
+        "import json, onnx; m = onnx.load('{0}', load_external_data=False); p = m.metadata_props[0]\n\
+         metadata = json.loads(p.value)\n{code}\np.value = json.dumps(metadata)\nonnx.save(m, '{0}')",
+        text(model)
+    );
+    assert!(Command::new(interpreter()).args(["-c", &program]).status().unwrap().success());
+}
+
 #[test]
-fn a_model_of_other_insides_is_refused() {
+fn refuses_models_with_edited_metadata_or_inputs() {
     let (_home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
-    let edit = |code: &str| {
-        let program = format!(
-            "import json, onnx; m = onnx.load('{0}', load_external_data=False); p = m.metadata_props[0]; says = json.loads(p.value)\n{code}\np.value = json.dumps(says)\nonnx.save(m, '{0}')",
-            text(&model)
-        );
-        let edited = Command::new(interpreter()).args(["-c", &program]).status();
-        assert!(edited.unwrap().success());
-    };
-    edit("says['residuals'] = says['routers']");
-    let error = refused(&model, &checkpoint, &["--trace"]);
-    assert!(error.contains("has a residual stream of other sizes"), "{error}");
-    edit("m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0");
-    let error = refused(&model, &checkpoint, &[]);
-    assert!(error.trim_end().lines().count() == 1, "{error}");
+    let original = fs::read(&model).unwrap();
+    for (code, options, sentence) in [
+        (
+            "metadata['residuals'] = metadata['routers']",
+            &["--trace"][..],
+            "has a residual stream of another size",
+        ),
+        ("metadata['residuals'] = []", &["--trace"], "does not list the values of its residual"),
+        ("metadata['layers'] = 4", &[], "the model has 4 layers, the checkpoint 3"),
+        ("metadata['version'] = 9", &[], "its metadata has version 9"),
+        (
+            "m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0",
+            &[],
+            "has an input `input_ids` without tokens",
+        ),
+        (
+            "m.graph.input[0].type.tensor_type.elem_type = 1",
+            &[],
+            "an unknown input `input_ids` f32",
+        ),
+        ("m.graph.output[0].name = 'other'", &[], "has no output `logits` f32"),
+    ] {
+        fs::write(&model, &original).unwrap();
+        edit(&model, code);
+        let error = refused(&model, &checkpoint, options);
+        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
+    }
 }
 
-#[cfg(unix)]
 #[test]
-fn a_file_that_is_no_library_is_said_to_be_none() {
-    let (_home, checkpoint, model) = exported("tiny", &[]);
-    let base = ["verify", text(&model), "--checkpoint", text(&checkpoint)];
-    let error = failure(&[&base, &["--onnxruntime", "/etc/passwd"][..]].concat());
-    assert!(error.contains("/etc/passwd` is no library that this system can load"), "{error}");
-    let missing = checkpoint.join("owner/name");
-    let error = refused(&model, &missing, &[]);
-    assert!(error.contains("there is nothing at `") && !error.contains("on the hub"), "{error}");
-}
-
-#[test]
-fn what_cannot_be_verified_is_said_in_a_sentence() {
+fn refuses_unsuitable_requests_in_one_sentence() {
     let (home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "9"]);
     let (_other_home, other, cached) = exported("tiny-1-kv", &["--kv-cache"]);
-    let broken = home.path().join("broken.onnx");
+    let (broken, absent) = (home.path().join("broken.onnx"), home.path().join("none.onnx"));
     fs::write(&broken, "no model").unwrap();
+    let nowhere = checkpoint.join("owner/name");
     for (model, checkpoint, options, sentence) in [
         (&broken, &checkpoint, &[][..], "broken.onnx` is not an ONNX model"),
-        (
-            &model,
-            &other,
-            &[],
-            "the model has 320 tokens, and the checkpoint 77: it was made from another one",
-        ),
-        (&model, &checkpoint, &["--batch", "3"], "the model takes 2 rows, and --batch says 3"),
-        (
-            &model,
-            &checkpoint,
-            &["--tokens", "10"],
-            "texts of 9 tokens at most, and --tokens says 10",
-        ),
-        (&cached, &other, &["--tokens", "5", "--decode", "5"], "leaves nothing of 5 tokens"),
-        (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and --tokens says"),
-        (
-            &cached,
-            &other,
-            &["--onnxruntime", "no/where"],
-            "no/where` holds no library of onnxruntime",
-        ),
-        (&home.path().join("none.onnx"), &checkpoint, &[], "none.onnx"),
+        (&absent, &checkpoint, &[], "none.onnx"),
+        (&model, &nowhere, &[], "there is nothing at `"),
+        (&model, &other, &[], "a vocabulary of 320 tokens, the checkpoint of 77"),
+        (&model, &checkpoint, &["--batch", "3"], "takes 2 rows, and 3 were requested"),
+        (&model, &checkpoint, &["--tokens", "10"], "takes at most 9 tokens, and 10 were"),
+        (&cached, &other, &["--tokens", "5", "--decode", "5"], "leave no prompt of 5 tokens"),
+        (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and 1000000 were"),
     ] {
-        let options: Vec<&str> = options.to_vec();
-        let error = match options.first() {
-            Some(&"--onnxruntime") => {
-                let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
-                failure(&[&base[..], &options].concat())
-            }
-            _ => refused(model, checkpoint, &options),
-        };
+        let error = refused(model, checkpoint, options);
         assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
     let error = refused(&model, &other, &[]);
-    assert!(error.contains("model.safetensors`, and that is not there"), "{error}");
-    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    assert!(error.contains("model.safetensors`, which does not exist"), "{error}");
 }
 
-/// By the name of its file, which is where the library says its version.
+/// The version is in the name of the library's file.
 #[cfg(unix)]
 #[test]
-fn an_onnxruntime_that_is_too_old_is_refused_by_name() {
+fn refuses_unsuitable_libraries() {
     let home = tempfile::tempdir().unwrap();
-    let library = home.path().join("libonnxruntime.so.1.23.0");
-    fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &library).unwrap();
-    for (target, needed) in [("onnx", "1.23.1"), ("ort", "1.32.0")] {
+    let old = home.path().join("libonnxruntime.so.1.23.0");
+    fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &old).unwrap();
+    for (target, library, sentence) in [
+        ("onnx", text(&old), "is onnxruntime 1.23.0, and a model for target `onnx` needs 1.23.1"),
+        ("ort", text(&old), "is onnxruntime 1.23.0, and a model for target `ort` needs 1.32.0"),
+        ("onnx", "/etc/passwd", "/etc/passwd` is not a library that this system can load"),
+        ("onnx", "no/where", "no/where` has no onnxruntime library"),
+    ] {
         let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
         let base = ["verify", text(&model), "--checkpoint", text(&checkpoint)];
-        let error = failure(&[&base, &["--onnxruntime", text(&library)][..]].concat());
-        let sentence =
-            format!("is onnxruntime 1.23.0, and a model of --target {target} needs {needed}");
-        assert!(error.contains(&sentence), "{error}");
+        let error = failure(&[&base, &["--onnxruntime", library][..]].concat());
+        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
     }
 }

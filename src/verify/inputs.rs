@@ -1,0 +1,349 @@
+//! Random tokens, and the steps in which a model takes them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{Result, bail};
+
+/// A token of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs)]
+pub struct Position {
+    pub row: usize,
+    pub token: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}, token {}", self.row, self.token)
+    }
+}
+
+/// What the inputs and outputs of a model allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Rows of a batch, if fixed.
+    pub batch: Option<usize>,
+    /// Tokens of a row in a step, if fixed.
+    pub length: Option<usize>,
+    /// Has a cache: a step continues the earlier ones.
+    pub cache: bool,
+    /// Takes a mask: padding may be on either side of the tokens.
+    pub mask: bool,
+    /// Gives the logits of each row's last token alone.
+    pub last: bool,
+}
+
+/// The requested tokens; what is `None` depends on the model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InputOptions {
+    /// Tokens of the longest row.
+    pub tokens: Option<usize>,
+    /// Number of rows.
+    pub batch: Option<usize>,
+    /// Decode steps of one token, after the prompt.
+    pub decode: Option<usize>,
+}
+
+/// How many tokens the checkpoint's attention reaches.
+#[derive(Clone, Copy, Debug)]
+pub struct ContextLimits {
+    /// Keys that a query sees through the widest sliding window.
+    pub window: usize,
+    /// Tokens of the longest row.
+    pub context: usize,
+}
+
+/// How rows of tokens go through a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputPlan {
+    /// Tokens of each row, the longest first.
+    pub lengths: Vec<usize>,
+    /// Decode steps at the end.
+    pub decoded: usize,
+    pub steps: Vec<Step>,
+}
+
+/// One run of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// For each row and column the token's index in the row, or `None` for padding. All rows
+    /// have the same width.
+    pub rows: Vec<Vec<Option<usize>>>,
+    /// Whether only the logits of each row's last token are compared.
+    last: bool,
+}
+
+/// A token in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepToken {
+    pub position: Position,
+    /// Its column in the step.
+    pub column: usize,
+}
+
+/// Default number of rows of a model with a mask: padded on neither side, left and right.
+const MASKED_ROWS: usize = 3;
+/// Default number of decode steps.
+const DECODED: usize = 16;
+/// The same without a cache, where each is a run from the beginning.
+const DECODED_UNCACHED: usize = 4;
+/// Default number of tokens beyond the sliding window.
+const BEYOND_WINDOW: usize = 32;
+/// Largest default number of tokens.
+const MAX_DEFAULT: usize = 8192;
+/// Most tokens in all steps together: a model may claim any fixed size.
+const MAX_TOTAL: usize = 1 << 24;
+
+impl InputPlan {
+    /// By default the longest row goes past the sliding window: most of it as a prompt, the
+    /// rest token by token. The others are shorter.
+    pub fn new(
+        signature: Signature,
+        options: InputOptions,
+        ContextLimits { window, context }: ContextLimits,
+    ) -> Result<Self> {
+        let batch = match (signature.batch, options.batch) {
+            (Some(fixed), Some(requested)) if fixed != requested => {
+                bail!("the model takes {fixed} rows, and {requested} were requested");
+            }
+            (fixed, requested) => {
+                fixed.or(requested).unwrap_or(if signature.mask { MASKED_ROWS } else { 1 })
+            }
+        };
+        let limit = signature.length.filter(|_| !signature.cache);
+        let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
+        let tokens = options.tokens.unwrap_or(default.min(context));
+        if let Some(limit) = limit.filter(|limit| tokens > *limit) {
+            bail!("the model takes at most {limit} tokens, and {tokens} were requested");
+        }
+        if tokens > context {
+            bail!("the model's context is {context} tokens, and {tokens} were requested");
+        }
+        let default = match signature {
+            Signature { cache: true, .. } => DECODED,
+            Signature { last: true, .. } => DECODED_UNCACHED,
+            _ => 0,
+        };
+        let decoded = options.decode.unwrap_or(default.min(tokens / 2));
+        if decoded >= tokens {
+            bail!("{decoded} decode steps leave no prompt of {tokens} tokens");
+        }
+        let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
+        let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
+        if total.is_none_or(|total| total > MAX_TOTAL) {
+            bail!(
+                "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all"
+            );
+        }
+        let prompt = tokens - decoded;
+        let prompts: Vec<usize> =
+            (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
+        let steps = if signature.cache {
+            cached_steps(signature, &prompts, decoded)
+        } else {
+            (0..=decoded).map(|more| whole_step(signature, &prompts, more)).collect()
+        };
+        let lengths = prompts.iter().map(|prompt| prompt + decoded).collect();
+        Ok(Self { lengths, decoded, steps })
+    }
+
+    /// Random tokens for each row, the same for the same seed.
+    pub fn random_tokens(&self, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
+        self.lengths.iter().map(&mut row).collect()
+    }
+
+    /// The index of a token when tokens are counted over all rows.
+    pub fn index(&self, Position { row, token }: Position) -> usize {
+        self.lengths[..row].iter().sum::<usize>() + token
+    }
+
+    /// The token of an index.
+    pub fn position(&self, mut index: usize) -> Position {
+        let mut row = 0;
+        while index >= self.lengths[row] {
+            index -= self.lengths[row];
+            row += 1;
+        }
+        Position { row, token: index }
+    }
+}
+
+/// The prompts in steps of the fixed length, or in two of unequal length, of which the second
+/// has a past; then the decode steps.
+fn cached_steps(signature: Signature, prompts: &[usize], decoded: usize) -> Vec<Step> {
+    let width = signature.length.unwrap_or(prompts[0] - prompts[0] / 3);
+    let columns = signature.length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
+    let prompt_rows = prompts.iter().enumerate();
+    let prompt_rows: Vec<_> =
+        prompt_rows.map(|(row, prompt)| padded_row(row, *prompt, columns, signature)).collect();
+    let prefill = (0..columns).step_by(width).map(|start| {
+        let part = start..columns.min(start + width);
+        prompt_rows.iter().map(|row| row[part.clone()].to_vec()).collect()
+    });
+    let decode = (0..decoded).map(|at| {
+        let row = |prompt: &usize| {
+            let mut row = vec![None; signature.length.unwrap_or(1)];
+            *row.last_mut().expect("a step has columns") = Some(prompt + at);
+            row
+        };
+        prompts.iter().map(row).collect()
+    });
+    prefill.chain(decode).map(|rows| Step { rows, last: signature.last }).collect()
+}
+
+/// All rows from their beginning, with `more` tokens after the prompts.
+fn whole_step(signature: Signature, prompts: &[usize], more: usize) -> Step {
+    let width = signature.length.unwrap_or(prompts[0] + more);
+    let rows = prompts.iter().enumerate();
+    let rows = rows.map(|(row, prompt)| padded_row(row, prompt + more, width, signature)).collect();
+    Step { rows, last: signature.last || more > 0 }
+}
+
+/// The first tokens of a row. With a mask every second row is padded on the left; the first
+/// row is the longest.
+fn padded_row(row: usize, tokens: usize, width: usize, signature: Signature) -> Vec<Option<usize>> {
+    let left = if signature.mask && !row.is_multiple_of(2) { width - tokens } else { 0 };
+    (0..width).map(|column| column.checked_sub(left).filter(|token| *token < tokens)).collect()
+}
+
+impl Step {
+    /// Columns of a row.
+    pub fn width(&self) -> usize {
+        self.rows[0].len()
+    }
+
+    /// All tokens, row by row.
+    pub fn tokens(&self) -> impl Iterator<Item = StepToken> {
+        self.rows.iter().enumerate().flat_map(|(row, columns)| {
+            let tokens = columns.iter().enumerate();
+            tokens.filter_map(move |(column, token)| {
+                Some(StepToken { position: Position { row, token: (*token)? }, column })
+            })
+        })
+    }
+
+    /// The tokens whose logits are compared.
+    pub fn compared(&self) -> Vec<StepToken> {
+        let all: Vec<StepToken> = self.tokens().collect();
+        if !self.last {
+            return all;
+        }
+        let rows = all.chunk_by(|one, next| one.position.row == next.position.row);
+        rows.filter_map(|row| row.last().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: ContextLimits = ContextLimits { window: 8, context: 4096 };
+    const CACHED: Signature =
+        Signature { batch: None, length: None, cache: true, mask: true, last: false };
+
+    fn plan(signature: Signature, options: InputOptions) -> InputPlan {
+        InputPlan::new(signature, options, LIMITS).unwrap()
+    }
+
+    fn compared(plan: &InputPlan) -> Vec<Position> {
+        plan.steps.iter().flat_map(Step::compared).map(|token| token.position).collect()
+    }
+
+    proptest! {
+        /// With a cache each token comes once and in order, without one each step has all
+        /// earlier ones. Every row ends with its last token.
+        #[test]
+        fn steps_contain_every_token_in_order(
+            (batch, tokens, decoded) in (1..4usize, 2..40usize, 0..5usize),
+            length in proptest::option::of(1..9usize),
+            (cache, last) in any::<(bool, bool)>(),
+        ) {
+            let signature = Signature { length: length.filter(|_| cache), cache, last, ..CACHED };
+            let decode = Some(decoded.min(tokens - 1));
+            let options = InputOptions { tokens: Some(tokens), batch: Some(batch), decode };
+            let plan = plan(signature, options);
+            let mut next = vec![0; batch];
+            for step in &plan.steps {
+                prop_assert!(step.rows.iter().all(|row| row.len() == step.width()));
+                if !cache {
+                    next = vec![0; batch];
+                }
+                for StepToken { position, .. } in step.tokens() {
+                    prop_assert_eq!(position.token, next[position.row]);
+                    next[position.row] += 1;
+                }
+            }
+            prop_assert_eq!(&next, &plan.lengths);
+            prop_assert_eq!(plan.lengths[0], tokens);
+            let compared: BTreeSet<_> = compared(&plan).into_iter().collect();
+            let rows = plan.lengths.iter().enumerate();
+            let wanted: BTreeSet<_> = rows
+                .flat_map(|(row, length)| {
+                    let first = if last { length - 1 } else { 0 };
+                    (first..*length).map(move |token| Position { row, token })
+                })
+                .collect();
+            prop_assert!(compared.is_superset(&wanted));
+            prop_assert!(last || compared == wanted);
+            let indices = wanted.iter().map(|position| plan.index(*position));
+            prop_assert!(indices.zip(&wanted).all(|(at, wanted)| plan.position(at) == *wanted));
+        }
+    }
+
+    #[test]
+    fn pads_both_sides_with_mask() {
+        let rows = |signature, batch| {
+            let options = InputOptions { tokens: Some(4), batch: Some(batch), decode: Some(0) };
+            let plan = plan(signature, options);
+            let row =
+                |row: usize| plan.steps.iter().flat_map(|step| step.rows[row].clone()).collect();
+            (0..batch).map(row).collect::<Vec<Vec<_>>>()
+        };
+        let (all, right) = ([0, 1, 2, 3].map(Some).to_vec(), vec![Some(0), Some(1), None, None]);
+        let left = vec![None, None, Some(0), Some(1)];
+        assert_eq!(rows(CACHED, 2), [all.clone(), left]);
+        let three = vec![None, Some(0), Some(1), Some(2)];
+        assert_eq!(rows(CACHED, 3), [all, three, right.clone()]);
+        assert_eq!(rows(Signature { cache: false, mask: false, ..CACHED }, 2)[1], right);
+    }
+
+    #[test]
+    fn defaults_go_past_the_window() {
+        let limits = ContextLimits { window: 128, ..LIMITS };
+        let plan = |signature| InputPlan::new(signature, InputOptions::default(), limits).unwrap();
+        // Two steps with the prompts and 16 decode steps.
+        assert_eq!((plan(CACHED).lengths, plan(CACHED).steps.len()), (vec![160, 112, 64], 18));
+        assert_eq!([0, 1].map(|step| plan(CACHED).steps[step].width()), [96, 48]);
+        let uncached = Signature { cache: false, mask: false, ..CACHED };
+        assert_eq!((plan(uncached).lengths, plan(uncached).steps.len()), (vec![160], 1));
+        let fixed = Signature { length: Some(9), batch: Some(2), ..uncached };
+        assert_eq!(plan(fixed).lengths, [9, 5]);
+        let last = Signature { last: true, mask: true, ..uncached };
+        assert_eq!(compared(&plan(last)).len(), 15);
+        // Never beyond the context, however many tokens a model takes.
+        let short = ContextLimits { context: 100, ..limits };
+        for signature in [CACHED, Signature { length: Some(1000), ..uncached }] {
+            let plan = InputPlan::new(signature, InputOptions::default(), short).unwrap();
+            assert_eq!(plan.lengths[0], 100);
+        }
+    }
+
+    #[test]
+    fn refuses_huge_sizes_before_allocating() {
+        for (batch, length) in
+            [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
+        {
+            let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
+            let outcome = InputPlan::new(signature, InputOptions::default(), LIMITS);
+            assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The logits of a model, compared with the reference's.
+
+use ndarray::ArrayView1;
+use serde::Serialize;
+
+use super::inputs::{InputPlan, Position, Step};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Result, ensure};
+use crate::reference::{Activations, Logits};
+
+/// Tokens whose logits the reference computes at once, with one pass over lm_head.
+const TOKENS: usize = 128;
+
+/// How the logits of a model differ from the reference's.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LogitDifferences {
+    /// The largest absolute difference.
+    pub max: f64,
+    /// The mean absolute difference.
+    pub mean: f64,
+    /// The Kullback-Leibler divergence of the model's distribution over tokens from the
+    /// reference's in nats, as the mean over positions.
+    pub kl_divergence: f64,
+    /// Positions at which both have the same largest logit.
+    pub same_top: usize,
+    /// The largest magnitude of a logit of the reference.
+    pub largest_logit: f64,
+    /// The noise of float32: the largest difference between the reference in float32 and in
+    /// float64.
+    pub noise: f64,
+    /// The position of the largest difference.
+    pub worst: Position,
+    /// Every position that was compared, with its largest difference.
+    #[serde(skip)]
+    pub positions: Vec<(Position, f64)>,
+}
+
+/// Collects logits until the reference computes its own.
+pub struct LogitComparison<'c> {
+    checkpoint: &'c Checkpoint,
+    activations: &'c Activations,
+    plan: &'c InputPlan,
+    waiting: Vec<(Position, Vec<f32>)>,
+    found: LogitDifferences,
+}
+
+impl<'c> LogitComparison<'c> {
+    pub fn new(
+        checkpoint: &'c Checkpoint,
+        activations: &'c Activations,
+        plan: &'c InputPlan,
+    ) -> Self {
+        let (waiting, found) = (Vec::new(), LogitDifferences::default());
+        Self { checkpoint, activations, plan, waiting, found }
+    }
+
+    /// Adds the logits of a step, `[rows, width, vocab]` or `[rows, 1, vocab]`.
+    pub fn add(&mut self, step: &Step, logits: &[f32]) -> Result<()> {
+        let vocab = self.checkpoint.config.vocab_size as usize;
+        let (rows, width) = (step.rows.len(), step.width());
+        let columns = logits.len() / vocab / rows;
+        ensure!(
+            logits.len() == columns * vocab * rows && [1, width].contains(&columns),
+            "the model returned {} logits for {rows} rows of {width} tokens, expected {vocab} for each token or for each row",
+            logits.len()
+        );
+        for token in step.compared() {
+            let column = if columns == width { token.column } else { 0 };
+            let start = (token.position.row * columns + column) * vocab;
+            self.waiting.push((token.position, logits[start..start + vocab].to_vec()));
+            if self.waiting.len() == TOKENS {
+                self.compare_waiting()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<LogitDifferences> {
+        self.compare_waiting()?;
+        let count = self.found.positions.len() as f64;
+        self.found.mean /= count * self.checkpoint.config.vocab_size as f64;
+        self.found.kl_divergence /= count;
+        Ok(self.found)
+    }
+
+    fn compare_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let tokens = waiting.iter().map(|(position, _)| self.plan.index(*position));
+        let tokens: Vec<usize> = tokens.collect();
+        let Logits { exact, noise } = self.activations.logits(self.checkpoint, &tokens)?;
+        self.found.noise = self.found.noise.max(noise);
+        for ((position, found), expected) in waiting.into_iter().zip(exact.rows()) {
+            self.found.add(position, &found, expected)?;
+        }
+        Ok(())
+    }
+}
+
+impl LogitDifferences {
+    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
+        ensure!(
+            expected.iter().all(|logit| logit.is_finite()),
+            "the checkpoint's own logits at {position} are infinite or NaN: its weights are damaged"
+        );
+        let (mut largest, mut sum) = (0f64, 0f64);
+        for (found, expected) in found.iter().zip(&expected) {
+            let difference = difference(*found, *expected);
+            largest = largest.max(difference);
+            sum += difference;
+            self.largest_logit = self.largest_logit.max(expected.abs());
+        }
+        if largest > self.max || self.positions.is_empty() {
+            (self.max, self.worst) = (largest, position);
+        }
+        let expected: Vec<f64> = expected.to_vec();
+        let found: Vec<f64> = found.iter().copied().map(f64::from).collect();
+        self.mean += sum;
+        self.kl_divergence += kl_divergence(&expected, &found);
+        self.same_top += usize::from(top(&found) == top(&expected));
+        self.positions.push((position, largest));
+        Ok(())
+    }
+
+    /// The first position of each row with a difference beyond the bound.
+    pub(super) fn first_beyond(&self, bound: f64) -> Vec<Position> {
+        let beyond = self.positions.iter().filter(|(_, difference)| *difference > bound);
+        let mut beyond: Vec<Position> = beyond.map(|(position, _)| *position).collect();
+        beyond.sort();
+        beyond.dedup_by_key(|position| position.row);
+        beyond
+    }
+}
+
+/// The absolute difference; infinite for NaN.
+pub fn difference(found: f32, expected: f64) -> f64 {
+    let difference = (f64::from(found) - expected).abs();
+    if difference.is_nan() { f64::INFINITY } else { difference }
+}
+
+/// The first token with the largest logit; `None` if a logit is NaN.
+fn top(logits: &[f64]) -> Option<usize> {
+    let best = |best, at| if logits[at] > logits[best] { at } else { best };
+    (0..logits.len()).reduce(best).filter(|_| logits.iter().all(|logit| !logit.is_nan()))
+}
+
+/// `Σ p · (ln p − ln q)` for the softmax of two rows of logits.
+fn kl_divergence(p: &[f64], q: &[f64]) -> f64 {
+    let log_sum = |logits: &[f64]| {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        largest + logits.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()
+    };
+    let (p_sum, q_sum) = (log_sum(p), log_sum(q));
+    let each = p.iter().zip(q).map(|(p, q)| {
+        let (p, q) = (p - p_sum, q - q_sum);
+        p.exp() * (p - q)
+    });
+    each.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::aview1;
+
+    use super::*;
+
+    #[test]
+    fn compares_logits_by_hand() {
+        let mut found = LogitDifferences::default();
+        let here = Position { row: 0, token: 3 };
+        // Probabilities of 1/2, 1/4, 1/4 and of 1/4, 1/2, 1/4.
+        let (ln2, p, q) = (2f32.ln(), [2f32.ln(), 0.0, 0.0], [0.0, 2f32.ln(), 0.0]);
+        let expected = p.map(f64::from);
+        found.add(here, &q, aview1(&expected)).unwrap();
+        assert!((found.max - f64::from(ln2)).abs() < 1e-7 && found.worst == here);
+        assert!((found.mean - 2.0 * f64::from(ln2)).abs() < 1e-7);
+        assert!((found.kl_divergence - 0.25 * f64::from(ln2)).abs() < 1e-7);
+        assert_eq!((found.same_top, found.largest_logit), (0, f64::from(ln2)));
+        found.add(Position { row: 0, token: 4 }, &p, aview1(&expected)).unwrap();
+        assert_eq!((found.same_top, found.worst), (1, here));
+        assert_eq!(found.first_beyond(0.5), [here]);
+        assert_eq!(found.first_beyond(0.7), []);
+    }
+
+    #[test]
+    fn nan_differs_infinitely() {
+        let mut found = LogitDifferences::default();
+        found.add(Position::default(), &[f32::NAN, 1.0], aview1(&[1.0, 0.0])).unwrap();
+        assert_eq!((found.max, found.same_top), (f64::INFINITY, 0));
+        let damaged = found.add(Position::default(), &[0.0], aview1(&[f64::NAN]));
+        assert!(damaged.unwrap_err().to_string().contains("row 0, token 0"));
+    }
+}

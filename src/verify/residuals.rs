@@ -1,0 +1,77 @@
+//! Where a model departs: its residual stream after each layer, compared with the reference's.
+
+use ndarray::ArrayView1;
+use serde::Serialize;
+
+use super::inputs::{InputPlan, Position, Step};
+use super::logits::difference;
+use super::session::StepOutputs;
+use super::tolerance::allowed;
+use crate::reference::Residual;
+
+/// The comparison of the residual stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trace {
+    /// The embedding, then each layer.
+    pub stages: Vec<Stage>,
+    /// Index of the first stage beyond its bound.
+    pub first: Option<usize>,
+}
+
+/// The residual stream at one place in the model.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stage {
+    /// The largest absolute difference.
+    pub max: f64,
+    /// The largest difference in a token, relative to the token's largest magnitude.
+    pub relative: f64,
+    /// The largest relative difference allowed.
+    pub bound: f64,
+    /// The token with the largest relative difference.
+    pub worst: Position,
+}
+
+impl Trace {
+    pub(super) fn new(expected: &[Residual]) -> Self {
+        let stage =
+            |residual: &Residual| Stage { bound: allowed(residual.noise, 1.0), ..Stage::default() };
+        Self { stages: expected.iter().map(stage).collect(), first: None }
+    }
+
+    /// Adds the residual stream of a step; `None` if it has another size.
+    pub(super) fn add(
+        &mut self,
+        plan: &InputPlan,
+        step: &Step,
+        outputs: &StepOutputs,
+        expected: &[Residual],
+    ) -> Option<()> {
+        let stages = self.stages.iter_mut().zip(&outputs.residuals).zip(expected);
+        for ((stage, found), Residual { exact, .. }) in stages {
+            for (position, found) in outputs.by_token(step, found, exact.ncols())? {
+                stage.add(position, found, exact.row(plan.index(position)));
+            }
+        }
+        self.first = self.stages.iter().position(|stage| stage.relative > stage.bound);
+        Some(())
+    }
+
+    /// The first stage beyond its bound, with its index.
+    pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
+        self.first.map(|first| (first, &self.stages[first]))
+    }
+}
+
+impl Stage {
+    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
+        let (mut max, mut largest) = (0f64, f64::from(f32::MIN_POSITIVE));
+        for (found, expected) in found.iter().zip(expected) {
+            max = max.max(difference(*found, *expected));
+            largest = largest.max(expected.abs());
+        }
+        self.max = self.max.max(max);
+        if max / largest > self.relative {
+            (self.relative, self.worst) = (max / largest, position);
+        }
+    }
+}

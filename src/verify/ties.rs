@@ -1,0 +1,81 @@
+//! Choices of experts that float32 does not decide.
+//!
+//! If two experts score the same but for noise, a model may take either, and its logits then
+//! differ by far more than noise. That is told from a fault by asking the model: its router
+//! scores say what it chose, and the reference follows, in ties and nowhere else. If the model
+//! was right, the rest agrees.
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+
+use super::inputs::{InputPlan, Position};
+use crate::reference::Tie;
+
+/// Choices of experts that float32 does not decide.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ties {
+    /// Number of them.
+    pub close: usize,
+    /// Whose choices the reference took in them.
+    pub followed: Followed,
+    /// Those in which the model chose otherwise.
+    pub flips: Vec<Flip>,
+}
+
+/// Whose choices of experts the reference took in ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Followed {
+    /// Its own: the model agreed, or ties do not explain the difference.
+    NotNeeded,
+    /// Its own: the model does not list its router scores.
+    NotShown,
+    /// The model's.
+    TheModel,
+}
+
+/// A tie in which the model chose other experts.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Flip {
+    pub position: Position,
+    pub layer: usize,
+    /// Experts of the reference that the model did not choose.
+    pub dropped: Vec<usize>,
+    /// Experts that the model chose instead.
+    pub taken: Vec<usize>,
+    /// Score of the last chosen expert minus that of the first one left out.
+    pub margin: f64,
+    /// The margin that float32 could tell.
+    pub bound: f64,
+}
+
+impl Ties {
+    pub(super) fn new(ties: &[Tie], followed: Followed, plan: &InputPlan) -> Self {
+        let flip = |tie: &Tie| {
+            let Tie { layer, token, margin, bound, .. } = *tie;
+            let [dropped, taken] = tie.followed.clone()?;
+            Some(Flip { position: plan.position(token), layer, dropped, taken, margin, bound })
+        };
+        Self { close: ties.len(), followed, flips: ties.iter().filter_map(flip).collect() }
+    }
+}
+
+/// Whether some tie lies at one of these positions, or before it in its row.
+pub fn may_explain(ties: &[Tie], plan: &InputPlan, departures: &[Position]) -> bool {
+    ties.iter()
+        .map(|tie| plan.position(tie.token))
+        .any(|tie| departures.iter().any(|it| tie.row == it.row && tie.token <= it.token))
+}
+
+/// The experts with the largest scores, of equal ones the first: so does TopK by definition,
+/// and QMoE of onnxruntime 1.32 with experts in MXFP4.
+pub fn top_experts(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // Unlike with `total_cmp`, 0 and -0 are equal.
+    let falling = |one: f32, other: f32| other.partial_cmp(&one).unwrap_or(Ordering::Equal);
+    order.sort_by(|one, other| falling(scores[*one], scores[*other]));
+    order.truncate(count);
+    order
+}
