@@ -164,7 +164,9 @@ fn local_folders_take_no_hub_options() {
     let folder = test.repository.path().join("original");
     let base = ["--checkpoint", text(&folder), "--output", text(&test.model), "--headers-only"];
     let sentence = test.hub.failure(&base);
-    let expected =
-        format!("are for repositories on the hub (owner/name), and `{}` is here", text(&folder));
+    let expected = format!(
+        "are for repositories on the hub (owner/name), and `{}` is a local path",
+        text(&folder)
+    );
     assert!(sentence.ends_with(&expected), "{sentence}");
 }
