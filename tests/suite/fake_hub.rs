@@ -58,6 +58,8 @@ pub struct FakeHub {
     pub url: String,
     /// `HF_HOME`.
     pub home: TempDir,
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`, which also sets the pauses between attempts.
+    pub timeout: &'static str,
     state: Arc<State>,
 }
 
@@ -91,7 +93,7 @@ impl FakeHub {
                 thread::spawn(move || state.respond(&stream, &cdn));
             }
         });
-        Self { url, home: tempfile::tempdir().unwrap(), state }
+        Self { url, home: tempfile::tempdir().unwrap(), timeout: "5", state }
     }
 
     /// Fails the next `times` requests whose path ends like this.
@@ -120,7 +122,7 @@ impl FakeHub {
         command
             .env("HF_ENDPOINT", &self.url)
             .env("HF_HOME", self.home.path())
-            .env("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+            .env("HF_HUB_DOWNLOAD_TIMEOUT", self.timeout)
             .env("NO_PROXY", "*")
             .args(arguments);
         command

@@ -99,12 +99,14 @@ fn unexpected_responses_do_not_cost_downloaded_bytes() {
 
 #[test]
 fn retries_after_silence() {
-    let test = HubTest::new();
+    let mut test = HubTest::new();
+    test.hub.timeout = "1";
     test.hub.fail(LIST, 1, Fault::Stall(10));
     test.hub.fail("model.safetensors header", 1, Fault::Stall(50_000));
     assert_eq!(export_with(&test, &[Fault::Stall(200_000)]), [0, 200_000]);
 
-    let test = HubTest::new();
+    let mut test = HubTest::new();
+    test.hub.timeout = "1";
     test.hub.fail(LIST, 9, Fault::Stall(0));
     assert_eq!(
         test.hub.failure(&test.original()),

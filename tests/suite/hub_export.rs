@@ -208,8 +208,8 @@ fn headers_do_not_replace_weights_that_are_read() {
     let elsewhere = tempfile::tempdir().unwrap();
     for (options, expected) in [
         (&[][..], "several of its tensors"),
-        (&["--external-data", "copy"], "and a copy of the weights needs the weights"),
-        (&["--download-dir", text(elsewhere.path())], "not in the folder of the model or below"),
+        (&["--external-data", "copy"], "a copy of the weights needs the weights"),
+        (&["--download-dir", text(elsewhere.path())], "outside the model's folder"),
     ] {
         let sentence = hub.failure(&[&base[..], options].concat());
         assert!(sentence.contains(expected), "{sentence}");
