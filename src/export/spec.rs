@@ -21,6 +21,8 @@ pub struct Spec {
     /// Formats to convert matrices to.
     pub(super) formats: PerRole<Option<MatrixFormat>>,
     pub(super) accept_rounding: bool,
+    /// Decides the order of MXFP4 in a staged file too.
+    provider: Provider,
     pub(super) save_weights: Option<PathBuf>,
     pub(super) model: Option<ModelSpec>,
     /// The preset, and the settings that it changed.
@@ -67,6 +69,7 @@ impl Spec {
             layers: request.layers,
             formats,
             accept_rounding: request.accept_rounding,
+            provider: request.provider.unwrap_or_default(),
             save_weights: request.save_weights,
         })
     }
@@ -101,8 +104,10 @@ impl Spec {
             Some(format) => format == MatrixFormat::Mxfp4,
             None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
         };
-        let is_cuda = self.graph().is_some_and(|graph| graph.provider == Provider::Cuda);
-        if is_cuda && is_mxfp4 { Some(MatrixFormat::Mxfp4ColMajor) } else { self.formats.experts }
+        if self.provider == Provider::Cuda && is_mxfp4 {
+            return Some(MatrixFormat::Mxfp4ColMajor);
+        }
+        self.formats.experts
     }
 }
 
