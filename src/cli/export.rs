@@ -55,12 +55,12 @@ pub struct Export {
     /// Accept an unknown key in config.json
     #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
-    /// Accept an unknown tensor, or those that match a pattern with * and ?
+    /// Accept an unknown tensor, or those that match a pattern
     #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
 
     /// ONNX file to write
-    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE.onnx", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
     output: Option<PathBuf>,
     /// Use the settings that suit a runtime
     ///
@@ -92,7 +92,7 @@ pub struct Export {
     /// Stage the weights in one file, from which models can be exported later
     ///
     /// It is the model's own data if it is in the output's folder or below.
-    #[arg(help_heading = OUTPUT, long, value_name = "FILE.safetensors", value_parser = |path: &str| with_extension(path, "safetensors"))]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = |path: &str| with_extension(path, "safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
     #[arg(help_heading = OUTPUT, long, requires = "save_weights", conflicts_with = "output")]

@@ -29,7 +29,7 @@ pub struct Inspect {
     /// Accept an unknown key in config.json
     #[arg(long, value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
-    /// Accept an unknown tensor, or those that match a pattern with * and ?
+    /// Accept an unknown tensor, or those that match a pattern
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     ignore_tensor: Vec<String>,
     /// Print one JSON object

@@ -15,8 +15,8 @@ use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 
-/// Sinks `[heads]` in a dtype, as finite numbers: of one that is −∞ (a head without a sink)
-/// or beyond the dtype's range, a product with 0 would be no number.
+/// Sinks `[heads]` in a dtype, clipped to finite values: a sink of −∞ (a head without one) or
+/// beyond the dtype's range would give NaN in a product with 0.
 pub fn sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
     let sinks = float(g, "sinks", sinks, DType::F32)?;
     let largest = dtype.largest();
@@ -24,8 +24,7 @@ pub fn sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
     in_dtype(g, "sinks", sinks, dtype)
 }
 
-/// The residual stream with the attention's part added, and the cache with
-/// this step's keys and values.
+/// Adds attention to the residual stream, and this step's keys and values to the cache.
 pub fn attention_block(
     g: &mut Scope,
     stream: Stream,

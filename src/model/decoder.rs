@@ -115,8 +115,8 @@ fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> 
     in_dtype(g, "rows", x, DType::F32)
 }
 
-/// Of `x [B·T, hidden]` the row of each sequence's last token in this step,
-/// padding apart: `[B, hidden]`. Where there is no token, some row.
+/// The row of `x [B·T, hidden]` of each last token in this step: `[B, hidden]`. A row of
+/// padding alone gives any row.
 fn last_tokens(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
     match (&context.backend, context.sequence.length.known()) {
         (_, Some(1)) => Ok(x),

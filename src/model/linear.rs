@@ -10,14 +10,12 @@ use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::{Matrix, MatrixFormat};
 
-/// Largest f32 form of a matrix, in bytes, that is cast as a whole. onnxruntime
-/// folds a cast only if its result is at most 1 GiB; above, it runs on every
-/// step. Splitting costs a second copy of the product.
+/// Largest matrix, in bytes of f32, that is cast as a whole. onnxruntime folds a cast of at
+/// most 1 GiB; a larger one runs in every step. Splitting copies the product once more.
 const LARGEST_WHOLE: u64 = 512 << 20;
 
-/// Largest f32 form of a part of a matrix that must be split: onnxruntime holds
-/// two of each result while it folds, so small parts keep the peak at loading
-/// low, and run as fast.
+/// Largest part of a split matrix, in bytes of f32. onnxruntime holds each result twice while
+/// it folds, so small parts keep the peak memory of loading low, at the same speed.
 const LARGEST_PART: u64 = 128 << 20;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`.
@@ -45,8 +43,8 @@ pub fn projection(
     product(&mut g.child(name), x, matrix, None, context)
 }
 
-/// For a matrix of any size: whole, or in chunks of rows, which are byte ranges of
-/// the same weights.
+/// The product with a matrix of any size: whole, or by chunks of its rows, which are byte
+/// ranges of the same weights.
 fn product(
     g: &mut Scope,
     x: Value,
@@ -82,7 +80,7 @@ fn product(
     }
 }
 
-/// Some rows of a matrix as numbers, in the dtype of `x`.
+/// Some rows of a matrix as floats, in the dtype of `x`.
 fn rows(g: &mut Scope, x: Value, matrix: &Matrix, rows: Range<u64>) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
     match matrix.format {

@@ -1,7 +1,7 @@
 //! Mixture of experts with SwiGLU.
 //!
-//! A router picks the top k experts of each token; softmax over those k scores
-//! alone gives their shares. An expert is `down(swiglu(gate_up(x)))` with
+//! A router picks the top k experts of each token; softmax over those k scores gives their
+//! shares. An expert is `down(swiglu(gate_up(x)))` with
 //! `gate = min(even columns, limit)`, `up = clamp(odd columns, ±limit)` and
 //! `swiglu = gate · sigmoid(1.702·gate) · (up + 1)`. The block adds the sum of
 //! share × expert to the residual stream.
@@ -14,11 +14,11 @@ use crate::checkpoint::MlpWeights;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 
-/// How steep SwiGLU's sigmoid is.
+/// Slope of SwiGLU's sigmoid.
 pub const ALPHA: f32 = 1.702;
 
-/// `x [n, hidden]`, the residual stream, with the experts' part added, and the
-/// router's scores `[n, experts]`.
+/// Adds the experts to the residual stream `x [n, hidden]`; the second value is the router's
+/// scores `[n, experts]`.
 pub fn mlp_block(
     g: &mut Scope,
     x: Value,

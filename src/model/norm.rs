@@ -7,7 +7,7 @@ use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
 
-/// Normalises `x [n, hidden]`.
+/// Normalizes `x [n, hidden]`.
 pub fn rms_norm(
     g: &mut Scope,
     name: &str,

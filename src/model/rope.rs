@@ -21,8 +21,8 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Computes them once for all layers from `positions`, i64 `[B or 1, T]`:
-    /// without a table, and so without a longest context.
+    /// From `positions`, i64 `[B or 1, T]`, once for all layers: without a table the context
+    /// has no limit.
     pub fn new(g: &mut Scope, positions: Value, config: &Config, dtype: DType) -> Result<Self> {
         let Config { rope, head_dim, .. } = config;
         let g = &mut g.child("rope");
@@ -36,7 +36,7 @@ impl Rotation {
         Ok(Self { cos: in_dtype(g, "cos", cos, dtype)?, sin: in_dtype(g, "sin", sin, dtype)? })
     }
 
-    /// Rotates `x [B, heads, T, D]` in operators that every runtime has.
+    /// Rotates `x [B, heads, T, D]` by basic operators.
     pub fn rotate(self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
         let inputs = [x, self.cos, self.sin];
         let names = ["x", "cos", "sin"];
@@ -53,7 +53,7 @@ impl Rotation {
         Ok(rotated)
     }
 
-    /// Rotates `x [B, T, heads·D]` by the operator; `cos` and `sin` are `[B, T, D/2]`.
+    /// Rotates `x [B, T, heads·D]` by the operator RotaryEmbedding.
     pub fn rotate_rows(self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
         let fact = g.fact(x)?;
         g.node(name, "RotaryEmbedding")
@@ -63,12 +63,12 @@ impl Rotation {
     }
 }
 
-/// By how much cos and sin grow.
+/// The factor of cos and sin.
 fn concentration(rope: &Rope) -> f32 {
     if rope.factor <= 1.0 { 1.0 } else { (0.1 * rope.factor.ln() + 1.0) as f32 }
 }
 
-/// Radians by which each pair of dimensions turns from a position to the next.
+/// Radians by which each pair of dimensions turns per position.
 fn frequencies(rope: &Rope, head_dim: u64) -> Vec<f32> {
     let half = head_dim / 2;
     let [low, high] = rope.bounds(head_dim);
@@ -91,10 +91,10 @@ mod tests {
         Rope { theta: 150_000.0, factor: 32.0, initial_context: 4096.0, slow: 1.0, fast: 32.0 }
     }
 
-    /// Bounds of 8.0928 and 17.3980, not rounded: index 8 is still kept, 9 is
-    /// stretched by (9 − 8.0928) / 9.3052 of the way.
+    /// The bounds are 8.0928 and 17.3980: index 8 is kept, index 9 is stretched by
+    /// (9 − 8.0928) / 9.3052.
     #[test]
-    fn yarn_blends_between_bounds_that_are_not_rounded() {
+    fn yarn_blends_between_unrounded_bounds() {
         let found = frequencies(&published(), 64);
         let plain = |index: f64| 150_000f64.powf(-index / 32.0);
         let close = |index: usize, expected: f64| {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn without_stretching_there_is_no_yarn() {
+    fn factor_1_means_no_yarn() {
         let rope = Rope { factor: 1.0, ..published() };
         assert_eq!(concentration(&rope), 1.0);
         assert_eq!(frequencies(&rope, 64)[31], 150_000f64.powf(-31.0 / 32.0) as f32);

@@ -1,9 +1,8 @@
-//! What a step is given: token ids, and where the graph has a cache, what came
-//! before them.
+//! The inputs of a step: token ids, and with a cache the mask, keys and values.
 //!
-//! A row has `S = P + T` places: `P` of earlier steps, whose keys and values
-//! the cache holds, and `T` of this one. The attention mask says which places
-//! are tokens; without one all are, and `P` is 0.
+//! A row has `S = P + T` places: `P` of earlier steps, whose keys and values are in the
+//! cache, and `T` of this step. The attention mask tells tokens from padding; without a mask
+//! all places are tokens, and `P` is 0.
 
 use super::context::KeyValue;
 use super::options::GraphOptions;
@@ -29,7 +28,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Declares the inputs in the order that the ecosystem has them in.
+    /// Declares the inputs in the usual order.
     pub fn new(g: &mut Scope, config: &Config, options: &GraphOptions) -> Result<Self> {
         let dim =
             |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
@@ -50,7 +49,7 @@ impl Sequence {
         Ok(Self { tokens, mask, past, batch, length, places })
     }
 
-    /// Of a value for every place `[B, S]` the part for this step, `[B, T]`.
+    /// This step's part `[B, T]` of a value `[B, S]`.
     pub fn this_step(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
         if self.length == self.places { Ok(x) } else { g.slice_last(name, x, 1, &self.length) }
     }
@@ -61,7 +60,7 @@ impl Sequence {
         g.reshape(name, x, [&self.batch, &self.length, &hidden])
     }
 
-    /// Of `x [B·T, hidden]` the row at each sequence's last 1 in the mask.
+    /// The row of `x [B·T, hidden]` at the last 1 of each row's mask: `[B, hidden]`.
     pub fn last_tokens(&self, g: &mut Scope, x: Value) -> Result<Value> {
         let mask = self.mask.expect("the last token is asked for, and so there is a mask");
         let g = &mut g.child("last");

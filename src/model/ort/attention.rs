@@ -1,7 +1,7 @@
 //! Grouped-query attention with sinks as ONNX Runtime's GroupQueryAttention.
 //!
-//! Rotation stays outside: the positions are those of the mask, and there is no
-//! table of them, and so no longest context.
+//! Rotation is outside the operator: positions come from the mask, and without tables the
+//! context has no limit.
 
 use super::Packing;
 use crate::error::Result;
@@ -10,12 +10,12 @@ use crate::model::attention;
 use crate::model::context::{Context, KeyValue};
 use crate::weights::Weight;
 
-/// The operator's word for no window. It counts with 32 bits.
+/// The operator's value for no window; it counts with 32 bits.
 const ENDLESS: i64 = -1;
 const LARGEST_WINDOW: u64 = i32::MAX as u64;
 
-/// `qkv [B·T, (heads + 2·kv)·D]` and earlier keys and values to `[B·T, heads·D]`
-/// and the keys and values with those of this step.
+/// Attention of `qkv [B·T, (heads + 2·kv)·D]`: `[B·T, heads·D]`, and the cache with this
+/// step's keys and values.
 pub fn attention(
     g: &mut Scope,
     qkv: Value,
@@ -49,7 +49,7 @@ pub fn attention(
         // Tables of cosines and sines, positions, a bias.
         .absent(4)
         .input(sinks)
-        // Scales of quantised keys and values, norms of q and k.
+        // Scales of quantized keys and values, norms of q and k.
         .absent(4)
         .input(packing.queries)
         .attr("num_heads", heads as i64)

@@ -1,5 +1,5 @@
-//! The experts as ONNX Runtime's QMoE, which reads MXFP4 as it is stored and integers,
-//! or as its MoE, which reads numbers.
+//! The experts as ONNX Runtime's QMoE, which reads stored MXFP4 and integers, or as its MoE,
+//! which reads floats.
 
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
@@ -12,8 +12,7 @@ use crate::model::{float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
-/// Whether there is an operator for experts as they are stored. MoE takes numbers of
-/// the dtype that it computes in.
+/// Whether an operator reads the experts' format. MoE reads floats of its compute dtype.
 pub fn has_experts(weights: &MlpWeights, context: &Context) -> bool {
     let compute = context.compute;
     let formats = [&weights.gate_up, &weights.down].map(|experts| experts.matrix.format);
@@ -35,8 +34,8 @@ pub fn moe_computes_in(provider: Provider) -> &'static [DType] {
     }
 }
 
-/// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
-/// router's `scores [n, experts]`.
+/// Adds the experts' outputs for `normed [n, hidden]` to `x [n, hidden]`, by the router's
+/// `scores [n, experts]`.
 pub fn experts(
     g: &mut Scope,
     x: Value,
@@ -53,7 +52,7 @@ pub fn experts(
     let fact = g.fact(normed)?;
     let node = match weights.gate_up.matrix.format {
         format if format.is_mxfp4() => {
-            // NVFP4 has a scale for each expert besides; the operator wants it in MXFP4 too.
+            // The global scales of NVFP4, which the schema demands for MXFP4 too.
             let [count, ..] = weights.gate_up.matrix.dims();
             let ones = vec![1f32; count as usize];
             let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
@@ -65,8 +64,7 @@ pub fn experts(
                 .attr("expert_weight_bits", 4)
                 .attr("block_size", mxfp4::BLOCK as i64);
             match context.provider {
-                // Rows of packed codes as they are stored; without it the operator
-                // expects another order, which its CPU kernel does not have.
+                // Row-major codes as stored. The default order has no CPU kernel.
                 Provider::Cpu => node.attr("weights_prepacked", 1),
                 Provider::Cuda | Provider::WebGpu => node,
             }
@@ -76,10 +74,9 @@ pub fn experts(
                 .attr("expert_weight_bits", bits.count() as i64)
                 .attr("block_size", mxfp4::BLOCK as i64);
             match context.provider {
-                // Rows as the schema has them; CUDA's kernel otherwise expects the
-                // order of its own tiles.
+                // Row-major codes as in the schema. The default is the order of CUDA's tiles.
                 Provider::Cuda => node.attr("weights_prepacked", 0),
-                // Integers of 8 bits have this kernel alone.
+                // int8 has this kernel alone.
                 Provider::Cpu => node.attr("accuracy_level", accuracy_level(context)),
                 Provider::WebGpu => node,
             }
@@ -91,7 +88,7 @@ pub fn experts(
     g.add("residual", x, out)
 }
 
-/// What both operators have in common.
+/// The inputs and attributes that both operators share.
 fn mixture<'g>(
     g: &'g mut Scope,
     operator: &str,
@@ -99,7 +96,7 @@ fn mixture<'g>(
     matrices: [Vec<Value>; 2],
     config: &Config,
 ) -> NodeBuilder<'g> {
-    // A third matrix is left out: SwiGLU's two are one.
+    // The third matrix is absent: gate and up are one.
     let third = matrices[0].len();
     g.node("experts", operator)
         .domain(MICROSOFT)
@@ -116,11 +113,10 @@ fn mixture<'g>(
         .attr("swiglu_limit", config.swiglu_limit as f32)
 }
 
-/// One of the two matrices with its bias `[experts, out]`. In MXFP4: codes u8 `[experts,
-/// out, in/2]`, or for CUDA `[experts, in, out/2]`, with scales f8e8m0 `[experts, out,
-/// in/32]`. In integers: codes u8 `[experts, out, in]`, of 4 bits `[experts, out, in/2]`,
-/// with scales `[experts, out, in/32]` of the operator's dtype. Or numbers `[experts, out,
-/// in]`.
+/// The inputs for one of the two matrices, and its bias `[experts, out]`. MXFP4: codes u8
+/// `[experts, out, in/2]`, for CUDA `[experts, in, out/2]`, and scales f8e8m0 `[experts, out,
+/// in/32]`. Integers: codes u8 `[experts, out, in]`, for int4 `[experts, out, in/2]`, and
+/// scales `[experts, out, in/32]` in the operator's dtype. Floats: `[experts, out, in]`.
 fn expert_inputs(
     g: &mut Scope,
     name: &str,
@@ -144,13 +140,13 @@ fn expert_inputs(
     Ok(inputs)
 }
 
-/// MXFP4's scales f8e8m0, as they are stored.
+/// MXFP4 scales as f8e8m0.
 fn powers(g: &mut Scope, scales: &Weight) -> Result<Value> {
     let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
     g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())
 }
 
-/// Codes in blocks as rows: u8 `[experts, out, bytes]`.
+/// Blocks of codes as rows: u8 `[experts, out, bytes]`.
 fn rows(g: &mut Scope, codes: &Weight) -> Result<Value> {
     let [experts, out, groups, bytes] = codes.shape[..] else { unreachable!("codes have rank 4") };
     let fact = Fact::new(DType::U8, [experts, out, groups * bytes]);

@@ -1,4 +1,4 @@
-//! A dense layer on integers as ONNX Runtime's MatMulNBits.
+//! Dense layers with integer weights as ONNX Runtime's MatMulNBits.
 
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
@@ -9,8 +9,8 @@ use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
 use crate::weights::Weight;
 
-/// `x [n, in]` to `[n, out]` by codes u8 `[out, groups, bytes]` and scales f32
-/// `[out, groups]`, in the dtype of `x`.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
+/// scales f32 `[out, groups]`.
 pub fn integers(
     g: &mut Scope,
     x: Value,
@@ -28,8 +28,7 @@ pub fn integers(
     g.node("", "MatMulNBits")
         .domain(MICROSOFT)
         .inputs([x, codes, scales])
-        // Zero points, which are the middle of the codes otherwise, and an order of
-        // inputs.
+        // Zero points (by default the middle of the codes) and group indices.
         .absent(2)
         .input(bias)
         .attr("K", (groups * mxfp4::BLOCK) as i64)
@@ -40,16 +39,14 @@ pub fn integers(
         .output(fact)
 }
 
-/// Whether MatMulNBits is the way to multiply them: at level 0 it makes f32 of a whole
-/// matrix of 8 bits in every step on a CPU, which standard operators do once, when a model
-/// is loaded.
+/// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an
+/// int8 matrix in every step, which standard operators do once at load time.
 pub fn multiplies_integers(bits: Bits, context: &Context) -> bool {
     bits == Bits::Four || context.provider != Provider::Cpu || !context.keep_activations
 }
 
-/// On a CPU onnxruntime multiplies integers several times faster with activations that it
-/// rounds to 8 bits (level 4) than with activations as they are (level 0). Kernels of GPUs
-/// have no levels.
+/// 4: the CPU kernels quantize activations to 8 bits, which is several times faster than 0,
+/// activations in float. GPU kernels ignore it.
 pub fn accuracy_level(context: &Context) -> i64 {
     if context.provider == Provider::Cpu && !context.keep_activations { 4 } else { 0 }
 }

@@ -1,9 +1,8 @@
-//! Rows without gaps, as GroupQueryAttention wants them.
+//! Rows without gaps, as GroupQueryAttention needs them.
 //!
-//! The operator keeps the keys and values of a row one after the other, and
-//! takes a step's tokens from the beginning of the step. So the tokens of each
-//! row are moved there, in their order, and padding behind them, wherever it
-//! was. Nothing but attention mixes places, so all layers work on packed rows.
+//! The operator stores the keys and values of a row without gaps, and expects a step's tokens
+//! at the beginning of the row. So tokens are moved there, in order, and padding behind them.
+//! Only attention mixes places, so all layers work on packed rows.
 
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
@@ -16,15 +15,14 @@ use crate::tensor::DType;
 pub struct Packing {
     /// Token ids, packed: i64 `[B, T]`.
     pub tokens: Value,
-    /// Position of each of them, i64 `[B, T]`: after padding it means nothing.
+    /// Position of each token, i64 `[B, T]`; of padding it has no meaning.
     pub positions: Value,
     /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
     pub last: Value,
-    /// How many tokens of this step a row has, i32 `[B]`: `query_seqlens`, which the
-    /// CPU's operator alone takes. The others want as many of each row where there is
-    /// a past.
+    /// Number of this step's tokens in each row, i32 `[B]`: `query_seqlens`, which the CPU
+    /// operator alone has. With a past, the others need equal numbers.
     pub queries: Option<Value>,
-    /// Places of a row at most, i32: `total_sequence_length`.
+    /// Largest number of places of a row, i32: `total_sequence_length`.
     pub places: Value,
     /// This step's part of the mask, i64 `[B, T]`.
     mask: Value,
@@ -33,7 +31,7 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// From the attention mask, which a graph for ONNX Runtime always has.
+    /// From the attention mask, which every graph for ONNX Runtime has.
     pub fn new(g: &mut Scope, sequence: &Sequence, provider: Provider) -> Result<Self> {
         let Sequence { length, places, .. } = sequence;
         let whole = sequence.mask.expect("there is a cache, and so a mask");
@@ -47,7 +45,7 @@ impl Packing {
         let earlier = g.sub("earlier", total, count)?;
         let positions = g.add("positions", earlier, steps)?;
 
-        // A row of padding alone must still fill a place: it computes nothing that is used.
+        // A row of padding alone must still fill a place; its result is not used.
         let filled = g.sub("last.i64", total, one)?;
         let filled = g.max("last.from_0", filled, zero)?;
         let last = per_row(g, "last", filled, &sequence.batch)?;
@@ -65,7 +63,7 @@ impl Packing {
         Ok(Self { tokens, positions, last, queries, places, mask, count })
     }
 
-    /// Of `x [B·T, hidden]` the row of each sequence's last token, `[B, hidden]`.
+    /// The row of `x [B·T, hidden]` of each last token: `[B, hidden]`.
     pub fn last_tokens(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
         let g = &mut g.child("last");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
@@ -75,7 +73,7 @@ impl Packing {
         g.batch_gather("", rows, index)
     }
 
-    /// `x [B·T, hidden]` with each token where it was before.
+    /// `x [B·T, hidden]` with tokens back at their original places.
     pub fn unpack(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
         let g = &mut g.child("unpacked");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
@@ -96,8 +94,8 @@ fn per_row(g: &mut Scope, name: &str, x: Value, batch: &Dim) -> Result<Value> {
     g.cast(name, rows, DType::I32)
 }
 
-/// Ids with those of tokens first, in their order: sorted by `T − t` for a
-/// token at place `t`, and `−t` for padding.
+/// Ids with those of tokens first, in order: sorted by `T − t` for a token at place `t`, and
+/// by `−t` for padding.
 fn pack(g: &mut Scope, ids: Value, mask: Value, steps: Value, length: &Dim) -> Result<Value> {
     if length.known() == Some(1) {
         return Ok(ids);

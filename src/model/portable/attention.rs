@@ -6,9 +6,8 @@ use crate::model::context::{Context, KeyValue};
 use crate::model::{attention, constant, in_dtype};
 use crate::weights::Weight;
 
-/// `qkv [B·T, (heads + 2·kv)·D]`, earlier keys and values if any, and `bias
-/// [B or 1, 1, T, S + 1]` to `[B·T, heads·D]` and the keys and values with those
-/// of this step.
+/// Attention of `qkv [B·T, (heads + 2·kv)·D]` with `bias [B or 1, 1, T, S + 1]`:
+/// `[B·T, heads·D]`, and the cache with this step's keys and values.
 pub fn attention(
     g: &mut Scope,
     qkv: Value,
@@ -39,9 +38,8 @@ pub fn attention(
 
 /// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias` to `[B, heads, T, D]`.
 ///
-/// The standard Attention operator knows no sinks, but a sink is the score of
-/// one more key, of value 0. That key's scores differ among the heads that
-/// share it, so each of these gets a dimension of its own: `q' = [q/√D, e_j]`
+/// The standard Attention operator has no sinks, but a sink is the score of one more key with
+/// value 0. The heads that share the key have different scores, so each gets a dimension: `q' = [q/√D, e_j]`
 /// for the `j`-th head of a group, `k' = [k, 0]`, and the sink's key is
 /// `[0, sinks of the group]`, so that `q'·k'` is `q·k/√D` or the sink, exactly.
 fn sink_attention(

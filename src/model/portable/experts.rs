@@ -1,7 +1,7 @@
-//! The experts as a Loop over those that some token uses. What it gathers of
-//! an expert depends on the input, so experts stay as small as they are stored.
+//! The experts as a Loop over those that some token uses. Their weights are gathered by an
+//! index that depends on the input, so no runtime expands them at load time.
 
-use super::{mxfp4, numbers};
+use super::{decoded, mxfp4};
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -11,8 +11,8 @@ use crate::model::moe::ALPHA;
 use crate::tensor::DType;
 use crate::weights::MatrixFormat;
 
-/// `x [n, hidden]` with the experts' part of `normed [n, hidden]` added, by the
-/// router's `scores [n, experts]`.
+/// Adds the experts' outputs for `normed [n, hidden]` to `x [n, hidden]`, by the router's
+/// `scores [n, experts]`.
 pub fn experts(
     g: &mut Scope,
     x: Value,
@@ -29,7 +29,7 @@ pub fn experts(
     let count = g.element_count("active.count", active)?;
     g.for_each("experts", count, ("residual", x), |g, turn, residual| {
         let expert = g.gather("expert", active, turn, 0)?;
-        // Where this expert is chosen: the token, and which of its k choices.
+        // Pairs of a token and the index of the choice among its k.
         let here = g.equal("chosen_here", chosen, expert)?;
         let uses = g.non_zero("uses", here)?;
         let tokens = g.gather_at("tokens", uses, 0, 0)?;
@@ -56,11 +56,11 @@ pub fn experts(
     })
 }
 
-/// One run of the Loop.
+/// An iteration of the Loop.
 struct ExpertIteration {
     /// The expert, i64 of rank 0.
     expert: Value,
-    /// Whether a single token uses it, which MXFP4 has a shorter way for in f32.
+    /// Whether a single token uses it: MXFP4 in f32 has a faster form then.
     is_one: Option<Value>,
 }
 
@@ -72,11 +72,11 @@ impl ExpertIteration {
             let [blocks, scales] = matrix.codes_and_scales();
             return mxfp4::linear(g, x, [blocks, scales, bias], self.expert, self.is_one);
         }
-        numbers::linear(g, x, matrix, bias, self.expert)
+        decoded::linear(g, x, matrix, bias, self.expert)
     }
 }
 
-/// `x [n, 2·intermediate]`, gate and up in turn, to `[n, intermediate]`, in f32.
+/// `x [n, 2·intermediate]`, gate and up interleaved, to `[n, intermediate]`, in f32.
 fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
     let g = &mut g.child("swiglu");
     let x = in_dtype(g, "x", x, DType::F32)?;

@@ -7,9 +7,9 @@ use crate::model::portable::mxfp4::nibbles;
 use crate::tensor::ints::Bits;
 use crate::tensor::{DType, mxfp4};
 
-/// Codes u8 `[out, groups, 32 or 16]` and scales f32 `[out, groups]` to numbers, f32
-/// `[out, groups · 32]`. As Cast, Sub and Mul: what DequantizeLinear gives a product,
-/// onnxruntime computes with activations of 8 bits.
+/// Dequantizes codes u8 `[out, groups, 32 or 16]` with scales f32 `[out, groups]` to f32
+/// `[out, groups · 32]`, by Cast, Sub and Mul: onnxruntime fuses DequantizeLinear with a
+/// product into one with 8-bit activations.
 pub fn from_integers(g: &mut Scope, bits: Bits, codes: Value, scales: Value) -> Result<Value> {
     let [out, groups] = [0, 1].map(|axis| g.fact(codes).map(|fact| fact.shape[axis].clone()));
     let (out, groups) = (out?, groups?);

@@ -1,6 +1,5 @@
-//! Which keys a query sees: `0 ≤ query − key < window`, so `window` of them,
-//! itself included, once there are as many. A layer without a window has an
-//! endless one; which layers have one is in the config. Padding is never seen.
+//! The attention mask: a query sees the keys with `0 ≤ query − key < window`, itself included.
+//! A layer without a window has an endless one. Padding is never seen.
 
 use crate::error::Result;
 use crate::graph::{Attribute, Scope, Value};
@@ -8,25 +7,25 @@ use crate::model::in_dtype;
 use crate::model::sequence::Sequence;
 use crate::tensor::DType;
 
-/// Beyond every sequence, and within the 32 bits that some runtimes count with.
+/// Longer than any sequence, within the 32 bits of some runtimes.
 const ENDLESS: i64 = i32::MAX as i64;
 
-/// Positions, how far each query is past each key, and which keys are tokens.
+/// Positions, distances from keys to queries, and which keys are tokens.
 #[derive(Clone, Copy)]
 pub struct Mask {
     /// Position of each token of this step, i64 `[B, T]`, or `[1, T]` for all rows.
     pub positions: Value,
     /// i64 `[B or 1, T, S]`
     distance: Value,
-    /// bool `[B, 1, S]`; all of them where there is no attention mask.
+    /// bool `[B, 1, S]`; `None` if all are.
     is_token: Option<Value>,
-    /// That of scores.
+    /// Dtype of scores.
     dtype: DType,
 }
 
 impl Mask {
-    /// Computed once for all layers. A token's position is the number of tokens
-    /// before it in its row; that of padding means nothing.
+    /// Computed once for all layers. A token's position is the number of tokens before it in
+    /// its row; the position of padding has no meaning.
     pub fn new(g: &mut Scope, sequence: &Sequence, dtype: DType) -> Result<Self> {
         let (positions, keys) = match sequence.mask {
             None => {
@@ -55,10 +54,10 @@ impl Mask {
         Ok(Self { positions, distance, is_token, dtype })
     }
 
-    /// What is added to scores, `[B or 1, 1, T, S + 1]`: 0 where the query
-    /// sees the key, else the least finite number (infinities would make NaN of
-    /// rows that see nothing). The last key is the sink, which all queries see.
-    /// Wired once for each window, in the graph or in each function.
+    /// The bias of scores, `[B or 1, 1, T, S + 1]`: 0 where the query sees the key, else the
+    /// lowest finite value (−∞ would give NaN in rows that see nothing). The last key is the
+    /// sink, which all queries see. Wired once for each window, in the graph or in each
+    /// function.
     pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
         let name = match g.parameter("window", window) {
@@ -85,7 +84,7 @@ impl Mask {
     }
 }
 
-/// The least finite number of a dtype.
+/// The lowest finite value of a dtype.
 fn least(dtype: DType) -> f32 {
     match dtype {
         DType::F16 => -65_504.0,

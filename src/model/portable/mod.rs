@@ -1,11 +1,11 @@
 //! Attention and experts in the operators of ai.onnx alone.
 
 mod attention;
+mod decoded;
 mod experts;
 mod ints;
 mod mask;
 mod mxfp4;
-mod numbers;
 
 pub use attention::attention;
 pub use experts::experts;

@@ -6,11 +6,11 @@
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Scope, Value};
 use crate::model::in_dtype;
-use crate::model::portable::numbers::gather_expert;
+use crate::model::portable::decoded::gather_expert;
 use crate::tensor::{DType, mxfp4};
 use crate::weights::Weight;
 
-/// The parts of one expert, taken out of the weights of all.
+/// The weights of one expert.
 struct Expert {
     /// u8 `[out, groups, 16]`
     blocks: Value,
@@ -20,8 +20,8 @@ struct Expert {
     bias: Value,
 }
 
-/// `x [n, in]` to `[n, out]` by the weights of `expert`, i64 of rank 0, in the dtype of
-/// `x`. In f32 there are two ways, and `is_one` says whether `n` is 1.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64
+/// scalar. In f32 the graph switches by `is_one`, whether `n` is 1.
 pub fn linear(
     g: &mut Scope,
     x: Value,
@@ -48,8 +48,8 @@ impl Expert {
         Ok(Self { blocks, scales, bias: in_dtype(g, "bias", bias, DType::F32)? })
     }
 
-    /// For several rows: decodes the matrix, even and odd inputs apart, and
-    /// multiplies with each half.
+    /// For several rows: decodes the even and the odd columns of the matrix, and multiplies
+    /// with each half.
     fn many_rows(&self, g: &mut Scope, x: Value) -> Result<Value> {
         let width = g.fact(x)?.shape[1].known().expect("known");
         let rows = g.fact(x)?.shape[0].clone();
@@ -67,7 +67,7 @@ impl Expert {
         g.gemm("out", x_odd, odd, Some(sum))
     }
 
-    /// The values of codes `[out, groups, 16]`, scaled: `[out, groups · 16]`.
+    /// The scaled values of codes `[out, groups, 16]`: `[out, groups · 16]`.
     fn half(&self, g: &mut Scope, name: &str, codes: Value) -> Result<Value> {
         let g = &mut g.child(name);
         let shape = g.fact(codes)?.shape;
@@ -77,9 +77,8 @@ impl Expert {
         g.reshape("matrix", values, [shape[0].clone(), Dim::product(&shape[1..])])
     }
 
-    /// For a single row: a byte of codes has 256 values, so what each of them
-    /// contributes is one of `table[byte, i/2] = E2M1 pair · x pair`, and the
-    /// product is a sum of look-ups. No weight is ever decoded.
+    /// For a single row: `table[byte, i/2] = E2M1 pair · x pair` has the product of every
+    /// possible byte, so the dot product is a sum of look-ups, and no weight is decoded.
     fn one_row(&self, g: &mut Scope, x: Value) -> Result<Value> {
         let width = g.fact(x)?.shape[1].known().expect("known");
         let shape = g.fact(self.blocks)?.shape;
@@ -103,7 +102,7 @@ impl Expert {
 pub fn nibbles(g: &mut Scope, bytes: Value) -> Result<[Value; 2]> {
     let (low, high) = (g.constant(0x0Fu8)?, g.constant(0xF0u8)?);
     let low = g.bitwise_and("low", bytes, low)?;
-    // Masked before it is shifted: OpenVINO's shift rounds.
+    // Masked before the shift: OpenVINO's shift rounds.
     let high = g.bitwise_and("high.in_place", bytes, high)?;
     Ok([low, g.shift_right("high", high, 4)?])
 }
@@ -132,7 +131,7 @@ fn look_up(g: &mut Scope, table: &str, bits: Value, values: &[f32; 16]) -> Resul
     g.reshape("shaped", found, shape)
 }
 
-/// The two values of every byte of codes, f32 `[256, 2]`.
+/// The two values of each byte of codes, f32 `[256, 2]`.
 fn code_pairs() -> Constant {
     let values: Vec<f32> = (0..=255).flat_map(mxfp4::pair).collect();
     Constant::from(&values[..]).shaped([256, 2])

@@ -1,5 +1,5 @@
-//! An expert's dense layer on weights that are stored as numbers or integers: its
-//! matrix is taken out and made of f32, and then of what the product computes in.
+//! An expert's dense layer on floats or integers: its matrix is gathered, decoded to f32 and
+//! cast to the compute dtype.
 
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
@@ -8,7 +8,7 @@ use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, e5m2};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
-/// `x [n, in]` to `[n, out]` by one of the matrices and its bias, in the dtype of `x`.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the matrix and bias of `expert`.
 pub fn linear(
     g: &mut Scope,
     x: Value,
@@ -40,13 +40,13 @@ pub fn linear(
     }
 }
 
-/// An expert's part of a weight of all, as it is stored.
+/// One expert's part of a weight, as stored.
 pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
     let all = stored(g, weight)?;
     g.gather(&format!("{name}.chosen"), all, expert, 0)
 }
 
-/// The matrix of an expert, in f32 or what is computed in.
+/// One expert's matrix of floats, cast to a dtype.
 fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Result<Value> {
     let chosen = gather_expert(g, "weight", weight, expert)?;
     let numbers = match weight.dtype {
@@ -56,7 +56,7 @@ fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Resul
     in_dtype(g, "weight", numbers, dtype)
 }
 
-/// The numbers that bytes stand for in FP8: no runtime casts them on a CPU.
+/// The values of FP8 bytes, by a table: no runtime casts FP8 on a CPU.
 fn from_e5m2(g: &mut Scope, bytes: Value) -> Result<Value> {
     let numbers: Vec<f32> = (0..=255).map(e5m2).collect();
     let table = g.table("e5m2", &numbers[..])?;
