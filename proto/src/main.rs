@@ -1,4 +1,4 @@
-//! Generates `src/onnx/proto.rs` from `proto/onnx.proto`.
+//! Generates `proto/onnx.rs` from `proto/onnx.proto`.
 
 use std::error::Error;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use prost_build::{Config, Module};
 
 const SCHEMA_FOLDER: &str = env!("CARGO_MANIFEST_DIR");
-const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src/onnx/proto.rs");
+const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/onnx.rs");
 const HEADER: &str = "// From proto/onnx.proto, by `cargo run -p proto`.\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,6 +26,6 @@ fn generated_code_is_current() {
     let current = fs::read_to_string(GENERATED).unwrap();
     assert!(
         current == generate().unwrap(),
-        "src/onnx/proto.rs differs from what proto/onnx.proto gives: run `cargo run -p proto`"
+        "proto/onnx.rs differs from what proto/onnx.proto gives: run `cargo run -p proto`"
     );
 }

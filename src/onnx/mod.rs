@@ -6,6 +6,7 @@ mod dtype;
 mod encode;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, clippy::doc_markdown)]
+#[path = "../../proto/onnx.rs"]
 mod proto;
 mod read;
 mod value_info;
