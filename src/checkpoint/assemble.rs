@@ -1,8 +1,10 @@
 //! The canonical weights of a model with some config: names, kinds and shapes. A layout
 //! finds them.
 
-use super::weights::{AttentionWeights, ExpertWeights, LM_HEAD, Linear, MlpWeights};
-use super::{Config, LayerWeights, ModelWeights};
+use super::config::Config;
+use super::weights::{
+    AttentionWeights, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights, ModelWeights,
+};
 use crate::error::Result;
 use crate::weights::{ElementKind, Matrix, MatrixFormat, Weight};
 
