@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
-use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
+use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, prepare, verify};
 
 use super::console::{Console, print, print_json};
 
@@ -82,10 +82,12 @@ impl Verify {
                 config_keys: self.ignore_config_key,
                 tensors: self.ignore_tensor,
             },
-            tokens: self.tokens,
-            batch: self.batch,
-            decode: self.decode,
-            seed: self.seed,
+            inputs: InputOptions {
+                tokens: self.tokens,
+                batch: self.batch,
+                decode: self.decode,
+                seed: self.seed,
+            },
             tolerance: self.tolerance,
             onnxruntime: self.onnxruntime,
             trace: self.trace,
@@ -138,7 +140,8 @@ impl Check {
 
 /// An error if the model departs, with a hint besides.
 pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
-    let trace = if report.trace.is_some() { "" } else { "; `verify --trace` shows where" };
+    let trace =
+        if report.comparison.trace.is_some() { "" } else { "; `verify --trace` shows where" };
     ensure!(report.passed, "{}{hint}{trace}", report.departure());
     Ok(())
 }

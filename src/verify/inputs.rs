@@ -35,15 +35,17 @@ pub struct Signature {
     pub last: bool,
 }
 
-/// The requested tokens; what is `None` depends on the model.
+/// The requested tokens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InputOptions {
-    /// Tokens of the longest row.
+    /// Tokens of the longest row; past the sliding window if `None`.
     pub tokens: Option<usize>,
-    /// Number of rows.
+    /// Number of rows; 3 if `None` and the model takes a mask, otherwise 1.
     pub batch: Option<usize>,
-    /// Decode steps of one token, after the prompt.
+    /// Decode steps of one token, after the prompt; depends on the model if `None`.
     pub decode: Option<usize>,
+    /// Seed of the random tokens.
+    pub seed: u64,
 }
 
 /// How many tokens the checkpoint's attention reaches.
@@ -245,12 +247,19 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ContextLimits = ContextLimits { window: 8, context: 4096 };
+    const LIMITS: ContextLimits = ContextLimits { window: 128, context: 4096 };
     const CACHED: Signature =
         Signature { batch: None, length: None, cache: true, mask: true, last: false };
+    const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
-    fn plan(signature: Signature, options: InputOptions) -> InputPlan {
+    fn plan(signature: Signature, tokens: usize, batch: usize, decode: usize) -> InputPlan {
+        let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
+        let options = InputOptions { tokens, batch, decode, seed: 0 };
         InputPlan::new(signature, options, LIMITS).unwrap()
+    }
+
+    fn default_plan(signature: Signature) -> InputPlan {
+        InputPlan::new(signature, InputOptions::default(), LIMITS).unwrap()
     }
 
     fn compared(plan: &InputPlan) -> Vec<Position> {
@@ -267,9 +276,7 @@ mod tests {
             (cache, last) in any::<(bool, bool)>(),
         ) {
             let signature = Signature { length: length.filter(|_| cache), cache, last, ..CACHED };
-            let decode = Some(decoded.min(tokens - 1));
-            let options = InputOptions { tokens: Some(tokens), batch: Some(batch), decode };
-            let plan = plan(signature, options);
+            let plan = plan(signature, tokens, batch, decoded.min(tokens - 1));
             let mut next = vec![0; batch];
             for step in &plan.steps {
                 prop_assert!(step.rows.iter().all(|row| row.len() == step.width()));
@@ -284,53 +291,41 @@ mod tests {
             prop_assert_eq!(&next, &plan.lengths);
             prop_assert_eq!(plan.lengths[0], tokens);
             let compared: BTreeSet<_> = compared(&plan).into_iter().collect();
-            let rows = plan.lengths.iter().enumerate();
-            let wanted: BTreeSet<_> = rows
-                .flat_map(|(row, length)| {
-                    let first = if last { length - 1 } else { 0 };
-                    (first..*length).map(move |token| Position { row, token })
-                })
-                .collect();
+            let all = (0..plan.lengths.iter().sum()).map(|index| plan.position(index));
+            let is_last = |it: &Position| it.token + 1 == plan.lengths[it.row];
+            let wanted: BTreeSet<_> = all.filter(|it| !last || is_last(it)).collect();
             prop_assert!(compared.is_superset(&wanted));
             prop_assert!(last || compared == wanted);
-            let indices = wanted.iter().map(|position| plan.index(*position));
-            prop_assert!(indices.zip(&wanted).all(|(at, wanted)| plan.position(at) == *wanted));
         }
     }
 
     #[test]
     fn pads_both_sides_with_mask() {
-        let rows = |signature, batch| {
-            let options = InputOptions { tokens: Some(4), batch: Some(batch), decode: Some(0) };
-            let plan = plan(signature, options);
-            let row =
-                |row: usize| plan.steps.iter().flat_map(|step| step.rows[row].clone()).collect();
-            (0..batch).map(row).collect::<Vec<Vec<_>>>()
+        let row = |signature, batch, row: usize| -> Vec<_> {
+            let steps = plan(signature, 4, batch, 0).steps;
+            steps.iter().flat_map(|step| step.rows[row].clone()).collect()
         };
-        let (all, right) = ([0, 1, 2, 3].map(Some).to_vec(), vec![Some(0), Some(1), None, None]);
-        let left = vec![None, None, Some(0), Some(1)];
-        assert_eq!(rows(CACHED, 2), [all.clone(), left]);
-        let three = vec![None, Some(0), Some(1), Some(2)];
-        assert_eq!(rows(CACHED, 3), [all, three, right.clone()]);
-        assert_eq!(rows(Signature { cache: false, mask: false, ..CACHED }, 2)[1], right);
+        assert_eq!(row(CACHED, 2, 0), [0, 1, 2, 3].map(Some));
+        assert_eq!(row(CACHED, 2, 1), [None, None, Some(0), Some(1)]);
+        assert_eq!(row(CACHED, 3, 1), [None, Some(0), Some(1), Some(2)]);
+        assert_eq!(row(CACHED, 3, 2), [Some(0), Some(1), None, None]);
+        assert_eq!(row(UNCACHED, 2, 1), [Some(0), Some(1), None, None]);
     }
 
     #[test]
-    fn defaults_go_past_the_window() {
-        let limits = ContextLimits { window: 128, ..LIMITS };
-        let plan = |signature| InputPlan::new(signature, InputOptions::default(), limits).unwrap();
+    fn defaults_go_past_the_window_and_not_beyond_the_context() {
         // Two steps with the prompts and 16 decode steps.
-        assert_eq!((plan(CACHED).lengths, plan(CACHED).steps.len()), (vec![160, 112, 64], 18));
-        assert_eq!([0, 1].map(|step| plan(CACHED).steps[step].width()), [96, 48]);
-        let uncached = Signature { cache: false, mask: false, ..CACHED };
-        assert_eq!((plan(uncached).lengths, plan(uncached).steps.len()), (vec![160], 1));
-        let fixed = Signature { length: Some(9), batch: Some(2), ..uncached };
-        assert_eq!(plan(fixed).lengths, [9, 5]);
-        let last = Signature { last: true, mask: true, ..uncached };
-        assert_eq!(compared(&plan(last)).len(), 15);
-        // Never beyond the context, however many tokens a model takes.
-        let short = ContextLimits { context: 100, ..limits };
-        for signature in [CACHED, Signature { length: Some(1000), ..uncached }] {
+        let cached = default_plan(CACHED);
+        assert_eq!((&cached.lengths[..], cached.steps.len()), (&[160, 112, 64][..], 18));
+        assert_eq!([0, 1].map(|step| cached.steps[step].width()), [96, 48]);
+        let uncached = default_plan(UNCACHED);
+        assert_eq!((&uncached.lengths[..], uncached.steps.len()), (&[160][..], 1));
+        let fixed = Signature { length: Some(9), batch: Some(2), ..UNCACHED };
+        assert_eq!(default_plan(fixed).lengths, [9, 5]);
+        let last = Signature { last: true, mask: true, ..UNCACHED };
+        assert_eq!(compared(&default_plan(last)).len(), 15);
+        let short = ContextLimits { context: 100, ..LIMITS };
+        for signature in [CACHED, Signature { length: Some(1000), ..UNCACHED }] {
             let plan = InputPlan::new(signature, InputOptions::default(), short).unwrap();
             assert_eq!(plan.lengths[0], 100);
         }

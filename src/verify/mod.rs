@@ -15,13 +15,14 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-pub use inputs::Position;
+pub use inputs::{InputOptions, Position};
 pub use logits::LogitDifferences;
-pub use report::{ExpertCoverage, Inputs, Report, Runtime, Seconds};
+pub use report::{Inputs, Report, Runtime};
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
 pub use ties::{Flip, Followed, Ties};
 pub use tolerance::{Tolerance, ToleranceSource};
+pub use verifier::{Comparison, ExpertCoverage, Seconds};
 pub use weights::WeightDifferences;
 
 use crate::checkpoint::{Config, IgnoredNames};
@@ -30,12 +31,11 @@ use crate::model::GraphOptions;
 use crate::progress::Progress;
 use crate::runtime::Library;
 use crate::weights::{FormatSet, PerRole};
-use inputs::{ContextLimits, InputOptions, InputPlan};
+use inputs::{ContextLimits, InputPlan};
 use model_file::{ModelFile, check_provider, check_version};
-use report::timed;
 use subject::Subject;
 use tolerance::check_default_tolerance;
-use verifier::Verifier;
+use verifier::{Verifier, timed};
 
 /// A model to verify, and how.
 #[derive(Clone, Debug, Default)]
@@ -46,14 +46,8 @@ pub struct VerifyRequest {
     pub checkpoint: PathBuf,
     /// Names of unknown things in the checkpoint that are allowed.
     pub ignored: IgnoredNames,
-    /// Tokens of the longest row; past the sliding window if `None`.
-    pub tokens: Option<usize>,
-    /// Number of rows; 3 if `None` and the model takes a mask, otherwise 1.
-    pub batch: Option<usize>,
-    /// Decode steps of one token, after the prompt.
-    pub decode: Option<usize>,
-    /// Seed of the random tokens.
-    pub seed: u64,
+    /// The tokens that the model is given.
+    pub inputs: InputOptions,
     /// The largest absolute difference of logits; the default of the model if `None`.
     pub tolerance: Option<f64>,
     /// onnxruntime's library or its folder; searched for if `None`.
@@ -64,7 +58,6 @@ pub struct VerifyRequest {
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
-    let VerifyRequest { tokens, batch, decode, seed, .. } = *request;
     let mut subject = Subject::open(&request.checkpoint, &request.ignored)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let model = ModelFile::open(&library, &request.model)?;
@@ -73,9 +66,8 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let source = ToleranceSource::new(model.metadata.as_ref(), provenances, request.tolerance)?;
 
     let (signature, config) = (model.interface.signature, &subject.checkpoint.config);
-    let options = InputOptions { tokens, batch, decode };
-    let plan = InputPlan::new(signature, options, limits(config))?;
-    let tokens = plan.random_tokens(config.vocab_size, seed);
+    let plan = InputPlan::new(signature, request.inputs, limits(config))?;
+    let tokens = plan.random_tokens(config.vocab_size, request.inputs.seed);
 
     let mut seconds = Seconds::default();
     let residuals = model.residuals(request.trace)?;
@@ -90,7 +82,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let (model, plan) = (&model, &plan);
     let mut verifier =
         Verifier { checkpoint, model, session, plan, tokens, source, requested, seconds, progress };
-    let (outcome, followed) = verifier.run()?;
+    let comparison = verifier.run()?;
 
     Ok(Report {
         model: request.model.clone(),
@@ -103,19 +95,10 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
             version: library.version.map(|version| version.to_string()),
             path: library.path.clone(),
         },
-        texts: Inputs::new(plan, signature.last, seed),
-        passed: outcome.passed() && (requested.is_some() || weights.faults().next().is_none()),
+        texts: Inputs::new(plan, request.inputs.seed, signature.last),
+        passed: comparison.passed() && (requested.is_some() || weights.faults().next().is_none()),
         weights,
-        experts: ExpertCoverage {
-            used: outcome.experts_used,
-            there: checkpoint.config.experts.iter().sum(),
-            limit: checkpoint.config.swiglu_limit,
-            limited: outcome.limited,
-        },
-        ties: Ties::new(&outcome.ties, followed, plan),
-        logits: outcome.logits,
-        tolerance: outcome.tolerance,
-        trace: outcome.trace,
+        comparison,
         seconds: verifier.seconds,
         peak_rss: report::peak_rss(),
     })

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::Serialize;
 
@@ -11,7 +10,8 @@ use super::logits::LogitDifferences;
 use super::residuals::{Stage, Trace};
 use super::subject::Identity;
 use super::ties::{Flip, Followed, Ties};
-use super::tolerance::{FACTOR, Tolerance, ToleranceSource};
+use super::tolerance::{FACTOR, ToleranceSource};
+use super::verifier::{Comparison, ExpertCoverage, Seconds};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
 
@@ -32,15 +32,11 @@ pub struct Report {
     pub runtime: Runtime,
     pub texts: Inputs,
     pub weights: WeightDifferences,
-    pub experts: ExpertCoverage,
+    #[serde(flatten)]
+    pub comparison: Comparison,
     /// Whether logits are within the tolerance and, unless that was requested, the residual
     /// stream departs nowhere and all weights are the checkpoint's.
     pub passed: bool,
-    pub logits: LogitDifferences,
-    pub tolerance: Tolerance,
-    pub ties: Ties,
-    /// The residual stream, if a trace was requested or most logits are unknown.
-    pub trace: Option<Trace>,
     pub seconds: Seconds,
     /// The most bytes in memory at once, mapped files included; `None` if unknown.
     pub peak_rss: Option<u64>,
@@ -71,37 +67,6 @@ pub struct Inputs {
     last_logits: bool,
 }
 
-/// How many experts were used, over all layers; nothing is known of the others.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ExpertCoverage {
-    /// Experts that some token used.
-    pub used: usize,
-    /// All experts.
-    pub there: u64,
-    /// SwiGLU's limit.
-    pub limit: f64,
-    /// Whether some value reached the limit: otherwise it is not tested.
-    pub limited: bool,
-}
-
-/// Wall time of each part; comparing logits counts as the reference's.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[allow(missing_docs)]
-pub struct Seconds {
-    pub reference: f64,
-    pub weights: f64,
-    pub load: f64,
-    pub run: f64,
-}
-
-/// Adds the time that some work takes to `seconds`.
-pub(super) fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    *seconds += started.elapsed().as_secs_f64();
-    result
-}
-
 /// The most bytes that this process had in memory at once, as Linux reports it.
 pub(super) fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -111,7 +76,7 @@ pub(super) fn peak_rss() -> Option<u64> {
 }
 
 impl Inputs {
-    pub(super) fn new(plan: &InputPlan, last_logits: bool, seed: u64) -> Self {
+    pub(super) fn new(plan: &InputPlan, seed: u64, last_logits: bool) -> Self {
         Self {
             lengths: plan.lengths.clone(),
             decoded: plan.decoded,
@@ -127,112 +92,91 @@ impl Report {
     /// What is wrong with the model, as a sentence.
     pub fn departure(&self) -> String {
         let mut faults = Vec::new();
-        let (max, bound) = (self.logits.max, self.tolerance.bound);
+        let (max, bound) = (self.comparison.logits.max, self.comparison.tolerance.bound);
         if max > bound {
             faults.push(format!("logits differ by {}, and {} is allowed", Num(max), Num(bound)));
-        } else if let Some((first, stage)) = self.trace.as_ref().and_then(Trace::first_beyond) {
-            let (Stage { relative, bound, .. }, name) = (stage, stage_name(first));
-            faults.push(format!(
-                "the residual stream departs in {name} by {} of a token's largest value, and {} is allowed",
-                Num(*relative),
-                Num(*bound)
-            ));
+        } else if let Some((at, stage)) =
+            self.comparison.trace.as_ref().and_then(Trace::first_beyond)
+        {
+            let (stage, relative, bound) = (stage_name(at), Num(stage.relative), Num(stage.bound));
+            faults.push(format!("the residual stream departs in {stage} by {relative} of a token's largest value, and {bound} is allowed"));
         }
         faults.extend(self.weights.faults());
         format!("`{}`: {}", self.model.display(), faults.join("; "))
     }
 
-    fn identity_note(&self) -> Option<String> {
-        match &self.identity {
-            Identity::Same => None,
+    fn identity(&self) -> Option<String> {
+        Some(match &self.identity {
+            Identity::Same => return None,
             Identity::Converted { experts, dense } => {
-                Some(format!("the model has experts in {experts} and dense matrices in {dense}"))
+                format!("the model has experts in {experts} and dense matrices in {dense}")
             }
-            Identity::Different { model, checkpoint } => Some(format!(
+            Identity::Different { model, checkpoint } => format!(
                 "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one, it was changed, or another version made the model"
-            )),
-            Identity::Unknown => {
-                Some("the model does not say which weights it was made from".into())
-            }
-        }
+            ),
+            Identity::Unknown => "the model does not say which weights it was made from".to_owned(),
+        })
     }
 
     fn add_logits(&self, table: &mut Table) {
-        let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } = self.logits;
-        let (max, mean, kl) = (Num(max), Num(mean), Num(kl_divergence));
-        table.row(
-            "error",
-            format_args!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"),
-        );
-        let LogitDifferences { same_top, ref positions, largest_logit, .. } = self.logits;
+        let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } =
+            self.comparison.logits;
+        let (max, mean, kl, noise) = (Num(max), Num(mean), Num(kl_divergence), Num(noise));
+        let error = format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats");
+        let LogitDifferences { same_top, ref positions, largest_logit, .. } =
+            self.comparison.logits;
         let [same, all] = [same_top, positions.len()].map(|it| with_thousands(it as u64));
-        table.row(
-            "logits",
-            format_args!(
-                "up to {largest_logit:.2}; the same largest one at {same} of {all} positions"
-            ),
-        );
-        let bound = Num(self.tolerance.bound);
-        if self.tolerance.from == ToleranceSource::Requested {
-            table.row("allowed", format_args!("{bound}, as requested"));
-        } else {
-            let noise = Num(noise);
-            table.row(
-                "allowed",
-                format_args!("{bound}: {FACTOR} times the noise of float32, {noise}"),
-            );
-        }
+        let logits =
+            format!("up to {largest_logit:.2}; the same largest one at {same} of {all} positions");
+        let source = match self.comparison.tolerance.from {
+            ToleranceSource::Requested => "as requested".to_owned(),
+            _ => format!("{FACTOR} times the noise of float32, {noise}"),
+        };
+        let allowed = format!("{}: {source}", Num(self.comparison.tolerance.bound));
+        table.row("error", error);
+        table.row("logits", logits);
+        table.row("allowed", allowed);
     }
 
     fn add_ties(&self, table: &mut Table) {
-        let Ties { close, followed, flips } = &self.ties;
+        let Ties { close, followed, flips, .. } = &self.comparison.ties;
         if *close == 0 {
             return;
         }
         let followed = match followed {
             Followed::NotNeeded => "none had to be followed".to_owned(),
-            Followed::NotShown => {
-                "the model cannot be followed, as it does not list its router scores: export it again with this version".to_owned()
-            }
-            Followed::TheModel => {
-                format!("the model chose otherwise in {}, and was followed", flips.len())
-            }
+            Followed::NotShown => "the model cannot be followed, as it does not list its router scores: export it again with this version".to_owned(),
+            Followed::TheModel => format!("the model chose otherwise in {}, and was followed", flips.len()),
         };
         let close = plural(*close, "choice");
-        table.row(
-            "ties",
-            format_args!("{close} of experts within the noise of float32; {followed}"),
-        );
+        table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
         for Flip { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
             let (margin, bound) = (Num(*margin), Num(*bound));
-            table.note(format_args!(
-                "{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"
-            ));
+            table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
         }
         if flips.len() > LISTED {
-            table.note(format_args!("and {} more", flips.len() - LISTED));
+            table.note(format!("and {} more", flips.len() - LISTED));
         }
     }
 
     fn add_trace(&self, table: &mut Table) {
-        let Some(trace) = &self.trace else { return };
-        let place = trace.first.map(stage_name);
-        let place =
-            place.map_or("departs nowhere".to_owned(), |stage| format!("departs in {stage}"));
-        table.row("trace", format_args!("the residual stream {place}"));
+        let Some(trace) = &self.comparison.trace else { return };
+        let departs = trace.first.map(|first| format!("departs in {}", stage_name(first)));
+        let departs = departs.unwrap_or("departs nowhere".to_owned());
+        table.row("trace", format!("the residual stream {departs}"));
         for (at, Stage { max, relative, bound, worst }) in trace.stages.iter().enumerate() {
             let mark = if trace.first == Some(at) { "  <- departs here" } else { "" };
-            let (name, max, relative, bound) =
+            let (stage, max, relative, bound) =
                 (stage_name(at), Num(*max), Num(*relative), Num(*bound));
-            table.note(format_args!(
-                "{name:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
+            table.note(format!(
+                "{stage:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
             ));
         }
     }
 
     fn verdict(&self) -> &'static str {
-        match self.tolerance.from {
+        match self.comparison.tolerance.from {
             _ if !self.passed => "the model does not compute what the checkpoint says",
             ToleranceSource::Float32 => "the model computes what the checkpoint says",
             ToleranceSource::ModelValues => {
@@ -252,22 +196,21 @@ impl fmt::Display for Report {
             layers = format!("the first {} of {layers}", self.layers);
         }
         let checkpoint = self.checkpoint.display();
-        table.row("against", format_args!("{checkpoint}, {}, {layers}", self.layout));
-        self.identity_note().into_iter().for_each(|note| table.note(note));
+        table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
+        self.identity().into_iter().for_each(|note| table.note(note));
         let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
-        table.row("ran in", format_args!("onnxruntime {version}, {}", self.runtime.path.display()));
+        table.row("ran in", format!("onnxruntime {version}, {}", self.runtime.path.display()));
         table.row("inputs", &self.texts);
         let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));
-        let mut faults = self.weights.faults().peekable();
-        let none = if faults.peek().is_none() { ", none different" } else { "" };
-        table.row("weights", format_args!("{in_place} in place, {compared} compared{none}"));
-        faults.for_each(|fault| table.note(fault));
-        let ExpertCoverage { used, there, limit, limited } = self.experts;
+        let faults: Vec<String> = self.weights.faults().collect();
+        let none = if faults.is_empty() { ", none different" } else { "" };
+        table.row("weights", format!("{in_place} in place, {compared} compared{none}"));
+        faults.into_iter().for_each(|fault| table.note(fault));
+        let ExpertCoverage { used, there, limit, limited } = self.comparison.experts;
         let (used, there) = (with_thousands(used as u64), with_thousands(there));
-        table.row("experts", format_args!("{used} of {there} used"));
+        table.row("experts", format!("{used} of {there} used"));
         if !limited {
-            table
-                .note(format_args!("no value reached SwiGLU's limit of {limit}: it is not tested"));
+            table.note(format!("no value reached SwiGLU's limit of {limit}: it is not tested"));
         }
         self.add_logits(&mut table);
         self.add_ties(&mut table);
@@ -275,7 +218,7 @@ impl fmt::Display for Report {
         let Seconds { reference, weights, load, run } = self.seconds;
         let peak = self.peak_rss.map(|bytes| format!("; {} of memory at most", size(bytes)));
         let peak = peak.unwrap_or_default();
-        table.row("took", format_args!("weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s{peak}"));
+        table.row("took", format!("weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s{peak}"));
         table.row("verdict", self.verdict());
         table.fmt(f)
     }
@@ -284,13 +227,16 @@ impl fmt::Display for Report {
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lengths, decoded, compared, seed, last_logits, .. } = self;
-        let number = |count: Option<&usize>| with_thousands(count.map_or(0, |it| *it as u64));
-        let (longest, shortest) = (number(lengths.first()), number(lengths.last()));
+        let [longest, shortest] = [lengths.first(), lengths.last()]
+            .map(|length| with_thousands(length.map_or(0, |length| *length as u64)));
         let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
         let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
         let positions = plural(*compared, "position");
-        let which = if *last_logits { " compared, the last of each row" } else { " compared" };
-        write!(f, "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions}{which}")
+        let which = if *last_logits { ", the last of each row" } else { "" };
+        write!(
+            f,
+            "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions} compared{which}"
+        )
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Ties {
     pub followed: Followed,
     /// Those in which the model chose otherwise.
     pub flips: Vec<Flip>,
+    #[serde(skip)]
+    positions: Vec<Position>,
 }
 
 /// Whose choices of experts the reference took in ties.
@@ -58,15 +60,16 @@ impl Ties {
             let [dropped, taken] = tie.followed.clone()?;
             Some(Flip { position: plan.position(token), layer, dropped, taken, margin, bound })
         };
-        Self { close: ties.len(), followed, flips: ties.iter().filter_map(flip).collect() }
+        let positions = ties.iter().map(|tie| plan.position(tie.token)).collect();
+        let flips = ties.iter().filter_map(flip).collect();
+        Self { close: ties.len(), followed, flips, positions }
     }
-}
 
-/// Whether some tie lies at one of these positions, or before it in its row.
-pub fn may_explain(ties: &[Tie], plan: &InputPlan, departures: &[Position]) -> bool {
-    ties.iter()
-        .map(|tie| plan.position(tie.token))
-        .any(|tie| departures.iter().any(|it| tie.row == it.row && tie.token <= it.token))
+    /// Whether one of these positions has a tie, or an earlier token of its row.
+    pub(super) fn may_explain(&self, departures: &[Position]) -> bool {
+        let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
+        self.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
+    }
 }
 
 /// The experts with the largest scores, of equal ones the first: so does TopK by definition,

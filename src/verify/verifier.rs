@@ -1,17 +1,20 @@
 //! Runs the reference and the model on the same tokens, and compares them.
 
+use std::time::Instant;
+
+use serde::Serialize;
+
 use super::inputs::{InputPlan, Position};
 use super::logits::{LogitComparison, LogitDifferences};
 use super::model_file::ModelFile;
-use super::report::{Seconds, timed};
 use super::residuals::Trace;
 use super::session::ModelSession;
-use super::ties::{Followed, may_explain, top_experts};
+use super::ties::{Followed, Ties, top_experts};
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference::{self, Activations, ExpertChoices, PassOptions, Tie};
+use crate::reference::{self, ExpertChoices, PassOptions};
 
 /// A model and the checkpoint that the reference computes with, to be compared as often as
 /// needed.
@@ -28,21 +31,53 @@ pub struct Verifier<'v> {
     pub progress: &'v dyn Progress,
 }
 
-/// The result of a comparison.
-pub struct Outcome {
+/// How a model differs from the reference.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Comparison {
+    pub experts: ExpertCoverage,
     pub logits: LogitDifferences,
     pub tolerance: Tolerance,
+    pub ties: Ties,
+    /// The residual stream, if a trace was requested or most logits are unknown.
     pub trace: Option<Trace>,
-    pub ties: Vec<Tie>,
-    pub experts_used: usize,
-    /// Whether some value reached SwiGLU's limit.
+}
+
+/// How many experts were used, over all layers; nothing is known of the others.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ExpertCoverage {
+    /// Experts that some token used.
+    pub used: usize,
+    /// All experts.
+    pub there: u64,
+    /// SwiGLU's limit.
+    pub limit: f64,
+    /// Whether some value reached the limit: otherwise it is not tested.
     pub limited: bool,
 }
 
-impl Outcome {
+/// Wall time of each part; comparing logits counts as the reference's.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct Seconds {
+    pub reference: f64,
+    pub weights: f64,
+    pub load: f64,
+    pub run: f64,
+}
+
+/// Adds the time that some work takes to `seconds`.
+pub fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *seconds += started.elapsed().as_secs_f64();
+    result
+}
+
+impl Comparison {
     /// Whether logits agree, and the residual stream if it is known. A requested tolerance is
     /// one of logits alone.
-    pub fn passed(&self) -> bool {
+    pub(super) fn passed(&self) -> bool {
         let departs = self.trace.as_ref().is_some_and(|trace| trace.first.is_some());
         let is_within = self.logits.max <= self.tolerance.bound;
         is_within && (!departs || self.tolerance.from == ToleranceSource::Requested)
@@ -60,24 +95,25 @@ impl Outcome {
 impl Verifier<'_> {
     /// Compares, and if the model departs and ties may be why, once more with the model's own
     /// choices of experts in ties.
-    pub fn run(&mut self) -> Result<(Outcome, Followed)> {
-        let outcome = self.compare(None)?;
-        if outcome.passed() || !may_explain(&outcome.ties, self.plan, &outcome.departures()) {
-            return Ok((outcome, Followed::NotNeeded));
+    pub fn run(&mut self) -> Result<Comparison> {
+        let mut comparison = self.compare(Followed::NotNeeded, None)?;
+        if comparison.passed() || !comparison.ties.may_explain(&comparison.departures()) {
+            return Ok(comparison);
         }
         let (model, progress) = (self.model, self.progress);
         let routers = model.metadata.as_ref().map(|metadata| metadata.routers.clone());
         let Some(routers) = routers.filter(|routers| !routers.is_empty()) else {
-            return Ok((outcome, Followed::NotShown));
+            comparison.ties.followed = Followed::NotShown;
+            return Ok(comparison);
         };
         let load = || model.load(self.session.residuals.clone(), routers, progress);
         self.session = timed(&mut self.seconds.load, load)?;
         let choices = self.choices_of_model()?;
-        Ok((self.compare(Some(choices))?, Followed::TheModel))
+        self.compare(Followed::TheModel, Some(choices))
     }
 
     /// Runs both, the reference with these choices of experts in ties.
-    fn compare(&mut self, follow: Option<ExpertChoices>) -> Result<Outcome> {
+    fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
         let Self { checkpoint, model, session, plan, tokens, seconds, progress, .. } = self;
         let residuals = !session.residuals.is_empty();
         let options = PassOptions { residuals, tie_factor: FACTOR, follow };
@@ -105,8 +141,15 @@ impl Verifier<'_> {
 
         let default = allowed(logits.noise, logits.largest_logit);
         let tolerance = Tolerance { bound: self.requested.unwrap_or(default), from: self.source };
-        let Activations { ties, experts_used, limited, .. } = activations;
-        Ok(Outcome { logits, tolerance, trace, ties, experts_used, limited })
+        let config = &self.checkpoint.config;
+        let experts = ExpertCoverage {
+            used: activations.experts_used,
+            there: config.experts.iter().sum(),
+            limit: config.swiglu_limit,
+            limited: activations.limited,
+        };
+        let ties = Ties::new(&activations.ties, followed, self.plan);
+        Ok(Comparison { experts, logits, tolerance, ties, trace })
     }
 
     /// The experts that the model chooses for each token, by its router scores.

@@ -84,10 +84,10 @@ pub fn compare(
         found,
     };
     for slice in fitting.iter().filter(|slice| !slice.weight.is_converted()) {
-        comparison.stored(slice)?;
+        comparison.compare_stored(slice)?;
     }
     for matrix in Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role)) {
-        comparison.converted(matrix, &fitting)?;
+        comparison.compare_converted(matrix, &fitting)?;
     }
     let ByteComparison { mut different, mut found, .. } = comparison;
     let named = slices.iter().filter(|slice| different.remove(slice.name));
@@ -170,8 +170,8 @@ struct ByteComparison<'w> {
 }
 
 impl<'w> ByteComparison<'w> {
-    /// A weight that is not converted. Nothing is read if the model reads the same place.
-    fn stored(&mut self, slice: &Slice<'w>) -> Result<()> {
+    /// Compares a weight that is not converted. Nothing is read if the model reads the same place.
+    fn compare_stored(&mut self, slice: &Slice<'w>) -> Result<()> {
         let Slice { weight, bytes, data, .. } = slice;
         if let Recipe::Slice(source) = &weight.recipe
             && source.range.start + bytes.start == data.range.start
@@ -187,7 +187,7 @@ impl<'w> ByteComparison<'w> {
             }
             let end = bytes.end.min(start + COMPARED);
             let expected = read_range(weight, &mut self.files, start..end)?;
-            self.bytes(slice, start, &expected)?;
+            self.compare_bytes(slice, start, &expected)?;
             self.progress.advance(end - start);
             if self.different.contains(slice.name) {
                 break;
@@ -196,8 +196,8 @@ impl<'w> ByteComparison<'w> {
         Ok(())
     }
 
-    /// A converted matrix, which is converted again.
-    fn converted(&mut self, matrix: &Matrix, slices: &[&Slice<'w>]) -> Result<()> {
+    /// Converts a matrix again, and compares it.
+    fn compare_converted(&mut self, matrix: &Matrix, slices: &[&Slice<'w>]) -> Result<()> {
         let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
         let parts: Vec<(&Weight, u64)> = matrix.weights().iter().map(|part| (part, 0)).collect();
         let is_part =
@@ -212,7 +212,7 @@ impl<'w> ByteComparison<'w> {
             let Chunk::Bytes(expected) = chunk else { unreachable!("a conversion makes bytes") };
             let mut comparison = comparison.lock().expect("no panic holds it");
             for slice in slices.iter().filter(|slice| slice.weight.name == part.name) {
-                comparison.bytes(slice, offset, expected)?;
+                comparison.compare_bytes(slice, offset, expected)?;
             }
             progress.advance(expected.len() as u64);
             Ok(())
@@ -221,8 +221,8 @@ impl<'w> ByteComparison<'w> {
         Ok(())
     }
 
-    /// Compares bytes that a weight has from `offset` on with those of a slice.
-    fn bytes(&mut self, slice: &Slice<'w>, offset: u64, expected: &[u8]) -> Result<()> {
+    /// Compares the bytes of a weight from `offset` on, as far as a slice has them.
+    fn compare_bytes(&mut self, slice: &Slice<'w>, offset: u64, expected: &[u8]) -> Result<()> {
         let start = offset.max(slice.bytes.start);
         let end = slice.bytes.end.min(offset + expected.len() as u64);
         if start >= end {
