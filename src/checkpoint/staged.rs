@@ -13,7 +13,7 @@ use crate::weights::{FORMAT_VERSION, StagedMetadata};
 
 /// The part of the metadata that every version has.
 #[derive(Deserialize)]
-struct Version {
+struct StagedVersion {
     format: u32,
 }
 
@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
 fn parse(path: &Path, text: &str) -> Result<StagedMetadata<Config>> {
     let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
     // The version first: other versions may have other fields.
-    let Version { format } = serde_json::from_str(text).map_err(invalid)?;
+    let StagedVersion { format } = serde_json::from_str(text).map_err(invalid)?;
     ensure!(
         format == FORMAT_VERSION,
         "`{}` has weights format {format}, expected {FORMAT_VERSION}: save the weights again with this version",

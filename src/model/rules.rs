@@ -63,7 +63,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
             "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx` with a cache",
             config.head_dim
         )
-        .with_remedy(Setting::Target, "onnx --kv-cache"));
+        .with_remedy(Setting::Target, "onnx"));
     }
     ensure!(
         options.style == Style::Flat || !formats.contains(MatrixFormat::is_mxfp4),

@@ -38,14 +38,10 @@ impl Sequence {
         let places = earlier.plus(&length);
 
         let tokens = g.input("input_ids", Fact::new(DType::I64, [&batch, &length]))?;
-        let mask = match options.has_mask() {
-            true => Some(g.input("attention_mask", Fact::new(DType::I64, [&batch, &places]))?),
-            false => None,
-        };
-        let past = match options.has_cache() {
-            true => past(g, config, [&batch, &earlier], options.compute)?,
-            false => Vec::new(),
-        };
+        let mask = Fact::new(DType::I64, [&batch, &places]);
+        let mask = options.has_mask().then(|| g.input("attention_mask", mask)).transpose()?;
+        let layers = if options.has_cache() { config.num_layers() } else { 0 };
+        let past = past(g, config, layers, [&batch, &earlier], options.compute)?;
         Ok(Self { tokens, mask, past, batch, length, places })
     }
 
@@ -71,10 +67,11 @@ impl Sequence {
     }
 }
 
-/// The cache of every layer.
+/// The cache inputs of so many layers.
 fn past(
     g: &mut Scope,
     config: &Config,
+    layers: usize,
     [batch, earlier]: [&Dim; 2],
     dtype: DType,
 ) -> Result<Vec<KeyValue>> {
@@ -82,5 +79,5 @@ fn past(
         [batch.clone(), config.num_kv_heads.into(), earlier.clone(), config.head_dim.into()];
     let fact = Fact::new(dtype, shape);
     let mut input = |n, part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
-    (0..config.num_layers()).map(|n| Ok([input(n, "key")?, input(n, "value")?])).collect()
+    (0..layers).map(|n| Ok([input(n, "key")?, input(n, "value")?])).collect()
 }
