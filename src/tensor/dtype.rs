@@ -1,11 +1,16 @@
-//! Element types that checkpoints hold and graphs compute with.
+//! Element types of tensors.
 
 use std::fmt;
+use std::str::FromStr;
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
-/// The element type of a tensor. Every one of them fills whole bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use crate::error::{Error, err};
+
+/// The element type of a tensor. Every element fills whole bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum DType {
     Bool,
@@ -21,7 +26,20 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bytes that one element takes.
+    const ALL: [Self; 10] = [
+        Self::Bool,
+        Self::U8,
+        Self::I8,
+        Self::I32,
+        Self::I64,
+        Self::F8E5M2,
+        Self::F8E8M0,
+        Self::F16,
+        Self::BF16,
+        Self::F32,
+    ];
+
+    /// Bytes of one element.
     pub const fn size(self) -> u64 {
         match self {
             Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E8M0 => 1,
@@ -31,7 +49,7 @@ impl DType {
         }
     }
 
-    /// The largest finite number that it and f32 have, of a dtype to compute in.
+    /// The largest finite value that both this compute dtype and f32 represent.
     pub fn largest(self) -> f32 {
         match self {
             Self::F16 => f16::MAX.to_f32(),
@@ -40,12 +58,13 @@ impl DType {
         }
     }
 
-    /// Bytes of a tensor with this element type, or `None` beyond 2⁶⁴.
+    /// Bytes of a tensor of this shape, or `None` beyond 2⁶⁴.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
         shape.iter().try_fold(self.size(), |size, dim| size.checked_mul(*dim))
     }
 }
 
+/// The names that serde uses too.
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -60,5 +79,30 @@ impl fmt::Display for DType {
             Self::BF16 => "bf16",
             Self::F32 => "f32",
         })
+    }
+}
+
+impl FromStr for DType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|dtype| dtype.to_string() == name);
+        found.ok_or_else(|| err!("`{name}` is not a dtype"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_in_display_from_str_and_serde() {
+        for dtype in DType::ALL {
+            let name = dtype.to_string();
+            assert_eq!(name.parse::<DType>().unwrap(), dtype);
+            assert_eq!(serde_json::to_value(dtype).unwrap(), name);
+            assert_eq!(serde_json::from_value::<DType>(name.into()).unwrap(), dtype);
+        }
+        assert_eq!("F16".parse::<DType>().unwrap_err().to_string(), "`F16` is not a dtype");
     }
 }

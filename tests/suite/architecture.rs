@@ -41,7 +41,10 @@ const OWNERS: [(&str, &str); 24] = [
     ("ctrlc::", "cli"),
     ("fs4::", "publish"),
     ("strsim::", "checkpoint"),
-    ("serde_json::", "files onnx container checkpoint weights genai hub transformers_js verify cli"),
+    (
+        "serde_json::",
+        "files onnx container checkpoint weights genai hub transformers_js verify cli",
+    ),
 ];
 
 const LONGEST_FILE: usize = 400;

@@ -13,15 +13,18 @@ use std::fmt;
 
 pub use from_mxfp4::from_mxfp4;
 pub use quantise::quantise;
+use serde::{Deserialize, Serialize};
 
 use super::Rounding;
 use super::mxfp4::BLOCK;
 
 /// How wide the integers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Bits {
+    #[serde(rename = "int4")]
     Four,
+    #[serde(rename = "int8")]
     Eight,
 }
 
