@@ -84,7 +84,7 @@ impl WeightReader {
         let scales = read_range(scales, &mut self.files, range.start * 4..range.end * 4)?;
         let codes = codes.chunks_exact(bytes as usize).zip(scales.as_chunks().0);
         let values = codes
-            .flat_map(|(codes, scale)| ints::dequantise(bits, codes, f32::from_le_bytes(*scale)));
+            .flat_map(|(codes, scale)| ints::dequantize(bits, codes, f32::from_le_bytes(*scale)));
         Ok(values.collect())
     }
 
@@ -95,7 +95,7 @@ impl WeightReader {
         let scales = read_range(scales, &mut self.files, range)?;
         let mut values = Vec::with_capacity(codes.len() * 2);
         for (codes, scale) in codes.as_chunks().0.iter().zip(scales) {
-            values.extend(mxfp4::dequantise(&mxfp4::Block { codes: *codes, scale }));
+            values.extend(mxfp4::dequantize(&mxfp4::Block { codes: *codes, scale }));
         }
         Ok(values)
     }

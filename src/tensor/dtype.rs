@@ -26,17 +26,18 @@ pub enum DType {
 }
 
 impl DType {
-    const ALL: [Self; 10] = [
-        Self::Bool,
-        Self::U8,
-        Self::I8,
-        Self::I32,
-        Self::I64,
-        Self::F8E5M2,
-        Self::F8E8M0,
-        Self::F16,
-        Self::BF16,
-        Self::F32,
+    /// The names of all, which serde uses too.
+    const NAMES: [(Self, &str); 10] = [
+        (Self::Bool, "bool"),
+        (Self::U8, "u8"),
+        (Self::I8, "i8"),
+        (Self::I32, "i32"),
+        (Self::I64, "i64"),
+        (Self::F8E5M2, "f8e5m2"),
+        (Self::F8E8M0, "f8e8m0"),
+        (Self::F16, "f16"),
+        (Self::BF16, "bf16"),
+        (Self::F32, "f32"),
     ];
 
     /// Bytes of one element.
@@ -64,30 +65,19 @@ impl DType {
     }
 }
 
-/// The names that serde uses too.
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bool => "bool",
-            Self::U8 => "u8",
-            Self::I8 => "i8",
-            Self::I32 => "i32",
-            Self::I64 => "i64",
-            Self::F8E5M2 => "f8e5m2",
-            Self::F8E8M0 => "f8e8m0",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::F32 => "f32",
-        })
+        let (_, name) = Self::NAMES.iter().find(|(dtype, _)| dtype == self).ok_or(fmt::Error)?;
+        f.write_str(name)
     }
 }
 
 impl FromStr for DType {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|dtype| dtype.to_string() == name);
-        found.ok_or_else(|| err!("`{name}` is not a dtype"))
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(dtype, _)| *dtype).ok_or_else(|| err!("`{text}` is not a dtype"))
     }
 }
 
@@ -97,9 +87,8 @@ mod tests {
 
     #[test]
     fn names_are_the_same_in_display_from_str_and_serde() {
-        for dtype in DType::ALL {
-            let name = dtype.to_string();
-            assert_eq!(name.parse::<DType>().unwrap(), dtype);
+        for (dtype, name) in DType::NAMES {
+            assert_eq!((dtype.to_string().as_str(), name.parse().ok()), (name, Some(dtype)));
             assert_eq!(serde_json::to_value(dtype).unwrap(), name);
             assert_eq!(serde_json::from_value::<DType>(name.into()).unwrap(), dtype);
         }

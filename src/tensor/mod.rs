@@ -1,19 +1,13 @@
-//! Number formats, as pure functions on slices. Knows no files and no graphs.
+//! Element types and quantized formats: pure functions on slices.
 
+mod cast;
 mod dtype;
-mod finite;
 pub mod ints;
 pub mod mxfp4;
-mod numbers;
+mod non_finite;
 mod rounding;
 
+pub use cast::{decode, e5m2, encode};
 pub use dtype::DType;
-pub use finite::not_finite;
-pub use numbers::{decode, encode};
+pub use non_finite::not_finite;
 pub use rounding::Rounding;
-
-/// The number that a byte in FP8 E5M2 stands for: it is the upper half of a
-/// half-precision one.
-pub fn e5m2(byte: u8) -> f32 {
-    half::f16::from_bits(u16::from(byte) << 8).to_f32()
-}

@@ -1,54 +1,53 @@
-//! How far numbers are from what a format made of them.
+//! How far values are from what another format made of them.
 
 use std::ops::AddAssign;
 
-/// What became of some numbers in another format.
+/// What a conversion did to some values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rounding {
-    /// How many there are.
+    /// How many values were converted.
     pub numbers: u64,
-    /// How many of them came out different.
+    /// How many came out different.
     pub changed: u64,
-    /// How many were infinity or NaN to begin with; nothing below counts them.
+    /// How many were infinity or NaN; they count in none of the fields below.
     pub not_finite: u64,
-    /// How many were finite, and beyond the largest number of the format.
+    /// How many were finite, and beyond the largest value of the format.
     pub overflowed: u64,
-    /// The sum of their squares.
+    /// The sum of the squared values.
     pub squares: f64,
-    /// The sum of the squares of what each is off.
+    /// The sum of the squared errors.
     pub error: f64,
 }
 
 impl Rounding {
-    /// How many numbers are compared at once.
-    pub const AT_ONCE: usize = 32;
+    /// How many values [`Rounding::of`] compares.
+    pub const LENGTH: usize = 32;
 
-    /// What became of numbers that are now `back`. Where all are finite, as most
-    /// often, the loops have no branches, and a processor runs them many times faster.
-    pub fn of(numbers: &[f32; Self::AT_ONCE], back: &[f32; Self::AT_ONCE]) -> Self {
-        let finite = |all: bool, number: &f32| all & number.is_finite();
-        let all_finite = back.iter().fold(numbers.iter().fold(true, finite), finite);
-        if !all_finite {
-            return without_infinite(numbers, back);
+    /// Compares values with what they became. The usual case, that all are finite, has no
+    /// branches, so that the compiler vectorizes its loops.
+    pub fn of(values: &[f32; Self::LENGTH], converted: &[f32; Self::LENGTH]) -> Self {
+        let finite = |all: bool, value: &f32| all & value.is_finite();
+        if !converted.iter().fold(values.iter().fold(true, finite), finite) {
+            return of_non_finite(values, converted);
         }
-        let pairs = numbers.iter().zip(back);
-        let changed = pairs.map(|(number, back)| u32::from(number.to_bits() != back.to_bits()));
-        let changed: u32 = changed.sum();
+        let pairs = values.iter().zip(converted);
+        let changed = pairs.map(|(value, converted)| value.to_bits() != converted.to_bits());
+        let changed: u32 = changed.map(u32::from).sum();
         Self {
-            numbers: Self::AT_ONCE as u64,
+            numbers: Self::LENGTH as u64,
             changed: changed.into(),
-            squares: sum_of_squares(numbers, &[0.0; Self::AT_ONCE]),
-            error: if changed == 0 { 0.0 } else { sum_of_squares(numbers, back) },
+            squares: squared_distance(values, &[0.0; Self::LENGTH]),
+            error: if changed == 0 { 0.0 } else { squared_distance(values, converted) },
             ..Self::default()
         }
     }
 
-    /// Whether every number came out bit for bit.
+    /// Whether every value came out bit for bit.
     pub fn is_lossless(&self) -> bool {
         self.changed == 0 && self.not_finite == 0 && self.overflowed == 0
     }
 
-    /// The error's norm, divided by that of the numbers.
+    /// The norm of the errors, divided by that of the values.
     pub fn relative_error(&self) -> f64 {
         if self.error == 0.0 { 0.0 } else { (self.error / self.squares).sqrt() }
     }
@@ -65,30 +64,31 @@ impl AddAssign for Rounding {
     }
 }
 
-/// The same where some are not finite: these count as zeros besides.
-fn without_infinite(numbers: &[f32; LENGTH], back: &[f32; LENGTH]) -> Rounding {
-    let mut finite = [*numbers, *back];
+/// [`Rounding::of`] where some are not finite: those are compared as zeros.
+fn of_non_finite(
+    values: &[f32; Rounding::LENGTH],
+    converted: &[f32; Rounding::LENGTH],
+) -> Rounding {
+    let (mut values, mut converted) = (*values, *converted);
     let (mut not_finite, mut overflowed) = (0, 0);
-    for at in 0..LENGTH {
-        match (numbers[at].is_finite(), back[at].is_finite()) {
+    for (value, converted) in values.iter_mut().zip(&mut converted) {
+        match (value.is_finite(), converted.is_finite()) {
             (true, true) => continue,
             (true, false) => overflowed += 1,
             (false, _) => not_finite += 1,
         }
-        finite.iter_mut().for_each(|numbers| numbers[at] = 0.0);
+        (*value, *converted) = (0.0, 0.0);
     }
-    Rounding { not_finite, overflowed, ..Rounding::of(&finite[0], &finite[1]) }
+    Rounding { not_finite, overflowed, ..Rounding::of(&values, &converted) }
 }
 
-/// Of the differences, in f64 and in eight sums, which a processor adds at once.
-fn sum_of_squares(numbers: &[f32; LENGTH], from: &[f32; LENGTH]) -> f64 {
+/// The order of the sum is part of the result; eight lanes let the compiler vectorize it.
+fn squared_distance(left: &[f32; Rounding::LENGTH], right: &[f32; Rounding::LENGTH]) -> f64 {
     let mut sums = [0f64; 8];
-    for (numbers, from) in numbers.as_chunks::<8>().0.iter().zip(from.as_chunks::<8>().0) {
-        for ((sum, number), from) in sums.iter_mut().zip(numbers).zip(from) {
-            *sum += (f64::from(*number) - f64::from(*from)).powi(2);
+    for (left, right) in left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0) {
+        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += (f64::from(*left) - f64::from(*right)).powi(2);
         }
     }
     sums.iter().sum()
 }
-
-const LENGTH: usize = Rounding::AT_ONCE;

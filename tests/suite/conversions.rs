@@ -35,18 +35,18 @@ pub fn written(summary: &Value) -> PathBuf {
 pub fn original(layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
     let tiny = derived::tiny();
     let part = |part| &tiny[&format!("block.{layer}.mlp.{matrix}.{part}")];
-    let (shape, numbers) = derived::dequantised(part("blocks"), part("scales"));
+    let (shape, numbers) = derived::dequantized(part("blocks"), part("scales"));
     (shape, numbers.iter().map(|number| number.to_bits()).collect())
 }
 
 pub fn bits_of_mxfp4(file: &Path, layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
     let part = |part: &str| stored(file, &format!("layers.{layer}.mlp.experts.{matrix}.{part}"));
-    let (shape, numbers) = derived::dequantised(&part("blocks"), &part("scales"));
+    let (shape, numbers) = derived::dequantized(&part("blocks"), &part("scales"));
     (shape, numbers.iter().map(|number| number.to_bits()).collect())
 }
 
 #[test]
-fn what_was_dequantised_becomes_mxfp4_again_bit_for_bit() {
+fn what_was_dequantized_becomes_mxfp4_again_bit_for_bit() {
     for layout in LAYOUTS.into_iter().filter(|layout| *layout != "hf") {
         let home = in_folder(layout);
         let (checkpoint, model) = paths(home.path());

@@ -42,7 +42,7 @@ pub fn expert(tensor: &Tensor, at: usize) -> Tensor {
 
 /// Numbers `[experts, out, in]`, from the format's own words: codes are sign,
 /// two exponent bits and one of mantissa, a scale is a power of two for 32.
-pub fn dequantised(blocks: &Tensor, scales: &Tensor) -> (Vec<usize>, Vec<f32>) {
+pub fn dequantized(blocks: &Tensor, scales: &Tensor) -> (Vec<usize>, Vec<f32>) {
     let shape = vec![blocks.1[0], blocks.1[1], blocks.1[2] * 32];
     let codes = blocks.2.iter().flat_map(|byte| [byte & 15, byte >> 4]);
     let numbers = codes.enumerate().map(|(at, code)| {
@@ -118,7 +118,7 @@ pub fn in_layout(layout: &str) -> Tensors {
 
 /// One of the two matrices of all experts.
 fn experts(layout: &str, name: &str, [blocks, scales, bias]: [Tensor; 3]) -> Vec<(String, Tensor)> {
-    let numbers = || dequantised(&blocks, &scales);
+    let numbers = || dequantized(&blocks, &scales);
     let whole = |dtype| {
         let biases = (format!("{name}_proj_bias"), bias.clone());
         vec![(format!("{name}_proj"), input_major(numbers(), dtype)), biases]

@@ -46,7 +46,7 @@ impl SourceBlocks<'_> {
 impl SourceBlock<'_> {
     pub fn floats(&self) -> [f32; BLOCK] {
         match self {
-            Self::Mxfp4(block) => mxfp4::dequantise(block),
+            Self::Mxfp4(block) => mxfp4::dequantize(block),
             Self::Floats(numbers) => **numbers,
         }
     }
@@ -58,7 +58,7 @@ impl SourceBlock<'_> {
             Self::Mxfp4(block) if block.scale <= mxfp4::LARGEST_SCALE => {
                 (*block, Rounding { numbers: mxfp4::BLOCK, ..Rounding::default() })
             }
-            _ => mxfp4::quantise(&self.floats()),
+            _ => mxfp4::quantize(&self.floats()),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Conversion {
                 let scales = read_range(scales, files, bytes(&here, 4))?;
                 let codes = codes.chunks_exact(bits.block_bytes() as usize);
                 let numbers = codes.zip(scales.as_chunks().0).map(|(codes, scale)| {
-                    ints::dequantise(bits, codes, f32::from_le_bytes(*scale))
+                    ints::dequantize(bits, codes, f32::from_le_bytes(*scale))
                 });
                 visit(at, SourceBlocks::Floats(&numbers.collect::<Vec<_>>()));
                 Ok(())

@@ -264,7 +264,7 @@ fn into_integers(
             let mut rounding = Rounding::default();
             let codes = codes.chunks_mut(bits.block_bytes() as usize);
             for ((numbers, codes), scale) in numbers.iter().zip(codes).zip(scales) {
-                let (made, off) = ints::quantise(bits, numbers, codes);
+                let (made, off) = ints::quantize(bits, numbers, codes);
                 *scale = made;
                 rounding += off;
             }

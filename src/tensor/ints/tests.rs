@@ -1,0 +1,194 @@
+//! Integers compared with their definition, and with the best of many scales.
+
+use fearless_simd::Level;
+use proptest::prelude::*;
+
+use super::block::LENGTH;
+use super::from_mxfp4::from_mxfp4_at;
+use super::*;
+use crate::tensor::Rounding;
+use crate::tensor::mxfp4::{self, Block, Blocks};
+
+type Values = [f32; LENGTH];
+
+/// The squared error of the nearest 4-bit integers under a scale.
+fn int4_error(scale: f64, values: &Values) -> f64 {
+    let error = |value: &f32| {
+        let int = (f64::from(*value) / scale).round().clamp(-8.0, 7.0);
+        (f64::from(*value) - int * scale).powi(2)
+    };
+    values.iter().map(error).sum()
+}
+
+/// The value of largest magnitude.
+fn largest(values: &Values) -> f64 {
+    let largest = values.iter().copied().reduce(|a, b| if b.abs() > a.abs() { b } else { a });
+    f64::from(largest.unwrap_or(0.0))
+}
+
+/// What other tools do: the value of largest magnitude becomes -8.
+fn usual_int4_error(values: &Values) -> f64 {
+    int4_error(largest(values) / -8.0, values)
+}
+
+/// The least of a thousand scales, from far too small to far too large.
+fn least_int4_error(values: &Values) -> f64 {
+    let scales = (400..=1000).flat_map(|target| [target, -target]);
+    let errors =
+        scales.map(|target| int4_error(largest(values) * 100.0 / f64::from(target), values));
+    errors.fold(f64::INFINITY, f64::min)
+}
+
+fn squared_error(values: &Values, converted: &Values) -> f64 {
+    let error = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
+    values.iter().zip(converted).map(error).sum()
+}
+
+/// What values become as integers.
+fn convert(bits: Bits, values: &Values) -> (Values, Rounding) {
+    let mut codes = vec![0; bits.block_bytes() as usize];
+    let (scale, rounding) = quantize(bits, values, &mut codes);
+    (dequantize(bits, &codes, scale), rounding)
+}
+
+fn any_bits() -> impl Strategy<Value = Bits> {
+    prop::sample::select(Bits::ALL.to_vec())
+}
+
+fn scaled_values() -> impl Strategy<Value = Values> {
+    (prop::array::uniform32(-1f32..1f32), -100i32..100).prop_map(|(values, exponent)| {
+        values.map(|value| (f64::from(value) * 2f64.powi(exponent)) as f32)
+    })
+}
+
+proptest! {
+    #[test]
+    fn int8_is_within_half_a_step(values in scaled_values()) {
+        let (result, rounding) = convert(Bits::Eight, &values);
+        let half = largest(&values).abs() / 127.0 * 0.5001;
+        for (value, result) in values.iter().zip(&result) {
+            prop_assert!(f64::from(value - result).abs() <= half, "{value:e} {result:e}");
+        }
+        let error = squared_error(&values, &result);
+        prop_assert!((rounding.error - error).abs() <= error * 1e-9);
+    }
+
+    /// The best of a thousand scales may be better for one block; over many, it hardly is.
+    #[test]
+    fn int4_is_better_than_usual(values in scaled_values()) {
+        let (result, rounding) = convert(Bits::Four, &values);
+        let error = squared_error(&values, &result);
+        prop_assert!((rounding.error - error).abs() <= error * 1e-9);
+        prop_assert!(error <= 3.0 * least_int4_error(&values));
+        prop_assert!(error <= 1.0001 * usual_int4_error(&values));
+    }
+
+    #[test]
+    fn counts_non_finite_values_of_any_bits(
+        values in prop::array::uniform32(any::<u32>()), bits in any_bits(),
+    ) {
+        let values = values.map(f32::from_bits);
+        let (result, rounding) = convert(bits, &values);
+        let not_finite = |values: &Values| values.iter().filter(|value| !value.is_finite()).count();
+        prop_assert_eq!(rounding.not_finite, not_finite(&values) as u64);
+        prop_assert_eq!(rounding.overflowed, not_finite(&result) as u64);
+    }
+
+    /// Whichever way values come, as MXFP4 or decoded, and whatever instructions convert them.
+    #[test]
+    fn mxfp4_blocks_become_what_their_values_become(
+        blocks in prop::collection::vec((any::<u8>(), any::<[u8; 16]>()), 0..100),
+        largest_scale in prop::sample::select(vec![mxfp4::LARGEST_SCALE, 255]),
+        bits in any_bits(),
+    ) {
+        let limited = |(scale, codes): (u8, _)| (scale.min(largest_scale), codes);
+        let (scales, codes): (Vec<_>, Vec<_>) = blocks.into_iter().map(limited).unzip();
+        let blocks = Blocks { scales: &scales, codes: &codes };
+        let block_bytes = bits.block_bytes() as usize;
+        let from_mxfp4 = |level| {
+            let mut result = (vec![0; scales.len() * block_bytes], vec![0.0; scales.len()]);
+            let rounding = from_mxfp4_at(level, bits, blocks, &mut result.0, &mut result.1);
+            (result, rounding)
+        };
+        let ((codes, scales), rounding) = from_mxfp4(Level::new());
+        let mut expected = Rounding::default();
+        for ((block, codes), scale) in blocks.iter().zip(codes.chunks(block_bytes)).zip(&scales) {
+            let values = mxfp4::dequantize(&block);
+            let (result, of_block) = convert(bits, &values);
+            expected += of_block;
+            if of_block.not_finite > 0 {
+                continue;
+            }
+            prop_assert_eq!(dequantize(bits, codes, *scale), result);
+            let changed = values.iter().zip(&result).filter(|(value, result)| value != result);
+            prop_assert_eq!(of_block.changed, changed.count() as u64);
+            prop_assert!(bits == Bits::Four || of_block.is_lossless() && of_block.error == 0.0);
+            let squares = squared_error(&values, &[0.0; LENGTH]);
+            prop_assert!((of_block.squares - squares).abs() <= 1e-9 * squares);
+            // Results are rounded to f32 when they are decoded.
+            let error = squared_error(&values, &result);
+            prop_assert!((of_block.error - error).abs() <= 1e-7 * squares);
+        }
+        if expected.not_finite == 0 {
+            prop_assert!((rounding.squares - expected.squares).abs() <= 1e-12 * expected.squares);
+            prop_assert!((rounding.error - expected.error).abs() <= 1e-12 * expected.error);
+            prop_assert_eq!(rounding.changed, expected.changed);
+        }
+        prop_assert_eq!(rounding.not_finite, expected.not_finite);
+        let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
+        let ((baseline_codes, baseline_scales), baseline) = from_mxfp4(Level::baseline());
+        prop_assert_eq!((codes, bits(&scales)), (baseline_codes, bits(&baseline_scales)));
+        prop_assert_eq!(rounding, baseline);
+    }
+}
+
+/// Normally distributed values, or as good as.
+fn normal_blocks() -> Vec<Values> {
+    let mut random = 1u32;
+    let mut uniform = move || {
+        // Numerical Recipes' generator.
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(random) / f64::from(u32::MAX) - 0.5
+    };
+    let mut normal = move || (0..12).map(|_| uniform()).sum::<f64>() as f32;
+    (0..500).map(|_| std::array::from_fn(|_| normal())).collect()
+}
+
+#[test]
+fn int4_is_near_the_least_error_over_many_blocks() {
+    let normal = normal_blocks();
+    let in_mxfp4 = normal.iter().map(|values| mxfp4::dequantize(&mxfp4::quantize(values).0));
+    let random_codes = normal.iter().map(|values| {
+        let codes = std::array::from_fn(|at| values[at].to_bits() as u8);
+        mxfp4::dequantize(&Block { scale: 120, codes })
+    });
+    let sets =
+        [(1.001, in_mxfp4.collect()), (1.001, random_codes.collect()), (1.02, normal.clone())];
+    for (factor, blocks) in sets {
+        let error: f64 = blocks.iter().map(|values| convert(Bits::Four, values).1.error).sum();
+        let least: f64 = blocks.iter().map(least_int4_error).sum();
+        let usual: f64 = blocks.iter().map(usual_int4_error).sum();
+        assert!(error <= factor * least, "{error} against {least}");
+        assert!(error <= 0.9 * usual, "{error} against {usual}");
+    }
+}
+
+#[test]
+fn converts_smallest_and_largest_values() {
+    for bits in Bits::ALL {
+        let mut values = [0f32; LENGTH];
+        let (result, rounding) = convert(bits, &values);
+        assert_eq!((result, rounding.changed), (values, 0));
+        values[3] = f32::from_bits(5);
+        assert!(convert(bits, &values).0.iter().all(|value| value.is_finite()));
+        (values[3], values[4]) = (f32::MAX, 1.1);
+        assert!(convert(bits, &values).0[3] >= 0.9 * f32::MAX);
+    }
+}
+
+#[test]
+fn bits_have_one_name() {
+    for bits in Bits::ALL {
+        assert_eq!(serde_json::to_value(bits).unwrap(), bits.to_string());
+    }
+}

@@ -1,0 +1,227 @@
+//! Values to MXFP4: the nearest codes under the best scale.
+//!
+//! Values that came from MXFP4 come back bit for bit. A block that is exact under some
+//! scale is exact under the one that makes its largest magnitude 4 or 6, because codes up
+//! to 3 can be doubled.
+
+use super::block::{BLOCK, Block, LARGEST_SCALE, e8m0, sum_of_squares};
+use crate::tensor::Rounding;
+
+const LENGTH: usize = BLOCK as usize;
+const MAGNITUDE: u32 = 0x7fff_ffff;
+const EXPONENT: u32 = 0x7f80_0000;
+const MANTISSA_BITS: u32 = 23;
+/// All of an f32's mantissa but its first bit.
+const LOWER_MANTISSA: u32 = 0x003f_ffff;
+/// The scale byte of 1.
+const ONE: u8 = 127;
+
+/// The block with the least squared error, of equally good scales the usual one, of
+/// equally near codes the even one. Nothing overflows: values beyond the largest scale's
+/// codes are clamped. A block with a value that is not finite becomes zeros.
+pub fn quantize(values: &[f32; LENGTH]) -> (Block, Rounding) {
+    let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
+    if not_finite > 0 {
+        let rounding = Rounding { numbers: BLOCK, not_finite, ..Rounding::default() };
+        return (Block { scale: ONE, codes: [0; LENGTH / 2] }, rounding);
+    }
+    if let Some(block) = exact(values) {
+        let squares = sum_of_squares(&block);
+        return (block, Rounding { numbers: BLOCK, squares, ..Rounding::default() });
+    }
+    // Under smaller scales too much is clamped, under larger ones codes are too coarse.
+    let scale = usual_scale(values);
+    let best = [scale, (scale + 1).min(LARGEST_SCALE), scale.saturating_sub(1)]
+        .map(|scale| Rounded::new(values, scale))
+        .into_iter()
+        .reduce(|best, other| if other.error() < best.error() { other } else { best });
+    let best = best.expect("three candidates");
+    (best.block(), best.rounding(values))
+}
+
+/// The block that holds these values bit for bit, if there is one.
+pub fn exact(values: &[f32; LENGTH]) -> Option<Block> {
+    // Fast path: E2M1 has one bit of mantissa.
+    let is_longer = |value: &f32| value.is_normal() & (value.to_bits() & LOWER_MANTISSA != 0);
+    if values.iter().fold(false, |any, value| any | is_longer(value)) {
+        return None;
+    }
+    let rounded = Rounded::new(values, usual_scale(values));
+    (rounded.changed(values) == 0).then(|| rounded.block())
+}
+
+/// The scale under which the largest magnitude is 4 to 8.
+fn usual_scale(values: &[f32; LENGTH]) -> u8 {
+    match values.iter().map(|value| value.to_bits() & MAGNITUDE).max() {
+        None | Some(0) => ONE,
+        Some(largest) => (largest >> MANTISSA_BITS).saturating_sub(2) as u8,
+    }
+}
+
+/// Values divided by a scale, and the nearest E2M1 value of each.
+struct Rounded {
+    scale: u8,
+    scaled: [f32; LENGTH],
+    nearest: [f32; LENGTH],
+}
+
+impl Rounded {
+    fn new(values: &[f32; LENGTH], scale: u8) -> Self {
+        let inverse = e8m0(254 - scale);
+        let scaled = values.map(|value| value * inverse);
+        Self { scale, scaled, nearest: scaled.map(nearest_e2m1) }
+    }
+
+    fn changed(&self, values: &[f32; LENGTH]) -> u64 {
+        let scale = e8m0(self.scale);
+        let pairs = values.iter().zip(&self.nearest);
+        let changed = pairs.map(|(value, nearest)| (nearest * scale).to_bits() != value.to_bits());
+        changed.map(u32::from).sum::<u32>().into()
+    }
+
+    /// The squared error, in units that are the same for all scales.
+    fn error(&self) -> f64 {
+        let pairs = self.scaled.iter().zip(&self.nearest);
+        let error: f64 = pairs.map(|(scaled, nearest)| f64::from(scaled - nearest).powi(2)).sum();
+        error * 4f64.powi(self.scale.into())
+    }
+
+    fn block(&self) -> Block {
+        let codes = self.nearest.map(|nearest| {
+            let magnitude = nearest.to_bits() & MAGNITUDE;
+            // From 1 on, the exponent and the first bit of the mantissa count the codes.
+            let code = if magnitude >= 1f32.to_bits() {
+                (magnitude >> (MANTISSA_BITS - 1)).wrapping_sub(0xfc)
+            } else {
+                u32::from(magnitude != 0)
+            };
+            (code | nearest.to_bits() >> 31 << 3) as u8
+        });
+        let codes = std::array::from_fn(|at| codes[2 * at] | codes[2 * at + 1] << 4);
+        Block { scale: self.scale, codes }
+    }
+
+    fn rounding(&self, values: &[f32; LENGTH]) -> Rounding {
+        let scale = f64::from(e8m0(self.scale));
+        // Not from `scaled`, where a value far below the scale is zero.
+        let error =
+            |(value, nearest): (&f32, &f32)| f64::from(*value) - f64::from(*nearest) * scale;
+        Rounding {
+            numbers: BLOCK,
+            changed: self.changed(values),
+            squares: f64::from(sum_in_lanes(&self.scaled)) * scale.powi(2),
+            error: values.iter().zip(&self.nearest).map(|pair| error(pair).powi(2)).sum(),
+            ..Rounding::default()
+        }
+    }
+}
+
+/// The nearest of ±0, 0.5, 1, 1.5, 2, 3, 4 and 6, of two the even code.
+fn nearest_e2m1(value: f32) -> f32 {
+    let magnitude = value.abs();
+    // Half the power of two at or below the magnitude, or 0.5.
+    let step = f32::from_bits(magnitude.max(1.0).to_bits() & EXPONENT) / 2.0;
+    // Adding this leaves no mantissa bits for less than a step.
+    let shift = step * 1.5 * (1u32 << MANTISSA_BITS) as f32;
+    ((magnitude + shift) - shift).min(6.0).copysign(value)
+}
+
+/// The sum of squares. Its order is part of the result; eight lanes let the compiler
+/// vectorize it.
+fn sum_in_lanes(values: &[f32; LENGTH]) -> f32 {
+    let mut lanes = [0f32; 8];
+    for values in values.as_chunks::<8>().0 {
+        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane += value * value);
+    }
+    lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::block::{E2M1, dequantize};
+    use super::*;
+
+    /// The least squared error under a scale, by trying every code.
+    fn least_error(values: &[f32; LENGTH], scale: u8) -> f64 {
+        let codes = E2M1.map(|code| f64::from(code) * 2f64.powi(i32::from(scale) - 127));
+        let finite = codes.iter().filter(|code| code.abs() <= f64::from(f32::MAX));
+        let error = |value: &f32| {
+            let errors = finite.clone().map(|code| (f64::from(*value) - code).powi(2));
+            errors.fold(f64::INFINITY, f64::min)
+        };
+        values.iter().map(error).sum()
+    }
+
+    /// Values below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
+    fn scale(values: [f32; LENGTH], exponent: i32, sparse: u32) -> [f32; LENGTH] {
+        let factor = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
+        let scaled = |at: usize| f64::from(values[at] * factor(at)) * 2f64.powi(exponent);
+        std::array::from_fn(|at| scaled(at) as f32)
+    }
+
+    proptest! {
+        #[test]
+        fn keeps_values_of_mxfp4(codes: [u8; 16], scale in 0..=LARGEST_SCALE) {
+            let values = dequantize(&Block { scale, codes });
+            let (block, rounding) = quantize(&values);
+            prop_assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
+            prop_assert!(rounding.numbers == 32 && rounding.is_lossless() && rounding.error == 0.0);
+        }
+
+        /// Also where scales end: subnormal values, and beyond the largest scale.
+        #[test]
+        fn finds_best_scale_and_codes(
+            values in prop::array::uniform32(-1f32..1f32),
+            exponent in prop_oneof![-148i32..=-118, -100i32..100, 122i32..=128],
+            sparse: u32,
+        ) {
+            let values = scale(values, exponent, sparse);
+            let (block, rounding) = quantize(&values);
+            let least = (0..=254).map(|scale| least_error(&values, scale)).fold(f64::INFINITY, f64::min);
+            let sum = |error: fn((f32, f32)) -> f64| -> f64 {
+                values.into_iter().zip(dequantize(&block)).map(error).sum()
+            };
+            let error = sum(|(value, back)| (f64::from(value) - f64::from(back)).powi(2));
+            let squares = sum(|(value, _)| f64::from(value).powi(2));
+            prop_assert!(error <= least * 1.0001, "{error:e} against {least:e}");
+            prop_assert!((rounding.error - error).abs() <= error * 1e-4);
+            prop_assert!((rounding.squares - squares).abs() <= squares * 1e-5);
+        }
+
+        #[test]
+        fn makes_finite_blocks_of_any_bits(bits in prop::array::uniform32(any::<u32>())) {
+            let values = bits.map(f32::from_bits);
+            let (block, rounding) = quantize(&values);
+            let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
+            prop_assert_eq!((rounding.not_finite, rounding.overflowed), (not_finite, 0));
+            prop_assert!(dequantize(&block).iter().all(|value| value.is_finite()));
+        }
+    }
+
+    #[test]
+    fn rounds_ties_to_even_codes() {
+        let mut values = [0f32; 32];
+        values[..8].copy_from_slice(&[6.0, 0.25, 0.75, -1.25, 1.75, 2.5, -3.5, 5.0]);
+        let back = dequantize(&quantize(&values).0);
+        assert_eq!(back[..8], [6.0, 0.0, 1.0, -1.0, 2.0, 2.0, -4.0, 4.0]);
+    }
+
+    #[test]
+    fn reports_errors_far_below_the_scale() {
+        let mut values = [0f32; 32];
+        values[..2].copy_from_slice(&[6.0 * 2f32.powi(100), f32::from_bits(1)]);
+        let (_, rounding) = quantize(&values);
+        assert_eq!((rounding.changed, rounding.error), (1, 2f64.powi(-298)));
+        assert!(rounding.relative_error() > 0.0);
+    }
+
+    #[test]
+    fn keeps_signs_of_zeros() {
+        let values: [f32; 32] = std::array::from_fn(|at| if at % 3 == 0 { -0.0 } else { 0.0 });
+        let (block, rounding) = quantize(&values);
+        assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
+        assert_eq!((block.scale, rounding.changed), (127, 0));
+    }
+}
