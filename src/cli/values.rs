@@ -50,8 +50,8 @@ pub fn compute_dtype() -> impl TypedValueParser<Value = DType> {
 
 pub fn target() -> impl TypedValueParser<Value = Target> {
     one_of([
-        ("onnx", Target::Onnx, "Standard operators alone, for every runtime"),
-        ("ort", Target::Ort, "ONNX Runtime's own operators besides, fast on a CPU"),
+        ("onnx", Target::Onnx, "Standard operators only, for every runtime"),
+        ("ort", Target::Ort, "ONNX Runtime's operators too, fast on a CPU"),
     ])
 }
 
