@@ -144,7 +144,12 @@ impl ExpertsSummary {
         if !format.contains(|it| it != MatrixFormat::Mxfp4) {
             return;
         }
-        table.row("experts", format!("{} in {format}", size(matrices.bytes)));
+        let bytes = format!("{} in {format}", size(matrices.bytes));
+        if matrices.is_chosen() {
+            table.note(bytes);
+        } else {
+            table.row("experts", bytes);
+        }
         if let Some(mxfp4) = mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
             let times = matrices.bytes as f64 / mxfp4 as f64;
             table.note(format!("in mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise"));
