@@ -1,4 +1,4 @@
-//! One model in every layout gives the same logits.
+//! Every layout of the same model gives the same logits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, rows, write_shards};
 use crate::support::{export, failure, fixture, logit_errors, python, reference, text};
 
-/// Those whose experts stay where they are.
+/// Layouts whose experts are referenced in place.
 const IN_PLACE: [&str; 5] = ["hf", "bf16", "f16", "f32", "fp8"];
 
 fn exported(home: &Path, name: &str, options: &[&str]) -> (PathBuf, Value) {
@@ -93,7 +93,7 @@ fn every_layout_can_be_staged() {
 /// The released files: three shards "of 2", named by the index, with a tensor's
 /// blocks and scales in different ones; and no `model.` before names.
 #[test]
-fn shards_may_keep_blocks_and_scales_apart() {
+fn reads_blocks_and_scales_from_different_shards() {
     for prefix in ["model.", ""] {
         let home = tempfile::tempdir().unwrap();
         let renamed = in_layout("hf").into_iter().map(|(name, tensor)| {
@@ -118,7 +118,7 @@ fn difference(one: &tempfile::TempDir, other: &tempfile::TempDir) -> f64 {
 /// Tied, the embedding is the matrix of the logits; without bias, the
 /// projections of attention add nothing.
 #[test]
-fn what_a_config_leaves_out_need_not_be_stored() {
+fn exports_tied_embeddings_and_attention_without_bias() {
     let (mut whole, mut without) = (in_layout("hf"), in_layout("hf"));
     let embedding = whole["model.embed_tokens.weight"].clone();
     whole.insert("lm_head.weight".to_owned(), embedding);
@@ -150,7 +150,7 @@ fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) 
 /// Pruned, a layer computes what it does when the experts that it lacks are never
 /// chosen. No config says so; the tensors do.
 #[test]
-fn layers_may_have_different_numbers_of_experts() {
+fn exports_layers_with_different_numbers_of_experts() {
     let mut never = in_layout("hf");
     let (_, _, bias) = never.get_mut("model.layers.1.mlp.router.bias").unwrap();
     bias.chunks_mut(2).skip(5).for_each(|bf16| bf16.copy_from_slice(&0xc6ff_u16.to_le_bytes()));
@@ -201,7 +201,7 @@ pub fn narrow(tensors: &mut Tensors) {
 /// Rows of 120 fill no MXFP4 blocks, which matters to MXFP4 alone. What is cut off
 /// adds nothing in the model that it is compared with.
 #[test]
-fn rows_that_fill_no_blocks_are_for_numbers() {
+fn exports_rows_without_whole_blocks_as_floats_only() {
     let (mut whole, mut cut) = (in_layout("bf16"), in_layout("bf16"));
     for layer in 0..3 {
         let name = format!("model.layers.{layer}.mlp.experts.down_proj");
@@ -222,7 +222,7 @@ fn rows_that_fill_no_blocks_are_for_numbers() {
     let sentence = failure(&[&base[..], &["--experts", "mxfp4"]].concat());
     assert_eq!(
         sentence,
-        "`layers.0.mlp.experts.down` has rows of 120 numbers, and --experts converts blocks of 32: leave it out"
+        "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
     );
 }
 
