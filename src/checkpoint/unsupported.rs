@@ -50,10 +50,6 @@ pub fn refuse_folder(folder: &Path) -> Option<Error> {
 /// The refusal of an adapter beside a whole model, whose result it would change.
 pub fn refuse_adapter(folder: &Path) -> Option<Error> {
     let path = folder.join(ADAPTER_CONFIG);
-    path.exists().then(|| {
-        err!(
-            "`{}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result",
-            path.display()
-        )
-    })
+    let shown = path.display();
+    path.exists().then(|| err!("`{shown}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result"))
 }

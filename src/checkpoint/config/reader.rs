@@ -18,7 +18,7 @@ const NESTED: [&str; 4] =
 /// The keys of a config. A key in a nested object is named by its path, as
 /// `rope_scaling.factor`; `null` counts as absent.
 pub struct ConfigReader<'a> {
-    file: &'a str,
+    pub file: &'a str,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
     /// Unknown keys that the user allows.
@@ -55,8 +55,7 @@ impl<'a> ConfigReader<'a> {
             match value {
                 Value::Null => {}
                 Value::Object(nested) if NESTED.contains(&&*name) && !nested.is_empty() => {
-                    let path = |(key, value)| (format!("{name}.{key}"), value);
-                    keys.extend(nested.into_iter().map(path));
+                    keys.extend(nested.into_iter().map(|(key, it)| (format!("{name}.{key}"), it)));
                 }
                 value => {
                     let object = name.split_once('.').map_or("", |(object, _)| object);
@@ -68,10 +67,6 @@ impl<'a> ConfigReader<'a> {
         }
         keys.retain(|_, value| !value.is_null());
         Ok(Self { file, keys, read: BTreeSet::new(), ignored })
-    }
-
-    pub fn file(&self) -> &str {
-        self.file
     }
 
     /// Whether a key begins with `prefix`.
@@ -142,15 +137,14 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Refuses unknown keys: those that are unread, except those that the user ignores and harmless ones, given by
-    /// name or as a prefix with `*`.
+    /// Refuses keys that are unread, except those that the user ignores and harmless ones,
+    /// given by name or as a prefix with `*`.
     pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
         let is_harmless = |key: &str| {
-            let matches = |name: &&str| match name.strip_suffix('*') {
+            harmless.iter().any(|name| match name.strip_suffix('*') {
                 Some(prefix) => key.starts_with(prefix),
                 None => key == *name,
-            };
-            harmless.iter().any(matches)
+            })
         };
         let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();
         let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::reader::SIZES;
 use crate::error::{Result, ensure};
-use crate::tensor::mxfp4;
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
 /// files contain it as JSON, so names and order of the fields are fixed.
@@ -20,15 +19,11 @@ pub struct Config {
     pub hidden_size: u64,
     /// Width inside an expert.
     pub intermediate_size: u64,
-    /// Query heads.
     pub num_heads: u64,
     /// Key and value heads; each serves `num_heads / num_kv_heads` query heads.
     pub num_kv_heads: u64,
-    /// Width of a head.
     pub head_dim: u64,
-    /// Number of experts by layer.
     pub experts: Vec<u64>,
-    /// Experts that each token uses.
     pub experts_per_token: u64,
     /// Number of keys that a query sees, itself included, by layer; `None` for all.
     pub windows: Vec<Option<u64>>,
@@ -36,7 +31,6 @@ pub struct Config {
     pub swiglu_limit: f64,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// Rotary position embedding.
     pub rope: Rope,
     /// Whether the embedding is also the output projection.
     pub tied: bool,
@@ -62,7 +56,6 @@ pub struct Rope {
 }
 
 impl Config {
-    /// Number of layers.
     pub fn num_layers(&self) -> usize {
         self.windows.len()
     }
@@ -106,18 +99,6 @@ impl Config {
             factor <= 1.0 || (0.0 < low && low < high && high < width as f64 / 2.0 - 1.0),
             "`{file}`: YaRN's bounds must satisfy 0 < low < high < head_dim / 2 - 1, found {low:.4} and {high:.4} for a head_dim of {width}"
         );
-        Ok(())
-    }
-
-    /// Checks sizes that must be filled by blocks of MXFP4 or of integers.
-    pub fn check_blocks(&self, file: &str, sizes: &[(&'static str, u64)]) -> Result<()> {
-        for (name, size) in sizes {
-            ensure!(
-                size.is_multiple_of(mxfp4::BLOCK),
-                "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
-                mxfp4::BLOCK
-            );
-        }
         Ok(())
     }
 }
