@@ -126,7 +126,7 @@ fn describe(
         Some(_) => format!("`{}`: {blocker}", file.display()),
         None => blocker.to_string(),
     });
-    let listed = |weight: &Weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes());
+    let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
@@ -138,8 +138,8 @@ fn describe(
         bytes: weights().map(Weight::bytes).sum(),
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
-        totals: totals(weights().map(listed)),
-        tensors: filter.apply(weights().map(|weight| files.tensor(weight))),
+        totals: totals(&tensors),
+        tensors: filter.apply(tensors),
         config: checkpoint.config.clone(),
         scan: progress.map(|progress| scan(checkpoint, progress)).transpose()?,
     })
