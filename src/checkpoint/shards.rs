@@ -14,9 +14,7 @@ use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
 
-/// The usual name of weights in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// The file that lists the shards.
 pub const INDEX: &str = "model.safetensors.index.json";
 /// Longest index that is read. A 120B with a tensor per expert has 4 MB.
 const LARGEST_INDEX: u64 = 8 << 20;
@@ -32,11 +30,9 @@ pub enum ShardSelection {
     Auto,
     /// Those of the index, whatever else is there.
     Indexed,
-    /// The one of this name.
     Only(String),
 }
 
-/// The part of an index that is used.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -189,7 +185,6 @@ impl Tensors {
         Some(&self.map.get(self.stored_name(name))?.shape)
     }
 
-    /// Removes a tensor that must be there.
     pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
         let stored = self.stored_name(name);
         self.map.remove(stored).ok_or_else(|| {

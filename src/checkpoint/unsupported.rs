@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::error::{Error, err};
 
 const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// Extensions of PyTorch's files.
 const PYTORCH: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -33,7 +32,6 @@ pub fn identify(name: &str) -> Option<String> {
     }
 }
 
-/// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
     let identified = identify(path.file_name()?.to_str()?)?;
     Some(err!("`{}` is {identified}", path.display()))

@@ -18,12 +18,10 @@ use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
 
-/// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 /// Bytes of a SafeTensors file that are requested first; most headers end before.
 const HEADER_GUESS: u64 = 128 << 10;
 
-/// Brings files of one repository into one folder.
 pub struct Downloader<'p> {
     pub name: RepoPath,
     pub listing: Listing,
@@ -34,7 +32,6 @@ pub struct Downloader<'p> {
     pub progress: &'p dyn Progress,
 }
 
-/// A file that is being downloaded.
 struct Partial<'a> {
     file: &'a RemoteFile,
     output: fs::File,

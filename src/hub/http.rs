@@ -29,14 +29,12 @@ const FIRST_PAUSE: u32 = 20;
 /// The longest pause that the hub can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const RESUMES: &str = "downloaded parts are kept, and the same command resumes the download";
-/// How often a wait checks for cancellation.
 const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;
 
 type Request = RequestBuilder<WithoutBody>;
 
-/// Sends requests to one hub.
 pub struct Client<'p> {
     pub endpoint: String,
     pub token: Option<String>,
@@ -197,7 +195,6 @@ pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
     Ok(())
 }
 
-/// The certificates in a file.
 fn roots(path: &Path) -> Result<RootCerts> {
     let pem = fs::read(path)?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {

@@ -15,7 +15,6 @@ use crate::files::digest::Digest;
 const LARGEST_FILE: u64 = 1 << 50;
 const SHA1_DIGITS: usize = 40;
 const SHA256_DIGITS: usize = 64;
-/// Characters that are escaped in a path.
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
 
@@ -109,7 +108,6 @@ impl Listing {
         self.files.iter().find(|file| file.path == path)
     }
 
-    /// A file that the checkpoint must have.
     pub fn require(&self, name: &RepoPath, file: &str) -> Result<RemoteFile> {
         self.find(&name.file(file)).cloned().ok_or_else(|| self.lacks(name, file))
     }

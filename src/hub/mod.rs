@@ -30,14 +30,12 @@ use listing::Listing;
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
 
-/// What to fetch, and where to put it.
 #[derive(Clone, Copy)]
 pub struct FetchRequest<'r> {
     pub name: &'r RepoPath,
     pub root: &'r Path,
     /// Files of the repository's root that belong to a checkpoint in any of its folders.
     pub companions: &'r [&'r str],
-    /// Whether to use only files that are on this machine.
     pub offline: bool,
 }
 
@@ -94,7 +92,6 @@ impl<'p> Repository<'p> {
         Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
     }
 
-    /// The checkpoint's folder on this machine.
     pub fn folder(&self) -> PathBuf {
         self.downloader.folder.root.join(&self.downloader.name.folder)
     }

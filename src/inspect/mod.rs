@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::ValueInfo;
 pub use crate::weights::Provenance;
 pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};

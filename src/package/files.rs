@@ -11,10 +11,8 @@ use crate::publish::{Existing, Transaction};
 /// The most bytes of a file to copy: the released models' have up to 28 MB.
 pub const LARGEST_COPY: u64 = 256 << 20;
 
-/// The model that a package is for.
 #[derive(Clone, Copy)]
 pub struct PackagedModel<'m> {
-    /// The ONNX file.
     pub path: &'m Path,
     pub config: &'m Config,
     pub options: &'m GraphOptions,

@@ -15,7 +15,6 @@ use crate::error::{Result, bail, ensure};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
 
-/// The file name that onnxruntime-genai looks for.
 const GENAI_CONFIG: &str = "genai_config.json";
 
 /// The most bytes of a cache of the default length. onnxruntime-genai allocates it for

@@ -8,11 +8,9 @@ use crate::checkpoint::LARGEST_CONFIG;
 use crate::error::{Error, Result, bail, err};
 use crate::files::json;
 
-/// Of the released models: `<|return|>`, `<|endoftext|>`, `<|call|>`.
+// Of the released models: `<|return|>`, `<|endoftext|>` and `<|call|>` end a text.
 const EOS: [u64; 3] = [200_002, 199_999, 200_012];
-/// `<|startoftext|>`
 const BOS: u64 = 199_998;
-/// `<|endoftext|>`
 const PAD: u64 = 199_999;
 
 /// A key, the values that onnxruntime-genai accepts, and whether one is such.
@@ -31,7 +29,6 @@ fn is_positive(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number > 0.0)
 }
 
-/// What generation needs to know besides the model.
 pub struct Generation {
     /// Tokens that end a text.
     pub eos: Vec<u64>,

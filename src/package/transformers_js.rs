@@ -18,11 +18,8 @@ use crate::tensor::DType;
 /// The most bytes of a file: browsers take less than 2 GB.
 pub const MAX_FILE_BYTES: u64 = 2_000_000_000;
 
-/// The folder in which transformers.js looks for models.
 const MODEL_DIR: &str = "onnx";
-/// The most data files that transformers.js looks for.
 const MAX_DATA_FILES: usize = 100;
-/// The key of `config.json` for transformers.js.
 const KEY: &str = "transformers.js_config";
 
 /// The suffixes of model files, and the `dtype` by which users choose each.
@@ -89,7 +86,6 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
     dtype(name).map(drop)
 }
 
-/// The name of one of the model's data files.
 pub fn data_file(model: &Path, at: usize) -> Result<String> {
     let name = model_name(model)?;
     Ok(if at == 0 { format!("{name}_data") } else { format!("{name}_data_{at}") })
@@ -129,7 +125,6 @@ fn model_dir(model: &Path) -> Result<PathBuf> {
     Ok(if dir.file_name().is_some() { dir.to_owned() } else { canonicalize_existing(dir)? })
 }
 
-/// The `dtype` that chooses a model file.
 fn dtype(name: &str) -> Result<&'static str> {
     let suffix = name.strip_suffix(".onnx").and_then(|stem| stem.strip_prefix("model"));
     let known = DTYPES.into_iter().find(|(known, _)| Some(*known) == suffix);

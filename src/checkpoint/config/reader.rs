@@ -8,10 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
 
-/// Sizes of a model.
 pub const SIZES: RangeInclusive<u64> = 1..=u32::MAX as u64;
 
-/// Objects whose keys are read one by one.
 const NESTED: [&str; 4] =
     ["quantization", "quantization_config", "rope_parameters", "rope_scaling"];
 
@@ -26,7 +24,7 @@ pub struct ConfigReader<'a> {
 }
 
 /// What a value must be, in words and in code.
-pub struct Expected<T>(&'static str, fn(&Value) -> Option<T>);
+pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
@@ -48,7 +46,6 @@ fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
 }
 
 impl<'a> ConfigReader<'a> {
-    /// The JSON object in `text`, read from `file`.
     pub fn parse(file: &'a str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
         let mut keys = BTreeMap::new();
         for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
@@ -69,7 +66,6 @@ impl<'a> ConfigReader<'a> {
         Ok(Self { file, keys, read: BTreeSet::new(), ignored })
     }
 
-    /// Whether a key begins with `prefix`.
     pub fn has(&self, prefix: &str) -> bool {
         self.keys.keys().any(|key| key.starts_with(prefix))
     }
@@ -116,7 +112,6 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// [`Self::require_only`], if the key is there.
     pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
         if self.keys.contains_key(key) { self.require_only(key, expected) } else { Ok(()) }
     }

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::reader::SIZES;
+use super::reader::{POSITIVE, SIZE, SIZES};
 use crate::error::{Result, ensure};
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
@@ -13,7 +13,6 @@ use crate::error::{Result, ensure};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Rows of the embedding.
     pub vocab_size: u64,
     /// Width of the residual stream.
     pub hidden_size: u64,
@@ -34,11 +33,9 @@ pub struct Config {
     pub rope: Rope,
     /// Whether the embedding is also the output projection.
     pub tied: bool,
-    /// Whether the projections of attention have biases.
     pub attention_bias: bool,
 }
 
-/// Rotary position embedding with YaRN scaling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rope {
@@ -114,29 +111,24 @@ impl Rope {
         })
     }
 
-    /// Longest context in tokens.
     pub fn context(&self) -> u64 {
         (self.initial_context * self.factor.max(1.0)) as u64
     }
 }
 
-/// Checks that integers are sizes and other numbers positive.
 fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
     match value {
         Value::Object(map) => {
             map.iter().try_for_each(|(key, value)| check_numbers(file, key, value))
         }
         Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
-        Value::Number(number) if number.is_f64() => {
-            let positive = number.as_f64().is_some_and(|number| number > 0.0);
-            ensure!(positive, "`{file}`: `{key}` must be a positive number, found {number}");
-            Ok(())
-        }
         Value::Number(number) => {
-            ensure!(
-                number.as_u64().is_some_and(|size| SIZES.contains(&size)),
-                "`{file}`: `{key}` must be a whole number from 1 to 4294967295, found {number}"
-            );
+            let (expected, fits) = if number.is_f64() {
+                (POSITIVE.0, (POSITIVE.1)(value).is_some())
+            } else {
+                (SIZE.0, (SIZE.1)(value).is_some())
+            };
+            ensure!(fits, "`{file}`: `{key}` must be {expected}, found {number}");
             Ok(())
         }
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),

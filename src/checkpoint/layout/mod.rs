@@ -20,7 +20,6 @@ pub use staged::staged;
 /// Where a layout stores the canonical weights.
 #[derive(Clone, Copy)]
 pub struct Layout {
-    /// For people.
     pub name: &'static str,
     /// A tensor that only this layout has.
     marker_tensor: &'static str,
@@ -30,7 +29,6 @@ pub struct Layout {
     sources: fn(&str, u64) -> Sources,
 }
 
-/// The tensors that make a weight.
 enum Sources {
     Tensor(String),
     /// One for each expert, one after the other.
@@ -39,7 +37,6 @@ enum Sources {
     InterleaveRows(Vec<[String; 2]>),
 }
 
-/// Canonical names beside a layout's names.
 struct Names {
     /// What a layer's number follows, in place of `layers.`.
     layer: &'static str,
@@ -139,7 +136,6 @@ impl Layout {
         }
     }
 
-    /// Takes every weight of a model with this config, and checks dtypes and shapes.
     pub fn weights(&self, config: &Config, tensors: &mut Tensors) -> Result<ModelWeights> {
         let mut find = |name: String, kind, shape: Vec<u64>| {
             let (dtype, recipe) = match (self.sources)(&name, shape[0]) {
