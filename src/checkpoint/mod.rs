@@ -106,11 +106,9 @@ impl Checkpoint {
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
+        let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
-            provenances: PerRole {
-                experts: unchanged(Role::Experts),
-                dense: unchanged(Role::Dense),
-            },
+            provenances: PerRole { experts, dense },
             layout: layout.name,
             layers_there: config.num_layers(),
             config,

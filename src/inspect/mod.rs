@@ -75,12 +75,12 @@ pub fn inspect(
 ) -> Result<Inspection> {
     ensure!(path.exists(), "there is nothing at `{}`", path.display());
     if path.is_dir() {
-        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, ignored, scan)?));
+        return Ok(Inspection::Checkpoint(checkpoint::inspect(path, filter, ignored, scan)?));
     }
     let has_extension = |extension| path.extension().is_some_and(|found| found == extension);
     let header = has_extension("safetensors").then(|| Header::read(path)).transpose()?;
     if header.as_ref().is_some_and(|header| header.metadata.is_some()) {
-        return Ok(Inspection::Weights(checkpoint::staged(path, filter, scan)?));
+        return Ok(Inspection::Weights(checkpoint::inspect(path, filter, ignored, scan)?));
     }
     if scan.is_some() {
         bail!(

@@ -76,11 +76,7 @@ struct JsonFile<'f> {
 
 impl<'f> JsonFile<'f> {
     fn read(path: &'f Path) -> Result<Self> {
-        let text = json::read(path, LARGEST_CONFIG)?;
-        let invalid =
-            |reason: String| err!("`{}` is not a valid JSON object: {reason}", path.display());
-        let keys = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        json::reject_duplicate_keys(&text).map_err(invalid)?;
+        let keys = json::parse(path.display(), &json::read(path, LARGEST_CONFIG)?)?;
         Ok(Self { path, keys })
     }
 
@@ -215,7 +211,7 @@ mod tests {
             (r#"{"eos_token_id": []}"#, "found []"),
             (r#"{"bos_token_id": -1}"#, "key `bos_token_id`"),
             (r#"{"pad_token_id": 201088}"#, "found 201088"),
-            ("[]", "is not a valid JSON object"),
+            ("[]", "generation_config.json` is invalid: invalid type: sequence, expected a map"),
             (r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
             (r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
             (r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
