@@ -20,9 +20,8 @@
 //!
 //! Modules that are not listed here are for this package's own binary, tests and benches.
 
-pub mod checkpoint;
 pub mod export;
-pub mod hub;
+mod hub;
 pub mod inspect;
 pub mod model;
 pub mod progress;
@@ -31,6 +30,8 @@ pub mod verify;
 
 #[doc(hidden)]
 pub mod background;
+#[doc(hidden)]
+pub mod checkpoint;
 #[doc(hidden)]
 pub mod container;
 #[doc(hidden)]

@@ -19,36 +19,25 @@ pub struct Storage {
     pub lm_head: Option<MatrixFormat>,
 }
 
-/// What a weight must be.
-pub struct WeightSpec {
-    /// Canonical name.
-    pub name: String,
-    pub kind: ElementKind,
-    pub shape: Vec<u64>,
-}
-
 /// Asks a layout for every weight of a model.
 pub struct Assembly<'a> {
     pub config: &'a Config,
     pub storage: Storage,
-    /// Finds a weight.
-    pub find: &'a mut dyn FnMut(WeightSpec) -> Result<Weight>,
+    /// Finds a weight by its canonical name, and checks it.
+    pub find: &'a mut dyn FnMut(String, ElementKind, Vec<u64>) -> Result<Weight>,
 }
 
 impl Assembly<'_> {
     pub fn model(&mut self) -> Result<ModelWeights> {
         let [vocab, hidden] = [self.config.vocab_size, self.config.hidden_size];
+        let lm_head = self.storage.lm_head.or((!self.config.tied).then_some(PLAIN));
         Ok(ModelWeights {
             embedding: self.vector("embedding.weight", &[vocab, hidden])?,
             layers: (0..self.config.num_layers()).map(|n| self.layer(n)).collect::<Result<_>>()?,
             norm: self.vector("norm.scale", &[hidden])?,
-            lm_head: match self.storage.lm_head {
-                None if self.config.tied => None,
-                format => {
-                    let format = format.unwrap_or(PLAIN);
-                    Some(self.matrix(LM_HEAD, format, None, [vocab, hidden])?)
-                }
-            },
+            lm_head: lm_head
+                .map(|format| self.matrix(LM_HEAD, format, None, [vocab, hidden]))
+                .transpose()?,
         })
     }
 
@@ -63,36 +52,31 @@ impl Assembly<'_> {
         let Config { hidden_size, num_heads, num_kv_heads, head_dim, attention_bias, .. } =
             *self.config;
         let (query, key) = (num_heads * head_dim, num_kv_heads * head_dim);
-        let parts = if self.storage.separate_qkv {
-            vec![("q", query), ("k", key), ("v", key)]
+        let parts: &[_] = if self.storage.separate_qkv {
+            &[("q", query), ("k", key), ("v", key)]
         } else {
-            vec![("qkv", query + 2 * key)]
+            &[("qkv", query + 2 * key)]
         };
         let format = self.storage.attention;
         let mut linear = |name: &str, sides| {
             self.linear(&format!("{path}.{name}"), format, sides, attention_bias)
         };
-        let qkv = parts.into_iter().map(|(name, rows)| linear(name, [rows, hidden_size]));
-        let qkv = qkv.collect::<Result<_>>()?;
+        let qkv = parts.iter().map(|(name, rows)| linear(name, [*rows, hidden_size]));
         Ok(AttentionWeights {
-            qkv,
+            qkv: qkv.collect::<Result<_>>()?,
             out: linear("out", [hidden_size, query])?,
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden_size])?,
             sinks: self.vector(&format!("{path}.sinks"), &[num_heads])?,
         })
     }
 
-    fn mlp(&mut self, path: &str, num_experts: u64) -> Result<MlpWeights> {
+    fn mlp(&mut self, path: &str, n: u64) -> Result<MlpWeights> {
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         Ok(MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden])?,
-            router: self.linear(&format!("{path}.router"), PLAIN, [num_experts, hidden], true)?,
-            gate_up: self.experts(
-                &format!("{path}.experts.gate_up"),
-                num_experts,
-                [2 * inner, hidden],
-            )?,
-            down: self.experts(&format!("{path}.experts.down"), num_experts, [hidden, inner])?,
+            router: self.linear(&format!("{path}.router"), PLAIN, [n, hidden], true)?,
+            gate_up: self.experts(&format!("{path}.experts.gate_up"), n, [2 * inner, hidden])?,
+            down: self.experts(&format!("{path}.experts.down"), n, [hidden, inner])?,
         })
     }
 
@@ -127,14 +111,12 @@ impl Assembly<'_> {
                 ElementKind::Float if experts.is_some() => ElementKind::ExpertFloat,
                 kind => kind,
             };
-            let name = format!("{path}.{}", part.name);
-            (self.find)(WeightSpec { name, kind, shape: part.shape })
+            (self.find)(format!("{path}.{}", part.name), kind, part.shape)
         })
     }
 
     fn vector(&mut self, name: &str, shape: &[u64]) -> Result<Weight> {
-        let (name, shape) = (name.to_owned(), shape.to_vec());
-        (self.find)(WeightSpec { name, kind: ElementKind::Float, shape })
+        (self.find)(name.to_owned(), ElementKind::Float, shape.to_vec())
     }
 }
 

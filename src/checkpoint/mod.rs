@@ -30,9 +30,7 @@ use crate::weights::{MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 /// A checkpoint of which only headers have been read.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// What the model computes.
     pub config: Config,
-    /// What it computes with.
     pub weights: ModelWeights,
     /// What became of the values of matrices, except for what a pending conversion rounds.
     pub provenances: PerRole<Provenance>,
@@ -57,8 +55,6 @@ impl Checkpoint {
         Self::open_files(folder, &ShardSelection::Auto, &Headers::default(), ignored)
     }
 
-    /// Opens the selected files of a folder. Headers of files that are not downloaded yet
-    /// are in `remote_headers`.
     pub fn open_files(
         folder: &Path,
         selection: &ShardSelection,
@@ -92,8 +88,8 @@ impl Checkpoint {
         let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
         let formats = |role| checkpoint.weights.formats(role);
         let found = PerRole { experts: formats(Role::Experts), dense: formats(Role::Dense) };
-        let checked = metadata.provenances.check(&found);
-        checked.map_err(|reason| staged::invalid_metadata(path, &reason))?;
+        let invalid = |reason| staged::invalid_metadata(path, &reason);
+        metadata.provenances.check(&found).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
         Ok((checkpoint, metadata))
     }
@@ -110,11 +106,9 @@ impl Checkpoint {
         let weights = layout.weights(&config, &mut tensors)?;
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
+        let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
-            provenances: PerRole {
-                experts: unchanged(Role::Experts),
-                dense: unchanged(Role::Dense),
-            },
+            provenances: PerRole { experts, dense },
             layout: layout.name,
             layers_there: config.num_layers(),
             config,
@@ -122,7 +116,6 @@ impl Checkpoint {
         })
     }
 
-    /// Converts the matrices of a role, [`ModelWeights::convert`].
     pub fn convert(&mut self, role: Role, to: MatrixFormat, accept_rounding: bool) -> Result<()> {
         self.weights.convert(role, to, accept_rounding)?;
         self.provenances[role].format = self.weights.formats(role);
@@ -134,7 +127,6 @@ impl Checkpoint {
         self.config.canonical() + &self.provenances.canonical()
     }
 
-    /// Keeps the first layers only.
     pub fn truncate(&mut self, layers: usize) -> Result<()> {
         let all = self.config.num_layers();
         ensure!(layers <= all, "cannot keep {layers} layers: the checkpoint has {all}");

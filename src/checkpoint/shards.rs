@@ -14,9 +14,7 @@ use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
 
-/// The usual name of weights in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// The file that lists the shards.
 pub const INDEX: &str = "model.safetensors.index.json";
 /// Longest index that is read. A 120B with a tensor per expert has 4 MB.
 const LARGEST_INDEX: u64 = 8 << 20;
@@ -32,11 +30,9 @@ pub enum ShardSelection {
     Auto,
     /// Those of the index, whatever else is there.
     Indexed,
-    /// The one of this name.
     Only(String),
 }
 
-/// The part of an index that is used.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -107,34 +103,28 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    /// Opens the selected files of a folder. Headers of files that are not downloaded yet
-    /// are in `remote_headers`.
     pub fn open_folder(
         folder: &Path,
         selection: &ShardSelection,
         remote_headers: &Headers,
     ) -> Result<Self> {
         let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
-        let index = match selection {
-            ShardSelection::Only(_) => None,
-            ShardSelection::Auto | ShardSelection::Indexed => Index::read(folder)?,
-        };
-        let Some(index) = index else {
-            let file = match selection {
-                ShardSelection::Only(name) => folder.join(name),
-                ShardSelection::Auto | ShardSelection::Indexed => only_file(folder)?,
-            };
-            tensors.add(&file, remote_headers)?;
+        if let ShardSelection::Only(name) = selection {
+            tensors.add(&folder.join(name), remote_headers)?;
+            return Ok(tensors);
+        }
+        let Some(index) = Index::read(folder)? else {
+            tensors.add(&only_file(folder)?, remote_headers)?;
             return Ok(tensors);
         };
         let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
+        let index_path = index_path.display();
         let shards = index.shards();
         for shard in &shards {
             let file = folder.join(shard);
             ensure!(
                 file.exists() || remote_headers.contains_key(&file),
-                "`{}` names the shard `{shard}`, which is missing: download it too",
-                index_path.display()
+                "`{index_path}` names the shard `{shard}`, which is missing: download it too"
             );
             tensors.add(&file, remote_headers)?;
         }
@@ -150,8 +140,7 @@ impl Tensors {
             let found = tensors.map.get(tensor);
             ensure!(
                 found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
-                "`{}` says that tensor `{tensor}` is in `{shard}`, which does not hold it",
-                index_path.display()
+                "`{index_path}` says that tensor `{tensor}` is in `{shard}`, which does not hold it"
             );
         }
         Ok(tensors)
@@ -175,11 +164,8 @@ impl Tensors {
             tensor.data.file = file.clone();
             let name = tensor.name.clone();
             if let Some(other) = self.map.insert(name.clone(), tensor) {
-                bail!(
-                    "tensor `{name}` is both in `{}` and in `{}`",
-                    other.data.file.display(),
-                    path.display()
-                );
+                let (first, second) = (other.data.file.display(), path.display());
+                bail!("tensor `{name}` is both in `{first}` and in `{second}`");
             }
         }
         Ok(header.metadata)
@@ -199,7 +185,6 @@ impl Tensors {
         Some(&self.map.get(self.stored_name(name))?.shape)
     }
 
-    /// Removes a tensor that must be there.
     pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
         let stored = self.stored_name(name);
         self.map.remove(stored).ok_or_else(|| {
@@ -214,10 +199,8 @@ impl Tensors {
     }
 
     fn unmerged(&self, tensor: &str) -> Error {
-        err!(
-            "`{}` holds `{tensor}` of a model with an unmerged adapter: {MERGE_ADAPTER}",
-            self.path.display()
-        )
+        let path = self.path.display();
+        err!("`{path}` holds `{tensor}` of a model with an unmerged adapter: {MERGE_ADAPTER}")
     }
 
     /// That no layout's experts are there.

@@ -17,7 +17,6 @@ struct StagedVersion {
     format: u32,
 }
 
-/// Opens a weights file.
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
     match Tensors::open_file(path) {

@@ -62,7 +62,6 @@ pub fn similar_dir(folder: &Path) -> Option<PathBuf> {
     similar.max_by(|one, two| one.0.total_cmp(&two.0)).map(|(_, path)| path)
 }
 
-/// Whether a folder has a config and SafeTensors files.
 pub fn is_checkpoint(folder: &Path) -> bool {
     let is_weights = |path: PathBuf| path.extension().is_some_and(|it| it == "safetensors");
     folder.join(CONFIG).is_file()

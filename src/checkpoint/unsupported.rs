@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::error::{Error, err};
 
 const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// Extensions of PyTorch's files.
 const PYTORCH: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -33,7 +32,6 @@ pub fn identify(name: &str) -> Option<String> {
     }
 }
 
-/// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
     let identified = identify(path.file_name()?.to_str()?)?;
     Some(err!("`{}` is {identified}", path.display()))
@@ -50,10 +48,6 @@ pub fn refuse_folder(folder: &Path) -> Option<Error> {
 /// The refusal of an adapter beside a whole model, whose result it would change.
 pub fn refuse_adapter(folder: &Path) -> Option<Error> {
     let path = folder.join(ADAPTER_CONFIG);
-    path.exists().then(|| {
-        err!(
-            "`{}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result",
-            path.display()
-        )
-    })
+    let shown = path.display();
+    path.exists().then(|| err!("`{shown}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result"))
 }

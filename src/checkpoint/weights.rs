@@ -4,12 +4,10 @@
 use crate::error::Result;
 use crate::weights::{FormatSet, Matrix, MatrixFormat, Role, Weight};
 
-/// All weights of a model.
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
     /// `embedding.weight [vocab, hidden]`
     pub embedding: Weight,
-    /// One entry for each layer.
     pub layers: Vec<LayerWeights>,
     /// `norm.scale [hidden]`
     pub norm: Weight,
@@ -17,16 +15,12 @@ pub struct ModelWeights {
     pub lm_head: Option<Matrix>,
 }
 
-/// `layers.N`
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
-    /// `layers.N.attn`
     pub attn: AttentionWeights,
-    /// `layers.N.mlp`
     pub mlp: MlpWeights,
 }
 
-/// `layers.N.attn`
 #[derive(Clone, Debug)]
 pub struct AttentionWeights {
     /// `norm.scale [hidden]`
@@ -40,7 +34,6 @@ pub struct AttentionWeights {
     pub out: Linear,
 }
 
-/// `layers.N.mlp`
 #[derive(Clone, Debug)]
 pub struct MlpWeights {
     /// `norm.scale [hidden]`
@@ -56,22 +49,17 @@ pub struct MlpWeights {
 /// A matrix `[out, in]` and a `bias [out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// `[out, in]`
     pub matrix: Matrix,
-    /// `bias [out]`
     pub bias: Option<Weight>,
 }
 
-/// A matrix and bias for each expert.
 #[derive(Clone, Debug)]
 pub struct ExpertWeights {
-    /// The matrices of all experts.
     pub matrix: Matrix,
     /// `bias [experts, out]`
     pub bias: Weight,
 }
 
-/// The canonical name of lm_head.
 pub const LM_HEAD: &str = "lm_head";
 
 impl ModelWeights {
@@ -107,22 +95,17 @@ impl ModelWeights {
         layers.chain(self.lm_head.iter().filter(move |_| role == Role::Dense))
     }
 
-    /// The same, to be changed.
     pub fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
-        let layers = self.layers.iter_mut().flat_map(move |layer| {
-            let LayerWeights { attn, mlp } = layer;
-            match role {
+        let layers =
+            self.layers.iter_mut().flat_map(move |LayerWeights { attn, mlp }| match role {
                 Role::Experts => vec![&mut mlp.gate_up.matrix, &mut mlp.down.matrix],
                 Role::Dense => {
-                    let linears = attn.qkv.iter_mut().chain([&mut attn.out]);
-                    linears.map(|linear| &mut linear.matrix).collect()
+                    attn.qkv.iter_mut().chain([&mut attn.out]).map(|it| &mut it.matrix).collect()
                 }
-            }
-        });
+            });
         layers.chain(self.lm_head.iter_mut().filter(move |_| role == Role::Dense))
     }
 
-    /// The formats of the matrices of a role.
     pub fn formats(&self, role: Role) -> FormatSet {
         self.matrices(role).map(|matrix| matrix.format).collect()
     }
@@ -135,7 +118,6 @@ impl ModelWeights {
 }
 
 impl LayerWeights {
-    /// Every weight of the layer.
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         let LayerWeights { attn, mlp } = self;
         let attention = [&attn.norm].into_iter().chain(attn.qkv.iter().flat_map(Linear::iter));

@@ -22,7 +22,6 @@ pub struct Console {
 }
 
 impl Console {
-    /// Listens from now on.
     pub fn new(quiet: bool) -> Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let heard = cancelled.clone();
@@ -78,7 +77,6 @@ pub fn print(lines: &str) -> Result<()> {
     write(lines.collect::<String>().as_bytes())
 }
 
-/// Prints one JSON object.
 pub fn print_json(object: &impl Serialize) -> Result<()> {
     write(format!("{}\n", serde_json::to_string(object)?).as_bytes())
 }

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
-use clap::{ArgAction, ArgGroup, Args};
+use clap::{ArgGroup, Args};
 use gpt_oss_export::display::shell_quote;
 use gpt_oss_export::export::{
-    DType, ExternalData, HubSource, IgnoredNames, MatrixFormat, Preset, Provider, RepoPath,
-    Request, Source, Spec, Summary, Target, export, similar_dir,
+    DType, ExternalData, HubSource, MatrixFormat, Preset, Provider, RepoPath, Request, Source,
+    Spec, Summary, Target, export, similar_dir,
 };
 use gpt_oss_export::verify::Report;
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::values;
+use super::values::{self, Ignored};
 use super::verify::{self, CHECKS};
 
 const SOURCE: &str = "Source";
@@ -34,7 +34,7 @@ pub struct Export {
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
-    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin")]
+    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin", conflicts_with_all = ["ignore_config_key", "ignore_tensor"])]
     weights: Option<PathBuf>,
     /// Folder for downloads [default: owner--name beside the output]
     #[arg(help_heading = SOURCE, long, value_name = "DIR", requires = "checkpoint")]
@@ -52,12 +52,8 @@ pub struct Export {
     /// Export the first N layers only
     #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
-    /// Accept an unknown key in config.json
-    #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "KEY", action = ArgAction::Append)]
-    ignore_config_key: Vec<String>,
-    /// Accept an unknown tensor, or those that match a pattern
-    #[arg(help_heading = SOURCE, long, conflicts_with = "weights", value_name = "NAME", action = ArgAction::Append)]
-    ignore_tensor: Vec<String>,
+    #[command(flatten, next_help_heading = SOURCE)]
+    ignored: Ignored,
 
     /// ONNX file to write
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
@@ -239,8 +235,7 @@ impl Export {
         request.output = self.output;
         request.save_weights = self.save_weights;
         request.preset = self.preset;
-        request.ignored =
-            IgnoredNames { config_keys: self.ignore_config_key, tensors: self.ignore_tensor };
+        request.ignored = self.ignored.into();
         request.layers = self.layers.map(|layers| layers as usize);
         request.experts = self.experts;
         request.dense = self.dense;

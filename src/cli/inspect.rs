@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::{ArgAction, Args};
-use gpt_oss_export::export::IgnoredNames;
+use clap::Args;
 use gpt_oss_export::inspect::{Filter, inspect};
 use gpt_oss_export::progress::Progress;
 
 use super::console::{Console, print, print_json};
+use super::values::Ignored;
 
 /// Describe a checkpoint, a weights file or a model
 ///
@@ -26,12 +26,8 @@ pub struct Inspect {
     /// Ends with status 1 if there are any.
     #[arg(long)]
     scan: bool,
-    /// Accept an unknown key in config.json
-    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
-    ignore_config_key: Vec<String>,
-    /// Accept an unknown tensor, or those that match a pattern
-    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
-    ignore_tensor: Vec<String>,
+    #[command(flatten)]
+    ignored: Ignored,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -42,9 +38,7 @@ impl Inspect {
         let console = self.scan.then(|| Console::new(self.json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
-        let ignored =
-            IgnoredNames { config_keys: self.ignore_config_key, tensors: self.ignore_tensor };
-        let inspection = inspect(&self.path, &filter, &ignored, progress)?;
+        let inspection = inspect(&self.path, &filter, &self.ignored.into(), progress)?;
         if self.json {
             print_json(&inspection)?;
         } else {

@@ -3,13 +3,13 @@
 mod console;
 mod export;
 mod inspect;
-mod manual;
 mod remedy;
 mod values;
 mod verify;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 pub use remedy::advice;
 
 /// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
@@ -53,19 +53,28 @@ pub struct Cli {
 enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
-    Completions(manual::Completions),
-    Man(manual::Man),
+    /// Print shell completions
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man,
 }
 
 impl Cli {
     pub fn run(self) -> Result<()> {
+        let (mut command, mut text) = (Self::command(), Vec::new());
         match self.command {
-            Some(Command::Inspect(inspect)) => inspect.run(),
-            Some(Command::Verify(verify)) => verify.run(),
-            Some(Command::Completions(completions)) => completions.run(Self::command()),
-            Some(Command::Man(man)) => man.run(Self::command()),
-            None => self.export.run(),
+            None => return self.export.run(),
+            Some(Command::Inspect(inspect)) => return inspect.run(),
+            Some(Command::Verify(verify)) => return verify.run(),
+            Some(Command::Completions { shell }) => {
+                clap_complete::generate(shell, &mut command, "gpt-oss-export", &mut text);
+            }
+            Some(Command::Man) => clap_mangen::Man::new(command).render(&mut text)?,
         }
+        console::write(&text)
     }
 }
 

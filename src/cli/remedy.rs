@@ -11,8 +11,7 @@ pub fn advice(error: &anyhow::Error) -> String {
     if options.is_empty() { String::new() } else { format!("; pass {}", options.join(" or ")) }
 }
 
-/// The option of a setting.
-pub fn option(setting: Setting) -> &'static str {
+fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
         Setting::Checkpoint => "--checkpoint",

@@ -1,7 +1,27 @@
-//! Values of options, with their help.
+//! Values of options, with their help, and the options of several commands.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use gpt_oss_export::export::{Bits, DType, ExternalData, MatrixFormat, Preset, Provider, Target};
+use clap::{ArgAction, Args};
+use gpt_oss_export::export::{
+    Bits, DType, ExternalData, IgnoredNames, MatrixFormat, Preset, Provider, Target,
+};
+
+/// Options that accept unknown names.
+#[derive(Args, Debug)]
+pub struct Ignored {
+    /// Accept an unknown key in config.json
+    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
+    ignore_config_key: Vec<String>,
+    /// Accept an unknown tensor, or those that match a pattern
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    ignore_tensor: Vec<String>,
+}
+
+impl From<Ignored> for IgnoredNames {
+    fn from(ignored: Ignored) -> Self {
+        Self { config_keys: ignored.ignore_config_key, tensors: ignored.ignore_tensor }
+    }
+}
 
 /// A word, its value and its help.
 type Word<T> = (&'static str, T, &'static str);

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{ArgAction, Args};
+use clap::Args;
 use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, prepare, verify};
 
 use super::console::{Console, print, print_json};
+use super::values::Ignored;
 
 /// Compare a model's logits in onnxruntime with a float64 reference
 ///
@@ -47,12 +48,8 @@ pub struct Verify {
     /// Compare the residual stream after each layer too
     #[arg(long)]
     trace: bool,
-    /// Accept an unknown key in config.json
-    #[arg(long, value_name = "KEY", action = ArgAction::Append)]
-    ignore_config_key: Vec<String>,
-    /// Accept an unknown tensor, or those that match a pattern
-    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
-    ignore_tensor: Vec<String>,
+    #[command(flatten)]
+    ignored: Ignored,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
@@ -63,25 +60,11 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self) -> Result<()> {
-        let (json, quiet) = (self.json, self.quiet);
-        let console = Console::new(quiet)?;
-        let report = verify(&self.request(), &console)?;
-        if json {
-            print_json(&report)?;
-        } else if !quiet {
-            print(&report.to_string())?;
-        }
-        exit_status(&report, "")
-    }
-
-    fn request(self) -> VerifyRequest {
-        VerifyRequest {
+        let console = Console::new(self.quiet)?;
+        let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
-            ignored: IgnoredNames {
-                config_keys: self.ignore_config_key,
-                tensors: self.ignore_tensor,
-            },
+            ignored: self.ignored.into(),
             inputs: InputOptions {
                 tokens: self.tokens,
                 batch: self.batch,
@@ -91,7 +74,14 @@ impl Verify {
             tolerance: self.tolerance,
             onnxruntime: self.onnxruntime,
             trace: self.trace,
+        };
+        let report = verify(&request, &console)?;
+        if self.json {
+            print_json(&report)?;
+        } else if !self.quiet {
+            print(&report.to_string())?;
         }
+        exit_status(&report, "")
     }
 }
 

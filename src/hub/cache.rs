@@ -1,5 +1,6 @@
 //! Files that are on this machine already, in Hugging Face's cache or in the download folder.
 
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, Repo, RepoType};
@@ -34,14 +35,8 @@ impl CachedRepo {
     /// A file of the right size, whose digest is still to be checked.
     pub fn copy_of(&self, file: &RemoteFile) -> Option<PathBuf> {
         let places = [self.blobs.join(&file.digest), self.snapshot.join(&file.path)];
-        places.into_iter().find(|path| {
-            let found = std::fs::metadata(path);
-            found.is_ok_and(|found| found.is_file() && found.len() == file.size)
-        })
-    }
-
-    fn commit(&self) -> Option<String> {
-        Some(self.snapshot.file_name()?.to_str()?.to_owned())
+        let fits = |found: Metadata| found.is_file() && found.len() == file.size;
+        places.into_iter().find(|path| fs::metadata(path).is_ok_and(fits))
     }
 }
 
@@ -52,11 +47,11 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
     let recorded = || Some(DownloadRecord::read(root, &name.file(CONFIG))?.commit);
     let known = pinned.or_else(recorded);
     let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
-    let commit = known.or_else(|| cached.as_ref()?.commit());
-    let commit = commit.ok_or_else(|| offline_error(name, &name.file(CONFIG)))?;
+    let newest = || Some(cached.as_ref()?.snapshot.file_name()?.to_str()?.to_owned());
+    let commit = known.or_else(newest).ok_or_else(|| offline_error(name, &name.file(CONFIG)))?;
     let downloaded = paths(name, root).filter_map(|path| {
         let record = DownloadRecord::read(root, &path).filter(|record| record.commit == commit)?;
-        let size = std::fs::metadata(root.join(&path)).ok()?.len();
+        let size = fs::metadata(root.join(&path)).ok()?.len();
         RemoteFile::new(path, size, record.digest)
     });
     let snapshot = cached.iter().flat_map(|cached| {
@@ -73,7 +68,7 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
 /// Paths of the files in a repository's root and in the checkpoint's folder.
 fn paths(name: &RepoPath, base: &Path) -> impl Iterator<Item = String> {
     let files = |folder: &Path| {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok())
     };
     let (root, folder) = (files(base), files(&base.join(&name.folder)));

@@ -18,12 +18,10 @@ use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
 
-/// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 /// Bytes of a SafeTensors file that are requested first; most headers end before.
 const HEADER_GUESS: u64 = 128 << 10;
 
-/// Brings files of one repository into one folder.
 pub struct Downloader<'p> {
     pub name: RepoPath,
     pub listing: Listing,
@@ -34,7 +32,6 @@ pub struct Downloader<'p> {
     pub progress: &'p dyn Progress,
 }
 
-/// A file that is being downloaded.
 struct Partial<'a> {
     file: &'a RemoteFile,
     output: fs::File,
@@ -50,13 +47,12 @@ struct Partial<'a> {
 impl Downloader<'_> {
     /// The files that are not in the folder yet. Other files in their places are errors.
     pub fn missing(&self, files: &[RemoteFile]) -> Result<Vec<RemoteFile>> {
-        let (missing, found): (Vec<_>, Vec<_>) =
-            files.iter().partition(|file| self.folder.path(file).symlink_metadata().is_err());
-        let unknown: Vec<_> =
-            found.into_iter().filter(|file| !self.folder.is_recorded(file)).collect();
+        let is_missing = |file: &RemoteFile| self.folder.path(file).symlink_metadata().is_err();
+        let (missing, mut unknown): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_missing);
+        unknown.retain(|file| !self.folder.is_recorded(file));
         let total = unknown.iter().map(|file| file.size).sum();
         let phase = phase(self.progress, "checking", Unit::Bytes, total);
-        for file in unknown {
+        for file in &unknown {
             let path = self.folder.path(file);
             let (found, mut digest) = (fs::metadata(&path)?, file.hasher());
             if found.is_file() && found.len() == file.size {
@@ -70,7 +66,7 @@ impl Downloader<'_> {
                 return Err(self.differs(file));
             }
         }
-        Ok(missing.into_iter().cloned().collect())
+        Ok(missing)
     }
 
     /// Brings files into the folder, from the cache or else from the hub.
@@ -125,7 +121,14 @@ impl Downloader<'_> {
             }
             partial.furthest = partial.length;
             while partial.length < partial.file.size {
-                client.retry(&url, || receive(client, &url, partial))?;
+                client.retry(&url, || {
+                    let before = partial.furthest;
+                    match append_response(client, &url, partial) {
+                        // New bytes have arrived: the next response resumes behind them.
+                        Err(Failure::Transient { .. }) if partial.furthest > before => Ok(()),
+                        result => result,
+                    }
+                })?;
             }
             if partial.is_complete() {
                 return Ok(());
@@ -176,31 +179,21 @@ impl Downloader<'_> {
     /// The error for another file in the place of a repository's file.
     fn differs(&self, file: &RemoteFile) -> Error {
         let (path, commit) = (self.folder.path(file), &self.listing.commit);
-        let recorded = DownloadRecord::read(self.folder.root(), &file.path).map_or_else(
-            String::new,
-            |record| {
-                let pinned = RepoPath { revision: record.commit.clone(), ..self.name.clone() };
+        let recorded = match DownloadRecord::read(&self.folder.root, &file.path) {
+            None => String::new(),
+            Some(DownloadRecord { commit, .. }) => {
+                let pinned = RepoPath { revision: commit.clone(), ..self.name.clone() };
                 format!(
-                    "; it is from commit {}, which `{pinned}` exports with this download folder",
-                    record.commit
+                    "; it is from commit {commit}, which `{pinned}` exports with this download folder"
                 )
-            },
-        );
+            }
+        };
         err!(
             "`{}` differs from `{}` at commit {commit}{recorded}: choose another download folder, or move the file away",
             path.display(),
             file.path
         )
         .with_remedy(Setting::DownloadDir, "DIR")
-    }
-}
-
-/// Appends one response. If it fails after new bytes have arrived, the next one resumes there.
-fn receive(client: &Client, url: &str, partial: &mut Partial) -> Result<(), Failure> {
-    let before = partial.furthest;
-    match append_response(client, url, partial) {
-        Err(Failure::Transient { .. }) if partial.furthest > before => Ok(()),
-        result => result,
     }
 }
 

@@ -85,7 +85,6 @@ fn path(name: &str) -> Option<PathBuf> {
     }
 }
 
-/// A variable that is set and not blank.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }

@@ -9,13 +9,19 @@ use crate::error::{Error, err};
 
 const DENIED: &str = "; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account";
 
-/// Why a request failed.
 pub enum Failure {
     /// It may succeed later, after the pause that the hub asked for.
-    Transient { reason: String, retry_after: Option<Duration> },
+    Transient {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
     /// The hub refuses it.
-    Refused { url: String, status: u16, code: Option<String>, message: Option<String> },
-    /// Anything else.
+    Refused {
+        url: String,
+        status: u16,
+        code: Option<String>,
+        message: Option<String>,
+    },
     Fatal(Error),
 }
 
@@ -74,7 +80,6 @@ impl From<Failure> for Error {
     }
 }
 
-/// A header's text.
 pub fn text<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }

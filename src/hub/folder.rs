@@ -20,11 +20,10 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A download folder, locked against other exports.
 pub struct DownloadFolder {
-    root: PathBuf,
+    pub root: PathBuf,
     _lock: Lock,
 }
 
-/// The metadata of a downloaded file.
 pub struct DownloadRecord {
     pub commit: String,
     pub digest: String,
@@ -58,10 +57,6 @@ impl DownloadFolder {
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
         self.root.join(&file.path)
     }
@@ -76,7 +71,6 @@ impl DownloadFolder {
         DownloadRecord::read(&self.root, &file.path).is_some_and(|it| it.digest == file.digest)
     }
 
-    /// Records that a file is complete.
     pub fn write_record(&self, file: &RemoteFile, commit: &str) -> Result<()> {
         let record = DownloadRecord::read(&self.root, &file.path);
         if record.is_some_and(|record| record.commit == commit && record.digest == file.digest) {
@@ -101,8 +95,7 @@ impl DownloadRecord {
         let (commit, digest) = (lines.next()?.to_owned(), lines.next()?.to_owned());
         let written = Duration::try_from_secs_f64(lines.next()?.parse().ok()?).ok()?;
         let changed = std::fs::metadata(root.join(path)).ok()?.modified().ok()?;
-        let is_valid =
-            is_hash(&commit) && is_hash(&digest) && changed <= UNIX_EPOCH + written + TOLERANCE;
-        is_valid.then_some(Self { commit, digest })
+        let is_unchanged = changed <= UNIX_EPOCH + written + TOLERANCE;
+        (is_hash(&commit) && is_hash(&digest) && is_unchanged).then_some(Self { commit, digest })
     }
 }

@@ -29,12 +29,12 @@ const FIRST_PAUSE: u32 = 20;
 /// The longest pause that the hub can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const RESUMES: &str = "downloaded parts are kept, and the same command resumes the download";
-/// How often a wait checks for cancellation.
 const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;
 
-/// Sends requests to one hub.
+type Request = RequestBuilder<WithoutBody>;
+
 pub struct Client<'p> {
     pub endpoint: String,
     pub token: Option<String>,
@@ -156,7 +156,7 @@ impl<'p> Client<'p> {
         Ok(())
     }
 
-    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
+    fn get(&self, url: &str) -> Request {
         let request = self.agent.get(url);
         match &self.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
@@ -166,11 +166,7 @@ impl<'p> Client<'p> {
 
     /// Sends a request on a thread that may be left behind: name lookups and connects
     /// cannot be interrupted.
-    fn send(
-        &self,
-        url: &str,
-        request: RequestBuilder<WithoutBody>,
-    ) -> Result<Response<Body>, Failure> {
+    fn send(&self, url: &str, request: Request) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         let response = loop {
@@ -199,14 +195,13 @@ pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
     Ok(())
 }
 
-/// The certificates in a file.
 fn roots(path: &Path) -> Result<RootCerts> {
     let pem = fs::read(path)?;
-    let items = parse_pem(&pem).filter_map(|item| match item {
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
-    let certificates: Vec<_> = items.collect();
+    let certificates: Vec<_> = certificates.collect();
     let file = path.display();
     ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
     Ok(RootCerts::Specific(Arc::new(certificates)))

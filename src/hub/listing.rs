@@ -15,7 +15,6 @@ use crate::files::digest::Digest;
 const LARGEST_FILE: u64 = 1 << 50;
 const SHA1_DIGITS: usize = 40;
 const SHA256_DIGITS: usize = 64;
-/// Characters that are escaped in a path.
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
 
@@ -32,7 +31,6 @@ pub struct Listing {
 pub struct RemoteFile {
     /// Relative to the repository's root, with `/` between components.
     pub path: String,
-    /// Size in bytes.
     pub size: u64,
     /// SHA-256 of a large file, git's object id of any other. The hub uses it as the ETag.
     pub(super) digest: String,
@@ -85,18 +83,14 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Requests the list from the hub.
     pub fn request(client: &Client, name: &RepoPath) -> Result<Self> {
         let (repository, revision) = (&name.repository, name.revision.replace('/', "%2F"));
         let models = format!("{}/api/models", client.endpoint);
         let url = format!("{models}/{repository}/revision/{revision}?blobs=true");
         let json = client.read(&url).map_err(|failure| refused(failure, name, client))?;
-        let invalid = |reason: &str| err!("`{url}`: invalid list of files: {reason}");
-        let info: ModelInfo =
-            serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))?;
-        if !is_hash(&info.sha) {
-            return Err(invalid("it has no commit"));
-        }
+        let info: ModelInfo = serde_json::from_slice(&json)
+            .map_err(|error| err!("`{url}`: invalid list of files: {error}"))?;
+        ensure!(is_hash(&info.sha), "`{url}`: invalid list of files: it has no commit");
         let file = |sibling: Sibling| {
             let digest = sibling.lfs.map(|lfs| lfs.sha256).or(sibling.blob_id)?;
             RemoteFile::new(sibling.rfilename, sibling.size?, digest)
@@ -105,21 +99,17 @@ impl Listing {
         Ok(Self { commit: info.sha, files, offline: false })
     }
 
-    /// The URL of a file.
     pub fn url(&self, client: &Client, name: &RepoPath, file: &RemoteFile) -> String {
         let path = utf8_percent_encode(&file.path, ESCAPED);
         format!("{}/{}/resolve/{}/{path}", client.endpoint, name.repository, self.commit)
     }
 
-    /// A file by its path.
     pub fn find(&self, path: &str) -> Option<&RemoteFile> {
         self.files.iter().find(|file| file.path == path)
     }
 
-    /// A file that the checkpoint must have.
     pub fn require(&self, name: &RepoPath, file: &str) -> Result<RemoteFile> {
-        let found = self.find(&name.file(file)).cloned();
-        found.ok_or_else(|| self.lacks(name, file))
+        self.find(&name.file(file)).cloned().ok_or_else(|| self.lacks(name, file))
     }
 
     /// The weights files: the `shards` of the index, or the only SafeTensors file.
@@ -133,9 +123,8 @@ impl Listing {
             let file_name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
             return Ok((ShardSelection::Only(file_name), vec![file]));
         };
-        let has_another = self.find(&name.file(SINGLE_FILE)).is_some();
         ensure!(
-            !has_another || shards.iter().any(|shard| shard == SINGLE_FILE),
+            shards.contains(SINGLE_FILE) || self.find(&name.file(SINGLE_FILE)).is_none(),
             "`{name}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: download the right ones into a folder"
         );
         let find = |shard: String| match self.find(&name.file(&shard)) {
@@ -152,16 +141,15 @@ impl Listing {
         if let Some(file) = self.find(&name.file(SINGLE_FILE)) {
             return Ok(file.clone());
         }
-        let mut found = self.in_folder(name).filter(|(_, file)| file.ends_with(".safetensors"));
-        let (Some((only, _)), more) = (found.next(), found.count()) else {
-            return Err(self.lacks(name, SINGLE_FILE));
-        };
-        let count = more + 1;
-        ensure!(
-            more == 0,
-            "`{name}` holds {count} .safetensors files and no {INDEX} that says which to use"
-        );
-        Ok(only.clone())
+        let found = self.in_folder(name).filter(|(_, file)| file.ends_with(".safetensors"));
+        match &*found.collect::<Vec<_>>() {
+            [] => Err(self.lacks(name, SINGLE_FILE)),
+            [(only, _)] => Ok((*only).clone()),
+            several => bail!(
+                "`{name}` holds {} .safetensors files and no {INDEX} that says which to use",
+                several.len()
+            ),
+        }
     }
 
     /// Files of the checkpoint's folder with their names in it.

@@ -30,32 +30,23 @@ use listing::Listing;
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
 
-/// What to fetch, and where to put it.
 #[derive(Clone, Copy)]
 pub struct FetchRequest<'r> {
-    /// The checkpoint.
     pub name: &'r RepoPath,
-    /// The folder for the repository's files.
     pub root: &'r Path,
     /// Files of the repository's root that belong to a checkpoint in any of its folders.
     pub companions: &'r [&'r str],
-    /// Whether to use only files that are on this machine.
     pub offline: bool,
 }
 
 /// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
 /// the hub still.
 pub struct Repository<'p> {
-    /// Which SafeTensors files of the folder are the checkpoint's.
     pub which: ShardSelection,
-    /// Headers of the missing weights.
     pub headers: Headers,
-    /// Files that were fetched.
     pub fetched: Vec<RemoteFile>,
-    /// Files of weights that have not been fetched.
     pub missing_weights: Vec<RemoteFile>,
     missing_companions: Vec<RemoteFile>,
-    /// All files of the checkpoint.
     files: Vec<RemoteFile>,
     downloader: Downloader<'p>,
 }
@@ -92,11 +83,8 @@ impl<'p> Repository<'p> {
         downloader.fetch(&fetched)?;
 
         let Downloader { name, listing, folder, .. } = &downloader;
-        let shards = match index {
-            Some(_) => checkpoint::shards(&folder.root().join(&name.folder))?,
-            None => None,
-        };
-        let (which, weights) = listing.weights(name, shards)?;
+        let shards = index.map(|_| checkpoint::shards(&folder.root.join(&name.folder)));
+        let (which, weights) = listing.weights(name, shards.transpose()?.flatten())?;
         let missing_weights = downloader.missing(&weights)?;
         let header = |file: &RemoteFile| Ok((folder.path(file), downloader.header(file)?));
         let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
@@ -104,9 +92,8 @@ impl<'p> Repository<'p> {
         Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
     }
 
-    /// The checkpoint's folder on this machine.
     pub fn folder(&self) -> PathBuf {
-        self.downloader.folder.root().join(&self.downloader.name.folder)
+        self.downloader.folder.root.join(&self.downloader.name.folder)
     }
 
     /// The checkpoint's name with its commit as the revision.
@@ -115,14 +102,12 @@ impl<'p> Repository<'p> {
         RepoPath { revision: listing.commit.clone(), ..name.clone() }.to_string()
     }
 
-    /// Fetches the companions.
     pub fn fetch_companions(&mut self) -> Result<()> {
         self.downloader.fetch(&self.missing_companions)?;
         self.fetched.append(&mut self.missing_companions);
         Ok(())
     }
 
-    /// Fetches everything.
     pub fn fetch_all(&mut self) -> Result<()> {
         self.fetch_companions()?;
         self.downloader.fetch(&self.missing_weights)?;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-/// The default revision.
 const MAIN: &str = "main";
 
 /// A checkpoint on the hub: `owner/name[@revision][/folder]`.

@@ -89,34 +89,21 @@ pub struct DamagedTensor {
     pub not_finite: u64,
 }
 
-pub fn folder(
+/// Describes a checkpoint's folder or a staged weights file.
+pub fn inspect(
     path: &Path,
     filter: &Filter,
     ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let checkpoint = Checkpoint::open(path, ignored)?;
-    let fingerprint = Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?;
-    describe(path, path, &checkpoint, &fingerprint, filter, progress)
-}
-
-pub fn staged(
-    path: &Path,
-    filter: &Filter,
-    progress: Option<&dyn Progress>,
-) -> Result<CheckpointInspection> {
-    let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-    describe(path, parent_dir(path), &checkpoint, &metadata.fingerprint, filter, progress)
-}
-
-fn describe(
-    path: &Path,
-    folder: &Path,
-    checkpoint: &Checkpoint,
-    fingerprint: &Fingerprint,
-    filter: &Filter,
-    progress: Option<&dyn Progress>,
-) -> Result<CheckpointInspection> {
+    let (folder, checkpoint, fingerprint) = if path.is_dir() {
+        let checkpoint = Checkpoint::open(path, ignored)?;
+        let fingerprint = Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?;
+        (path, checkpoint, fingerprint)
+    } else {
+        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
+        (parent_dir(path), checkpoint, metadata.fingerprint)
+    };
     let weights = || checkpoint.weights.iter();
     let sources = weights().flat_map(|weight| weight.recipe.sources());
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
@@ -126,7 +113,7 @@ fn describe(
         Some(_) => format!("`{}`: {blocker}", file.display()),
         None => blocker.to_string(),
     });
-    let listed = |weight: &Weight| (weight.name.clone(), weight.dtype.to_string(), weight.bytes());
+    let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
@@ -134,14 +121,14 @@ fn describe(
         experts: checkpoint.provenances.experts.clone(),
         dense: checkpoint.provenances.dense.clone(),
         files: files.summarize(),
-        targets: [Target::Onnx, Target::Ort].map(|target| support(checkpoint, target)).into(),
+        targets: [Target::Onnx, Target::Ort].map(|target| support(&checkpoint, target)).into(),
         bytes: weights().map(Weight::bytes).sum(),
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
-        totals: totals(weights().map(listed)),
-        tensors: filter.apply(weights().map(|weight| files.tensor(weight))),
+        totals: totals(&tensors),
+        tensors: filter.apply(tensors),
         config: checkpoint.config.clone(),
-        scan: progress.map(|progress| scan(checkpoint, progress)).transpose()?,
+        scan: progress.map(|progress| scan(&checkpoint, progress)).transpose()?,
     })
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::ValueInfo;
 pub use crate::weights::Provenance;
 pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};
@@ -73,16 +74,13 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     ensure!(path.exists(), "there is nothing at `{}`", path.display());
-    let extension = path.extension().and_then(|extension| extension.to_str());
     if path.is_dir() {
-        return Ok(Inspection::Checkpoint(checkpoint::folder(path, filter, ignored, scan)?));
+        return Ok(Inspection::Checkpoint(checkpoint::inspect(path, filter, ignored, scan)?));
     }
-    let header = match extension {
-        Some("safetensors") => Some(Header::read(path)?),
-        _ => None,
-    };
+    let has_extension = |extension| path.extension().is_some_and(|found| found == extension);
+    let header = has_extension("safetensors").then(|| Header::read(path)).transpose()?;
     if header.as_ref().is_some_and(|header| header.metadata.is_some()) {
-        return Ok(Inspection::Weights(checkpoint::staged(path, filter, scan)?));
+        return Ok(Inspection::Weights(checkpoint::inspect(path, filter, ignored, scan)?));
     }
     if scan.is_some() {
         bail!(
@@ -92,7 +90,7 @@ pub fn inspect(
     }
     match header {
         Some(header) => Ok(Inspection::Tensors(file(path, &header, filter))),
-        None if extension == Some("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
+        None if has_extension("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
         None => Err(source::refuse_unsupported(path).unwrap_or_else(|| {
             err!("`{}` is not a checkpoint folder, a .safetensors or an .onnx file", path.display())
         })),
@@ -106,6 +104,6 @@ fn file(path: &Path, header: &Header, filter: &Filter) -> FileInspection {
         path: path.to_owned(),
         bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
         count: header.tensors.len(),
-        tensors: filter.apply(tensors),
+        tensors: filter.apply(tensors.collect()),
     }
 }

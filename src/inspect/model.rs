@@ -71,67 +71,79 @@ pub struct DataFile {
 /// Reads an ONNX file, and lengths and samples of its external data.
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let model = onnx::read(path)?;
-    let mut files: BTreeMap<String, DataFile> = BTreeMap::new();
-    for (_, external) in model.external_data() {
-        let name = external.file.to_string_lossy().into_owned();
-        let entry = files.entry(name.clone()).or_insert_with(|| data_file(path, &name));
-        entry.tensors += 1;
-        entry.bytes = entry.bytes.saturating_add(external.len());
-        entry.needed = entry.needed.max(external.range.end);
-    }
-    let mut files: Vec<DataFile> = files.into_values().collect();
     let metadata = ModelMetadata::read(&model.properties).ok().flatten();
-    let is_changed = |file: &str| {
-        let recorded = metadata.as_ref().and_then(|metadata| metadata.data.get(file));
-        let ranges = model.external_data().map(|(_, external)| external.clone());
-        let ranges = ranges.filter(|external| external.file.to_str() == Some(file));
-        let path = parent_dir(path).join(file);
-        recorded.is_some_and(|digest| onnx::is_changed(digest, ranges, &path))
-    };
-    files.iter_mut().for_each(|file| judge(file, is_changed));
-    let wrong: Vec<String> =
-        model.external_data().filter_map(|(tensor, external)| wrong(tensor, external)).collect();
-    let described = model.external_data().map(|(tensor, external)| {
-        let dtype = tensor.dtype.map_or_else(|| "another type".into(), |dtype| dtype.to_string());
-        (tensor.name.clone(), dtype, external.len())
+    let mut ranges: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
+    for (_, external) in model.external_data() {
+        let file = external.file.to_string_lossy().into_owned();
+        ranges.entry(file).or_default().push(external.clone());
+    }
+    let files = ranges.into_iter().map(|(file, ranges)| {
+        let digest = metadata.as_ref().and_then(|metadata| metadata.data.get(&file));
+        data_file(path, file, &ranges, digest)
     });
+    let files: Vec<DataFile> = files.collect();
+    let wrong = model.external_data().filter_map(|(tensor, external)| wrong(tensor, external));
+    let wrong: Vec<String> = wrong.collect();
+    let tensors: Vec<_> = model.initializers.iter().map(ListedTensor::of_model).collect();
     Ok(ModelInspection {
         path: path.to_owned(),
         bytes: model.bytes,
-        producer: model.producer.clone(),
+        producer: model.producer,
         ir_version: model.ir_version,
-        opsets: model.opsets.clone(),
-        requires: metadata.as_ref().map(|metadata| metadata.requires.clone()),
-        properties: model.properties.clone(),
-        inputs: model.inputs.clone(),
-        outputs: model.outputs.clone(),
-        functions: model.functions.clone(),
-        operators: model.operators.clone(),
+        opsets: model.opsets,
+        requires: metadata.map(|metadata| metadata.requires),
+        properties: model.properties,
+        inputs: model.inputs,
+        outputs: model.outputs,
+        functions: model.functions,
+        operators: model.operators,
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
         wrong,
-        totals: totals(described),
-        tensors: filter.apply(model.initializers.iter().map(ListedTensor::of_model)),
+        totals: totals(&tensors),
+        tensors: filter.apply(tensors),
     })
 }
 
-/// A file before its initializers are counted.
-fn data_file(model: &Path, file: &str) -> DataFile {
-    let path = parent_dir(model).join(file);
+/// A file of which initializers read `ranges`. `digest` is that of its samples at the export.
+fn data_file(
+    model: &Path,
+    file: String,
+    ranges: &[FileRange],
+    digest: Option<&String>,
+) -> DataFile {
+    let path = parent_dir(model).join(&file);
     let status = std::fs::metadata(&path).ok();
+    let found = status.as_ref().map(|status| status.len());
+    let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);
-    let problem = match &status {
-        _ if !is_below(file) => Some(
+    let unreachable = match status {
+        _ if !is_below(&file) => Some(
             "it is outside the model's folder, where onnxruntime reads no external data".to_owned(),
         ),
         None => Some("it does not exist".to_owned()),
         Some(status) if !status.is_file() => Some("it is not a regular file".to_owned()),
         Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
     };
-    let warning = obstacle.filter(|_| problem.is_none()).map(|obstacle| obstacle.to_string());
-    let found = status.map(|status| status.len());
-    DataFile { file: file.to_owned(), tensors: 0, bytes: 0, needed: 0, found, problem, warning }
+    let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
+    let damage = || match found? {
+        found if found < needed => {
+            Some(format!("it has {found} bytes, and the model reads up to {needed}"))
+        }
+        _ => digest
+            .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
+            .map(|_| "it was changed since the export: restore it, or export again".to_owned()),
+    };
+    DataFile {
+        tensors: ranges.len(),
+        bytes: ranges.iter().map(FileRange::len).fold(0, u64::saturating_add),
+        needed,
+        found,
+        problem: unreachable.or_else(damage),
+        warning,
+        file,
+    }
 }
 
 /// Whether onnxruntime follows a link: its target is in the model's folder or below, or
@@ -151,22 +163,10 @@ fn is_below(file: &str) -> bool {
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// Checks the size of a file and the digest of its samples.
-fn judge(file: &mut DataFile, is_changed: impl Fn(&str) -> bool) {
-    let (None, Some(found)) = (&file.problem, file.found) else { return };
-    if found < file.needed {
-        let needed = file.needed;
-        file.problem = Some(format!("it has {found} bytes, and the model reads up to {needed}"));
-    } else if is_changed(&file.file) {
-        let problem = "it was changed since the export: restore it, or export again";
-        file.problem = Some(problem.to_owned());
-    }
-}
-
 /// An initializer whose external data is longer or shorter than its shape.
 fn wrong(tensor: &StoredInitializer, external: &FileRange) -> Option<String> {
     let (dtype, length) = (tensor.dtype?, external.len());
     let needed = dtype.bytes(&tensor.shape);
-    (needed != Some(length))
-        .then(|| format!("`{}` {dtype} {:?} refers to {length} bytes", tensor.name, tensor.shape))
+    let StoredInitializer { name, shape, .. } = tensor;
+    (needed != Some(length)).then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes"))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use glob::Pattern;
 use serde::Serialize;
@@ -50,19 +51,15 @@ impl Filter {
     /// Tensors whose name, canonical or stored, matches a pattern with `*` and `?`; none
     /// without a pattern.
     pub fn new(pattern: Option<&str>) -> Result<Self> {
-        let parse = |text| {
-            let invalid = |error| err!("invalid pattern {text:?} for tensor names: {error}");
-            Pattern::new(text).map_err(invalid)
-        };
-        Ok(Self(pattern.map(parse).transpose()?))
+        let Some(text) = pattern else { return Ok(Self(None)) };
+        let invalid = |error| err!("invalid pattern {text:?} for tensor names: {error}");
+        Ok(Self(Some(Pattern::new(text).map_err(invalid)?)))
     }
 
-    pub(super) fn apply(&self, tensors: impl Iterator<Item = ListedTensor>) -> Vec<ListedTensor> {
-        let Some(pattern) = &self.0 else { return Vec::new() };
-        let matches = |tensor: &ListedTensor| {
-            [&tensor.name].into_iter().chain(&tensor.stored_as).any(|name| pattern.matches(name))
-        };
-        tensors.filter(matches).collect()
+    pub(super) fn apply(&self, mut tensors: Vec<ListedTensor>) -> Vec<ListedTensor> {
+        let matches = |name: &String| self.0.as_ref().is_some_and(|it| it.matches(name));
+        tensors.retain(|tensor| matches(&tensor.name) || tensor.stored_as.iter().any(matches));
+        tensors
     }
 }
 
@@ -97,19 +94,16 @@ pub struct SourceFiles {
     folder: PathBuf,
     headers: Vec<(PathBuf, Header)>,
     /// Stored names by file and offset.
-    names: HashMap<(PathBuf, u64), String>,
+    names: HashMap<(Arc<Path>, u64), String>,
 }
 
 impl SourceFiles {
     pub fn read(folder: &Path, files: &BTreeSet<PathBuf>) -> Result<Self> {
         let read = |file: &PathBuf| Ok((file.clone(), Header::read(file)?));
         let headers: Vec<_> = files.iter().map(read).collect::<Result<_>>()?;
-        let names = headers.iter().flat_map(|(file, header)| {
-            let key = |tensor: &StoredTensor| {
-                ((file.clone(), tensor.data.range.start), tensor.name.clone())
-            };
-            header.tensors.iter().map(key)
-        });
+        let tensors = headers.iter().flat_map(|(_, header)| &header.tensors);
+        let names =
+            tensors.map(|it| ((it.data.file.clone(), it.data.range.start), it.name.clone()));
         Ok(Self { folder: folder.to_owned(), names: names.collect(), headers })
     }
 
@@ -125,7 +119,7 @@ impl SourceFiles {
     pub fn tensor(&self, weight: &Weight) -> ListedTensor {
         let sources = weight.recipe.sources();
         let name = |source: &&FileRange| {
-            self.names.get(&(source.file.to_path_buf(), source.range.start)).cloned()
+            self.names.get(&(source.file.clone(), source.range.start)).cloned()
         };
         let place = |source: &&FileRange| FileRange {
             file: self.relative(&source.file).into(),
@@ -146,16 +140,18 @@ impl SourceFiles {
     }
 }
 
-/// Adds up tensors, given by name, element type and bytes.
-pub fn totals(tensors: impl Iterator<Item = (String, String, u64)>) -> Vec<Total> {
+/// Adds up the tensors whose bytes are in files.
+pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    for (name, dtype, bytes) in tensors {
-        let at = KINDS.iter().position(|(_, is)| is(&name)).expect("the last takes all");
+    for ListedTensor { name, dtype, places, .. } in
+        tensors.iter().filter(|it| !it.places.is_empty())
+    {
+        let at = KINDS.iter().position(|(_, is)| is(name)).expect("the last takes all");
         let (kind, dtypes) = (KINDS[at].0, BTreeSet::new());
         let total = totals.entry(at).or_insert(Total { kind, tensors: 0, bytes: 0, dtypes });
         total.tensors += 1;
-        total.bytes = total.bytes.saturating_add(bytes);
-        total.dtypes.insert(dtype);
+        total.bytes = places.iter().map(FileRange::len).fold(total.bytes, u64::saturating_add);
+        total.dtypes.insert(dtype.clone());
     }
     totals.into_values().collect()
 }

@@ -43,14 +43,12 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         };
         table.row("target", format!("{}: {answer}", support.target));
     }
-    let (all, missing) = (size(it.bytes), size(it.bytes_to_write));
-    match (&it.obstacle, it.bytes_to_write) {
-        (_, 0) => {
-            table.row("in place", format!("all of {all}, for a model in this folder or above"))
-        }
-        (Some(reason), _) => table.row("in place", format!("all of {all} but {missing}: {reason}")),
-        (None, _) => table.row("in place", format!("all of {all} but {missing}")),
+    let missing = match (&it.obstacle, size(it.bytes_to_write)) {
+        _ if it.bytes_to_write == 0 => ", for a model in this folder or above".to_owned(),
+        (Some(reason), missing) => format!(" but {missing}: {reason}"),
+        (None, missing) => format!(" but {missing}"),
     };
+    table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
     it.scan.iter().for_each(|it| scan(table, it));
 }
@@ -60,40 +58,32 @@ fn scan(table: &mut Table, Scan { bytes, damaged }: &Scan) {
         let [wrong, all] = [*not_finite, *numbers].map(with_thousands);
         table.row("DAMAGED", format!("{tensor}: {wrong} of {all} values are infinite or NaN"));
     }
-    let bytes = size(*bytes);
-    match damaged.len() {
-        0 => table.row("scanned", format!("{bytes}: all values are finite")),
-        some => table.row("scanned", format!("{bytes}: {} damaged", plural(some, "tensor"))),
+    let result = match damaged.len() {
+        0 => "all values are finite".to_owned(),
+        some => format!("{} damaged", plural(some, "tensor")),
     };
+    table.row("scanned", format!("{}: {result}", size(*bytes)));
 }
 
 fn provenance(table: &mut Table, label: &'static str, it: &Provenance) {
     let Provenance { origin, format, rounded, relative_error } = it;
-    let rounded = with_thousands(*rounded);
-    if it.is_unchanged() {
-        table.row(label, format);
+    let history = if it.is_unchanged() {
+        String::new()
     } else if it.is_lossless() {
-        table.row(label, format!("{format}, from {origin}, lossless"));
+        format!(", from {origin}, lossless")
     } else {
-        table.row(
-            label,
-            format!("{format}, from {origin}, {rounded} values rounded, relative error {relative_error:.2e}"),
-        );
-    }
+        let rounded = with_thousands(*rounded);
+        format!(", from {origin}, {rounded} values rounded, relative error {relative_error:.2e}")
+    };
+    table.row(label, format!("{format}{history}"));
 }
 
 fn config(table: &mut Table, config: &Config) {
     let Config { hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, .. } = config;
     let tied = if config.tied { ", embedding and lm_head tied" } else { "" };
-    table.row(
-        "model",
-        format!(
-            "{}, hidden size {}, vocabulary {}{tied}",
-            plural(config.num_layers(), "layer"),
-            with_thousands(*hidden_size),
-            with_thousands(config.vocab_size),
-        ),
-    );
+    let layers = plural(config.num_layers(), "layer");
+    let [hidden, vocab] = [*hidden_size, config.vocab_size].map(with_thousands);
+    table.row("model", format!("{layers}, hidden size {hidden}, vocabulary {vocab}{tied}"));
     let sliding = config.windows.iter().flatten().count();
     let window = config.windows.iter().flatten().next().map_or_else(String::new, |window| {
         format!("; window {window} in {sliding} of {}", config.num_layers())

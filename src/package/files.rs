@@ -11,10 +11,8 @@ use crate::publish::{Existing, Transaction};
 /// The most bytes of a file to copy: the released models' have up to 28 MB.
 pub const LARGEST_COPY: u64 = 256 << 20;
 
-/// The model that a package is for.
 #[derive(Clone, Copy)]
 pub struct PackagedModel<'m> {
-    /// The ONNX file.
     pub path: &'m Path,
     pub config: &'m Config,
     pub options: &'m GraphOptions,
@@ -37,49 +35,30 @@ pub enum Contents {
 }
 
 impl<S> Package<S> {
-    /// The paths that will be written.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
     pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
         for (path, contents) in &self.files {
-            match contents {
-                Contents::Text(text) => {
-                    transaction.create_from(path, Existing::Replace, text.as_bytes())?;
-                }
-                Contents::CopyOf(file) => {
-                    let bytes = json::read(file, LARGEST_COPY)?;
-                    transaction.create_from(path, Existing::Keep, &bytes)?;
-                }
-            }
+            let (existing, bytes) = match contents {
+                Contents::Text(text) => (Existing::Replace, text.clone().into_bytes()),
+                Contents::CopyOf(file) => (Existing::Keep, json::read(file, LARGEST_COPY)?),
+            };
+            transaction.create_from(path, existing, &*bytes)?;
         }
         Ok(())
-    }
-
-    /// The same files with one more, under a summary of all.
-    pub fn with<T>(
-        mut self,
-        path: PathBuf,
-        text: String,
-        summary: impl FnOnce(S) -> T,
-    ) -> Package<T> {
-        self.files.push((path, Contents::Text(text)));
-        Package { files: self.files, summary: summary(self.summary) }
     }
 }
 
 /// The name by which other files refer to the model.
 pub fn model_name(path: &Path) -> Result<&str> {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.ok_or_else(|| {
-        err!("`{}` is not valid UTF-8, so no other file can name it", path.display())
-    })
+    let path = path.display();
+    name.ok_or_else(|| err!("`{path}` is not valid UTF-8, so no other file can name it"))
 }
 
 /// JSON as it is written: indented, with a line break at the end.
 pub fn pretty(value: &serde_json::Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).expect("plain data");
-    text.push('\n');
-    text
+    format!("{value:#}\n")
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::files::{Package, PackagedModel, model_name, pretty};
+use super::files::{Contents, Package, PackagedModel, model_name, pretty};
 use super::generation::Generation;
 use super::tokenizer::{self, GENERATION_CONFIG, TokenizerSummary};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
@@ -15,7 +15,6 @@ use crate::error::{Result, bail, ensure};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
 
-/// The file name that onnxruntime-genai looks for.
 const GENAI_CONFIG: &str = "genai_config.json";
 
 /// The most bytes of a cache of the default length. onnxruntime-genai allocates it for
@@ -71,8 +70,9 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let text = genai_config(name, model, &generation, max_length);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
-    let tokenizer = tokenizer::plan(&dirs, dir)?;
-    Ok(tokenizer.with(path.clone(), text, |tokenizer| GenaiSummary {
+    let Package { mut files, summary: tokenizer } = tokenizer::plan(&dirs, dir)?;
+    files.push((path.clone(), Contents::Text(text)));
+    let summary = GenaiSummary {
         config: path,
         replaced,
         max_length,
@@ -80,7 +80,8 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         eos_token_ids: generation.eos,
         eos_assumed: generation.eos_assumed,
         tokenizer,
-    }))
+    };
+    Ok(Package { files, summary })
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else
@@ -112,13 +113,12 @@ fn genai_config(
     max_length: u64,
 ) -> String {
     let PackagedModel { config, options, .. } = *model;
+    let mut search = Value::Object(generation.search.clone());
+    search["max_length"] = max_length.into();
     // ONNX Runtime's own operators append to a buffer of past keys and values in place.
-    let shares_buffer = options.target == Target::Ort;
-    let mut search = generation.search.clone();
-    search.insert("max_length".to_owned(), max_length.into());
-    search.insert("past_present_share_buffer".to_owned(), shares_buffer.into());
+    search["past_present_share_buffer"] = (options.target == Target::Ort).into();
     if options.batch == Some(1) {
-        search.insert("chunk_size".to_owned(), CHUNK_SIZE.into());
+        search["chunk_size"] = CHUNK_SIZE.into();
     }
     // The providers to use before the CPU, with the options that are set most.
     let provider_options = match options.provider {
@@ -164,23 +164,20 @@ fn genai_config(
 /// Whether a different `genai_config.json` will be replaced. One that describes another
 /// model of the folder is kept: a folder has one such file.
 fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
-    if path.is_dir() {
-        bail!("`{}` is a folder, expected a file to write", path.display());
-    }
+    ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
     if !path.is_file() {
         return Ok(false);
     }
     let existing = json::read(path, LARGEST_CONFIG)?;
-    let described: Option<Value> = serde_json::from_slice(&existing).ok();
-    let described =
-        described.as_ref().and_then(|it| it.pointer("/model/decoder/filename")?.as_str());
-    match described.filter(|other| *other != model && parent_dir(path).join(other).exists()) {
-        Some(other) => bail!(
+    let described: Value = serde_json::from_slice(&existing).unwrap_or_default();
+    let other = described.pointer("/model/decoder/filename").and_then(Value::as_str);
+    if let Some(other) = other.filter(|it| *it != model && parent_dir(path).join(it).exists()) {
+        bail!(
             "`{}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away",
             path.display()
-        ),
-        None => Ok(existing != text.as_bytes()),
+        );
     }
+    Ok(existing != text.as_bytes())
 }
 
 impl GenaiSummary {

@@ -1,13 +1,12 @@
 //! The package for transformers.js: `config.json` and the tokenizer in the root of a
 //! repository, whose folder `onnx` has the model.
 
-use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::files::{Package, PackagedModel, model_name, pretty};
+use super::files::{Contents, Package, PackagedModel, model_name, pretty};
 use super::tokenizer::{self, TokenizerSummary};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::display::{Table, shell_quote, size};
@@ -19,11 +18,8 @@ use crate::tensor::DType;
 /// The most bytes of a file: browsers take less than 2 GB.
 pub const MAX_FILE_BYTES: u64 = 2_000_000_000;
 
-/// The folder in which transformers.js looks for models.
 const MODEL_DIR: &str = "onnx";
-/// The most data files that transformers.js looks for.
 const MAX_DATA_FILES: usize = 100;
-/// The key of `config.json` for transformers.js.
 const KEY: &str = "transformers.js_config";
 
 /// The suffixes of model files, and the `dtype` by which users choose each.
@@ -72,10 +68,9 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
             .with_remedy(Setting::Compute, "f32"));
     }
     if let Some(asked) = max_shard_size.filter(|asked| *asked > MAX_FILE_BYTES) {
+        let [asked, most] = [asked, MAX_FILE_BYTES].map(size);
         return Err(err!(
-            "the maximum shard size is {}, and browsers take files of at most {}",
-            size(asked),
-            size(MAX_FILE_BYTES)
+            "the maximum shard size is {asked}, and browsers take files of at most {most}"
         )
         .with_remedy(Setting::MaxShardSize, "2GB"));
     }
@@ -88,10 +83,9 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
         )
         .with_remedy(Setting::Output, shell_quote(&output)));
     }
-    dtype(name).map(|_| ())
+    dtype(name).map(drop)
 }
 
-/// The name of one of the model's data files.
 pub fn data_file(model: &Path, at: usize) -> Result<String> {
     let name = model_name(model)?;
     Ok(if at == 0 { format!("{name}_data") } else { format!("{name}_data_{at}") })
@@ -117,13 +111,12 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package<Transfor
     let entry = Entry { name, dtype: dtype(name)?, data_files };
     let config = pretty(&config(&repo_root, &dirs, model, &entry)?);
     dirs.push(repo_root.clone());
-    let tokenizer = tokenizer::plan(&dirs, &repo_root)?;
-    Ok(tokenizer.with(path, config, |tokenizer| TransformersJsSummary {
-        folder: repo_root,
-        dtype: entry.dtype,
-        device: if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" },
-        tokenizer,
-    }))
+    let Package { mut files, summary: tokenizer } = tokenizer::plan(&dirs, &repo_root)?;
+    files.push((path, Contents::Text(config)));
+    let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
+    let summary =
+        TransformersJsSummary { folder: repo_root, dtype: entry.dtype, device, tokenizer };
+    Ok(Package { files, summary })
 }
 
 /// The model's folder by a path that ends in its name.
@@ -132,7 +125,6 @@ fn model_dir(model: &Path) -> Result<PathBuf> {
     Ok(if dir.file_name().is_some() { dir.to_owned() } else { canonicalize_existing(dir)? })
 }
 
-/// The `dtype` that chooses a model file.
 fn dtype(name: &str) -> Result<&'static str> {
     let suffix = name.strip_suffix(".onnx").and_then(|stem| stem.strip_prefix("model"));
     let known = DTYPES.into_iter().find(|(known, _)| Some(*known) == suffix);
@@ -158,15 +150,15 @@ fn config(
     model: &PackagedModel,
     entry: &Entry,
 ) -> Result<Value> {
-    let dirs = iter::once(repo_root).chain(checkpoint_dirs.iter().map(PathBuf::as_path));
+    let dirs = [repo_root].into_iter().chain(checkpoint_dirs.iter().map(PathBuf::as_path));
     for path in dirs.map(|dir| dir.join(CONFIG)).filter(|path| path.exists()) {
         let text = json::read(&path, LARGEST_CONFIG)?;
         let config: Value = serde_json::from_slice(&text).unwrap_or_default();
         if config["model_type"].is_string() {
             let unique = json::reject_duplicate_keys(&text);
-            return unique.and_then(|()| with_entry(config, model, entry)).map_err(|reason| {
-                err!("`{}` is not a config of this model: {reason}", path.display())
-            });
+            let config = unique.and_then(|()| with_entry(config, model, entry));
+            let path = path.display();
+            return config.map_err(|why| err!("`{path}` is not a config of this model: {why}"));
         }
     }
     bail!(
@@ -231,7 +223,6 @@ impl TransformersJsSummary {
 mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, IgnoredNames};
-    use crate::package::files::Contents;
 
     /// The planned `config.json` of a repository that has this one.
     fn plan_config(text: &str, model: &str, compute: DType) -> Result<Value> {
@@ -263,27 +254,22 @@ mod tests {
         });
         assert_eq!(twice, json!({"model_type": "x", "num_hidden_layers": 3, KEY: expected}));
 
-        let text = r#"{"model_type": "x", "transformers.js_config": {"use_external_data_format": 3, "kv_cache_dtype": "float16"}}"#;
+        let text =
+            r#"{"model_type": "x", "transformers.js_config": {"use_external_data_format": 3}}"#;
         let found = plan_config(text, "model_quantized.onnx", DType::F32).unwrap();
-        let (files, caches) =
-            (&found[KEY]["use_external_data_format"], &found[KEY]["kv_cache_dtype"]);
+        let files = &found[KEY]["use_external_data_format"];
         assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [7, 3]);
-        assert_eq!([&caches["q8"], &caches["fp16"]], ["float32", "float16"]);
     }
 
     #[test]
     fn refuses_config_of_another_model() {
         for (keys, reason) in [
             (r#""a": 1, "a": 1"#, "duplicate key \"a\" at line 1 column 35"),
-            (r#""head_dim": 8"#, "its `head_dim` is 8, and the weights have 32"),
             (r#""transformers.js_config": 1"#, "`transformers.js_config` is not a JSON object"),
         ] {
             let text = format!(r#"{{"model_type": "x", {keys}}}"#);
             let error = plan_config(&text, "model.onnx", DType::F32).unwrap_err().to_string();
-            assert!(
-                error.ends_with(&format!("is not a config of this model: {reason}")),
-                "{error}"
-            );
+            assert!(error.ends_with(&format!("of this model: {reason}")), "{error}");
         }
     }
 }

@@ -79,7 +79,7 @@ fn refuse_quantized(keys: &mut ConfigReader) -> Result<()> {
     ensure!(
         method == "mxfp4",
         "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; {}",
-        keys.file(),
+        keys.file,
         unsupported::USE_SOURCE
     );
     Ok(())
@@ -116,7 +116,7 @@ fn rope(keys: &mut ConfigReader) -> Result<Rope> {
     let mut rope_in = |object| keys.has(object).then(|| rope_in(keys, object)).transpose();
     match (rope_in("rope_scaling.")?, rope_in("rope_parameters.")?) {
         (Some(rope), Some(other)) if rope != other => {
-            bail!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file())
+            bail!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file)
         }
         (Some(rope), _) | (None, Some(rope)) => Ok(rope),
         (None, None) => {

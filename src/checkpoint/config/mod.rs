@@ -11,12 +11,10 @@ use crate::error::Result;
 use reader::ConfigReader;
 pub use values::{Config, Rope};
 
-/// The file that defines what a model computes.
 pub const CONFIG: &str = "config.json";
 /// Longest `config.json` that is read. Released ones have 2 kB.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
-/// Who wrote a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// `ModelConfig` of OpenAI's implementation, as in `original/config.json`.

@@ -4,9 +4,6 @@ use super::reader::{ConfigReader, LAYERS, POSITIVE, SIZE, SIZE_OR_ZERO};
 use super::values::{Config, Rope, alternating_windows};
 use crate::error::Result;
 
-/// Keys that do not change the computation.
-const HARMLESS: [&str; 2] = ["dtype", "torch_dtype"];
-
 pub fn read(keys: &mut ConfigReader) -> Result<Config> {
     let layers = keys.required("num_hidden_layers", &LAYERS)?;
     let window = Some(keys.required("sliding_window", &SIZE_OR_ZERO)?).filter(|size| *size > 0);
@@ -33,6 +30,6 @@ pub fn read(keys: &mut ConfigReader) -> Result<Config> {
         tied: false,
         attention_bias: true,
     };
-    keys.refuse_unread(&HARMLESS)?;
+    keys.refuse_unread(&["dtype", "torch_dtype"])?;
     Ok(config)
 }

@@ -8,17 +8,15 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
 
-/// Sizes of a model.
 pub const SIZES: RangeInclusive<u64> = 1..=u32::MAX as u64;
 
-/// Objects whose keys are read one by one.
 const NESTED: [&str; 4] =
     ["quantization", "quantization_config", "rope_parameters", "rope_scaling"];
 
 /// The keys of a config. A key in a nested object is named by its path, as
 /// `rope_scaling.factor`; `null` counts as absent.
 pub struct ConfigReader<'a> {
-    file: &'a str,
+    pub file: &'a str,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
     /// Unknown keys that the user allows.
@@ -26,7 +24,7 @@ pub struct ConfigReader<'a> {
 }
 
 /// What a value must be, in words and in code.
-pub struct Expected<T>(&'static str, fn(&Value) -> Option<T>);
+pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
@@ -48,15 +46,13 @@ fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
 }
 
 impl<'a> ConfigReader<'a> {
-    /// The JSON object in `text`, read from `file`.
     pub fn parse(file: &'a str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
         let mut keys = BTreeMap::new();
         for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
             match value {
                 Value::Null => {}
                 Value::Object(nested) if NESTED.contains(&&*name) && !nested.is_empty() => {
-                    let path = |(key, value)| (format!("{name}.{key}"), value);
-                    keys.extend(nested.into_iter().map(path));
+                    keys.extend(nested.into_iter().map(|(key, it)| (format!("{name}.{key}"), it)));
                 }
                 value => {
                     let object = name.split_once('.').map_or("", |(object, _)| object);
@@ -70,11 +66,6 @@ impl<'a> ConfigReader<'a> {
         Ok(Self { file, keys, read: BTreeSet::new(), ignored })
     }
 
-    pub fn file(&self) -> &str {
-        self.file
-    }
-
-    /// Whether a key begins with `prefix`.
     pub fn has(&self, prefix: &str) -> bool {
         self.keys.keys().any(|key| key.starts_with(prefix))
     }
@@ -121,7 +112,6 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// [`Self::require_only`], if the key is there.
     pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
         if self.keys.contains_key(key) { self.require_only(key, expected) } else { Ok(()) }
     }
@@ -142,15 +132,14 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Refuses unknown keys: those that are unread, except those that the user ignores and harmless ones, given by
-    /// name or as a prefix with `*`.
+    /// Refuses keys that are unread, except those that the user ignores and harmless ones,
+    /// given by name or as a prefix with `*`.
     pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
         let is_harmless = |key: &str| {
-            let matches = |name: &&str| match name.strip_suffix('*') {
+            harmless.iter().any(|name| match name.strip_suffix('*') {
                 Some(prefix) => key.starts_with(prefix),
                 None => key == *name,
-            };
-            harmless.iter().any(matches)
+            })
         };
         let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();
         let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);

@@ -5,30 +5,24 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::reader::SIZES;
+use super::reader::{POSITIVE, SIZE, SIZES};
 use crate::error::{Result, ensure};
-use crate::tensor::mxfp4;
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
 /// files contain it as JSON, so names and order of the fields are fixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Rows of the embedding.
     pub vocab_size: u64,
     /// Width of the residual stream.
     pub hidden_size: u64,
     /// Width inside an expert.
     pub intermediate_size: u64,
-    /// Query heads.
     pub num_heads: u64,
     /// Key and value heads; each serves `num_heads / num_kv_heads` query heads.
     pub num_kv_heads: u64,
-    /// Width of a head.
     pub head_dim: u64,
-    /// Number of experts by layer.
     pub experts: Vec<u64>,
-    /// Experts that each token uses.
     pub experts_per_token: u64,
     /// Number of keys that a query sees, itself included, by layer; `None` for all.
     pub windows: Vec<Option<u64>>,
@@ -36,15 +30,12 @@ pub struct Config {
     pub swiglu_limit: f64,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// Rotary position embedding.
     pub rope: Rope,
     /// Whether the embedding is also the output projection.
     pub tied: bool,
-    /// Whether the projections of attention have biases.
     pub attention_bias: bool,
 }
 
-/// Rotary position embedding with YaRN scaling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rope {
@@ -62,7 +53,6 @@ pub struct Rope {
 }
 
 impl Config {
-    /// Number of layers.
     pub fn num_layers(&self) -> usize {
         self.windows.len()
     }
@@ -108,18 +98,6 @@ impl Config {
         );
         Ok(())
     }
-
-    /// Checks sizes that must be filled by blocks of MXFP4 or of integers.
-    pub fn check_blocks(&self, file: &str, sizes: &[(&'static str, u64)]) -> Result<()> {
-        for (name, size) in sizes {
-            ensure!(
-                size.is_multiple_of(mxfp4::BLOCK),
-                "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
-                mxfp4::BLOCK
-            );
-        }
-        Ok(())
-    }
 }
 
 impl Rope {
@@ -133,29 +111,24 @@ impl Rope {
         })
     }
 
-    /// Longest context in tokens.
     pub fn context(&self) -> u64 {
         (self.initial_context * self.factor.max(1.0)) as u64
     }
 }
 
-/// Checks that integers are sizes and other numbers positive.
 fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
     match value {
         Value::Object(map) => {
             map.iter().try_for_each(|(key, value)| check_numbers(file, key, value))
         }
         Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
-        Value::Number(number) if number.is_f64() => {
-            let positive = number.as_f64().is_some_and(|number| number > 0.0);
-            ensure!(positive, "`{file}`: `{key}` must be a positive number, found {number}");
-            Ok(())
-        }
         Value::Number(number) => {
-            ensure!(
-                number.as_u64().is_some_and(|size| SIZES.contains(&size)),
-                "`{file}`: `{key}` must be a whole number from 1 to 4294967295, found {number}"
-            );
+            let (expected, fits) = if number.is_f64() {
+                (POSITIVE.0, (POSITIVE.1)(value).is_some())
+            } else {
+                (SIZE.0, (SIZE.1)(value).is_some())
+            };
+            ensure!(fits, "`{file}`: `{key}` must be {expected}, found {number}");
             Ok(())
         }
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),

@@ -1,38 +1,58 @@
-//! Hugging Face's layout with MXFP4 experts, as in the roots of the released repositories.
-//! Its blocks and scales are byte for byte those of OpenAI's layout.
+//! Hugging Face's layouts, which differ in how experts are stored.
 
-use super::{Layout, MatrixFormat, Names, Sources, storage};
+use super::{Layout, MatrixFormat, Names, PLAIN, Sources, TRANSPOSED, storage};
 
-/// `model.layers.N.mlp.experts.gate_up_proj_blocks`, …
-pub const LAYOUT: Layout = Layout {
+/// As in the roots of the released repositories. Blocks and scales are byte for byte those
+/// of OpenAI's layout.
+const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     marker_tensor: "model.layers.0.mlp.experts.down_proj_blocks",
     storage: storage(true, MatrixFormat::Mxfp4),
-    sources,
+    sources: |canonical, _| NAMES.source(canonical),
 };
 
-/// The names of every layout of Hugging Face, but for experts that are stored apart.
+/// Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
+/// one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
+const WHOLE_EXPERTS: Layout = Layout {
+    name: "Hugging Face's layout with dequantized experts",
+    marker_tensor: "model.layers.0.mlp.experts.down_proj",
+    storage: storage(true, TRANSPOSED),
+    ..MXFP4
+};
+
+/// unsloth's, with a linear layer for each expert, gate and up in one:
+/// `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
+const SPLIT_EXPERTS: Layout = Layout {
+    name: "unsloth's layout with split experts",
+    marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
+    storage: storage(true, PLAIN),
+    sources: split_experts,
+};
+
+/// Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
+const EXPERT_LINEARS: Layout = Layout {
+    name: "the layout with gate, up and down apart",
+    marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
+    storage: storage(true, PLAIN),
+    sources: expert_linears,
+};
+
+pub const LAYOUTS: [Layout; 4] = [MXFP4, WHOLE_EXPERTS, SPLIT_EXPERTS, EXPERT_LINEARS];
+
 const NAMES: Names = Names {
     layer: "model.layers.",
-    outside: &[
-        ("embedding.weight", "model.embed_tokens.weight"),
+    table: &[
+        ("embedding", "model.embed_tokens"),
         ("norm.scale", "model.norm.weight"),
-        ("lm_head.weight", "lm_head.weight"),
-    ],
-    inside: &[
+        ("lm_head", "lm_head"),
         ("attn.norm.scale", "input_layernorm.weight"),
-        ("attn.q.weight", "self_attn.q_proj.weight"),
-        ("attn.q.bias", "self_attn.q_proj.bias"),
-        ("attn.k.weight", "self_attn.k_proj.weight"),
-        ("attn.k.bias", "self_attn.k_proj.bias"),
-        ("attn.v.weight", "self_attn.v_proj.weight"),
-        ("attn.v.bias", "self_attn.v_proj.bias"),
-        ("attn.out.weight", "self_attn.o_proj.weight"),
-        ("attn.out.bias", "self_attn.o_proj.bias"),
+        ("attn.q", "self_attn.q_proj"),
+        ("attn.k", "self_attn.k_proj"),
+        ("attn.v", "self_attn.v_proj"),
+        ("attn.out", "self_attn.o_proj"),
         ("attn.sinks", "self_attn.sinks"),
         ("mlp.norm.scale", "post_attention_layernorm.weight"),
-        ("mlp.router.weight", "mlp.router.weight"),
-        ("mlp.router.bias", "mlp.router.bias"),
+        ("mlp.router", "mlp.router"),
         ("mlp.experts.gate_up.blocks", "mlp.experts.gate_up_proj_blocks"),
         ("mlp.experts.gate_up.scales", "mlp.experts.gate_up_proj_scales"),
         ("mlp.experts.gate_up.weight_t", "mlp.experts.gate_up_proj"),
@@ -44,6 +64,34 @@ const NAMES: Names = Names {
     ],
 };
 
-pub fn sources(canonical: &str, _experts: u64) -> Sources {
-    NAMES.source(canonical)
+fn split_experts(canonical: &str, experts: u64) -> Sources {
+    if let Some((layer, part)) = canonical.split_once(".router.") {
+        return Sources::Tensor(format!("model.{layer}.router.linear.{part}"));
+    }
+    let Some((layer, matrix, part)) = expert_part(canonical) else {
+        return NAMES.source(canonical);
+    };
+    let tensor = |expert| format!("model.{layer}.experts.{matrix}_projs.{expert}.{part}");
+    Sources::Concat((0..experts).map(tensor).collect())
+}
+
+fn expert_linears(canonical: &str, experts: u64) -> Sources {
+    let Some((layer, matrix, part)) = expert_part(canonical) else {
+        return NAMES.source(canonical);
+    };
+    let tensor = |expert, name| format!("model.{layer}.experts.{expert}.{name}_proj.{part}");
+    if matrix == "gate_up" {
+        // Even rows gate, odd rows up.
+        let pair = |expert| ["gate", "up"].map(|name| tensor(expert, name));
+        Sources::InterleaveRows((0..experts).map(pair).collect())
+    } else {
+        Sources::Concat((0..experts).map(|expert| tensor(expert, matrix)).collect())
+    }
+}
+
+/// Splits `layers.N.mlp.experts.MATRIX.PART`.
+fn expert_part(canonical: &str) -> Option<(&str, &str, &str)> {
+    let (layer, rest) = canonical.split_once(".experts.")?;
+    let (matrix, part) = rest.split_once('.')?;
+    Some((layer, matrix, part))
 }

@@ -1,21 +1,18 @@
 //! Checkpoint layouts: under which names a layout stores the canonical weights, and how its
-//! tensors become them. One file for each.
+//! tensors become them.
 
-mod expert_linears;
 mod hugging_face;
 mod original;
-mod split_experts;
 mod staged;
-mod whole_experts;
 
-use super::assemble::{Assembly, PLAIN, Storage, TRANSPOSED, WeightSpec};
+use super::assemble::{Assembly, PLAIN, Storage, TRANSPOSED};
 use super::config::{Config, Dialect};
 use super::shards::Tensors;
 use super::weights::ModelWeights;
 use crate::container::StoredTensor;
 use crate::error::{Result, bail, ensure};
 use crate::files::FileRange;
-use crate::tensor::DType;
+use crate::tensor::{DType, mxfp4};
 use crate::weights::{ElementKind, MatrixFormat, Recipe, Weight};
 
 pub use staged::staged;
@@ -23,7 +20,6 @@ pub use staged::staged;
 /// Where a layout stores the canonical weights.
 #[derive(Clone, Copy)]
 pub struct Layout {
-    /// For people.
     pub name: &'static str,
     /// A tensor that only this layout has.
     marker_tensor: &'static str,
@@ -33,7 +29,6 @@ pub struct Layout {
     sources: fn(&str, u64) -> Sources,
 }
 
-/// The tensors that make a weight.
 enum Sources {
     Tensor(String),
     /// One for each expert, one after the other.
@@ -42,42 +37,36 @@ enum Sources {
     InterleaveRows(Vec<[String; 2]>),
 }
 
-/// Canonical names beside a layout's names.
 struct Names {
     /// What a layer's number follows, in place of `layers.`.
     layer: &'static str,
-    /// Names outside layers.
-    outside: &'static [(&'static str, &'static str)],
-    /// Names inside a layer.
-    inside: &'static [(&'static str, &'static str)],
+    /// Names, or their first components; inside a layer without `layers.N.`. The first that
+    /// fits counts.
+    table: &'static [(&'static str, &'static str)],
 }
 
 impl Names {
     fn source(&self, canonical: &str) -> Sources {
-        let look_up = |table: &[(&str, &'static str)], name: &str| {
-            let found = table.iter().find(|(ours, _)| *ours == name);
-            found.unwrap_or_else(|| panic!("the layout has no name for `{canonical}`")).1
-        };
         let in_layer = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+        let name = in_layer.map_or(canonical, |(_, name)| name);
+        let renamed = self.table.iter().find_map(|(ours, theirs)| {
+            let rest = name.strip_prefix(ours)?;
+            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{theirs}{rest}"))
+        });
+        let renamed = renamed.unwrap_or_else(|| panic!("the layout has no name for `{canonical}`"));
         Sources::Tensor(match in_layer {
-            Some((n, name)) => format!("{}{n}.{}", self.layer, look_up(self.inside, name)),
-            None => look_up(self.outside, canonical).to_owned(),
+            Some((n, _)) => format!("{}{n}.{renamed}", self.layer),
+            None => renamed,
         })
     }
 }
 
-/// The layout of a checkpoint. Those of Hugging Face differ in how experts are stored.
 pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
     if dialect == Dialect::OpenAi {
         return Ok(original::LAYOUT);
     }
-    let known = [
-        hugging_face::LAYOUT,
-        whole_experts::LAYOUT,
-        split_experts::LAYOUT,
-        expert_linears::LAYOUT,
-    ];
-    let found = known.into_iter().find(|layout| tensors.has(layout.marker_tensor));
+    let mut known = hugging_face::LAYOUTS.into_iter();
+    let found = known.find(|layout| tensors.has(layout.marker_tensor));
     found.ok_or_else(|| tensors.unknown_experts())
 }
 
@@ -95,8 +84,14 @@ impl Layout {
             (Some(attention), &[hidden, heads]),
             (lm_head, &[hidden]),
         ] {
-            if format.is_some_and(MatrixFormat::has_blocks) {
-                config.check_blocks(file, sizes)?;
+            for (name, size) in
+                sizes.iter().filter(|_| format.is_some_and(MatrixFormat::has_blocks))
+            {
+                ensure!(
+                    size.is_multiple_of(mxfp4::BLOCK),
+                    "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
+                    mxfp4::BLOCK
+                );
             }
         }
         Ok(config)
@@ -141,9 +136,8 @@ impl Layout {
         }
     }
 
-    /// Takes every weight of a model with this config, and checks dtypes and shapes.
     pub fn weights(&self, config: &Config, tensors: &mut Tensors) -> Result<ModelWeights> {
-        let mut find = |WeightSpec { name, kind, shape }: WeightSpec| {
+        let mut find = |name: String, kind, shape: Vec<u64>| {
             let (dtype, recipe) = match (self.sources)(&name, shape[0]) {
                 Sources::Tensor(tensor) => {
                     let by = self.first_axis_by(config, &name);

@@ -5,7 +5,6 @@ use super::{Layout, MatrixFormat, PLAIN, Sources, Storage, TRANSPOSED};
 use crate::checkpoint::shards::Tensors;
 use crate::tensor::ints::Bits;
 
-/// The layout of a file with these tensors.
 pub fn staged(tensors: &Tensors) -> Layout {
     // Dense matrices have fewer formats: in others they count as missing.
     let dense = |path| {
