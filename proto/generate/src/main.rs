@@ -5,8 +5,8 @@ use std::fs;
 
 use prost_build::{Config, Module};
 
-const SCHEMA_FOLDER: &str = env!("CARGO_MANIFEST_DIR");
-const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/onnx.rs");
+const SCHEMA_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx.rs");
 const HEADER: &str = "// From proto/onnx.proto, by `cargo run -p proto`.\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
