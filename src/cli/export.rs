@@ -67,22 +67,24 @@ pub struct Export {
     /// Where the model reads its weights [default: auto]
     #[arg(help_heading = OUTPUT, long, value_name = "WHERE", value_parser = values::external_data())]
     external_data: Option<ExternalData>,
-    /// Split copied weights into files of at most this size, such as 2GB
-    #[arg(help_heading = OUTPUT, long, value_name = "SIZE", conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
+    /// Copy the weights into files of at most this size, such as 2GB
+    #[arg(help_heading = OUTPUT, long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
     max_shard_size: Option<ByteSize>,
     /// Write the files that onnxruntime-genai needs beside the model
     ///
-    /// genai_config.json and the tokenizer's files. Implies --kv-cache and --last-logits.
+    /// genai_config.json and the tokenizer's files. Implies --kv-cache and --last-logits;
+    /// `--for genai` sets --target ort too.
     #[arg(help_heading = OUTPUT, long, conflicts_with = "skip_onnx")]
     genai: bool,
-    /// With --genai: longest text in tokens [default: a cache of at most 1 GiB]
-    #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Longest text of onnxruntime-genai in tokens [default: a cache of at most 1 GiB]
+    #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "skip_onnx")]
     max_length: Option<u64>,
-    /// Write a folder for transformers.js; the model goes into its folder onnx
+    /// Write a folder for transformers.js: --output DIR/onnx/model[_DTYPE].onnx
     ///
     /// Names weights files as transformers.js expects them, in files of less than 2 GB, and
-    /// writes config.json and the tokenizer's files above the folder onnx. Implies
-    /// --kv-cache and --last-logits.
+    /// writes config.json and the tokenizer's files into DIR. Implies --kv-cache and
+    /// --last-logits; `--for transformers-js` sets --target ort, --ep webgpu and --experts
+    /// int4 too.
     #[arg(help_heading = OUTPUT, long, conflicts_with_all = ["skip_onnx", "save_weights", "genai", "headers_only"])]
     transformers_js: bool,
     /// Stage the weights in one file, from which models can be exported later
@@ -102,8 +104,8 @@ pub struct Export {
 
     /// Convert experts to a format [default: as in the checkpoint]
     ///
-    /// Integers round; conversions to other formats are exact or refused, unless
-    /// --accept-rounding is given.
+    /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
+    /// refused, unless --accept-rounding is given.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::experts_format())]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
@@ -111,7 +113,7 @@ pub struct Export {
     /// Routers and the embedding stay as they are.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::dense_format())]
     dense: Option<MatrixFormat>,
-    /// Let --experts and --dense round values that do not fit the format
+    /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32
     #[arg(help_heading = PRECISION, long, requires = "formats")]
     accept_rounding: bool,
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]
@@ -281,6 +283,10 @@ fn similar_folder(source: &Source) -> Option<String> {
     let similar = similar.map(|path| format!(" (did you mean `{}`?)", path.display()));
     let similar = similar.unwrap_or_default();
     Some(format!("the folder `{owner}` has no `{name}`{similar}, so the hub was asked"))
+}
+
+fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "expected a size such as 500MB or 2GiB".to_owned())
 }
 
 fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {

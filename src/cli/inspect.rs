@@ -45,8 +45,9 @@ impl Inspect {
             print(&inspection.to_string())?;
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
-        ensure!(inspection.is_whole(), "the model cannot run: its external data is incomplete");
-        ensure!(damaged == 0, "the checkpoint is damaged: use another copy");
+        let path = self.path.display();
+        ensure!(inspection.is_whole(), "`{path}` cannot run: its external data is incomplete");
+        ensure!(damaged == 0, "`{path}` has damaged tensors ({damaged}): use another copy");
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ enum Command {
     Verify(verify::Verify),
     /// Print shell completions
     Completions {
-        /// Shell
+        /// Shell to print completions for
         shell: Shell,
     },
     /// Print the man page

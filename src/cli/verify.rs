@@ -22,10 +22,10 @@ pub struct Verify {
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
-    /// Length of the longest text in tokens [default: the sliding window and 32]
+    /// Length of the longest text in tokens [default: sliding window + 32]
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
-    /// Number of texts, of unequal lengths [default: 3 with a mask, else 1]
+    /// Number of texts, of unequal lengths [default: 3 with attention_mask, else 1]
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
     /// Number of decode steps after the prompt [default: 16 with a cache]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::request::{ExternalData, HubSource, Preset, Request, Source};
 use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
-use crate::error::{Result, bail, ensure};
+use crate::error::{Result, Setting, bail, ensure, err};
 use crate::graph::Style;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider};
 use crate::package::{genai, transformers_js};
@@ -119,6 +119,10 @@ impl ModelSpec {
             !(request.genai && request.transformers_js),
             "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
         );
+        if request.max_length.is_some() && !request.genai {
+            return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
+                .with_remedy(Setting::Genai, ""));
+        }
         let package = match request {
             Request { genai: true, max_length, .. } => {
                 Some(PackageSpec::Genai { max_length: *max_length })
@@ -153,7 +157,7 @@ impl ModelSpec {
         }
         ensure!(
             max_shard_size.is_none() || request.external_data != ExternalData::InPlace,
-            "a largest file size applies to copied weights, and with external data in place nothing is copied"
+            "the maximum shard size applies to copied weights, and with external data in place nothing is copied"
         );
         model::check_options(&graph)?;
         let external_data = match max_shard_size {

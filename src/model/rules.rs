@@ -26,11 +26,13 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
         "compute dtype {compute} is not supported: use f32, f16 or bf16"
     );
     if target == Target::Onnx {
-        ensure!(
-            provider == Provider::Cpu,
+        if provider == Provider::Cpu {
+            return Ok(());
+        }
+        return Err(err!(
             "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
-        );
-        return Ok(());
+        )
+        .with_remedy(Setting::Target, "ort"));
     }
     // The dtypes of each provider's GroupQueryAttention.
     let supported: &[DType] = match provider {
@@ -41,7 +43,10 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
     if !supported.contains(&compute) {
         let others: Vec<String> = supported.iter().map(DType::to_string).collect();
         let instead = format!("its kernels compute in {}", others.join(" and "));
-        return Err(unsupported(provider, &format!("compute dtype {compute}"), &instead));
+        let error = unsupported(provider, &format!("compute dtype {compute}"), &instead);
+        return Err(supported
+            .iter()
+            .fold(error, |error, dtype| error.with_remedy(Setting::Compute, dtype.to_string())));
     }
     if options.keep_activations && provider != Provider::Cpu {
         let instead = "its kernels have one way to multiply integers";
@@ -65,10 +70,12 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
         )
         .with_remedy(Setting::Target, "onnx"));
     }
-    ensure!(
-        options.style == Style::Flat || !formats.contains(MatrixFormat::is_mxfp4),
-        "functions do not go with target `ort` and experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function"
-    );
+    if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
+        return Err(err!(
+            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph"
+        )
+        .with_remedy(Setting::Target, "onnx"));
+    }
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
@@ -89,7 +96,8 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
             let what = format!("{what} with activations kept in float");
-            Err(unsupported(provider, &what, "its kernel quantizes them to 8 bits; use int4"))
+            Err(unsupported(provider, &what, "its kernel quantizes them to 8 bits")
+                .with_remedy(Setting::Experts, "int4"))
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
@@ -101,10 +109,14 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
             check_sides(matrix, CUDA_MOE_MULTIPLE, provider)
         }
         (Provider::Cuda, _) => {
-            let instead = format!("convert them to mxfp4, int4, int8 or {compute}");
-            Err(unsupported(provider, &what, &instead))
+            let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
+            Err(unsupported(provider, &what, &instead)
+                .with_remedy(Setting::Experts, "mxfp4")
+                .with_remedy(Setting::Experts, "int4"))
         }
-        (Provider::WebGpu, _) => Err(unsupported(provider, &what, "convert them to int4 or int8")),
+        (Provider::WebGpu, _) => Err(unsupported(provider, &what, "its kernel reads integers")
+            .with_remedy(Setting::Experts, "int4")
+            .with_remedy(Setting::Experts, "int8")),
     }
 }
 
@@ -115,8 +127,8 @@ fn check_sides(matrix: &Matrix, multiple: u64, provider: Provider) -> Result<()>
         return Ok(());
     }
     let what = format!("experts in {format} of {out} by {inn}");
-    let instead = format!("its kernels need multiples of {multiple}; convert them to mxfp4");
-    Err(unsupported(provider, &what, &instead))
+    let instead = format!("its kernels need multiples of {multiple}");
+    Err(unsupported(provider, &what, &instead).with_remedy(Setting::Experts, "mxfp4"))
 }
 
 fn unsupported(provider: Provider, what: &str, instead: &str) -> Error {

@@ -11,7 +11,7 @@ use super::generation::Generation;
 use super::tokenizer::{self, GENERATION_CONFIG, TokenizerSummary};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::display::{Table, size};
-use crate::error::{Result, bail, ensure};
+use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
 
@@ -89,11 +89,13 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
 pub fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
     let context = config.rope.context();
     if let Some(asked) = asked {
-        ensure!(
-            asked <= context,
+        if asked <= context {
+            return Ok(asked);
+        }
+        return Err(err!(
             "the maximum length is {asked} tokens, and the model's context is {context}"
-        );
-        return Ok(asked);
+        )
+        .with_remedy(Setting::MaxLength, context.to_string()));
     }
     let fitting = DEFAULT_CACHE_BYTES / cache_bytes_per_token(config, options);
     Ok(context.min(1 << fitting.max(1).ilog2()))

@@ -55,7 +55,7 @@ impl Library {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
-                "no onnxruntime was found: `pip install onnxruntime` for the python3 on the PATH, or set ORT_DYLIB_PATH to a library"
+                "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages; install it with `python3 -m pip install onnxruntime`"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
         }

@@ -288,7 +288,7 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     let verify =
         ["verify", text(&beside), "--checkpoint", text(checkpoint), "--onnxruntime", library];
     fails(&verify, sentence);
-    let seen = fails(&["inspect", "--scan", text(checkpoint)], "is damaged: use another copy");
+    let seen = fails(&["inspect", "--scan", text(checkpoint)], "has damaged tensors");
     assert!(
         seen.contains("layers.1.mlp.experts.down.scales: 1 of 3,072 values are infinite or NaN"),
         "{seen}"

@@ -260,7 +260,17 @@ fn refuses_what_a_target_does_not_support() {
         (
             "tiny",
             &["--functions"],
-            "functions do not go with target `ort` and experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function",
+            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx",
+        ),
+        (
+            "tiny",
+            &["--ep", "webgpu"],
+            "execution provider `webgpu` does not support experts in mxfp4: its kernel reads integers; pass --experts int4 or --experts int8",
+        ),
+        (
+            "tiny",
+            &["--max-length", "99"],
+            "a maximum length applies to the files for onnxruntime-genai alone; pass --genai",
         ),
     ] {
         let home = tempfile::tempdir().unwrap();

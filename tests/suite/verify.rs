@@ -262,7 +262,7 @@ fn finds_onnxruntime_of_python_and_prints_report() {
     let output = with_path(home.path());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        error.starts_with("error: no onnxruntime was found: ")
+        error.starts_with("error: no onnxruntime was found in ")
             && error.contains("pip install onnxruntime"),
         "{error}"
     );

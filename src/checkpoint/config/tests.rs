@@ -132,7 +132,7 @@ fn refuses_inconsistent_openai_values() {
         openai,
         [
             ("num_experts", json!(null), "`config.json` lacks the key `num_experts`"),
-            ("num_experts", json!(3), "must be at most `num_experts`, found 4 of 3"),
+            ("num_experts", json!(3), "must be at most the number of experts, found 4 of 3"),
             ("rope_theta", json!("x"), "key `rope_theta` must be a positive number, found \"x\""),
             ("rope_theta", json!(1), "`rope_theta` must be above 1, found 1"),
             ("initial_context_length", json!(10), "YaRN's bounds must satisfy"),

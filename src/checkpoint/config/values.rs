@@ -86,7 +86,7 @@ impl Config {
         let used = self.experts_per_token;
         ensure!(
             used <= fewest,
-            "`{file}`: `experts_per_token` must be at most `num_experts`, found {used} of {fewest}"
+            "`{file}`: the number of experts per token must be at most the number of experts, found {used} of {fewest}"
         );
         let Rope { theta, factor, .. } = self.rope;
         ensure!(theta > 1.0, "`{file}`: `rope_theta` must be above 1, found {theta}");
