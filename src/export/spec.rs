@@ -193,10 +193,10 @@ fn check_headers_only(request: &Request) -> Result<()> {
         (request.transformers_js, "a folder for transformers.js"),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
-        bail!("{what} needs the weights, and only headers are fetched from the hub");
+        bail!("{what} needs weight data, and only headers are fetched from the hub");
     }
     if let Source::Hub(HubSource { offline: true, .. }) = request.source {
-        bail!("headers are fetched from the hub, which is not to be asked");
+        bail!("headers can only be fetched from the hub, which offline mode forbids");
     }
     Ok(())
 }

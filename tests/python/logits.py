@@ -1,12 +1,15 @@
-"""Runs a model on token ids and compares its logits with a reference.
+"""Runs models on token ids and compares their logits with references.
 
-Reads {"model", "engine", "cases": [{"ids", "logits"}]} from standard input,
-paths of .npy files, and prints for each case the largest absolute error and
-the shape of the output. A reference that is shorter than the output is
-compared with its last rows. "length", if given, is how many of the tokens to
-run; "repeats" says where in a larger vocabulary the reference's stands, again
-and again, among tokens whose logits are 0.
-"""
+Reads {"models", "engine", "cases"} from standard input, and prints for each model the
+largest absolute error in each case. A case is {"ids", "logits", "length", "rows",
+"repeats"}, of which the last three may be absent:
+  ids      an .npy file of token ids
+  logits   an .npy file of logits for all tokens, or for the last ones
+  length   how many tokens of each row to run: attention is causal, so their logits are a
+           prefix of the reference's
+  rows     how many rows to run, which are the reference's in turn
+  repeats  where in a larger vocabulary the reference's stands, again and again, among
+           tokens whose logits are 0"""
 
 import json
 import sys
@@ -27,27 +30,31 @@ def runner(path, engine):
     return lambda ids: session.run(["logits"], without_past(session, ids))[0]
 
 
+def error(run, case):
+    ids, expected = np.load(case["ids"]), np.load(case["logits"])
+    length = case.get("length", ids.shape[1])
+    if length < ids.shape[1]:
+        ids, expected = ids[:, :length], expected[:, :length]
+    rows = np.arange(case.get("rows", len(ids))) % len(ids)
+    ids, expected = ids[rows], expected[rows]
+    found = run(ids)
+    if "repeats" in case:
+        size = expected.shape[2]
+        whole = np.zeros(found.shape, np.float32)
+        for start in case["repeats"]:
+            whole[:, :, start : start + size] = expected
+        expected = whole
+    assert found.shape[:2] == ids.shape, found.shape
+    tail = found[:, -expected.shape[1] :]
+    assert np.isfinite(found).all()
+    assert tail.shape == expected.shape, (tail.shape, expected.shape)
+    return float(np.abs(tail - expected).max())
+
+
 def main():
     request = json.load(sys.stdin)
-    run = runner(request["model"], request["engine"])
-    results = []
-    for case in request["cases"]:
-        ids, expected = np.load(case["ids"]), np.load(case["logits"])
-        length = case.get("length", ids.shape[1])
-        if length < ids.shape[1]:
-            ids, expected = ids[:, :length], expected[:, :length]
-        found = run(ids)
-        if "repeats" in case:
-            size = expected.shape[2]
-            whole = np.zeros(found.shape, np.float32)
-            for start in case["repeats"]:
-                whole[:, :, start : start + size] = expected
-            expected = whole
-        tail = found[:, -expected.shape[1] :]
-        assert np.isfinite(found).all()
-        assert tail.shape == expected.shape, (tail.shape, expected.shape)
-        results.append({"error": float(np.abs(tail - expected).max()), "shape": list(found.shape)})
-    print(json.dumps(results))
+    runs = [runner(path, request.get("engine")) for path in request["models"]]
+    print(json.dumps([[error(run, case) for case in request["cases"]] for run in runs]))
 
 
 main()

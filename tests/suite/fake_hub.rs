@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use sha2::Digest;
 use tempfile::TempDir;
 
 use crate::derived::{in_layout, write_shards};
-use crate::support::{contents, copy_folder, fixture, text};
+use crate::support::{contents, copy_folder, fixture, sentence, summary, text};
 
 pub const REPOSITORY: &str = "owner/tiny";
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -38,7 +38,7 @@ pub struct Request {
 pub enum Fault {
     /// The connection is closed after so many bytes of the body.
     Cut(usize),
-    /// Nothing follows after so many bytes of the body.
+    /// The connection stalls after so many bytes of the body.
     Stall(usize),
     /// A status and a header.
     Status(u16, (&'static str, &'static str)),
@@ -53,6 +53,9 @@ pub enum Fault {
     /// The body takes several seconds.
     Slow,
 }
+
+/// The header of a [`Fault::Status`] without one.
+pub const NO_HEADER: (&str, &str) = ("x-none", "");
 
 pub struct FakeHub {
     pub url: String,
@@ -72,10 +75,6 @@ struct State {
 }
 
 impl FakeHub {
-    pub fn serving(folder: &Path) -> Self {
-        Self::serving_as(REPOSITORY, folder)
-    }
-
     pub fn serving_as(repository: &'static str, folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -106,7 +105,7 @@ impl FakeHub {
         *self.state.former_name.lock().unwrap() = Some(former_name);
     }
 
-    /// Takes the log; returns the requests whose path ends like this.
+    /// Clears the log; returns the requests whose path ends like this.
     pub fn take_requests(&self, path: &str) -> Vec<Request> {
         let log = std::mem::take(&mut *self.state.log.lock().unwrap());
         log.into_iter().filter(|request| request.path.ends_with(path)).collect()
@@ -130,27 +129,21 @@ impl FakeHub {
 
     /// Runs the binary, which must succeed, and returns its summary.
     pub fn export(&self, arguments: &[&str]) -> Value {
-        let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        summary(&mut self.command(&[arguments, &["--json"]].concat()))
     }
 
     /// Runs the binary, which must fail, and returns its sentence.
     pub fn failure(&self, arguments: &[&str]) -> String {
-        self.sentence(&self.command(arguments).output().unwrap())
+        self.sentence(&mut self.command(arguments))
     }
 
-    /// The sentence of a failed run, with `HUB` for the URL.
-    pub fn sentence(&self, output: &Output) -> String {
-        let error = String::from_utf8(output.stderr.clone()).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{error}");
-        let sentence = error.strip_prefix("error: ").expect("errors begin with `error: `");
-        sentence.trim_end().replace(&self.url, "HUB")
+    /// Runs a command, which must fail, and returns its sentence with `HUB` for the URL.
+    pub fn sentence(&self, command: &mut Command) -> String {
+        sentence(command).replace(&self.url, "HUB")
     }
 }
 
-/// The tiny model on a fake hub, and an empty folder to export into.
+/// A repository on a fake hub, and an empty folder to export into.
 pub struct HubTest {
     pub repository: TempDir,
     pub here: TempDir,
@@ -159,9 +152,15 @@ pub struct HubTest {
 }
 
 impl HubTest {
+    /// Serves the tiny model.
     pub fn new() -> Self {
-        let (repository, here) = (repository(), tempfile::tempdir().unwrap());
-        let (hub, model) = (FakeHub::serving(repository.path()), here.path().join("model.onnx"));
+        Self::serving(repository())
+    }
+
+    pub fn serving(repository: TempDir) -> Self {
+        let here = tempfile::tempdir().unwrap();
+        let hub = FakeHub::serving_as(REPOSITORY, repository.path());
+        let model = here.path().join("model.onnx");
         Self { repository, here, hub, model }
     }
 
@@ -187,10 +186,9 @@ impl HubTest {
     }
 
     pub fn assert_no_weights(&self) {
-        let files = files(self.here.path());
-        assert!(
-            !files.iter().any(|file| file.ends_with(".safetensors") || file.ends_with(".onnx"))
-        );
+        let written = files(self.here.path());
+        let is_data = |file: &String| file.ends_with(".safetensors") || file.ends_with(".onnx");
+        assert!(!written.iter().any(is_data), "{written:?}");
     }
 
     /// The incomplete download.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::derived::{self, Tensors, tiny};
+use crate::python::verify::{exported, fails, passes};
 use crate::support::{copy_folder, export, fixture, python, text};
-use crate::verify::{exported, fails, passes};
 
 /// Verifies a model of an edited checkpoint against the original one.
 fn planted(edit: impl Fn(&mut Tensors, &mut Value), options: &[&str]) -> (Value, String) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::fake_hub::{Fault, HubTest, LIST, WEIGHTS};
+use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER, WEIGHTS};
 use crate::support::{contents, shell, text};
 
 const FILE: &str = "original/model.safetensors";
@@ -33,26 +33,22 @@ fn fail_with(test: &HubTest, faults: &[Fault]) -> String {
 }
 
 #[test]
-fn resumes_within_a_run() {
-    let cuts = [Fault::Cut(500_000), Fault::Cut(100_000)];
-    assert_eq!(export_with(&HubTest::new(), &cuts), [0, 500_000, 600_000]);
-    // A hub that ignores ranges sends everything again.
-    let ignored = [Fault::Cut(300_000), Fault::IgnoreRange];
-    assert_eq!(export_with(&HubTest::new(), &ignored), [0, 300_000]);
-}
-
-#[test]
-fn resumes_in_the_next_run() {
+fn resumes_interrupted_download() {
+    for (faults, starts) in [
+        ([Fault::Cut(500_000), Fault::Cut(100_000)], &[0, 500_000, 600_000][..]),
+        // A hub that ignores ranges sends everything again.
+        ([Fault::Cut(300_000), Fault::IgnoreRange], &[0, 300_000]),
+    ] {
+        assert_eq!(export_with(&HubTest::new(), &faults), starts);
+    }
     let test = HubTest::new();
     let sentence = fail_with(&test, &[Fault::Cut(400_000), DENIED]);
     let expected = format!(
-        "`HUB/{}/resolve/{}/{FILE}` answered 403: not any more; if access is restricted",
-        "owner/tiny",
-        crate::fake_hub::COMMIT
+        "`HUB/owner/tiny/resolve/{COMMIT}/{FILE}` answered 403: not any more; if access is restricted"
     );
     assert!(sentence.starts_with(&expected), "{sentence}");
     assert_eq!(test.incomplete().unwrap().1.len(), 400_000);
-    assert_eq!(export_with(&test, &[]), [400_000]);
+    assert_eq!(export_with(&test, &[]), [400_000], "in the next run");
 }
 
 #[test]
@@ -65,7 +61,7 @@ fn downloads_again_after_wrong_digest() {
     bytes[1234] ^= 1;
     fs::write(path, bytes).unwrap();
     assert_eq!(export_with(&test, &[]), [400_000, 0]);
-    // Cuts with new bytes between them are not failures in a row, in the second attempt either.
+    // In the second attempt too, failures are only in a row if no bytes arrive between them.
     let mut faults = vec![Fault::Flip(5_000)];
     faults.extend([Fault::Cut(100_000); 8]);
     assert_eq!(export_with(&HubTest::new(), &faults).len(), 10);
@@ -85,9 +81,9 @@ fn gives_up_after_second_wrong_digest() {
 }
 
 #[test]
-fn unexpected_responses_do_not_cost_downloaded_bytes() {
+fn keeps_downloaded_bytes_after_unexpected_responses() {
     let test = HubTest::new();
-    let login_page = Fault::Status(200, ("x-none", ""));
+    let login_page = Fault::Status(200, NO_HEADER);
     fail_with(&test, &[Fault::Cut(600_000), login_page, Fault::WrongStart(7), DENIED]);
     assert_eq!(test.incomplete().unwrap().1.len(), 600_000);
     assert_eq!(export_with(&test, &[]), [600_000]);
@@ -118,22 +114,23 @@ fn retries_after_silence() {
 #[test]
 fn retries_after_transient_statuses() {
     let test = HubTest::new();
+    let busy = Fault::Status(500, ("x-error-message", "busy"));
     test.hub.fail(LIST, 2, Fault::Status(429, ("retry-after", "1")));
-    test.hub.fail("original/config.json", 1, Fault::Status(500, ("x-error-message", "busy")));
+    test.hub.fail("original/config.json", 1, busy);
     test.hub.fail("model.safetensors header", 1, Fault::Status(503, ("retry-after", "0")));
     let started = Instant::now();
     assert_eq!(export_with(&test, &[]), [0]);
-    assert!(started.elapsed() >= Duration::from_secs(2), "pauses are those that the hub asks for");
+    assert!(started.elapsed() >= Duration::from_secs(2), "the hub asked for two pauses of 1 s");
     let test = HubTest::new();
-    test.hub.fail("original/config.json", 9, Fault::Status(500, ("x-error-message", "busy")));
+    test.hub.fail("original/config.json", 9, busy);
     let sentence = test.hub.failure(&test.original());
     assert!(sentence.contains("failed 5 times in a row, last with status 500;"), "{sentence}");
 }
 
 #[cfg(unix)]
 #[test]
-fn interruption_keeps_what_arrived() {
-    for (fault, arrived) in
+fn keeps_received_bytes_when_interrupted() {
+    for (fault, received) in
         [(Fault::Stall(300_000), 300_000..=300_000), (Fault::Slow, 10_000..=SIZE / 2)]
     {
         let test = HubTest::new();
@@ -144,7 +141,7 @@ fn interruption_keeps_what_arrived() {
              kill -INT $!; wait $!; echo $?",
             test.hub.url,
             text(test.hub.home.path()),
-            arrived.start() / 1024
+            received.start() / 1024
         );
         let started = Instant::now();
         let output = shell(&line, test.here.path());
@@ -154,7 +151,7 @@ fn interruption_keeps_what_arrived() {
         assert!(error.starts_with("error: interrupted; downloaded parts are kept"), "{error}");
         test.assert_no_weights();
         let length = test.incomplete().unwrap().1.len() as u64;
-        assert!(arrived.contains(&length), "{fault:?}: {length}");
+        assert!(received.contains(&length), "{fault:?}: {length}");
         assert_eq!(export_with(&test, &[]), [length]);
     }
 }

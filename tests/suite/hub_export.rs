@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::derived::in_folder;
-use crate::fake_hub::{COMMIT, FakeHub, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
-use crate::support::{export, logit_errors, python, text};
+use crate::derived::{in_layout, write_shards};
+use crate::fake_hub::{COMMIT, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
+use crate::sizes::sparse;
+use crate::support::{export, export_args, model_metadata, sentence, text};
 
 #[test]
 fn exports_repository_in_place() {
@@ -34,9 +35,7 @@ fn exports_repository_in_place() {
     assert_eq!(summary["hub"]["source"], format!("{REPOSITORY}@{COMMIT}"));
     assert_eq!(summary["weights"]["in_place"], true);
     assert_eq!(summary["weights"]["bytes_written"], 0);
-    let metadata = &python("check.py", &[text(&test.model)], &Value::Null)["metadata"];
-    assert_eq!(metadata["source"], format!("{REPOSITORY}@{COMMIT}"));
-    assert!(logit_errors(&test.model, "onnxruntime", &["2x40"])[0] < 1e-5);
+    assert_eq!(model_metadata(&test.model)["source"], summary["hub"]["source"]);
 
     // Again: the list is the only request, and none is sent offline.
     test.hub.take_requests("");
@@ -54,8 +53,8 @@ fn exports_original_folder_with_root_tokenizer() {
     let test = HubTest::new();
     let folder = test.here.path().join("weights");
     let name = format!("{REPOSITORY}@refs/pr/3/original");
-    let base = ["--checkpoint", &name, "--output", text(&test.model), "--genai"];
-    let summary = test.hub.export(&[&base[..], &["--download-dir", text(&folder)]].concat());
+    let options = ["--genai", "--download-dir", text(&folder)];
+    let summary = test.hub.export(&export_args(Path::new(&name), &test.model, &options));
     assert_eq!(
         files(&folder),
         [
@@ -103,17 +102,14 @@ fn sends_token_to_hub_only() {
         let (_, token) = tokens_with(name, value).next().unwrap();
         assert_eq!(token.as_deref(), expected, "{name}");
     }
-    let run = test.hub.command(&arguments).env("HF_TOKEN", "hf_é").output().unwrap();
-    let sentence = test.hub.sentence(&run);
-    assert!(
-        sentence.starts_with("the Hugging Face token") && !sentence.contains('é'),
-        "{sentence}"
-    );
+    let sentence = sentence(test.hub.command(&arguments).env("HF_TOKEN", "hf_é"));
+    let expected = sentence.starts_with("the Hugging Face token") && !sentence.contains('é');
+    assert!(expected, "{sentence}");
 }
 
 #[cfg(unix)]
 #[test]
-fn copies_from_hugging_face_cache() {
+fn reuses_files_of_hugging_face_cache() {
     let test = HubTest::new();
     let repo = test.hub.home.path().join("hub/models--owner--tiny");
     let snapshot = repo.join("snapshots").join(COMMIT);
@@ -152,70 +148,42 @@ fn copies_from_hugging_face_cache() {
 }
 
 #[test]
-fn headers_make_the_graph_that_weights_make() {
-    let test = HubTest::new();
-    let after = test.here.path().join("after.onnx");
-    for base in [test.root(), test.original()] {
-        for target in ["onnx", "ort"] {
-            let summary =
-                test.hub.export(&[&base[..], &["--target", target, "--headers-only"]].concat());
-            assert_eq!(summary["fingerprint"], Value::Null);
-            assert_eq!(summary["weights"]["in_place"], true);
-            assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > 800_000, "{summary}");
-            assert!(!files(&test.folder()).iter().any(|file| file.ends_with(".safetensors")));
-
-            let [_, name, _, before] = base;
-            let whole = ["--checkpoint", name, "--output", text(&after), "--target", target];
-            assert_eq!(test.hub.export(&whole)["hub"]["awaited"], json!([]));
-            let found = python("structure.py", &[before, text(&after)], &Value::Null);
-            assert_eq!(found["equal"], true);
-            let of_weights = ["data", "fingerprint"];
-            assert_eq!(found["only_in_second"], json!(of_weights));
-            assert!(logit_errors(&test.model, "onnxruntime", &["2x40"])[0] < 1e-5);
-            fs::remove_dir_all(test.folder()).unwrap();
-        }
-    }
-}
-
-#[test]
 fn exports_largest_model_by_headers() {
-    let (remote, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let total = crate::sizes::sparse(remote.path(), 36, 128, 7);
-    let hub = FakeHub::serving(remote.path());
-    let model = here.path().join("model.onnx");
-    let summary =
-        hub.export(&["--checkpoint", REPOSITORY, "--output", text(&model), "--headers-only"]);
+    let remote = tempfile::tempdir().unwrap();
+    let total = sparse(remote.path(), 36, 128, 7);
+    let test = HubTest::serving(remote);
+    let summary = test.hub.export(&[&test.root()[..], &["--headers-only"]].concat());
     assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > total);
     assert!(summary["hub"]["bytes_fetched"].as_u64().unwrap() < 100_000);
-    let local = remote.path().join("local.onnx");
-    let expected = export(&["--checkpoint", text(remote.path()), "--output", text(&local)]);
+    let remote = test.repository.path();
+    let expected = export(&export_args(remote, &remote.join("local.onnx"), &[]));
     assert_eq!(summary["model"]["nodes"], expected["model"]["nodes"]);
-    let checked = python("check.py", &[text(&model), "--structure-only"], &Value::Null);
-    for tensor in checked["external"].as_array().unwrap() {
-        let file = tensor["file"].as_str().unwrap().strip_prefix("owner--tiny/").unwrap();
-        let length = fs::metadata(remote.path().join(file)).unwrap().len();
-        let end = tensor["offset"].as_u64().unwrap() + tensor["length"].as_u64().unwrap();
-        assert!(end <= length, "{tensor}");
+    let inspected = export(&["inspect", text(&test.model)]);
+    let files = inspected["files"].as_array().unwrap();
+    assert_eq!(files.len(), 7);
+    for file in files {
+        let name = file["file"].as_str().unwrap().strip_prefix("owner--tiny/").unwrap();
+        let length = fs::metadata(remote.join(name)).unwrap().len();
+        assert_eq!(file["needed"], length, "{name}");
     }
 }
 
 #[test]
-fn headers_do_not_replace_weights_that_are_read() {
-    let (checkpoint, here) = (in_folder("split"), tempfile::tempdir().unwrap());
-    let hub = FakeHub::serving(&checkpoint.path().join("checkpoint"));
-    let output = here.path().join("model.onnx");
-    let base = ["--checkpoint", REPOSITORY, "--output", text(&output), "--headers-only"];
-    let elsewhere = tempfile::tempdir().unwrap();
+fn refuses_headers_where_weights_are_read() {
+    let remote = tempfile::tempdir().unwrap();
+    write_shards(remote.path(), in_layout("split"));
+    let (test, elsewhere) = (HubTest::serving(remote), tempfile::tempdir().unwrap());
+    let base = [&test.root()[..], &["--headers-only"]].concat();
     for (options, expected) in [
         (&[][..], "several of its tensors"),
-        (&["--external-data", "copy"], "a copy of the weights needs the weights"),
+        (&["--external-data", "copy"], "a copy of the weights needs weight data, and only headers"),
         (&["--download-dir", text(elsewhere.path())], "outside the model's folder"),
     ] {
-        let sentence = hub.failure(&[&base[..], options].concat());
+        let sentence = test.hub.failure(&[&base[..], options].concat());
         assert!(sentence.contains(expected), "{sentence}");
     }
-    hub.take_requests("");
-    let run = hub.command(&base).env("HF_HUB_OFFLINE", "1").output().unwrap();
-    assert!(hub.sentence(&run).contains("offline mode"));
-    assert!(hub.take_requests(LIST).is_empty() && !output.exists());
+    test.hub.take_requests("");
+    let sentence = sentence(test.hub.command(&base).env("HF_HUB_OFFLINE", "1"));
+    assert!(sentence.contains("offline mode"), "{sentence}");
+    assert!(test.hub.take_requests(LIST).is_empty() && !test.model.exists());
 }

@@ -6,24 +6,28 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, REPOSITORY, files, repository};
-use crate::support::{contents, copy_folder, export, fixture, text};
+use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, repository};
+use crate::support::{contents, copy_folder, export, export_args, fixture, flip_last_bit, text};
 
 const WEIGHTS: &str = "original/model.safetensors";
 
-/// A repository with its weights under another name, and other ones if they are changed.
-fn with_weights_as(name: &str, changed: bool) -> TempDir {
+/// A repository with its weights under another name.
+fn with_weights_as(name: &str) -> TempDir {
     let repository = repository();
     let original = repository.path().join("original");
-    let mut bytes = fs::read(original.join("model.safetensors")).unwrap();
-    *bytes.last_mut().unwrap() ^= u8::from(changed);
-    fs::remove_file(original.join("model.safetensors")).unwrap();
-    fs::write(original.join(name), bytes).unwrap();
+    fs::rename(original.join("model.safetensors"), original.join(name)).unwrap();
+    repository
+}
+
+/// A repository with other weights, under another name.
+fn with_other_weights() -> TempDir {
+    let repository = with_weights_as("weights.safetensors");
+    flip_last_bit(&repository.path().join("original/weights.safetensors"));
     repository
 }
 
 #[test]
-fn existing_files_are_kept() {
+fn keeps_existing_files() {
     let test = HubTest::new();
     copy_folder(&test.repository.path().join("original"), &test.folder().join("original"));
     let summary = test.hub.export(&test.original());
@@ -33,17 +37,16 @@ fn existing_files_are_kept() {
     // Changed after it was recorded.
     let weights = test.folder().join(WEIGHTS);
     let right = fs::read(&weights).unwrap();
-    let mut wrong = right.clone();
-    *wrong.last_mut().unwrap() ^= 1;
-    fs::write(&weights, &wrong).unwrap();
+    flip_last_bit(&weights);
     let later = SystemTime::now() + Duration::from_secs(5);
     fs::File::options().write(true).open(&weights).unwrap().set_modified(later).unwrap();
+    let before = contents(&test.folder());
     let sentence = test.hub.failure(&test.original());
     let expected = format!(
         "differs from `{WEIGHTS}` at commit {COMMIT}: choose another download folder, or move the file away; pass --download-dir DIR"
     );
     assert!(sentence.ends_with(&expected), "{sentence}");
-    assert_eq!(fs::read(&weights).unwrap(), wrong);
+    assert_eq!(contents(&test.folder()), before);
 
     // Of an earlier commit, whose config was another.
     fs::write(&weights, right).unwrap();
@@ -58,7 +61,7 @@ fn existing_files_are_kept() {
 }
 
 #[test]
-fn conflicts_are_found_before_weights_are_fetched() {
+fn finds_conflicts_before_fetching_weights() {
     let test = HubTest::new();
     fs::create_dir(test.folder()).unwrap();
     fs::write(test.folder().join("tokenizer.json"), "mine").unwrap();
@@ -69,7 +72,7 @@ fn conflicts_are_found_before_weights_are_fetched() {
 }
 
 #[test]
-fn folder_is_locked() {
+fn refuses_locked_folder() {
     let test = HubTest::new();
     let metadata = test.folder().join(".cache/huggingface");
     fs::create_dir_all(&metadata).unwrap();
@@ -82,11 +85,11 @@ fn folder_is_locked() {
 }
 
 #[test]
-fn folder_holds_one_repository() {
+fn refuses_folder_of_another_repository() {
     let test = HubTest::new();
     test.hub.export(&test.original());
     // All files that both repositories have are the same.
-    let remote = with_weights_as("weights.safetensors", true);
+    let remote = with_other_weights();
     let hub = FakeHub::serving_as("bob/tiny", remote.path());
     let (folder, before) = (test.folder(), contents(&test.folder()));
     let base = ["--checkpoint", "bob/tiny/original", "--output", text(&test.model)];
@@ -98,39 +101,37 @@ fn folder_holds_one_repository() {
 }
 
 #[test]
-fn list_decides_which_files_are_the_checkpoint() {
-    let (remote, here) =
-        (with_weights_as("weights.safetensors", true), tempfile::tempdir().unwrap());
-    let hub = FakeHub::serving(remote.path());
-    let folder = here.path().join("owner--tiny/original");
+fn ignores_local_files_that_are_not_in_the_repository() {
+    let test = HubTest::serving(with_other_weights());
+    let folder = test.folder().join("original");
     fs::create_dir_all(&folder).unwrap();
     let index = json!({"weight_map": {"a": "old.safetensors"}}).to_string();
     fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
     fs::copy(fixture("tiny/model.safetensors"), folder.join("model.safetensors")).unwrap();
-    let model = here.path().join("model.onnx");
-    let summary = hub.export(&["--checkpoint", "owner/tiny/original", "--output", text(&model)]);
+    let summary = test.hub.export(&test.original());
     let expected = json!(["owner--tiny/original/weights.safetensors"]);
     assert_eq!(summary["weights"]["files"], expected);
-    let alone = here.path().join("alone");
-    copy_folder(&remote.path().join("original"), &alone);
-    let expected = export(&["--checkpoint", text(&alone), "--output", text(&model)]);
+    let alone = test.here.path().join("alone");
+    copy_folder(&test.repository.path().join("original"), &alone);
+    let expected = export(&export_args(&alone, &test.model, &[]));
     assert_eq!(summary["fingerprint"], expected["fingerprint"]);
 }
 
 #[test]
-fn offline_export_needs_the_same_checkpoint() {
+fn exports_offline_from_downloaded_files_only() {
     let test = HubTest::new();
+    let sentence = test.hub.sentence(test.hub.command(&test.root()).env("HF_HUB_OFFLINE", "1"));
+    assert!(sentence.starts_with("`config.json` of `owner/tiny` is neither in"), "{sentence}");
+    assert!(test.hub.take_requests("").is_empty() && contents(test.here.path()).is_empty());
+
     test.hub.export(&test.original());
     let folder = test.folder();
     let offline = |name: &str| {
         let base = ["--checkpoint", name, "--output", text(&test.model), "--offline"];
-        test.hub
-            .command(&[&base[..], &["--download-dir", text(&folder)]].concat())
-            .output()
-            .unwrap()
+        test.hub.command(&[&base[..], &["--download-dir", text(&folder)]].concat())
     };
     for name in ["owner/tiny/original".to_owned(), format!("owner/tiny@{COMMIT}/original")] {
-        assert!(offline(&name).status.success(), "{name}");
+        assert!(offline(&name).output().unwrap().status.success(), "{name}");
     }
     let other_commit = format!("owner/tiny@{}/original", "f".repeat(40));
     for (name, expected) in [
@@ -138,50 +139,44 @@ fn offline_export_needs_the_same_checkpoint() {
         (&other_commit, "`original/config.json` of"),
         ("owner/tiny", "`config.json` of `owner/tiny` is neither in the download folder nor in"),
     ] {
-        let sentence = test.hub.sentence(&offline(name));
+        let sentence = test.hub.sentence(&mut offline(name));
         assert!(sentence.contains(expected), "{sentence}");
     }
     // After a run for another commit, which failed by its tokenizer.
     fs::write(test.repository.path().join("tokenizer_config.json"), "{}").unwrap();
     let sentence = test.hub.failure(&test.original());
     assert!(sentence.contains("differs from `tokenizer_config.json`"), "{sentence}");
-    assert!(offline("owner/tiny/original").status.success());
+    assert!(offline("owner/tiny/original").output().unwrap().status.success());
 
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
-    let sentence = test.hub.sentence(&offline("owner/tiny/original"));
-    assert!(sentence.starts_with(&format!("`{WEIGHTS}` of `owner/tiny/original` is neither in")));
+    let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
+    let expected = format!("`{WEIGHTS}` of `owner/tiny/original` is neither in");
+    assert!(sentence.starts_with(&expected), "{sentence}");
 }
 
 #[test]
-fn offline_export_without_files_is_refused() {
+fn prefers_local_folder_to_repository_of_the_same_name() {
     let test = HubTest::new();
-    let run = test.hub.command(&test.root()).env("HF_HUB_OFFLINE", "1").output().unwrap();
-    let sentence = test.hub.sentence(&run);
-    assert!(sentence.starts_with("`config.json` of `owner/tiny` is neither in"), "{sentence}");
-    assert!(test.hub.take_requests("").is_empty() && contents(test.here.path()).is_empty());
-}
-
-#[test]
-fn folder_named_like_the_repository() {
-    let test = HubTest::new();
-    let run = |arguments: &[&str]| {
-        test.hub.command(arguments).current_dir(test.here.path()).output().unwrap()
+    let run = |output: &str, options: &[&str]| {
+        let base = ["--checkpoint", REPOSITORY, "--output", output];
+        let mut command = test.hub.command(&[&base[..], options].concat());
+        command.current_dir(test.here.path());
+        command
     };
-    let plain = ["--checkpoint", REPOSITORY, "--output", "model.onnx"];
-    let into = [&plain[..], &["--download-dir", REPOSITORY]].concat();
-    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, ("x-none", "")));
-    let sentence = test.hub.sentence(&run(&into));
+    let into = ["--download-dir", REPOSITORY];
+    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, NO_HEADER));
+    let sentence = test.hub.sentence(&mut run("model.onnx", &into));
     assert!(sentence.contains("/model-00001-of-00002.safetensors` answered 403;"), "{sentence}");
-    assert!(run(&into).status.success(), "the same command resumes");
-    // Without the option, the existing folder is the checkpoint.
+    let resumed = run("model.onnx", &into).output().unwrap();
+    assert!(resumed.status.success(), "the same command resumes the download");
     test.hub.take_requests("");
-    let local = ["--checkpoint", REPOSITORY, "--output", "owner/other.onnx"];
-    assert!(run(&local).status.success() && test.hub.take_requests("").is_empty());
+    assert!(run("owner/other.onnx", &[]).output().unwrap().status.success());
+    assert!(test.hub.take_requests("").is_empty());
 
     // A mistyped folder may look like a repository.
     fs::remove_dir_all(test.here.path().join(REPOSITORY)).unwrap();
-    test.hub.fail("?blobs=true", 1, Fault::Status(404, ("x-none", "")));
-    let sentence = test.hub.sentence(&run(&plain));
+    test.hub.fail(LIST, 1, Fault::Status(404, NO_HEADER));
+    let sentence = test.hub.sentence(&mut run("model.onnx", &[]));
     let expected =
         "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
     assert!(sentence.starts_with(expected), "{sentence}");
@@ -190,13 +185,10 @@ fn folder_named_like_the_repository() {
 #[test]
 fn refuses_unsafe_paths_and_sizes() {
     for name in ["C:x.safetensors", "..\\x.safetensors", "a\u{1b}[2J.safetensors"] {
-        let (remote, here) = (with_weights_as(name, false), tempfile::tempdir().unwrap());
-        let output = here.path().join("model.onnx");
-        let hub = FakeHub::serving(remote.path());
-        let sentence =
-            hub.failure(&["--checkpoint", "owner/tiny/original", "--output", text(&output)]);
+        let test = HubTest::serving(with_weights_as(name));
+        let sentence = test.hub.failure(&test.original());
         assert!(sentence.contains("has no model.safetensors at commit"), "{sentence}");
-        assert!(!files(here.path()).iter().any(|file| file.contains(".safetensors")));
+        test.assert_no_weights();
     }
     let test = HubTest::new();
     let config = fs::File::create(test.repository.path().join("original/config.json")).unwrap();

@@ -1,21 +1,20 @@
-//! Sentences for requests that a hub cannot serve.
+//! Refusals of requests that a hub cannot serve.
 
 use std::fs;
 
 use serde_json::json;
 
 use crate::derived::{config, in_layout, write_shards};
-use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, REPOSITORY};
-use crate::support::{contents, text};
+use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER};
+use crate::support::{contents, export_args, text};
 
 #[test]
-fn refused_lists() {
+fn refuses_repository_that_hub_does_not_list() {
     let test = HubTest::new();
-    let none = ("x-none", "");
     for (status, header, expected) in [
         (
             401,
-            none,
+            NO_HEADER,
             "`owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access",
         ),
         (
@@ -25,7 +24,7 @@ fn refused_lists() {
         ),
         (
             404,
-            none,
+            NO_HEADER,
             "`owner/tiny/original` is neither a local folder nor a repository on HUB (404)",
         ),
         (
@@ -45,14 +44,14 @@ fn refused_lists() {
         let arguments = ["--checkpoint", name, "--output", text(&test.model)];
         assert_eq!(test.hub.failure(&arguments), expected);
     }
-    test.hub.fail(LIST, 1, Fault::Status(401, none));
-    let run = test.hub.command(&test.original()).env("HF_TOKEN", "hf_x").output().unwrap();
-    assert!(test.hub.sentence(&run).contains("no such repository to the owner of this token"));
+    test.hub.fail(LIST, 1, Fault::Status(401, NO_HEADER));
+    let sentence = test.hub.sentence(test.hub.command(&test.original()).env("HF_TOKEN", "hf_x"));
+    assert!(sentence.contains("no such repository to the owner of this token"), "{sentence}");
     assert!(contents(test.here.path()).is_empty());
 }
 
 #[test]
-fn unsupported_checkpoints_are_refused_before_weights_are_fetched() {
+fn refuses_unsupported_checkpoints_before_fetching_weights() {
     let test = HubTest::new();
     let mut quantized = config();
     quantized["quantization_config"] = json!({"quant_method": "gptq"});
@@ -73,9 +72,7 @@ fn unsupported_checkpoints_are_refused_before_weights_are_fetched() {
 }
 
 #[test]
-fn repositories_without_a_checkpoint() {
-    let here = tempfile::tempdir().unwrap();
-    let output = here.path().join("model.onnx");
+fn refuses_repositories_without_checkpoint() {
     let config = config().to_string();
     let index = |shard: &str| json!({"weight_map": {"a": shard}}).to_string();
     let [other, outside] = [index("other.safetensors"), index("../x.safetensors")];
@@ -121,16 +118,15 @@ fn repositories_without_a_checkpoint() {
             fs::create_dir_all(remote.path().join(path).parent().unwrap()).unwrap();
             fs::write(remote.path().join(path), text).unwrap();
         }
-        let hub = FakeHub::serving(remote.path());
-        let sentence = hub.failure(&["--checkpoint", REPOSITORY, "--output", text(&output)]);
+        let test = HubTest::serving(remote);
+        let sentence = test.hub.failure(&test.root());
         assert!(sentence.contains(&expected.replace("COMMIT", COMMIT)), "{sentence}");
-        assert!(hub.take_requests(".safetensors").is_empty());
-        let _ = fs::remove_dir_all(here.path().join("owner--tiny"));
+        assert!(test.hub.take_requests(".safetensors").is_empty());
     }
 }
 
 #[test]
-fn invalid_environment_variables() {
+fn refuses_invalid_environment_variables() {
     let test = HubTest::new();
     for (name, value, expected) in [
         (
@@ -149,24 +145,19 @@ fn invalid_environment_variables() {
             "`Cargo.toml`, named by SSL_CERT_FILE, contains no certificates",
         ),
     ] {
-        let run = test.hub.command(&test.original()).env(name, value).output().unwrap();
-        assert_eq!(test.hub.sentence(&run), expected);
+        let mut command = test.hub.command(&test.original());
+        assert_eq!(test.hub.sentence(command.env(name, value)), expected);
     }
     let mut unreachable = test.hub.command(&test.original());
-    let run = unreachable.env("HF_ENDPOINT", "http://127.0.0.1:1").output().unwrap();
-    let sentence = test.hub.sentence(&run);
+    let sentence = test.hub.sentence(unreachable.env("HF_ENDPOINT", "http://127.0.0.1:1"));
     assert!(sentence.contains("failed 5 times in a row") && sentence.contains("refused"));
 }
 
 #[test]
-fn local_folders_take_no_hub_options() {
+fn refuses_hub_options_for_local_folder() {
     let test = HubTest::new();
     let folder = test.repository.path().join("original");
-    let base = ["--checkpoint", text(&folder), "--output", text(&test.model), "--headers-only"];
-    let sentence = test.hub.failure(&base);
-    let expected = format!(
-        "are for repositories on the hub (owner/name), and `{}` is a local path",
-        text(&folder)
-    );
+    let sentence = test.hub.failure(&export_args(&folder, &test.model, &["--headers-only"]));
+    let expected = format!("on the hub (owner/name), and `{}` is a local path", text(&folder));
     assert!(sentence.ends_with(&expected), "{sentence}");
 }

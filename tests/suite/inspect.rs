@@ -222,7 +222,7 @@ fn warns_of_linked_data_that_onnxruntime_follows() {
         assert!(said.contains(warning), "{said}");
         assert!(report(model, &[]).contains("usable by onnxruntime alone: it "));
         let tiny = fixture("tiny");
-        crate::verify::passes(model, &tiny, &[]);
+        crate::python::verify::passes(model, &tiny, &[]);
     };
     runs(&snapshot.join(model.file_name().unwrap()), "it is a symbolic link");
     let real = blobs.join(model.file_name().unwrap());

@@ -1,143 +1,15 @@
-//! Every layout of the same model gives the same logits.
-
-use std::fs;
-use std::path::{Path, PathBuf};
+//! Checkpoints that fit no layout, or no conversion.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::derived::{LAYOUTS, Tensors, config, home, in_folder, in_layout, rows, write_shards};
-use crate::support::{export, failure, fixture, logit_errors, python, reference, text};
+use crate::derived::{Tensors, config, home, in_layout, rows};
+use crate::support::{export_args, failure};
 
-/// Layouts whose experts are referenced in place.
-const IN_PLACE: [&str; 5] = ["hf", "bf16", "f16", "f32", "fp8"];
-
-fn exported(home: &Path, name: &str, options: &[&str]) -> (PathBuf, Value) {
-    let (checkpoint, model) = (home.join("checkpoint"), home.join(format!("{name}.onnx")));
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
-    (model.clone(), export(&[&base[..], options].concat()))
-}
-
-const WAYS: [(&str, &[&str]); 5] = [
-    ("flat", &[]),
-    ("functions", &["--functions"]),
-    ("ort", &["--target", "ort"]),
-    // Where onnxruntime takes them: not with MXFP4's scales.
-    ("ort functions", &["--target", "ort", "--functions"]),
-    ("copied", &["--external-data", "copy", "--target", "ort"]),
-];
-
-#[test]
-fn every_layout_is_exact() {
-    for layout in LAYOUTS {
-        let home = in_folder(layout);
-        for (way, options) in WAYS {
-            if layout == "hf" && way == "ort functions" {
-                continue;
-            }
-            let (model, summary) = exported(home.path(), way, options);
-            let stays = IN_PLACE.contains(&layout) && way != "copied";
-            assert_eq!(summary["weights"]["in_place"], stays, "{layout} {way}: {summary}");
-            assert_eq!(
-                summary["weights"]["bytes_written"] == 0,
-                stays || ["functions", "ort", "ort functions"].contains(&way)
-            );
-            for (case, error) in ["2x40", "1x300"].iter().zip(logit_errors(
-                &model,
-                "onnxruntime",
-                &["2x40", "1x300"],
-            )) {
-                assert!(error <= 1e-5, "{layout} {way}, {case}: {error:e}");
-            }
-        }
-    }
-}
-
-/// Steps of a single token take another way through the experts.
-#[test]
-fn every_layout_is_exact_step_by_step() {
-    for layout in LAYOUTS {
-        let home = in_folder(layout);
-        let models = [("ort", "ort"), ("cached", "onnx")].map(|(name, target)| {
-            exported(home.path(), name, &["--target", target, "--kv-cache"]).0
-        });
-        let ways = json!([
-            {"rows": [0, 1], "lengths": [12, 5], "padding": "left", "steps": 20},
-            {"rows": [1], "lengths": [1], "steps": 20},
-        ]);
-        let request = json!({"models": models, "references": [reference("2x40")], "ways": ways});
-        let found: Vec<Vec<f64>> =
-            serde_json::from_value(python("cached.py", &[], &request)).unwrap();
-        assert!(found.iter().flatten().all(|error| *error <= 1e-5), "{layout}: {found:?}");
-    }
-}
-
-/// What a stage holds, and a model made of it, is the same in every layout.
-#[test]
-fn every_layout_can_be_staged() {
-    for layout in LAYOUTS {
-        let home = in_folder(layout);
-        let (stage, checkpoint) =
-            (home.path().join("stage.safetensors"), home.path().join("checkpoint"));
-        export(&["--checkpoint", text(&checkpoint), "--save-weights", text(&stage), "--skip-onnx"]);
-        fs::remove_dir_all(checkpoint).unwrap();
-        let model = home.path().join("model.onnx");
-        let summary =
-            export(&["--weights", text(&stage), "--output", text(&model), "--target", "ort"]);
-        assert_eq!(summary["weights"]["bytes_written"], 0);
-        let error = logit_errors(&model, "onnxruntime", &["2x40"])[0];
-        assert!(error <= 1e-5, "{layout}: {error:e}");
-    }
-}
-
-/// The released files: three shards "of 2", named by the index, with a tensor's
-/// blocks and scales in different ones; and no `model.` before names.
-#[test]
-fn reads_blocks_and_scales_from_different_shards() {
-    for prefix in ["model.", ""] {
-        let home = tempfile::tempdir().unwrap();
-        let renamed = in_layout("hf").into_iter().map(|(name, tensor)| {
-            let rest = name.strip_prefix("model.");
-            (rest.map_or(name.clone(), |rest| format!("{prefix}{rest}")), tensor)
-        });
-        write_shards(&home.path().join("checkpoint"), renamed.collect());
-        let (model, summary) = exported(home.path(), "model", &["--target", "ort"]);
-        assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 3);
-        assert_eq!(summary["weights"]["bytes_written"], 0);
-        assert!(logit_errors(&model, "onnxruntime", &["2x40"])[0] <= 1e-5);
-    }
-}
-
-/// The largest difference between what two checkpoints compute.
-fn difference(one: &tempfile::TempDir, other: &tempfile::TempDir) -> f64 {
-    let models = [one, other].map(|home| exported(home.path(), "model", &[]).0);
-    let request = json!({"models": models, "ids": fixture("reference/logits-2x40.ids.npy")});
-    python("equal.py", &[], &request).as_f64().unwrap()
-}
-
-/// Tied, the embedding is the matrix of the logits; without bias, the
-/// projections of attention add nothing.
-#[test]
-fn exports_tied_embeddings_and_attention_without_bias() {
-    let (mut whole, mut without) = (in_layout("hf"), in_layout("hf"));
-    let embedding = whole["model.embed_tokens.weight"].clone();
-    whole.insert("lm_head.weight".to_owned(), embedding);
-    without.remove("lm_head.weight");
-    let is_bias = |name: &str| name.contains("self_attn") && name.ends_with("_proj.bias");
-    for (_, (_, _, data)) in whole.iter_mut().filter(|(name, _)| is_bias(name)) {
-        data.fill(0);
-    }
-    without.retain(|name, _| !is_bias(name));
-    let mut config_without = config();
-    config_without["tie_word_embeddings"] = json!(true);
-    config_without["attention_bias"] = json!(false);
-    let error = difference(&home(&config(), &whole), &home(&config_without, &without));
-    assert!(error <= 1e-6, "{error:e}");
-}
-
-/// Keeps the first experts of a layer, where one tensor has all of them: all layouts
-/// but those with experts one by one. With `router`, its rows as well.
-fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) {
+/// Keeps the first experts of a layer in layouts where a tensor holds all of them; with
+/// `router`, the first rows of the router too.
+pub fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) {
     let of_experts = |name: &str| name.contains(&format!("layers.{layer}.mlp.experts."));
     let of_router = |name: &str| name.contains(&format!("layers.{layer}.mlp.router."));
     for (name, tensor) in tensors.iter_mut() {
@@ -147,41 +19,11 @@ fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) 
     }
 }
 
-/// Pruned, a layer computes what it does when the experts that it lacks are never
-/// chosen. No config says so; the tensors do.
-#[test]
-fn exports_layers_with_different_numbers_of_experts() {
-    let mut never = in_layout("hf");
-    let (_, _, bias) = never.get_mut("model.layers.1.mlp.router.bias").unwrap();
-    bias.chunks_mut(2).skip(5).for_each(|bf16| bf16.copy_from_slice(&0xc6ff_u16.to_le_bytes()));
-    let never = home(&config(), &never);
-    let (expected, _) = exported(never.path(), "model", &["--kv-cache"]);
-    for layout in ["hf", "bf16", "fp8"] {
-        let mut pruned = in_layout(layout);
-        drop_experts(&mut pruned, 1, 5, true);
-        let pruned = home(&config(), &pruned);
-        let checkpoint = pruned.path().join("checkpoint");
-        for options in [&[][..], &["--functions"], &["--target", "ort"], &["--experts", "mxfp4"]] {
-            let options = [options, &["--kv-cache"]].concat();
-            let (model, summary) = exported(pruned.path(), "model", &options);
-            assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
-            let ids = fixture("reference/logits-2x40.ids.npy");
-            let request = json!({"models": [model, expected], "ids": ids});
-            let error = python("equal.py", &[], &request).as_f64().unwrap();
-            assert!(error <= 1e-5, "{layout} {options:?}: {error:e}");
-        }
-        // Staged, it is the same model.
-        let stage = pruned.path().join("stage.safetensors");
-        let base = ["--checkpoint", text(&checkpoint), "--save-weights", text(&stage)];
-        export(&[&base[..], &["--skip-onnx"]].concat());
-        let output = pruned.path().join("staged.onnx");
-        let summary = export(&["--weights", text(&stage), "--output", text(&output)]);
-        assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
-    }
-}
-
-/// Keeps 120 of the 128 numbers inside each expert.
-pub fn narrow(tensors: &mut Tensors) {
+/// A config and tensors of the `bf16` layout with 120 of the 128 neurons of each expert, so
+/// that rows of `down` fill no MXFP4 blocks.
+pub fn narrow() -> (Value, Tensors) {
+    let (mut config, mut tensors) = (config(), in_layout("bf16"));
+    config["intermediate_size"] = json!(120);
     for layer in 0..3 {
         for (part, rows, width, kept) in [
             ("down_proj", 8, 128 * 96, 120 * 96),
@@ -196,32 +38,21 @@ pub fn narrow(tensors: &mut Tensors) {
             assert_eq!(data.len(), rows * kept * 2);
         }
     }
+    (config, tensors)
 }
 
-/// Rows of 120 fill no MXFP4 blocks, which matters to MXFP4 alone. What is cut off
-/// adds nothing in the model that it is compared with.
+fn refusal(home: &TempDir, options: &[&str]) -> String {
+    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
+    let sentence = failure(&export_args(&checkpoint, &model, options));
+    assert!(!model.exists());
+    sentence
+}
+
 #[test]
-fn exports_rows_without_whole_blocks_as_floats_only() {
-    let (mut whole, mut cut) = (in_layout("bf16"), in_layout("bf16"));
-    for layer in 0..3 {
-        let name = format!("model.layers.{layer}.mlp.experts.down_proj");
-        let (_, _, down) = whole.get_mut(&name).unwrap();
-        // [experts, 128, 96] in BF16.
-        for expert in down.chunks_mut(128 * 96 * 2) {
-            expert[120 * 96 * 2..].fill(0);
-        }
-    }
-    narrow(&mut cut);
-    let mut narrow_config = config();
-    narrow_config["intermediate_size"] = json!(120);
-    let narrow = home(&narrow_config, &cut);
-    let error = difference(&home(&config(), &whole), &narrow);
-    assert!(error <= 1e-6, "{error:e}");
-    let (checkpoint, model) = (narrow.path().join("checkpoint"), narrow.path().join("m.onnx"));
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
-    let sentence = failure(&[&base[..], &["--experts", "mxfp4"]].concat());
+fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
+    let (config, tensors) = narrow();
     assert_eq!(
-        sentence,
+        refusal(&home(&config, &tensors), &["--experts", "mxfp4"]),
         "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
     );
 }
@@ -285,7 +116,7 @@ fn refuses_tensors_that_fit_no_layout() {
             |tensors, _| drop_experts(tensors, 1, 3, true),
             "`model.layers.1.mlp.router.weight` has 3 rows, one for each expert, and `",
         ),
-        // Where layers differ, it is their routers that say how many experts there are.
+        // Where layers differ, their routers say how many experts there are.
         (
             "hf",
             |tensors, _| {
@@ -303,7 +134,7 @@ fn refuses_tensors_that_fit_no_layout() {
             },
             "`model.layers.1.mlp.router.bias` must have shape [5] (from the rows of `model.layers.1.mlp.router.weight`), found [8]",
         ),
-        // And the config still says the rest.
+        // The config still says the other sizes.
         (
             "hf",
             |tensors, config| {
@@ -316,10 +147,7 @@ fn refuses_tensors_that_fit_no_layout() {
     for (layout, edit, sentence) in cases {
         let (mut tensors, mut config) = (in_layout(layout), config());
         edit(&mut tensors, &mut config);
-        let home = home(&config, &tensors);
-        let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
-        let found = failure(&["--checkpoint", text(&checkpoint), "--output", text(&model)]);
+        let found = refusal(&home(&config, &tensors), &[]);
         assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
-        assert!(!model.exists());
     }
 }

@@ -1,4 +1,5 @@
-//! Tests on real parts: the binary, real files, onnxruntime and onnx.
+//! Tests of the binary on real files. Those below `python` need network and Python, for
+//! onnxruntime and onnx.
 
 mod architecture;
 mod cached;
@@ -21,13 +22,22 @@ mod hub_export;
 mod hub_folder;
 mod hub_refusals;
 mod inspect;
-#[cfg(unix)]
-mod killed;
 mod layouts;
 mod mutations;
-mod numerics;
 mod packages;
 mod provenance;
+mod python {
+    mod hub;
+    #[cfg(unix)]
+    mod killed;
+    mod layouts;
+    mod numerics;
+    mod sizes;
+    mod transformers_js;
+    pub mod verify;
+    mod verify_refusals;
+    mod wheel;
+}
 mod reference;
 mod refusals;
 mod sizes;
@@ -35,6 +45,4 @@ mod staging;
 mod suggest;
 mod support;
 mod transformers_js;
-mod trust;
-mod verify;
-mod verify_refusals;
+mod untrusted_metadata;

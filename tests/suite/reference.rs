@@ -1,6 +1,5 @@
 //! The reference of `verify` against logits by OpenAI's own implementation.
 
-use std::ops::Range;
 use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
@@ -26,10 +25,6 @@ fn run(checkpoint: &Checkpoint, rows: &[Vec<u32>]) -> Activations {
     reference::run(checkpoint, rows, &PassOptions::default(), &Silent).unwrap()
 }
 
-fn tokens(range: Range<usize>) -> Vec<usize> {
-    range.collect()
-}
-
 /// The largest difference between the reference's logits and a case's, which may have the
 /// last ones of a row only.
 fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
@@ -40,7 +35,8 @@ fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     let (length, mut worst) = (rows[0].len(), 0f64);
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
         let end = (at + 1) * length;
-        let found = activations.logits(checkpoint, &tokens(end - expected.nrows()..end)).unwrap();
+        let tokens: Vec<_> = (end - expected.nrows()..end).collect();
+        let found = activations.logits(checkpoint, &tokens).unwrap();
         let off = found.exact - expected.mapv(f64::from);
         worst = off.iter().fold(worst, |worst, off| worst.max(off.abs()));
     }
@@ -61,10 +57,7 @@ fn matches_openais_implementation() {
         let error = error(&open(&fixture(checkpoint)), case);
         assert!(error <= bound, "{checkpoint}, {case}: {error:e}");
     }
-}
-
-#[test]
-fn gives_same_logits_for_every_layout() {
+    // The same model in every layout.
     for layout in derived::LAYOUTS {
         let home = derived::in_folder(layout);
         let error = error(&open(&home.path().join("checkpoint")), "2x40");
@@ -73,19 +66,19 @@ fn gives_same_logits_for_every_layout() {
 }
 
 #[test]
-fn rows_do_not_see_each_other() {
+fn rows_are_independent() {
     let checkpoint = open(&fixture("tiny"));
     let [one, other] = &ids("2x40")[..] else { panic!("two rows") };
     let rows = [one[..5].to_vec(), other.clone(), one[..1].to_vec()];
-    let together = run(&checkpoint, &rows).logits(&checkpoint, &tokens(0..46)).unwrap();
-    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &tokens(0..40)).unwrap();
-    let off = &together.exact.slice_axis(Axis(0), (5..45).into()) - &alone.exact;
+    let tokens: Vec<_> = (0..45).collect();
+    let together = run(&checkpoint, &rows).logits(&checkpoint, &tokens[5..]).unwrap();
+    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &tokens[..40]).unwrap();
+    let off = together.exact - alone.exact;
     assert!(off.iter().all(|off| off.abs() <= 1e-12), "{off}");
 }
 
-/// In a model with one layer.
 #[test]
-fn followed_choice_changes_its_token_alone() {
+fn following_a_choice_changes_that_token_alone() {
     let mut checkpoint = open(&fixture("tiny-3-heads"));
     checkpoint.truncate(1).unwrap();
     let rows = ids("tiny-3-heads");
@@ -115,7 +108,7 @@ fn noise_is_some_units_in_the_last_place() {
     let checkpoint = open(&fixture("tiny"));
     let options = PassOptions { residuals: true, ..PassOptions::default() };
     let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
-    let logits = found.logits(&checkpoint, &tokens(0..80)).unwrap();
+    let logits = found.logits(&checkpoint, &(0..80).collect::<Vec<_>>()).unwrap();
     let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));
     let ulps = logits.noise / largest / f64::from(f32::EPSILON);
     assert!((0.5..50.0).contains(&ulps), "{ulps}");
@@ -126,8 +119,7 @@ fn noise_is_some_units_in_the_last_place() {
 #[test]
 fn refuses_unknown_token() {
     let rows = [vec![1, 2], vec![3, 320]];
-    let outcome = reference::run(&open(&fixture("tiny")), &rows, &PassOptions::default(), &Silent)
-        .err()
-        .unwrap();
-    assert_eq!(outcome.to_string(), "token 1 of a row is 320, and the vocabulary has 320");
+    let error = reference::run(&open(&fixture("tiny")), &rows, &PassOptions::default(), &Silent);
+    let sentence = error.err().unwrap().to_string();
+    assert_eq!(sentence, "token 1 of a row is 320, and the vocabulary has 320");
 }

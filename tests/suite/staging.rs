@@ -1,111 +1,98 @@
-//! Weights: staged, copied, shared, reused, refused; what is where.
+//! Weights files: staged, copied, shared, reused; and which bytes a model refers to.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::derived::{tiny, write};
 use crate::support::{
-    contents, copy_folder, export, failure, fixture, folder_with_tiny, logit_errors, python, text,
+    contents, copy_folder, export, export_args, export_in, failure, fixture, flip_last_bit,
+    folder_with_checkpoint, stage_args, staged_args, text, weights_metadata,
 };
 
-fn external(model: &Path) -> Vec<Value> {
-    python("check.py", &[text(model)], &Value::Null)["external"].as_array().unwrap().clone()
+const COPY: [&str; 2] = ["--external-data", "copy"];
+
+/// The bytes of all files below a folder.
+fn file_bytes(folder: &Path) -> Vec<Vec<u8>> {
+    contents(folder).into_iter().map(|(_, bytes)| bytes).collect()
 }
 
 #[test]
-fn staged_and_direct_are_the_same_bytes() {
-    let home = tempfile::tempdir().unwrap();
-    let (staged, direct) = (home.path().join("staged"), home.path().join("direct/model.onnx"));
-    let (file, model) = (home.path().join("stage/w.safetensors"), staged.join("model.onnx"));
-    let summary = export(&[
-        "--checkpoint",
-        text(&fixture("tiny")),
-        "--save-weights",
-        text(&file),
-        "--skip-onnx",
-    ]);
-    assert_eq!(summary["model"], Value::Null);
-    assert_eq!(contents(file.parent().unwrap()).len(), 1);
-
-    export(&["--weights", text(&file), "--output", text(&model)]);
-    export(&["--checkpoint", text(&fixture("tiny")), "--output", text(&direct)]);
-    let bytes = |folder: &Path| {
-        contents(folder)
-            .into_iter()
-            .map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(bytes(&staged), bytes(direct.parent().unwrap()));
-    let name = format!("weights-{}.safetensors", summary["fingerprint"].as_str().unwrap());
-    assert_eq!(fs::read(&file).unwrap(), fs::read(staged.join(name)).unwrap());
+fn staged_and_direct_exports_are_equal() {
+    let (home, checkpoint) = (tempfile::tempdir().unwrap(), fixture("tiny"));
+    let [staged, direct] = ["staged", "direct"].map(|name| home.path().join(name));
+    let file = home.path().join("stage/w.safetensors");
+    for layers in [&["--layers", "2"][..], &[]] {
+        let _ = fs::remove_file(&file);
+        let summary = export(&stage_args(&checkpoint, &file, layers));
+        assert_eq!(summary["model"], Value::Null);
+        assert_eq!(contents(&home.path().join("stage")).len(), 1);
+        export(&staged_args(&file, &staged.join("m.onnx"), &[]));
+        export(&export_args(&checkpoint, &direct.join("m.onnx"), layers));
+        assert_eq!(file_bytes(&staged), file_bytes(&direct));
+        let name = format!("weights-{}.safetensors", summary["fingerprint"].as_str().unwrap());
+        for folder in [&staged, &direct] {
+            assert_eq!(fs::read(&file).unwrap(), fs::read(folder.join(&name)).unwrap());
+        }
+    }
+    // Fuzzing starts from it.
+    let corpus = include_str!("../fuzz/corpus/metadata/tiny");
+    assert_eq!(weights_metadata(&file).trim_end(), corpus);
 }
 
 #[test]
-fn a_stage_beside_the_model_is_its_data() {
-    let home = tempfile::tempdir().unwrap();
+fn staged_file_beside_model_is_its_data() {
+    let (home, checkpoint) = (tempfile::tempdir().unwrap(), fixture("tiny"));
     let (file, model) = (home.path().join("below/w.safetensors"), home.path().join("model.onnx"));
-    export(&["--checkpoint", text(&fixture("tiny")), "--save-weights", text(&file), "--skip-onnx"]);
-    let summary = export(&["--weights", text(&file), "--output", text(&model)]);
+    export(&stage_args(&checkpoint, &file, &[]));
+    let summary = export(&staged_args(&file, &model, &[]));
     assert_eq!(summary["weights"]["bytes_written"], 0);
     assert_eq!(summary["weights"]["files"], json!(["below/w.safetensors"]));
-    assert!(logit_errors(&model, "onnxruntime", &["2x40"])[0] <= 1e-5);
 
-    // Both stages in one run end in the same place.
-    let (both, again) =
-        (home.path().join("both/w.safetensors"), home.path().join("both/model.onnx"));
-    let summary = export(&[
-        "--checkpoint",
-        text(&fixture("tiny")),
-        "--save-weights",
-        text(&both),
-        "--output",
-        text(&again),
-    ]);
+    // Both stages in one run.
+    let both = home.path().join("both");
+    let again = both.join("w.safetensors");
+    let save = ["--save-weights", text(&again)];
+    let summary = export(&export_args(&checkpoint, &both.join("model.onnx"), &save));
     assert_eq!(summary["weights"]["files"], json!(["w.safetensors"]));
-    assert_eq!(contents(both.parent().unwrap()).len(), 2);
-    assert_eq!(fs::read(&file).unwrap(), fs::read(&both).unwrap());
+    assert_eq!(contents(&both).len(), 2);
+    assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
 }
 
 #[test]
-fn in_place_points_into_the_checkpoint() {
-    let home = folder_with_tiny();
+fn in_place_export_refers_to_the_checkpoints_bytes() {
+    let home = folder_with_checkpoint("tiny");
     let before = contents(home.path());
-    let model = home.path().join("model.onnx");
-    let summary =
-        export(&["--checkpoint", text(&home.path().join("tiny")), "--output", text(&model)]);
+    let (model, summary) = export_in(home.path(), "model", &[]);
     assert_eq!(summary["weights"]["bytes_written"], 0);
     let mut after = contents(home.path());
     after.retain(|(path, _)| *path != model);
     assert_eq!(before, after);
 
-    // Every range holds the very bytes of a tensor of the checkpoint.
+    // Every range holds the bytes of a tensor of the checkpoint.
     let bytes = fs::read(fixture("tiny/model.safetensors")).unwrap();
-    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut theirs: Vec<&[u8]> =
-        whole.tensors().iter().map(|(name, _)| whole.tensor(name).unwrap().data()).collect();
-    let found = external(&model);
-    let mut ours: Vec<&[u8]> = found
-        .iter()
-        .map(|tensor| {
-            assert_eq!(tensor["file"], "tiny/model.safetensors");
-            let (offset, length) =
-                (tensor["offset"].as_u64().unwrap(), tensor["length"].as_u64().unwrap());
-            &bytes[offset as usize..][..length as usize]
-        })
-        .collect();
-    theirs.sort();
+    let inspected = export(&["inspect", text(&model), "--tensors", "*"]);
+    let tensors = inspected["tensors"].as_array().unwrap().iter();
+    let ranges = tensors.flat_map(|tensor| tensor["places"].as_array().unwrap());
+    let ours = ranges.map(|range| {
+        assert_eq!(range["file"], "checkpoint/model.safetensors");
+        let [offset, length] = ["offset", "length"].map(|key| range[key].as_u64().unwrap());
+        bytes[offset as usize..][..length as usize].to_vec()
+    });
+    let mut ours: Vec<_> = ours.collect();
+    let mut theirs: Vec<_> = tiny().into_values().map(|(_, _, data)| data).collect();
     ours.sort();
-    assert_eq!(ours, theirs);
+    theirs.sort();
+    assert!(ours == theirs);
 }
 
 #[test]
-fn a_weights_file_is_whole_safetensors_on_pages() {
+fn weights_file_is_valid_and_aligned_safetensors() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("w.safetensors");
-    export(&["--checkpoint", text(&fixture("tiny")), "--save-weights", text(&file), "--skip-onnx"]);
-    let (bytes, source) =
-        (fs::read(&file).unwrap(), fs::read(fixture("tiny/model.safetensors")).unwrap());
+    export(&stage_args(&fixture("tiny"), &file, &[]));
+    let bytes = fs::read(&file).unwrap();
     let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!((8 + header) % 4096, 0);
     for (name, info) in metadata.tensors() {
@@ -113,264 +100,137 @@ fn a_weights_file_is_whole_safetensors_on_pages() {
         let aligned = 1 << (end - start).trailing_zeros().min(12);
         assert_eq!(start % aligned, 0, "{name} of {} bytes begins at {start}", end - start);
     }
-    let (ours, theirs) = (
-        safetensors::SafeTensors::deserialize(&bytes).unwrap(),
-        safetensors::SafeTensors::deserialize(&source).unwrap(),
-    );
+    let (ours, theirs) = (safetensors::SafeTensors::deserialize(&bytes).unwrap(), tiny());
     for (name, original) in [
         ("layers.1.mlp.experts.down.blocks", "block.1.mlp.mlp2_weight.blocks"),
         ("layers.2.mlp.router.bias", "block.2.mlp.gate.bias"),
         ("lm_head.weight", "unembedding.weight"),
     ] {
-        assert_eq!(ours.tensor(name).unwrap().data(), theirs.tensor(original).unwrap().data());
+        assert_eq!(ours.tensor(name).unwrap().data(), theirs[original].2);
     }
     assert_eq!(ours.len(), theirs.len());
 }
 
 #[test]
-fn graphs_of_one_checkpoint_share_a_file_that_is_compared() {
-    let home = tempfile::tempdir().unwrap();
+fn models_share_equal_weights_file_and_never_overwrite_another() {
+    let (home, checkpoint) = (tempfile::tempdir().unwrap(), fixture("tiny"));
     let (first, second) = (home.path().join("a.onnx"), home.path().join("b.onnx"));
-    let tiny = fixture("tiny");
-    let written = export(&["--checkpoint", text(&tiny), "--output", text(&first)]);
-    let reused = export(&["--checkpoint", text(&tiny), "--output", text(&second), "--functions"]);
+    let written = export(&export_args(&checkpoint, &first, &[]));
+    let reused = export(&export_args(&checkpoint, &second, &["--functions"]));
     assert!(written["weights"]["bytes_written"].as_u64().unwrap() > 0);
     assert_eq!(reused["weights"]["bytes_written"], 0);
     assert_eq!(reused["weights"]["files"], written["weights"]["files"]);
     assert_eq!(contents(home.path()).len(), 3);
 
-    // One byte differs: neither reused nor overwritten.
-    let file = home.path().join(written["weights"]["files"][0].as_str().unwrap());
-    let mut bytes = fs::read(&file).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&file, &bytes).unwrap();
+    flip_last_bit(&home.path().join(written["weights"]["files"][0].as_str().unwrap()));
     let before = contents(home.path());
-    let sentence = failure(&["--checkpoint", text(&tiny), "--output", text(&second)]);
-    assert!(sentence.contains("a graph may be reading it"), "{sentence}");
+    let sentence = failure(&export_args(&checkpoint, &second, &[]));
+    assert!(sentence.contains("and a model may be reading it"), "{sentence}");
     assert_eq!(contents(home.path()), before);
 }
 
 #[test]
-fn fine_tunes_with_equal_headers_never_meet() {
-    let home = folder_with_tiny();
-    let (base, tuned, out) =
-        (home.path().join("tiny"), home.path().join("tuned"), home.path().join("out"));
-    copy_folder(&base, &tuned);
-    let shard = tuned.join("model.safetensors");
-    let mut bytes = fs::read(&shard).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&shard, bytes).unwrap();
-    let a = export(&[
-        "--checkpoint",
-        text(&base),
-        "--output",
-        text(&out.join("a.onnx")),
-        "--external-data",
-        "copy",
-    ]);
-    let kept = contents(&out);
-    let b = export(&[
-        "--checkpoint",
-        text(&tuned),
-        "--output",
-        text(&out.join("b.onnx")),
-        "--external-data",
-        "copy",
-    ]);
-    assert_ne!(a["fingerprint"], b["fingerprint"]);
-    assert!(kept.iter().all(|file| contents(&out).contains(file)));
+fn fine_tunes_with_equal_headers_have_files_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let (tuned, out) = (home.path().join("tuned"), home.path().join("out"));
+    copy_folder(&fixture("tiny"), &tuned);
+    flip_last_bit(&tuned.join("model.safetensors"));
+    let base = export(&export_args(&fixture("tiny"), &out.join("a.onnx"), &COPY));
+    let before = contents(&out);
+    let tuned = export(&export_args(&tuned, &out.join("b.onnx"), &COPY));
+    assert_ne!(base["fingerprint"], tuned["fingerprint"]);
+    assert!(before.iter().all(|file| contents(&out).contains(file)));
     assert_eq!(contents(&out).len(), 4);
 }
 
 #[test]
 fn shards_are_joined_by_their_index() {
     let home = tempfile::tempdir().unwrap();
-    let sharded = home.path().join("sharded");
-    shard(&fixture("tiny"), &sharded, 3);
-    let model = home.path().join("model.onnx");
-    let summary = export(&["--checkpoint", text(&sharded), "--output", text(&model)]);
+    let sharded = home.path().join("checkpoint");
+    write_openai_shards(&sharded);
+    let (_, summary) = export_in(home.path(), "model", &[]);
     assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 3);
-    assert!(logit_errors(&model, "onnxruntime", &["2x40"])[0] <= 1e-5);
-
+    assert_eq!(summary["weights"]["bytes_written"], 0);
     // The same weights, whichever files they come from.
-    let whole = export(&[
-        "--checkpoint",
-        text(&fixture("tiny")),
-        "--output",
-        text(&home.path().join("x/a.onnx")),
-    ]);
-    let joined = export(&[
-        "--checkpoint",
-        text(&sharded),
-        "--output",
-        text(&home.path().join("y/a.onnx")),
-        "--external-data",
-        "copy",
-    ]);
-    assert_eq!(whole["fingerprint"], joined["fingerprint"]);
-    let bytes = |folder| {
-        contents(&home.path().join(folder)).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>()
-    };
-    assert_eq!(bytes("x"), bytes("y"));
+    let [x, y] = ["x", "y"].map(|name| home.path().join(name));
+    export(&export_args(&fixture("tiny"), &x.join("m.onnx"), &COPY));
+    export(&export_args(&sharded, &y.join("m.onnx"), &COPY));
+    assert_eq!(file_bytes(&x), file_bytes(&y));
 }
 
-/// Deals the tensors of a checkpoint out to shards, so that the blocks and the
-/// scales of an expert lie apart.
-fn shard(from: &Path, to: &Path, count: usize) {
-    fs::create_dir_all(to).unwrap();
-    fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
-    let bytes = fs::read(from.join("model.safetensors")).unwrap();
-    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut names: Vec<String> = whole.names().iter().map(ToString::to_string).collect();
-    names.sort();
-    let mut map = serde_json::Map::new();
-    for part in 0..count {
-        let file = format!("model--{:05}-of-{count:05}.safetensors", part + 1);
-        let mine: Vec<_> = names
-            .iter()
-            .skip(part)
-            .step_by(count)
-            .map(|name| (name, whole.tensor(name).unwrap()))
-            .collect();
-        map.extend(mine.iter().map(|(name, _)| ((*name).clone(), json!(file))));
-        safetensors::serialize_to_file(mine, None, &to.join(file)).unwrap();
+/// Writes tiny in three shards, with the blocks and scales of an expert in different ones.
+fn write_openai_shards(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    fs::copy(fixture("tiny/config.json"), folder.join("config.json")).unwrap();
+    let (mut shards, mut map) = ([const { Vec::new() }; 3], serde_json::Map::new());
+    let file = |shard: usize| format!("model--{:05}-of-00003.safetensors", shard + 1);
+    for (at, (name, tensor)) in tiny().into_iter().enumerate() {
+        map.insert(name.clone(), json!(file(at % 3)));
+        shards[at % 3].push((name, tensor));
     }
-    fs::write(
-        to.join("model.safetensors.index.json"),
-        json!({"metadata": {}, "weight_map": map}).to_string(),
-    )
-    .unwrap();
+    for (at, shard) in shards.into_iter().enumerate() {
+        write(&folder.join(file(at)), &shard.into_iter().collect());
+    }
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
 }
 
 #[cfg(unix)]
 #[test]
 fn links_are_copied_and_never_referenced() {
-    use std::os::unix::fs::symlink;
     let home = tempfile::tempdir().unwrap();
-    let (soft, hard) = (home.path().join("soft"), home.path().join("hard"));
-    for folder in [&soft, &hard] {
-        fs::create_dir(folder).unwrap();
-        fs::copy(fixture("tiny/config.json"), folder.join("config.json")).unwrap();
-    }
-    let blob = home.path().join("blob");
+    let (blob, model) = (home.path().join("blob"), home.path().join("model.onnx"));
     fs::copy(fixture("tiny/model.safetensors"), &blob).unwrap();
-    symlink(&blob, soft.join("model.safetensors")).unwrap();
-    let model = home.path().join("model.onnx");
-    let sentence = failure(&[
-        "--checkpoint",
-        text(&soft),
-        "--output",
-        text(&model),
-        "--external-data",
-        "in-place",
-    ]);
-    assert!(sentence.contains("is a symbolic link"), "{sentence}");
-    let summary = export(&["--checkpoint", text(&soft), "--output", text(&model)]);
-    assert_eq!(summary["weights"]["in_place"], false);
-
-    fs::hard_link(&blob, hard.join("model.safetensors")).unwrap();
-    let sentence = failure(&[
-        "--checkpoint",
-        text(&hard),
-        "--output",
-        text(&model),
-        "--external-data",
-        "in-place",
-    ]);
-    assert!(sentence.contains("several hard links"), "{sentence}");
-    let summary = export(&["--checkpoint", text(&hard), "--output", text(&model)]);
-    assert_eq!(summary["weights"]["in_place"], false);
-    assert_eq!(external(&model)[0]["file"], summary["weights"]["files"][0]);
-
-    // Nor is a file of ours, once it has a second name.
-    let file = home.path().join(summary["weights"]["files"][0].as_str().unwrap());
+    type Link = fn(&Path, &Path) -> std::io::Result<()>;
+    let links: [(&str, Link, &str); 2] = [
+        ("soft", |from, to| std::os::unix::fs::symlink(from, to), "is a symbolic link"),
+        ("hard", |from, to| fs::hard_link(from, to), "several hard links"),
+    ];
+    for (name, link, expected) in links {
+        let folder = home.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::copy(fixture("tiny/config.json"), folder.join("config.json")).unwrap();
+        link(&blob, &folder.join("model.safetensors")).unwrap();
+        let in_place = ["--external-data", "in-place"];
+        let sentence = failure(&export_args(&folder, &model, &in_place));
+        assert!(sentence.contains(expected), "{sentence}");
+        let summary = export(&export_args(&folder, &model, &[]));
+        assert_eq!(summary["weights"]["in_place"], false);
+        let inspected = export(&["inspect", text(&model)]);
+        assert_eq!(inspected["files"][0]["file"], summary["weights"]["files"][0]);
+    }
+    // Nor is a weights file referenced once it has a second name.
+    let inspected = export(&["inspect", text(&model)]);
+    let file = home.path().join(inspected["files"][0]["file"].as_str().unwrap());
     fs::hard_link(&file, home.path().join("second")).unwrap();
-    let sentence = failure(&["--checkpoint", text(&soft), "--output", text(&model)]);
-    assert!(
-        sentence.contains("several hard links")
-            && sentence.contains("remove it or its other links"),
-        "{sentence}"
-    );
+    let sentence = failure(&export_args(&home.path().join("soft"), &model, &[]));
+    let expected =
+        ["several hard links", "remove it or its other links"].map(|it| sentence.contains(it));
+    assert_eq!(expected, [true, true], "{sentence}");
 }
 
-/// Layers cut off at either stage are cut off alike.
+/// The nearest decimals of this number are easily read one bit off.
 #[test]
-fn some_layers_staged_are_some_layers_exported() {
-    let home = tempfile::tempdir().unwrap();
-    let tiny = fixture("tiny");
-    let path = |name: &str| home.path().join(name);
-    export(&[
-        "--checkpoint",
-        text(&tiny),
-        "--save-weights",
-        text(&path("two.safetensors")),
-        "--skip-onnx",
-        "--layers",
-        "2",
-    ]);
-    export(&["--weights", text(&path("two.safetensors")), "--output", text(&path("a/m.onnx"))]);
-    export(&["--checkpoint", text(&tiny), "--output", text(&path("b/m.onnx")), "--layers", "2"]);
-    let bytes = |folder: &str| {
-        contents(&path(folder)).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>()
-    };
-    assert_eq!(bytes("a"), bytes("b"));
-}
-
-/// A number whose nearest decimals are easily read one bit off.
-#[test]
-fn every_bit_of_a_config_survives_the_stage() {
-    let home = folder_with_tiny();
-    let config = home.path().join("tiny/config.json");
+fn config_numbers_survive_staging_bit_for_bit() {
+    let home = folder_with_checkpoint("tiny");
+    let [config, file, model] =
+        ["checkpoint/config.json", "w.safetensors", "m.onnx"].map(|name| home.path().join(name));
     let edited = fs::read_to_string(&config)
         .unwrap()
         .replace("\"swiglu_limit\": 7.0", "\"swiglu_limit\": 1.8308390760787275e-7");
     assert!(edited.contains("e-7"));
     fs::write(&config, edited).unwrap();
-    let (file, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
-    export(&[
-        "--checkpoint",
-        text(&home.path().join("tiny")),
-        "--save-weights",
-        text(&file),
-        "--skip-onnx",
-    ]);
-    export(&["--weights", text(&file), "--output", text(&model)]);
+    export(&stage_args(&home.path().join("checkpoint"), &file, &[]));
+    export(&staged_args(&file, &model, &[]));
 }
 
 #[test]
-fn an_export_into_the_checkpoints_folder_can_be_repeated() {
-    let home = folder_with_tiny();
-    let folder = home.path().join("tiny");
+fn export_into_the_checkpoints_folder_can_be_repeated() {
+    let home = folder_with_checkpoint("tiny");
+    let folder = home.path().join("checkpoint");
     fs::rename(folder.join("model.safetensors"), folder.join("gpt.safetensors")).unwrap();
-    let model = folder.join("model.onnx");
     for written in [true, false] {
-        let summary = export(&[
-            "--checkpoint",
-            text(&folder),
-            "--output",
-            text(&model),
-            "--external-data",
-            "copy",
-        ]);
+        let summary = export(&export_args(&folder, &folder.join("model.onnx"), &COPY));
         assert_eq!(summary["weights"]["bytes_written"].as_u64().unwrap() > 0, written);
     }
-}
-
-/// Blocks that rows do not fill: what a damaged or foreign staged file may claim.
-#[test]
-fn a_staged_file_of_integers_has_whole_blocks() {
-    let home = tempfile::tempdir().unwrap();
-    let (file, model) = (home.path().join("w.safetensors"), home.path().join("m.onnx"));
-    let tiny = fixture("tiny-128");
-    let stage = ["--checkpoint", text(&tiny), "--save-weights", text(&file), "--skip-onnx"];
-    export(&[&stage[..], &["--experts", "int8"]].concat());
-    let bytes = fs::read(&file).unwrap();
-    let key = b"\\\"hidden_size\\\":128";
-    let at = bytes.windows(key.len()).position(|found| found == key).unwrap();
-    let mut claims = bytes;
-    claims[at + key.len() - 1] = b'0';
-    fs::write(&file, claims).unwrap();
-    let sentence = failure(&["--weights", text(&file), "--output", text(&model)]);
-    let expected = "`hidden_size` is a multiple of 32, the length of a block: found 120";
-    assert!(sentence.ends_with(expected), "{sentence}");
 }

@@ -1,8 +1,8 @@
-//! Suggestions for paths that are nearly a checkpoint's.
+//! Suggestions of a checkpoint near a path that is none.
 
 use std::fs;
 
-use crate::support::{copy_folder, failure, fixture, run, text};
+use crate::support::{copy_folder, export, export_args, failure, fixture};
 
 #[test]
 fn suggests_similar_and_enclosing_folders() {
@@ -25,22 +25,21 @@ fn suggests_similar_and_enclosing_folders() {
         ("llama", format!("there is no folder `{}`; a checkpoint", home.join("llama").display())),
         ("gpt-oss-20", "holds no config.json".to_owned()),
     ] {
-        let (path, model) = (home.join(given), home.join("m.onnx"));
-        let found = failure(&["--checkpoint", text(&path), "--output", text(&model)]);
+        let found = failure(&export_args(&home.join(given), &home.join("m.onnx"), &[]));
         assert!(found.contains(&expected), "{found}\nlacks: {expected}");
     }
 }
 
 #[test]
-fn suggests_original_folder_of_a_released_repository() {
+fn suggests_original_folder_of_released_repository() {
     let home = tempfile::tempdir().unwrap();
     let (original, model) = (home.path().join("original"), home.path().join("m.onnx"));
     copy_folder(&fixture("tiny"), &original);
     for lacking in ["config.json", "model.safetensors"] {
-        let sentence = failure(&["--checkpoint", text(home.path()), "--output", text(&model)]);
+        let sentence = failure(&export_args(home.path(), &model, &[]));
         assert!(sentence.contains(&format!("holds no {lacking}; `")), "{sentence}");
         assert!(sentence.contains("original` holds a checkpoint with the weights as released"));
         fs::copy(fixture("tiny-hf/config.json"), home.path().join("config.json")).unwrap();
     }
-    assert!(run(&["--checkpoint", text(&original), "--output", text(&model)]).status.success());
+    export(&export_args(&original, &model, &[]));
 }

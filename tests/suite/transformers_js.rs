@@ -1,26 +1,30 @@
-//! Packages for transformers.js.
+//! Folders for transformers.js.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{contents, copy_folder, export, failure, fixture, javascript, npy, text};
+use crate::support::{
+    binary, contents, copy_folder, export, export_args, failure, fixture, folder_with_checkpoint,
+    printed, stage_args, staged_args,
+};
 
 const WEBGPU: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
 
 /// The arguments of an export for transformers.js.
 fn package<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
-    let base = ["--checkpoint", text(checkpoint), "--output", text(model), "--transformers-js"];
-    [&base, options].concat()
+    export_args(checkpoint, model, &[&["--transformers-js"], options].concat())
+}
+
+fn read_config(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
-fn writes_repository_with_data_config_and_tokenizer() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, root) = (home.path().join("tiny"), home.path().join("web"));
-    copy_folder(&fixture("tiny-hf"), &tiny);
+fn writes_folder_with_data_config_and_tokenizer() {
+    let home = folder_with_checkpoint("tiny-hf");
+    let (tiny, root) = (home.path().join("checkpoint"), home.path().join("web"));
     fs::write(tiny.join("tokenizer.json"), "{}").unwrap();
     let model = root.join("onnx/model_q4f16.onnx");
     let before = contents(&tiny);
@@ -31,8 +35,7 @@ fn writes_repository_with_data_config_and_tokenizer() {
     assert_eq!((&found["dtype"], &found["device"]), (&json!("q4f16"), &json!("webgpu")));
     assert_eq!(found["copied"], json!([root.join("tokenizer.json")]));
 
-    let config: Value =
-        serde_json::from_slice(&fs::read(root.join("config.json")).unwrap()).unwrap();
+    let config = read_config(&root.join("config.json"));
     let settings = &config["transformers.js_config"];
     let count = settings["use_external_data_format"]["model_q4f16.onnx"].as_u64().unwrap();
     assert!(count > 1 && config["model_type"] == "gpt_oss");
@@ -47,36 +50,18 @@ fn writes_repository_with_data_config_and_tokenizer() {
     expected.sort();
     let names: Vec<_> = contents(&root.join("onnx")).into_iter().map(|(path, _)| path).collect();
     assert_eq!(names, expected);
-    // The config is still one of a checkpoint.
+    // The config is still that of a checkpoint.
     fs::copy(root.join("config.json"), tiny.join("config.json")).unwrap();
-    export(&["--checkpoint", text(&tiny), "--output", text(&home.path().join("again.onnx"))]);
-}
-
-/// In Node.js on a CPU: two rows at once, past the sliding window.
-#[test]
-fn generates_as_reference_does() {
-    let home = tempfile::tempdir().unwrap();
-    export(&package(&fixture("tiny-hf"), &home.path().join("web/onnx/model.onnx"), &[]));
-    let texts = fixture("reference/greedy-2x28.ids.npy");
-    let texts = npy(&texts, i64::from_le_bytes);
-    let rows = |width: usize| -> Vec<Vec<i64>> {
-        texts.outer_iter().map(|row| row.iter().copied().take(width).collect()).collect()
-    };
-    let program = include_str!("../javascript/generate.mjs");
-    let prompts = json!(rows(12)).to_string();
-    let printed = javascript(program, &["web", &prompts, "16"], home.path());
-    let found: Vec<Vec<i64>> = serde_json::from_str(&printed).unwrap();
-    assert_eq!(found, rows(28));
+    export(&export_args(&tiny, &home.path().join("again.onnx"), &[]));
 }
 
 #[test]
 fn refuses_what_transformers_js_cannot_use() {
-    let home = tempfile::tempdir().unwrap();
-    let tiny = home.path().join("tiny");
-    copy_folder(&fixture("tiny-hf"), &tiny);
+    let home = folder_with_checkpoint("tiny-hf");
+    let tiny = home.path().join("checkpoint");
     let before = contents(home.path());
     for (output, options, sentence) in [
-        ("tiny/onnx/model.onnx", &WEBGPU[..], "tiny/config.json` belongs to a checkpoint"),
+        ("checkpoint/onnx/model.onnx", &WEBGPU[..], "config.json` belongs to a checkpoint"),
         ("web/model.onnx", &WEBGPU, "web/model.onnx`; pass --output "),
         ("onnx/mine.onnx", &WEBGPU, "looks for `model.onnx` or `model_DTYPE.onnx`"),
         ("onnx/model.onnx", &["--target", "ort"], "`cpu`; pass --ep webgpu or --target onnx"),
@@ -90,49 +75,41 @@ fn refuses_what_transformers_js_cannot_use() {
     }
 }
 
-/// Whichever way the checkpoint's folder is named.
 #[test]
-fn keeps_config_of_checkpoint() {
-    let home = tempfile::tempdir().unwrap();
-    let (root, tiny) = (home.path().join("root"), home.path().join("tiny"));
+fn refuses_to_replace_config_of_checkpoint_or_other_model() {
+    let home = folder_with_checkpoint("tiny-hf");
+    let [root, tiny, other] = ["root", "checkpoint", "other"].map(|name| home.path().join(name));
     let (original, staged) = (root.join("original"), tiny.join("w.safetensors"));
     copy_folder(&fixture("tiny"), &original);
     fs::copy(fixture("tiny-hf/config.json"), root.join("config.json")).unwrap();
-    copy_folder(&fixture("tiny-hf"), &tiny);
-    export(&["--checkpoint", text(&tiny), "--save-weights", text(&staged), "--skip-onnx"]);
+    export(&stage_args(&tiny, &staged, &[]));
+    let config = fs::read_to_string(tiny.join("config.json")).unwrap();
+    fs::create_dir(&other).unwrap();
+    let config = config.replace("\"head_dim\": 32", "\"head_dim\": 64");
+    fs::write(other.join("config.json"), config).unwrap();
     let before = contents(home.path());
-    for (origin, path, output) in [
-        ("--checkpoint", &original, root.join("onnx/model.onnx")),
-        ("--weights", &staged, tiny.join("onnx/model.onnx")),
+    let [in_root, in_tiny, in_other] =
+        [&root, &tiny, &other].map(|folder| folder.join("onnx/model.onnx"));
+    let belongs = "config.json` belongs to a checkpoint";
+    for (arguments, sentence) in [
+        (package(&original, &in_root, &[]), belongs),
+        (staged_args(&staged, &in_tiny, &["--transformers-js"]), belongs),
+        (package(&tiny, &in_other, &[]), "its `head_dim` is 64, and the weights have 32"),
     ] {
-        let found = failure(&[origin, text(path), "--output", text(&output), "--transformers-js"]);
-        assert!(found.contains("config.json` belongs to a checkpoint"), "{found}");
+        let found = failure(&arguments);
+        assert!(found.contains(sentence), "{found}");
         assert!(contents(home.path()) == before);
     }
 }
 
 #[test]
-fn refuses_config_of_another_model() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, path) = (fixture("tiny-hf"), home.path().join("config.json"));
-    let config = fs::read_to_string(tiny.join("config.json")).unwrap();
-    fs::write(&path, config.replace("\"head_dim\": 32", "\"head_dim\": 64")).unwrap();
-    let found = failure(&package(&tiny, &home.path().join("onnx/model.onnx"), &[]));
-    assert!(found.ends_with("its `head_dim` is 64, and the weights have 32"), "{found}");
-}
-
-#[test]
-fn finds_repository_from_relative_path() {
+fn writes_config_above_relative_path() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("onnx")).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
-        .args(package(&fixture("tiny-hf"), Path::new("model.onnx"), &["--layers", "2"]))
-        .current_dir(home.path().join("onnx"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let config = fs::read(home.path().join("config.json")).unwrap();
-    let config: Value = serde_json::from_slice(&config).unwrap();
+    let tiny = fixture("tiny-hf");
+    let mut command = binary(&package(&tiny, Path::new("model.onnx"), &["--layers", "2"]));
+    printed(command.current_dir(home.path().join("onnx")));
+    let config = read_config(&home.path().join("config.json"));
     assert_eq!(config["num_hidden_layers"], 2);
     assert_eq!(config["layer_types"].as_array().unwrap().len(), 2);
 }

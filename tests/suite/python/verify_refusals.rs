@@ -1,25 +1,49 @@
-//! What `verify` refuses, and in which sentence.
+//! Models that `verify` refuses, or finds wrong.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::{failure, interpreter, onnxruntime, text};
-use crate::verify::{exported, refused};
+use serde_json::json;
 
-/// Edits a model with a line of Python that has it as `m` and its metadata as `metadata`.
-fn edit(model: &std::path::Path, code: &str) {
+use super::verify::{exported, fails, passes, refused};
+use crate::support::{failure, interpreter, onnxruntime, printed, text};
+
+/// Edits a model by Python that has it as `m` and its metadata as `metadata`.
+fn edit(model: &Path, code: &str) {
     let program = format!(
         "import json, onnx; m = onnx.load('{0}', load_external_data=False); p = m.metadata_props[0]\n\
          metadata = json.loads(p.value)\n{code}\np.value = json.dumps(metadata)\nonnx.save(m, '{0}')",
         text(model)
     );
-    assert!(Command::new(interpreter()).args(["-c", &program]).status().unwrap().success());
+    printed(Command::new(interpreter()).args(["-c", &program]));
+}
+
+#[test]
+fn finds_renamed_weight() {
+    let (_home, checkpoint, model) = exported("tiny", &[]);
+    let rename = "
+def renamed(name): return 'other.weight' if name == 'embedding.weight' else name
+for t in m.graph.initializer: t.name = renamed(t.name)
+for n in m.graph.node: n.input[:] = [renamed(name) for name in n.input]";
+    edit(&model, rename);
+    let (report, sentence) = fails(&model, &checkpoint, &[]);
+    assert_eq!(report["weights"]["missing"], json!(["embedding.weight"]));
+    assert_eq!(report["weights"]["unknown"], json!(["other.weight"]));
+    assert!(sentence.contains("missing or incomplete: `embedding.weight`"), "{sentence}");
+    passes(&model, &checkpoint, &["--tolerance", "1e-4"]);
 }
 
 #[test]
 fn refuses_models_with_edited_metadata_or_inputs() {
     let (_home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
     let original = fs::read(&model).unwrap();
+    let huge = |axis: usize| {
+        format!(
+            "for v in [*m.graph.input, *m.graph.output]:\n  \
+             v.type.tensor_type.shape.dim[{axis}].dim_value = 1 << 40"
+        )
+    };
     for (code, options, sentence) in [
         (
             "metadata['residuals'] = metadata['routers']",
@@ -40,6 +64,8 @@ fn refuses_models_with_edited_metadata_or_inputs() {
             "an unknown input `input_ids` f32",
         ),
         ("m.graph.output[0].name = 'other'", &[], "has no output `logits` f32"),
+        (&huge(0), &[], "1099511627776"),
+        (&huge(1), &[], "1099511627776"),
     ] {
         fs::write(&model, &original).unwrap();
         edit(&model, code);

@@ -1,4 +1,4 @@
-//! `verify` on real models in real onnxruntime: every kind of model passes.
+//! `verify` of models in onnxruntime.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::derived;
-use crate::support::{copy_folder, export, failure, fixture, interpreter, onnxruntime, run, text};
+use crate::refusals::edit_config;
+use crate::support::{
+    binary, export, export_args, export_in, failure, fixture, folder_with_checkpoint, interpreter,
+    onnxruntime, printed, run, sentence, shell, stage_args, staged_args, summary, text,
+};
 
 /// Runs `verify` with the tests' onnxruntime.
 pub fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> Output {
@@ -25,7 +29,7 @@ pub fn passes(model: &Path, checkpoint: &Path, options: &[&str]) -> Value {
     report
 }
 
-/// The report of a model that does not pass, and the error.
+/// The report of a model that fails, and the error.
 pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
     let output = verify(model, checkpoint, options);
     assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
@@ -45,11 +49,9 @@ pub fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
 
 /// A folder with a fixture as `checkpoint`, and a model of it.
 pub fn exported(name: &str, options: &[&str]) -> (TempDir, PathBuf, PathBuf) {
-    let home = tempfile::tempdir().unwrap();
-    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
-    copy_folder(&fixture(name), &checkpoint);
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
-    export(&[&base, options].concat());
+    let home = folder_with_checkpoint(name);
+    let (model, _) = export_in(home.path(), "model", options);
+    let checkpoint = home.path().join("checkpoint");
     (home, checkpoint, model)
 }
 
@@ -96,11 +98,10 @@ fn accepts_every_kind_of_model() {
 fn accepts_every_layout_and_staged_file() {
     for layout in derived::LAYOUTS {
         let home = derived::in_folder(layout);
-        let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("m.onnx"));
         let staged = home.path().join("staged.safetensors");
-        let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--kv-cache"];
-        export(&[&base, &["--save-weights", text(&staged)][..]].concat());
-        for source in [&checkpoint, &staged] {
+        let options = ["--kv-cache", "--save-weights", text(&staged)];
+        let (model, _) = export_in(home.path(), "model", &options);
+        for source in [&home.path().join("checkpoint"), &staged] {
             let report = passes(&model, source, &["--tokens", "20"]);
             assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
         }
@@ -117,12 +118,10 @@ fn identifies_converted_weights() {
 #[test]
 fn tells_whether_swiglu_limit_was_reached() {
     for (limit, limited) in [(7.0, false), (0.5, true)] {
-        let (_home, checkpoint, model) = exported("tiny", &[]);
-        let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
-        let mut config: Value = serde_json::from_str(&config).unwrap();
-        config["swiglu_limit"] = json!(limit);
-        fs::write(checkpoint.join("config.json"), config.to_string()).unwrap();
-        export(&["--checkpoint", text(&checkpoint), "--output", text(&model)]);
+        let home = folder_with_checkpoint("tiny");
+        let checkpoint = home.path().join("checkpoint");
+        edit_config(&checkpoint, "\"swiglu_limit\": 7.0", &format!("\"swiglu_limit\": {limit}"));
+        let (model, _) = export_in(home.path(), "model", &[]);
         let report = passes(&model, &checkpoint, &["--tokens", "12"]);
         let experts = &report["experts"];
         assert_eq!((&experts["limit"], &experts["limited"]), (&json!(limit), &json!(limited)));
@@ -133,45 +132,35 @@ fn tells_whether_swiglu_limit_was_reached() {
 fn export_verifies_its_model() {
     let home = tempfile::tempdir().unwrap();
     let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
-    let runtime = |path: &Path| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
-            .args(["--checkpoint", text(&tiny), "--output", text(&model), "--verify", "--json"])
-            .args(["--tolerance", "1e-4"])
-            .env("ORT_DYLIB_PATH", path)
-            .output()
-            .unwrap()
+    let verified = ["--verify", "--tolerance", "1e-4", "--json"];
+    let with_runtime = |path: &Path| {
+        let mut command = binary(&export_args(&tiny, &model, &verified));
+        command.env("ORT_DYLIB_PATH", path);
+        command
     };
-    let output = runtime(onnxruntime());
-    assert!(output.status.success(), "{output:?}");
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let summary = summary(&mut with_runtime(onnxruntime()));
     assert_eq!(summary["verification"]["passed"], true);
     assert_eq!(summary["model"]["path"], json!(model));
 
     fs::remove_file(&model).unwrap();
-    let output = runtime(Path::new("nowhere"));
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    let error = String::from_utf8(output.stderr).unwrap();
+    let error = sentence(&mut with_runtime(Path::new("nowhere")));
     assert!(error.contains("nowhere` has no onnxruntime library"), "{error}");
     assert!(!model.exists(), "a missing library is an error before anything is written");
 }
 
 #[test]
 fn export_prints_summary_even_if_verification_fails() {
-    let home = tempfile::tempdir().unwrap();
-    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
-    copy_folder(&fixture("tiny"), &checkpoint);
+    let home = folder_with_checkpoint("tiny");
+    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
     let mut tensors = derived::tiny();
     tensors.get_mut("unembedding.weight").unwrap().2[..2].copy_from_slice(&[0xff, 0x7f]);
     derived::write(&checkpoint.join("model.safetensors"), &tensors);
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model), "--json", "--verify"];
-    let verified = [&base, &["--onnxruntime", text(onnxruntime())][..]].concat();
-    let output = run(&verified);
+    let options = ["--json", "--verify", "--onnxruntime", text(onnxruntime())];
+    let output = run(&export_args(&checkpoint, &model, &options));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&summary["model"]["path"], &summary["verification"]),
-        (&json!(model), &Value::Null)
-    );
+    assert_eq!(summary["model"]["path"], json!(model));
+    assert_eq!(summary["verification"], Value::Null);
     let error = String::from_utf8(output.stderr).unwrap();
     let begins = "error: the model is written, and could not be verified: the checkpoint's own";
     assert!(error.starts_with(begins), "{error}");
@@ -181,20 +170,18 @@ fn export_prints_summary_even_if_verification_fails() {
 fn export_refuses_unverifiable_model_before_writing() {
     let home = tempfile::tempdir().unwrap();
     let (tiny, staged) = (fixture("tiny-128"), home.path().join("staged.safetensors"));
-    let stage = ["--save-weights", text(&staged), "--skip-onnx", "--experts", "int4"];
-    export(&[&["--checkpoint", text(&tiny)], &stage[..]].concat());
+    export(&stage_args(&tiny, &staged, &["--experts", "int4"]));
     let model = home.path().join("model.onnx");
-    let verified = ["--output", text(&model), "--target", "ort", "--verify"];
+    let verified = ["--target", "ort", "--verify", "--onnxruntime", text(onnxruntime())];
     let (from_checkpoint, from_staged) =
-        (["--checkpoint", text(&tiny)], ["--weights", text(&staged)]);
-    for (source, options, sentence) in [
-        (from_checkpoint, &["--ep", "cuda"][..], "`cuda` cannot be verified on a CPU"),
-        (from_checkpoint, &["--dense", "int8"], "there is no default tolerance"),
-        (from_checkpoint, &["--compute", "f16"], "it computes in f16; pass --tolerance X"),
-        (from_staged, &[], "quantizes activations to 8 bits"),
+        (export_args(&tiny, &model, &verified), staged_args(&staged, &model, &verified));
+    for (arguments, options, sentence) in [
+        (&from_checkpoint, &["--ep", "cuda"][..], "`cuda` cannot be verified on a CPU"),
+        (&from_checkpoint, &["--dense", "int8"], "there is no default tolerance"),
+        (&from_checkpoint, &["--compute", "f16"], "it computes in f16; pass --tolerance X"),
+        (&from_staged, &[], "quantizes activations to 8 bits"),
     ] {
-        let library = ["--onnxruntime", text(onnxruntime())];
-        let error = failure(&[&source[..], &verified, &library, options].concat());
+        let error = failure(&[arguments, options].concat());
         assert!(error.contains(sentence), "{error}");
         assert!(!model.exists());
     }
@@ -203,18 +190,17 @@ fn export_refuses_unverifiable_model_before_writing() {
 #[test]
 fn compares_rounded_model_with_its_own_values() {
     let home = derived::in_folder("f32");
-    let (checkpoint, model) = (home.path().join("checkpoint"), home.path().join("model.onnx"));
+    let [checkpoint, staged] =
+        ["checkpoint", "staged.safetensors"].map(|name| home.path().join(name));
     let mut tensors = derived::in_layout("f32");
-    let numbers = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
+    let values = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
     // A third more, which MXFP4 cannot represent.
-    for number in numbers.as_chunks_mut().0.iter_mut().step_by(7) {
-        *number = (f32::from_le_bytes(*number) * 4.0 / 3.0).to_le_bytes();
+    for value in values.as_chunks_mut().0.iter_mut().step_by(7) {
+        *value = (f32::from_le_bytes(*value) * 4.0 / 3.0).to_le_bytes();
     }
     derived::write(&checkpoint.join("model.safetensors"), &tensors);
-    let staged = home.path().join("staged.safetensors");
-    let base = ["--checkpoint", text(&checkpoint), "--output", text(&model)];
     let rounded = ["--experts", "mxfp4", "--accept-rounding", "--save-weights", text(&staged)];
-    export(&[&base[..], &rounded].concat());
+    let (model, _) = export_in(home.path(), "model", &rounded);
     let report = passes(&model, &checkpoint, &[]);
     assert_eq!(report["tolerance"]["from"], "own_numbers");
     let report = passes(&model, &checkpoint, &["--tolerance", "9"]);
@@ -225,28 +211,65 @@ fn compares_rounded_model_with_its_own_values() {
     assert_eq!(report["identity"], json!({"is": "same"}));
 }
 
+/// There is no default tolerance for operators that round.
+#[test]
+fn compares_quantized_models_with_their_own_values() {
+    let (_home, tiny, model) = exported("tiny-128", &[]);
+    let library = ["--onnxruntime", text(onnxruntime())];
+    let verified = [&["verify", text(&model), "--checkpoint", text(&tiny)], &library[..]].concat();
+    for options in [
+        &["--experts", "int4", "--dense", "int4"][..],
+        &["--experts", "int8", "--dense", "int8", "--kv-cache"],
+        &["--experts", "int4", "--dense", "int8", "--target", "ort", "--keep-activations"],
+    ] {
+        export(&export_args(&tiny, &model, options));
+        let report = passes(&model, &tiny, &[]);
+        assert_eq!(report["tolerance"]["from"], "own_numbers", "{options:?}");
+        assert!(report["logits"]["max"].as_f64().unwrap() < 1e-5, "{options:?}");
+        // The checkpoint's own values differ by the rounding.
+        let report = passes(&model, &tiny, &["--tolerance", "10"]);
+        assert!(report["logits"]["max"].as_f64().unwrap() > 0.01, "{options:?}");
+    }
+    for (options, why) in [
+        (&["--target", "ort", "--dense", "int8"][..], "quantizes activations to 8 bits"),
+        (&["--target", "ort", "--experts", "int4"], "unless activations are kept in float"),
+        (&["--target", "ort", "--compute", "f16"], "it computes in f16"),
+    ] {
+        export(&export_args(&tiny, &model, options));
+        let sentence = failure(&verified);
+        assert!(sentence.contains(why), "{sentence}");
+        passes(&model, &tiny, &["--tolerance", "10"]);
+    }
+    let webgpu = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
+    export(&export_args(&tiny, &model, &webgpu));
+    let sentence = failure(&verified);
+    let expected = "for execution provider `webgpu` cannot be verified on a CPU";
+    assert!(sentence.contains(expected), "{sentence}");
+}
+
+/// Without the option, Python's onnxruntime is found, but not by code in the working folder,
+/// where Python looks for modules first.
 #[cfg(unix)]
 #[test]
 fn finds_onnxruntime_of_python_and_prints_report() {
     let (home, checkpoint, model) = exported("tiny", &[]);
+    let trace = home.path().join("it-ran");
+    for module in ["importlib", "onnxruntime", "site", "encodings", "os", "sys"] {
+        let code = format!("open({:?}, 'w')", text(&trace));
+        fs::write(home.path().join(format!("{module}.py")), code).unwrap();
+    }
     let with_path = |path: &Path| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
-            .args(["verify", text(&model), "--checkpoint", text(&checkpoint)])
-            .env("PATH", path)
-            .env_remove("ORT_DYLIB_PATH")
-            .output()
-            .unwrap()
+        let mut command = binary(&["verify", text(&model), "--checkpoint", text(&checkpoint)]);
+        command.current_dir(home.path()).env("PATH", path).env_remove("ORT_DYLIB_PATH");
+        command
     };
-    let output = with_path(interpreter().parent().unwrap());
-    let report = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success() && report.contains("ran in   onnxruntime 1.32.0, "),
-        "{report}"
-    );
+    let report = printed(&mut with_path(interpreter().parent().unwrap()));
+    assert!(!trace.exists());
     for line in [
         "model    ",
         "against  ",
         "OpenAI's original layout, 3 layers",
+        "ran in   onnxruntime 1.32.0, ",
         "inputs   1 row of 40 random tokens (seed 0), 0 decode steps; 40 positions compared",
         "error    max ",
         "logits   up to ",
@@ -259,13 +282,9 @@ fn finds_onnxruntime_of_python_and_prints_report() {
     ] {
         assert!(report.contains(line), "{report}\nlacks: {line}");
     }
-    let output = with_path(home.path());
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        error.starts_with("error: no onnxruntime was found in ")
-            && error.contains("pip install onnxruntime"),
-        "{error}"
-    );
+    let error = sentence(&mut with_path(&checkpoint));
+    assert!(error.starts_with("no onnxruntime was found in "), "{error}");
+    assert!(error.contains("pip install onnxruntime"), "{error}");
 }
 
 /// Interrupted after the library is loaded.
@@ -279,49 +298,7 @@ fn ends_when_interrupted() {
          kill -INT $!; wait $!; echo $?",
         text(onnxruntime())
     );
-    let output = crate::support::shell(&line, home.path());
+    let output = shell(&line, home.path());
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((&output.stdout[..], error.as_str()), (&b"1\n"[..], "error: interrupted\n"));
-}
-
-/// There is no default tolerance for operators that round.
-#[test]
-fn compares_quantized_models_with_their_own_values() {
-    let home = tempfile::tempdir().unwrap();
-    let tiny = fixture("tiny-128");
-    let model = home.path().join("m.onnx");
-    let made = |options: &[&str]| {
-        export(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
-    };
-    let library = onnxruntime();
-    let asked =
-        ["verify", text(&model), "--checkpoint", text(&tiny), "--onnxruntime", text(library)];
-    for options in [
-        &["--experts", "int4", "--dense", "int4"][..],
-        &["--experts", "int8", "--dense", "int8", "--kv-cache"],
-        &["--experts", "int4", "--dense", "int8", "--target", "ort", "--keep-activations"],
-    ] {
-        made(options);
-        let report = export(&asked);
-        assert_eq!(report["tolerance"]["from"], "own_numbers", "{options:?}");
-        assert!(report["logits"]["max"].as_f64().unwrap() < 1e-5, "{options:?}");
-        // The checkpoint's own values differ by the rounding.
-        let off = export(&[&asked[..], &["--tolerance", "10"]].concat());
-        assert!(off["logits"]["max"].as_f64().unwrap() > 0.01, "{options:?}");
-    }
-    for (options, why) in [
-        (&["--target", "ort", "--dense", "int8"][..], "quantizes activations to 8 bits"),
-        (&["--target", "ort", "--experts", "int4"], "unless activations are kept in float"),
-        (&["--target", "ort", "--compute", "f16"], "it computes in f16"),
-    ] {
-        made(options);
-        let sentence = failure(&asked);
-        assert!(sentence.contains(why), "{sentence}");
-        let report = export(&[&asked[..], &["--tolerance", "10"]].concat());
-        assert_eq!(report["passed"], true);
-    }
-    made(&["--target", "ort", "--ep", "webgpu", "--experts", "int4"]);
-    assert!(
-        failure(&asked).contains("for execution provider `webgpu` cannot be verified on a CPU")
-    );
 }

@@ -1,0 +1,228 @@
+//! Logits in real runtimes against those of OpenAI's implementation in f32.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+use super::verify::passes;
+use crate::derived::Tensor;
+use crate::support::{
+    assert_exact, export, export_in, folder_with_checkpoint, logit_errors, python, reference,
+    stage_args, staged_args, text,
+};
+
+/// Names and options of exports.
+const VARIANTS: [(&str, &[&str]); 4] = [
+    ("flat", &["--external-data", "in-place"]),
+    ("functions", &["--external-data", "in-place", "--functions"]),
+    ("copied", &["--external-data", "copy"]),
+    ("copied-functions", &["--external-data", "copy", "--functions"]),
+];
+
+fn exported(home: &Path) -> [PathBuf; 4] {
+    VARIANTS.map(|(name, options)| export_in(home, name, options).0)
+}
+
+#[test]
+fn matches_openais_implementation() {
+    for (name, case) in [
+        ("tiny", "2x40"),
+        ("tiny", "1x300"),
+        ("tiny-3-heads", "tiny-3-heads"),
+        ("tiny-1-kv", "tiny-1-kv"),
+        // Written by another program in Hugging Face's layout.
+        ("tiny-hf", "2x40"),
+    ] {
+        let home = folder_with_checkpoint(name);
+        exported(home.path()).iter().for_each(|model| assert_exact(model, case));
+        if name == "tiny-hf" {
+            assert_exact(&export_in(home.path(), "ort", &["--target", "ort"]).0, case);
+        }
+    }
+}
+
+/// The end of a text beyond the initial context, where f32 angles themselves are coarser.
+#[test]
+fn matches_openais_implementation_in_long_text() {
+    let home = folder_with_checkpoint("tiny");
+    for model in exported(home.path()) {
+        let error = logit_errors(&model, "onnxruntime", &["1x4500"])[0];
+        assert!(error <= 1e-4, "{}: {error:e}", model.display());
+    }
+}
+
+#[test]
+fn reference_evaluator_agrees() {
+    let home = folder_with_checkpoint("tiny");
+    for (name, options) in &VARIANTS[..2] {
+        let (model, _) = export_in(home.path(), name, options);
+        let error = logit_errors(&model, "reference", &["2x40"])[0];
+        assert!(error <= 1e-5, "{name}: {error:e}");
+    }
+}
+
+/// Asserts that models are exact with inputs of these shapes.
+fn assert_exact_in_shapes(models: &[PathBuf], shapes: &[[usize; 2]]) {
+    let case = |[rows, length]: &[usize; 2]| {
+        let mut case = reference(if *length <= 40 { "2x40" } else { "1x300" });
+        (case["rows"], case["length"]) = (json!(rows), json!(length));
+        case
+    };
+    let cases: Vec<Value> = shapes.iter().map(case).collect();
+    let request = json!({"models": models, "cases": cases});
+    let errors: Vec<Vec<f64>> = serde_json::from_value(python("logits.py", &[], &request)).unwrap();
+    assert!(errors.iter().flatten().all(|error| *error <= 1e-5), "{shapes:?}: {errors:?}");
+}
+
+#[test]
+fn one_model_takes_every_batch_and_length() {
+    let home = folder_with_checkpoint("tiny");
+    // Lengths below, at and beyond the window of 8; a single token takes other nodes.
+    let shapes =
+        [[1, 1], [1, 2], [1, 7], [1, 8], [1, 9], [3, 1], [3, 20], [2, 33], [1, 130], [2, 257]];
+    assert_exact_in_shapes(&exported(home.path()), &shapes);
+}
+
+#[test]
+fn fixed_axes_compute_the_same() {
+    let home = folder_with_checkpoint("tiny");
+    for [batch, length] in [[1, 1], [2, 12], [3, 1], [1, 40]] {
+        let (b, t) = (batch.to_string(), length.to_string());
+        let models = [
+            ("both", &["--batch-size", &b, "--seq-len", &t][..]),
+            ("batch", &["--batch-size", &b, "--functions"]),
+            ("length", &["--seq-len", &t]),
+        ]
+        .map(|(name, options)| export_in(home.path(), name, options).0);
+        assert_exact_in_shapes(&models, &[[batch, length]]);
+    }
+}
+
+/// Rewrites every tensor of the checkpoint in a folder.
+fn rewrite(home: &Path, edit: impl Fn(&str, Tensor) -> Tensor) {
+    let path = home.join("checkpoint/model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let edited = whole.iter().map(|(name, view)| {
+        (name, edit(name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+    });
+    let edited: Vec<_> = edited.collect();
+    let views = edited.iter().map(|(name, (dtype, shape, data))| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
+    let home = folder_with_checkpoint("tiny");
+    rewrite(home.path(), |name, (dtype, shape, data)| match dtype {
+        // Some layers of each, in the same bytes: BF16 is the upper half of F32.
+        Dtype::BF16 if !name.contains("block.1.") => {
+            let wide = data.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
+            (Dtype::F32, shape, wide)
+        }
+        Dtype::U8 if name.ends_with("scales") => (Dtype::F8_E8M0, shape, data),
+        _ => (dtype, shape, data),
+    });
+    exported(home.path()).iter().for_each(|model| assert_exact(model, "2x40"));
+    // The metadata of some staged layers lists the formats of these alone.
+    let [checkpoint, staged, model] =
+        ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| home.path().join(name));
+    for layers in ["1", "2"] {
+        let _ = fs::remove_file(&staged);
+        export(&stage_args(&checkpoint, &staged, &["--layers", layers]));
+        export(&staged_args(&staged, &model, &[]));
+        export(&staged_args(&staged, &model, &["--layers", "1"]));
+    }
+}
+
+/// A sink of −∞ is none, and a large one takes all of the attention: the reference of `verify`
+/// computes both by their definition.
+#[test]
+fn sinks_of_any_size_are_exact() {
+    let home = folder_with_checkpoint("tiny");
+    rewrite(home.path(), |name, (dtype, shape, mut data)| {
+        if name.ends_with("sinks") {
+            // BF16: −∞, and 2¹²⁷, which F16 does not have.
+            data[..4].copy_from_slice(&[0x80, 0xff, 0x00, 0x7f]);
+        }
+        (dtype, shape, data)
+    });
+    let checks: [(&[&str], &[&str]); 5] = [
+        (&[], &[]),
+        (&["--functions", "--kv-cache"], &[]),
+        (&["--target", "ort"], &[]),
+        // Not exact, but finite.
+        (&["--compute", "f16"], &["--tolerance", "1"]),
+        (&["--compute", "f16", "--target", "ort"], &["--tolerance", "1"]),
+    ];
+    for (options, tolerance) in checks {
+        let (model, _) = export_in(home.path(), "model", options);
+        passes(&model, &home.path().join("checkpoint"), tolerance);
+    }
+}
+
+/// A vocabulary whose lm_head is cast in parts. The file is empty but for the tiny model's
+/// rows, at the beginning and end of parts.
+#[test]
+fn large_vocabulary_is_exact_in_parts() {
+    const VOCABULARY: usize = 1_500_000;
+    const PART: usize = 300_000;
+    const REPEATS: [usize; 5] = [0, PART - 320, PART, 3 * PART - 100, VOCABULARY - 320];
+    let home = folder_with_checkpoint("tiny");
+    let folder = home.path().join("checkpoint");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let larger = config.replace("\"vocab_size\": 320", &format!("\"vocab_size\": {VOCABULARY}"));
+    fs::write(folder.join("config.json"), larger).unwrap();
+    enlarge(&folder.join("model.safetensors"), |name| match name {
+        "embedding.weight" => Some((VOCABULARY, &[0])),
+        "unembedding.weight" => Some((VOCABULARY, &REPEATS)),
+        _ => None,
+    });
+    for target in ["onnx", "ort"] {
+        let (model, _) = export_in(home.path(), target, &["--target", target]);
+        let found = python("check.py", &[text(&model), "--structure-only"], &Value::Null);
+        let stored = found["external"].as_array().unwrap().iter();
+        let parts = stored.filter(|t| t["name"].as_str().unwrap().starts_with("lm_head"));
+        assert!(parts.clone().all(|part| part["dims"] == json!([PART, 96])), "{found}");
+        assert_eq!(parts.count(), VOCABULARY / PART);
+        let mut case = reference("2x40");
+        (case["length"], case["repeats"]) = (json!(3), json!(REPEATS));
+        let request = json!({"models": [model], "cases": [case]});
+        let found = python("logits.py", &[], &request);
+        assert!(found[0][0].as_f64().unwrap() <= 1e-5, "{target}: {found}");
+    }
+}
+
+/// Rewrites a file with matrices of more rows: holes, except where the old rows are to begin.
+fn enlarge(path: &Path, rows: impl Fn(&str) -> Option<(usize, &'static [usize])>) {
+    let bytes = fs::read(path).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut infos, mut pieces, mut end) = (Vec::new(), Vec::new(), 0);
+    for (name, view) in whole.iter() {
+        let (mut shape, mut starts) = (view.shape().to_vec(), &[0][..]);
+        let row = view.data().len() / shape[0];
+        if let Some((more, places)) = rows(name) {
+            (shape[0], starts) = (more, places);
+        }
+        pieces.extend(starts.iter().map(|start| (end + start * row, view.data())));
+        let data_offsets = (end, end + shape[0] * row);
+        end = data_offsets.1;
+        infos.push((name.to_owned(), TensorInfo { dtype: view.dtype(), shape, data_offsets }));
+    }
+    let header = serde_json::to_vec(&Metadata::new(None, infos).unwrap()).unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    let start = 8 + header.len();
+    for (offset, data) in pieces {
+        file.seek(SeekFrom::Start((start + offset) as u64)).unwrap();
+        file.write_all(data).unwrap();
+    }
+    file.set_len((start + end) as u64).unwrap();
+}
