@@ -1,7 +1,5 @@
 //! What the bytes of MXFP4 stand for: `E2M1[code] · 2^(scale − 127)`.
 
-use crate::tensor::{self, DType, Rounding};
-
 /// Values that share a scale.
 pub const BLOCK: u64 = 32;
 
@@ -75,16 +73,6 @@ pub fn dequantize(block: &Block) -> [f32; BLOCK as usize] {
         *values = pair(codes).map(|value| value * scale);
     }
     values
-}
-
-/// Encodes the values of blocks, as [`tensor::encode`] does.
-pub fn encode(dtype: DType, blocks: Blocks, bytes: &mut [u8]) -> Rounding {
-    let mut rounding = Rounding::default();
-    let bytes = bytes.chunks_mut((BLOCK * dtype.size()) as usize);
-    for (block, bytes) in blocks.iter().zip(bytes) {
-        rounding += tensor::encode(dtype, &dequantize(&block), bytes);
-    }
-    rounding
 }
 
 /// The sum of the squared values of a block.

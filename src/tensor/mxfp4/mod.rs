@@ -2,9 +2,11 @@
 //! values that share a power-of-two scale.
 
 mod block;
+mod cast;
 mod quantize;
 
 pub use block::{
-    BLOCK, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, encode, pair, sum_of_squares,
+    BLOCK, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, pair, sum_of_squares,
 };
+pub use cast::encode;
 pub use quantize::{exact, quantize};
