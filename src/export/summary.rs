@@ -196,9 +196,9 @@ impl MatricesSummary {
             provenance: checkpoint.provenances[role].after(rounding),
             numbers: matrices().map(Matrix::num_elements).sum(),
             bytes: matrices().flat_map(Matrix::weights).map(Weight::bytes).sum(),
-            already: asked && rounding.numbers == 0,
-            converted: (rounding.numbers > 0).then(|| Converted {
-                numbers: rounding.numbers,
+            already: asked && rounding.values == 0,
+            converted: (rounding.values > 0).then(|| Converted {
+                numbers: rounding.values,
                 rounded: rounding.changed,
                 lossless: rounding.is_lossless(),
                 relative_error: rounding.relative_error(),

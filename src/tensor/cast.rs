@@ -99,7 +99,7 @@ fn encode_chunks<const N: usize>(
         encode(&padded, &mut encoded);
         encoded_rest.copy_from_slice(&encoded[..rest.len()]);
     }
-    Rounding { numbers: values.len() as u64, ..rounding }
+    Rounding { values: values.len() as u64, ..rounding }
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
                 assert!(error(bits) < error(neighbor) || is_even, "{:?} {value:e}", self.dtype);
             }
             let error = if overflowed { 0.0 } else { error(bits) };
-            let counts = [rounding.numbers, rounding.overflowed, rounding.changed];
+            let counts = [rounding.values, rounding.overflowed, rounding.changed];
             assert_eq!(counts, [1, overflowed.into(), (error > 0.0).into()], "{value:e}");
             assert!((rounding.error.sqrt() - error).abs() <= error * 1e-9, "{value:e}");
         }
@@ -218,7 +218,7 @@ mod tests {
         for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             for dtype in [DType::BF16, DType::F16, DType::F32] {
                 let found = encode(dtype, &[1.0, value], &mut [0; 8][..2 * dtype.size() as usize]);
-                let expected = Rounding { numbers: 2, not_finite: 1, squares: 1.0, ..found };
+                let expected = Rounding { values: 2, not_finite: 1, squares: 1.0, ..found };
                 assert!(found == expected && found.changed + found.overflowed == 0, "{dtype}");
             }
         }

@@ -1,12 +1,9 @@
 //! Element types of tensors.
 
 use std::fmt;
-use std::str::FromStr;
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, err};
 
 /// The element type of a tensor. Every element fills whole bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,20 +23,6 @@ pub enum DType {
 }
 
 impl DType {
-    /// The names of all, which serde uses too.
-    const NAMES: [(Self, &str); 10] = [
-        (Self::Bool, "bool"),
-        (Self::U8, "u8"),
-        (Self::I8, "i8"),
-        (Self::I32, "i32"),
-        (Self::I64, "i64"),
-        (Self::F8E5M2, "f8e5m2"),
-        (Self::F8E8M0, "f8e8m0"),
-        (Self::F16, "f16"),
-        (Self::BF16, "bf16"),
-        (Self::F32, "f32"),
-    ];
-
     /// Bytes of one element.
     pub const fn size(self) -> u64 {
         match self {
@@ -67,31 +50,6 @@ impl DType {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Self::NAMES.iter().find(|(dtype, _)| dtype == self).ok_or(fmt::Error)?;
-        f.write_str(name)
-    }
-}
-
-impl FromStr for DType {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
-        found.map(|(dtype, _)| *dtype).ok_or_else(|| err!("`{text}` is not a dtype"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_the_same_in_display_from_str_and_serde() {
-        for (dtype, name) in DType::NAMES {
-            assert_eq!((dtype.to_string().as_str(), name.parse().ok()), (name, Some(dtype)));
-            assert_eq!(serde_json::to_value(dtype).unwrap(), name);
-            assert_eq!(serde_json::from_value::<DType>(name.into()).unwrap(), dtype);
-        }
-        assert_eq!("F16".parse::<DType>().unwrap_err().to_string(), "`F16` is not a dtype");
+        self.serialize(f)
     }
 }

@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rounding {
     /// How many values were converted.
-    pub numbers: u64,
+    pub values: u64,
     /// How many came out different.
     pub changed: u64,
     /// How many were infinity or NaN; they count in none of the fields below.
@@ -28,18 +28,31 @@ impl Rounding {
     pub fn of(values: &[f32; Self::LENGTH], converted: &[f32; Self::LENGTH]) -> Self {
         let finite = |all: bool, value: &f32| all & value.is_finite();
         if !converted.iter().fold(values.iter().fold(true, finite), finite) {
-            return of_non_finite(values, converted);
+            return Self::of_non_finite(*values, *converted);
         }
         let pairs = values.iter().zip(converted);
         let changed = pairs.map(|(value, converted)| value.to_bits() != converted.to_bits());
         let changed: u32 = changed.map(u32::from).sum();
         Self {
-            numbers: Self::LENGTH as u64,
+            values: Self::LENGTH as u64,
             changed: changed.into(),
             squares: squared_distance(values, &[0.0; Self::LENGTH]),
             error: if changed == 0 { 0.0 } else { squared_distance(values, converted) },
             ..Self::default()
         }
+    }
+
+    /// Compares those that are not finite as zeros.
+    fn of_non_finite(mut values: [f32; Self::LENGTH], mut converted: [f32; Self::LENGTH]) -> Self {
+        let (mut not_finite, mut overflowed) = (0, 0);
+        for (value, converted) in values.iter_mut().zip(&mut converted) {
+            not_finite += u64::from(!value.is_finite());
+            overflowed += u64::from(value.is_finite() && !converted.is_finite());
+            if !(value.is_finite() && converted.is_finite()) {
+                (*value, *converted) = (0.0, 0.0);
+            }
+        }
+        Self { not_finite, overflowed, ..Self::of(&values, &converted) }
     }
 
     /// Whether every value came out bit for bit.
@@ -55,31 +68,13 @@ impl Rounding {
 
 impl AddAssign for Rounding {
     fn add_assign(&mut self, other: Self) {
-        self.numbers += other.numbers;
+        self.values += other.values;
         self.changed += other.changed;
         self.not_finite += other.not_finite;
         self.overflowed += other.overflowed;
         self.squares += other.squares;
         self.error += other.error;
     }
-}
-
-/// [`Rounding::of`] where some are not finite: those are compared as zeros.
-fn of_non_finite(
-    values: &[f32; Rounding::LENGTH],
-    converted: &[f32; Rounding::LENGTH],
-) -> Rounding {
-    let (mut values, mut converted) = (*values, *converted);
-    let (mut not_finite, mut overflowed) = (0, 0);
-    for (value, converted) in values.iter_mut().zip(&mut converted) {
-        match (value.is_finite(), converted.is_finite()) {
-            (true, true) => continue,
-            (true, false) => overflowed += 1,
-            (false, _) => not_finite += 1,
-        }
-        (*value, *converted) = (0.0, 0.0);
-    }
-    Rounding { not_finite, overflowed, ..Rounding::of(&values, &converted) }
 }
 
 /// The order of the sum is part of the result; eight lanes let the compiler vectorize it.

@@ -55,10 +55,9 @@ impl Bits {
     }
 }
 
-/// The names that serde uses too.
 impl fmt::Display for Bits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "int{}", self.count())
+        self.serialize(f)
     }
 }
 

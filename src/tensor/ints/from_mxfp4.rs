@@ -126,7 +126,7 @@ fn int4<S: Simd>(
     let error = (all * squares - products * products) / squares;
     let unit = f64::from(half).powi(2);
     let rounding = Rounding {
-        numbers: BLOCK,
+        values: BLOCK,
         changed: BLOCK - u64::from(unchanged.reduce_sum()),
         squares: f64::from(all) * unit,
         error: f64::from(error) * unit,
@@ -144,5 +144,5 @@ fn int8<S: Simd>(simd: S, block: &Block, codes: &mut [u8; LENGTH]) -> (f32, Roun
     let (low, high) = stored.swizzle_dyn(pairs & 15).interleave(stored.swizzle_dyn(pairs >> 4));
     low.combine(high).store_slice(codes);
     let squares = sum_of_squares(block);
-    (e8m0(block.scale) / 2.0, Rounding { numbers: BLOCK, squares, ..Rounding::default() })
+    (e8m0(block.scale) / 2.0, Rounding { values: BLOCK, squares, ..Rounding::default() })
 }

@@ -18,7 +18,7 @@ pub fn quantize(bits: Bits, values: &[f32; LENGTH], codes: &mut [u8]) -> (f32, R
     if not_finite > 0 {
         pack(bits, &[0.0; LENGTH], codes);
         let not_finite = not_finite as u64;
-        return (1.0, Rounding { numbers: BLOCK, not_finite, ..Rounding::default() });
+        return (1.0, Rounding { values: BLOCK, not_finite, ..Rounding::default() });
     }
     if let Some(block) = mxfp4::exact(values) {
         let mut scale = [0.0];

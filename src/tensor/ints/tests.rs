@@ -185,10 +185,3 @@ fn converts_smallest_and_largest_values() {
         assert!(convert(bits, &values).0[3] >= 0.9 * f32::MAX);
     }
 }
-
-#[test]
-fn bits_have_one_name() {
-    for bits in Bits::ALL {
-        assert_eq!(serde_json::to_value(bits).unwrap(), bits.to_string());
-    }
-}

@@ -22,12 +22,12 @@ const ONE: u8 = 127;
 pub fn quantize(values: &[f32; LENGTH]) -> (Block, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
     if not_finite > 0 {
-        let rounding = Rounding { numbers: BLOCK, not_finite, ..Rounding::default() };
+        let rounding = Rounding { values: BLOCK, not_finite, ..Rounding::default() };
         return (Block { scale: ONE, codes: [0; LENGTH / 2] }, rounding);
     }
     if let Some(block) = exact(values) {
         let squares = sum_of_squares(&block);
-        return (block, Rounding { numbers: BLOCK, squares, ..Rounding::default() });
+        return (block, Rounding { values: BLOCK, squares, ..Rounding::default() });
     }
     // Under smaller scales too much is clamped, under larger ones codes are too coarse.
     let scale = usual_scale(values);
@@ -107,7 +107,7 @@ impl Rounded {
         let error =
             |(value, nearest): (&f32, &f32)| f64::from(*value) - f64::from(*nearest) * scale;
         Rounding {
-            numbers: BLOCK,
+            values: BLOCK,
             changed: self.changed(values),
             squares: f64::from(sum_in_lanes(&self.scaled)) * scale.powi(2),
             error: values.iter().zip(&self.nearest).map(|pair| error(pair).powi(2)).sum(),
@@ -167,7 +167,7 @@ mod tests {
             let values = dequantize(&Block { scale, codes });
             let (block, rounding) = quantize(&values);
             prop_assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
-            prop_assert!(rounding.numbers == 32 && rounding.is_lossless() && rounding.error == 0.0);
+            prop_assert!(rounding.values == 32 && rounding.is_lossless() && rounding.error == 0.0);
         }
 
         /// Also where scales end: subnormal values, and beyond the largest scale.

@@ -56,7 +56,7 @@ impl SourceBlock<'_> {
         match self {
             // Larger scales may give infinite values, which quantizing counts.
             Self::Mxfp4(block) if block.scale <= mxfp4::LARGEST_SCALE => {
-                (*block, Rounding { numbers: mxfp4::BLOCK, ..Rounding::default() })
+                (*block, Rounding { values: mxfp4::BLOCK, ..Rounding::default() })
             }
             _ => mxfp4::quantize(&self.floats()),
         }

@@ -145,19 +145,19 @@ impl Conversion {
     /// by their nature.
     fn check(&self, outcome: &Rounding) -> Result<()> {
         let (path, role, format) = (&self.path, self.role, self.to);
-        let Rounding { numbers, changed, not_finite, overflowed, .. } = *outcome;
+        let Rounding { values, changed, not_finite, overflowed, .. } = *outcome;
         ensure!(
             not_finite == 0,
-            "`{path}`: {not_finite} of {numbers} values are infinite or NaN: the checkpoint is damaged, use another copy"
+            "`{path}`: {not_finite} of {values} values are infinite or NaN: the checkpoint is damaged, use another copy"
         );
         ensure!(
             overflowed == 0,
-            "`{path}`: {overflowed} of {numbers} values exceed the range of {format} and would become infinite: choose another format for the {role}"
+            "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
         );
         if changed > 0 && !self.accept_rounding && !matches!(format, MatrixFormat::Int(_)) {
             let error = outcome.relative_error();
             return Err(err!(
-                "`{path}` does not fit {format} exactly: {changed} of {numbers} values would be rounded, with a relative error of {error:.2e}; keep the format of the {role}, or accept rounding"
+                "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}; keep the format of the {role}, or accept rounding"
             )
             .with_remedy(Setting::AcceptRounding, ""));
         }

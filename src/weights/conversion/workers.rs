@@ -193,7 +193,7 @@ mod tests {
                 }
                 let (products, rounding) = made(&converted, 1);
                 assert_eq!((products.clone(), rounding), made(&converted, 5));
-                assert_eq!(rounding.numbers, expected.len() as u64);
+                assert_eq!(rounding.values, expected.len() as u64);
                 if format == MatrixFormat::Int(ints::Bits::Four) {
                     // Not exact, and the same whatever form it was made of.
                     let codes = four.get_or_insert(products.clone());
