@@ -15,10 +15,8 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let original = folder.join("original");
     if original.join(CONFIG).is_file() {
-        return err!(
-            "{lacks}; `{}` holds a checkpoint with the weights as released",
-            original.display()
-        );
+        let original = original.display();
+        return err!("{lacks}; `{original}` holds a checkpoint with the weights as released");
     }
     if let Some(error) = unsupported::refuse_folder(folder) {
         return error;
@@ -56,9 +54,9 @@ pub fn similar_dir(folder: &Path) -> Option<PathBuf> {
     let siblings = parent_dir(folder).read_dir().ok()?.flatten().map(|entry| entry.path());
     let similar = siblings.filter(|path| is_checkpoint(path)).filter_map(|path| {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
-        Some((strsim::jaro_winkler(&name, &wanted), path))
+        let similarity = strsim::jaro_winkler(&name, &wanted);
+        (similarity > SIMILAR).then_some((similarity, path))
     });
-    let similar = similar.filter(|(similarity, _)| *similarity > SIMILAR);
     similar.max_by(|one, two| one.0.total_cmp(&two.0)).map(|(_, path)| path)
 }
 

@@ -103,17 +103,17 @@ impl<'p> Client<'p> {
         }
         let response = self.send(url, request)?;
         // Another part, or a network's login page, must not replace what was downloaded.
-        let (name, expected, start) = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                ("content-range", format!("bytes {bounds}/{size}"), range.start)
-            }
-            _ => ("content-length", size.to_string(), 0),
+        let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let (name, expected, start) = if is_partial {
+            ("content-range", format!("bytes {bounds}/{size}"), range.start)
+        } else {
+            ("content-length", size.to_string(), 0)
         };
         match text(&response, name) {
             Some(found) if found != expected => {
                 Err(Failure::transient(format!("{name} `{found}`, expected `{expected}`")))
             }
-            None if name == "content-range" => Err(Failure::transient("no content-range")),
+            None if is_partial => Err(Failure::transient("no content-range")),
             _ => Ok((start, response.into_body().into_reader())),
         }
     }

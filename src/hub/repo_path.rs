@@ -87,17 +87,18 @@ mod tests {
     #[test]
     fn parses_names() {
         let cases = [
-            ("openai/gpt-oss-20b", ["openai/gpt-oss-20b", "main", ""]),
-            ("openai/gpt-oss-20b/original", ["openai/gpt-oss-20b", "main", "original"]),
-            ("a/b@v1.0", ["a/b", "v1.0", ""]),
-            ("a/b@v1/step/500", ["a/b", "v1", "step/500"]),
-            ("a/b@refs/pr/3", ["a/b", "refs/pr/3", ""]),
-            ("a/b@refs/pr/3/original", ["a/b", "refs/pr/3", "original"]),
-            ("a/b@topic%2Fone", ["a/b", "topic%2Fone", ""]),
+            ("openai/gpt-oss-20b", ["openai/gpt-oss-20b", "main", ""], "openai--gpt-oss-20b"),
+            ("a/b/original", ["a/b", "main", "original"], "a--b"),
+            ("a/b@v1.0", ["a/b", "v1.0", ""], "a--b@v1.0"),
+            ("a/b@v1/step/500", ["a/b", "v1", "step/500"], "a--b@v1"),
+            ("a/b@refs/pr/3", ["a/b", "refs/pr/3", ""], "a--b@refs-pr-3"),
+            ("a/b@refs/pr/3/original", ["a/b", "refs/pr/3", "original"], "a--b@refs-pr-3"),
+            ("a/b@topic%2Fone", ["a/b", "topic%2Fone", ""], "a--b@topic%2Fone"),
         ];
-        for (text, expected) in cases {
+        for (text, parts, download_folder) in cases {
             let found = RepoPath::parse(text).unwrap();
-            assert_eq!([&*found.repository, &found.revision, &found.folder], expected, "{text}");
+            assert_eq!([&*found.repository, &found.revision, &found.folder], parts, "{text}");
+            assert_eq!(found.default_folder(), download_folder);
             assert_eq!(found.to_string(), text);
         }
         assert_eq!(RepoPath::parse("a/b/").unwrap().to_string(), "a/b");
@@ -107,12 +108,5 @@ mod tests {
     fn rejects_paths() {
         let paths = "gpt2 a/b@ a/b/c a/ /a/b ./a ../a ~/a a/../b a/b@v1/../../x a\\b/c C:/models";
         assert!(paths.split(' ').chain(["a/b c"]).all(|text| RepoPath::parse(text).is_none()));
-    }
-
-    #[test]
-    fn default_folder_depends_on_revision() {
-        let folder = |text| RepoPath::parse(text).unwrap().default_folder();
-        assert_eq!(folder("openai/gpt-oss-20b/original"), "openai--gpt-oss-20b");
-        assert_eq!(folder("a/b@refs/pr/3"), "a--b@refs-pr-3");
     }
 }

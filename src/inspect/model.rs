@@ -1,6 +1,7 @@
 //! An ONNX model: its interface, and whether its external data is complete.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -113,8 +114,8 @@ fn data_file(
     digest: Option<&String>,
 ) -> DataFile {
     let path = parent_dir(model).join(&file);
-    let status = std::fs::metadata(&path).ok();
-    let found = status.as_ref().map(|status| status.len());
+    let status = fs::metadata(&path).ok();
+    let found = status.as_ref().map(Metadata::len);
     let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);

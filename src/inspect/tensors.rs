@@ -143,9 +143,8 @@ impl SourceFiles {
 /// Adds up the tensors whose bytes are in files.
 pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    for ListedTensor { name, dtype, places, .. } in
-        tensors.iter().filter(|it| !it.places.is_empty())
-    {
+    let external = tensors.iter().filter(|tensor| !tensor.places.is_empty());
+    for ListedTensor { name, dtype, places, .. } in external {
         let at = KINDS.iter().position(|(_, is)| is(name)).expect("the last takes all");
         let (kind, dtypes) = (KINDS[at].0, BTreeSet::new());
         let total = totals.entry(at).or_insert(Total { kind, tensors: 0, bytes: 0, dtypes });
@@ -156,8 +155,10 @@ pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
     totals.into_values().collect()
 }
 
+type Kind = (&'static str, fn(&str) -> bool);
+
 /// Kinds of tensors by their canonical names; the first that matches counts.
-const KINDS: [(&str, fn(&str) -> bool); 7] = [
+const KINDS: [Kind; 7] = [
     ("embedding", |name| name.starts_with("embedding")),
     ("attention", |name| name.contains(".attn.") && !name.contains(".norm.")),
     ("router", |name| name.contains(".router.")),

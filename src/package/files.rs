@@ -45,7 +45,7 @@ impl<S> Package<S> {
                 Contents::Text(text) => (Existing::Replace, text.clone().into_bytes()),
                 Contents::CopyOf(file) => (Existing::Keep, json::read(file, LARGEST_COPY)?),
             };
-            transaction.create_from(path, existing, &*bytes)?;
+            transaction.create_from(path, existing, &bytes)?;
         }
         Ok(())
     }

@@ -124,9 +124,9 @@ fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
         Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
         Value::Number(number) => {
             let (expected, fits) = if number.is_f64() {
-                (POSITIVE.0, (POSITIVE.1)(value).is_some())
+                (POSITIVE.0, number.as_f64() > Some(0.0))
             } else {
-                (SIZE.0, (SIZE.1)(value).is_some())
+                (SIZE.0, number.as_u64().is_some_and(|size| SIZES.contains(&size)))
             };
             ensure!(fits, "`{file}`: `{key}` must be {expected}, found {number}");
             Ok(())

@@ -84,11 +84,10 @@ impl Layout {
             (Some(attention), &[hidden, heads]),
             (lm_head, &[hidden]),
         ] {
-            for (name, size) in
-                sizes.iter().filter(|_| format.is_some_and(MatrixFormat::has_blocks))
-            {
+            let has_blocks = format.is_some_and(MatrixFormat::has_blocks);
+            for (name, size) in sizes {
                 ensure!(
-                    size.is_multiple_of(mxfp4::BLOCK),
+                    !has_blocks || size.is_multiple_of(mxfp4::BLOCK),
                     "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
                     mxfp4::BLOCK
                 );
@@ -192,8 +191,7 @@ fn take_alike(
     kind: ElementKind,
     shape: &[u64],
 ) -> Result<(DType, Vec<FileRange>)> {
-    let mut sources = Vec::with_capacity(names.len());
-    let mut first = None;
+    let (mut sources, mut first) = (Vec::new(), None);
     for name in names {
         let (dtype, source) = take(tensors, name, kind, shape, BY_CONFIG)?;
         let expected = *first.get_or_insert(dtype);
