@@ -40,13 +40,11 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
-    Checkpoint,
     Compute,
     DownloadDir,
     ExternalData,
     IgnoreConfigKey,
     IgnoreTensor,
-    KvCache,
     MaxShardSize,
     Onnxruntime,
     Output,

@@ -14,13 +14,11 @@ pub fn advice(error: &anyhow::Error) -> String {
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
-        Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",
-        Setting::KvCache => "--kv-cache",
         Setting::MaxShardSize => "--max-shard-size",
         Setting::Onnxruntime => "--onnxruntime",
         Setting::Output => "--output",
