@@ -40,7 +40,6 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
-    Checkpoint,
     Compute,
     DownloadDir,
     ExternalData,

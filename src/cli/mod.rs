@@ -88,6 +88,18 @@ mod tests {
     }
 
     #[test]
+    fn descriptions_of_options_fit_a_line() {
+        let command = Cli::command();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            for option in command.get_arguments() {
+                let help = option.get_help().unwrap_or_else(|| panic!("{option} has no help"));
+                let help = help.to_string();
+                assert!(help.chars().count() <= 80, "{option}: {help}");
+            }
+        }
+    }
+
+    #[test]
     fn examples_parse() {
         let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
         let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));

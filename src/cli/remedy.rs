@@ -14,7 +14,6 @@ pub fn advice(error: &anyhow::Error) -> String {
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
-        Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",

@@ -10,7 +10,7 @@ use super::{
     ExpertsSummary, GenaiSummary, MatricesSummary, ModelSummary, Source, Spec, Summary,
     TransformersJsSummary, onnx_file,
 };
-use crate::error::Result;
+use crate::error::{Result, err};
 use crate::files::parent_dir;
 use crate::graph::Model;
 use crate::model;
@@ -138,7 +138,8 @@ impl<'p> Plan<'p> {
             &self.placement,
             &provenances,
             current_path,
-        )?;
+        )
+        .map_err(|error| err!("cannot write `{}`", spec.path.display()).with_source(error))?;
         transaction.create_from(&spec.path, Existing::Replace, &bytes)?;
         Ok(Some(ModelSummary::new(spec, graph, bytes.len())))
     }

@@ -33,8 +33,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;
 
-type Request = RequestBuilder<WithoutBody>;
-
 pub struct Client<'p> {
     pub endpoint: String,
     pub token: Option<String>,
@@ -156,7 +154,7 @@ impl<'p> Client<'p> {
         Ok(())
     }
 
-    fn get(&self, url: &str) -> Request {
+    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
         let request = self.agent.get(url);
         match &self.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
@@ -166,7 +164,11 @@ impl<'p> Client<'p> {
 
     /// Sends a request on a thread that may be left behind: name lookups and connects
     /// cannot be interrupted.
-    fn send(&self, url: &str, request: Request) -> Result<Response<Body>, Failure> {
+    fn send(
+        &self,
+        url: &str,
+        request: RequestBuilder<WithoutBody>,
+    ) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         let response = loop {

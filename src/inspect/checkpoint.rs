@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor, SourceFiles, Total, totals};
+use super::tensors::{Filter, ListedTensor, SourceFile, SourceFiles, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::Result;
 use crate::files::parent_dir;
@@ -45,17 +45,6 @@ pub struct CheckpointInspection {
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
-}
-
-/// A SafeTensors file of a checkpoint.
-#[derive(Clone, Debug, Serialize)]
-pub struct SourceFile {
-    /// Relative to the checkpoint's folder.
-    pub file: String,
-    /// Number of tensors.
-    pub tensors: usize,
-    /// Bytes of all tensors.
-    pub bytes: u64,
 }
 
 /// Whether a target supports a checkpoint.

@@ -13,9 +13,9 @@ use serde::Serialize;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::ValueInfo;
 pub use crate::weights::Provenance;
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedTensor, Total};
+pub use tensors::{Filter, ListedTensor, SourceFile, Total};
 
 use crate::checkpoint::{self as source, IgnoredNames};
 use crate::container::Header;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use glob::Pattern;
 use serde::Serialize;
 
-use super::SourceFile;
 use crate::container::{Header, StoredTensor};
 use crate::error::{Result, err};
 use crate::files::FileRange;
@@ -41,6 +40,17 @@ pub struct Total {
     pub bytes: u64,
     /// Their element types.
     pub dtypes: BTreeSet<String>,
+}
+
+/// A SafeTensors file of a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceFile {
+    /// Relative to the checkpoint's folder.
+    pub file: String,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
 }
 
 /// Which tensors to list.

@@ -8,21 +8,11 @@
 use super::context::{Backend, Context, Stream};
 use super::linear::linear;
 use super::norm::rms_norm;
-use super::{float, in_dtype, ort, portable};
+use super::{in_dtype, ort, portable};
 use crate::checkpoint::AttentionWeights;
 use crate::error::Result;
-use crate::graph::{Scope, Value};
+use crate::graph::Scope;
 use crate::tensor::DType;
-use crate::weights::Weight;
-
-/// Sinks `[heads]` in a dtype, clipped to finite values: a sink of −∞ (a head without one) or
-/// beyond the dtype's range would give NaN in a product with 0.
-pub fn sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
-    let sinks = float(g, "sinks", sinks, DType::F32)?;
-    let largest = dtype.largest();
-    let sinks = g.clip("sinks.finite", sinks, -largest, largest)?;
-    in_dtype(g, "sinks", sinks, dtype)
-}
 
 /// Adds attention to the residual stream, and this step's keys and values to the cache.
 pub fn attention_block(

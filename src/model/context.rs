@@ -1,10 +1,10 @@
 //! What every layer reads: sizes, options, inputs and what is computed once.
 
+use super::mask::Mask;
 use super::options::Provider;
-use super::ort::Packing;
-use super::portable::Mask;
+use super::packing::Packing;
 use super::rope::Rotation;
-use super::sequence::Sequence;
+use super::sequence::{KeyValue, Sequence};
 use crate::checkpoint::Config;
 use crate::graph::{Bundle, Value};
 use crate::tensor::DType;
@@ -30,9 +30,6 @@ pub enum Backend {
     /// ONNX Runtime's own besides.
     Ort(Packing),
 }
-
-/// A layer's keys and values, `[B, kv, S, D]` each.
-pub type KeyValue = [Value; 2];
 
 /// Input and output of a layer.
 #[derive(Clone, Copy)]

@@ -8,11 +8,11 @@
 use super::attention::attention_block;
 use super::context::{Backend, Context, Stream};
 use super::linear::projection;
+use super::mask::Mask;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
-use super::ort::Packing;
-use super::portable::Mask;
+use super::packing::Packing;
 use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{in_dtype, rules, stored};

@@ -9,14 +9,18 @@ mod attention;
 mod context;
 mod decoder;
 mod linear;
+mod mask;
 mod moe;
 mod norm;
 mod options;
 mod ort;
+mod packing;
 mod portable;
 mod rope;
 mod rules;
 mod sequence;
+mod sinks;
+mod swiglu;
 
 use std::ops::Range;
 

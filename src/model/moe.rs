@@ -14,9 +14,6 @@ use crate::checkpoint::MlpWeights;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 
-/// Slope of SwiGLU's sigmoid.
-pub const ALPHA: f32 = 1.702;
-
 /// Adds the experts to the residual stream `x [n, hidden]`; the second value is the router's
 /// scores `[n, experts]`.
 pub fn mlp_block(

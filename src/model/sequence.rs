@@ -4,12 +4,14 @@
 //! cache, and `T` of this step. The attention mask tells tokens from padding; without a mask
 //! all places are tokens, and `P` is 0.
 
-use super::context::KeyValue;
 use super::options::GraphOptions;
 use crate::checkpoint::Config;
 use crate::error::Result;
 use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
+
+/// A layer's keys and values, `[B, kv, S, D]` each.
+pub type KeyValue = [Value; 2];
 
 /// The inputs of the graph.
 pub struct Sequence {

@@ -3,8 +3,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::{BACKUP, Lock, PREFIX, UNFINISHED};
+use super::lock::Lock;
 use crate::error::{Result, bail};
+
+/// Prefix of temporary files,
+pub const PREFIX: &str = ".gpt-oss-export-";
+/// with this suffix while they are written,
+pub const UNFINISHED: &str = ".part";
+/// or with this one as a backup of a replaced file.
+pub const BACKUP: &str = ".old";
 
 /// Keeps other exports out of a folder. The lock is on the folder itself, so no lock file
 /// is left behind.

@@ -16,16 +16,9 @@ use tempfile::NamedTempFile;
 use crate::error::{Error, Kind, Result, err};
 use crate::files::parent_dir;
 use background_sync::with_sync;
-use dir_lock::DirLock;
+use dir_lock::{BACKUP, DirLock, PREFIX, UNFINISHED};
 pub use disk_space::check_disk_space;
 pub use lock::Lock;
-
-/// Prefix of temporary files,
-const PREFIX: &str = ".gpt-oss-export-";
-/// with this suffix while they are written,
-const UNFINISHED: &str = ".part";
-/// or with this one as a backup of a replaced file.
-const BACKUP: &str = ".old";
 
 /// Files and folders that appear together at [`Transaction::commit`]. Dropped before that,
 /// it leaves nothing.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{ElementKind, Weight, ensure_finite, read_error};
+use super::reader::read_error;
+use super::{ElementKind, Weight, ensure_finite};
 use crate::error::{Result, err};
 use crate::files::FileRange;
 use crate::files::positional::{copy_to, write_all_at};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use super::{Recipe, Weight, read_error};
-use crate::error::Result;
+use super::{Recipe, Weight};
+use crate::error::{Error, Result, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
 
@@ -155,6 +155,18 @@ fn read(
     bytes.resize(before + (range.end - range.start) as usize, 0);
     read_exact_at(file, &mut bytes[before..], source.range.start + range.start)
         .map_err(|error| read_error(error, &weight.name, source))
+}
+
+/// The error of reading a tensor; an early end of file means that the file changed.
+pub fn read_error(error: std::io::Error, tensor: &str, source: &FileRange) -> Error {
+    let file = source.file.display();
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        let range = &source.range;
+        return err!(
+            "`{file}` ends before the bytes {range:?} of tensor `{tensor}`: the file changed while it was read"
+        );
+    }
+    err!("cannot read `{file}`").with_source(error)
 }
 
 #[cfg(test)]

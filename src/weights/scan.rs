@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use super::reader::{Chunk, FileCache, for_each_chunk};
-use super::{Weight, read_error};
+use super::Weight;
+use super::reader::{Chunk, FileCache, for_each_chunk, read_error};
 use crate::error::{Error, Result, ensure};
 use crate::progress::Progress;
 use crate::tensor::not_finite;

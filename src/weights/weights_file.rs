@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::conversion::{Conversion, Visit, convert};
+use super::conversion::{Visit, convert};
 use super::copying::{Destination, WRITE_SIZE, copy};
 use super::external_data::link_kind;
-use super::reader::{Chunk, FileCache, for_each_chunk};
+use super::reader::{Chunk, FileCache, for_each_chunk, read_error};
 use super::{
-    ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Weight, ensure_finite,
-    read_error,
+    Conversion, ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Weight,
+    ensure_finite,
 };
 use crate::container;
 use crate::error::{Error, Kind, Result, bail, err};

@@ -1,19 +1,16 @@
-//! The command line: what it says, and with which status it ends.
+//! The command line: what it prints, and its exit status.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{fixture, folder_with_tiny, run, shell, text};
+use crate::support::{
+    binary, export, export_args, fixture, folder_with_tiny, printed, run, sentence, shell, text,
+};
 
 #[test]
-fn a_summary_for_people() {
+fn prints_summary() {
     let home = folder_with_tiny();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"))
-        .args(["--checkpoint", "tiny", "--output", "model.onnx"])
-        .current_dir(home.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    let summary = String::from_utf8(output.stdout).unwrap();
+    let arguments = ["--checkpoint", "tiny", "--output", "model.onnx"];
+    let summary = printed(binary(&arguments).current_dir(home.path()));
     for line in [
         "read     OpenAI's original layout, 3 layers, fingerprint ",
         "model    model.onnx (",
@@ -28,39 +25,32 @@ fn a_summary_for_people() {
     }
 }
 
-/// Where the kernel for MXFP4 is a slow one, which depends on this machine.
+/// Whether MXFP4 runs fast depends on this machine.
 #[test]
-fn a_summary_says_what_is_slow_here() {
+fn summary_tells_what_is_slow_on_this_processor() {
     let home = folder_with_tiny();
-    let model = home.path().join("m.onnx");
-    let tiny = home.path().join("tiny");
-    let says = |options: &[&str]| {
-        let base = ["--checkpoint", text(&tiny), "--output", text(&model)];
-        let summary = String::from_utf8(run(&[&base[..], options].concat()).stdout).unwrap();
+    let [tiny, model] = ["tiny", "m.onnx"].map(|name| home.path().join(name));
+    let warns = |options: &[&str]| {
+        let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
         assert!(summary.contains("needs    "), "{summary}");
         summary.contains("AVX-512, which this processor lacks")
     };
     #[cfg(target_arch = "x86_64")]
-    let slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
+    let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
     #[cfg(not(target_arch = "x86_64"))]
-    let slow = false;
-    assert_eq!(says(&["--target", "ort"]), slow);
-    assert!(!says(&["--target", "onnx"]) && !says(&["--target", "ort", "--experts", "int8"]));
+    let is_slow = false;
+    assert_eq!(warns(&["--target", "ort"]), is_slow);
+    assert!(!warns(&["--target", "onnx"]) && !warns(&["--target", "ort", "--experts", "int8"]));
 }
 
 #[test]
-fn quiet_says_nothing_and_json_one_object() {
+fn quiet_prints_nothing_and_json_one_object() {
     let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("deep/er/model.onnx");
-    let tiny = fixture("tiny");
-    let arguments = ["--checkpoint", text(&tiny), "--output", text(&model)];
-    let output = run(&[&arguments[..], &["--quiet"]].concat());
-    assert!(
-        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
-        "{output:?}"
-    );
-    let output = run(&[&arguments[..], &["--json"]].concat());
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (tiny, model) = (fixture("tiny"), home.path().join("deep/er/model.onnx"));
+    let output = run(&export_args(&tiny, &model, &["--quiet"]));
+    assert!(output.status.success());
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    let summary = export(&export_args(&tiny, &model, &[]));
     assert_eq!(
         summary["model"]["outputs"],
         json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}])
@@ -69,132 +59,82 @@ fn quiet_says_nothing_and_json_one_object() {
 }
 
 #[test]
-fn dynamic_axes_win_over_fixed_ones() {
+fn dynamic_axes_override_fixed_ones() {
     let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("model.onnx");
-    let tiny = fixture("tiny");
-    let shape = |options: &[&str]| {
-        let base = ["--checkpoint", text(&tiny), "--output", text(&model), "--json"];
-        let summary: Value =
-            serde_json::from_slice(&run(&[&base[..], options].concat()).stdout).unwrap();
-        summary["model"]["inputs"][0]["shape"].clone()
-    };
-    assert_eq!(shape(&["--batch-size", "2"]), json!([2, "T"]));
-    assert_eq!(shape(&["--seq-len", "9"]), json!(["B", 9]));
-    assert_eq!(shape(&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"]), json!(["B", 9]));
-    assert_eq!(shape(&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"]), json!([2, "T"]));
-}
-
-#[test]
-fn wrong_usage_ends_with_status_2() {
-    let tiny = fixture("tiny");
-    let tiny = text(&tiny);
-    for (arguments, sentence) in [
-        (&[][..], "required arguments were not provided"),
-        (&["--checkpoint", tiny], "--output"),
-        (&["--checkpoint", tiny, "--weights", tiny, "--output", "m.onnx"], "cannot be used with"),
-        (
-            &["--checkpoint", tiny, "--output", "model.bin"],
-            "expected a file name that ends in .onnx",
-        ),
-        (&["--checkpoint", tiny, "--save-weights", "w.bin", "--skip-onnx"], "ends in .safetensors"),
-        (&["--checkpoint", tiny, "--skip-onnx"], "--save-weights"),
-        (
-            &[
-                "--checkpoint",
-                tiny,
-                "--skip-onnx",
-                "--save-weights",
-                "w.safetensors",
-                "--output",
-                "m.onnx",
-            ],
-            "cannot be used with",
-        ),
-        (
-            &["--weights", "w.safetensors", "--output", "m.onnx", "--ignore-tensor", "a"],
-            "cannot be used with",
-        ),
-        (&["--checkpoint", tiny, "--output", "m.onnx", "--layers", "0"], "0 is not in"),
-        (&["verify", "m.onnx"], "--checkpoint"),
-        (&["verify", "m.onnx", "--checkpoint", tiny, "--tokens", "0"], "from 1 to 1048576"),
-        (&["verify", "m.onnx", "--checkpoint", tiny, "--tolerance", "nan"], "such as 1e-4"),
-        (&["--checkpoint", tiny, "verify", "m.onnx"], "cannot be used with"),
-        (&["--checkpoint", tiny, "--output", "m.onnx", "--seq-len", "0"], "--seq-len"),
-        (&["--checkpoint", tiny, "--output", "m.onnx", "--external-data", "link"], "in-place"),
+    let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
+    for (options, shape) in [
+        (&["--batch-size", "2"][..], json!([2, "T"])),
+        (&["--seq-len", "9"], json!(["B", 9])),
+        (&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"], json!(["B", 9])),
+        (&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"], json!([2, "T"])),
     ] {
-        let output = run(arguments);
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-        assert!(error.contains(sentence), "{arguments:?}: {error}\nlacks: {sentence}");
+        let summary = export(&export_args(&tiny, &model, options));
+        assert_eq!(summary["model"]["inputs"][0]["shape"], shape);
     }
 }
 
 #[test]
-fn the_printed_example_fits_the_model() {
-    let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("it's \"a\" model é.onnx");
+fn wrong_usage_has_status_2() {
     let tiny = fixture("tiny");
-    for options in [
-        &[][..],
-        &["--batch-size", "2", "--seq-len", "5"],
-        &["--batch-size", "3", "--kv-cache"],
-        &["--last-logits"],
-        &["--target", "ort"],
+    for (line, sentence) in [
+        ("", "required arguments were not provided"),
+        ("--checkpoint TINY", "--output"),
+        ("--checkpoint TINY --weights TINY --output m.onnx", "cannot be used with"),
+        ("--checkpoint TINY --output model.bin", "expected a file name that ends in .onnx"),
+        ("--checkpoint TINY --save-weights w.bin --skip-onnx", "ends in .safetensors"),
+        ("--checkpoint TINY --skip-onnx", "--save-weights"),
+        (
+            "--checkpoint TINY --skip-onnx --save-weights w.safetensors --output m.onnx",
+            "cannot be used with",
+        ),
+        ("--weights w.safetensors --output m.onnx --ignore-tensor a", "cannot be used with"),
+        ("--checkpoint TINY --output m.onnx --layers 0", "0 is not in"),
+        ("verify m.onnx", "--checkpoint"),
+        ("verify m.onnx --checkpoint TINY --tokens 0", "from 1 to 1048576"),
+        ("verify m.onnx --checkpoint TINY --tolerance nan", "such as 1e-4"),
+        ("--checkpoint TINY verify m.onnx", "cannot be used with"),
+        ("--checkpoint TINY --output m.onnx --seq-len 0", "--seq-len"),
+        ("--checkpoint TINY --output m.onnx --external-data link", "in-place"),
     ] {
-        let output =
-            run(&[&["--checkpoint", text(&tiny), "--output", text(&model)], options].concat());
-        let summary = String::from_utf8(output.stdout).unwrap();
-        let example = summary.lines().last().unwrap().strip_prefix("try      ").unwrap();
-        let program = format!("import numpy, onnxruntime; {example}");
-        let ran = std::process::Command::new(crate::support::interpreter())
-            .args(["-c", &program])
-            .output()
-            .unwrap();
-        assert!(ran.status.success(), "{program}\n{}", String::from_utf8_lossy(&ran.stderr));
+        let arguments = line.split_whitespace();
+        let arguments: Vec<&str> =
+            arguments.map(|it| if it == "TINY" { text(&tiny) } else { it }).collect();
+        let output = run(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}: {error}");
+        assert!(error.contains(sentence), "{line}: {error}\nlacks: {sentence}");
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn a_summary_that_nobody_reads_is_no_panic() {
+fn summary_that_cannot_be_printed_is_an_error_and_no_panic() {
     let home = folder_with_tiny();
     let closed =
         shell("\"$0\" --checkpoint tiny --output a.onnx 2>err | true; cat err", home.path());
     assert!(closed.stdout.is_empty(), "{closed:?}");
-    let full = shell("\"$0\" --checkpoint tiny --output b.onnx > /dev/full", home.path());
-    let error = String::from_utf8(full.stderr).unwrap();
-    assert_eq!(full.status.code(), Some(1));
-    assert!(
-        error.starts_with(
-            "error: the export is done, but its summary is lost: cannot write to standard output"
-        ),
-        "{error}"
-    );
-    assert!(home.path().join("a.onnx").exists() && home.path().join("b.onnx").exists());
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = binary(&["--checkpoint", "tiny", "--output", "b.onnx"]);
+    command.current_dir(home.path()).stdout(full);
+    let sentence = sentence(&mut command);
+    let expected = "the export succeeded, but its summary could not be printed: cannot write to standard output";
+    assert!(sentence.starts_with(expected), "{sentence}");
+    assert!(["a.onnx", "b.onnx"].iter().all(|name| home.path().join(name).exists()));
 }
 
-/// One definition serves the help, completions, the manual page and the version.
+/// One definition serves the help, completions, the man page and the version.
 #[test]
-fn what_it_says_of_itself() {
-    let said = |arguments: &[&str]| {
-        let output = run(arguments);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+fn describes_itself() {
+    let said = |arguments: &[&str]| printed(&mut binary(arguments));
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(said(&["completions", shell]).contains("transformers-js"), "{shell}");
     }
     let (help, manual) = (said(&["--help"]), said(&["man"]));
-    for heading in ["From where:", "To where:", "Formats of numbers:", "The graph:", "Examples:"] {
+    for heading in ["Source:", "Output:", "Precision:", "Graph:", "Checks:", "Examples:"] {
         assert!(help.contains(&format!("\n{heading}\n")), "{help}");
     }
     assert!(manual.starts_with(".ie") && manual.contains("transformers\\-js"), "{manual}");
     let version = said(&["--version"]);
-    let version = version.strip_prefix(concat!("gpt-oss-export ", env!("CARGO_PKG_VERSION")));
-    // The commit follows where the sources are of a repository.
-    let commit = version.unwrap().trim_end();
-    let is_commit = |it: &str| it.len() >= 9 && it.chars().all(|c| c.is_ascii_hexdigit());
-    let commit = commit.strip_prefix(" (").and_then(|it| it.strip_suffix(')'));
-    assert!(version == Some("\n") || commit.is_some_and(is_commit), "{version:?}");
+    let expected = option_env!("GPT_OSS_EXPORT_VERSION").unwrap_or(env!("CARGO_PKG_VERSION"));
+    assert_eq!(version, format!("gpt-oss-export {expected}\n"));
 }

@@ -1,154 +1,139 @@
-//! Experts put into another format: bit for bit, or refused, or rounded as
-//! little as can be when that is accepted.
+//! Conversions of experts: bit for bit, refused, or rounded as little as possible if that is
+//! accepted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::derived::{self, LAYOUTS, Tensor, config, encoded, home, in_folder, in_layout};
-use crate::support::{contents, export, failure, fixture, logit_errors, python, text};
+use crate::support::{contents, export, export_args, export_in, failure, stage_args, staged_args};
 
 /// Both matrices of the experts of a layer, under canonical names and OpenAI's.
 pub const MATRICES: [(&str, &str); 2] = [("gate_up", "mlp1_weight"), ("down", "mlp2_weight")];
 
-/// What there is to be exported, and where to.
-pub fn paths(home: &Path) -> (String, String) {
-    let path = |name| text(&home.join(name)).to_owned();
-    (path("checkpoint"), path("model.onnx"))
-}
+/// The matrix that [`edited`] edits, and its size.
+const EDITED: &str = "layers.1.mlp.experts.down";
+const EDITED_SIZE: usize = 8 * 128 * 96;
 
 /// A tensor of a weights file.
-pub fn stored(file: &Path, name: &str) -> Tensor {
+fn stored(file: &Path, name: &str) -> Tensor {
     let bytes = fs::read(file).unwrap();
     let whole = SafeTensors::deserialize(&bytes).unwrap();
     let view = whole.tensor(name).unwrap_or_else(|_| panic!("{} lacks {name}", file.display()));
     (view.dtype(), view.shape().to_vec(), view.data().to_vec())
 }
 
+/// The weights file that an export wrote.
 pub fn written(summary: &Value) -> PathBuf {
     summary["weights"]["written"][0].as_str().unwrap().into()
 }
 
-/// The bits of a layer's numbers, as the tiny model has them.
+/// Shape and values, as bits, of a matrix of the tiny model.
 pub fn original(layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
     let tiny = derived::tiny();
     let part = |part| &tiny[&format!("block.{layer}.mlp.{matrix}.{part}")];
-    let (shape, numbers) = derived::dequantized(part("blocks"), part("scales"));
-    (shape, numbers.iter().map(|number| number.to_bits()).collect())
+    bits(derived::dequantized(part("blocks"), part("scales")))
 }
 
+/// The same of a matrix in MXFP4 in a weights file.
 pub fn bits_of_mxfp4(file: &Path, layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
     let part = |part: &str| stored(file, &format!("layers.{layer}.mlp.experts.{matrix}.{part}"));
-    let (shape, numbers) = derived::dequantized(&part("blocks"), &part("scales"));
-    (shape, numbers.iter().map(|number| number.to_bits()).collect())
+    bits(derived::dequantized(&part("blocks"), &part("scales")))
+}
+
+fn bits((shape, values): (Vec<usize>, Vec<f32>)) -> (Vec<usize>, Vec<u32>) {
+    (shape, values.into_iter().map(f32::to_bits).collect())
+}
+
+fn sum_of_squares(values: impl IntoIterator<Item = f32>) -> f64 {
+    values.into_iter().map(|value| f64::from(value).powi(2)).sum()
 }
 
 #[test]
-fn what_was_dequantized_becomes_mxfp4_again_bit_for_bit() {
+fn dequantized_experts_become_mxfp4_again_bit_for_bit() {
     for layout in LAYOUTS.into_iter().filter(|layout| *layout != "hf") {
         let home = in_folder(layout);
-        let (checkpoint, model) = paths(home.path());
-        let base = ["--checkpoint", &checkpoint, "--output", &model, "--experts", "mxfp4"];
-        let summary = export(&base);
+        let (_, summary) = export_in(home.path(), "model", &["--experts", "mxfp4"]);
         let experts = &summary["experts"];
-        assert_eq!(
-            (&experts["format"], &experts["converted"]["lossless"]),
-            (&json!("mxfp4"), &json!(true))
-        );
+        assert_eq!(experts["format"], "mxfp4");
+        assert_eq!(experts["converted"]["lossless"], true);
         assert_eq!(experts["converted"]["numbers"], 3 * 8 * (256 * 96 + 96 * 128));
-        let file = written(&summary);
-        for layer in 0..3 {
-            for (ours, theirs) in MATRICES {
-                assert_eq!(bits_of_mxfp4(&file, layer, ours), original(layer, theirs), "{layout}");
-            }
-        }
-        assert!(logit_errors(Path::new(&model), "onnxruntime", &["2x40"])[0] <= 1e-5, "{layout}");
-        // The other target finds the same file, converts again and compares.
-        let summary = export(&[&base[..], &["--target", "ort"]].concat());
+        assert_original(&written(&summary), 3);
+        // The other target converts again, and finds the same file.
+        let options = ["--experts", "mxfp4", "--target", "ort"];
+        let (_, summary) = export_in(home.path(), "ort", &options);
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_eq!(summary["experts"]["converted"]["lossless"], true);
-        let errors = logit_errors(Path::new(&model), "onnxruntime", &["2x40", "1x300"]);
-        assert!(errors.iter().all(|error| *error <= 1e-5), "{layout}: {errors:?}");
+    }
+}
+
+/// Asserts that the experts of a weights file in MXFP4 are the tiny model's.
+fn assert_original(file: &Path, layers: usize) {
+    for layer in 0..layers {
+        for (ours, theirs) in MATRICES {
+            assert_eq!(bits_of_mxfp4(file, layer, ours), original(layer, theirs));
+        }
     }
 }
 
 #[test]
-fn any_layout_becomes_numbers_an_output_a_row() {
+fn every_layout_becomes_floats_with_a_row_for_each_output() {
     for layout in LAYOUTS {
         let home = in_folder(layout);
         for (format, dtype) in [("bf16", Dtype::BF16), ("f16", Dtype::F16), ("f32", Dtype::F32)] {
-            let (checkpoint, model) = paths(home.path());
             let options = ["--experts", format, "--target", "ort"];
-            let summary = export(
-                &[&["--checkpoint", &checkpoint, "--output", &model], &options[..]].concat(),
-            );
-            // It has the format already, an output a row: it stays where it is.
-            if format == "bf16" && ["split", "linears"].contains(&layout) {
-                assert_eq!(summary["experts"]["converted"], Value::Null);
-            }
+            let (_, summary) = export_in(home.path(), "model", &options);
+            let is_converted = format != "bf16" || !["split", "linears"].contains(&layout);
+            assert_eq!(summary["experts"]["converted"] != Value::Null, is_converted);
             let file = written(&summary);
-            for layer in 0..3 {
-                for (ours, theirs) in MATRICES {
-                    let found = stored(&file, &format!("layers.{layer}.mlp.experts.{ours}.weight"));
-                    let (expected, bits) = original(layer, theirs);
-                    let numbers: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
-                    let wanted = (dtype, expected, encoded(&numbers, dtype));
-                    assert!(found == wanted, "{layout} to {format}");
-                }
+            for (layer, (ours, theirs)) in (0..3).flat_map(|n| MATRICES.map(|it| (n, it))) {
+                let found = stored(&file, &format!("layers.{layer}.mlp.experts.{ours}.weight"));
+                let (shape, bits) = original(layer, theirs);
+                let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+                let expected = (dtype, shape, encoded(&values, dtype));
+                assert!(found == expected, "{layout} to {format}");
             }
-            let error = logit_errors(Path::new(&model), "onnxruntime", &["2x40"])[0];
-            assert!(error <= 1e-5, "{layout} to {format}: {error:e}");
         }
     }
 }
 
-/// The checkpoint with F32 experts, each number of one tensor edited.
-pub fn edited(edit: impl Fn(usize, f32) -> f32) -> (tempfile::TempDir, Vec<f32>) {
+/// The checkpoint with F32 experts, with each value of one matrix edited; and these values.
+pub fn edited(edit: impl Fn(usize, f32) -> f32) -> (TempDir, Vec<f32>) {
     edited_in("f32", Dtype::F32, edit)
 }
 
 /// The same in another layout, whose experts have this dtype.
-fn edited_in(
-    layout: &str,
-    dtype: Dtype,
-    edit: impl Fn(usize, f32) -> f32,
-) -> (tempfile::TempDir, Vec<f32>) {
+fn edited_in(layout: &str, dtype: Dtype, edit: impl Fn(usize, f32) -> f32) -> (TempDir, Vec<f32>) {
     let (mut tensors, exact) = (in_layout(layout), in_layout("f32"));
-    let name = "model.layers.1.mlp.experts.down_proj";
-    let numbers = exact[name].2.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    let numbers: Vec<f32> = numbers.enumerate().map(|(at, number)| edit(at, number)).collect();
-    tensors.get_mut(name).unwrap().2 = derived::encoded(&numbers, dtype);
-    (home(&config(), &tensors), numbers)
+    let name = format!("model.{EDITED}_proj");
+    let values = exact[&name].2.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let values: Vec<f32> = values.enumerate().map(|(at, value)| edit(at, value)).collect();
+    tensors.get_mut(&name).unwrap().2 = encoded(&values, dtype);
+    (home(&config(), &tensors), values)
 }
 
-/// How many of a matrix' numbers MXFP4 changes at least squared error, and that
-/// error: every code under every scale is tried for each block of 32 inputs.
-fn rounded(numbers: &[f32], [experts, inn, out]: [usize; 3]) -> (usize, f64) {
-    const VALUES: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-    // Of two codes as near as each other the even one, which is earlier here.
-    const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
-    let nearest = |number: f64, scale: f64| {
-        let values = ORDER.map(|code| VALUES[code] * scale);
-        let off = |value: &f64| (value - number.abs()).abs();
-        values.into_iter().min_by(|one, other| off(one).total_cmp(&off(other))).unwrap()
+/// How many values of a matrix `[experts, in, out]` MXFP4 changes at least squared error, and
+/// that error: every code under every scale is tried for each block of 32 inputs.
+fn least_rounding(values: &[f32], [experts, inn, out]: [usize; 3]) -> (usize, f64) {
+    // Of two codes equally near the even one, which is earlier here.
+    const MAGNITUDES: [f64; 8] = [0.0, 1.0, 2.0, 4.0, 0.5, 1.5, 3.0, 6.0];
+    let nearest = |value: f64, scale: f64| {
+        let off = |magnitude: &f64| (magnitude * scale - value.abs()).abs();
+        MAGNITUDES.into_iter().min_by(|one, two| off(one).total_cmp(&off(two))).unwrap() * scale
     };
     let (mut changed, mut error) = (0, 0.0);
-    for (expert, out_at, group) in (0..experts)
-        .flat_map(|e| (0..out).flat_map(move |o| (0..inn / 32).map(move |group| (e, o, group))))
+    for first in (0..experts * inn / 32).flat_map(|rows| (0..out).map(move |o| rows * 32 * out + o))
     {
-        let at = |i: usize| (expert * inn + group * 32 + i) * out + out_at;
-        let block: Vec<f64> = (0..32).map(|i| f64::from(numbers[at(i)])).collect();
+        let block: [f64; 32] = std::array::from_fn(|i| f64::from(values[first + i * out]));
         let attempt = |exponent: i32| {
-            let scale = 2f64.powi(exponent);
-            let back = block.iter().map(|number| nearest(*number, scale).copysign(*number));
-            let off: Vec<f64> =
-                block.iter().zip(back).map(|(number, back)| number - back).collect();
+            let off = block.map(|value| value.abs() - nearest(value, 2f64.powi(exponent)));
             let error: f64 = off.iter().map(|off| off * off).sum();
             (error, off.into_iter().filter(|off| *off != 0.0).count())
         };
-        let best = (-20..10).map(attempt).min_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+        let best = (-20..10).map(attempt).min_by(|one, two| one.0.total_cmp(&two.0)).unwrap();
         error += best.0;
         changed += best.1;
     }
@@ -156,203 +141,159 @@ fn rounded(numbers: &[f32], [experts, inn, out]: [usize; 3]) -> (usize, f64) {
 }
 
 #[test]
-fn rounding_is_refused_until_it_is_accepted() {
-    let (home, numbers) = edited(|at, number| number * (1.0 + (at % 7) as f32 / 100.0));
-    let (checkpoint, model) = paths(home.path());
+fn rounding_must_be_accepted_and_is_reported() {
+    let (home, values) = edited(|at, value| value * (1.0 + (at % 7) as f32 / 100.0));
+    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
     let before = contents(home.path());
-    let base = ["--checkpoint", &checkpoint, "--output", &model, "--experts", "mxfp4"];
-    let (changed, error) = rounded(&numbers, [8, 128, 96]);
-    let squares: f64 = numbers.iter().map(|number| f64::from(*number).powi(2)).sum();
+    let (changed, error) = least_rounding(&values, [8, 128, 96]);
+    let squares = sum_of_squares(values.iter().copied());
     let error = (error / squares).sqrt();
     assert!(changed > 50_000 && error > 1e-2, "{changed}, {error}");
     assert_eq!(
-        failure(&base),
+        failure(&export_args(&checkpoint, &model, &["--experts", "mxfp4"])),
         format!(
-            "`layers.1.mlp.experts.down` did not come from mxfp4: it would round {changed} of its 98304 numbers, with a relative error of {error:.2e}; pass --accept-rounding if that will do, or leave out --experts"
+            "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {error:.2e}; keep the format of the experts, or accept rounding; pass --accept-rounding"
         )
     );
     assert_eq!(contents(home.path()), before);
 
-    let summary = export(&[&base[..], &["--accept-rounding"]].concat());
-    let converted = &summary["experts"]["converted"];
-    assert_eq!(converted["lossless"], false);
-    // What was made of the edited tensor, turned round, beside what it was.
+    let options = ["--experts", "mxfp4", "--accept-rounding"];
+    let (_, summary) = export_in(home.path(), "model", &options);
     let (shape, found) = bits_of_mxfp4(&written(&summary), 1, "down");
     let [_, out, inn] = shape[..] else { panic!("{shape:?}") };
-    let (mut error, mut squares, mut rounded) = (0.0, 0.0, 0);
-    for (at, bits) in found.iter().enumerate() {
-        let (matrix, row, column) = (at / (out * inn), at / inn % out, at % inn);
-        let number = numbers[matrix * out * inn + column * out + row];
-        error += (f64::from(number) - f64::from(f32::from_bits(*bits))).powi(2);
-        rounded += usize::from(number.to_bits() != *bits);
-    }
-    for layer in 0..3 {
-        for (_, theirs) in MATRICES {
-            let (_, bits) = original(layer, theirs);
-            squares +=
-                bits.iter().map(|bits| f64::from(f32::from_bits(*bits)).powi(2)).sum::<f64>();
-        }
-    }
-    let (_, bits) = original(1, "mlp2_weight");
-    squares -= bits.iter().map(|bits| f64::from(f32::from_bits(*bits)).powi(2)).sum::<f64>();
-    squares += numbers.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>();
-    assert_eq!(converted["rounded"], rounded);
-    let (said, expected) =
-        (converted["relative_error"].as_f64().unwrap(), (error / squares).sqrt());
-    assert!((said - expected).abs() < 1e-4 * expected, "{said} is not {expected}");
+    // The edited matrix is `[experts, in, out]`.
+    let source = |at: usize| values[at / (out * inn) * out * inn + at % inn * out + at / inn % out];
+    let pairs = found.iter().enumerate().map(|(at, bits)| (source(at), f32::from_bits(*bits)));
+    let rounded = pairs.clone().filter(|(source, found)| source.to_bits() != found.to_bits());
+    let error: f64 = pairs.map(|(one, two)| (f64::from(one) - f64::from(two)).powi(2)).sum();
+    let matrices = (0..3).flat_map(|layer| MATRICES.map(|(_, matrix)| (layer, matrix)));
+    let others = matrices.filter(|matrix| *matrix != (1, "mlp2_weight"));
+    let others = others.flat_map(|(layer, matrix)| original(layer, matrix).1);
+    let squares = squares + sum_of_squares(others.map(f32::from_bits));
+    let (converted, expected) = (&summary["experts"]["converted"], (error / squares).sqrt());
+    assert_eq!(converted["lossless"], false);
+    assert_eq!(converted["rounded"], rounded.count());
+    let reported = converted["relative_error"].as_f64().unwrap();
+    assert!((reported - expected).abs() < 1e-4 * expected, "{reported} is not {expected}");
     assert!(expected > 1e-3 && expected < 0.1, "{expected}");
 }
 
 #[test]
-fn a_single_number_off_is_found() {
-    let (home, _) = edited(|at, number| if at == 70_001 { number + 1e-6 } else { number });
-    let (checkpoint, model) = paths(home.path());
+fn finds_single_rounded_value() {
+    let (home, _) = edited(|at, value| if at == 70_001 { value + 1e-6 } else { value });
+    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
     for format in ["mxfp4", "bf16"] {
-        let sentence =
-            failure(&["--checkpoint", &checkpoint, "--output", &model, "--experts", format]);
-        assert!(
-            sentence.contains(&format!("did not come from {format}: it would round 1 of ")),
-            "{sentence}"
-        );
+        let sentence = failure(&export_args(&checkpoint, &model, &["--experts", format]));
+        let expected = format!("does not fit {format} exactly: 1 of {EDITED_SIZE} values would");
+        assert!(sentence.contains(&expected), "{sentence}");
     }
 }
 
-#[test]
-fn infinity_is_refused_even_so() {
-    for (layout, dtype) in [("f32", Dtype::F32), ("f16", Dtype::F16), ("fp8", Dtype::F8_E5M2)] {
-        for bad in [f32::INFINITY, f32::NAN] {
-            let (home, _) =
-                edited_in(layout, dtype, |at, number| if at == 5 { bad } else { number });
-            let sentence = "`layers.1.mlp.experts.down` holds infinity or NaN in 1 of its 98304 numbers: the checkpoint is damaged, use another copy";
-            for format in ["mxfp4", "bf16"] {
-                assert_eq!(refusal(home.path(), format), sentence, "{layout}");
-            }
-        }
-    }
-}
-
-/// Finite numbers that BF16 has no room for are no damage.
-#[test]
-fn overflow_is_refused_even_so() {
-    let (home, _) = edited(|at, number| if at % 1000 == 7 { f32::MAX } else { number });
-    assert_eq!(
-        refusal(home.path(), "bf16"),
-        "`layers.1.mlp.experts.down` goes beyond the largest number of bf16 in 99 of its 98304 numbers, which would become infinity: leave out --experts"
-    );
-}
-
-/// F16 has room up to 65,504.
-#[test]
-fn f16_overflows_earlier() {
-    let (home, _) = edited(|at, number| if at == 7 { 70_000.0 } else { number });
-    let sentence = refusal(home.path(), "f16");
-    assert!(sentence.contains("the largest number of f16 in 1 of its 98304 numbers"), "{sentence}");
-}
-
-/// Scale 255 makes NaN of its block.
-#[test]
-fn a_block_of_nan_is_refused() {
-    let mut tensors = in_layout("hf");
-    tensors.get_mut("model.layers.2.mlp.experts.gate_up_proj_scales").unwrap().2[17] = 255;
-    let home = home(&config(), &tensors);
-    assert_eq!(
-        refusal(home.path(), "bf16"),
-        "`layers.2.mlp.experts.gate_up` holds infinity or NaN in 32 of its 196608 numbers: the checkpoint is damaged, use another copy"
-    );
-}
-
-/// What a conversion says that rounding would not help.
+/// The sentence that refuses a conversion whatever rounding is accepted.
 fn refusal(home: &Path, format: &str) -> String {
-    let (checkpoint, model) = paths(home);
+    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.join(name));
     let options = ["--experts", format, "--accept-rounding"];
-    let sentence =
-        failure(&[&["--checkpoint", &*checkpoint, "--output", &model], &options[..]].concat());
-    assert!(!Path::new(&model).exists());
+    let sentence = failure(&export_args(&checkpoint, &model, &options));
+    assert!(!model.exists());
     sentence
 }
 
-/// Converted while it is staged, or from a stage: the same bytes.
 #[test]
-fn stages_hold_converted_experts_or_are_converted() {
-    let home = in_folder("bf16");
-    let (checkpoint, model) = paths(home.path());
-    let stage = |name| text(&home.path().join(name)).to_owned();
-    let (plain, converted) = (stage("plain.safetensors"), stage("converted.safetensors"));
-    let base = ["--checkpoint", &checkpoint, "--skip-onnx", "--save-weights"];
-    let as_they_are = export(&[&base[..], &[&plain]].concat());
-    let direct = export(&[&base[..], &[&converted, "--experts", "mxfp4"]].concat());
-    assert_ne!(as_they_are["fingerprint"], direct["fingerprint"]);
-
-    let from_converted = export(&["--weights", &converted, "--output", &model, "--target", "ort"]);
-    assert_eq!(from_converted["fingerprint"], direct["fingerprint"]);
-    assert_eq!(from_converted["weights"]["bytes_written"], 0);
-    assert!(logit_errors(Path::new(&model), "onnxruntime", &["2x40"])[0] <= 1e-5);
-
-    let later = export(&["--weights", &plain, "--output", &model, "--experts", "mxfp4"]);
-    let blocks = "layers.2.mlp.experts.gate_up.blocks";
-    assert_eq!(stored(&written(&later), blocks), stored(Path::new(&converted), blocks));
+fn refuses_infinite_and_nan_values() {
+    let refused = |matrix: &str, count: usize, all: usize| {
+        format!(
+            "`{matrix}`: {count} of {all} values are infinite or NaN: the checkpoint is damaged, use another copy"
+        )
+    };
+    for (layout, dtype) in [("f32", Dtype::F32), ("f16", Dtype::F16), ("fp8", Dtype::F8_E5M2)] {
+        for bad in [f32::INFINITY, f32::NAN] {
+            let (home, _) = edited_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
+            for format in ["mxfp4", "bf16"] {
+                assert_eq!(refusal(home.path(), format), refused(EDITED, 1, EDITED_SIZE));
+            }
+        }
+    }
+    // Scale 255 makes a block NaN.
+    let mut tensors = in_layout("hf");
+    tensors.get_mut("model.layers.2.mlp.experts.gate_up_proj_scales").unwrap().2[17] = 255;
+    let home = home(&config(), &tensors);
+    let expected = refused("layers.2.mlp.experts.gate_up", 32, 8 * 256 * 96);
+    assert_eq!(refusal(home.path(), "bf16"), expected);
 }
 
-/// Only experts are written; all else stays where it is.
+/// Finite values beyond the largest of BF16, and of F16, which is 65,504.
 #[test]
-fn what_is_not_converted_stays_in_place() {
+fn refuses_overflow() {
+    for (format, large, count) in [("bf16", f32::MAX, 99), ("f16", 70_000.0, 1)] {
+        let is_large = |at: usize| at % 1000 == 7 && at < 1000 * count;
+        let (home, _) = edited(|at, value| if is_large(at) { large } else { value });
+        let expected = format!(
+            "`{EDITED}`: {count} of {EDITED_SIZE} values exceed the range of {format} and would become infinite: choose another format for the experts"
+        );
+        assert_eq!(refusal(home.path(), format), expected);
+    }
+}
+
+/// Converted while it is staged, or from a staged file: the same bytes.
+#[test]
+fn staged_files_hold_converted_experts_or_are_converted() {
     let home = in_folder("bf16");
-    let (checkpoint, model) = paths(home.path());
-    let base = ["--checkpoint", &checkpoint, "--output", &model, "--experts", "mxfp4"];
-    let sentence = failure(&[&base[..], &["--external-data", "in-place"]].concat());
-    assert!(
-        sentence.ends_with(
-            "a weight of the model is converted from its tensors (as by --experts, --dense or --ep cuda); leave --external-data out, and such weights alone go into a file beside the model"
-        ),
-        "{sentence}"
-    );
-    let summary = export(&base);
+    let [checkpoint, plain, converted, model] =
+        ["checkpoint", "plain.safetensors", "converted.safetensors", "model.onnx"]
+            .map(|name| home.path().join(name));
+    let kept = export(&stage_args(&checkpoint, &plain, &[]));
+    let direct = export(&stage_args(&checkpoint, &converted, &["--experts", "mxfp4"]));
+    assert_ne!(kept["fingerprint"], direct["fingerprint"]);
+
+    let from_converted = export(&staged_args(&converted, &model, &["--target", "ort"]));
+    assert_eq!(from_converted["fingerprint"], direct["fingerprint"]);
+    assert_eq!(from_converted["weights"]["bytes_written"], 0);
+
+    let later = export(&staged_args(&plain, &model, &["--experts", "mxfp4"]));
+    let blocks = "layers.2.mlp.experts.gate_up.blocks";
+    assert_eq!(stored(&written(&later), blocks), stored(&converted, blocks));
+    assert_original(&converted, 3);
+}
+
+#[test]
+fn unconverted_weights_stay_in_place() {
+    let home = in_folder("bf16");
+    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
+    let options = ["--experts", "mxfp4", "--external-data", "in-place"];
+    let sentence = failure(&export_args(&checkpoint, &model, &options));
+    let expected =
+        "in place: a weight of the model is converted from its tensors; pass --external-data auto";
+    assert!(sentence.ends_with(expected), "{sentence}");
+
+    let (_, summary) = export_in(home.path(), "model", &options[..2]);
     let experts = 3 * 8 * (256 * 96 + 96 * 128) / 32 * 17;
     let bytes = summary["weights"]["bytes_written"].as_u64().unwrap();
     assert!((experts..experts + 8192).contains(&bytes), "{bytes}");
     assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 2);
 
-    // What is in the format stays too.
-    let home = in_folder("hf");
-    let (checkpoint, model) = paths(home.path());
-    let summary = export(&["--checkpoint", &checkpoint, "--output", &model, "--experts", "mxfp4"]);
+    // So do experts that have the format already.
+    let (_, summary) = export_in(in_folder("hf").path(), "model", &options[..2]);
     assert_eq!(summary["weights"]["in_place"], true);
     assert_eq!(summary["experts"]["converted"], Value::Null);
 }
 
-/// Two fine-tunes that differ in one sampled number have files of their own.
+/// Two fine-tunes that differ in one sampled value have weights files of their own.
 #[test]
-fn a_fingerprint_is_of_what_a_conversion_reads() {
+fn fingerprint_depends_on_source_of_conversion() {
     let fingerprints = [1f32, 2.0].map(|factor| {
-        let (home, _) = edited(|at, number| if at == 0 { number * factor } else { number });
-        let (checkpoint, model) = paths(home.path());
+        let (home, _) = edited(|at, value| if at == 0 { value * factor } else { value });
         let options = ["--experts", "mxfp4", "--accept-rounding"];
-        export(&[&["--checkpoint", &*checkpoint, "--output", &model], &options[..]].concat())
-            ["fingerprint"]
-            .to_string()
+        export_in(home.path(), "model", &options).1["fingerprint"].clone()
     });
     assert_ne!(fingerprints[0], fingerprints[1]);
 }
 
-/// The first layers, converted: as when all are.
 #[test]
-fn some_layers_can_be_converted() {
+fn converts_first_layers_alone() {
     let home = in_folder("bf16");
-    let (checkpoint, model) = paths(home.path());
-    let base = ["--checkpoint", &checkpoint, "--output", &model, "--experts", "mxfp4"];
-    let summary = export(&[&base[..], &["--layers", "2"]].concat());
-    assert_eq!(summary["experts"]["converted"]["numbers"], 2 * 8 * (256 * 96 + 96 * 128));
-    let file = written(&summary);
-    for layer in 0..2 {
-        for (ours, theirs) in MATRICES {
-            assert_eq!(bits_of_mxfp4(&file, layer, ours), original(layer, theirs));
-        }
-    }
-    // The same layers of the model as released.
-    let plain = home.path().join("plain.onnx");
-    let tiny = fixture("tiny");
-    export(&["--checkpoint", text(&tiny), "--output", text(&plain), "--layers", "2"]);
-    let ids = fixture("reference/logits-2x40.ids.npy");
-    let request = json!({"models": [model, plain], "ids": ids});
-    assert!(python("equal.py", &[], &request).as_f64().unwrap() <= 1e-5);
+    let options = ["--experts", "mxfp4", "--layers", "2"];
+    let (_, summary) = export_in(home.path(), "model", &options);
+    let numbers = 2 * 8 * (256 * 96 + 96 * 128);
+    assert_eq!(summary["experts"]["converted"]["numbers"], json!(numbers));
+    assert_original(&written(&summary), 2);
 }

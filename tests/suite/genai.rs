@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::sizes::sparse;
 use crate::support::{
-    contents, copy_folder, export, failure, fixture, folder_with_tiny, python, reference, run, text,
+    binary, contents, copy_folder, export, export_args, failure, fixture, folder_with_tiny,
+    printed, stage_args, staged_args,
 };
 
 /// Special tokens that the references never generate.
@@ -17,7 +19,7 @@ fn generation() -> String {
 }
 
 /// A folder with the checkpoint `tiny` and its tokenizer.
-pub fn with_tokenizer() -> tempfile::TempDir {
+pub fn with_tokenizer() -> TempDir {
     let home = folder_with_tiny();
     let folder = home.path().join("tiny");
     fs::write(folder.join("generation_config.json"), generation()).unwrap();
@@ -27,7 +29,7 @@ pub fn with_tokenizer() -> tempfile::TempDir {
     home
 }
 
-/// One token for each byte, as byte-level BPE spells them, and one merge.
+/// A token for each byte in the spelling of byte-level BPE, and one merge.
 fn tokenizer() -> Value {
     let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut others = 256..;
@@ -51,9 +53,26 @@ fn tokenizer() -> Value {
     })
 }
 
-/// The arguments of an export for onnxruntime-genai.
-fn package<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
-    [&["--checkpoint", text(checkpoint), "--output", text(model), "--genai"], options].concat()
+/// Arguments that export a checkpoint for onnxruntime-genai.
+pub fn package_args<'a>(
+    checkpoint: &'a Path,
+    model: &'a Path,
+    options: &[&'a str],
+) -> Vec<&'a str> {
+    export_args(checkpoint, model, &[&["--genai"], options].concat())
+}
+
+/// Exports a checkpoint for onnxruntime-genai: the part of the summary about it.
+fn package(checkpoint: &Path, model: &Path, options: &[&str]) -> Value {
+    export(&package_args(checkpoint, model, options))["genai"].clone()
+}
+
+/// The sentence that refuses to, which changes nothing in a folder.
+fn refusal(home: &Path, checkpoint: &Path, model: &Path, options: &[&str]) -> String {
+    let before = contents(home);
+    let sentence = failure(&package_args(checkpoint, model, options));
+    assert!(contents(home) == before);
+    sentence
 }
 
 fn read_json(path: &Path) -> Value {
@@ -61,40 +80,17 @@ fn read_json(path: &Path) -> Value {
 }
 
 #[test]
-fn generates_as_reference_does() {
-    let mut homes = Vec::new();
+fn package_in_checkpoint_folder_copies_nothing() {
+    let home = with_tokenizer();
+    let checkpoint = home.path().join("tiny");
+    let model = checkpoint.join("model.onnx");
     for options in [&["--target", "ort"][..], &["--target", "onnx"], &["--functions"]] {
-        let home = with_tokenizer();
-        let checkpoint = home.path().join("tiny");
-        let summary = export(&package(&checkpoint, &checkpoint.join("model.onnx"), options));
+        let summary = export(&package_args(&checkpoint, &model, options));
         assert_eq!(summary["weights"]["bytes_written"], 0);
         let genai = &summary["genai"];
         assert_eq!(genai["copied"], json!([]), "the tokenizer is in the folder");
         assert_eq!(genai["missing"], json!(["special_tokens_map.json", "chat_template.jinja"]));
         assert_eq!(summary["model"]["outputs"][0]["shape"], json!(["B", 1, 320]));
-        homes.push(home);
-    }
-    let request = json!({
-        "folders": homes.iter().map(|home| home.path().join("tiny")).collect::<Vec<_>>(),
-        "greedy": fixture("reference/greedy-2x28.ids.npy"),
-        "steps": 16,
-        "references": [reference("1x300")],
-    });
-    let errors: Vec<f64> = serde_json::from_value(python("generate.py", &[], &request)).unwrap();
-    assert!(errors.len() == 3 && errors.iter().all(|error| *error <= 1e-5), "{errors:?}");
-}
-
-/// In batches of one row, onnxruntime-genai processes 512 tokens at once.
-#[test]
-fn splits_long_prompts() {
-    for target in ["ort", "onnx"] {
-        let home = with_tokenizer();
-        let checkpoint = home.path().join("tiny");
-        let options = ["--target", target, "--batch-size", "1"];
-        export(&package(&checkpoint, &checkpoint.join("model.onnx"), &options));
-        let request = json!({"folders": [checkpoint], "references": [reference("1x4500")]});
-        let error = &python("generate.py", &[], &request)[0];
-        assert!(error.as_f64().unwrap() <= 1e-4, "{target}: {error}");
     }
 }
 
@@ -102,35 +98,34 @@ fn splits_long_prompts() {
 fn copies_tokenizer_byte_for_byte() {
     let home = with_tokenizer();
     let (checkpoint, out) = (home.path().join("tiny"), home.path().join("out"));
-    let model = out.join("model.onnx");
-    let arguments = package(&checkpoint, &model, &["--target", "ort"]);
-    export(&arguments);
+    let (model, options) = (out.join("model.onnx"), ["--target", "ort"]);
+    package(&checkpoint, &model, &options);
     let first = contents(&out);
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         let [source, copy] = [&checkpoint, &out].map(|folder| fs::read(folder.join(name)).unwrap());
         assert_eq!(source, copy, "{name}");
     }
-    assert_eq!(export(&arguments)["genai"]["there"].as_array().unwrap().len(), 3);
+    let genai = package(&checkpoint, &model, &options);
+    assert_eq!(genai["there"].as_array().unwrap().len(), 3);
     assert_eq!(contents(&out), first);
 
     fs::write(out.join("tokenizer.json"), "{}").unwrap();
-    let before = contents(home.path());
-    let sentence = failure(&arguments);
+    let sentence = refusal(home.path(), &checkpoint, &model, &options);
     assert!(sentence.contains("out/tokenizer.json` differs from `"), "{sentence}");
-    assert_eq!(contents(home.path()), before);
 }
 
 /// The model's folder is searched last.
 #[test]
 fn finds_tokenizer_beside_staged_weights() {
     let home = with_tokenizer();
-    let (checkpoint, stage) = (home.path().join("tiny"), home.path().join("stage/w.safetensors"));
-    export(&["--checkpoint", text(&checkpoint), "--save-weights", text(&stage), "--skip-onnx"]);
-    let generation_config = home.path().join("stage/generation_config.json");
+    let [checkpoint, stage, out] =
+        ["tiny", "stage/w.safetensors", "out"].map(|name| home.path().join(name));
+    export(&stage_args(&checkpoint, &stage, &[]));
+    let generation_config = stage.with_file_name("generation_config.json");
     let tokens = json!({"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 2});
     fs::write(&generation_config, tokens.to_string()).unwrap();
-    let model = home.path().join("out/model.onnx");
-    let arguments = ["--weights", text(&stage), "--output", text(&model), "--genai"];
+    let model = out.join("model.onnx");
+    let arguments = staged_args(&stage, &model, &["--genai"]);
     assert_eq!(export(&arguments)["genai"]["eos_token_ids"], json!([7]));
     fs::rename(&generation_config, home.path().join("moved")).unwrap();
     let genai = &export(&arguments)["genai"];
@@ -141,7 +136,7 @@ fn finds_tokenizer_beside_staged_weights() {
         ("genai_config.json", "` is a folder, expected a file to write"),
         ("tokenizer.json", "` is neither a file nor a link to one"),
     ] {
-        let path = home.path().join("out").join(name);
+        let path = out.join(name);
         let _ = fs::remove_file(&path);
         fs::create_dir(&path).unwrap();
         assert!(failure(&arguments).ends_with(&format!("{name}{end}")));
@@ -160,7 +155,7 @@ fn finds_tokenizer_above_original() {
         (home.path().join("out/model.onnx"), 3, None),
         (root.join("model.onnx"), 0, Some("original/model.safetensors")),
     ] {
-        let summary = export(&package(&original, &model, &["--target", "ort"]));
+        let summary = export(&package_args(&original, &model, &["--target", "ort"]));
         assert_eq!(summary["genai"]["copied"].as_array().unwrap().len(), copied);
         assert!(file.is_none_or(|file| summary["weights"]["files"] == json!([file])));
     }
@@ -174,7 +169,7 @@ fn takes_special_tokens_from_config() {
     let mut config = read_json(&checkpoint.join("config.json"));
     config["bos_token_id"] = 1.into();
     fs::write(checkpoint.join("config.json"), config.to_string()).unwrap();
-    let genai = &export(&package(&checkpoint, &model, &[]))["genai"];
+    let genai = package(&checkpoint, &model, &[]);
     assert_eq!((&genai["eos_token_ids"], &genai["eos_assumed"]), (&json!([2]), &json!(false)));
 }
 
@@ -183,7 +178,7 @@ fn prints_missing_tokenizer_files() {
     let home = folder_with_tiny();
     let (checkpoint, model) = (home.path().join("tiny"), home.path().join("model.onnx"));
     fs::write(checkpoint.join("generation_config.json"), generation()).unwrap();
-    let summary = String::from_utf8(run(&package(&checkpoint, &model, &[])).stdout).unwrap();
+    let summary = printed(&mut binary(&package_args(&checkpoint, &model, &[])));
     for line in [
         "genai_config.json\n  max_length 131072 (a cache of 201 MB)\n  eos 317, 318\n",
         "  copied generation_config.json\n",
@@ -195,45 +190,42 @@ fn prints_missing_tokenizer_files() {
     }
 }
 
-/// Section by section as onnxruntime-genai documents it, with the released
-/// models' tokens and a cache of 24 · 2 · 8 · 64 · 4 bytes a token.
+/// By onnxruntime-genai's documentation, the released models' tokens, and a cache of
+/// 24 · 2 · 8 · 64 · 4 bytes for each token.
 #[test]
 fn describes_20b() {
     let home = tempfile::tempdir().unwrap();
     sparse(home.path(), 24, 32, 1);
     let model = home.path().join("gpt-oss.onnx");
-    let config = || read_json(&home.path().join("genai_config.json"));
-    export(&package(home.path(), &model, &["--target", "ort"]));
-    let found = config();
-    for (key, value) in [
-        ("type", json!("gptoss")),
-        ("eos_token_id", json!([200_002, 199_999, 200_012])),
-        ("bos_token_id", json!(199_998)),
-        ("pad_token_id", json!(199_999)),
-        ("vocab_size", json!(201_088)),
-        ("context_length", json!(131_072)),
+    let config = |options: &[&str]| {
+        package(home.path(), &model, options);
+        read_json(&home.path().join("genai_config.json"))
+    };
+    let found = config(&["--target", "ort"]);
+    for (pointer, value) in [
+        ("/model/type", json!("gptoss")),
+        ("/model/eos_token_id", json!([200_002, 199_999, 200_012])),
+        ("/model/bos_token_id", json!(199_998)),
+        ("/model/pad_token_id", json!(199_999)),
+        ("/model/vocab_size", json!(201_088)),
+        ("/model/context_length", json!(131_072)),
+        ("/model/decoder/filename", json!("gpt-oss.onnx")),
+        ("/model/decoder/num_hidden_layers", json!(24)),
+        ("/model/decoder/hidden_size", json!(2880)),
+        ("/model/decoder/num_attention_heads", json!(64)),
+        ("/model/decoder/num_key_value_heads", json!(8)),
+        ("/model/decoder/head_size", json!(64)),
+        ("/search", json!({"max_length": 8192, "past_present_share_buffer": true})),
     ] {
-        assert_eq!(found["model"][key], value, "{key}");
+        assert_eq!(found.pointer(pointer), Some(&value), "{pointer}");
     }
-    for (key, value) in [
-        ("filename", json!("gpt-oss.onnx")),
-        ("num_hidden_layers", json!(24)),
-        ("hidden_size", json!(2880)),
-        ("num_attention_heads", json!(64)),
-        ("num_key_value_heads", json!(8)),
-        ("head_size", json!(64)),
-        ("sliding_window", json!(null)),
-    ] {
-        assert_eq!(found["model"]["decoder"][key], value, "{key}");
-    }
-    assert_eq!(found["search"], json!({"max_length": 8192, "past_present_share_buffer": true}));
+    assert!(found["model"]["decoder"]["sliding_window"].is_null());
 
-    let options = ["--max-length", "131072", "--batch-size", "1"];
-    export(&package(home.path(), &model, &options));
+    // Standard operators share no buffer.
     let search =
         json!({"max_length": 131_072, "past_present_share_buffer": false, "chunk_size": 512});
-    assert_eq!(config()["search"], search, "standard operators share no buffer");
-    let sentence = failure(&package(home.path(), &model, &["--max-length", "131073"]));
+    assert_eq!(config(&["--max-length", "131072", "--batch-size", "1"])["search"], search);
+    let sentence = failure(&package_args(home.path(), &model, &["--max-length", "131073"]));
     assert_eq!(sentence, "the maximum length is 131073 tokens, and the model's context is 131072");
 }
 
@@ -247,8 +239,8 @@ fn saturates_cache_of_endless_context() {
     endless["initial_context_length"] = json!(1e300);
     fs::write(path, endless.to_string()).unwrap();
     let options = ["--max-length", "18446744073709551615"];
-    let summary = export(&package(&checkpoint, &checkpoint.join("model.onnx"), &options));
-    assert_eq!(summary["genai"]["cache_bytes"], u64::MAX);
+    let genai = package(&checkpoint, &checkpoint.join("model.onnx"), &options);
+    assert_eq!(genai["cache_bytes"], u64::MAX);
 }
 
 #[test]
@@ -256,16 +248,13 @@ fn keeps_config_of_another_model() {
     let home = with_tokenizer();
     let checkpoint = home.path().join("tiny");
     let [model, other] = ["model.onnx", "other.onnx"].map(|name| checkpoint.join(name));
-    let replaced = |model: &Path, options: &[&str]| {
-        export(&package(&checkpoint, model, options))["genai"]["replaced"] == true
-    };
+    let replaced =
+        |model: &Path, options: &[&str]| package(&checkpoint, model, options)["replaced"] == true;
     assert!(!replaced(&model, &[]));
     assert!(!replaced(&model, &[]), "it is the same");
     assert!(replaced(&model, &["--max-length", "99"]));
-    let before = contents(home.path());
-    let sentence = failure(&package(&checkpoint, &other, &[]));
+    let sentence = refusal(home.path(), &checkpoint, &other, &[]);
     assert!(sentence.contains("describes another model, `model.onnx`, and"), "{sentence}");
-    assert_eq!(contents(home.path()), before);
     fs::remove_file(model).unwrap();
     assert!(replaced(&other, &[]));
 }
@@ -278,17 +267,14 @@ fn takes_sampling_parameters_from_generation_config() {
     let keys = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "do_sample": true,
                       "top_p": 0.9, "temperature": null, "transformers_version": "5"});
     fs::write(&file, keys.to_string()).unwrap();
-    export(&package(&checkpoint, &model, &["--max-length", "77", "--target", "ort"]));
+    package(&checkpoint, &model, &["--max-length", "77", "--target", "ort"]);
     let config = read_json(&checkpoint.join("genai_config.json"));
     let search = json!({"do_sample": true, "top_p": 0.9, "max_length": 77, "past_present_share_buffer": true});
     assert_eq!((&config["search"], &config["model"]["eos_token_id"]), (&search, &json!([2])));
 
-    let before = contents(home.path());
-    let sentence = failure(&package(&checkpoint, &model, &["--seq-len", "4"]));
+    let sentence = refusal(home.path(), &checkpoint, &model, &["--seq-len", "4"]);
     assert!(sentence.ends_with("the sequence length cannot be fixed"), "{sentence}");
     fs::write(&file, r#"{"eos_token_id": 320}"#).unwrap();
-    let sentence = failure(&package(&checkpoint, &model, &[]));
+    let sentence = refusal(home.path(), &checkpoint, &model, &[]);
     assert!(sentence.ends_with("key `eos_token_id` must be a token of the vocabulary, found 320"));
-    fs::write(&file, keys.to_string()).unwrap();
-    assert_eq!(contents(home.path()), before);
 }

@@ -2,21 +2,14 @@
 //! onnxruntime and onnx.
 
 mod architecture;
-mod cached;
 mod cli;
-mod combinations;
-#[cfg(target_os = "linux")]
-mod comparison;
 mod conversions;
 mod derived;
 mod documents;
 mod endings;
 mod fake_hub;
-mod faults;
 mod genai;
 mod graph;
-#[cfg(unix)]
-mod hostile;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
@@ -27,7 +20,20 @@ mod mutations;
 mod packages;
 mod provenance;
 mod python {
+    mod cached;
+    mod cli;
+    mod combinations;
+    #[cfg(target_os = "linux")]
+    mod comparison;
+    mod conversions;
+    mod documents;
+    mod faults;
+    mod genai;
+    mod graph;
+    #[cfg(unix)]
+    mod hostile;
     mod hub;
+    mod inspect;
     #[cfg(unix)]
     mod killed;
     mod layouts;

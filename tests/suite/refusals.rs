@@ -51,12 +51,12 @@ fn refuses_impossible_requests_before_writing() {
         (
             "tiny-1-kv",
             ["--target", "ort"],
-            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx` with a cache; pass --target onnx --kv-cache",
+            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx` with a cache; pass --target onnx",
         ),
         (
             "tiny",
             ["--target=ort", "--functions"],
-            "functions do not go with target `ort` and experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function",
+            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx",
         ),
         ("tiny", ["--ignore-tensor", "foo"], "nothing to ignore: "),
         ("tiny", ["--ignore-config-key", "bar"], "nothing to ignore: "),

@@ -1,6 +1,7 @@
 //! Hugging Face's layouts, which differ in how experts are stored.
 
-use super::{Layout, MatrixFormat, Names, PLAIN, Sources, TRANSPOSED, storage};
+use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED, storage};
+use crate::weights::MatrixFormat;
 
 /// As in the roots of the released repositories. Blocks and scales are byte for byte those
 /// of OpenAI's layout.

@@ -1,6 +1,7 @@
 //! OpenAI's own layout, the `original` folder of the released repositories.
 
-use super::{Layout, MatrixFormat, Names, storage};
+use super::definition::{Layout, Names, storage};
+use crate::weights::MatrixFormat;
 
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
 pub const LAYOUT: Layout = Layout {

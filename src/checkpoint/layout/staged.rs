@@ -1,9 +1,10 @@
 //! A staged weights file: canonical names, in whatever formats the checkpoint had or was
 //! given.
 
-use super::{Layout, MatrixFormat, PLAIN, Sources, Storage, TRANSPOSED};
+use super::definition::{Layout, PLAIN, Sources, Storage, TRANSPOSED};
 use crate::checkpoint::shards::Tensors;
 use crate::tensor::ints::Bits;
+use crate::weights::MatrixFormat;
 
 pub fn staged(tensors: &Tensors) -> Layout {
     // Dense matrices have fewer formats: in others they count as missing.

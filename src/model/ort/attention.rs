@@ -3,11 +3,12 @@
 //! Rotation is outside the operator: positions come from the mask, and without tables the
 //! context has no limit.
 
-use super::Packing;
 use crate::error::Result;
 use crate::graph::{Dim, Fact, MICROSOFT, Scope, Value};
-use crate::model::attention;
-use crate::model::context::{Context, KeyValue};
+use crate::model::context::Context;
+use crate::model::packing::Packing;
+use crate::model::sequence::KeyValue;
+use crate::model::sinks::finite_sinks;
 use crate::weights::Weight;
 
 /// The operator's value for no window; it counts with 32 bits.
@@ -36,7 +37,7 @@ pub fn attention(
     let q = context.rotation.rotate_rows(g, "q.rotated", q, heads)?;
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
-    let sinks = attention::sinks(g, sinks, context.compute)?;
+    let sinks = finite_sinks(g, sinks, context.compute)?;
     let window = window.filter(|window| *window <= LARGEST_WINDOW);
     let window = window.map_or(ENDLESS, |window| window as i64);
     let window = g.parameter("window", window);

@@ -3,9 +3,7 @@
 mod attention;
 mod experts;
 mod linear;
-mod packing;
 
 pub use attention::attention;
 pub use experts::{experts, has_experts, moe_computes_in};
 pub use linear::{integers, multiplies_integers};
-pub use packing::Packing;

@@ -2,8 +2,10 @@
 
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Scope, Value};
-use crate::model::context::{Context, KeyValue};
-use crate::model::{attention, constant, in_dtype};
+use crate::model::context::Context;
+use crate::model::sequence::KeyValue;
+use crate::model::sinks::finite_sinks;
+use crate::model::{constant, in_dtype};
 use crate::weights::Weight;
 
 /// Attention of `qkv [B·T, (heads + 2·kv)·D]` with `bias [B or 1, 1, T, S + 1]`:
@@ -63,7 +65,7 @@ fn sink_attention(
         g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
     let q = g.concat("q.with_places", &[q, places], 3)?;
 
-    let sinks = attention::sinks(g, sinks, dtype)?;
+    let sinks = finite_sinks(g, sinks, dtype)?;
     let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
     let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
     let sinks = g.expand(

@@ -1,10 +1,11 @@
 //! An expert's dense layer on floats or integers: its matrix is gathered, decoded to f32 and
 //! cast to the compute dtype.
 
+use super::gather_expert;
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
+use crate::model::in_dtype;
 use crate::model::portable::from_integers;
-use crate::model::{in_dtype, stored};
 use crate::tensor::{DType, e5m2};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
@@ -38,12 +39,6 @@ pub fn linear(
         MatrixFormat::FloatTransposed(_) => g.gemm_input_major("", x, weight, Some(bias)),
         _ => g.gemm("", x, weight, Some(bias)),
     }
-}
-
-/// One expert's part of a weight, as stored.
-pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
-    let all = stored(g, weight)?;
-    g.gather(&format!("{name}.chosen"), all, expert, 0)
 }
 
 /// One expert's matrix of floats, cast to a dtype.

@@ -4,10 +4,19 @@ mod attention;
 mod decoded;
 mod experts;
 mod ints;
-mod mask;
 mod mxfp4;
 
 pub use attention::attention;
 pub use experts::experts;
 pub use ints::from_integers;
-pub use mask::Mask;
+
+use crate::error::Result;
+use crate::graph::{Scope, Value};
+use crate::model::stored;
+use crate::weights::Weight;
+
+/// One expert's part of a weight, as stored.
+pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
+    let all = stored(g, weight)?;
+    g.gather(&format!("{name}.chosen"), all, expert, 0)
+}

@@ -3,10 +3,10 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
+use super::gather_expert;
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Scope, Value};
 use crate::model::in_dtype;
-use crate::model::portable::decoded::gather_expert;
 use crate::tensor::{DType, mxfp4};
 use crate::weights::Weight;
 

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, Conversion, RowChunk};
+use super::rows::{BLOCK, RowChunk};
 use crate::error::Result;
 use crate::tensor::{self, Rounding, ints, mxfp4};
 use crate::weights::reader::{FileCache, read_range};
-use crate::weights::{MatrixFormat, Weight};
+use crate::weights::{Conversion, MatrixFormat, Weight};
 
 /// Consecutive blocks of one row or several, as stored.
 pub enum SourceBlocks<'b> {

@@ -2,145 +2,21 @@
 //! `in`, and handed out.
 
 mod blocks;
+mod rows;
 mod workers;
-
-use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
 
 pub use workers::{Visit, convert};
 
-use super::format::{MatrixFormat, MatrixPart};
-use super::matrix::Matrix;
+use super::format::MatrixFormat;
 use super::reader::FileCache;
-use super::{Recipe, Weight};
+use super::recipe::Conversion;
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::tensor::ints::{self, Bits};
 use crate::tensor::{self, DType, Rounding, mxfp4};
 use blocks::SourceBlocks;
-
-/// A matrix to be converted.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Conversion {
-    /// Canonical name of the result.
-    path: String,
-    role: Role,
-    from: Matrix,
-    to: MatrixFormat,
-    accept_rounding: bool,
-}
-
-/// What matrices are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Experts,
-    /// Attention and lm_head.
-    Dense,
-}
-
-impl Role {
-    pub const ALL: [Self; 2] = [Self::Experts, Self::Dense];
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Experts => "experts",
-            Self::Dense => "dense matrices",
-        })
-    }
-}
-
-/// Some rows of one matrix that are converted at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowChunk {
-    matrix: u64,
-    rows: Range<u64>,
-}
-
-/// Elements of a block, as a length.
-const BLOCK: usize = mxfp4::BLOCK as usize;
-/// Elements converted at once; they fit the processor's cache.
-const CHUNK: u64 = 1 << 19;
-/// The same for a transposed matrix: a chunk reads pieces of all its rows, which must be
-/// long enough to be worth a call.
-const TRANSPOSE_CHUNK: u64 = 1 << 23;
-
-impl Matrix {
-    /// The matrix in a format, under a canonical name; itself if it has the format. A
-    /// converted matrix is converted anew from its source.
-    pub fn converted(
-        &self,
-        path: &str,
-        role: Role,
-        to: MatrixFormat,
-        accept_rounding: bool,
-    ) -> Result<Self> {
-        let from = self.source().clone();
-        if from.format == to {
-            return Ok(from);
-        }
-        ensure!(
-            from.format != MatrixFormat::Mxfp4ColMajor,
-            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
-        );
-        ensure!(
-            from.fills_blocks(),
-            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
-            from.inn
-        );
-        let (experts, sides) = (from.experts, [from.out, from.inn]);
-        let conversion = Conversion { path: path.to_owned(), role, from, to, accept_rounding };
-        let conversion = Arc::new(conversion);
-        Self::new(path, to, experts, sides, |(at, part)| {
-            let MatrixPart { name, kind, dtype, shape } = part;
-            let recipe = Recipe::Converted(conversion.clone(), at);
-            Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
-        })
-    }
-}
+use rows::{BLOCK, RowChunk};
 
 impl Conversion {
-    /// The matrix that is converted.
-    pub fn source(&self) -> &Matrix {
-        &self.from
-    }
-
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// Bytes of a row in each part; column-major, a row's share of them.
-    fn row_bytes(&self) -> Vec<u64> {
-        let Matrix { out, inn, .. } = self.from;
-        let row = |MatrixPart { dtype, shape, .. }: MatrixPart| {
-            dtype.bytes(&shape).expect("the size of a tensor that exists") / out
-        };
-        self.to.parts(&[], [out, inn]).into_iter().map(row).collect()
-    }
-
-    /// All rows in order, in chunks of equal size.
-    fn row_chunks(&self) -> impl Iterator<Item = RowChunk> {
-        let [count, out, inn] = self.from.dims();
-        let rows = match (self.from.format, self.to) {
-            // Every byte holds elements of two rows.
-            (_, MatrixFormat::Mxfp4ColMajor) => out,
-            (MatrixFormat::FloatTransposed(_), _) => (TRANSPOSE_CHUNK / inn).clamp(1, out),
-            _ => (CHUNK / inn).clamp(1, out),
-        };
-        (0..count).flat_map(move |matrix| {
-            let starts = (0..out).step_by(rows as usize);
-            starts.map(move |first| RowChunk { matrix, rows: first..out.min(first + rows) })
-        })
-    }
-
-    /// The bytes of a chunk in each part.
-    fn ranges(&self, chunk: &RowChunk) -> Vec<Range<u64>> {
-        let first = chunk.matrix * self.from.out;
-        let range = |row: u64| (first + chunk.rows.start) * row..(first + chunk.rows.end) * row;
-        self.row_bytes().into_iter().map(range).collect()
-    }
-
     /// Refuses damaged values, overflow, and rounding that was not accepted. Integers round
     /// by their nature.
     fn check(&self, outcome: &Rounding) -> Result<()> {

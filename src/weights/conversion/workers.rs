@@ -5,12 +5,12 @@ use std::thread::available_parallelism;
 
 use rayon::prelude::*;
 
-use super::{Conversion, RowChunk};
+use super::rows::RowChunk;
 use crate::error::{Error, Result, err};
 use crate::progress::Progress;
 use crate::tensor::Rounding;
-use crate::weights::Weight;
 use crate::weights::reader::{Chunk, FileCache};
+use crate::weights::{Conversion, Weight};
 
 /// Receives bytes of a weight, which have this offset in the file; from any thread.
 pub type Visit<'v> = dyn Fn(&Weight, u64, Chunk) -> Result<()> + Sync + 'v;

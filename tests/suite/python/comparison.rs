@@ -1,4 +1,4 @@
-//! Runs `benches/compare` once, on a tiny model and without other exporters.
+//! `benches/compare` on a tiny model and without other exporters.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::interpreter;
+use crate::support::{interpreter, printed, text};
 
 #[test]
 fn compare_script_measures_all_exports_and_writes_tables() {
@@ -15,15 +15,10 @@ fn compare_script_measures_all_exports_and_writes_tables() {
     fs::create_dir(&page).unwrap();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(repository.join("docs/benchmarks.md"), page.join("benchmarks.md")).unwrap();
-    let output = Command::new(interpreter())
-        .arg(repository.join("benches/compare"))
-        .args(["--quick", "--binary", env!("CARGO_BIN_EXE_gpt-oss-export"), "--work"])
-        .arg(&work)
-        .arg("--page")
-        .arg(&page)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut script = Command::new(interpreter());
+    script.arg(repository.join("benches/compare"));
+    script.args(["--quick", "--binary", env!("CARGO_BIN_EXE_gpt-oss-export")]);
+    printed(script.args(["--work", text(&work), "--page", text(&page)]));
     assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "models are left in {work:?}");
 
     let read = |name: &str| fs::read_to_string(page.join(name)).unwrap();

@@ -1,5 +1,5 @@
-//! Broken and hostile checkpoints: `export` and `inspect` refuse them in the same sentence,
-//! quickly, with little memory, and nothing is written.
+//! Broken and hostile checkpoints: `export` and `inspect` refuse them with the same sentence,
+//! quickly, with little memory, and write nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::refusals::{broken, edit_config, edit_header, write_index};
-use crate::support::{contents, fixture, python, text};
+use crate::support::{
+    binary, contents, export, export_args, fixture, onnxruntime, printed, python, run,
+    split_safetensors, text,
+};
 
 type Edit = Box<dyn Fn(&Path)>;
 
@@ -59,35 +62,36 @@ fn index(map: Value) -> Edit {
     Box::new(move |folder| write_index(folder, &map))
 }
 
-/// A SafeTensors file with this header and a hole of `data` bytes.
+/// A file with these bytes and a hole of `hole` bytes behind them.
+fn write_with_hole(path: &Path, bytes: &[u8], hole: u64) {
+    fs::write(path, bytes).unwrap();
+    resize(path, |length| length + hole);
+}
+
+fn resize(path: &Path, length: impl Fn(u64) -> u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(length(file.metadata().unwrap().len())).unwrap();
+}
+
+/// A SafeTensors file with this header over `data` bytes of zeros.
 fn weights(header: impl Into<String>, data: u64) -> Edit {
     let header = header.into();
     Box::new(move |folder| {
-        let path = folder.join(WEIGHTS);
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-        fs::write(&path, &bytes).unwrap();
-        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.set_len(bytes.len() as u64 + data).unwrap();
+        write_with_hole(&folder.join(WEIGHTS), &bytes, data);
     })
 }
 
 /// A SafeTensors file with a header of zeros.
 fn long_header(announced: u64) -> Edit {
     Box::new(move |folder| {
-        let path = folder.join(WEIGHTS);
-        fs::write(&path, announced.to_le_bytes()).unwrap();
-        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.set_len(8 + announced).unwrap();
+        write_with_hole(&folder.join(WEIGHTS), &announced.to_le_bytes(), announced);
     })
 }
 
 /// Cuts a part off the SafeTensors file.
 fn cut(length: fn(u64) -> u64) -> Edit {
-    Box::new(move |folder| {
-        let path = folder.join(WEIGHTS);
-        let whole = fs::metadata(&path).unwrap().len();
-        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length(whole)).unwrap();
-    })
+    Box::new(move |folder| resize(&folder.join(WEIGHTS), length))
 }
 
 fn remove(name: &'static str) -> Edit {
@@ -226,12 +230,11 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
     let out = tempfile::tempdir().unwrap();
     let model = out.path().join("out/model.onnx");
     let commands = homes.iter().flat_map(|home| {
-        let binary = env!("CARGO_BIN_EXE_gpt-oss-export");
-        let copy = ["--output", text(&model), "--external-data", "copy"];
-        let export = [&[binary, "--checkpoint", text(home.path())], &copy[..]].concat();
-        [export, vec![binary, "inspect", "--scan", text(home.path())]]
+        let export = export_args(home.path(), &model, &["--external-data", "copy"]);
+        [export, vec!["inspect", "--scan", text(home.path())]]
     });
-    let commands: Vec<_> = commands.collect();
+    let path = [env!("CARGO_BIN_EXE_gpt-oss-export")];
+    let commands: Vec<_> = commands.map(|arguments| [&path[..], &arguments].concat()).collect();
     let ends = python("costs.py", &[], &json!(commands));
     let mut sentences = Vec::new();
     for (home, ends) in homes.iter().zip(ends.as_array().unwrap().chunks(2)) {
@@ -244,10 +247,17 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
         assert!(!said.contains('\n') && !said.contains("panicked"), "{said}");
         sentences.push(said.replace(text(home.path()), "CHECKPOINT"));
     }
-    let seconds = ends.as_array().unwrap().iter().map(|end| end["seconds"].as_f64().unwrap());
-    eprintln!("at most {:.2} s", seconds.fold(0.0, f64::max));
     assert!(contents(out.path()).is_empty());
     insta::assert_snapshot!(sentences.join("\n"));
+}
+
+/// Runs the binary, which must print this error; returns its other output.
+fn fails(arguments: &[&str], sentence: &str) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    assert!(error.contains(sentence), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A scale of 255 is NaN.
@@ -256,51 +266,31 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     let home = broken(|folder| {
         let path = folder.join(WEIGHTS);
         let mut bytes = fs::read(&path).unwrap();
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-        let header: Value = serde_json::from_slice(&bytes[8..8 + length as usize]).unwrap();
-        let place = &header["block.1.mlp.mlp2_weight.scales"]["data_offsets"];
-        bytes[(8 + length + place[1].as_u64().unwrap()) as usize - 1] = 255;
+        let (header, data) = split_safetensors(&bytes);
+        let data_start = bytes.len() - data.len();
+        let header: Value = serde_json::from_slice(header).unwrap();
+        let end = &header["block.1.mlp.mlp2_weight.scales"]["data_offsets"][1];
+        bytes[data_start + end.as_u64().unwrap() as usize - 1] = 255;
         fs::write(path, bytes).unwrap();
     });
     let (checkpoint, model) = (home.path(), home.path().join("onnx/model.onnx"));
-    let fails = |arguments: &[&str], sentence: &str| {
-        let found = crate::support::run(arguments);
-        let said = String::from_utf8(found.stderr).unwrap();
-        assert_eq!(found.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains(sentence), "{arguments:?}: {said}");
-        String::from_utf8(found.stdout).unwrap()
-    };
-    let base = ["--checkpoint", text(checkpoint), "--output", text(&model)];
-    let sentence = "`layers.1.mlp.experts.down.scales`: 1 of 3072 elements are infinite or NaN";
-    for options in [&["--external-data", "copy"][..], &["--experts", "int8"]] {
-        let sentence = if options[0] == "--experts" {
-            "`layers.1.mlp.experts.down`: 32 of 98304 values are infinite or NaN"
-        } else {
-            sentence
-        };
-        fails(&[&base[..], options].concat(), sentence);
+    let scales = "`layers.1.mlp.experts.down.scales`: 1 of 3072 elements are infinite or NaN";
+    let values = "`layers.1.mlp.experts.down`: 32 of 98304 values are infinite or NaN";
+    for (options, sentence) in
+        [(["--external-data", "copy"], scales), (["--experts", "int8"], values)]
+    {
+        fails(&export_args(checkpoint, &model, &options), sentence);
         assert!(!model.exists());
     }
     // In place nothing but headers is read.
     let beside = checkpoint.join("model.onnx");
-    crate::support::export(&["--checkpoint", text(checkpoint), "--output", text(&beside)]);
-    let library = text(crate::support::onnxruntime());
-    let verify =
-        ["verify", text(&beside), "--checkpoint", text(checkpoint), "--onnxruntime", library];
-    fails(&verify, sentence);
-    let seen = fails(&["inspect", "--scan", text(checkpoint)], "has damaged tensors");
-    assert!(
-        seen.contains("layers.1.mlp.experts.down.scales: 1 of 3,072 values are infinite or NaN"),
-        "{seen}"
-    );
-    assert!(seen.ends_with("1 tensor damaged\n"), "{seen}");
-    crate::support::export(&[
-        "--checkpoint",
-        text(&fixture("tiny")),
-        "--output",
-        text(&home.path().join("whole/model.onnx")),
-    ]);
-    let whole = crate::support::run(&["inspect", "--scan", text(&fixture("tiny"))]);
-    assert!(whole.status.success());
-    assert!(String::from_utf8(whole.stdout).unwrap().contains("all values are finite"));
+    export(&export_args(checkpoint, &beside, &[]));
+    let library = ["--onnxruntime", text(onnxruntime())];
+    let verify = ["verify", text(&beside), "--checkpoint", text(checkpoint)];
+    fails(&[&verify[..], &library].concat(), scales);
+    let report = fails(&["inspect", "--scan", text(checkpoint)], "has damaged tensors");
+    let expected = "layers.1.mlp.experts.down.scales: 1 of 3,072 values are infinite or NaN";
+    assert!(report.contains(expected) && report.ends_with("1 tensor damaged\n"), "{report}");
+    let whole = printed(&mut binary(&["inspect", "--scan", text(&fixture("tiny"))]));
+    assert!(whole.contains("all values are finite"));
 }

@@ -6,45 +6,67 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::verify::{exported, fails, passes};
 use crate::derived::{self, Tensors, tiny};
-use crate::python::verify::{exported, fails, passes};
-use crate::support::{copy_folder, export, fixture, python, text};
-
-/// Verifies a model of an edited checkpoint against the original one.
-fn planted(edit: impl Fn(&mut Tensors, &mut Value), options: &[&str]) -> (Value, String) {
-    let (home, checkpoint, model) = exported("tiny", &[]);
-    let other = home.path().join("other");
-    let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
-    let (mut tensors, mut config) = (tiny(), serde_json::from_str(&config).unwrap());
-    edit(&mut tensors, &mut config);
-    fs::create_dir(&other).unwrap();
-    fs::write(other.join("config.json"), config.to_string()).unwrap();
-    derived::write(&other.join("model.safetensors"), &tensors);
-    export(&[&["--checkpoint", text(&other), "--output", text(&model)], options].concat());
-    let (report, sentence) = fails(&model, &checkpoint, &["--trace"]);
-    let (largest, off) = (&report["logits"]["largest_logit"], &report["logits"]["max"]);
-    assert!(off.as_f64().unwrap() > 1e-3 * largest.as_f64().unwrap(), "{report}");
-    assert!(sentence.contains("logits differ by "), "{sentence}");
-    (report, sentence)
-}
-
-/// Where models of all targets depart: 0 is the embedding, 1 the first layer.
-fn first_departure(edit: impl Fn(&mut Tensors, &mut Value)) -> Value {
-    let firsts =
-        [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]].map(|options| {
-            let (report, _) = planted(&edit, options);
-            assert_eq!(report["identity"]["is"], "different");
-            report["trace"]["first"].clone()
-        });
-    assert!(firsts.iter().all(|first| *first == firsts[0]), "{firsts:?}");
-    firsts[0].clone()
-}
+use crate::support::{copy_folder, export, export_args, export_in, fixture, python, text};
 
 fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2
 }
 
-/// By default models with a mask get padding on both sides.
+/// Copies a checkpoint to a folder with this name beside it, and edits its config.
+fn with_config(checkpoint: &Path, name: &str, edit: impl Fn(&mut Value)) -> PathBuf {
+    let folder = checkpoint.with_file_name(name);
+    copy_folder(checkpoint, &folder);
+    let path = folder.join("config.json");
+    let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut config);
+    fs::write(path, config.to_string()).unwrap();
+    folder
+}
+
+/// The tiny checkpoint with edited tensors, in a folder of `home`.
+fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
+    let (folder, mut tensors) = (home.join(name), tiny());
+    copy_folder(&fixture("tiny"), &folder);
+    edit(&mut tensors);
+    derived::write(&folder.join("model.safetensors"), &tensors);
+    folder
+}
+
+/// Exports a checkpoint and verifies the model against another one, which must fail.
+fn fails_of(
+    other: &Path,
+    model: &Path,
+    checkpoint: &Path,
+    options: &[&str],
+    checks: &[&str],
+) -> (Value, String) {
+    export(&export_args(other, model, options));
+    fails(model, checkpoint, checks)
+}
+
+/// The point where models of all targets made from an edited checkpoint depart from the
+/// original: 0 is the embedding, 1 the first layer.
+fn first_departure(edit: impl Fn(&mut Tensors), edit_config: impl Fn(&mut Value)) -> Value {
+    let variants = [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]];
+    let firsts = variants.map(|options| {
+        let home = tempfile::tempdir().unwrap();
+        let tensors = with_tensors(home.path(), "tensors", &edit);
+        let other = with_config(&tensors, "other", &edit_config);
+        let model = home.path().join("model.onnx");
+        let (report, sentence) = fails_of(&other, &model, &fixture("tiny"), options, &["--trace"]);
+        let [largest, off] = ["largest_logit", "max"].map(|key| report["logits"][key].as_f64());
+        assert!(off.unwrap() > 1e-3 * largest.unwrap(), "{report}");
+        assert!(sentence.contains("logits differ by "), "{sentence}");
+        assert_eq!(report["identity"]["is"], "different");
+        report["trace"]["first"].clone()
+    });
+    assert!(firsts.iter().all(|first| *first == firsts[0]), "{firsts:?}");
+    firsts[0].clone()
+}
+
+/// Models with a mask get padding on both sides by default.
 #[test]
 fn finds_ignored_mask() {
     for options in
@@ -66,25 +88,24 @@ fn finds_broken_weight_in_its_layer() {
         ("block.2.attn.out.weight", json!(3)),
         ("unembedding.weight", Value::Null),
     ] {
-        let found = first_departure(|tensors, _| {
-            for byte in bytes(tensors, name).iter_mut().skip(1).step_by(101) {
-                *byte ^= 2;
-            }
-        });
-        assert_eq!(found, first, "{name}");
+        let damage = |tensors: &mut Tensors| {
+            let bytes = bytes(tensors, name).iter_mut().skip(1).step_by(101);
+            bytes.for_each(|byte| *byte ^= 2);
+        };
+        assert_eq!(first_departure(damage, |_| ()), first, "{name}");
     }
 }
 
 /// The first layer has a window.
 #[test]
 fn finds_wrong_window() {
-    let first = first_departure(|_, config| config["sliding_window"] = json!(7));
+    let first = first_departure(|_| (), |config| config["sliding_window"] = json!(7));
     assert_eq!(first, json!(1));
 }
 
 #[test]
 fn finds_swapped_gate_and_up_in_their_layer() {
-    let first = first_departure(|tensors, _| {
+    let swap = |tensors: &mut Tensors| {
         for part in ["weight.blocks", "weight.scales", "bias"] {
             let (_, shape, data) = tensors.get_mut(&format!("block.1.mlp.mlp1_{part}")).unwrap();
             let row = data.len() / (shape[0] * shape[1]);
@@ -93,15 +114,15 @@ fn finds_swapped_gate_and_up_in_their_layer() {
                 gate.swap_with_slice(up);
             }
         }
-    });
-    assert_eq!(first, json!(2));
+    };
+    assert_eq!(first_departure(swap, |_| ()), json!(2));
 }
 
 /// The betas for which YaRN's bounds are whole numbers, as transformers rounds them unless
 /// `truncate` is false.
 #[test]
 fn finds_rounded_yarn_bounds() {
-    let first = first_departure(|_, config| {
+    let round = |config: &mut Value| {
         let number = |key: &str| config[key].as_f64().unwrap();
         let (base, context) = (number("rope_theta"), number("initial_context_length"));
         let half = number("head_dim") / 2.0;
@@ -111,8 +132,8 @@ fn finds_rounded_yarn_bounds() {
         let low = bound(number("rope_ntk_beta")).floor();
         let high = bound(number("rope_ntk_alpha")).ceil();
         (config["rope_ntk_beta"], config["rope_ntk_alpha"]) = (json!(beta(low)), json!(beta(high)));
-    });
-    assert_eq!(first, json!(1));
+    };
+    assert_eq!(first_departure(|_| (), round), json!(1));
 }
 
 #[test]
@@ -144,23 +165,14 @@ fn tie(tensors: &mut Tensors, layers: &[usize], last_two: u8) {
     }
 }
 
-/// A folder with the tiny checkpoint, edited.
-fn edited(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
-    let (folder, mut tensors) = (home.join(name), tiny());
-    copy_folder(&fixture("tiny"), &folder);
-    edit(&mut tensors);
-    derived::write(&folder.join("model.safetensors"), &tensors);
-    folder
-}
-
-/// Of experts with equal scores the reference takes the first, and a model whose checkpoint
-/// has others ahead by a hair takes those: one or two in a token, in several layers. Nothing
-/// but the bytes that did it is wrong.
+/// Of experts with equal scores the reference takes the first. A model whose checkpoint has
+/// others ahead by one bit takes those: one or two for a token, in several layers. Nothing but
+/// these bits is wrong.
 #[test]
 fn follows_model_in_ties() {
     let home = tempfile::tempdir().unwrap();
-    let checkpoint = edited(home.path(), "checkpoint", |tensors| tie(tensors, &[0, 1], 0));
-    let other = edited(home.path(), "other", |tensors| tie(tensors, &[0, 1], 1));
+    let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| tie(tensors, &[0, 1], 0));
+    let other = with_tensors(home.path(), "other", |tensors| tie(tensors, &[0, 1], 1));
     let model = home.path().join("model.onnx");
     for (options, trace) in [
         (&[][..], &["--trace"][..]),
@@ -169,8 +181,8 @@ fn follows_model_in_ties() {
         (&["--target", "ort", "--last-logits"], &[]),
         (&["--target", "ort", "--seq-len", "7"], &[]),
     ] {
-        export(&[&["--checkpoint", text(&other), "--output", text(&model)], options].concat());
-        let (report, sentence) = fails(&model, &checkpoint, &[&["--tokens", "20"], trace].concat());
+        let checks = [&["--tokens", "20"], trace].concat();
+        let (report, sentence) = fails_of(&other, &model, &checkpoint, options, &checks);
         let biases = ["layers.0.mlp.router.bias", "layers.1.mlp.router.bias"];
         assert_eq!(report["weights"]["different"], json!(biases));
         assert!(sentence.contains("other bytes") && !sentence.contains("differ by"), "{sentence}");
@@ -188,17 +200,17 @@ fn follows_model_in_ties() {
     }
 }
 
-/// Neither later layers nor a wrong router.
+/// Neither in a later layer nor in a router.
 #[test]
 fn ties_excuse_no_other_fault() {
     let home = tempfile::tempdir().unwrap();
-    let checkpoint = edited(home.path(), "checkpoint", |tensors| tie(tensors, &[0], 0));
-    let broken = edited(home.path(), "broken", |tensors| {
+    let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| tie(tensors, &[0], 0));
+    let broken = with_tensors(home.path(), "broken", |tensors| {
         tie(tensors, &[0], 1);
         bytes(tensors, "block.2.attn.out.weight")[1] ^= 2;
     });
     // Experts 1 and 2 swapped.
-    let wrong = edited(home.path(), "wrong", |tensors| {
+    let wrong = with_tensors(home.path(), "wrong", |tensors| {
         tie(tensors, &[0], 1);
         for (name, row) in [("weight", 192), ("bias", 2)] {
             let rows = bytes(tensors, &format!("block.0.mlp.gate.{name}"));
@@ -207,8 +219,8 @@ fn ties_excuse_no_other_fault() {
     });
     let model = home.path().join("model.onnx");
     for other in [&broken, &wrong] {
-        export(&["--checkpoint", text(other), "--output", text(&model), "--target", "ort"]);
-        let (report, sentence) = fails(&model, &checkpoint, &["--tokens", "20"]);
+        let (options, checks) = (["--target", "ort"], ["--tokens", "20"]);
+        let (report, sentence) = fails_of(other, &model, &checkpoint, &options, &checks);
         assert!(sentence.contains("logits differ by "), "{sentence}");
         assert_eq!(report["ties"]["followed"], "the_model");
     }
@@ -228,10 +240,10 @@ fn finds_flipped_bit_that_no_logit_shows() {
         for list in ["different", "missing", "unknown"] {
             assert_eq!(weights[list], json!([]), "{report}");
         }
-        let seen = export_of(&model, name);
-        let (file, offset, length) = (&seen["file"], &seen["offset"], &seen["length"]);
-        let file = model.with_file_name(file.as_str().unwrap());
-        let last = offset.as_u64().unwrap() + length.as_u64().unwrap() - 1;
+        let seen = export(&["inspect", text(&model), "--tensors", name]);
+        let range = &seen["tensors"][0]["places"][0];
+        let file = model.with_file_name(range["file"].as_str().unwrap());
+        let last = range["offset"].as_u64().unwrap() + range["length"].as_u64().unwrap() - 1;
         let mut bytes = fs::read(&file).unwrap();
         bytes[last as usize] ^= 1;
         fs::write(&file, bytes).unwrap();
@@ -243,12 +255,6 @@ fn finds_flipped_bit_that_no_logit_shows() {
         assert!(max.as_f64() < bound.as_f64(), "{report}");
         passes(&model, &checkpoint, &["--tokens", "3", "--batch", "1", "--tolerance", "9"]);
     }
-}
-
-/// The byte range of a tensor, by `inspect`.
-fn export_of(model: &Path, tensor: &str) -> Value {
-    let seen = export(&["inspect", text(model), "--tensors", tensor]);
-    seen["tensors"][0]["places"][0].clone()
 }
 
 #[test]
@@ -270,16 +276,11 @@ fn finds_slightly_wrong_constants() {
             ("tiny", "initial_context_length", json!(4095), "200"),
             ("tiny", "rope_theta", json!(150_001.0), "600"),
         ] {
-            let (home, checkpoint, model) = exported(name, &["--target", target]);
-            let config = fs::read_to_string(checkpoint.join("config.json")).unwrap();
-            let mut config: Value = serde_json::from_str(&config).unwrap();
-            let other = home.path().join("other");
-            copy_folder(&checkpoint, &other);
-            config[key] = value;
-            fs::write(other.join("config.json"), config.to_string()).unwrap();
-            export(&["--checkpoint", text(&other), "--output", text(&model), "--target", target]);
-            let options = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
-            let (report, sentence) = fails(&model, &checkpoint, &options);
+            let (_home, checkpoint, model) = exported(name, &["--target", target]);
+            let other = with_config(&checkpoint, "other", |config| config[key] = value.clone());
+            let checks = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
+            let options = ["--target", target];
+            let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &checks);
             assert!(sentence.contains("logits differ by "), "{sentence}");
             assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
         }
@@ -295,7 +296,7 @@ fn finds_slightly_wrong_constants() {
 fn accepts_large_channels_in_residual_stream() {
     for size in [300f32, 30_000.0] {
         let home = tempfile::tempdir().unwrap();
-        let checkpoint = edited(home.path(), "checkpoint", |tensors| {
+        let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| {
             let embedding = bytes(tensors, "embedding.weight").as_chunks_mut().0;
             // BF16: the upper half of float32.
             for (at, number) in embedding.iter_mut().skip(5).step_by(96).enumerate() {
@@ -303,11 +304,8 @@ fn accepts_large_channels_in_residual_stream() {
                 *number = [size.to_le_bytes()[2], size.to_le_bytes()[3]];
             }
         });
-        let model = home.path().join("model.onnx");
-        for options in [&["--target", "onnx"][..], &["--target", "ort"]] {
-            export(
-                &[&["--checkpoint", text(&checkpoint), "--output", text(&model)], options].concat(),
-            );
+        for target in ["onnx", "ort"] {
+            let (model, _) = export_in(home.path(), target, &["--target", target]);
             passes(&model, &checkpoint, &["--trace"]);
         }
     }
@@ -321,13 +319,12 @@ fn finds_departure_that_no_logit_shows() {
     let texts = ["--tokens", "12", "--batch", "1", "--decode", "0"];
     let mut unread = 0;
     for expert in 0..8 {
-        let other = edited(home.path(), &format!("other-{expert}"), |tensors| {
+        let other = with_tensors(home.path(), &format!("other-{expert}"), |tensors| {
             let row = 2 * 96;
             bytes(tensors, "block.2.mlp.mlp2_bias")[expert * row..][..row].fill(0x3f);
         });
-        let options = ["--output", text(&model), "--last-logits"];
-        export(&[&["--checkpoint", text(&other)], &options[..]].concat());
-        let (report, sentence) = fails(&model, &checkpoint, &texts);
+        let options = ["--last-logits"];
+        let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &texts);
         assert_eq!(report["trace"]["first"], 3, "{report}");
         if report["logits"]["max"].as_f64() <= report["tolerance"]["bound"].as_f64() {
             assert!(sentence.contains("departs in layer 2 by "), "{sentence}");

@@ -1,0 +1,243 @@
+//! Weights, matrices of them, and how their bytes come about.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::format::{ElementKind, MatrixFormat, MatrixPart};
+use crate::error::{Result, ensure};
+use crate::files::FileRange;
+use crate::tensor::{DType, mxfp4};
+
+/// A tensor that a graph reads, and how its bytes come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Canonical name, the same for every checkpoint layout.
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+    pub kind: ElementKind,
+    pub recipe: Recipe,
+}
+
+/// How the bytes of a weight come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// A byte range as it is.
+    Slice(FileRange),
+    /// Byte ranges one after the other.
+    Concat(Vec<FileRange>),
+    /// Pairs one after the other; within a pair rows alternate.
+    InterleaveRows {
+        /// Ranges of equal length.
+        pairs: Vec<[FileRange; 2]>,
+        /// Bytes of a row.
+        row: u64,
+    },
+    /// The part of this index that a conversion produces.
+    Converted(Arc<Conversion>, usize),
+}
+
+impl Recipe {
+    /// Every byte range that is read.
+    pub fn sources(&self) -> Vec<&FileRange> {
+        match self {
+            Self::Slice(source) => vec![source],
+            Self::Concat(sources) => sources.iter().collect(),
+            Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
+            Self::Converted(conversion, _) => {
+                let weights = conversion.source().weights().iter();
+                weights.flat_map(|weight| weight.recipe.sources()).collect()
+            }
+        }
+    }
+}
+
+impl Weight {
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
+    }
+
+    /// The dtype that its bytes encode: scales of MXFP4 are often stored as U8.
+    pub fn encoded_dtype(&self) -> DType {
+        if self.kind == ElementKind::Mxfp4Scales { DType::F8E8M0 } else { self.dtype }
+    }
+
+    /// The conversion that produces it, and the index of the part.
+    pub fn conversion(&self) -> Option<(&Arc<Conversion>, usize)> {
+        match &self.recipe {
+            Recipe::Converted(conversion, part) => Some((conversion, *part)),
+            _ => None,
+        }
+    }
+
+    pub fn is_converted(&self) -> bool {
+        self.conversion().is_some()
+    }
+
+    /// Whether one conversion produces both.
+    pub fn shares_conversion(&self, other: &Self) -> bool {
+        match (self.conversion(), other.conversion()) {
+            (Some((one, _)), Some((two, _))) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+/// A matrix to be converted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// Canonical name of the result.
+    pub(super) path: String,
+    pub(super) role: Role,
+    pub(super) from: Matrix,
+    pub(super) to: MatrixFormat,
+    pub(super) accept_rounding: bool,
+}
+
+/// What matrices are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Experts,
+    /// Attention and lm_head.
+    Dense,
+}
+
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Experts, Self::Dense];
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Experts => "experts",
+            Self::Dense => "dense matrices",
+        })
+    }
+}
+
+impl Conversion {
+    /// The matrix that is converted.
+    pub fn source(&self) -> &Matrix {
+        &self.from
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+}
+
+/// A matrix `[out, in]`, or one for each expert, all in one format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Canonical name, such as `layers.0.attn.q`; parts are named `path.part`.
+    pub path: String,
+    pub format: MatrixFormat,
+    /// Number of experts; `None` for a dense layer.
+    pub experts: Option<u64>,
+    pub out: u64,
+    pub inn: u64,
+    parts: Vec<Weight>,
+}
+
+impl Matrix {
+    /// A matrix whose parts `weight` finds or makes. Floats may turn out to have another
+    /// dtype than the format says.
+    pub fn new(
+        path: &str,
+        format: MatrixFormat,
+        experts: Option<u64>,
+        [out, inn]: [u64; 2],
+        weight: impl FnMut((usize, MatrixPart)) -> Result<Weight>,
+    ) -> Result<Self> {
+        let parts = format.parts(experts.as_slice(), [out, inn]).into_iter().enumerate();
+        let parts = parts.map(weight).collect::<Result<Vec<_>>>()?;
+        let format = format.with_dtype(parts[0].dtype);
+        Ok(Self { path: path.to_owned(), format, experts, out, inn, parts })
+    }
+
+    /// A single tensor `[out, in]` of floats as a matrix.
+    pub fn from_weight(path: &str, weight: &Weight) -> Self {
+        Self {
+            path: path.to_owned(),
+            format: MatrixFormat::Float(weight.dtype),
+            experts: None,
+            out: weight.shape[0],
+            inn: weight.shape[1],
+            parts: vec![weight.clone()],
+        }
+    }
+
+    /// Its tensors, in the order of [`MatrixFormat::parts`].
+    pub fn weights(&self) -> &[Weight] {
+        &self.parts
+    }
+
+    pub fn weights_mut(&mut self) -> &mut [Weight] {
+        &mut self.parts
+    }
+
+    /// Its only tensor: floats.
+    pub fn whole(&self) -> &Weight {
+        &self.parts[0]
+    }
+
+    /// Its codes and scales, of a format that has both.
+    pub fn codes_and_scales(&self) -> [&Weight; 2] {
+        [&self.parts[0], &self.parts[1]]
+    }
+
+    /// Number of matrices, `out` and `in`.
+    pub fn dims(&self) -> [u64; 3] {
+        [self.experts.unwrap_or(1), self.out, self.inn]
+    }
+
+    pub fn num_elements(&self) -> u64 {
+        self.dims().iter().product()
+    }
+
+    /// Whether rows are whole blocks of 32.
+    pub fn fills_blocks(&self) -> bool {
+        self.inn.is_multiple_of(mxfp4::BLOCK)
+    }
+
+    /// What it is converted from, or itself.
+    pub fn source(&self) -> &Self {
+        match &self.parts[0].recipe {
+            Recipe::Converted(conversion, _) => conversion.source(),
+            _ => self,
+        }
+    }
+
+    /// The matrix in a format, under a canonical name; itself if it has the format. A
+    /// converted matrix is converted anew from its source.
+    pub fn converted(
+        &self,
+        path: &str,
+        role: Role,
+        to: MatrixFormat,
+        accept_rounding: bool,
+    ) -> Result<Self> {
+        let from = self.source().clone();
+        if from.format == to {
+            return Ok(from);
+        }
+        ensure!(
+            from.format != MatrixFormat::Mxfp4ColMajor,
+            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
+        );
+        ensure!(
+            from.fills_blocks(),
+            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
+            from.inn
+        );
+        let (experts, sides) = (from.experts, [from.out, from.inn]);
+        let conversion = Conversion { path: path.to_owned(), role, from, to, accept_rounding };
+        let conversion = Arc::new(conversion);
+        Self::new(path, to, experts, sides, |(at, part)| {
+            let MatrixPart { name, kind, dtype, shape } = part;
+            let recipe = Recipe::Converted(conversion.clone(), at);
+            Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
+        })
+    }
+}

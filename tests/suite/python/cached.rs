@@ -1,0 +1,185 @@
+//! Generation step by step in real runtimes: however a text is split into steps, its logits
+//! are those of OpenAI's implementation for the whole text.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    export, export_args, export_in, fixture, folder_with_checkpoint, python, reference,
+};
+
+/// Options of a model with a cache.
+const VARIANTS: [&[&str]; 4] = [
+    &["--target", "ort"],
+    &["--target", "onnx", "--kv-cache"],
+    &["--target", "onnx", "--kv-cache", "--functions"],
+    &["--target", "ort", "--kv-cache", "--external-data", "copy"],
+];
+
+/// Exports a fixture with options of `variants` and `more`.
+fn exported(checkpoint: &str, variants: &[&[&str]], more: &[&str]) -> (TempDir, Vec<PathBuf>) {
+    let home = folder_with_checkpoint(checkpoint);
+    let export = |(n, options): (usize, &&[&str])| {
+        export_in(home.path(), &n.to_string(), &[options, more].concat()).0
+    };
+    let models = variants.iter().enumerate().map(export).collect();
+    (home, models)
+}
+
+/// Asserts that every model is within a bound of the references however it is run.
+fn assert_exact(request: &Value, bound: f64) {
+    let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], request)).unwrap();
+    for (model, errors) in found.iter().enumerate() {
+        let exact = errors.iter().all(|error| *error <= bound);
+        assert!(exact, "model {model} is off by {errors:?}");
+    }
+}
+
+/// Two prompts one after the other, in rows that go on from where each ended.
+fn turns(first: &str, second: &str) -> Value {
+    json!({
+        "rows": [0, 1, 1], "lengths": [13, 4, 9], "padding": first, "steps": 3,
+        "then": [{"lengths": [3, 15, 9], "padding": second, "chunks": 2}],
+    })
+}
+
+/// A prompt at once, token by token from nothing, past the window of 8, with a past and
+/// several tokens; and rows of unequal length, padded anywhere.
+#[test]
+fn every_step_is_exact() {
+    let ways = json!([
+        {"rows": [0, 1], "lengths": [40, 40]},
+        {"rows": [0], "lengths": [300]},
+        {"rows": [0, 1], "lengths": [1, 1], "steps": 39},
+        {"rows": [0, 1], "lengths": [12, 12], "steps": 28},
+        {"rows": [0], "lengths": [270], "steps": 30},
+        {"rows": [0], "lengths": [300], "chunks": 7, "steps": 0},
+        {"rows": [1], "lengths": [30], "chunks": 4, "steps": 10},
+        {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "left", "steps": 12},
+        {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "right", "steps": 12},
+        {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "left", "chunks": 4, "steps": 3},
+        {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "right", "chunks": 4, "steps": 3},
+        {"rows": [0, 1, 0], "lengths": [30, 12, 1], "padding": "both", "chunks": 2, "steps": 4},
+        {"rows": [0, 1, 0], "lengths": [30, 12, 1], "padding": "between", "steps": 4},
+        turns("left", "left"),
+        turns("left", "right"),
+        turns("right", "left"),
+        turns("right", "between"),
+    ]);
+    let references = [reference("2x40"), reference("1x300")];
+    for (last, options) in [(false, &[][..]), (true, &["--last-logits"])] {
+        let (_home, models) = exported("tiny", &VARIANTS, options);
+        let request =
+            json!({"models": models, "last": last, "references": references, "ways": ways});
+        assert_exact(&request, 1e-5);
+    }
+}
+
+/// Where f32 angles themselves are coarser.
+#[test]
+fn steps_beyond_the_initial_context_are_exact() {
+    let (_home, models) = exported("tiny", &VARIANTS[..2], &[]);
+    let request = json!({
+        "models": models,
+        "references": [reference("1x4500")],
+        "ways": [
+            {"rows": [0], "lengths": [4492], "steps": 8},
+            {"rows": [0], "lengths": [4500], "chunks": 3},
+        ],
+    });
+    assert_exact(&request, 1e-4);
+}
+
+#[test]
+fn models_of_other_shapes_are_exact() {
+    let ways = json!([
+        {"rows": [0, 1], "lengths": [50, 50]},
+        {"rows": [0, 1], "lengths": [1, 1], "steps": 49},
+        {"rows": [0, 1, 1], "lengths": [20, 3, 11], "padding": "left", "steps": 30},
+        {"rows": [0, 1, 1], "lengths": [20, 3, 11], "padding": "right", "steps": 30},
+        {"rows": [1], "lengths": [50], "chunks": 5},
+    ]);
+    // The one key head of `tiny-1-kv` is 20 wide, which ONNX Runtime's operator does not take.
+    for (name, first) in [("tiny-3-heads", 0), ("tiny-1-kv", 1)] {
+        let (_home, models) = exported(name, &VARIANTS[first..3], &[]);
+        let request = json!({"models": models, "references": [reference(name)], "ways": ways});
+        assert_exact(&request, 1e-5);
+    }
+}
+
+#[test]
+fn fixed_axes_compute_the_same_steps() {
+    let cases: [(&[&str], Value); 3] = [
+        (&["--seq-len", "1"], json!({"rows": [0, 1], "lengths": [1, 1], "steps": 30})),
+        (
+            &["--batch-size", "2"],
+            json!({"rows": [0, 1], "lengths": [14, 5], "padding": "left", "steps": 9}),
+        ),
+        (
+            &["--seq-len", "6", "--batch-size", "1"],
+            json!({"rows": [1], "lengths": [36], "chunks": 6}),
+        ),
+    ];
+    for (fixed, way) in cases {
+        let (_home, models) = exported("tiny", &VARIANTS[..3], fixed);
+        let request = json!({"models": models, "references": [reference("2x40")], "ways": [way]});
+        assert_exact(&request, 1e-5);
+    }
+}
+
+/// Where each expert gets several tokens: its GatherElements takes tables of at most 64
+/// entries, and a single token looks up in one of 256.
+#[test]
+fn reference_evaluator_agrees_with_a_cache() {
+    let (_home, models) = exported("tiny", &VARIANTS[1..3], &[]);
+    let request = json!({
+        "models": models,
+        "engine": "reference",
+        "references": [reference("2x40")],
+        "ways": [
+            {"rows": [0, 1], "lengths": [40, 33], "padding": "left", "chunks": 2},
+            {"rows": [0, 1], "lengths": [40, 33], "padding": "right"},
+        ],
+    });
+    assert_exact(&request, 1e-5);
+}
+
+#[test]
+fn last_logits_without_a_cache_are_of_the_last_token_before_padding() {
+    let (_home, models) = exported("tiny", &[&[], &["--functions"]], &["--last-logits"]);
+    let request = json!({
+        "models": models,
+        "last": true,
+        "references": [reference("2x40"), reference("1x300")],
+        "ways": [
+            {"rows": [0], "lengths": [300]},
+            {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "left"},
+            {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "right"},
+        ],
+    });
+    assert_exact(&request, 1e-5);
+}
+
+/// Graphs of both targets, with and without a cache.
+#[test]
+fn graphs_share_one_weights_file() {
+    let home = tempfile::tempdir().unwrap();
+    let variants = [&["--target", "onnx"][..], VARIANTS[0], VARIANTS[1], &["--last-logits"]];
+    let models = [0, 1, 2, 3].map(|n| home.path().join(format!("{n}.onnx")));
+    for (n, (model, options)) in models.iter().zip(variants).enumerate() {
+        let summary = export(&export_args(&fixture("tiny"), model, options));
+        let weights = &summary["weights"];
+        assert_eq!(weights["bytes_written"] == 0, n > 0);
+        assert_eq!(weights["files"].as_array().unwrap().len(), 1);
+        assert_eq!(weights["reused"].as_array().unwrap().len(), usize::from(n > 0));
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 5);
+    let request = json!({
+        "models": models[1..3],
+        "references": [reference("2x40")],
+        "ways": [{"rows": [0, 1], "lengths": [20, 20], "steps": 20}],
+    });
+    assert_exact(&request, 1e-5);
+}
