@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::derived::{in_layout, write_shards};
 use crate::fake_hub::{COMMIT, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
 use crate::sizes::sparse;
-use crate::support::{export, export_args, model_metadata, sentence, text};
+use crate::support::{export, export_args, model_metadata, run, sentence, text};
 
 #[test]
 fn exports_repository_in_place() {
@@ -158,7 +158,9 @@ fn exports_largest_model_by_headers() {
     let remote = test.repository.path();
     let expected = export(&export_args(remote, &remote.join("local.onnx"), &[]));
     assert_eq!(summary["model"]["nodes"], expected["model"]["nodes"]);
-    let inspected = export(&["inspect", text(&test.model)]);
+    // It fails, since the data is not there.
+    let inspected = run(&["inspect", text(&test.model), "--json"]).stdout;
+    let inspected: Value = serde_json::from_slice(&inspected).unwrap();
     let files = inspected["files"].as_array().unwrap();
     assert_eq!(files.len(), 7);
     for file in files {

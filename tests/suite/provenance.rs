@@ -43,7 +43,8 @@ fn rounding_needed(at: usize, number: f32) -> f32 {
 fn files_name_format_of_unchanged_experts() {
     for (layout, format) in [("hf", "mxfp4"), ("fp8", "f8e5m2")] {
         let home = in_folder(layout);
-        let (checkpoint, stage) = (home.path().join("checkpoint"), home.path().join("stage"));
+        let (checkpoint, stage) =
+            (home.path().join("checkpoint"), home.path().join("w.safetensors"));
         export(&stage_args(&checkpoint, &stage, &[]));
         let (model, _) = export_in(home.path(), "model", &[]);
         let expected =
@@ -184,7 +185,7 @@ fn summary_says_how_much_smaller_mxfp4_is() {
         ("mxfp4", "experts  bf16 to mxfp4, lossless: all 884,736 values bit for bit\n"),
         (
             "bf16",
-            "experts  bf16 transposed, lossless: all 884,736 values bit for bit\nexperts  1769 kB in bf16\n",
+            "experts  bf16 transposed, lossless: all 884,736 values bit for bit\n  1769 kB in bf16\n",
         ),
     ] {
         let text = summary_in(&home, &["--experts", format]);

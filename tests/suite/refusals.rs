@@ -58,9 +58,9 @@ fn refuses_impossible_requests_before_writing() {
             ["--target=ort", "--functions"],
             "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx",
         ),
-        ("tiny", ["--ignore-tensor", "foo"], "nothing to ignore: "),
-        ("tiny", ["--ignore-config-key", "bar"], "nothing to ignore: "),
-        ("tiny", ["--ignore-config-key", "head_dim"], "nothing to ignore: "),
+        ("tiny", ["--ignore-tensor", "foo"], "tiny` has no unknown tensor `foo`"),
+        ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
+        ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),
     ] {
         let home = tempfile::tempdir().unwrap();
         let model = home.path().join("out/model.onnx");
@@ -175,7 +175,8 @@ fn ignores_unknown_names_on_request() {
 fn refuses_damaged_and_foreign_weights_files() {
     let home = tempfile::tempdir().unwrap();
     let [folder, model, gguf, damaged, short] =
-        ["", "m.onnx", "x.gguf", "damaged", "short"].map(|name| home.path().join(name));
+        ["", "m.onnx", "x.gguf", "damaged.safetensors", "short.safetensors"]
+            .map(|name| home.path().join(name));
     fs::write(&gguf, b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
     for path in [&damaged, &short] {
         export(&stage_args(&fixture("tiny"), path, &[]));

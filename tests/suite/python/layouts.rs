@@ -68,7 +68,8 @@ fn every_layout_is_exact_step_by_step() {
 fn every_layout_is_exact_from_staged_file() {
     for layout in LAYOUTS {
         let home = in_folder(layout);
-        let (checkpoint, staged) = (home.path().join("checkpoint"), home.path().join("staged"));
+        let (checkpoint, staged) =
+            (home.path().join("checkpoint"), home.path().join("w.safetensors"));
         export(&stage_args(&checkpoint, &staged, &[]));
         fs::remove_dir_all(checkpoint).unwrap();
         let model = home.path().join(layout).with_extension("onnx");
