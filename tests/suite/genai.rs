@@ -226,7 +226,15 @@ fn describes_20b() {
         json!({"max_length": 131_072, "past_present_share_buffer": false, "chunk_size": 512});
     assert_eq!(config(&["--max-length", "131072", "--batch-size", "1"])["search"], search);
     let sentence = failure(&package_args(home.path(), &model, &["--max-length", "131073"]));
-    assert_eq!(sentence, "the maximum length is 131073 tokens, and the model's context is 131072");
+    assert_eq!(
+        sentence,
+        "the maximum length is 131073 tokens, and the model's context is 131072; pass --max-length 131072"
+    );
+    let sentence = failure(&export_args(home.path(), &model, &["--max-length", "99"]));
+    assert_eq!(
+        sentence,
+        "a maximum length applies to the files for onnxruntime-genai alone; pass --genai"
+    );
 }
 
 #[test]
