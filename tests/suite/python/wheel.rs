@@ -13,14 +13,14 @@ fn wheel_puts_program_on_path() {
     let mut build = Command::new(interpreter());
     build.args(["-m", "maturin", "build", "--locked", "--profile", "dev", "--out"]).arg(&wheels);
     // Variables that `cargo test` sets for this package would make others build anew.
-    let kept = ["CARGO_HOME", "CARGO_TARGET_DIR"];
     for (name, _) in std::env::vars() {
-        if name == "OUT_DIR" || name.starts_with("CARGO_") && !kept.contains(&&*name) {
+        if name == "OUT_DIR" || name.starts_with("CARGO_") && name != "CARGO_HOME" {
             build.env_remove(name);
         }
     }
-    // The tests' build has other features, so the library is compiled once more: unoptimized,
-    // which takes the least time.
+    // A target folder of its own, since a build would replace the binary that other tests run;
+    // unoptimized, which takes the least time.
+    build.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("wheel"));
     build.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
     printed(build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))));
     printed(Command::new("python3").args(["-m", "venv"]).arg(&environment));
