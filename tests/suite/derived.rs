@@ -1,4 +1,4 @@
-//! The tiny model in every layout, each made by the layout's own definition.
+//! The tiny model in every layout, made by the layout's definition.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::fixture;
 
@@ -17,13 +18,26 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Every layout of Hugging Face's dialect.
 pub const LAYOUTS: [&str; 7] = ["hf", "bf16", "f16", "f32", "fp8", "split", "linears"];
 
-pub fn tiny() -> Tensors {
-    let bytes = fs::read(fixture("tiny/model.safetensors")).unwrap();
+/// The tensors of a file.
+pub fn read(path: &Path) -> Tensors {
+    let bytes = fs::read(path).unwrap();
     let whole = SafeTensors::deserialize(&bytes).unwrap();
     let owned = whole.iter().map(|(name, view)| {
         (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
     });
     owned.collect()
+}
+
+pub fn write(path: &Path, tensors: &Tensors) {
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// The tiny model in OpenAI's layout.
+pub fn tiny() -> Tensors {
+    read(&fixture("tiny/model.safetensors"))
 }
 
 /// Some rows of a tensor.
@@ -34,157 +48,116 @@ pub fn rows(tensor: &Tensor, range: impl Iterator<Item = usize> + Clone) -> Tens
     (*dtype, [&[range.count()], &shape[1..]].concat(), picked)
 }
 
-/// One expert of a tensor of all.
-pub fn expert(tensor: &Tensor, at: usize) -> Tensor {
-    let (dtype, shape, data) = rows(tensor, at..at + 1);
-    (dtype, shape[1..].to_vec(), data)
-}
-
-/// Numbers `[experts, out, in]`, from the format's own words: codes are sign,
-/// two exponent bits and one of mantissa, a scale is a power of two for 32.
+/// Values `[experts, out, in]` by the format's definition: a code has a sign, two exponent
+/// bits and one bit of mantissa, a scale is a power of two for 32 codes.
 pub fn dequantized(blocks: &Tensor, scales: &Tensor) -> (Vec<usize>, Vec<f32>) {
     let shape = vec![blocks.1[0], blocks.1[1], blocks.1[2] * 32];
     let codes = blocks.2.iter().flat_map(|byte| [byte & 15, byte >> 4]);
-    let numbers = codes.enumerate().map(|(at, code)| {
+    let values = codes.enumerate().map(|(at, code)| {
         let magnitude = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][usize::from(code & 7)];
         let sign = if code & 8 == 0 { 1.0 } else { -1.0 };
         sign * magnitude * 2f32.powi(i32::from(scales.2[at / 32]) - 127)
     });
-    (shape, numbers.collect())
+    (shape, values.collect())
 }
 
-pub fn encoded(numbers: &[f32], dtype: Dtype) -> Vec<u8> {
-    let f16 = |number: f32| half::f16::from_f32(number).to_bits();
+pub fn encoded(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    let values = values.iter();
+    let f16 = |value: &f32| half::f16::from_f32(*value).to_le_bytes();
     match dtype {
-        Dtype::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-        Dtype::BF16 => {
-            numbers.iter().flat_map(|n| ((n.to_bits() >> 16) as u16).to_le_bytes()).collect()
-        }
-        Dtype::F16 => numbers.iter().flat_map(|number| f16(*number).to_le_bytes()).collect(),
-        Dtype::F8_E5M2 => numbers.iter().map(|number| (f16(*number) >> 8) as u8).collect(),
+        Dtype::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
+        Dtype::BF16 => values.flat_map(|value| [2, 3].map(|at| value.to_le_bytes()[at])).collect(),
+        Dtype::F16 => values.flat_map(f16).collect(),
+        Dtype::F8_E5M2 => values.map(|value| f16(value)[1]).collect(),
         _ => unreachable!(),
     }
 }
 
 /// `[experts, out, in]` to `[experts, in, out]`.
-pub fn input_major((shape, numbers): (Vec<usize>, Vec<f32>), dtype: Dtype) -> Tensor {
+pub fn input_major((shape, values): (Vec<usize>, Vec<f32>), dtype: Dtype) -> Tensor {
     let [experts, out, inn] = shape[..] else { unreachable!() };
-    let mut turned = Vec::with_capacity(numbers.len());
-    for matrix in numbers.chunks(out * inn) {
+    let mut turned = Vec::with_capacity(values.len());
+    for matrix in values.chunks(out * inn) {
         turned.extend((0..inn).flat_map(|i| (0..out).map(move |o| matrix[o * inn + i])));
     }
     (dtype, vec![experts, inn, out], encoded(&turned, dtype))
 }
 
-/// The tiny model's tensors under the names and in the forms of a layout.
+/// The tiny model's tensors under the names and in the formats of a layout.
 pub fn in_layout(layout: &str) -> Tensors {
-    let mut left = tiny();
-    let mut take = |name: String| left.remove(&name).unwrap();
-    let mut all = Tensors::new();
-    for (ours, theirs) in [
-        ("embedding.weight", "model.embed_tokens.weight"),
-        ("norm.scale", "model.norm.weight"),
-        ("unembedding.weight", "lm_head.weight"),
-    ] {
-        all.insert(theirs.to_owned(), take(ours.to_owned()));
+    let mut all = read(&fixture("tiny-hf/model.safetensors"));
+    if layout == "hf" {
+        return all;
     }
-    for n in 0..3 {
-        let mut add = |name: &str, tensor| all.insert(format!("model.layers.{n}.{name}"), tensor);
-        let mut of = |name: &str| take(format!("block.{n}.{name}"));
-        add("input_layernorm.weight", of("attn.norm.scale"));
-        add("post_attention_layernorm.weight", of("mlp.norm.scale"));
-        add("self_attn.sinks", of("attn.sinks"));
-        for part in ["weight", "bias"] {
-            let qkv = of(&format!("attn.qkv.{part}"));
-            for (name, range) in [("q", 0..256), ("k", 256..320), ("v", 320..384)] {
-                add(&format!("self_attn.{name}_proj.{part}"), rows(&qkv, range));
+    for (n, matrix) in (0..3).flat_map(|n| ["gate_up", "down"].map(|matrix| (n, matrix))) {
+        let prefix = format!("model.layers.{n}.mlp.experts.");
+        let mut take = |part| all.remove(&format!("{prefix}{matrix}_proj_{part}")).unwrap();
+        let (blocks, scales, bias) = (take("blocks"), take("scales"), take("bias"));
+        let values = dequantized(&blocks, &scales);
+        let parts = match layout {
+            "bf16" => whole_experts(matrix, Dtype::BF16, values, bias),
+            "f16" => whole_experts(matrix, Dtype::F16, values, bias),
+            "f32" => whole_experts(matrix, Dtype::F32, values, bias),
+            "fp8" => whole_experts(matrix, Dtype::F8_E5M2, values, bias),
+            _ => {
+                let weight = (Dtype::BF16, values.0, encoded(&values.1, Dtype::BF16));
+                let parts = [("weight", weight), ("bias", bias)];
+                let parts =
+                    parts.iter().map(|(part, all)| expert_linears(layout, matrix, part, all));
+                parts.flatten().collect()
             }
-            add(&format!("self_attn.o_proj.{part}"), of(&format!("attn.out.{part}")));
-            let router = if layout == "split" { "router.linear" } else { "router" };
-            add(&format!("mlp.{router}.{part}"), of(&format!("mlp.gate.{part}")));
-        }
-        for (ours, theirs) in [("mlp1", "gate_up"), ("mlp2", "down")] {
-            let blocks = of(&format!("mlp.{ours}_weight.blocks"));
-            let scales = of(&format!("mlp.{ours}_weight.scales"));
-            let bias = of(&format!("mlp.{ours}_bias"));
-            for (name, tensor) in experts(layout, theirs, [blocks, scales, bias]) {
-                add(&format!("mlp.experts.{name}"), tensor);
-            }
-        }
+        };
+        all.extend(parts.into_iter().map(|(name, tensor)| (prefix.clone() + &name, tensor)));
     }
-    assert!(left.is_empty());
+    if layout == "split" {
+        let rename = |(name, tensor): (String, Tensor)| {
+            (name.replace(".router.", ".router.linear."), tensor)
+        };
+        all = all.into_iter().map(rename).collect();
+    }
     all
 }
 
-/// One of the two matrices of all experts.
-fn experts(layout: &str, name: &str, [blocks, scales, bias]: [Tensor; 3]) -> Vec<(String, Tensor)> {
-    let numbers = || dequantized(&blocks, &scales);
-    let whole = |dtype| {
-        let biases = (format!("{name}_proj_bias"), bias.clone());
-        vec![(format!("{name}_proj"), input_major(numbers(), dtype)), biases]
-    };
-    match layout {
-        "hf" => vec![
-            (format!("{name}_proj_blocks"), blocks),
-            (format!("{name}_proj_scales"), scales),
-            (format!("{name}_proj_bias"), bias),
-        ],
-        "bf16" => whole(Dtype::BF16),
-        "f16" => whole(Dtype::F16),
-        "f32" => whole(Dtype::F32),
-        "fp8" => whole(Dtype::F8_E5M2),
-        _ => {
-            let (shape, numbers) = numbers();
-            let weights = (Dtype::BF16, shape, encoded(&numbers, Dtype::BF16));
-            let parts = [("weight", weights), ("bias", bias)];
-            let each = (0..8).flat_map(|e| parts.iter().map(move |(part, all)| (e, part, all)));
-            each.flat_map(|(e, part, all)| linears(layout, name, e, part, expert(all, e))).collect()
-        }
-    }
+/// One matrix of all experts as a tensor of floats, and its bias.
+fn whole_experts(
+    matrix: &str,
+    dtype: Dtype,
+    values: (Vec<usize>, Vec<f32>),
+    bias: Tensor,
+) -> Vec<(String, Tensor)> {
+    let name = format!("{matrix}_proj");
+    vec![(name.clone() + "_bias", bias), (name, input_major(values, dtype))]
 }
 
-/// One expert's part of a matrix as linear layers.
-fn linears(layout: &str, name: &str, e: usize, part: &str, all: Tensor) -> Vec<(String, Tensor)> {
-    match (layout, name) {
-        ("split", _) => vec![(format!("{name}_projs.{e}.{part}"), all)],
-        ("linears", "down") => vec![(format!("{e}.down_proj.{part}"), all)],
-        ("linears", _) => ["gate", "up"]
-            .into_iter()
-            .enumerate()
-            .map(|(odd, half)| {
-                let picked = rows(&all, (odd..256).step_by(2));
+/// A part of one matrix of all experts as linear layers.
+fn expert_linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String, Tensor)> {
+    let mut tensors = Vec::new();
+    for e in 0..8 {
+        let (dtype, shape, data) = rows(all, e..e + 1);
+        let expert = (dtype, shape[1..].to_vec(), data);
+        match (layout, matrix) {
+            ("split", _) => tensors.push((format!("{matrix}_projs.{e}.{part}"), expert)),
+            ("linears", "down") => tensors.push((format!("{e}.down_proj.{part}"), expert)),
+            ("linears", _) => tensors.extend([("gate", 0), ("up", 1)].map(|(half, odd)| {
+                let picked = rows(&expert, (odd..256).step_by(2));
                 (format!("{e}.{half}_proj.{part}"), picked)
-            })
-            .collect(),
-        _ => unreachable!(),
+            })),
+            _ => unreachable!("layout `{layout}`"),
+        }
     }
+    tensors
 }
 
 /// The tiny model's config in Hugging Face's dialect.
 pub fn config() -> Value {
-    json!({
-        "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "attention_bias": true,
-        "head_dim": 32, "hidden_act": "silu", "hidden_size": 96, "intermediate_size": 128,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        "max_position_embeddings": 131_072, "num_attention_heads": 8, "num_experts_per_tok": 4,
-        "num_hidden_layers": 3, "num_key_value_heads": 2, "num_local_experts": 8,
-        "rms_norm_eps": 1e-5, "rope_theta": 150_000, "sliding_window": 8, "swiglu_limit": 7.0,
-        "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
-                         "original_max_position_embeddings": 4096, "truncate": false},
-        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "vocab_size": 320,
-        "eos_token_id": 2, "transformers_version": "4.55.0", "use_cache": true,
-    })
-}
-
-pub fn write(path: &Path, tensors: &Tensors) {
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let text = fs::read(fixture("tiny-hf/config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    config.as_object_mut().unwrap().remove("quantization_config");
+    config
 }
 
 /// A folder with a checkpoint as `checkpoint`.
-pub fn home(config: &Value, tensors: &Tensors) -> tempfile::TempDir {
+pub fn home(config: &Value, tensors: &Tensors) -> TempDir {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("checkpoint");
     fs::create_dir(&folder).unwrap();
@@ -194,16 +167,16 @@ pub fn home(config: &Value, tensors: &Tensors) -> tempfile::TempDir {
 }
 
 /// The tiny model in a layout, as `checkpoint` of a folder.
-pub fn in_folder(layout: &str) -> tempfile::TempDir {
+pub fn in_folder(layout: &str) -> TempDir {
     home(&config(), &in_layout(layout))
 }
 
-/// A checkpoint as it is released: three shards "of 2", named by the index, with
-/// tensors dealt out in turn, so that an expert's blocks and scales are apart.
+/// A checkpoint as it is released: three shards "of 2" that the index names, with tensors in
+/// turn, so that an expert's blocks and scales are apart.
 pub fn write_shards(folder: &Path, tensors: Tensors) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("config.json"), config().to_string()).unwrap();
-    let (mut shards, mut map) = ([Tensors::new(), Tensors::new(), Tensors::new()], BTreeMap::new());
+    let (mut shards, mut map) = ([const { Tensors::new() }; 3], BTreeMap::new());
     let file = |at: usize| format!("model-{at:05}-of-00002.safetensors");
     for (at, (name, tensor)) in tensors.into_iter().enumerate() {
         map.insert(name.clone(), file(at % 3));
