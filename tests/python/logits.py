@@ -1,10 +1,10 @@
 """Runs models on token ids and compares their logits with references.
 
 Reads {"models", "engine", "cases"} from standard input, and prints for each model the
-largest absolute error in each case. A case is {"ids", "logits", "length", "rows",
-"repeats"}, of which the last three may be absent:
+largest absolute error in each case. A case has "ids", "logits" or "model", and others:
   ids      an .npy file of token ids
   logits   an .npy file of logits for all tokens, or for the last ones
+  model    a model that computes the logits instead
   length   how many tokens of each row to run: attention is causal, so their logits are a
            prefix of the reference's
   rows     how many rows to run, which are the reference's in turn
@@ -31,7 +31,9 @@ def runner(path, engine):
 
 
 def error(run, case):
-    ids, expected = np.load(case["ids"]), np.load(case["logits"])
+    ids = np.load(case["ids"])
+    expected = np.load(case["logits"]) if "logits" in case else runner(case["model"], None)(ids)
+    assert np.abs(expected).max() > 0.1, "there is something to compare"
     length = case.get("length", ids.shape[1])
     if length < ids.shape[1]:
         ids, expected = ids[:, :length], expected[:, :length]

@@ -215,19 +215,31 @@ pub fn reference(name: &str) -> Value {
     json!({"ids": path(".ids"), "logits": path("")})
 }
 
-/// The largest logit error of a model in each of these reference cases.
-pub fn logit_errors(model: &Path, engine: &str, cases: &[&str]) -> Vec<f64> {
-    let cases: Vec<Value> = cases.iter().map(|name| reference(name)).collect();
-    let request = json!({"models": [model], "engine": engine, "cases": cases});
-    let [errors] = serde_json::from_value(python("logits.py", &[], &request)).unwrap();
-    errors
+/// Runs models, and returns for each the largest error of its logits in each case.
+pub fn logit_errors(models: &[PathBuf], engine: &str, cases: &[Value]) -> Vec<Vec<f64>> {
+    let request = json!({"models": models, "engine": engine, "cases": cases});
+    serde_json::from_value(python("logits.py", &[], &request)).unwrap()
 }
 
-/// Asserts that onnxruntime computes the logits of a reference case within 1e-5.
+/// Asserts that onnxruntime computes the logits of these cases within 1e-5.
+#[track_caller]
+pub fn assert_logits(models: &[PathBuf], cases: &[Value]) {
+    let errors = logit_errors(models, "onnxruntime", cases);
+    let exact = errors.iter().flatten().all(|error| *error <= 1e-5);
+    assert!(exact, "{models:?} are off by {errors:?} in {cases:?}");
+}
+
+/// Asserts that a model is exact in a reference case.
 #[track_caller]
 pub fn assert_exact(model: &Path, case: &str) {
-    let error = logit_errors(model, "onnxruntime", &[case])[0];
-    assert!(error <= 1e-5, "{}, {case}: off by {error:e}", model.display());
+    assert_logits(&[model.to_owned()], &[reference(case)]);
+}
+
+/// Asserts that models compute the logits of another model.
+#[track_caller]
+pub fn assert_equal(models: &[PathBuf], other: &Path) {
+    let ids = fixture("reference/logits-2x40.ids.npy");
+    assert_logits(models, &[json!({"ids": ids, "model": other})]);
 }
 
 /// A path as an argument.

@@ -13,8 +13,8 @@ fn headers_give_the_graph_that_weights_give() {
     let after = test.here.path().join("after.onnx");
     for base in [test.root(), test.original()] {
         for target in ["onnx", "ort"] {
-            let summary =
-                test.hub.export(&[&base[..], &["--target", target, "--headers-only"]].concat());
+            let options = ["--target", target, "--headers-only"];
+            let summary = test.hub.export(&[&base[..], &options].concat());
             assert_eq!(summary["fingerprint"], Value::Null);
             assert_eq!(summary["weights"]["in_place"], true);
             assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > 800_000, "{summary}");

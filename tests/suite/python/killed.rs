@@ -8,10 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::support::{
-    assert_exact, binary, export_args, fixture, folder_with_checkpoint, python, reference,
+    assert_exact, binary, export_args, fixture, folder_with_checkpoint, logit_errors, reference,
 };
 
 const KILLS: u32 = 200;
@@ -58,8 +56,7 @@ fn killed_export_leaves_whole_model() {
     assert_eq!((old.len(), both.len()), (2, 3), "the older model's weights stay");
     assert_ne!(old["model.onnx"], both["model.onnx"]);
     // The fine-tune loads too, whatever its logits are.
-    let cases = [reference("2x40")];
-    python("logits.py", &[], &json!({"models": [model], "cases": cases}));
+    logit_errors(&[model.clone()], "onnxruntime", &[reference("2x40")]);
 
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let (mut untouched, mut done, mut littered) = (0, 0, 0);

@@ -1,7 +1,6 @@
 //! Every layout of the same model gives the same logits.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -10,7 +9,8 @@ use crate::derived::{LAYOUTS, config, home, in_folder, in_layout, write_shards};
 use crate::layouts::{drop_experts, narrow};
 use crate::provenance::with_mixed_formats;
 use crate::support::{
-    assert_exact, export, export_in, fixture, python, reference, stage_args, staged_args,
+    assert_equal, assert_exact, assert_logits, export, export_in, python, reference, stage_args,
+    staged_args,
 };
 
 /// Layouts whose experts are referenced in place.
@@ -29,19 +29,19 @@ const VARIANTS: [(&str, &[&str]); 5] = [
 #[test]
 fn every_layout_is_exact() {
     for layout in LAYOUTS {
-        let home = in_folder(layout);
+        let (home, mut models) = (in_folder(layout), Vec::new());
         for (variant, options) in VARIANTS {
             if layout == "hf" && variant == "ort-functions" {
                 continue;
             }
             let (model, summary) = export_in(home.path(), &format!("{layout}-{variant}"), options);
+            models.push(model);
             let in_place = IN_PLACE.contains(&layout) && variant != "copied";
             assert_eq!(summary["weights"]["in_place"], in_place, "{layout} {variant}: {summary}");
             let reused = ["functions", "ort", "ort-functions"].contains(&variant);
             assert_eq!(summary["weights"]["bytes_written"] == 0, in_place || reused);
-            assert_exact(&model, "2x40");
-            assert_exact(&model, "1x300");
         }
+        assert_logits(&models, &["2x40", "1x300"].map(reference));
     }
 }
 
@@ -97,16 +97,9 @@ fn reads_blocks_and_scales_from_different_shards() {
     }
 }
 
-/// Asserts that two models compute the same logits.
-fn assert_equal(models: [&Path; 2], case: &str) {
-    let request = json!({"models": models, "ids": fixture("reference/logits-2x40.ids.npy")});
-    let error = python("equal.py", &[], &request).as_f64().unwrap();
-    assert!(error <= 1e-5, "{case}: {error:e}");
-}
-
-fn assert_equal_checkpoints(one: &TempDir, other: &TempDir, case: &str) {
+fn assert_equal_checkpoints(one: &TempDir, other: &TempDir) {
     let [one, other] = [one, other].map(|home| export_in(home.path(), "model", &[]).0);
-    assert_equal([&one, &other], case);
+    assert_equal(&[one], &other);
 }
 
 /// With tied embeddings, the embedding is lm_head; without bias, the projections of attention
@@ -126,7 +119,7 @@ fn exports_tied_embeddings_and_attention_without_bias() {
     config_without["tie_word_embeddings"] = json!(true);
     config_without["attention_bias"] = json!(false);
     let (whole, without) = (home(&config(), &whole), home(&config_without, &without));
-    assert_equal_checkpoints(&whole, &without, "left out");
+    assert_equal_checkpoints(&whole, &without);
 }
 
 /// A pruned layer computes what it does when the missing experts are never chosen. No config
@@ -142,12 +135,20 @@ fn exports_layers_with_different_numbers_of_experts() {
         let mut pruned = in_layout(layout);
         drop_experts(&mut pruned, 1, 5, true);
         let pruned = home(&config(), &pruned);
-        for options in [&[][..], &["--functions"], &["--target", "ort"], &["--experts", "mxfp4"]] {
+        let variants = [
+            ("flat", &[][..]),
+            ("functions", &["--functions"]),
+            ("ort", &["--target", "ort"]),
+            ("mxfp4", &["--experts", "mxfp4"]),
+        ];
+        let models = variants.map(|(variant, options)| {
             let options = [options, &["--kv-cache"]].concat();
-            let (model, summary) = export_in(pruned.path(), "model", &options);
+            let (model, summary) =
+                export_in(pruned.path(), &format!("{layout}-{variant}"), &options);
             assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
-            assert_equal([&model, &expected], &format!("{layout} {options:?}"));
-        }
+            model
+        });
+        assert_equal(&models, &expected);
         let [checkpoint, stage, model] =
             ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| pruned.path().join(name));
         export(&stage_args(&checkpoint, &stage, &[]));
@@ -169,13 +170,14 @@ fn exports_rows_without_whole_blocks_as_floats() {
         }
     }
     let (narrow_config, cut) = narrow();
-    assert_equal_checkpoints(&home(&config(), &whole), &home(&narrow_config, &cut), "narrow");
+    assert_equal_checkpoints(&home(&config(), &whole), &home(&narrow_config, &cut));
 }
 
 #[test]
 fn exports_matrices_in_different_formats() {
     let home = with_mixed_formats();
-    for options in [&[][..], &["--experts", "bf16"], &["--experts", "mxfp4"]] {
-        assert_exact(&export_in(home.path(), "mixed", options).0, "2x40");
-    }
+    let models =
+        [("mixed", &[][..]), ("bf16", &["--experts", "bf16"]), ("mxfp4", &["--experts", "mxfp4"])]
+            .map(|(name, options)| export_in(home.path(), name, options).0);
+    assert_logits(&models, &[reference("2x40")]);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::verify::passes;
 use crate::derived::Tensor;
 use crate::support::{
-    assert_exact, export, export_in, folder_with_checkpoint, logit_errors, python, reference,
+    assert_logits, export, export_in, folder_with_checkpoint, logit_errors, python, reference,
     stage_args, staged_args, text,
 };
 
@@ -38,10 +38,11 @@ fn matches_openais_implementation() {
         ("tiny-hf", "2x40"),
     ] {
         let home = folder_with_checkpoint(name);
-        exported(home.path()).iter().for_each(|model| assert_exact(model, case));
+        let mut models = exported(home.path()).to_vec();
         if name == "tiny-hf" {
-            assert_exact(&export_in(home.path(), "ort", &["--target", "ort"]).0, case);
+            models.push(export_in(home.path(), "ort", &["--target", "ort"]).0);
         }
+        assert_logits(&models, &[reference(case)]);
     }
 }
 
@@ -49,20 +50,15 @@ fn matches_openais_implementation() {
 #[test]
 fn matches_openais_implementation_in_long_text() {
     let home = folder_with_checkpoint("tiny");
-    for model in exported(home.path()) {
-        let error = logit_errors(&model, "onnxruntime", &["1x4500"])[0];
-        assert!(error <= 1e-4, "{}: {error:e}", model.display());
-    }
+    let errors = logit_errors(&exported(home.path()), "onnxruntime", &[reference("1x4500")]);
+    assert!(errors.iter().flatten().all(|error| *error <= 1e-4), "{errors:?}");
 }
 
 #[test]
 fn reference_evaluator_agrees() {
     let home = folder_with_checkpoint("tiny");
-    for (name, options) in &VARIANTS[..2] {
-        let (model, _) = export_in(home.path(), name, options);
-        let error = logit_errors(&model, "reference", &["2x40"])[0];
-        assert!(error <= 1e-5, "{name}: {error:e}");
-    }
+    let errors = logit_errors(&exported(home.path())[..2], "reference", &[reference("2x40")]);
+    assert!(errors.iter().flatten().all(|error| *error <= 1e-5), "{errors:?}");
 }
 
 /// Asserts that models are exact with inputs of these shapes.
@@ -72,10 +68,7 @@ fn assert_exact_in_shapes(models: &[PathBuf], shapes: &[[usize; 2]]) {
         (case["rows"], case["length"]) = (json!(rows), json!(length));
         case
     };
-    let cases: Vec<Value> = shapes.iter().map(case).collect();
-    let request = json!({"models": models, "cases": cases});
-    let errors: Vec<Vec<f64>> = serde_json::from_value(python("logits.py", &[], &request)).unwrap();
-    assert!(errors.iter().flatten().all(|error| *error <= 1e-5), "{shapes:?}: {errors:?}");
+    assert_logits(models, &shapes.iter().map(case).collect::<Vec<_>>());
 }
 
 #[test]
@@ -129,7 +122,7 @@ fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
         Dtype::U8 if name.ends_with("scales") => (Dtype::F8_E8M0, shape, data),
         _ => (dtype, shape, data),
     });
-    exported(home.path()).iter().for_each(|model| assert_exact(model, "2x40"));
+    assert_logits(&exported(home.path()), &[reference("2x40")]);
     // The metadata of some staged layers lists the formats of these alone.
     let [checkpoint, staged, model] =
         ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| home.path().join(name));
@@ -193,9 +186,7 @@ fn large_vocabulary_is_exact_in_parts() {
         assert_eq!(parts.count(), VOCABULARY / PART);
         let mut case = reference("2x40");
         (case["length"], case["repeats"]) = (json!(3), json!(REPEATS));
-        let request = json!({"models": [model], "cases": [case]});
-        let found = python("logits.py", &[], &request);
-        assert!(found[0][0].as_f64().unwrap() <= 1e-5, "{target}: {found}");
+        assert_logits(&[model], &[case]);
     }
 }
 
