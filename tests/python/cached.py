@@ -1,6 +1,6 @@
-"""Runs models that have a key-value cache in the ways that generation does, and
-compares all logits with references: attention is causal, so whatever part of a
-reference's row comes in whatever steps, its logits are the reference's.
+"""Runs models with a key-value cache step by step, as generation does, and compares all
+logits with references: attention is causal, so whatever part of a reference's row comes in
+whatever steps, its logits are the reference's.
 
 Reads {"models", "engine", "last", "references", "ways"} from standard input. A
 way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
@@ -19,43 +19,24 @@ import json
 import sys
 
 import numpy as np
-
-
-def session(path, engine):
-    if engine == "reference":
-        from onnx.reference import ReferenceEvaluator
-
-        evaluator = ReferenceEvaluator(path)
-        inputs = {value.name: shape_of(value) for value in evaluator.proto_.graph.input}
-        return lambda feeds: dict(zip(evaluator.output_names, evaluator.run(None, feeds))), inputs
-    import onnxruntime
-
-    runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in runtime.get_outputs()]
-    inputs = {value.name: value.shape for value in runtime.get_inputs()}
-    return lambda feeds: dict(zip(names, runtime.run(None, feeds))), inputs
-
-
-def shape_of(value):
-    return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+from runtime import Session
 
 
 class Model:
     """A model with the cache of a batch."""
 
     def __init__(self, path, engine):
-        self.run, self.inputs = session(path, engine)
-        self.names = [name for name in self.inputs if name.startswith("past_key_values.")]
+        self.session = Session(path, engine)
+        self.names = self.session.past_names()
 
     def begin(self, batch):
         self.mask = np.zeros((batch, 0), np.int64)
-        heads_and_width = [(self.inputs[name][1], self.inputs[name][3]) for name in self.names]
-        self.past = [np.zeros((batch, heads, 0, width), np.float32) for heads, width in heads_and_width]
+        self.past = self.session.empty_past(batch)
 
     def step(self, ids, mask):
         self.mask = np.concatenate([self.mask, mask], 1)
         feeds = dict(zip(self.names, self.past), input_ids=ids, attention_mask=self.mask)
-        found = self.run(feeds)
+        found = self.session.run(feeds)
         self.past = [found[name.replace("past_key_values", "present")] for name in self.names]
         return found["logits"]
 
@@ -70,7 +51,7 @@ def error(found, expected, mask, last):
             continue
         if last:
             assert len(row) == 1, row.shape
-            row, wanted = row, wanted[places[-1:]]
+            wanted = wanted[places[-1:]]
         else:
             row, wanted = row[places], wanted[places]
         errors.append(float(np.abs(row - wanted).max()))
@@ -133,7 +114,7 @@ def main():
     references = [(np.load(case["ids"]), np.load(case["logits"])) for case in request["references"]]
     results = []
     for path in request["models"]:
-        model = Model(path, request.get("engine", "onnxruntime"))
+        model = Model(path, request.get("engine"))
         results.append([run(model, way, references, request.get("last", False)) for way in request["ways"]])
     print(json.dumps(results))
 

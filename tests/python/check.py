@@ -1,6 +1,7 @@
-"""Checks a model with onnx's own checker, by path and so with its external
-data, and with strict shape inference; prints what an ONNX reader sees."""
+"""Checks a model by onnx's checker, with its external data, and by strict shape inference;
+prints what onnx reads."""
 
+import hashlib
 import json
 import sys
 from collections import Counter
@@ -28,13 +29,16 @@ def main():
     graph = model.graph
     stored = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     inline = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
     print(
         json.dumps(
             {
+                "digest": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
                 "ir_version": model.ir_version,
                 "opsets": {entry.domain: entry.version for entry in model.opset_import},
                 "producer": model.producer_name,
-                "metadata": json.loads({entry.key: entry.value for entry in model.metadata_props}.get("gpt_oss_export", "{}")),
+                "metadata": json.loads(metadata.get("gpt_oss_export", "{}")),
                 "functions": [function.name for function in model.functions],
                 "attributes": {function.name: list(function.attribute) for function in model.functions},
                 "calls": [

@@ -15,31 +15,19 @@ import json
 import sys
 
 import numpy as np
-from inputs import without_past
+from runtime import Session
 
 
-def runner(path, engine):
-    if engine == "reference":
-        from onnx.reference import ReferenceEvaluator
-
-        session = ReferenceEvaluator(path)
-        return lambda ids: session.run(["logits"], {"input_ids": ids})[0]
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda ids: session.run(["logits"], without_past(session, ids))[0]
-
-
-def error(run, case):
+def error(model, case):
     ids = np.load(case["ids"])
-    expected = np.load(case["logits"]) if "logits" in case else runner(case["model"], None)(ids)
+    expected = np.load(case["logits"]) if "logits" in case else Session(case["model"]).logits(ids)
     assert np.abs(expected).max() > 0.1, "there is something to compare"
     length = case.get("length", ids.shape[1])
     if length < ids.shape[1]:
         ids, expected = ids[:, :length], expected[:, :length]
     rows = np.arange(case.get("rows", len(ids))) % len(ids)
     ids, expected = ids[rows], expected[rows]
-    found = run(ids)
+    found = model.logits(ids)
     if "repeats" in case:
         size = expected.shape[2]
         whole = np.zeros(found.shape, np.float32)
@@ -55,8 +43,8 @@ def error(run, case):
 
 def main():
     request = json.load(sys.stdin)
-    runs = [runner(path, request.get("engine")) for path in request["models"]]
-    print(json.dumps([[error(run, case) for case in request["cases"]] for run in runs]))
+    models = [Session(path, request["engine"]) for path in request["models"]]
+    print(json.dumps([[error(model, case) for case in request["cases"]] for model in models]))
 
 
 main()

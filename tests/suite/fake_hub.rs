@@ -17,6 +17,8 @@ use crate::derived::{in_layout, write_shards};
 use crate::support::{contents, copy_folder, fixture, sentence, summary, text};
 
 pub const REPOSITORY: &str = "owner/tiny";
+/// Requests for this name are redirected.
+pub const FORMER_NAME: &str = "owner/older";
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const LIST: &str = "?blobs=true";
 pub const WEIGHTS: &str = "/cdn/original/model.safetensors";
@@ -71,7 +73,6 @@ struct State {
     repository: &'static str,
     log: Mutex<Vec<Request>>,
     faults: Mutex<Vec<(String, usize, Fault)>>,
-    former_name: Mutex<Option<&'static str>>,
 }
 
 impl FakeHub {
@@ -83,7 +84,6 @@ impl FakeHub {
             repository,
             log: Mutex::default(),
             faults: Mutex::default(),
-            former_name: Mutex::default(),
         });
         let (shared, cdn) = (state.clone(), url.replace("127.0.0.1", "localhost"));
         thread::spawn(move || {
@@ -98,11 +98,6 @@ impl FakeHub {
     /// Fails the next `times` requests whose path ends like this.
     pub fn fail(&self, path: &str, times: usize, fault: Fault) {
         self.state.faults.lock().unwrap().push((path.to_owned(), times, fault));
-    }
-
-    /// Redirects requests for a former name of the repository.
-    pub fn redirect_from(&self, former_name: &'static str) {
-        *self.state.former_name.lock().unwrap() = Some(former_name);
     }
 
     /// Clears the log; returns the requests whose path ends like this.
@@ -248,21 +243,21 @@ impl State {
         }
         let fault = self.take_fault(&request.path);
         self.log.lock().unwrap().push(request.clone());
-        let former_name = *self.former_name.lock().unwrap();
-        let answer = |status, name, value: &str| {
-            write_response(stream, status, &format!("{name}: {value}\r\n"), b"no")
+        let answer = |status: u16, name, value: &str| {
+            let head = format!("{status} X\r\n{name}: {value}");
+            write_head(stream, &head, 2)?;
+            (&mut &*stream).write_all(b"no").ok()
         };
-        match (fault, former_name) {
-            (Some(Fault::Status(status, (name, value))), _) => return answer(status, name, value),
-            // Redirected by a relative path, and then by an absolute one.
-            (_, Some(name)) if path.starts_with(&format!("/api/models/{name}/")) => {
-                let target = format!("../../../{}/revision/main", self.repository);
-                return answer(307, "location", &target);
-            }
-            (_, Some(name)) if path.starts_with(&format!("/{name}/")) => {
-                return answer(307, "location", &path.replace(name, self.repository));
-            }
-            _ => {}
+        if let Some(Fault::Status(status, (name, value))) = fault {
+            return answer(status, name, value);
+        }
+        // Redirected by a relative path, and then by an absolute one.
+        if path.starts_with(&format!("/api/models/{FORMER_NAME}/")) {
+            let target = format!("../../../{}/revision/main", self.repository);
+            return answer(307, "location", &target);
+        }
+        if path.starts_with(&format!("/{FORMER_NAME}/")) {
+            return answer(307, "location", &path.replace(FORMER_NAME, self.repository));
         }
         if path.starts_with("/api/models/") {
             let revision = path.strip_prefix(&format!("/api/models/{}/revision/", self.repository));
@@ -316,11 +311,11 @@ impl State {
         file: &mut (impl Read + Seek),
     ) -> Option<()> {
         let size = file.seek(SeekFrom::End(0)).unwrap();
-        let (mut start, mut end, mut status) = (0, size, "200 OK");
+        let (mut start, mut end, mut status) = (0, size, "200 OK".to_owned());
         if let Some(range) = range.filter(|_| !matches!(fault, Some(Fault::IgnoreRange))) {
             let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
             (start, end) = (first.parse().ok()?, last.parse::<u64>().ok()? + 1);
-            status = "206 Partial Content";
+            status = "206 Partial Content".to_owned();
         }
         if let Some(Fault::WrongStart(wrong)) = fault {
             start = wrong;
@@ -333,11 +328,10 @@ impl State {
             Some(Fault::Append(count)) => body.resize(body.len() + count, 0),
             _ => {}
         }
-        let (length, last) = (body.len(), end.saturating_sub(1));
-        let range = format!("content-range: bytes {start}-{last}/{size}\r\n");
-        let range = if status.starts_with("206") { &*range } else { "" };
-        let head = format!("HTTP/1.1 {status}\r\n{range}content-length: {length}\r\n");
-        stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).ok()?;
+        if status.starts_with("206") {
+            status += &format!("\r\ncontent-range: bytes {start}-{}/{size}", end.saturating_sub(1));
+        }
+        write_head(stream, &status, body.len())?;
         match fault {
             Some(Fault::Cut(count)) => stream.write_all(&body[..count]).ok(),
             Some(Fault::Stall(count)) => {
@@ -369,11 +363,10 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(request)
 }
 
-fn write_response(mut stream: &TcpStream, status: u16, headers: &str, body: &[u8]) -> Option<()> {
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n");
-    let head = format!("{head}connection: close\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat()).ok()
+/// Writes a status and headers for a body of this length.
+fn write_head(mut stream: &TcpStream, head: &str, length: usize) -> Option<()> {
+    let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()
 }
 
 /// Paths of the files below a folder, with `/` between components.

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER, WEIGHTS};
-use crate::support::{contents, shell, text};
+use crate::support::{assert_contains, contents, shell, text};
 
 const FILE: &str = "original/model.safetensors";
 const SIZE: u64 = 991_680;
@@ -124,7 +124,7 @@ fn retries_after_transient_statuses() {
     let test = HubTest::new();
     test.hub.fail("original/config.json", 9, busy);
     let sentence = test.hub.failure(&test.original());
-    assert!(sentence.contains("failed 5 times in a row, last with status 500;"), "{sentence}");
+    assert_contains(&sentence, "failed 5 times in a row, last with status 500;");
 }
 
 #[cfg(unix)]

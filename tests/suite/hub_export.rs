@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::derived::{in_layout, write_shards};
-use crate::fake_hub::{COMMIT, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
+use crate::fake_hub::{COMMIT, FORMER_NAME, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
 use crate::sizes::sparse;
-use crate::support::{export, export_args, model_metadata, run, sentence, text};
+use crate::support::{assert_contains, export, export_args, model_metadata, run, sentence, text};
 
 #[test]
 fn exports_repository_in_place() {
@@ -77,8 +77,7 @@ fn exports_original_folder_with_root_tokenizer() {
 #[test]
 fn sends_token_to_hub_only() {
     let test = HubTest::new();
-    test.hub.redirect_from("owner/older");
-    let arguments = ["--checkpoint", "owner/older", "--output", text(&test.model)];
+    let arguments = ["--checkpoint", FORMER_NAME, "--output", text(&test.model)];
     let tokens_with = |name: &str, value: &str| {
         let run = test.hub.command(&arguments).env(name, value).output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -181,11 +180,9 @@ fn refuses_headers_where_weights_are_read() {
         (&["--external-data", "copy"], "a copy of the weights needs weight data, and only headers"),
         (&["--download-dir", text(elsewhere.path())], "outside the model's folder"),
     ] {
-        let sentence = test.hub.failure(&[&base[..], options].concat());
-        assert!(sentence.contains(expected), "{sentence}");
+        assert_contains(&test.hub.failure(&[&base[..], options].concat()), expected);
     }
     test.hub.take_requests("");
-    let sentence = sentence(test.hub.command(&base).env("HF_HUB_OFFLINE", "1"));
-    assert!(sentence.contains("offline mode"), "{sentence}");
+    assert_contains(&sentence(test.hub.command(&base).env("HF_HUB_OFFLINE", "1")), "offline mode");
     assert!(test.hub.take_requests(LIST).is_empty() && !test.model.exists());
 }

@@ -7,7 +7,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, repository};
-use crate::support::{contents, copy_folder, export, export_args, fixture, flip_last_bit, text};
+use crate::support::{
+    assert_contains, contents, copy_folder, export, export_args, fixture, flip_last_bit, text,
+};
 
 const WEIGHTS: &str = "original/model.safetensors";
 
@@ -65,8 +67,7 @@ fn finds_conflicts_before_fetching_weights() {
     let test = HubTest::new();
     fs::create_dir(test.folder()).unwrap();
     fs::write(test.folder().join("tokenizer.json"), "mine").unwrap();
-    let sentence = test.hub.failure(&test.original());
-    assert!(sentence.contains("tokenizer.json` differs from"), "{sentence}");
+    assert_contains(&test.hub.failure(&test.original()), "tokenizer.json` differs from");
     assert!(test.hub.take_requests(".safetensors").is_empty());
     assert_eq!(fs::read_to_string(test.folder().join("tokenizer.json")).unwrap(), "mine");
 }
@@ -139,8 +140,7 @@ fn exports_offline_from_downloaded_files_only() {
         (&other_commit, "`original/config.json` of"),
         ("owner/tiny", "`config.json` of `owner/tiny` is neither in the download folder nor in"),
     ] {
-        let sentence = test.hub.sentence(&mut offline(name));
-        assert!(sentence.contains(expected), "{sentence}");
+        assert_contains(&test.hub.sentence(&mut offline(name)), expected);
     }
     // After a run for another commit, which failed by its tokenizer.
     fs::write(test.repository.path().join("tokenizer_config.json"), "{}").unwrap();
@@ -186,14 +186,13 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
 fn refuses_unsafe_paths_and_sizes() {
     for name in ["C:x.safetensors", "..\\x.safetensors", "a\u{1b}[2J.safetensors"] {
         let test = HubTest::serving(with_weights_as(name));
-        let sentence = test.hub.failure(&test.original());
-        assert!(sentence.contains("has no model.safetensors at commit"), "{sentence}");
+        assert_contains(&test.hub.failure(&test.original()), "has no model.safetensors at commit");
         test.assert_no_weights();
     }
     let test = HubTest::new();
     let config = fs::File::create(test.repository.path().join("original/config.json")).unwrap();
     config.set_len(300 << 20).unwrap();
     let sentence = test.hub.failure(&test.original());
-    assert!(sentence.contains("has 314572800 bytes on the hub, far too many"), "{sentence}");
+    assert_contains(&sentence, "has 314572800 bytes on the hub, far too many");
     assert!(contents(test.here.path()).is_empty());
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::derived::{config, in_layout, write_shards};
 use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER};
-use crate::support::{contents, export_args, text};
+use crate::support::{assert_contains, contents, export_args, text};
 
 #[test]
 fn refuses_repository_that_hub_does_not_list() {
@@ -46,7 +46,7 @@ fn refuses_repository_that_hub_does_not_list() {
     }
     test.hub.fail(LIST, 1, Fault::Status(401, NO_HEADER));
     let sentence = test.hub.sentence(test.hub.command(&test.original()).env("HF_TOKEN", "hf_x"));
-    assert!(sentence.contains("no such repository to the owner of this token"), "{sentence}");
+    assert_contains(&sentence, "no such repository to the owner of this token");
     assert!(contents(test.here.path()).is_empty());
 }
 
@@ -56,8 +56,7 @@ fn refuses_unsupported_checkpoints_before_fetching_weights() {
     let mut quantized = config();
     quantized["quantization_config"] = json!({"quant_method": "gptq"});
     fs::write(test.repository.path().join("config.json"), quantized.to_string()).unwrap();
-    let sentence = test.hub.failure(&test.root());
-    assert!(sentence.contains("quantized with \"gptq\""), "{sentence}");
+    assert_contains(&test.hub.failure(&test.root()), "quantized with \"gptq\"");
 
     // A tensor that the layout does not have.
     let mut tensors = in_layout("hf");
@@ -65,8 +64,7 @@ fn refuses_unsupported_checkpoints_before_fetching_weights() {
     tensors.insert("model.extra".to_owned(), extra);
     write_shards(test.repository.path(), tensors);
     fs::remove_dir_all(test.folder()).unwrap();
-    let sentence = test.hub.failure(&test.root());
-    assert!(sentence.contains("MXFP4 experts: `model.extra`; ignore"), "{sentence}");
+    assert_contains(&test.hub.failure(&test.root()), "MXFP4 experts: `model.extra`; ignore");
     test.assert_no_weights();
     assert!(test.hub.take_requests(".safetensors").is_empty(), "nothing but headers");
 }
@@ -119,8 +117,7 @@ fn refuses_repositories_without_checkpoint() {
             fs::write(remote.path().join(path), text).unwrap();
         }
         let test = HubTest::serving(remote);
-        let sentence = test.hub.failure(&test.root());
-        assert!(sentence.contains(&expected.replace("COMMIT", COMMIT)), "{sentence}");
+        assert_contains(&test.hub.failure(&test.root()), &expected.replace("COMMIT", COMMIT));
         assert!(test.hub.take_requests(".safetensors").is_empty());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::derived::{Tensors, config, home, in_layout, rows};
-use crate::support::{export_args, failure};
+use crate::support::{assert_contains, export_args, failure};
 
 /// Keeps the first experts of a layer in layouts where a tensor holds all of them; with
 /// `router`, the first rows of the router too.
@@ -147,7 +147,6 @@ fn refuses_tensors_that_fit_no_layout() {
     for (layout, edit, sentence) in cases {
         let (mut tensors, mut config) = (in_layout(layout), config());
         edit(&mut tensors, &mut config);
-        let found = refusal(&home(&config, &tensors), &[]);
-        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+        assert_contains(&refusal(&home(&config, &tensors), &[]), sentence);
     }
 }

@@ -10,8 +10,8 @@ use crate::conversions::{MATRICES, bits_of_mxfp4, edited, original, written};
 use crate::derived::{config, home, in_folder, in_layout, input_major};
 use crate::layouts::narrow;
 use crate::support::{
-    binary, export, export_args, export_in, fixture, model_metadata, printed, stage_args,
-    staged_args, weights_metadata,
+    assert_contains, binary, export, export_args, export_in, fixture, model_metadata, printed,
+    stage_args, staged_args, weights_metadata,
 };
 
 /// What a weights file says about its experts.
@@ -166,8 +166,7 @@ fn files_name_every_format_of_mixed_experts() {
             "experts  bf16 and f16 and f32 to mxfp4, lossless: all 884,736 values bit for bit\n",
         ),
     ] {
-        let text = summary_in(&home, options);
-        assert!(text.contains(sentence), "{text}");
+        assert_contains(&summary_in(&home, options), sentence);
         let experts = model_experts(&home.path().join("model.onnx"));
         assert_eq!(experts["origin"], "bf16 and f16 and f32");
         assert_eq!(experts["format"], format);
@@ -178,9 +177,8 @@ fn files_name_every_format_of_mixed_experts() {
 #[test]
 fn summary_says_how_much_smaller_mxfp4_is() {
     let home = in_folder("bf16");
-    let text = summary_in(&home, &[]);
     let expected = "experts  1769 kB in bf16\n  in mxfp4 they are 3.8 times smaller";
-    assert!(text.contains(expected), "{text}");
+    assert_contains(&summary_in(&home, &[]), expected);
     for (format, expected) in [
         ("mxfp4", "experts  bf16 to mxfp4, lossless: all 884,736 values bit for bit\n"),
         (

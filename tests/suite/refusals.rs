@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::derived::{tiny, write};
 use crate::support::{
-    contents, copy_folder, export, export_args, failure, fixture, flip_last_bit, run, stage_args,
-    staged_args, text,
+    assert_contains, contents, copy_folder, export, export_args, failure, fixture, flip_last_bit,
+    run, stage_args, staged_args, text,
 };
 
 /// A folder with an edited copy of the tiny checkpoint.
@@ -64,8 +65,7 @@ fn refuses_impossible_requests_before_writing() {
     ] {
         let home = tempfile::tempdir().unwrap();
         let model = home.path().join("out/model.onnx");
-        let sentence = failure(&export_args(&fixture(name), &model, &options));
-        assert!(sentence.contains(expected), "{sentence}\nlacks: {expected}");
+        assert_contains(&failure(&export_args(&fixture(name), &model, &options)), expected);
         assert!(contents(home.path()).is_empty());
     }
 }
@@ -126,8 +126,7 @@ fn refuses_unsupported_formats_with_alternative() {
             touch(given.clone());
         }
         let model = home.path().join("m.onnx");
-        let found = failure(&export_args(&given, &model, &[]));
-        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+        assert_contains(&failure(&export_args(&given, &model, &[])), sentence);
         assert!(!model.exists());
     }
 }
@@ -144,14 +143,10 @@ fn training_output(folder: &Path) {
 fn ignores_unknown_names_on_request() {
     let home = broken(|folder| {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
-        let path = folder.join("model.safetensors");
-        let bytes = fs::read(&path).unwrap();
-        let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let extra = whole.tensor("norm.scale").unwrap();
-        let mut tensors: Vec<_> = whole.tensors();
+        let mut tensors = tiny();
+        let extra = tensors["norm.scale"].clone();
         tensors.extend(["extra.bias", "extra.weight"].map(|name| (name.into(), extra.clone())));
-        let edited = safetensors::serialize(tensors, None).unwrap();
-        fs::write(path, edited).unwrap();
+        write(&folder.join("model.safetensors"), &tensors);
     });
     let model = home.path().join("model.onnx");
     let note = ["--ignore-config-key", "note"];
@@ -161,7 +156,7 @@ fn ignores_unknown_names_on_request() {
     assert!(sentence.contains("OpenAI's original layout: `extra.bias` and 1 more;"), "{sentence}");
     assert!(sentence.ends_with("; pass --ignore-tensor extra.bias"), "{sentence}");
     let sentence = failure(&[&export[..], &one].concat());
-    assert!(sentence.contains("OpenAI's original layout: `extra.weight`;"), "{sentence}");
+    assert_contains(&sentence, "OpenAI's original layout: `extra.weight`;");
     let both = [&one[..], &["--ignore-tensor", "extra.weight"]].concat();
     for all in [&both[..], &["--ignore-tensor", "extra.*"]] {
         for command in [&export[..], &["inspect", text(home.path()), note[0], note[1]]] {
@@ -195,13 +190,12 @@ fn refuses_damaged_and_foreign_weights_files() {
         (&damaged, "contents fingerprint mismatch"),
         (&short, "download it again"),
     ] {
-        let sentence = failure(&staged_args(path, &model, &[]));
-        assert!(sentence.contains(expected), "{sentence}");
+        assert_contains(&failure(&staged_args(path, &model, &[])), expected);
         assert!(!model.exists());
     }
     // Nor are they reused as the file that another run would write.
     for path in [&damaged, &short] {
         let sentence = failure(&stage_args(&fixture("tiny"), path, &[]));
-        assert!(sentence.contains("exists and differs from the file to write"), "{sentence}");
+        assert_contains(&sentence, "exists and differs from the file to write");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -23,11 +24,13 @@ fn config(layers: u64, experts: u64) -> Value {
 }
 
 /// Names and shapes of OpenAI's layout, written down from its checkpoints.
-fn tensors(layers: usize, experts: usize) -> Vec<(String, Dtype, Vec<usize>)> {
-    let mut list = vec![("embedding.weight".to_owned(), Dtype::BF16, vec![201_088, 2880])];
+fn tensors(layers: usize, experts: usize) -> Vec<SparseTensor> {
+    let tensor =
+        |name: &str, dtype, shape: &[usize]| (name.to_owned(), dtype, shape.to_vec(), Vec::new());
+    let mut list = vec![tensor("embedding.weight", Dtype::BF16, &[201_088, 2880])];
     for n in 0..layers {
         let mut add = |name: &str, dtype, shape: &[usize]| {
-            list.push((format!("block.{n}.{name}"), dtype, shape.to_vec()))
+            list.push(tensor(&format!("block.{n}.{name}"), dtype, shape))
         };
         add("attn.norm.scale", Dtype::BF16, &[2880]);
         add("attn.qkv.weight", Dtype::BF16, &[5120, 2880]);
@@ -45,9 +48,32 @@ fn tensors(layers: usize, experts: usize) -> Vec<(String, Dtype, Vec<usize>)> {
         add("mlp.mlp2_weight.scales", Dtype::U8, &[experts, 2880, 90]);
         add("mlp.mlp2_bias", Dtype::BF16, &[experts, 2880]);
     }
-    list.push(("norm.scale".to_owned(), Dtype::BF16, vec![2880]));
-    list.push(("unembedding.weight".to_owned(), Dtype::BF16, vec![201_088, 2880]));
+    list.push(tensor("norm.scale", Dtype::BF16, &[2880]));
+    list.push(tensor("unembedding.weight", Dtype::BF16, &[201_088, 2880]));
     list
+}
+
+/// A tensor with some of its bytes and their offsets: the rest are zeros.
+pub type SparseTensor = (String, Dtype, Vec<usize>, Vec<(usize, Vec<u8>)>);
+
+/// Writes a SafeTensors file whose zeros take no space on the disk; returns its bytes of data.
+pub fn write_sparse(path: &Path, tensors: Vec<SparseTensor>) -> usize {
+    let (mut infos, mut pieces, mut end) = (Vec::new(), Vec::new(), 0);
+    for (name, dtype, shape, bytes) in tensors {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        pieces.extend(bytes.into_iter().map(|(offset, bytes)| (start + offset, bytes)));
+        infos.push((name, TensorInfo { dtype, shape, data_offsets: (start, end) }));
+    }
+    let header = serde_json::to_vec(&Metadata::new(None, infos).unwrap()).unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&[&(header.len() as u64).to_le_bytes(), &header[..]].concat()).unwrap();
+    for (offset, bytes) in pieces {
+        file.seek(SeekFrom::Start((8 + header.len() + offset) as u64)).unwrap();
+        file.write_all(&bytes).unwrap();
+    }
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    end
 }
 
 /// Writes a checkpoint of shards that take no space on the disk; returns their bytes of data.
@@ -59,24 +85,12 @@ pub fn sparse(folder: &Path, layers: usize, experts: usize, shards: usize) -> u6
     let (mut map, mut total) = (HashMap::new(), 0);
     for (index, part) in list.chunks(list.len().div_ceil(shards)).enumerate() {
         let file = format!("model--{:05}-of-{shards:05}.safetensors", index + 1);
-        let mut end = 0;
-        let infos = part.iter().map(|(name, dtype, shape)| {
-            let start = end;
-            end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
-            map.insert(name.clone(), file.clone());
-            let data_offsets = (start, end);
-            (name.clone(), TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets })
-        });
-        let header = serde_json::to_vec(&Metadata::new(None, infos.collect()).unwrap()).unwrap();
-        let path = folder.join(file);
-        fs::write(&path, [&(header.len() as u64).to_le_bytes(), &header[..]].concat()).unwrap();
-        let length = (8 + header.len() + end) as u64;
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
-        total += end as u64;
+        map.extend(part.iter().map(|(name, ..)| (name, file.clone())));
+        total += write_sparse(&folder.join(file), part.to_vec());
     }
     let index = json!({"weight_map": map}).to_string();
     fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
-    total
+    total as u64
 }
 
 #[test]

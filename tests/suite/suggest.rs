@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{copy_folder, export, export_args, failure, fixture};
+use crate::support::{assert_contains, copy_folder, export, export_args, failure, fixture};
 
 #[test]
 fn suggests_similar_and_enclosing_folders() {
@@ -25,8 +25,8 @@ fn suggests_similar_and_enclosing_folders() {
         ("llama", format!("there is no folder `{}`; a checkpoint", home.join("llama").display())),
         ("gpt-oss-20", "holds no config.json".to_owned()),
     ] {
-        let found = failure(&export_args(&home.join(given), &home.join("m.onnx"), &[]));
-        assert!(found.contains(&expected), "{found}\nlacks: {expected}");
+        let sentence = failure(&export_args(&home.join(given), &home.join("m.onnx"), &[]));
+        assert_contains(&sentence, &expected);
     }
 }
 

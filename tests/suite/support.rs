@@ -146,6 +146,11 @@ pub fn sentence(command: &mut Command) -> String {
     sentence.trim_end().to_owned()
 }
 
+#[track_caller]
+pub fn assert_contains(text: &str, part: &str) {
+    assert!(text.contains(part), "{text}\nlacks: {part}");
+}
+
 /// Arguments that export a checkpoint as a model.
 pub fn export_args<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
     [&["--checkpoint", text(checkpoint), "--output", text(model)], options].concat()

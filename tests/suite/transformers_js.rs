@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::{
-    binary, contents, copy_folder, export, export_args, failure, fixture, folder_with_checkpoint,
-    printed, stage_args, staged_args,
+    assert_contains, binary, contents, copy_folder, export, export_args, failure, fixture,
+    folder_with_checkpoint, printed, stage_args, staged_args,
 };
 
 const WEBGPU: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
@@ -96,8 +96,7 @@ fn refuses_to_replace_config_of_checkpoint_or_other_model() {
         (staged_args(&staged, &in_tiny, &["--transformers-js"]), belongs),
         (package(&tiny, &in_other, &[]), "its `head_dim` is 64, and the weights have 32"),
     ] {
-        let found = failure(&arguments);
-        assert!(found.contains(sentence), "{found}");
+        assert_contains(&failure(&arguments), sentence);
         assert!(contents(home.path()) == before);
     }
 }

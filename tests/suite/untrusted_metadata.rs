@@ -4,10 +4,12 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::derived::{config, home, in_layout};
 use crate::refusals::{broken, edit_config, write_index};
 use crate::support::{
-    binary, contents, copy_folder, export, export_args, failure, fixture, folder_with_checkpoint,
-    run, sentence, set_weights_metadata, stage_args, staged_args, text, weights_metadata,
+    assert_contains, binary, contents, copy_folder, export, export_args, failure, fixture,
+    folder_with_checkpoint, run, sentence, set_weights_metadata, stage_args, staged_args, text,
+    weights_metadata,
 };
 
 #[test]
@@ -57,12 +59,11 @@ fn refuses_edited_metadata_of_weights_files() {
         let mut metadata: Value = serde_json::from_str(&weights_metadata(&staged)).unwrap();
         *metadata.pointer_mut(key).unwrap() = value;
         set_weights_metadata(&staged, metadata.to_string());
-        let sentence = failure(&staged_args(&staged, &model, &[]));
-        assert!(sentence.contains(expected), "{sentence}\nlacks: {expected}");
+        assert_contains(&failure(&staged_args(&staged, &model, &[])), expected);
         assert_eq!(contents(home.path()).len(), 1, "nothing but the staged file");
         // Nor is it reused as the file that another run would write.
         let sentence = failure(&stage_args(&fixture(name), &staged, options));
-        assert!(sentence.contains("exists and differs from the file to write"), "{sentence}");
+        assert_contains(&sentence, "exists and differs from the file to write");
     }
 }
 
@@ -76,8 +77,7 @@ fn refuses_index_beside_other_weights() {
     let model = home.path().join("m.onnx");
     let export = export_args(home.path(), &model, &[]);
     for command in [&export[..], &["inspect", text(home.path())]] {
-        let sentence = failure(command);
-        assert!(sentence.contains("programs differ in which they read"), "{sentence}");
+        assert_contains(&failure(command), "programs differ in which they read");
     }
     fs::remove_file(home.path().join("model.safetensors")).unwrap();
     assert!(run(&export).status.success());
@@ -110,8 +110,7 @@ fn folder_named_with_dots_is_not_read_in_place() {
     copy_folder(&fixture("tiny"), &hidden);
     let summary = export(&export_args(&hidden, &model, &[]));
     assert_eq!(summary["weights"]["in_place"], false);
-    let obstacle = summary["weights"]["obstacle"].as_str().unwrap();
-    assert!(obstacle.contains("begins with two dots"), "{obstacle}");
+    assert_contains(summary["weights"]["obstacle"].as_str().unwrap(), "begins with two dots");
 }
 
 #[cfg(unix)]
@@ -130,7 +129,7 @@ fn control_characters_in_paths_are_escaped() {
 
 #[test]
 fn recognizes_names_of_wrappers_and_adapters() {
-    type Rename = fn(&str) -> Vec<String>;
+    type Rename = fn(String) -> Vec<String>;
     let adapter = "of a model with an unmerged adapter";
     let cases: [(Rename, &str); 5] = [
         (
@@ -139,20 +138,15 @@ fn recognizes_names_of_wrappers_and_adapters() {
         ),
         (|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")], adapter),
         (|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")], adapter),
-        (|name| vec![name.to_owned(), format!("{name}.lora_A.weight")], adapter),
+        (|name| vec![format!("{name}.lora_A.weight"), name], adapter),
         (|name| vec![name.replace("input_layernorm", "other")], "lacks tensor"),
     ];
     for (rename, expected) in cases {
-        let home = folder_with_checkpoint("tiny-hf");
-        let path = home.path().join("checkpoint/model.safetensors");
-        let bytes = fs::read(&path).unwrap();
-        let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = whole
-            .iter()
-            .flat_map(|(name, view)| rename(name).into_iter().map(move |it| (it, view.clone())));
-        fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
-        let sentence = failure(&["inspect", text(&home.path().join("checkpoint"))]);
-        assert!(sentence.contains(expected), "{sentence}");
+        let renamed = in_layout("hf").into_iter().flat_map(|(name, tensor)| {
+            rename(name).into_iter().map(move |name| (name, tensor.clone()))
+        });
+        let home = home(&config(), &renamed.collect());
+        assert_contains(&failure(&["inspect", text(&home.path().join("checkpoint"))]), expected);
     }
 }
 
@@ -162,6 +156,5 @@ fn refuses_config_without_rope_scaling() {
     let home = folder_with_checkpoint("tiny-hf");
     let folder = home.path().join("checkpoint");
     edit_config(&folder, "\"rope_scaling\"", "\"rope_scaled\"");
-    let sentence = failure(&["inspect", text(&folder)]);
-    assert!(sentence.contains("`rope_scaling` must be an object"), "{sentence}");
+    assert_contains(&failure(&["inspect", text(&folder)]), "`rope_scaling` must be an object");
 }

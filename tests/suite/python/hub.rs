@@ -5,29 +5,38 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::fake_hub::{HubTest, files};
-use crate::support::{assert_exact, python, text};
+use crate::support::{assert_exact, export_args, python, text};
 
 #[test]
 fn headers_give_the_graph_that_weights_give() {
     let test = HubTest::new();
-    let after = test.here.path().join("after.onnx");
-    for base in [test.root(), test.original()] {
-        for target in ["onnx", "ort"] {
-            let options = ["--target", target, "--headers-only"];
-            let summary = test.hub.export(&[&base[..], &options].concat());
-            assert_eq!(summary["fingerprint"], Value::Null);
-            assert_eq!(summary["weights"]["in_place"], true);
-            assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > 800_000, "{summary}");
-            assert!(!files(&test.folder()).iter().any(|file| file.ends_with(".safetensors")));
+    let whole = test.here.path().join("whole.onnx");
+    for (name, target) in [
+        ("owner/tiny", "onnx"),
+        ("owner/tiny", "ort"),
+        ("owner/tiny/original", "onnx"),
+        ("owner/tiny/original", "ort"),
+    ] {
+        let export = |model, options: &[&str]| {
+            let options = [&["--target", target], options].concat();
+            test.hub.export(&export_args(name.as_ref(), model, &options))
+        };
+        let summary = export(&test.model, &["--headers-only"]);
+        assert_eq!(summary["fingerprint"], Value::Null);
+        assert_eq!(summary["weights"]["in_place"], true);
+        assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > 800_000, "{summary}");
+        assert!(!files(&test.folder()).iter().any(|file| file.ends_with(".safetensors")));
 
-            let [_, name, _, before] = base;
-            let whole = ["--checkpoint", name, "--output", text(&after), "--target", target];
-            assert_eq!(test.hub.export(&whole)["hub"]["awaited"], json!([]));
-            let found = python("structure.py", &[before, text(&after)], &Value::Null);
-            assert_eq!(found["equal"], true);
-            assert_eq!(found["only_in_second"], json!(["data", "fingerprint"]));
-            assert_exact(&test.model, "2x40");
-            fs::remove_dir_all(test.folder()).unwrap();
+        assert_eq!(export(&whole, &[])["hub"]["awaited"], json!([]));
+        let [found, expected] = [&test.model, &whole]
+            .map(|model| python("check.py", &[text(model), "--structure-only"], &Value::Null));
+        assert_eq!(found["digest"], expected["digest"]);
+        let mut metadata = expected["metadata"].clone();
+        for of_weights in ["data", "fingerprint"] {
+            assert!(metadata.as_object_mut().unwrap().remove(of_weights).is_some());
         }
+        assert_eq!(found["metadata"], metadata);
+        assert_exact(&test.model, "2x40");
+        fs::remove_dir_all(test.folder()).unwrap();
     }
 }

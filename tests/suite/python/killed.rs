@@ -9,7 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    assert_exact, binary, export_args, fixture, folder_with_checkpoint, logit_errors, reference,
+    assert_exact, binary, export_args, fixture, flip_last_bit, folder_with_checkpoint,
+    logit_errors, reference,
 };
 
 const KILLS: u32 = 200;
@@ -42,11 +43,7 @@ fn export(checkpoint: &Path, model: &Path) -> Duration {
 fn killed_export_leaves_whole_model() {
     let home = folder_with_checkpoint("tiny");
     let (tiny, tuned) = (fixture("tiny"), home.path().join("checkpoint"));
-    // A fine-tune of tiny: one weight has another sign.
-    let weights = tuned.join("model.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
-    *bytes.last_mut().unwrap() ^= 0x80;
-    fs::write(weights, bytes).unwrap();
+    flip_last_bit(&tuned.join("model.safetensors"));
     let (folder, model) = (home.path().join("out"), home.path().join("out/model.onnx"));
     export(&tiny, &model);
     let old = files(&folder);

@@ -1,15 +1,16 @@
 //! Logits in real runtimes against those of OpenAI's implementation in f32.
 
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Metadata, TensorInfo, TensorView};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::verify::passes;
-use crate::derived::Tensor;
+use crate::derived::{Tensor, tiny, write};
+use crate::refusals::edit_config;
+use crate::sizes::write_sparse;
 use crate::support::{
     assert_logits, export, export_in, folder_with_checkpoint, logit_errors, python, reference,
     stage_args, staged_args, text,
@@ -95,25 +96,17 @@ fn fixed_axes_compute_the_same() {
     }
 }
 
-/// Rewrites every tensor of the checkpoint in a folder.
-fn rewrite(home: &Path, edit: impl Fn(&str, Tensor) -> Tensor) {
-    let path = home.join("checkpoint/model.safetensors");
-    let bytes = fs::read(&path).unwrap();
-    let whole = SafeTensors::deserialize(&bytes).unwrap();
-    let edited = whole.iter().map(|(name, view)| {
-        (name, edit(name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-    });
-    let edited: Vec<_> = edited.collect();
-    let views = edited.iter().map(|(name, (dtype, shape, data))| {
-        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+/// A folder with an edited tiny as `checkpoint`.
+fn edited(edit: impl Fn(&str, Tensor) -> Tensor) -> TempDir {
+    let home = folder_with_checkpoint("tiny");
+    let tensors = tiny().into_iter().map(|(name, tensor)| (name.clone(), edit(&name, tensor)));
+    write(&home.path().join("checkpoint/model.safetensors"), &tensors.collect());
+    home
 }
 
 #[test]
 fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
-    let home = folder_with_checkpoint("tiny");
-    rewrite(home.path(), |name, (dtype, shape, data)| match dtype {
+    let home = edited(|name, (dtype, shape, data)| match dtype {
         // Some layers of each, in the same bytes: BF16 is the upper half of F32.
         Dtype::BF16 if !name.contains("block.1.") => {
             let wide = data.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
@@ -138,8 +131,7 @@ fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
 /// computes both by their definition.
 #[test]
 fn sinks_of_any_size_are_exact() {
-    let home = folder_with_checkpoint("tiny");
-    rewrite(home.path(), |name, (dtype, shape, mut data)| {
+    let home = edited(|name, (dtype, shape, mut data)| {
         if name.ends_with("sinks") {
             // BF16: −∞, and 2¹²⁷, which F16 does not have.
             data[..4].copy_from_slice(&[0x80, 0xff, 0x00, 0x7f]);
@@ -169,14 +161,20 @@ fn large_vocabulary_is_exact_in_parts() {
     const REPEATS: [usize; 5] = [0, PART - 320, PART, 3 * PART - 100, VOCABULARY - 320];
     let home = folder_with_checkpoint("tiny");
     let folder = home.path().join("checkpoint");
-    let config = fs::read_to_string(folder.join("config.json")).unwrap();
-    let larger = config.replace("\"vocab_size\": 320", &format!("\"vocab_size\": {VOCABULARY}"));
-    fs::write(folder.join("config.json"), larger).unwrap();
-    enlarge(&folder.join("model.safetensors"), |name| match name {
-        "embedding.weight" => Some((VOCABULARY, &[0])),
-        "unembedding.weight" => Some((VOCABULARY, &REPEATS)),
-        _ => None,
-    });
+    let vocabulary = format!("\"vocab_size\": {VOCABULARY}");
+    edit_config(&folder, "\"vocab_size\": 320", &vocabulary);
+    let larger = |(name, (dtype, mut shape, data)): (String, Tensor)| {
+        let row = data.len() / shape[0];
+        let starts = match &*name {
+            "embedding.weight" => &[0][..],
+            "unembedding.weight" => &REPEATS,
+            _ => return (name, dtype, shape, vec![(0, data)]),
+        };
+        shape[0] = VOCABULARY;
+        let rows = starts.iter().map(|start| (start * row, data.clone()));
+        (name, dtype, shape, rows.collect())
+    };
+    write_sparse(&folder.join("model.safetensors"), tiny().into_iter().map(larger).collect());
     for target in ["onnx", "ort"] {
         let (model, _) = export_in(home.path(), target, &["--target", target]);
         let found = python("check.py", &[text(&model), "--structure-only"], &Value::Null);
@@ -188,32 +186,4 @@ fn large_vocabulary_is_exact_in_parts() {
         (case["length"], case["repeats"]) = (json!(3), json!(REPEATS));
         assert_logits(&[model], &[case]);
     }
-}
-
-/// Rewrites a file with matrices of more rows: holes, except where the old rows are to begin.
-fn enlarge(path: &Path, rows: impl Fn(&str) -> Option<(usize, &'static [usize])>) {
-    let bytes = fs::read(path).unwrap();
-    let whole = SafeTensors::deserialize(&bytes).unwrap();
-    let (mut infos, mut pieces, mut end) = (Vec::new(), Vec::new(), 0);
-    for (name, view) in whole.iter() {
-        let (mut shape, mut starts) = (view.shape().to_vec(), &[0][..]);
-        let row = view.data().len() / shape[0];
-        if let Some((more, places)) = rows(name) {
-            (shape[0], starts) = (more, places);
-        }
-        pieces.extend(starts.iter().map(|start| (end + start * row, view.data())));
-        let data_offsets = (end, end + shape[0] * row);
-        end = data_offsets.1;
-        infos.push((name.to_owned(), TensorInfo { dtype: view.dtype(), shape, data_offsets }));
-    }
-    let header = serde_json::to_vec(&Metadata::new(None, infos).unwrap()).unwrap();
-    let mut file = fs::File::create(path).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
-    file.write_all(&header).unwrap();
-    let start = 8 + header.len();
-    for (offset, data) in pieces {
-        file.seek(SeekFrom::Start((start + offset) as u64)).unwrap();
-        file.write_all(data).unwrap();
-    }
-    file.set_len((start + end) as u64).unwrap();
 }

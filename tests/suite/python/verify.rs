@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use crate::derived;
 use crate::refusals::edit_config;
 use crate::support::{
-    binary, export, export_args, export_in, failure, fixture, folder_with_checkpoint, interpreter,
-    onnxruntime, printed, run, sentence, shell, stage_args, staged_args, summary, text,
+    assert_contains, binary, export, export_args, export_in, failure, fixture,
+    folder_with_checkpoint, interpreter, onnxruntime, printed, run, sentence, shell, stage_args,
+    staged_args, summary, text,
 };
 
 /// Runs `verify` with the tests' onnxruntime.
@@ -181,8 +182,7 @@ fn export_refuses_unverifiable_model_before_writing() {
         (&from_checkpoint, &["--compute", "f16"], "it computes in f16; pass --tolerance X"),
         (&from_staged, &[], "quantizes activations to 8 bits"),
     ] {
-        let error = failure(&[arguments, options].concat());
-        assert!(error.contains(sentence), "{error}");
+        assert_contains(&failure(&[arguments, options].concat()), sentence);
         assert!(!model.exists());
     }
 }
@@ -236,15 +236,13 @@ fn compares_quantized_models_with_their_own_values() {
         (&["--target", "ort", "--compute", "f16"], "it computes in f16"),
     ] {
         export(&export_args(&tiny, &model, options));
-        let sentence = failure(&verified);
-        assert!(sentence.contains(why), "{sentence}");
+        assert_contains(&failure(&verified), why);
         passes(&model, &tiny, &["--tolerance", "10"]);
     }
     let webgpu = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
     export(&export_args(&tiny, &model, &webgpu));
-    let sentence = failure(&verified);
     let expected = "for execution provider `webgpu` cannot be verified on a CPU";
-    assert!(sentence.contains(expected), "{sentence}");
+    assert_contains(&failure(&verified), expected);
 }
 
 /// Without the option, Python's onnxruntime is found, but not by code in the working folder,

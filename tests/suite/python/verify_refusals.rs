@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::verify::{exported, fails, passes, refused};
-use crate::support::{failure, interpreter, onnxruntime, printed, text};
+use crate::support::{assert_contains, failure, interpreter, onnxruntime, printed, text};
 
 /// Edits a model by Python that has it as `m` and its metadata as `metadata`.
 fn edit(model: &Path, code: &str) {
@@ -95,8 +95,7 @@ fn refuses_unsuitable_requests_in_one_sentence() {
         assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
-    let error = refused(&model, &other, &[]);
-    assert!(error.contains("model.safetensors`, which does not exist"), "{error}");
+    assert_contains(&refused(&model, &other, &[]), "model.safetensors`, which does not exist");
 }
 
 /// The version is in the name of the library's file.
