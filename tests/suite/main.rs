@@ -27,6 +27,7 @@ mod python {
     mod comparison;
     mod conversions;
     mod documents;
+    mod environment;
     mod faults;
     mod genai;
     mod graph;

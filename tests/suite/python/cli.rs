@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::support::{binary, export_args, fixture, interpreter, printed};
+use super::environment::interpreter;
+use crate::support::{binary, export_args, fixture, printed};
 
 #[test]
 fn printed_example_runs_the_model() {

@@ -12,7 +12,8 @@ use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::MatrixFormat;
 use serde_json::{Value, json};
 
-use crate::support::{fixture, python};
+use super::environment::python;
+use crate::support::fixture;
 
 const FORMATS: [Option<MatrixFormat>; 7] = [
     None,

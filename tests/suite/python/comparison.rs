@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{interpreter, printed, text};
+use super::environment::interpreter;
+use crate::support::{printed, text};
 
 #[test]
 fn compare_script_measures_all_exports_and_writes_tables() {

@@ -1,10 +1,8 @@
 //! Models with converted experts compute the same logits.
 
+use super::environment::{assert_equal, assert_exact, assert_logits, reference};
 use crate::derived::{LAYOUTS, in_folder};
-use crate::support::{
-    assert_equal, assert_exact, assert_logits, export, export_args, export_in, fixture, reference,
-    stage_args, staged_args,
-};
+use crate::support::{export, export_args, export_in, fixture, stage_args, staged_args};
 
 #[test]
 fn losslessly_converted_experts_are_exact() {

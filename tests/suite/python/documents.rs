@@ -6,12 +6,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::environment::{interpreter, javascript, onnxruntime};
 use crate::derived::in_folder;
 use crate::documents::documents;
 use crate::genai::with_tokenizer;
-use crate::support::{
-    copy_folder, fixture, folder_with_tiny, interpreter, javascript, onnxruntime, printed,
-};
+use crate::support::{copy_folder, fixture, folder_with_tiny, printed};
 
 /// Commands and programs run in a folder as their document assumes it, with the built binary
 /// for `cargo run --release --`.

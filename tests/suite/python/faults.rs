@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::environment::python;
 use super::verify::{exported, fails, passes};
 use crate::derived::{self, Tensors, tiny};
-use crate::support::{copy_folder, export, export_args, export_in, fixture, python, text};
+use crate::support::{copy_folder, export, export_args, export_in, fixture, text};
 
 fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2

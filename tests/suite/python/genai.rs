@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::environment::{python, reference};
 use crate::genai::{package_args, with_tokenizer};
-use crate::support::{export, fixture, python, reference};
+use crate::support::{export, fixture};
 
 #[test]
 fn generates_as_reference_does() {

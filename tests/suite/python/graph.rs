@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{export_in, folder_with_checkpoint, python, text};
+use super::environment::python;
+use crate::support::{export_in, folder_with_checkpoint, text};
 
 /// Exports `tiny` with options: the summary, and what onnx sees.
 fn checked(options: &[&str]) -> [Value; 2] {

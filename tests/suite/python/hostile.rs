@@ -8,10 +8,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::environment::{onnxruntime, python};
 use crate::refusals::{broken, edit_config, edit_header, write_index};
 use crate::support::{
-    binary, contents, export, export_args, fixture, onnxruntime, printed, python, run,
-    split_safetensors, text,
+    binary, contents, export, export_args, fixture, printed, run, split_safetensors, text,
 };
 
 type Edit = Box<dyn Fn(&Path)>;

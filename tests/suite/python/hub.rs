@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::environment::{assert_exact, python};
 use crate::fake_hub::{HubTest, files};
-use crate::support::{assert_exact, export_args, python, text};
+use crate::support::{export_args, text};
 
 #[test]
 fn headers_give_the_graph_that_weights_give() {

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::environment::python;
 use super::verify::passes;
 use crate::inspect::{copied_model, data_file, inspect, printed_report};
-use crate::support::{fixture, python, text};
+use crate::support::{fixture, text};
 
 #[test]
 fn agrees_with_onnx_on_models() {

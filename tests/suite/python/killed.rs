@@ -8,10 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{
-    assert_exact, binary, export_args, fixture, flip_last_bit, folder_with_checkpoint,
-    logit_errors, reference,
-};
+use super::environment::{assert_exact, logit_errors, reference};
+use crate::support::{binary, export_args, fixture, flip_last_bit, folder_with_checkpoint};
 
 const KILLS: u32 = 200;
 

@@ -5,13 +5,11 @@ use std::fs;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::environment::{assert_equal, assert_exact, assert_logits, python, reference};
 use crate::derived::{LAYOUTS, config, home, in_folder, in_layout, write_shards};
 use crate::layouts::{drop_experts, narrow};
 use crate::provenance::with_mixed_formats;
-use crate::support::{
-    assert_equal, assert_exact, assert_logits, export, export_in, python, reference, stage_args,
-    staged_args,
-};
+use crate::support::{export, export_in, stage_args, staged_args};
 
 /// Layouts whose experts are referenced in place.
 const IN_PLACE: [&str; 5] = ["hf", "bf16", "f16", "f32", "fp8"];

@@ -7,14 +7,12 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::environment::{assert_logits, logit_errors, python, reference};
 use super::verify::passes;
 use crate::derived::{Tensor, tiny, write};
 use crate::refusals::edit_config;
 use crate::sizes::write_sparse;
-use crate::support::{
-    assert_logits, export, export_in, folder_with_checkpoint, logit_errors, python, reference,
-    stage_args, staged_args, text,
-};
+use crate::support::{export, export_in, folder_with_checkpoint, stage_args, staged_args, text};
 
 /// Names and options of exports.
 const VARIANTS: [(&str, &[&str]); 4] = [

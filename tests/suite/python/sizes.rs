@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::environment::python;
 use crate::sizes::sparse;
-use crate::support::{export_in, python, text};
+use crate::support::{export_in, text};
 
 /// The summary of an export in place, and what `check.py` finds in the model.
 fn exported(layers: usize, experts: usize, shards: usize, options: &[&str]) -> [Value; 2] {

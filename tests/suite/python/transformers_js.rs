@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{export, export_args, fixture, javascript, npy};
+use super::environment::javascript;
+use crate::support::{export, export_args, fixture, npy};
 
 /// Two rows at once, past the sliding window.
 #[test]

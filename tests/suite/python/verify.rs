@@ -7,12 +7,12 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::environment::{interpreter, onnxruntime};
 use crate::derived;
 use crate::refusals::edit_config;
 use crate::support::{
     assert_contains, binary, export, export_args, export_in, failure, fixture,
-    folder_with_checkpoint, interpreter, onnxruntime, printed, run, sentence, shell, stage_args,
-    staged_args, summary, text,
+    folder_with_checkpoint, printed, run, sentence, shell, stage_args, staged_args, summary, text,
 };
 
 /// Runs `verify` with the tests' onnxruntime.

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::json;
 
+use super::environment::{interpreter, onnxruntime};
 use super::verify::{exported, fails, passes, refused};
-use crate::support::{assert_contains, failure, interpreter, onnxruntime, printed, text};
+use crate::support::{assert_contains, failure, printed, text};
 
 /// Edits a model by Python that has it as `m` and its metadata as `metadata`.
 fn edit(model: &Path, code: &str) {

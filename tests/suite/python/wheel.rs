@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{export_args, fixture, interpreter, printed, python_of};
+use super::environment::{interpreter, python_of};
+use crate::support::{export_args, fixture, printed};
 
 #[test]
 fn wheel_puts_program_on_path() {
