@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
+from runtime import Session
 
 DOMAIN = "com.microsoft"
 SCHEMAS = {schema.name: schema for schema in state.get_all_operator_schema() if schema.domain == DOMAIN}
@@ -60,18 +61,7 @@ def check_schemas(path):
 
 
 def logits(path):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    ids = np.random.default_rng(1).integers(0, 160, (1, 40))
-    feeds = {}
-    for value in session.get_inputs():
-        if value.name == "input_ids":
-            feeds[value.name] = ids
-        elif value.name == "attention_mask":
-            feeds[value.name] = np.ones_like(ids)
-        else:
-            dtype = np.float16 if value.type == "tensor(float16)" else np.float32
-            feeds[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), dtype)
-    return session.run(["logits"], feeds)[0]
+    return Session(path).logits(np.random.default_rng(1).integers(0, 160, (1, 40)))
 
 
 def main():
