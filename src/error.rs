@@ -47,7 +47,6 @@ pub enum Setting {
     Genai,
     IgnoreConfigKey,
     IgnoreTensor,
-    KvCache,
     MaxLength,
     MaxShardSize,
     Onnxruntime,

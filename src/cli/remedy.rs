@@ -21,7 +21,6 @@ fn option(setting: Setting) -> &'static str {
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",
-        Setting::KvCache => "--kv-cache",
         Setting::MaxLength => "--max-length",
         Setting::MaxShardSize => "--max-shard-size",
         Setting::Onnxruntime => "--onnxruntime",

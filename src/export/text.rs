@@ -152,7 +152,7 @@ impl ExpertsSummary {
         }
         if let Some(mxfp4) = mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
             let times = matrices.bytes as f64 / mxfp4 as f64;
-            table.note(format!("in mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise"));
+            table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise"));
         }
     }
 }

@@ -65,7 +65,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     }
     if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
         return Err(err!(
-            "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx` with a cache",
+            "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx`, with a cache if the model generates text",
             config.head_dim
         )
         .with_remedy(Setting::Target, "onnx"));

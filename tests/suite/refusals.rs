@@ -52,7 +52,7 @@ fn refuses_impossible_requests_before_writing() {
         (
             "tiny-1-kv",
             ["--target", "ort"],
-            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx` with a cache; pass --target onnx",
+            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx",
         ),
         (
             "tiny",
