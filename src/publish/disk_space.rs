@@ -1,7 +1,7 @@
 //! Disk space, checked before the first byte is written.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::display::size;
 use crate::error::{Result, bail};
@@ -9,15 +9,20 @@ use crate::files::parent_dir;
 
 /// Fails if files of these sizes do not fit on their disks. Their folders exist.
 pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) -> Result<()> {
-    let mut disks: BTreeMap<Disk, (PathBuf, u64)> = BTreeMap::new();
+    let mut disks = BTreeMap::new();
     for (path, bytes) in files {
         let folder = parent_dir(path);
-        let disk = disks.entry(disk_of(folder)).or_insert_with(|| (folder.to_owned(), 0));
-        disk.1 = disk.1.saturating_add(bytes);
+        // The device number, where there is one.
+        #[cfg(unix)]
+        let disk = folder.metadata().ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
+        #[cfg(not(unix))]
+        let disk = folder;
+        let (_, needed) = disks.entry(disk).or_insert((folder, 0u64));
+        *needed = needed.saturating_add(bytes);
     }
     for (folder, needed) in disks.into_values() {
         // Without statistics the write itself will tell.
-        let Ok(disk) = fs4::statvfs(&folder) else { continue };
+        let Ok(disk) = fs4::statvfs(folder) else { continue };
         let free = disk.available_space();
         if disk.total_space() > 0 && free < needed {
             bail!(
@@ -29,22 +34,6 @@ pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) ->
         }
     }
     Ok(())
-}
-
-/// The device number, where there is one.
-#[cfg(unix)]
-type Disk = Option<u64>;
-#[cfg(not(unix))]
-type Disk = PathBuf;
-
-#[cfg(unix)]
-fn disk_of(folder: &Path) -> Disk {
-    folder.metadata().ok().map(|status| std::os::unix::fs::MetadataExt::dev(&status))
-}
-
-#[cfg(not(unix))]
-fn disk_of(folder: &Path) -> Disk {
-    folder.to_owned()
 }
 
 #[cfg(test)]
