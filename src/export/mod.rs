@@ -5,7 +5,6 @@ mod open;
 mod placement;
 mod plan;
 mod request;
-mod shards;
 mod spec;
 mod summary;
 mod text;

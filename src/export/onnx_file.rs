@@ -1,5 +1,6 @@
 //! The ONNX file: the graph, where its weights are, and its metadata.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
@@ -19,7 +20,7 @@ pub fn encode(
     opened: &Opened,
     graph: &Model,
     placement: &Placement,
-    provenances: &PerRole<Provenance>,
+    provenances: PerRole<Provenance>,
     current_path: impl Fn(&Path) -> PathBuf,
 ) -> Result<Vec<u8>> {
     let operators = match options.target {
@@ -28,35 +29,30 @@ pub fn encode(
     };
     let description =
         format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
-    let locate = |weight: &str| placement.locate(weight);
-    let mut metadata = describe(options, opened, graph, provenances);
-    if opened.fingerprint.is_some() {
-        let ranges = onnx::graph_ranges(graph, &locate)?;
-        metadata.data = onnx::data_digests(ranges.into_iter(), current_path)?;
-    }
-    onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
-}
-
-/// The metadata without digests of files.
-fn describe(
-    options: &GraphOptions,
-    opened: &Opened,
-    graph: &Model,
-    provenances: &PerRole<Provenance>,
-) -> ModelMetadata {
+    let locate = |weight: &str| placement.ranges.get(weight).cloned();
+    let data = if opened.fingerprint.is_some() {
+        onnx::data_digests(onnx::graph_ranges(graph, &locate)?.into_iter(), current_path)?
+    } else {
+        BTreeMap::new()
+    };
     let probes = |kind: &str| {
         let these = graph.probes.iter().filter(|(other, _)| *other == kind);
         these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
     };
-    let layers = opened.checkpoint.config.num_layers();
-    ModelMetadata {
+    let metadata = ModelMetadata {
+        version: metadata::VERSION,
+        requires: options.requires().to_owned(),
         fingerprint: opened.fingerprint.clone(),
         source: opened.hub.as_ref().map(|hub| hub.source.clone()),
+        options: *options,
+        layers: opened.checkpoint.config.num_layers(),
+        provenances,
         residuals: probes(model::RESIDUALS),
         routers: probes(model::ROUTERS),
         slices: slices(&graph.main).collect(),
-        ..ModelMetadata::new(*options, layers, provenances.clone())
-    }
+        data,
+    };
+    onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
 }
 
 /// Initializers whose name is not that of a weight: they hold some of its bytes.

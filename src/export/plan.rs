@@ -69,7 +69,7 @@ impl<'p> Plan<'p> {
                 self.genai = Some(genai::plan(&packaged, max_length)?);
             }
             Some(PackageSpec::TransformersJs) => {
-                let data_files = self.placement.files().count();
+                let data_files = self.placement.files.len();
                 self.transformers_js = Some(transformers_js::plan(&packaged, data_files)?);
             }
             None => {}
@@ -79,7 +79,7 @@ impl<'p> Plan<'p> {
 
     /// The files that may be written: weights, the model, packages.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
-        let weights = self.placement.files().map(|(path, _)| path);
+        let weights = self.placement.files.iter().map(|(path, _)| path.as_path());
         let model = self.spec.model.iter().map(|model| &*model.path);
         let genai = self.genai.iter().flat_map(Package::targets);
         let transformers_js = self.transformers_js.iter().flat_map(Package::targets);
@@ -92,23 +92,23 @@ impl<'p> Plan<'p> {
         transaction: &mut Transaction,
         progress: &dyn Progress,
     ) -> Result<WrittenWeights> {
-        let existing = self.placement.files().map(|(path, it)| it.check_existing(path, progress));
-        let existing = existing.collect::<Result<Vec<_>>>()?;
-        let files = || self.placement.files().zip(&existing);
-        let absent = files().filter(|(_, existing)| existing.is_none());
-        check_disk_space(absent.map(|((path, file), _)| (path, file.bytes())))?;
+        let files = self.placement.files.iter();
+        let existing = files.clone().map(|(path, file)| file.check_existing(path, progress));
+        let files: Vec<_> = files.zip(existing.collect::<Result<Vec<_>>>()?).collect();
+        let absent = files.iter().filter(|(_, existing)| existing.is_none());
+        check_disk_space(absent.map(|((path, file), _)| (&**path, file.bytes())))?;
 
         let mut written = WrittenWeights { new: Vec::new(), rounding: PerRole::default() };
-        for (at, ((path, file), existing)) in files().enumerate() {
+        for (at, ((path, file), existing)) in files.into_iter().enumerate() {
             let rounding = if let Some(rounding) = existing {
-                *rounding
+                rounding
             } else {
                 written.new.push(path.to_owned());
                 transaction
                     .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
-            if at == 0 || self.spec.save_weights.is_none() {
+            if at == 0 || self.spec.request.save_weights.is_none() {
                 written.rounding += rounding;
             }
         }
@@ -136,10 +136,13 @@ impl<'p> Plan<'p> {
             self.opened,
             graph,
             &self.placement,
-            &provenances,
+            provenances,
             current_path,
         )
-        .map_err(|error| err!("cannot write `{}`", spec.path.display()).with_source(error))?;
+        .map_err(|error| {
+            let kind = error.kind();
+            err!("cannot write `{}`", spec.path.display()).with_kind(kind).with_source(error)
+        })?;
         transaction.create_from(&spec.path, Existing::Replace, &bytes)?;
         Ok(Some(ModelSummary::new(spec, graph, bytes.len())))
     }
@@ -151,25 +154,24 @@ impl<'p> Plan<'p> {
         took: Duration,
     ) -> Summary {
         let Opened { checkpoint, fingerprint, folder, hub } = self.opened;
-        let formats = &self.spec.formats;
-        let rounding = &weights.rounding;
+        let (request, rounding) = (&self.spec.request, &weights.rounding);
         Summary {
-            preset: self.spec.preset.as_ref().map(|(preset, _)| *preset),
-            preset_changes: self.spec.preset.iter().flat_map(|(_, set)| set.clone()).collect(),
+            preset: request.preset,
+            preset_changes: self.spec.preset_changes.clone(),
             layout: checkpoint.layout,
             layers: checkpoint.config.num_layers(),
             layers_there: checkpoint.layers_there,
             fingerprint: fingerprint.as_ref().map(ToString::to_string),
             hub: hub.clone(),
-            source: match &self.spec.source {
+            source: match &request.source {
                 Source::Staged(file) => file.clone(),
                 _ => folder.clone(),
             },
             model,
             genai: self.genai.map(|package| package.summary),
             transformers_js: self.transformers_js.map(|package| package.summary),
-            experts: ExpertsSummary::new(checkpoint, formats.experts.is_some(), rounding),
-            dense: MatricesSummary::new(checkpoint, Role::Dense, formats.dense.is_some(), rounding),
+            experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
+            dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), rounding),
             weights: self.placement.summarize(checkpoint, weights.new),
             seconds: took.as_secs_f64(),
         }

@@ -6,14 +6,12 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::RepoPath;
 use super::cache::CachedRepo;
-use super::failure::Failure;
-use super::folder::{DownloadFolder, DownloadRecord};
-use super::http::{Client, check_cancelled};
+use super::folder::{DownloadFolder, choose_another};
+use super::http::{Client, Failure, check_cancelled};
 use super::listing::{Listing, RemoteFile, offline_error};
 use crate::container::Header;
-use crate::error::{Error, Result, Setting, bail, err};
+use crate::error::{Error, Result, bail};
 use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
@@ -23,7 +21,6 @@ const CHUNK: usize = 1 << 20;
 const HEADER_GUESS: u64 = 128 << 10;
 
 pub struct Downloader<'p> {
-    pub name: RepoPath,
     pub listing: Listing,
     pub folder: DownloadFolder,
     /// `None` when offline.
@@ -49,7 +46,7 @@ impl Downloader<'_> {
     pub fn missing(&self, files: &[RemoteFile]) -> Result<Vec<RemoteFile>> {
         let is_missing = |file: &RemoteFile| self.folder.path(file).symlink_metadata().is_err();
         let (missing, mut unknown): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_missing);
-        unknown.retain(|file| !self.folder.is_recorded(file));
+        unknown.retain(|file| self.folder.record(file).is_none_or(|it| it.digest != file.digest));
         let total = unknown.iter().map(|file| file.size).sum();
         let phase = phase(self.progress, "checking", Unit::Bytes, total);
         for file in &unknown {
@@ -93,6 +90,11 @@ impl Downloader<'_> {
             return Err(self.differs(file));
         }
         fs::rename(incomplete, target)?;
+        self.write_record(file)
+    }
+
+    /// Records that a file is complete.
+    pub fn write_record(&self, file: &RemoteFile) -> Result<()> {
         self.folder.write_record(file, &self.listing.commit)
     }
 
@@ -138,7 +140,7 @@ impl Downloader<'_> {
         let (RemoteFile { path, digest, .. }, found) = (partial.file, partial.digest.clone().hex());
         bail!(
             "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept",
-            self.name.repository
+            self.listing.name.repository
         )
     }
 
@@ -160,8 +162,9 @@ impl Downloader<'_> {
     }
 
     fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
-        let client = self.client.as_ref().ok_or_else(|| offline_error(&self.name, &file.path))?;
-        Ok((client, self.listing.url(client, &self.name, file)))
+        let offline = || offline_error(&self.listing.name, &file.path);
+        let client = self.client.as_ref().ok_or_else(offline)?;
+        Ok((client, self.listing.url(client, file)))
     }
 
     /// Reads a local file, unless the user cancels.
@@ -178,22 +181,18 @@ impl Downloader<'_> {
 
     /// The error for another file in the place of a repository's file.
     fn differs(&self, file: &RemoteFile) -> Error {
-        let (path, commit) = (self.folder.path(file), &self.listing.commit);
-        let recorded = match DownloadRecord::read(&self.folder.root, &file.path) {
-            None => String::new(),
-            Some(DownloadRecord { commit, .. }) => {
-                let pinned = RepoPath { revision: commit.clone(), ..self.name.clone() };
-                format!(
-                    "; it is from commit {commit}, which `{pinned}` exports with this download folder"
-                )
-            }
-        };
-        err!(
+        let (Listing { name, commit, .. }, path) = (&self.listing, self.folder.path(file));
+        let recorded = self.folder.record(file).map_or_else(String::new, |record| {
+            let (other, pinned) = (&record.commit, name.at(&record.commit));
+            format!(
+                "; it is from commit {other}, which `{pinned}` exports with this download folder"
+            )
+        });
+        choose_another(format!(
             "`{}` differs from `{}` at commit {commit}{recorded}: choose another download folder, or move the file away",
             path.display(),
             file.path
-        )
-        .with_remedy(Setting::DownloadDir, "DIR")
+        ))
     }
 }
 
@@ -258,11 +257,9 @@ mod tests {
     struct Counter(AtomicU64);
 
     impl Progress for Counter {
-        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
         fn advance(&self, count: u64) {
             self.0.fetch_add(count, Ordering::Relaxed);
         }
-        fn end(&self) {}
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl RepoPath {
         })
     }
 
+    /// The same checkpoint at a commit.
+    pub fn at(&self, commit: &str) -> Self {
+        Self { revision: commit.to_owned(), ..self.clone() }
+    }
+
     /// The default download folder, named as in Hugging Face's cache.
     pub fn default_folder(&self) -> String {
         let name = self.repository.replace('/', "--");
