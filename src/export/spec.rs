@@ -128,9 +128,17 @@ impl ModelSpec {
             }
             None => {}
         }
+        let copying = match package {
+            Some(PackageSpec::TransformersJs) => "transformers.js reads copies of the weights",
+            _ => "a maximum shard size applies to copies of the weights",
+        };
+        if max_shard_size.is_some() && request.external_data == ExternalData::InPlace {
+            return Err(err!("{copying}, and with external data in place nothing is copied")
+                .with_remedy(Setting::ExternalData, "copy"));
+        }
         ensure!(
-            max_shard_size.is_none() || request.external_data != ExternalData::InPlace,
-            "the maximum shard size applies to copied weights, and with external data in place nothing is copied"
+            max_shard_size.is_none() || request.save_weights.is_none(),
+            "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
         );
         model::check_options(&graph)?;
         let external_data = match max_shard_size {
