@@ -1,7 +1,6 @@
 //! How numbers, names and summaries are shown to people.
 
 use std::fmt;
-use std::path::Path;
 
 /// Bytes in the unit that fits.
 pub fn size(bytes: u64) -> String {
@@ -41,11 +40,11 @@ pub fn escape_control(text: &str) -> String {
     })
 }
 
-/// A path quoted for a shell where that is needed.
-pub fn shell_quote(path: &Path) -> String {
-    let text = path.display().to_string();
+/// A word quoted for a shell where that is needed.
+pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
+    if word.chars().all(plain) { word.to_owned() } else { quoted() }
 }
 
 /// A summary: labels in one column, values in the next, notes indented below a row.
@@ -109,7 +108,7 @@ mod tests {
         numbers.into_iter().for_each(|(value, text)| assert_eq!(with_thousands(value), text));
         assert_eq!([plural(1, "file"), plural(1200, "node")], ["1 file", "1,200 nodes"]);
         assert_eq!(escape_control("a\u{1b}[2J\nb — ü"), r"a\u{1b}[2J\nb — ü");
-        assert_eq!(shell_quote(Path::new("it's")), r"'it'\''s'");
+        assert_eq!(shell_quote("it's"), r"'it'\''s'");
     }
 
     #[test]

@@ -36,7 +36,6 @@ pub enum Kind {
 
 /// A setting of a request that an error recommends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
@@ -47,6 +46,7 @@ pub enum Setting {
     Genai,
     IgnoreConfigKey,
     IgnoreTensor,
+    KeepActivations,
     MaxLength,
     MaxShardSize,
     Onnxruntime,

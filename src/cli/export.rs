@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgGroup, Args};
-use gpt_oss_export::display::shell_quote;
+use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    DType, ExternalData, HubSource, MatrixFormat, Preset, Provider, RepoPath, Request, Source,
-    Spec, Summary, Target, export, similar_dir,
+    DType, ExternalData, HubSource, HubSummary, MatrixFormat, Preset, Provider, RepoPath, Request,
+    Source, Spec, Summary, Target, export, similar_dir,
 };
 use gpt_oss_export::verify::Report;
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
+use super::remedy::pass;
 use super::values::{self, Ignored};
 use super::verify::{self, CHECKS};
 
@@ -192,7 +193,7 @@ impl Export {
             (outcome, _) => outcome?,
         };
         if !quiet && !json {
-            print(&(summary.to_string() + &next(&summary))).context(LOST)?;
+            print(&table(&summary).to_string()).context(LOST)?;
         }
         // The summary is printed whatever the verification says.
         let outcome = check.map(|check| check.run(&summary, ignored, &console)).transpose();
@@ -260,16 +261,21 @@ impl Export {
     }
 }
 
-/// The command that exports a model from staged weights.
-fn next(summary: &Summary) -> String {
-    let weights = &summary.weights;
-    match weights.written.first().or(weights.reused.first()) {
-        Some(staged) if summary.model.is_none() => {
-            let staged = shell_quote(staged);
-            format!("\nnext     gpt-oss-export --weights {staged} --output model.onnx")
-        }
-        _ => String::new(),
+/// The summary, with what to type next.
+fn table(summary: &Summary) -> Table {
+    let mut table = summary.table(&|setting, value| pass([(setting, value)]));
+    let Summary { hub, model, weights, .. } = summary;
+    if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
+        let bytes = display::size(*bytes);
+        let next = "the same command without --headers-only fetches";
+        table.row("next", format!("{next} {bytes}, and the model runs"));
+    } else if let (None, Some(staged)) =
+        (model, weights.written.iter().chain(&weights.reused).next())
+    {
+        let staged = shell_quote(&staged.display().to_string());
+        table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
     }
+    table
 }
 
 /// That a local folder was probably meant, if a name for the hub begins with one.

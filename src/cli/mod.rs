@@ -64,15 +64,15 @@ enum Command {
 
 impl Cli {
     pub fn run(self) -> Result<()> {
-        let (mut command, mut text) = (Self::command(), Vec::new());
+        let mut text = Vec::new();
         match self.command {
             None => return self.export.run(),
             Some(Command::Inspect(inspect)) => return inspect.run(),
             Some(Command::Verify(verify)) => return verify.run(),
             Some(Command::Completions { shell }) => {
-                clap_complete::generate(shell, &mut command, "gpt-oss-export", &mut text);
+                clap_complete::generate(shell, &mut Self::command(), "gpt-oss-export", &mut text);
             }
-            Some(Command::Man) => clap_mangen::Man::new(command).render(&mut text)?,
+            Some(Command::Man) => clap_mangen::Man::new(Self::command()).render(&mut text)?,
         }
         console::write(&text)
     }
