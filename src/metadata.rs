@@ -46,7 +46,6 @@ pub struct ModelMetadata {
 /// Some bytes of a weight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightSlice {
-    /// Canonical name.
     pub weight: String,
     /// Bytes from the beginning of the weight.
     pub bytes: Range<u64>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::open::Opened;
 use super::spec::{ModelSpec, PackageSpec, Spec};
-use super::{ExternalData, WeightsSummary};
+use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
@@ -39,21 +39,22 @@ impl<'w> Placement<'w> {
             placement.files.push((path.clone(), file));
         }
         let Some(model) = &spec.model else { return Ok(placement) };
-        if model.external_data != ExternalData::InPlace
+        let external_data = spec.request.external_data;
+        if external_data != ExternalData::InPlace
             && let Some((staged, file)) = placement.files.first()
             && let Referable::As(name) = relative_to(parent_dir(&model.path), staged)?
         {
             placement.ranges.extend(ranges(file, &name));
             return Ok(placement);
         }
-        let others = if model.external_data == ExternalData::Copy {
+        let others = if external_data == ExternalData::Copy {
             checkpoint.weights.iter().collect()
         } else {
-            placement.reference_in_place(checkpoint, model, spec.request.source.headers_only())?
+            placement.reference_in_place(checkpoint, parent_dir(&model.path), &spec.request)?
         };
         placement.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, model, opened)?;
+            placement.copy_beside_model(others, model, spec.request.max_shard_size, opened)?;
         }
         Ok(placement)
     }
@@ -62,15 +63,15 @@ impl<'w> Placement<'w> {
     fn reference_in_place(
         &mut self,
         checkpoint: &'w Checkpoint,
-        model: &ModelSpec,
-        headers_only: bool,
+        folder: &Path,
+        request: &Request,
     ) -> Result<Vec<&'w Weight>> {
-        let found = weights::reference(checkpoint.weights.iter(), parent_dir(&model.path))?;
+        let found = weights::reference(checkpoint.weights.iter(), folder)?;
         if let Some((file, blocker)) = found.blocker()
-            && model.external_data == ExternalData::InPlace
+            && request.external_data == ExternalData::InPlace
         {
             let file = file.display();
-            if headers_only {
+            if request.source.headers_only() {
                 bail!("without the weights the model must reference `{file}` in place: {blocker}");
             }
             let possible = match blocker {
@@ -93,6 +94,7 @@ impl<'w> Placement<'w> {
         &mut self,
         weights: Vec<&'w Weight>,
         model: &ModelSpec,
+        max_shard_size: Option<u64>,
         opened: &'w Opened,
     ) -> Result<()> {
         let checkpoint = &opened.checkpoint;
@@ -102,7 +104,7 @@ impl<'w> Placement<'w> {
             Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
         };
         let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = match model.max_shard_size {
+        let files = match max_shard_size {
             Some(most) => split(&weights, most, plan)?,
             None => vec![plan(&weights)],
         };

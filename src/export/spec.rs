@@ -15,7 +15,7 @@ use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 /// A resolved and checked [`Request`].
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// With the preset applied.
+    /// With everything implied applied, except to the options of the graph.
     pub(super) request: Request,
     /// Settings that the preset changed.
     pub(super) preset_changes: Vec<String>,
@@ -27,9 +27,6 @@ pub struct Spec {
 pub struct ModelSpec {
     pub(super) path: PathBuf,
     pub(super) graph: GraphOptions,
-    pub(super) external_data: ExternalData,
-    /// Largest size of a weights file in bytes.
-    pub(super) max_shard_size: Option<u64>,
     pub(super) package: Option<PackageSpec>,
 }
 
@@ -50,7 +47,7 @@ impl Spec {
         if request.source.headers_only() {
             check_headers_only(&request)?;
         }
-        Ok(Self { model: ModelSpec::resolve(&request)?, request, preset_changes })
+        Ok(Self { model: ModelSpec::resolve(&mut request)?, request, preset_changes })
     }
 
     /// The options of the graph, if a model is written.
@@ -88,7 +85,7 @@ impl Spec {
 }
 
 impl ModelSpec {
-    fn resolve(request: &Request) -> Result<Option<Self>> {
+    fn resolve(request: &mut Request) -> Result<Option<Self>> {
         let Some(path) = request.output.clone() else { return Ok(None) };
         ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
         if request.max_length.is_some() && !request.genai {
@@ -119,35 +116,33 @@ impl ModelSpec {
                 _ => BatchSymbol::B,
             },
         };
-        let mut max_shard_size = request.max_shard_size;
-        match package {
-            Some(PackageSpec::Genai { .. }) => genai::check(&graph)?,
-            Some(PackageSpec::TransformersJs) => {
-                transformers_js::check(&path, &graph, max_shard_size)?;
-                max_shard_size = max_shard_size.or(Some(transformers_js::MAX_FILE_BYTES));
-            }
-            None => {}
-        }
         let copying = match package {
-            Some(PackageSpec::TransformersJs) => "transformers.js reads copies of the weights",
+            Some(PackageSpec::TransformersJs) => {
+                transformers_js::check(&path, &graph, request.max_shard_size)?;
+                request.max_shard_size.get_or_insert(transformers_js::MAX_FILE_BYTES);
+                "transformers.js reads copies of the weights"
+            }
             _ => "a maximum shard size applies to copies of the weights",
         };
-        if max_shard_size.is_some() && request.external_data == ExternalData::InPlace {
-            return Err(err!("{copying}, and with external data in place nothing is copied")
-                .with_remedy(Setting::ExternalData, "copy"));
+        if let Some(PackageSpec::Genai { .. }) = package {
+            genai::check(&graph)?;
         }
-        ensure!(
-            max_shard_size.is_none() || request.save_weights.is_none(),
-            "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
-        );
-        model::check_options(&graph)?;
-        let external_data = match max_shard_size {
+        if request.max_shard_size.is_some() {
+            if request.external_data == ExternalData::InPlace {
+                return Err(err!("{copying}, and with external data in place nothing is copied")
+                    .with_remedy(Setting::ExternalData, "copy"));
+            }
+            ensure!(
+                request.save_weights.is_none(),
+                "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
+            );
             // Existing files may be larger.
-            Some(_) => ExternalData::Copy,
-            None if request.source.headers_only() => ExternalData::InPlace,
-            None => request.external_data,
-        };
-        Ok(Some(Self { path, graph, external_data, max_shard_size, package }))
+            request.external_data = ExternalData::Copy;
+        } else if request.source.headers_only() {
+            request.external_data = ExternalData::InPlace;
+        }
+        model::check_options(&graph)?;
+        Ok(Some(Self { path, graph, package }))
     }
 }
 

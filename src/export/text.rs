@@ -6,7 +6,7 @@ use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, 
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
-use crate::model::{Provider, Target};
+use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::{Size, ValueInfo};
 use crate::runtime;
 use crate::weights::{MatrixFormat, Provenance};
@@ -47,7 +47,7 @@ impl Summary {
         let has_integers = [experts_format, dense_format]
             .iter()
             .any(|formats| formats.contains(MatrixFormat::is_int));
-        if has_integers && options.is_some_and(|options| options.quantizes_activations()) {
+        if has_integers && options.is_some_and(GraphOptions::quantizes_activations) {
             let keep = pass(Setting::KeepActivations, "");
             table.note(format!("onnxruntime quantizes activations to 8 bits beside integer weights; keep them in float if that rounds too much{keep}"));
         }

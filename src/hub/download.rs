@@ -53,7 +53,7 @@ impl Downloader<'_> {
             let path = self.folder.path(file);
             let (found, mut digest) = (fs::metadata(&path)?, file.hasher());
             if found.is_file() && found.len() == file.size {
-                self.read(fs::File::open(path)?, |bytes| {
+                for_each_chunk(fs::File::open(path)?, self.progress, |bytes| {
                     digest.update(bytes);
                     phase.advance(bytes.len() as u64);
                     Ok(())
@@ -75,10 +75,10 @@ impl Downloader<'_> {
 
     fn fetch_one(&self, file: &RemoteFile) -> Result<()> {
         let incomplete = self.folder.incomplete(file);
-        let mut partial = self.open_partial(file, &incomplete)?;
+        let mut partial = Partial::open(file, &incomplete, self.progress)?;
         if let Some(copy) = self.cached.as_ref().and_then(|cached| cached.copy_of(file)) {
             partial.restart()?;
-            self.read(fs::File::open(copy)?, |bytes| partial.append(bytes))?;
+            for_each_chunk(fs::File::open(copy)?, self.progress, |bytes| partial.append(bytes))?;
         }
         if !partial.is_complete() {
             self.download(&mut partial, &incomplete)?;
@@ -90,27 +90,7 @@ impl Downloader<'_> {
             return Err(self.differs(file));
         }
         fs::rename(incomplete, target)?;
-        self.write_record(file)
-    }
-
-    /// Records that a file is complete.
-    pub fn write_record(&self, file: &RemoteFile) -> Result<()> {
         self.folder.write_record(file, &self.listing.commit)
-    }
-
-    /// Opens what earlier runs have downloaded.
-    fn open_partial<'a>(&'a self, file: &'a RemoteFile, path: &Path) -> Result<Partial<'a>> {
-        let mut options = fs::File::options();
-        let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut partial = Partial::new(file, output.try_clone()?, self.progress);
-        if output.metadata()?.len() > file.size {
-            partial.restart()?;
-        }
-        self.read(output, |bytes| {
-            partial.track(bytes);
-            Ok(())
-        })?;
-        Ok(partial)
     }
 
     /// Downloads the rest, and everything again if the digest is wrong then: the bytes of an
@@ -167,18 +147,6 @@ impl Downloader<'_> {
         Ok((client, self.listing.url(client, file)))
     }
 
-    /// Reads a local file, unless the user cancels.
-    fn read(&self, mut input: fs::File, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut bytes = vec![0; CHUNK];
-        loop {
-            check_cancelled(self.progress)?;
-            match input.read(&mut bytes)? {
-                0 => return Ok(()),
-                count => take(&bytes[..count])?,
-            }
-        }
-    }
-
     /// The error for another file in the place of a repository's file.
     fn differs(&self, file: &RemoteFile) -> Error {
         let (Listing { name, commit, .. }, path) = (&self.listing, self.folder.path(file));
@@ -193,6 +161,22 @@ impl Downloader<'_> {
             path.display(),
             file.path
         ))
+    }
+}
+
+/// Reads a local file, unless the user cancels.
+fn for_each_chunk(
+    mut input: fs::File,
+    progress: &dyn Progress,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        check_cancelled(progress)?;
+        match input.read(&mut bytes)? {
+            0 => return Ok(()),
+            count => take(&bytes[..count])?,
+        }
     }
 }
 
@@ -216,9 +200,21 @@ fn append_response(client: &Client, url: &str, partial: &mut Partial) -> Result<
 }
 
 impl<'a> Partial<'a> {
-    fn new(file: &'a RemoteFile, output: fs::File, progress: &'a dyn Progress) -> Self {
-        let digest = file.hasher();
-        Self { file, output, digest, length: 0, furthest: 0, reported: 0, progress }
+    /// Opens what earlier runs have downloaded.
+    fn open(file: &'a RemoteFile, path: &Path, progress: &'a dyn Progress) -> Result<Self> {
+        let mut options = fs::File::options();
+        let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let (existing, digest) = (output.try_clone()?, file.hasher());
+        let mut partial =
+            Self { file, output, digest, length: 0, furthest: 0, reported: 0, progress };
+        if existing.metadata()?.len() > file.size {
+            partial.restart()?;
+        }
+        for_each_chunk(existing, progress, |bytes| {
+            partial.track(bytes);
+            Ok(())
+        })?;
+        Ok(partial)
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -266,8 +262,7 @@ mod tests {
     fn progress_counts_each_byte_once() {
         let (progress, folder) = (Counter::default(), tempfile::tempdir().unwrap());
         let file = RemoteFile::new("f".to_owned(), 8, "0".repeat(40)).unwrap();
-        let output = fs::File::create(folder.path().join("f")).unwrap();
-        let mut partial = Partial::new(&file, output, &progress);
+        let mut partial = Partial::open(&file, &folder.path().join("f"), &progress).unwrap();
         for (bytes, expected) in [(&b"abcde"[..], 5), (b"abc", 5), (b"abcdefgh", 8)] {
             partial.restart().unwrap();
             partial.append(bytes).unwrap();

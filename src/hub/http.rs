@@ -3,7 +3,6 @@
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -128,6 +127,7 @@ impl<'p> Client<'p> {
                 Err(Failure::Transient { reason, retry_after }) => (reason, retry_after),
                 result => return result,
             };
+            check_cancelled(self.progress)?;
             let pause = pauses.next().ok_or_else(|| {
                 err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}; {RESUMES}")
             })?;
@@ -189,7 +189,7 @@ fn roots(path: &Path) -> Result<RootCerts> {
     let certificates: Vec<_> = certificates.collect();
     let file = path.display();
     ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
-    Ok(RootCerts::Specific(Arc::new(certificates)))
+    Ok(certificates.into())
 }
 
 /// Why a request failed.
@@ -201,10 +201,9 @@ pub enum Failure {
     },
     /// The hub refuses it.
     Refused {
-        url: String,
         status: u16,
         code: Option<String>,
-        message: Option<String>,
+        error: Error,
     },
     Fatal(Error),
 }
@@ -239,8 +238,10 @@ impl Failure {
             let retry_after = seconds.map(Duration::from_secs);
             return Self::Transient { reason: format!("status {status}"), retry_after };
         }
-        let (code, message) = (text("x-error-code"), text("x-error-message"));
-        Self::Refused { url: url.to_owned(), status, code, message }
+        let message = text("x-error-message").map_or_else(String::new, |it| format!(": {it}"));
+        let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
+        let error = err!("`{url}` answered {status}{message}{advice}");
+        Self::Refused { status, code: text("x-error-code"), error }
     }
 }
 
@@ -253,13 +254,8 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Fatal(error) => error,
+            Failure::Fatal(error) | Failure::Refused { error, .. } => error,
             Failure::Transient { reason, .. } => Self::new(reason),
-            Failure::Refused { url, status, message, .. } => {
-                let message = message.map_or_else(String::new, |text| format!(": {text}"));
-                let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
-                err!("`{url}` answered {status}{message}{advice}")
-            }
         }
     }
 }

@@ -114,6 +114,7 @@ impl<'p> Repository<'p> {
         self.downloader.fetch(&files)?;
         self.fetched.append(&mut files);
         let recorded = if headers_only { &[] } else { &*self.files };
-        recorded.iter().try_for_each(|file| self.downloader.write_record(file))
+        let Downloader { folder, listing, .. } = &self.downloader;
+        recorded.iter().try_for_each(|file| folder.write_record(file, &listing.commit))
     }
 }
