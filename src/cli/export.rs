@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::remedy::pass;
-use super::values::{self, Ignored};
+use super::values::{self, Ignored, one_of};
 use super::verify::{self, CHECKS};
 
 const SOURCE: &str = "Source";
@@ -63,10 +63,10 @@ pub struct Export {
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and
     /// prints what it set. Other options override it.
-    #[arg(help_heading = OUTPUT, long = "for", value_name = "RUNTIME", value_parser = values::preset(), conflicts_with = "skip_onnx")]
+    #[arg(help_heading = OUTPUT, long = "for", value_name = "RUNTIME", value_parser = one_of(values::PRESETS), conflicts_with = "skip_onnx")]
     preset: Option<Preset>,
     /// Where the model reads its weights [default: auto]
-    #[arg(help_heading = OUTPUT, long, value_name = "WHERE", value_parser = values::external_data())]
+    #[arg(help_heading = OUTPUT, long, value_name = "WHERE", value_parser = one_of(values::EXTERNAL_DATA))]
     external_data: Option<ExternalData>,
     /// Copy the weights into files of at most this size, such as 2GB
     #[arg(help_heading = OUTPUT, long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
@@ -107,12 +107,12 @@ pub struct Export {
     ///
     /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
     /// refused, unless --accept-rounding is given.
-    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::experts_format())]
+    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
     ///
     /// Routers and the embedding stay as they are.
-    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::dense_format())]
+    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
     /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32
     #[arg(help_heading = PRECISION, long, requires = "formats")]
@@ -120,7 +120,7 @@ pub struct Export {
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]
     ///
     /// The residual stream, norms and routers are always f32.
-    #[arg(help_heading = PRECISION, long, value_name = "DTYPE", value_parser = values::compute_dtype())]
+    #[arg(help_heading = PRECISION, long, value_name = "DTYPE", value_parser = one_of(values::COMPUTE_DTYPES))]
     compute: Option<DType>,
     /// Keep activations in float beside integer weights
     ///
@@ -129,10 +129,10 @@ pub struct Export {
     keep_activations: bool,
 
     /// Operators of the graph [default: onnx]
-    #[arg(help_heading = GRAPH, long, value_name = "TARGET", value_parser = values::target())]
+    #[arg(help_heading = GRAPH, long, value_name = "TARGET", value_parser = one_of(values::TARGETS))]
     target: Option<Target>,
     /// Execution provider that --target ort is for [default: cpu]
-    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = values::provider())]
+    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = one_of(values::PROVIDERS))]
     ep: Option<Provider>,
     /// Add inputs and outputs for the key-value cache; --target ort has them
     #[arg(help_heading = GRAPH, long)]
@@ -291,14 +291,12 @@ fn similar_folder(source: &Source) -> Option<String> {
     Some(format!("the folder `{owner}` has no `{name}`{similar}, so the hub was asked"))
 }
 
-fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse().map_err(|_| "expected a size such as 500MB or 2GiB".to_owned())
+fn size(text: &str) -> Result<ByteSize, &'static str> {
+    text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
 }
 
 fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(path);
-    if path.extension().is_some_and(|found| found == extension) {
-        return Ok(path);
-    }
-    Err(format!("expected a file name that ends in .{extension}"))
+    let fits = path.extension().is_some_and(|found| found == extension);
+    fits.then_some(path).ok_or_else(|| format!("expected a file name that ends in .{extension}"))
 }

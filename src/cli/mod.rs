@@ -83,13 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_line_is_valid() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn descriptions_of_options_fit_a_line() {
+    fn options_are_valid_and_described_in_a_line() {
         let command = Cli::command();
+        command.clone().debug_assert();
         for command in std::iter::once(&command).chain(command.get_subcommands()) {
             for option in command.get_arguments() {
                 let help = option.get_help().unwrap_or_else(|| panic!("{option} has no help"));

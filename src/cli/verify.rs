@@ -136,16 +136,12 @@ pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
     Ok(())
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (1..=1_048_576).contains(&number) => Ok(number),
-        _ => Err("expected a number from 1 to 1048576".to_owned()),
-    }
+fn count(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=1_048_576).contains(number));
+    number.ok_or("expected a number from 1 to 1048576")
 }
 
-fn tolerance(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
-        _ => Err("expected a number such as 1e-4".to_owned()),
-    }
+fn tolerance(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or("expected a number such as 1e-4")
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::spec::PackageSpec;
 use super::{HubSource, HubSummary, Request, Source, Spec};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Result, bail};
+use crate::error::{Result, ensure};
 use crate::files::parent_dir;
 use crate::hub::Repository;
 use crate::model;
@@ -33,6 +33,7 @@ impl Opened {
 
 /// Reads headers, and samples for the fingerprint.
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
+    // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let (mut checkpoint, folder) = match &spec.request.source {
         Source::Checkpoint(folder) => {
@@ -44,8 +45,15 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (checkpoint, repository.folder())
         }
         Source::Staged(path) => {
-            let (checkpoint, fingerprint) = open_staged(path)?;
-            recorded = Some(fingerprint);
+            let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
+            let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
+            ensure!(
+                found == metadata.contents,
+                "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
+                path.display(),
+                metadata.contents
+            );
+            recorded = Some(metadata.fingerprint);
             (checkpoint, parent_dir(path).to_owned())
         }
     };
@@ -103,18 +111,4 @@ fn fetch<'p>(
     repository.fetch(*headers_only)?;
     let checkpoint = open(&repository)?;
     Ok((repository, checkpoint))
-}
-
-/// A staged file whose contents match its metadata, with the fingerprint of its source.
-fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint)> {
-    let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-    let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
-    if found != metadata.contents {
-        bail!(
-            "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
-            path.display(),
-            metadata.contents
-        );
-    }
-    Ok((checkpoint, metadata.fingerprint))
 }

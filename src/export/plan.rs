@@ -13,7 +13,7 @@ use super::{
 use crate::error::{Result, err};
 use crate::files::parent_dir;
 use crate::graph::Model;
-use crate::model;
+use crate::model::{self, GraphOptions};
 use crate::package::{Package, PackagedModel, genai, transformers_js};
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_disk_space};
@@ -41,12 +41,9 @@ impl<'p> Plan<'p> {
     /// Decides everything that headers decide.
     pub fn new(spec: &'p Spec, opened: &'p Opened) -> Result<Self> {
         let checkpoint = &opened.checkpoint;
-        let graph = match spec.graph() {
-            Some(options) => {
-                Some(model::decoder(&checkpoint.config, &checkpoint.weights, *options)?)
-            }
-            None => None,
-        };
+        let decoder =
+            |it: &GraphOptions| model::decoder(&checkpoint.config, &checkpoint.weights, *it);
+        let graph = spec.graph().map(decoder).transpose()?;
         let placement = Placement::decide(spec, opened)?;
         let mut plan = Self { spec, opened, graph, placement, genai: None, transformers_js: None };
         if let Some(model) = &spec.model {
