@@ -7,21 +7,22 @@ use bytesize::ByteSize;
 use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    DType, ExternalData, HubSource, HubSummary, MatrixFormat, Preset, Provider, RepoPath, Request,
-    Source, Spec, Summary, Target, export, similar_dir,
+    DType, ExternalData, HubSource, HubSummary, MatrixFormat, ModelSummary, Preset, Provider,
+    RepoPath, Request, Source, Spec, Summary, Target, export, similar_dir,
 };
-use gpt_oss_export::verify::Report;
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::remedy::pass;
 use super::values::{self, Ignored, one_of};
-use super::verify::{self, CHECKS};
+use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
 const OUTPUT: &str = "Output";
 const PRECISION: &str = "Precision";
 const GRAPH: &str = "Graph";
+const CHECKS: &str = "Checks";
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("origin").required(true)))]
@@ -161,8 +162,14 @@ pub struct Export {
     /// The same as the command `verify` after the export.
     #[arg(help_heading = CHECKS, long, conflicts_with_all = ["skip_onnx", "headers_only"])]
     verify: bool,
-    #[command(flatten)]
-    check: verify::Check,
+    /// With --verify: largest absolute logit error [default: 8 times float32's noise]
+    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
+    tolerance: Option<f64>,
+    /// With --verify: onnxruntime library or its folder
+    ///
+    /// By default that of ORT_DYLIB_PATH, of the system, or of python3.
+    #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
+    onnxruntime: Option<PathBuf>,
 }
 
 /// The summary of an export, and the report of its verification.
@@ -178,15 +185,16 @@ const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (json, quiet) = (self.json, self.quiet);
-        let check = self.verify.then(|| self.check.clone());
+        let (json, quiet, verifies) = (self.json, self.quiet, self.verify);
+        let (tolerance, onnxruntime) = (self.tolerance, self.onnxruntime.clone());
         let console = Console::new(quiet)?;
         let request = self.request()?;
         let similar = similar_folder(&request.source);
         let ignored = request.ignored.clone();
         let spec = Spec::resolve(request)?;
-        if let Some(check) = &check {
-            check.prepare(&spec)?;
+        if let Some(options) = spec.graph().filter(|_| verifies) {
+            // Refuses what cannot be verified before anything is written.
+            prepare(options, &spec.formats()?, tolerance, onnxruntime.as_deref())?;
         }
         let summary = match (export(&spec, &console), similar) {
             (Err(error), Some(similar)) => return Err(error).context(similar),
@@ -196,14 +204,25 @@ impl Export {
             print(&table(&summary).to_string()).context(LOST)?;
         }
         // The summary is printed whatever the verification says.
-        let outcome = check.map(|check| check.run(&summary, ignored, &console)).transpose();
+        let check = |model: &ModelSummary| {
+            let request = VerifyRequest {
+                model: model.path.clone(),
+                checkpoint: summary.source.clone(),
+                ignored,
+                tolerance,
+                onnxruntime,
+                ..VerifyRequest::default()
+            };
+            verify(&request, &console).context("the model is written, and could not be verified")
+        };
+        let outcome = summary.model.as_ref().filter(|_| verifies).map(check).transpose();
         let verification = outcome.as_ref().ok().and_then(Option::as_ref);
         match verification {
             _ if json => print_json(&Outcome { summary, verification }).context(LOST)?,
             Some(report) if !quiet => print(&report.to_string())?,
             _ => {}
         }
-        outcome?.map_or(Ok(()), |report| verify::exit_status(&report, "; the files are kept"))
+        outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
     /// An existing path is a path, unless it is the download folder of that repository.

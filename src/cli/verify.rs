@@ -1,11 +1,10 @@
-//! `gpt-oss-export verify`, and `--verify` of an export.
+//! `gpt-oss-export verify`.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
-use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, prepare, verify};
+use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, print, print_json};
 use super::values::Ignored;
@@ -85,49 +84,6 @@ impl Verify {
     }
 }
 
-/// Heading of the options that verify an export.
-pub const CHECKS: &str = "Checks";
-
-/// How an export is verified.
-#[derive(Args, Clone, Debug)]
-pub struct Check {
-    /// With --verify: largest absolute logit error [default: 8 times float32's noise]
-    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
-    tolerance: Option<f64>,
-    /// With --verify: onnxruntime library or its folder
-    ///
-    /// By default that of ORT_DYLIB_PATH, of the system, or of python3.
-    #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
-    onnxruntime: Option<PathBuf>,
-}
-
-impl Check {
-    /// Refuses what cannot be verified before anything is written.
-    pub fn prepare(&self, spec: &Spec) -> Result<()> {
-        let Some(options) = spec.graph() else { return Ok(()) };
-        Ok(prepare(options, &spec.formats()?, self.tolerance, self.onnxruntime.as_deref())?)
-    }
-
-    /// Verifies a new model against its source.
-    pub fn run(
-        self,
-        summary: &Summary,
-        ignored: IgnoredNames,
-        console: &Console,
-    ) -> Result<Report> {
-        let model = summary.model.as_ref().expect("--verify comes with a model");
-        let request = VerifyRequest {
-            model: model.path.clone(),
-            checkpoint: summary.source.clone(),
-            ignored,
-            tolerance: self.tolerance,
-            onnxruntime: self.onnxruntime,
-            ..VerifyRequest::default()
-        };
-        verify(&request, console).context("the model is written, and could not be verified")
-    }
-}
-
 /// An error if the model departs, with a hint besides.
 pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
     let trace =
@@ -141,7 +97,7 @@ fn count(text: &str) -> Result<usize, &'static str> {
     number.ok_or("expected a number from 1 to 1048576")
 }
 
-fn tolerance(text: &str) -> Result<f64, &'static str> {
+pub fn tolerance(text: &str) -> Result<f64, &'static str> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
     number.ok_or("expected a number such as 1e-4")
 }

@@ -104,10 +104,7 @@ impl<'w> Placement<'w> {
             Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
         };
         let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = match max_shard_size {
-            Some(most) => split(&weights, most, plan)?,
-            None => vec![plan(&weights)],
-        };
+        let files = split(&weights, max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
             let name = if model.package == Some(PackageSpec::TransformersJs) {

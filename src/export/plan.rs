@@ -30,13 +30,6 @@ pub struct Plan<'p> {
     transformers_js: Option<Package<TransformersJsSummary>>,
 }
 
-/// Weights files after writing.
-pub struct WrittenWeights {
-    pub new: Vec<PathBuf>,
-    /// What their conversions rounded.
-    pub rounding: PerRole<Rounding>,
-}
-
 impl<'p> Plan<'p> {
     /// Decides everything that headers decide.
     pub fn new(spec: &'p Spec, opened: &'p Opened) -> Result<Self> {
@@ -83,33 +76,34 @@ impl<'p> Plan<'p> {
         weights.chain(model).chain(genai).chain(transformers_js)
     }
 
-    /// Writes the weights files that do not exist.
+    /// Writes the weights files that do not exist. Returns these, and what the conversions of
+    /// all have rounded.
     pub fn write_weights(
         &self,
         transaction: &mut Transaction,
         progress: &dyn Progress,
-    ) -> Result<WrittenWeights> {
+    ) -> Result<(Vec<PathBuf>, PerRole<Rounding>)> {
         let files = self.placement.files.iter();
         let existing = files.clone().map(|(path, file)| file.check_existing(path, progress));
         let files: Vec<_> = files.zip(existing.collect::<Result<Vec<_>>>()?).collect();
         let absent = files.iter().filter(|(_, existing)| existing.is_none());
         check_disk_space(absent.map(|((path, file), _)| (&**path, file.bytes())))?;
 
-        let mut written = WrittenWeights { new: Vec::new(), rounding: PerRole::default() };
+        let (mut written, mut sum) = (Vec::new(), PerRole::default());
         for (at, ((path, file), existing)) in files.into_iter().enumerate() {
             let rounding = if let Some(rounding) = existing {
                 rounding
             } else {
-                written.new.push(path.to_owned());
+                written.push(path.clone());
                 transaction
                     .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
             if at == 0 || self.spec.request.save_weights.is_none() {
-                written.rounding += rounding;
+                sum += rounding;
             }
         }
-        Ok(written)
+        Ok((written, sum))
     }
 
     /// Writes what belongs to the model, and last the model itself.
@@ -147,11 +141,12 @@ impl<'p> Plan<'p> {
     pub fn summarize(
         self,
         model: Option<ModelSummary>,
-        weights: WrittenWeights,
+        written: Vec<PathBuf>,
+        rounding: &PerRole<Rounding>,
         took: Duration,
     ) -> Summary {
         let Opened { checkpoint, fingerprint, folder, hub } = self.opened;
-        let (request, rounding) = (&self.spec.request, &weights.rounding);
+        let request = &self.spec.request;
         Summary {
             preset: request.preset,
             preset_changes: self.spec.preset_changes.clone(),
@@ -169,7 +164,7 @@ impl<'p> Plan<'p> {
             transformers_js: self.transformers_js.map(|package| package.summary),
             experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
             dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), rounding),
-            weights: self.placement.summarize(checkpoint, weights.new),
+            weights: self.placement.summarize(checkpoint, written),
             seconds: took.as_secs_f64(),
         }
     }

@@ -107,7 +107,7 @@ impl Downloader<'_> {
                     let before = partial.furthest;
                     match append_response(client, &url, partial) {
                         // New bytes have arrived: the next response resumes behind them.
-                        Err(Failure::Transient { .. }) if partial.furthest > before => Ok(()),
+                        Err(Failure::Transient(..)) if partial.furthest > before => Ok(()),
                         result => result,
                     }
                 })?;

@@ -124,7 +124,7 @@ impl<'p> Client<'p> {
         let mut pauses = (0..ATTEMPTS - 1).map(|at| first_pause * (1 << at));
         let work = || loop {
             let (reason, retry_after) = match attempt() {
-                Err(Failure::Transient { reason, retry_after }) => (reason, retry_after),
+                Err(Failure::Transient(reason, retry_after)) => (reason, retry_after),
                 result => return result,
             };
             check_cancelled(self.progress)?;
@@ -194,11 +194,8 @@ fn roots(path: &Path) -> Result<RootCerts> {
 
 /// Why a request failed.
 pub enum Failure {
-    /// It may succeed later, after the pause that the hub asked for.
-    Transient {
-        reason: String,
-        retry_after: Option<Duration>,
-    },
+    /// Why it failed now; it may succeed later, after the pause that the hub asked for.
+    Transient(String, Option<Duration>),
     /// The hub refuses it.
     Refused {
         status: u16,
@@ -210,7 +207,7 @@ pub enum Failure {
 
 impl Failure {
     pub fn transient(reason: impl Into<String>) -> Self {
-        Self::Transient { reason: reason.into(), retry_after: None }
+        Self::Transient(reason.into(), None)
     }
 
     /// No complete response arrived.
@@ -235,8 +232,7 @@ impl Failure {
         let text = |name| text(response, name).map(str::to_owned);
         if response.status().is_server_error() || [408, 425, 429].contains(&status) {
             let seconds = text("retry-after").and_then(|seconds| seconds.parse().ok());
-            let retry_after = seconds.map(Duration::from_secs);
-            return Self::Transient { reason: format!("status {status}"), retry_after };
+            return Self::Transient(format!("status {status}"), seconds.map(Duration::from_secs));
         }
         let message = text("x-error-message").map_or_else(String::new, |it| format!(": {it}"));
         let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
@@ -255,7 +251,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Fatal(error) | Failure::Refused { error, .. } => error,
-            Failure::Transient { reason, .. } => Self::new(reason),
+            Failure::Transient(reason, _) => Self::new(reason),
         }
     }
 }

@@ -133,19 +133,16 @@ impl Listing {
             };
             return Ok((ShardSelection::Indexed, shards.iter().map(find).collect::<Result<_>>()?));
         }
-        let found = self.in_folder().filter(|(file, _)| file.ends_with(".safetensors"));
-        let found: Vec<_> = found.collect();
-        match (single, &*found) {
-            (Some(file), _) => {
-                Ok((ShardSelection::Only(SINGLE_FILE.to_owned()), vec![file.clone()]))
-            }
-            (None, [(path, file)]) => {
-                Ok((ShardSelection::Only((*path).to_owned()), vec![(*file).clone()]))
-            }
-            (None, []) => Err(self.lacks(SINGLE_FILE)),
-            (None, several) => bail!(
+        let found = match single {
+            Some(file) => vec![(SINGLE_FILE, file)],
+            None => self.in_folder().filter(|(file, _)| file.ends_with(".safetensors")).collect(),
+        };
+        match found[..] {
+            [] => Err(self.lacks(SINGLE_FILE)),
+            [(path, file)] => Ok((ShardSelection::Only(path.to_owned()), vec![file.clone()])),
+            _ => bail!(
                 "`{name}` holds {} .safetensors files and no {INDEX} that says which to use",
-                several.len()
+                found.len()
             ),
         }
     }

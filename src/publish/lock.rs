@@ -6,11 +6,10 @@ use std::path::Path;
 
 use crate::error::{Result, err};
 
-/// Prefix of temporary files,
+/// Temporary files begin with this, and end with one of the suffixes.
 pub const PREFIX: &str = ".gpt-oss-export-";
-/// with this suffix while they are written,
 pub const UNFINISHED: &str = ".part";
-/// or with this one as a backup of a replaced file.
+/// Of the copy of a file that is replaced.
 pub const BACKUP: &str = ".old";
 
 /// Held until it is dropped or the process ends.
