@@ -1,6 +1,5 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
-mod onnx_file;
 mod open;
 mod placement;
 mod plan;

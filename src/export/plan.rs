@@ -1,5 +1,6 @@
 //! What an export decides before it writes, and the order of writing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,17 +9,19 @@ use super::placement::Placement;
 use super::spec::{ModelSpec, PackageSpec};
 use super::{
     ExpertsSummary, GenaiSummary, MatricesSummary, ModelSummary, Source, Spec, Summary,
-    TransformersJsSummary, onnx_file,
+    TransformersJsSummary,
 };
 use crate::error::{Result, err};
 use crate::files::parent_dir;
-use crate::graph::Model;
-use crate::model::{self, GraphOptions};
+use crate::graph::{Data, Graph, Model};
+use crate::metadata::{self, ModelMetadata, WeightSlice};
+use crate::model::{self, GraphOptions, Target};
+use crate::onnx;
 use crate::package::{Package, PackagedModel, genai, transformers_js};
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_disk_space};
 use crate::tensor::Rounding;
-use crate::weights::{PerRole, Role};
+use crate::weights::{PerRole, Provenance, Role};
 
 /// What will be written.
 pub struct Plan<'p> {
@@ -120,22 +123,57 @@ impl<'p> Plan<'p> {
         }
         let (Some(spec), Some(graph)) = (&self.spec.model, &self.graph) else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(rounding);
-        let current_path =
-            |file: &Path| transaction.current_path(&parent_dir(&spec.path).join(file));
-        let bytes = onnx_file::encode(
-            &spec.graph,
-            self.opened,
-            graph,
-            &self.placement,
-            provenances,
-            current_path,
-        )
-        .map_err(|error| {
+        let bytes = self.encode(spec, graph, provenances, transaction).map_err(|error| {
             let kind = error.kind();
             err!("cannot write `{}`", spec.path.display()).with_kind(kind).with_source(error)
         })?;
         transaction.create_from(&spec.path, Existing::Replace, &bytes)?;
         Ok(Some(ModelSummary::new(spec, graph, bytes.len())))
+    }
+
+    /// The bytes of the ONNX file: the graph, where its weights are, and its metadata. They
+    /// depend on the weights, the options and the paths of weights relative to the model; not
+    /// on dates, folders or machines.
+    fn encode(
+        &self,
+        spec: &ModelSpec,
+        graph: &Model,
+        provenances: PerRole<Provenance>,
+        transaction: &Transaction,
+    ) -> Result<Vec<u8>> {
+        let operators = match spec.graph.target {
+            Target::Onnx => "standard ONNX operators",
+            Target::Ort => "ONNX Runtime's operators",
+        };
+        let description =
+            format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
+        let Opened { checkpoint, fingerprint, hub, .. } = self.opened;
+        let locate = |weight: &str| self.placement.ranges.get(weight).cloned();
+        let mut data = BTreeMap::new();
+        if fingerprint.is_some() {
+            let folder = parent_dir(&spec.path);
+            let current_path = |file: &Path| transaction.current_path(&folder.join(file));
+            let ranges = onnx::graph_ranges(graph, &locate)?;
+            data = onnx::data_digests(ranges.into_iter(), current_path)?;
+        }
+        let probes = |kind: &str| {
+            let these = graph.probes.iter().filter(|(other, _)| *other == kind);
+            these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
+        };
+        let metadata = ModelMetadata {
+            version: metadata::VERSION,
+            requires: spec.graph.requires().to_owned(),
+            fingerprint: fingerprint.clone(),
+            source: hub.as_ref().map(|hub| hub.source.clone()),
+            options: spec.graph,
+            layers: checkpoint.config.num_layers(),
+            provenances,
+            residuals: probes(model::RESIDUALS),
+            routers: probes(model::ROUTERS),
+            slices: slices(&graph.main).collect(),
+            data,
+        };
+        onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
     }
 
     pub fn summarize(
@@ -168,4 +206,14 @@ impl<'p> Plan<'p> {
             seconds: took.as_secs_f64(),
         }
     }
+}
+
+/// Initializers whose name is not that of a weight: they hold some of its bytes.
+fn slices(graph: &Graph) -> impl Iterator<Item = (String, WeightSlice)> {
+    graph.initializers.iter().filter_map(|initializer| {
+        let Data::External { weight, range } = &initializer.data else { return None };
+        let name = &graph.values[initializer.value].0;
+        let slice = WeightSlice { weight: weight.clone(), bytes: range.clone() };
+        (name != weight).then(|| (name.clone(), slice))
+    })
 }

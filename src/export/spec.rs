@@ -111,9 +111,10 @@ impl ModelSpec {
             length: request.length,
             kv_cache: request.kv_cache || package.is_some(),
             last_logits: request.last_logits || package.is_some(),
-            batch_symbol: match package {
-                Some(PackageSpec::TransformersJs) => BatchSymbol::BatchSize,
-                _ => BatchSymbol::B,
+            batch_symbol: if request.transformers_js {
+                BatchSymbol::BatchSize
+            } else {
+                BatchSymbol::B
             },
         };
         let copying = match package {
@@ -148,12 +149,10 @@ impl ModelSpec {
 
 /// Whether matrices of a role can be converted to a format.
 fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
+    use MatrixFormat::{Float, Int, Mxfp4};
     match format {
-        None
-        | Some(MatrixFormat::Int(_) | MatrixFormat::Float(DType::F32 | DType::F16 | DType::BF16)) => {
-            Ok(())
-        }
-        Some(MatrixFormat::Mxfp4) if role == Role::Experts => Ok(()),
+        None | Some(Int(_) | Float(DType::F32 | DType::F16 | DType::BF16)) => Ok(()),
+        Some(Mxfp4) if role == Role::Experts => Ok(()),
         Some(format) => bail!("{role} cannot be converted to {format}"),
     }
 }
