@@ -9,12 +9,14 @@ use std::fmt;
 /// The result of anything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why something failed or was refused.
 pub struct Error {
     kind: Kind,
     sentence: String,
     remedies: Vec<(Setting, String)>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Cause>,
 }
 
 /// What callers can tell errors apart by.
@@ -72,10 +74,7 @@ impl Error {
     }
 
     /// The same error with its cause.
-    pub fn with_source(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn with_source(mut self, source: impl Into<Cause>) -> Self {
         self.source = Some(source.into());
         self
     }

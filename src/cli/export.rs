@@ -304,9 +304,8 @@ fn similar_folder(source: &Source) -> Option<String> {
     if !Path::new(owner).is_dir() {
         return None;
     }
-    let similar = similar_dir(&Path::new(owner).join(name));
-    let similar = similar.map(|path| format!(" (did you mean `{}`?)", path.display()));
-    let similar = similar.unwrap_or_default();
+    let similar = similar_dir(&Path::new(owner).join(name))
+        .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
     Some(format!("the folder `{owner}` has no `{name}`{similar}, so the hub was asked"))
 }
 

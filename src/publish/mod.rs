@@ -1,7 +1,6 @@
 //! Files that appear whole or not at all: written beside their destination, synced, and
 //! renamed; what a failed run began is removed.
 
-mod disk_space;
 mod lock;
 
 use std::collections::BTreeMap;
@@ -15,9 +14,9 @@ use fs_err as fs;
 use tempfile::NamedTempFile;
 
 use crate::background::{StopFlag, with_background};
-use crate::error::{Error, Kind, Result, err};
+use crate::display::size;
+use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::parent_dir;
-pub use disk_space::check_disk_space;
 pub use lock::Lock;
 use lock::{BACKUP, PREFIX, UNFINISHED};
 
@@ -183,6 +182,36 @@ impl Drop for Transaction {
     }
 }
 
+/// Fails if files of these sizes do not fit on their disks, before the first byte is written.
+/// Their folders exist.
+pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) -> Result<()> {
+    let mut disks = BTreeMap::new();
+    for (path, bytes) in files {
+        let folder = parent_dir(path);
+        // The device number, where there is one.
+        #[cfg(unix)]
+        let disk = folder.metadata().ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
+        #[cfg(not(unix))]
+        let disk = folder;
+        let (_, needed) = disks.entry(disk).or_insert((folder, 0u64));
+        *needed = needed.saturating_add(bytes);
+    }
+    for (folder, needed) in disks.into_values() {
+        // Without statistics the write itself will tell.
+        let Ok(disk) = fs4::statvfs(folder) else { continue };
+        let free = disk.available_space();
+        if disk.total_space() > 0 && free < needed {
+            bail!(
+                "{} are needed in `{}`, and {} are free: free some space, or choose a folder on another disk",
+                size(needed),
+                folder.display(),
+                size(free)
+            );
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,5 +273,17 @@ mod tests {
         });
         assert!(outcome.is_err());
         assert!(entries(home.path()).is_empty());
+    }
+
+    #[test]
+    fn adds_up_files_on_one_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, two) = (home.path().join("one"), home.path().join("two"));
+        let free = fs4::available_space(home.path()).unwrap();
+        let check = |bytes| check_disk_space([(&*one, bytes), (&*two, bytes)]);
+        check(free / 3).unwrap();
+        let error = check(free / 3 * 2).unwrap_err().to_string();
+        assert!(error.ends_with("or choose a folder on another disk"), "{error}");
+        assert!(check(u64::MAX).is_err());
     }
 }
