@@ -34,7 +34,7 @@ pub enum Kind {
     OldRuntime,
 }
 
-/// A setting of a request that an error recommends.
+/// A setting of a request that an error or a summary recommends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Setting {

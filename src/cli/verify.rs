@@ -60,24 +60,20 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
+        let Self { tokens, batch, decode, seed, tolerance, trace, json, quiet, .. } = self;
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
             ignored: self.ignored.into(),
-            inputs: InputOptions {
-                tokens: self.tokens,
-                batch: self.batch,
-                decode: self.decode,
-                seed: self.seed,
-            },
-            tolerance: self.tolerance,
+            inputs: InputOptions { tokens, batch, decode, seed },
+            tolerance,
             onnxruntime: self.onnxruntime,
-            trace: self.trace,
+            trace,
         };
         let report = verify(&request, &console)?;
-        if self.json {
+        if json {
             print_json(&report)?;
-        } else if !self.quiet {
+        } else if !quiet {
             print(&report.to_string())?;
         }
         exit_status(&report, "")

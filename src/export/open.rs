@@ -35,12 +35,11 @@ impl Opened {
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
-    let (mut checkpoint, folder) = match &spec.request.source {
-        Source::Checkpoint(folder) => {
-            (Checkpoint::open(folder, &spec.request.ignored)?, folder.clone())
-        }
-        Source::Hub(source) => {
-            let (repository, checkpoint) = fetch(spec, source, progress)?;
+    let Request { source, ignored, .. } = &spec.request;
+    let (mut checkpoint, folder) = match source {
+        Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
+        Source::Hub(repository) => {
+            let (repository, checkpoint) = fetch(spec, repository, progress)?;
             hub = Some(HubSummary::new(&repository));
             (checkpoint, repository.folder())
         }
@@ -61,7 +60,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
     let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
-        _ if spec.request.source.headers_only() => None,
+        _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
     };

@@ -63,8 +63,8 @@ impl<'p> Repository<'p> {
         let index = listing.find(&name.file(INDEX)).cloned();
         let has_index = index.is_some();
         let texts: Vec<_> = [listing.require(CONFIG)?].into_iter().chain(index).collect();
-        let companions = companions.iter().filter_map(|file| listing.find(file).cloned());
-        let companions: Vec<_> = companions.collect();
+        let companions: Vec<_> =
+            companions.iter().filter_map(|file| listing.find(file)).cloned().collect();
         for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
             ensure!(
                 *size <= LARGEST_TEXT,
