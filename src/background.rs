@@ -1,20 +1,17 @@
 //! A background thread that lives as long as some work.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Thread};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-/// Tells the background thread that the work is over.
-#[derive(Default)]
-pub struct StopFlag(AtomicBool);
+/// Tells the background thread that the work is over: its sender is dropped then.
+pub struct StopFlag(Receiver<()>);
 
 impl StopFlag {
     /// Sleeps until the work is over or the time is up; whether the work is over.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        if !self.0.load(Ordering::Acquire) {
-            thread::park_timeout(timeout);
-        }
-        self.0.load(Ordering::Acquire)
+        self.0.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
@@ -24,26 +21,13 @@ pub fn with_background<W, B: Send>(
     background: impl FnOnce(&StopFlag) -> B + Send,
     work: impl FnOnce() -> W,
 ) -> (W, B) {
-    let flag = StopFlag::default();
-    thread::scope(|scope| {
-        let running = scope.spawn(|| background(&flag));
-        let stop = StopOnDrop { flag: &flag, thread: running.thread() };
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(move |scope| {
+        let running = scope.spawn(move || background(&StopFlag(receiver)));
         let result = work();
-        drop(stop);
-        (result, running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        drop(sender);
+        (result, running.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
-}
-
-struct StopOnDrop<'s> {
-    flag: &'s StopFlag,
-    thread: &'s Thread,
-}
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.flag.0.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! How numbers, names and summaries are shown to people.
 
 use std::fmt;
-use std::path::Path;
 
 /// Bytes in the unit that fits.
 pub fn size(bytes: u64) -> String {
@@ -41,50 +40,39 @@ pub fn escape_control(text: &str) -> String {
     })
 }
 
-/// A path quoted for a shell where that is needed.
-pub fn shell_quote(path: &Path) -> String {
-    let text = path.display().to_string();
+/// A word quoted for a shell where that is needed.
+pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
+    if word.chars().all(plain) { word.to_owned() } else { quoted() }
 }
 
-/// A summary: labels in one column, values in the next, notes indented below a row.
-/// Control characters are escaped.
+/// A summary: labels in one column, values in the next, notes, which have no label, indented
+/// below a row. Control characters are escaped.
 #[derive(Clone, Debug, Default)]
-pub struct Table(Vec<Line>);
-
-#[derive(Clone, Debug)]
-enum Line {
-    Row { label: &'static str, value: String },
-    Note(String),
-}
+pub struct Table(Vec<(Option<&'static str>, String)>);
 
 impl Table {
     /// Adds a row.
     pub fn row(&mut self, label: &'static str, value: impl fmt::Display) {
-        self.0.push(Line::Row { label, value: value.to_string() });
+        self.0.push((Some(label), escape_control(&value.to_string())));
     }
 
     /// Adds a line below the last row.
     pub fn note(&mut self, text: impl fmt::Display) {
-        self.0.push(Line::Note(text.to_string()));
+        self.0.push((None, escape_control(&text.to_string())));
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let label = |line: &Line| if let Line::Row { label, .. } = line { label.len() } else { 0 };
-        let width = self.0.iter().map(label).max().unwrap_or(0) + 2;
-        for (at, line) in self.0.iter().enumerate() {
-            let end = if at + 1 == self.0.len() { "" } else { "\n" };
-            match line {
-                Line::Row { label, value } => {
-                    write!(f, "{label:width$}{}{end}", escape_control(value))?;
-                }
-                Line::Note(text) => write!(f, "  {}{end}", escape_control(text))?,
-            }
-        }
-        Ok(())
+        let labels = self.0.iter().filter_map(|(label, _)| *label);
+        let width = labels.map(str::len).max().unwrap_or(0) + 2;
+        let line = |(label, text): &(Option<&str>, String)| match label {
+            Some(label) => format!("{label:width$}{text}"),
+            None => format!("  {text}"),
+        };
+        f.write_str(&self.0.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -109,7 +97,7 @@ mod tests {
         numbers.into_iter().for_each(|(value, text)| assert_eq!(with_thousands(value), text));
         assert_eq!([plural(1, "file"), plural(1200, "node")], ["1 file", "1,200 nodes"]);
         assert_eq!(escape_control("a\u{1b}[2J\nb — ü"), r"a\u{1b}[2J\nb — ü");
-        assert_eq!(shell_quote(Path::new("it's")), r"'it'\''s'");
+        assert_eq!(shell_quote("it's"), r"'it'\''s'");
     }
 
     #[test]

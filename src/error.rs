@@ -9,14 +9,14 @@ use std::fmt;
 /// The result of anything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something failed or was refused.
-pub struct Error(Box<Inner>);
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-struct Inner {
+/// Why something failed or was refused.
+pub struct Error {
     kind: Kind,
     sentence: String,
     remedies: Vec<(Setting, String)>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Cause>,
 }
 
 /// What callers can tell errors apart by.
@@ -34,9 +34,8 @@ pub enum Kind {
     OldRuntime,
 }
 
-/// A setting of a request that an error recommends.
+/// A setting of a request that an error or a summary recommends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
@@ -47,6 +46,7 @@ pub enum Setting {
     Genai,
     IgnoreConfigKey,
     IgnoreTensor,
+    KeepActivations,
     MaxLength,
     MaxShardSize,
     Onnxruntime,
@@ -59,8 +59,7 @@ pub enum Setting {
 impl Error {
     /// An error of kind [`Kind::Invalid`].
     pub fn new(sentence: impl Into<String>) -> Self {
-        let (kind, sentence) = (Kind::Invalid, sentence.into());
-        Self(Box::new(Inner { kind, sentence, remedies: Vec::new(), source: None }))
+        Self { kind: Kind::Invalid, sentence: sentence.into(), remedies: Vec::new(), source: None }
     }
 
     /// That the work was cancelled.
@@ -70,45 +69,42 @@ impl Error {
 
     /// The same error under another kind.
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.0.kind = kind;
+        self.kind = kind;
         self
     }
 
     /// The same error with its cause.
-    pub fn with_source(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        self.0.source = Some(source.into());
+    pub fn with_source(mut self, source: impl Into<Cause>) -> Self {
+        self.source = Some(source.into());
         self
     }
 
     /// The same error with a setting that would help; the value may be empty.
     pub fn with_remedy(mut self, setting: Setting, value: impl Into<String>) -> Self {
-        self.0.remedies.push((setting, value.into()));
+        self.remedies.push((setting, value.into()));
         self
     }
 
     /// What callers can tell it apart by.
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.kind
     }
 
     /// Settings that would help, with their values, the best first.
     pub fn remedies(&self) -> &[(Setting, String)] {
-        &self.0.remedies
+        &self.remedies
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.sentence)
+        f.write_str(&self.sentence)
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, sentence, remedies, source } = &*self.0;
+        let Self { kind, sentence, remedies, source } = self;
         write!(f, "{kind:?}: {sentence}")?;
         remedies.iter().try_for_each(|(setting, value)| write!(f, " [{setting:?} {value}]"))?;
         source.iter().try_for_each(|source| write!(f, ": {source}"))
@@ -117,7 +113,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        self.source.as_deref().map(|source| source as _)
     }
 }
 

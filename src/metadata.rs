@@ -12,13 +12,11 @@ use crate::weights::{Fingerprint, PerRole, Provenance};
 
 /// Key of the metadata property.
 pub const KEY: &str = "gpt_oss_export";
-/// Version of the object.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
-    /// Version of this object.
     pub version: u32,
     /// What runs the model, for people.
     pub requires: String,
@@ -28,11 +26,8 @@ pub struct ModelMetadata {
     /// Repository and commit of a checkpoint from the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The options of the graph.
     pub options: GraphOptions,
-    /// Number of layers.
     pub layers: usize,
-    /// What became of the values of matrices since the checkpoint.
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
     /// Values that hold the residual stream: the embedding, then after each layer.
@@ -51,30 +46,12 @@ pub struct ModelMetadata {
 /// Some bytes of a weight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightSlice {
-    /// Canonical name.
     pub weight: String,
     /// Bytes from the beginning of the weight.
     pub bytes: Range<u64>,
 }
 
 impl ModelMetadata {
-    /// The metadata of a graph with these options; the rest is for the caller to fill in.
-    pub fn new(options: GraphOptions, layers: usize, provenances: PerRole<Provenance>) -> Self {
-        Self {
-            version: VERSION,
-            requires: options.requires().to_owned(),
-            fingerprint: None,
-            source: None,
-            options,
-            layers,
-            provenances,
-            residuals: Vec::new(),
-            routers: Vec::new(),
-            slices: BTreeMap::new(),
-            data: BTreeMap::new(),
-        }
-    }
-
     /// The value of the property [`KEY`].
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data")

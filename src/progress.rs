@@ -11,14 +11,15 @@ pub enum Unit {
     Seconds,
 }
 
-/// Receives the progress of one phase of work at a time, from any thread.
+/// Receives the progress of one phase of work at a time, from any thread. By default it shows
+/// nothing.
 pub trait Progress: Sync {
     /// A phase begins that will handle so many of something.
-    fn begin(&self, phase: &str, unit: Unit, total: u64);
+    fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
     /// So many more are done.
-    fn advance(&self, count: u64);
+    fn advance(&self, _count: u64) {}
     /// The phase is over.
-    fn end(&self);
+    fn end(&self) {}
     /// Whether the work should stop where it is.
     fn is_cancelled(&self) -> bool {
         false
@@ -50,8 +51,4 @@ impl Drop for Phase<'_> {
 /// Shows nothing.
 pub struct Silent;
 
-impl Progress for Silent {
-    fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
-    fn advance(&self, _count: u64) {}
-    fn end(&self) {}
-}
+impl Progress for Silent {}

@@ -1,7 +1,6 @@
 //! The terminal: progress, interruption, output.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use gpt_oss_export::progress::{Progress, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+/// Whether a signal has asked the work to stop.
+static CANCELLED: AtomicBool = AtomicBool::new(false);
 /// Shorter work is over before a bar could be read.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
 
@@ -18,18 +19,15 @@ const WORTH_SHOWING: Duration = Duration::from_millis(500);
 pub struct Console {
     bar: ProgressBar,
     shown: bool,
-    cancelled: Arc<AtomicBool>,
 }
 
 impl Console {
     pub fn new(quiet: bool) -> Result<Self> {
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let heard = cancelled.clone();
         // The work notices, ends in order and removes what it began.
-        ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))
+        ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed))
             .context("cannot handle signals")?;
         let shown = !quiet && io::stderr().is_terminal();
-        Ok(Self { bar: ProgressBar::hidden(), shown, cancelled })
+        Ok(Self { bar: ProgressBar::hidden(), shown })
     }
 }
 
@@ -67,11 +65,12 @@ impl Progress for Console {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        CANCELLED.load(Ordering::Relaxed)
     }
 }
 
-/// Prints lines, in which other control characters are escaped: names are others'.
+/// Prints lines. Other control characters are escaped, since names come from other people's
+/// files.
 pub fn print(lines: &str) -> Result<()> {
     let lines = lines.lines().map(|line| escape_control(line) + "\n");
     write(lines.collect::<String>().as_bytes())

@@ -5,22 +5,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgGroup, Args};
-use gpt_oss_export::display::shell_quote;
+use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    DType, ExternalData, HubSource, MatrixFormat, Preset, Provider, RepoPath, Request, Source,
-    Spec, Summary, Target, export, similar_dir,
+    DType, ExternalData, HubSource, HubSummary, MatrixFormat, ModelSummary, Preset, Provider,
+    RepoPath, Request, Source, Spec, Summary, Target, export, similar_dir,
 };
-use gpt_oss_export::verify::Report;
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::values::{self, Ignored};
-use super::verify::{self, CHECKS};
+use super::remedy::pass;
+use super::values::{self, Ignored, one_of};
+use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
 const OUTPUT: &str = "Output";
 const PRECISION: &str = "Precision";
 const GRAPH: &str = "Graph";
+const CHECKS: &str = "Checks";
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("origin").required(true)))]
@@ -62,10 +64,10 @@ pub struct Export {
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and
     /// prints what it set. Other options override it.
-    #[arg(help_heading = OUTPUT, long = "for", value_name = "RUNTIME", value_parser = values::preset(), conflicts_with = "skip_onnx")]
+    #[arg(help_heading = OUTPUT, long = "for", value_name = "RUNTIME", value_parser = one_of(values::PRESETS), conflicts_with = "skip_onnx")]
     preset: Option<Preset>,
     /// Where the model reads its weights [default: auto]
-    #[arg(help_heading = OUTPUT, long, value_name = "WHERE", value_parser = values::external_data())]
+    #[arg(help_heading = OUTPUT, long, value_name = "WHERE", value_parser = one_of(values::EXTERNAL_DATA))]
     external_data: Option<ExternalData>,
     /// Copy the weights into files of at most this size, such as 2GB
     #[arg(help_heading = OUTPUT, long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["skip_onnx", "save_weights", "headers_only"])]
@@ -106,12 +108,12 @@ pub struct Export {
     ///
     /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
     /// refused, unless --accept-rounding is given.
-    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::experts_format())]
+    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
     ///
     /// Routers and the embedding stay as they are.
-    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = values::dense_format())]
+    #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
     /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32
     #[arg(help_heading = PRECISION, long, requires = "formats")]
@@ -119,7 +121,7 @@ pub struct Export {
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]
     ///
     /// The residual stream, norms and routers are always f32.
-    #[arg(help_heading = PRECISION, long, value_name = "DTYPE", value_parser = values::compute_dtype())]
+    #[arg(help_heading = PRECISION, long, value_name = "DTYPE", value_parser = one_of(values::COMPUTE_DTYPES))]
     compute: Option<DType>,
     /// Keep activations in float beside integer weights
     ///
@@ -128,10 +130,10 @@ pub struct Export {
     keep_activations: bool,
 
     /// Operators of the graph [default: onnx]
-    #[arg(help_heading = GRAPH, long, value_name = "TARGET", value_parser = values::target())]
+    #[arg(help_heading = GRAPH, long, value_name = "TARGET", value_parser = one_of(values::TARGETS))]
     target: Option<Target>,
     /// Execution provider that --target ort is for [default: cpu]
-    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = values::provider())]
+    #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = one_of(values::PROVIDERS))]
     ep: Option<Provider>,
     /// Add inputs and outputs for the key-value cache; --target ort has them
     #[arg(help_heading = GRAPH, long)]
@@ -160,8 +162,14 @@ pub struct Export {
     /// The same as the command `verify` after the export.
     #[arg(help_heading = CHECKS, long, conflicts_with_all = ["skip_onnx", "headers_only"])]
     verify: bool,
-    #[command(flatten)]
-    check: verify::Check,
+    /// With --verify: largest absolute logit error [default: 8 times float32's noise]
+    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
+    tolerance: Option<f64>,
+    /// With --verify: onnxruntime library or its folder
+    ///
+    /// By default that of ORT_DYLIB_PATH, of the system, or of python3.
+    #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
+    onnxruntime: Option<PathBuf>,
 }
 
 /// The summary of an export, and the report of its verification.
@@ -177,32 +185,44 @@ const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (json, quiet) = (self.json, self.quiet);
-        let check = self.verify.then(|| self.check.clone());
+        let (json, quiet, verifies) = (self.json, self.quiet, self.verify);
+        let (tolerance, onnxruntime) = (self.tolerance, self.onnxruntime.clone());
         let console = Console::new(quiet)?;
         let request = self.request()?;
         let similar = similar_folder(&request.source);
         let ignored = request.ignored.clone();
         let spec = Spec::resolve(request)?;
-        if let Some(check) = &check {
-            check.prepare(&spec)?;
+        if let Some(options) = spec.graph().filter(|_| verifies) {
+            // Refuses what cannot be verified before anything is written.
+            prepare(options, &spec.formats()?, tolerance, onnxruntime.as_deref())?;
         }
         let summary = match (export(&spec, &console), similar) {
             (Err(error), Some(similar)) => return Err(error).context(similar),
             (outcome, _) => outcome?,
         };
         if !quiet && !json {
-            print(&(summary.to_string() + &next(&summary))).context(LOST)?;
+            print(&table(&summary).to_string()).context(LOST)?;
         }
         // The summary is printed whatever the verification says.
-        let outcome = check.map(|check| check.run(&summary, ignored, &console)).transpose();
+        let check = |model: &ModelSummary| {
+            let request = VerifyRequest {
+                model: model.path.clone(),
+                checkpoint: summary.source.clone(),
+                ignored,
+                tolerance,
+                onnxruntime,
+                ..VerifyRequest::default()
+            };
+            verify(&request, &console).context("the model is written, and could not be verified")
+        };
+        let outcome = summary.model.as_ref().filter(|_| verifies).map(check).transpose();
         let verification = outcome.as_ref().ok().and_then(Option::as_ref);
         match verification {
             _ if json => print_json(&Outcome { summary, verification }).context(LOST)?,
             Some(report) if !quiet => print(&report.to_string())?,
             _ => {}
         }
-        outcome?.map_or(Ok(()), |report| verify::exit_status(&report, "; the files are kept"))
+        outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
     /// An existing path is a path, unless it is the download folder of that repository.
@@ -260,16 +280,21 @@ impl Export {
     }
 }
 
-/// The command that exports a model from staged weights.
-fn next(summary: &Summary) -> String {
-    let weights = &summary.weights;
-    match weights.written.first().or(weights.reused.first()) {
-        Some(staged) if summary.model.is_none() => {
-            let staged = shell_quote(staged);
-            format!("\nnext     gpt-oss-export --weights {staged} --output model.onnx")
-        }
-        _ => String::new(),
+/// The summary, with what to type next.
+fn table(summary: &Summary) -> Table {
+    let mut table = summary.table(&|setting, value| pass([(setting, value)]));
+    let Summary { hub, model, weights, .. } = summary;
+    if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
+        let bytes = display::size(*bytes);
+        let next = "the same command without --headers-only fetches";
+        table.row("next", format!("{next} {bytes}, and the model runs"));
+    } else if let (None, Some(staged)) =
+        (model, weights.written.iter().chain(&weights.reused).next())
+    {
+        let staged = shell_quote(&staged.display().to_string());
+        table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
     }
+    table
 }
 
 /// That a local folder was probably meant, if a name for the hub begins with one.
@@ -279,20 +304,17 @@ fn similar_folder(source: &Source) -> Option<String> {
     if !Path::new(owner).is_dir() {
         return None;
     }
-    let similar = similar_dir(&Path::new(owner).join(name));
-    let similar = similar.map(|path| format!(" (did you mean `{}`?)", path.display()));
-    let similar = similar.unwrap_or_default();
+    let similar = similar_dir(&Path::new(owner).join(name))
+        .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
     Some(format!("the folder `{owner}` has no `{name}`{similar}, so the hub was asked"))
 }
 
-fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse().map_err(|_| "expected a size such as 500MB or 2GiB".to_owned())
+fn size(text: &str) -> Result<ByteSize, &'static str> {
+    text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
 }
 
 fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(path);
-    if path.extension().is_some_and(|found| found == extension) {
-        return Ok(path);
-    }
-    Err(format!("expected a file name that ends in .{extension}"))
+    let fits = path.extension().is_some_and(|found| found == extension);
+    fits.then_some(path).ok_or_else(|| format!("expected a file name that ends in .{extension}"))
 }

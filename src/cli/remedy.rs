@@ -1,13 +1,21 @@
-//! Settings that an error recommends, as options of the command line.
+//! Settings that an error or a summary recommends, as options of the command line.
 
+use gpt_oss_export::display::shell_quote;
 use gpt_oss_export::error::{Error, Setting};
 
 /// What to type, after the sentence of an error.
 pub fn advice(error: &anyhow::Error) -> String {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
-    let remedies = errors.flat_map(Error::remedies);
-    let options = remedies.map(|(setting, value)| format!("{} {value}", option(*setting)));
-    let options: Vec<String> = options.map(|option| option.trim_end().to_owned()).collect();
+    pass(errors.flat_map(Error::remedies).map(|(setting, value)| (*setting, &**value)))
+}
+
+/// What to type to give one of these settings its value.
+pub fn pass<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> String {
+    let typed = |(setting, value)| match value {
+        "" => option(setting).to_owned(),
+        value => format!("{} {}", option(setting), shell_quote(value)),
+    };
+    let options: Vec<String> = settings.into_iter().map(typed).collect();
     if options.is_empty() { String::new() } else { format!("; pass {}", options.join(" or ")) }
 }
 
@@ -21,6 +29,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",
+        Setting::KeepActivations => "--keep-activations",
         Setting::MaxLength => "--max-length",
         Setting::MaxShardSize => "--max-shard-size",
         Setting::Onnxruntime => "--onnxruntime",
@@ -28,6 +37,5 @@ fn option(setting: Setting) -> &'static str {
         Setting::Provider => "--ep",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",
-        setting => unreachable!("{setting:?} has an option"),
     }
 }

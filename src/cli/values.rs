@@ -24,7 +24,7 @@ impl From<Ignored> for IgnoredNames {
 }
 
 /// A word, its value and its help.
-type Word<T> = (&'static str, T, &'static str);
+pub type Word<T> = (&'static str, T, &'static str);
 
 const INT8: MatrixFormat = MatrixFormat::Int(Bits::Eight);
 const INT4: MatrixFormat = MatrixFormat::Int(Bits::Four);
@@ -32,66 +32,54 @@ const BF16: MatrixFormat = MatrixFormat::Float(DType::BF16);
 const F16: MatrixFormat = MatrixFormat::Float(DType::F16);
 const F32: MatrixFormat = MatrixFormat::Float(DType::F32);
 
-pub fn preset() -> impl TypedValueParser<Value = Preset> {
-    one_of([
-        ("onnxruntime", Preset::Onnxruntime, "ONNX Runtime on a CPU"),
-        ("genai", Preset::Genai, "onnxruntime-genai on a CPU"),
-        ("openvino", Preset::Openvino, "OpenVINO, or any runtime with standard operators"),
-        ("transformers-js", Preset::TransformersJs, "transformers.js in a browser with WebGPU"),
-        ("cuda", Preset::Cuda, "ONNX Runtime on NVIDIA GPUs"),
-        ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU"),
-    ])
-}
+pub const PRESETS: [Word<Preset>; 6] = [
+    ("onnxruntime", Preset::Onnxruntime, "ONNX Runtime on a CPU"),
+    ("genai", Preset::Genai, "onnxruntime-genai on a CPU"),
+    ("openvino", Preset::Openvino, "OpenVINO, or any runtime with standard operators"),
+    ("transformers-js", Preset::TransformersJs, "transformers.js in a browser with WebGPU"),
+    ("cuda", Preset::Cuda, "ONNX Runtime on NVIDIA GPUs"),
+    ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU"),
+];
 
-pub fn experts_format() -> impl TypedValueParser<Value = MatrixFormat> {
-    one_of([
-        ("mxfp4", MatrixFormat::Mxfp4, "4-bit floats in blocks of 32 with a scale, as released"),
-        ("int8", INT8, "8-bit integers, block size 32: exact for MXFP4"),
-        ("int4", INT4, "4-bit integers, block size 32: rounds"),
-        ("bf16", BF16, "BF16, row-major [out, in]"),
-        ("f16", F16, "F16, row-major [out, in]"),
-        ("f32", F32, "F32, row-major [out, in]"),
-    ])
-}
+pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 6] = [
+    ("mxfp4", MatrixFormat::Mxfp4, "4-bit floats in blocks of 32 with a scale, as released"),
+    ("int8", INT8, "8-bit integers, block size 32: exact for MXFP4"),
+    ("int4", INT4, "4-bit integers, block size 32: rounds"),
+    ("bf16", BF16, "BF16, row-major [out, in]"),
+    ("f16", F16, "F16, row-major [out, in]"),
+    ("f32", F32, "F32, row-major [out, in]"),
+];
 
-pub fn dense_format() -> impl TypedValueParser<Value = MatrixFormat> {
-    one_of([
-        ("int8", INT8, "8-bit integers, block size 32: rounds"),
-        ("int4", INT4, "4-bit integers, block size 32, with int8 for lm_head: rounds"),
-        ("bf16", BF16, "BF16"),
-        ("f16", F16, "F16"),
-        ("f32", F32, "F32"),
-    ])
-}
+pub const DENSE_FORMATS: [Word<MatrixFormat>; 5] = [
+    ("int8", INT8, "8-bit integers, block size 32: rounds"),
+    ("int4", INT4, "4-bit integers, block size 32, with int8 for lm_head: rounds"),
+    ("bf16", BF16, "BF16"),
+    ("f16", F16, "F16"),
+    ("f32", F32, "F32"),
+];
 
-pub fn compute_dtype() -> impl TypedValueParser<Value = DType> {
-    one_of([("f32", DType::F32, ""), ("f16", DType::F16, ""), ("bf16", DType::BF16, "")])
-}
+pub const COMPUTE_DTYPES: [Word<DType>; 3] =
+    [("f32", DType::F32, ""), ("f16", DType::F16, ""), ("bf16", DType::BF16, "")];
 
-pub fn target() -> impl TypedValueParser<Value = Target> {
-    one_of([
-        ("onnx", Target::Onnx, "Standard operators only, for every runtime"),
-        ("ort", Target::Ort, "ONNX Runtime's operators too, fast on a CPU"),
-    ])
-}
+pub const TARGETS: [Word<Target>; 2] = [
+    ("onnx", Target::Onnx, "Standard operators only, for every runtime"),
+    ("ort", Target::Ort, "ONNX Runtime's operators too, fast on a CPU"),
+];
 
-pub fn provider() -> impl TypedValueParser<Value = Provider> {
-    one_of([
-        ("cpu", Provider::Cpu, "Any processor"),
-        ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
-        ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
-    ])
-}
+pub const PROVIDERS: [Word<Provider>; 3] = [
+    ("cpu", Provider::Cpu, "Any processor"),
+    ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
+    ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
+];
 
-pub fn external_data() -> impl TypedValueParser<Value = ExternalData> {
-    one_of([
-        ("auto", ExternalData::Auto, "In place if ONNX allows it, otherwise from a copy"),
-        ("in-place", ExternalData::InPlace, "From the checkpoint or staged file, or fail"),
-        ("copy", ExternalData::Copy, "From a weights file beside the model"),
-    ])
-}
+pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [
+    ("auto", ExternalData::Auto, "In place if ONNX allows it, otherwise from a copy"),
+    ("in-place", ExternalData::InPlace, "From the checkpoint or staged file, or fail"),
+    ("copy", ExternalData::Copy, "From a weights file beside the model"),
+];
 
-fn one_of<T, const N: usize>(words: [Word<T>; N]) -> impl TypedValueParser<Value = T>
+/// Parses one of some words.
+pub fn one_of<T, const N: usize>(words: [Word<T>; N]) -> impl TypedValueParser<Value = T>
 where
     T: Clone + Send + Sync + 'static,
 {

@@ -1,11 +1,10 @@
-//! `gpt-oss-export verify`, and `--verify` of an export.
+//! `gpt-oss-export verify`.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use gpt_oss_export::export::{IgnoredNames, Spec, Summary};
-use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, prepare, verify};
+use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, print, print_json};
 use super::values::Ignored;
@@ -61,70 +60,23 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
+        let Self { tokens, batch, decode, seed, tolerance, trace, json, quiet, .. } = self;
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
             ignored: self.ignored.into(),
-            inputs: InputOptions {
-                tokens: self.tokens,
-                batch: self.batch,
-                decode: self.decode,
-                seed: self.seed,
-            },
-            tolerance: self.tolerance,
+            inputs: InputOptions { tokens, batch, decode, seed },
+            tolerance,
             onnxruntime: self.onnxruntime,
-            trace: self.trace,
+            trace,
         };
         let report = verify(&request, &console)?;
-        if self.json {
+        if json {
             print_json(&report)?;
-        } else if !self.quiet {
+        } else if !quiet {
             print(&report.to_string())?;
         }
         exit_status(&report, "")
-    }
-}
-
-/// Heading of the options that verify an export.
-pub const CHECKS: &str = "Checks";
-
-/// How an export is verified.
-#[derive(Args, Clone, Debug)]
-pub struct Check {
-    /// With --verify: largest absolute logit error [default: 8 times float32's noise]
-    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
-    tolerance: Option<f64>,
-    /// With --verify: onnxruntime library or its folder
-    ///
-    /// By default that of ORT_DYLIB_PATH, of the system, or of python3.
-    #[arg(help_heading = CHECKS, long, value_name = "PATH", requires = "verify")]
-    onnxruntime: Option<PathBuf>,
-}
-
-impl Check {
-    /// Refuses what cannot be verified before anything is written.
-    pub fn prepare(&self, spec: &Spec) -> Result<()> {
-        let Some(options) = spec.graph() else { return Ok(()) };
-        Ok(prepare(options, &spec.formats()?, self.tolerance, self.onnxruntime.as_deref())?)
-    }
-
-    /// Verifies a new model against its source.
-    pub fn run(
-        self,
-        summary: &Summary,
-        ignored: IgnoredNames,
-        console: &Console,
-    ) -> Result<Report> {
-        let model = summary.model.as_ref().expect("--verify comes with a model");
-        let request = VerifyRequest {
-            model: model.path.clone(),
-            checkpoint: summary.source.clone(),
-            ignored,
-            tolerance: self.tolerance,
-            onnxruntime: self.onnxruntime,
-            ..VerifyRequest::default()
-        };
-        verify(&request, console).context("the model is written, and could not be verified")
     }
 }
 
@@ -136,16 +88,12 @@ pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
     Ok(())
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (1..=1_048_576).contains(&number) => Ok(number),
-        _ => Err("expected a number from 1 to 1048576".to_owned()),
-    }
+fn count(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=1_048_576).contains(number));
+    number.ok_or("expected a number from 1 to 1048576")
 }
 
-fn tolerance(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
-        _ => Err("expected a number such as 1e-4".to_owned()),
-    }
+pub fn tolerance(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or("expected a number such as 1e-4")
 }

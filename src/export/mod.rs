@@ -1,11 +1,9 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
-mod onnx_file;
 mod open;
 mod placement;
 mod plan;
 mod request;
-mod shards;
 mod spec;
 mod summary;
 mod text;
@@ -41,11 +39,11 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
 
     let mut transaction = Transaction::default();
     plan.targets().try_for_each(|path| transaction.claim(path))?;
-    let weights = plan.write_weights(&mut transaction, progress)?;
-    let model = plan.write_model(&mut transaction, &weights.rounding)?;
+    let (written, rounding) = plan.write_weights(&mut transaction, progress)?;
+    let model = plan.write_model(&mut transaction, &rounding)?;
     if progress.is_cancelled() {
         return Err(Error::interrupted());
     }
     transaction.commit()?;
-    Ok(plan.summarize(model, weights, started.elapsed()))
+    Ok(plan.summarize(model, written, &rounding, started.elapsed()))
 }

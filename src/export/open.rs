@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::spec::PackageSpec;
-use super::{HubSource, HubSummary, Source, Spec};
+use super::{HubSource, HubSummary, Request, Source, Spec};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Result, bail};
+use crate::error::{Result, ensure};
 use crate::files::parent_dir;
-use crate::hub;
+use crate::hub::Repository;
 use crate::model;
 use crate::package::tokenizer;
 use crate::progress::Progress;
@@ -33,17 +33,26 @@ impl Opened {
 
 /// Reads headers, and samples for the fingerprint.
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
+    // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
-    let (mut checkpoint, folder) = match &spec.source {
-        Source::Checkpoint(folder) => (Checkpoint::open(folder, &spec.ignored)?, folder.clone()),
-        Source::Hub(source) => {
-            let fetched = fetch(spec, source, progress)?;
-            hub = Some(fetched.summary);
-            (fetched.checkpoint, fetched.folder)
+    let Request { source, ignored, .. } = &spec.request;
+    let (mut checkpoint, folder) = match source {
+        Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
+        Source::Hub(repository) => {
+            let (repository, checkpoint) = fetch(spec, repository, progress)?;
+            hub = Some(HubSummary::new(&repository));
+            (checkpoint, repository.folder())
         }
         Source::Staged(path) => {
-            let (checkpoint, fingerprint) = open_staged(path)?;
-            recorded = Some(fingerprint);
+            let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
+            let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
+            ensure!(
+                found == metadata.contents,
+                "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
+                path.display(),
+                metadata.contents
+            );
+            recorded = Some(metadata.fingerprint);
             (checkpoint, parent_dir(path).to_owned())
         }
     };
@@ -51,7 +60,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
     let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
-        _ if spec.headers_only() => None,
+        _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
     };
@@ -60,69 +69,45 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
 
 /// Gives a checkpoint the layers and formats of the model.
 fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
-    if let Some(layers) = spec.layers {
+    let Request { layers, dense, accept_rounding, .. } = spec.request;
+    if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
     }
-    if let Some(format) = spec.experts_format(&checkpoint.weights) {
-        checkpoint.convert(Role::Experts, format, spec.accept_rounding)?;
-    }
-    if let Some(format) = spec.formats.dense {
-        checkpoint.convert(Role::Dense, format, spec.accept_rounding)?;
+    let experts = spec.experts_format(&checkpoint.weights);
+    for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
+        if let Some(format) = format {
+            checkpoint.convert(role, format, accept_rounding)?;
+        }
     }
     Ok(())
 }
 
-/// A checkpoint from the hub.
-struct Fetched {
-    checkpoint: Checkpoint,
-    folder: PathBuf,
-    summary: HubSummary,
-}
-
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be
 /// exported is refused before its weights are fetched.
-fn fetch(spec: &Spec, source: &HubSource, progress: &dyn Progress) -> Result<Fetched> {
+fn fetch<'p>(
+    spec: &Spec,
+    source: &HubSource,
+    progress: &'p dyn Progress,
+) -> Result<(Repository<'p>, Checkpoint)> {
     let HubSource { name, folder, offline, headers_only } = source;
-    let output = spec.model.as_ref().map(|model| &*model.path);
     let root = folder.clone().unwrap_or_else(|| {
-        let beside = output.or(spec.save_weights.as_deref());
-        beside.map_or(Path::new("."), parent_dir).join(name.default_folder())
+        let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
+        beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
     });
     let package = spec.model.as_ref().and_then(|model| model.package);
     let needs_tokenizer = !headers_only || matches!(package, Some(PackageSpec::Genai { .. }));
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
-    let request = hub::FetchRequest { name, root: &root, companions, offline: *offline };
-    let mut repository = hub::Repository::open(request, progress)?;
-    let open = |repository: &hub::Repository| {
-        let hub::Repository { which, headers, .. } = repository;
-        Checkpoint::open_files(&repository.folder(), which, headers, &spec.ignored)
+    let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
+    let open = |repository: &Repository| {
+        let Repository { which, headers, .. } = repository;
+        Checkpoint::open_files(&repository.folder(), which, headers, &spec.request.ignored)
     };
-    let mut checkpoint = open(&repository)?;
+    let mut prepared = open(&repository)?;
+    prepare(&mut prepared, spec)?;
     if let Some(graph) = spec.graph() {
-        let mut prepared = checkpoint.clone();
-        prepare(&mut prepared, spec)?;
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }
-    if *headers_only {
-        repository.fetch_companions()?;
-    } else {
-        repository.fetch_all()?;
-        checkpoint = open(&repository)?;
-    }
-    let summary = HubSummary::new(&repository, &root);
-    Ok(Fetched { checkpoint, folder: repository.folder(), summary })
-}
-
-/// A staged file whose contents match its metadata, with the fingerprint of its source.
-fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint)> {
-    let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-    let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
-    if found != metadata.contents {
-        bail!(
-            "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
-            path.display(),
-            metadata.contents
-        );
-    }
-    Ok((checkpoint, metadata.fingerprint))
+    repository.fetch(*headers_only)?;
+    let checkpoint = open(&repository)?;
+    Ok((repository, checkpoint))
 }

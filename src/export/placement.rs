@@ -1,11 +1,11 @@
-//! Where the model will find its weights, and which weights files must exist.
+//! Where a model reads its weights, and which weights files an export writes or reuses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
 use super::spec::{ModelSpec, PackageSpec, Spec};
-use super::{ExternalData, WeightsSummary, shards};
+use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
@@ -17,74 +17,69 @@ use crate::weights::{
 /// The decision for one export.
 #[derive(Default)]
 pub struct Placement<'w> {
-    /// Weights files that must exist, in the order of writing.
-    files: Vec<(PathBuf, WeightsFile<'w>)>,
+    /// Weights files to write or reuse, in the order of writing.
+    pub files: Vec<(PathBuf, WeightsFile<'w>)>,
     /// The byte range of each weight, relative to the model's folder; empty without a model.
-    ranges: HashMap<String, FileRange>,
+    pub ranges: HashMap<String, FileRange>,
     in_place: bool,
     /// Why the source is not referenced in place, although it was not asked for.
     blocker: Option<String>,
 }
 
 impl<'w> Placement<'w> {
-    /// A staged file in the model's folder or below is the model's data. Otherwise the
-    /// source itself if ONNX can refer to it, with a file for weights that must be written;
-    /// otherwise a file for all.
+    /// By default a staged file in the model's folder or below is the model's data. Otherwise
+    /// it is the source itself if ONNX can refer to it, with a file for weights that must be
+    /// written; otherwise a file for all. [`ExternalData::InPlace`] allows the source alone,
+    /// [`ExternalData::Copy`] all but the source.
     pub fn decide(spec: &Spec, opened: &'w Opened) -> Result<Self> {
         let checkpoint = &opened.checkpoint;
         let mut placement = Self::default();
-        if let Some(path) = &spec.save_weights {
-            let all = checkpoint.weights.iter();
-            let file = plan_file(all, opened.fingerprint(), checkpoint);
+        if let Some(path) = &spec.request.save_weights {
+            let file = plan_file(checkpoint.weights.iter(), opened.fingerprint(), checkpoint);
             placement.files.push((path.clone(), file));
         }
         let Some(model) = &spec.model else { return Ok(placement) };
-        let in_place_alone = model.external_data == ExternalData::InPlace;
-        if !in_place_alone && placement.use_staged_file(parent_dir(&model.path))? {
+        let external_data = spec.request.external_data;
+        if external_data != ExternalData::InPlace
+            && let Some((staged, file)) = placement.files.first()
+            && let Referable::As(name) = relative_to(parent_dir(&model.path), staged)?
+        {
+            placement.ranges.extend(ranges(file, &name));
             return Ok(placement);
         }
-        let others = if model.external_data == ExternalData::Copy {
+        let others = if external_data == ExternalData::Copy {
             checkpoint.weights.iter().collect()
         } else {
-            placement.reference_in_place(checkpoint, model, spec.headers_only())?
+            placement.reference_in_place(checkpoint, parent_dir(&model.path), &spec.request)?
         };
         placement.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, model, opened)?;
+            placement.copy_beside_model(others, model, spec.request.max_shard_size, opened)?;
         }
         Ok(placement)
-    }
-
-    /// Whether the staged file is the model's data.
-    fn use_staged_file(&mut self, folder: &Path) -> Result<bool> {
-        let Some((staged, file)) = self.files.first() else { return Ok(false) };
-        let Referable::As(name) = relative_to(folder, staged)? else { return Ok(false) };
-        self.ranges.extend(ranges(file, &name));
-        Ok(true)
     }
 
     /// References weights where they are; the others must be written.
     fn reference_in_place(
         &mut self,
         checkpoint: &'w Checkpoint,
-        model: &ModelSpec,
-        headers_only: bool,
+        folder: &Path,
+        request: &Request,
     ) -> Result<Vec<&'w Weight>> {
-        let found = weights::reference(checkpoint.weights.iter(), parent_dir(&model.path))?;
+        let found = weights::reference(checkpoint.weights.iter(), folder)?;
         if let Some((file, blocker)) = found.blocker()
-            && model.external_data == ExternalData::InPlace
+            && request.external_data == ExternalData::InPlace
         {
             let file = file.display();
-            if headers_only {
+            if request.source.headers_only() {
                 bail!("without the weights the model must reference `{file}` in place: {blocker}");
             }
-            let error = err!("cannot reference `{file}` in place: {blocker}");
-            return Err(match blocker {
-                InPlaceBlocker::MultipleRanges | InPlaceBlocker::Converted => {
-                    error.with_remedy(Setting::ExternalData, "auto")
-                }
-                _ => error.with_remedy(Setting::ExternalData, "copy"),
-            });
+            let possible = match blocker {
+                InPlaceBlocker::MultipleRanges | InPlaceBlocker::Converted => "auto",
+                _ => "copy",
+            };
+            return Err(err!("cannot reference `{file}` in place: {blocker}")
+                .with_remedy(Setting::ExternalData, possible));
         }
         let blocked = found.blocked_file.as_ref();
         self.blocker = blocked.map(|(file, blocker)| format!("`{}`: {blocker}", file.display()));
@@ -99,6 +94,7 @@ impl<'w> Placement<'w> {
         &mut self,
         weights: Vec<&'w Weight>,
         model: &ModelSpec,
+        max_shard_size: Option<u64>,
         opened: &'w Opened,
     ) -> Result<()> {
         let checkpoint = &opened.checkpoint;
@@ -108,13 +104,15 @@ impl<'w> Placement<'w> {
             Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
         };
         let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = shards::split(weights, model.max_shard_size, plan)?;
+        let files = split(&weights, max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
             let name = if model.package == Some(PackageSpec::TransformersJs) {
                 transformers_js::data_file(&model.path, at)?
+            } else if count == 1 {
+                format!("weights-{fingerprint}.safetensors")
             } else {
-                shards::name(&fingerprint, at, count)
+                format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1)
             };
             self.ranges.extend(ranges(&file, &name));
             self.files.push((parent_dir(&model.path).join(&name), file));
@@ -122,33 +120,49 @@ impl<'w> Placement<'w> {
         Ok(())
     }
 
-    /// Weights files that must exist.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, &WeightsFile<'w>)> {
-        self.files.iter().map(|(path, file)| (path.as_path(), file))
-    }
-
-    /// The byte range of a weight, relative to the model's folder.
-    pub fn locate(&self, weight: &str) -> Option<FileRange> {
-        self.ranges.get(weight).cloned()
-    }
-
     pub fn summarize(&self, checkpoint: &Checkpoint, written: Vec<PathBuf>) -> WeightsSummary {
         let files = self.ranges.values().map(|range| range.file.to_string_lossy().into_owned());
-        let mut files: Vec<String> = files.collect();
-        files.sort();
-        files.dedup();
-        let reused = self.files().filter(|(path, _)| !written.iter().any(|it| it == path));
-        let new = self.files().filter(|(path, _)| written.iter().any(|it| it == path));
+        let (new, reused): (Vec<_>, Vec<_>) =
+            self.files.iter().partition(|(path, _)| written.contains(path));
         WeightsSummary {
             in_place: self.in_place,
             obstacle: self.blocker.clone(),
-            files,
-            reused: reused.map(|(path, _)| path.to_owned()).collect(),
+            files: files.collect::<BTreeSet<String>>().into_iter().collect(),
+            reused: reused.into_iter().map(|(path, _)| path.clone()).collect(),
             bytes_referenced: checkpoint.weights.iter().map(Weight::bytes).sum(),
-            bytes_written: new.map(|(_, file)| file.bytes()).sum(),
+            bytes_written: new.into_iter().map(|(_, file)| file.bytes()).sum(),
             written,
         }
     }
+}
+
+/// Plans as few files as it takes when each gets the next weights while they fit. What
+/// one conversion makes stays together.
+fn split<'w>(
+    mut rest: &[&'w Weight],
+    most: u64,
+    plan: impl Fn(&[&'w Weight]) -> WeightsFile<'w>,
+) -> Result<Vec<WeightsFile<'w>>> {
+    let mut files = Vec::new();
+    while let [first, ..] = rest {
+        let can_end =
+            |end: &usize| *end == rest.len() || !rest[*end - 1].shares_conversion(rest[*end]);
+        let ends: Vec<usize> = (1..=rest.len()).filter(can_end).collect();
+        // What a file needs besides grows with its weights, so all that fits is found
+        // by halves.
+        let fitting = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
+        if fitting == 0 {
+            let (tensor, bytes) = (&first.name, plan(&rest[..ends[0]]).bytes());
+            return Err(err!(
+                "the maximum shard size is {most} bytes, and a file with `{tensor}` alone takes {bytes}"
+            )
+            .with_remedy(Setting::MaxShardSize, bytes.to_string()));
+        }
+        let (fitting, others) = rest.split_at(ends[fitting - 1]);
+        files.push(plan(fitting));
+        rest = others;
+    }
+    Ok(files)
 }
 
 /// A file of some weights of a checkpoint.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::checkpoint::IgnoredNames;
 use crate::hub::RepoPath;
@@ -13,16 +13,15 @@ use crate::weights::MatrixFormat;
 
 /// What an export is asked for. What is `None` or `false` is left to the preset, or to the
 /// defaults; [`Spec::resolve`](super::Spec::resolve) decides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
+#[allow(missing_docs)]
 pub struct Request {
-    /// Where the weights are.
     pub source: Source,
     /// The ONNX file to write; `None` to stage weights only.
     pub output: Option<PathBuf>,
     /// A staged weights file to write.
     pub save_weights: Option<PathBuf>,
-    /// The runtime whose settings to use.
     pub preset: Option<Preset>,
     /// Names in the checkpoint that count as absent.
     pub ignored: IgnoredNames,
@@ -34,7 +33,7 @@ pub struct Request {
     pub dense: Option<MatrixFormat>,
     /// Accept that a conversion rounds values, beside integers, which always do.
     pub accept_rounding: bool,
-    /// Whose operators; [`Target::Onnx`] by default.
+    /// [`Target::Onnx`] by default.
     pub target: Option<Target>,
     /// The execution provider of [`Target::Ort`]; a CPU by default.
     pub provider: Option<Provider>,
@@ -53,7 +52,6 @@ pub struct Request {
     pub kv_cache: bool,
     /// Logits of each row's last token alone.
     pub last_logits: bool,
-    /// Where the model reads its weights.
     pub external_data: ExternalData,
     /// Largest size of a weights file in bytes; copies the weights.
     pub max_shard_size: Option<u64>,
@@ -74,6 +72,20 @@ pub enum Source {
     Hub(HubSource),
     /// A staged weights file.
     Staged(PathBuf),
+}
+
+impl Default for Source {
+    /// The checkpoint in the current folder.
+    fn default() -> Self {
+        Self::Checkpoint(".".into())
+    }
+}
+
+impl Source {
+    /// Whether the weights stay on the hub.
+    pub(super) fn headers_only(&self) -> bool {
+        matches!(self, Self::Hub(HubSource { headers_only: true, .. }))
+    }
 }
 
 /// A checkpoint on the hub, and what to fetch of it.
@@ -102,52 +114,24 @@ pub enum ExternalData {
 }
 
 /// A runtime, with the settings that suit it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
+#[allow(missing_docs)]
 pub enum Preset {
-    /// ONNX Runtime on a CPU.
     Onnxruntime,
-    /// onnxruntime-genai on a CPU.
     Genai,
     /// OpenVINO, or any runtime with standard operators.
     Openvino,
-    /// transformers.js in a browser, with WebGPU.
     TransformersJs,
-    /// ONNX Runtime on NVIDIA GPUs.
     Cuda,
-    /// ONNX Runtime with WebGPU.
     Webgpu,
 }
 
 impl Request {
     /// A request with the defaults: standard operators, as few bytes written as possible.
     pub fn new(source: Source) -> Self {
-        Self {
-            source,
-            output: None,
-            save_weights: None,
-            preset: None,
-            ignored: IgnoredNames::default(),
-            layers: None,
-            experts: None,
-            dense: None,
-            accept_rounding: false,
-            target: None,
-            provider: None,
-            compute: None,
-            keep_activations: false,
-            functions: false,
-            batch: None,
-            length: None,
-            kv_cache: false,
-            last_logits: false,
-            external_data: ExternalData::default(),
-            max_shard_size: None,
-            genai: false,
-            max_length: None,
-            transformers_js: false,
-        }
+        Self { source, ..Self::default() }
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.
@@ -164,30 +148,24 @@ impl Request {
         };
         let mut set = Vec::new();
         if self.target.is_none() {
-            self.target = Some(target);
-            set.push(format!("target {target}"));
+            set.push(format!("target {}", self.target.insert(target)));
         }
         if self.provider.is_none() && self.target == Some(Target::Ort) {
-            self.provider = Some(provider);
-            set.push(format!("execution provider {provider}"));
+            set.push(format!("execution provider {}", self.provider.insert(provider)));
         }
-        if let Some(format) = experts.filter(|_| self.experts.is_none()) {
-            self.experts = Some(format);
-            set.push(format!("experts {format} (rounds)"));
+        if let (None, Some(format)) = (self.experts, experts) {
+            set.push(format!("experts {} (rounds)", self.experts.insert(format)));
         }
-        let mut turn_on = |setting: &mut bool, name: &str| {
-            if !*setting {
-                *setting = true;
+        let (genai, js) = (preset == Preset::Genai, preset == Preset::TransformersJs);
+        for (setting, value, name) in [
+            (&mut self.kv_cache, true, "cache"),
+            (&mut self.last_logits, true, "logits of the last token"),
+            (&mut self.genai, genai, "files for onnxruntime-genai"),
+            (&mut self.transformers_js, js, "files for transformers.js"),
+        ] {
+            if value && !std::mem::replace(setting, true) {
                 set.push(name.to_owned());
             }
-        };
-        turn_on(&mut self.kv_cache, "cache");
-        turn_on(&mut self.last_logits, "logits of the last token");
-        if preset == Preset::Genai {
-            turn_on(&mut self.genai, "files for onnxruntime-genai");
-        }
-        if preset == Preset::TransformersJs {
-            turn_on(&mut self.transformers_js, "files for transformers.js");
         }
         set
     }

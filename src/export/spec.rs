@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::request::{ExternalData, HubSource, Preset, Request, Source};
-use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
+use super::request::{ExternalData, HubSource, Request, Source};
+use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::graph::Style;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider};
@@ -15,18 +15,11 @@ use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 /// A resolved and checked [`Request`].
 #[derive(Clone, Debug)]
 pub struct Spec {
-    pub(super) source: Source,
-    pub(super) ignored: IgnoredNames,
-    pub(super) layers: Option<usize>,
-    /// Formats to convert matrices to.
-    pub(super) formats: PerRole<Option<MatrixFormat>>,
-    pub(super) accept_rounding: bool,
-    /// Decides the order of MXFP4 in a staged file too.
-    provider: Provider,
-    pub(super) save_weights: Option<PathBuf>,
+    /// With everything implied applied, except to the options of the graph.
+    pub(super) request: Request,
+    /// Settings that the preset changed.
+    pub(super) preset_changes: Vec<String>,
     pub(super) model: Option<ModelSpec>,
-    /// The preset, and the settings that it changed.
-    pub(super) preset: Option<(Preset, Vec<String>)>,
 }
 
 /// The model to write.
@@ -34,9 +27,6 @@ pub struct Spec {
 pub struct ModelSpec {
     pub(super) path: PathBuf,
     pub(super) graph: GraphOptions,
-    pub(super) external_data: ExternalData,
-    /// Largest size of a weights file in bytes.
-    pub(super) max_shard_size: Option<u64>,
     pub(super) package: Option<PackageSpec>,
 }
 
@@ -51,27 +41,13 @@ impl Spec {
     /// Applies the preset and what options imply, and refuses what no checkpoint could make
     /// possible.
     pub fn resolve(mut request: Request) -> Result<Self> {
-        let set = request.apply_preset();
-        let formats = PerRole { experts: request.experts, dense: request.dense };
-        for role in Role::ALL {
-            check_format(role, formats[role])?;
-        }
-        let headers_only =
-            matches!(&request.source, Source::Hub(HubSource { headers_only: true, .. }));
-        if headers_only {
+        let preset_changes = request.apply_preset();
+        check_format(Role::Experts, request.experts)?;
+        check_format(Role::Dense, request.dense)?;
+        if request.source.headers_only() {
             check_headers_only(&request)?;
         }
-        Ok(Self {
-            model: ModelSpec::resolve(&request, headers_only)?,
-            preset: request.preset.map(|preset| (preset, set)),
-            source: request.source,
-            ignored: request.ignored,
-            layers: request.layers,
-            formats,
-            accept_rounding: request.accept_rounding,
-            provider: request.provider.unwrap_or_default(),
-            save_weights: request.save_weights,
-        })
+        Ok(Self { model: ModelSpec::resolve(&mut request)?, request, preset_changes })
     }
 
     /// The options of the graph, if a model is written.
@@ -82,52 +58,46 @@ impl Spec {
     /// The formats that matrices will have, as far as they are known before a checkpoint is
     /// opened: those of conversions and of a staged file. Only these may be integers.
     pub fn formats(&self) -> Result<PerRole<FormatSet>> {
-        let stored = match &self.source {
+        let Request { source, experts, dense, .. } = &self.request;
+        let stored = match source {
             Source::Staged(path) => Some(Checkpoint::open_staged(path)?.0.weights),
             _ => None,
         };
-        let formats = |role| match (self.formats[role], &stored) {
+        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &stored) {
             (None, Some(weights)) => weights.formats(role),
-            (format, _) => format.into_iter().collect(),
+            (asked, _) => asked.iter().copied().collect(),
         };
-        Ok(PerRole { experts: formats(Role::Experts), dense: formats(Role::Dense) })
+        Ok(PerRole { experts: formats(Role::Experts, experts), dense: formats(Role::Dense, dense) })
     }
 
-    /// Whether the weights stay on the hub.
-    pub(super) fn headers_only(&self) -> bool {
-        matches!(&self.source, Source::Hub(HubSource { headers_only: true, .. }))
-    }
-
-    /// The format to convert experts to. CUDA reads MXFP4 in an order of its own.
+    /// The format to convert experts to. CUDA reads MXFP4 in an order of its own, which a
+    /// staged file for it has too.
     pub(super) fn experts_format(&self, weights: &ModelWeights) -> Option<MatrixFormat> {
-        let is_mxfp4 = match self.formats.experts {
+        let is_mxfp4 = match self.request.experts {
             Some(format) => format == MatrixFormat::Mxfp4,
             None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
         };
-        if self.provider == Provider::Cuda && is_mxfp4 {
+        if self.request.provider == Some(Provider::Cuda) && is_mxfp4 {
             return Some(MatrixFormat::Mxfp4ColMajor);
         }
-        self.formats.experts
+        self.request.experts
     }
 }
 
 impl ModelSpec {
-    fn resolve(request: &Request, headers_only: bool) -> Result<Option<Self>> {
+    fn resolve(request: &mut Request) -> Result<Option<Self>> {
         let Some(path) = request.output.clone() else { return Ok(None) };
         ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
-        ensure!(
-            !(request.genai && request.transformers_js),
-            "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
-        );
         if request.max_length.is_some() && !request.genai {
             return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
                 .with_remedy(Setting::Genai, ""));
         }
-        let package = match request {
-            Request { genai: true, max_length, .. } => {
-                Some(PackageSpec::Genai { max_length: *max_length })
-            }
-            Request { transformers_js: true, .. } => Some(PackageSpec::TransformersJs),
+        let package = match (request.genai, request.transformers_js) {
+            (true, true) => bail!(
+                "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
+            ),
+            (true, _) => Some(PackageSpec::Genai { max_length: request.max_length }),
+            (_, true) => Some(PackageSpec::TransformersJs),
             _ => None,
         };
         let provider = request.provider.unwrap_or_default();
@@ -141,43 +111,48 @@ impl ModelSpec {
             length: request.length,
             kv_cache: request.kv_cache || package.is_some(),
             last_logits: request.last_logits || package.is_some(),
-            batch_symbol: match package {
-                Some(PackageSpec::TransformersJs) => BatchSymbol::BatchSize,
-                _ => BatchSymbol::B,
+            batch_symbol: if request.transformers_js {
+                BatchSymbol::BatchSize
+            } else {
+                BatchSymbol::B
             },
         };
-        let mut max_shard_size = request.max_shard_size;
-        match package {
-            Some(PackageSpec::Genai { .. }) => genai::check(&graph)?,
+        let copying = match package {
             Some(PackageSpec::TransformersJs) => {
-                transformers_js::check(&path, &graph, max_shard_size)?;
-                max_shard_size = max_shard_size.or(Some(transformers_js::MAX_FILE_BYTES));
+                transformers_js::check(&path, &graph, request.max_shard_size)?;
+                request.max_shard_size.get_or_insert(transformers_js::MAX_FILE_BYTES);
+                "transformers.js reads copies of the weights"
             }
-            None => {}
-        }
-        ensure!(
-            max_shard_size.is_none() || request.external_data != ExternalData::InPlace,
-            "the maximum shard size applies to copied weights, and with external data in place nothing is copied"
-        );
-        model::check_options(&graph)?;
-        let external_data = match max_shard_size {
-            // Existing files may be larger.
-            Some(_) => ExternalData::Copy,
-            None if headers_only => ExternalData::InPlace,
-            None => request.external_data,
+            _ => "a maximum shard size applies to copies of the weights",
         };
-        Ok(Some(Self { path, graph, external_data, max_shard_size, package }))
+        if let Some(PackageSpec::Genai { .. }) = package {
+            genai::check(&graph)?;
+        }
+        if request.max_shard_size.is_some() {
+            if request.external_data == ExternalData::InPlace {
+                return Err(err!("{copying}, and with external data in place nothing is copied")
+                    .with_remedy(Setting::ExternalData, "copy"));
+            }
+            ensure!(
+                request.save_weights.is_none(),
+                "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
+            );
+            // Existing files may be larger.
+            request.external_data = ExternalData::Copy;
+        } else if request.source.headers_only() {
+            request.external_data = ExternalData::InPlace;
+        }
+        model::check_options(&graph)?;
+        Ok(Some(Self { path, graph, package }))
     }
 }
 
 /// Whether matrices of a role can be converted to a format.
 fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
+    use MatrixFormat::{Float, Int, Mxfp4};
     match format {
-        None
-        | Some(MatrixFormat::Int(_) | MatrixFormat::Float(DType::F32 | DType::F16 | DType::BF16)) => {
-            Ok(())
-        }
-        Some(MatrixFormat::Mxfp4) if role == Role::Experts => Ok(()),
+        None | Some(Int(_) | Float(DType::F32 | DType::F16 | DType::BF16)) => Ok(()),
+        Some(Mxfp4) if role == Role::Experts => Ok(()),
         Some(format) => bail!("{role} cannot be converted to {format}"),
     }
 }

@@ -1,6 +1,6 @@
 //! What an export has done, for programs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -17,11 +17,10 @@ use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
+#[allow(missing_docs)]
 pub struct Summary {
-    /// The preset, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// Settings that the preset changed.
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
     /// Name of the checkpoint's layout.
@@ -32,21 +31,16 @@ pub struct Summary {
     pub layers_there: usize,
     /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
-    /// What was fetched from the hub.
     pub hub: Option<HubSummary>,
     /// The folder or staged file of the weights.
     pub source: PathBuf,
     /// The model, unless weights alone were staged.
     pub model: Option<ModelSummary>,
-    /// Files for onnxruntime-genai.
     pub genai: Option<GenaiSummary>,
-    /// Files for transformers.js.
     pub transformers_js: Option<TransformersJsSummary>,
-    /// The matrices of experts.
     pub experts: ExpertsSummary,
     /// The matrices of attention and lm_head.
     pub dense: MatricesSummary,
-    /// The weights.
     pub weights: WeightsSummary,
     /// Wall time.
     pub seconds: f64,
@@ -54,26 +48,24 @@ pub struct Summary {
 
 /// A checkpoint from the hub.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct HubSummary {
     /// Repository, commit and folder.
     pub source: String,
     /// Local folder of the repository's files.
     pub folder: PathBuf,
-    /// Files that were fetched.
     pub fetched: Vec<String>,
-    /// Their bytes.
     pub bytes_fetched: u64,
     /// Weights files that are still on the hub.
     pub awaited: Vec<String>,
-    /// Their bytes.
     pub bytes_awaited: u64,
 }
 
 /// The matrices of experts.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct ExpertsSummary {
     #[serde(flatten)]
-    #[allow(missing_docs)]
     pub matrices: MatricesSummary,
     /// Number of experts in each layer.
     pub counts: Vec<u64>,
@@ -83,6 +75,7 @@ pub struct ExpertsSummary {
 
 /// Some matrices.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct MatricesSummary {
     /// What became of their values since the checkpoint.
     #[serde(flatten)]
@@ -91,7 +84,7 @@ pub struct MatricesSummary {
     pub numbers: u64,
     /// Size in the model.
     pub bytes: u64,
-    /// The result of a conversion in this export.
+    /// The conversion in this export.
     pub converted: Option<Converted>,
     /// Whether they had the requested format already.
     pub already: bool,
@@ -99,12 +92,12 @@ pub struct MatricesSummary {
 
 /// The result of a conversion.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Converted {
     /// Number of values.
     pub numbers: u64,
     /// Values that changed.
     pub rounded: u64,
-    /// Whether none changed.
     pub lossless: bool,
     /// Norm of the error divided by the norm of the values.
     pub relative_error: f64,
@@ -112,12 +105,11 @@ pub struct Converted {
 
 /// The ONNX file.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct ModelSummary {
-    /// Its path.
     pub path: PathBuf,
-    /// Its size, without external data.
+    /// Without external data.
     pub bytes: usize,
-    /// ONNX IR version.
     pub ir_version: i64,
     /// Opset of ai.onnx.
     pub opset: i64,
@@ -129,14 +121,13 @@ pub struct ModelSummary {
     pub nodes: usize,
     /// Model-local functions, callees first.
     pub functions: Vec<String>,
-    /// Inputs.
     pub inputs: Vec<ValueInfo>,
-    /// Outputs.
     pub outputs: Vec<ValueInfo>,
 }
 
 /// Where the weights are.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
     pub in_place: bool,
@@ -144,25 +135,25 @@ pub struct WeightsSummary {
     pub obstacle: Option<String>,
     /// Files that the model reads, relative to its folder.
     pub files: Vec<String>,
-    /// Weights files that were written.
+    /// New weights files.
     pub written: Vec<PathBuf>,
     /// Existing weights files with the same bytes.
     pub reused: Vec<PathBuf>,
     /// Bytes of all weights.
     pub bytes_referenced: u64,
-    /// Bytes of the weights files that were written.
+    /// Bytes of the new weights files.
     pub bytes_written: u64,
 }
 
 impl HubSummary {
-    pub(super) fn new(repository: &hub::Repository, folder: &Path) -> Self {
+    pub(super) fn new(repository: &hub::Repository) -> Self {
         let paths =
             |files: &[hub::RemoteFile]| files.iter().map(|file| file.path.clone()).collect();
         let bytes = |files: &[hub::RemoteFile]| files.iter().map(|file| file.size).sum();
         let hub::Repository { fetched, missing_weights: awaited, .. } = repository;
         Self {
             source: repository.source(),
-            folder: folder.to_owned(),
+            folder: repository.root().to_owned(),
             fetched: paths(fetched),
             bytes_fetched: bytes(fetched),
             awaited: paths(awaited),

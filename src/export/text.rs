@@ -4,31 +4,52 @@ use std::fmt;
 
 use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary};
 use crate::display::{Table, plural, size, with_thousands};
+use crate::error::Setting;
 use crate::files::parent_dir;
-use crate::model::{Provider, Target};
+use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::{Size, ValueInfo};
 use crate::runtime;
 use crate::weights::{MatrixFormat, Provenance};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table(&|_, _| String::new()).fmt(f)
+    }
+}
+
+impl Summary {
+    /// The summary as text. `pass` says, after a sentence that recommends a setting, how to
+    /// give it a value.
+    #[doc(hidden)]
+    pub fn table(&self, pass: &dyn Fn(Setting, &str) -> String) -> Table {
         let mut table = Table::default();
         if self.preset.is_some() {
             table.row("preset", self.preset_changes.join(", "));
         }
-        self.hub.iter().for_each(|hub| hub.rows(&mut table));
+        self.hub.iter().for_each(|it| hub(&mut table, it));
         table.row("read", self.source_line());
-        if let Some(model) = &self.model {
-            model.rows(&mut table);
-            if self.is_slow_here(model) {
-                table.note("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it");
+        // ONNX Runtime's kernels on a CPU.
+        let options = self.model.as_ref().map(|model| &model.options);
+        let options = options.filter(|it| it.target == Target::Ort && it.provider == Provider::Cpu);
+        let (experts_format, dense_format) =
+            (&self.experts.matrices.provenance.format, &self.dense.provenance.format);
+        if let Some(it) = &self.model {
+            model(&mut table, it);
+            let has_mxfp4 = experts_format.contains(MatrixFormat::is_mxfp4);
+            if options.is_some() && has_mxfp4 && runtime::lacks_avx512() {
+                let int8 = pass(Setting::Experts, "int8");
+                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it{int8}"));
             }
-            self.weights.rows(&mut table);
+            weights(&mut table, &self.weights);
         }
-        self.experts.rows(&mut table);
-        self.dense.rows(&mut table, "dense");
-        if self.quantizes_activations() {
-            table.note("onnxruntime quantizes activations to 8 bits beside integer weights, unless they are kept in float");
+        experts(&mut table, &self.experts, &pass(Setting::Experts, "mxfp4"));
+        matrices(&mut table, "dense", &self.dense);
+        let has_integers = [experts_format, dense_format]
+            .iter()
+            .any(|formats| formats.contains(MatrixFormat::is_int));
+        if has_integers && options.is_some_and(GraphOptions::quantizes_activations) {
+            let keep = pass(Setting::KeepActivations, "");
+            table.note(format!("onnxruntime quantizes activations to 8 bits beside integer weights; keep them in float if that rounds too much{keep}"));
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
@@ -38,19 +59,24 @@ impl fmt::Display for Summary {
         }
         let bytes = size(self.weights.bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
-        self.next_row(&mut table);
-        table.fmt(f)
+        let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
+        if let Some(model) = self.model.as_ref().filter(|_| is_complete) {
+            if self.genai.is_some() {
+                let folder = parent_dir(&model.path).display().to_string();
+                table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
+            } else if model.inputs.iter().all(|input| input.dtype != "bf16") {
+                // Python's numpy has no BF16 for a cache.
+                table.row("try", example(model));
+            }
+        }
+        table
     }
-}
 
-impl Summary {
     fn source_line(&self) -> String {
-        let all = plural(self.layers_there, "layer");
-        let layers = if self.layers == self.layers_there {
-            all
-        } else {
-            format!("{} of {all}", self.layers)
-        };
+        let mut layers = plural(self.layers_there, "layer");
+        if self.layers < self.layers_there {
+            layers = format!("{} of {layers}", self.layers);
+        }
         let counts = &self.experts.counts;
         let experts = match (counts.iter().min(), counts.iter().max()) {
             (Some(fewest), Some(most)) if fewest < most => {
@@ -64,179 +90,126 @@ impl Summary {
         };
         format!("{}, {layers}{experts}, {identity}", self.layout)
     }
+}
 
-    /// What to do next.
-    fn next_row(&self, table: &mut Table) {
-        if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = self.hub {
-            let bytes = size(bytes);
-            table
-                .row("next", format!("an export with weights fetches {bytes}, and the model runs"));
-            return;
-        }
-        let Some(model) = &self.model else { return };
-        if self.genai.is_some() {
-            let folder = parent_dir(&model.path).display().to_string();
-            table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
-        } else if model.inputs.iter().all(|input| input.dtype != "bf16") {
-            // Python's numpy has no BF16 for a cache.
-            table.row("try", model.example());
-        }
+fn hub(table: &mut Table, it: &HubSummary) {
+    table.row("hub", format!("{} in {}", it.source, it.folder.display()));
+    if it.fetched.is_empty() {
+        table.note("nothing new fetched");
+    } else {
+        let files = plural(it.fetched.len(), "file");
+        table.note(format!("fetched {} in {files}", size(it.bytes_fetched)));
     }
-
-    /// Whether ONNX Runtime's MXFP4 kernel is slow on this processor.
-    fn is_slow_here(&self, model: &ModelSummary) -> bool {
-        let on_cpu = model.options.target == Target::Ort && model.options.provider == Provider::Cpu;
-        let mxfp4 = self.experts.matrices.provenance.format.contains(MatrixFormat::is_mxfp4);
-        on_cpu && mxfp4 && runtime::lacks_avx512()
-    }
-
-    fn quantizes_activations(&self) -> bool {
-        let formats = [&self.experts.matrices, &self.dense].map(|it| &it.provenance.format);
-        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
-        let on_cpu = |model: &ModelSummary| {
-            model.options.quantizes_activations() && model.options.provider == Provider::Cpu
-        };
-        has_integers && self.model.as_ref().is_some_and(on_cpu)
+    if !it.awaited.is_empty() {
+        let files = plural(it.awaited.len(), "file");
+        table.note(format!("not fetched: {} of weights in {files}", size(it.bytes_awaited)));
     }
 }
 
-impl WeightsSummary {
-    fn rows(&self, table: &mut Table) {
-        let files = self.written.len() + self.reused.len();
-        let how = if self.in_place {
-            "in place"
-        } else if files >= self.files.len() {
-            "beside the model"
-        } else {
-            "in place and beside the model"
-        };
-        let bytes = size(self.bytes_referenced);
-        table.row("weights", format!("{bytes} {how}: {}", self.files.join(", ")));
-        if let Some(obstacle) = &self.obstacle {
-            table.note(format!("not in place: {obstacle}"));
+fn model(table: &mut Table, it: &ModelSummary) {
+    let ModelSummary { path, opset, ir_version, .. } = it;
+    let (path, bytes) = (path.display(), size(it.bytes as u64));
+    table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
+    for (kind, interfaces) in [("input ", &it.inputs), ("output", &it.outputs)] {
+        for line in ValueInfo::lines(interfaces) {
+            table.note(format!("{kind} {line}"));
         }
+    }
+    table.row("needs", it.requires);
+}
+
+fn weights(table: &mut Table, it: &WeightsSummary) {
+    let how = if it.in_place {
+        "in place"
+    } else if it.written.len() + it.reused.len() >= it.files.len() {
+        "beside the model"
+    } else {
+        "in place and beside the model"
+    };
+    let bytes = size(it.bytes_referenced);
+    table.row("weights", format!("{bytes} {how}: {}", it.files.join(", ")));
+    if let Some(obstacle) = &it.obstacle {
+        table.note(format!("not in place: {obstacle}"));
     }
 }
 
-impl HubSummary {
-    fn rows(&self, table: &mut Table) {
-        let Self { source, folder, fetched, bytes_fetched, awaited, bytes_awaited } = self;
-        table.row("hub", format!("{source} in {}", folder.display()));
-        if fetched.is_empty() {
-            table.note("nothing new fetched");
-        } else {
-            let files = plural(fetched.len(), "file");
-            table.note(format!("fetched {} in {files}", size(*bytes_fetched)));
-        }
-        if !awaited.is_empty() {
-            let files = plural(awaited.len(), "file");
-            table.note(format!("not fetched: {} of weights in {files}", size(*bytes_awaited)));
-        }
+/// Nothing for MXFP4 as in the checkpoint.
+fn experts(table: &mut Table, it: &ExpertsSummary, pass_mxfp4: &str) {
+    let is_chosen = matrices(table, "experts", &it.matrices);
+    let (format, bytes) = (&it.matrices.provenance.format, it.matrices.bytes);
+    if !format.contains(|it| it != MatrixFormat::Mxfp4) {
+        return;
+    }
+    let line = format!("{} in {format}", size(bytes));
+    if is_chosen {
+        return table.note(line);
+    }
+    table.row("experts", line);
+    if let Some(mxfp4) = it.mxfp4_bytes {
+        let times = bytes as f64 / mxfp4 as f64;
+        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{pass_mxfp4}"));
     }
 }
 
-impl ExpertsSummary {
-    /// Nothing for MXFP4 as in the checkpoint.
-    fn rows(&self, table: &mut Table) {
-        let Self { matrices, mxfp4_bytes, .. } = self;
-        let format = &matrices.provenance.format;
-        matrices.rows(table, "experts");
-        if !format.contains(|it| it != MatrixFormat::Mxfp4) {
-            return;
-        }
-        let bytes = format!("{} in {format}", size(matrices.bytes));
-        if matrices.is_chosen() {
-            table.note(bytes);
-        } else {
-            table.row("experts", bytes);
-        }
-        if let Some(mxfp4) = mxfp4_bytes.filter(|_| !matrices.is_chosen()) {
-            let times = matrices.bytes as f64 / mxfp4 as f64;
-            table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise"));
-        }
+/// Nothing for matrices as in the checkpoint. Whether their format was asked for, now or when
+/// they were staged.
+fn matrices(table: &mut Table, label: &'static str, it: &MatricesSummary) -> bool {
+    let Provenance { origin, format, rounded, relative_error } = &it.provenance;
+    if it.already {
+        table.row(label, format!("already in {format}"));
     }
+    if it.converted.is_none() && it.provenance.is_unchanged() {
+        return it.already;
+    }
+    let is_lossless = it.provenance.is_lossless();
+    let mut conversion = if origin == format && is_lossless {
+        format!("{origin} transposed")
+    } else {
+        format!("{origin} to {format}")
+    };
+    if it.converted.is_none() {
+        conversion += " when they were staged";
+    }
+    let [all, rounded] = [it.numbers, *rounded].map(with_thousands);
+    conversion += &if is_lossless {
+        format!(", lossless: all {all} values bit for bit")
+    } else {
+        format!(", rounded: {rounded} of {all} values, relative error {relative_error:.2e}")
+    };
+    table.row(label, conversion);
+    true
 }
 
-impl MatricesSummary {
-    /// Nothing for matrices as in the checkpoint.
-    fn rows(&self, table: &mut Table, label: &'static str) {
-        if self.already {
-            table.row(label, format!("already in {}", self.provenance.format));
-        }
-        if self.converted.is_some() || !self.provenance.is_unchanged() {
-            table.row(label, self.conversion());
-        }
+/// Python that runs a model on zeros, with an empty cache.
+fn example(it: &ModelSummary) -> String {
+    let size = |axis: usize| match it.inputs[0].shape[axis] {
+        Size::Known(size) => size,
+        Size::Symbol(_) => [1, 3][axis],
+    };
+    let (batch, length) = (size(0), size(1));
+    let filled = |with: u64| match (batch, length) {
+        (1, 3) => format!("[[{with}, {with}, {with}]]"),
+        _ => format!("[[{with}] * {length}] * {batch}"),
+    };
+    let mut inputs = format!("\"input_ids\": {}", filled(0));
+    if it.inputs.len() > 1 {
+        inputs += &format!(", \"attention_mask\": {}", filled(1));
     }
-
-    /// Whether the format was asked for, now or when they were staged.
-    fn is_chosen(&self) -> bool {
-        self.already || self.converted.is_some() || !self.provenance.is_unchanged()
+    if let Some(past) = it.inputs.get(2) {
+        let [_, heads, _, width] = &past.shape[..] else { unreachable!("a cache has rank 4") };
+        let dtype = if past.dtype == "f16" { "float16" } else { "float32" };
+        inputs += &format!(
+            ", **{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"{dtype}\") for i in s.get_inputs()[2:]}}"
+        );
     }
-
-    fn conversion(&self) -> String {
-        let Provenance { origin, format, rounded, relative_error } = &self.provenance;
-        let conversion = if origin == format && self.provenance.is_lossless() {
-            format!("{origin} transposed")
-        } else {
-            format!("{origin} to {format}")
-        };
-        let when = if self.converted.is_some() { "" } else { " when they were staged" };
-        let [all, rounded] = [self.numbers, *rounded].map(with_thousands);
-        if self.provenance.is_lossless() {
-            format!("{conversion}{when}, lossless: all {all} values bit for bit")
-        } else {
-            format!(
-                "{conversion}{when}, rounded: {rounded} of {all} values, relative error {relative_error:.2e}"
-            )
-        }
-    }
-}
-
-impl ModelSummary {
-    fn rows(&self, table: &mut Table) {
-        let Self { path, opset, ir_version, .. } = self;
-        let (path, bytes) = (path.display(), size(self.bytes as u64));
-        table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
-        for (kind, interfaces) in [("input ", &self.inputs), ("output", &self.outputs)] {
-            for line in ValueInfo::lines(interfaces) {
-                table.note(format!("{kind} {line}"));
-            }
-        }
-        table.row("needs", self.requires);
-    }
-
-    /// Python that runs the model on zeros, with an empty cache.
-    fn example(&self) -> String {
-        let size = |axis: usize| match self.inputs[0].shape[axis] {
-            Size::Known(size) => size,
-            Size::Symbol(_) => [1, 3][axis],
-        };
-        let (batch, length) = (size(0), size(1));
-        let filled = |with: u64| match (batch, length) {
-            (1, 3) => format!("[[{with}, {with}, {with}]]"),
-            _ => format!("[[{with}] * {length}] * {batch}"),
-        };
-        let mut inputs = vec![format!("\"input_ids\": {}", filled(0))];
-        if self.inputs.len() > 1 {
-            inputs.push(format!("\"attention_mask\": {}", filled(1)));
-        }
-        if let Some(past) = self.inputs.get(2) {
-            let [_, heads, _, width] = &past.shape[..] else { unreachable!("a cache has rank 4") };
-            inputs.push(format!(
-                "**{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"{}\") for i in s.get_inputs()[2:]}}",
-                if past.dtype == "f16" { "float16" } else { "float32" }
-            ));
-        }
-        let providers = match self.options.provider {
-            Provider::Cpu => "",
-            Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
-            Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
-        };
-        // Rust's quotes are Python's for printable paths.
-        let path = format!("{:?}", self.path.display().to_string());
-        let inputs = inputs.join(", ");
-        format!(
-            "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
-        )
-    }
+    let providers = match it.options.provider {
+        Provider::Cpu => "",
+        Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
+        Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
+    };
+    // Rust's quotes are Python's for printable paths.
+    let path = format!("{:?}", it.path.display().to_string());
+    format!(
+        "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
+    )
 }

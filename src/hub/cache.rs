@@ -62,7 +62,7 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
         })
     });
     let files = downloaded.chain(snapshot).collect();
-    Ok(Listing { commit, files, offline: true })
+    Ok(Listing { name: name.clone(), commit, files, offline: true })
 }
 
 /// Paths of the files in a repository's root and in the checkpoint's folder.

@@ -6,14 +6,12 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::RepoPath;
 use super::cache::CachedRepo;
-use super::failure::Failure;
-use super::folder::{DownloadFolder, DownloadRecord};
-use super::http::{Client, check_cancelled};
+use super::folder::{DownloadFolder, choose_another};
+use super::http::{Client, Failure, check_cancelled};
 use super::listing::{Listing, RemoteFile, offline_error};
 use crate::container::Header;
-use crate::error::{Error, Result, Setting, bail, err};
+use crate::error::{Error, Result, bail};
 use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
@@ -23,7 +21,6 @@ const CHUNK: usize = 1 << 20;
 const HEADER_GUESS: u64 = 128 << 10;
 
 pub struct Downloader<'p> {
-    pub name: RepoPath,
     pub listing: Listing,
     pub folder: DownloadFolder,
     /// `None` when offline.
@@ -49,14 +46,14 @@ impl Downloader<'_> {
     pub fn missing(&self, files: &[RemoteFile]) -> Result<Vec<RemoteFile>> {
         let is_missing = |file: &RemoteFile| self.folder.path(file).symlink_metadata().is_err();
         let (missing, mut unknown): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_missing);
-        unknown.retain(|file| !self.folder.is_recorded(file));
+        unknown.retain(|file| self.folder.record(file).is_none_or(|it| it.digest != file.digest));
         let total = unknown.iter().map(|file| file.size).sum();
         let phase = phase(self.progress, "checking", Unit::Bytes, total);
         for file in &unknown {
             let path = self.folder.path(file);
             let (found, mut digest) = (fs::metadata(&path)?, file.hasher());
             if found.is_file() && found.len() == file.size {
-                self.read(fs::File::open(path)?, |bytes| {
+                for_each_chunk(fs::File::open(path)?, self.progress, |bytes| {
                     digest.update(bytes);
                     phase.advance(bytes.len() as u64);
                     Ok(())
@@ -78,10 +75,10 @@ impl Downloader<'_> {
 
     fn fetch_one(&self, file: &RemoteFile) -> Result<()> {
         let incomplete = self.folder.incomplete(file);
-        let mut partial = self.open_partial(file, &incomplete)?;
+        let mut partial = Partial::open(file, &incomplete, self.progress)?;
         if let Some(copy) = self.cached.as_ref().and_then(|cached| cached.copy_of(file)) {
             partial.restart()?;
-            self.read(fs::File::open(copy)?, |bytes| partial.append(bytes))?;
+            for_each_chunk(fs::File::open(copy)?, self.progress, |bytes| partial.append(bytes))?;
         }
         if !partial.is_complete() {
             self.download(&mut partial, &incomplete)?;
@@ -94,21 +91,6 @@ impl Downloader<'_> {
         }
         fs::rename(incomplete, target)?;
         self.folder.write_record(file, &self.listing.commit)
-    }
-
-    /// Opens what earlier runs have downloaded.
-    fn open_partial<'a>(&'a self, file: &'a RemoteFile, path: &Path) -> Result<Partial<'a>> {
-        let mut options = fs::File::options();
-        let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut partial = Partial::new(file, output.try_clone()?, self.progress);
-        if output.metadata()?.len() > file.size {
-            partial.restart()?;
-        }
-        self.read(output, |bytes| {
-            partial.track(bytes);
-            Ok(())
-        })?;
-        Ok(partial)
     }
 
     /// Downloads the rest, and everything again if the digest is wrong then: the bytes of an
@@ -125,7 +107,7 @@ impl Downloader<'_> {
                     let before = partial.furthest;
                     match append_response(client, &url, partial) {
                         // New bytes have arrived: the next response resumes behind them.
-                        Err(Failure::Transient { .. }) if partial.furthest > before => Ok(()),
+                        Err(Failure::Transient(..)) if partial.furthest > before => Ok(()),
                         result => result,
                     }
                 })?;
@@ -138,7 +120,7 @@ impl Downloader<'_> {
         let (RemoteFile { path, digest, .. }, found) = (partial.file, partial.digest.clone().hex());
         bail!(
             "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept",
-            self.name.repository
+            self.listing.name.repository
         )
     }
 
@@ -160,40 +142,41 @@ impl Downloader<'_> {
     }
 
     fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
-        let client = self.client.as_ref().ok_or_else(|| offline_error(&self.name, &file.path))?;
-        Ok((client, self.listing.url(client, &self.name, file)))
-    }
-
-    /// Reads a local file, unless the user cancels.
-    fn read(&self, mut input: fs::File, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut bytes = vec![0; CHUNK];
-        loop {
-            check_cancelled(self.progress)?;
-            match input.read(&mut bytes)? {
-                0 => return Ok(()),
-                count => take(&bytes[..count])?,
-            }
-        }
+        let offline = || offline_error(&self.listing.name, &file.path);
+        let client = self.client.as_ref().ok_or_else(offline)?;
+        Ok((client, self.listing.url(client, file)))
     }
 
     /// The error for another file in the place of a repository's file.
     fn differs(&self, file: &RemoteFile) -> Error {
-        let (path, commit) = (self.folder.path(file), &self.listing.commit);
-        let recorded = match DownloadRecord::read(&self.folder.root, &file.path) {
-            None => String::new(),
-            Some(DownloadRecord { commit, .. }) => {
-                let pinned = RepoPath { revision: commit.clone(), ..self.name.clone() };
-                format!(
-                    "; it is from commit {commit}, which `{pinned}` exports with this download folder"
-                )
-            }
-        };
-        err!(
+        let (Listing { name, commit, .. }, path) = (&self.listing, self.folder.path(file));
+        let recorded = self.folder.record(file).map_or_else(String::new, |record| {
+            let (other, pinned) = (&record.commit, name.at(&record.commit));
+            format!(
+                "; it is from commit {other}, which `{pinned}` exports with this download folder"
+            )
+        });
+        choose_another(format!(
             "`{}` differs from `{}` at commit {commit}{recorded}: choose another download folder, or move the file away",
             path.display(),
             file.path
-        )
-        .with_remedy(Setting::DownloadDir, "DIR")
+        ))
+    }
+}
+
+/// Reads a local file, unless the user cancels.
+fn for_each_chunk(
+    mut input: fs::File,
+    progress: &dyn Progress,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        check_cancelled(progress)?;
+        match input.read(&mut bytes)? {
+            0 => return Ok(()),
+            count => take(&bytes[..count])?,
+        }
     }
 }
 
@@ -217,9 +200,21 @@ fn append_response(client: &Client, url: &str, partial: &mut Partial) -> Result<
 }
 
 impl<'a> Partial<'a> {
-    fn new(file: &'a RemoteFile, output: fs::File, progress: &'a dyn Progress) -> Self {
-        let digest = file.hasher();
-        Self { file, output, digest, length: 0, furthest: 0, reported: 0, progress }
+    /// Opens what earlier runs have downloaded.
+    fn open(file: &'a RemoteFile, path: &Path, progress: &'a dyn Progress) -> Result<Self> {
+        let mut options = fs::File::options();
+        let output = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let (existing, digest) = (output.try_clone()?, file.hasher());
+        let mut partial =
+            Self { file, output, digest, length: 0, furthest: 0, reported: 0, progress };
+        if existing.metadata()?.len() > file.size {
+            partial.restart()?;
+        }
+        for_each_chunk(existing, progress, |bytes| {
+            partial.track(bytes);
+            Ok(())
+        })?;
+        Ok(partial)
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -258,19 +253,16 @@ mod tests {
     struct Counter(AtomicU64);
 
     impl Progress for Counter {
-        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
         fn advance(&self, count: u64) {
             self.0.fetch_add(count, Ordering::Relaxed);
         }
-        fn end(&self) {}
     }
 
     #[test]
     fn progress_counts_each_byte_once() {
         let (progress, folder) = (Counter::default(), tempfile::tempdir().unwrap());
         let file = RemoteFile::new("f".to_owned(), 8, "0".repeat(40)).unwrap();
-        let output = fs::File::create(folder.path().join("f")).unwrap();
-        let mut partial = Partial::new(&file, output, &progress);
+        let mut partial = Partial::open(&file, &folder.path().join("f"), &progress).unwrap();
         for (bytes, expected) in [(&b"abcde"[..], 5), (b"abc", 5), (b"abcdefgh", 8)] {
             partial.restart().unwrap();
             partial.append(bytes).unwrap();

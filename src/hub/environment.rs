@@ -9,7 +9,8 @@ use hf_hub::Cache;
 use crate::error::{Result, bail, ensure};
 
 const HUGGING_FACE: &str = "https://huggingface.co";
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// In seconds.
+const TIMEOUT: &str = "10";
 
 /// How to reach the hub, and where its files are cached on this machine.
 pub struct Environment {
@@ -29,14 +30,23 @@ pub struct Environment {
 
 impl Environment {
     pub fn read() -> Result<Self> {
+        let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
+        ensure!(
+            url.starts_with("https://") || url.starts_with("http://"),
+            "HF_ENDPOINT is {url:?}, expected a URL that begins with https:// or http://"
+        );
+        let text = variable("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or_else(|| TIMEOUT.to_owned());
+        let Ok(seconds @ 1..) = text.parse::<u32>() else {
+            bail!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}, expected a number of seconds")
+        };
         let cache_home =
             || path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
         let home = path("HF_HOME").or_else(|| Some(cache_home()?.join("huggingface")));
         let default_cache = home.map(|home| Cache::new(home.join("hub")));
         Ok(Self {
-            endpoint: endpoint()?,
+            endpoint: url.trim_end_matches('/').to_owned(),
             token: token(default_cache.as_ref())?,
-            timeout: timeout()?,
+            timeout: Duration::from_secs(seconds.into()),
             certificates: path("SSL_CERT_FILE"),
             cache: path("HF_HUB_CACHE").map(Cache::new).or(default_cache),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
@@ -44,21 +54,13 @@ impl Environment {
     }
 }
 
-fn endpoint() -> Result<String> {
-    let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
-    let is_http = url.starts_with("https://") || url.starts_with("http://");
-    ensure!(is_http, "HF_ENDPOINT is {url:?}, expected a URL that begins with https:// or http://");
-    Ok(url.trim_end_matches('/').to_owned())
-}
-
 fn token(default_cache: Option<&Cache>) -> Result<Option<String>> {
     let stored = || {
         let file = path("HF_TOKEN_PATH").or_else(|| Some(default_cache?.token_path()))?;
         let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
-        (!token.is_empty()).then_some(token)
+        (!token.is_empty() && !is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN")).then_some(token)
     };
-    let token = variable("HF_TOKEN")
-        .or_else(|| if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { stored() });
+    let token = variable("HF_TOKEN").or_else(stored);
     let is_printable = |token: &String| token.bytes().all(|byte| byte.is_ascii_graphic());
     // Not shown: it may be a secret with a typing error.
     ensure!(
@@ -66,14 +68,6 @@ fn token(default_cache: Option<&Cache>) -> Result<Option<String>> {
         "the Hugging Face token (HF_TOKEN, or the one stored by a login) contains characters that no token has: set it again"
     );
     Ok(token)
-}
-
-fn timeout() -> Result<Duration> {
-    let Some(text) = variable("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(TIMEOUT) };
-    match text.parse::<u32>() {
-        Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds.into())),
-        _ => bail!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}, expected a number of seconds"),
-    }
 }
 
 /// A path that may begin with `~/`.

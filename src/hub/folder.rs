@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fs_err as fs;
 
 use super::listing::{RemoteFile, is_hash};
-use crate::error::{Result, Setting, err};
+use crate::error::{Error, Result, Setting};
 use crate::files::parent_dir;
 use crate::publish::Lock;
 
@@ -24,9 +24,16 @@ pub struct DownloadFolder {
     _lock: Lock,
 }
 
+/// What Hugging Face's metadata says of a downloaded file.
+#[derive(PartialEq)]
 pub struct DownloadRecord {
     pub commit: String,
     pub digest: String,
+}
+
+/// An error that another download folder avoids.
+pub fn choose_another(sentence: String) -> Error {
+    Error::new(sentence).with_remedy(Setting::DownloadDir, "DIR")
 }
 
 impl DownloadFolder {
@@ -41,18 +48,16 @@ impl DownloadFolder {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(root.join(LOCK))?;
         let (folder, mut holds) = (root.display(), String::new());
-        let Some(lock) = Lock::try_new(file.file().try_clone()?)? else {
-            return Err(err!("another export is downloading into `{folder}`: wait for it, or choose another download folder")
-                .with_remedy(Setting::DownloadDir, "DIR"));
-        };
+        let lock = Lock::try_new(file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
+            "another export is downloading into `{folder}`: wait for it, or choose another download folder"
+        )))?;
         file.read_to_string(&mut holds)?;
         if holds.is_empty() {
             file.write_all(repository.as_bytes())?;
         } else if holds != repository {
-            return Err(err!(
+            return Err(choose_another(format!(
                 "`{folder}` holds files of `{holds}`: choose another download folder"
-            )
-            .with_remedy(Setting::DownloadDir, "DIR"));
+            )));
         }
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
@@ -66,14 +71,13 @@ impl DownloadFolder {
         self.root.join(DOWNLOADS).join(format!("{}.incomplete", file.digest))
     }
 
-    /// Whether a file was complete once and has not been changed since.
-    pub fn is_recorded(&self, file: &RemoteFile) -> bool {
-        DownloadRecord::read(&self.root, &file.path).is_some_and(|it| it.digest == file.digest)
+    pub fn record(&self, file: &RemoteFile) -> Option<DownloadRecord> {
+        DownloadRecord::read(&self.root, &file.path)
     }
 
     pub fn write_record(&self, file: &RemoteFile, commit: &str) -> Result<()> {
-        let record = DownloadRecord::read(&self.root, &file.path);
-        if record.is_some_and(|record| record.commit == commit && record.digest == file.digest) {
+        let record = DownloadRecord { commit: commit.to_owned(), digest: file.digest.clone() };
+        if self.record(file) == Some(record) {
             return Ok(());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

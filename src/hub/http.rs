@@ -1,10 +1,8 @@
 //! HTTP requests with byte ranges, retries and cancellation.
 
 use std::io::{self, Read};
-use std::iter;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,13 +15,12 @@ use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::environment::Environment;
-use super::failure::{Failure, text};
 use crate::background::{StopFlag, with_background};
-use crate::error::{Kind, Result, ensure, err};
+use crate::error::{Error, Kind, Result, ensure, err};
 use crate::progress::Progress;
 
 /// Consecutive failures after which a request is given up.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: u32 = 5;
 /// The pause after the first failure is the timeout divided by this; it doubles each time.
 const FIRST_PAUSE: u32 = 20;
 /// The longest pause that the hub can ask for.
@@ -33,16 +30,16 @@ const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;
 
+const DENIED: &str = "; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account";
+
 pub struct Client<'p> {
-    pub endpoint: String,
-    pub token: Option<String>,
+    pub environment: Environment,
     agent: Agent,
-    first_pause: Duration,
     progress: &'p dyn Progress,
 }
 
 impl<'p> Client<'p> {
-    pub fn new(environment: &Environment, progress: &'p dyn Progress) -> Result<Self> {
+    pub fn new(environment: Environment, progress: &'p dyn Progress) -> Result<Self> {
         let timeout = Some(environment.timeout);
         let mut config = Agent::config_builder()
             .user_agent(concat!("gpt-oss-export/", env!("CARGO_PKG_VERSION")))
@@ -57,13 +54,7 @@ impl<'p> Client<'p> {
         if let Some(path) = &environment.certificates {
             config = config.tls_config(TlsConfig::builder().root_certs(roots(path)?).build());
         }
-        Ok(Self {
-            agent: config.build().into(),
-            endpoint: environment.endpoint.clone(),
-            token: environment.token.clone(),
-            first_pause: environment.timeout / FIRST_PAUSE,
-            progress,
-        })
+        Ok(Self { environment, agent: config.build().into(), progress })
     }
 
     /// A whole response of moderate size.
@@ -129,34 +120,29 @@ impl<'p> Client<'p> {
                 }
             }
         };
-        let pauses = iter::successors(Some(self.first_pause), |pause| Some(*pause * 2));
-        let mut pauses = pauses.take(ATTEMPTS - 1);
+        let first_pause = self.environment.timeout / FIRST_PAUSE;
+        let mut pauses = (0..ATTEMPTS - 1).map(|at| first_pause * (1 << at));
         let work = || loop {
             let (reason, retry_after) = match attempt() {
-                Err(Failure::Transient { reason, retry_after }) => (reason, retry_after),
+                Err(Failure::Transient(reason, retry_after)) => (reason, retry_after),
                 result => return result,
             };
             check_cancelled(self.progress)?;
             let pause = pauses.next().ok_or_else(|| {
                 err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}; {RESUMES}")
             })?;
-            self.sleep(retry_after.unwrap_or(pause).min(LONGEST_PAUSE))?;
+            let end = Instant::now() + retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
+            while Instant::now() < end {
+                check_cancelled(self.progress)?;
+                thread::sleep(POLL.min(end - Instant::now()));
+            }
         };
         with_background(watch, work).0
     }
 
-    fn sleep(&self, duration: Duration) -> Result<()> {
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            check_cancelled(self.progress)?;
-            thread::sleep(POLL.min(end - Instant::now()));
-        }
-        Ok(())
-    }
-
     fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
         let request = self.agent.get(url);
-        match &self.token {
+        match &self.environment.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
             None => request,
         }
@@ -171,20 +157,17 @@ impl<'p> Client<'p> {
     ) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
-        let response = loop {
+        loop {
             check_cancelled(self.progress)?;
             match receiver.recv_timeout(POLL) {
-                Ok(response) => break response.map_err(|error| Failure::transport(url, error))?,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Ok(response)) if response.status().is_success() => return Ok(response),
+                Ok(Ok(response)) => return Err(Failure::status(url, &response)),
+                Ok(Err(error)) => return Err(Failure::transport(url, error)),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::transient("no response"));
                 }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-        };
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(Failure::status(url, &response))
         }
     }
 }
@@ -206,5 +189,73 @@ fn roots(path: &Path) -> Result<RootCerts> {
     let certificates: Vec<_> = certificates.collect();
     let file = path.display();
     ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
-    Ok(RootCerts::Specific(Arc::new(certificates)))
+    Ok(certificates.into())
+}
+
+/// Why a request failed.
+pub enum Failure {
+    /// Why it failed now; it may succeed later, after the pause that the hub asked for.
+    Transient(String, Option<Duration>),
+    /// The hub refuses it.
+    Refused {
+        status: u16,
+        code: Option<String>,
+        error: Error,
+    },
+    Fatal(Error),
+}
+
+impl Failure {
+    pub fn transient(reason: impl Into<String>) -> Self {
+        Self::Transient(reason.into(), None)
+    }
+
+    /// No complete response arrived.
+    pub fn transport(url: &str, error: ureq::Error) -> Self {
+        use ureq::Error::*;
+        match error {
+            Timeout(_) => Self::transient("no response in time"),
+            // rustls reports untrusted certificates as I/O errors.
+            Io(error) if error.to_string().contains("certificate") => Self::Fatal(err!(
+                "`{url}` cannot be trusted: {error}; SSL_CERT_FILE can name the certificates of a private network"
+            )),
+            Io(error) => Self::transient(error.to_string()),
+            HostNotFound => Self::transient("no such host"),
+            ConnectionFailed | Protocol(_) | BodyStalled => Self::transient(error.to_string()),
+            error => Self::Fatal(err!("cannot request `{url}`: {error}")),
+        }
+    }
+
+    /// The status of a response is an error.
+    fn status(url: &str, response: &Response<Body>) -> Self {
+        let status = response.status().as_u16();
+        let text = |name| text(response, name).map(str::to_owned);
+        if response.status().is_server_error() || [408, 425, 429].contains(&status) {
+            let seconds = text("retry-after").and_then(|seconds| seconds.parse().ok());
+            return Self::Transient(format!("status {status}"), seconds.map(Duration::from_secs));
+        }
+        let message = text("x-error-message").map_or_else(String::new, |it| format!(": {it}"));
+        let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
+        let error = err!("`{url}` answered {status}{message}{advice}");
+        Self::Refused { status, code: text("x-error-code"), error }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Fatal(error) | Failure::Refused { error, .. } => error,
+            Failure::Transient(reason, _) => Self::new(reason),
+        }
+    }
+}
+
+fn text<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
+    response.headers().get(name)?.to_str().ok()
 }

@@ -6,8 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::RepoPath;
-use super::failure::Failure;
-use super::http::Client;
+use super::http::{Client, Failure};
 use crate::checkpoint::{self, INDEX, SINGLE_FILE, ShardSelection};
 use crate::error::{Error, Result, bail, ensure, err};
 use crate::files::digest::Digest;
@@ -20,6 +19,7 @@ const ESCAPED: &AsciiSet =
 
 /// The files of a repository at one commit.
 pub struct Listing {
+    pub name: RepoPath,
     pub commit: String,
     pub files: Vec<RemoteFile>,
     /// Whether only files that are on this machine are listed.
@@ -85,7 +85,7 @@ struct Lfs {
 impl Listing {
     pub fn request(client: &Client, name: &RepoPath) -> Result<Self> {
         let (repository, revision) = (&name.repository, name.revision.replace('/', "%2F"));
-        let models = format!("{}/api/models", client.endpoint);
+        let models = format!("{}/api/models", client.environment.endpoint);
         let url = format!("{models}/{repository}/revision/{revision}?blobs=true");
         let json = client.read(&url).map_err(|failure| refused(failure, name, client))?;
         let info: ModelInfo = serde_json::from_slice(&json)
@@ -96,76 +96,74 @@ impl Listing {
             RemoteFile::new(sibling.rfilename, sibling.size?, digest)
         };
         let files = info.siblings.into_iter().filter_map(file).collect();
-        Ok(Self { commit: info.sha, files, offline: false })
+        Ok(Self { name: name.clone(), commit: info.sha, files, offline: false })
     }
 
-    pub fn url(&self, client: &Client, name: &RepoPath, file: &RemoteFile) -> String {
-        let path = utf8_percent_encode(&file.path, ESCAPED);
-        format!("{}/{}/resolve/{}/{path}", client.endpoint, name.repository, self.commit)
+    pub fn url(&self, client: &Client, file: &RemoteFile) -> String {
+        let (Client { environment, .. }, path) = (client, utf8_percent_encode(&file.path, ESCAPED));
+        format!("{}/{}/resolve/{}/{path}", environment.endpoint, self.name.repository, self.commit)
     }
 
     pub fn find(&self, path: &str) -> Option<&RemoteFile> {
         self.files.iter().find(|file| file.path == path)
     }
 
-    pub fn require(&self, name: &RepoPath, file: &str) -> Result<RemoteFile> {
-        self.find(&name.file(file)).cloned().ok_or_else(|| self.lacks(name, file))
+    pub fn require(&self, file: &str) -> Result<RemoteFile> {
+        self.find(&self.name.file(file)).cloned().ok_or_else(|| self.lacks(file))
     }
 
     /// The weights files: the `shards` of the index, or the only SafeTensors file.
     pub fn weights(
         &self,
-        name: &RepoPath,
         shards: Option<BTreeSet<String>>,
     ) -> Result<(ShardSelection, Vec<RemoteFile>)> {
-        let Some(shards) = shards else {
-            let file = self.only_weights(name)?;
-            let file_name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
-            return Ok((ShardSelection::Only(file_name), vec![file]));
-        };
-        ensure!(
-            shards.contains(SINGLE_FILE) || self.find(&name.file(SINGLE_FILE)).is_none(),
-            "`{name}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: download the right ones into a folder"
-        );
-        let find = |shard: String| match self.find(&name.file(&shard)) {
-            Some(file) => Ok(file.clone()),
-            None if self.offline => Err(offline_error(name, &name.file(&shard))),
-            None => bail!(
-                "the index of `{name}` names the shard {shard:?}, which is not in the repository"
-            ),
-        };
-        Ok((ShardSelection::Indexed, shards.into_iter().map(find).collect::<Result<_>>()?))
-    }
-
-    fn only_weights(&self, name: &RepoPath) -> Result<RemoteFile> {
-        if let Some(file) = self.find(&name.file(SINGLE_FILE)) {
-            return Ok(file.clone());
+        let name = &self.name;
+        let single = self.find(&name.file(SINGLE_FILE));
+        if let Some(shards) = shards {
+            ensure!(
+                shards.contains(SINGLE_FILE) || single.is_none(),
+                "`{name}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: download the right ones into a folder"
+            );
+            let find = |shard: &String| match self.find(&name.file(shard)) {
+                Some(file) => Ok(file.clone()),
+                None if self.offline => Err(offline_error(name, &name.file(shard))),
+                None => bail!(
+                    "the index of `{name}` names the shard {shard:?}, which is not in the repository"
+                ),
+            };
+            return Ok((ShardSelection::Indexed, shards.iter().map(find).collect::<Result<_>>()?));
         }
-        let found = self.in_folder(name).filter(|(_, file)| file.ends_with(".safetensors"));
-        match &*found.collect::<Vec<_>>() {
-            [] => Err(self.lacks(name, SINGLE_FILE)),
-            [(only, _)] => Ok((*only).clone()),
-            several => bail!(
+        let found = match single {
+            Some(file) => vec![(SINGLE_FILE, file)],
+            None => self.in_folder().filter(|(file, _)| file.ends_with(".safetensors")).collect(),
+        };
+        match found[..] {
+            [] => Err(self.lacks(SINGLE_FILE)),
+            [(path, file)] => Ok((ShardSelection::Only(path.to_owned()), vec![file.clone()])),
+            _ => bail!(
                 "`{name}` holds {} .safetensors files and no {INDEX} that says which to use",
-                several.len()
+                found.len()
             ),
         }
     }
 
-    /// Files of the checkpoint's folder with their names in it.
-    fn in_folder<'l>(&'l self, name: &RepoPath) -> impl Iterator<Item = (&'l RemoteFile, &'l str)> {
-        let prefix = name.file("");
-        let within = move |file: &'l RemoteFile| Some((file, file.path.strip_prefix(&*prefix)?));
-        self.files.iter().filter_map(within).filter(|(_, file)| !file.contains('/'))
+    /// Files of the checkpoint's folder by their names in it.
+    fn in_folder(&self) -> impl Iterator<Item = (&str, &RemoteFile)> {
+        let prefix = self.name.file("");
+        self.files.iter().filter_map(move |file| {
+            let name = file.path.strip_prefix(&*prefix)?;
+            (!name.contains('/')).then_some((name, file))
+        })
     }
 
     /// The error for a missing file, with what the repository has instead.
-    fn lacks(&self, name: &RepoPath, wanted: &str) -> Error {
+    fn lacks(&self, wanted: &str) -> Error {
+        let name = &self.name;
         if self.offline {
             return offline_error(name, &name.file(wanted));
         }
         let original = RepoPath { folder: "original".into(), ..name.clone() };
-        let unsupported = self.in_folder(name).find_map(|(_, file)| checkpoint::identify(file));
+        let unsupported = self.in_folder().find_map(|(file, _)| checkpoint::identify(file));
         let instead = match unsupported {
             _ if self.find(&original.file(checkpoint::CONFIG)).is_some() => {
                 format!("; it has a checkpoint in `{original}`")
@@ -180,9 +178,12 @@ impl Listing {
 /// What a refused list says about its repository.
 fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
     let Failure::Refused { status, code, .. } = &failure else { return failure.into() };
-    let (RepoPath { repository, revision, .. }, hub) = (name, &client.endpoint);
-    let users =
-        if client.token.is_some() { "the owner of this token" } else { "users without a token" };
+    let (RepoPath { repository, revision, .. }, hub) = (name, &client.environment.endpoint);
+    let users = if client.environment.token.is_some() {
+        "the owner of this token"
+    } else {
+        "users without a token"
+    };
     match (status, code.as_deref()) {
         (401, None | Some("RepoNotFound")) => err!(
             "`{name}` is not a local folder, and {hub} shows no such repository to {users} (401): check the name, or set HF_TOKEN to a token with access"

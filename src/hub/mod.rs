@@ -6,7 +6,6 @@
 mod cache;
 mod download;
 mod environment;
-mod failure;
 mod folder;
 mod http;
 mod listing;
@@ -30,15 +29,6 @@ use listing::Listing;
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
 
-#[derive(Clone, Copy)]
-pub struct FetchRequest<'r> {
-    pub name: &'r RepoPath,
-    pub root: &'r Path,
-    /// Files of the repository's root that belong to a checkpoint in any of its folders.
-    pub companions: &'r [&'r str],
-    pub offline: bool,
-}
-
 /// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
 /// the hub still.
 pub struct Repository<'p> {
@@ -53,67 +43,78 @@ pub struct Repository<'p> {
 
 impl<'p> Repository<'p> {
     /// Fetches what tells whether a checkpoint can be exported: config, index, and headers.
-    pub fn open(request: FetchRequest, progress: &'p dyn Progress) -> Result<Self> {
-        let FetchRequest { name, root, .. } = request;
-        let environment = Environment::read()?;
-        let cache = environment.cache.as_ref();
-        let (listing, client) = if request.offline || environment.offline {
-            (list_offline(name, root, cache)?, None)
+    /// Companions are files of the repository's root that belong to a checkpoint in any of
+    /// its folders.
+    pub fn open(
+        name: &RepoPath,
+        root: &Path,
+        companions: &[&str],
+        offline: bool,
+        progress: &'p dyn Progress,
+    ) -> Result<Self> {
+        let mut environment = Environment::read()?;
+        let cache = environment.cache.take();
+        let (listing, client) = if offline || environment.offline {
+            (list_offline(name, root, cache.as_ref())?, None)
         } else {
-            let client = Client::new(&environment, progress)?;
+            let client = Client::new(environment, progress)?;
             (Listing::request(&client, name)?, Some(client))
         };
         let index = listing.find(&name.file(INDEX)).cloned();
-        let config = listing.require(name, CONFIG)?;
-        let texts: Vec<_> = [config].into_iter().chain(index.clone()).collect();
-        let companions = request.companions.iter().filter_map(|file| listing.find(file).cloned());
-        let companions: Vec<_> = companions.collect();
+        let has_index = index.is_some();
+        let texts: Vec<_> = [listing.require(CONFIG)?].into_iter().chain(index).collect();
+        let companions: Vec<_> =
+            companions.iter().filter_map(|file| listing.find(file)).cloned().collect();
         for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
             ensure!(
                 *size <= LARGEST_TEXT,
                 "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint"
             );
         }
-        let cached = cache.and_then(|cache| CachedRepo::find(cache, name, Some(&listing.commit)));
+        let cached = cache.and_then(|cache| CachedRepo::find(&cache, name, Some(&listing.commit)));
         let folder = DownloadFolder::open(root, &name.repository)?;
-        let name = name.clone();
-        let downloader = Downloader { name, listing, folder, client, cached, progress };
+        let downloader = Downloader { listing, folder, client, cached, progress };
         let missing_companions = downloader.missing(&companions)?;
         let fetched = downloader.missing(&texts)?;
         downloader.fetch(&fetched)?;
 
-        let Downloader { name, listing, folder, .. } = &downloader;
-        let shards = index.map(|_| checkpoint::shards(&folder.root.join(&name.folder)));
-        let (which, weights) = listing.weights(name, shards.transpose()?.flatten())?;
+        let shards = if has_index { checkpoint::shards(&root.join(&name.folder))? } else { None };
+        let (which, weights) = downloader.listing.weights(shards)?;
         let missing_weights = downloader.missing(&weights)?;
-        let header = |file: &RemoteFile| Ok((folder.path(file), downloader.header(file)?));
+        let header =
+            |file: &RemoteFile| Ok((downloader.folder.path(file), downloader.header(file)?));
         let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
         let files = [texts, companions, weights].concat();
         Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
     }
 
+    /// The download folder.
+    pub fn root(&self) -> &Path {
+        &self.downloader.folder.root
+    }
+
+    /// The checkpoint's folder.
     pub fn folder(&self) -> PathBuf {
-        self.downloader.folder.root.join(&self.downloader.name.folder)
+        self.root().join(&self.downloader.listing.name.folder)
     }
 
     /// The checkpoint's name with its commit as the revision.
     pub fn source(&self) -> String {
-        let Downloader { name, listing, .. } = &self.downloader;
-        RepoPath { revision: listing.commit.clone(), ..name.clone() }.to_string()
+        let Listing { name, commit, .. } = &self.downloader.listing;
+        name.at(commit).to_string()
     }
 
-    pub fn fetch_companions(&mut self) -> Result<()> {
-        self.downloader.fetch(&self.missing_companions)?;
-        self.fetched.append(&mut self.missing_companions);
-        Ok(())
-    }
-
-    pub fn fetch_all(&mut self) -> Result<()> {
-        self.fetch_companions()?;
-        self.downloader.fetch(&self.missing_weights)?;
-        self.fetched.append(&mut self.missing_weights);
-        self.headers.clear();
+    /// Fetches the companions and, unless headers are enough, the weights.
+    pub fn fetch(&mut self, headers_only: bool) -> Result<()> {
+        let mut files = std::mem::take(&mut self.missing_companions);
+        if !headers_only {
+            files.append(&mut self.missing_weights);
+            self.headers.clear();
+        }
+        self.downloader.fetch(&files)?;
+        self.fetched.append(&mut files);
+        let recorded = if headers_only { &[] } else { &*self.files };
         let Downloader { folder, listing, .. } = &self.downloader;
-        self.files.iter().try_for_each(|file| folder.write_record(file, &listing.commit))
+        recorded.iter().try_for_each(|file| folder.write_record(file, &listing.commit))
     }
 }

@@ -23,9 +23,16 @@ impl RepoPath {
         let end = rest.find(['@', '/']).unwrap_or(rest.len());
         let (name, rest) = rest.split_at(end);
         let (revision, folder) = match rest.strip_prefix('@') {
-            Some(rest) => split_revision(rest),
-            None => (MAIN, rest.strip_prefix('/').unwrap_or(rest)),
+            Some(rest) => {
+                // `refs/pr/N` contains slashes; in the name of a branch a slash is written
+                // `%2F`, as in the hub's own URLs.
+                let slashes = if rest.starts_with("refs/") { 2 } else { 0 };
+                let end = rest.match_indices('/').nth(slashes).map_or(rest.len(), |(at, _)| at);
+                rest.split_at(end)
+            }
+            None => (MAIN, rest),
         };
+        let folder = folder.strip_prefix('/').unwrap_or(folder);
         let named = is_name(owner) && is_name(name) && !revision.is_empty();
         let folders = folder.is_empty() || folder.split('/').all(is_name);
         let certain = rest.starts_with('@') || matches!(folder, "" | "original");
@@ -34,6 +41,11 @@ impl RepoPath {
             revision: revision.to_owned(),
             folder: folder.to_owned(),
         })
+    }
+
+    /// The same checkpoint at a commit.
+    pub fn at(&self, commit: &str) -> Self {
+        Self { revision: commit.to_owned(), ..self.clone() }
     }
 
     /// The default download folder, named as in Hugging Face's cache.
@@ -62,15 +74,6 @@ impl fmt::Display for RepoPath {
         }
         if self.folder.is_empty() { Ok(()) } else { write!(f, "/{}", self.folder) }
     }
-}
-
-/// Splits a revision from the folder behind it. `refs/pr/N` contains slashes; in the name of
-/// a branch a slash is written `%2F`, as in the hub's own URLs.
-fn split_revision(text: &str) -> (&str, &str) {
-    let parts = if text.starts_with("refs/") { 3 } else { 1 };
-    let end = text.match_indices('/').nth(parts - 1).map_or(text.len(), |(at, _)| at);
-    let (revision, folder) = text.split_at(end);
-    (revision, folder.strip_prefix('/').unwrap_or(folder))
 }
 
 /// Whether a text can be one component: never `.`, `..` or an option.

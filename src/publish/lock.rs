@@ -1,7 +1,16 @@
-//! An advisory file lock of the kernel.
+//! Advisory locks of the kernel, and a folder that one export writes into at a time.
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
+
+use crate::error::{Result, err};
+
+/// Temporary files begin with this, and end with one of the suffixes.
+pub const PREFIX: &str = ".gpt-oss-export-";
+pub const UNFINISHED: &str = ".part";
+/// Of the copy of a file that is replaced.
+pub const BACKUP: &str = ".old";
 
 /// Held until it is dropped or the process ends.
 pub struct Lock(File);
@@ -15,6 +24,20 @@ impl Lock {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    /// Keeps other exports out of a folder, and removes what killed exports left in it. The
+    /// lock is on the folder itself, so no lock file is left behind. `None` where folders
+    /// cannot be locked: some network file systems, and Windows. `shown` is the path for people.
+    pub fn of_folder(folder: &Path, shown: &Path) -> Result<Option<Self>> {
+        let Ok(lock) = File::open(folder).and_then(Self::try_new) else { return Ok(None) };
+        let shown = shown.display();
+        let other = || {
+            err!("another export is writing into `{shown}`: wait for it, or choose another folder")
+        };
+        let lock = lock.ok_or_else(other)?;
+        remove_leftovers(folder);
+        Ok(Some(lock))
+    }
 }
 
 impl Drop for Lock {
@@ -22,6 +45,20 @@ impl Drop for Lock {
     /// until it runs its own program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
+    }
+}
+
+/// Removes temporary files of exports, which none can be writing while the folder is
+/// locked. One that cannot be removed does no harm.
+fn remove_leftovers(folder: &Path) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.starts_with(PREFIX)
+            && [UNFINISHED, BACKUP].iter().any(|suffix| name.ends_with(suffix));
+        if is_temporary && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -42,5 +79,20 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(held && released);
+    }
+
+    #[test]
+    fn removes_temporary_files_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let kept = [".gpt-oss-export-notes.md", ".gpt-oss-export-x", "a.part", "b.old"];
+        for name in kept.iter().chain(&[".gpt-oss-export-a1B2c3.part", ".gpt-oss-export-z.old"]) {
+            std::fs::write(home.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(home.path().join(".gpt-oss-export-folder.part")).unwrap();
+        drop(Lock::of_folder(home.path(), home.path()).unwrap());
+        let names = home.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, [&[".gpt-oss-export-folder.part"], &kept[..]].concat());
     }
 }

@@ -1,31 +1,35 @@
 //! Files that appear whole or not at all: written beside their destination, synced, and
 //! renamed; what a failed run began is removed.
 
-mod background_sync;
-mod dir_lock;
-mod disk_space;
 mod lock;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Kind, Result, err};
+use crate::background::{StopFlag, with_background};
+use crate::display::size;
+use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::parent_dir;
-use background_sync::with_sync;
-use dir_lock::{BACKUP, DirLock, PREFIX, UNFINISHED};
-pub use disk_space::check_disk_space;
 pub use lock::Lock;
+use lock::{BACKUP, PREFIX, UNFINISHED};
+
+const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Files and folders that appear together at [`Transaction::commit`]. Dropped before that,
 /// it leaves nothing.
 #[derive(Default)]
 pub struct Transaction {
+    /// Temporary files and what they will be.
     files: Vec<(NamedTempFile, PathBuf, Existing)>,
-    locks: Vec<DirLock>,
+    /// By the canonical paths of folders; `None` where folders cannot be locked.
+    locks: BTreeMap<PathBuf, Option<Lock>>,
     /// Folders that were created, parents first.
     folders: Vec<PathBuf>,
 }
@@ -40,7 +44,7 @@ pub enum Existing {
 }
 
 /// The error for a path that could not be written.
-fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| err!("cannot write `{}`", path.display()).with_kind(Kind::Io).with_source(error)
 }
 
@@ -50,8 +54,9 @@ impl Transaction {
         let shown = parent_dir(target);
         self.create_folder(shown)?;
         let folder = shown.canonicalize().map_err(cannot_write(shown))?;
-        if !self.locks.iter().any(|lock| lock.is_of(&folder)) {
-            self.locks.push(DirLock::new(folder, shown)?);
+        if let Entry::Vacant(entry) = self.locks.entry(folder) {
+            let lock = Lock::of_folder(entry.key(), shown)?;
+            entry.insert(lock);
         }
         Ok(())
     }
@@ -62,7 +67,7 @@ impl Transaction {
             (parent_dir(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
         };
         let pending = self.files.iter().find(|(_, path, _)| identity(path) == identity(target));
-        pending.map_or_else(|| target.to_owned(), |(file, ..)| file.path().to_owned())
+        pending.map_or(target, |(file, ..)| file.path()).to_owned()
     }
 
     /// Writes a file that will be `target`.
@@ -82,11 +87,21 @@ impl Transaction {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
-        let written = with_sync(file.as_file(), || write(file.as_file()));
-        let outcome = written.map_err(cannot_write(target))??;
-        file.as_file().sync_all().map_err(cannot_write(target))?;
-        self.files.push((file, target.to_owned(), existing));
+        let temporary = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
+        let file = temporary.as_file();
+        // Synced while it is written, so that the final sync is short.
+        let sync = |flag: &StopFlag| {
+            while !flag.wait_timeout(SYNC_INTERVAL) {
+                // An I/O error is reported once, so it must not get lost here.
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        let (written, synced) = with_background(sync, || write(file));
+        synced.map_err(cannot_write(target))?;
+        let outcome = written?;
+        file.sync_all().map_err(cannot_write(target))?;
+        self.files.push((temporary, target.to_owned(), existing));
         Ok(outcome)
     }
 
@@ -101,18 +116,15 @@ impl Transaction {
     pub fn commit(mut self) -> Result<()> {
         let mut done: Vec<(PathBuf, Option<NamedTempFile>)> = Vec::new();
         for (file, target, existing) in std::mem::take(&mut self.files) {
-            let renamed = match existing {
-                Existing::Replace => back_up(&target).and_then(|backup| {
-                    file.persist(&target).map_err(|error| error.error).map(|_| backup)
-                }),
-                Existing::Keep => {
-                    file.persist_noclobber(&target).map_err(|error| error.error).map(|_| None)
-                }
-            };
-            match renamed {
+            match rename(file, &target, existing) {
                 Ok(backup) => done.push((target, backup)),
                 Err(error) => {
-                    done.into_iter().rev().for_each(|(path, backup)| undo(&path, backup));
+                    for (path, backup) in done.into_iter().rev() {
+                        match backup {
+                            Some(backup) => drop(backup.persist(path)),
+                            None => drop(fs::remove_file(path)),
+                        }
+                    }
                     return Err(cannot_write(&target)(error));
                 }
             }
@@ -120,9 +132,7 @@ impl Transaction {
         // A rename is durable once its folder is synced.
         #[cfg(unix)]
         for (target, _) in &done {
-            if let Ok(folder) = fs::File::open(parent_dir(target)) {
-                let _ = folder.sync_all();
-            }
+            let _ = File::open(parent_dir(target)).and_then(|folder| folder.sync_all());
         }
         self.folders.clear();
         Ok(())
@@ -143,23 +153,25 @@ impl Transaction {
     }
 }
 
-/// A copy of a small file that will be replaced.
-fn back_up(target: &Path) -> io::Result<Option<NamedTempFile>> {
-    if !target.is_file() {
+/// Renames a file to its target, and returns a backup of a file that it replaces.
+fn rename(
+    file: NamedTempFile,
+    target: &Path,
+    existing: Existing,
+) -> io::Result<Option<NamedTempFile>> {
+    if existing == Existing::Keep {
+        file.persist_noclobber(target)?;
         return Ok(None);
     }
-    let mut builder = tempfile::Builder::new();
-    let backup = builder.prefix(PREFIX).suffix(BACKUP).tempfile_in(parent_dir(target))?;
-    fs::copy(target, backup.path())?;
-    Ok(Some(backup))
-}
-
-/// Undoes a rename as far as possible.
-fn undo(path: &Path, backup: Option<NamedTempFile>) {
-    match backup {
-        Some(backup) => drop(backup.persist(path)),
-        None => drop(fs::remove_file(path)),
+    let mut backup = None;
+    if target.is_file() {
+        let mut builder = tempfile::Builder::new();
+        let copy = builder.prefix(PREFIX).suffix(BACKUP).tempfile_in(parent_dir(target))?;
+        fs::copy(target, copy.path())?;
+        backup = Some(copy);
     }
+    file.persist(target)?;
+    Ok(backup)
 }
 
 impl Drop for Transaction {
@@ -170,104 +182,108 @@ impl Drop for Transaction {
     }
 }
 
+/// Fails if files of these sizes do not fit on their disks, before the first byte is written.
+/// Their folders exist.
+pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) -> Result<()> {
+    let mut disks = BTreeMap::new();
+    for (path, bytes) in files {
+        let folder = parent_dir(path);
+        // The device number, where there is one.
+        #[cfg(unix)]
+        let disk = folder.metadata().ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
+        #[cfg(not(unix))]
+        let disk = folder;
+        let (_, needed) = disks.entry(disk).or_insert((folder, 0u64));
+        *needed = needed.saturating_add(bytes);
+    }
+    for (folder, needed) in disks.into_values() {
+        // Without statistics the write itself will tell.
+        let Ok(disk) = fs4::statvfs(folder) else { continue };
+        let free = disk.available_space();
+        if disk.total_space() > 0 && free < needed {
+            bail!(
+                "{} are needed in `{}`, and {} are free: free some space, or choose a folder on another disk",
+                size(needed),
+                folder.display(),
+                size(free)
+            );
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn entries(folder: &Path) -> Vec<String> {
-        let names = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.collect()
-    }
-
-    fn add(transaction: &mut Transaction, target: &Path, outcome: io::Result<()>) -> Result<()> {
-        let write =
-            |mut file: &File| file.write_all(b"bytes").and(outcome).map_err(cannot_write(target));
-        transaction.create(target, Existing::Keep, write)
+        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     #[test]
-    fn commit_creates_files_and_folders() {
+    fn files_appear_at_commit() {
         let home = tempfile::tempdir().unwrap();
-        let target = home.path().join("a/b/model.onnx");
+        let [through_new, target] =
+            ["a/../b/model.onnx", "b/model.onnx"].map(|it| home.path().join(it));
         let mut transaction = Transaction::default();
-        add(&mut transaction, &target, Ok(())).unwrap();
+        transaction.create_from(&through_new, Existing::Keep, b"bytes").unwrap();
         assert!(!target.exists());
         transaction.commit().unwrap();
-        assert_eq!(std::fs::read(&target).unwrap(), b"bytes");
-        assert_eq!(entries(target.parent().unwrap()), ["model.onnx"]);
+        assert_eq!(std::fs::read(target).unwrap(), b"bytes");
+        assert_eq!(entries(&home.path().join("b")), ["model.onnx"]);
     }
 
     #[test]
-    fn accepts_paths_through_new_folders() {
+    fn failed_rename_undoes_earlier_ones() {
         let home = tempfile::tempdir().unwrap();
-        let mut transaction = Transaction::default();
-        add(&mut transaction, &home.path().join("a/../b/model.onnx"), Ok(())).unwrap();
-        transaction.commit().unwrap();
-        assert!(home.path().join("b/model.onnx").exists());
-    }
-
-    #[test]
-    fn keeps_files_that_appear_meanwhile() {
-        let home = tempfile::tempdir().unwrap();
-        let (first, second) = (home.path().join("first"), home.path().join("second"));
-        let mut transaction = Transaction::default();
-        add(&mut transaction, &first, Ok(())).unwrap();
-        add(&mut transaction, &second, Ok(())).unwrap();
-        std::fs::write(&second, "another's").unwrap();
-        assert!(transaction.commit().is_err());
-        assert_eq!(entries(home.path()), ["second"]);
-        assert_eq!(std::fs::read(second).unwrap(), b"another's");
-    }
-
-    #[test]
-    fn failure_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let mut transaction = Transaction::default();
-        add(&mut transaction, &home.path().join("a/weights"), Ok(())).unwrap();
-        let full = Err(io::ErrorKind::StorageFull.into());
-        let error = add(&mut transaction, &home.path().join("a/b/model.onnx"), full).unwrap_err();
-        assert!(error.to_string().contains("model.onnx"), "{error}");
-        drop(transaction);
-        assert!(entries(home.path()).is_empty());
-    }
-
-    #[test]
-    fn restores_replaced_files() {
-        let home = tempfile::tempdir().unwrap();
-        let config = home.path().join("config");
+        let [config, weights, folder, file] =
+            ["config", "weights", "folder", "file"].map(|name| home.path().join(name));
         std::fs::write(&config, "older").unwrap();
-        std::fs::create_dir(home.path().join("taken")).unwrap();
-        let mut transaction = Transaction::default();
-        transaction.create_from(&config, Existing::Replace, b"newer").unwrap();
-        transaction.create_from(&home.path().join("taken"), Existing::Replace, b"x").unwrap();
-        assert!(transaction.commit().is_err());
-        assert_eq!(std::fs::read(&config).unwrap(), b"older");
-        assert_eq!(entries(home.path()).len(), 2);
+        std::fs::create_dir(&folder).unwrap();
+        let mut there = vec!["config", "folder"];
+        for (taken, existing) in
+            [(&folder, Existing::Keep), (&folder, Existing::Replace), (&file, Existing::Keep)]
+        {
+            let mut transaction = Transaction::default();
+            transaction.create_from(&config, Existing::Replace, b"newer").unwrap();
+            transaction.create_from(&weights, Existing::Keep, b"bytes").unwrap();
+            transaction.create_from(taken, existing, b"bytes").unwrap();
+            if taken == &file {
+                std::fs::write(&file, "another's").unwrap();
+                there.insert(1, "file");
+            }
+            assert!(transaction.commit().is_err());
+            assert_eq!(entries(home.path()), there);
+            assert_eq!(std::fs::read(&config).unwrap(), b"older");
+        }
+        assert_eq!(std::fs::read(file).unwrap(), b"another's");
     }
 
     #[test]
     fn panic_leaves_nothing() {
         let home = tempfile::tempdir().unwrap();
-        let target = home.path().join("weights");
+        let [weights, model] = ["a/weights", "a/b/model.onnx"].map(|it| home.path().join(it));
         let outcome = std::panic::catch_unwind(|| {
             let mut transaction = Transaction::default();
-            let write = |_: &File| -> Result<()> { panic!("on purpose") };
-            transaction.create(&target, Existing::Keep, write)
+            transaction.create_from(&weights, Existing::Keep, b"bytes").unwrap();
+            transaction.create(&model, Existing::Keep, |_| -> Result<()> { panic!("on purpose") })
         });
         assert!(outcome.is_err());
         assert!(entries(home.path()).is_empty());
     }
 
     #[test]
-    fn failed_rename_undoes_earlier_ones() {
+    fn adds_up_files_on_one_disk() {
         let home = tempfile::tempdir().unwrap();
-        std::fs::create_dir(home.path().join("taken")).unwrap();
-        let mut transaction = Transaction::default();
-        add(&mut transaction, &home.path().join("weights"), Ok(())).unwrap();
-        add(&mut transaction, &home.path().join("taken"), Ok(())).unwrap();
-        assert!(transaction.commit().is_err());
-        assert_eq!(entries(home.path()), ["taken"]);
+        let (one, two) = (home.path().join("one"), home.path().join("two"));
+        let free = fs4::available_space(home.path()).unwrap();
+        let check = |bytes| check_disk_space([(&*one, bytes), (&*two, bytes)]);
+        check(free / 3).unwrap();
+        let error = check(free / 3 * 2).unwrap_err().to_string();
+        assert!(error.ends_with("or choose a folder on another disk"), "{error}");
+        assert!(check(u64::MAX).is_err());
     }
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::derived::{in_layout, write_shards};
 use crate::fake_hub::{COMMIT, FORMER_NAME, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
 use crate::sizes::sparse;
-use crate::support::{assert_contains, export, export_args, model_metadata, run, sentence, text};
+use crate::support::{
+    assert_contains, export, export_args, model_metadata, printed, run, sentence, text,
+};
 
 #[test]
 fn exports_repository_in_place() {
@@ -154,6 +156,10 @@ fn exports_largest_model_by_headers() {
     let summary = test.hub.export(&[&test.root()[..], &["--headers-only"]].concat());
     assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > total);
     assert!(summary["hub"]["bytes_fetched"].as_u64().unwrap() < 100_000);
+    let again = [&test.root()[..], &["--headers-only"]].concat();
+    let next =
+        "next     the same command without --headers-only fetches 65.2 GB, and the model runs\n";
+    assert_contains(&printed(&mut test.hub.command(&again)), next);
     let remote = test.repository.path();
     let expected = export(&export_args(remote, &remote.join("local.onnx"), &[]));
     assert_eq!(summary["model"]["nodes"], expected["model"]["nodes"]);

@@ -177,8 +177,10 @@ fn files_name_every_format_of_mixed_experts() {
 #[test]
 fn summary_says_how_much_smaller_mxfp4_is() {
     let home = in_folder("bf16");
+    let text = summary_in(&home, &[]);
     let expected = "experts  1769 kB in bf16\n  converted to mxfp4 they are 3.8 times smaller";
-    assert_contains(&summary_in(&home, &[]), expected);
+    assert_contains(&text, expected);
+    assert_contains(&text, "refused otherwise; pass --experts mxfp4\n");
     for (format, expected) in [
         ("mxfp4", "experts  bf16 to mxfp4, lossless: all 884,736 values bit for bit\n"),
         (

@@ -68,11 +68,20 @@ fn refuses_what_transformers_js_cannot_use() {
         ("onnx/model.onnx", &["--max-shard-size", "3GB"], "; pass --max-shard-size 2GB"),
         ("onnx/model.onnx", &["--compute", "bf16"], "; pass --compute f16 or --compute f32"),
         ("onnx/model.onnx", &["--seq-len", "8"], "the sequence length cannot be fixed"),
+        (
+            "onnx/model.onnx",
+            &["--external-data", "in-place"],
+            "transformers.js reads copies of the weights, and with external data in place nothing is copied; pass --external-data copy",
+        ),
     ] {
         let found = failure(&package(&tiny, &home.path().join(output), options));
         assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
         assert!(contents(home.path()) == before, "{found}");
     }
+    let model = home.path().join("onnx/model_q4f16.onnx");
+    let staging = ["--for", "transformers-js", "--save-weights", "w.safetensors"];
+    let expected = "transformers.js reads copies of the weights, and the same export cannot stage them: stage the weights first, then export from the staged file";
+    assert_eq!(failure(&export_args(&tiny, &model, &staging)), expected);
 }
 
 #[test]
