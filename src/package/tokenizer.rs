@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::files::{Contents, LARGEST_COPY, Package};
 use crate::display::Table;
-use crate::error::{Result, bail, ensure};
+use crate::error::{Result, ensure};
 use crate::files::{canonicalize_existing, json};
 
 /// Special tokens and sampling parameters.
@@ -62,9 +62,11 @@ pub fn checkpoint_dirs(checkpoint_dir: &Path) -> Result<Vec<PathBuf>> {
 /// A file in the first folder that has it. A folder or broken link of that name is an
 /// error, and not passed over.
 pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
-    let found = dirs.iter().map(|dir| dir.join(name)).find(|path| exists(path));
+    let mut paths = dirs.iter().map(|dir| dir.join(name));
+    let found = paths.find(|path| path.symlink_metadata().is_ok());
     if let Some(path) = &found {
-        ensure!(path.is_file(), "`{}` is neither a file nor a link to one", path.display());
+        let shown = path.display();
+        ensure!(path.is_file(), "`{shown}` is neither a file nor a link to one: remove it");
     }
     Ok(found)
 }
@@ -73,29 +75,24 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
 pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<Package<TokenizerSummary>> {
     let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
     for name in FILES {
-        let path = target.join(name);
-        match find(dirs, name)? {
-            None => summary.missing.push(name),
-            Some(source) if !exists(&path) => {
+        let existing = find(&[target.to_owned()], name)?;
+        match (find(dirs, name)?, existing) {
+            (None, _) => summary.missing.push(name),
+            (Some(source), None) => {
+                let path = target.join(name);
                 summary.copied.push(path.clone());
                 files.push((path, Contents::CopyOf(source)));
             }
-            Some(source)
-                if json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)? =>
-            {
+            (Some(source), Some(path)) => {
+                ensure!(
+                    json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)?,
+                    "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
+                    path.display(),
+                    source.display()
+                );
                 summary.present.push(name);
             }
-            Some(source) => bail!(
-                "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
-                path.display(),
-                source.display()
-            ),
         }
     }
     Ok(Package { files, summary })
-}
-
-/// Whether a path is taken, even by a broken link.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::files::{Contents, Package, PackagedModel, model_name, pretty};
 use super::tokenizer::{self, TokenizerSummary};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
-use crate::display::{Table, shell_quote, size};
+use crate::display::{Table, size};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
@@ -75,15 +75,16 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
         .with_remedy(Setting::MaxShardSize, "2GB"));
     }
     let (name, dir) = (model_name(model)?, model_dir(model)?);
+    dtype(name)?;
     if !dir.ends_with(MODEL_DIR) {
         let output = dir.join(MODEL_DIR).join(name);
         return Err(err!(
             "transformers.js looks for models in a folder called `{MODEL_DIR}`, found `{}`",
             model.display()
         )
-        .with_remedy(Setting::Output, shell_quote(&output)));
+        .with_remedy(Setting::Output, output.display().to_string()));
     }
-    dtype(name).map(drop)
+    Ok(())
 }
 
 pub fn data_file(model: &Path, at: usize) -> Result<String> {
