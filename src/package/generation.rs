@@ -13,11 +13,13 @@ const EOS: [u64; 3] = [200_002, 199_999, 200_012];
 const BOS: u64 = 199_998;
 const PAD: u64 = 199_999;
 
-/// A key, the values that onnxruntime-genai accepts, and whether one is such.
-type SearchKey = (&'static str, &'static str, fn(&Value) -> bool);
+const EOS_KEY: &str = "eos_token_id";
 
-/// Sampling parameters that mean the same to onnxruntime-genai.
-const SEARCH: [SearchKey; 5] = [
+/// Sampling parameters that mean the same to onnxruntime-genai, the values that it accepts in
+/// words, and a test for them.
+type SearchParameter = (&'static str, &'static str, fn(&Value) -> bool);
+
+const SEARCH: [SearchParameter; 5] = [
     ("do_sample", "true or false", Value::is_boolean),
     ("temperature", "a positive number", is_positive),
     ("top_k", "a whole number from 0", Value::is_u64),
@@ -54,17 +56,16 @@ impl Generation {
         let configs = configs.filter(|it| it.keys.get("vocab_size") == Some(&vocab_size.into()));
         let sources = TokenSources { file, configs: configs.collect(), vocab_size };
 
-        let named = sources.tokens("eos_token_id")?;
-        let in_file = sources.file.as_ref().is_some_and(|it| it.get("eos_token_id").is_some());
+        let named = sources.tokens(EOS_KEY)?;
+        let in_file = sources.file.as_ref().is_some_and(|it| it.get(EOS_KEY).is_some());
         // The released models' config.json names one of the three.
-        let eos_assumed = named.is_empty() || (!in_file && named == EOS[..1]);
-        let released = || EOS.iter().map(|token| sources.released("eos_token_id", *token));
+        let assumed = named.is_none() || (!in_file && named.as_deref() == Some(&EOS[..1]));
         Ok(Self {
-            eos: if eos_assumed { released().collect::<Result<_>>()? } else { named },
-            bos: sources.token_or("bos_token_id", BOS)?,
-            pad: sources.token_or("pad_token_id", PAD)?,
-            search: sources.search()?,
-            eos_assumed,
+            eos: named.filter(|_| !assumed).map_or_else(|| sources.released(EOS_KEY, &EOS), Ok)?,
+            bos: sources.token("bos_token_id", BOS)?,
+            pad: sources.token("pad_token_id", PAD)?,
+            search: sources.file.as_ref().map_or_else(|| Ok(Map::new()), JsonFile::search)?,
+            eos_assumed: assumed,
         })
     }
 }
@@ -88,6 +89,19 @@ impl<'f> JsonFile<'f> {
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
         err!("`{}`: key `{key}` must be {expected}, found {found}", self.path.display())
     }
+
+    /// The sampling parameters.
+    fn search(&self) -> Result<Map<String, Value>> {
+        let mut search = Map::new();
+        for (key, expected, accepts) in SEARCH {
+            let Some(value) = self.get(key) else { continue };
+            if !accepts(value) {
+                return Err(self.wrong(key, expected, value));
+            }
+            search.insert(key.to_owned(), value.clone());
+        }
+        Ok(search)
+    }
 }
 
 /// The files that name special tokens.
@@ -99,38 +113,32 @@ struct TokenSources<'f> {
 }
 
 impl TokenSources<'_> {
-    fn find(&self, key: &str) -> Option<(&JsonFile<'_>, &Value)> {
+    /// The tokens of a key, which may have one or, for the end of a text, a list.
+    fn tokens(&self, key: &str) -> Result<Option<Vec<u64>>> {
         let mut files = self.file.iter().chain(&self.configs);
-        files.find_map(|file| Some((file, file.get(key)?)))
+        let found = files.find_map(|file| Some((file, file.get(key)?)));
+        let Some((file, value)) = found else { return Ok(None) };
+        let list = match value {
+            Value::Array(list) if key == EOS_KEY && !list.is_empty() => list,
+            value => std::slice::from_ref(value),
+        };
+        let token = |value: &Value| {
+            let token = value.as_u64().filter(|token| *token < self.vocab_size);
+            token.ok_or_else(|| file.wrong(key, "a token of the vocabulary", value))
+        };
+        list.iter().map(token).collect::<Result<_>>().map(Some)
     }
 
-    /// The tokens of a key, which may have one or a list.
-    fn tokens(&self, key: &str) -> Result<Vec<u64>> {
-        match self.find(key) {
-            Some((file, Value::Array(list))) if !list.is_empty() => {
-                list.iter().map(|value| self.token(file, key, value)).collect()
-            }
-            Some((file, value)) => Ok(vec![self.token(file, key, value)?]),
-            None => Ok(Vec::new()),
-        }
+    fn token(&self, key: &str, released: u64) -> Result<u64> {
+        let named = self.tokens(key)?;
+        Ok(named.map_or_else(|| self.released(key, &[released]), Ok)?[0])
     }
 
-    fn token_or(&self, key: &str, released: u64) -> Result<u64> {
-        match self.find(key) {
-            Some((file, value)) => self.token(file, key, value),
-            None => self.released(key, released),
-        }
-    }
-
-    fn token(&self, file: &JsonFile, key: &str, value: &Value) -> Result<u64> {
-        let token = value.as_u64().filter(|token| *token < self.vocab_size);
-        token.ok_or_else(|| file.wrong(key, "a token of the vocabulary", value))
-    }
-
-    fn released(&self, key: &str, token: u64) -> Result<u64> {
-        if token < self.vocab_size {
-            return Ok(token);
-        }
+    /// Tokens of the released models, which the vocabulary must have.
+    fn released(&self, key: &str, tokens: &[u64]) -> Result<Vec<u64>> {
+        let Some(token) = tokens.iter().find(|token| **token >= self.vocab_size) else {
+            return Ok(tokens.to_vec());
+        };
         let keys = "eos_token_id, bos_token_id and pad_token_id";
         let remedy = match &self.file {
             Some(file) => format!("add {keys} to `{}`", file.path.display()),
@@ -140,20 +148,6 @@ impl TokenSources<'_> {
             "no file names the model's special tokens, and the released models' {key}, {token}, exceeds its vocabulary of {} tokens: {remedy}",
             self.vocab_size
         )
-    }
-
-    /// The sampling parameters, of `generation_config.json` alone.
-    fn search(&self) -> Result<Map<String, Value>> {
-        let mut search = Map::new();
-        let Some(file) = &self.file else { return Ok(search) };
-        for (key, expected, accepts) in SEARCH {
-            let Some(value) = file.get(key) else { continue };
-            if !accepts(value) {
-                return Err(file.wrong(key, expected, value));
-            }
-            search.insert(key.to_owned(), value.clone());
-        }
-        Ok(search)
     }
 }
 

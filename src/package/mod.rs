@@ -3,9 +3,9 @@
 mod files;
 pub mod genai;
 mod generation;
+mod planned;
 pub mod tokenizer;
 pub mod transformers_js;
 
-pub use files::{Package, PackagedModel};
-pub use genai::GenaiSummary;
-pub use transformers_js::TransformersJsSummary;
+pub use files::PackagedModel;
+pub use planned::{GenaiSummary, Package, TransformersJsSummary};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::files::{Contents, LARGEST_COPY, Package};
+use super::files::{Contents, LARGEST_COPY};
 use crate::display::Table;
 use crate::error::{Result, ensure};
 use crate::files::{canonicalize_existing, json};
@@ -39,8 +39,7 @@ impl TokenizerSummary {
     }
 
     pub(super) fn notes(&self, table: &mut Table) {
-        let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str());
-        let copied: Vec<&str> = copied.collect();
+        let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in
             [("copied", &copied), ("unchanged", &self.present), ("missing", &self.missing)]
         {
@@ -72,27 +71,28 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Plans copies into a folder, each from the first folder that has the file.
-pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<Package<TokenizerSummary>> {
+pub fn plan(
+    dirs: &[PathBuf],
+    target: &Path,
+) -> Result<(Vec<(PathBuf, Contents)>, TokenizerSummary)> {
     let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
     for name in FILES {
-        let existing = find(&[target.to_owned()], name)?;
-        match (find(dirs, name)?, existing) {
-            (None, _) => summary.missing.push(name),
-            (Some(source), None) => {
-                let path = target.join(name);
-                summary.copied.push(path.clone());
-                files.push((path, Contents::CopyOf(source)));
-            }
-            (Some(source), Some(path)) => {
-                ensure!(
-                    json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)?,
-                    "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
-                    path.display(),
-                    source.display()
-                );
-                summary.present.push(name);
-            }
-        }
+        let Some(source) = find(dirs, name)? else {
+            summary.missing.push(name);
+            continue;
+        };
+        let Some(path) = find(&[target.to_owned()], name)? else {
+            summary.copied.push(target.join(name));
+            files.push((target.join(name), Contents::CopyOf(source)));
+            continue;
+        };
+        ensure!(
+            json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)?,
+            "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
+            path.display(),
+            source.display()
+        );
+        summary.present.push(name);
     }
-    Ok(Package { files, summary })
+    Ok((files, summary))
 }
