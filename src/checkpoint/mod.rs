@@ -1,7 +1,6 @@
 //! Opens checkpoints: config and headers are read and checked against each other, and
 //! every weight gets its canonical name and a recipe.
 
-mod assemble;
 mod config;
 mod layout;
 mod shards;
@@ -14,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub use config::{CONFIG, Config, LARGEST_CONFIG, Rope};
-use layout::Layout;
+use layout::{Assembly, Layout};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
 pub use suggest::{is_checkpoint, similar_dir};
@@ -69,9 +68,7 @@ impl Checkpoint {
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
-        if let Some(error) = unsupported::refuse_adapter(folder) {
-            return Err(error);
-        }
+        unsupported::refuse_adapter(folder)?;
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
@@ -83,13 +80,11 @@ impl Checkpoint {
     /// Opens a weights file that an export wrote, and returns its metadata too.
     pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<Config>)> {
         let (tensors, metadata) = staged::open(path)?;
-        let layout = layout::staged(&tensors);
+        let layout = staged::layout(&tensors);
         let (config, file) = (metadata.config.clone(), path.display().to_string());
         let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
-        let formats = |role| checkpoint.weights.formats(role);
-        let found = PerRole { experts: formats(Role::Experts), dense: formats(Role::Dense) };
         let invalid = |reason| staged::invalid_metadata(path, &reason);
-        metadata.provenances.check(&found).map_err(invalid)?;
+        metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
         Ok((checkpoint, metadata))
     }
@@ -103,7 +98,7 @@ impl Checkpoint {
         ignored: &[String],
     ) -> Result<Self> {
         let config = layout.resolve_config(config, &tensors, file)?;
-        let weights = layout.weights(&config, &mut tensors)?;
+        let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
@@ -124,7 +119,7 @@ impl Checkpoint {
 
     /// What identifies the model besides its weights: config and provenance.
     pub fn identity(&self) -> String {
-        self.config.canonical() + &self.provenances.canonical()
+        serde_json::to_string(&self.config).expect("plain numbers") + &self.provenances.canonical()
     }
 
     pub fn truncate(&mut self, layers: usize) -> Result<()> {

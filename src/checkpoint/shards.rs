@@ -33,36 +33,30 @@ pub enum ShardSelection {
     Only(String),
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl Index {
-    fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(INDEX);
-        if path.symlink_metadata().is_err() {
-            return Ok(None);
-        }
-        let index: Self = json::parse(path.display(), &json::read(&path, LARGEST_INDEX)?)?;
-        for shard in index.weight_map.values() {
-            ensure!(
-                Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-                "`{}` names the shard {shard:?}, which is not a plain file name",
-                path.display()
-            );
-        }
-        Ok(Some(index))
+/// The shard of each tensor by a folder's index, if it has one.
+fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
     }
-
-    fn shards(&self) -> BTreeSet<String> {
-        self.weight_map.values().cloned().collect()
+    let path = folder.join(INDEX);
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
     }
+    let Index { weight_map } = json::parse(path.display(), &json::read(&path, LARGEST_INDEX)?)?;
+    for shard in weight_map.values() {
+        ensure!(
+            Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
+            "`{}` names the shard {shard:?}, which is not a plain file name",
+            path.display()
+        );
+    }
+    Ok(Some(weight_map))
 }
 
 /// The names of the shards in a folder's index, if it has one.
 pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
-    Ok(Index::read(folder)?.map(|index| index.shards()))
+    Ok(read_index(folder)?.map(|index| index.into_values().collect()))
 }
 
 /// Whether an export wrote a file; it is no part of a checkpoint then.
@@ -113,13 +107,13 @@ impl Tensors {
             tensors.add(&folder.join(name), remote_headers)?;
             return Ok(tensors);
         }
-        let Some(index) = Index::read(folder)? else {
+        let Some(index) = read_index(folder)? else {
             tensors.add(&only_file(folder)?, remote_headers)?;
             return Ok(tensors);
         };
         let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
         let index_path = index_path.display();
-        let shards = index.shards();
+        let shards: BTreeSet<&str> = index.values().map(String::as_str).collect();
         for shard in &shards {
             let file = folder.join(shard);
             ensure!(
@@ -136,7 +130,7 @@ impl Tensors {
             "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away what is left of another save",
             folder.display()
         );
-        for (tensor, shard) in &index.weight_map {
+        for (tensor, shard) in &index {
             let found = tensors.map.get(tensor);
             ensure!(
                 found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),

@@ -1,5 +1,6 @@
 //! Suggestions for paths that are no checkpoint.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::config::CONFIG;
@@ -18,7 +19,9 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         let original = original.display();
         return err!("{lacks}; `{original}` holds a checkpoint with the weights as released");
     }
-    if let Some(error) = unsupported::refuse_folder(folder) {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let files: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
+    if let Some(error) = files.iter().find_map(|file| unsupported::refuse_file(file)) {
         return error;
     }
     // The real path, because `.` has no parent in its name.

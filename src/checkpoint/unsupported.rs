@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, err};
+use crate::error::{Error, Result, ensure, err};
 
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const PYTORCH: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
@@ -32,22 +32,19 @@ pub fn identify(name: &str) -> Option<String> {
     }
 }
 
+/// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
     let identified = identify(path.file_name()?.to_str()?)?;
     Some(err!("`{}` is {identified}", path.display()))
 }
 
-/// The refusal of a folder with a file in a known format.
-pub fn refuse_folder(folder: &Path) -> Option<Error> {
-    let entries = folder.read_dir().ok()?.flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths.iter().find_map(|path| refuse_file(path))
-}
-
-/// The refusal of an adapter beside a whole model, whose result it would change.
-pub fn refuse_adapter(folder: &Path) -> Option<Error> {
+/// Refuses an adapter beside a whole model, whose result it would change.
+pub fn refuse_adapter(folder: &Path) -> Result<()> {
     let path = folder.join(ADAPTER_CONFIG);
-    let shown = path.display();
-    path.exists().then(|| err!("`{shown}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result"))
+    ensure!(
+        !path.exists(),
+        "`{}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result",
+        path.display()
+    );
+    Ok(())
 }

@@ -92,28 +92,28 @@ impl<'a> ConfigReader<'a> {
         [name, alias]: [&str; 2],
         expected: &Expected<T>,
     ) -> Result<T> {
-        match (self.optional(name, expected)?, self.optional(alias, expected)?) {
-            (Some(value), Some(other)) if value != other => {
-                let expected = format!("{}, as `{name}`", self.keys[name]);
-                Err(self.invalid(alias, &expected, &self.keys[alias]))
-            }
-            (Some(value), _) | (None, Some(value)) => Ok(value),
-            (None, None) => Err(self.missing(name)),
+        let [value, other] = [self.optional(name, expected)?, self.optional(alias, expected)?];
+        if value.is_some() && other.is_some() && value != other {
+            let expected = format!("{}, as `{name}`", self.keys[name]);
+            return Err(self.invalid(alias, &expected, &self.keys[alias]));
         }
+        value.or(other).ok_or_else(|| self.missing(name))
     }
 
     /// A key that must have the one value that is supported.
     pub fn require_only(&mut self, key: &str, expected: &Value) -> Result<()> {
-        self.read.insert(key.to_owned());
-        match self.keys.get(key) {
-            Some(value) if value == expected => Ok(()),
-            Some(value) => Err(self.invalid(key, &expected.to_string(), value)),
-            None => Err(self.missing(key)),
-        }
+        self.allow_only(key, expected)?;
+        if self.keys.contains_key(key) { Ok(()) } else { Err(self.missing(key)) }
     }
 
     pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
-        if self.keys.contains_key(key) { self.require_only(key, expected) } else { Ok(()) }
+        self.read.insert(key.to_owned());
+        match self.keys.get(key) {
+            Some(value) if value != expected => {
+                Err(self.invalid(key, &expected.to_string(), value))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A number of positions that follows from other keys by `formula`, and may be rounded.
@@ -136,9 +136,8 @@ impl<'a> ConfigReader<'a> {
     /// given by name or as a prefix with `*`.
     pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
         let is_harmless = |key: &str| {
-            harmless.iter().any(|name| match name.strip_suffix('*') {
-                Some(prefix) => key.starts_with(prefix),
-                None => key == *name,
+            harmless.iter().any(|name| {
+                name.strip_suffix('*').map_or(key == *name, |prefix| key.starts_with(prefix))
             })
         };
         let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();

@@ -1,6 +1,6 @@
 //! Hugging Face's layouts, which differ in how experts are stored.
 
-use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED, storage};
+use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED};
 use crate::weights::MatrixFormat;
 
 /// As in the roots of the released repositories. Blocks and scales are byte for byte those
@@ -8,7 +8,10 @@ use crate::weights::MatrixFormat;
 const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     marker_tensor: "model.layers.0.mlp.experts.down_proj_blocks",
-    storage: storage(true, MatrixFormat::Mxfp4),
+    separate_qkv: true,
+    experts: MatrixFormat::Mxfp4,
+    attention: PLAIN,
+    lm_head: None,
     sources: |canonical, _| NAMES.source(canonical),
 };
 
@@ -17,7 +20,7 @@ const MXFP4: Layout = Layout {
 const WHOLE_EXPERTS: Layout = Layout {
     name: "Hugging Face's layout with dequantized experts",
     marker_tensor: "model.layers.0.mlp.experts.down_proj",
-    storage: storage(true, TRANSPOSED),
+    experts: TRANSPOSED,
     ..MXFP4
 };
 
@@ -26,16 +29,18 @@ const WHOLE_EXPERTS: Layout = Layout {
 const SPLIT_EXPERTS: Layout = Layout {
     name: "unsloth's layout with split experts",
     marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
-    storage: storage(true, PLAIN),
+    experts: PLAIN,
     sources: split_experts,
+    ..MXFP4
 };
 
 /// Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
 const EXPERT_LINEARS: Layout = Layout {
     name: "the layout with gate, up and down apart",
     marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
-    storage: storage(true, PLAIN),
+    experts: PLAIN,
     sources: expert_linears,
+    ..MXFP4
 };
 
 pub const LAYOUTS: [Layout; 4] = [MXFP4, WHOLE_EXPERTS, SPLIT_EXPERTS, EXPERT_LINEARS];

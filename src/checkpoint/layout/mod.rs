@@ -1,17 +1,17 @@
 //! Checkpoint layouts: under which names a layout stores the canonical weights, and how its
 //! tensors become them.
 
+mod assemble;
 mod definition;
 mod hugging_face;
 mod original;
-mod staged;
 
 use super::config::Dialect;
 use super::shards::Tensors;
 use crate::error::Result;
 
-pub use definition::Layout;
-pub use staged::staged;
+pub use assemble::Assembly;
+pub use definition::{Layout, PLAIN, Sources, TRANSPOSED};
 
 pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
     if dialect == Dialect::OpenAi {
