@@ -12,7 +12,7 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{CONFIG, Config, LARGEST_CONFIG, Rope};
+pub use config::{CONFIG, Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
 use layout::{Assembly, Layout};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};

@@ -8,7 +8,7 @@ use fs_err as fs;
 use glob::Pattern;
 use serde::Deserialize;
 
-use super::suggest;
+use super::suggest::{self, is_safetensors};
 use super::unsupported::MERGE_ADAPTER;
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
@@ -70,21 +70,16 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     if usual.is_file() {
         return Ok(usual);
     }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
-        if is_weights && !is_own_file(&path) {
-            found.push(path);
-        }
-    }
-    match &found[..] {
-        [] => Err(suggest::missing_file(folder, SINGLE_FILE)),
-        [only] => Ok(only.clone()),
-        _ => bail!(
+    let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    let paths = entries.iter().map(fs::DirEntry::path);
+    let mut found = paths.filter(|path| is_safetensors(path) && !is_own_file(path));
+    match (found.next(), found.count()) {
+        (None, _) => Err(suggest::missing_file(folder, SINGLE_FILE)),
+        (Some(only), 0) => Ok(only),
+        (_, others) => bail!(
             "`{}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index",
             folder.display(),
-            found.len()
+            others + 1
         ),
     }
 }
@@ -169,10 +164,6 @@ impl Tensors {
     fn stored_name<'n>(&self, name: &'n str) -> &'n str {
         let short = name.strip_prefix("model.").unwrap_or(name);
         if self.map.contains_key(name) { name } else { short }
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.map.contains_key(self.stored_name(name))
     }
 
     pub fn shape(&self, name: &str) -> Option<&[u64]> {

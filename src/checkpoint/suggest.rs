@@ -64,7 +64,10 @@ pub fn similar_dir(folder: &Path) -> Option<PathBuf> {
 }
 
 pub fn is_checkpoint(folder: &Path) -> bool {
-    let is_weights = |path: PathBuf| path.extension().is_some_and(|it| it == "safetensors");
     folder.join(CONFIG).is_file()
-        && folder.read_dir().is_ok_and(|all| all.flatten().any(|entry| is_weights(entry.path())))
+        && folder.read_dir().is_ok_and(|all| all.flatten().any(|it| is_safetensors(&it.path())))
+}
+
+pub fn is_safetensors(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "safetensors")
 }

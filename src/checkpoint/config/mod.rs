@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::unsupported;
 use crate::error::{Result, ensure};
-use reader::{BOOL, ConfigReader, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
+use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
+pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
 pub const CONFIG: &str = "config.json";

@@ -16,7 +16,7 @@ const NESTED: [&str; 4] =
 /// The keys of a config. A key in a nested object is named by its path, as
 /// `rope_scaling.factor`; `null` counts as absent.
 pub struct ConfigReader<'a> {
-    pub file: &'a str,
+    pub file: String,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
     /// Unknown keys that the user allows.
@@ -24,7 +24,7 @@ pub struct ConfigReader<'a> {
 }
 
 /// What a value must be, in words and in code.
-pub struct Expected<T>(pub &'static str, fn(&Value) -> Option<T>);
+pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
@@ -46,7 +46,7 @@ fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
 }
 
 impl<'a> ConfigReader<'a> {
-    pub fn parse(file: &'a str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
+    pub fn parse(file: &str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
         let mut keys = BTreeMap::new();
         for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
             match value {
@@ -63,7 +63,7 @@ impl<'a> ConfigReader<'a> {
             }
         }
         keys.retain(|_, value| !value.is_null());
-        Ok(Self { file, keys, read: BTreeSet::new(), ignored })
+        Ok(Self { file: file.to_owned(), keys, read: BTreeSet::new(), ignored })
     }
 
     pub fn has(&self, prefix: &str) -> bool {

@@ -22,9 +22,12 @@ impl Assembly<'_> {
     pub fn model(&mut self) -> Result<ModelWeights> {
         let [vocab, hidden] = [self.config.vocab_size, self.config.hidden_size];
         let lm_head = self.layout.lm_head.or((!self.config.tied).then_some(PLAIN));
+        let layers = 0..self.config.num_layers();
         Ok(ModelWeights {
             embedding: self.vector("embedding.weight", &[vocab, hidden])?,
-            layers: (0..self.config.num_layers()).map(|n| self.layer(n)).collect::<Result<_>>()?,
+            layers: layers
+                .map(|n| Ok(LayerWeights { attn: self.attention(n)?, mlp: self.mlp(n)? }))
+                .collect::<Result<_>>()?,
             norm: self.vector("norm.scale", &[hidden])?,
             lm_head: lm_head
                 .map(|format| self.matrix(LM_HEAD, format, None, [vocab, hidden]))
@@ -32,14 +35,8 @@ impl Assembly<'_> {
         })
     }
 
-    fn layer(&mut self, n: usize) -> Result<LayerWeights> {
-        Ok(LayerWeights {
-            attn: self.attention(&format!("layers.{n}.attn"))?,
-            mlp: self.mlp(&format!("layers.{n}.mlp"), self.config.experts[n])?,
-        })
-    }
-
-    fn attention(&mut self, path: &str) -> Result<AttentionWeights> {
+    fn attention(&mut self, n: usize) -> Result<AttentionWeights> {
+        let path = format!("layers.{n}.attn");
         let Config { hidden_size, num_heads, num_kv_heads, head_dim, attention_bias, .. } =
             *self.config;
         let (query, key) = (num_heads * head_dim, num_kv_heads * head_dim);
@@ -61,13 +58,18 @@ impl Assembly<'_> {
         })
     }
 
-    fn mlp(&mut self, path: &str, n: u64) -> Result<MlpWeights> {
+    fn mlp(&mut self, n: usize) -> Result<MlpWeights> {
+        let (path, experts) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         Ok(MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden])?,
-            router: self.linear(&format!("{path}.router"), PLAIN, [n, hidden], true)?,
-            gate_up: self.experts(&format!("{path}.experts.gate_up"), n, [2 * inner, hidden])?,
-            down: self.experts(&format!("{path}.experts.down"), n, [hidden, inner])?,
+            router: self.linear(&format!("{path}.router"), PLAIN, [experts, hidden], true)?,
+            gate_up: self.experts(
+                &format!("{path}.experts.gate_up"),
+                experts,
+                [2 * inner, hidden],
+            )?,
+            down: self.experts(&format!("{path}.experts.down"), experts, [hidden, inner])?,
         })
     }
 

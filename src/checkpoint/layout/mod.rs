@@ -18,6 +18,6 @@ pub fn detect(dialect: Dialect, tensors: &Tensors) -> Result<Layout> {
         return Ok(original::LAYOUT);
     }
     let mut known = hugging_face::LAYOUTS.into_iter();
-    let found = known.find(|layout| tensors.has(layout.marker_tensor));
+    let found = known.find(|layout| tensors.shape(layout.marker_tensor).is_some());
     found.ok_or_else(|| tensors.unknown_experts())
 }
