@@ -6,18 +6,18 @@ mod layout;
 mod shards;
 mod staged;
 mod suggest;
-mod unsupported;
 mod weights;
 
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{CONFIG, Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
+pub use config::{Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
 use layout::{Assembly, Layout};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
-pub use suggest::{is_checkpoint, similar_dir};
-pub use unsupported::{identify, refuse_file as refuse_unsupported};
+pub use suggest::{
+    CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
+};
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
@@ -68,7 +68,7 @@ impl Checkpoint {
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
-        unsupported::refuse_adapter(folder)?;
+        suggest::refuse_adapter(folder)?;
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;

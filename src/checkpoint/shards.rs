@@ -8,8 +8,7 @@ use fs_err as fs;
 use glob::Pattern;
 use serde::Deserialize;
 
-use super::suggest::{self, is_safetensors};
-use super::unsupported::MERGE_ADAPTER;
+use super::suggest::{self, MERGE_ADAPTER, is_safetensors};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;

@@ -9,14 +9,14 @@ use serde::Deserialize;
 use super::config::Config;
 use super::layout::{Layout, PLAIN, Sources, TRANSPOSED};
 use super::shards::Tensors;
-use super::unsupported;
+use super::suggest;
 use crate::error::{Error, Result, bail, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
-    let unsupported = || unsupported::refuse_file(path).filter(|_| path.is_file());
+    let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
     let opened = Tensors::open_file(path);
     let (tensors, text) = opened.map_err(|error| unsupported().unwrap_or(error))?;
     let Some(text) = text else {

@@ -68,7 +68,7 @@ impl<'p> Plan<'p> {
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let weights = self.placement.files().map(|(path, _)| path);
         let model = self.spec.model.iter().map(|model| &*model.path);
-        weights.chain(model).chain(self.package.files.iter().map(|(path, _)| &**path))
+        weights.chain(model).chain(self.package.targets())
     }
 
     /// Writes the weights files that do not exist.

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::files::{Contents, PackagedModel, model_name, pretty};
 use super::generation::Generation;
-use super::planned::{GenaiSummary, Package};
+use super::planned::{GenaiSummary, Package, PackagedModel, model_name};
 use super::tokenizer::{self, GENERATION_CONFIG};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Result, Setting, bail, ensure, err};
@@ -50,10 +49,9 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let text = genai_config(name, config, options, &generation, max_length);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
-    let (mut files, tokenizer) = tokenizer::plan(&dirs, dir)?;
-    files.push((path.clone(), Contents::Text(text)));
+    let (copies, tokenizer) = tokenizer::plan(&dirs, dir)?;
     let summary = GenaiSummary {
-        config: path,
+        config: path.clone(),
         replaced,
         max_length,
         cache_bytes: cache_bytes_per_token(config, options).saturating_mul(max_length),
@@ -61,7 +59,8 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         eos_assumed: generation.eos_assumed,
         tokenizer,
     };
-    Ok(Package { files, genai: Some(summary), ..Package::default() })
+    let config = Some((path, text));
+    Ok(Package { copies, config, genai: Some(summary), ..Package::default() })
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else
@@ -108,7 +107,7 @@ fn genai_config(
         Provider::Cuda => json!([{ "cuda": { "enable_cuda_graph": "0" } }]),
         Provider::WebGpu => json!([{ "webgpu": { "enableGraphCapture": "0" } }]),
     };
-    pretty(&json!({
+    let config = json!({
         "model": {
             "type": "gptoss",
             "vocab_size": config.vocab_size,
@@ -140,7 +139,8 @@ fn genai_config(
             },
         },
         "search": search,
-    }))
+    });
+    format!("{config:#}\n")
 }
 
 /// Whether a different `genai_config.json` will be replaced. One that describes another

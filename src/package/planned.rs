@@ -1,20 +1,31 @@
 //! A planned package: the files to write, and a summary of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::files::{Contents, LARGEST_COPY};
-use super::tokenizer::TokenizerSummary;
+use super::tokenizer::{LARGEST_COPY, TokenizerSummary};
+use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
-use crate::error::Result;
+use crate::error::{Result, err};
 use crate::files::json;
+use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
+
+pub struct PackagedModel<'m> {
+    pub path: &'m Path,
+    pub options: &'m GraphOptions,
+    pub checkpoint: &'m Checkpoint,
+    pub checkpoint_dir: &'m Path,
+}
 
 /// Files to write beside a model, with a summary for the runtime that needs them.
 #[derive(Default)]
 pub struct Package {
-    pub files: Vec<(PathBuf, Contents)>,
+    /// Copies of files, which replace none: target and source.
+    pub copies: Vec<[PathBuf; 2]>,
+    /// The runtime's config, which replaces an existing one.
+    pub config: Option<(PathBuf, String)>,
     pub genai: Option<GenaiSummary>,
     pub transformers_js: Option<TransformersJsSummary>,
 }
@@ -54,16 +65,27 @@ pub struct TransformersJsSummary {
 }
 
 impl Package {
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        let copies = self.copies.iter().map(|[target, _]| &**target);
+        copies.chain(self.config.iter().map(|(path, _)| &**path))
+    }
+
     pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
-        self.files.iter().try_for_each(|(path, contents)| match contents {
-            Contents::Text(text) => {
-                transaction.create_from(path, Existing::Replace, text.as_bytes())
-            }
-            Contents::CopyOf(file) => {
-                transaction.create_from(path, Existing::Keep, &json::read(file, LARGEST_COPY)?)
-            }
+        for [target, source] in &self.copies {
+            let bytes = json::read(source, LARGEST_COPY)?;
+            transaction.create_from(target, Existing::Keep, &bytes)?;
+        }
+        self.config.iter().try_for_each(|(path, text)| {
+            transaction.create_from(path, Existing::Replace, text.as_bytes())
         })
     }
+}
+
+/// The name by which other files refer to the model.
+pub fn model_name(path: &Path) -> Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let path = path.display();
+    name.ok_or_else(|| err!("`{path}` is not valid UTF-8, so no other file can name it"))
 }
 
 impl GenaiSummary {

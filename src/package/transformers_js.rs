@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::files::{Contents, PackagedModel, model_name, pretty};
-use super::planned::{Package, TransformersJsSummary};
+use super::planned::{Package, PackagedModel, TransformersJsSummary, model_name};
 use super::tokenizer;
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::display::size;
@@ -101,11 +100,11 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .and_then(|()| add_entry(&mut config, model, name, dtype, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
     dirs.push(folder.clone());
-    let (mut files, tokenizer) = tokenizer::plan(&dirs, &folder)?;
-    files.push((path, Contents::Text(pretty(&config))));
+    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder)?;
+    let config = Some((path, format!("{config:#}\n")));
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
-    Ok(Package { files, transformers_js: Some(summary), ..Package::default() })
+    Ok(Package { copies, config, transformers_js: Some(summary), ..Package::default() })
 }
 
 /// The model's folder by a path that ends in its name.
@@ -205,9 +204,7 @@ mod tests {
             checkpoint: &checkpoint,
             checkpoint_dir,
         };
-        let files = plan(&model, 7)?.files;
-        let [(_, Contents::Text(text))] = &*files else { panic!("a tokenizer was found") };
-        Ok(serde_json::from_str(text).unwrap())
+        Ok(serde_json::from_str(&plan(&model, 7)?.config.unwrap().1).unwrap())
     }
 
     #[test]

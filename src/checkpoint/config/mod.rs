@@ -7,13 +7,12 @@ mod values;
 
 use serde_json::{Value, json};
 
-use super::unsupported;
+use super::suggest;
 use crate::error::{Result, ensure};
 use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
 pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
-pub const CONFIG: &str = "config.json";
 /// Longest `config.json` that is read. Released ones have 2 kB.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
 
@@ -149,7 +148,7 @@ fn refuse_quantized(keys: &mut ConfigReader) -> Result<()> {
         method == "mxfp4",
         "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; {}",
         keys.file,
-        unsupported::USE_SOURCE
+        suggest::USE_SOURCE
     );
     Ok(())
 }

@@ -15,35 +15,34 @@ const MXFP4: Layout = Layout {
     sources: |canonical, _| NAMES.source(canonical),
 };
 
-/// Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
-/// one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
-const WHOLE_EXPERTS: Layout = Layout {
-    name: "Hugging Face's layout with dequantized experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_proj",
-    experts: TRANSPOSED,
-    ..MXFP4
-};
-
-/// unsloth's, with a linear layer for each expert, gate and up in one:
-/// `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
-const SPLIT_EXPERTS: Layout = Layout {
-    name: "unsloth's layout with split experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
-    experts: PLAIN,
-    sources: split_experts,
-    ..MXFP4
-};
-
-/// Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
-const EXPERT_LINEARS: Layout = Layout {
-    name: "the layout with gate, up and down apart",
-    marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
-    experts: PLAIN,
-    sources: expert_linears,
-    ..MXFP4
-};
-
-pub const LAYOUTS: [Layout; 4] = [MXFP4, WHOLE_EXPERTS, SPLIT_EXPERTS, EXPERT_LINEARS];
+pub const LAYOUTS: [Layout; 4] = [
+    MXFP4,
+    // Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
+    // one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
+    Layout {
+        name: "Hugging Face's layout with dequantized experts",
+        marker_tensor: "model.layers.0.mlp.experts.down_proj",
+        experts: TRANSPOSED,
+        ..MXFP4
+    },
+    // A linear layer for each expert, gate and up in one:
+    // `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
+    Layout {
+        name: "unsloth's layout with split experts",
+        marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
+        experts: PLAIN,
+        sources: split_experts,
+        ..MXFP4
+    },
+    // Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
+    Layout {
+        name: "the layout with gate, up and down apart",
+        marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
+        experts: PLAIN,
+        sources: expert_linears,
+        ..MXFP4
+    },
+];
 
 const NAMES: Names = Names {
     layer: "model.layers.",
