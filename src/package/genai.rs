@@ -125,15 +125,13 @@ fn genai_config(
                 "num_key_value_heads": config.num_kv_heads,
                 "head_size": config.head_dim,
                 "inputs": {
-                    "input_ids": "input_ids",
-                    "attention_mask": "attention_mask",
+                    "input_ids": "input_ids", "attention_mask": "attention_mask",
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
                 },
                 "outputs": {
                     "logits": "logits",
-                    "present_key_names": "present.%d.key",
-                    "present_value_names": "present.%d.value",
+                    "present_key_names": "present.%d.key", "present_value_names": "present.%d.value",
                 },
                 "session_options": { "provider_options": provider_options },
             },

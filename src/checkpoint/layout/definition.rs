@@ -48,16 +48,16 @@ pub struct Names {
 impl Names {
     pub fn source(&self, canonical: &str) -> Sources {
         let in_layer = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
-        let name = in_layer.map_or(canonical, |(_, name)| name);
+        let (prefix, name) = match in_layer {
+            Some((n, name)) => (format!("{}{n}.", self.layer), name),
+            None => (String::new(), canonical),
+        };
         let renamed = self.table.iter().find_map(|(ours, theirs)| {
             let rest = name.strip_prefix(ours)?;
-            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{theirs}{rest}"))
+            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{prefix}{theirs}{rest}"))
         });
-        let renamed = renamed.unwrap_or_else(|| panic!("the layout has no name for `{canonical}`"));
-        Sources::Tensor(match in_layer {
-            Some((n, _)) => format!("{}{n}.{renamed}", self.layer),
-            None => renamed,
-        })
+        let missing = || panic!("the layout has no name for `{canonical}`");
+        Sources::Tensor(renamed.unwrap_or_else(missing))
     }
 }
 

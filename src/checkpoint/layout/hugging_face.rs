@@ -70,11 +70,8 @@ const NAMES: Names = Names {
 };
 
 fn split_experts(canonical: &str, experts: u64) -> Sources {
-    if let Some((layer, part)) = canonical.split_once(".router.") {
-        return Sources::Tensor(format!("model.{layer}.router.linear.{part}"));
-    }
     let Some((layer, matrix, part)) = expert_part(canonical) else {
-        return NAMES.source(canonical);
+        return NAMES.source(&canonical.replace(".router.", ".router.linear."));
     };
     let tensor = |expert| format!("model.{layer}.experts.{matrix}_projs.{expert}.{part}");
     Sources::Concat((0..experts).map(tensor).collect())
