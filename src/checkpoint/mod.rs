@@ -11,8 +11,9 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use config::Dialect;
 pub use config::{Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
-use layout::{Assembly, Layout};
+use layout::{Assembly, Layout, hugging_face, original};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
 pub use suggest::{
@@ -73,7 +74,12 @@ impl Checkpoint {
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
         let tensors = Tensors::open_folder(folder, selection, remote_headers)?;
-        let layout = layout::detect(dialect, &tensors)?;
+        let has_marker = |layout: &Layout| tensors.shape(layout.marker_tensor).is_some();
+        let layout = match dialect {
+            Dialect::OpenAi => Some(original::LAYOUT),
+            Dialect::HuggingFace => hugging_face::LAYOUTS.into_iter().find(has_marker),
+        };
+        let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
         Self::assemble(layout, config, tensors, &file, &ignored.tensors)
     }
 

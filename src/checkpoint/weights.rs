@@ -119,22 +119,17 @@ impl ModelWeights {
 
 impl LayerWeights {
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        let LayerWeights { attn, mlp } = self;
-        let attention = [&attn.norm].into_iter().chain(attn.qkv.iter().flat_map(Linear::iter));
-        let attention = attention.chain([&attn.sinks]).chain(attn.out.iter());
-        let experts = [&mlp.gate_up, &mlp.down].into_iter().flat_map(ExpertWeights::iter);
-        attention.chain([&mlp.norm]).chain(mlp.router.iter()).chain(experts)
-    }
-}
-
-impl Linear {
-    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        self.matrix.weights().iter().chain(&self.bias)
-    }
-}
-
-impl ExpertWeights {
-    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        self.matrix.weights().iter().chain([&self.bias])
+        fn linear(it: &Linear) -> impl Iterator<Item = &Weight> + Clone {
+            it.matrix.weights().iter().chain(&it.bias)
+        }
+        fn experts(it: &ExpertWeights) -> impl Iterator<Item = &Weight> + Clone {
+            it.matrix.weights().iter().chain([&it.bias])
+        }
+        let Self { attn, mlp } = self;
+        let qkv = attn.qkv.iter().flat_map(linear);
+        let attention = [&attn.norm].into_iter().chain(qkv).chain([&attn.sinks]);
+        let router = [&mlp.norm].into_iter().chain(linear(&mlp.router));
+        let experts = [&mlp.gate_up, &mlp.down].into_iter().flat_map(experts);
+        attention.chain(linear(&attn.out)).chain(router).chain(experts)
     }
 }

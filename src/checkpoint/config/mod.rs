@@ -24,35 +24,20 @@ pub enum Dialect {
     HuggingFace,
 }
 
-/// Keys of Hugging Face's dialect that do not change the computation. Two of them are checked
-/// where YaRN is used.
-const HARMLESS: [&str; 26] = [
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "id2label",
-    "initial_context_length",
-    "initializer_range",
-    "label2id",
-    "max_position_embeddings",
-    "model_name",
-    "output_router_logits",
-    "pad_token_id",
-    "quantization_config.*",
-    "return_dict",
-    "rope_parameters.finetuned",
-    "rope_scaling.finetuned",
-    "router_aux_loss_coef",
-    "torch_dtype",
-    "transformers.js_config",
-    "transformers_version",
-    "unsloth_fixed",
-    "unsloth_fixed_mxfp4",
-    "unsloth_version",
-    "use_cache",
+/// Keys of Hugging Face's dialect that do not change the computation.
+const HARMLESS: [&[&str]; 7] = [
+    // Who wrote the file.
+    &["_name_or_path", "architectures", "model_name", "transformers_version"],
+    &["unsloth_fixed", "unsloth_fixed_mxfp4", "unsloth_version", "transformers.js_config"],
+    // Tokens and labels.
+    &["bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"],
+    // Training.
+    &["attention_dropout", "initializer_range", "output_router_logits", "router_aux_loss_coef"],
+    // How weights are stored, and what programs return.
+    &["dtype", "torch_dtype", "quantization_config.*", "return_dict", "use_cache"],
+    // How positions were extended; the lengths are checked where YaRN is used.
+    &["rope_parameters.finetuned", "rope_scaling.finetuned"],
+    &["initial_context_length", "max_position_embeddings"],
 ];
 
 impl Config {
@@ -62,11 +47,11 @@ impl Config {
         let mut keys = ConfigReader::parse(file, text, ignored)?;
         let is_hugging_face = keys.has("model_type") || keys.has("architectures");
         let (config, dialect, harmless) = if is_hugging_face {
-            (hugging_face(&mut keys)?, Dialect::HuggingFace, &HARMLESS[..])
+            (hugging_face(&mut keys)?, Dialect::HuggingFace, HARMLESS.concat())
         } else {
-            (openai(&mut keys)?, Dialect::OpenAi, &["dtype", "torch_dtype"][..])
+            (openai(&mut keys)?, Dialect::OpenAi, vec!["dtype", "torch_dtype"])
         };
-        keys.refuse_unread(harmless)?;
+        keys.refuse_unread(&harmless)?;
         config.check(file)?;
         Ok((config, dialect))
     }

@@ -59,17 +59,13 @@ impl Assembly<'_> {
     }
 
     fn mlp(&mut self, n: usize) -> Result<MlpWeights> {
-        let (path, experts) = (format!("layers.{n}.mlp"), self.config.experts[n]);
+        let (path, n) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         Ok(MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden])?,
-            router: self.linear(&format!("{path}.router"), PLAIN, [experts, hidden], true)?,
-            gate_up: self.experts(
-                &format!("{path}.experts.gate_up"),
-                experts,
-                [2 * inner, hidden],
-            )?,
-            down: self.experts(&format!("{path}.experts.down"), experts, [hidden, inner])?,
+            router: self.linear(&format!("{path}.router"), PLAIN, [n, hidden], true)?,
+            gate_up: self.experts(&format!("{path}.experts.gate_up"), n, [2 * inner, hidden])?,
+            down: self.experts(&format!("{path}.experts.down"), n, [hidden, inner])?,
         })
     }
 
