@@ -68,7 +68,7 @@ impl<'p> Plan<'p> {
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let weights = self.placement.files().map(|(path, _)| path);
         let model = self.spec.model.iter().map(|model| &*model.path);
-        weights.chain(model).chain(self.package.targets())
+        weights.chain(model).chain(self.package.files.iter().map(|(path, ..)| &**path))
     }
 
     /// Writes the weights files that do not exist.
@@ -106,7 +106,9 @@ impl<'p> Plan<'p> {
         transaction: &mut Transaction,
         rounding: &PerRole<Rounding>,
     ) -> Result<Option<ModelSummary>> {
-        self.package.write(transaction)?;
+        for (path, existing, bytes) in &self.package.files {
+            transaction.create_from(path, *existing, bytes)?;
+        }
         let (Some(spec), Some(graph)) = (&self.spec.model, &self.graph) else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(rounding);
         let current_path =

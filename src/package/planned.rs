@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tokenizer::{LARGEST_COPY, TokenizerSummary};
+use super::tokenizer::{PlannedFile, TokenizerSummary};
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
 use crate::error::{Result, err};
-use crate::files::json;
 use crate::model::GraphOptions;
-use crate::publish::{Existing, Transaction};
 
 pub struct PackagedModel<'m> {
     pub path: &'m Path,
@@ -22,10 +20,7 @@ pub struct PackagedModel<'m> {
 /// Files to write beside a model, with a summary for the runtime that needs them.
 #[derive(Default)]
 pub struct Package {
-    /// Copies of files, which replace none: target and source.
-    pub copies: Vec<[PathBuf; 2]>,
-    /// The runtime's config, which replaces an existing one.
-    pub config: Option<(PathBuf, String)>,
+    pub files: Vec<PlannedFile>,
     pub genai: Option<GenaiSummary>,
     pub transformers_js: Option<TransformersJsSummary>,
 }
@@ -62,23 +57,6 @@ pub struct TransformersJsSummary {
     /// The tokenizer's files.
     #[serde(flatten)]
     pub tokenizer: TokenizerSummary,
-}
-
-impl Package {
-    pub fn targets(&self) -> impl Iterator<Item = &Path> {
-        let copies = self.copies.iter().map(|[target, _]| &**target);
-        copies.chain(self.config.iter().map(|(path, _)| &**path))
-    }
-
-    pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
-        for [target, source] in &self.copies {
-            let bytes = json::read(source, LARGEST_COPY)?;
-            transaction.create_from(target, Existing::Keep, &bytes)?;
-        }
-        self.config.iter().try_for_each(|(path, text)| {
-            transaction.create_from(path, Existing::Replace, text.as_bytes())
-        })
-    }
 }
 
 /// The name by which other files refer to the model.

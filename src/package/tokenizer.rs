@@ -7,9 +7,13 @@ use serde::Serialize;
 use crate::display::Table;
 use crate::error::{Result, ensure};
 use crate::files::{canonicalize_existing, json};
+use crate::publish::Existing;
+
+/// A file to write, what happens to an existing one, and its bytes.
+pub type PlannedFile = (PathBuf, Existing, Vec<u8>);
 
 /// The most bytes of a file to copy: the released models' have up to 28 MB.
-pub const LARGEST_COPY: u64 = 256 << 20;
+const LARGEST_COPY: u64 = 256 << 20;
 
 /// Special tokens and sampling parameters.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -72,27 +76,26 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
-/// Plans copies into a folder, each from the first folder that has the file: target and
-/// source.
-pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
-    let (mut copies, mut summary) = (Vec::new(), TokenizerSummary::default());
+/// Plans copies into a folder, each from the first folder that has the file.
+pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<PlannedFile>, TokenizerSummary)> {
+    let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
     for name in FILES {
-        match (find(dirs, name)?, find(&[target.to_owned()], name)?) {
-            (None, _) => summary.missing.push(name),
-            (Some(source), None) => {
-                summary.copied.push(target.join(name));
-                copies.push([target.join(name), source]);
-            }
-            (Some(source), Some(path)) => {
-                ensure!(
-                    json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)?,
-                    "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
-                    path.display(),
-                    source.display()
-                );
-                summary.present.push(name);
-            }
+        let Some(source) = find(dirs, name)? else {
+            summary.missing.push(name);
+            continue;
+        };
+        let bytes = json::read(&source, LARGEST_COPY)?;
+        if let Some(path) = find(&[target.to_owned()], name)? {
+            let (found, source) = (path.display(), source.display());
+            ensure!(
+                bytes == json::read(&path, LARGEST_COPY)?,
+                "`{found}` differs from `{source}`, and a model beside it may use it: move it away, or choose another output folder"
+            );
+            summary.present.push(name);
+        } else {
+            summary.copied.push(target.join(name));
+            files.push((target.join(name), Existing::Keep, bytes));
         }
     }
-    Ok((copies, summary))
+    Ok((files, summary))
 }

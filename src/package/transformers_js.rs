@@ -12,6 +12,7 @@ use crate::display::size;
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
+use crate::publish::Existing;
 use crate::tensor::DType;
 
 /// The most bytes of a file: browsers take less than 2 GB.
@@ -100,11 +101,11 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .and_then(|()| add_entry(&mut config, model, name, dtype, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
     dirs.push(folder.clone());
-    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder)?;
-    let config = Some((path, format!("{config:#}\n")));
+    let (mut files, tokenizer) = tokenizer::plan(&dirs, &folder)?;
+    files.push((path, Existing::Replace, format!("{config:#}\n").into_bytes()));
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
-    Ok(Package { copies, config, transformers_js: Some(summary), ..Package::default() })
+    Ok(Package { files, transformers_js: Some(summary), ..Package::default() })
 }
 
 /// The model's folder by a path that ends in its name.
@@ -204,7 +205,7 @@ mod tests {
             checkpoint: &checkpoint,
             checkpoint_dir,
         };
-        Ok(serde_json::from_str(&plan(&model, 7)?.config.unwrap().1).unwrap())
+        Ok(serde_json::from_slice(&plan(&model, 7)?.files[0].2).unwrap())
     }
 
     #[test]

@@ -108,12 +108,8 @@ impl<'a> ConfigReader<'a> {
 
     pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
         self.read.insert(key.to_owned());
-        match self.keys.get(key) {
-            Some(value) if value != expected => {
-                Err(self.invalid(key, &expected.to_string(), value))
-            }
-            _ => Ok(()),
-        }
+        let other = self.keys.get(key).filter(|value| *value != expected);
+        other.map_or(Ok(()), |other| Err(self.invalid(key, &expected.to_string(), other)))
     }
 
     /// A number of positions that follows from other keys by `formula`, and may be rounded.
