@@ -42,12 +42,12 @@ fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let Index { weight_map } = json::parse(path.display(), &json::read(&path, LARGEST_INDEX)?)?;
+    let (text, path) = (json::read(&path, LARGEST_INDEX)?, path.display());
+    let Index { weight_map } = json::parse(&path, &text)?;
     for shard in weight_map.values() {
         ensure!(
             Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-            "`{}` names the shard {shard:?}, which is not a plain file name",
-            path.display()
+            "`{path}` names the shard {shard:?}, which is not a plain file name"
         );
     }
     Ok(Some(weight_map))
@@ -216,19 +216,19 @@ impl Tensors {
             );
         }
         let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
-        let unknown: Vec<_> = self.map.values().filter(|it| !is_ignored(&it.name)).collect();
-        let Some(StoredTensor { name, data, .. }) = unknown.first() else { return Ok(()) };
+        let mut unknown = self.map.values().filter(|it| !is_ignored(&it.name));
+        let Some(StoredTensor { name, data, .. }) = unknown.next() else { return Ok(()) };
         if name.contains("lora_") {
             return Err(self.unmerged(name));
         }
-        let more = match unknown.len() - 1 {
+        let more = match unknown.count() {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        Err(err!(
-            "`{}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?",
-            data.file.display()
-        )
-        .with_remedy(Setting::IgnoreTensor, name))
+        let file = data.file.display();
+        let error = err!(
+            "`{file}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?"
+        );
+        Err(error.with_remedy(Setting::IgnoreTensor, name))
     }
 }

@@ -30,7 +30,7 @@ impl Assembly<'_> {
                 .collect::<Result<_>>()?,
             norm: self.vector("norm.scale", &[hidden])?,
             lm_head: lm_head
-                .map(|format| self.matrix(LM_HEAD, format, None, [vocab, hidden]))
+                .map(|format| self.matrix(LM_HEAD, format, &[vocab, hidden]))
                 .transpose()?,
         })
     }
@@ -46,8 +46,11 @@ impl Assembly<'_> {
             &[("qkv", query + 2 * key)]
         };
         let format = self.layout.attention;
-        let mut linear = |name: &str, sides| {
-            self.linear(&format!("{path}.{name}"), format, sides, attention_bias)
+        let mut linear = |name: &str, sides: [u64; 2]| -> Result<Linear> {
+            let path = format!("{path}.{name}");
+            let matrix = self.matrix(&path, format, &sides)?;
+            let bias = attention_bias.then(|| self.vector(&format!("{path}.bias"), &sides[..1]));
+            Ok(Linear { matrix, bias: bias.transpose()? })
         };
         let qkv = parts.iter().map(|(name, rows)| linear(name, [*rows, hidden_size]));
         Ok(AttentionWeights {
@@ -63,41 +66,28 @@ impl Assembly<'_> {
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         Ok(MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden])?,
-            router: self.linear(&format!("{path}.router"), PLAIN, [n, hidden], true)?,
-            gate_up: self.experts(&format!("{path}.experts.gate_up"), n, [2 * inner, hidden])?,
-            down: self.experts(&format!("{path}.experts.down"), n, [hidden, inner])?,
+            router: Linear {
+                matrix: self.matrix(&format!("{path}.router"), PLAIN, &[n, hidden])?,
+                bias: Some(self.vector(&format!("{path}.router.bias"), &[n])?),
+            },
+            gate_up: self.experts(&format!("{path}.experts.gate_up"), &[n, 2 * inner, hidden])?,
+            down: self.experts(&format!("{path}.experts.down"), &[n, hidden, inner])?,
         })
     }
 
-    fn experts(&mut self, path: &str, experts: u64, sides: [u64; 2]) -> Result<ExpertWeights> {
+    fn experts(&mut self, path: &str, shape: &[u64]) -> Result<ExpertWeights> {
         Ok(ExpertWeights {
-            matrix: self.matrix(path, self.layout.experts, Some(experts), sides)?,
-            bias: self.vector(&format!("{path}.bias"), &[experts, sides[0]])?,
+            matrix: self.matrix(path, self.layout.experts, shape)?,
+            bias: self.vector(&format!("{path}.bias"), &shape[..2])?,
         })
     }
 
-    fn linear(
-        &mut self,
-        path: &str,
-        format: MatrixFormat,
-        sides: [u64; 2],
-        has_bias: bool,
-    ) -> Result<Linear> {
-        let matrix = self.matrix(path, format, None, sides)?;
-        let bias = has_bias.then(|| self.vector(&format!("{path}.bias"), &[sides[0]]));
-        Ok(Linear { matrix, bias: bias.transpose()? })
-    }
-
-    fn matrix(
-        &mut self,
-        path: &str,
-        format: MatrixFormat,
-        experts: Option<u64>,
-        sides: [u64; 2],
-    ) -> Result<Matrix> {
-        Matrix::new(path, format, experts, sides, |(_, part)| {
+    /// A matrix `[out, in]`, or one for each expert.
+    fn matrix(&mut self, path: &str, format: MatrixFormat, shape: &[u64]) -> Result<Matrix> {
+        let (experts, sides) = shape.split_last_chunk().expect("two sides");
+        Matrix::new(path, format, experts.first().copied(), *sides, |(_, part)| {
             let kind = match part.kind {
-                ElementKind::Float if experts.is_some() => ElementKind::ExpertFloat,
+                ElementKind::Float if !experts.is_empty() => ElementKind::ExpertFloat,
                 kind => kind,
             };
             self.weight(format!("{path}.{}", part.name), kind, part.shape)

@@ -106,9 +106,9 @@ impl Layout {
 
     /// The router's matrix, with a row for each expert, of the layer with this `mlp` path.
     pub fn router(&self, mlp: &str) -> String {
-        match (self.sources)(&format!("{mlp}.router.weight"), 0) {
-            Sources::Tensor(name) => name,
-            _ => unreachable!("a router is one tensor in every layout"),
-        }
+        let Sources::Tensor(name) = (self.sources)(&format!("{mlp}.router.weight"), 0) else {
+            unreachable!("a router is one tensor in every layout");
+        };
+        name
     }
 }
