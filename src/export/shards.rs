@@ -11,7 +11,7 @@ pub fn split<'w>(
     plan: impl Fn(&[&'w Weight]) -> WeightsFile<'w>,
 ) -> Result<Vec<WeightsFile<'w>>, Error> {
     let Some(most) = most else { return Ok(vec![plan(&weights)]) };
-    let (mut stores, mut rest) = (Vec::new(), &weights[..]);
+    let (mut files, mut rest) = (Vec::new(), &weights[..]);
     while let [first, ..] = rest {
         let mut end = 0;
         let ends: Vec<usize> = rest
@@ -25,19 +25,19 @@ pub fn split<'w>(
         // by halves.
         let fitting = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
         let Some(end) = fitting.checked_sub(1).map(|last| ends[last]) else {
-            let (tensor, bytes) = (first.name.clone(), plan(&rest[..ends[0]]).bytes());
+            let (tensor, bytes) = (&first.name, plan(&rest[..ends[0]]).bytes());
             return Err(err!(
                 "the maximum shard size is {most} bytes, and a file with `{tensor}` alone takes {bytes}"
             )
             .with_remedy(Setting::MaxShardSize, bytes.to_string()));
         };
-        stores.push(plan(&rest[..end]));
+        files.push(plan(&rest[..end]));
         rest = &rest[end..];
     }
-    Ok(stores)
+    Ok(files)
 }
 
-/// What a file is called: it tells the weights, and which of so many it is.
+/// The name of a file: the fingerprint of its weights, and its number if there are several.
 pub fn name(fingerprint: &Fingerprint, at: usize, count: usize) -> String {
     match count {
         1 => format!("weights-{fingerprint}.safetensors"),
