@@ -32,7 +32,7 @@ use crate::weights::{MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 pub struct Checkpoint {
     pub config: Config,
     pub weights: ModelWeights,
-    /// What became of the values of matrices, except for what a pending conversion rounds.
+    /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
     /// The layout's name, for people.
     pub layout: &'static str,
@@ -40,7 +40,7 @@ pub struct Checkpoint {
     pub layers_there: usize,
 }
 
-/// Names of unknown things that the user allows.
+/// Unknown names that the user allows.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoredNames {
     /// Config keys by full name, as `rope_scaling.factor`.
@@ -74,10 +74,12 @@ impl Checkpoint {
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
         let tensors = Tensors::open_folder(folder, selection, remote_headers)?;
-        let has_marker = |layout: &Layout| tensors.shape(layout.marker_tensor).is_some();
+        let mut known = hugging_face::LAYOUTS.into_iter();
         let layout = match dialect {
             Dialect::OpenAi => Some(original::LAYOUT),
-            Dialect::HuggingFace => hugging_face::LAYOUTS.into_iter().find(has_marker),
+            Dialect::HuggingFace => {
+                known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
+            }
         };
         let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
         Self::assemble(layout, config, tensors, &file, &ignored.tensors)

@@ -121,7 +121,7 @@ impl Tensors {
                 || shards.contains(SINGLE_FILE)
                 || !single.is_file()
                 || is_own_file(&single),
-            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away what is left of another save",
+            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away the files of the other save",
             folder.display()
         );
         for (tensor, shard) in &index {
@@ -187,7 +187,7 @@ impl Tensors {
         err!("`{path}` holds `{tensor}` of a model with an unmerged adapter: {MERGE_ADAPTER}")
     }
 
-    /// That no layout's experts are there.
+    /// The error for tensors without the experts of any layout.
     pub fn unknown_experts(&self) -> Error {
         let path = self.path.display();
         let tensor = self.map.keys().find(|name| name.contains(".experts."));

@@ -41,24 +41,20 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     Ok((tensors, serde_json::from_str(&text).map_err(invalid)?))
 }
 
-/// That metadata is damaged.
+/// The error for damaged metadata.
 pub fn invalid_metadata(path: &Path, reason: &dyn Display) -> Error {
     err!("`{}` has invalid metadata ({reason}): save the weights again", path.display())
 }
 
 pub fn layout(tensors: &Tensors) -> Layout {
     // Dense matrices have fewer formats: in others they count as missing.
-    let dense = |path| {
-        format(tensors, path)
-            .filter(|it| matches!(it, MatrixFormat::Float(_) | MatrixFormat::Int(_)))
-    };
+    let is_dense = |it: &MatrixFormat| matches!(it, MatrixFormat::Float(_) | MatrixFormat::Int(_));
     Layout {
         name: "a weights file of gpt-oss-export",
-        marker_tensor: "embedding.weight",
         separate_qkv: format(tensors, "layers.0.attn.q").is_some(),
         experts: format(tensors, "layers.0.mlp.experts.down").unwrap_or(MatrixFormat::Mxfp4),
-        attention: dense("layers.0.attn.out").unwrap_or(PLAIN),
-        lm_head: dense("lm_head"),
+        attention: format(tensors, "layers.0.attn.out").filter(is_dense).unwrap_or(PLAIN),
+        lm_head: format(tensors, "lm_head").filter(is_dense),
         sources: |canonical, _| Sources::Tensor(canonical.to_owned()),
     }
 }

@@ -54,7 +54,7 @@ pub fn refuse_adapter(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// That a folder holds no checkpoint, because `file` is missing.
+/// The error for a folder without `file`, which is no checkpoint.
 pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let original = folder.join("original");
@@ -75,7 +75,7 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     }
 }
 
-/// That a checkpoint's path is no folder.
+/// The error for a checkpoint's path that is not a folder.
 pub fn not_a_folder(path: &Path) -> Error {
     let shown = path.display();
     if !path.is_file() {

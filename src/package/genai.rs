@@ -16,7 +16,7 @@ use crate::publish::Existing;
 
 const GENAI_CONFIG: &str = "genai_config.json";
 
-/// The most bytes of a cache of the default length. onnxruntime-genai allocates it for
+/// Limit to the size of a cache of the default length. onnxruntime-genai allocates it for
 /// `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
 const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 
@@ -68,17 +68,14 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
 /// the largest power of two for which the cache of a batch fits [`DEFAULT_CACHE_BYTES`].
 fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
     let context = config.rope.context();
-    if let Some(asked) = asked {
-        if asked <= context {
-            return Ok(asked);
-        }
-        return Err(err!(
-            "the maximum length is {asked} tokens, and the model's context is {context}"
-        )
-        .with_remedy(Setting::MaxLength, context.to_string()));
-    }
     let fitting = DEFAULT_CACHE_BYTES / cache_bytes_per_token(config, options);
-    Ok(context.min(1 << fitting.max(1).ilog2()))
+    let length = asked.unwrap_or(context.min(1 << fitting.max(1).ilog2()));
+    if length > context {
+        let error =
+            err!("the maximum length is {length} tokens, and the model's context is {context}");
+        return Err(error.with_remedy(Setting::MaxLength, context.to_string()));
+    }
+    Ok(length)
 }
 
 /// Bytes of the cache for one token in each row of a batch.
@@ -153,9 +150,9 @@ fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
     let described: Value = serde_json::from_slice(&existing).unwrap_or_default();
     let other = described.pointer("/model/decoder/filename").and_then(Value::as_str);
     if let Some(other) = other.filter(|it| *it != model && parent_dir(path).join(it).exists()) {
+        let path = path.display();
         bail!(
-            "`{}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away",
-            path.display()
+            "`{path}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away"
         );
     }
     Ok(existing != text.as_bytes())

@@ -48,16 +48,12 @@ pub struct Generation {
 impl Generation {
     /// Takes each token from `generation_config.json`, else from the first config of the
     /// model's vocabulary size that has it, else from the released models.
-    pub fn read(
-        generation_config: Option<&Path>,
-        configs: &[PathBuf],
-        vocab_size: u64,
-    ) -> Result<Self> {
+    pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab_size: u64) -> Result<Self> {
         let read = |path: &Path| {
             let text = json::read(path, LARGEST_CONFIG)?;
             ConfigReader::parse(&path.display().to_string(), &text, &[])
         };
-        let file = generation_config.map(read).transpose()?;
+        let file = file.map(read).transpose()?;
         // A config that is broken or of another model is ignored.
         let configs = configs.iter().filter_map(|path| read(path).ok());
         let is_alike = |it: &ConfigReader| {

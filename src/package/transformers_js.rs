@@ -9,7 +9,7 @@ use super::planned::{Package, PackagedModel, TransformersJsSummary, model_name};
 use super::tokenizer;
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::display::size;
-use crate::error::{Result, Setting, bail, ensure, err};
+use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
 use crate::publish::Existing;
@@ -95,15 +95,15 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         path.display()
     );
     let (source, text, mut config) = find_config(&folder, &dirs)?;
-    let name = model_name(model.path)?;
-    let dtype = dtype(name)?;
     json::reject_duplicate_keys(&text)
-        .and_then(|()| add_entry(&mut config, model, name, dtype, data_files))
+        .map_err(Error::new)
+        .and_then(|()| add_entry(&mut config, model, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
     dirs.push(folder.clone());
     let (mut files, tokenizer) = tokenizer::plan(&dirs, &folder)?;
     files.push((path, Existing::Replace, format!("{config:#}\n").into_bytes()));
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
+    let dtype = dtype(model_name(model.path)?)?;
     let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
     Ok(Package { files, transformers_js: Some(summary), ..Package::default() })
 }
@@ -143,13 +143,7 @@ fn find_config(repo_root: &PathBuf, dirs: &[PathBuf]) -> Result<(PathBuf, Vec<u8
 
 /// Adds the number of data files and (for transformers.js up to 4.1) the cache's dtype.
 /// Entries of other model files are kept.
-fn add_entry(
-    config: &mut Value,
-    model: &PackagedModel,
-    name: &str,
-    dtype: &str,
-    data_files: usize,
-) -> Result<(), String> {
+fn add_entry(config: &mut Value, model: &PackagedModel, data_files: usize) -> Result<()> {
     let object = config.as_object_mut().expect("an object with a model_type");
     let weights = &model.checkpoint.config;
     for (key, size) in [
@@ -161,7 +155,7 @@ fn add_entry(
         ("head_dim", weights.head_dim),
     ] {
         if let Some(found) = object.get(key).filter(|found| found.as_u64() != Some(size)) {
-            return Err(format!("its `{key}` is {found}, and the weights have {size}"));
+            bail!("its `{key}` is {found}, and the weights have {size}");
         }
     }
     let layers = weights.num_layers();
@@ -170,12 +164,14 @@ fn add_entry(
         types.truncate(layers);
     }
     let settings = object.entry(KEY).or_insert_with(|| json!({}));
-    let settings = settings.as_object_mut().ok_or(format!("`{KEY}` is not a JSON object"))?;
+    let invalid = || err!("`{KEY}` is not a JSON object");
+    let settings = settings.as_object_mut().ok_or_else(invalid)?;
+    let name = model_name(model.path)?;
     let models = DTYPES.map(|(suffix, _)| format!("model{suffix}.onnx"));
     set(settings, "use_external_data_format", &models, name, data_files.into());
     let dtypes = DTYPES.map(|(_, dtype)| dtype.to_owned());
     let cache_dtype = if model.options.compute == DType::F16 { "float16" } else { "float32" };
-    set(settings, "kv_cache_dtype", &dtypes, dtype, cache_dtype.into());
+    set(settings, "kv_cache_dtype", &dtypes, dtype(name)?, cache_dtype.into());
     Ok(())
 }
 

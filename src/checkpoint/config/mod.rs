@@ -144,9 +144,7 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
     let types = keys.optional("layer_types", &LIST)?;
     let window = keys.optional("sliding_window", &SIZE)?;
     let required = || window.ok_or_else(|| keys.missing("sliding_window"));
-    let Some(types) = types else {
-        return Ok(alternating_windows(layers, Some(required()?)));
-    };
+    let Some(types) = types else { return Ok(alternating_windows(layers, Some(required()?))) };
     if types.len() as u64 != layers {
         let expected = "a list with as many entries as `num_hidden_layers`";
         return Err(keys.invalid("layer_types", expected, &types.len().into()));

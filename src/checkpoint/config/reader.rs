@@ -23,7 +23,7 @@ pub struct ConfigReader<'a> {
     ignored: &'a [String],
 }
 
-/// What a value must be, in words and in code.
+/// A description of the values that a key accepts, and their parser.
 pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =

@@ -11,8 +11,6 @@ use crate::weights::MatrixFormat;
 #[derive(Clone, Copy)]
 pub struct Layout {
     pub name: &'static str,
-    /// A tensor that only this layout has.
-    pub marker_tensor: &'static str,
     /// Whether q, k and v are matrices of their own.
     pub separate_qkv: bool,
     pub experts: MatrixFormat,
@@ -38,7 +36,7 @@ pub enum Sources {
 }
 
 pub struct Names {
-    /// What a layer's number follows, in place of `layers.`.
+    /// The prefix of a layer's number, in place of `layers.`.
     pub layer: &'static str,
     /// Names, or their first components; inside a layer without `layers.N.`. The first that
     /// fits counts.

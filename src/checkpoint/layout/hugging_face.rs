@@ -7,7 +7,6 @@ use crate::weights::MatrixFormat;
 /// of OpenAI's layout.
 const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_proj_blocks",
     separate_qkv: true,
     experts: MatrixFormat::Mxfp4,
     attention: PLAIN,
@@ -15,33 +14,40 @@ const MXFP4: Layout = Layout {
     sources: |canonical, _| NAMES.source(canonical),
 };
 
-pub const LAYOUTS: [Layout; 4] = [
-    MXFP4,
+/// The layouts, each behind a tensor that only it has.
+pub const LAYOUTS: [(&str, Layout); 4] = [
+    ("model.layers.0.mlp.experts.down_proj_blocks", MXFP4),
     // Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
     // one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
-    Layout {
-        name: "Hugging Face's layout with dequantized experts",
-        marker_tensor: "model.layers.0.mlp.experts.down_proj",
-        experts: TRANSPOSED,
-        ..MXFP4
-    },
+    (
+        "model.layers.0.mlp.experts.down_proj",
+        Layout {
+            name: "Hugging Face's layout with dequantized experts",
+            experts: TRANSPOSED,
+            ..MXFP4
+        },
+    ),
     // A linear layer for each expert, gate and up in one:
     // `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
-    Layout {
-        name: "unsloth's layout with split experts",
-        marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
-        experts: PLAIN,
-        sources: split_experts,
-        ..MXFP4
-    },
+    (
+        "model.layers.0.mlp.experts.down_projs.0.weight",
+        Layout {
+            name: "unsloth's layout with split experts",
+            experts: PLAIN,
+            sources: split_experts,
+            ..MXFP4
+        },
+    ),
     // Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
-    Layout {
-        name: "the layout with gate, up and down apart",
-        marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
-        experts: PLAIN,
-        sources: expert_linears,
-        ..MXFP4
-    },
+    (
+        "model.layers.0.mlp.experts.0.down_proj.weight",
+        Layout {
+            name: "the layout with gate, up and down apart",
+            experts: PLAIN,
+            sources: expert_linears,
+            ..MXFP4
+        },
+    ),
 ];
 
 const NAMES: Names = Names {

@@ -6,7 +6,6 @@ use crate::weights::MatrixFormat;
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
 pub const LAYOUT: Layout = Layout {
     name: "OpenAI's original layout",
-    marker_tensor: "block.0.mlp.mlp2_weight.blocks",
     separate_qkv: false,
     experts: MatrixFormat::Mxfp4,
     attention: PLAIN,
