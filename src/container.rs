@@ -34,7 +34,6 @@ pub struct Header {
 
 /// A tensor of a SafeTensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct StoredTensor {
     pub name: String,
     pub dtype: DType,

@@ -57,8 +57,8 @@ impl Checkpoint {
 
     pub fn open_files(
         folder: &Path,
-        selection: &ShardSelection,
-        remote_headers: &Headers,
+        which: &ShardSelection,
+        remote: &Headers,
         ignored: &IgnoredNames,
     ) -> Result<Self> {
         if !folder.is_dir() {
@@ -73,7 +73,7 @@ impl Checkpoint {
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
-        let tensors = Tensors::open_folder(folder, selection, remote_headers)?;
+        let tensors = Tensors::open_folder(folder, which, remote)?;
         let mut known = hugging_face::LAYOUTS.into_iter();
         let layout = match dialect {
             Dialect::OpenAi => Some(original::LAYOUT),

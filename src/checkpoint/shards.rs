@@ -91,18 +91,14 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    pub fn open_folder(
-        folder: &Path,
-        selection: &ShardSelection,
-        remote_headers: &Headers,
-    ) -> Result<Self> {
+    pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
         let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
-        if let ShardSelection::Only(name) = selection {
-            tensors.add(&folder.join(name), remote_headers)?;
+        if let ShardSelection::Only(name) = which {
+            tensors.add(&folder.join(name), remote)?;
             return Ok(tensors);
         }
         let Some(index) = read_index(folder)? else {
-            tensors.add(&only_file(folder)?, remote_headers)?;
+            tensors.add(&only_file(folder)?, remote)?;
             return Ok(tensors);
         };
         let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
@@ -111,13 +107,13 @@ impl Tensors {
         for shard in &shards {
             let file = folder.join(shard);
             ensure!(
-                file.exists() || remote_headers.contains_key(&file),
+                file.exists() || remote.contains_key(&file),
                 "`{index_path}` names the shard `{shard}`, which is missing: download it too"
             );
-            tensors.add(&file, remote_headers)?;
+            tensors.add(&file, remote)?;
         }
         ensure!(
-            matches!(selection, ShardSelection::Indexed)
+            matches!(which, ShardSelection::Indexed)
                 || shards.contains(SINGLE_FILE)
                 || !single.is_file()
                 || is_own_file(&single),
@@ -141,8 +137,8 @@ impl Tensors {
         Ok((tensors, metadata))
     }
 
-    fn add(&mut self, path: &Path, remote_headers: &Headers) -> Result<Option<String>> {
-        let header = match remote_headers.get(path) {
+    fn add(&mut self, path: &Path, remote: &Headers) -> Result<Option<String>> {
+        let header = match remote.get(path) {
             Some(header) => header.clone(),
             None => Header::read(path)?,
         };

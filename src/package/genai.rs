@@ -40,8 +40,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let dir = parent_dir(model.path);
     let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
     // The output folder's own config may be another model's.
-    let configs = dirs.iter().map(|dir| dir.join(CONFIG)).filter(|path| path.is_file());
-    let configs: Vec<PathBuf> = configs.collect();
+    let configs: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(CONFIG)).collect();
     dirs.push(dir.to_owned());
     let generation_config = tokenizer::find(&dirs, GENERATION_CONFIG)?;
     let generation = Generation::read(generation_config.as_deref(), &configs, config.vocab_size)?;

@@ -105,11 +105,11 @@ fn hugging_face(keys: &mut ConfigReader) -> Result<Config> {
     keys.allow_only("swiglu_alpha", &json!(1.702))?;
     refuse_quantized(keys)?;
     let layers = keys.required("num_hidden_layers", &LAYERS)?;
-    let experts = keys.required_either(["num_local_experts", "num_experts"], &SIZE)?;
+    let experts = keys.either(["num_local_experts", "num_experts"], &SIZE)?;
     let used = ["num_experts_per_tok", "experts_per_token"];
     Ok(Config {
         experts: vec![experts; layers as usize],
-        experts_per_token: keys.required_either(used, &SIZE)?,
+        experts_per_token: keys.either(used, &SIZE)?,
         windows: windows(keys, layers)?,
         rms_norm_eps: keys.optional("rms_norm_eps", &POSITIVE)?.unwrap_or(1e-5),
         rope: rope(keys)?,
@@ -175,8 +175,8 @@ fn rope(keys: &mut ConfigReader) -> Result<Rope> {
 
 fn rope_in(keys: &mut ConfigReader, object: &str) -> Result<Rope> {
     let path = |key: &str| format!("{object}{key}");
-    let theta = keys.required_either(["rope_theta", &path("rope_theta")], &POSITIVE)?;
-    let rope_type = keys.required_either([&path("rope_type"), &path("type")], &STRING)?;
+    let theta = keys.either(["rope_theta", &path("rope_theta")], &POSITIVE)?;
+    let rope_type = keys.either([&path("rope_type"), &path("type")], &STRING)?;
     if rope_type == "default" {
         let context = keys.peek("max_position_embeddings", &POSITIVE)?;
         let initial_context = context.unwrap_or(4096.0);

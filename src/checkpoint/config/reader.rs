@@ -86,12 +86,9 @@ impl<'a> ConfigReader<'a> {
         self.optional(key, expected)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A value with two names. If both are there, they must agree.
-    pub fn required_either<T: PartialEq>(
-        &mut self,
-        [name, alias]: [&str; 2],
-        expected: &Expected<T>,
-    ) -> Result<T> {
+    /// A required value with two names. If both are there, they must agree.
+    pub fn either<T: PartialEq>(&mut self, names: [&str; 2], expected: &Expected<T>) -> Result<T> {
+        let [name, alias] = names;
         let [value, other] = [self.optional(name, expected)?, self.optional(alias, expected)?];
         if value.is_some() && other.is_some() && value != other {
             let expected = format!("{}, as `{name}`", self.keys[name]);
