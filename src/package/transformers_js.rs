@@ -216,9 +216,8 @@ mod tests {
         });
         assert_eq!(twice, json!({"model_type": "x", "num_hidden_layers": 3, KEY: expected}));
 
-        let text =
-            r#"{"model_type": "x", "transformers.js_config": {"use_external_data_format": 3}}"#;
-        let found = plan_config(text, "model_quantized.onnx", DType::F32).unwrap();
+        let text = json!({"model_type": "x", KEY: {"use_external_data_format": 3}}).to_string();
+        let found = plan_config(&text, "model_quantized.onnx", DType::F32).unwrap();
         let files = &found[KEY]["use_external_data_format"];
         assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [7, 3]);
     }

@@ -178,8 +178,7 @@ fn rope_in(keys: &mut ConfigReader, object: &str) -> Result<Rope> {
     let theta = keys.either(["rope_theta", &path("rope_theta")], &POSITIVE)?;
     let rope_type = keys.either([&path("rope_type"), &path("type")], &STRING)?;
     if rope_type == "default" {
-        let context = keys.peek("max_position_embeddings", &POSITIVE)?;
-        let initial_context = context.unwrap_or(4096.0);
+        let initial_context = keys.peek("max_position_embeddings", &POSITIVE)?.unwrap_or(4096.0);
         return Ok(Rope { theta, factor: 1.0, initial_context, slow: 1.0, fast: 32.0 });
     }
     if rope_type != "yarn" {

@@ -3,7 +3,8 @@
 use crate::checkpoint::config::Config;
 use crate::checkpoint::shards::Tensors;
 use crate::error::{Result, bail, ensure};
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::DType;
+use crate::tensor::mxfp4::BLOCK;
 use crate::weights::MatrixFormat;
 
 /// Where a layout stores the canonical weights. Floats may have another dtype than the
@@ -73,9 +74,8 @@ impl Layout {
             (attention, "`num_attention_heads` times `head_dim`", width),
         ] {
             ensure!(
-                !has_blocks || size.is_multiple_of(mxfp4::BLOCK),
-                "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
-                mxfp4::BLOCK
+                !has_blocks || size.is_multiple_of(BLOCK),
+                "`{file}`: {name} must be a multiple of {BLOCK}, the block size, found {size}"
             );
         }
         Ok(config)
