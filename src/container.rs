@@ -34,7 +34,6 @@ pub struct Header {
 
 /// A tensor of a SafeTensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct StoredTensor {
     pub name: String,
     pub dtype: DType,
@@ -101,7 +100,7 @@ impl Header {
         );
         let tensor = |name: String| {
             let info = parsed.info(&name).expect("listed");
-            let Some(dtype) = from_safetensors(info.dtype) else {
+            let Some((_, dtype)) = DTYPES.into_iter().find(|(it, _)| *it == info.dtype) else {
                 bail!(
                     "`{path}`: tensor `{name}` has dtype {}; use a checkpoint in MXFP4, BF16, F16, F32 or F8_E5M2",
                     info.dtype
@@ -122,14 +121,14 @@ impl Header {
 /// and the byte range of each tensor, in the given order.
 pub fn lay_out(metadata: String, tensors: &[(&str, DType, &[u64])]) -> (Vec<u8>, Vec<Range<u64>>) {
     let mut end = 0;
-    let mut infos = Vec::with_capacity(tensors.len());
-    for (name, dtype, shape) in tensors {
+    let info = |(name, dtype, shape): &(&str, DType, &[u64])| {
         let start = end;
         end += dtype.bytes(shape).expect("the size of a tensor that exists") as usize;
+        let (theirs, _) = DTYPES.iter().find(|(_, it)| it == dtype).expect("every dtype is listed");
         let shape = shape.iter().map(|dim| *dim as usize).collect();
-        let info = TensorInfo { dtype: to_safetensors(*dtype), shape, data_offsets: (start, end) };
-        infos.push(((*name).to_owned(), info));
-    }
+        ((*name).to_owned(), TensorInfo { dtype: *theirs, shape, data_offsets: (start, end) })
+    };
+    let infos: Vec<_> = tensors.iter().map(info).collect();
     let offsets: Vec<_> = infos.iter().map(|(_, info)| info.data_offsets).collect();
     let metadata = [(METADATA_KEY.to_owned(), metadata)].into();
     let header = Metadata::new(Some(metadata), infos).expect("laid out without holes");
@@ -156,24 +155,12 @@ const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::F32, DType::F32),
 ];
 
-fn from_safetensors(dtype: Dtype) -> Option<DType> {
-    DTYPES.iter().find(|(theirs, _)| *theirs == dtype).map(|(_, ours)| *ours)
-}
-
-fn to_safetensors(dtype: DType) -> Dtype {
-    DTYPES.iter().find(|(_, ours)| *ours == dtype).expect("every dtype is listed").0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const DTYPE: [DType; 4] = [DType::U8, DType::BF16, DType::F32, DType::I64];
-
-    fn parse(json: &[u8], length: u64) -> Result<Header> {
-        Header::parse(Path::new("x.safetensors"), json, length)
-    }
 
     #[test]
     fn reports_git_lfs_pointer() {
@@ -198,33 +185,13 @@ mod tests {
             let (header_bytes, ranges) = lay_out(metadata.clone(), &tensors);
             prop_assert_eq!(header_bytes.len() as u64 % ALIGNMENT, 0);
             let end = ranges.last().map_or(header_bytes.len() as u64, |range| range.end);
-            let header = parse(&header_bytes[8..], end).unwrap();
+            let header = Header::parse(Path::new("x"), &header_bytes[8..], end).unwrap();
             prop_assert_eq!(header.metadata, Some(metadata));
             prop_assert_eq!(header.tensors.len(), tensors.len());
             for ((name, dtype, shape), range) in tensors.iter().zip(ranges) {
                 let found = header.tensors.iter().find(|tensor| tensor.name == *name).unwrap();
                 prop_assert_eq!((found.dtype, &found.shape[..]), (*dtype, *shape));
                 prop_assert_eq!(&found.data.range, &range);
-            }
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(
-            json in prop::collection::vec(any::<u8>(), 0..200), length in any::<u64>(),
-        ) {
-            let _ = parse(&json, length);
-        }
-
-        #[test]
-        fn arbitrary_offsets_are_rejected_or_within_the_file(
-            offsets in prop::collection::vec((any::<u32>(), any::<u32>(), 0u64..9), 1..4), length in 0u64..1 << 33,
-        ) {
-            let tensors: Vec<String> = offsets.iter().enumerate().map(|(n, (start, end, dim))| {
-                format!(r#""{n}":{{"dtype":"U8","shape":[{dim}],"data_offsets":[{start},{end}]}}"#)
-            }).collect();
-            let json = format!("{{{}}}", tensors.join(","));
-            if let Ok(header) = parse(json.as_bytes(), length) {
-                prop_assert!(header.tensors.iter().all(|tensor| tensor.data.range.end <= length));
             }
         }
     }

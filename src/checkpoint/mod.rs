@@ -1,24 +1,24 @@
 //! Opens checkpoints: config and headers are read and checked against each other, and
 //! every weight gets its canonical name and a recipe.
 
-mod assemble;
 mod config;
 mod layout;
 mod shards;
 mod staged;
 mod suggest;
-mod unsupported;
 mod weights;
 
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{CONFIG, Config, LARGEST_CONFIG, Rope};
-use layout::Layout;
+use config::Dialect;
+pub use config::{Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
+use layout::{Assembly, Layout, hugging_face, original};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
-pub use suggest::{is_checkpoint, similar_dir};
-pub use unsupported::{identify, refuse_file as refuse_unsupported};
+pub use suggest::{
+    CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
+};
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
@@ -32,7 +32,7 @@ use crate::weights::{MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 pub struct Checkpoint {
     pub config: Config,
     pub weights: ModelWeights,
-    /// What became of the values of matrices, except for what a pending conversion rounds.
+    /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
     /// The layout's name, for people.
     pub layout: &'static str,
@@ -40,7 +40,7 @@ pub struct Checkpoint {
     pub layers_there: usize,
 }
 
-/// Names of unknown things that the user allows.
+/// Unknown names that the user allows.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoredNames {
     /// Config keys by full name, as `rope_scaling.factor`.
@@ -57,8 +57,8 @@ impl Checkpoint {
 
     pub fn open_files(
         folder: &Path,
-        selection: &ShardSelection,
-        remote_headers: &Headers,
+        which: &ShardSelection,
+        remote: &Headers,
         ignored: &IgnoredNames,
     ) -> Result<Self> {
         if !folder.is_dir() {
@@ -69,27 +69,30 @@ impl Checkpoint {
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
-        if let Some(error) = unsupported::refuse_adapter(folder) {
-            return Err(error);
-        }
+        suggest::refuse_adapter(folder)?;
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
-        let tensors = Tensors::open_folder(folder, selection, remote_headers)?;
-        let layout = layout::detect(dialect, &tensors)?;
+        let tensors = Tensors::open_folder(folder, which, remote)?;
+        let mut known = hugging_face::LAYOUTS.into_iter();
+        let layout = match dialect {
+            Dialect::OpenAi => Some(original::LAYOUT),
+            Dialect::HuggingFace => {
+                known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
+            }
+        };
+        let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
         Self::assemble(layout, config, tensors, &file, &ignored.tensors)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
     pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<Config>)> {
         let (tensors, metadata) = staged::open(path)?;
-        let layout = layout::staged(&tensors);
+        let layout = staged::layout(&tensors);
         let (config, file) = (metadata.config.clone(), path.display().to_string());
         let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
-        let formats = |role| checkpoint.weights.formats(role);
-        let found = PerRole { experts: formats(Role::Experts), dense: formats(Role::Dense) };
         let invalid = |reason| staged::invalid_metadata(path, &reason);
-        metadata.provenances.check(&found).map_err(invalid)?;
+        metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
         Ok((checkpoint, metadata))
     }
@@ -103,7 +106,7 @@ impl Checkpoint {
         ignored: &[String],
     ) -> Result<Self> {
         let config = layout.resolve_config(config, &tensors, file)?;
-        let weights = layout.weights(&config, &mut tensors)?;
+        let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
@@ -124,7 +127,7 @@ impl Checkpoint {
 
     /// What identifies the model besides its weights: config and provenance.
     pub fn identity(&self) -> String {
-        self.config.canonical() + &self.provenances.canonical()
+        serde_json::to_string(&self.config).expect("plain numbers") + &self.provenances.canonical()
     }
 
     pub fn truncate(&mut self, layers: usize) -> Result<()> {

@@ -8,8 +8,7 @@ use fs_err as fs;
 use glob::Pattern;
 use serde::Deserialize;
 
-use super::suggest;
-use super::unsupported::MERGE_ADAPTER;
+use super::suggest::{self, MERGE_ADAPTER, is_safetensors};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::json;
@@ -33,36 +32,30 @@ pub enum ShardSelection {
     Only(String),
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl Index {
-    fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(INDEX);
-        if path.symlink_metadata().is_err() {
-            return Ok(None);
-        }
-        let index: Self = json::parse(path.display(), &json::read(&path, LARGEST_INDEX)?)?;
-        for shard in index.weight_map.values() {
-            ensure!(
-                Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-                "`{}` names the shard {shard:?}, which is not a plain file name",
-                path.display()
-            );
-        }
-        Ok(Some(index))
+/// The shard of each tensor by a folder's index, if it has one.
+fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
     }
-
-    fn shards(&self) -> BTreeSet<String> {
-        self.weight_map.values().cloned().collect()
+    let path = folder.join(INDEX);
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
     }
+    let (text, path) = (json::read(&path, LARGEST_INDEX)?, path.display());
+    let Index { weight_map } = json::parse(&path, &text)?;
+    for shard in weight_map.values() {
+        ensure!(
+            Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
+            "`{path}` names the shard {shard:?}, which is not a plain file name"
+        );
+    }
+    Ok(Some(weight_map))
 }
 
 /// The names of the shards in a folder's index, if it has one.
 pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
-    Ok(Index::read(folder)?.map(|index| index.shards()))
+    Ok(read_index(folder)?.map(|index| index.into_values().collect()))
 }
 
 /// Whether an export wrote a file; it is no part of a checkpoint then.
@@ -76,21 +69,16 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     if usual.is_file() {
         return Ok(usual);
     }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
-        if is_weights && !is_own_file(&path) {
-            found.push(path);
-        }
-    }
-    match &found[..] {
-        [] => Err(suggest::missing_file(folder, SINGLE_FILE)),
-        [only] => Ok(only.clone()),
-        _ => bail!(
+    let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    let paths = entries.iter().map(fs::DirEntry::path);
+    let mut found = paths.filter(|path| is_safetensors(path) && !is_own_file(path));
+    match (found.next(), found.count()) {
+        (None, _) => Err(suggest::missing_file(folder, SINGLE_FILE)),
+        (Some(only), 0) => Ok(only),
+        (_, others) => bail!(
             "`{}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index",
             folder.display(),
-            found.len()
+            others + 1
         ),
     }
 }
@@ -103,40 +91,36 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    pub fn open_folder(
-        folder: &Path,
-        selection: &ShardSelection,
-        remote_headers: &Headers,
-    ) -> Result<Self> {
+    pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
         let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
-        if let ShardSelection::Only(name) = selection {
-            tensors.add(&folder.join(name), remote_headers)?;
+        if let ShardSelection::Only(name) = which {
+            tensors.add(&folder.join(name), remote)?;
             return Ok(tensors);
         }
-        let Some(index) = Index::read(folder)? else {
-            tensors.add(&only_file(folder)?, remote_headers)?;
+        let Some(index) = read_index(folder)? else {
+            tensors.add(&only_file(folder)?, remote)?;
             return Ok(tensors);
         };
         let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
         let index_path = index_path.display();
-        let shards = index.shards();
+        let shards: BTreeSet<&str> = index.values().map(String::as_str).collect();
         for shard in &shards {
             let file = folder.join(shard);
             ensure!(
-                file.exists() || remote_headers.contains_key(&file),
+                file.exists() || remote.contains_key(&file),
                 "`{index_path}` names the shard `{shard}`, which is missing: download it too"
             );
-            tensors.add(&file, remote_headers)?;
+            tensors.add(&file, remote)?;
         }
         ensure!(
-            matches!(selection, ShardSelection::Indexed)
+            matches!(which, ShardSelection::Indexed)
                 || shards.contains(SINGLE_FILE)
                 || !single.is_file()
                 || is_own_file(&single),
-            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away what is left of another save",
+            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away the files of the other save",
             folder.display()
         );
-        for (tensor, shard) in &index.weight_map {
+        for (tensor, shard) in &index {
             let found = tensors.map.get(tensor);
             ensure!(
                 found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
@@ -153,8 +137,8 @@ impl Tensors {
         Ok((tensors, metadata))
     }
 
-    fn add(&mut self, path: &Path, remote_headers: &Headers) -> Result<Option<String>> {
-        let header = match remote_headers.get(path) {
+    fn add(&mut self, path: &Path, remote: &Headers) -> Result<Option<String>> {
+        let header = match remote.get(path) {
             Some(header) => header.clone(),
             None => Header::read(path)?,
         };
@@ -175,10 +159,6 @@ impl Tensors {
     fn stored_name<'n>(&self, name: &'n str) -> &'n str {
         let short = name.strip_prefix("model.").unwrap_or(name);
         if self.map.contains_key(name) { name } else { short }
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.map.contains_key(self.stored_name(name))
     }
 
     pub fn shape(&self, name: &str) -> Option<&[u64]> {
@@ -203,7 +183,7 @@ impl Tensors {
         err!("`{path}` holds `{tensor}` of a model with an unmerged adapter: {MERGE_ADAPTER}")
     }
 
-    /// That no layout's experts are there.
+    /// The error for tensors without the experts of any layout.
     pub fn unknown_experts(&self) -> Error {
         let path = self.path.display();
         let tensor = self.map.keys().find(|name| name.contains(".experts."));
@@ -232,19 +212,19 @@ impl Tensors {
             );
         }
         let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
-        let unknown: Vec<_> = self.map.values().filter(|it| !is_ignored(&it.name)).collect();
-        let Some(StoredTensor { name, data, .. }) = unknown.first() else { return Ok(()) };
+        let mut unknown = self.map.values().filter(|it| !is_ignored(&it.name));
+        let Some(StoredTensor { name, data, .. }) = unknown.next() else { return Ok(()) };
         if name.contains("lora_") {
             return Err(self.unmerged(name));
         }
-        let more = match unknown.len() - 1 {
+        let more = match unknown.count() {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        Err(err!(
-            "`{}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?",
-            data.file.display()
-        )
-        .with_remedy(Setting::IgnoreTensor, name))
+        let file = data.file.display();
+        let error = err!(
+            "`{file}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?"
+        );
+        Err(error.with_remedy(Setting::IgnoreTensor, name))
     }
 }

@@ -1,4 +1,5 @@
-//! Weights files that an export wrote: SafeTensors with metadata.
+//! Weights files that an export wrote: SafeTensors with metadata and canonical names, in
+//! whatever formats the checkpoint had or was given.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -6,47 +7,69 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::config::Config;
+use super::layout::{Layout, PLAIN, Sources, TRANSPOSED};
 use super::shards::Tensors;
-use super::unsupported;
+use super::suggest;
 use crate::error::{Error, Result, bail, ensure, err};
-use crate::weights::{FORMAT_VERSION, StagedMetadata};
-
-/// The part of the metadata that every version has.
-#[derive(Deserialize)]
-struct StagedVersion {
-    format: u32,
-}
+use crate::tensor::ints::Bits;
+use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
-    match Tensors::open_file(path) {
-        Ok((tensors, Some(text))) => Ok((tensors, parse(path, &text)?)),
-        Ok((_, None)) => bail!(
+    let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
+    let opened = Tensors::open_file(path);
+    let (tensors, text) = opened.map_err(|error| unsupported().unwrap_or(error))?;
+    let Some(text) = text else {
+        bail!(
             "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
             path.display()
-        ),
-        Err(error) => {
-            let unsupported = path.is_file().then(|| unsupported::refuse_file(path)).flatten();
-            Err(unsupported.unwrap_or(error))
-        }
+        );
+    };
+    /// The part of the metadata that every version has.
+    #[derive(Deserialize)]
+    struct StagedVersion {
+        format: u32,
     }
-}
-
-fn parse(path: &Path, text: &str) -> Result<StagedMetadata<Config>> {
     let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
     // The version first: other versions may have other fields.
-    let StagedVersion { format } = serde_json::from_str(text).map_err(invalid)?;
+    let StagedVersion { format } = serde_json::from_str(&text).map_err(invalid)?;
     ensure!(
         format == FORMAT_VERSION,
         "`{}` has weights format {format}, expected {FORMAT_VERSION}: save the weights again with this version",
         path.display()
     );
-    let metadata: StagedMetadata<Config> = serde_json::from_str(text).map_err(invalid)?;
-    metadata.config.check(&path.display().to_string())?;
-    Ok(metadata)
+    Ok((tensors, serde_json::from_str(&text).map_err(invalid)?))
 }
 
-/// That metadata is damaged.
+/// The error for damaged metadata.
 pub fn invalid_metadata(path: &Path, reason: &dyn Display) -> Error {
     err!("`{}` has invalid metadata ({reason}): save the weights again", path.display())
+}
+
+pub fn layout(tensors: &Tensors) -> Layout {
+    // Dense matrices have fewer formats: in others they count as missing.
+    let is_dense = |it: &MatrixFormat| matches!(it, MatrixFormat::Float(_) | MatrixFormat::Int(_));
+    Layout {
+        name: "a weights file of gpt-oss-export",
+        separate_qkv: format(tensors, "layers.0.attn.q").is_some(),
+        experts: format(tensors, "layers.0.mlp.experts.down").unwrap_or(MatrixFormat::Mxfp4),
+        attention: format(tensors, "layers.0.attn.out").filter(is_dense).unwrap_or(PLAIN),
+        lm_head: format(tensors, "lm_head").filter(is_dense),
+        sources: |canonical, _| Sources::Tensor(canonical.to_owned()),
+    }
+}
+
+/// The format of a matrix, by the names of its parts.
+fn format(tensors: &Tensors, path: &str) -> Option<MatrixFormat> {
+    let part = |name: &str| tensors.shape(&format!("{path}.{name}"));
+    if let Some(codes) = part("codes") {
+        return Bits::of_block(codes.last().copied().unwrap_or_default()).map(MatrixFormat::Int);
+    }
+    let formats = [
+        ("weight_t", TRANSPOSED),
+        ("weight", PLAIN),
+        ("columns", MatrixFormat::Mxfp4ColMajor),
+        ("blocks", MatrixFormat::Mxfp4),
+    ];
+    formats.into_iter().find_map(|(name, format)| part(name).map(|_| format))
 }

@@ -88,22 +88,19 @@ impl ModelWeights {
     /// The matrices of a role: two for each layer's experts, or those of attention and
     /// lm_head unless it is tied.
     pub fn matrices(&self, role: Role) -> impl Iterator<Item = &Matrix> {
-        let layers = self.layers.iter().flat_map(move |LayerWeights { attn, mlp }| match role {
-            Role::Experts => vec![&mlp.gate_up.matrix, &mlp.down.matrix],
-            Role::Dense => attn.qkv.iter().chain([&attn.out]).map(|it| &it.matrix).collect(),
+        let layers = self.layers.iter().flat_map(|LayerWeights { attn, mlp }| {
+            let attention = attn.qkv.iter().chain([&attn.out]).map(|it| &it.matrix);
+            attention.chain([&mlp.gate_up.matrix, &mlp.down.matrix])
         });
-        layers.chain(self.lm_head.iter().filter(move |_| role == Role::Dense))
+        layers.chain(&self.lm_head).filter(move |it| has_role(it, role))
     }
 
     pub fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
-        let layers =
-            self.layers.iter_mut().flat_map(move |LayerWeights { attn, mlp }| match role {
-                Role::Experts => vec![&mut mlp.gate_up.matrix, &mut mlp.down.matrix],
-                Role::Dense => {
-                    attn.qkv.iter_mut().chain([&mut attn.out]).map(|it| &mut it.matrix).collect()
-                }
-            });
-        layers.chain(self.lm_head.iter_mut().filter(move |_| role == Role::Dense))
+        let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
+            let attention = attn.qkv.iter_mut().chain([&mut attn.out]).map(|it| &mut it.matrix);
+            attention.chain([&mut mlp.gate_up.matrix, &mut mlp.down.matrix])
+        });
+        layers.chain(&mut self.lm_head).filter(move |it| has_role(it, role))
     }
 
     pub fn formats(&self, role: Role) -> FormatSet {
@@ -117,24 +114,23 @@ impl ModelWeights {
     }
 }
 
+fn has_role(matrix: &Matrix, role: Role) -> bool {
+    matrix.experts.is_some() == (role == Role::Experts)
+}
+
 impl LayerWeights {
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        let LayerWeights { attn, mlp } = self;
-        let attention = [&attn.norm].into_iter().chain(attn.qkv.iter().flat_map(Linear::iter));
-        let attention = attention.chain([&attn.sinks]).chain(attn.out.iter());
-        let experts = [&mlp.gate_up, &mlp.down].into_iter().flat_map(ExpertWeights::iter);
-        attention.chain([&mlp.norm]).chain(mlp.router.iter()).chain(experts)
-    }
-}
-
-impl Linear {
-    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        self.matrix.weights().iter().chain(&self.bias)
-    }
-}
-
-impl ExpertWeights {
-    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        self.matrix.weights().iter().chain([&self.bias])
+        fn linear(it: &Linear) -> impl Iterator<Item = &Weight> + Clone {
+            it.matrix.weights().iter().chain(&it.bias)
+        }
+        fn experts(it: &ExpertWeights) -> impl Iterator<Item = &Weight> + Clone {
+            it.matrix.weights().iter().chain([&it.bias])
+        }
+        let Self { attn, mlp } = self;
+        let qkv = attn.qkv.iter().flat_map(linear);
+        let attention = [&attn.norm].into_iter().chain(qkv).chain([&attn.sinks]);
+        let router = [&mlp.norm].into_iter().chain(linear(&mlp.router));
+        let experts = [&mlp.gate_up, &mlp.down].into_iter().flat_map(experts);
+        attention.chain(linear(&attn.out)).chain(router).chain(experts)
     }
 }

@@ -7,10 +7,7 @@ use std::time::Duration;
 use super::open::Opened;
 use super::placement::Placement;
 use super::spec::{ModelSpec, PackageSpec};
-use super::{
-    ExpertsSummary, GenaiSummary, MatricesSummary, ModelSummary, Source, Spec, Summary,
-    TransformersJsSummary,
-};
+use super::{ExpertsSummary, MatricesSummary, ModelSummary, Source, Spec, Summary};
 use crate::error::{Result, err};
 use crate::files::parent_dir;
 use crate::graph::{Data, Graph, Model};
@@ -29,8 +26,7 @@ pub struct Plan<'p> {
     opened: &'p Opened,
     graph: Option<Model>,
     placement: Placement<'p>,
-    genai: Option<Package<GenaiSummary>>,
-    transformers_js: Option<Package<TransformersJsSummary>>,
+    package: Package,
 }
 
 impl<'p> Plan<'p> {
@@ -41,42 +37,31 @@ impl<'p> Plan<'p> {
             |it: &GraphOptions| model::decoder(&checkpoint.config, &checkpoint.weights, *it);
         let graph = spec.graph().map(decoder).transpose()?;
         let placement = Placement::decide(spec, opened)?;
-        let mut plan = Self { spec, opened, graph, placement, genai: None, transformers_js: None };
-        if let Some(model) = &spec.model {
-            plan.plan_package(model)?;
-        }
-        Ok(plan)
-    }
-
-    fn plan_package(&mut self, model: &ModelSpec) -> Result<()> {
-        let checkpoint = &self.opened.checkpoint;
-        let packaged = PackagedModel {
-            path: &model.path,
-            config: &checkpoint.config,
-            options: &model.graph,
-            checkpoint_layers: checkpoint.layers_there,
-            checkpoint_dir: &self.opened.folder,
+        let package = match &spec.model {
+            Some(ModelSpec { path, graph, package: Some(package), .. }) => {
+                let model = PackagedModel {
+                    path,
+                    options: graph,
+                    checkpoint,
+                    checkpoint_dir: &opened.folder,
+                };
+                match *package {
+                    PackageSpec::Genai { max_length } => genai::plan(&model, max_length)?,
+                    PackageSpec::TransformersJs => {
+                        transformers_js::plan(&model, placement.files.len())?
+                    }
+                }
+            }
+            _ => Package::default(),
         };
-        match model.package {
-            Some(PackageSpec::Genai { max_length }) => {
-                self.genai = Some(genai::plan(&packaged, max_length)?);
-            }
-            Some(PackageSpec::TransformersJs) => {
-                let data_files = self.placement.files.len();
-                self.transformers_js = Some(transformers_js::plan(&packaged, data_files)?);
-            }
-            None => {}
-        }
-        Ok(())
+        Ok(Self { spec, opened, graph, placement, package })
     }
 
     /// The files that may be written: weights, the model, packages.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let weights = self.placement.files.iter().map(|(path, _)| path.as_path());
         let model = self.spec.model.iter().map(|model| &*model.path);
-        let genai = self.genai.iter().flat_map(Package::targets);
-        let transformers_js = self.transformers_js.iter().flat_map(Package::targets);
-        weights.chain(model).chain(genai).chain(transformers_js)
+        weights.chain(model).chain(self.package.files.iter().map(|(path, ..)| &**path))
     }
 
     /// Writes the weights files that do not exist. Returns these, and what the conversions of
@@ -115,11 +100,8 @@ impl<'p> Plan<'p> {
         transaction: &mut Transaction,
         rounding: &PerRole<Rounding>,
     ) -> Result<Option<ModelSummary>> {
-        if let Some(package) = &self.genai {
-            package.write(transaction)?;
-        }
-        if let Some(package) = &self.transformers_js {
-            package.write(transaction)?;
+        for (path, existing, bytes) in &self.package.files {
+            transaction.create_from(path, *existing, bytes)?;
         }
         let (Some(spec), Some(graph)) = (&self.spec.model, &self.graph) else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(rounding);
@@ -198,8 +180,8 @@ impl<'p> Plan<'p> {
                 _ => folder.clone(),
             },
             model,
-            genai: self.genai.map(|package| package.summary),
-            transformers_js: self.transformers_js.map(|package| package.summary),
+            genai: self.package.genai,
+            transformers_js: self.package.transformers_js,
             experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), rounding),
             dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), rounding),
             weights: self.placement.summarize(checkpoint, written),

@@ -1,9 +1,8 @@
 //! Digests of files: SHA-256, and the object ids of git.
 
-use std::fmt::Write;
-
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
+use sha2::digest::DynDigest;
 
 /// Length of a sample in bytes.
 const SAMPLE: u64 = 4096;
@@ -21,45 +20,28 @@ pub fn sample_ranges(length: u64) -> Vec<[u64; 2]> {
 
 /// A digest under construction.
 #[derive(Clone)]
-pub struct Digest(Algorithm);
-
-#[derive(Clone)]
-enum Algorithm {
-    Sha256(Sha256),
-    Sha1(Sha1),
-}
+pub struct Digest(Box<dyn DynDigest>);
 
 impl Digest {
-    /// A SHA-256.
     pub fn sha256() -> Self {
-        Self(Algorithm::Sha256(Sha256::new()))
+        Self(Box::new(Sha256::default()))
     }
 
     /// The object id that git gives a file of `length` bytes (`git hash-object`).
     pub fn git_blob(length: u64) -> Self {
-        let mut hash = Sha1::new();
-        hash.update(format!("blob {length}\0"));
-        Self(Algorithm::Sha1(hash))
+        let mut digest = Self(Box::new(Sha1::default()));
+        digest.update(format!("blob {length}\0"));
+        digest
     }
 
-    /// Adds bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
-        match &mut self.0 {
-            Algorithm::Sha256(hash) => hash.update(bytes),
-            Algorithm::Sha1(hash) => hash.update(bytes),
-        }
+        self.0.update(bytes.as_ref());
     }
 
     /// Lowercase hexadecimal digits.
     pub fn hex(self) -> String {
-        let digest = match self.0 {
-            Algorithm::Sha256(hash) => hash.finalize().to_vec(),
-            Algorithm::Sha1(hash) => hash.finalize().to_vec(),
-        };
-        digest.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string grows");
-            text
-        })
+        let digits = |byte: &u8| format!("{byte:02x}");
+        self.0.finalize().iter().map(digits).collect::<Vec<_>>().concat()
     }
 }
 

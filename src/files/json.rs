@@ -18,16 +18,14 @@ use crate::error::{Result, ensure, err};
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     // Opening a FIFO blocks, so its type is checked first.
     let status = fs::metadata(path)?;
-    ensure!(status.is_file(), "`{}` is not a regular file", path.display());
+    let (shown, bytes, most) = (path.display(), status.len(), size(limit));
+    ensure!(status.is_file(), "`{shown}` is not a regular file");
     ensure!(
-        status.len() <= limit,
-        "`{}` has {} bytes, expected at most {}: the file is damaged or another kind of file",
-        path.display(),
-        status.len(),
-        size(limit)
+        bytes <= limit,
+        "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"
     );
     // It may grow meanwhile.
-    let mut text = Vec::with_capacity(status.len() as usize);
+    let mut text = Vec::with_capacity(bytes as usize);
     fs::File::open(path)?.take(limit).read_to_end(&mut text)?;
     Ok(text)
 }
@@ -54,6 +52,13 @@ impl<'de> Deserialize<'de> for NoDuplicateKeys {
     }
 }
 
+/// Visitors that accept any value of a type.
+macro_rules! scalars {
+    ($($visit:ident: $type:ty),+) => {
+        $(fn $visit<E>(self, _: $type) -> Result<Self, E> { Ok(self) })+
+    };
+}
+
 impl<'de> Visitor<'de> for NoDuplicateKeys {
     type Value = Self;
 
@@ -78,25 +83,7 @@ impl<'de> Visitor<'de> for NoDuplicateKeys {
         Ok(self)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
+    scalars! { visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str }
 
     fn visit_unit<E>(self) -> Result<Self, E> {
         Ok(self)

@@ -2,9 +2,55 @@
 
 pub mod digest;
 pub mod json;
-mod path;
 pub mod positional;
-mod range;
 
-pub use path::{canonicalize_existing, parent_dir};
-pub use range::FileRange;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+/// A byte range of a file. The path is absolute, or relative to a folder that the
+/// context names; in an ONNX model it is relative to the model's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRange {
+    pub file: Arc<Path>,
+    pub range: Range<u64>,
+}
+
+impl FileRange {
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+impl Serialize for FileRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("FileRange", 3)?;
+        fields.serialize_field("file", &*self.file.to_string_lossy())?;
+        fields.serialize_field("offset", &self.range.start)?;
+        fields.serialize_field("length", &self.len())?;
+        fields.end()
+    }
+}
+
+/// The parent directory of a path, `.` for a plain file name.
+pub fn parent_dir(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The absolute path with symbolic links resolved in the part that exists.
+pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    for existing in absolute.ancestors() {
+        if let Ok(real) = existing.canonicalize() {
+            let rest = absolute.strip_prefix(existing).expect("an ancestor");
+            return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
+        }
+    }
+    Ok(absolute)
+}

@@ -26,24 +26,19 @@ pub fn copy_to(from: &File, bytes: u64, mut file: &File, offset: u64) -> io::Res
     io::copy(&mut from.take(bytes), &mut file)
 }
 
-/// Copies up to `bytes` from the cursor of one file to an offset of another.
 #[cfg(windows)]
-pub fn copy_to(mut from: &File, bytes: u64, file: &File, offset: u64) -> io::Result<u64> {
-    let (mut part, mut copied) = (vec![0; 1 << 20], 0);
-    while copied < bytes {
-        let most = (bytes - copied).min(part.len() as u64) as usize;
-        match from.read(&mut part[..most])? {
-            0 => break,
-            read => {
-                write_all_at(file, &part[..read], offset + copied)?;
-                copied += read as u64;
-            }
+pub fn copy_to(from: &File, bytes: u64, file: &File, offset: u64) -> io::Result<u64> {
+    let (mut from, mut part, mut copied) = (from.take(bytes), vec![0; 1 << 20], 0);
+    loop {
+        let read = from.read(&mut part)?;
+        if read == 0 {
+            return Ok(copied);
         }
+        write_all_at(file, &part[..read], offset + copied)?;
+        copied += read as u64;
     }
-    Ok(copied)
 }
 
-/// Fills `bytes` from `offset` on.
 #[cfg(windows)]
 pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -55,7 +50,6 @@ pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::
     Ok(())
 }
 
-/// Writes `bytes` at `offset`.
 #[cfg(windows)]
 pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {

@@ -3,21 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::files::{Contents, Package, PackagedModel, model_name, pretty};
 use super::generation::Generation;
-use super::tokenizer::{self, GENERATION_CONFIG, TokenizerSummary};
+use super::planned::{GenaiSummary, Package, PackagedModel, model_name};
+use super::tokenizer::{self, GENERATION_CONFIG};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
-use crate::display::{Table, size};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
+use crate::publish::Existing;
 
 const GENAI_CONFIG: &str = "genai_config.json";
 
-/// The most bytes of a cache of the default length. onnxruntime-genai allocates it for
+/// Limit to the size of a cache of the default length. onnxruntime-genai allocates it for
 /// `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
 const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 
@@ -25,26 +24,6 @@ const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 /// token and position, so a long prompt at once takes more memory and time.
 /// onnxruntime-genai splits prompts for batches of one row only.
 const CHUNK_SIZE: u64 = 512;
-
-/// The package for onnxruntime-genai.
-#[derive(Clone, Debug, Serialize)]
-pub struct GenaiSummary {
-    /// The path of `genai_config.json`.
-    pub config: PathBuf,
-    /// Whether a different `genai_config.json` was replaced.
-    pub replaced: bool,
-    /// The longest text in tokens, prompt included, unless a program says otherwise.
-    pub max_length: u64,
-    /// Bytes of the cache for a text of that length, for the whole batch.
-    pub cache_bytes: u64,
-    /// Tokens that end a text.
-    pub eos_token_ids: Vec<u64>,
-    /// Whether these are the released models', because no file names others.
-    pub eos_assumed: bool,
-    /// The tokenizer's files.
-    #[serde(flatten)]
-    pub tokenizer: TokenizerSummary,
-}
 
 /// Refuses a graph that onnxruntime-genai cannot use.
 pub fn check(options: &GraphOptions) -> Result<()> {
@@ -56,24 +35,23 @@ pub fn check(options: &GraphOptions) -> Result<()> {
 }
 
 /// Plans the package: reads files, and writes none.
-pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Package<GenaiSummary>> {
-    let PackagedModel { config, options, .. } = *model;
-    let (name, dir) = (model_name(model.path)?, parent_dir(model.path));
+pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Package> {
+    let (config, options) = (&model.checkpoint.config, model.options);
+    let dir = parent_dir(model.path);
     let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
     // The output folder's own config may be another model's.
-    let configs = dirs.iter().map(|dir| dir.join(CONFIG)).filter(|path| path.is_file());
-    let configs: Vec<PathBuf> = configs.collect();
+    let configs: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(CONFIG)).collect();
     dirs.push(dir.to_owned());
     let generation_config = tokenizer::find(&dirs, GENERATION_CONFIG)?;
     let generation = Generation::read(generation_config.as_deref(), &configs, config.vocab_size)?;
     let max_length = max_length(asked_max_length, config, options)?;
-    let text = genai_config(name, model, &generation, max_length);
+    let name = model_name(model.path)?;
+    let text = genai_config(name, config, options, &generation, max_length);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
-    let Package { mut files, summary: tokenizer } = tokenizer::plan(&dirs, dir)?;
-    files.push((path.clone(), Contents::Text(text)));
+    let (mut files, tokenizer) = tokenizer::plan(&dirs, dir)?;
     let summary = GenaiSummary {
-        config: path,
+        config: path.clone(),
         replaced,
         max_length,
         cache_bytes: cache_bytes_per_token(config, options).saturating_mul(max_length),
@@ -81,24 +59,22 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         eos_assumed: generation.eos_assumed,
         tokenizer,
     };
-    Ok(Package { files, summary })
+    files.push((path, Existing::Replace, text.into_bytes()));
+    Ok(Package { files, genai: Some(summary), ..Package::default() })
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else
 /// the largest power of two for which the cache of a batch fits [`DEFAULT_CACHE_BYTES`].
-pub fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
+fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
     let context = config.rope.context();
-    if let Some(asked) = asked {
-        if asked <= context {
-            return Ok(asked);
-        }
-        return Err(err!(
-            "the maximum length is {asked} tokens, and the model's context is {context}"
-        )
-        .with_remedy(Setting::MaxLength, context.to_string()));
-    }
     let fitting = DEFAULT_CACHE_BYTES / cache_bytes_per_token(config, options);
-    Ok(context.min(1 << fitting.max(1).ilog2()))
+    let length = asked.unwrap_or(context.min(1 << fitting.max(1).ilog2()));
+    if length > context {
+        let error =
+            err!("the maximum length is {length} tokens, and the model's context is {context}");
+        return Err(error.with_remedy(Setting::MaxLength, context.to_string()));
+    }
+    Ok(length)
 }
 
 /// Bytes of the cache for one token in each row of a batch.
@@ -110,11 +86,11 @@ fn cache_bytes_per_token(config: &Config, options: &GraphOptions) -> u64 {
 
 fn genai_config(
     name: &str,
-    model: &PackagedModel,
+    config: &Config,
+    options: &GraphOptions,
     generation: &Generation,
     max_length: u64,
 ) -> String {
-    let PackagedModel { config, options, .. } = *model;
     let mut search = Value::Object(generation.search.clone());
     search["max_length"] = max_length.into();
     // ONNX Runtime's own operators append to a buffer of past keys and values in place.
@@ -128,7 +104,7 @@ fn genai_config(
         Provider::Cuda => json!([{ "cuda": { "enable_cuda_graph": "0" } }]),
         Provider::WebGpu => json!([{ "webgpu": { "enableGraphCapture": "0" } }]),
     };
-    pretty(&json!({
+    let config = json!({
         "model": {
             "type": "gptoss",
             "vocab_size": config.vocab_size,
@@ -146,21 +122,20 @@ fn genai_config(
                 "num_key_value_heads": config.num_kv_heads,
                 "head_size": config.head_dim,
                 "inputs": {
-                    "input_ids": "input_ids",
-                    "attention_mask": "attention_mask",
+                    "input_ids": "input_ids", "attention_mask": "attention_mask",
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
                 },
                 "outputs": {
                     "logits": "logits",
-                    "present_key_names": "present.%d.key",
-                    "present_value_names": "present.%d.value",
+                    "present_key_names": "present.%d.key", "present_value_names": "present.%d.value",
                 },
                 "session_options": { "provider_options": provider_options },
             },
         },
         "search": search,
-    }))
+    });
+    format!("{config:#}\n")
 }
 
 /// Whether a different `genai_config.json` will be replaced. One that describes another
@@ -174,28 +149,10 @@ fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
     let described: Value = serde_json::from_slice(&existing).unwrap_or_default();
     let other = described.pointer("/model/decoder/filename").and_then(Value::as_str);
     if let Some(other) = other.filter(|it| *it != model && parent_dir(path).join(it).exists()) {
+        let path = path.display();
         bail!(
-            "`{}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away",
-            path.display()
+            "`{path}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away"
         );
     }
     Ok(existing != text.as_bytes())
-}
-
-impl GenaiSummary {
-    pub(crate) fn rows(&self, table: &mut Table) {
-        let replaced = if self.replaced { " (replaced)" } else { "" };
-        table.row("genai", format!("{}{replaced}", self.config.display()));
-        let cache = size(self.cache_bytes);
-        table.note(format!("max_length {} (a cache of {cache})", self.max_length));
-        let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
-        let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
-        table.note(format!("eos {}{assumed}", eos.join(", ")));
-        self.tokenizer.notes(table);
-        if !self.tokenizer.has_required() {
-            table.note(
-                "without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text",
-            );
-        }
-    }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::LARGEST_CONFIG;
-use crate::error::{Error, Result, bail, err};
+use crate::checkpoint::{ConfigReader, Expected, LARGEST_CONFIG};
+use crate::error::{Result, bail};
 use crate::files::json;
 
 // Of the released models: `<|return|>`, `<|endoftext|>` and `<|call|>` end a text.
@@ -13,20 +13,25 @@ const EOS: [u64; 3] = [200_002, 199_999, 200_012];
 const BOS: u64 = 199_998;
 const PAD: u64 = 199_999;
 
-/// A key, the values that onnxruntime-genai accepts, and whether one is such.
-type SearchKey = (&'static str, &'static str, fn(&Value) -> bool);
+const VALUE: Expected<Value> = Expected("a value", |value| Some(value.clone()));
 
-/// Sampling parameters that mean the same to onnxruntime-genai.
-const SEARCH: [SearchKey; 5] = [
-    ("do_sample", "true or false", Value::is_boolean),
-    ("temperature", "a positive number", is_positive),
-    ("top_k", "a whole number from 0", Value::is_u64),
-    ("top_p", "a number from 0 to 1", |it| it.as_f64().is_some_and(|it| (0.0..=1.0).contains(&it))),
-    ("repetition_penalty", "a positive number", is_positive),
+/// Sampling parameters that mean the same to onnxruntime-genai, and the values that it accepts.
+const SEARCH: [(&str, Expected<Value>); 5] = [
+    ("do_sample", Expected("true or false", |it| accept(it, it.is_boolean()))),
+    ("temperature", POSITIVE),
+    ("top_k", Expected("a whole number from 0", |it| accept(it, it.is_u64()))),
+    ("top_p", Expected("a number from 0 to 1", |it| accept(it, (0.0..=1.0).contains(&float(it))))),
+    ("repetition_penalty", POSITIVE),
 ];
+const POSITIVE: Expected<Value> = Expected("a positive number", |it| accept(it, float(it) > 0.0));
 
-fn is_positive(value: &Value) -> bool {
-    value.as_f64().is_some_and(|number| number > 0.0)
+fn accept(value: &Value, fits: bool) -> Option<Value> {
+    fits.then(|| value.clone())
+}
+
+/// NaN for what is no number.
+fn float(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
 }
 
 pub struct Generation {
@@ -43,117 +48,72 @@ pub struct Generation {
 impl Generation {
     /// Takes each token from `generation_config.json`, else from the first config of the
     /// model's vocabulary size that has it, else from the released models.
-    pub fn read(
-        generation_config: Option<&Path>,
-        configs: &[PathBuf],
-        vocab_size: u64,
-    ) -> Result<Self> {
-        let file = generation_config.map(JsonFile::read).transpose()?;
+    pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab_size: u64) -> Result<Self> {
+        let read = |path: &Path| {
+            let text = json::read(path, LARGEST_CONFIG)?;
+            ConfigReader::parse(&path.display().to_string(), &text, &[])
+        };
+        let file = file.map(read).transpose()?;
         // A config that is broken or of another model is ignored.
-        let configs = configs.iter().filter_map(|path| JsonFile::read(path).ok());
-        let configs = configs.filter(|it| it.keys.get("vocab_size") == Some(&vocab_size.into()));
-        let sources = TokenSources { file, configs: configs.collect(), vocab_size };
-
-        let named = sources.tokens("eos_token_id")?;
-        let in_file = sources.file.as_ref().is_some_and(|it| it.get("eos_token_id").is_some());
-        // The released models' config.json names one of the three.
-        let eos_assumed = named.is_empty() || (!in_file && named == EOS[..1]);
-        let released = || EOS.iter().map(|token| sources.released("eos_token_id", *token));
-        Ok(Self {
-            eos: if eos_assumed { released().collect::<Result<_>>()? } else { named },
-            bos: sources.token_or("bos_token_id", BOS)?,
-            pad: sources.token_or("pad_token_id", PAD)?,
-            search: sources.search()?,
-            eos_assumed,
-        })
-    }
-}
-
-struct JsonFile<'f> {
-    path: &'f Path,
-    keys: Map<String, Value>,
-}
-
-impl<'f> JsonFile<'f> {
-    fn read(path: &'f Path) -> Result<Self> {
-        let keys = json::parse(path.display(), &json::read(path, LARGEST_CONFIG)?)?;
-        Ok(Self { path, keys })
-    }
-
-    /// A key's value unless it is `null`.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.keys.get(key).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
-        err!("`{}`: key `{key}` must be {expected}, found {found}", self.path.display())
+        let configs = configs.iter().filter_map(|path| read(path).ok());
+        let is_alike = |it: &ConfigReader| {
+            it.peek("vocab_size", &VALUE).is_ok_and(|size| size == Some(vocab_size.into()))
+        };
+        let mut search = Map::new();
+        for (file, (key, expected)) in file.iter().flat_map(|file| SEARCH.map(|it| (file, it))) {
+            search.extend(file.peek(key, &expected)?.map(|value| (key.to_owned(), value)));
+        }
+        let sources =
+            TokenSources { file, configs: configs.filter(is_alike).collect(), vocab_size };
+        let (eos, eos_assumed) = sources.tokens("eos_token_id", &EOS)?;
+        let bos = sources.tokens("bos_token_id", &[BOS])?.0[0];
+        let pad = sources.tokens("pad_token_id", &[PAD])?.0[0];
+        Ok(Self { eos, bos, pad, search, eos_assumed })
     }
 }
 
 /// The files that name special tokens.
 struct TokenSources<'f> {
     /// `generation_config.json`, which has precedence.
-    file: Option<JsonFile<'f>>,
-    configs: Vec<JsonFile<'f>>,
+    file: Option<ConfigReader<'f>>,
+    configs: Vec<ConfigReader<'f>>,
     vocab_size: u64,
 }
 
 impl TokenSources<'_> {
-    fn find(&self, key: &str) -> Option<(&JsonFile<'_>, &Value)> {
-        let mut files = self.file.iter().chain(&self.configs);
-        files.find_map(|file| Some((file, file.get(key)?)))
-    }
-
-    /// The tokens of a key, which may have one or a list.
-    fn tokens(&self, key: &str) -> Result<Vec<u64>> {
-        match self.find(key) {
-            Some((file, Value::Array(list))) if !list.is_empty() => {
-                list.iter().map(|value| self.token(file, key, value)).collect()
+    /// The tokens of a key, and whether they are those of the released models. Where these
+    /// are several, a file may have a list.
+    fn tokens(&self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
+        for file in self.file.iter().chain(&self.configs) {
+            let list = match file.peek(key, &VALUE)? {
+                Some(Value::Array(list)) if released.len() > 1 && !list.is_empty() => list,
+                Some(value) => vec![value],
+                None => continue,
+            };
+            let token = |value: &Value| {
+                let token = value.as_u64().filter(|token| *token < self.vocab_size);
+                token.ok_or_else(|| file.invalid(key, "a token of the vocabulary", value))
+            };
+            let named = list.iter().map(token).collect::<Result<Vec<u64>>>()?;
+            // The released models' config.json names one of the three.
+            let is_config = self.file.as_ref().is_none_or(|own| own.file != file.file);
+            if is_config && named == released[..1] {
+                break;
             }
-            Some((file, value)) => Ok(vec![self.token(file, key, value)?]),
-            None => Ok(Vec::new()),
+            return Ok((named, false));
         }
-    }
-
-    fn token_or(&self, key: &str, released: u64) -> Result<u64> {
-        match self.find(key) {
-            Some((file, value)) => self.token(file, key, value),
-            None => self.released(key, released),
-        }
-    }
-
-    fn token(&self, file: &JsonFile, key: &str, value: &Value) -> Result<u64> {
-        let token = value.as_u64().filter(|token| *token < self.vocab_size);
-        token.ok_or_else(|| file.wrong(key, "a token of the vocabulary", value))
-    }
-
-    fn released(&self, key: &str, token: u64) -> Result<u64> {
-        if token < self.vocab_size {
-            return Ok(token);
-        }
+        let Some(token) = released.iter().find(|token| **token >= self.vocab_size) else {
+            return Ok((released.to_vec(), true));
+        };
         let keys = "eos_token_id, bos_token_id and pad_token_id";
         let remedy = match &self.file {
-            Some(file) => format!("add {keys} to `{}`", file.path.display()),
+            Some(file) => format!("add {keys} to `{}`", file.file),
             None => format!("put a generation_config.json with {keys} beside the weights"),
         };
         bail!(
             "no file names the model's special tokens, and the released models' {key}, {token}, exceeds its vocabulary of {} tokens: {remedy}",
             self.vocab_size
         )
-    }
-
-    /// The sampling parameters, of `generation_config.json` alone.
-    fn search(&self) -> Result<Map<String, Value>> {
-        let mut search = Map::new();
-        let Some(file) = &self.file else { return Ok(search) };
-        for (key, expected, accepts) in SEARCH {
-            let Some(value) = file.get(key) else { continue };
-            if !accepts(value) {
-                return Err(file.wrong(key, expected, value));
-            }
-            search.insert(key.to_owned(), value.clone());
-        }
-        Ok(search)
     }
 }
 

@@ -1,11 +1,9 @@
 //! Packages: the files that a runtime needs beside a model.
 
-mod files;
 pub mod genai;
 mod generation;
+mod planned;
 pub mod tokenizer;
 pub mod transformers_js;
 
-pub use files::{Package, PackagedModel};
-pub use genai::GenaiSummary;
-pub use transformers_js::TransformersJsSummary;
+pub use planned::{GenaiSummary, Package, PackagedModel, TransformersJsSummary};

@@ -4,10 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::files::{Contents, LARGEST_COPY, Package};
 use crate::display::Table;
-use crate::error::{Result, bail, ensure};
+use crate::error::{Result, ensure};
 use crate::files::{canonicalize_existing, json};
+use crate::publish::Existing;
+
+/// A file to write, what happens to an existing one, and its bytes.
+pub type PlannedFile = (PathBuf, Existing, Vec<u8>);
+
+/// The most bytes of a file to copy: the released models' have up to 28 MB.
+const LARGEST_COPY: u64 = 256 << 20;
 
 /// Special tokens and sampling parameters.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -39,8 +45,7 @@ impl TokenizerSummary {
     }
 
     pub(super) fn notes(&self, table: &mut Table) {
-        let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str());
-        let copied: Vec<&str> = copied.collect();
+        let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in
             [("copied", &copied), ("unchanged", &self.present), ("missing", &self.missing)]
         {
@@ -62,40 +67,35 @@ pub fn checkpoint_dirs(checkpoint_dir: &Path) -> Result<Vec<PathBuf>> {
 /// A file in the first folder that has it. A folder or broken link of that name is an
 /// error, and not passed over.
 pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
-    let found = dirs.iter().map(|dir| dir.join(name)).find(|path| exists(path));
+    let mut paths = dirs.iter().map(|dir| dir.join(name));
+    let found = paths.find(|path| path.symlink_metadata().is_ok());
     if let Some(path) = &found {
-        ensure!(path.is_file(), "`{}` is neither a file nor a link to one", path.display());
+        let shown = path.display();
+        ensure!(path.is_file(), "`{shown}` is neither a file nor a link to one: remove it");
     }
     Ok(found)
 }
 
 /// Plans copies into a folder, each from the first folder that has the file.
-pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<Package<TokenizerSummary>> {
+pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<PlannedFile>, TokenizerSummary)> {
     let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
     for name in FILES {
-        let path = target.join(name);
-        match find(dirs, name)? {
-            None => summary.missing.push(name),
-            Some(source) if !exists(&path) => {
-                summary.copied.push(path.clone());
-                files.push((path, Contents::CopyOf(source)));
-            }
-            Some(source)
-                if json::read(&source, LARGEST_COPY)? == json::read(&path, LARGEST_COPY)? =>
-            {
-                summary.present.push(name);
-            }
-            Some(source) => bail!(
-                "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
-                path.display(),
-                source.display()
-            ),
+        let Some(source) = find(dirs, name)? else {
+            summary.missing.push(name);
+            continue;
+        };
+        let bytes = json::read(&source, LARGEST_COPY)?;
+        if let Some(path) = find(&[target.to_owned()], name)? {
+            let (found, source) = (path.display(), source.display());
+            ensure!(
+                bytes == json::read(&path, LARGEST_COPY)?,
+                "`{found}` differs from `{source}`, and a model beside it may use it: move it away, or choose another output folder"
+            );
+            summary.present.push(name);
+        } else {
+            summary.copied.push(target.join(name));
+            files.push((target.join(name), Existing::Keep, bytes));
         }
     }
-    Ok(Package { files, summary })
-}
-
-/// Whether a path is taken, even by a broken link.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
+    Ok((files, summary))
 }

@@ -3,16 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::files::{Contents, Package, PackagedModel, model_name, pretty};
-use super::tokenizer::{self, TokenizerSummary};
+use super::planned::{Package, PackagedModel, TransformersJsSummary, model_name};
+use super::tokenizer;
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
-use crate::display::{Table, size};
-use crate::error::{Result, Setting, bail, ensure, err};
+use crate::display::size;
+use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
+use crate::publish::Existing;
 use crate::tensor::DType;
 
 /// The most bytes of a file: browsers take less than 2 GB.
@@ -33,20 +33,6 @@ const DTYPES: [(&str, &str); 8] = [
     ("_q4f16", "q4f16"),
     ("_bnb4", "bnb4"),
 ];
-
-/// The package for transformers.js.
-#[derive(Clone, Debug, Serialize)]
-pub struct TransformersJsSummary {
-    /// The root of the repository, which transformers.js opens.
-    pub folder: PathBuf,
-    /// The option `dtype` that chooses the model.
-    pub dtype: &'static str,
-    /// The option `device` that the model is for.
-    pub device: &'static str,
-    /// The tokenizer's files.
-    #[serde(flatten)]
-    pub tokenizer: TokenizerSummary,
-}
 
 /// Refuses what transformers.js cannot use, whatever the checkpoint is.
 pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) -> Result<()> {
@@ -75,6 +61,7 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
         .with_remedy(Setting::MaxShardSize, "2GB"));
     }
     let (name, dir) = (model_name(model)?, model_dir(model)?);
+    dtype(name)?;
     if !dir.ends_with(MODEL_DIR) {
         let output = dir.join(MODEL_DIR).join(name);
         return Err(err!(
@@ -83,7 +70,7 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
         )
         .with_remedy(Setting::Output, output.display().to_string()));
     }
-    dtype(name).map(drop)
+    Ok(())
 }
 
 pub fn data_file(model: &Path, at: usize) -> Result<String> {
@@ -92,31 +79,33 @@ pub fn data_file(model: &Path, at: usize) -> Result<String> {
 }
 
 /// Plans the package for a model with so many data files: reads files, and writes none.
-pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package<TransformersJsSummary>> {
+pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
     ensure!(
         data_files <= MAX_DATA_FILES,
         "the weights take {data_files} data files, and transformers.js looks for at most {MAX_DATA_FILES}: use a larger maximum shard size, or smaller formats"
     );
-    let repo_root = parent_dir(&model_dir(model.path)?).to_owned();
-    let path = repo_root.join(CONFIG);
+    let folder = parent_dir(&model_dir(model.path)?).to_owned();
+    let path = folder.join(CONFIG);
     let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
-    let real_root = canonicalize_existing(&repo_root)?;
-    let is_root = |dir: &PathBuf| canonicalize_existing(dir).is_ok_and(|real| real == real_root);
+    let real = canonicalize_existing(&folder)?;
+    let is_root = |dir: &PathBuf| canonicalize_existing(dir).is_ok_and(|dir| dir == real);
     ensure!(
-        !is_checkpoint(&repo_root) && !dirs.iter().any(is_root),
+        !is_checkpoint(&folder) && !dirs.iter().any(is_root),
         "`{}` belongs to a checkpoint and would be changed: choose an output folder outside the checkpoint",
         path.display()
     );
-    let name = model_name(model.path)?;
-    let entry = Entry { name, dtype: dtype(name)?, data_files };
-    let config = pretty(&config(&repo_root, &dirs, model, &entry)?);
-    dirs.push(repo_root.clone());
-    let Package { mut files, summary: tokenizer } = tokenizer::plan(&dirs, &repo_root)?;
-    files.push((path, Contents::Text(config)));
+    let (source, text, mut config) = find_config(&folder, &dirs)?;
+    json::reject_duplicate_keys(&text)
+        .map_err(Error::new)
+        .and_then(|()| add_entry(&mut config, model, data_files))
+        .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
+    dirs.push(folder.clone());
+    let (mut files, tokenizer) = tokenizer::plan(&dirs, &folder)?;
+    files.push((path, Existing::Replace, format!("{config:#}\n").into_bytes()));
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
-    let summary =
-        TransformersJsSummary { folder: repo_root, dtype: entry.dtype, device, tokenizer };
-    Ok(Package { files, summary })
+    let dtype = dtype(model_name(model.path)?)?;
+    let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
+    Ok(Package { files, transformers_js: Some(summary), ..Package::default() })
 }
 
 /// The model's folder by a path that ends in its name.
@@ -135,30 +124,15 @@ fn dtype(name: &str) -> Result<&'static str> {
     })
 }
 
-/// What `config.json` says of a model file.
-struct Entry<'m> {
-    name: &'m str,
-    dtype: &'static str,
-    data_files: usize,
-}
-
-/// The first `config.json` in Hugging Face's format, with an entry for the model. The
+/// The first `config.json` in Hugging Face's format: its path, text and value. The
 /// repository's own comes first: it may have entries of other models.
-fn config(
-    repo_root: &Path,
-    checkpoint_dirs: &[PathBuf],
-    model: &PackagedModel,
-    entry: &Entry,
-) -> Result<Value> {
-    let dirs = [repo_root].into_iter().chain(checkpoint_dirs.iter().map(PathBuf::as_path));
-    for path in dirs.map(|dir| dir.join(CONFIG)).filter(|path| path.exists()) {
+fn find_config(repo_root: &PathBuf, dirs: &[PathBuf]) -> Result<(PathBuf, Vec<u8>, Value)> {
+    let paths = [repo_root].into_iter().chain(dirs).map(|dir| dir.join(CONFIG));
+    for path in paths.filter(|path| path.exists()) {
         let text = json::read(&path, LARGEST_CONFIG)?;
         let config: Value = serde_json::from_slice(&text).unwrap_or_default();
         if config["model_type"].is_string() {
-            let unique = json::reject_duplicate_keys(&text);
-            let config = unique.and_then(|()| with_entry(config, model, entry));
-            let path = path.display();
-            return config.map_err(|why| err!("`{path}` is not a config of this model: {why}"));
+            return Ok((path, text, config));
         }
     }
     bail!(
@@ -169,33 +143,36 @@ fn config(
 
 /// Adds the number of data files and (for transformers.js up to 4.1) the cache's dtype.
 /// Entries of other model files are kept.
-fn with_entry(mut config: Value, model: &PackagedModel, entry: &Entry) -> Result<Value, String> {
-    let object = config.as_object_mut().ok_or("it is not a JSON object")?;
+fn add_entry(config: &mut Value, model: &PackagedModel, data_files: usize) -> Result<()> {
+    let object = config.as_object_mut().expect("an object with a model_type");
+    let weights = &model.checkpoint.config;
     for (key, size) in [
-        ("num_hidden_layers", model.checkpoint_layers as u64),
-        ("vocab_size", model.config.vocab_size),
-        ("hidden_size", model.config.hidden_size),
-        ("num_attention_heads", model.config.num_heads),
-        ("num_key_value_heads", model.config.num_kv_heads),
-        ("head_dim", model.config.head_dim),
+        ("num_hidden_layers", model.checkpoint.layers_there as u64),
+        ("vocab_size", weights.vocab_size),
+        ("hidden_size", weights.hidden_size),
+        ("num_attention_heads", weights.num_heads),
+        ("num_key_value_heads", weights.num_kv_heads),
+        ("head_dim", weights.head_dim),
     ] {
         if let Some(found) = object.get(key).filter(|found| found.as_u64() != Some(size)) {
-            return Err(format!("its `{key}` is {found}, and the weights have {size}"));
+            bail!("its `{key}` is {found}, and the weights have {size}");
         }
     }
-    let layers = model.config.num_layers();
+    let layers = weights.num_layers();
     object.insert("num_hidden_layers".to_owned(), layers.into());
     if let Some(types) = object.get_mut("layer_types").and_then(Value::as_array_mut) {
         types.truncate(layers);
     }
     let settings = object.entry(KEY).or_insert_with(|| json!({}));
-    let settings = settings.as_object_mut().ok_or(format!("`{KEY}` is not a JSON object"))?;
+    let invalid = || err!("`{KEY}` is not a JSON object");
+    let settings = settings.as_object_mut().ok_or_else(invalid)?;
+    let name = model_name(model.path)?;
     let models = DTYPES.map(|(suffix, _)| format!("model{suffix}.onnx"));
-    set(settings, "use_external_data_format", &models, entry.name, entry.data_files.into());
+    set(settings, "use_external_data_format", &models, name, data_files.into());
     let dtypes = DTYPES.map(|(_, dtype)| dtype.to_owned());
     let cache_dtype = if model.options.compute == DType::F16 { "float16" } else { "float32" };
-    set(settings, "kv_cache_dtype", &dtypes, entry.dtype, cache_dtype.into());
-    Ok(config)
+    set(settings, "kv_cache_dtype", &dtypes, dtype(name)?, cache_dtype.into());
+    Ok(())
 }
 
 /// Sets the value of a key for `one` model file. A value for all of them is kept for each.
@@ -205,18 +182,6 @@ fn set(settings: &mut Map<String, Value>, key: &str, all: &[String], one: &str, 
         *values = all.iter().map(|name| (name.clone(), values.clone())).collect();
     }
     values[one] = value;
-}
-
-impl TransformersJsSummary {
-    pub(crate) fn rows(&self, table: &mut Table) {
-        let Self { folder, dtype, device, tokenizer } = self;
-        let folder = folder.display();
-        table.row(
-            "web",
-            format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
-        );
-        tokenizer.notes(table);
-    }
 }
 
 #[cfg(test)]
@@ -232,14 +197,11 @@ mod tests {
         let checkpoint = Checkpoint::open(checkpoint_dir, &IgnoredNames::default()).unwrap();
         let model = PackagedModel {
             path: &home.path().join(MODEL_DIR).join(model),
-            config: &checkpoint.config,
             options: &GraphOptions { compute, ..GraphOptions::default() },
-            checkpoint_layers: checkpoint.layers_there,
+            checkpoint: &checkpoint,
             checkpoint_dir,
         };
-        let files = plan(&model, 7)?.files;
-        let [(_, Contents::Text(text))] = &*files else { panic!("a tokenizer was found") };
-        Ok(serde_json::from_str(text).unwrap())
+        Ok(serde_json::from_slice(&plan(&model, 7)?.files[0].2).unwrap())
     }
 
     #[test]
@@ -254,9 +216,8 @@ mod tests {
         });
         assert_eq!(twice, json!({"model_type": "x", "num_hidden_layers": 3, KEY: expected}));
 
-        let text =
-            r#"{"model_type": "x", "transformers.js_config": {"use_external_data_format": 3}}"#;
-        let found = plan_config(text, "model_quantized.onnx", DType::F32).unwrap();
+        let text = json!({"model_type": "x", KEY: {"use_external_data_format": 3}}).to_string();
+        let found = plan_config(&text, "model_quantized.onnx", DType::F32).unwrap();
         let files = &found[KEY]["use_external_data_format"];
         assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [7, 3]);
     }

@@ -104,9 +104,9 @@ impl PerRole<Provenance> {
     }
 
     /// Checks what a file claims against the formats of its matrices.
-    pub fn check(&self, found: &PerRole<FormatSet>) -> Result<()> {
+    pub fn check(&self, found: &Self) -> Result<()> {
         for role in Role::ALL {
-            let (claimed, found) = (&self[role], &found[role]);
+            let (claimed, found) = (&self[role], &found[role].format);
             ensure!(claimed.format == *found, "{role} are in {found}, expected {}", claimed.format);
             let error = claimed.relative_error;
             ensure!(error.is_finite() && error >= 0.0, "the relative error of {role} is {error}");

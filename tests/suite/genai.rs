@@ -134,7 +134,7 @@ fn finds_tokenizer_beside_staged_weights() {
 
     for (name, end) in [
         ("genai_config.json", "` is a folder, expected a file to write"),
-        ("tokenizer.json", "` is neither a file nor a link to one"),
+        ("tokenizer.json", "` is neither a file nor a link to one: remove it"),
     ] {
         let path = out.join(name);
         let _ = fs::remove_file(&path);
@@ -142,6 +142,20 @@ fn finds_tokenizer_beside_staged_weights() {
         assert!(failure(&arguments).ends_with(&format!("{name}{end}")));
         fs::remove_dir(&path).unwrap();
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn refuses_broken_link_in_place_of_tokenizer() {
+    let home = with_tokenizer();
+    let (checkpoint, out) = (home.path().join("tiny"), home.path().join("out"));
+    fs::create_dir(&out).unwrap();
+    std::os::unix::fs::symlink("nowhere", out.join("tokenizer.json")).unwrap();
+    let sentence = failure(&package_args(&checkpoint, &out.join("model.onnx"), &[]));
+    assert!(
+        sentence.ends_with("out/tokenizer.json` is neither a file nor a link to one: remove it"),
+        "{sentence}"
+    );
 }
 
 /// As in OpenAI's repositories.

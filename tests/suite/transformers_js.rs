@@ -64,6 +64,7 @@ fn refuses_what_transformers_js_cannot_use() {
         ("checkpoint/onnx/model.onnx", &WEBGPU[..], "config.json` belongs to a checkpoint"),
         ("web/model.onnx", &WEBGPU, "web/model.onnx`; pass --output "),
         ("onnx/mine.onnx", &WEBGPU, "looks for `model.onnx` or `model_DTYPE.onnx`"),
+        ("web/mine.onnx", &WEBGPU, "looks for `model.onnx` or `model_DTYPE.onnx`"),
         ("onnx/model.onnx", &["--target", "ort"], "`cpu`; pass --ep webgpu or --target onnx"),
         ("onnx/model.onnx", &["--max-shard-size", "3GB"], "; pass --max-shard-size 2GB"),
         ("onnx/model.onnx", &["--compute", "bf16"], "; pass --compute f16 or --compute f32"),

@@ -16,15 +16,15 @@ const NESTED: [&str; 4] =
 /// The keys of a config. A key in a nested object is named by its path, as
 /// `rope_scaling.factor`; `null` counts as absent.
 pub struct ConfigReader<'a> {
-    pub file: &'a str,
+    pub file: String,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
     /// Unknown keys that the user allows.
     ignored: &'a [String],
 }
 
-/// What a value must be, in words and in code.
-pub struct Expected<T>(pub &'static str, fn(&Value) -> Option<T>);
+/// A description of the values that a key accepts, and their parser.
+pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
@@ -46,7 +46,7 @@ fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
 }
 
 impl<'a> ConfigReader<'a> {
-    pub fn parse(file: &'a str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
+    pub fn parse(file: &str, text: &[u8], ignored: &'a [String]) -> Result<Self> {
         let mut keys = BTreeMap::new();
         for (name, value) in json::parse::<Map<String, Value>>(file, text)? {
             match value {
@@ -63,7 +63,7 @@ impl<'a> ConfigReader<'a> {
             }
         }
         keys.retain(|_, value| !value.is_null());
-        Ok(Self { file, keys, read: BTreeSet::new(), ignored })
+        Ok(Self { file: file.to_owned(), keys, read: BTreeSet::new(), ignored })
     }
 
     pub fn has(&self, prefix: &str) -> bool {
@@ -86,34 +86,27 @@ impl<'a> ConfigReader<'a> {
         self.optional(key, expected)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A value with two names. If both are there, they must agree.
-    pub fn required_either<T: PartialEq>(
-        &mut self,
-        [name, alias]: [&str; 2],
-        expected: &Expected<T>,
-    ) -> Result<T> {
-        match (self.optional(name, expected)?, self.optional(alias, expected)?) {
-            (Some(value), Some(other)) if value != other => {
-                let expected = format!("{}, as `{name}`", self.keys[name]);
-                Err(self.invalid(alias, &expected, &self.keys[alias]))
-            }
-            (Some(value), _) | (None, Some(value)) => Ok(value),
-            (None, None) => Err(self.missing(name)),
+    /// A required value with two names. If both are there, they must agree.
+    pub fn either<T: PartialEq>(&mut self, names: [&str; 2], expected: &Expected<T>) -> Result<T> {
+        let [name, alias] = names;
+        let [value, other] = [self.optional(name, expected)?, self.optional(alias, expected)?];
+        if value.is_some() && other.is_some() && value != other {
+            let expected = format!("{}, as `{name}`", self.keys[name]);
+            return Err(self.invalid(alias, &expected, &self.keys[alias]));
         }
+        value.or(other).ok_or_else(|| self.missing(name))
     }
 
     /// A key that must have the one value that is supported.
     pub fn require_only(&mut self, key: &str, expected: &Value) -> Result<()> {
-        self.read.insert(key.to_owned());
-        match self.keys.get(key) {
-            Some(value) if value == expected => Ok(()),
-            Some(value) => Err(self.invalid(key, &expected.to_string(), value)),
-            None => Err(self.missing(key)),
-        }
+        self.allow_only(key, expected)?;
+        if self.keys.contains_key(key) { Ok(()) } else { Err(self.missing(key)) }
     }
 
     pub fn allow_only(&mut self, key: &str, expected: &Value) -> Result<()> {
-        if self.keys.contains_key(key) { self.require_only(key, expected) } else { Ok(()) }
+        self.read.insert(key.to_owned());
+        let other = self.keys.get(key).filter(|value| *value != expected);
+        other.map_or(Ok(()), |other| Err(self.invalid(key, &expected.to_string(), other)))
     }
 
     /// A number of positions that follows from other keys by `formula`, and may be rounded.
@@ -136,9 +129,8 @@ impl<'a> ConfigReader<'a> {
     /// given by name or as a prefix with `*`.
     pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
         let is_harmless = |key: &str| {
-            harmless.iter().any(|name| match name.strip_suffix('*') {
-                Some(prefix) => key.starts_with(prefix),
-                None => key == *name,
+            harmless.iter().any(|name| {
+                name.strip_suffix('*').map_or(key == *name, |prefix| key.starts_with(prefix))
             })
         };
         let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();

@@ -1,36 +1,16 @@
-//! The released configs, edited.
+//! The configs of one model in both dialects, edited.
 
 use serde_json::{Value, json};
 
 use super::{Config, Dialect};
 use crate::error::{Result, Setting};
 
-/// `original/config.json` of the 20B.
 fn openai() -> Value {
-    json!({
-        "num_hidden_layers": 24, "num_experts": 32, "experts_per_token": 4, "vocab_size": 201_088,
-        "hidden_size": 2880, "intermediate_size": 2880, "head_dim": 64, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "sliding_window": 128, "initial_context_length": 4096,
-        "rope_theta": 150_000, "rope_scaling_factor": 32.0, "rope_ntk_alpha": 1, "rope_ntk_beta": 32,
-    })
+    serde_json::from_str(include_str!("../../../tests/fixtures/tiny/config.json")).unwrap()
 }
 
-/// `config.json` of the 20B.
 fn hugging_face() -> Value {
-    json!({
-        "architectures": ["GptOssForCausalLM"], "attention_bias": true, "attention_dropout": 0.0,
-        "eos_token_id": 200_002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu",
-        "hidden_size": 2880, "initial_context_length": 4096, "initializer_range": 0.02,
-        "intermediate_size": 2880, "max_position_embeddings": 131_072, "model_type": "gpt_oss",
-        "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 24,
-        "num_key_value_heads": 8, "num_local_experts": 32, "output_router_logits": false,
-        "pad_token_id": 199_999, "quantization_config": {"quant_method": "mxfp4"},
-        "rms_norm_eps": 1e-5, "rope_theta": 150_000, "router_aux_loss_coef": 0.9,
-        "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "truncate": false,
-                         "original_max_position_embeddings": 4096, "rope_type": "yarn"},
-        "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false,
-        "transformers_version": "4.55.0.dev0", "use_cache": true, "vocab_size": 201_088,
-    })
+    serde_json::from_str(include_str!("../../../tests/fixtures/tiny-hf/config.json")).unwrap()
 }
 
 fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
@@ -46,22 +26,27 @@ fn edited(mut config: Value, path: &str, value: Value) -> Value {
     config
 }
 
-/// Edits a config in several ways, each of which is refused in a sentence.
-fn refuses<const N: usize>(config: fn() -> Value, cases: [(&str, Value, &str); N]) {
-    for (path, value, sentence) in cases {
-        let found = read(&edited(config(), path, value), &[]).unwrap_err().to_string();
+/// Edits a config in several ways, each of which is refused in a sentence. A line has the
+/// path, the value and a part of the sentence.
+fn refuses(config: fn() -> Value, cases: &str) {
+    for case in cases.lines() {
+        let (edit, sentence) = case.split_once(" => ").unwrap();
+        let (path, value) = edit.split_once(" = ").unwrap();
+        let config = edited(config(), path.trim(), value.parse().unwrap());
+        let found = read(&config, &[]).unwrap_err().to_string();
         assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
     }
 }
 
 #[test]
-fn both_dialects_define_the_same_20b() {
+fn both_dialects_define_the_same_model() {
     let text = openai().to_string();
     let (config, dialect) = Config::read("config.json", text.as_bytes(), &[]).unwrap();
     assert_eq!(dialect, Dialect::OpenAi);
     assert_eq!(read(&hugging_face(), &[]).unwrap(), config);
-    assert_eq!((config.num_layers(), &config.windows[..2]), (24, &[Some(128), None][..]));
-    let [low, high] = config.rope.bounds(config.head_dim);
+    assert_eq!(config.windows, [Some(8), None, Some(8)]);
+    // As in the released models.
+    let [low, high] = config.rope.bounds(64);
     assert!((low - 8.0928).abs() < 1e-4 && (high - 17.3980).abs() < 1e-4, "{low} {high}");
 }
 
@@ -81,6 +66,7 @@ fn accepts_repeated_and_newer_keys() {
         edited(version_5, "dtype", json!("bfloat16")),
         edited(hugging_face(), "rope_parameters", rope.clone()),
         edited(hugging_face(), "rope_scaling", rope),
+        edited(hugging_face(), "layer_types", json!(null)),
         edited(hugging_face(), "swiglu_alpha", json!(1.702)),
         edited(hugging_face(), "quantization", json!(null)),
         edited(hugging_face(), "quantization_config.modules_to_not_convert", json!(["lm_head"])),
@@ -94,9 +80,9 @@ fn reads_windows() {
     let openai = read(&edited(openai(), "sliding_window", json!(0)), &[]).unwrap();
     assert!(openai.windows.iter().all(Option::is_none));
     let [sliding, full] = ["sliding_attention", "full_attention"];
-    let types = [full, sliding, full].repeat(8);
-    let config = read(&edited(hugging_face(), "layer_types", json!(types)), &[]).unwrap();
-    assert_eq!(config.windows[..3], [None, Some(128), None]);
+    let types = json!([full, sliding, full]);
+    let config = read(&edited(hugging_face(), "layer_types", types), &[]).unwrap();
+    assert_eq!(config.windows, [None, Some(8), None]);
 }
 
 #[test]
@@ -128,75 +114,41 @@ fn ignores_keys_by_full_name() {
 
 #[test]
 fn refuses_inconsistent_openai_values() {
-    refuses(
-        openai,
-        [
-            ("num_experts", json!(null), "`config.json` lacks the key `num_experts`"),
-            ("num_experts", json!(3), "must be at most the number of experts, found 4 of 3"),
-            ("rope_theta", json!("x"), "key `rope_theta` must be a positive number, found \"x\""),
-            ("rope_theta", json!(1), "`rope_theta` must be above 1, found 1"),
-            ("initial_context_length", json!(10), "YaRN's bounds must satisfy"),
-            (
-                "attention_dropout",
-                json!(0.5),
-                "has an unknown key `attention_dropout`; ignore it if",
-            ),
-        ],
-    );
+    let cases = r#"num_experts = null => `config.json` lacks the key `num_experts`
+        num_experts = 3 => must be at most the number of experts, found 4 of 3
+        rope_theta = "x" => key `rope_theta` must be a positive number, found "x"
+        rope_theta = 1 => `rope_theta` must be above 1, found 1
+        initial_context_length = 10 => YaRN's bounds must satisfy
+        attention_dropout = 0.5 => has an unknown key `attention_dropout`; ignore it if"#;
+    refuses(openai, cases);
 }
 
 #[test]
 fn refuses_unsupported_hugging_face_values() {
-    let mlx = json!({"group_size": 64, "bits": 4, "mode": "affine"});
-    let other_rope = json!({"rope_type": "default"});
-    refuses(
-        hugging_face,
-        [
-            ("model_type", json!("llama"), "`model_type` must be \"gpt_oss\", found \"llama\""),
-            ("hidden_act", json!("gelu"), "`hidden_act` must be \"silu\", found \"gelu\""),
-            ("swiglu_alpha", json!(2.0), "`swiglu_alpha` must be 1.702, found 2.0"),
-            (
-                "attention_bias",
-                json!("yes"),
-                "`attention_bias` must be true or false, found \"yes\"",
-            ),
-            ("use_qk_norm", json!(true), "has an unknown key `use_qk_norm`"),
-            ("experts_per_token", json!(2), "must be 4, as `num_experts_per_tok`, found 2"),
-            ("sliding_window", json!(null), "lacks the key `sliding_window`"),
-            ("sliding_window", json!(0), "must be a whole number from 1 to 4294967295, found 0"),
-            ("layer_types", json!(["full_attention"]), "entries as `num_hidden_layers`, found 1"),
-            ("layer_types", json!(vec!["none"; 24]), "and \"full_attention\", found \"none\""),
-            ("rope_scaling", json!(null), "for no scaling, found null"),
-            ("rope_scaling", json!({}), "for no scaling, found null"),
-            ("rope_parameters", json!({}), "has an unknown key `rope_parameters`"),
-            (
-                "rope_scaling.truncate",
-                json!(true),
-                "`rope_scaling.truncate` must be false, found true",
-            ),
-            ("rope_scaling.truncate", json!(null), "lacks the key `rope_scaling.truncate`"),
-            ("rope_scaling.rope_type", json!("llama3"), "must be \"yarn\" or \"default\""),
-            ("rope_scaling.type", json!("linear"), "must be \"yarn\", as `rope_scaling.rope_type`"),
-            ("rope_scaling.mscale", json!(0.7), "has an unknown key `rope_scaling.mscale`"),
-            (
-                "rope_scaling.rope_theta",
-                json!(10_000),
-                "must be 150000, as `rope_theta`, found 10000",
-            ),
-            ("rope_parameters", other_rope, "`rope_parameters` must be the same as `rope_scaling`"),
-            ("initial_context_length", json!(8192), "must be 4096 (as `original_max_position_emb"),
-            (
-                "max_position_embeddings",
-                json!(131_073),
-                "must be 131072 (`original_max_position_emb",
-            ),
-            (
-                "quantization_config.quant_method",
-                json!("gptq"),
-                "quantized with \"gptq\" cannot be",
-            ),
-            ("quantization", mlx.clone(), "quantized with \"mlx\" cannot be read"),
-            ("quantization_config", mlx, "lacks the key `quantization_config.quant_method`"),
-        ],
-    );
+    let cases = r#"model_type = "llama" => `model_type` must be "gpt_oss", found "llama"
+        hidden_act = "gelu" => `hidden_act` must be "silu", found "gelu"
+        swiglu_alpha = 2.0 => `swiglu_alpha` must be 1.702, found 2.0
+        attention_bias = "yes" => `attention_bias` must be true or false, found "yes"
+        use_qk_norm = true => has an unknown key `use_qk_norm`
+        experts_per_token = 2 => must be 4, as `num_experts_per_tok`, found 2
+        sliding_window = null => lacks the key `sliding_window`
+        sliding_window = 0 => must be a whole number from 1 to 4294967295, found 0
+        layer_types = ["none", "none", "none"] => and "full_attention", found "none"
+        layer_types = ["full_attention"] => entries as `num_hidden_layers`, found 1
+        rope_scaling = null => for no scaling, found null
+        rope_scaling = {} => for no scaling, found null
+        rope_parameters = {} => has an unknown key `rope_parameters`
+        rope_parameters = {"rope_type": "default"} => must be the same as `rope_scaling`
+        rope_scaling.truncate = true => `rope_scaling.truncate` must be false, found true
+        rope_scaling.truncate = null => lacks the key `rope_scaling.truncate`
+        rope_scaling.rope_type = "llama3" => must be "yarn" or "default"
+        rope_scaling.type = "linear" => must be "yarn", as `rope_scaling.rope_type`
+        rope_scaling.mscale = 0.7 => has an unknown key `rope_scaling.mscale`
+        rope_scaling.rope_theta = 10000 => must be 150000.0, as `rope_theta`, found 10000
+        initial_context_length = 8192 => must be 4096 (as `original_max_position_emb
+        max_position_embeddings = 131073 => must be 131072 (`original_max_position_emb
+        quantization_config.quant_method = "gptq" => quantized with "gptq" cannot be
+        quantization = {"bits": 4} => quantized with "mlx" cannot be read
+        quantization_config = {"bits": 4} => lacks the key `quantization_config.quant_method`"#;
+    refuses(hugging_face, cases);
 }

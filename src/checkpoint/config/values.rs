@@ -10,7 +10,7 @@ use crate::error::{Result, ensure};
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
 /// files contain it as JSON, so names and order of the fields are fixed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub vocab_size: u64,
@@ -36,7 +36,7 @@ pub struct Config {
     pub attention_bias: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rope {
     /// The base of the wavelengths.
@@ -55,11 +55,6 @@ pub struct Rope {
 impl Config {
     pub fn num_layers(&self) -> usize {
         self.windows.len()
-    }
-
-    /// The JSON that fingerprints and weights files contain.
-    pub fn canonical(&self) -> String {
-        serde_json::to_string(self).expect("plain numbers")
     }
 
     /// Checks what must hold wherever the numbers come from; errors name `file`.
@@ -133,9 +128,4 @@ fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
         }
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
     }
-}
-
-/// The model's definition: even layers have the window, odd layers see everything.
-pub fn alternating_windows(layers: u64, window: Option<u64>) -> Vec<Option<u64>> {
-    (0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect()
 }

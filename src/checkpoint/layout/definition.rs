@@ -1,27 +1,32 @@
-//! What a layout is: where it stores the canonical weights, and how they are taken from it.
+//! What a layout is: the names and formats under which it stores the canonical weights.
 
-use crate::checkpoint::assemble::Assembly;
-pub use crate::checkpoint::assemble::{PLAIN, Storage, TRANSPOSED};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::shards::Tensors;
-use crate::checkpoint::weights::ModelWeights;
-use crate::container::StoredTensor;
 use crate::error::{Result, bail, ensure};
-use crate::files::FileRange;
-use crate::tensor::{DType, mxfp4};
-use crate::weights::{ElementKind, MatrixFormat, Recipe, Weight};
+use crate::tensor::DType;
+use crate::tensor::mxfp4::BLOCK;
+use crate::weights::MatrixFormat;
 
-/// Where a layout stores the canonical weights.
+/// Where a layout stores the canonical weights. Floats may have another dtype than the
+/// formats say.
 #[derive(Clone, Copy)]
 pub struct Layout {
     pub name: &'static str,
-    /// A tensor that only this layout has.
-    pub marker_tensor: &'static str,
-    pub storage: Storage,
+    /// Whether q, k and v are matrices of their own.
+    pub separate_qkv: bool,
+    pub experts: MatrixFormat,
+    pub attention: MatrixFormat,
+    /// `None` if the config decides whether the embedding is tied.
+    pub lm_head: Option<MatrixFormat>,
     /// The tensors of a canonical weight whose first axis has this length: for a weight of
     /// experts, their number.
     pub sources: fn(&str, u64) -> Sources,
 }
+
+/// Floats `[out, in]`, of the dtype that checkpoints usually have.
+pub const PLAIN: MatrixFormat = MatrixFormat::Float(DType::BF16);
+/// Floats `[in, out]`.
+pub const TRANSPOSED: MatrixFormat = MatrixFormat::FloatTransposed(DType::BF16);
 
 pub enum Sources {
     Tensor(String),
@@ -32,7 +37,7 @@ pub enum Sources {
 }
 
 pub struct Names {
-    /// What a layer's number follows, in place of `layers.`.
+    /// The prefix of a layer's number, in place of `layers.`.
     pub layer: &'static str,
     /// Names, or their first components; inside a layer without `layers.N.`. The first that
     /// fits counts.
@@ -42,16 +47,16 @@ pub struct Names {
 impl Names {
     pub fn source(&self, canonical: &str) -> Sources {
         let in_layer = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
-        let name = in_layer.map_or(canonical, |(_, name)| name);
+        let (prefix, name) = match in_layer {
+            Some((n, name)) => (format!("{}{n}.", self.layer), name),
+            None => (String::new(), canonical),
+        };
         let renamed = self.table.iter().find_map(|(ours, theirs)| {
             let rest = name.strip_prefix(ours)?;
-            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{theirs}{rest}"))
+            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{prefix}{theirs}{rest}"))
         });
-        let renamed = renamed.unwrap_or_else(|| panic!("the layout has no name for `{canonical}`"));
-        Sources::Tensor(match in_layer {
-            Some((n, _)) => format!("{}{n}.{renamed}", self.layer),
-            None => renamed,
-        })
+        let missing = || panic!("the layout has no name for `{canonical}`");
+        Sources::Tensor(renamed.unwrap_or_else(missing))
     }
 }
 
@@ -60,24 +65,18 @@ impl Layout {
     pub fn resolve_config(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
         let config = self.with_router_counts(config, tensors, file)?;
         config.check(file)?;
-        let hidden = ("`hidden_size`", config.hidden_size);
-        let inner = ("`intermediate_size`", config.intermediate_size);
-        let heads = ("`num_attention_heads` times `head_dim`", config.num_heads * config.head_dim);
-        let Storage { experts, attention, lm_head, .. } = self.storage;
-        for (format, sizes) in [
-            (Some(experts), &[hidden, inner][..]),
-            (Some(attention), &[hidden, heads]),
-            (lm_head, &[hidden]),
+        let [experts, attention] = [self.experts, self.attention].map(MatrixFormat::has_blocks);
+        let any = experts || attention || self.lm_head.is_some_and(MatrixFormat::has_blocks);
+        let width = config.num_heads * config.head_dim;
+        for (has_blocks, name, size) in [
+            (any, "`hidden_size`", config.hidden_size),
+            (experts, "`intermediate_size`", config.intermediate_size),
+            (attention, "`num_attention_heads` times `head_dim`", width),
         ] {
-            for (name, size) in
-                sizes.iter().filter(|_| format.is_some_and(MatrixFormat::has_blocks))
-            {
-                ensure!(
-                    size.is_multiple_of(mxfp4::BLOCK),
-                    "`{file}`: {name} must be a multiple of {}, the block size, found {size}",
-                    mxfp4::BLOCK
-                );
-            }
+            ensure!(
+                !has_blocks || size.is_multiple_of(BLOCK),
+                "`{file}`: {name} must be a multiple of {BLOCK}, the block size, found {size}"
+            );
         }
         Ok(config)
     }
@@ -104,95 +103,10 @@ impl Layout {
     }
 
     /// The router's matrix, with a row for each expert, of the layer with this `mlp` path.
-    fn router(&self, mlp: &str) -> String {
-        match (self.sources)(&format!("{mlp}.router.weight"), 0) {
-            Sources::Tensor(name) => name,
-            _ => unreachable!("a router is one tensor in every layout"),
-        }
-    }
-
-    /// What decides the length of a weight's first axis: the config, or if layers have
-    /// different numbers of experts, the router.
-    fn first_axis_by(&self, config: &Config, name: &str) -> String {
-        let mlp = name.split_once(".experts.").or_else(|| name.split_once(".router."));
-        match mlp.filter(|_| config.experts.iter().any(|count| *count != config.experts[0])) {
-            Some((mlp, _)) => format!("the rows of `{}`", self.router(mlp)),
-            None => BY_CONFIG.to_owned(),
-        }
-    }
-
-    pub fn weights(&self, config: &Config, tensors: &mut Tensors) -> Result<ModelWeights> {
-        let mut find = |name: String, kind, shape: Vec<u64>| {
-            let (dtype, recipe) = match (self.sources)(&name, shape[0]) {
-                Sources::Tensor(tensor) => {
-                    let by = self.first_axis_by(config, &name);
-                    let (dtype, source) = take(tensors, &tensor, kind, &shape, &by)?;
-                    (dtype, Recipe::Slice(source))
-                }
-                Sources::Concat(names) => {
-                    let (dtype, sources) = take_alike(tensors, &names, kind, &shape[1..])?;
-                    (dtype, Recipe::Concat(sources))
-                }
-                Sources::InterleaveRows(names) => {
-                    let mut half = shape[1..].to_vec();
-                    half[0] /= 2;
-                    let (dtype, sources) = take_alike(tensors, names.as_flattened(), kind, &half)?;
-                    let row = dtype.size() * half[1..].iter().product::<u64>();
-                    let pairs = sources.as_chunks().0.to_vec();
-                    (dtype, Recipe::InterleaveRows { pairs, row })
-                }
-            };
-            Ok(Weight { name, dtype, shape, kind, recipe })
+    pub fn router(&self, mlp: &str) -> String {
+        let Sources::Tensor(name) = (self.sources)(&format!("{mlp}.router.weight"), 0) else {
+            unreachable!("a router is one tensor in every layout");
         };
-        Assembly { config, storage: self.storage, find: &mut find }.model()
+        name
     }
-}
-
-/// What decides most shapes.
-const BY_CONFIG: &str = "the config";
-
-/// One tensor, checked. `first_by` names what decides the length of its first axis.
-fn take(
-    tensors: &mut Tensors,
-    name: &str,
-    kind: ElementKind,
-    shape: &[u64],
-    first_by: &str,
-) -> Result<(DType, FileRange)> {
-    let StoredTensor { name, dtype, shape: found, data } = tensors.take(name)?;
-    let path = data.file.display();
-    ensure!(kind.accepts(dtype), "`{path}`: tensor `{name}` must be {kind}, found {dtype}");
-    let by = if shape.first() == found.first() { BY_CONFIG } else { first_by };
-    ensure!(
-        shape == found,
-        "`{path}`: tensor `{name}` must have shape {shape:?} (from {by}), found {found:?}"
-    );
-    Ok((dtype, data))
-}
-
-/// Several tensors of one shape, which must have one dtype.
-fn take_alike(
-    tensors: &mut Tensors,
-    names: &[String],
-    kind: ElementKind,
-    shape: &[u64],
-) -> Result<(DType, Vec<FileRange>)> {
-    let mut sources = Vec::with_capacity(names.len());
-    let mut first = None;
-    for name in names {
-        let (dtype, source) = take(tensors, name, kind, shape, BY_CONFIG)?;
-        let expected = *first.get_or_insert(dtype);
-        ensure!(
-            dtype == expected,
-            "`{}`: tensor `{name}` must be {expected} as those of the other experts, found {dtype}",
-            source.file.display()
-        );
-        sources.push(source);
-    }
-    Ok((first.expect("a model has experts"), sources))
-}
-
-/// Attention as floats, and lm_head stored unless the config ties it.
-pub const fn storage(separate_qkv: bool, experts: MatrixFormat) -> Storage {
-    Storage { separate_qkv, experts, attention: PLAIN, lm_head: None }
 }

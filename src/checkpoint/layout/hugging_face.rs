@@ -1,44 +1,54 @@
 //! Hugging Face's layouts, which differ in how experts are stored.
 
-use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED, storage};
+use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED};
 use crate::weights::MatrixFormat;
 
 /// As in the roots of the released repositories. Blocks and scales are byte for byte those
 /// of OpenAI's layout.
 const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_proj_blocks",
-    storage: storage(true, MatrixFormat::Mxfp4),
+    separate_qkv: true,
+    experts: MatrixFormat::Mxfp4,
+    attention: PLAIN,
+    lm_head: None,
     sources: |canonical, _| NAMES.source(canonical),
 };
 
-/// Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
-/// one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
-const WHOLE_EXPERTS: Layout = Layout {
-    name: "Hugging Face's layout with dequantized experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_proj",
-    storage: storage(true, TRANSPOSED),
-    ..MXFP4
-};
-
-/// unsloth's, with a linear layer for each expert, gate and up in one:
-/// `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
-const SPLIT_EXPERTS: Layout = Layout {
-    name: "unsloth's layout with split experts",
-    marker_tensor: "model.layers.0.mlp.experts.down_projs.0.weight",
-    storage: storage(true, PLAIN),
-    sources: split_experts,
-};
-
-/// Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
-const EXPERT_LINEARS: Layout = Layout {
-    name: "the layout with gate, up and down apart",
-    marker_tensor: "model.layers.0.mlp.experts.0.down_proj.weight",
-    storage: storage(true, PLAIN),
-    sources: expert_linears,
-};
-
-pub const LAYOUTS: [Layout; 4] = [MXFP4, WHOLE_EXPERTS, SPLIT_EXPERTS, EXPERT_LINEARS];
+/// The layouts, each behind a tensor that only it has.
+pub const LAYOUTS: [(&str, Layout); 4] = [
+    ("model.layers.0.mlp.experts.down_proj_blocks", MXFP4),
+    // Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
+    // one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
+    (
+        "model.layers.0.mlp.experts.down_proj",
+        Layout {
+            name: "Hugging Face's layout with dequantized experts",
+            experts: TRANSPOSED,
+            ..MXFP4
+        },
+    ),
+    // A linear layer for each expert, gate and up in one:
+    // `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
+    (
+        "model.layers.0.mlp.experts.down_projs.0.weight",
+        Layout {
+            name: "unsloth's layout with split experts",
+            experts: PLAIN,
+            sources: split_experts,
+            ..MXFP4
+        },
+    ),
+    // Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
+    (
+        "model.layers.0.mlp.experts.0.down_proj.weight",
+        Layout {
+            name: "the layout with gate, up and down apart",
+            experts: PLAIN,
+            sources: expert_linears,
+            ..MXFP4
+        },
+    ),
+];
 
 const NAMES: Names = Names {
     layer: "model.layers.",
@@ -66,11 +76,8 @@ const NAMES: Names = Names {
 };
 
 fn split_experts(canonical: &str, experts: u64) -> Sources {
-    if let Some((layer, part)) = canonical.split_once(".router.") {
-        return Sources::Tensor(format!("model.{layer}.router.linear.{part}"));
-    }
     let Some((layer, matrix, part)) = expert_part(canonical) else {
-        return NAMES.source(canonical);
+        return NAMES.source(&canonical.replace(".router.", ".router.linear."));
     };
     let tensor = |expert| format!("model.{layer}.experts.{matrix}_projs.{expert}.{part}");
     Sources::Concat((0..experts).map(tensor).collect())

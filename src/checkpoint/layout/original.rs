@@ -1,13 +1,15 @@
 //! OpenAI's own layout, the `original` folder of the released repositories.
 
-use super::definition::{Layout, Names, storage};
+use super::definition::{Layout, Names, PLAIN};
 use crate::weights::MatrixFormat;
 
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
 pub const LAYOUT: Layout = Layout {
     name: "OpenAI's original layout",
-    marker_tensor: "block.0.mlp.mlp2_weight.blocks",
-    storage: storage(false, MatrixFormat::Mxfp4),
+    separate_qkv: false,
+    experts: MatrixFormat::Mxfp4,
+    attention: PLAIN,
+    lm_head: None,
     sources: |canonical, _| NAMES.source(canonical),
 };
 
