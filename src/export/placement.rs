@@ -10,9 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{
-    self, Fingerprint, InPlaceBlocker, Referable, Weight, WeightsFile, relative_to,
-};
+use crate::weights::{self, Fingerprint, Obstacle, Referable, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -23,7 +21,7 @@ pub struct Placement<'w> {
     ranges: HashMap<String, FileRange>,
     in_place: bool,
     /// Why the source is not referenced in place, although it was not asked for.
-    blocker: Option<String>,
+    obstacle: Option<String>,
 }
 
 impl<'w> Placement<'w> {
@@ -71,23 +69,24 @@ impl<'w> Placement<'w> {
         headers_only: bool,
     ) -> Result<Vec<&'w Weight>> {
         let found = weights::reference(checkpoint.weights.iter(), parent_dir(&model.path))?;
-        if let Some((file, blocker)) = found.blocker()
+        if let Some((file, obstacle)) = found.obstacle()
             && model.external_data == ExternalData::InPlace
         {
             let file = file.display();
             if headers_only {
-                bail!("without the weights the model must reference `{file}` in place: {blocker}");
+                bail!("without the weights the model must reference `{file}` in place: {obstacle}");
             }
-            let error = err!("cannot reference `{file}` in place: {blocker}");
-            return Err(match blocker {
-                InPlaceBlocker::MultipleRanges | InPlaceBlocker::Converted => {
+            let error = err!("cannot reference `{file}` in place: {obstacle}");
+            return Err(match obstacle {
+                Obstacle::MultipleRanges | Obstacle::Converted => {
                     error.with_remedy(Setting::ExternalData, "auto")
                 }
                 _ => error.with_remedy(Setting::ExternalData, "copy"),
             });
         }
-        let blocked = found.blocked_file.as_ref();
-        self.blocker = blocked.map(|(file, blocker)| format!("`{}`: {blocker}", file.display()));
+        let unreferable = found.unreferable_file.as_ref();
+        self.obstacle =
+            unreferable.map(|(file, obstacle)| format!("`{}`: {obstacle}", file.display()));
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
         self.ranges.extend(named);
         Ok(found.others)
@@ -141,7 +140,7 @@ impl<'w> Placement<'w> {
         let new = self.files().filter(|(path, _)| written.iter().any(|it| it == path));
         WeightsSummary {
             in_place: self.in_place,
-            obstacle: self.blocker.clone(),
+            obstacle: self.obstacle.clone(),
             files,
             reused: reused.map(|(path, _)| path.to_owned()).collect(),
             bytes_referenced: checkpoint.weights.iter().map(Weight::bytes).sum(),

@@ -12,7 +12,7 @@ use crate::files::{FileRange, canonicalize_existing};
 
 /// Why external data cannot be referenced in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlaceBlocker {
+pub enum Obstacle {
     Outside,
     Symlink,
     HardLink,
@@ -24,7 +24,7 @@ pub enum InPlaceBlocker {
     Converted,
 }
 
-impl fmt::Display for InPlaceBlocker {
+impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Outside => "it is outside the model's folder, where ONNX allows no external data",
@@ -44,19 +44,19 @@ pub struct References<'w> {
     /// Weights that must be written.
     pub others: Vec<&'w Weight>,
     /// A file that cannot be referenced; no weight is in place then.
-    pub blocked_file: Option<(PathBuf, InPlaceBlocker)>,
+    pub unreferable_file: Option<(PathBuf, Obstacle)>,
 }
 
 impl References<'_> {
-    /// Why some weight must be written: the file, and what blocks it.
-    pub fn blocker(&self) -> Option<(PathBuf, InPlaceBlocker)> {
-        self.blocked_file.clone().or_else(|| {
+    /// Why some weight must be written: the file, and the obstacle.
+    pub fn obstacle(&self) -> Option<(PathBuf, Obstacle)> {
+        self.unreferable_file.clone().or_else(|| {
             let weight = self.others.first()?;
-            let blocker = match weight.recipe {
-                Recipe::Converted(..) => InPlaceBlocker::Converted,
-                _ => InPlaceBlocker::MultipleRanges,
+            let obstacle = match weight.recipe {
+                Recipe::Converted(..) => Obstacle::Converted,
+                _ => Obstacle::MultipleRanges,
             };
-            Some((weight.recipe.sources()[0].file.to_path_buf(), blocker))
+            Some((weight.recipe.sources()[0].file.to_path_buf(), obstacle))
         })
     }
 }
@@ -68,7 +68,7 @@ pub fn reference<'w>(
     folder: &Path,
 ) -> Result<References<'w>> {
     let mut last: Option<(&Path, FileRange)> = None;
-    let mut found = References { in_place: Vec::new(), others: Vec::new(), blocked_file: None };
+    let mut found = References { in_place: Vec::new(), others: Vec::new(), unreferable_file: None };
     for weight in weights.clone() {
         let Recipe::Slice(source) = &weight.recipe else {
             found.others.push(weight);
@@ -78,8 +78,8 @@ pub fn reference<'w>(
             Some((path, range)) if *path == &*source.file => range.file.clone(),
             _ => match referable(&source.file, folder)? {
                 Referable::As(name) => Path::new(&name).into(),
-                Referable::Blocked(blocker) => {
-                    found.blocked_file = Some((source.file.to_path_buf(), blocker));
+                Referable::Not(obstacle) => {
+                    found.unreferable_file = Some((source.file.to_path_buf(), obstacle));
                     (found.in_place, found.others) = (Vec::new(), weights.collect());
                     return Ok(found);
                 }
@@ -97,30 +97,30 @@ pub fn reference<'w>(
 pub enum Referable {
     /// By this relative path, with `/` between components.
     As(String),
-    Blocked(InPlaceBlocker),
+    Not(Obstacle),
 }
 
 /// How a model in `folder` can refer to an existing file.
 fn referable(file: &Path, folder: &Path) -> Result<Referable> {
     match link_kind(file)? {
-        Some(blocker) => Ok(Referable::Blocked(blocker)),
+        Some(obstacle) => Ok(Referable::Not(obstacle)),
         None => relative_to(folder, file),
     }
 }
 
 /// The kind of link that a file is, if ONNX refuses it as external data. A missing file is
 /// none.
-pub fn link_kind(file: &Path) -> Result<Option<InPlaceBlocker>> {
+pub fn link_kind(file: &Path) -> Result<Option<Obstacle>> {
     let status = match fs::symlink_metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         status => status?,
     };
     if status.is_symlink() {
-        return Ok(Some(InPlaceBlocker::Symlink));
+        return Ok(Some(Obstacle::Symlink));
     }
     #[cfg(unix)]
     if status.is_file() && std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
-        return Ok(Some(InPlaceBlocker::HardLink));
+        return Ok(Some(Obstacle::HardLink));
     }
     Ok(None)
 }
@@ -129,16 +129,16 @@ pub fn link_kind(file: &Path) -> Result<Option<InPlaceBlocker>> {
 pub fn relative_to(folder: &Path, file: &Path) -> Result<Referable> {
     let (folder, file) = (canonicalize_existing(folder)?, canonicalize_existing(file)?);
     let Ok(relative) = file.strip_prefix(&folder) else {
-        return Ok(Referable::Blocked(InPlaceBlocker::Outside));
+        return Ok(Referable::Not(Obstacle::Outside));
     };
     let name = |component| match component {
         Component::Normal(name) => match name.to_str() {
-            Some(name) if name.starts_with("..") => Err(InPlaceBlocker::DotDotName),
+            Some(name) if name.starts_with("..") => Err(Obstacle::DotDotName),
             Some(name) => Ok(name),
-            None => Err(InPlaceBlocker::NotUnicode),
+            None => Err(Obstacle::NotUnicode),
         },
-        _ => Err(InPlaceBlocker::Outside),
+        _ => Err(Obstacle::Outside),
     };
     let names: Result<Vec<&str>, _> = relative.components().map(name).collect();
-    Ok(names.map_or_else(Referable::Blocked, |names| Referable::As(names.join("/"))))
+    Ok(names.map_or_else(Referable::Not, |names| Referable::As(names.join("/"))))
 }

@@ -13,7 +13,7 @@ mod scan;
 mod weights_file;
 
 pub use conversion::convert;
-pub use external_data::{InPlaceBlocker, Referable, References, link_kind, reference, relative_to};
+pub use external_data::{Obstacle, Referable, References, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
