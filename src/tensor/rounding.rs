@@ -87,3 +87,14 @@ fn squared_distance(left: &[f32; Rounding::LENGTH], right: &[f32; Rounding::LENG
     }
     sums.iter().sum()
 }
+
+/// The order of the sum is part of the result; eight lanes let the compiler vectorize it.
+pub fn sum_of_products(left: &[f32; Rounding::LENGTH], right: &[f32; Rounding::LENGTH]) -> f32 {
+    let mut lanes = [0f32; 8];
+    for (left, right) in left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0) {
+        for ((lane, left), right) in lanes.iter_mut().zip(left).zip(right) {
+            *lane += left * right;
+        }
+    }
+    lanes.iter().sum()
+}

@@ -3,13 +3,12 @@
 use fearless_simd::Level;
 use proptest::prelude::*;
 
-use super::block::LENGTH;
 use super::from_mxfp4::from_mxfp4_at;
 use super::*;
 use crate::tensor::Rounding;
-use crate::tensor::mxfp4::{self, Block, Blocks};
+use crate::tensor::mxfp4::{self, BLOCK_LENGTH, Block, Blocks};
 
-type Values = [f32; LENGTH];
+type Values = [f32; BLOCK_LENGTH];
 
 /// The squared error of the nearest 4-bit integers under a scale.
 fn int4_error(scale: f64, values: &Values) -> f64 {
@@ -123,7 +122,7 @@ proptest! {
             let changed = values.iter().zip(&result).filter(|(value, result)| value != result);
             prop_assert_eq!(of_block.changed, changed.count() as u64);
             prop_assert!(bits == Bits::Four || of_block.is_lossless() && of_block.error == 0.0);
-            let squares = squared_error(&values, &[0.0; LENGTH]);
+            let squares = squared_error(&values, &[0.0; BLOCK_LENGTH]);
             prop_assert!((of_block.squares - squares).abs() <= 1e-9 * squares);
             // Results are rounded to f32 when they are decoded.
             let error = squared_error(&values, &result);
@@ -176,7 +175,7 @@ fn int4_is_near_the_least_error_over_many_blocks() {
 #[test]
 fn converts_smallest_and_largest_values() {
     for bits in Bits::ALL {
-        let mut values = [0f32; LENGTH];
+        let mut values = [0f32; BLOCK_LENGTH];
         let (result, rounding) = convert(bits, &values);
         assert_eq!((result, rounding.changed), (values, 0));
         values[3] = f32::from_bits(5);

@@ -3,6 +3,9 @@
 /// Values that share a scale.
 pub const BLOCK: u64 = 32;
 
+/// The same, as the length of an array.
+pub const BLOCK_LENGTH: usize = BLOCK as usize;
+
 /// The largest scale under which all codes are finite in f32.
 pub const LARGEST_SCALE: u8 = 252;
 
@@ -34,12 +37,12 @@ pub struct Block {
     /// E8M0.
     pub scale: u8,
     /// Two E2M1 codes a byte, the first one in the low nibble.
-    pub codes: [u8; BLOCK as usize / 2],
+    pub codes: [u8; BLOCK_LENGTH / 2],
 }
 
 impl Block {
     /// The codes in their order, one a byte.
-    pub fn each_code(&self) -> [u8; BLOCK as usize] {
+    pub fn each_code(&self) -> [u8; BLOCK_LENGTH] {
         std::array::from_fn(|at| self.codes[at / 2] >> (4 * (at % 2)) & 15)
     }
 }
@@ -49,10 +52,15 @@ impl Block {
 #[allow(missing_docs)]
 pub struct Blocks<'b> {
     pub scales: &'b [u8],
-    pub codes: &'b [[u8; BLOCK as usize / 2]],
+    pub codes: &'b [[u8; BLOCK_LENGTH / 2]],
 }
 
 impl Blocks<'_> {
+    /// The block of this index.
+    pub fn get(&self, at: usize) -> Block {
+        Block { scale: self.scales[at], codes: self.codes[at] }
+    }
+
     /// One after the other.
     pub fn iter(&self) -> impl Iterator<Item = Block> {
         let blocks = self.scales.iter().zip(self.codes);
@@ -67,8 +75,8 @@ impl Blocks<'_> {
 }
 
 /// The values of a block.
-pub fn dequantize(block: &Block) -> [f32; BLOCK as usize] {
-    let (mut values, scale) = ([0f32; BLOCK as usize], e8m0(block.scale));
+pub fn dequantize(block: &Block) -> [f32; BLOCK_LENGTH] {
+    let (mut values, scale) = ([0f32; BLOCK_LENGTH], e8m0(block.scale));
     for (values, codes) in values.as_chunks_mut().0.iter_mut().zip(block.codes) {
         *values = pair(codes).map(|value| value * scale);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::block::{BLOCK, Blocks, E2M1, dequantize, e8m0, sum_of_squares};
+use super::block::{BLOCK, BLOCK_LENGTH, Blocks, E2M1, dequantize, e8m0, sum_of_squares};
 use crate::tensor::{self, DType, Rounding};
 
 /// Does the same as [`tensor::encode`] of the dequantized values. Panics for other dtypes.
@@ -41,7 +41,7 @@ impl<const N: usize> Tables<N> {
     fn encode(&self, blocks: Blocks, bytes: &mut [u8]) -> Rounding {
         let mut rounding = Rounding::default();
         let pairs = bytes.as_chunks_mut::<N>().0.as_chunks_mut::<2>().0;
-        let encoded = pairs.as_chunks_mut::<{ BLOCK as usize / 2 }>().0;
+        let encoded = pairs.as_chunks_mut::<{ BLOCK_LENGTH / 2 }>().0;
         assert_eq!(encoded.len(), blocks.scales.len(), "as many bytes as values");
         for (block, encoded) in blocks.iter().zip(encoded) {
             if let Some(table) = &self.by_scale[usize::from(block.scale)] {
