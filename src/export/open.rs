@@ -11,7 +11,7 @@ use crate::hub;
 use crate::model;
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{Fingerprint, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -116,7 +116,7 @@ fn fetch(spec: &Spec, source: &HubSource, progress: &dyn Progress) -> Result<Fet
 /// A staged file whose contents match its metadata, with the fingerprint of its source.
 fn open_staged(path: &Path) -> Result<(Checkpoint, Fingerprint)> {
     let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-    let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
+    let found = Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
     if found != metadata.contents {
         bail!(
             "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",

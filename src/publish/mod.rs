@@ -40,7 +40,7 @@ pub enum Existing {
 }
 
 /// The error for a path that could not be written.
-fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| err!("cannot write `{}`", path.display()).with_kind(Kind::Io).with_source(error)
 }
 

@@ -2,14 +2,12 @@
 //! they are read from or written to.
 
 mod conversion;
-mod copying;
 mod external_data;
 mod fingerprint;
 mod format;
 mod provenance;
 mod reader;
 mod recipe;
-mod scan;
 mod weights_file;
 
 pub use conversion::convert;
@@ -17,7 +15,6 @@ pub use external_data::{Obstacle, Referable, References, link_kind, reference, r
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
-pub use reader::{Chunk, FileCache, read_range};
+pub use reader::{FileCache, count_non_finite, ensure_finite, read_range};
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
-pub use scan::{count_non_finite, ensure_finite};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -45,7 +45,7 @@ impl Recipe {
             Self::Concat(sources) => sources.iter().collect(),
             Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
             Self::Converted(conversion, _) => {
-                let weights = conversion.source().weights().iter();
+                let weights = conversion.from.weights().iter();
                 weights.flat_map(|weight| weight.recipe.sources()).collect()
             }
         }
@@ -89,8 +89,8 @@ impl Weight {
 pub struct Conversion {
     /// Canonical name of the result.
     pub(super) path: String,
-    pub(super) role: Role,
-    pub(super) from: Matrix,
+    pub(crate) role: Role,
+    pub(crate) from: Matrix,
     pub(super) to: MatrixFormat,
     pub(super) accept_rounding: bool,
 }
@@ -113,17 +113,6 @@ impl fmt::Display for Role {
             Self::Experts => "experts",
             Self::Dense => "dense matrices",
         })
-    }
-}
-
-impl Conversion {
-    /// The matrix that is converted.
-    pub fn source(&self) -> &Matrix {
-        &self.from
-    }
-
-    pub fn role(&self) -> Role {
-        self.role
     }
 }
 
@@ -204,7 +193,7 @@ impl Matrix {
     /// What it is converted from, or itself.
     pub fn source(&self) -> &Self {
         match &self.parts[0].recipe {
-            Recipe::Converted(conversion, _) => conversion.source(),
+            Recipe::Converted(conversion, _) => &conversion.from,
             _ => self,
         }
     }
@@ -225,6 +214,10 @@ impl Matrix {
         ensure!(
             from.format != MatrixFormat::Mxfp4ColMajor,
             "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
+        );
+        ensure!(
+            !matches!(to, MatrixFormat::FloatTransposed(_)),
+            "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"
         );
         ensure!(
             from.fills_blocks(),
