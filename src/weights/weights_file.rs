@@ -269,13 +269,12 @@ fn copy(
         let input = files.open(&source.file)?;
         input.seek(SeekFrom::Start(source.range.start))?;
         for start in (0..source.len()).step_by(COPIED as usize) {
-            if go_on().is_err() {
-                return Ok(());
-            }
+            go_on()?;
             let length = COPIED.min(source.len() - start);
             let copied = copy_to(input.file(), length, file, offset).map_err(|error| {
                 let (from, to) = (source.file.display(), path.display());
                 err!("cannot copy tensor `{}` from `{from}` to `{to}`", weight.name)
+                    .with_kind(Kind::Io)
                     .with_source(error)
             })?;
             if copied < length {
@@ -307,27 +306,59 @@ mod tests {
     use crate::tensor::DType;
     use crate::weights::{FormatSet, MatrixFormat};
 
+    fn weight(file: &Path, bytes: u64) -> Weight {
+        let data = FileRange { file: file.into(), range: 0..bytes };
+        let (kind, recipe) = (ElementKind::IntCodes, Recipe::Slice(data));
+        Weight { name: "w".to_owned(), dtype: DType::U8, shape: vec![bytes], kind, recipe }
+    }
+
+    fn provenances() -> PerRole<Provenance> {
+        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
+        let experts = Provenance::unchanged(formats);
+        PerRole { dense: experts.clone(), experts }
+    }
+
     #[test]
     fn offsets_do_not_depend_on_rounding() {
         let most =
             Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
         let most = PerRole { experts: most, dense: most };
-        let weight = Weight {
-            name: "w".to_owned(),
-            dtype: DType::U8,
-            shape: vec![8],
-            kind: ElementKind::IntCodes,
-            recipe: Recipe::Slice(FileRange { file: Path::new("w").into(), range: 0..8 }),
-        };
-        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
-        let experts = Provenance::unchanged(formats);
-        let provenances = PerRole { dense: experts.clone(), experts };
+        let weight = weight(Path::new("w"), 8);
         // Wherever the header ends.
         for length in 0..container::ALIGNMENT as usize {
             let (config, fingerprint) = ("x".repeat(length), Fingerprint::placeholder());
-            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances);
+            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances());
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }
+    }
+
+    /// Cancelled at the first report.
+    #[derive(Default)]
+    struct CancelledAtOnce(AtomicBool);
+
+    impl Progress for CancelledAtOnce {
+        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
+        fn end(&self) {}
+
+        fn advance(&self, _count: u64) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn is_cancelled(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn half_a_copied_tensor_is_an_interruption() {
+        let home = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| home.path().join(name));
+        File::create(&from).unwrap().set_len(COPIED + 1).unwrap();
+        let weight = weight(&from, COPIED + 1);
+        let file = WeightsFile::plan([&weight], &Fingerprint::placeholder(), "", &provenances());
+        let target = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
+        let error = file.write(&target, &to, &CancelledAtOnce::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
     }
 }
