@@ -10,7 +10,7 @@ use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x16};
 
 use super::block::{self, Bits, compare};
-use super::codebook::{Codebooks, Fit, TWICE};
+use super::codebook::{Codebooks, TWICE};
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{
     self, BLOCK, BLOCK_LENGTH, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
@@ -108,7 +108,7 @@ fn int4<S: Simd>(
     let [first, second] = [pairs & 15, pairs >> 4];
     let largest = (first & 7).max(second & 7).reduce_max();
     let codebooks = &codebooks[usize::from(largest) % 8];
-    let Fit { codebook, products, squares, all } = codebooks.best(&block.codes);
+    let (codebook, [products, squares, all]) = codebooks.best(&block.codes);
     let stored = u8x16::from_slice(simd, &codebook.stored);
     (stored.swizzle_dyn(first) | stored.swizzle_dyn(second) << 4).store_slice(codes);
 

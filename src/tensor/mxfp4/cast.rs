@@ -1,5 +1,6 @@
 //! MXFP4 to BF16, F16 and F32, by tables of what pairs of codes become.
 
+use std::array;
 use std::sync::LazyLock;
 
 use super::block::{BLOCK, BLOCK_LENGTH, Blocks, E2M1, dequantize, e8m0, sum_of_squares};
@@ -29,11 +30,11 @@ struct Tables<const N: usize> {
 impl<const N: usize> Tables<N> {
     fn new(dtype: DType) -> Self {
         let table = |scale| {
-            let mut encoded = [[0; N]; 16];
-            let values = E2M1.map(|value| value * e8m0(scale));
-            let rounding = tensor::encode(dtype, &values, encoded.as_flattened_mut());
+            let mut encoded = [[0; N]; BLOCK_LENGTH];
+            let values = array::from_fn(|at| E2M1[at % 16] * e8m0(scale));
+            let rounding = tensor::encode(dtype, &[values], encoded.as_flattened_mut());
             let pair = |codes: usize| [encoded[codes & 15], encoded[codes >> 4]];
-            rounding.is_lossless().then(|| std::array::from_fn(pair))
+            rounding.is_lossless().then(|| array::from_fn(pair))
         };
         Self { dtype, by_scale: (0..=u8::MAX).map(table).collect() }
     }
@@ -50,7 +51,7 @@ impl<const N: usize> Tables<N> {
                 rounding.squares += sum_of_squares(&block);
             } else {
                 let bytes = encoded.as_flattened_mut().as_flattened_mut();
-                rounding += tensor::encode(self.dtype, &dequantize(&block), bytes);
+                rounding += tensor::encode(self.dtype, &[dequantize(&block)], bytes);
             }
         }
         rounding
@@ -71,8 +72,8 @@ mod tests {
         ) {
             let (scales, codes): (Vec<_>, Vec<_>) = blocks.into_iter().unzip();
             let blocks = Blocks { scales: &scales, codes: &codes };
-            let values: Vec<f32> = blocks.iter().flat_map(|block| dequantize(&block)).collect();
-            let bytes = || vec![0; values.len() * dtype.size() as usize];
+            let values: Vec<_> = blocks.iter().map(|block| dequantize(&block)).collect();
+            let bytes = || vec![0; values.len() * BLOCK_LENGTH * dtype.size() as usize];
             let (mut expected_bytes, mut bytes) = (bytes(), bytes());
             let expected = tensor::encode(dtype, &values, &mut expected_bytes);
             let found = encode(dtype, blocks, &mut bytes);

@@ -74,7 +74,7 @@ impl Conversion {
                     visit(at, SourceBlocks::Floats(&values.collect::<Vec<_>>()));
                 }
                 (MatrixFormat::Float(dtype), [stored]) => {
-                    visit(at, SourceBlocks::Floats(decode(dtype, stored).as_chunks().0));
+                    visit(at, SourceBlocks::Floats(tensor::decode(dtype, stored).as_chunks().0));
                 }
                 _ => unreachable!("refused by Matrix::converted"),
             }
@@ -104,7 +104,7 @@ impl Conversion {
                 let [start, end] = [first, first + at_once * columns].map(|at| at * dtype.size());
                 stored.extend(read_range(self.from.whole(), files, start..end)?);
             }
-            let values = decode(dtype, &stored);
+            let values = tensor::decode(dtype, &stored);
             for first in (0..columns as usize).step_by(TILE) {
                 let width = TILE.min(columns as usize - first);
                 let mut tile = [[0f32; BLOCK_LENGTH]; TILE];
@@ -121,10 +121,4 @@ impl Conversion {
         }
         Ok(())
     }
-}
-
-fn decode(dtype: DType, stored: &[u8]) -> Vec<f32> {
-    let mut values = vec![0.0; stored.len() / dtype.size() as usize];
-    tensor::decode(dtype, stored, &mut values).expect("a float dtype");
-    values
 }

@@ -190,9 +190,7 @@ impl Conversion {
                 let stored = part(stored, at, blocks.len(), dtype.size() as usize * BLOCK_LENGTH);
                 rounding = match blocks {
                     SourceBlocks::Mxfp4(blocks) => mxfp4::encode(dtype, *blocks, stored),
-                    SourceBlocks::Floats(values) => {
-                        tensor::encode(dtype, values.as_flattened(), stored)
-                    }
+                    SourceBlocks::Floats(values) => tensor::encode(dtype, values, stored),
                 };
             }
             _ => unreachable!("refused by Matrix::converted"),
