@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{self, Fingerprint, Obstacle, Referable, Weight, WeightsFile, relative_to};
+use crate::weights::{self, Fingerprint, Obstacle, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl<'w> Placement<'w> {
     /// Whether the staged file is the model's data.
     fn use_staged_file(&mut self, folder: &Path) -> Result<bool> {
         let Some((staged, file)) = self.files.first() else { return Ok(false) };
-        let Referable::As(name) = relative_to(folder, staged)? else { return Ok(false) };
+        let Ok(name) = relative_to(folder, staged)? else { return Ok(false) };
         self.ranges.extend(ranges(file, &name));
         Ok(true)
     }

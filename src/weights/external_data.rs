@@ -1,8 +1,10 @@
 //! ONNX's rules for external data: a regular file without links, in the model's folder or
 //! below, named by a relative path.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -39,6 +41,7 @@ impl fmt::Display for Obstacle {
 }
 
 /// Which weights a model can reference in place.
+#[derive(Default)]
 pub struct References<'w> {
     pub in_place: Vec<(&'w Weight, FileRange)>,
     /// Weights that must be written.
@@ -67,45 +70,28 @@ pub fn reference<'w>(
     weights: impl Iterator<Item = &'w Weight> + Clone,
     folder: &Path,
 ) -> Result<References<'w>> {
-    let mut last: Option<(&Path, FileRange)> = None;
-    let mut found = References { in_place: Vec::new(), others: Vec::new(), unreferable_file: None };
+    let mut names: HashMap<&Path, Arc<Path>> = HashMap::new();
+    let mut found = References::default();
     for weight in weights.clone() {
-        let Recipe::Slice(source) = &weight.recipe else {
+        let Recipe::Slice(FileRange { file: path, range }) = &weight.recipe else {
             found.others.push(weight);
             continue;
         };
-        let file = match &last {
-            Some((path, range)) if *path == &*source.file => range.file.clone(),
-            _ => match referable(&source.file, folder)? {
-                Referable::As(name) => Path::new(&name).into(),
-                Referable::Not(obstacle) => {
-                    found.unreferable_file = Some((source.file.to_path_buf(), obstacle));
-                    (found.in_place, found.others) = (Vec::new(), weights.collect());
-                    return Ok(found);
+        if !names.contains_key(&**path) {
+            let name = link_kind(path)?.map_or_else(|| relative_to(folder, path), |it| Ok(Err(it)));
+            match name? {
+                Ok(name) => names.insert(path, Path::new(&name).into()),
+                Err(obstacle) => {
+                    let unreferable_file = Some((path.to_path_buf(), obstacle));
+                    let others = weights.collect();
+                    return Ok(References { others, unreferable_file, ..References::default() });
                 }
-            },
-        };
-        let range = FileRange { file, range: source.range.clone() };
-        last = Some((&source.file, range.clone()));
+            };
+        }
+        let range = FileRange { file: names[&**path].clone(), range: range.clone() };
         found.in_place.push((weight, range));
     }
     Ok(found)
-}
-
-/// How a model refers to a file.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Referable {
-    /// By this relative path, with `/` between components.
-    As(String),
-    Not(Obstacle),
-}
-
-/// How a model in `folder` can refer to an existing file.
-fn referable(file: &Path, folder: &Path) -> Result<Referable> {
-    match link_kind(file)? {
-        Some(obstacle) => Ok(Referable::Not(obstacle)),
-        None => relative_to(folder, file),
-    }
 }
 
 /// The kind of link that a file is, if ONNX refuses it as external data. A missing file is
@@ -125,12 +111,11 @@ pub fn link_kind(file: &Path) -> Result<Option<Obstacle>> {
     Ok(None)
 }
 
-/// How a model in `folder` could refer to a file. Neither needs to exist.
-pub fn relative_to(folder: &Path, file: &Path) -> Result<Referable> {
+/// The path by which a model in `folder` could refer to a file, with `/` between its names.
+/// Neither needs to exist.
+pub fn relative_to(folder: &Path, file: &Path) -> Result<Result<String, Obstacle>> {
     let (folder, file) = (canonicalize_existing(folder)?, canonicalize_existing(file)?);
-    let Ok(relative) = file.strip_prefix(&folder) else {
-        return Ok(Referable::Not(Obstacle::Outside));
-    };
+    let Ok(relative) = file.strip_prefix(&folder) else { return Ok(Err(Obstacle::Outside)) };
     let name = |component| match component {
         Component::Normal(name) => match name.to_str() {
             Some(name) if name.starts_with("..") => Err(Obstacle::DotDotName),
@@ -140,5 +125,5 @@ pub fn relative_to(folder: &Path, file: &Path) -> Result<Referable> {
         _ => Err(Obstacle::Outside),
     };
     let names: Result<Vec<&str>, _> = relative.components().map(name).collect();
-    Ok(names.map_or_else(Referable::Not, |names| Referable::As(names.join("/"))))
+    Ok(names.map(|names| names.join("/")))
 }

@@ -11,7 +11,7 @@ mod recipe;
 mod weights_file;
 
 pub use conversion::convert;
-pub use external_data::{Obstacle, Referable, References, link_kind, reference, relative_to};
+pub use external_data::{Obstacle, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
