@@ -109,7 +109,7 @@ impl<'p> Plan<'p> {
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
             if at == 0 || self.spec.save_weights.is_none() {
-                written.rounding += rounding;
+                Role::ALL.into_iter().for_each(|role| written.rounding[role] += rounding[role]);
             }
         }
         Ok(written)

@@ -17,7 +17,7 @@ pub const FORMAT_VERSION: u32 = 5;
 /// Two fine-tunes of one model have equal headers and sizes, and differ here. It is part
 /// of file names, so a parsed one contains nothing but digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct Fingerprint(String);
 
 const DIGITS: usize = 12;
@@ -49,11 +49,6 @@ impl Fingerprint {
         weights.into_iter().try_for_each(|weight| add(&mut hash, weight, files))?;
         Ok(Self(hash.hex()[..DIGITS].to_owned()))
     }
-
-    /// A placeholder for a file that is not written yet.
-    pub(super) fn placeholder() -> Self {
-        Self("0".repeat(DIGITS))
-    }
 }
 
 /// Adds a weight: its header, and a sample of its bytes or of those that it is converted from.
@@ -77,12 +72,6 @@ impl TryFrom<String> for Fingerprint {
         let is_valid = text.len() == DIGITS && text.bytes().all(is_digit);
         ensure!(is_valid, "{text:?} is not a fingerprint of {DIGITS} hexadecimal digits");
         Ok(Self(text))
-    }
-}
-
-impl From<Fingerprint> for String {
-    fn from(fingerprint: Fingerprint) -> Self {
-        fingerprint.0
     }
 }
 

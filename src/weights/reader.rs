@@ -111,13 +111,17 @@ fn read_at(
 
 /// The error of reading a tensor; an early end of file means that the file changed.
 pub fn read_error(error: std::io::Error, tensor: &str, source: &FileRange) -> Error {
-    let (file, range) = (source.file.display(), &source.range);
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => err!(
-            "`{file}` ends before the bytes {range:?} of tensor `{tensor}`: the file changed while it was read"
-        ),
-        _ => err!("cannot read `{file}`").with_kind(Kind::Io).with_source(error),
+    if error.kind() != std::io::ErrorKind::UnexpectedEof {
+        return cannot_read(&source.file, error);
     }
+    let (file, range) = (source.file.display(), &source.range);
+    err!(
+        "`{file}` ends before the bytes {range:?} of tensor `{tensor}`: the file changed while it was read"
+    )
+}
+
+pub fn cannot_read(file: &Path, error: std::io::Error) -> Error {
+    err!("cannot read `{}`", file.display()).with_kind(Kind::Io).with_source(error)
 }
 
 /// Counts the infinite and NaN elements of a weight that is not converted: a conversion

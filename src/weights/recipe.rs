@@ -77,10 +77,8 @@ impl Weight {
 
     /// Whether one conversion produces both.
     pub fn shares_conversion(&self, other: &Self) -> bool {
-        match (self.conversion(), other.conversion()) {
-            (Some((one, _)), Some((two, _))) => Arc::ptr_eq(one, two),
-            _ => false,
-        }
+        let both = self.conversion().zip(other.conversion());
+        both.is_some_and(|((one, _), (two, _))| Arc::ptr_eq(one, two))
     }
 }
 
@@ -126,7 +124,7 @@ pub struct Matrix {
     pub experts: Option<u64>,
     pub out: u64,
     pub inn: u64,
-    parts: Vec<Weight>,
+    pub(crate) parts: Vec<Weight>,
 }
 
 impl Matrix {
@@ -147,23 +145,14 @@ impl Matrix {
 
     /// A single tensor `[out, in]` of floats as a matrix.
     pub fn from_weight(path: &str, weight: &Weight) -> Self {
-        Self {
-            path: path.to_owned(),
-            format: MatrixFormat::Float(weight.dtype),
-            experts: None,
-            out: weight.shape[0],
-            inn: weight.shape[1],
-            parts: vec![weight.clone()],
-        }
+        let (format, sides) =
+            (MatrixFormat::Float(weight.dtype), [weight.shape[0], weight.shape[1]]);
+        Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
     }
 
     /// Its tensors, in the order of [`MatrixFormat::parts`].
     pub fn weights(&self) -> &[Weight] {
         &self.parts
-    }
-
-    pub fn weights_mut(&mut self) -> &mut [Weight] {
-        &mut self.parts
     }
 
     /// Its only tensor: floats.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conversion::convert;
 use super::external_data::link_kind;
-use super::reader::{FileCache, ensure_finite, for_each_chunk, read_error};
+use super::reader::{FileCache, cannot_read, ensure_finite, for_each_chunk, read_error};
 use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
 use crate::container;
 use crate::error::{Error, Kind, Result, bail, err};
@@ -50,7 +50,7 @@ pub struct StagedMetadata<C> {
 /// A planned weights file: SafeTensors whose data begins on a page, ordered so that large
 /// tensors begin on a page too.
 pub struct WeightsFile<'w> {
-    /// Without the contents and what conversions round.
+    /// Before its contents and what conversions round are known.
     metadata: StagedMetadata<serde_json::Value>,
     /// In file order.
     weights: Vec<&'w Weight>,
@@ -73,12 +73,12 @@ impl<'w> WeightsFile<'w> {
         let metadata = StagedMetadata {
             format: FORMAT_VERSION,
             fingerprint: fingerprint.clone(),
-            contents: Fingerprint::placeholder(),
+            contents: fingerprint.clone(),
             provenances: provenances.clone(),
             config: serde_json::to_value(config).expect("plain data"),
         };
         let mut file = Self { metadata, weights, ranges: Vec::new() };
-        file.ranges = file.layout(&Fingerprint::placeholder(), &PerRole::default()).1;
+        file.ranges = file.layout(fingerprint, &PerRole::default()).1;
         file
     }
 
@@ -148,9 +148,7 @@ impl<'w> WeightsFile<'w> {
             match read_exact_at(existing.file(), &mut found, offset) {
                 Ok(()) if found == expected => Ok(()),
                 Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                    Err(err!("cannot read `{}`", path.display())
-                        .with_kind(Kind::Io)
-                        .with_source(error))
+                    Err(cannot_read(path, error))
                 }
                 // It had the right length a moment ago.
                 _ => Err(occupied(path)),
@@ -203,56 +201,47 @@ impl<'w> WeightsFile<'w> {
             let stored = self.tensors().filter(|(weight, _)| !weight.is_converted());
             for (weight, Range { start, .. }) in stored {
                 let is_scales = weight.kind == ElementKind::Mxfp4Scales;
-                match copy_to.filter(|_| !is_scales) {
-                    Some(to) if !matches!(weight.recipe, Recipe::InterleaveRows { .. }) => {
-                        copy(weight, &mut files, to, *start, progress, &go_on)?;
-                    }
-                    _ => {
-                        // Scales are few, and a NaN scale spoils a block.
-                        let mut non_finite = 0;
-                        for_each_chunk(weight, &mut files, progress, |offset, bytes| {
-                            if is_scales {
-                                non_finite += not_finite(weight.encoded_dtype(), bytes);
-                            }
-                            visit(start + offset, bytes)
-                        })?;
-                        ensure_finite(weight, non_finite)?;
-                    }
+                if let (Some(to), false, Recipe::Slice(_) | Recipe::Concat(_)) =
+                    (copy_to, is_scales, &weight.recipe)
+                {
+                    copy(weight, &mut files, to, *start, progress, &go_on)?;
+                    continue;
                 }
+                // Scales are few, and a NaN scale spoils a block.
+                let mut non_finite = 0;
+                for_each_chunk(weight, &mut files, progress, |offset, bytes| {
+                    if is_scales {
+                        non_finite += not_finite(weight.encoded_dtype(), bytes);
+                    }
+                    visit(start + offset, bytes)
+                })?;
+                ensure_finite(weight, non_finite)?;
             }
             Ok(())
         };
-        let (stored, converted) = rayon::join(
-            || stored().inspect_err(fail),
-            || self.convert(progress, &visit).inspect_err(fail),
-        );
+        let converted = || {
+            let mut rounding = PerRole::<Rounding>::default();
+            for weight in &self.weights {
+                // One run makes all parts of a matrix.
+                let Some((conversion, 0)) = weight.conversion() else { continue };
+                let starts = self.tensors().filter_map(|(other, range)| {
+                    let (_, part) = other.conversion()?;
+                    other.shares_conversion(weight).then_some((part, range.start))
+                });
+                let starts: HashMap<usize, u64> = starts.collect();
+                let visit = |part, offset, bytes: &[u8]| visit(starts[&part] + offset, bytes);
+                rounding[conversion.role] += convert(conversion, progress, &visit)?;
+            }
+            Ok(rounding)
+        };
+        let (stored, converted) =
+            rayon::join(|| stored().inspect_err(fail), || converted().inspect_err(fail));
         match (stored, converted) {
             // The failure, not the interruption that it caused on the other side.
             (Err(error), Err(other)) if error.kind() == Kind::Interrupted => Err(other),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(rounding)) => Ok(rounding),
         }
-    }
-
-    /// Runs the conversions one after the other; each makes all parts of a matrix.
-    fn convert(
-        &self,
-        progress: &dyn Progress,
-        visit: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
-    ) -> Result<PerRole<Rounding>> {
-        let mut rounding = PerRole::<Rounding>::default();
-        for weight in &self.weights {
-            let Some((conversion, 0)) = weight.conversion() else { continue };
-            let starts = self.tensors().filter_map(|(other, range)| {
-                let (_, part) = other.conversion().filter(|_| other.shares_conversion(weight))?;
-                Some((part, range.start))
-            });
-            let starts: HashMap<usize, u64> = starts.collect();
-            rounding[conversion.role] += convert(conversion, progress, &|part, offset, bytes| {
-                visit(starts[&part] + offset, bytes)
-            })?;
-        }
-        Ok(rounding)
     }
 }
 
@@ -326,7 +315,7 @@ mod tests {
         let weight = weight(Path::new("w"), 8);
         // Wherever the header ends.
         for length in 0..container::ALIGNMENT as usize {
-            let (config, fingerprint) = ("x".repeat(length), Fingerprint::placeholder());
+            let (config, fingerprint) = ("x".repeat(length), Fingerprint::of("", []).unwrap());
             let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances());
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
@@ -356,7 +345,8 @@ mod tests {
         let [from, to] = ["from", "to"].map(|name| home.path().join(name));
         File::create(&from).unwrap().set_len(COPIED + 1).unwrap();
         let weight = weight(&from, COPIED + 1);
-        let file = WeightsFile::plan([&weight], &Fingerprint::placeholder(), "", &provenances());
+        let file =
+            WeightsFile::plan([&weight], &Fingerprint::of("", []).unwrap(), "", &provenances());
         let target = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
         let error = file.write(&target, &to, &CancelledAtOnce::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted);

@@ -45,11 +45,6 @@ impl Bits {
     pub const fn block_bytes(self) -> u64 {
         BLOCK * self.count() / 8
     }
-
-    /// The width at which a block's codes take this many bytes.
-    pub fn of_block(bytes: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|bits| bits.block_bytes() == bytes)
-    }
 }
 
 impl fmt::Display for Bits {

@@ -16,7 +16,7 @@ use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
-use crate::tensor::mxfp4::{self, BLOCK_LENGTH};
+use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
 use crate::tensor::{self, Rounding, ints};
 use blocks::SourceBlocks;
 
@@ -143,27 +143,23 @@ impl Conversion {
     fn store(&self, at: usize, blocks: &SourceBlocks, parts: &mut [Vec<u8>]) -> Rounding {
         let mut rounding = Rounding::default();
         match (self.to, parts) {
-            (MatrixFormat::Mxfp4, [codes, scales]) => {
-                let codes = codes.as_chunks_mut().0;
-                for from in 0..blocks.len() {
-                    let (block, off) = blocks.in_mxfp4(from);
-                    (codes[at + from], scales[at + from]) = (block.codes, block.scale);
-                    rounding += off;
-                }
-            }
-            // `columns [in, out/2]`: codes of two rows in a byte, the even row's come first.
-            (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
+            (MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
                 let [half, groups] =
-                    [self.from.out / 2, self.from.inn / mxfp4::BLOCK].map(|it| it as usize);
-                for from in 0..blocks.len() {
+                    [self.from.out / 2, self.from.inn / BLOCK].map(|it| it as usize);
+                for (from, at) in (at..at + blocks.len()).enumerate() {
                     let (block, off) = blocks.in_mxfp4(from);
-                    let (row, group) = ((at + from) / groups, (at + from) % groups);
-                    for (column, code) in (group * BLOCK_LENGTH..).zip(block.each_code()) {
-                        let byte = &mut columns[column * half + row / 2];
+                    rounding += off;
+                    scales[at] = block.scale;
+                    if self.to == MatrixFormat::Mxfp4 {
+                        codes.as_chunks_mut().0[at] = block.codes;
+                        continue;
+                    }
+                    // `columns [in, out/2]`: codes of two rows in a byte, the even row's come first.
+                    let (row, first) = (at / groups, at % groups * BLOCK_LENGTH);
+                    for (column, code) in (first..).zip(block.each_code()) {
+                        let byte = &mut codes[column * half + row / 2];
                         *byte = if row % 2 == 0 { code } else { *byte | code << 4 };
                     }
-                    scales[at + from] = block.scale;
-                    rounding += off;
                 }
             }
             (MatrixFormat::Int(bits), [codes, scales]) => {

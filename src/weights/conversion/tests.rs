@@ -57,18 +57,17 @@ fn one(dtype: DType, bytes: &[u8]) -> f32 {
 
 /// The same matrices in every format.
 fn formats(home: &Path) -> Vec<Matrix> {
-    let [experts, out, inn] = SIZES;
+    let [_, out, inn] = SIZES;
     let coded = coded();
     let numbers = numbers(&coded);
-    let at = |e: usize, o: usize, i: usize| numbers[(e * out + o) * inn + i];
-    let ranges =
-        |a: Range<usize>, b: Range<usize>| a.flat_map(move |x| b.clone().map(move |y| (x, y)));
-    let in_order = numbers.iter().flat_map(|number| number.to_le_bytes());
-    let in_order: Vec<u8> = in_order.collect();
+    let in_order: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let upper: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()[2..].to_vec()).collect();
-    let turned: Vec<u8> = (0..experts)
-        .flat_map(|e| ranges(0..inn, 0..out).flat_map(move |(i, o)| at(e, o, i).to_le_bytes()))
-        .collect();
+    let mut turned = Vec::new();
+    for expert in numbers.chunks(out * inn) {
+        for column in 0..inn {
+            turned.extend((0..out).flat_map(|row| expert[row * inn + column].to_le_bytes()));
+        }
+    }
     vec![
         matrix(home, "mxfp4", MatrixFormat::Mxfp4, &[&coded.0, &coded.1]),
         matrix(home, "bf16", MatrixFormat::Float(DType::BF16), &[&upper]),
