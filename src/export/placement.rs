@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{self, Fingerprint, Obstacle, Weight, WeightsFile, relative_to};
+use crate::weights::{self, Fingerprint, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -69,24 +69,20 @@ impl<'w> Placement<'w> {
         headers_only: bool,
     ) -> Result<Vec<&'w Weight>> {
         let found = weights::reference(checkpoint.weights.iter(), parent_dir(&model.path))?;
-        if let Some((file, obstacle)) = found.obstacle()
-            && model.external_data == ExternalData::InPlace
-        {
+        if let Some((file, obstacle)) = found.obstacle {
             let file = file.display();
-            if headers_only {
-                bail!("without the weights the model must reference `{file}` in place: {obstacle}");
-            }
-            let error = err!("cannot reference `{file}` in place: {obstacle}");
-            return Err(match obstacle {
-                Obstacle::MultipleRanges | Obstacle::Converted => {
-                    error.with_remedy(Setting::ExternalData, "auto")
+            if model.external_data == ExternalData::InPlace {
+                if headers_only {
+                    bail!(
+                        "without the weights the model must reference `{file}` in place: {obstacle}"
+                    );
                 }
-                _ => error.with_remedy(Setting::ExternalData, "copy"),
-            });
+                let instead = if obstacle.concerns_file() { "copy" } else { "auto" };
+                return Err(err!("cannot reference `{file}` in place: {obstacle}")
+                    .with_remedy(Setting::ExternalData, instead));
+            }
+            self.obstacle = obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
         }
-        let unreferable = found.unreferable_file.as_ref();
-        self.obstacle =
-            unreferable.map(|(file, obstacle)| format!("`{}`: {obstacle}", file.display()));
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
         self.ranges.extend(named);
         Ok(found.others)

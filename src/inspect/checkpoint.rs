@@ -98,11 +98,10 @@ pub fn inspect(
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
     let files = SourceFiles::read(folder, &files)?;
     let references = weights::reference(weights(), folder)?;
-    let obstacle =
-        references.obstacle().map(|(file, obstacle)| match references.unreferable_file {
-            Some(_) => format!("`{}`: {obstacle}", file.display()),
-            None => obstacle.to_string(),
-        });
+    let obstacle = references.obstacle.map(|(file, obstacle)| match obstacle.concerns_file() {
+        true => format!("`{}`: {obstacle}", file.display()),
+        false => obstacle.to_string(),
+    });
     let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
     Ok(CheckpointInspection {
         path: path.to_owned(),

@@ -26,6 +26,13 @@ pub enum Obstacle {
     Converted,
 }
 
+impl Obstacle {
+    /// Whether no byte of the file can be referenced.
+    pub fn concerns_file(self) -> bool {
+        !matches!(self, Self::MultipleRanges | Self::Converted)
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -46,22 +53,9 @@ pub struct References<'w> {
     pub in_place: Vec<(&'w Weight, FileRange)>,
     /// Weights that must be written.
     pub others: Vec<&'w Weight>,
-    /// A file that cannot be referenced; no weight is in place then.
-    pub unreferable_file: Option<(PathBuf, Obstacle)>,
-}
-
-impl References<'_> {
-    /// Why some weight must be written: the file, and the obstacle.
-    pub fn obstacle(&self) -> Option<(PathBuf, Obstacle)> {
-        self.unreferable_file.clone().or_else(|| {
-            let weight = self.others.first()?;
-            let obstacle = match weight.recipe {
-                Recipe::Converted(..) => Obstacle::Converted,
-                _ => Obstacle::MultipleRanges,
-            };
-            Some((weight.recipe.sources()[0].file.to_path_buf(), obstacle))
-        })
-    }
+    /// Why there are others: the first file that cannot be referenced, and what keeps it from
+    /// that. No weight is in place if it concerns the file itself.
+    pub obstacle: Option<(PathBuf, Obstacle)>,
 }
 
 /// Finds the weights that a model in `folder` can reference in place. Paths of the ranges
@@ -74,6 +68,10 @@ pub fn reference<'w>(
     let mut found = References::default();
     for weight in weights.clone() {
         let Recipe::Slice(FileRange { file: path, range }) = &weight.recipe else {
+            let obstacle =
+                if weight.is_converted() { Obstacle::Converted } else { Obstacle::MultipleRanges };
+            let file = weight.recipe.sources()[0].file.to_path_buf();
+            found.obstacle.get_or_insert((file, obstacle));
             found.others.push(weight);
             continue;
         };
@@ -82,9 +80,9 @@ pub fn reference<'w>(
             match name? {
                 Ok(name) => names.insert(path, Path::new(&name).into()),
                 Err(obstacle) => {
-                    let unreferable_file = Some((path.to_path_buf(), obstacle));
+                    let obstacle = Some((path.to_path_buf(), obstacle));
                     let others = weights.collect();
-                    return Ok(References { others, unreferable_file, ..References::default() });
+                    return Ok(References { others, obstacle, ..References::default() });
                 }
             };
         }

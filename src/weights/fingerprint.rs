@@ -68,7 +68,7 @@ impl TryFrom<String> for Fingerprint {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        let is_digit = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_valid = text.len() == DIGITS && text.bytes().all(is_digit);
         ensure!(is_valid, "{text:?} is not a fingerprint of {DIGITS} hexadecimal digits");
         Ok(Self(text))

@@ -94,11 +94,6 @@ impl MatrixFormat {
         }
     }
 
-    /// Whether rows consist of blocks of 32 elements.
-    pub fn has_blocks(self) -> bool {
-        !matches!(self, Self::Float(_) | Self::FloatTransposed(_))
-    }
-
     pub fn is_mxfp4(self) -> bool {
         matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
     }

@@ -70,7 +70,7 @@ impl Layout {
             (lm_head, &[hidden]),
         ] {
             for (name, size) in
-                sizes.iter().filter(|_| format.is_some_and(MatrixFormat::has_blocks))
+                sizes.iter().filter(|_| format.is_some_and(|it| it.is_mxfp4() || it.is_int()))
             {
                 ensure!(
                     size.is_multiple_of(mxfp4::BLOCK),

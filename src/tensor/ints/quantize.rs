@@ -4,7 +4,7 @@ use super::block::{Bits, ROUND, compare, pack, round_int4};
 use super::from_mxfp4::from_mxfp4;
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH, Blocks};
-use crate::tensor::rounding::sum_of_products;
+use crate::tensor::rounding::sum_in_lanes;
 
 const MANTISSA_BITS: u32 = 23;
 /// The exponent bits of 1.
@@ -60,8 +60,8 @@ fn best_int4_scale(values: &[f32; BLOCK_LENGTH], largest: f32) -> f32 {
     let (mut best, mut scale) = (0.0, 1.0);
     for target in TARGETS {
         let ints = values.map(|value| round_int4(value * (target / largest)));
-        let products = sum_of_products(values, &ints);
-        let squares = sum_of_products(&ints, &ints);
+        let products = sum_in_lanes(values, &ints, |value, int| value * int);
+        let squares = sum_in_lanes(&ints, &ints, |int, _| int * int);
         if products * products > best * squares {
             (best, scale) = (products * products / squares, products / squares);
         }

@@ -6,7 +6,7 @@
 
 use super::block::{BLOCK, BLOCK_LENGTH, Block, LARGEST_SCALE, e8m0, sum_of_squares};
 use crate::tensor::Rounding;
-use crate::tensor::rounding::sum_of_products;
+use crate::tensor::rounding::sum_in_lanes;
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const EXPONENT: u32 = 0x7f80_0000;
@@ -109,7 +109,8 @@ impl Rounded {
         Rounding {
             values: BLOCK,
             changed: self.changed(values),
-            squares: f64::from(sum_of_products(&self.scaled, &self.scaled)) * scale.powi(2),
+            squares: f64::from(sum_in_lanes(&self.scaled, &self.scaled, |value, _| value * value))
+                * scale.powi(2),
             error: values.iter().zip(&self.nearest).map(|pair| error(pair).powi(2)).sum(),
             ..Rounding::default()
         }
