@@ -154,7 +154,7 @@ impl Conversion {
                         codes.as_chunks_mut().0[at] = block.codes;
                         continue;
                     }
-                    // `columns [in, out/2]`: codes of two rows in a byte, the even row's come first.
+                    // `columns [in, out/2]`: a byte has codes of two rows, the even one first.
                     let (row, first) = (at / groups, at % groups * BLOCK_LENGTH);
                     for (column, code) in (first..).zip(block.each_code()) {
                         let byte = &mut codes[column * half + row / 2];
