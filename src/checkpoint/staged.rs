@@ -63,7 +63,8 @@ pub fn layout(tensors: &Tensors) -> Layout {
 fn format(tensors: &Tensors, path: &str) -> Option<MatrixFormat> {
     let part = |name: &str| tensors.shape(&format!("{path}.{name}"));
     if let Some(codes) = part("codes") {
-        return Bits::of_block(codes.last().copied().unwrap_or_default()).map(MatrixFormat::Int);
+        let bits = Bits::ALL.into_iter().find(|bits| codes.last() == Some(&bits.block_bytes()));
+        return bits.map(MatrixFormat::Int);
     }
     let formats = [
         ("weight_t", TRANSPOSED),

@@ -11,7 +11,7 @@ use crate::hub::Repository;
 use crate::model;
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{Fingerprint, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -45,7 +45,8 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         }
         Source::Staged(path) => {
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-            let found = Fingerprint::of_stored(checkpoint.weights.iter())?;
+            let found =
+                Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
             ensure!(
                 found == metadata.contents,
                 "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",

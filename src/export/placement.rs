@@ -10,9 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{
-    self, Fingerprint, InPlaceBlocker, Referable, Weight, WeightsFile, relative_to,
-};
+use crate::weights::{self, Fingerprint, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -23,7 +21,7 @@ pub struct Placement<'w> {
     pub ranges: HashMap<String, FileRange>,
     in_place: bool,
     /// Why the source is not referenced in place, although it was not asked for.
-    blocker: Option<String>,
+    obstacle: Option<String>,
 }
 
 impl<'w> Placement<'w> {
@@ -42,7 +40,7 @@ impl<'w> Placement<'w> {
         let external_data = spec.request.external_data;
         if external_data != ExternalData::InPlace
             && let Some((staged, file)) = placement.files.first()
-            && let Referable::As(name) = relative_to(parent_dir(&model.path), staged)?
+            && let Ok(name) = relative_to(parent_dir(&model.path), staged)?
         {
             placement.ranges.extend(ranges(file, &name));
             return Ok(placement);
@@ -67,22 +65,20 @@ impl<'w> Placement<'w> {
         request: &Request,
     ) -> Result<Vec<&'w Weight>> {
         let found = weights::reference(checkpoint.weights.iter(), folder)?;
-        if let Some((file, blocker)) = found.blocker()
-            && request.external_data == ExternalData::InPlace
-        {
+        if let Some((file, obstacle)) = found.obstacle {
             let file = file.display();
-            if request.source.headers_only() {
-                bail!("without the weights the model must reference `{file}` in place: {blocker}");
+            if request.external_data == ExternalData::InPlace {
+                if request.source.headers_only() {
+                    bail!(
+                        "without the weights the model must reference `{file}` in place: {obstacle}"
+                    );
+                }
+                let instead = if obstacle.concerns_file() { "copy" } else { "auto" };
+                return Err(err!("cannot reference `{file}` in place: {obstacle}")
+                    .with_remedy(Setting::ExternalData, instead));
             }
-            let possible = match blocker {
-                InPlaceBlocker::MultipleRanges | InPlaceBlocker::Converted => "auto",
-                _ => "copy",
-            };
-            return Err(err!("cannot reference `{file}` in place: {blocker}")
-                .with_remedy(Setting::ExternalData, possible));
+            self.obstacle = obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
         }
-        let blocked = found.blocked_file.as_ref();
-        self.blocker = blocked.map(|(file, blocker)| format!("`{}`: {blocker}", file.display()));
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
         self.ranges.extend(named);
         Ok(found.others)
@@ -126,7 +122,7 @@ impl<'w> Placement<'w> {
             self.files.iter().partition(|(path, _)| written.contains(path));
         WeightsSummary {
             in_place: self.in_place,
-            obstacle: self.blocker.clone(),
+            obstacle: self.obstacle.clone(),
             files: files.collect::<BTreeSet<String>>().into_iter().collect(),
             reused: reused.into_iter().map(|(path, _)| path.clone()).collect(),
             bytes_referenced: checkpoint.weights.iter().map(Weight::bytes).sum(),

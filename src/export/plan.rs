@@ -88,7 +88,7 @@ impl<'p> Plan<'p> {
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
             if at == 0 || self.spec.request.save_weights.is_none() {
-                sum += rounding;
+                Role::ALL.into_iter().for_each(|role| sum[role] += rounding[role]);
             }
         }
         Ok((written, sum))

@@ -98,9 +98,9 @@ pub fn inspect(
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
     let files = SourceFiles::read(folder, &files)?;
     let references = weights::reference(weights(), folder)?;
-    let obstacle = references.blocker().map(|(file, blocker)| match references.blocked_file {
-        Some(_) => format!("`{}`: {blocker}", file.display()),
-        None => blocker.to_string(),
+    let obstacle = references.obstacle.map(|(file, obstacle)| match obstacle.concerns_file() {
+        true => format!("`{}`: {obstacle}", file.display()),
+        false => obstacle.to_string(),
     });
     let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
     Ok(CheckpointInspection {

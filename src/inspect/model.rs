@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
 use crate::onnx::{self, StoredInitializer, ValueInfo};
-use crate::weights::{InPlaceBlocker, link_kind};
+use crate::weights::{Obstacle, link_kind};
 
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
@@ -118,7 +118,7 @@ fn data_file(
     let found = status.as_ref().map(Metadata::len);
     let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
-    let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);
+    let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
     let unreachable = match status {
         _ if !is_below(&file) => Some(
             "it is outside the model's folder, where onnxruntime reads no external data".to_owned(),

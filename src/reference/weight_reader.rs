@@ -67,9 +67,7 @@ impl WeightReader {
     fn floats(&mut self, weight: &Weight, range: Range<u64>) -> Result<Vec<f32>> {
         let size = weight.dtype.size();
         let bytes = read_range(weight, &mut self.files, range.start * size..range.end * size)?;
-        let mut values = vec![0.0; (range.end - range.start) as usize];
-        tensor::decode(weight.dtype, &bytes, &mut values).expect("a dtype of floats");
-        Ok(values)
+        Ok(tensor::decode(weight.dtype, &bytes))
     }
 
     /// A range of blocks of integers.

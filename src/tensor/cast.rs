@@ -8,52 +8,41 @@ use super::{DType, Rounding};
 /// Values that are converted at a time, so that each loop over them is vectorized.
 const CHUNK: usize = Rounding::LENGTH;
 
-/// The value of a byte in FP8 E5M2, which is the upper half of an F16 number.
-pub fn e5m2(byte: u8) -> f32 {
-    f16::from_bits(u16::from(byte) << 8).to_f32()
-}
-
-/// Decodes BF16, F16, F32 or FP8 E5M2; `None` for other dtypes. Panics unless `bytes` are
-/// as many elements as `values`.
-pub fn decode(dtype: DType, bytes: &[u8], values: &mut [f32]) -> Option<()> {
+/// Decodes BF16, F16, F32 or FP8 E5M2, whose bytes are the upper halves of F16 numbers.
+/// Panics for other dtypes.
+pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     match dtype {
-        DType::BF16 => decode_each(bytes, values, |bytes| {
-            f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
-        }),
-        DType::F16 => decode_f16(bytes, values, u16::from_le_bytes),
-        DType::F32 => decode_each(bytes, values, f32::from_le_bytes),
-        DType::F8E5M2 => decode_f16(bytes, values, |[byte]| u16::from(byte) << 8),
-        _ => return None,
+        DType::BF16 => {
+            decode_each(bytes, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))
+        }
+        DType::F16 => decode_f16(bytes, u16::from_le_bytes),
+        DType::F32 => decode_each(bytes, f32::from_le_bytes),
+        DType::F8E5M2 => decode_f16(bytes, |[byte]| u16::from(byte) << 8),
+        _ => panic!("{dtype} cannot be decoded as floats"),
     }
-    Some(())
 }
 
 /// Decodes elements whose `bits` are F16, by the processor's own instructions.
-fn decode_f16<const N: usize>(bytes: &[u8], values: &mut [f32], bits: impl Fn([u8; N]) -> u16) {
-    let elements = elements::<N>(bytes, values);
+fn decode_f16<const N: usize>(bytes: &[u8], bits: impl Fn([u8; N]) -> u16) -> Vec<f32> {
+    let mut values = vec![0.0; bytes.len() / N];
     let mut halves = [f16::ZERO; CHUNK];
-    for (elements, values) in elements.chunks(CHUNK).zip(values.chunks_mut(CHUNK)) {
+    for (elements, values) in bytes.as_chunks().0.chunks(CHUNK).zip(values.chunks_mut(CHUNK)) {
         let halves = &mut halves[..elements.len()];
         for (half, element) in halves.iter_mut().zip(elements) {
             *half = f16::from_bits(bits(*element));
         }
         halves.convert_to_f32_slice(values);
     }
+    values
 }
 
-fn decode_each<const N: usize>(bytes: &[u8], values: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
-    let elements = elements::<N>(bytes, values);
-    values.iter_mut().zip(elements).for_each(|(value, element)| *value = decode(*element));
+fn decode_each<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|element| decode(*element)).collect()
 }
 
-fn elements<'b, const N: usize>(bytes: &'b [u8], values: &[f32]) -> &'b [[u8; N]] {
-    let (elements, rest) = bytes.as_chunks();
-    assert!(rest.is_empty() && elements.len() == values.len(), "as many bytes as values");
-    elements
-}
-
-/// Encodes as BF16, F16 or F32, rounding to nearest even. Panics for other dtypes.
-pub fn encode(dtype: DType, values: &[f32], bytes: &mut [u8]) -> Rounding {
+/// Encodes as BF16, F16 or F32, rounding to nearest even. Panics for other dtypes, and
+/// unless `bytes` are as many elements as there are values.
+pub fn encode(dtype: DType, values: &[[f32; CHUNK]], bytes: &mut [u8]) -> Rounding {
     match dtype {
         DType::BF16 => encode_chunks(values, bytes, |values| {
             let bits = values.map(|value| nearest_bf16(value.to_bits()));
@@ -79,27 +68,18 @@ fn nearest_bf16(bits: u32) -> u16 {
 
 /// `encode` returns bytes, and the values that they stand for.
 fn encode_chunks<const N: usize>(
-    values: &[f32],
+    values: &[[f32; CHUNK]],
     bytes: &mut [u8],
     encode: impl Fn(&[f32; CHUNK]) -> ([[u8; N]; CHUNK], [f32; CHUNK]),
 ) -> Rounding {
+    assert_eq!(bytes.len(), size_of_val(values) / size_of::<f32>() * N);
     let mut rounding = Rounding::default();
-    let (chunks, rest) = values.as_chunks();
-    let (encoded, encoded_rest) = bytes.as_chunks_mut().0.as_chunks_mut();
-    let mut encode = |values: &[f32; CHUNK], encoded: &mut [[u8; N]; CHUNK]| {
+    for (values, encoded) in values.iter().zip(bytes.as_chunks_mut().0.as_chunks_mut().0) {
         let rounded;
         (*encoded, rounded) = encode(values);
         rounding += Rounding::of(values, &rounded);
-    };
-    chunks.iter().zip(encoded).for_each(|(values, encoded)| encode(values, encoded));
-    if !rest.is_empty() {
-        // Zeros add nothing to the statistics but their number.
-        let (mut padded, mut encoded) = ([0f32; CHUNK], [[0; N]; CHUNK]);
-        padded[..rest.len()].copy_from_slice(rest);
-        encode(&padded, &mut encoded);
-        encoded_rest.copy_from_slice(&encoded[..rest.len()]);
     }
-    Rounding { values: values.len() as u64, ..rounding }
+    rounding
 }
 
 #[cfg(test)]
@@ -141,14 +121,10 @@ mod tests {
             if is_negative { -magnitude } else { magnitude }
         }
 
-        fn encode(self, value: f32) -> (u32, Rounding) {
-            let mut bytes = [0; 2];
-            let rounding = encode(self.dtype, &[value], &mut bytes);
-            (u16::from_le_bytes(bytes).into(), rounding)
-        }
-
         fn check_nearest(self, value: f32) {
-            let (bits, rounding) = self.encode(value);
+            let mut bytes = [[0; 2]; CHUNK];
+            let rounding = encode(self.dtype, &[beside_zeros(value)], bytes.as_flattened_mut());
+            let bits = u32::from(u16::from_le_bytes(bytes[0]));
             let error = |bits: u32| (self.value(bits) - f64::from(value)).abs();
             let infinity = self.exponents() << self.mantissa_bits;
             let overflowed = bits & infinity == infinity;
@@ -160,9 +136,17 @@ mod tests {
             }
             let error = if overflowed { 0.0 } else { error(bits) };
             let counts = [rounding.values, rounding.overflowed, rounding.changed];
-            assert_eq!(counts, [1, overflowed.into(), (error > 0.0).into()], "{value:e}");
+            assert_eq!(
+                counts,
+                [CHUNK as u64, overflowed.into(), (error > 0.0).into()],
+                "{value:e}"
+            );
             assert!((rounding.error.sqrt() - error).abs() <= error * 1e-9, "{value:e}");
         }
+    }
+
+    fn beside_zeros(value: f32) -> [f32; CHUNK] {
+        std::array::from_fn(|at| if at == 0 { value } else { 0.0 })
     }
 
     #[test]
@@ -171,8 +155,8 @@ mod tests {
             let size = format.dtype.size() as usize;
             let bytes = (0..=all).flat_map(|bits| bits.to_le_bytes()[..size].to_vec());
             let bytes: Vec<u8> = bytes.collect();
-            let mut values = vec![f32::NAN; bytes.len() / size];
-            decode(format.dtype, &bytes, &mut values).unwrap();
+            let values = decode(format.dtype, &bytes);
+            assert_eq!(values.len(), bytes.len() / size);
             let infinity = format.value(format.exponents() << format.mantissa_bits);
             for (bits, value) in (0..).zip(&values) {
                 let expected = format.value(bits);
@@ -186,7 +170,7 @@ mod tests {
             }
             if size == 2 {
                 let mut again = vec![0; bytes.len()];
-                let rounding = encode(format.dtype, &values, &mut again);
+                let rounding = encode(format.dtype, values.as_chunks().0, &mut again);
                 assert_eq!((rounding.changed, rounding.overflowed), (0, 0));
                 for (value, bytes) in values.iter().zip(bytes.chunks(2).zip(again.chunks(2))) {
                     assert!(bytes.0 == bytes.1 || value.is_nan(), "{value}");
@@ -217,8 +201,9 @@ mod tests {
         }
         for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             for dtype in [DType::BF16, DType::F16, DType::F32] {
-                let found = encode(dtype, &[1.0, value], &mut [0; 8][..2 * dtype.size() as usize]);
-                let expected = Rounding { values: 2, not_finite: 1, squares: 1.0, ..found };
+                let mut bytes = vec![0; CHUNK * dtype.size() as usize];
+                let found = encode(dtype, &[beside_zeros(value)], &mut bytes);
+                let expected = Rounding { not_finite: 1, squares: 0.0, ..found };
                 assert!(found == expected && found.changed + found.overflowed == 0, "{dtype}");
             }
         }

@@ -7,7 +7,7 @@ pub mod mxfp4;
 mod non_finite;
 mod rounding;
 
-pub use cast::{decode, e5m2, encode};
+pub use cast::{decode, encode};
 pub use dtype::DType;
 pub use non_finite::not_finite;
 pub use rounding::Rounding;

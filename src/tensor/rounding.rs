@@ -1,5 +1,6 @@
 //! How far values are from what another format made of them.
 
+use std::iter::Sum;
 use std::ops::AddAssign;
 
 /// What a conversion did to some values.
@@ -33,11 +34,13 @@ impl Rounding {
         let pairs = values.iter().zip(converted);
         let changed = pairs.map(|(value, converted)| value.to_bits() != converted.to_bits());
         let changed: u32 = changed.map(u32::from).sum();
+        let square = |value, _| f64::from(value).powi(2);
+        let error = |value, converted| (f64::from(value) - f64::from(converted)).powi(2);
         Self {
             values: Self::LENGTH as u64,
             changed: changed.into(),
-            squares: squared_distance(values, &[0.0; Self::LENGTH]),
-            error: if changed == 0 { 0.0 } else { squared_distance(values, converted) },
+            squares: sum_in_lanes(values, values, square),
+            error: if changed == 0 { 0.0 } else { sum_in_lanes(values, converted, error) },
             ..Self::default()
         }
     }
@@ -77,13 +80,18 @@ impl AddAssign for Rounding {
     }
 }
 
-/// The order of the sum is part of the result; eight lanes let the compiler vectorize it.
-fn squared_distance(left: &[f32; Rounding::LENGTH], right: &[f32; Rounding::LENGTH]) -> f64 {
-    let mut sums = [0f64; 8];
+/// The sum of a term for each pair of values. Its order is part of the result; eight lanes
+/// let the compiler vectorize it.
+pub fn sum_in_lanes<T: Copy + Default + AddAssign + Sum>(
+    left: &[f32; Rounding::LENGTH],
+    right: &[f32; Rounding::LENGTH],
+    term: impl Fn(f32, f32) -> T,
+) -> T {
+    let mut sums = [T::default(); 8];
     for (left, right) in left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0) {
         for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-            *sum += (f64::from(*left) - f64::from(*right)).powi(2);
+            *sum += term(*left, *right);
         }
     }
-    sums.iter().sum()
+    sums.into_iter().sum()
 }

@@ -89,7 +89,7 @@ impl Subject {
         let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
         for role in Role::ALL {
             let matrices = self.checkpoint.weights.matrices_mut(role);
-            let weights = matrices.flat_map(Matrix::weights_mut);
+            let weights = matrices.flat_map(|matrix| &mut matrix.parts);
             for weight in weights.filter(|weight| weight.is_converted()) {
                 if let Some(FileRange { file, range }) = starts.get(&*weight.name) {
                     let range = range.start..range.start.saturating_add(weight.bytes());

@@ -16,8 +16,7 @@ use crate::files::{FileRange, canonicalize_existing};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    Chunk, FileCache, Matrix, Recipe, Role, Weight, convert, count_non_finite, ensure_finite,
-    read_range,
+    FileCache, Matrix, Recipe, Role, Weight, convert, count_non_finite, ensure_finite, read_range,
 };
 
 /// Bytes compared at once.
@@ -199,25 +198,22 @@ impl<'w> ByteComparison<'w> {
     /// Converts a matrix again, and compares it.
     fn compare_converted(&mut self, matrix: &Matrix, slices: &[&Slice<'w>]) -> Result<()> {
         let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
-        let parts: Vec<(&Weight, u64)> = matrix.weights().iter().map(|part| (part, 0)).collect();
-        let is_part =
-            |slice: &&&Slice| parts.iter().any(|(part, _)| part.name == slice.weight.name);
+        let parts = matrix.weights();
+        let is_part = |slice: &&&Slice| parts.iter().any(|part| part.name == slice.weight.name);
         let slices: Vec<&Slice> = slices.iter().filter(is_part).copied().collect();
         if slices.is_empty() {
             return Ok(());
         }
         let progress = self.progress;
         let comparison = Mutex::new(self);
-        let visit = |part: &Weight, offset: u64, chunk: Chunk| {
-            let Chunk::Bytes(expected) = chunk else { unreachable!("a conversion makes bytes") };
+        let visit = |part: usize, offset: u64, expected: &[u8]| {
             let mut comparison = comparison.lock().expect("no panic holds it");
-            for slice in slices.iter().filter(|slice| slice.weight.name == part.name) {
+            for slice in slices.iter().filter(|slice| slice.weight.name == parts[part].name) {
                 comparison.compare_bytes(slice, offset, expected)?;
             }
-            progress.advance(expected.len() as u64);
             Ok(())
         };
-        convert(conversion, &parts, progress, &visit)?;
+        convert(conversion, progress, &visit)?;
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! ONNX's rules for external data: a regular file without links, in the model's folder or
 //! below, named by a relative path.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -12,7 +14,7 @@ use crate::files::{FileRange, canonicalize_existing};
 
 /// Why external data cannot be referenced in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlaceBlocker {
+pub enum Obstacle {
     Outside,
     Symlink,
     HardLink,
@@ -24,7 +26,14 @@ pub enum InPlaceBlocker {
     Converted,
 }
 
-impl fmt::Display for InPlaceBlocker {
+impl Obstacle {
+    /// Whether no byte of the file can be referenced.
+    pub fn concerns_file(self) -> bool {
+        !matches!(self, Self::MultipleRanges | Self::Converted)
+    }
+}
+
+impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Outside => "it is outside the model's folder, where ONNX allows no external data",
@@ -39,26 +48,14 @@ impl fmt::Display for InPlaceBlocker {
 }
 
 /// Which weights a model can reference in place.
+#[derive(Default)]
 pub struct References<'w> {
     pub in_place: Vec<(&'w Weight, FileRange)>,
     /// Weights that must be written.
     pub others: Vec<&'w Weight>,
-    /// A file that cannot be referenced; no weight is in place then.
-    pub blocked_file: Option<(PathBuf, InPlaceBlocker)>,
-}
-
-impl References<'_> {
-    /// Why some weight must be written: the file, and what blocks it.
-    pub fn blocker(&self) -> Option<(PathBuf, InPlaceBlocker)> {
-        self.blocked_file.clone().or_else(|| {
-            let weight = self.others.first()?;
-            let blocker = match weight.recipe {
-                Recipe::Converted(..) => InPlaceBlocker::Converted,
-                _ => InPlaceBlocker::MultipleRanges,
-            };
-            Some((weight.recipe.sources()[0].file.to_path_buf(), blocker))
-        })
-    }
+    /// Why there are others: the first file that cannot be referenced, and what keeps it from
+    /// that. No weight is in place if it concerns the file itself.
+    pub obstacle: Option<(PathBuf, Obstacle)>,
 }
 
 /// Finds the weights that a model in `folder` can reference in place. Paths of the ranges
@@ -67,78 +64,64 @@ pub fn reference<'w>(
     weights: impl Iterator<Item = &'w Weight> + Clone,
     folder: &Path,
 ) -> Result<References<'w>> {
-    let mut last: Option<(&Path, FileRange)> = None;
-    let mut found = References { in_place: Vec::new(), others: Vec::new(), blocked_file: None };
+    let mut names: HashMap<&Path, Arc<Path>> = HashMap::new();
+    let mut found = References::default();
     for weight in weights.clone() {
-        let Recipe::Slice(source) = &weight.recipe else {
+        let Recipe::Slice(FileRange { file: path, range }) = &weight.recipe else {
+            let obstacle =
+                if weight.is_converted() { Obstacle::Converted } else { Obstacle::MultipleRanges };
+            let file = weight.recipe.sources()[0].file.to_path_buf();
+            found.obstacle.get_or_insert((file, obstacle));
             found.others.push(weight);
             continue;
         };
-        let file = match &last {
-            Some((path, range)) if *path == &*source.file => range.file.clone(),
-            _ => match referable(&source.file, folder)? {
-                Referable::As(name) => Path::new(&name).into(),
-                Referable::Blocked(blocker) => {
-                    found.blocked_file = Some((source.file.to_path_buf(), blocker));
-                    (found.in_place, found.others) = (Vec::new(), weights.collect());
-                    return Ok(found);
+        if !names.contains_key(&**path) {
+            let name = link_kind(path)?.map_or_else(|| relative_to(folder, path), |it| Ok(Err(it)));
+            match name? {
+                Ok(name) => names.insert(path, Path::new(&name).into()),
+                Err(obstacle) => {
+                    let obstacle = Some((path.to_path_buf(), obstacle));
+                    let others = weights.collect();
+                    return Ok(References { others, obstacle, ..References::default() });
                 }
-            },
-        };
-        let range = FileRange { file, range: source.range.clone() };
-        last = Some((&source.file, range.clone()));
+            };
+        }
+        let range = FileRange { file: names[&**path].clone(), range: range.clone() };
         found.in_place.push((weight, range));
     }
     Ok(found)
 }
 
-/// How a model refers to a file.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Referable {
-    /// By this relative path, with `/` between components.
-    As(String),
-    Blocked(InPlaceBlocker),
-}
-
-/// How a model in `folder` can refer to an existing file.
-fn referable(file: &Path, folder: &Path) -> Result<Referable> {
-    match link_kind(file)? {
-        Some(blocker) => Ok(Referable::Blocked(blocker)),
-        None => relative_to(folder, file),
-    }
-}
-
 /// The kind of link that a file is, if ONNX refuses it as external data. A missing file is
 /// none.
-pub fn link_kind(file: &Path) -> Result<Option<InPlaceBlocker>> {
+pub fn link_kind(file: &Path) -> Result<Option<Obstacle>> {
     let status = match fs::symlink_metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         status => status?,
     };
     if status.is_symlink() {
-        return Ok(Some(InPlaceBlocker::Symlink));
+        return Ok(Some(Obstacle::Symlink));
     }
     #[cfg(unix)]
     if status.is_file() && std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
-        return Ok(Some(InPlaceBlocker::HardLink));
+        return Ok(Some(Obstacle::HardLink));
     }
     Ok(None)
 }
 
-/// How a model in `folder` could refer to a file. Neither needs to exist.
-pub fn relative_to(folder: &Path, file: &Path) -> Result<Referable> {
+/// The path by which a model in `folder` could refer to a file, with `/` between its names.
+/// Neither needs to exist.
+pub fn relative_to(folder: &Path, file: &Path) -> Result<Result<String, Obstacle>> {
     let (folder, file) = (canonicalize_existing(folder)?, canonicalize_existing(file)?);
-    let Ok(relative) = file.strip_prefix(&folder) else {
-        return Ok(Referable::Blocked(InPlaceBlocker::Outside));
-    };
+    let Ok(relative) = file.strip_prefix(&folder) else { return Ok(Err(Obstacle::Outside)) };
     let name = |component| match component {
         Component::Normal(name) => match name.to_str() {
-            Some(name) if name.starts_with("..") => Err(InPlaceBlocker::DotDotName),
+            Some(name) if name.starts_with("..") => Err(Obstacle::DotDotName),
             Some(name) => Ok(name),
-            None => Err(InPlaceBlocker::NotUnicode),
+            None => Err(Obstacle::NotUnicode),
         },
-        _ => Err(InPlaceBlocker::Outside),
+        _ => Err(Obstacle::Outside),
     };
     let names: Result<Vec<&str>, _> = relative.components().map(name).collect();
-    Ok(names.map_or_else(Referable::Blocked, |names| Referable::As(names.join("/"))))
+    Ok(names.map(|names| names.join("/")))
 }

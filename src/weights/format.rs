@@ -1,7 +1,6 @@
 //! Formats in which matrices are stored, and the one table of their parts.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -95,11 +94,6 @@ impl MatrixFormat {
         }
     }
 
-    /// Whether rows consist of blocks of 32 elements.
-    pub fn has_blocks(self) -> bool {
-        !matches!(self, Self::Float(_) | Self::FloatTransposed(_))
-    }
-
     pub fn is_mxfp4(self) -> bool {
         matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
     }
@@ -136,39 +130,29 @@ impl fmt::Display for MatrixFormat {
     }
 }
 
-impl FromStr for MatrixFormat {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let known = Self::TARGETS.into_iter().chain([Self::Float(DType::F8E5M2)]);
-        let mut known = known.filter(|format| format.to_string() == name);
-        known.next().ok_or_else(|| err!("{name:?} is not a format of matrices"))
-    }
-}
-
 impl ElementKind {
-    pub fn accepts(self, dtype: DType) -> bool {
+    /// The dtypes that it accepts, and what they are called.
+    fn dtypes(self) -> (&'static [DType], &'static str) {
         match self {
-            Self::Float => matches!(dtype, DType::BF16 | DType::F16 | DType::F32),
-            Self::ExpertFloat => Self::Float.accepts(dtype) || dtype == DType::F8E5M2,
-            Self::Mxfp4Blocks | Self::IntCodes => dtype == DType::U8,
-            Self::Mxfp4Scales => matches!(dtype, DType::U8 | DType::F8E8M0),
-            Self::IntScales => dtype == DType::F32,
+            Self::Float => (&[DType::BF16, DType::F16, DType::F32], "bf16, f16 or f32"),
+            Self::ExpertFloat => {
+                (&[DType::BF16, DType::F16, DType::F32, DType::F8E5M2], "bf16, f16, f32 or f8e5m2")
+            }
+            Self::Mxfp4Blocks => (&[DType::U8], "u8 (MXFP4 blocks)"),
+            Self::Mxfp4Scales => (&[DType::U8, DType::F8E8M0], "u8 (MXFP4 scales)"),
+            Self::IntCodes => (&[DType::U8], "u8 (integer codes)"),
+            Self::IntScales => (&[DType::F32], "f32 (scales of integers)"),
         }
+    }
+
+    pub fn accepts(self, dtype: DType) -> bool {
+        self.dtypes().0.contains(&dtype)
     }
 }
 
 impl fmt::Display for ElementKind {
-    /// The dtypes that it accepts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Float => "bf16, f16 or f32",
-            Self::ExpertFloat => "bf16, f16, f32 or f8e5m2",
-            Self::Mxfp4Blocks => "u8 (MXFP4 blocks)",
-            Self::Mxfp4Scales => "u8 (MXFP4 scales)",
-            Self::IntCodes => "u8 (integer codes)",
-            Self::IntScales => "f32 (scales of integers)",
-        })
+        f.write_str(self.dtypes().1)
     }
 }
 
@@ -227,6 +211,11 @@ impl TryFrom<String> for FormatSet {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
-        text.split(AND).map(MatrixFormat::from_str).collect()
+        let known = MatrixFormat::TARGETS.into_iter().chain([MatrixFormat::Float(DType::F8E5M2)]);
+        let format = |name: &str| {
+            let format = known.clone().find(|format| format.to_string() == name);
+            format.ok_or_else(|| err!("{name:?} is not a format of matrices"))
+        };
+        text.split(AND).map(format).collect()
     }
 }

@@ -2,22 +2,19 @@
 //! they are read from or written to.
 
 mod conversion;
-mod copying;
 mod external_data;
 mod fingerprint;
 mod format;
 mod provenance;
 mod reader;
 mod recipe;
-mod scan;
 mod weights_file;
 
 pub use conversion::convert;
-pub use external_data::{InPlaceBlocker, Referable, References, link_kind, reference, relative_to};
+pub use external_data::{Obstacle, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
-pub use reader::{Chunk, FileCache, read_range};
+pub use reader::{FileCache, count_non_finite, ensure_finite, read_range};
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
-pub use scan::{count_non_finite, ensure_finite};
 pub use weights_file::{StagedMetadata, WeightsFile};

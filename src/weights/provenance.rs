@@ -1,6 +1,6 @@
 //! What became of the values of matrices since the checkpoint.
 
-use std::ops::{AddAssign, Index, IndexMut};
+use std::ops::{Index, IndexMut};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,13 +32,6 @@ impl<T> IndexMut<Role> for PerRole<T> {
             Role::Experts => &mut self.experts,
             Role::Dense => &mut self.dense,
         }
-    }
-}
-
-impl AddAssign for PerRole<Rounding> {
-    fn add_assign(&mut self, other: Self) {
-        self.experts += other.experts;
-        self.dense += other.dense;
     }
 }
 

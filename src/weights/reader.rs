@@ -1,7 +1,6 @@
 //! The bytes of a weight in order, by its recipe.
 
 use std::collections::HashMap;
-use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +8,14 @@ use std::sync::Arc;
 use fs_err as fs;
 
 use super::{Recipe, Weight};
-use crate::error::{Error, Result, err};
+use crate::error::{Error, Kind, Result, ensure, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
+use crate::progress::Progress;
+use crate::tensor::not_finite;
 
-/// Bytes that are rearranged at once.
-const CHUNK: u64 = 8 << 20;
+/// Bytes read at once, whole elements of every dtype.
+const CHUNK: u64 = 1 << 20;
 
 /// Files that stay open while several weights are read from them.
 #[derive(Default)]
@@ -23,6 +24,12 @@ pub struct FileCache {
 }
 
 impl FileCache {
+    /// Has a file that is open already.
+    pub(super) fn holding(path: &Path, file: &std::fs::File) -> std::io::Result<Self> {
+        let file = fs::File::from_parts(file.try_clone()?, path);
+        Ok(Self { open: HashMap::from([(path.into(), file)]) })
+    }
+
     /// The file, opened at the first call.
     pub fn open(&mut self, path: &Arc<Path>) -> std::io::Result<&mut fs::File> {
         if !self.open.contains_key(path) {
@@ -32,192 +39,142 @@ impl FileCache {
     }
 }
 
-/// Consecutive bytes of a weight.
-pub enum Chunk<'c> {
-    /// A byte range, with its file positioned at the beginning.
-    InFile(&'c FileRange, &'c mut fs::File),
-    /// Rearranged or converted bytes.
-    Bytes(&'c [u8]),
-}
-
-impl Chunk<'_> {
-    /// Number of bytes.
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::InFile(source, _) => source.len(),
-            Self::Bytes(bytes) => bytes.len() as u64,
-        }
-    }
-}
-
-/// Visits all bytes of a weight in order, each chunk with its offset in the weight. The
-/// weight is not a converted one.
+/// Visits all bytes of a weight that is not converted, with their offset in it.
 pub fn for_each_chunk(
     weight: &Weight,
     files: &mut FileCache,
-    mut visit: impl FnMut(u64, Chunk) -> Result<()>,
+    progress: &dyn Progress,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    if let Recipe::InterleaveRows { .. } = weight.recipe {
-        for start in (0..weight.bytes()).step_by(CHUNK as usize) {
-            let end = weight.bytes().min(start + CHUNK);
-            visit(start, Chunk::Bytes(&read_range(weight, files, start..end)?))?;
+    let mut buffer = vec![0; weight.bytes().min(CHUNK) as usize];
+    for start in (0..weight.bytes()).step_by(CHUNK as usize) {
+        if progress.is_cancelled() {
+            return Err(Error::interrupted());
         }
-        return Ok(());
-    }
-    let mut offset = 0;
-    for source in weight.recipe.sources() {
-        let file = files.open(&source.file)?;
-        file.seek(SeekFrom::Start(source.range.start))?;
-        visit(offset, Chunk::InFile(source, file))?;
-        offset += source.len();
+        let bytes = &mut buffer[..CHUNK.min(weight.bytes() - start) as usize];
+        read_at(weight, files, start, bytes)?;
+        visit(start, bytes)?;
+        progress.advance(bytes.len() as u64);
     }
     Ok(())
 }
 
-/// Some bytes of a weight that is not a converted one.
+/// Some bytes of a weight that is not converted.
 pub fn read_range(weight: &Weight, files: &mut FileCache, range: Range<u64>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-    let mut start = 0;
-    for segment in Segment::of(&weight.recipe) {
-        let end = start + segment.len();
-        let here = range.start.max(start)..range.end.min(end);
-        if !here.is_empty() {
-            let within = here.start - start..here.end - start;
-            segment.read(weight, files, within, &mut bytes)?;
-        }
-        start = end;
-    }
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    read_at(weight, files, range.start, &mut bytes)?;
     Ok(bytes)
 }
 
-/// A contiguous part of a weight.
-enum Segment<'r> {
-    Slice(&'r FileRange),
-    /// Two ranges whose rows of so many bytes alternate.
-    Rows(&'r [FileRange; 2], u64),
-}
-
-impl<'r> Segment<'r> {
-    fn of(recipe: &'r Recipe) -> Vec<Self> {
-        match recipe {
-            Recipe::InterleaveRows { pairs, row } => {
-                pairs.iter().map(|pair| Self::Rows(pair, *row)).collect()
-            }
-            Recipe::Converted(..) => unreachable!("a conversion hands out its own products"),
-            Recipe::Slice(_) | Recipe::Concat(_) => {
-                recipe.sources().into_iter().map(Self::Slice).collect()
-            }
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Slice(source) => source.len(),
-            Self::Rows(pair, _) => pair.iter().map(FileRange::len).sum(),
-        }
-    }
-
-    /// Appends some of its bytes.
-    fn read(
-        &self,
-        weight: &Weight,
-        files: &mut FileCache,
-        range: Range<u64>,
-        bytes: &mut Vec<u8>,
-    ) -> Result<()> {
-        let (pair, row) = match self {
-            Self::Slice(source) => return read(weight, files, source, range, bytes),
-            Self::Rows(pair, row) => (pair, *row),
-        };
-        let (first, end) = (range.start / (2 * row), range.end.div_ceil(2 * row));
-        let [mut even, mut odd] = [Vec::new(), Vec::new()];
-        read(weight, files, &pair[0], first * row..end * row, &mut even)?;
-        read(weight, files, &pair[1], first * row..end * row, &mut odd)?;
-        let rows = even.chunks(row as usize).zip(odd.chunks(row as usize));
-        let rows: Vec<&[u8]> = rows.flat_map(|(even, odd)| [even, odd]).collect();
-        let begin = (range.start - first * 2 * row) as usize;
-        let length = (range.end - range.start) as usize;
-        bytes.extend_from_slice(&rows.concat()[begin..][..length]);
-        Ok(())
-    }
-}
-
-/// Appends some bytes of a range.
-fn read(
+fn read_at(
     weight: &Weight,
     files: &mut FileCache,
-    source: &FileRange,
-    range: Range<u64>,
-    bytes: &mut Vec<u8>,
+    mut offset: u64,
+    mut bytes: &mut [u8],
 ) -> Result<()> {
-    let file = files.open(&source.file)?.file();
-    let before = bytes.len();
-    bytes.resize(before + (range.end - range.start) as usize, 0);
-    read_exact_at(file, &mut bytes[before..], source.range.start + range.start)
-        .map_err(|error| read_error(error, &weight.name, source))
+    let mut read = |source: &FileRange, start: u64, bytes: &mut [u8]| {
+        let file = files.open(&source.file)?.file();
+        read_exact_at(file, bytes, source.range.start + start)
+            .map_err(|error| read_error(error, &weight.name, source))
+    };
+    // One after the other; the rows of a segment's ranges alternate.
+    let (segments, row): (Vec<&[FileRange]>, u64) = match &weight.recipe {
+        Recipe::Slice(source) => (vec![std::slice::from_ref(source)], 1),
+        Recipe::Concat(sources) => (sources.chunks(1).collect(), 1),
+        Recipe::InterleaveRows { pairs, row } => (pairs.iter().map(|it| &it[..]).collect(), *row),
+        Recipe::Converted(..) => unreachable!("a conversion hands out its own products"),
+    };
+    for segment in segments {
+        let length = segment.iter().map(FileRange::len).sum::<u64>();
+        if offset >= length || bytes.is_empty() {
+            offset = offset.saturating_sub(length);
+            continue;
+        }
+        let (here, rest) = bytes.split_at_mut(bytes.len().min((length - offset) as usize));
+        if let [source] = segment {
+            read(source, offset, here)?;
+        } else {
+            let (first, end) = (offset / (2 * row), (offset + here.len() as u64).div_ceil(2 * row));
+            let mut halves = [(); 2].map(|()| vec![0; ((end - first) * row) as usize]);
+            for (source, half) in segment.iter().zip(&mut halves) {
+                read(source, first * row, half)?;
+            }
+            let [even, odd] = halves.each_ref().map(|half| half.chunks(row as usize));
+            let rows: Vec<&[u8]> = even.zip(odd).flat_map(|(even, odd)| [even, odd]).collect();
+            let begin = (offset - first * 2 * row) as usize;
+            here.copy_from_slice(&rows.concat()[begin..][..here.len()]);
+        }
+        (bytes, offset) = (rest, 0);
+    }
+    Ok(())
 }
 
 /// The error of reading a tensor; an early end of file means that the file changed.
 pub fn read_error(error: std::io::Error, tensor: &str, source: &FileRange) -> Error {
-    let file = source.file.display();
-    if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        let range = &source.range;
-        return err!(
-            "`{file}` ends before the bytes {range:?} of tensor `{tensor}`: the file changed while it was read"
-        );
+    if error.kind() != std::io::ErrorKind::UnexpectedEof {
+        return cannot_read(&source.file, error);
     }
-    err!("cannot read `{file}`").with_source(error)
+    let (file, range) = (source.file.display(), &source.range);
+    err!(
+        "`{file}` ends before the bytes {range:?} of tensor `{tensor}`: the file changed while it was read"
+    )
+}
+
+pub fn cannot_read(file: &Path, error: std::io::Error) -> Error {
+    err!("cannot read `{}`", file.display()).with_kind(Kind::Io).with_source(error)
+}
+
+/// Counts the infinite and NaN elements of a weight that is not converted: a conversion
+/// counts its own.
+pub fn count_non_finite(
+    weight: &Weight,
+    files: &mut FileCache,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let mut count = 0;
+    for_each_chunk(weight, files, progress, |_, bytes| {
+        count += not_finite(weight.encoded_dtype(), bytes);
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Refuses a weight with infinite or NaN elements.
+pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
+    let elements = weight.shape.iter().product::<u64>();
+    ensure!(
+        non_finite == 0,
+        "`{}`: {non_finite} of {elements} elements are infinite or NaN: the checkpoint is damaged, use another copy",
+        weight.name
+    );
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::progress::Silent;
     use crate::tensor::DType;
     use crate::weights::ElementKind;
 
-    /// Sources of these bytes, one after the other in a file.
-    fn sources(file: &Path, parts: &[Vec<u8>]) -> Vec<FileRange> {
-        fs::write(file, parts.concat()).unwrap();
-        let mut start = 0;
-        let source = |part: &Vec<u8>| {
-            let range = start..start + part.len() as u64;
-            start = range.end;
-            FileRange { file: file.into(), range }
-        };
-        parts.iter().map(source).collect()
-    }
-
     fn check(recipe: Recipe, expected: &[u8], (at, length): (usize, usize)) {
         let name = "w".to_owned();
-        let weight = Weight {
-            name,
-            dtype: DType::U8,
-            shape: vec![expected.len() as u64],
-            kind: ElementKind::IntCodes,
-            recipe,
-        };
-        assert_eq!(weight.bytes(), expected.len() as u64);
+        let (shape, kind) = (vec![expected.len() as u64], ElementKind::IntCodes);
+        let weight = Weight { name, dtype: DType::U8, shape, kind, recipe };
         let mut files = FileCache::default();
         let start = at % expected.len();
         let end = start + length % (expected.len() - start + 1);
         let found = read_range(&weight, &mut files, start as u64..end as u64).unwrap();
         assert_eq!(found, expected[start..end]);
         let mut all = Vec::new();
-        let mut collect = |start: u64, chunk: Chunk| {
+        let collect = |start: u64, bytes: &[u8]| {
             assert_eq!(start, all.len() as u64);
-            match chunk {
-                Chunk::Bytes(bytes) => all.extend_from_slice(bytes),
-                Chunk::InFile(source, file) => {
-                    file.take(source.len()).read_to_end(&mut all).map(|_| ())?;
-                }
-            }
+            all.extend_from_slice(bytes);
             Ok(())
         };
-        for_each_chunk(&weight, &mut files, &mut collect).unwrap();
+        for_each_chunk(&weight, &mut files, &Silent, collect).unwrap();
         assert_eq!(all, expected);
     }
 
@@ -229,23 +186,24 @@ mod tests {
             seed: u8,
             place: (usize, usize),
         ) {
-            let home = tempfile::tempdir().unwrap();
-            let file = home.path().join("parts");
-            let parts: Vec<Vec<u8>> = (0..2 * experts)
-                .map(|part| (0..row * rows).map(|at| (part * 50 + at) as u8 ^ seed).collect())
-                .collect();
-            let places = sources(&file, &parts);
-            check(Recipe::Concat(places.clone()), &parts.concat(), place);
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let all: Vec<u8> =
+                (0..2 * experts * row * rows).map(|at| (at * 7 + at / 256) as u8 ^ seed).collect();
+            fs::write(file.path(), &all).unwrap();
+            let parts: Vec<&[u8]> = all.chunks(row * rows).collect();
+            let source = |at: usize| {
+                let range = (at * row * rows) as u64..((at + 1) * row * rows) as u64;
+                FileRange { file: file.path().into(), range }
+            };
+            check(Recipe::Concat((0..parts.len()).map(source).collect()), &all, place);
 
-            let mut expected = Vec::new();
-            for pair in parts.chunks(2) {
-                for at in 0..rows {
-                    expected.extend_from_slice(&pair[0][at * row..][..row]);
-                    expected.extend_from_slice(&pair[1][at * row..][..row]);
-                }
-            }
-            let pairs = places.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect();
-            check(Recipe::InterleaveRows { pairs, row: row as u64 }, &expected, place);
+            let pairs = (0..experts).map(|expert| [source(2 * expert), source(2 * expert + 1)]);
+            let rows = parts.chunks(2).flat_map(|pair| {
+                pair[0].chunks(row).zip(pair[1].chunks(row)).flat_map(|(even, odd)| [even, odd])
+            });
+            let expected = rows.collect::<Vec<_>>().concat();
+            let recipe = Recipe::InterleaveRows { pairs: pairs.collect(), row: row as u64 };
+            check(recipe, &expected, place);
         }
     }
 }

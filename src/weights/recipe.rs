@@ -45,7 +45,7 @@ impl Recipe {
             Self::Concat(sources) => sources.iter().collect(),
             Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
             Self::Converted(conversion, _) => {
-                let weights = conversion.source().weights().iter();
+                let weights = conversion.from.weights().iter();
                 weights.flat_map(|weight| weight.recipe.sources()).collect()
             }
         }
@@ -77,10 +77,8 @@ impl Weight {
 
     /// Whether one conversion produces both.
     pub fn shares_conversion(&self, other: &Self) -> bool {
-        match (self.conversion(), other.conversion()) {
-            (Some((one, _)), Some((two, _))) => Arc::ptr_eq(one, two),
-            _ => false,
-        }
+        let both = self.conversion().zip(other.conversion());
+        both.is_some_and(|((one, _), (two, _))| Arc::ptr_eq(one, two))
     }
 }
 
@@ -89,8 +87,8 @@ impl Weight {
 pub struct Conversion {
     /// Canonical name of the result.
     pub(super) path: String,
-    pub(super) role: Role,
-    pub(super) from: Matrix,
+    pub(crate) role: Role,
+    pub(crate) from: Matrix,
     pub(super) to: MatrixFormat,
     pub(super) accept_rounding: bool,
 }
@@ -116,17 +114,6 @@ impl fmt::Display for Role {
     }
 }
 
-impl Conversion {
-    /// The matrix that is converted.
-    pub fn source(&self) -> &Matrix {
-        &self.from
-    }
-
-    pub fn role(&self) -> Role {
-        self.role
-    }
-}
-
 /// A matrix `[out, in]`, or one for each expert, all in one format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matrix {
@@ -137,7 +124,7 @@ pub struct Matrix {
     pub experts: Option<u64>,
     pub out: u64,
     pub inn: u64,
-    parts: Vec<Weight>,
+    pub(crate) parts: Vec<Weight>,
 }
 
 impl Matrix {
@@ -158,23 +145,14 @@ impl Matrix {
 
     /// A single tensor `[out, in]` of floats as a matrix.
     pub fn from_weight(path: &str, weight: &Weight) -> Self {
-        Self {
-            path: path.to_owned(),
-            format: MatrixFormat::Float(weight.dtype),
-            experts: None,
-            out: weight.shape[0],
-            inn: weight.shape[1],
-            parts: vec![weight.clone()],
-        }
+        let (format, sides) =
+            (MatrixFormat::Float(weight.dtype), [weight.shape[0], weight.shape[1]]);
+        Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
     }
 
     /// Its tensors, in the order of [`MatrixFormat::parts`].
     pub fn weights(&self) -> &[Weight] {
         &self.parts
-    }
-
-    pub fn weights_mut(&mut self) -> &mut [Weight] {
-        &mut self.parts
     }
 
     /// Its only tensor: floats.
@@ -204,7 +182,7 @@ impl Matrix {
     /// What it is converted from, or itself.
     pub fn source(&self) -> &Self {
         match &self.parts[0].recipe {
-            Recipe::Converted(conversion, _) => conversion.source(),
+            Recipe::Converted(conversion, _) => &conversion.from,
             _ => self,
         }
     }
@@ -225,6 +203,10 @@ impl Matrix {
         ensure!(
             from.format != MatrixFormat::Mxfp4ColMajor,
             "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
+        );
+        ensure!(
+            !matches!(to, MatrixFormat::FloatTransposed(_)),
+            "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"
         );
         ensure!(
             from.fills_blocks(),

@@ -1,6 +1,8 @@
 //! A weights file of our own: planned, compared with an existing file, written.
 
-use std::io::{self, Read};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,24 +11,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::conversion::{Visit, convert};
-use super::copying::{Destination, WRITE_SIZE, copy};
+use super::conversion::convert;
 use super::external_data::link_kind;
-use super::reader::{Chunk, FileCache, for_each_chunk, read_error};
-use super::{
-    Conversion, ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Weight,
-    ensure_finite,
-};
+use super::reader::{FileCache, cannot_read, ensure_finite, for_each_chunk, read_error};
+use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
 use crate::container;
 use crate::error::{Error, Kind, Result, bail, err};
-use crate::files::positional::{read_exact_at, write_all_at};
+use crate::files::FileRange;
+use crate::files::positional::{copy_to, read_exact_at, write_all_at};
 use crate::progress::{Progress, Unit, phase};
+use crate::publish::cannot_write;
 use crate::tensor::{Rounding, not_finite};
 
-/// Digits by which the numbers of two provenances may grow: 19 of 20, and 21 of 24.
+/// Room in the header for the digits of what conversions round. For each role, the count of
+/// rounded values grows from 1 digit to at most 20, and the relative error from 3 characters
+/// (`0.0`) to at most 24.
 const DIGITS: usize = 80;
-/// Bytes compared at once.
-const COMPARED: usize = 1 << 20;
+/// Bytes copied between two reports of progress.
+const COPIED: u64 = 64 << 20;
+/// Bytes in one write: with a megabyte or more, Linux takes several times longer while
+/// earlier writes are flushed.
+const WRITTEN: usize = 1 << 18;
 
 /// The metadata of a weights file, with the model's config of type `C`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +50,7 @@ pub struct StagedMetadata<C> {
 /// A planned weights file: SafeTensors whose data begins on a page, ordered so that large
 /// tensors begin on a page too.
 pub struct WeightsFile<'w> {
-    /// Without the contents and what conversions round.
+    /// Before its contents and what conversions round are known.
     metadata: StagedMetadata<serde_json::Value>,
     /// In file order.
     weights: Vec<&'w Weight>,
@@ -68,12 +73,12 @@ impl<'w> WeightsFile<'w> {
         let metadata = StagedMetadata {
             format: FORMAT_VERSION,
             fingerprint: fingerprint.clone(),
-            contents: Fingerprint::placeholder(),
+            contents: fingerprint.clone(),
             provenances: provenances.clone(),
             config: serde_json::to_value(config).expect("plain data"),
         };
         let mut file = Self { metadata, weights, ranges: Vec::new() };
-        file.ranges = file.layout(&Fingerprint::placeholder(), &PerRole::default()).1;
+        file.ranges = file.layout(fingerprint, &PerRole::default()).1;
         file
     }
 
@@ -96,19 +101,19 @@ impl<'w> WeightsFile<'w> {
         container::lay_out(format!("{:length$}", text(rounding)), &tensors)
     }
 
-    /// The header of the file whose data `read` reads at an offset.
-    fn header_bytes(
+    /// The header of the file at `path` whose data is written already.
+    fn header(
         &self,
-        read: impl Fn(u64, &mut [u8]) -> Result<()>,
+        path: &Path,
+        files: &mut FileCache,
         rounding: &PerRole<Rounding>,
     ) -> Result<Vec<u8>> {
-        let contents = Fingerprint::of_contents(self.weights.iter().copied(), |weight, range| {
-            let mut tensors = self.tensors();
-            let (_, whole) = tensors.find(|(other, _)| other.name == weight.name).expect("its own");
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            read(whole.start + range.start, &mut bytes)?;
-            Ok(bytes)
-        })?;
+        let file: Arc<Path> = path.into();
+        let stored = self.tensors().map(|(weight, range)| {
+            let data = FileRange { file: file.clone(), range: range.clone() };
+            Weight { recipe: Recipe::Slice(data), ..weight.clone() }
+        });
+        let contents = Fingerprint::of_stored(&stored.collect::<Vec<_>>(), files)?;
         Ok(self.layout(&contents, rounding).0)
     }
 
@@ -119,8 +124,7 @@ impl<'w> WeightsFile<'w> {
 
     /// Size of the whole file.
     pub fn bytes(&self) -> u64 {
-        let header = || self.layout(&Fingerprint::placeholder(), &PerRole::default()).0;
-        self.ranges.last().map_or_else(|| header().len() as u64, |range| range.end)
+        self.ranges.last().map_or(0, |range| range.end)
     }
 
     /// Compares an existing file at `path` byte for byte; `None` if there is none, else what
@@ -139,142 +143,143 @@ impl<'w> WeightsFile<'w> {
         }
         let _phase = phase(progress, "comparing weights", Unit::Bytes, self.bytes());
         let existing = fs::File::open(path)?;
-        let read = |start, bytes: &mut [u8]| {
-            read_exact_at(existing.file(), bytes, start).map_err(|error| match error.kind() {
-                // It had the right length a moment ago.
-                io::ErrorKind::UnexpectedEof => occupied(path),
-                _ => error.into(),
-            })
-        };
-        let rounding = self.for_each_chunk(progress, &|weight, offset, chunk| {
-            let length = chunk.len();
-            let range = offset..offset + length;
-            match chunk {
-                Chunk::InFile(source, input) => compare(path, range, read, |bytes| {
-                    let read = input.read_exact(bytes);
-                    read.map_err(|error| read_error(error, &weight.name, source))?;
-                    check_scales(weight, bytes)
-                }),
-                Chunk::Bytes(mut made) => {
-                    compare(path, range, read, |bytes| Ok(made.read_exact(bytes)?))
+        let compare = |offset: u64, expected: &[u8]| {
+            let mut found = vec![0; expected.len()];
+            match read_exact_at(existing.file(), &mut found, offset) {
+                Ok(()) if found == expected => Ok(()),
+                Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
+                    Err(cannot_read(path, error))
                 }
-            }?;
-            progress.advance(length);
-            Ok(())
-        })?;
+                // It had the right length a moment ago.
+                _ => Err(occupied(path)),
+            }
+        };
+        let rounding = self.for_each_chunk(None, progress, &compare)?;
         // What conversions rounded is known now, and is part of the header.
-        let header = self.header_bytes(read, &rounding)?;
-        let mut rest = &header[..];
-        compare(path, 0..header.len() as u64, read, |bytes| Ok(rest.read_exact(bytes)?))?;
+        compare(0, &self.header(path, &mut FileCache::default(), &rounding)?)?;
         Ok(Some(rounding))
     }
 
     /// Writes the file that will be at `path`; what its conversions rounded.
     pub fn write(
         &self,
-        file: &std::fs::File,
+        file: &File,
         path: &Path,
         progress: &dyn Progress,
     ) -> Result<PerRole<Rounding>> {
-        let failed = |error| err!("cannot write `{}`", path.display()).with_source(error);
         let _phase = phase(progress, "writing weights", Unit::Bytes, self.bytes());
-        let rounding = self.for_each_chunk(progress, &|weight, mut offset, chunk| {
-            match chunk {
-                Chunk::InFile(source, input) => {
-                    copy(weight, source, input, Destination { file, path, offset }, progress)?;
-                }
-                Chunk::Bytes(bytes) => {
-                    check_scales(weight, bytes)?;
-                    for part in bytes.chunks(WRITE_SIZE) {
-                        write_all_at(file, part, offset).map_err(failed)?;
-                        offset += part.len() as u64;
-                        progress.advance(part.len() as u64);
-                    }
-                }
+        let write = |offset: u64, bytes: &[u8]| {
+            for (offset, part) in (offset..).step_by(WRITTEN).zip(bytes.chunks(WRITTEN)) {
+                write_all_at(file, part, offset).map_err(cannot_write(path))?;
             }
             Ok(())
-        })?;
-        let read = |start, bytes: &mut [u8]| read_exact_at(file, bytes, start).map_err(failed);
-        write_all_at(file, &self.header_bytes(read, &rounding)?, 0).map_err(failed)?;
+        };
+        let rounding = self.for_each_chunk(Some((file, path)), progress, &write)?;
+        let mut files = FileCache::holding(path, file).map_err(cannot_write(path))?;
+        write(0, &self.header(path, &mut files, &rounding)?)?;
         Ok(rounding)
     }
 
-    /// Visits all bytes with their offsets in the file, several chunks at once: copies wait
-    /// for the disk and conversions for the processor, so they run side by side.
-    fn for_each_chunk(&self, progress: &dyn Progress, visit: &Visit) -> Result<PerRole<Rounding>> {
+    /// Visits all bytes with their offsets in the file, several chunks at once: stored weights
+    /// wait for the disk and conversions for the processor, so they run side by side. With a
+    /// file to copy to, weights that need nothing but a copy are copied instead.
+    fn for_each_chunk(
+        &self,
+        copy_to: Option<(&File, &Path)>,
+        progress: &dyn Progress,
+        visit: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
+    ) -> Result<PerRole<Rounding>> {
         let failed = AtomicBool::new(false);
-        let visit = |weight: &Weight, offset, chunk: Chunk| {
-            if failed.load(Ordering::Relaxed) || progress.is_cancelled() {
-                return Err(Error::interrupted());
-            }
-            let outcome = visit(weight, offset, chunk);
-            failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
-            outcome
+        let go_on = || match failed.load(Ordering::Relaxed) || progress.is_cancelled() {
+            true => Err(Error::interrupted()),
+            false => Ok(()),
         };
-        let (copied, converted) = rayon::join(
-            || self.for_each_copied_chunk(&visit),
-            || self.for_each_converted_chunk(progress, &visit),
-        );
-        match (copied, converted) {
+        let visit = |offset: u64, bytes: &[u8]| go_on().and_then(|()| visit(offset, bytes));
+        let fail = |_: &Error| failed.store(true, Ordering::Relaxed);
+        let stored = || {
+            let mut files = FileCache::default();
+            let stored = self.tensors().filter(|(weight, _)| !weight.is_converted());
+            for (weight, Range { start, .. }) in stored {
+                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
+                if let (Some(to), false, Recipe::Slice(_) | Recipe::Concat(_)) =
+                    (copy_to, is_scales, &weight.recipe)
+                {
+                    copy(weight, &mut files, to, *start, progress, &go_on)?;
+                    continue;
+                }
+                // Scales are few, and a NaN scale spoils a block.
+                let mut non_finite = 0;
+                for_each_chunk(weight, &mut files, progress, |offset, bytes| {
+                    if is_scales {
+                        non_finite += not_finite(weight.encoded_dtype(), bytes);
+                    }
+                    visit(start + offset, bytes)
+                })?;
+                ensure_finite(weight, non_finite)?;
+            }
+            Ok(())
+        };
+        let converted = || {
+            let mut rounding = PerRole::<Rounding>::default();
+            for weight in &self.weights {
+                // One run makes all parts of a matrix.
+                let Some((conversion, 0)) = weight.conversion() else { continue };
+                let starts = self.tensors().filter_map(|(other, range)| {
+                    let (_, part) = other.conversion()?;
+                    other.shares_conversion(weight).then_some((part, range.start))
+                });
+                let starts: HashMap<usize, u64> = starts.collect();
+                let visit = |part, offset, bytes: &[u8]| visit(starts[&part] + offset, bytes);
+                rounding[conversion.role] += convert(conversion, progress, &visit)?;
+            }
+            Ok(rounding)
+        };
+        let (stored, converted) =
+            rayon::join(|| stored().inspect_err(fail), || converted().inspect_err(fail));
+        match (stored, converted) {
             // The failure, not the interruption that it caused on the other side.
             (Err(error), Err(other)) if error.kind() == Kind::Interrupted => Err(other),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(rounding)) => Ok(rounding),
         }
     }
+}
 
-    fn for_each_copied_chunk(&self, visit: &Visit) -> Result<()> {
-        let mut files = FileCache::default();
-        self.tensors().filter(|(weight, _)| !weight.is_converted()).try_for_each(
-            |(weight, range)| {
-                for_each_chunk(weight, &mut files, |offset, chunk| {
-                    visit(weight, range.start + offset, chunk)
-                })
-            },
-        )
-    }
-
-    fn for_each_converted_chunk(
-        &self,
-        progress: &dyn Progress,
-        visit: &Visit,
-    ) -> Result<PerRole<Rounding>> {
-        let mut rounding = PerRole::<Rounding>::default();
-        let mut done: Vec<&Arc<Conversion>> = Vec::new();
-        for (conversion, _) in self.weights.iter().filter_map(|weight| weight.conversion()) {
-            // One run makes all parts.
-            if done.iter().any(|other| Arc::ptr_eq(other, conversion)) {
-                continue;
+/// Copies the bytes of a weight as they are to an offset of a file.
+fn copy(
+    weight: &Weight,
+    files: &mut FileCache,
+    (file, path): (&File, &Path),
+    mut offset: u64,
+    progress: &dyn Progress,
+    go_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    for source in weight.recipe.sources() {
+        let input = files.open(&source.file)?;
+        input.seek(SeekFrom::Start(source.range.start))?;
+        for start in (0..source.len()).step_by(COPIED as usize) {
+            go_on()?;
+            let length = COPIED.min(source.len() - start);
+            let copied = copy_to(input.file(), length, file, offset).map_err(|error| {
+                let (from, to) = (source.file.display(), path.display());
+                err!("cannot copy tensor `{}` from `{from}` to `{to}`", weight.name)
+                    .with_kind(Kind::Io)
+                    .with_source(error)
+            })?;
+            if copied < length {
+                let error = ErrorKind::UnexpectedEof.into();
+                return Err(read_error(error, &weight.name, source));
             }
-            done.push(conversion);
-            let products = self.products(conversion);
-            rounding[conversion.role()] += convert(conversion, &products, progress, visit)?;
+            progress.advance(length);
+            offset += length;
         }
-        Ok(rounding)
     }
-
-    /// The parts that a conversion makes, in their order, with their offsets in the file.
-    fn products(&self, conversion: &Arc<Conversion>) -> Vec<(&'w Weight, u64)> {
-        let products = self.tensors().filter_map(|(weight, range)| {
-            let (other, part) = weight.conversion()?;
-            Arc::ptr_eq(other, conversion).then_some((part, weight, range.start))
-        });
-        let mut products: Vec<_> = products.collect();
-        products.sort_by_key(|(part, ..)| *part);
-        products.into_iter().map(|(_, weight, start)| (weight, start)).collect()
-    }
+    Ok(())
 }
 
 /// The largest power of two that divides a length, up to a page.
 fn alignment(length: u64) -> u64 {
     1 << (length | container::ALIGNMENT).trailing_zeros()
-}
-
-fn check_scales(weight: &Weight, bytes: &[u8]) -> Result<()> {
-    if weight.kind != ElementKind::Mxfp4Scales {
-        return Ok(());
-    }
-    ensure_finite(weight, not_finite(weight.encoded_dtype(), bytes))
 }
 
 fn occupied(path: &Path) -> Error {
@@ -284,54 +289,66 @@ fn occupied(path: &Path) -> Error {
     )
 }
 
-/// Compares a range of an existing file with what `expected` reads, one chunk after the
-/// other.
-fn compare(
-    path: &Path,
-    range: Range<u64>,
-    existing: impl Fn(u64, &mut [u8]) -> Result<()>,
-    mut expected: impl FnMut(&mut [u8]) -> Result<()>,
-) -> Result<()> {
-    let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
-    for start in range.clone().step_by(COMPARED) {
-        let length = (range.end - start).min(COMPARED as u64) as usize;
-        existing(start, &mut left[..length])?;
-        expected(&mut right[..length])?;
-        if left[..length] != right[..length] {
-            return Err(occupied(path));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::FileRange;
     use crate::tensor::DType;
-    use crate::weights::{FormatSet, MatrixFormat, Recipe};
+    use crate::weights::{FormatSet, MatrixFormat};
+
+    fn weight(file: &Path, bytes: u64) -> Weight {
+        let data = FileRange { file: file.into(), range: 0..bytes };
+        let (kind, recipe) = (ElementKind::IntCodes, Recipe::Slice(data));
+        Weight { name: "w".to_owned(), dtype: DType::U8, shape: vec![bytes], kind, recipe }
+    }
+
+    fn provenances() -> PerRole<Provenance> {
+        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
+        let experts = Provenance::unchanged(formats);
+        PerRole { dense: experts.clone(), experts }
+    }
 
     #[test]
     fn offsets_do_not_depend_on_rounding() {
         let most =
             Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
         let most = PerRole { experts: most, dense: most };
-        let weight = Weight {
-            name: "w".to_owned(),
-            dtype: DType::U8,
-            shape: vec![8],
-            kind: ElementKind::IntCodes,
-            recipe: Recipe::Slice(FileRange { file: Path::new("w").into(), range: 0..8 }),
-        };
-        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
-        let experts = Provenance::unchanged(formats);
-        let provenances = PerRole { dense: experts.clone(), experts };
+        let weight = weight(Path::new("w"), 8);
         // Wherever the header ends.
         for length in 0..container::ALIGNMENT as usize {
-            let (config, fingerprint) = ("x".repeat(length), Fingerprint::placeholder());
-            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances);
+            let (config, fingerprint) = ("x".repeat(length), Fingerprint::of("", []).unwrap());
+            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances());
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }
+    }
+
+    /// Cancelled at the first report.
+    #[derive(Default)]
+    struct CancelledAtOnce(AtomicBool);
+
+    impl Progress for CancelledAtOnce {
+        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
+        fn end(&self) {}
+
+        fn advance(&self, _count: u64) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn is_cancelled(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn half_a_copied_tensor_is_an_interruption() {
+        let home = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| home.path().join(name));
+        File::create(&from).unwrap().set_len(COPIED + 1).unwrap();
+        let weight = weight(&from, COPIED + 1);
+        let file =
+            WeightsFile::plan([&weight], &Fingerprint::of("", []).unwrap(), "", &provenances());
+        let target = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
+        let error = file.write(&target, &to, &CancelledAtOnce::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
     }
 }

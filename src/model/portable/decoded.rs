@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::in_dtype;
 use crate::model::portable::from_integers;
-use crate::tensor::{DType, e5m2};
+use crate::tensor::{self, DType};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the matrix and bias of `expert`.
@@ -53,7 +53,7 @@ fn numbers(g: &mut Scope, weight: &Weight, expert: Value, dtype: DType) -> Resul
 
 /// The values of FP8 bytes, by a table: no runtime casts FP8 on a CPU.
 fn from_e5m2(g: &mut Scope, bytes: Value) -> Result<Value> {
-    let numbers: Vec<f32> = (0..=255).map(e5m2).collect();
+    let numbers = tensor::decode(DType::F8E5M2, &(0..=255).collect::<Vec<u8>>());
     let table = g.table("e5m2", &numbers[..])?;
     let shape = g.fact(bytes)?.shape;
     let index = g.cast("weight.index", bytes, DType::I32)?;

@@ -2,20 +2,17 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::tensor::Rounding;
-use crate::tensor::mxfp4::BLOCK;
-
-/// Values of a block.
-pub const LENGTH: usize = BLOCK as usize;
+use crate::tensor::mxfp4::{BLOCK, BLOCK_LENGTH};
 
 /// Adding and subtracting this rounds to the nearest integer, ties to even, where the
 /// magnitude is below 2²².
 pub const ROUND: f32 = 1.5 * (1u32 << 23) as f32;
 
 /// How wide the integers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub enum Bits {
     #[serde(rename = "int4")]
@@ -48,11 +45,6 @@ impl Bits {
     pub const fn block_bytes(self) -> u64 {
         BLOCK * self.count() / 8
     }
-
-    /// The width at which a block's codes take this many bytes.
-    pub fn of_block(bytes: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|bits| bits.block_bytes() == bytes)
-    }
 }
 
 impl fmt::Display for Bits {
@@ -63,7 +55,7 @@ impl fmt::Display for Bits {
 
 /// The values of a block, whose codes are [`Bits::block_bytes`] long. Of two 4-bit codes
 /// in a byte the low nibble comes first.
-pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> [f32; LENGTH] {
+pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> [f32; BLOCK_LENGTH] {
     let value = |code: u8| (f32::from(code) - f32::from(bits.zero())) * scale;
     std::array::from_fn(|at| match bits {
         Bits::Four => value(codes[at / 2] >> (4 * (at % 2)) & 15),
@@ -72,7 +64,7 @@ pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> [f32; LENGTH] {
 }
 
 /// Stores integers, which must be whole and in range.
-pub fn pack(bits: Bits, ints: &[f32; LENGTH], codes: &mut [u8]) {
+pub fn pack(bits: Bits, ints: &[f32; BLOCK_LENGTH], codes: &mut [u8]) {
     // The code is in the lowest bits of the sum. Unlike a cast, this is vectorized.
     let code = |int: &f32| (int + f32::from(bits.zero()) + ROUND).to_bits() as u8;
     match bits {
@@ -91,7 +83,7 @@ pub fn round_int4(value: f32) -> f32 {
 }
 
 /// Compares values with what they became; a zero may change its sign.
-pub fn compare(values: &[f32; LENGTH], converted: &[f32; LENGTH]) -> Rounding {
+pub fn compare(values: &[f32; BLOCK_LENGTH], converted: &[f32; BLOCK_LENGTH]) -> Rounding {
     let positive_zero = |value| value + 0.0;
     Rounding::of(&values.map(positive_zero), &converted.map(positive_zero))
 }

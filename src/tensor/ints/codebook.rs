@@ -46,17 +46,6 @@ struct Sums {
     squares: [i16; COUNT + 1],
 }
 
-/// A codebook for a block.
-pub struct Fit<'c> {
-    pub codebook: &'c Codebook,
-    /// `Σxc`.
-    pub products: i16,
-    /// `Σc²`.
-    pub squares: i16,
-    /// `Σx²`.
-    pub all: i16,
-}
-
 /// The codebooks for blocks whose largest magnitude is the same.
 pub struct Codebooks {
     /// What each byte of E2M1 codes adds.
@@ -84,9 +73,10 @@ impl Codebooks {
         Self { sums, each }
     }
 
-    /// The codebook with the least squared error, `Σx² − (Σxc)² / Σc²`.
+    /// The codebook with the least squared error, `Σx² − (Σxc)² / Σc²`; with `Σxc`, `Σc²` and
+    /// `Σx²`.
     #[inline(always)]
-    pub fn best(&self, codes: &[u8; 16]) -> Fit<'_> {
+    pub fn best(&self, codes: &[u8; 16]) -> (&Codebook, [i16; 3]) {
         let mut sums = Sums::default();
         for codes in codes {
             let Sums { products, squares } = &self.sums[usize::from(*codes)];
@@ -101,11 +91,6 @@ impl Codebooks {
             gains[at] = gain.to_bits() as i32 & !7 | at as i32;
         }
         let best = gains.into_iter().max().unwrap_or(0) as usize & 7;
-        Fit {
-            codebook: &self.each[best],
-            products: sums.products[best],
-            squares: sums.squares[best],
-            all: sums.products[COUNT],
-        }
+        (&self.each[best], [sums.products[best], sums.squares[best], sums.products[COUNT]])
     }
 }

@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x16};
 
-use super::block::{self, Bits, LENGTH, compare};
-use super::codebook::{Codebooks, Fit, TWICE};
+use super::block::{self, Bits, compare};
+use super::codebook::{Codebooks, TWICE};
 use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{
-    self, BLOCK, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
+    self, BLOCK, BLOCK_LENGTH, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
 };
 
 /// Statistics are added up over so many blocks before they are added to the total, which
@@ -102,13 +102,13 @@ fn int4<S: Simd>(
     simd: S,
     codebooks: &[Codebooks; 8],
     block: &Block,
-    codes: &mut [u8; LENGTH / 2],
+    codes: &mut [u8; BLOCK_LENGTH / 2],
 ) -> (f32, Rounding) {
     let pairs = u8x16::from_slice(simd, &block.codes);
     let [first, second] = [pairs & 15, pairs >> 4];
     let largest = (first & 7).max(second & 7).reduce_max();
     let codebooks = &codebooks[usize::from(largest) % 8];
-    let Fit { codebook, products, squares, all } = codebooks.best(&block.codes);
+    let (codebook, [products, squares, all]) = codebooks.best(&block.codes);
     let stored = u8x16::from_slice(simd, &codebook.stored);
     (stored.swizzle_dyn(first) | stored.swizzle_dyn(second) << 4).store_slice(codes);
 
@@ -138,7 +138,7 @@ fn int4<S: Simd>(
 
 /// Twice the E2M1 values, under half the scale.
 #[inline(always)]
-fn int8<S: Simd>(simd: S, block: &Block, codes: &mut [u8; LENGTH]) -> (f32, Rounding) {
+fn int8<S: Simd>(simd: S, block: &Block, codes: &mut [u8; BLOCK_LENGTH]) -> (f32, Rounding) {
     let stored = TWICE.map(|twice| (twice + i16::from(Bits::Eight.zero())) as u8);
     let stored = u8x16::from_slice(simd, &stored);
     let pairs = u8x16::from_slice(simd, &block.codes);

@@ -1,9 +1,10 @@
 //! Values to integers: the nearest codes under a scale.
 
-use super::block::{Bits, LENGTH, ROUND, compare, pack, round_int4};
+use super::block::{Bits, ROUND, compare, pack, round_int4};
 use super::from_mxfp4::from_mxfp4;
 use crate::tensor::Rounding;
-use crate::tensor::mxfp4::{self, BLOCK, Blocks};
+use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH, Blocks};
+use crate::tensor::rounding::sum_in_lanes;
 
 const MANTISSA_BITS: u32 = 23;
 /// The exponent bits of 1.
@@ -13,10 +14,10 @@ const ONE: u32 = 127;
 /// becomes 127; with 4 a scale with little squared error is searched for. Values that are
 /// exact in MXFP4 become the same codes as from MXFP4. A block with a value that is not
 /// finite becomes zeros.
-pub fn quantize(bits: Bits, values: &[f32; LENGTH], codes: &mut [u8]) -> (f32, Rounding) {
+pub fn quantize(bits: Bits, values: &[f32; BLOCK_LENGTH], codes: &mut [u8]) -> (f32, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count();
     if not_finite > 0 {
-        pack(bits, &[0.0; LENGTH], codes);
+        pack(bits, &[0.0; BLOCK_LENGTH], codes);
         let not_finite = not_finite as u64;
         return (1.0, Rounding { values: BLOCK, not_finite, ..Rounding::default() });
     }
@@ -53,28 +54,17 @@ const TARGETS: [f32; 6] = [6.5, 7.0, 7.5, 8.0, 8.5, 9.0];
 /// The best of some scales, each fitted to its codes `c` by least squares: `Σxc / Σc²`
 /// leaves an error of `Σx² − (Σxc)² / Σc²`. The value with the largest magnitude becomes
 /// negative: codes reach -8, and 7.
-fn best_int4_scale(values: &[f32; LENGTH], largest: f32) -> f32 {
+fn best_int4_scale(values: &[f32; BLOCK_LENGTH], largest: f32) -> f32 {
     let is_negative = values.iter().fold(false, |any, value| any | (*value == -largest));
     let largest = if is_negative { largest } else { -largest };
     let (mut best, mut scale) = (0.0, 1.0);
     for target in TARGETS {
         let ints = values.map(|value| round_int4(value * (target / largest)));
-        let products = sum_of_products(values, &ints);
-        let squares = sum_of_products(&ints, &ints);
+        let products = sum_in_lanes(values, &ints, |value, int| value * int);
+        let squares = sum_in_lanes(&ints, &ints, |int, _| int * int);
         if products * products > best * squares {
             (best, scale) = (products * products / squares, products / squares);
         }
     }
     scale
-}
-
-/// The order of the sum is part of the result; eight lanes let the compiler vectorize it.
-fn sum_of_products(left: &[f32; LENGTH], right: &[f32; LENGTH]) -> f32 {
-    let mut lanes = [0f32; 8];
-    for (left, right) in left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0) {
-        for ((lane, left), right) in lanes.iter_mut().zip(left).zip(right) {
-            *lane += left * right;
-        }
-    }
-    lanes.iter().sum()
 }

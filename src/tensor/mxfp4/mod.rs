@@ -6,7 +6,7 @@ mod cast;
 mod quantize;
 
 pub use block::{
-    BLOCK, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, pair, sum_of_squares,
+    BLOCK, BLOCK_LENGTH, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, pair, sum_of_squares,
 };
 pub use cast::encode;
 pub use quantize::{exact, quantize};

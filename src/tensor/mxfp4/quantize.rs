@@ -4,10 +4,10 @@
 //! scale is exact under the one that makes its largest magnitude 4 or 6, because codes up
 //! to 3 can be doubled.
 
-use super::block::{BLOCK, Block, LARGEST_SCALE, e8m0, sum_of_squares};
+use super::block::{BLOCK, BLOCK_LENGTH, Block, LARGEST_SCALE, e8m0, sum_of_squares};
 use crate::tensor::Rounding;
+use crate::tensor::rounding::sum_in_lanes;
 
-const LENGTH: usize = BLOCK as usize;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const EXPONENT: u32 = 0x7f80_0000;
 const MANTISSA_BITS: u32 = 23;
@@ -19,11 +19,11 @@ const ONE: u8 = 127;
 /// The block with the least squared error, of equally good scales the usual one, of
 /// equally near codes the even one. Nothing overflows: values beyond the largest scale's
 /// codes are clamped. A block with a value that is not finite becomes zeros.
-pub fn quantize(values: &[f32; LENGTH]) -> (Block, Rounding) {
+pub fn quantize(values: &[f32; BLOCK_LENGTH]) -> (Block, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
     if not_finite > 0 {
         let rounding = Rounding { values: BLOCK, not_finite, ..Rounding::default() };
-        return (Block { scale: ONE, codes: [0; LENGTH / 2] }, rounding);
+        return (Block { scale: ONE, codes: [0; BLOCK_LENGTH / 2] }, rounding);
     }
     if let Some(block) = exact(values) {
         let squares = sum_of_squares(&block);
@@ -40,7 +40,7 @@ pub fn quantize(values: &[f32; LENGTH]) -> (Block, Rounding) {
 }
 
 /// The block that holds these values bit for bit, if there is one.
-pub fn exact(values: &[f32; LENGTH]) -> Option<Block> {
+pub fn exact(values: &[f32; BLOCK_LENGTH]) -> Option<Block> {
     // Fast path: E2M1 has one bit of mantissa.
     let is_longer = |value: &f32| value.is_normal() & (value.to_bits() & LOWER_MANTISSA != 0);
     if values.iter().fold(false, |any, value| any | is_longer(value)) {
@@ -51,7 +51,7 @@ pub fn exact(values: &[f32; LENGTH]) -> Option<Block> {
 }
 
 /// The scale under which the largest magnitude is 4 to 8.
-fn usual_scale(values: &[f32; LENGTH]) -> u8 {
+fn usual_scale(values: &[f32; BLOCK_LENGTH]) -> u8 {
     match values.iter().map(|value| value.to_bits() & MAGNITUDE).max() {
         None | Some(0) => ONE,
         Some(largest) => (largest >> MANTISSA_BITS).saturating_sub(2) as u8,
@@ -61,18 +61,18 @@ fn usual_scale(values: &[f32; LENGTH]) -> u8 {
 /// Values divided by a scale, and the nearest E2M1 value of each.
 struct Rounded {
     scale: u8,
-    scaled: [f32; LENGTH],
-    nearest: [f32; LENGTH],
+    scaled: [f32; BLOCK_LENGTH],
+    nearest: [f32; BLOCK_LENGTH],
 }
 
 impl Rounded {
-    fn new(values: &[f32; LENGTH], scale: u8) -> Self {
+    fn new(values: &[f32; BLOCK_LENGTH], scale: u8) -> Self {
         let inverse = e8m0(254 - scale);
         let scaled = values.map(|value| value * inverse);
         Self { scale, scaled, nearest: scaled.map(nearest_e2m1) }
     }
 
-    fn changed(&self, values: &[f32; LENGTH]) -> u64 {
+    fn changed(&self, values: &[f32; BLOCK_LENGTH]) -> u64 {
         let scale = e8m0(self.scale);
         let pairs = values.iter().zip(&self.nearest);
         let changed = pairs.map(|(value, nearest)| (nearest * scale).to_bits() != value.to_bits());
@@ -101,7 +101,7 @@ impl Rounded {
         Block { scale: self.scale, codes }
     }
 
-    fn rounding(&self, values: &[f32; LENGTH]) -> Rounding {
+    fn rounding(&self, values: &[f32; BLOCK_LENGTH]) -> Rounding {
         let scale = f64::from(e8m0(self.scale));
         // Not from `scaled`, where a value far below the scale is zero.
         let error =
@@ -109,7 +109,8 @@ impl Rounded {
         Rounding {
             values: BLOCK,
             changed: self.changed(values),
-            squares: f64::from(sum_in_lanes(&self.scaled)) * scale.powi(2),
+            squares: f64::from(sum_in_lanes(&self.scaled, &self.scaled, |value, _| value * value))
+                * scale.powi(2),
             error: values.iter().zip(&self.nearest).map(|pair| error(pair).powi(2)).sum(),
             ..Rounding::default()
         }
@@ -126,16 +127,6 @@ fn nearest_e2m1(value: f32) -> f32 {
     ((magnitude + shift) - shift).min(6.0).copysign(value)
 }
 
-/// The sum of squares. Its order is part of the result; eight lanes let the compiler
-/// vectorize it.
-fn sum_in_lanes(values: &[f32; LENGTH]) -> f32 {
-    let mut lanes = [0f32; 8];
-    for values in values.as_chunks::<8>().0 {
-        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane += value * value);
-    }
-    lanes.iter().sum()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -144,7 +135,7 @@ mod tests {
     use super::*;
 
     /// The least squared error under a scale, by trying every code.
-    fn least_error(values: &[f32; LENGTH], scale: u8) -> f64 {
+    fn least_error(values: &[f32; BLOCK_LENGTH], scale: u8) -> f64 {
         let codes = E2M1.map(|code| f64::from(code) * 2f64.powi(i32::from(scale) - 127));
         let finite = codes.iter().filter(|code| code.abs() <= f64::from(f32::MAX));
         let error = |value: &f32| {
@@ -155,7 +146,7 @@ mod tests {
     }
 
     /// Values below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
-    fn scale(values: [f32; LENGTH], exponent: i32, sparse: u32) -> [f32; LENGTH] {
+    fn scale(values: [f32; BLOCK_LENGTH], exponent: i32, sparse: u32) -> [f32; BLOCK_LENGTH] {
         let factor = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
         let scaled = |at: usize| f64::from(values[at] * factor(at)) * 2f64.powi(exponent);
         std::array::from_fn(|at| scaled(at) as f32)

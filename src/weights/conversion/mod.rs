@@ -1,20 +1,90 @@
-//! Matrices in another format: rows are read, converted in blocks of 32 elements along
-//! `in`, and handed out.
+//! Matrices in another format: chunks of rows are read, converted in blocks of 32 elements
+//! along `in`, and handed out, as many at once as memory allows.
 
 mod blocks;
-mod rows;
-mod workers;
+#[cfg(test)]
+mod tests;
 
-pub use workers::{Visit, convert};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::thread::available_parallelism;
+
+use rayon::prelude::*;
 
 use super::format::MatrixFormat;
 use super::reader::FileCache;
-use super::recipe::Conversion;
-use crate::error::{Result, Setting, bail, ensure, err};
-use crate::tensor::ints::{self, Bits};
-use crate::tensor::{self, DType, Rounding, mxfp4};
+use super::recipe::{Conversion, Matrix};
+use crate::error::{Error, Result, Setting, ensure, err};
+use crate::progress::Progress;
+use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
+use crate::tensor::{self, Rounding, ints};
 use blocks::SourceBlocks;
-use rows::{BLOCK, RowChunk};
+
+/// Receives the index of a part of the matrix, an offset in it, and the bytes there; from
+/// any thread.
+pub type Visit<'v> = dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync + 'v;
+
+/// Bytes of converted chunks under way. Each thread reads about a megabyte besides.
+const MEMORY: u64 = 80 << 20;
+/// Elements converted at once; they fit the processor's cache.
+const CHUNK: u64 = 1 << 19;
+/// The same for a transposed matrix: a chunk reads pieces of all its rows, which must be
+/// long enough to be worth a call.
+const TRANSPOSE_CHUNK: u64 = 1 << 23;
+
+/// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
+/// chunks, so that all three overlap.
+pub fn convert(
+    conversion: &Conversion,
+    progress: &dyn Progress,
+    visit: &Visit,
+) -> Result<Rounding> {
+    let largest = conversion.chunk_rows() * conversion.row_bytes().iter().sum::<u64>();
+    let most = (MEMORY / largest.max(1)).max(1) as usize;
+    let threads = available_parallelism().map_or(1, usize::from).min(most);
+    convert_on(threads, conversion, progress, visit)
+}
+
+fn convert_on(
+    threads: usize,
+    conversion: &Conversion,
+    progress: &dyn Progress,
+    visit: &Visit,
+) -> Result<Rounding> {
+    let row_bytes = conversion.row_bytes();
+    // Buffers are reused across chunks: page faults cost more than the conversion.
+    let idle: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
+    let convert = |rows: Range<u64>| {
+        if progress.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        let buffers = idle.lock().expect("no panic holds it").pop();
+        let (mut files, mut parts) = buffers.unwrap_or_default();
+        parts.resize(row_bytes.len(), Vec::new());
+        for (part, row) in parts.iter_mut().zip(&row_bytes) {
+            part.resize(((rows.end - rows.start) * row) as usize, 0);
+        }
+        let mut rounding = Rounding::default();
+        conversion.each_blocks(&rows, &mut files, |at, blocks| {
+            rounding += conversion.store(at, &blocks, &mut parts);
+        })?;
+        for (at, (part, row)) in parts.iter().zip(&row_bytes).enumerate() {
+            visit(at, rows.start * row, part)?;
+            progress.advance(part.len() as u64);
+        }
+        idle.lock().expect("no panic holds it").push((files, parts));
+        Ok(rounding)
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| err!("cannot start conversion threads: {error}"))?;
+    let chunks = conversion.row_chunks();
+    let all: Result<Vec<Rounding>> = pool.install(|| chunks.into_par_iter().map(convert).collect());
+    // Added in the order of rows, so that sums are the same on any number of threads.
+    let mut sum = Rounding::default();
+    all?.into_iter().for_each(|rounding| sum += rounding);
+    conversion.check(&sum)?;
+    Ok(sum)
+}
 
 impl Conversion {
     /// Refuses damaged values, overflow, and rounding that was not accepted. Integers round
@@ -30,7 +100,7 @@ impl Conversion {
             overflowed == 0,
             "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
         );
-        if changed > 0 && !self.accept_rounding && !matches!(format, MatrixFormat::Int(_)) {
+        if changed > 0 && !self.accept_rounding && !format.is_int() {
             let error = outcome.relative_error();
             return Err(err!(
                 "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}; keep the format of the {role}, or accept rounding"
@@ -40,111 +110,92 @@ impl Conversion {
         Ok(())
     }
 
-    /// Converts a chunk into its bytes in each part; how far they are off.
-    fn make(
-        &self,
-        chunk: &RowChunk,
-        files: &mut FileCache,
-        parts: &mut [Vec<u8>],
-    ) -> Result<Rounding> {
+    /// Rows of one matrix that are converted at once.
+    fn chunk_rows(&self) -> u64 {
+        let Matrix { out, inn, format, .. } = self.from;
+        match (format, self.to) {
+            // Every byte holds elements of two rows.
+            (_, MatrixFormat::Mxfp4ColMajor) => out,
+            (MatrixFormat::FloatTransposed(_), _) => (TRANSPOSE_CHUNK / inn).clamp(1, out),
+            _ => (CHUNK / inn).clamp(1, out),
+        }
+    }
+
+    /// All rows in chunks, counted over all matrices. A chunk has rows of one matrix.
+    fn row_chunks(&self) -> Vec<Range<u64>> {
+        let [count, out, _] = self.from.dims();
+        let matrices = (0..count).map(|matrix| matrix * out..(matrix + 1) * out);
+        let chunks = matrices.flat_map(|Range { start, end }| {
+            let starts = (start..end).step_by(self.chunk_rows() as usize);
+            starts.map(move |first| first..end.min(first + self.chunk_rows()))
+        });
+        chunks.collect()
+    }
+
+    /// Bytes of a row in each part; column-major, a row's share of them.
+    fn row_bytes(&self) -> Vec<u64> {
+        let Matrix { out, inn, .. } = self.from;
+        let parts = self.to.parts(&[], [out, inn]).into_iter();
+        parts.map(|part| part.dtype.size() * part.shape.iter().product::<u64>() / out).collect()
+    }
+
+    /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off.
+    fn store(&self, at: usize, blocks: &SourceBlocks, parts: &mut [Vec<u8>]) -> Rounding {
         let mut rounding = Rounding::default();
         match (self.to, parts) {
-            (MatrixFormat::Mxfp4, [codes, scales]) => {
-                self.each_blocks(chunk, files, |at, blocks| {
-                    rounding += into_mxfp4(at, blocks, codes, scales);
-                })?;
-            }
-            (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
-                columns.fill(0);
-                let sides = [self.from.out, self.from.inn].map(|size| size as usize);
-                self.each_blocks(chunk, files, |at, blocks| {
-                    rounding += into_columns(at, blocks, columns, scales, sides);
-                })?;
+            (MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
+                let [half, groups] =
+                    [self.from.out / 2, self.from.inn / BLOCK].map(|it| it as usize);
+                for (from, at) in (at..at + blocks.len()).enumerate() {
+                    let (block, off) = blocks.in_mxfp4(from);
+                    rounding += off;
+                    scales[at] = block.scale;
+                    if self.to == MatrixFormat::Mxfp4 {
+                        codes.as_chunks_mut().0[at] = block.codes;
+                        continue;
+                    }
+                    // `columns [in, out/2]`: a byte has codes of two rows, the even one first.
+                    let (row, first) = (at / groups, at % groups * BLOCK_LENGTH);
+                    for (column, code) in (first..).zip(block.each_code()) {
+                        let byte = &mut codes[column * half + row / 2];
+                        *byte = if row % 2 == 0 { code } else { *byte | code << 4 };
+                    }
+                }
             }
             (MatrixFormat::Int(bits), [codes, scales]) => {
-                let mut computed = Vec::new();
-                self.each_blocks(chunk, files, |at, blocks| {
-                    computed.resize(blocks.len(), 0.0);
-                    let codes = part(codes, at, blocks.len(), bits.block_bytes() as usize);
-                    rounding += into_integers(bits, blocks, codes, &mut computed);
-                    let stored = scales[4 * at..].as_chunks_mut().0.iter_mut();
-                    stored.zip(&computed).for_each(|(stored, it)| *stored = it.to_le_bytes());
-                })?;
+                let size = bits.block_bytes() as usize;
+                let codes = part(codes, at, blocks.len(), size);
+                let mut made = vec![0.0; blocks.len()];
+                match blocks {
+                    SourceBlocks::Mxfp4(blocks) => {
+                        rounding = ints::from_mxfp4(bits, *blocks, codes, &mut made);
+                    }
+                    SourceBlocks::Floats(values) => {
+                        let codes = codes.chunks_exact_mut(size);
+                        for ((values, codes), scale) in values.iter().zip(codes).zip(&mut made) {
+                            let off;
+                            (*scale, off) = ints::quantize(bits, values, codes);
+                            rounding += off;
+                        }
+                    }
+                }
+                let scales = scales[4 * at..].as_chunks_mut().0.iter_mut();
+                scales.zip(made).for_each(|(stored, scale)| *stored = scale.to_le_bytes());
             }
             (MatrixFormat::Float(dtype), [stored]) => {
-                self.each_blocks(chunk, files, |at, blocks| {
-                    let size = dtype.size() as usize * BLOCK;
-                    let stored = part(stored, at, blocks.len(), size);
-                    rounding += into_floats(dtype, blocks, stored);
-                })?;
+                let stored = part(stored, at, blocks.len(), dtype.size() as usize * BLOCK_LENGTH);
+                rounding = match blocks {
+                    SourceBlocks::Mxfp4(blocks) => mxfp4::encode(dtype, *blocks, stored),
+                    SourceBlocks::Floats(values) => tensor::encode(dtype, values, stored),
+                };
             }
-            (format, _) => bail!("matrices cannot be converted to {format} in that order"),
+            _ => unreachable!("refused by Matrix::converted"),
         }
-        Ok(rounding)
+        rounding
     }
 }
 
 /// The bytes of some blocks from `at` on.
 fn part(part: &mut [u8], at: usize, blocks: usize, bytes: usize) -> &mut [u8] {
     &mut part[at * bytes..][..blocks * bytes]
-}
-
-fn into_mxfp4(at: usize, blocks: SourceBlocks, codes: &mut [u8], scales: &mut [u8]) -> Rounding {
-    let codes = codes.as_chunks_mut::<{ BLOCK / 2 }>().0;
-    let mut rounding = Rounding::default();
-    blocks.each(at, |at, block| {
-        let (block, off) = block.in_mxfp4();
-        (codes[at], scales[at]) = (block.codes, block.scale);
-        rounding += off;
-    });
-    rounding
-}
-
-/// `columns [in, out/2]` of a matrix `[out, in]`: codes of two rows in a byte.
-fn into_columns(
-    at: usize,
-    blocks: SourceBlocks,
-    columns: &mut [u8],
-    scales: &mut [u8],
-    [out, inn]: [usize; 2],
-) -> Rounding {
-    let mut rounding = Rounding::default();
-    blocks.each(at, |at, block| {
-        let (block, off) = block.in_mxfp4();
-        let (row, first) = (at / (inn / BLOCK), at % (inn / BLOCK) * BLOCK);
-        for (column, code) in (first..).zip(block.each_code()) {
-            columns[column * (out / 2) + row / 2] |= code << (4 * (row % 2));
-        }
-        scales[at] = block.scale;
-        rounding += off;
-    });
-    rounding
-}
-
-fn into_floats(dtype: DType, blocks: SourceBlocks, stored: &mut [u8]) -> Rounding {
-    match blocks {
-        SourceBlocks::Mxfp4(blocks) => mxfp4::encode(dtype, blocks, stored),
-        SourceBlocks::Floats(numbers) => tensor::encode(dtype, numbers.as_flattened(), stored),
-    }
-}
-
-fn into_integers(
-    bits: Bits,
-    blocks: SourceBlocks,
-    codes: &mut [u8],
-    scales: &mut [f32],
-) -> Rounding {
-    match blocks {
-        SourceBlocks::Mxfp4(blocks) => ints::from_mxfp4(bits, blocks, codes, scales),
-        SourceBlocks::Floats(numbers) => {
-            let mut rounding = Rounding::default();
-            let codes = codes.chunks_mut(bits.block_bytes() as usize);
-            for ((numbers, codes), scale) in numbers.iter().zip(codes).zip(scales) {
-                let (made, off) = ints::quantize(bits, numbers, codes);
-                *scale = made;
-                rounding += off;
-            }
-            rounding
-        }
-    }
 }
