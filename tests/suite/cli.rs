@@ -10,7 +10,9 @@ use crate::support::{
 fn prints_summary() {
     let home = folder_with_tiny();
     let arguments = ["--checkpoint", "tiny", "--output", "model.onnx"];
-    let summary = printed(binary(&arguments).current_dir(home.path()));
+    let output = binary(&arguments).current_dir(home.path()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let summary = String::from_utf8(output.stdout).unwrap();
     for line in [
         "read     OpenAI's original layout, 3 layers, fingerprint ",
         "model    model.onnx (",

@@ -171,7 +171,7 @@ impl HubTest {
 
     /// The default download folder.
     pub fn folder(&self) -> PathBuf {
-        self.here.path().join("owner--tiny")
+        self.model.with_file_name("owner--tiny")
     }
 
     pub fn assert_downloaded(&self, file: &str) {

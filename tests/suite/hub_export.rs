@@ -12,7 +12,9 @@ use crate::support::{assert_contains, export, export_args, model_metadata, run, 
 
 #[test]
 fn exports_repository_in_place() {
-    let test = HubTest::new();
+    let mut test = HubTest::new();
+    // A folder that the export creates.
+    test.model = test.here.path().join("out/model.onnx");
     let summary = test.hub.export(&test.root());
     let fetched = files(&test.folder());
     assert_eq!(

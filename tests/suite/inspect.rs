@@ -164,6 +164,7 @@ fn reports_exchanged_data() {
     *tuned.last_mut().unwrap() ^= 0x80;
     fs::write(&source, tuned).unwrap();
     assert_eq!(problem(), "it was changed since the export: restore it, or export again");
+    assert_eq!(inspect(&model, &[])["whole"], false);
     fs::write(&source, released).unwrap();
     assert_eq!(problem(), Value::Null);
     // Opening a FIFO would block.

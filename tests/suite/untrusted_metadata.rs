@@ -32,7 +32,7 @@ fn refuses_edited_metadata_of_weights_files() {
             INT4,
             "/experts/origin",
             json!("\u{1b}[2Jmxfp4"),
-            "[2Jmxfp4\" is not a format of matrices",
+            r#""\u{1b}[2Jmxfp4" is not a format of matrices"#,
         ),
         ("tiny", INT4, "/experts/relative_error", json!(-1), "relative error of experts is -1"),
         ("tiny", &[], "/config/head_dim", json!(31), "`head_dim` must be even, found 31"),

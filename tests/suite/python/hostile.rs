@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::environment::{onnxruntime, python};
 use crate::refusals::{broken, edit_config, edit_header, write_index};
@@ -229,6 +230,14 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
     let homes: Vec<_> = edits.map(|edit| broken(|folder| edit(folder))).collect();
     let out = tempfile::tempdir().unwrap();
     let model = out.path().join("out/model.onnx");
+    let files = |home: &TempDir| {
+        let entries = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap());
+        let mut files: Vec<_> =
+            entries.map(|it| (it.file_name(), it.metadata().unwrap().len())).collect();
+        files.sort();
+        files
+    };
+    let before: Vec<_> = homes.iter().map(files).collect();
     let commands = homes.iter().flat_map(|home| {
         let export = export_args(home.path(), &model, &["--external-data", "copy"]);
         [export, vec!["inspect", "--scan", text(home.path())]]
@@ -248,6 +257,7 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
         sentences.push(said.replace(text(home.path()), "CHECKPOINT"));
     }
     assert!(contents(out.path()).is_empty());
+    assert!(before == homes.iter().map(files).collect::<Vec<_>>());
     insta::assert_snapshot!(sentences.join("\n"));
 }
 

@@ -93,6 +93,7 @@ fn refuses_unsuitable_requests_in_one_sentence() {
         (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and 1000000 were"),
     ] {
         let error = refused(model, checkpoint, options);
+        assert!(!error.contains("on the hub"), "{error}");
         assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
