@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::Digest;
-use tempfile::TempDir;
 
-use crate::derived::{in_layout, write_shards};
-use crate::support::{contents, copy_folder, fixture, sentence, summary, text};
+use crate::layout_fixtures::{config, in_layout, write_shards};
+use crate::support::{Home, binary, contents, copy_folder, fixture, sentence, summary, text};
 
 pub const REPOSITORY: &str = "owner/tiny";
 /// Requests for this name are redirected.
@@ -62,7 +61,7 @@ pub const NO_HEADER: (&str, &str) = ("x-none", "");
 pub struct FakeHub {
     pub url: String,
     /// `HF_HOME`.
-    pub home: TempDir,
+    pub home: Home,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`, which also sets the pauses between attempts.
     pub timeout: &'static str,
     state: Arc<State>,
@@ -92,7 +91,7 @@ impl FakeHub {
                 thread::spawn(move || state.respond(&stream, &cdn));
             }
         });
-        Self { url, home: tempfile::tempdir().unwrap(), timeout: "5", state }
+        Self { url, home: Home::new(), timeout: "5", state }
     }
 
     /// Fails the next `times` requests whose path ends like this.
@@ -108,17 +107,16 @@ impl FakeHub {
 
     /// The binary with this hub, and without the Hugging Face settings of this machine.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"));
+        let mut command = binary(arguments);
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SSL_CERT_FILE"]
         {
             command.env_remove(name);
         }
         command
             .env("HF_ENDPOINT", &self.url)
-            .env("HF_HOME", self.home.path())
+            .env("HF_HOME", &*self.home)
             .env("HF_HUB_DOWNLOAD_TIMEOUT", self.timeout)
-            .env("NO_PROXY", "*")
-            .args(arguments);
+            .env("NO_PROXY", "*");
         command
     }
 
@@ -140,8 +138,8 @@ impl FakeHub {
 
 /// A repository on a fake hub, and an empty folder to export into.
 pub struct HubTest {
-    pub repository: TempDir,
-    pub here: TempDir,
+    pub repository: Home,
+    pub here: Home,
     pub hub: FakeHub,
     pub model: PathBuf,
 }
@@ -152,21 +150,26 @@ impl HubTest {
         Self::serving(repository())
     }
 
-    pub fn serving(repository: TempDir) -> Self {
-        let here = tempfile::tempdir().unwrap();
-        let hub = FakeHub::serving_as(REPOSITORY, repository.path());
-        let model = here.path().join("model.onnx");
+    pub fn serving(repository: Home) -> Self {
+        let here = Home::new();
+        let hub = FakeHub::serving_as(REPOSITORY, &repository);
+        let model = here.join("model.onnx");
         Self { repository, here, hub, model }
+    }
+
+    /// Arguments for a checkpoint of this name.
+    pub fn named<'a>(&'a self, name: &'a str) -> [&'a str; 4] {
+        ["--checkpoint", name, "--output", text(&self.model)]
     }
 
     /// Arguments for the checkpoint in `original`, whose weights are one file.
     pub fn original(&self) -> [&str; 4] {
-        ["--checkpoint", "owner/tiny/original", "--output", text(&self.model)]
+        self.named("owner/tiny/original")
     }
 
     /// Arguments for the checkpoint in the root, whose weights are shards.
     pub fn root(&self) -> [&str; 4] {
-        ["--checkpoint", REPOSITORY, "--output", text(&self.model)]
+        self.named(REPOSITORY)
     }
 
     /// The default download folder.
@@ -175,30 +178,29 @@ impl HubTest {
     }
 
     pub fn assert_downloaded(&self, file: &str) {
-        let [remote, local] = [self.repository.path(), &self.folder()].map(|root| root.join(file));
+        let [remote, local] = [&*self.repository, &self.folder()].map(|root| root.join(file));
         assert!(local.symlink_metadata().unwrap().is_file());
         assert_eq!(fs::read(remote).unwrap(), fs::read(local).unwrap(), "{file}");
     }
 
     pub fn assert_no_weights(&self) {
-        let written = files(self.here.path());
+        let written = files(&self.here);
         let is_data = |file: &String| file.ends_with(".safetensors") || file.ends_with(".onnx");
         assert!(!written.iter().any(is_data), "{written:?}");
     }
 
     /// The incomplete download.
     pub fn incomplete(&self) -> Option<(PathBuf, Vec<u8>)> {
-        let mut files = contents(self.here.path()).into_iter();
+        let mut files = contents(&self.here).into_iter();
         files.find(|(path, _)| path.extension().is_some_and(|end| end == "incomplete"))
     }
 }
 
 /// A repository like the released ones: Hugging Face's layout in shards, OpenAI's in
 /// `original`, the tokenizer, and files that no export needs.
-pub fn repository() -> TempDir {
-    let home = tempfile::tempdir().unwrap();
-    let root = home.path();
-    write_shards(root, in_layout("hf"));
+pub fn repository() -> Home {
+    let root = Home::new();
+    write_shards(&root, &config(), in_layout("hf"));
     copy_folder(&fixture("tiny"), &root.join("original"));
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"] {
         fs::write(root.join(name), format!("{{\"is\": \"{name}\"}}")).unwrap();
@@ -207,7 +209,7 @@ pub fn repository() -> TempDir {
     fs::write(root.join("generation_config.json"), generation.to_string()).unwrap();
     fs::create_dir(root.join("metal")).unwrap();
     fs::write(root.join("metal/model.bin"), vec![0; 100_000]).unwrap();
-    home
+    root
 }
 
 /// The files below a folder, without the metadata of downloads.
