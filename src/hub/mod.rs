@@ -89,7 +89,7 @@ impl<'p> Repository<'p> {
         let header = |file: &RemoteFile| Ok((folder.path(file), downloader.header(file)?));
         let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
         let files = [texts, companions, weights].concat();
-        Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
+        Ok(Self { which, headers, fetched, missing_weights, missing_companions, files, downloader })
     }
 
     pub fn folder(&self) -> PathBuf {

@@ -228,7 +228,7 @@ pub fn digest(bytes: &[u8], large: bool) -> String {
         let header = format!("blob {}\0", bytes.len());
         sha1::Sha1::digest([header.as_bytes(), bytes].concat()).to_vec()
     };
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Large files are redirected to another host.
@@ -313,11 +313,11 @@ impl State {
         file: &mut (impl Read + Seek),
     ) -> Option<()> {
         let size = file.seek(SeekFrom::End(0)).unwrap();
-        let (mut start, mut end, mut status) = (0, size, "200 OK".to_owned());
-        if let Some(range) = range.filter(|_| !matches!(fault, Some(Fault::IgnoreRange))) {
+        let (mut start, mut end) = (0, size);
+        let is_partial = range.is_some() && !matches!(fault, Some(Fault::IgnoreRange));
+        if let Some(range) = range.filter(|_| is_partial) {
             let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
             (start, end) = (first.parse().ok()?, last.parse::<u64>().ok()? + 1);
-            status = "206 Partial Content".to_owned();
         }
         if let Some(Fault::WrongStart(wrong)) = fault {
             start = wrong;
@@ -330,9 +330,11 @@ impl State {
             Some(Fault::Append(count)) => body.resize(body.len() + count, 0),
             _ => {}
         }
-        if status.starts_with("206") {
-            status += &format!("\r\ncontent-range: bytes {start}-{}/{size}", end.saturating_sub(1));
-        }
+        let status = if is_partial {
+            format!("206 X\r\ncontent-range: bytes {start}-{}/{size}", end.saturating_sub(1))
+        } else {
+            "200 OK".to_owned()
+        };
         write_head(stream, &status, body.len())?;
         match fault {
             Some(Fault::Cut(count)) => stream.write_all(&body[..count]).ok(),

@@ -119,7 +119,7 @@ pub fn in_layout(layout: &str) -> Tensors {
 fn expert_linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String, Tensor)> {
     let mut tensors = Vec::new();
     for e in 0..8 {
-        let (dtype, shape, data) = rows(all, e..e + 1);
+        let (dtype, shape, data) = rows(all, e..=e);
         let expert = (dtype, shape[1..].to_vec(), data);
         match (layout, matrix) {
             ("split", _) => tensors.push((format!("{matrix}_projs.{e}.{part}"), expert)),

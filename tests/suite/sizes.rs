@@ -31,7 +31,7 @@ fn tensors(layers: usize, experts: usize) -> Vec<SparseTensor> {
     let mut list = vec![tensor("embedding.weight", Dtype::BF16, &[201_088, 2880])];
     for n in 0..layers {
         let mut add = |name: &str, dtype, shape: &[usize]| {
-            list.push(tensor(&format!("block.{n}.{name}"), dtype, shape))
+            list.push(tensor(&format!("block.{n}.{name}"), dtype, shape));
         };
         add("attn.norm.scale", Dtype::BF16, &[2880]);
         add("attn.qkv.weight", Dtype::BF16, &[5120, 2880]);

@@ -146,10 +146,10 @@ fn shards_are_joined_by_their_index() {
 #[cfg(unix)]
 #[test]
 fn links_are_copied_and_never_referenced() {
+    type Link = fn(&Path, &Path) -> std::io::Result<()>;
     let home = Home::new();
     let (blob, model) = (home.join("blob"), home.join("model.onnx"));
     fs::copy(fixture("tiny/model.safetensors"), &blob).unwrap();
-    type Link = fn(&Path, &Path) -> std::io::Result<()>;
     let links: [(&str, Link, &str); 2] = [
         ("soft", |from, to| std::os::unix::fs::symlink(from, to), "is a symbolic link"),
         ("hard", |from, to| fs::hard_link(from, to), "several hard links"),

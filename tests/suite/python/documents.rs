@@ -66,7 +66,7 @@ fn place_for(document: &str) -> Home {
 /// The commands of a workflow, but for those that install something.
 fn steps(workflow: &str) -> String {
     let runs = workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: "));
-    runs.filter(|line| !line.starts_with("pip ")).map(|line| format!("{line}\n")).collect()
+    runs.filter(|line| !line.starts_with("pip ")).collect::<Vec<_>>().join("\n")
 }
 
 /// Runs all lines but cargo's own commands, and returns their number.
