@@ -1,5 +1,6 @@
 //! The rules of `docs/architecture.md`, checked on the sources.
 
+use crate::support::text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,15 +52,8 @@ fn root() -> &'static Path {
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
-    while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let (inner, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-        folders.extend(inner);
-        found
-            .extend(files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs")));
-    }
-    found
+    let pattern = root().join(folder).join("**/*.rs");
+    glob::glob(text(&pattern)).unwrap().map(Result::unwrap).collect()
 }
 
 /// All files but unit tests and generated code.

@@ -114,15 +114,11 @@ fn every_layout_becomes_floats_with_a_row_for_each_output() {
 
 /// The checkpoint with F32 experts, with each value of one matrix edited; and these values.
 pub fn with_values(edit: impl Fn(usize, f32) -> f32) -> (Home, Vec<f32>) {
-    with_values_in("f32", Dtype::F32, edit)
+    values_in("f32", Dtype::F32, edit)
 }
 
 /// The same in another layout, whose experts have this dtype.
-fn with_values_in(
-    layout: &str,
-    dtype: Dtype,
-    edit: impl Fn(usize, f32) -> f32,
-) -> (Home, Vec<f32>) {
+fn values_in(layout: &str, dtype: Dtype, edit: impl Fn(usize, f32) -> f32) -> (Home, Vec<f32>) {
     let (mut tensors, exact) = (in_layout(layout), in_layout("f32"));
     let name = format!("model.{EDITED}_proj");
     let values = exact[&name].2.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
@@ -178,8 +174,7 @@ fn refuses_infinite_and_nan_values() {
     };
     for (layout, dtype) in [("f32", Dtype::F32), ("f16", Dtype::F16), ("fp8", Dtype::F8_E5M2)] {
         for bad in [f32::INFINITY, f32::NAN] {
-            let (home, _) =
-                with_values_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
+            let (home, _) = values_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
             for format in ["mxfp4", "bf16"] {
                 assert_eq!(refusal(&home, format), refused(EDITED, 1, EDITED_SIZE));
             }

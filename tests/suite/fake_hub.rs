@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use sha2::Digest;
 
 use crate::layout_fixtures::{config, in_layout, write_shards};
-use crate::support::{Home, binary, contents, copy_folder, fixture, sentence, summary, text};
+use crate::support::{
+    Home, binary, contents, copy_folder, fixture, paths, sentence, summary, text,
+};
 
 pub const REPOSITORY: &str = "owner/tiny";
 /// Requests for this name are redirected.
@@ -42,7 +44,7 @@ pub enum Fault {
     /// The connection stalls after so many bytes of the body.
     Stall(usize),
     /// A status and a header.
-    Status(u16, (&'static str, &'static str)),
+    Status(u16, &'static str),
     /// The byte at this offset of the file is changed.
     Flip(u64),
     /// So many bytes are appended to the body.
@@ -56,7 +58,7 @@ pub enum Fault {
 }
 
 /// The header of a [`Fault::Status`] without one.
-pub const NO_HEADER: (&str, &str) = ("x-none", "");
+pub const NO_HEADER: &str = "x-none: ";
 
 pub struct FakeHub {
     pub url: String,
@@ -212,12 +214,11 @@ pub fn repository() -> Home {
     root
 }
 
-/// The files below a folder, without the metadata of downloads.
+/// The files below a folder, relative to it, without the metadata of downloads.
 pub fn files(folder: &Path) -> Vec<String> {
-    let mut files = paths(folder, "");
-    files.retain(|path| !path.contains(".cache/"));
-    files.sort();
-    files
+    let files = paths(folder).into_iter().filter(|path| path.is_file());
+    let files = files.map(|path| text(path.strip_prefix(folder).unwrap()).to_owned());
+    files.filter(|path| !path.contains(".cache/")).collect()
 }
 
 /// The hub's digest of a file: SHA-256 if it is large, git's object id otherwise.
@@ -245,21 +246,23 @@ impl State {
         }
         let fault = self.take_fault(&request.path);
         self.log.lock().unwrap().push(request.clone());
-        let answer = |status: u16, name, value: &str| {
-            let head = format!("{status} X\r\n{name}: {value}");
-            write_head(stream, &head, 2)?;
+        let answer = |status: u16, header: &str| {
+            write_head(stream, &format!("{status} X\r\n{header}"), 2)?;
             (&mut &*stream).write_all(b"no").ok()
         };
-        if let Some(Fault::Status(status, (name, value))) = fault {
-            return answer(status, name, value);
+        if let Some(Fault::Status(status, header)) = fault {
+            return answer(status, header);
         }
         // Redirected by a relative path, and then by an absolute one.
         if path.starts_with(&format!("/api/models/{FORMER_NAME}/")) {
-            let target = format!("../../../{}/revision/main", self.repository);
-            return answer(307, "location", &target);
+            let target = format!("location: ../../../{}/revision/main", self.repository);
+            return answer(307, &target);
         }
         if path.starts_with(&format!("/{FORMER_NAME}/")) {
-            return answer(307, "location", &path.replace(FORMER_NAME, self.repository));
+            return answer(
+                307,
+                &format!("location: {}", path.replace(FORMER_NAME, self.repository)),
+            );
         }
         if path.starts_with("/api/models/") {
             let revision = path.strip_prefix(&format!("/api/models/{}/revision/", self.repository));
@@ -267,17 +270,17 @@ impl State {
                 Some("main" | COMMIT | "refs%2Fpr%2F3") => {
                     self.send(stream, fault, None, &mut Cursor::new(self.list().to_string()))
                 }
-                Some(_) => answer(404, "x-error-code", "RevisionNotFound"),
-                None => answer(404, "x-error-code", "RepoNotFound"),
+                Some(_) => answer(404, "x-error-code: RevisionNotFound"),
+                None => answer(404, "x-error-code: RepoNotFound"),
             };
         }
         let resolved = path.strip_prefix(&format!("/{}/resolve/{COMMIT}/", self.repository));
         if let Some(file) = resolved.filter(|file| is_large(file)) {
-            return answer(302, "location", &format!("{cdn}/cdn/{file}"));
+            return answer(302, &format!("location: {cdn}/cdn/{file}"));
         }
         match fs::File::open(self.folder.join(resolved.or(path.strip_prefix("/cdn/"))?)) {
             Ok(mut file) => self.send(stream, fault, request.range, &mut file),
-            Err(_) => answer(404, "x-error-code", "EntryNotFound"),
+            Err(_) => answer(404, "x-error-code: EntryNotFound"),
         }
     }
 
@@ -301,7 +304,7 @@ impl State {
             let blob = if large { "cd".repeat(20) } else { digest };
             json!({"rfilename": path, "size": size, "blobId": blob, "lfs": lfs})
         };
-        let siblings: Vec<_> = paths(&self.folder, "").into_iter().map(sibling).collect();
+        let siblings: Vec<_> = files(&self.folder).into_iter().map(sibling).collect();
         json!({"id": self.repository, "sha": COMMIT, "siblings": siblings})
     }
 
@@ -371,14 +374,4 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 fn write_head(mut stream: &TcpStream, head: &str, length: usize) -> Option<()> {
     let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()
-}
-
-/// Paths of the files below a folder, with `/` between components.
-fn paths(folder: &Path, prefix: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let below = |path: PathBuf| {
-        let name = format!("{prefix}{}", text(Path::new(path.file_name().unwrap())));
-        if path.is_dir() { paths(&path, &format!("{name}/")) } else { vec![name] }
-    };
-    entries.flat_map(below).collect()
 }

@@ -8,7 +8,7 @@ use crate::support::{assert_contains, assert_starts, contents, shell, text};
 
 const FILE: &str = "original/model.safetensors";
 const SIZE: u64 = 991_680;
-const DENIED: Fault = Fault::Status(403, ("x-error-message", "not any more"));
+const DENIED: Fault = Fault::Status(403, "x-error-message: not any more");
 
 /// Exports with these faults of the weights; returns the first bytes of its requests.
 fn export_with(test: &HubTest, faults: &[Fault]) -> Vec<u64> {
@@ -113,10 +113,10 @@ fn retries_after_silence() {
 #[test]
 fn retries_after_transient_statuses() {
     let test = HubTest::new();
-    let busy = Fault::Status(500, ("x-error-message", "busy"));
-    test.hub.fail(LIST, 2, Fault::Status(429, ("retry-after", "1")));
+    let busy = Fault::Status(500, "x-error-message: busy");
+    test.hub.fail(LIST, 2, Fault::Status(429, "retry-after: 1"));
     test.hub.fail("original/config.json", 1, busy);
-    test.hub.fail("model.safetensors header", 1, Fault::Status(503, ("retry-after", "0")));
+    test.hub.fail("model.safetensors header", 1, Fault::Status(503, "retry-after: 0"));
     let started = Instant::now();
     assert_eq!(export_with(&test, &[]), [0]);
     assert!(started.elapsed() >= Duration::from_secs(2), "the hub asked for two pauses of 1 s");

@@ -191,7 +191,7 @@ fn refuses_repository_that_hub_does_not_list() {
         ),
         (
             403,
-            ("x-error-code", "GatedRepo"),
+            "x-error-code: GatedRepo",
             "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account",
         ),
         (
@@ -201,7 +201,7 @@ fn refuses_repository_that_hub_does_not_list() {
         ),
         (
             418,
-            ("x-error-message", "a teapot"),
+            "x-error-message: a teapot",
             "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot",
         ),
     ] {

@@ -174,20 +174,18 @@ fn reports_exchanged_data() {
 #[test]
 fn refuses_other_files() {
     let home = Home::new();
-    for (name, bytes, expected) in [
-        ("none", None, "there is nothing at `"),
-        ("a.txt", Some(""), "is not a checkpoint folder, a .safetensors or an .onnx file"),
-        ("a.gguf", Some(""), "is GGUF, llama.cpp's format: use"),
-        ("empty.onnx", Some(""), "is not an ONNX model: it has no graph"),
-        ("text.onnx", Some("hello, this is text"), "is not an ONNX model: "),
-        ("a.safetensors", Some("{}"), "has 2 bytes, too few for a SafeTensors file"),
+    for (name, text, expected) in [
+        ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
+        ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
+        ("empty.onnx", "", "is not an ONNX model: it has no graph"),
+        ("text.onnx", "hello, this is text", "is not an ONNX model: "),
+        ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);
-        if let Some(bytes) = bytes {
-            fs::write(&path, bytes).unwrap();
-        }
-        assert_contains(&failure(&["inspect", text(&path)]), expected);
+        fs::write(&path, text).unwrap();
+        assert_contains(&failure(&["inspect", path.to_str().unwrap()]), expected);
     }
+    assert_contains(&failure(&["inspect", "no/where"]), "there is nothing at `");
 }
 
 #[test]

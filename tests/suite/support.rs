@@ -120,21 +120,18 @@ pub fn weights_metadata(path: &Path) -> String {
     header["__metadata__"]["gpt_oss_export"].as_str().unwrap().to_owned()
 }
 
-/// Every file and folder below a folder with its bytes, sorted.
+/// Every file and folder below a folder, sorted.
+pub fn paths(folder: &Path) -> Vec<PathBuf> {
+    let pattern = glob::Pattern::escape(text(folder)) + "/**/*";
+    let mut paths: Vec<_> = glob::glob(&pattern).unwrap().map(Result::unwrap).collect();
+    paths.sort();
+    paths
+}
+
+/// The same with the bytes of each file.
 pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.push((path.clone(), Vec::new()));
-            found.extend(contents(&path));
-        } else {
-            let bytes = fs::read(&path).unwrap();
-            found.push((path, bytes));
-        }
-    }
-    found.sort();
-    found
+    let bytes = |path: &Path| if path.is_dir() { Vec::new() } else { fs::read(path).unwrap() };
+    paths(folder).into_iter().map(|path| (path.clone(), bytes(&path))).collect()
 }
 
 pub fn binary(arguments: &[&str]) -> Command {
@@ -221,12 +218,8 @@ pub fn staged_args<'a>(weights: &'a Path, model: &'a Path, options: &[&'a str]) 
 }
 
 /// Arguments that write a weights file and no model.
-pub fn stage_args<'a>(
-    checkpoint: &'a Path,
-    weights: &'a Path,
-    options: &[&'a str],
-) -> Vec<&'a str> {
-    let save = ["--checkpoint", text(checkpoint), "--save-weights", text(weights), "--skip-onnx"];
+pub fn stage_args<'a>(source: &'a Path, weights: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    let save = ["--checkpoint", text(source), "--save-weights", text(weights), "--skip-onnx"];
     [&save, options].concat()
 }
 

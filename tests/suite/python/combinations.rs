@@ -9,20 +9,21 @@ use gpt_oss_export::model::{GraphOptions, Provider, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::MatrixFormat;
+use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Mxfp4};
 use serde_json::{Value, json};
 
 use super::environment::python;
 use crate::support::{Home, fixture};
 
+const INT8: Option<MatrixFormat> = Some(Int(Bits::Eight));
 const FORMATS: [Option<MatrixFormat>; 7] = [
     None,
-    Some(MatrixFormat::Mxfp4),
-    Some(MatrixFormat::Int(Bits::Eight)),
-    Some(MatrixFormat::Int(Bits::Four)),
-    Some(MatrixFormat::Float(DType::BF16)),
-    Some(MatrixFormat::Float(DType::F16)),
-    Some(MatrixFormat::Float(DType::F32)),
+    Some(Mxfp4),
+    INT8,
+    Some(Int(Bits::Four)),
+    Some(Float(DType::BF16)),
+    Some(Float(DType::F16)),
+    Some(Float(DType::F32)),
 ];
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -69,44 +70,34 @@ impl Case {
     fn is_refused(&self) -> bool {
         let Self { graph, experts, dense } = *self;
         let GraphOptions { target, provider, compute, .. } = graph;
-        if dense == Some(MatrixFormat::Mxfp4) {
-            return true;
-        }
-        let mxfp4 = matches!(experts, None | Some(MatrixFormat::Mxfp4));
-        match (target, provider) {
+        let refuses = match (target, provider) {
             (Target::Onnx, Provider::Cpu) => false,
             (Target::Onnx, _) => true,
             (_, Provider::Cpu) => {
-                let only_rounds = experts == Some(MatrixFormat::Int(Bits::Eight));
-                compute == DType::BF16 || (graph.keep_activations && only_rounds)
+                compute == DType::BF16 || (graph.keep_activations && experts == INT8)
             }
             (_, Provider::Cuda) => {
-                let is_cast =
-                    matches!(experts, Some(MatrixFormat::Float(dtype)) if dtype != compute);
-                compute == DType::F32 || is_cast
+                compute == DType::F32 || matches!(experts, Some(Float(dtype)) if dtype != compute)
             }
-            (_, Provider::WebGpu) => {
-                let ints = matches!(experts, Some(MatrixFormat::Int(_)));
-                compute == DType::BF16 || mxfp4 || !ints
-            }
-        }
+            (_, Provider::WebGpu) => compute == DType::BF16 || !matches!(experts, Some(Int(_))),
+        };
+        refuses || dense == Some(Mxfp4)
     }
 
     /// Whether onnxruntime's CPU provider has kernels for the graph.
     fn runs_here(&self) -> bool {
-        let is_int = matches!(self.experts, Some(MatrixFormat::Int(_)));
+        let is_int = matches!(self.experts, Some(Int(_)));
         self.graph.compute != DType::BF16 && (self.graph.provider != Provider::Cuda || is_int)
     }
 
     /// How far logits may be from those of the same weights, at most and in the mean: beside
     /// noise, other experts may be chosen.
     fn bounds(&self) -> [f64; 2] {
-        let eight = Some(MatrixFormat::Int(Bits::Eight));
-        let is_int = |format| matches!(format, Some(MatrixFormat::Int(_)));
+        let is_int = |format| matches!(format, Some(Int(_)));
         let GraphOptions { target, provider, compute, keep_activations, .. } = self.graph;
         let rounds_activations = target == Target::Ort
             && !keep_activations
-            && (self.experts == eight
+            && (self.experts == INT8
                 || (provider == Provider::Cpu && (is_int(self.experts) || is_int(self.dense))));
         match (rounds_activations, compute) {
             (true, _) => [3.0, 0.05],

@@ -65,10 +65,12 @@ pub fn assert_equal(bound: f64, models: &[PathBuf], other: &Path) {
     assert_within(bound, models, "onnxruntime", &[json!({"ids": ids, "model": other})]);
 }
 
-/// Asserts that models with a cache are within a bound of the references however they are run.
+/// Asserts that models with a cache are within a bound of references in all `ways` of a request.
 #[track_caller]
-pub fn assert_steps(request: &Value, bound: f64) {
-    let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], request)).unwrap();
+pub fn assert_steps(bound: f64, models: &[PathBuf], references: &[&str], mut request: Value) {
+    request["models"] = json!(models);
+    request["references"] = references.iter().copied().map(reference).collect();
+    let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], &request)).unwrap();
     for (model, errors) in found.iter().enumerate() {
         let exact = errors.iter().all(|error| *error <= bound);
         assert!(exact, "model {model} is off by {errors:?}");

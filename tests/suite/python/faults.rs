@@ -34,18 +34,6 @@ fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf
     folder
 }
 
-/// Exports a checkpoint and verifies the model against another one, which must fail.
-fn fails_of(
-    other: &Path,
-    model: &Path,
-    checkpoint: &Path,
-    options: &[&str],
-    checks: &[&str],
-) -> (Value, String) {
-    export(&export_args(other, model, options));
-    fails(model, checkpoint, checks)
-}
-
 /// The point where models of all targets made from an edited checkpoint depart from the
 /// original: 0 is the embedding, 1 the first layer.
 fn first_departure(edit: impl Fn(&mut Tensors), edit_config: impl Fn(&mut Value)) -> Value {
@@ -55,7 +43,8 @@ fn first_departure(edit: impl Fn(&mut Tensors), edit_config: impl Fn(&mut Value)
         let tensors = with_tensors(&home, "tensors", &edit);
         let other = with_config(&tensors, "other", &edit_config);
         let model = home.join("model.onnx");
-        let (report, sentence) = fails_of(&other, &model, &fixture("tiny"), options, &["--trace"]);
+        export(&export_args(&other, &model, options));
+        let (report, sentence) = fails(&model, &fixture("tiny"), &["--trace"]);
         let [largest, off] = ["largest_logit", "max"].map(|key| report["logits"][key].as_f64());
         assert!(off.unwrap() > 1e-3 * largest.unwrap(), "{report}");
         assert_contains(&sentence, "logits differ by ");
@@ -179,8 +168,9 @@ fn follows_model_in_ties() {
         (&["--target", "ort", "--last-logits"], &[]),
         (&["--target", "ort", "--seq-len", "7"], &[]),
     ] {
+        export(&export_args(&other, &model, options));
         let checks = [&["--tokens", "20"], trace].concat();
-        let (report, sentence) = fails_of(&other, &model, &checkpoint, options, &checks);
+        let (report, sentence) = fails(&model, &checkpoint, &checks);
         let biases = ["layers.0.mlp.router.bias", "layers.1.mlp.router.bias"];
         assert_eq!(report["weights"]["different"], json!(biases));
         assert!(sentence.contains("other bytes") && !sentence.contains("differ by"), "{sentence}");
@@ -217,8 +207,8 @@ fn ties_excuse_no_other_fault() {
     });
     let model = home.join("model.onnx");
     for other in [&broken, &wrong] {
-        let (options, checks) = (["--target", "ort"], ["--tokens", "20"]);
-        let (report, sentence) = fails_of(other, &model, &checkpoint, &options, &checks);
+        export(&export_args(other, &model, &["--target", "ort"]));
+        let (report, sentence) = fails(&model, &checkpoint, &["--tokens", "20"]);
         assert_contains(&sentence, "logits differ by ");
         assert_eq!(report["ties"]["followed"], "the_model");
     }
@@ -276,9 +266,9 @@ fn finds_slightly_wrong_constants() {
         ] {
             let (_home, checkpoint, model) = exported(name, &["--target", target]);
             let other = with_config(&checkpoint, "other", |config| config[key] = value.clone());
+            export(&export_args(&other, &model, &["--target", target]));
             let checks = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
-            let options = ["--target", target];
-            let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &checks);
+            let (report, sentence) = fails(&model, &checkpoint, &checks);
             assert_contains(&sentence, "logits differ by ");
             assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
         }
@@ -321,8 +311,8 @@ fn finds_departure_that_no_logit_shows() {
             let row = 2 * 96;
             bytes(tensors, "block.2.mlp.mlp2_bias")[expert * row..][..row].fill(0x3f);
         });
-        let options = ["--last-logits"];
-        let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &texts);
+        export(&export_args(&other, &model, &["--last-logits"]));
+        let (report, sentence) = fails(&model, &checkpoint, &texts);
         assert_eq!(report["trace"]["first"], 3, "{report}");
         if report["logits"]["max"].as_f64() <= report["tolerance"]["bound"].as_f64() {
             assert_contains(&sentence, "departs in layer 2 by ");

@@ -57,8 +57,7 @@ fn every_layout_is_exact_step_by_step() {
             {"rows": [0, 1], "lengths": [12, 5], "padding": "left", "steps": 20},
             {"rows": [1], "lengths": [1], "steps": 20},
         ]);
-        let request = json!({"models": models, "references": [reference("2x40")], "ways": ways});
-        assert_steps(&request, 1e-5);
+        assert_steps(1e-5, &models, &["2x40"], json!({"ways": ways}));
     }
 }
 
