@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn stops_the_background_thread_when_work_panics() {
-        let count = |flag: &StopFlag| (0..).find(|_| flag.wait_timeout(Duration::from_millis(1)));
+        let count =
+            |flag: &StopFlag| (0..u32::MAX).find(|_| flag.wait_timeout(Duration::from_millis(1)));
         let (result, counted) = with_background(count, || 7);
         assert!(result == 7 && counted.is_some());
         let panicked = std::panic::catch_unwind(|| with_background(count, || panic!("as asked")));

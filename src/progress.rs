@@ -1,5 +1,7 @@
 //! How long work reports how far it is; what shows it lives in the binary.
 
+use crate::error::{Error, Result};
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -23,6 +25,10 @@ pub trait Progress: Sync {
     /// Whether the work should stop where it is.
     fn is_cancelled(&self) -> bool {
         false
+    }
+    /// Fails once the work should stop.
+    fn check_cancelled(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
 

@@ -14,6 +14,12 @@ use crate::error::{Error, Result, bail, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
+/// The part of the metadata that every version has.
+#[derive(Deserialize)]
+struct StagedVersion {
+    format: u32,
+}
+
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
     let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
@@ -25,11 +31,6 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
             path.display()
         );
     };
-    /// The part of the metadata that every version has.
-    #[derive(Deserialize)]
-    struct StagedVersion {
-        format: u32,
-    }
     let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
     // The version first: other versions may have other fields.
     let StagedVersion { format } = serde_json::from_str(&text).map_err(invalid)?;

@@ -212,7 +212,7 @@ impl Failure {
 
     /// No complete response arrived.
     pub fn transport(url: &str, error: ureq::Error) -> Self {
-        use ureq::Error::*;
+        use ureq::Error::{BodyStalled, ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
         match error {
             Timeout(_) => Self::transient("no response in time"),
             // rustls reports untrusted certificates as I/O errors.

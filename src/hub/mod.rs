@@ -85,7 +85,7 @@ impl<'p> Repository<'p> {
             |file: &RemoteFile| Ok((downloader.folder.path(file), downloader.header(file)?));
         let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
         let files = [texts, companions, weights].concat();
-        Ok(Self { downloader, which, headers, files, fetched, missing_weights, missing_companions })
+        Ok(Self { which, headers, fetched, missing_weights, missing_companions, files, downloader })
     }
 
     /// The download folder.

@@ -98,9 +98,13 @@ pub fn inspect(
     let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
     let files = SourceFiles::read(folder, &files)?;
     let references = weights::reference(weights(), folder)?;
-    let obstacle = references.obstacle.map(|(file, obstacle)| match obstacle.concerns_file() {
-        true => format!("`{}`: {obstacle}", file.display()),
-        false => obstacle.to_string(),
+    let obstacle = references.obstacle.map(|(file, obstacle)| {
+        let concerned = if obstacle.concerns_file() {
+            format!("`{}`: ", file.display())
+        } else {
+            String::new()
+        };
+        format!("{concerned}{obstacle}")
     });
     let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
     Ok(CheckpointInspection {

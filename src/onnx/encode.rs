@@ -186,7 +186,7 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
 fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
     let mut proto = tensor(graph, initializer.value);
     if let Data::Inline(bytes) = &initializer.data {
-        proto.raw_data = bytes.clone();
+        proto.raw_data.clone_from(bytes);
     }
     if let Some(external) = external(initializer, locate)? {
         proto.set_data_location(DataLocation::External);

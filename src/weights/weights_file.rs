@@ -190,9 +190,9 @@ impl<'w> WeightsFile<'w> {
         visit: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
     ) -> Result<PerRole<Rounding>> {
         let failed = AtomicBool::new(false);
-        let go_on = || match failed.load(Ordering::Relaxed) || progress.is_cancelled() {
-            true => Err(Error::interrupted()),
-            false => Ok(()),
+        let go_on = || {
+            let is_over = failed.load(Ordering::Relaxed);
+            if is_over { Err(Error::interrupted()) } else { progress.check_cancelled() }
         };
         let visit = |offset: u64, bytes: &[u8]| go_on().and_then(|()| visit(offset, bytes));
         let fail = |_: &Error| failed.store(true, Ordering::Relaxed);

@@ -1,67 +1,13 @@
 //! The rules of `docs/architecture.md`, checked on the sources.
 
+use crate::support::text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by floor, the lowest first.
-const FLOORS: [&[&str]; 10] = [
-    &["error", "display"],
-    &["tensor", "files", "progress", "background"],
-    &["graph", "container", "publish", "runtime"],
-    &["weights", "onnx"],
-    &["checkpoint"],
-    &["model", "reference", "hub"],
-    &["package"],
-    &["metadata"],
-    &["export", "inspect", "verify"],
-    &["cli", "main", "lib"],
-];
-
-/// Crates and the rooms that may name them.
-const OWNERS: [(&str, &[&str]); 25] = [
-    ("anyhow", &["cli", "main"]),
-    ("bytesize", &["cli"]),
-    ("clap", &["cli", "main"]),
-    ("clap_complete", &["cli"]),
-    ("clap_mangen", &["cli"]),
-    ("ctrlc", &["cli"]),
-    ("fastrand", &["verify"]),
-    ("fearless_simd", &["tensor"]),
-    ("fs4", &["publish"]),
-    ("glob", &["checkpoint", "inspect"]),
-    ("half", &["tensor", "runtime"]),
-    ("hf_hub", &["hub"]),
-    ("indicatif", &["cli"]),
-    ("ndarray", &["reference", "verify"]),
-    ("ort", &["runtime"]),
-    ("percent_encoding", &["hub"]),
-    ("prost", &["onnx"]),
-    ("rayon", &["weights", "reference"]),
-    ("safetensors", &["container"]),
-    ("sha1", &["files"]),
-    ("sha2", &["files"]),
-    ("strsim", &["checkpoint"]),
-    ("tempfile", &["publish"]),
-    ("ureq", &["hub"]),
-    (
-        "serde_json",
-        &[
-            "files",
-            "onnx",
-            "container",
-            "checkpoint",
-            "weights",
-            "hub",
-            "package",
-            "metadata",
-            "cli",
-        ],
-    ),
-];
-
-/// Crates that every room may name.
 const COMMON_CRATES: [&str; 2] = ["fs_err", "serde"];
+
+const JSON_ROOMS: &str = "files onnx container checkpoint weights hub package metadata cli";
 
 const LONGEST_FILE: usize = 400;
 
@@ -78,20 +24,36 @@ struct Source {
     paths: BTreeSet<Vec<String>>,
 }
 
+/// The table of `docs/architecture.md`: the floor of each room, and the owners of each crate.
+fn floors_and_owners() -> (BTreeMap<String, usize>, BTreeMap<String, Vec<String>>) {
+    let (mut floors, mut owners) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
+    let document = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    for line in document.lines() {
+        let [_, floor, rooms, _, crates, _] = line.split('|').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let Ok(floor) = floor.trim().parse() else { continue };
+        for room in rooms.split('`').skip(1).step_by(2) {
+            floors.insert(room.to_owned(), floor);
+            // As in "ort; half, with `tensor`".
+            let crates = crates.split([',', ';']).map(str::trim);
+            for name in crates.filter(|name| !name.is_empty() && !name.starts_with("with ")) {
+                owners.entry(name.to_owned()).or_default().push(room.to_owned());
+            }
+        }
+    }
+    let json_rooms = JSON_ROOMS.split(' ').map(str::to_owned).collect();
+    owners.insert("serde_json".to_owned(), json_rooms);
+    (floors, owners)
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
-    while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let (inner, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-        folders.extend(inner);
-        found
-            .extend(files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs")));
-    }
-    found
+    let pattern = root().join(folder).join("**/*.rs");
+    glob::glob(text(&pattern)).unwrap().map(Result::unwrap).collect()
 }
 
 /// All files but unit tests and generated code.
@@ -212,18 +174,19 @@ fn definition<'s>(sources: &'s [Source], from: &Source, path: &[String]) -> Opti
 
 #[test]
 fn imports_point_downward() {
+    let (floors, _) = floors_and_owners();
     let floor = |room: &str| {
-        let found = FLOORS.iter().position(|floor| floor.contains(&room));
-        found.unwrap_or_else(|| panic!("room `{room}` has no floor"))
+        *floors.get(room).unwrap_or_else(|| panic!("docs/architecture.md lacks `{room}`"))
     };
     let mut imports = 0;
     for source in sources() {
         let own = source.room();
+        let own_floor = floor(own);
         for path in source.all_paths() {
             if ["crate", "gpt_oss_export"].contains(&&*path[0]) && path[1] != own {
                 let path = path.join("::");
                 let room = path.split("::").nth(1).unwrap();
-                assert!(floor(room) < floor(own), "{} imports {path}", source.name);
+                assert!(floor(room) < own_floor, "{} imports {path}", source.name);
                 imports += 1;
             }
         }
@@ -273,9 +236,10 @@ fn dependencies_are_named_by_their_owners_alone() {
     let section = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let names = section.lines().map(|line| line.split(' ').next().unwrap().replace('-', "_"));
     let dependencies: BTreeSet<String> = names.collect();
-    let owners = BTreeMap::from(OWNERS);
-    let known = owners.keys().chain(&COMMON_CRATES).map(|name| (*name).to_owned());
-    assert_eq!(known.collect::<BTreeSet<_>>(), dependencies, "owners of dependencies");
+    let (_, owners) = floors_and_owners();
+    let common = COMMON_CRATES.map(str::to_owned);
+    let known: BTreeSet<String> = owners.keys().cloned().chain(common).collect();
+    assert_eq!(known, dependencies, "owners of dependencies");
 
     let mut named = BTreeSet::new();
     for source in sources() {
@@ -284,7 +248,7 @@ fn dependencies_are_named_by_their_owners_alone() {
             let is_module = source.imports.get(&path[0]).is_some_and(|import| import != path);
             let name = if path[0].is_empty() { &path[1] } else { &path[0] };
             if dependencies.contains(name) && !is_module {
-                let is_owner = owners.get(&**name).is_none_or(|it| it.contains(&source.room()));
+                let is_owner = owners.get(name).is_none_or(|it| it.contains(&source.module[0]));
                 assert!(is_owner, "{} names crate `{name}`", source.name);
                 named.insert(name.clone());
             }

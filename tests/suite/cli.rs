@@ -1,22 +1,24 @@
 //! The command line: what it prints, and its exit status.
 
-use serde_json::json;
-
 use crate::support::{
-    binary, export, export_args, fixture, folder_with_tiny, printed, run, sentence, shell, text,
+    Home, assert_contains, assert_starts, binary, export, export_args, fixture, printed, run,
+    shell, text,
 };
+use serde_json::json;
 
 #[test]
 fn prints_summary() {
-    let home = folder_with_tiny();
-    let arguments = ["--checkpoint", "tiny", "--output", "model.onnx"];
-    let summary = printed(binary(&arguments).current_dir(home.path()));
+    let home = Home::with("tiny");
+    let arguments = ["--checkpoint", "checkpoint", "--output", "model.onnx"];
+    let output = binary(&arguments).current_dir(&*home).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let summary = String::from_utf8(output.stdout).unwrap();
     for line in [
         "read     OpenAI's original layout, 3 layers, fingerprint ",
         "model    model.onnx (",
         "  input  input_ids i64 [B, T]",
         "  output logits f32 [B, T, 320]",
-        "weights  987 kB in place: tiny/model.safetensors",
+        "weights  987 kB in place: checkpoint/model.safetensors",
         "done     0 B of weights written, in ",
         "needs    a runtime with opset 23",
         "try      s = onnxruntime.InferenceSession(\"model.onnx\")",
@@ -28,13 +30,12 @@ fn prints_summary() {
 /// Whether MXFP4 runs fast depends on this machine.
 #[test]
 fn summary_tells_what_is_slow_on_this_processor() {
-    let home = folder_with_tiny();
-    let [tiny, model] = ["tiny", "m.onnx"].map(|name| home.path().join(name));
+    let home = Home::with("tiny");
+    let (tiny, model) = (home.checkpoint(), home.join("m.onnx"));
     let warns = |options: &[&str]| {
         let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
-        assert!(summary.contains("needs    "), "{summary}");
-        let note = "AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it; pass --experts int8\n";
-        summary.contains(note)
+        assert_contains(&summary, "needs    ");
+        summary.contains("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it; pass --experts int8\n")
     };
     #[cfg(target_arch = "x86_64")]
     let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
@@ -46,10 +47,10 @@ fn summary_tells_what_is_slow_on_this_processor() {
 
 #[test]
 fn summary_tells_what_to_type() {
-    let home = folder_with_tiny();
+    let home = Home::with("tiny");
     let summary = |arguments: &[&str]| {
-        let source = ["--checkpoint", "tiny"];
-        printed(binary(&[&source, arguments].concat()).current_dir(home.path()))
+        let source = ["--checkpoint", "checkpoint"];
+        printed(binary(&[&source, arguments].concat()).current_dir(&*home))
     };
     let staged = summary(&["--save-weights", "my weights.safetensors", "--skip-onnx"]);
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
@@ -62,8 +63,8 @@ fn summary_tells_what_to_type() {
 
 #[test]
 fn quiet_prints_nothing_and_json_one_object() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, model) = (fixture("tiny"), home.path().join("deep/er/model.onnx"));
+    let home = Home::new();
+    let (tiny, model) = (fixture("tiny"), home.join("deep/er/model.onnx"));
     let output = run(&export_args(&tiny, &model, &["--quiet"]));
     assert!(output.status.success());
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
@@ -77,15 +78,14 @@ fn quiet_prints_nothing_and_json_one_object() {
 
 #[test]
 fn dynamic_axes_override_fixed_ones() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
+    let home = Home::with("tiny");
     for (options, shape) in [
         (&["--batch-size", "2"][..], json!([2, "T"])),
         (&["--seq-len", "9"], json!(["B", 9])),
         (&["--batch-size", "2", "--dynamic-b", "--seq-len", "9"], json!(["B", 9])),
         (&["--batch-size", "2", "--dynamic-seq", "--seq-len", "9"], json!([2, "T"])),
     ] {
-        let summary = export(&export_args(&tiny, &model, options));
+        let (_, summary) = home.export("model", options);
         assert_eq!(summary["model"]["inputs"][0]["shape"], shape);
     }
 }
@@ -93,6 +93,7 @@ fn dynamic_axes_override_fixed_ones() {
 #[test]
 fn wrong_usage_has_status_2() {
     let tiny = fixture("tiny");
+    let tiny = text(&tiny);
     for (line, sentence) in [
         ("", "required arguments were not provided"),
         ("--checkpoint TINY", "--output"),
@@ -113,10 +114,8 @@ fn wrong_usage_has_status_2() {
         ("--checkpoint TINY --output m.onnx --seq-len 0", "--seq-len"),
         ("--checkpoint TINY --output m.onnx --external-data link", "in-place"),
     ] {
-        let arguments = line.split_whitespace();
-        let arguments: Vec<&str> =
-            arguments.map(|it| if it == "TINY" { text(&tiny) } else { it }).collect();
-        let output = run(&arguments);
+        let arguments = line.split_whitespace().map(|it| if it == "TINY" { tiny } else { it });
+        let output = run(&arguments.collect::<Vec<_>>());
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}: {error}");
         assert!(error.contains(sentence), "{line}: {error}\nlacks: {sentence}");
@@ -126,17 +125,17 @@ fn wrong_usage_has_status_2() {
 #[cfg(unix)]
 #[test]
 fn summary_that_cannot_be_printed_is_an_error_and_no_panic() {
-    let home = folder_with_tiny();
-    let closed =
-        shell("\"$0\" --checkpoint tiny --output a.onnx 2>err | true; cat err", home.path());
-    assert!(closed.stdout.is_empty(), "{closed:?}");
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = binary(&["--checkpoint", "tiny", "--output", "b.onnx"]);
-    command.current_dir(home.path()).stdout(full);
-    let sentence = sentence(&mut command);
-    let expected = "the export succeeded, but its summary could not be printed: cannot write to standard output";
-    assert!(sentence.starts_with(expected), "{sentence}");
-    assert!(["a.onnx", "b.onnx"].iter().all(|name| home.path().join(name).exists()));
+    let home = Home::with("tiny");
+    let line = "\"$0\" --checkpoint checkpoint --output a.onnx 2>err | true; cat err";
+    assert_eq!(shell(line, &home), (Some(0), String::new(), String::new()));
+    let line = "\"$0\" --checkpoint checkpoint --output b.onnx > /dev/full";
+    let (status, _, error) = shell(line, &home);
+    assert_eq!(status, Some(1));
+    assert_starts(
+        &error,
+        "error: the export succeeded, but its summary could not be printed: cannot write to standard output",
+    );
+    assert!(["a.onnx", "b.onnx"].iter().all(|name| home.join(name).exists()));
 }
 
 /// One definition serves the help, completions, the man page and the version.

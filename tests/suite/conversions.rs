@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::derived::{self, LAYOUTS, Tensor, config, encoded, home, in_folder, in_layout};
-use crate::support::{contents, export, export_args, export_in, failure, stage_args, staged_args};
+use crate::layout_fixtures::{
+    LAYOUTS, Tensor, config, dequantized, encoded, home, in_folder, in_layout, read, tiny,
+};
+use crate::support::{Home, assert_contains, assert_ends};
 
 /// Both matrices of the experts of a layer, under canonical names and OpenAI's.
 pub const MATRICES: [(&str, &str); 2] = [("gate_up", "mlp1_weight"), ("down", "mlp2_weight")];
@@ -17,51 +18,66 @@ pub const MATRICES: [(&str, &str); 2] = [("gate_up", "mlp1_weight"), ("down", "m
 const EDITED: &str = "layers.1.mlp.experts.down";
 const EDITED_SIZE: usize = 8 * 128 * 96;
 
-/// A tensor of a weights file.
 fn stored(file: &Path, name: &str) -> Tensor {
-    let found = derived::read(file).remove(name);
-    found.unwrap_or_else(|| panic!("{} lacks {name}", file.display()))
+    read(file).remove(name).unwrap_or_else(|| panic!("{} lacks {name}", file.display()))
 }
 
-/// The weights file that an export wrote.
 pub fn written(summary: &Value) -> PathBuf {
     summary["weights"]["written"][0].as_str().unwrap().into()
 }
 
 /// Shape and values, as bits, of a matrix of the tiny model.
 pub fn original(layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
-    let tiny = derived::tiny();
+    let tiny = tiny();
     let part = |part| &tiny[&format!("block.{layer}.mlp.{matrix}.{part}")];
-    bits(derived::dequantized(part("blocks"), part("scales")))
+    bits(dequantized(part("blocks"), part("scales")))
 }
 
 /// The same of a matrix in MXFP4 in a weights file.
 pub fn bits_of_mxfp4(file: &Path, layer: usize, matrix: &str) -> (Vec<usize>, Vec<u32>) {
     let part = |part: &str| stored(file, &format!("layers.{layer}.mlp.experts.{matrix}.{part}"));
-    bits(derived::dequantized(&part("blocks"), &part("scales")))
+    bits(dequantized(&part("blocks"), &part("scales")))
 }
 
 fn bits((shape, values): (Vec<usize>, Vec<f32>)) -> (Vec<usize>, Vec<u32>) {
     (shape, values.into_iter().map(f32::to_bits).collect())
 }
 
-fn sum_of_squares(values: impl IntoIterator<Item = f32>) -> f64 {
-    values.into_iter().map(|value| f64::from(value).powi(2)).sum()
+/// What was rounded in a weights file in MXFP4 of a checkpoint whose [`EDITED`] has these values:
+/// the number of values, the sum of squared errors, and that of squared values.
+pub fn differences(file: &Path, edited: &[f32]) -> (u64, f64, f64) {
+    let (mut changed, mut error, mut squares) = (0, 0.0, 0.0);
+    for (layer, (ours, theirs)) in (0..3).flat_map(|n| MATRICES.map(|it| (n, it))) {
+        let (shape, found) = bits_of_mxfp4(file, layer, ours);
+        let [_, out, inn] = shape[..] else { panic!("{shape:?}") };
+        let (_, unedited) = original(layer, theirs);
+        for (at, bits) in found.into_iter().enumerate() {
+            let (expert, row, column) = (at / (out * inn), at / inn % out, at % inn);
+            let was = match (layer, ours) {
+                // It is `[experts, in, out]`.
+                (1, "down") => edited[(expert * inn + column) * out + row],
+                _ => f32::from_bits(unedited[at]),
+            };
+            changed += u64::from(was.to_bits() != bits);
+            error += (f64::from(was) - f64::from(f32::from_bits(bits))).powi(2);
+            squares += f64::from(was).powi(2);
+        }
+    }
+    (changed, error, squares)
 }
 
 #[test]
 fn dequantized_experts_become_mxfp4_again_bit_for_bit() {
     for layout in LAYOUTS.into_iter().filter(|layout| *layout != "hf") {
         let home = in_folder(layout);
-        let (_, summary) = export_in(home.path(), "model", &["--experts", "mxfp4"]);
+        let (_, summary) = home.export("model", &["--experts", "mxfp4"]);
         let experts = &summary["experts"];
         assert_eq!(experts["format"], "mxfp4");
         assert_eq!(experts["converted"]["lossless"], true);
         assert_eq!(experts["converted"]["numbers"], 3 * 8 * (256 * 96 + 96 * 128));
         assert_original(&written(&summary), 3);
         // The other target converts again, and finds the same file.
-        let options = ["--experts", "mxfp4", "--target", "ort"];
-        let (_, summary) = export_in(home.path(), "ort", &options);
+        let (_, summary) = home.export("ort", &["--experts", "mxfp4", "--target", "ort"]);
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_eq!(summary["experts"]["converted"]["lossless"], true);
     }
@@ -81,8 +97,7 @@ fn every_layout_becomes_floats_with_a_row_for_each_output() {
     for layout in LAYOUTS {
         let home = in_folder(layout);
         for (format, dtype) in [("bf16", Dtype::BF16), ("f16", Dtype::F16), ("f32", Dtype::F32)] {
-            let options = ["--experts", format, "--target", "ort"];
-            let (_, summary) = export_in(home.path(), "model", &options);
+            let (_, summary) = home.export("model", &["--experts", format, "--target", "ort"]);
             let is_converted = format != "bf16" || !["split", "linears"].contains(&layout);
             assert_eq!(summary["experts"]["converted"] != Value::Null, is_converted);
             let file = written(&summary);
@@ -98,12 +113,12 @@ fn every_layout_becomes_floats_with_a_row_for_each_output() {
 }
 
 /// The checkpoint with F32 experts, with each value of one matrix edited; and these values.
-pub fn edited(edit: impl Fn(usize, f32) -> f32) -> (TempDir, Vec<f32>) {
-    edited_in("f32", Dtype::F32, edit)
+pub fn with_values(edit: impl Fn(usize, f32) -> f32) -> (Home, Vec<f32>) {
+    values_in("f32", Dtype::F32, edit)
 }
 
 /// The same in another layout, whose experts have this dtype.
-fn edited_in(layout: &str, dtype: Dtype, edit: impl Fn(usize, f32) -> f32) -> (TempDir, Vec<f32>) {
+fn values_in(layout: &str, dtype: Dtype, edit: impl Fn(usize, f32) -> f32) -> (Home, Vec<f32>) {
     let (mut tensors, exact) = (in_layout(layout), in_layout("f32"));
     let name = format!("model.{EDITED}_proj");
     let values = exact[&name].2.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
@@ -115,22 +130,13 @@ fn edited_in(layout: &str, dtype: Dtype, edit: impl Fn(usize, f32) -> f32) -> (T
 /// Rounding is at least squared error, which the tests of `tensor` hold.
 #[test]
 fn rounding_must_be_accepted_and_is_reported() {
-    let (home, values) = edited(|at, value| value * (1.0 + (at % 7) as f32 / 100.0));
-    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
-    let before = contents(home.path());
-    let refusal = failure(&export_args(&checkpoint, &model, &["--experts", "mxfp4"]));
-    assert_eq!(contents(home.path()), before);
+    let (home, values) = with_values(|at, value| value * (1.0 + (at % 7) as f32 / 100.0));
+    let refusal = home.refusal("model", &["--experts", "mxfp4"]);
     let options = ["--experts", "mxfp4", "--accept-rounding"];
-    let (_, summary) = export_in(home.path(), "model", &options);
+    let (_, summary) = home.export("model", &options);
 
-    let (shape, found) = bits_of_mxfp4(&written(&summary), 1, "down");
-    let [_, out, inn] = shape[..] else { panic!("{shape:?}") };
-    // The edited matrix is `[experts, in, out]`.
-    let source = |at: usize| values[at / (out * inn) * out * inn + at % inn * out + at / inn % out];
-    let pairs = found.iter().enumerate().map(|(at, bits)| (source(at), f32::from_bits(*bits)));
-    let changed = pairs.clone().filter(|(one, two)| one.to_bits() != two.to_bits()).count();
-    let error: f64 = pairs.map(|(one, two)| (f64::from(one) - f64::from(two)).powi(2)).sum();
-    let squares = sum_of_squares(values);
+    let (changed, error, all_squares) = differences(&written(&summary), &values);
+    let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
     let relative_error = (error / squares).sqrt();
     assert!(changed > 50_000 && relative_error > 1e-2, "{changed}, {relative_error}");
     assert_eq!(
@@ -139,10 +145,6 @@ fn rounding_must_be_accepted_and_is_reported() {
             "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {relative_error:.2e}; keep the format of the experts, or accept rounding; pass --accept-rounding"
         )
     );
-    let matrices = (0..3).flat_map(|layer| MATRICES.map(|(_, matrix)| (layer, matrix)));
-    let others = matrices.filter(|matrix| *matrix != (1, "mlp2_weight"));
-    let others = others.flat_map(|(layer, matrix)| original(layer, matrix).1);
-    let all_squares = squares + sum_of_squares(others.map(f32::from_bits));
     let (converted, expected) = (&summary["experts"]["converted"], (error / all_squares).sqrt());
     assert_eq!((&converted["lossless"], &converted["rounded"]), (&json!(false), &json!(changed)));
     let reported = converted["relative_error"].as_f64().unwrap();
@@ -151,22 +153,16 @@ fn rounding_must_be_accepted_and_is_reported() {
 
 #[test]
 fn finds_single_rounded_value() {
-    let (home, _) = edited(|at, value| if at == 70_001 { value + 1e-6 } else { value });
-    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
+    let (home, _) = with_values(|at, value| if at == 70_001 { value + 1e-6 } else { value });
     for format in ["mxfp4", "bf16"] {
-        let sentence = failure(&export_args(&checkpoint, &model, &["--experts", format]));
         let expected = format!("does not fit {format} exactly: 1 of {EDITED_SIZE} values would");
-        assert!(sentence.contains(&expected), "{sentence}");
+        assert_contains(&home.refusal("model", &["--experts", format]), &expected);
     }
 }
 
 /// The sentence that refuses a conversion whatever rounding is accepted.
-fn refusal(home: &Path, format: &str) -> String {
-    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.join(name));
-    let options = ["--experts", format, "--accept-rounding"];
-    let sentence = failure(&export_args(&checkpoint, &model, &options));
-    assert!(!model.exists());
-    sentence
+fn refusal(home: &Home, format: &str) -> String {
+    home.refusal("model", &["--experts", format, "--accept-rounding"])
 }
 
 #[test]
@@ -178,9 +174,9 @@ fn refuses_infinite_and_nan_values() {
     };
     for (layout, dtype) in [("f32", Dtype::F32), ("f16", Dtype::F16), ("fp8", Dtype::F8_E5M2)] {
         for bad in [f32::INFINITY, f32::NAN] {
-            let (home, _) = edited_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
+            let (home, _) = values_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
             for format in ["mxfp4", "bf16"] {
-                assert_eq!(refusal(home.path(), format), refused(EDITED, 1, EDITED_SIZE));
+                assert_eq!(refusal(&home, format), refused(EDITED, 1, EDITED_SIZE));
             }
         }
     }
@@ -189,7 +185,7 @@ fn refuses_infinite_and_nan_values() {
     tensors.get_mut("model.layers.2.mlp.experts.gate_up_proj_scales").unwrap().2[17] = 255;
     let home = home(&config(), &tensors);
     let expected = refused("layers.2.mlp.experts.gate_up", 32, 8 * 256 * 96);
-    assert_eq!(refusal(home.path(), "bf16"), expected);
+    assert_eq!(refusal(&home, "bf16"), expected);
 }
 
 /// Finite values beyond the largest of BF16, and of F16, which is 65,504.
@@ -197,11 +193,11 @@ fn refuses_infinite_and_nan_values() {
 fn refuses_overflow() {
     for (format, large, count) in [("bf16", f32::MAX, 99), ("f16", 70_000.0, 1)] {
         let is_large = |at: usize| at % 1000 == 7 && at < 1000 * count;
-        let (home, _) = edited(|at, value| if is_large(at) { large } else { value });
+        let (home, _) = with_values(|at, value| if is_large(at) { large } else { value });
         let expected = format!(
             "`{EDITED}`: {count} of {EDITED_SIZE} values exceed the range of {format} and would become infinite: choose another format for the experts"
         );
-        assert_eq!(refusal(home.path(), format), expected);
+        assert_eq!(refusal(&home, format), expected);
     }
 }
 
@@ -209,18 +205,15 @@ fn refuses_overflow() {
 #[test]
 fn staged_files_hold_converted_experts_or_are_converted() {
     let home = in_folder("bf16");
-    let [checkpoint, plain, converted, model] =
-        ["checkpoint", "plain.safetensors", "converted.safetensors", "model.onnx"]
-            .map(|name| home.path().join(name));
-    let kept = export(&stage_args(&checkpoint, &plain, &[]));
-    let direct = export(&stage_args(&checkpoint, &converted, &["--experts", "mxfp4"]));
+    let (plain, kept) = home.stage("plain", &[]);
+    let (converted, direct) = home.stage("converted", &["--experts", "mxfp4"]);
     assert_ne!(kept["fingerprint"], direct["fingerprint"]);
 
-    let from_converted = export(&staged_args(&converted, &model, &["--target", "ort"]));
+    let (_, from_converted) = home.export_staged(&converted, "model", &["--target", "ort"]);
     assert_eq!(from_converted["fingerprint"], direct["fingerprint"]);
     assert_eq!(from_converted["weights"]["bytes_written"], 0);
 
-    let later = export(&staged_args(&plain, &model, &["--experts", "mxfp4"]));
+    let (_, later) = home.export_staged(&plain, "model", &["--experts", "mxfp4"]);
     let blocks = "layers.2.mlp.experts.gate_up.blocks";
     assert_eq!(stored(&written(&later), blocks), stored(&converted, blocks));
     assert_original(&converted, 3);
@@ -229,21 +222,19 @@ fn staged_files_hold_converted_experts_or_are_converted() {
 #[test]
 fn unconverted_weights_stay_in_place() {
     let home = in_folder("bf16");
-    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
     let options = ["--experts", "mxfp4", "--external-data", "in-place"];
-    let sentence = failure(&export_args(&checkpoint, &model, &options));
     let expected =
         "in place: a weight of the model is converted from its tensors; pass --external-data auto";
-    assert!(sentence.ends_with(expected), "{sentence}");
+    assert_ends(&home.refusal("model", &options), expected);
 
-    let (_, summary) = export_in(home.path(), "model", &options[..2]);
+    let (_, summary) = home.export("model", &options[..2]);
     let experts = 3 * 8 * (256 * 96 + 96 * 128) / 32 * 17;
     let bytes = summary["weights"]["bytes_written"].as_u64().unwrap();
     assert!((experts..experts + 8192).contains(&bytes), "{bytes}");
     assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 2);
 
     // So do experts that have the format already.
-    let (_, summary) = export_in(in_folder("hf").path(), "model", &options[..2]);
+    let (_, summary) = in_folder("hf").export("model", &options[..2]);
     assert_eq!(summary["weights"]["in_place"], true);
     assert_eq!(summary["experts"]["converted"], Value::Null);
 }
@@ -252,9 +243,9 @@ fn unconverted_weights_stay_in_place() {
 #[test]
 fn fingerprint_depends_on_source_of_conversion() {
     let fingerprints = [1f32, 2.0].map(|factor| {
-        let (home, _) = edited(|at, value| if at == 0 { value * factor } else { value });
+        let (home, _) = with_values(|at, value| if at == 0 { value * factor } else { value });
         let options = ["--experts", "mxfp4", "--accept-rounding"];
-        export_in(home.path(), "model", &options).1["fingerprint"].clone()
+        home.export("model", &options).1["fingerprint"].clone()
     });
     assert_ne!(fingerprints[0], fingerprints[1]);
 }
@@ -262,8 +253,7 @@ fn fingerprint_depends_on_source_of_conversion() {
 #[test]
 fn converts_first_layers_alone() {
     let home = in_folder("bf16");
-    let options = ["--experts", "mxfp4", "--layers", "2"];
-    let (_, summary) = export_in(home.path(), "model", &options);
+    let (_, summary) = home.export("model", &["--experts", "mxfp4", "--layers", "2"]);
     let numbers = 2 * 8 * (256 * 96 + 96 * 128);
     assert_eq!(summary["experts"]["converted"]["numbers"], json!(numbers));
     assert_original(&written(&summary), 2);

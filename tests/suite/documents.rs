@@ -1,20 +1,24 @@
-//! Documents agree with the code.
+//! Documents and the example agree with the code.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
+use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::graph::{Attribute, Body, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
 
-use crate::derived::in_folder;
-use crate::support::fixture;
+use crate::layout_fixtures::in_folder;
+use crate::support::{Home, fixture, open};
 
-fn root() -> &'static Path {
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/export.rs"]
+mod example;
+
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -89,7 +93,6 @@ fn listed_nodes() -> Nodes {
 
 #[test]
 fn graph_document_lists_exactly_the_emitted_nodes() {
-    let open = |folder: &Path| Checkpoint::open(folder, &IgnoredNames::default()).unwrap();
     let plain = GraphOptions { style: Style::Functions, ..GraphOptions::default() };
     let cached = GraphOptions { kv_cache: true, last_logits: true, ..plain };
     let ort = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
@@ -99,7 +102,7 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
     }
     for layout in ["bf16", "fp8"] {
         let home = in_folder(layout);
-        emitted.extend(emitted_nodes(&open(&home.path().join("checkpoint")), plain));
+        emitted.extend(emitted_nodes(&open(&home.checkpoint()), plain));
     }
     let listed = listed_nodes();
     let [four, eight] = [Bits::Four, Bits::Eight].map(MatrixFormat::Int);
@@ -129,17 +132,6 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
 }
 
 #[test]
-fn architecture_document_lists_every_room() {
-    let text = document("docs/architecture.md");
-    for entry in fs::read_dir(root().join("src")).unwrap() {
-        let path = entry.unwrap().path();
-        let room = path.file_stem().unwrap().to_str().unwrap();
-        let is_listed = room == "lib" || text.contains(&format!("`{room}`"));
-        assert!(is_listed, "docs/architecture.md lacks `{room}`");
-    }
-}
-
-#[test]
 fn links_between_documents_lead_to_files() {
     for (name, text) in documents() {
         let folder = root().join(&name).parent().unwrap().to_owned();
@@ -148,4 +140,12 @@ fn links_between_documents_lead_to_files() {
             assert!(folder.join(link).exists(), "{name} links to {link}");
         }
     }
+}
+
+#[test]
+fn example_exports() {
+    let home = Home::new();
+    let model = home.join("model.onnx");
+    let summary = example::run(fixture("tiny"), model.clone()).unwrap().to_string();
+    assert!(summary.contains("model.onnx") && model.exists(), "{summary}");
 }

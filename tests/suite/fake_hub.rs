@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::Digest;
-use tempfile::TempDir;
 
-use crate::derived::{in_layout, write_shards};
-use crate::support::{contents, copy_folder, fixture, sentence, summary, text};
+use crate::layout_fixtures::{config, in_layout, write_shards};
+use crate::support::{
+    Home, binary, contents, copy_folder, fixture, paths, sentence, summary, text,
+};
 
 pub const REPOSITORY: &str = "owner/tiny";
 /// Requests for this name are redirected.
@@ -43,7 +44,7 @@ pub enum Fault {
     /// The connection stalls after so many bytes of the body.
     Stall(usize),
     /// A status and a header.
-    Status(u16, (&'static str, &'static str)),
+    Status(u16, &'static str),
     /// The byte at this offset of the file is changed.
     Flip(u64),
     /// So many bytes are appended to the body.
@@ -57,12 +58,12 @@ pub enum Fault {
 }
 
 /// The header of a [`Fault::Status`] without one.
-pub const NO_HEADER: (&str, &str) = ("x-none", "");
+pub const NO_HEADER: &str = "x-none: ";
 
 pub struct FakeHub {
     pub url: String,
     /// `HF_HOME`.
-    pub home: TempDir,
+    pub home: Home,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`, which also sets the pauses between attempts.
     pub timeout: &'static str,
     state: Arc<State>,
@@ -92,7 +93,7 @@ impl FakeHub {
                 thread::spawn(move || state.respond(&stream, &cdn));
             }
         });
-        Self { url, home: tempfile::tempdir().unwrap(), timeout: "5", state }
+        Self { url, home: Home::new(), timeout: "5", state }
     }
 
     /// Fails the next `times` requests whose path ends like this.
@@ -108,17 +109,16 @@ impl FakeHub {
 
     /// The binary with this hub, and without the Hugging Face settings of this machine.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"));
+        let mut command = binary(arguments);
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SSL_CERT_FILE"]
         {
             command.env_remove(name);
         }
         command
             .env("HF_ENDPOINT", &self.url)
-            .env("HF_HOME", self.home.path())
+            .env("HF_HOME", &*self.home)
             .env("HF_HUB_DOWNLOAD_TIMEOUT", self.timeout)
-            .env("NO_PROXY", "*")
-            .args(arguments);
+            .env("NO_PROXY", "*");
         command
     }
 
@@ -140,8 +140,8 @@ impl FakeHub {
 
 /// A repository on a fake hub, and an empty folder to export into.
 pub struct HubTest {
-    pub repository: TempDir,
-    pub here: TempDir,
+    pub repository: Home,
+    pub here: Home,
     pub hub: FakeHub,
     pub model: PathBuf,
 }
@@ -152,53 +152,57 @@ impl HubTest {
         Self::serving(repository())
     }
 
-    pub fn serving(repository: TempDir) -> Self {
-        let here = tempfile::tempdir().unwrap();
-        let hub = FakeHub::serving_as(REPOSITORY, repository.path());
-        let model = here.path().join("model.onnx");
+    pub fn serving(repository: Home) -> Self {
+        let here = Home::new();
+        let hub = FakeHub::serving_as(REPOSITORY, &repository);
+        let model = here.join("model.onnx");
         Self { repository, here, hub, model }
+    }
+
+    /// Arguments for a checkpoint of this name.
+    pub fn named<'a>(&'a self, name: &'a str) -> [&'a str; 4] {
+        ["--checkpoint", name, "--output", text(&self.model)]
     }
 
     /// Arguments for the checkpoint in `original`, whose weights are one file.
     pub fn original(&self) -> [&str; 4] {
-        ["--checkpoint", "owner/tiny/original", "--output", text(&self.model)]
+        self.named("owner/tiny/original")
     }
 
     /// Arguments for the checkpoint in the root, whose weights are shards.
     pub fn root(&self) -> [&str; 4] {
-        ["--checkpoint", REPOSITORY, "--output", text(&self.model)]
+        self.named(REPOSITORY)
     }
 
     /// The default download folder.
     pub fn folder(&self) -> PathBuf {
-        self.here.path().join("owner--tiny")
+        self.model.with_file_name("owner--tiny")
     }
 
     pub fn assert_downloaded(&self, file: &str) {
-        let [remote, local] = [self.repository.path(), &self.folder()].map(|root| root.join(file));
+        let [remote, local] = [&*self.repository, &self.folder()].map(|root| root.join(file));
         assert!(local.symlink_metadata().unwrap().is_file());
         assert_eq!(fs::read(remote).unwrap(), fs::read(local).unwrap(), "{file}");
     }
 
     pub fn assert_no_weights(&self) {
-        let written = files(self.here.path());
+        let written = files(&self.here);
         let is_data = |file: &String| file.ends_with(".safetensors") || file.ends_with(".onnx");
         assert!(!written.iter().any(is_data), "{written:?}");
     }
 
     /// The incomplete download.
     pub fn incomplete(&self) -> Option<(PathBuf, Vec<u8>)> {
-        let mut files = contents(self.here.path()).into_iter();
+        let mut files = contents(&self.here).into_iter();
         files.find(|(path, _)| path.extension().is_some_and(|end| end == "incomplete"))
     }
 }
 
 /// A repository like the released ones: Hugging Face's layout in shards, OpenAI's in
 /// `original`, the tokenizer, and files that no export needs.
-pub fn repository() -> TempDir {
-    let home = tempfile::tempdir().unwrap();
-    let root = home.path();
-    write_shards(root, in_layout("hf"));
+pub fn repository() -> Home {
+    let root = Home::new();
+    write_shards(&root, &config(), in_layout("hf"));
     copy_folder(&fixture("tiny"), &root.join("original"));
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"] {
         fs::write(root.join(name), format!("{{\"is\": \"{name}\"}}")).unwrap();
@@ -207,15 +211,14 @@ pub fn repository() -> TempDir {
     fs::write(root.join("generation_config.json"), generation.to_string()).unwrap();
     fs::create_dir(root.join("metal")).unwrap();
     fs::write(root.join("metal/model.bin"), vec![0; 100_000]).unwrap();
-    home
+    root
 }
 
-/// The files below a folder, without the metadata of downloads.
+/// The files below a folder, relative to it, without the metadata of downloads.
 pub fn files(folder: &Path) -> Vec<String> {
-    let mut files = paths(folder, "");
-    files.retain(|path| !path.contains(".cache/"));
-    files.sort();
-    files
+    let files = paths(folder).into_iter().filter(|path| path.is_file());
+    let files = files.map(|path| text(path.strip_prefix(folder).unwrap()).to_owned());
+    files.filter(|path| !path.contains(".cache/")).collect()
 }
 
 /// The hub's digest of a file: SHA-256 if it is large, git's object id otherwise.
@@ -226,7 +229,7 @@ pub fn digest(bytes: &[u8], large: bool) -> String {
         let header = format!("blob {}\0", bytes.len());
         sha1::Sha1::digest([header.as_bytes(), bytes].concat()).to_vec()
     };
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Large files are redirected to another host.
@@ -243,21 +246,23 @@ impl State {
         }
         let fault = self.take_fault(&request.path);
         self.log.lock().unwrap().push(request.clone());
-        let answer = |status: u16, name, value: &str| {
-            let head = format!("{status} X\r\n{name}: {value}");
-            write_head(stream, &head, 2)?;
+        let answer = |status: u16, header: &str| {
+            write_head(stream, &format!("{status} X\r\n{header}"), 2)?;
             (&mut &*stream).write_all(b"no").ok()
         };
-        if let Some(Fault::Status(status, (name, value))) = fault {
-            return answer(status, name, value);
+        if let Some(Fault::Status(status, header)) = fault {
+            return answer(status, header);
         }
         // Redirected by a relative path, and then by an absolute one.
         if path.starts_with(&format!("/api/models/{FORMER_NAME}/")) {
-            let target = format!("../../../{}/revision/main", self.repository);
-            return answer(307, "location", &target);
+            let target = format!("location: ../../../{}/revision/main", self.repository);
+            return answer(307, &target);
         }
         if path.starts_with(&format!("/{FORMER_NAME}/")) {
-            return answer(307, "location", &path.replace(FORMER_NAME, self.repository));
+            return answer(
+                307,
+                &format!("location: {}", path.replace(FORMER_NAME, self.repository)),
+            );
         }
         if path.starts_with("/api/models/") {
             let revision = path.strip_prefix(&format!("/api/models/{}/revision/", self.repository));
@@ -265,17 +270,17 @@ impl State {
                 Some("main" | COMMIT | "refs%2Fpr%2F3") => {
                     self.send(stream, fault, None, &mut Cursor::new(self.list().to_string()))
                 }
-                Some(_) => answer(404, "x-error-code", "RevisionNotFound"),
-                None => answer(404, "x-error-code", "RepoNotFound"),
+                Some(_) => answer(404, "x-error-code: RevisionNotFound"),
+                None => answer(404, "x-error-code: RepoNotFound"),
             };
         }
         let resolved = path.strip_prefix(&format!("/{}/resolve/{COMMIT}/", self.repository));
         if let Some(file) = resolved.filter(|file| is_large(file)) {
-            return answer(302, "location", &format!("{cdn}/cdn/{file}"));
+            return answer(302, &format!("location: {cdn}/cdn/{file}"));
         }
         match fs::File::open(self.folder.join(resolved.or(path.strip_prefix("/cdn/"))?)) {
             Ok(mut file) => self.send(stream, fault, request.range, &mut file),
-            Err(_) => answer(404, "x-error-code", "EntryNotFound"),
+            Err(_) => answer(404, "x-error-code: EntryNotFound"),
         }
     }
 
@@ -299,7 +304,7 @@ impl State {
             let blob = if large { "cd".repeat(20) } else { digest };
             json!({"rfilename": path, "size": size, "blobId": blob, "lfs": lfs})
         };
-        let siblings: Vec<_> = paths(&self.folder, "").into_iter().map(sibling).collect();
+        let siblings: Vec<_> = files(&self.folder).into_iter().map(sibling).collect();
         json!({"id": self.repository, "sha": COMMIT, "siblings": siblings})
     }
 
@@ -311,11 +316,11 @@ impl State {
         file: &mut (impl Read + Seek),
     ) -> Option<()> {
         let size = file.seek(SeekFrom::End(0)).unwrap();
-        let (mut start, mut end, mut status) = (0, size, "200 OK".to_owned());
-        if let Some(range) = range.filter(|_| !matches!(fault, Some(Fault::IgnoreRange))) {
+        let (mut start, mut end) = (0, size);
+        let is_partial = range.is_some() && !matches!(fault, Some(Fault::IgnoreRange));
+        if let Some(range) = range.filter(|_| is_partial) {
             let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
             (start, end) = (first.parse().ok()?, last.parse::<u64>().ok()? + 1);
-            status = "206 Partial Content".to_owned();
         }
         if let Some(Fault::WrongStart(wrong)) = fault {
             start = wrong;
@@ -328,9 +333,11 @@ impl State {
             Some(Fault::Append(count)) => body.resize(body.len() + count, 0),
             _ => {}
         }
-        if status.starts_with("206") {
-            status += &format!("\r\ncontent-range: bytes {start}-{}/{size}", end.saturating_sub(1));
-        }
+        let status = if is_partial {
+            format!("206 X\r\ncontent-range: bytes {start}-{}/{size}", end.saturating_sub(1))
+        } else {
+            "200 OK".to_owned()
+        };
         write_head(stream, &status, body.len())?;
         match fault {
             Some(Fault::Cut(count)) => stream.write_all(&body[..count]).ok(),
@@ -367,14 +374,4 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 fn write_head(mut stream: &TcpStream, head: &str, length: usize) -> Option<()> {
     let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()
-}
-
-/// Paths of the files below a folder, with `/` between components.
-fn paths(folder: &Path, prefix: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let below = |path: PathBuf| {
-        let name = format!("{prefix}{}", text(Path::new(path.file_name().unwrap())));
-        if path.is_dir() { paths(&path, &format!("{name}/")) } else { vec![name] }
-    };
-    entries.flat_map(below).collect()
 }

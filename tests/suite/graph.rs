@@ -1,15 +1,10 @@
 //! Graphs as text.
 
-use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
+use crate::support::{fixture, open};
+use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::graph::{Builder, Dim, Fact, Scope, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
-
-use crate::support::fixture;
-
-fn tiny() -> Checkpoint {
-    Checkpoint::open(&fixture("tiny"), &IgnoredNames::default()).unwrap()
-}
 
 fn dump(checkpoint: &Checkpoint, options: GraphOptions) -> String {
     decoder(&checkpoint.config, &checkpoint.weights, options).unwrap().to_string()
@@ -25,14 +20,14 @@ fn dump_matches_snapshots() {
         ("cache", GraphOptions { kv_cache: true, last_logits: true, ..functions }),
         ("ort", GraphOptions { target: Target::Ort, ..flat }),
     ] {
-        insta::assert_snapshot!(name, dump(&tiny(), options));
+        insta::assert_snapshot!(name, dump(&open(&fixture("tiny")), options));
     }
 }
 
 /// ONNX Runtime counts a window with 32 bits.
 #[test]
 fn windows_beyond_32_bits_are_omitted() {
-    let mut checkpoint = tiny();
+    let mut checkpoint = open(&fixture("tiny"));
     for (window, attribute) in
         [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]
     {

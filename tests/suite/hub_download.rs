@@ -4,11 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER, WEIGHTS};
-use crate::support::{assert_contains, contents, shell, text};
+use crate::support::{assert_contains, assert_starts, contents, shell, text};
 
 const FILE: &str = "original/model.safetensors";
 const SIZE: u64 = 991_680;
-const DENIED: Fault = Fault::Status(403, ("x-error-message", "not any more"));
+const DENIED: Fault = Fault::Status(403, "x-error-message: not any more");
 
 /// Exports with these faults of the weights; returns the first bytes of its requests.
 fn export_with(test: &HubTest, faults: &[Fault]) -> Vec<u64> {
@@ -46,7 +46,7 @@ fn resumes_interrupted_download() {
     let expected = format!(
         "`HUB/owner/tiny/resolve/{COMMIT}/{FILE}` answered 403: not any more; if access is restricted"
     );
-    assert!(sentence.starts_with(&expected), "{sentence}");
+    assert_starts(&sentence, &expected);
     assert_eq!(test.incomplete().unwrap().1.len(), 400_000);
     assert_eq!(export_with(&test, &[]), [400_000], "in the next run");
 }
@@ -72,9 +72,8 @@ fn gives_up_after_second_wrong_digest() {
     for (file, offset) in [(FILE, 500_000), ("original/config.json", 20)] {
         let test = HubTest::new();
         test.hub.fail(file, 9, Fault::Flip(offset));
-        let sentence = test.hub.failure(&test.original());
         let expected = format!("`{file}` of `owner/tiny` arrived twice with digest ");
-        assert!(sentence.starts_with(&expected), "{sentence}");
+        assert_starts(&test.hub.failure(&test.original()), &expected);
         test.assert_no_weights();
         assert!(test.incomplete().is_none());
     }
@@ -90,7 +89,7 @@ fn keeps_downloaded_bytes_after_unexpected_responses() {
 
     let sentence = fail_with(&HubTest::new(), &[Fault::Append(1); 5]);
     let expected = "failed 5 times in a row, last with content-length `991681`, expected `991680`;";
-    assert!(sentence.contains(expected), "{sentence}");
+    assert_contains(&sentence, expected);
 }
 
 #[test]
@@ -108,16 +107,16 @@ fn retries_after_silence() {
         test.hub.failure(&test.original()),
         "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time; downloaded parts are kept, and the same command resumes the download"
     );
-    assert!(contents(test.here.path()).is_empty());
+    assert!(contents(&test.here).is_empty());
 }
 
 #[test]
 fn retries_after_transient_statuses() {
     let test = HubTest::new();
-    let busy = Fault::Status(500, ("x-error-message", "busy"));
-    test.hub.fail(LIST, 2, Fault::Status(429, ("retry-after", "1")));
+    let busy = Fault::Status(500, "x-error-message: busy");
+    test.hub.fail(LIST, 2, Fault::Status(429, "retry-after: 1"));
     test.hub.fail("original/config.json", 1, busy);
-    test.hub.fail("model.safetensors header", 1, Fault::Status(503, ("retry-after", "0")));
+    test.hub.fail("model.safetensors header", 1, Fault::Status(503, "retry-after: 0"));
     let started = Instant::now();
     assert_eq!(export_with(&test, &[]), [0]);
     assert!(started.elapsed() >= Duration::from_secs(2), "the hub asked for two pauses of 1 s");
@@ -140,15 +139,14 @@ fn keeps_received_bytes_when_interrupted() {
              until find owner--tiny/.cache -size +{}k 2>/dev/null | grep -q incomplete; do sleep 0.01; done; \
              kill -INT $!; wait $!; echo $?",
             test.hub.url,
-            text(test.hub.home.path()),
+            text(&test.hub.home),
             received.start() / 1024
         );
         let started = Instant::now();
-        let output = shell(&line, test.here.path());
+        let (_, output, error) = shell(&line, &test.here);
         assert!(started.elapsed() < Duration::from_secs(8), "{fault:?}");
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n");
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.starts_with("error: interrupted; downloaded parts are kept"), "{error}");
+        assert_eq!(output, "1\n");
+        assert_starts(&error, "error: interrupted; downloaded parts are kept");
         test.assert_no_weights();
         let length = test.incomplete().unwrap().1.len() as u64;
         assert!(received.contains(&length), "{fault:?}: {length}");

@@ -1,35 +1,33 @@
-//! Exports of checkpoints on a fake hub.
+//! Exports of checkpoints on a fake hub, and refusals of requests that it cannot serve.
 
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::derived::{in_layout, write_shards};
-use crate::fake_hub::{COMMIT, FORMER_NAME, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files};
+use crate::fake_hub::{
+    COMMIT, FORMER_NAME, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, WEIGHTS, digest, files,
+};
+use crate::inspect::inspect;
+use crate::layout_fixtures::{config, in_layout, write_index, write_shards};
 use crate::sizes::sparse;
 use crate::support::{
-    assert_contains, export, export_args, model_metadata, printed, run, sentence, text,
+    Home, assert_contains, assert_ends, contents, export, export_args, model_metadata, printed,
+    sentence, text,
 };
 
 #[test]
 fn exports_repository_in_place() {
-    let test = HubTest::new();
+    let mut test = HubTest::new();
+    // A folder that the export creates.
+    test.model = test.here.join("out/model.onnx");
     let summary = test.hub.export(&test.root());
     let fetched = files(&test.folder());
     assert_eq!(
-        fetched,
-        [
-            "chat_template.jinja",
-            "config.json",
-            "generation_config.json",
-            "model-00000-of-00002.safetensors",
-            "model-00001-of-00002.safetensors",
-            "model-00002-of-00002.safetensors",
-            "model.safetensors.index.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ]
+        fetched.join(" "),
+        "chat_template.jinja config.json generation_config.json model-00000-of-00002.safetensors \
+         model-00001-of-00002.safetensors model-00002-of-00002.safetensors \
+         model.safetensors.index.json tokenizer.json tokenizer_config.json"
     );
     fetched.iter().for_each(|file| test.assert_downloaded(file));
     let sizes = fetched.iter().map(|file| fs::metadata(test.folder().join(file)).unwrap().len());
@@ -53,33 +51,27 @@ fn exports_repository_in_place() {
 #[test]
 fn exports_original_folder_with_root_tokenizer() {
     let test = HubTest::new();
-    let folder = test.here.path().join("weights");
+    let folder = test.here.join("weights");
     let name = format!("{REPOSITORY}@refs/pr/3/original");
     let options = ["--genai", "--download-dir", text(&folder)];
     let summary = test.hub.export(&export_args(Path::new(&name), &test.model, &options));
     assert_eq!(
-        files(&folder),
-        [
-            "chat_template.jinja",
-            "generation_config.json",
-            "original/config.json",
-            "original/model.safetensors",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ]
+        files(&folder).join(" "),
+        "chat_template.jinja generation_config.json original/config.json \
+         original/model.safetensors tokenizer.json tokenizer_config.json"
     );
     assert_eq!(summary["weights"]["files"], json!(["weights/original/model.safetensors"]));
     assert_eq!(summary["genai"]["missing"], json!(["special_tokens_map.json"]));
     assert_eq!(summary["genai"]["eos_token_ids"], json!([1]));
     assert_eq!(summary["hub"]["source"], format!("{REPOSITORY}@{COMMIT}/original"));
     let tokenizer = |folder: &Path| fs::read(folder.join("tokenizer.json")).unwrap();
-    assert_eq!(tokenizer(test.repository.path()), tokenizer(test.here.path()));
+    assert_eq!(tokenizer(&test.repository), tokenizer(&test.here));
 }
 
 #[test]
 fn sends_token_to_hub_only() {
     let test = HubTest::new();
-    let arguments = ["--checkpoint", FORMER_NAME, "--output", text(&test.model)];
+    let arguments = test.named(FORMER_NAME);
     let tokens_with = |name: &str, value: &str| {
         let run = test.hub.command(&arguments).env(name, value).output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -91,13 +83,13 @@ fn sends_token_to_hub_only() {
     assert!(cdn.iter().all(|(_, token)| token.is_none()), "{cdn:?}");
     assert!(hub.iter().all(|(_, token)| token.as_deref() == Some("Bearer hf_secret")), "{hub:?}");
 
-    let other = test.here.path().join("other");
+    let other = test.here.join("other");
     fs::write(&other, "hf_other").unwrap();
-    fs::write(test.hub.home.path().join("token"), "hf_stored\n").unwrap();
+    fs::write(test.hub.home.join("token"), "hf_stored\n").unwrap();
     for (name, value, expected) in [
         ("HF_TOKEN", "", Some("Bearer hf_stored")),
         ("HF_TOKEN_PATH", text(&other), Some("Bearer hf_other")),
-        ("HF_HUB_CACHE", text(test.here.path()), Some("Bearer hf_stored")),
+        ("HF_HUB_CACHE", text(&test.here), Some("Bearer hf_stored")),
         ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1", None),
     ] {
         let (_, token) = tokens_with(name, value).next().unwrap();
@@ -112,14 +104,14 @@ fn sends_token_to_hub_only() {
 #[test]
 fn reuses_files_of_hugging_face_cache() {
     let test = HubTest::new();
-    let repo = test.hub.home.path().join("hub/models--owner--tiny");
+    let repo = test.hub.home.join("hub/models--owner--tiny");
     let snapshot = repo.join("snapshots").join(COMMIT);
     for folder in [repo.join("blobs"), repo.join("refs"), snapshot.join("original")] {
         fs::create_dir_all(folder).unwrap();
     }
     fs::write(repo.join("refs/main"), COMMIT).unwrap();
     for file in ["original/config.json", "original/model.safetensors"] {
-        let bytes = fs::read(test.repository.path().join(file)).unwrap();
+        let bytes = fs::read(test.repository.join(file)).unwrap();
         let blob = digest(&bytes, file.ends_with(".safetensors"));
         fs::write(repo.join("blobs").join(&blob), bytes).unwrap();
         std::os::unix::fs::symlink(format!("../../../blobs/{blob}"), snapshot.join(file)).unwrap();
@@ -150,8 +142,8 @@ fn reuses_files_of_hugging_face_cache() {
 
 #[test]
 fn exports_largest_model_by_headers() {
-    let remote = tempfile::tempdir().unwrap();
-    let total = sparse(remote.path(), 36, 128, 7);
+    let remote = Home::new();
+    let total = sparse(&remote, 36, 128, 7);
     let test = HubTest::serving(remote);
     let summary = test.hub.export(&[&test.root()[..], &["--headers-only"]].concat());
     assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > total);
@@ -160,12 +152,11 @@ fn exports_largest_model_by_headers() {
     let next =
         "next     the same command without --headers-only fetches 65.2 GB, and the model runs\n";
     assert_contains(&printed(&mut test.hub.command(&again)), next);
-    let remote = test.repository.path();
+    let remote = &*test.repository;
     let expected = export(&export_args(remote, &remote.join("local.onnx"), &[]));
     assert_eq!(summary["model"]["nodes"], expected["model"]["nodes"]);
     // It fails, since the data is not there.
-    let inspected = run(&["inspect", text(&test.model), "--json"]).stdout;
-    let inspected: Value = serde_json::from_slice(&inspected).unwrap();
+    let inspected = inspect(&test.model, &[]);
     let files = inspected["files"].as_array().unwrap();
     assert_eq!(files.len(), 7);
     for file in files {
@@ -177,18 +168,169 @@ fn exports_largest_model_by_headers() {
 
 #[test]
 fn refuses_headers_where_weights_are_read() {
-    let remote = tempfile::tempdir().unwrap();
-    write_shards(remote.path(), in_layout("split"));
-    let (test, elsewhere) = (HubTest::serving(remote), tempfile::tempdir().unwrap());
+    let remote = Home::new();
+    write_shards(&remote, &config(), in_layout("split"));
+    let (test, elsewhere) = (HubTest::serving(remote), Home::new());
     let base = [&test.root()[..], &["--headers-only"]].concat();
     for (options, expected) in [
         (&[][..], "several of its tensors"),
         (&["--external-data", "copy"], "a copy of the weights needs weight data, and only headers"),
-        (&["--download-dir", text(elsewhere.path())], "outside the model's folder"),
+        (&["--download-dir", text(&elsewhere)], "outside the model's folder"),
     ] {
         assert_contains(&test.hub.failure(&[&base[..], options].concat()), expected);
     }
     test.hub.take_requests("");
     assert_contains(&sentence(test.hub.command(&base).env("HF_HUB_OFFLINE", "1")), "offline mode");
     assert!(test.hub.take_requests(LIST).is_empty() && !test.model.exists());
+}
+
+#[test]
+fn refuses_repository_that_hub_does_not_list() {
+    let test = HubTest::new();
+    for (status, header, expected) in [
+        (
+            401,
+            NO_HEADER,
+            "`owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access",
+        ),
+        (
+            403,
+            "x-error-code: GatedRepo",
+            "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account",
+        ),
+        (
+            404,
+            NO_HEADER,
+            "`owner/tiny/original` is neither a local folder nor a repository on HUB (404)",
+        ),
+        (
+            418,
+            "x-error-message: a teapot",
+            "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot",
+        ),
+    ] {
+        test.hub.fail(LIST, 1, Fault::Status(status, header));
+        assert_eq!(test.hub.failure(&test.original()), expected);
+        assert_eq!(test.hub.take_requests("").len(), 1, "asked once");
+    }
+    for (name, expected) in [
+        ("owner/other", "`owner/other` is neither a local folder nor a repository on HUB (404)"),
+        ("owner/tiny@v9", "`owner/tiny` has no revision `v9` on HUB"),
+    ] {
+        assert_eq!(test.hub.failure(&test.named(name)), expected);
+    }
+    test.hub.fail(LIST, 1, Fault::Status(401, NO_HEADER));
+    let sentence = test.hub.sentence(test.hub.command(&test.original()).env("HF_TOKEN", "hf_x"));
+    assert_contains(&sentence, "no such repository to the owner of this token");
+    assert!(contents(&test.here).is_empty());
+}
+
+#[test]
+fn refuses_unsupported_checkpoints_before_fetching_weights() {
+    let test = HubTest::new();
+    let mut quantized = config();
+    quantized["quantization_config"] = json!({"quant_method": "gptq"});
+    fs::write(test.repository.join("config.json"), quantized.to_string()).unwrap();
+    assert_contains(&test.hub.failure(&test.root()), "quantized with \"gptq\"");
+
+    // A tensor that the layout does not have.
+    let mut tensors = in_layout("hf");
+    let extra = tensors["model.norm.weight"].clone();
+    tensors.insert("model.extra".to_owned(), extra);
+    write_shards(&test.repository, &config(), tensors);
+    fs::remove_dir_all(test.folder()).unwrap();
+    assert_contains(&test.hub.failure(&test.root()), "MXFP4 experts: `model.extra`; ignore");
+    test.assert_no_weights();
+    assert!(test.hub.take_requests(".safetensors").is_empty(), "nothing but headers");
+}
+
+#[test]
+fn refuses_repositories_without_checkpoint() {
+    // Files, and the shard that an index names.
+    for (files, shard, expected) in [
+        (
+            "model-Q4.gguf",
+            None,
+            "has no config.json at commit COMMIT; it has GGUF, llama.cpp's format: use the SafeTensors checkpoint",
+        ),
+        (
+            "original/config.json",
+            None,
+            "has no config.json at commit COMMIT; it has a checkpoint in `owner/tiny/original`",
+        ),
+        (
+            "config.json pytorch_model.bin",
+            None,
+            "has no model.safetensors at commit COMMIT; it has PyTorch's format",
+        ),
+        (
+            "config.json a.safetensors b.safetensors",
+            None,
+            "holds 2 .safetensors files and no model.safetensors.index.json",
+        ),
+        (
+            "config.json model.safetensors other.safetensors",
+            Some("other.safetensors"),
+            "programs differ in which they read",
+        ),
+        (
+            "config.json",
+            Some("other.safetensors"),
+            "names the shard \"other.safetensors\", which is not in the repository",
+        ),
+        (
+            "config.json",
+            Some("../x.safetensors"),
+            "names the shard \"../x.safetensors\", which is not a plain file name",
+        ),
+    ] {
+        let remote = Home::new();
+        for path in files.split(' ').map(|name| remote.join(name)) {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, config().to_string()).unwrap();
+        }
+        if let Some(shard) = shard {
+            write_index(&remote, json!({"a": shard}));
+        }
+        let test = HubTest::serving(remote);
+        assert_contains(&test.hub.failure(&test.root()), &expected.replace("COMMIT", COMMIT));
+        assert!(test.hub.take_requests(".safetensors").is_empty());
+    }
+}
+
+#[test]
+fn refuses_invalid_environment_variables() {
+    let test = HubTest::new();
+    for (name, value, expected) in [
+        (
+            "HF_ENDPOINT",
+            "hub.example",
+            "HF_ENDPOINT is \"hub.example\", expected a URL that begins with https:// or http://",
+        ),
+        (
+            "HF_HUB_DOWNLOAD_TIMEOUT",
+            "soon",
+            "HF_HUB_DOWNLOAD_TIMEOUT is \"soon\", expected a number of seconds",
+        ),
+        (
+            "SSL_CERT_FILE",
+            "Cargo.toml",
+            "`Cargo.toml`, named by SSL_CERT_FILE, contains no certificates",
+        ),
+    ] {
+        let mut command = test.hub.command(&test.original());
+        assert_eq!(test.hub.sentence(command.env(name, value)), expected);
+    }
+    let mut unreachable = test.hub.command(&test.original());
+    let sentence = test.hub.sentence(unreachable.env("HF_ENDPOINT", "http://127.0.0.1:1"));
+    assert!(sentence.contains("failed 5 times in a row") && sentence.contains("refused"));
+}
+
+#[test]
+fn refuses_hub_options_for_local_folder() {
+    let test = HubTest::new();
+    let folder = test.repository.join("original");
+    let sentence = test.hub.failure(&export_args(&folder, &test.model, &["--headers-only"]));
+    let expected = format!("on the hub (owner/name), and `{}` is a local path", text(&folder));
+    assert_ends(&sentence, &expected);
 }

@@ -4,34 +4,34 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, repository};
+use crate::layout_fixtures::write_index;
 use crate::support::{
-    assert_contains, contents, copy_folder, export, export_args, fixture, flip_last_bit, text,
+    Home, assert_contains, assert_ends, assert_starts, contents, copy_folder, export, export_args,
+    fixture, flip_last_bit, resize, text,
 };
 
 const WEIGHTS: &str = "original/model.safetensors";
 
-/// A repository with its weights under another name.
-fn with_weights_as(name: &str) -> TempDir {
+fn with_weights_as(name: &str) -> Home {
     let repository = repository();
-    let original = repository.path().join("original");
+    let original = repository.join("original");
     fs::rename(original.join("model.safetensors"), original.join(name)).unwrap();
     repository
 }
 
 /// A repository with other weights, under another name.
-fn with_other_weights() -> TempDir {
+fn with_other_weights() -> Home {
     let repository = with_weights_as("weights.safetensors");
-    flip_last_bit(&repository.path().join("original/weights.safetensors"));
+    flip_last_bit(&repository.join("original/weights.safetensors"));
     repository
 }
 
 #[test]
 fn keeps_existing_files() {
     let test = HubTest::new();
-    copy_folder(&test.repository.path().join("original"), &test.folder().join("original"));
+    copy_folder(&test.repository.join("original"), &test.folder().join("original"));
     let summary = test.hub.export(&test.original());
     assert!(test.hub.take_requests(WEIGHTS).is_empty());
     assert!(!summary["hub"]["fetched"].to_string().contains("original"), "{summary}");
@@ -47,19 +47,19 @@ fn keeps_existing_files() {
     let expected = format!(
         "differs from `{WEIGHTS}` at commit {COMMIT}: choose another download folder, or move the file away; pass --download-dir DIR"
     );
-    assert!(sentence.ends_with(&expected), "{sentence}");
+    assert_ends(&sentence, &expected);
     assert_eq!(contents(&test.folder()), before);
 
     // Of an earlier commit, whose config was another.
     fs::write(&weights, right).unwrap();
     test.hub.export(&test.original());
-    let config = test.repository.path().join("original/config.json");
+    let config = test.repository.join("original/config.json");
     fs::write(&config, fs::read_to_string(&config).unwrap() + " ").unwrap();
     let sentence = test.hub.failure(&test.original());
     let pinned = format!(
         "it is from commit {COMMIT}, which `owner/tiny@{COMMIT}/original` exports with this"
     );
-    assert!(sentence.contains(&pinned), "{sentence}");
+    assert_contains(&sentence, &pinned);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn refuses_locked_folder() {
     let lock = fs::File::create(metadata.join("gpt-oss-export.lock")).unwrap();
     lock.lock().unwrap();
     let sentence = test.hub.failure(&test.original());
-    assert!(sentence.starts_with("another export is downloading into `"), "{sentence}");
+    assert_starts(&sentence, "another export is downloading into `");
     drop(lock);
     test.hub.export(&test.original());
 }
@@ -91,13 +91,13 @@ fn refuses_folder_of_another_repository() {
     test.hub.export(&test.original());
     // All files that both repositories have are the same.
     let remote = with_other_weights();
-    let hub = FakeHub::serving_as("bob/tiny", remote.path());
+    let hub = FakeHub::serving_as("bob/tiny", &remote);
     let (folder, before) = (test.folder(), contents(&test.folder()));
-    let base = ["--checkpoint", "bob/tiny/original", "--output", text(&test.model)];
+    let base = test.named("bob/tiny/original");
     let sentence = hub.failure(&[&base[..], &["--download-dir", text(&folder)]].concat());
     let expected =
         "` holds files of `owner/tiny`: choose another download folder; pass --download-dir DIR";
-    assert!(sentence.ends_with(expected), "{sentence}");
+    assert_ends(&sentence, expected);
     assert_eq!(contents(&folder), before);
 }
 
@@ -106,14 +106,13 @@ fn ignores_local_files_that_are_not_in_the_repository() {
     let test = HubTest::serving(with_other_weights());
     let folder = test.folder().join("original");
     fs::create_dir_all(&folder).unwrap();
-    let index = json!({"weight_map": {"a": "old.safetensors"}}).to_string();
-    fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    write_index(&folder, json!({"a": "old.safetensors"}));
     fs::copy(fixture("tiny/model.safetensors"), folder.join("model.safetensors")).unwrap();
     let summary = test.hub.export(&test.original());
     let expected = json!(["owner--tiny/original/weights.safetensors"]);
     assert_eq!(summary["weights"]["files"], expected);
-    let alone = test.here.path().join("alone");
-    copy_folder(&test.repository.path().join("original"), &alone);
+    let alone = test.here.join("alone");
+    copy_folder(&test.repository.join("original"), &alone);
     let expected = export(&export_args(&alone, &test.model, &[]));
     assert_eq!(summary["fingerprint"], expected["fingerprint"]);
 }
@@ -122,14 +121,14 @@ fn ignores_local_files_that_are_not_in_the_repository() {
 fn exports_offline_from_downloaded_files_only() {
     let test = HubTest::new();
     let sentence = test.hub.sentence(test.hub.command(&test.root()).env("HF_HUB_OFFLINE", "1"));
-    assert!(sentence.starts_with("`config.json` of `owner/tiny` is neither in"), "{sentence}");
-    assert!(test.hub.take_requests("").is_empty() && contents(test.here.path()).is_empty());
+    assert_starts(&sentence, "`config.json` of `owner/tiny` is neither in");
+    assert!(test.hub.take_requests("").is_empty() && contents(&test.here).is_empty());
 
     test.hub.export(&test.original());
     let folder = test.folder();
     let offline = |name: &str| {
-        let base = ["--checkpoint", name, "--output", text(&test.model), "--offline"];
-        test.hub.command(&[&base[..], &["--download-dir", text(&folder)]].concat())
+        let options = ["--offline", "--download-dir", text(&folder)];
+        test.hub.command(&[&test.named(name)[..], &options].concat())
     };
     for name in ["owner/tiny/original".to_owned(), format!("owner/tiny@{COMMIT}/original")] {
         assert!(offline(&name).output().unwrap().status.success(), "{name}");
@@ -143,15 +142,14 @@ fn exports_offline_from_downloaded_files_only() {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
     }
     // After a run for another commit, which failed by its tokenizer.
-    fs::write(test.repository.path().join("tokenizer_config.json"), "{}").unwrap();
+    fs::write(test.repository.join("tokenizer_config.json"), "{}").unwrap();
     let sentence = test.hub.failure(&test.original());
-    assert!(sentence.contains("differs from `tokenizer_config.json`"), "{sentence}");
+    assert_contains(&sentence, "differs from `tokenizer_config.json`");
     assert!(offline("owner/tiny/original").output().unwrap().status.success());
 
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
     let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
-    let expected = format!("`{WEIGHTS}` of `owner/tiny/original` is neither in");
-    assert!(sentence.starts_with(&expected), "{sentence}");
+    assert_starts(&sentence, &format!("`{WEIGHTS}` of `owner/tiny/original` is neither in"));
 }
 
 #[test]
@@ -160,13 +158,13 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
     let run = |output: &str, options: &[&str]| {
         let base = ["--checkpoint", REPOSITORY, "--output", output];
         let mut command = test.hub.command(&[&base[..], options].concat());
-        command.current_dir(test.here.path());
+        command.current_dir(&*test.here);
         command
     };
     let into = ["--download-dir", REPOSITORY];
     test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, NO_HEADER));
     let sentence = test.hub.sentence(&mut run("model.onnx", &into));
-    assert!(sentence.contains("/model-00001-of-00002.safetensors` answered 403;"), "{sentence}");
+    assert_contains(&sentence, "/model-00001-of-00002.safetensors` answered 403;");
     let resumed = run("model.onnx", &into).output().unwrap();
     assert!(resumed.status.success(), "the same command resumes the download");
     test.hub.take_requests("");
@@ -174,12 +172,12 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
     assert!(test.hub.take_requests("").is_empty());
 
     // A mistyped folder may look like a repository.
-    fs::remove_dir_all(test.here.path().join(REPOSITORY)).unwrap();
+    fs::remove_dir_all(test.here.join(REPOSITORY)).unwrap();
     test.hub.fail(LIST, 1, Fault::Status(404, NO_HEADER));
     let sentence = test.hub.sentence(&mut run("model.onnx", &[]));
     let expected =
         "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
-    assert!(sentence.starts_with(expected), "{sentence}");
+    assert_starts(&sentence, expected);
 }
 
 #[test]
@@ -190,9 +188,8 @@ fn refuses_unsafe_paths_and_sizes() {
         test.assert_no_weights();
     }
     let test = HubTest::new();
-    let config = fs::File::create(test.repository.path().join("original/config.json")).unwrap();
-    config.set_len(300 << 20).unwrap();
+    resize(&test.repository.join("original/config.json"), |_| 300 << 20);
     let sentence = test.hub.failure(&test.original());
     assert_contains(&sentence, "has 314572800 bytes on the hub, far too many");
-    assert!(contents(test.here.path()).is_empty());
+    assert!(contents(&test.here).is_empty());
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::derived::in_folder;
+use crate::layout_fixtures::in_folder;
 use crate::support::{
-    export, export_args, export_in, failure, fixture, folder_with_checkpoint, run, stage_args, text,
+    Home, assert_contains, export, export_args, failure, fixture, resize, run, text,
 };
 
 /// The report as JSON. The exit status tells whether all data is there.
@@ -20,7 +20,6 @@ pub fn inspect(path: &Path, options: &[&str]) -> Value {
     report
 }
 
-/// The report for people.
 pub fn printed_report(path: &Path) -> String {
     String::from_utf8(run(&["inspect", text(path)]).stdout).unwrap()
 }
@@ -32,16 +31,15 @@ pub fn copied_model(home: &Path, options: &[&str]) -> PathBuf {
     model
 }
 
-/// The first data file of a model.
 pub fn data_file(model: &Path) -> PathBuf {
     model.with_file_name(inspect(model, &[])["files"][0]["file"].as_str().unwrap())
 }
 
 #[test]
 fn lists_tensors_of_checkpoint_with_their_bytes() {
-    let home = folder_with_checkpoint("tiny");
-    let folder = home.path().join("checkpoint");
-    let (_, summary) = export_in(home.path(), "m", &[]);
+    let home = Home::with("tiny");
+    let folder = home.checkpoint();
+    let (_, summary) = home.export("m", &[]);
     let report = inspect(&folder, &["--tensors", "*"]);
     assert_eq!(report["kind"], "checkpoint");
     assert_eq!(report["fingerprint"], summary["fingerprint"]);
@@ -75,14 +73,14 @@ fn filters_tensors_by_canonical_and_stored_names() {
     assert_eq!(tensors(&["--tensors", "qkv"]), 0);
     assert_eq!(tensors(&[]), 0);
     let sentence = failure(&["inspect", text(&tiny), "--tensors", "a***"]);
-    assert!(sentence.contains("invalid pattern \"a***\" for tensor names"), "{sentence}");
+    assert_contains(&sentence, "invalid pattern \"a***\" for tensor names");
 }
 
 #[test]
 fn counts_bytes_that_cannot_be_in_place() {
     for (layout, in_place) in [("hf", true), ("bf16", true), ("split", false), ("linears", false)] {
         let home = in_folder(layout);
-        let report = inspect(&home.path().join("checkpoint"), &[]);
+        let report = inspect(&home.checkpoint(), &[]);
         let mut totals = report["totals"].as_array().unwrap().iter();
         let experts = &totals.find(|total| total["kind"] == "experts").unwrap()["bytes"];
         let expected = if in_place { &json!(0) } else { experts };
@@ -100,47 +98,44 @@ fn reports_why_a_target_is_not_supported() {
         let report = inspect(&fixture(name), &[]);
         assert!(report["targets"][0]["refused"].is_null());
         assert_eq!(report["targets"][1]["refused"].is_null(), is_supported);
-        let printed = printed_report(&fixture(name));
-        assert!(printed.contains(line), "{printed}");
+        assert_contains(&printed_report(&fixture(name)), line);
     }
 }
 
 #[test]
 fn describes_staged_and_other_safetensors_files() {
     let home = in_folder("bf16");
-    let [folder, staged] = ["checkpoint", "w.safetensors"].map(|name| home.path().join(name));
-    let summary = export(&stage_args(&folder, &staged, &["--experts", "mxfp4"]));
+    let (staged, summary) = home.stage("w", &["--experts", "mxfp4"]);
     let report = inspect(&staged, &["--tensors", "*.down.*"]);
     assert_eq!(report["kind"], "weights");
     assert_eq!(report["fingerprint"], summary["fingerprint"]);
     assert_eq!(report["experts"]["origin"], "bf16");
     assert_eq!(report["tensors"].as_array().unwrap().len(), 9);
-    assert!(printed_report(&staged).contains("experts   mxfp4, from bf16, lossless"));
+    assert_contains(&printed_report(&staged), "experts   mxfp4, from bf16, lossless");
 
-    let report = inspect(&folder.join("model.safetensors"), &["--tensors", "*.sinks"]);
+    let report = inspect(&home.join("checkpoint/model.safetensors"), &["--tensors", "*.sinks"]);
     assert_eq!(report["kind"], "tensors");
     assert_eq!(report["tensors"].as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn reports_missing_and_short_data() {
-    let home = tempfile::tempdir().unwrap();
-    let model = copied_model(home.path(), &[]);
+    let home = Home::new();
+    let model = copied_model(&home, &[]);
     let weights = data_file(&model);
-    assert!(printed_report(&model).contains("complete, as far as lengths and samples tell"));
+    assert_contains(&printed_report(&model), "complete, as far as lengths and samples tell");
     let assert_problem = |expected: &str| {
         let report = inspect(&model, &[]);
         let problem = report["files"][0]["problem"].as_str().unwrap();
         assert!(problem.contains(expected) && report["whole"] == false, "{problem}");
-        assert!(printed_report(&model).contains("NOT complete"));
+        assert_contains(&printed_report(&model), "NOT complete");
     };
-    let bytes = fs::read(&weights).unwrap();
-    let short = bytes.len() - 1;
-    fs::write(&weights, &bytes[..short]).unwrap();
+    resize(&weights, |length| length - 1);
+    let short = fs::metadata(&weights).unwrap().len();
     assert_problem(&format!("it has {short} bytes, and the model reads up to {}", short + 1));
     #[cfg(unix)]
     {
-        let elsewhere = home.path().join("elsewhere");
+        let elsewhere = home.join("elsewhere");
         fs::rename(&weights, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
         assert_problem("it is a symbolic link");
@@ -154,9 +149,9 @@ fn reports_missing_and_short_data() {
 /// A model in place whose source is replaced by a fine-tune of equal header and size.
 #[test]
 fn reports_exchanged_data() {
-    let home = folder_with_checkpoint("tiny");
-    let source = home.path().join("checkpoint/model.safetensors");
-    let (model, _) = export_in(home.path(), "m", &[]);
+    let home = Home::with("tiny");
+    let source = home.join("checkpoint/model.safetensors");
+    let (model, _) = home.export("m", &[]);
     let problem = || inspect(&model, &[])["files"][0]["problem"].clone();
     assert_eq!(problem(), Value::Null);
     let released = fs::read(&source).unwrap();
@@ -164,6 +159,7 @@ fn reports_exchanged_data() {
     *tuned.last_mut().unwrap() ^= 0x80;
     fs::write(&source, tuned).unwrap();
     assert_eq!(problem(), "it was changed since the export: restore it, or export again");
+    assert_eq!(inspect(&model, &[])["whole"], false);
     fs::write(&source, released).unwrap();
     assert_eq!(problem(), Value::Null);
     // Opening a FIFO would block.
@@ -177,36 +173,33 @@ fn reports_exchanged_data() {
 
 #[test]
 fn refuses_other_files() {
-    let home = tempfile::tempdir().unwrap();
-    for (name, bytes, expected) in [
-        ("none", None, "there is nothing at `"),
-        ("a.txt", Some(""), "is not a checkpoint folder, a .safetensors or an .onnx file"),
-        ("a.gguf", Some(""), "is GGUF, llama.cpp's format: use"),
-        ("empty.onnx", Some(""), "is not an ONNX model: it has no graph"),
-        ("text.onnx", Some("hello, this is text"), "is not an ONNX model: "),
-        ("a.safetensors", Some("{}"), "has 2 bytes, too few for a SafeTensors file"),
+    let home = Home::new();
+    for (name, text, expected) in [
+        ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
+        ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
+        ("empty.onnx", "", "is not an ONNX model: it has no graph"),
+        ("text.onnx", "hello, this is text", "is not an ONNX model: "),
+        ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
-        let path = home.path().join(name);
-        if let Some(bytes) = bytes {
-            fs::write(&path, bytes).unwrap();
-        }
-        let sentence = failure(&["inspect", text(&path)]);
-        assert!(sentence.contains(expected), "{sentence}");
+        let path = home.join(name);
+        fs::write(&path, text).unwrap();
+        assert_contains(&failure(&["inspect", path.to_str().unwrap()]), expected);
     }
+    assert_contains(&failure(&["inspect", "no/where"]), "there is nothing at `");
 }
 
 #[test]
 fn describes_20b() {
-    let home = tempfile::tempdir().unwrap();
-    let total = crate::sizes::sparse(home.path(), 24, 32, 1);
-    let report = inspect(home.path(), &[]);
+    let home = Home::new();
+    let total = crate::sizes::sparse(&home, 24, 32, 1);
+    let report = inspect(&home, &[]);
     assert_eq!((&report["bytes"], &report["bytes_to_write"]), (&json!(total), &json!(0)));
-    let printed = printed_report(home.path());
+    let printed = printed_report(&home);
     for line in [
         "24 layers, hidden size 2,880, vocabulary 201,088\n",
         "experts   32 of size 2,880, 4 for each token",
         "window 128 in 12 of 24",
     ] {
-        assert!(printed.contains(line), "{printed}");
+        assert_contains(&printed, line);
     }
 }

@@ -1,20 +1,13 @@
 //! The reference of `verify` against logits by OpenAI's own implementation.
 
-use std::path::Path;
-
-use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
+use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::reference::{self, Activations, PassOptions};
 use ndarray::{Axis, Ix3};
 
-use crate::derived;
-use crate::support::{fixture, npy};
+use crate::layout_fixtures::{LAYOUTS, in_folder};
+use crate::support::{fixture, npy, open};
 
-fn open(folder: &Path) -> Checkpoint {
-    Checkpoint::open(folder, &IgnoredNames::default()).unwrap()
-}
-
-/// The token ids of a reference case.
 fn ids(name: &str) -> Vec<Vec<u32>> {
     let path = fixture("reference").join(format!("logits-{name}.ids.npy"));
     let ids = npy(&path, i64::from_le_bytes);
@@ -58,9 +51,9 @@ fn matches_openais_implementation() {
         assert!(error <= bound, "{checkpoint}, {case}: {error:e}");
     }
     // The same model in every layout.
-    for layout in derived::LAYOUTS {
-        let home = derived::in_folder(layout);
-        let error = error(&open(&home.path().join("checkpoint")), "2x40");
+    for layout in LAYOUTS {
+        let home = in_folder(layout);
+        let error = error(&open(&home.checkpoint()), "2x40");
         assert!(error <= 1e-5, "{layout}: {error:e}");
     }
 }

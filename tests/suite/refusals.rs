@@ -1,48 +1,18 @@
 //! Refusals are one sentence that says what to do, and nothing is written.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::derived::{tiny, write};
-use crate::support::{
-    assert_contains, contents, copy_folder, export, export_args, failure, fixture, flip_last_bit,
-    run, stage_args, staged_args, text,
+use crate::layout_fixtures::{
+    Tensors, config, drop_experts, edit_config, edit_tensors, edited, home, in_layout, narrow,
 };
-
-/// A folder with an edited copy of the tiny checkpoint.
-pub fn broken(edit: impl FnOnce(&Path)) -> tempfile::TempDir {
-    let home = tempfile::tempdir().unwrap();
-    copy_folder(&fixture("tiny"), home.path());
-    edit(home.path());
-    home
-}
-
-pub fn edit_config(folder: &Path, from: &str, to: &str) {
-    let path = folder.join("config.json");
-    let config = fs::read_to_string(&path).unwrap();
-    assert!(config.contains(from), "{config}");
-    fs::write(path, config.replace(from, to)).unwrap();
-}
-
-/// Edits the header of the SafeTensors file; its length must not change.
-pub fn edit_header(folder: &Path, from: &str, to: &str) {
-    let path = folder.join("model.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
-    assert!(header.contains(from), "{header}");
-    let edited = header.replace(from, to);
-    assert_eq!(edited.len(), length);
-    bytes[8..8 + length].copy_from_slice(edited.as_bytes());
-    fs::write(path, bytes).unwrap();
-}
-
-pub fn write_index(folder: &Path, map: &Value) {
-    fs::write(folder.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string())
-        .unwrap();
-}
+use crate::support::{
+    Home, assert_contains, assert_ends, binary, contents, copy_folder, export, export_args,
+    failure, fixture, flip_last_bit, printed, resize, stage_args, staged_args, text,
+};
 
 #[test]
 fn refuses_impossible_requests_before_writing() {
@@ -63,125 +33,101 @@ fn refuses_impossible_requests_before_writing() {
         ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
         ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),
     ] {
-        let home = tempfile::tempdir().unwrap();
-        let model = home.path().join("out/model.onnx");
+        let home = Home::new();
+        let model = home.join("out/model.onnx");
         assert_contains(&failure(&export_args(&fixture(name), &model, &options)), expected);
-        assert!(contents(home.path()).is_empty());
+        assert!(contents(&home).is_empty());
+    }
+}
+
+/// Creates empty files, or copies of a fixture's files of the same name.
+fn create(folder: &Path, names: &str) {
+    for name in names.split(' ') {
+        match name.split_once('/') {
+            Some((_, file)) => drop(fs::copy(fixture(name), folder.join(file)).unwrap()),
+            None => fs::write(folder.join(name), "").unwrap(),
+        }
     }
 }
 
 #[test]
 fn refuses_unsupported_formats_with_alternative() {
-    type Make = fn(&Path);
-    let touch = |path: PathBuf| fs::write(path, "").unwrap();
-    let adapter: Make = |folder| {
-        fs::write(folder.join("adapter_config.json"), "{}").unwrap();
-        fs::write(folder.join("adapter_model.safetensors"), "").unwrap();
-    };
-    let cases: [(&str, Make, &str); 8] = [
-        ("", adapter, "adapter_config.json` is a LoRA adapter: merge it into its base model"),
+    // Files that only training needs are no weights.
+    const TRAINING: &str =
+        "tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth";
+    for (name, files, sentence) in [
         (
             "",
-            |folder| {
-                copy_folder(&fixture("tiny"), folder);
-                fs::write(folder.join("adapter_config.json"), "{}").unwrap();
-            },
+            "adapter_config.json adapter_model.safetensors",
+            "adapter_config.json` is a LoRA adapter: merge it into its base model",
+        ),
+        (
+            "",
+            "tiny/config.json tiny/model.safetensors adapter_config.json",
             "adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or move it away if this model is the result",
         ),
         (
             "",
-            |folder| {
-                fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
-                fs::write(folder.join("pytorch_model-00001-of-00002.bin"), "").unwrap();
-            },
+            "tiny-hf/config.json pytorch_model-00001-of-00002.bin",
             "pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors",
         ),
         (
             "x-MXFP4.gguf",
-            |_| {},
+            "x-MXFP4.gguf",
             "x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b",
         ),
-        ("", |folder| fs::write(folder.join("x.gguf"), "").unwrap(), "x.gguf` is GGUF"),
+        ("", "x.gguf", "x.gguf` is GGUF"),
         (
             "",
-            |folder| fs::write(folder.join("model.bin"), "").unwrap(),
+            "model.bin",
             "model.bin` is OpenAI's format for Metal: use the same model in SafeTensors",
         ),
-        // Files that only training needs are no weights.
-        ("", training_output, "holds no model.safetensors"),
-        (
-            "",
-            |folder| {
-                training_output(folder);
-                fs::write(folder.join("pytorch_model.bin"), "").unwrap();
-            },
-            "pytorch_model.bin` is PyTorch's format",
-        ),
-    ];
-    for (name, make, sentence) in cases {
-        let home = tempfile::tempdir().unwrap();
-        make(home.path());
-        let given = home.path().join(name);
-        if !name.is_empty() {
-            touch(given.clone());
-        }
-        let model = home.path().join("m.onnx");
-        assert_contains(&failure(&export_args(&given, &model, &[])), sentence);
+        ("", TRAINING, "holds no model.safetensors"),
+        ("", &format!("{TRAINING} pytorch_model.bin"), "pytorch_model.bin` is PyTorch's format"),
+    ] {
+        let home = Home::new();
+        create(&home, files);
+        let model = home.join("m.onnx");
+        assert_contains(&failure(&export_args(&home.join(name), &model, &[])), sentence);
         assert!(!model.exists());
-    }
-}
-
-/// A config, and files that training writes beside a checkpoint.
-fn training_output(folder: &Path) {
-    fs::copy(fixture("tiny-hf/config.json"), folder.join("config.json")).unwrap();
-    for name in ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"] {
-        fs::write(folder.join(name), "").unwrap();
     }
 }
 
 #[test]
 fn ignores_unknown_names_on_request() {
-    let home = broken(|folder| {
+    let home = edited(|folder| {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
-        let mut tensors = tiny();
-        let extra = tensors["norm.scale"].clone();
-        tensors.extend(["extra.a bias", "extra.weight"].map(|name| (name.into(), extra.clone())));
-        write(&folder.join("model.safetensors"), &tensors);
+        edit_tensors(folder, |tensors| {
+            let extra = tensors["norm.scale"].clone();
+            tensors
+                .extend(["extra.a bias", "extra.weight"].map(|name| (name.into(), extra.clone())));
+        });
     });
-    let model = home.path().join("model.onnx");
+    let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
     let note = ["--ignore-config-key", "note"];
     let one = ["--ignore-tensor", "extra.a bias"];
-    let export = export_args(home.path(), &model, &note);
+    let export = export_args(&checkpoint, &model, &note);
     let sentence = failure(&export);
-    assert!(
-        sentence.contains("OpenAI's original layout: `extra.a bias` and 1 more;"),
-        "{sentence}"
-    );
-    assert!(sentence.ends_with("; pass --ignore-tensor 'extra.a bias'"), "{sentence}");
+    assert_contains(&sentence, "OpenAI's original layout: `extra.a bias` and 1 more;");
+    assert_ends(&sentence, "; pass --ignore-tensor 'extra.a bias'");
     let sentence = failure(&[&export[..], &one].concat());
     assert_contains(&sentence, "OpenAI's original layout: `extra.weight`;");
     let both = [&one[..], &["--ignore-tensor", "extra.weight"]].concat();
     for all in [&both[..], &["--ignore-tensor", "extra.*"]] {
-        for command in [&export[..], &["inspect", text(home.path()), note[0], note[1]]] {
-            let output = run(&[command, all].concat());
-            assert!(output.status.success(), "{output:?}");
+        for command in [&export[..], &["inspect", text(&checkpoint), note[0], note[1]]] {
+            printed(&mut binary(&[command, all].concat()));
         }
     }
 }
 
 #[test]
 fn refuses_damaged_and_foreign_weights_files() {
-    let home = tempfile::tempdir().unwrap();
-    let [folder, model, gguf, damaged, short] =
-        ["", "m.onnx", "x.gguf", "damaged.safetensors", "short.safetensors"]
-            .map(|name| home.path().join(name));
+    let home = Home::with("tiny");
+    let [folder, model, gguf] = ["", "m.onnx", "x.gguf"].map(|name| home.join(name));
     fs::write(&gguf, b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
-    for path in [&damaged, &short] {
-        export(&stage_args(&fixture("tiny"), path, &[]));
-    }
+    let [damaged, short] = ["damaged", "short"].map(|name| home.stage(name, &[]).0);
     flip_last_bit(&damaged);
-    let length = fs::metadata(&short).unwrap().len();
-    fs::File::options().write(true).open(&short).unwrap().set_len(length - 1).unwrap();
+    resize(&short, |length| length - 1);
     for (path, expected) in [
         (&folder, "is a folder, expected a weights file"),
         (&folder.join("absent"), "there is no file `"),
@@ -190,7 +136,7 @@ fn refuses_damaged_and_foreign_weights_files() {
             &fixture("tiny/model.safetensors"),
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
         ),
-        (&damaged, "contents fingerprint mismatch"),
+        (&damaged, "the file was changed, stage it again"),
         (&short, "download it again"),
     ] {
         assert_contains(&failure(&staged_args(path, &model, &[])), expected);
@@ -198,7 +144,149 @@ fn refuses_damaged_and_foreign_weights_files() {
     }
     // Nor are they reused as the file that another run would write.
     for path in [&damaged, &short] {
-        let sentence = failure(&stage_args(&fixture("tiny"), path, &[]));
+        let sentence = failure(&stage_args(&home.checkpoint(), path, &[]));
         assert_contains(&sentence, "exists and differs from the file to write");
+    }
+}
+
+#[test]
+fn suggests_similar_and_enclosing_folders() {
+    let home = Home::new();
+    let home = home.canonicalize().unwrap();
+    let checkpoint = home.join("gpt-oss-20b");
+    copy_folder(&fixture("tiny"), &checkpoint);
+    fs::create_dir(checkpoint.join("onnx")).unwrap();
+    fs::create_dir(home.join("gpt-oss-20")).unwrap();
+    let meant = checkpoint.display();
+    for (given, expected) in [
+        (
+            "gpt-oss-20b/onnx",
+            format!("holds no config.json; `{meant}` above it holds a checkpoint"),
+        ),
+        ("gpt-oss-20b/model.safetensors", format!("is a file (did you mean `{meant}`?)")),
+        ("gpt-oss-20b/config.json", format!("is a file (did you mean `{meant}`?)")),
+        ("gpt_oss_20b", format!("(did you mean `{meant}`?); a checkpoint is a folder")),
+        ("GPT-OSS-20B-it", format!("(did you mean `{meant}`?); a checkpoint is a folder")),
+        ("llama", format!("there is no folder `{}`; a checkpoint", home.join("llama").display())),
+        ("gpt-oss-20", "holds no config.json".to_owned()),
+    ] {
+        let sentence = failure(&export_args(&home.join(given), &home.join("m.onnx"), &[]));
+        assert_contains(&sentence, &expected);
+    }
+}
+
+#[test]
+fn suggests_original_folder_of_released_repository() {
+    let home = Home::new();
+    let (original, model) = (home.join("original"), home.join("m.onnx"));
+    copy_folder(&fixture("tiny"), &original);
+    for lacking in ["config.json", "model.safetensors"] {
+        let sentence = failure(&export_args(&home, &model, &[]));
+        assert_contains(&sentence, &format!("holds no {lacking}; `"));
+        assert_contains(&sentence, "original` holds a checkpoint with the weights as released");
+        create(&home, "tiny-hf/config.json");
+    }
+    export(&export_args(&original, &model, &[]));
+}
+
+#[test]
+fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
+    let (config, tensors) = narrow();
+    assert_eq!(
+        home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]),
+        "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
+    );
+}
+
+type Edit = fn(&mut Tensors, &mut Value);
+
+#[test]
+fn refuses_tensors_that_fit_no_layout() {
+    let cases: [(&str, Edit, &str); 12] = [
+        (
+            "hf",
+            |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
+            "holds no experts under the names of a supported layout, found `model.layers.0.mlp.experts.down_proj_bias`",
+        ),
+        (
+            "bf16",
+            |tensors, _| {
+                let (dtype, _, data) =
+                    tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap();
+                *dtype = Dtype::F8_E4M3;
+                data.truncate(data.len() / 2);
+            },
+            "has dtype F8_E4M3",
+        ),
+        (
+            "split",
+            |tensors, _| {
+                let name = "model.layers.1.mlp.experts.down_projs.3.weight";
+                tensors.get_mut(name).unwrap().0 = Dtype::F16;
+            },
+            "down_projs.3.weight` must be bf16 as those of the other experts, found f16",
+        ),
+        (
+            "linears",
+            |tensors, _| drop(tensors.remove("model.layers.2.mlp.experts.7.up_proj.weight")),
+            "lacks tensor `model.layers.2.mlp.experts.7.up_proj.weight`",
+        ),
+        (
+            "bf16",
+            |_, config| config["num_local_experts"] = json!(7),
+            "`model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]",
+        ),
+        (
+            "hf",
+            |_, config| config["tie_word_embeddings"] = json!(true),
+            "not part of Hugging Face's layout with MXFP4 experts: `lm_head.weight`; ignore",
+        ),
+        (
+            "hf",
+            |_, config| config["quantization_config"] = json!({"quant_method": "gptq"}),
+            "weights quantized with \"gptq\" cannot be read, only MXFP4 as released; use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b",
+        ),
+        (
+            "hf",
+            |tensors, _| drop_experts(tensors, 1, 5, false),
+            "`model.layers.1.mlp.experts.gate_up_proj_blocks` must have shape [8, 256, 3, 16] (from the config), found [5, 256, 3, 16]",
+        ),
+        (
+            "hf",
+            |tensors, _| drop_experts(tensors, 1, 3, true),
+            "`model.layers.1.mlp.router.weight` has 3 rows, one for each expert, and `",
+        ),
+        // Where layers differ, their routers say how many experts there are.
+        (
+            "hf",
+            |tensors, _| {
+                drop_experts(tensors, 1, 5, true);
+                drop_experts(tensors, 2, 6, false);
+            },
+            "`model.layers.2.mlp.experts.gate_up_proj_blocks` must have shape [8, 256, 3, 16] (from the rows of `model.layers.2.mlp.router.weight`), found [6, 256, 3, 16]",
+        ),
+        (
+            "hf",
+            |tensors, _| {
+                drop_experts(tensors, 1, 5, true);
+                let bias = tensors["model.layers.0.mlp.router.bias"].clone();
+                tensors.insert("model.layers.1.mlp.router.bias".to_owned(), bias);
+            },
+            "`model.layers.1.mlp.router.bias` must have shape [5] (from the rows of `model.layers.1.mlp.router.weight`), found [8]",
+        ),
+        // The config still says the other sizes.
+        (
+            "hf",
+            |tensors, config| {
+                drop_experts(tensors, 1, 5, true);
+                config["intermediate_size"] = json!(96);
+            },
+            "`model.layers.0.mlp.experts.gate_up_proj_blocks` must have shape [8, 192, 3, 16] (from the config), found [8, 256, 3, 16]",
+        ),
+    ];
+    for (layout, edit, sentence) in cases {
+        let (mut tensors, mut config) = (in_layout(layout), config());
+        edit(&mut tensors, &mut config);
+        assert_contains(&home(&config, &tensors).refusal("m", &[]), sentence);
     }
 }

@@ -9,7 +9,8 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
 
-use crate::support::export_in;
+use crate::layout_fixtures::write_index;
+use crate::support::Home;
 
 /// OpenAI's published configs.
 fn config(layers: u64, experts: u64) -> Value {
@@ -30,7 +31,7 @@ fn tensors(layers: usize, experts: usize) -> Vec<SparseTensor> {
     let mut list = vec![tensor("embedding.weight", Dtype::BF16, &[201_088, 2880])];
     for n in 0..layers {
         let mut add = |name: &str, dtype, shape: &[usize]| {
-            list.push(tensor(&format!("block.{n}.{name}"), dtype, shape))
+            list.push(tensor(&format!("block.{n}.{name}"), dtype, shape));
         };
         add("attn.norm.scale", Dtype::BF16, &[2880]);
         add("attn.qkv.weight", Dtype::BF16, &[5120, 2880]);
@@ -88,17 +89,16 @@ pub fn sparse(folder: &Path, layers: usize, experts: usize, shards: usize) -> u6
         map.extend(part.iter().map(|(name, ..)| (name, file.clone())));
         total += write_sparse(&folder.join(file), part.to_vec());
     }
-    let index = json!({"weight_map": map}).to_string();
-    fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    write_index(folder, map);
     total as u64
 }
 
 #[test]
 fn some_layers_of_20b_reference_their_bytes_alone() {
-    let home = tempfile::tempdir().unwrap();
-    sparse(&home.path().join("checkpoint"), 24, 32, 1);
-    let (_, summary) = export_in(home.path(), "model", &["--layers", "2"]);
+    let home = Home::new();
+    sparse(&home.checkpoint(), 24, 32, 1);
+    let (_, summary) = home.export("model", &["--layers", "2"]);
     assert_eq!((&summary["layers"], &summary["layers_there"]), (&json!(2), &json!(24)));
     assert!(summary["weights"]["bytes_referenced"].as_u64().unwrap() < 4_000_000_000);
-    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(&*home).unwrap().count(), 2);
 }

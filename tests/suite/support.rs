@@ -1,9 +1,11 @@
-//! Shared by the tests: fixtures and the binary.
+//! Shared by the tests: fixtures, folders and the binary.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,23 +15,65 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A folder that holds a copy of the tiny checkpoint as `tiny`.
-pub fn folder_with_tiny() -> TempDir {
-    folder_with("tiny", "tiny")
+/// A folder for the files of a test, which may have a checkpoint in `checkpoint`.
+pub struct Home(TempDir);
+
+impl Deref for Home {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        self.0.path()
+    }
 }
 
-/// A folder that holds a copy of a fixture as `checkpoint`.
-pub fn folder_with_checkpoint(fixture: &str) -> TempDir {
-    folder_with(fixture, "checkpoint")
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn with(name: &str) -> Self {
+        let home = Self::new();
+        copy_folder(&fixture(name), &home.checkpoint());
+        home
+    }
+
+    pub fn checkpoint(&self) -> PathBuf {
+        self.join("checkpoint")
+    }
+
+    /// Exports the checkpoint as a model of this name: its path, and the summary.
+    pub fn export(&self, name: &str, options: &[&str]) -> (PathBuf, Value) {
+        let model = self.join(name).with_extension("onnx");
+        let summary = export(&export_args(&self.checkpoint(), &model, options));
+        (model, summary)
+    }
+
+    /// Stages the checkpoint's weights in a file of this name: its path, and the summary.
+    pub fn stage(&self, name: &str, options: &[&str]) -> (PathBuf, Value) {
+        let weights = self.join(name).with_extension("safetensors");
+        let summary = export(&stage_args(&self.checkpoint(), &weights, options));
+        (weights, summary)
+    }
+
+    /// Exports staged weights as a model of this name: its path, and the summary.
+    pub fn export_staged(&self, weights: &Path, name: &str, options: &[&str]) -> (PathBuf, Value) {
+        let model = self.join(name).with_extension("onnx");
+        let summary = export(&staged_args(weights, &model, options));
+        (model, summary)
+    }
+
+    /// The sentence that refuses to export the checkpoint as a model of this name, and changes
+    /// nothing.
+    #[track_caller]
+    pub fn refusal(&self, name: &str, options: &[&str]) -> String {
+        let before = contents(self);
+        let model = self.join(name).with_extension("onnx");
+        let sentence = failure(&export_args(&self.checkpoint(), &model, options));
+        assert!(contents(self) == before, "{sentence}");
+        sentence
+    }
 }
 
-fn folder_with(name: &str, copy: &str) -> TempDir {
-    let home = tempfile::tempdir().unwrap();
-    copy_folder(&fixture(name), &home.path().join(copy));
-    home
-}
-
-/// Copies the files of a folder.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -38,11 +82,30 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Flips the last bit of a file.
+pub fn open(folder: &Path) -> Checkpoint {
+    Checkpoint::open(folder, &IgnoredNames::default()).unwrap()
+}
+
 pub fn flip_last_bit(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+/// Cuts a file off, or appends zeros.
+pub fn resize(path: &Path, length: impl Fn(u64) -> u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(length(file.metadata().unwrap().len())).unwrap();
+}
+
+pub fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+pub fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) {
+    let mut value = read_json(path);
+    edit(&mut value);
+    fs::write(path, value.to_string()).unwrap();
 }
 
 /// The header of a SafeTensors file, and the data behind it.
@@ -51,69 +114,54 @@ pub fn split_safetensors(bytes: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(u64::from_le_bytes(*length) as usize)
 }
 
-/// The header of a weights file, and its data.
-fn read_weights(path: &Path) -> (Value, Vec<u8>) {
-    let bytes = fs::read(path).unwrap();
-    let (header, data) = split_safetensors(&bytes);
-    (serde_json::from_slice(header).unwrap(), data.to_vec())
-}
-
-/// The metadata of a weights file.
 pub fn weights_metadata(path: &Path) -> String {
-    read_weights(path).0["__metadata__"]["gpt_oss_export"].as_str().unwrap().to_owned()
+    let bytes = fs::read(path).unwrap();
+    let header: Value = serde_json::from_slice(split_safetensors(&bytes).0).unwrap();
+    header["__metadata__"]["gpt_oss_export"].as_str().unwrap().to_owned()
 }
 
-/// Replaces the metadata of a weights file.
-pub fn set_weights_metadata(path: &Path, metadata: String) {
-    let (mut header, data) = read_weights(path);
-    header["__metadata__"]["gpt_oss_export"] = metadata.into();
-    let header = header.to_string();
-    let length = (header.len() as u64).to_le_bytes();
-    fs::write(path, [&length, header.as_bytes(), &data].concat()).unwrap();
+/// Every file and folder below a folder, sorted.
+pub fn paths(folder: &Path) -> Vec<PathBuf> {
+    let pattern = glob::Pattern::escape(text(folder)) + "/**/*";
+    let mut paths: Vec<_> = glob::glob(&pattern).unwrap().map(Result::unwrap).collect();
+    paths.sort();
+    paths
 }
 
-/// Every file and folder below a folder with its bytes, sorted.
+/// The same with the bytes of each file.
 pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.push((path.clone(), Vec::new()));
-            found.extend(contents(&path));
-        } else {
-            let bytes = fs::read(&path).unwrap();
-            found.push((path, bytes));
-        }
-    }
-    found.sort();
-    found
+    let bytes = |path: &Path| if path.is_dir() { Vec::new() } else { fs::read(path).unwrap() };
+    paths(folder).into_iter().map(|path| (path.clone(), bytes(&path))).collect()
 }
 
-/// The binary with arguments.
 pub fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpt-oss-export"));
     command.args(arguments);
     command
 }
 
-/// Runs the binary.
 pub fn run(arguments: &[&str]) -> Output {
     binary(arguments).output().unwrap()
 }
 
-/// Runs a line of `sh` with the binary as `$0`.
+/// Runs a line of `sh` with the binary as `$0`: its status, output and errors.
 #[cfg(unix)]
-pub fn shell(line: &str, folder: &Path) -> Output {
-    let binary = env!("CARGO_BIN_EXE_gpt-oss-export");
-    Command::new("sh").args(["-c", line, binary]).current_dir(folder).output().unwrap()
+pub fn shell(line: &str, folder: &Path) -> (Option<i32>, String, String) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_gpt-oss-export")]).current_dir(folder);
+    let Output { status, stdout, stderr } = shell.output().unwrap();
+    let [output, errors] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
+    (status.code(), output, errors)
 }
 
 /// Runs the binary, which must succeed, and returns its summary.
+#[track_caller]
 pub fn export(arguments: &[&str]) -> Value {
     summary(&mut binary(&[arguments, &["--json"]].concat()))
 }
 
 /// Runs the binary, which must fail with status 1, and returns its sentence.
+#[track_caller]
 pub fn failure(arguments: &[&str]) -> String {
     sentence(&mut binary(arguments))
 }
@@ -149,6 +197,16 @@ pub fn assert_contains(text: &str, part: &str) {
     assert!(text.contains(part), "{text}\nlacks: {part}");
 }
 
+#[track_caller]
+pub fn assert_starts(text: &str, start: &str) {
+    assert!(text.starts_with(start), "{text}\ndoes not start: {start}");
+}
+
+#[track_caller]
+pub fn assert_ends(text: &str, end: &str) {
+    assert!(text.ends_with(end), "{text}\ndoes not end: {end}");
+}
+
 /// Arguments that export a checkpoint as a model.
 pub fn export_args<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
     [&["--checkpoint", text(checkpoint), "--output", text(model)], options].concat()
@@ -160,23 +218,11 @@ pub fn staged_args<'a>(weights: &'a Path, model: &'a Path, options: &[&'a str]) 
 }
 
 /// Arguments that write a weights file and no model.
-pub fn stage_args<'a>(
-    checkpoint: &'a Path,
-    weights: &'a Path,
-    options: &[&'a str],
-) -> Vec<&'a str> {
-    let save = ["--checkpoint", text(checkpoint), "--save-weights", text(weights), "--skip-onnx"];
+pub fn stage_args<'a>(source: &'a Path, weights: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    let save = ["--checkpoint", text(source), "--save-weights", text(weights), "--skip-onnx"];
     [&save, options].concat()
 }
 
-/// Exports the checkpoint in `checkpoint` of a folder as a model of this name beside it.
-pub fn export_in(home: &Path, name: &str, options: &[&str]) -> (PathBuf, Value) {
-    let model = home.join(name).with_extension("onnx");
-    let summary = export(&export_args(&home.join("checkpoint"), &model, options));
-    (model, summary)
-}
-
-/// The metadata of a model.
 pub fn model_metadata(model: &Path) -> Value {
     let properties = &export(&["inspect", text(model)])["properties"];
     serde_json::from_str(properties["gpt_oss_export"].as_str().unwrap()).unwrap()
@@ -194,7 +240,6 @@ pub fn npy<T, const SIZE: usize>(path: &Path, from_le_bytes: fn([u8; SIZE]) -> T
     ArrayD::from_shape_vec(shape, values).unwrap()
 }
 
-/// A path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

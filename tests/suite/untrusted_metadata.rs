@@ -1,16 +1,28 @@
 //! Names, links and metadata in files of others are checked before they are used.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::derived::{config, home, in_layout};
-use crate::refusals::{broken, edit_config, write_index};
+use crate::layout_fixtures::{config, edit_config, edited, home, in_layout, write_index};
 use crate::support::{
-    assert_contains, binary, contents, copy_folder, export, export_args, failure, fixture,
-    folder_with_checkpoint, run, sentence, set_weights_metadata, stage_args, staged_args, text,
-    weights_metadata,
+    Home, assert_contains, assert_starts, binary, contents, copy_folder, export, export_args,
+    failure, fixture, printed, sentence, split_safetensors, stage_args, staged_args, text,
 };
+
+fn edit_metadata(path: &Path, edit: impl FnOnce(&mut Value)) {
+    let bytes = fs::read(path).unwrap();
+    let (header, data) = split_safetensors(&bytes);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    let text = &mut header["__metadata__"]["gpt_oss_export"];
+    let mut metadata = serde_json::from_str(text.as_str().unwrap()).unwrap();
+    edit(&mut metadata);
+    *text = metadata.to_string().into();
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(path, [&length, header.as_bytes(), data].concat()).unwrap();
+}
 
 #[test]
 fn refuses_edited_metadata_of_weights_files() {
@@ -32,7 +44,7 @@ fn refuses_edited_metadata_of_weights_files() {
             INT4,
             "/experts/origin",
             json!("\u{1b}[2Jmxfp4"),
-            "[2Jmxfp4\" is not a format of matrices",
+            r#""\u{1b}[2Jmxfp4" is not a format of matrices"#,
         ),
         ("tiny", INT4, "/experts/relative_error", json!(-1), "relative error of experts is -1"),
         ("tiny", &[], "/config/head_dim", json!(31), "`head_dim` must be even, found 31"),
@@ -53,14 +65,12 @@ fn refuses_edited_metadata_of_weights_files() {
         ),
     ];
     for (name, options, key, value, expected) in cases {
-        let home = tempfile::tempdir().unwrap();
-        let (staged, model) = (home.path().join("w.safetensors"), home.path().join("a/b/m.onnx"));
+        let home = Home::new();
+        let (staged, model) = (home.join("w.safetensors"), home.join("a/b/m.onnx"));
         export(&stage_args(&fixture(name), &staged, options));
-        let mut metadata: Value = serde_json::from_str(&weights_metadata(&staged)).unwrap();
-        *metadata.pointer_mut(key).unwrap() = value;
-        set_weights_metadata(&staged, metadata.to_string());
+        edit_metadata(&staged, |metadata| *metadata.pointer_mut(key).unwrap() = value);
         assert_contains(&failure(&staged_args(&staged, &model, &[])), expected);
-        assert_eq!(contents(home.path()).len(), 1, "nothing but the staged file");
+        assert_eq!(contents(&home).len(), 1, "nothing but the staged file");
         // Nor is it reused as the file that another run would write.
         let sentence = failure(&stage_args(&fixture(name), &staged, options));
         assert_contains(&sentence, "exists and differs from the file to write");
@@ -70,43 +80,41 @@ fn refuses_edited_metadata_of_weights_files() {
 /// Such as two checkpoints in one folder.
 #[test]
 fn refuses_index_beside_other_weights() {
-    let home = broken(|folder| {
+    let home = edited(|folder| {
         fs::copy(folder.join("model.safetensors"), folder.join("old.safetensors")).unwrap();
-        write_index(folder, &json!({"embedding.weight": "old.safetensors"}));
+        write_index(folder, json!({"embedding.weight": "old.safetensors"}));
     });
-    let model = home.path().join("m.onnx");
-    let export = export_args(home.path(), &model, &[]);
-    for command in [&export[..], &["inspect", text(home.path())]] {
-        assert_contains(&failure(command), "programs differ in which they read");
+    let checkpoint = home.checkpoint();
+    for sentence in [home.refusal("m", &[]), failure(&["inspect", text(&checkpoint)])] {
+        assert_contains(&sentence, "programs differ in which they read");
     }
-    fs::remove_file(home.path().join("model.safetensors")).unwrap();
-    assert!(run(&export).status.success());
+    fs::remove_file(checkpoint.join("model.safetensors")).unwrap();
+    home.export("m", &[]);
 }
 
 #[cfg(unix)]
 #[test]
 fn broken_links_are_not_taken_for_absent() {
     use std::os::unix::fs::symlink;
-    let home = broken(|folder| {
+    let home = edited(|folder| {
         fs::remove_file(folder.join("config.json")).unwrap();
         symlink("blob", folder.join("config.json")).unwrap();
     });
-    let error = failure(&["inspect", text(home.path())]);
+    let error = failure(&["inspect", text(&home.checkpoint())]);
     assert!(error.contains("config.json") && !error.contains("holds no"), "{error}");
     // Such a folder is not the name of a repository.
-    let above = home.path().join("above");
-    fs::create_dir_all(above.join("home")).unwrap();
-    symlink("nowhere", above.join("home/link")).unwrap();
+    fs::create_dir(home.join("home")).unwrap();
+    symlink("nowhere", home.join("home/link")).unwrap();
     let mut command = binary(&["--checkpoint", "home/link", "--output", "m.onnx"]);
-    let error = sentence(command.current_dir(above));
-    assert!(error.starts_with("there is no folder `home/link`"), "{error}");
+    let error = sentence(command.current_dir(&*home));
+    assert_starts(&error, "there is no folder `home/link`");
 }
 
 /// ONNX's checker takes any name that begins with two dots for the folder above.
 #[test]
 fn folder_named_with_dots_is_not_read_in_place() {
-    let home = tempfile::tempdir().unwrap();
-    let (hidden, model) = (home.path().join("..hidden"), home.path().join("m.onnx"));
+    let home = Home::new();
+    let (hidden, model) = (home.join("..hidden"), home.join("m.onnx"));
     copy_folder(&fixture("tiny"), &hidden);
     let summary = export(&export_args(&hidden, &model, &[]));
     assert_eq!(summary["weights"]["in_place"], false);
@@ -116,14 +124,13 @@ fn folder_named_with_dots_is_not_read_in_place() {
 #[cfg(unix)]
 #[test]
 fn control_characters_in_paths_are_escaped() {
-    let home = tempfile::tempdir().unwrap();
-    let tiny = home.path().join("tiny\u{1b}[2J\nwritten  /etc/passwd");
+    let home = Home::new();
+    let tiny = home.join("tiny\u{1b}[2J\nwritten  /etc/passwd");
     copy_folder(&fixture("tiny"), &tiny);
-    let model = home.path().join("model\u{1b}[2J.onnx");
-    let output = run(&export_args(&tiny, &model, &[]));
-    let printed = String::from_utf8(output.stdout).unwrap();
+    let model = home.join("model\u{1b}[2J.onnx");
+    let printed = printed(&mut binary(&export_args(&tiny, &model, &[])));
     assert!(printed.contains(r"model\u{1b}[2J.onnx") && !printed.contains('\u{1b}'), "{printed}");
-    assert!(printed.contains(r"tiny\u{1b}[2J\nwritten  /etc/passwd"), "{printed}");
+    assert_contains(&printed, r"tiny\u{1b}[2J\nwritten  /etc/passwd");
     assert!(!printed.contains("\nwritten  /etc/passwd"), "{printed}");
 }
 
@@ -146,15 +153,15 @@ fn recognizes_names_of_wrappers_and_adapters() {
             rename(name).into_iter().map(move |name| (name, tensor.clone()))
         });
         let home = home(&config(), &renamed.collect());
-        assert_contains(&failure(&["inspect", text(&home.path().join("checkpoint"))]), expected);
+        assert_contains(&failure(&["inspect", text(&home.checkpoint())]), expected);
     }
 }
 
 /// Absent keys mean different things to different programs.
 #[test]
 fn refuses_config_without_rope_scaling() {
-    let home = folder_with_checkpoint("tiny-hf");
-    let folder = home.path().join("checkpoint");
-    edit_config(&folder, "\"rope_scaling\"", "\"rope_scaled\"");
-    assert_contains(&failure(&["inspect", text(&folder)]), "`rope_scaling` must be an object");
+    let home = Home::with("tiny-hf");
+    edit_config(&home.checkpoint(), "\"rope_scaling\"", "\"rope_scaled\"");
+    let sentence = failure(&["inspect", text(&home.checkpoint())]);
+    assert_contains(&sentence, "`rope_scaling` must be an object");
 }

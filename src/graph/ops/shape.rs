@@ -92,12 +92,11 @@ impl Scope<'_> {
     pub fn slice_last(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
         let mut fact = self.node(name, "Slice").with_axis(x, axis)?;
         fact.shape[axis] = count.clone();
-        let start = match count.known() {
-            Some(count) => self.constant(&[-(count as i64)][..])?,
-            None => {
-                let count = self.shape_tensor([count])?;
-                self.neg(&format!("{name}.start"), count)?
-            }
+        let start = if let Some(count) = count.known() {
+            self.constant(&[-(count as i64)][..])?
+        } else {
+            let count = self.shape_tensor([count])?;
+            self.neg(&format!("{name}.start"), count)?
         };
         let node = self.node(name, "Slice").inputs([x, start]);
         node.constant(&[i64::MAX][..])?.constant(&[axis as i64][..])?.output(fact)

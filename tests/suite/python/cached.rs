@@ -4,12 +4,10 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::environment::{python, reference};
-use crate::support::{export, export_args, export_in, fixture, folder_with_checkpoint};
+use super::environment::assert_steps;
+use crate::support::{Home, export, export_args, fixture};
 
-/// Options of a model with a cache.
 const VARIANTS: [&[&str]; 4] = [
     &["--target", "ort"],
     &["--target", "onnx", "--kv-cache"],
@@ -18,22 +16,12 @@ const VARIANTS: [&[&str]; 4] = [
 ];
 
 /// Exports a fixture with options of `variants` and `more`.
-fn exported(checkpoint: &str, variants: &[&[&str]], more: &[&str]) -> (TempDir, Vec<PathBuf>) {
-    let home = folder_with_checkpoint(checkpoint);
-    let export = |(n, options): (usize, &&[&str])| {
-        export_in(home.path(), &n.to_string(), &[options, more].concat()).0
-    };
+fn exported(checkpoint: &str, variants: &[&[&str]], more: &[&str]) -> (Home, Vec<PathBuf>) {
+    let home = Home::with(checkpoint);
+    let export =
+        |(n, options): (usize, &&[&str])| home.export(&n.to_string(), &[options, more].concat()).0;
     let models = variants.iter().enumerate().map(export).collect();
     (home, models)
-}
-
-/// Asserts that every model is within a bound of the references however it is run.
-fn assert_exact(request: &Value, bound: f64) {
-    let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], request)).unwrap();
-    for (model, errors) in found.iter().enumerate() {
-        let exact = errors.iter().all(|error| *error <= bound);
-        assert!(exact, "model {model} is off by {errors:?}");
-    }
 }
 
 /// Two prompts one after the other, in rows that go on from where each ended.
@@ -67,12 +55,9 @@ fn every_step_is_exact() {
         turns("right", "left"),
         turns("right", "between"),
     ]);
-    let references = [reference("2x40"), reference("1x300")];
     for (last, options) in [(false, &[][..]), (true, &["--last-logits"])] {
         let (_home, models) = exported("tiny", &VARIANTS, options);
-        let request =
-            json!({"models": models, "last": last, "references": references, "ways": ways});
-        assert_exact(&request, 1e-5);
+        assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"last": last, "ways": ways}));
     }
 }
 
@@ -80,15 +65,11 @@ fn every_step_is_exact() {
 #[test]
 fn steps_beyond_the_initial_context_are_exact() {
     let (_home, models) = exported("tiny", &VARIANTS[..2], &[]);
-    let request = json!({
-        "models": models,
-        "references": [reference("1x4500")],
-        "ways": [
-            {"rows": [0], "lengths": [4492], "steps": 8},
-            {"rows": [0], "lengths": [4500], "chunks": 3},
-        ],
-    });
-    assert_exact(&request, 1e-4);
+    let ways = json!([
+        {"rows": [0], "lengths": [4492], "steps": 8},
+        {"rows": [0], "lengths": [4500], "chunks": 3},
+    ]);
+    assert_steps(1e-4, &models, &["1x4500"], json!({"ways": ways}));
 }
 
 #[test]
@@ -103,8 +84,7 @@ fn models_of_other_shapes_are_exact() {
     // The one key head of `tiny-1-kv` is 20 wide, which ONNX Runtime's operator does not take.
     for (name, first) in [("tiny-3-heads", 0), ("tiny-1-kv", 1)] {
         let (_home, models) = exported(name, &VARIANTS[first..3], &[]);
-        let request = json!({"models": models, "references": [reference(name)], "ways": ways});
-        assert_exact(&request, 1e-5);
+        assert_steps(1e-5, &models, &[name], json!({"ways": ways}));
     }
 }
 
@@ -123,8 +103,7 @@ fn fixed_axes_compute_the_same_steps() {
     ];
     for (fixed, way) in cases {
         let (_home, models) = exported("tiny", &VARIANTS[..3], fixed);
-        let request = json!({"models": models, "references": [reference("2x40")], "ways": [way]});
-        assert_exact(&request, 1e-5);
+        assert_steps(1e-5, &models, &["2x40"], json!({"ways": [way]}));
     }
 }
 
@@ -133,40 +112,30 @@ fn fixed_axes_compute_the_same_steps() {
 #[test]
 fn reference_evaluator_agrees_with_a_cache() {
     let (_home, models) = exported("tiny", &VARIANTS[1..3], &[]);
-    let request = json!({
-        "models": models,
-        "engine": "reference",
-        "references": [reference("2x40")],
-        "ways": [
-            {"rows": [0, 1], "lengths": [40, 33], "padding": "left", "chunks": 2},
-            {"rows": [0, 1], "lengths": [40, 33], "padding": "right"},
-        ],
-    });
-    assert_exact(&request, 1e-5);
+    let ways = json!([
+        {"rows": [0, 1], "lengths": [40, 33], "padding": "left", "chunks": 2},
+        {"rows": [0, 1], "lengths": [40, 33], "padding": "right"},
+    ]);
+    assert_steps(1e-5, &models, &["2x40"], json!({"engine": "reference", "ways": ways}));
 }
 
 #[test]
 fn last_logits_without_a_cache_are_of_the_last_token_before_padding() {
     let (_home, models) = exported("tiny", &[&[], &["--functions"]], &["--last-logits"]);
-    let request = json!({
-        "models": models,
-        "last": true,
-        "references": [reference("2x40"), reference("1x300")],
-        "ways": [
-            {"rows": [0], "lengths": [300]},
-            {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "left"},
-            {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "right"},
-        ],
-    });
-    assert_exact(&request, 1e-5);
+    let ways = json!([
+        {"rows": [0], "lengths": [300]},
+        {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "left"},
+        {"rows": [0, 1, 1], "lengths": [3, 40, 19], "padding": "right"},
+    ]);
+    assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"last": true, "ways": ways}));
 }
 
 /// Graphs of both targets, with and without a cache.
 #[test]
 fn graphs_share_one_weights_file() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new();
     let variants = [&["--target", "onnx"][..], VARIANTS[0], VARIANTS[1], &["--last-logits"]];
-    let models = [0, 1, 2, 3].map(|n| home.path().join(format!("{n}.onnx")));
+    let models = [0, 1, 2, 3].map(|n| home.join(format!("{n}.onnx")));
     for (n, (model, options)) in models.iter().zip(variants).enumerate() {
         let summary = export(&export_args(&fixture("tiny"), model, options));
         let weights = &summary["weights"];
@@ -174,11 +143,7 @@ fn graphs_share_one_weights_file() {
         assert_eq!(weights["files"].as_array().unwrap().len(), 1);
         assert_eq!(weights["reused"].as_array().unwrap().len(), usize::from(n > 0));
     }
-    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 5);
-    let request = json!({
-        "models": models[1..3],
-        "references": [reference("2x40")],
-        "ways": [{"rows": [0, 1], "lengths": [20, 20], "steps": 20}],
-    });
-    assert_exact(&request, 1e-5);
+    assert_eq!(std::fs::read_dir(&*home).unwrap().count(), 5);
+    let ways = json!([{"rows": [0, 1], "lengths": [20, 20], "steps": 20}]);
+    assert_steps(1e-5, &models[1..3], &["2x40"], json!({"ways": ways}));
 }

@@ -5,63 +5,53 @@
 use std::path::{Path, PathBuf};
 
 use gpt_oss_export::export::{Request, Source, Spec, export};
-use gpt_oss_export::model::{Provider, Target};
+use gpt_oss_export::model::{GraphOptions, Provider, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::MatrixFormat;
+use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Mxfp4};
 use serde_json::{Value, json};
 
 use super::environment::python;
-use crate::support::fixture;
+use crate::support::{Home, fixture};
 
+const INT8: Option<MatrixFormat> = Some(Int(Bits::Eight));
 const FORMATS: [Option<MatrixFormat>; 7] = [
     None,
-    Some(MatrixFormat::Mxfp4),
-    Some(MatrixFormat::Int(Bits::Eight)),
-    Some(MatrixFormat::Int(Bits::Four)),
-    Some(MatrixFormat::Float(DType::BF16)),
-    Some(MatrixFormat::Float(DType::F16)),
-    Some(MatrixFormat::Float(DType::F32)),
+    Some(Mxfp4),
+    INT8,
+    Some(Int(Bits::Four)),
+    Some(Float(DType::BF16)),
+    Some(Float(DType::F16)),
+    Some(Float(DType::F32)),
 ];
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    target: Target,
-    provider: Provider,
+    graph: GraphOptions,
     experts: Option<MatrixFormat>,
     dense: Option<MatrixFormat>,
-    compute: DType,
-    cache: bool,
-    keep_activations: bool,
 }
 
 impl Case {
     fn all() -> Vec<Self> {
-        let targets = [
-            (Target::Onnx, Provider::Cpu, false, false),
-            (Target::Onnx, Provider::Cpu, true, false),
-            (Target::Onnx, Provider::WebGpu, false, false),
-            (Target::Ort, Provider::Cpu, true, false),
-            (Target::Ort, Provider::Cpu, true, true),
-            (Target::Ort, Provider::Cuda, true, false),
-            (Target::Ort, Provider::WebGpu, true, false),
+        let onnx = GraphOptions::default();
+        let ort = GraphOptions { target: Target::Ort, kv_cache: true, ..onnx };
+        let graphs = [
+            onnx,
+            GraphOptions { kv_cache: true, ..onnx },
+            GraphOptions { provider: Provider::WebGpu, ..onnx },
+            ort,
+            GraphOptions { keep_activations: true, ..ort },
+            GraphOptions { provider: Provider::Cuda, ..ort },
+            GraphOptions { provider: Provider::WebGpu, ..ort },
         ];
         let mut cases = Vec::new();
-        for (target, provider, cache, keep_activations) in targets {
-            for (experts, dense) in
-                FORMATS.into_iter().flat_map(|it| FORMATS.map(|dense| (it, dense)))
-            {
-                cases.extend(DTYPES.map(|compute| Self {
-                    target,
-                    provider,
-                    experts,
-                    dense,
-                    compute,
-                    cache,
-                    keep_activations,
-                }));
+        for (graph, experts) in graphs.into_iter().flat_map(|it| FORMATS.map(|format| (it, format)))
+        {
+            for (dense, compute) in FORMATS.into_iter().flat_map(|it| DTYPES.map(|of| (it, of))) {
+                cases.push(Self { graph: GraphOptions { compute, ..graph }, experts, dense });
             }
         }
         cases
@@ -69,63 +59,47 @@ impl Case {
 
     /// The same weights in standard operators, which compute with the stored values in f32.
     fn exact(self) -> Self {
-        Self {
-            target: Target::Onnx,
-            provider: Provider::Cpu,
-            compute: DType::F32,
-            cache: false,
-            keep_activations: false,
-            ..self
-        }
+        Self { graph: GraphOptions::default(), ..self }
     }
 
     fn is_exact(&self) -> bool {
-        self.target == Target::Onnx && self.compute == DType::F32
+        self.graph.target == Target::Onnx && self.graph.compute == DType::F32
     }
 
     /// Whether the documents say that it is refused.
     fn is_refused(&self) -> bool {
-        let Self { target, provider, experts, dense, compute, .. } = *self;
-        if dense == Some(MatrixFormat::Mxfp4) {
-            return true;
-        }
-        let mxfp4 = matches!(experts, None | Some(MatrixFormat::Mxfp4));
-        match (target, provider) {
+        let Self { graph, experts, dense } = *self;
+        let GraphOptions { target, provider, compute, .. } = graph;
+        let refuses = match (target, provider) {
             (Target::Onnx, Provider::Cpu) => false,
             (Target::Onnx, _) => true,
             (_, Provider::Cpu) => {
-                let only_rounds = experts == Some(MatrixFormat::Int(Bits::Eight));
-                compute == DType::BF16 || (self.keep_activations && only_rounds)
+                compute == DType::BF16 || (graph.keep_activations && experts == INT8)
             }
             (_, Provider::Cuda) => {
-                let is_cast =
-                    matches!(experts, Some(MatrixFormat::Float(dtype)) if dtype != compute);
-                compute == DType::F32 || is_cast
+                compute == DType::F32 || matches!(experts, Some(Float(dtype)) if dtype != compute)
             }
-            (_, Provider::WebGpu) => {
-                let ints = matches!(experts, Some(MatrixFormat::Int(_)));
-                compute == DType::BF16 || mxfp4 || !ints
-            }
-        }
+            (_, Provider::WebGpu) => compute == DType::BF16 || !matches!(experts, Some(Int(_))),
+        };
+        refuses || dense == Some(Mxfp4)
     }
 
     /// Whether onnxruntime's CPU provider has kernels for the graph.
     fn runs_here(&self) -> bool {
-        let is_int = matches!(self.experts, Some(MatrixFormat::Int(_)));
-        self.compute != DType::BF16 && (self.provider != Provider::Cuda || is_int)
+        let is_int = matches!(self.experts, Some(Int(_)));
+        self.graph.compute != DType::BF16 && (self.graph.provider != Provider::Cuda || is_int)
     }
 
     /// How far logits may be from those of the same weights, at most and in the mean: beside
     /// noise, other experts may be chosen.
     fn bounds(&self) -> [f64; 2] {
-        let eight = Some(MatrixFormat::Int(Bits::Eight));
-        let is_int = |format| matches!(format, Some(MatrixFormat::Int(_)));
-        let rounds_activations = self.target == Target::Ort
-            && !self.keep_activations
-            && (self.experts == eight
-                || (self.provider == Provider::Cpu
-                    && (is_int(self.experts) || is_int(self.dense))));
-        match (rounds_activations, self.compute) {
+        let is_int = |format| matches!(format, Some(Int(_)));
+        let GraphOptions { target, provider, compute, keep_activations, .. } = self.graph;
+        let rounds_activations = target == Target::Ort
+            && !keep_activations
+            && (self.experts == INT8
+                || (provider == Provider::Cpu && (is_int(self.experts) || is_int(self.dense))));
+        match (rounds_activations, compute) {
             (true, _) => [3.0, 0.05],
             (false, DType::F32) => [1e-5, 2e-6],
             (false, _) => [1.0, 0.005],
@@ -133,11 +107,11 @@ impl Case {
     }
 
     fn name(&self) -> String {
-        let format =
-            |format: Option<MatrixFormat>| format.map_or("kept".to_owned(), |f| f.to_string());
-        let Self { target, provider, compute, cache, keep_activations, .. } = self;
-        let [experts, dense] = [self.experts, self.dense].map(format);
-        format!("{target}-{provider}-{experts}-{dense}-{compute}-{cache}-{keep_activations}.onnx")
+        let Self { graph, experts, dense } = self;
+        let GraphOptions { target, provider, compute, kv_cache, keep_activations, .. } = graph;
+        format!(
+            "{target} {provider} {experts:?} {dense:?} {compute} {kv_cache} {keep_activations}.onnx"
+        )
     }
 
     fn request(&self, folder: &Path) -> Request {
@@ -145,22 +119,21 @@ impl Case {
         request.output = Some(folder.join(self.name()));
         (request.experts, request.dense) = (self.experts, self.dense);
         request.accept_rounding = true;
-        (request.target, request.provider) = (Some(self.target), Some(self.provider));
-        request.compute = Some(self.compute);
-        request.keep_activations = self.keep_activations;
-        request.kv_cache = self.cache;
+        (request.target, request.provider) = (Some(self.graph.target), Some(self.graph.provider));
+        request.compute = Some(self.graph.compute);
+        request.keep_activations = self.graph.keep_activations;
+        request.kv_cache = self.graph.kv_cache;
         request
     }
 }
 
 #[test]
 fn every_combination_is_refused_or_accurate() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new();
     let mut made: Vec<(Case, PathBuf)> = Vec::new();
     let mut wrong = Vec::new();
     for case in Case::all() {
-        let outcome =
-            Spec::resolve(case.request(home.path())).and_then(|spec| export(&spec, &Silent));
+        let outcome = Spec::resolve(case.request(&home)).and_then(|spec| export(&spec, &Silent));
         match outcome {
             Ok(_) if case.is_refused() => wrong.push(format!("{case:?} was not refused")),
             Ok(summary) => made.push((case, summary.model.unwrap().path)),
@@ -176,7 +149,7 @@ fn every_combination_is_refused_or_accurate() {
         }
     }
     let request = |(case, model): &(Case, PathBuf)| {
-        let like = case.runs_here().then(|| home.path().join(case.exact().name()));
+        let like = case.runs_here().then(|| home.join(case.exact().name()));
         json!({"model": model, "like": like})
     };
     // Models of the same weights follow each other.

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
-
 use crate::support::{fixture, printed};
+use serde_json::{Value, json};
 
 /// Runs a script of `tests/python` with a JSON request on standard input, and
 /// returns the JSON it prints.
@@ -28,7 +27,6 @@ pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The token ids and logits of a reference case.
 pub fn reference(name: &str) -> Value {
     let path = |suffix: &str| fixture("reference").join(format!("logits-{name}{suffix}.npy"));
     json!({"ids": path(".ids"), "logits": path("")})
@@ -40,12 +38,18 @@ pub fn logit_errors(models: &[PathBuf], engine: &str, cases: &[Value]) -> Vec<Ve
     serde_json::from_value(python("logits.py", &[], &request)).unwrap()
 }
 
+/// Asserts that a runtime computes the logits of these cases within a bound.
+#[track_caller]
+pub fn assert_within(bound: f64, models: &[PathBuf], engine: &str, cases: &[Value]) {
+    let errors = logit_errors(models, engine, cases);
+    let exact = errors.iter().flatten().all(|error| *error <= bound);
+    assert!(exact, "{models:?} are off by {errors:?} in {cases:?}");
+}
+
 /// Asserts that onnxruntime computes the logits of these cases within 1e-5.
 #[track_caller]
 pub fn assert_logits(models: &[PathBuf], cases: &[Value]) {
-    let errors = logit_errors(models, "onnxruntime", cases);
-    let exact = errors.iter().flatten().all(|error| *error <= 1e-5);
-    assert!(exact, "{models:?} are off by {errors:?} in {cases:?}");
+    assert_within(1e-5, models, "onnxruntime", cases);
 }
 
 /// Asserts that a model is exact in a reference case.
@@ -54,11 +58,23 @@ pub fn assert_exact(model: &Path, case: &str) {
     assert_logits(&[model.to_owned()], &[reference(case)]);
 }
 
-/// Asserts that models compute the logits of another model.
+/// Asserts that models compute the logits of another model within a bound.
 #[track_caller]
-pub fn assert_equal(models: &[PathBuf], other: &Path) {
+pub fn assert_equal(bound: f64, models: &[PathBuf], other: &Path) {
     let ids = fixture("reference/logits-2x40.ids.npy");
-    assert_logits(models, &[json!({"ids": ids, "model": other})]);
+    assert_within(bound, models, "onnxruntime", &[json!({"ids": ids, "model": other})]);
+}
+
+/// Asserts that models with a cache are within a bound of references in all `ways` of a request.
+#[track_caller]
+pub fn assert_steps(bound: f64, models: &[PathBuf], references: &[&str], mut request: Value) {
+    request["models"] = json!(models);
+    request["references"] = references.iter().copied().map(reference).collect();
+    let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], &request)).unwrap();
+    for (model, errors) in found.iter().enumerate() {
+        let exact = errors.iter().all(|error| *error <= bound);
+        assert!(exact, "model {model} is off by {errors:?}");
+    }
 }
 
 /// A folder below `target` with the packages of a manifest, installed by the first test that
@@ -94,7 +110,6 @@ pub fn interpreter() -> &'static Path {
     })
 }
 
-/// The interpreter of a virtual environment.
 pub fn python_of(home: &Path) -> PathBuf {
     home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
 }
@@ -120,7 +135,6 @@ pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
     printed(command.args(["-c", node]).arg(file.path()).args(arguments).current_dir(folder))
 }
 
-/// The folder of the environment's onnxruntime.
 pub fn onnxruntime() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {

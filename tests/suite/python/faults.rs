@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use super::environment::python;
 use super::verify::{exported, fails, passes};
-use crate::derived::{self, Tensors, tiny};
-use crate::support::{copy_folder, export, export_args, export_in, fixture, text};
+use crate::inspect::data_file;
+use crate::layout_fixtures::{Tensors, edit_tensors};
+use crate::support::{
+    Home, assert_contains, copy_folder, edit_json, export, export_args, fixture, text,
+};
 
 fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
     &mut tensors.get_mut(name).unwrap().2
@@ -19,32 +22,16 @@ fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
 fn with_config(checkpoint: &Path, name: &str, edit: impl Fn(&mut Value)) -> PathBuf {
     let folder = checkpoint.with_file_name(name);
     copy_folder(checkpoint, &folder);
-    let path = folder.join("config.json");
-    let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    edit(&mut config);
-    fs::write(path, config.to_string()).unwrap();
+    edit_json(&folder.join("config.json"), edit);
     folder
 }
 
 /// The tiny checkpoint with edited tensors, in a folder of `home`.
 fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
-    let (folder, mut tensors) = (home.join(name), tiny());
+    let folder = home.join(name);
     copy_folder(&fixture("tiny"), &folder);
-    edit(&mut tensors);
-    derived::write(&folder.join("model.safetensors"), &tensors);
+    edit_tensors(&folder, edit);
     folder
-}
-
-/// Exports a checkpoint and verifies the model against another one, which must fail.
-fn fails_of(
-    other: &Path,
-    model: &Path,
-    checkpoint: &Path,
-    options: &[&str],
-    checks: &[&str],
-) -> (Value, String) {
-    export(&export_args(other, model, options));
-    fails(model, checkpoint, checks)
 }
 
 /// The point where models of all targets made from an edited checkpoint depart from the
@@ -52,14 +39,15 @@ fn fails_of(
 fn first_departure(edit: impl Fn(&mut Tensors), edit_config: impl Fn(&mut Value)) -> Value {
     let variants = [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]];
     let firsts = variants.map(|options| {
-        let home = tempfile::tempdir().unwrap();
-        let tensors = with_tensors(home.path(), "tensors", &edit);
+        let home = Home::new();
+        let tensors = with_tensors(&home, "tensors", &edit);
         let other = with_config(&tensors, "other", &edit_config);
-        let model = home.path().join("model.onnx");
-        let (report, sentence) = fails_of(&other, &model, &fixture("tiny"), options, &["--trace"]);
+        let model = home.join("model.onnx");
+        export(&export_args(&other, &model, options));
+        let (report, sentence) = fails(&model, &fixture("tiny"), &["--trace"]);
         let [largest, off] = ["largest_logit", "max"].map(|key| report["logits"][key].as_f64());
         assert!(off.unwrap() > 1e-3 * largest.unwrap(), "{report}");
-        assert!(sentence.contains("logits differ by "), "{sentence}");
+        assert_contains(&sentence, "logits differ by ");
         assert_eq!(report["identity"]["is"], "different");
         report["trace"]["first"].clone()
     });
@@ -74,7 +62,7 @@ fn finds_ignored_mask() {
         [&["--kv-cache"][..], &["--target", "ort"], &["--target", "ort", "--last-logits"]]
     {
         let (home, checkpoint, model) = exported("tiny", options);
-        let faulty = home.path().join("faulty.onnx");
+        let faulty = home.join("faulty.onnx");
         python("unmasked.py", &[text(&model), text(&faulty)], &Value::Null);
         fails(&faulty, &checkpoint, &[]);
     }
@@ -141,9 +129,7 @@ fn finds_rounded_yarn_bounds() {
 fn finds_weights_file_damaged_after_export() {
     let (_home, checkpoint, model) = exported("tiny", &["--external-data", "copy"]);
     passes(&model, &checkpoint, &[]);
-    let files = fs::read_dir(model.parent().unwrap()).unwrap();
-    let is_weights = |path: &PathBuf| path.extension().is_some_and(|end| end == "safetensors");
-    let weights = files.map(|entry| entry.unwrap().path()).find(is_weights).unwrap();
+    let weights = data_file(&model);
     let mut damaged = fs::read(&weights).unwrap();
     let middle = damaged.len() / 2;
     damaged[middle..middle + 4096].fill(0);
@@ -171,10 +157,10 @@ fn tie(tensors: &mut Tensors, layers: &[usize], last_two: u8) {
 /// these bits is wrong.
 #[test]
 fn follows_model_in_ties() {
-    let home = tempfile::tempdir().unwrap();
-    let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| tie(tensors, &[0, 1], 0));
-    let other = with_tensors(home.path(), "other", |tensors| tie(tensors, &[0, 1], 1));
-    let model = home.path().join("model.onnx");
+    let home = Home::new();
+    let checkpoint = with_tensors(&home, "checkpoint", |tensors| tie(tensors, &[0, 1], 0));
+    let other = with_tensors(&home, "other", |tensors| tie(tensors, &[0, 1], 1));
+    let model = home.join("model.onnx");
     for (options, trace) in [
         (&[][..], &["--trace"][..]),
         (&["--functions", "--kv-cache"], &[]),
@@ -182,8 +168,9 @@ fn follows_model_in_ties() {
         (&["--target", "ort", "--last-logits"], &[]),
         (&["--target", "ort", "--seq-len", "7"], &[]),
     ] {
+        export(&export_args(&other, &model, options));
         let checks = [&["--tokens", "20"], trace].concat();
-        let (report, sentence) = fails_of(&other, &model, &checkpoint, options, &checks);
+        let (report, sentence) = fails(&model, &checkpoint, &checks);
         let biases = ["layers.0.mlp.router.bias", "layers.1.mlp.router.bias"];
         assert_eq!(report["weights"]["different"], json!(biases));
         assert!(sentence.contains("other bytes") && !sentence.contains("differ by"), "{sentence}");
@@ -204,25 +191,25 @@ fn follows_model_in_ties() {
 /// Neither in a later layer nor in a router.
 #[test]
 fn ties_excuse_no_other_fault() {
-    let home = tempfile::tempdir().unwrap();
-    let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| tie(tensors, &[0], 0));
-    let broken = with_tensors(home.path(), "broken", |tensors| {
+    let home = Home::new();
+    let checkpoint = with_tensors(&home, "checkpoint", |tensors| tie(tensors, &[0], 0));
+    let broken = with_tensors(&home, "broken", |tensors| {
         tie(tensors, &[0], 1);
         bytes(tensors, "block.2.attn.out.weight")[1] ^= 2;
     });
     // Experts 1 and 2 swapped.
-    let wrong = with_tensors(home.path(), "wrong", |tensors| {
+    let wrong = with_tensors(&home, "wrong", |tensors| {
         tie(tensors, &[0], 1);
         for (name, row) in [("weight", 192), ("bias", 2)] {
             let rows = bytes(tensors, &format!("block.0.mlp.gate.{name}"));
             rows[row..3 * row].rotate_left(row);
         }
     });
-    let model = home.path().join("model.onnx");
+    let model = home.join("model.onnx");
     for other in [&broken, &wrong] {
-        let (options, checks) = (["--target", "ort"], ["--tokens", "20"]);
-        let (report, sentence) = fails_of(other, &model, &checkpoint, &options, &checks);
-        assert!(sentence.contains("logits differ by "), "{sentence}");
+        export(&export_args(other, &model, &["--target", "ort"]));
+        let (report, sentence) = fails(&model, &checkpoint, &["--tokens", "20"]);
+        assert_contains(&sentence, "logits differ by ");
         assert_eq!(report["ties"]["followed"], "the_model");
     }
 }
@@ -251,7 +238,7 @@ fn finds_flipped_bit_that_no_logit_shows() {
         let (report, sentence) =
             fails(&model, &checkpoint, &["--tokens", "3", "--batch", "1", "--seed", "5"]);
         assert_eq!(report["weights"]["different"], json!([name]), "{report}");
-        assert!(sentence.contains(&format!("with other bytes: `{name}`")), "{sentence}");
+        assert_contains(&sentence, &format!("with other bytes: `{name}`"));
         let (max, bound) = (&report["logits"]["max"], &report["tolerance"]["bound"]);
         assert!(max.as_f64() < bound.as_f64(), "{report}");
         passes(&model, &checkpoint, &["--tokens", "3", "--batch", "1", "--tolerance", "9"]);
@@ -279,10 +266,10 @@ fn finds_slightly_wrong_constants() {
         ] {
             let (_home, checkpoint, model) = exported(name, &["--target", target]);
             let other = with_config(&checkpoint, "other", |config| config[key] = value.clone());
+            export(&export_args(&other, &model, &["--target", target]));
             let checks = ["--tokens", tokens, "--batch", "1", "--decode", "0"];
-            let options = ["--target", target];
-            let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &checks);
-            assert!(sentence.contains("logits differ by "), "{sentence}");
+            let (report, sentence) = fails(&model, &checkpoint, &checks);
+            assert_contains(&sentence, "logits differ by ");
             assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
         }
         let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
@@ -296,8 +283,8 @@ fn finds_slightly_wrong_constants() {
 #[test]
 fn accepts_large_channels_in_residual_stream() {
     for size in [300f32, 30_000.0] {
-        let home = tempfile::tempdir().unwrap();
-        let checkpoint = with_tensors(home.path(), "checkpoint", |tensors| {
+        let home = Home::new();
+        let checkpoint = with_tensors(&home, "checkpoint", |tensors| {
             let embedding = bytes(tensors, "embedding.weight").as_chunks_mut().0;
             // BF16: the upper half of float32.
             for (at, number) in embedding.iter_mut().skip(5).step_by(96).enumerate() {
@@ -306,7 +293,7 @@ fn accepts_large_channels_in_residual_stream() {
             }
         });
         for target in ["onnx", "ort"] {
-            let (model, _) = export_in(home.path(), target, &["--target", target]);
+            let (model, _) = home.export(target, &["--target", target]);
             passes(&model, &checkpoint, &["--trace"]);
         }
     }
@@ -320,15 +307,15 @@ fn finds_departure_that_no_logit_shows() {
     let texts = ["--tokens", "12", "--batch", "1", "--decode", "0"];
     let mut unread = 0;
     for expert in 0..8 {
-        let other = with_tensors(home.path(), &format!("other-{expert}"), |tensors| {
+        let other = with_tensors(&home, &format!("other-{expert}"), |tensors| {
             let row = 2 * 96;
             bytes(tensors, "block.2.mlp.mlp2_bias")[expert * row..][..row].fill(0x3f);
         });
-        let options = ["--last-logits"];
-        let (report, sentence) = fails_of(&other, &model, &checkpoint, &options, &texts);
+        export(&export_args(&other, &model, &["--last-logits"]));
+        let (report, sentence) = fails(&model, &checkpoint, &texts);
         assert_eq!(report["trace"]["first"], 3, "{report}");
         if report["logits"]["max"].as_f64() <= report["tolerance"]["bound"].as_f64() {
-            assert!(sentence.contains("departs in layer 2 by "), "{sentence}");
+            assert_contains(&sentence, "departs in layer 2 by ");
             passes(&model, &checkpoint, &[&texts[..], &["--tolerance", "1e-4"]].concat());
             unread += 1;
         }

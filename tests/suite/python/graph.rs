@@ -1,14 +1,19 @@
-//! Graphs as onnx sees them: its checker accepts every model.
+//! Graphs as onnx sees them: its checker accepts every model, and those of the real sizes are
+//! small.
+
+use std::fs;
 
 use serde_json::{Value, json};
 
-use super::environment::python;
-use crate::support::{export_in, folder_with_checkpoint, text};
+use super::environment::{assert_exact, python};
+use crate::fake_hub::{HubTest, files};
+use crate::sizes::sparse;
+use crate::support::{Home, export_args, text};
 
 /// Exports `tiny` with options: the summary, and what onnx sees.
 fn checked(options: &[&str]) -> [Value; 2] {
-    let home = folder_with_checkpoint("tiny");
-    let (model, summary) = export_in(home.path(), "model", options);
+    let home = Home::with("tiny");
+    let (model, summary) = home.export("model", options);
     [summary, python("check.py", &[text(&model)], &Value::Null)]
 }
 
@@ -50,12 +55,8 @@ fn onnxruntime_graph_has_a_cache_and_its_operators() {
             values.map(|value| format!("{} {}", value["name"], value["shape"])).collect()
         };
         assert_eq!(
-            names("inputs")[..3],
-            [
-                r#""input_ids" ["B","T"]"#,
-                r#""attention_mask" ["B","P+T"]"#,
-                r#""past_key_values.0.key" ["B",2,"P",32]"#,
-            ]
+            names("inputs")[..3].join(" "),
+            r#""input_ids" ["B","T"] "attention_mask" ["B","P+T"] "past_key_values.0.key" ["B",2,"P",32]"#
         );
         assert_eq!(names("outputs")[0], format!(r#""logits" ["B",{length},320]"#));
         assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"P+T",32]"#);
@@ -107,4 +108,90 @@ fn layers_share_functions() {
             {"name": "norm", "op": "RMSNorm", "window": []},
         ])
     );
+}
+
+/// The summary of an export in place, and what `check.py` finds in the model.
+fn checked_in_place(layers: usize, experts: usize, shards: usize, options: &[&str]) -> [Value; 2] {
+    let home = Home::new();
+    let total = sparse(&home.checkpoint(), layers, experts, shards);
+    let (model, summary) = home.export("model", options);
+    assert_eq!(summary["weights"]["bytes_written"], 0);
+    assert_eq!(summary["weights"]["bytes_referenced"], total);
+    assert_eq!(fs::read_dir(&*home).unwrap().count(), 2);
+    // onnx.checker would read 14 GB of holes; inference needs none of them.
+    let found = python("check.py", &[text(&model), "--structure-only"], &Value::Null);
+    let lengths = found["external"].as_array().unwrap().iter().map(|it| it["length"].as_u64());
+    assert_eq!(lengths.map(Option::unwrap).sum::<u64>(), total, "every byte is referenced once");
+    [summary, found]
+}
+
+fn assert_size(summary: &Value, limit: u64) {
+    assert!(summary["model"]["bytes"].as_u64().unwrap() <= limit, "{summary}");
+}
+
+#[test]
+fn flat_20b_is_a_graph_of_kilobytes() {
+    let [summary, found] = checked_in_place(24, 32, 1, &[]);
+    assert_size(&summary, 1_000_000);
+    let external = found["external"].as_array().unwrap();
+    let number = |tensor: &Value, key: &str| tensor[key].as_u64().unwrap();
+    assert!(external.iter().any(|tensor| number(tensor, "offset") > u64::from(u32::MAX)));
+    // No part of lm_head is above 1 GiB in f32, so that onnxruntime folds its cast.
+    let is_part = |tensor: &&Value| tensor["name"].as_str().unwrap().starts_with("lm_head");
+    let parts: Vec<&Value> = external.iter().filter(is_part).collect();
+    assert!(parts.len() > 2 && parts.is_sorted_by_key(|part| number(part, "offset")));
+    assert!(parts.iter().all(|part| number(part, "length") * 2 <= 1 << 30));
+    let rows = parts.iter().map(|part| part["dims"][0].as_u64().unwrap());
+    assert_eq!(rows.sum::<u64>(), 201_088);
+}
+
+#[test]
+fn ort_20b_is_smaller() {
+    let [summary, _] = checked_in_place(24, 32, 1, &["--target", "ort"]);
+    assert_size(&summary, 250_000);
+    assert_eq!(summary["model"]["inputs"].as_array().unwrap().len(), 2 + 2 * 24);
+}
+
+#[test]
+fn functions_share_the_nodes_of_layers() {
+    let [summary, _] = checked_in_place(24, 32, 1, &["--functions"]);
+    assert_size(&summary, 200_000);
+    assert_eq!(summary["model"]["functions"].as_array().unwrap().len(), 5);
+    let [summary, _] = checked_in_place(36, 128, 7, &["--functions"]);
+    assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 7);
+    assert_eq!(summary["layers"], 36);
+}
+
+#[test]
+fn headers_give_the_graph_that_weights_give() {
+    let test = HubTest::new();
+    let whole = test.here.join("whole.onnx");
+    for (name, target) in [
+        ("owner/tiny", "onnx"),
+        ("owner/tiny", "ort"),
+        ("owner/tiny/original", "onnx"),
+        ("owner/tiny/original", "ort"),
+    ] {
+        let export = |model, options: &[&str]| {
+            let options = [&["--target", target], options].concat();
+            test.hub.export(&export_args(name.as_ref(), model, &options))
+        };
+        let summary = export(&test.model, &["--headers-only"]);
+        assert_eq!(summary["fingerprint"], Value::Null);
+        assert_eq!(summary["weights"]["in_place"], true);
+        assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > 800_000, "{summary}");
+        assert!(!files(&test.folder()).iter().any(|file| file.ends_with(".safetensors")));
+
+        assert_eq!(export(&whole, &[])["hub"]["awaited"], json!([]));
+        let [found, expected] = [&test.model, &whole]
+            .map(|model| python("check.py", &[text(model), "--structure-only"], &Value::Null));
+        assert_eq!(found["digest"], expected["digest"]);
+        let mut metadata = expected["metadata"].clone();
+        for of_weights in ["data", "fingerprint"] {
+            assert!(metadata.as_object_mut().unwrap().remove(of_weights).is_some());
+        }
+        assert_eq!(found["metadata"], metadata);
+        assert_exact(&test.model, "2x40");
+        fs::remove_dir_all(test.folder()).unwrap();
+    }
 }

@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use super::environment::python;
 use super::verify::passes;
 use crate::inspect::{copied_model, data_file, inspect, printed_report};
-use crate::support::{fixture, text};
+use crate::support::{Home, fixture, text};
 
 #[test]
 fn agrees_with_onnx_on_models() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new();
     for options in
         [&[][..], &["--functions"], &["--target", "ort"], &["--kv-cache", "--seq-len", "4"]]
     {
-        let model = copied_model(home.path(), options);
+        let model = copied_model(&home, options);
         let report = inspect(&model, &["--tensors", "*"]);
         let expected = python("inspected.py", &[text(&model)], &Value::Null);
         for key in
@@ -40,10 +40,10 @@ fn agrees_with_onnx_on_models() {
 #[cfg(unix)]
 #[test]
 fn warns_of_linked_data_that_onnxruntime_follows() {
-    let home = tempfile::tempdir().unwrap();
-    let model = copied_model(home.path(), &[]);
+    let home = Home::new();
+    let model = copied_model(&home, &[]);
     let weights = data_file(&model);
-    let [blobs, snapshot] = ["blobs", "snapshot"].map(|name| home.path().join(name));
+    let [blobs, snapshot] = ["blobs", "snapshot"].map(|name| home.join(name));
     fs::create_dir(&blobs).unwrap();
     fs::create_dir(&snapshot).unwrap();
     for file in [&model, &weights] {
@@ -64,14 +64,14 @@ fn warns_of_linked_data_that_onnxruntime_follows() {
     };
     runs_with_warning(&snapshot.join("model.onnx"), "it is a symbolic link");
     let data = blobs.join(weights.file_name().unwrap());
-    fs::hard_link(data, home.path().join("other")).unwrap();
+    fs::hard_link(data, home.join("other")).unwrap();
     runs_with_warning(&blobs.join("model.onnx"), "it has several hard links");
 }
 
 #[test]
 fn describes_models_of_other_programs() {
-    let home = tempfile::tempdir().unwrap();
-    let model = home.path().join("other.onnx");
+    let home = Home::new();
+    let model = home.join("other.onnx");
     python("foreign.py", &[text(&model)], &Value::Null);
     let report = inspect(&model, &["--tensors", "*"]);
     let operators = serde_json::from_value(report["operators"].clone()).unwrap();

@@ -1,20 +1,18 @@
-//! Every layout of the same model gives the same logits.
+//! Every layout of the same model gives the same logits, as it is stored and converted.
 
 use std::fs;
 
 use serde_json::json;
-use tempfile::TempDir;
 
-use super::environment::{assert_equal, assert_exact, assert_logits, python, reference};
-use crate::derived::{LAYOUTS, config, home, in_folder, in_layout, write_shards};
-use crate::layouts::{drop_experts, narrow};
+use super::environment::{assert_equal, assert_exact, assert_logits, assert_steps, reference};
+use crate::layout_fixtures::{
+    LAYOUTS, config, drop_experts, home, in_folder, in_layout, narrow, write_shards,
+};
 use crate::provenance::with_mixed_formats;
-use crate::support::{export, export_in, stage_args, staged_args};
+use crate::support::{Home, export, export_args, fixture};
 
-/// Layouts whose experts are referenced in place.
 const IN_PLACE: [&str; 5] = ["hf", "bf16", "f16", "f32", "fp8"];
 
-/// Names and options of exports.
 const VARIANTS: [(&str, &[&str]); 5] = [
     ("flat", &[]),
     ("functions", &["--functions"]),
@@ -32,7 +30,7 @@ fn every_layout_is_exact() {
             if layout == "hf" && variant == "ort-functions" {
                 continue;
             }
-            let (model, summary) = export_in(home.path(), &format!("{layout}-{variant}"), options);
+            let (model, summary) = home.export(&format!("{layout}-{variant}"), options);
             models.push(model);
             let in_place = IN_PLACE.contains(&layout) && variant != "copied";
             assert_eq!(summary["weights"]["in_place"], in_place, "{layout} {variant}: {summary}");
@@ -40,11 +38,9 @@ fn every_layout_is_exact() {
             assert_eq!(summary["weights"]["bytes_written"] == 0, in_place || reused);
         }
         assert_logits(&models, &["2x40", "1x300"].map(reference));
-        let [checkpoint, staged, model] =
-            ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| home.path().join(name));
-        export(&stage_args(&checkpoint, &staged, &[]));
-        fs::remove_dir_all(checkpoint).unwrap();
-        let summary = export(&staged_args(&staged, &model, &["--target", "ort"]));
+        let (staged, _) = home.stage("w", &[]);
+        fs::remove_dir_all(home.checkpoint()).unwrap();
+        let (model, summary) = home.export_staged(&staged, "staged", &["--target", "ort"]);
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_exact(&model, "2x40");
     }
@@ -55,17 +51,13 @@ fn every_layout_is_exact() {
 fn every_layout_is_exact_step_by_step() {
     for layout in LAYOUTS {
         let home = in_folder(layout);
-        let models = [("ort", "ort"), ("cached", "onnx")].map(|(name, target)| {
-            export_in(home.path(), name, &["--target", target, "--kv-cache"]).0
-        });
+        let models = [("ort", "ort"), ("cached", "onnx")]
+            .map(|(name, target)| home.export(name, &["--target", target, "--kv-cache"]).0);
         let ways = json!([
             {"rows": [0, 1], "lengths": [12, 5], "padding": "left", "steps": 20},
             {"rows": [1], "lengths": [1], "steps": 20},
         ]);
-        let request = json!({"models": models, "references": [reference("2x40")], "ways": ways});
-        let found: Vec<Vec<f64>> =
-            serde_json::from_value(python("cached.py", &[], &request)).unwrap();
-        assert!(found.iter().flatten().all(|error| *error <= 1e-5), "{layout}: {found:?}");
+        assert_steps(1e-5, &models, &["2x40"], json!({"ways": ways}));
     }
 }
 
@@ -74,22 +66,22 @@ fn every_layout_is_exact_step_by_step() {
 #[test]
 fn reads_blocks_and_scales_from_different_shards() {
     for prefix in ["model.", ""] {
-        let home = tempfile::tempdir().unwrap();
+        let home = Home::new();
         let renamed = in_layout("hf").into_iter().map(|(name, tensor)| {
             let rest = name.strip_prefix("model.");
             (rest.map_or(name.clone(), |rest| format!("{prefix}{rest}")), tensor)
         });
-        write_shards(&home.path().join("checkpoint"), renamed.collect());
-        let (model, summary) = export_in(home.path(), "model", &["--target", "ort"]);
+        write_shards(&home.checkpoint(), &config(), renamed.collect());
+        let (model, summary) = home.export("model", &["--target", "ort"]);
         assert_eq!(summary["weights"]["files"].as_array().unwrap().len(), 3);
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_exact(&model, "2x40");
     }
 }
 
-fn assert_equal_checkpoints(one: &TempDir, other: &TempDir) {
-    let [one, other] = [one, other].map(|home| export_in(home.path(), "model", &[]).0);
-    assert_equal(&[one], &other);
+fn assert_equal_checkpoints(one: &Home, other: &Home) {
+    let [one, other] = [one, other].map(|home| home.export("model", &[]).0);
+    assert_equal(1e-6, &[one], &other);
 }
 
 /// With tied embeddings, the embedding is lm_head; without bias, the projections of attention
@@ -120,7 +112,7 @@ fn exports_layers_with_different_numbers_of_experts() {
     let (_, _, bias) = never.get_mut("model.layers.1.mlp.router.bias").unwrap();
     bias.chunks_mut(2).skip(5).for_each(|bf16| bf16.copy_from_slice(&0xc6ff_u16.to_le_bytes()));
     let never = home(&config(), &never);
-    let (expected, _) = export_in(never.path(), "model", &["--kv-cache"]);
+    let (expected, _) = never.export("model", &["--kv-cache"]);
     for layout in ["hf", "bf16", "fp8"] {
         let mut pruned = in_layout(layout);
         drop_experts(&mut pruned, 1, 5, true);
@@ -133,16 +125,13 @@ fn exports_layers_with_different_numbers_of_experts() {
         ];
         let models = variants.map(|(variant, options)| {
             let options = [options, &["--kv-cache"]].concat();
-            let (model, summary) =
-                export_in(pruned.path(), &format!("{layout}-{variant}"), &options);
+            let (model, summary) = pruned.export(&format!("{layout}-{variant}"), &options);
             assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
             model
         });
-        assert_equal(&models, &expected);
-        let [checkpoint, stage, model] =
-            ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| pruned.path().join(name));
-        export(&stage_args(&checkpoint, &stage, &[]));
-        let summary = export(&staged_args(&stage, &model, &[]));
+        assert_equal(1e-5, &models, &expected);
+        let (staged, _) = pruned.stage("w", &[]);
+        let (_, summary) = pruned.export_staged(&staged, "staged", &[]);
         assert_eq!(summary["experts"]["counts"], json!([8, 5, 8]));
     }
 }
@@ -168,6 +157,34 @@ fn exports_matrices_in_different_formats() {
     let home = with_mixed_formats();
     let models =
         [("mixed", &[][..]), ("bf16", &["--experts", "bf16"]), ("mxfp4", &["--experts", "mxfp4"])]
-            .map(|(name, options)| export_in(home.path(), name, options).0);
+            .map(|(name, options)| home.export(name, options).0);
     assert_logits(&models, &[reference("2x40")]);
+}
+
+#[test]
+fn losslessly_converted_experts_are_exact() {
+    let (mut homes, mut models) = (Vec::new(), Vec::new());
+    for layout in LAYOUTS {
+        let home = in_folder(layout);
+        let formats =
+            [("mxfp4", "onnx"), ("mxfp4", "ort"), ("bf16", "ort"), ("f16", "ort"), ("f32", "ort")];
+        models.extend(formats.map(|(format, target)| {
+            let name = format!("{layout}-{format}-{target}");
+            home.export(&name, &["--experts", format, "--target", target]).0
+        }));
+        let (staged, _) = home.stage("w", &["--experts", "mxfp4"]);
+        models.push(home.export_staged(&staged, "staged", &["--target", "ort"]).0);
+        homes.push(home);
+    }
+    assert_logits(&models, &["2x40", "1x300"].map(reference));
+}
+
+/// As the same layers of the released model.
+#[test]
+fn converted_first_layers_are_exact() {
+    let home = in_folder("bf16");
+    let (model, _) = home.export("model", &["--experts", "mxfp4", "--layers", "2"]);
+    let plain = home.join("plain.onnx");
+    export(&export_args(&fixture("tiny"), &plain, &["--layers", "2"]));
+    assert_equal(1e-6, &[model], &plain);
 }

@@ -1,20 +1,16 @@
 //! Logits in real runtimes against those of OpenAI's implementation in f32.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::environment::{assert_logits, logit_errors, python, reference};
+use super::environment::{assert_logits, assert_within, python, reference};
 use super::verify::passes;
-use crate::derived::{Tensor, tiny, write};
-use crate::refusals::edit_config;
+use crate::layout_fixtures::{Tensor, edit_config, edit_tensors, edited, tiny};
 use crate::sizes::write_sparse;
-use crate::support::{export, export_in, folder_with_checkpoint, stage_args, staged_args, text};
+use crate::support::{Home, text};
 
-/// Names and options of exports.
 const VARIANTS: [(&str, &[&str]); 4] = [
     ("flat", &["--external-data", "in-place"]),
     ("functions", &["--external-data", "in-place", "--functions"]),
@@ -22,8 +18,8 @@ const VARIANTS: [(&str, &[&str]); 4] = [
     ("copied-functions", &["--external-data", "copy", "--functions"]),
 ];
 
-fn exported(home: &Path) -> [PathBuf; 4] {
-    VARIANTS.map(|(name, options)| export_in(home, name, options).0)
+fn exported(home: &Home) -> [PathBuf; 4] {
+    VARIANTS.map(|(name, options)| home.export(name, options).0)
 }
 
 #[test]
@@ -36,10 +32,10 @@ fn matches_openais_implementation() {
         // Written by another program in Hugging Face's layout.
         ("tiny-hf", "2x40"),
     ] {
-        let home = folder_with_checkpoint(name);
-        let mut models = exported(home.path()).to_vec();
+        let home = Home::with(name);
+        let mut models = exported(&home).to_vec();
         if name == "tiny-hf" {
-            models.push(export_in(home.path(), "ort", &["--target", "ort"]).0);
+            models.push(home.export("ort", &["--target", "ort"]).0);
         }
         assert_logits(&models, &[reference(case)]);
     }
@@ -48,16 +44,14 @@ fn matches_openais_implementation() {
 /// The end of a text beyond the initial context, where f32 angles themselves are coarser.
 #[test]
 fn matches_openais_implementation_in_long_text() {
-    let home = folder_with_checkpoint("tiny");
-    let errors = logit_errors(&exported(home.path()), "onnxruntime", &[reference("1x4500")]);
-    assert!(errors.iter().flatten().all(|error| *error <= 1e-4), "{errors:?}");
+    let home = Home::with("tiny");
+    assert_within(1e-4, &exported(&home), "onnxruntime", &[reference("1x4500")]);
 }
 
 #[test]
 fn reference_evaluator_agrees() {
-    let home = folder_with_checkpoint("tiny");
-    let errors = logit_errors(&exported(home.path())[..2], "reference", &[reference("2x40")]);
-    assert!(errors.iter().flatten().all(|error| *error <= 1e-5), "{errors:?}");
+    let home = Home::with("tiny");
+    assert_within(1e-5, &exported(&home)[..2], "reference", &[reference("2x40")]);
 }
 
 /// Asserts that models are exact with inputs of these shapes.
@@ -72,16 +66,16 @@ fn assert_exact_in_shapes(models: &[PathBuf], shapes: &[[usize; 2]]) {
 
 #[test]
 fn one_model_takes_every_batch_and_length() {
-    let home = folder_with_checkpoint("tiny");
+    let home = Home::with("tiny");
     // Lengths below, at and beyond the window of 8; a single token takes other nodes.
     let shapes =
         [[1, 1], [1, 2], [1, 7], [1, 8], [1, 9], [3, 1], [3, 20], [2, 33], [1, 130], [2, 257]];
-    assert_exact_in_shapes(&exported(home.path()), &shapes);
+    assert_exact_in_shapes(&exported(&home), &shapes);
 }
 
 #[test]
 fn fixed_axes_compute_the_same() {
-    let home = folder_with_checkpoint("tiny");
+    let home = Home::with("tiny");
     for [batch, length] in [[1, 1], [2, 12], [3, 1], [1, 40]] {
         let (b, t) = (batch.to_string(), length.to_string());
         let models = [
@@ -89,39 +83,37 @@ fn fixed_axes_compute_the_same() {
             ("batch", &["--batch-size", &b, "--functions"]),
             ("length", &["--seq-len", &t]),
         ]
-        .map(|(name, options)| export_in(home.path(), name, options).0);
+        .map(|(name, options)| home.export(name, options).0);
         assert_exact_in_shapes(&models, &[[batch, length]]);
     }
 }
 
-/// A folder with an edited tiny as `checkpoint`.
-fn edited(edit: impl Fn(&str, Tensor) -> Tensor) -> TempDir {
-    let home = folder_with_checkpoint("tiny");
-    let tensors = tiny().into_iter().map(|(name, tensor)| (name.clone(), edit(&name, tensor)));
-    write(&home.path().join("checkpoint/model.safetensors"), &tensors.collect());
-    home
+/// A folder with `tiny`, each of its tensors edited.
+fn with_each(edit: impl Fn(&str, &mut Tensor)) -> Home {
+    edited(|folder| {
+        edit_tensors(folder, |tensors| {
+            tensors.iter_mut().for_each(|(name, tensor)| edit(name, tensor));
+        });
+    })
 }
 
 #[test]
 fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
-    let home = edited(|name, (dtype, shape, data)| match dtype {
+    let home = with_each(|name, (dtype, _, data)| match dtype {
         // Some layers of each, in the same bytes: BF16 is the upper half of F32.
         Dtype::BF16 if !name.contains("block.1.") => {
-            let wide = data.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
-            (Dtype::F32, shape, wide)
+            *dtype = Dtype::F32;
+            *data = data.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
         }
-        Dtype::U8 if name.ends_with("scales") => (Dtype::F8_E8M0, shape, data),
-        _ => (dtype, shape, data),
+        Dtype::U8 if name.ends_with("scales") => *dtype = Dtype::F8_E8M0,
+        _ => {}
     });
-    assert_logits(&exported(home.path()), &[reference("2x40")]);
+    assert_logits(&exported(&home), &[reference("2x40")]);
     // The metadata of some staged layers lists the formats of these alone.
-    let [checkpoint, staged, model] =
-        ["checkpoint", "w.safetensors", "staged.onnx"].map(|name| home.path().join(name));
     for layers in ["1", "2"] {
-        let _ = fs::remove_file(&staged);
-        export(&stage_args(&checkpoint, &staged, &["--layers", layers]));
-        export(&staged_args(&staged, &model, &[]));
-        export(&staged_args(&staged, &model, &["--layers", "1"]));
+        let (staged, _) = home.stage(layers, &["--layers", layers]);
+        home.export_staged(&staged, "staged", &[]);
+        home.export_staged(&staged, "staged", &["--layers", "1"]);
     }
 }
 
@@ -129,12 +121,11 @@ fn dense_weights_may_be_f32_and_scales_f8_e8m0() {
 /// computes both by their definition.
 #[test]
 fn sinks_of_any_size_are_exact() {
-    let home = edited(|name, (dtype, shape, mut data)| {
+    let home = with_each(|name, (_, _, data)| {
         if name.ends_with("sinks") {
             // BF16: −∞, and 2¹²⁷, which F16 does not have.
             data[..4].copy_from_slice(&[0x80, 0xff, 0x00, 0x7f]);
         }
-        (dtype, shape, data)
     });
     let checks: [(&[&str], &[&str]); 5] = [
         (&[], &[]),
@@ -145,8 +136,8 @@ fn sinks_of_any_size_are_exact() {
         (&["--compute", "f16", "--target", "ort"], &["--tolerance", "1"]),
     ];
     for (options, tolerance) in checks {
-        let (model, _) = export_in(home.path(), "model", options);
-        passes(&model, &home.path().join("checkpoint"), tolerance);
+        let (model, _) = home.export("model", options);
+        passes(&model, &home.checkpoint(), tolerance);
     }
 }
 
@@ -157,8 +148,8 @@ fn large_vocabulary_is_exact_in_parts() {
     const VOCABULARY: usize = 1_500_000;
     const PART: usize = 300_000;
     const REPEATS: [usize; 5] = [0, PART - 320, PART, 3 * PART - 100, VOCABULARY - 320];
-    let home = folder_with_checkpoint("tiny");
-    let folder = home.path().join("checkpoint");
+    let home = Home::with("tiny");
+    let folder = home.checkpoint();
     let vocabulary = format!("\"vocab_size\": {VOCABULARY}");
     edit_config(&folder, "\"vocab_size\": 320", &vocabulary);
     let larger = |(name, (dtype, mut shape, data)): (String, Tensor)| {
@@ -174,7 +165,7 @@ fn large_vocabulary_is_exact_in_parts() {
     };
     write_sparse(&folder.join("model.safetensors"), tiny().into_iter().map(larger).collect());
     for target in ["onnx", "ort"] {
-        let (model, _) = export_in(home.path(), target, &["--target", target]);
+        let (model, _) = home.export(target, &["--target", target]);
         let found = python("check.py", &[text(&model), "--structure-only"], &Value::Null);
         let stored = found["external"].as_array().unwrap().iter();
         let parts = stored.filter(|t| t["name"].as_str().unwrap().starts_with("lm_head"));

@@ -2,57 +2,59 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::environment::{interpreter, onnxruntime};
-use crate::derived;
-use crate::refusals::edit_config;
+use crate::layout_fixtures::{LAYOUTS, edit_tensors, edited, in_folder};
 use crate::support::{
-    assert_contains, binary, export, export_args, export_in, failure, fixture,
-    folder_with_checkpoint, printed, run, sentence, shell, stage_args, staged_args, summary, text,
+    Home, assert_contains, assert_starts, binary, edit_json, export, export_args, failure, fixture,
+    printed, run, sentence, shell, stage_args, staged_args, summary, text,
 };
 
-/// Runs `verify` with the tests' onnxruntime.
-pub fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> Output {
+/// Runs `verify` with the tests' onnxruntime: the report, `null` if there is none, and the error.
+fn verify(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
     let base = ["verify", text(model), "--checkpoint", text(checkpoint)];
-    run(&[&base, &["--onnxruntime", text(onnxruntime()), "--json"][..], options].concat())
+    let library = ["--onnxruntime", text(onnxruntime()), "--json"];
+    let output = run(&[&base, &library[..], options].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    let report = match &output.stdout[..] {
+        [] => Value::Null,
+        printed => serde_json::from_slice(printed).unwrap(),
+    };
+    let status = i32::from(report["passed"] != true);
+    assert_eq!(output.status.code(), Some(status), "{options:?}: {report} {error}");
+    (report, error)
 }
 
 /// The report of a model that passes.
+#[track_caller]
 pub fn passes(model: &Path, checkpoint: &Path, options: &[&str]) -> Value {
-    let output = verify(model, checkpoint, options);
-    assert!(output.status.success(), "{options:?}: {output:?}");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["passed"], true);
+    let (report, error) = verify(model, checkpoint, options);
+    assert_eq!(report["passed"], true, "{options:?}: {error}");
     report
 }
 
 /// The report of a model that fails, and the error.
+#[track_caller]
 pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, String) {
-    let output = verify(model, checkpoint, options);
-    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
-    assert!(!output.stdout.is_empty(), "{options:?}: {output:?}");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["passed"], false);
-    (report, String::from_utf8(output.stderr).unwrap())
+    let (report, error) = verify(model, checkpoint, options);
+    assert_eq!(report["passed"], false, "{options:?}: {error}");
+    (report, error)
 }
 
-/// The error of a model that cannot be verified.
+/// The error of a model that cannot be verified, which is one sentence.
+#[track_caller]
 pub fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
-    let output = verify(model, checkpoint, options);
-    assert!(output.stdout.is_empty());
-    assert_eq!(output.status.code(), Some(1), "{options:?}: {output:?}");
-    String::from_utf8(output.stderr).unwrap()
+    let (report, error) = verify(model, checkpoint, options);
+    assert!(report.is_null() && error.trim_end().lines().count() == 1, "{report} {error}");
+    error
 }
 
-/// A folder with a fixture as `checkpoint`, and a model of it.
-pub fn exported(name: &str, options: &[&str]) -> (TempDir, PathBuf, PathBuf) {
-    let home = folder_with_checkpoint(name);
-    let (model, _) = export_in(home.path(), "model", options);
-    let checkpoint = home.path().join("checkpoint");
+/// A folder with a fixture as its checkpoint, and a model of it.
+pub fn exported(name: &str, options: &[&str]) -> (Home, PathBuf, PathBuf) {
+    let home = Home::with(name);
+    let ((model, _), checkpoint) = (home.export("model", options), home.checkpoint());
     (home, checkpoint, model)
 }
 
@@ -97,12 +99,12 @@ fn accepts_every_kind_of_model() {
 
 #[test]
 fn accepts_every_layout_and_staged_file() {
-    for layout in derived::LAYOUTS {
-        let home = derived::in_folder(layout);
-        let staged = home.path().join("staged.safetensors");
+    for layout in LAYOUTS {
+        let home = in_folder(layout);
+        let staged = home.join("staged.safetensors");
         let options = ["--kv-cache", "--save-weights", text(&staged)];
-        let (model, _) = export_in(home.path(), "model", &options);
-        for source in [&home.path().join("checkpoint"), &staged] {
+        let (model, _) = home.export("model", &options);
+        for source in [&home.checkpoint(), &staged] {
             let report = passes(&model, source, &["--tokens", "20"]);
             assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
         }
@@ -119,11 +121,11 @@ fn identifies_converted_weights() {
 #[test]
 fn tells_whether_swiglu_limit_was_reached() {
     for (limit, limited) in [(7.0, false), (0.5, true)] {
-        let home = folder_with_checkpoint("tiny");
-        let checkpoint = home.path().join("checkpoint");
-        edit_config(&checkpoint, "\"swiglu_limit\": 7.0", &format!("\"swiglu_limit\": {limit}"));
-        let (model, _) = export_in(home.path(), "model", &[]);
-        let report = passes(&model, &checkpoint, &["--tokens", "12"]);
+        let home = Home::with("tiny");
+        let path = home.join("checkpoint/config.json");
+        edit_json(&path, |config| config["swiglu_limit"] = json!(limit));
+        let (model, _) = home.export("model", &[]);
+        let report = passes(&model, &home.checkpoint(), &["--tokens", "12"]);
         let experts = &report["experts"];
         assert_eq!((&experts["limit"], &experts["limited"]), (&json!(limit), &json!(limited)));
     }
@@ -131,8 +133,8 @@ fn tells_whether_swiglu_limit_was_reached() {
 
 #[test]
 fn export_verifies_its_model() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, model) = (fixture("tiny"), home.path().join("model.onnx"));
+    let home = Home::new();
+    let (tiny, model) = (fixture("tiny"), home.join("model.onnx"));
     let verified = ["--verify", "--tolerance", "1e-4", "--json"];
     let with_runtime = |path: &Path| {
         let mut command = binary(&export_args(&tiny, &model, &verified));
@@ -145,17 +147,19 @@ fn export_verifies_its_model() {
 
     fs::remove_file(&model).unwrap();
     let error = sentence(&mut with_runtime(Path::new("nowhere")));
-    assert!(error.contains("nowhere` has no onnxruntime library"), "{error}");
+    assert_contains(&error, "nowhere` has no onnxruntime library");
     assert!(!model.exists(), "a missing library is an error before anything is written");
 }
 
 #[test]
 fn export_prints_summary_even_if_verification_fails() {
-    let home = folder_with_checkpoint("tiny");
-    let [checkpoint, model] = ["checkpoint", "model.onnx"].map(|name| home.path().join(name));
-    let mut tensors = derived::tiny();
-    tensors.get_mut("unembedding.weight").unwrap().2[..2].copy_from_slice(&[0xff, 0x7f]);
-    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    let home = edited(|folder| {
+        edit_tensors(folder, |tensors| {
+            let (_, _, data) = tensors.get_mut("unembedding.weight").unwrap();
+            data[..2].copy_from_slice(&[0xff, 0x7f]);
+        });
+    });
+    let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
     let options = ["--json", "--verify", "--onnxruntime", text(onnxruntime())];
     let output = run(&export_args(&checkpoint, &model, &options));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -164,15 +168,15 @@ fn export_prints_summary_even_if_verification_fails() {
     assert_eq!(summary["verification"], Value::Null);
     let error = String::from_utf8(output.stderr).unwrap();
     let begins = "error: the model is written, and could not be verified: the checkpoint's own";
-    assert!(error.starts_with(begins), "{error}");
+    assert_starts(&error, begins);
 }
 
 #[test]
 fn export_refuses_unverifiable_model_before_writing() {
-    let home = tempfile::tempdir().unwrap();
-    let (tiny, staged) = (fixture("tiny-128"), home.path().join("staged.safetensors"));
+    let home = Home::new();
+    let (tiny, staged) = (fixture("tiny-128"), home.join("staged.safetensors"));
     export(&stage_args(&tiny, &staged, &["--experts", "int4"]));
-    let model = home.path().join("model.onnx");
+    let model = home.join("model.onnx");
     let verified = ["--target", "ort", "--verify", "--onnxruntime", text(onnxruntime())];
     let (from_checkpoint, from_staged) =
         (export_args(&tiny, &model, &verified), staged_args(&staged, &model, &verified));
@@ -189,18 +193,17 @@ fn export_refuses_unverifiable_model_before_writing() {
 
 #[test]
 fn compares_rounded_model_with_its_own_values() {
-    let home = derived::in_folder("f32");
-    let [checkpoint, staged] =
-        ["checkpoint", "staged.safetensors"].map(|name| home.path().join(name));
-    let mut tensors = derived::in_layout("f32");
-    let values = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
-    // A third more, which MXFP4 cannot represent.
-    for value in values.as_chunks_mut().0.iter_mut().step_by(7) {
-        *value = (f32::from_le_bytes(*value) * 4.0 / 3.0).to_le_bytes();
-    }
-    derived::write(&checkpoint.join("model.safetensors"), &tensors);
+    let home = in_folder("f32");
+    let (checkpoint, staged) = (home.checkpoint(), home.join("staged.safetensors"));
+    edit_tensors(&checkpoint, |tensors| {
+        let values = &mut tensors.get_mut("model.layers.1.mlp.experts.down_proj").unwrap().2;
+        // A third more, which MXFP4 cannot represent.
+        for value in values.as_chunks_mut().0.iter_mut().step_by(7) {
+            *value = (f32::from_le_bytes(*value) * 4.0 / 3.0).to_le_bytes();
+        }
+    });
     let rounded = ["--experts", "mxfp4", "--accept-rounding", "--save-weights", text(&staged)];
-    let (model, _) = export_in(home.path(), "model", &rounded);
+    let (model, _) = home.export("model", &rounded);
     let report = passes(&model, &checkpoint, &[]);
     assert_eq!(report["tolerance"]["from"], "own_numbers");
     let report = passes(&model, &checkpoint, &["--tolerance", "9"]);
@@ -251,14 +254,14 @@ fn compares_quantized_models_with_their_own_values() {
 #[test]
 fn finds_onnxruntime_of_python_and_prints_report() {
     let (home, checkpoint, model) = exported("tiny", &[]);
-    let trace = home.path().join("it-ran");
+    let trace = home.join("it-ran");
     for module in ["importlib", "onnxruntime", "site", "encodings", "os", "sys"] {
         let code = format!("open({:?}, 'w')", text(&trace));
-        fs::write(home.path().join(format!("{module}.py")), code).unwrap();
+        fs::write(home.join(format!("{module}.py")), code).unwrap();
     }
     let with_path = |path: &Path| {
         let mut command = binary(&["verify", text(&model), "--checkpoint", text(&checkpoint)]);
-        command.current_dir(home.path()).env("PATH", path).env_remove("ORT_DYLIB_PATH");
+        command.current_dir(&*home).env("PATH", path).env_remove("ORT_DYLIB_PATH");
         command
     };
     let report = printed(&mut with_path(interpreter().parent().unwrap()));
@@ -278,11 +281,11 @@ fn finds_onnxruntime_of_python_and_prints_report() {
         "took     weights ",
         "verdict  the model computes what the checkpoint says",
     ] {
-        assert!(report.contains(line), "{report}\nlacks: {line}");
+        assert_contains(&report, line);
     }
     let error = sentence(&mut with_path(&checkpoint));
-    assert!(error.starts_with("no onnxruntime was found in "), "{error}");
-    assert!(error.contains("pip install onnxruntime"), "{error}");
+    assert_starts(&error, "no onnxruntime was found in ");
+    assert_contains(&error, "pip install onnxruntime");
 }
 
 /// Interrupted after the library is loaded.
@@ -296,7 +299,6 @@ fn ends_when_interrupted() {
          kill -INT $!; wait $!; echo $?",
         text(onnxruntime())
     );
-    let output = shell(&line, home.path());
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((&output.stdout[..], error.as_str()), (&b"1\n"[..], "error: interrupted\n"));
+    let (_, output, error) = shell(&line, &home);
+    assert_eq!((&*output, &*error), ("1\n", "error: interrupted\n"));
 }

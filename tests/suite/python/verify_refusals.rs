@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::environment::{interpreter, onnxruntime};
 use super::verify::{exported, fails, passes, refused};
-use crate::support::{assert_contains, failure, printed, text};
+use crate::support::{Home, assert_contains, failure, printed, text};
 
-/// Edits a model by Python that has it as `m` and its metadata as `metadata`.
+/// Edits a model by Python that has it as `m`, its metadata as `metadata` and the type of its first input as `ids`.
 fn edit(model: &Path, code: &str) {
     let program = format!(
         "import json, onnx; m = onnx.load('{0}', load_external_data=False); p = m.metadata_props[0]\n\
-         metadata = json.loads(p.value)\n{code}\np.value = json.dumps(metadata)\nonnx.save(m, '{0}')",
+         metadata = json.loads(p.value); ids = m.graph.input[0].type.tensor_type\n{code}\np.value = json.dumps(metadata)\nonnx.save(m, '{0}')",
         text(model)
     );
     printed(Command::new(interpreter()).args(["-c", &program]));
@@ -31,7 +31,7 @@ for n in m.graph.node: n.input[:] = [renamed(name) for name in n.input]";
     let (report, sentence) = fails(&model, &checkpoint, &[]);
     assert_eq!(report["weights"]["missing"], json!(["embedding.weight"]));
     assert_eq!(report["weights"]["unknown"], json!(["other.weight"]));
-    assert!(sentence.contains("missing or incomplete: `embedding.weight`"), "{sentence}");
+    assert_contains(&sentence, "missing or incomplete: `embedding.weight`");
     passes(&model, &checkpoint, &["--tolerance", "1e-4"]);
 }
 
@@ -54,24 +54,15 @@ fn refuses_models_with_edited_metadata_or_inputs() {
         ("metadata['residuals'] = []", &["--trace"], "does not list the values of its residual"),
         ("metadata['layers'] = 4", &[], "the model has 4 layers, the checkpoint 3"),
         ("metadata['version'] = 9", &[], "its metadata has version 9"),
-        (
-            "m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0",
-            &[],
-            "has an input `input_ids` without tokens",
-        ),
-        (
-            "m.graph.input[0].type.tensor_type.elem_type = 1",
-            &[],
-            "an unknown input `input_ids` f32",
-        ),
+        ("ids.shape.dim[0].dim_value = 0", &[], "has an input `input_ids` without tokens"),
+        ("ids.elem_type = 1", &[], "an unknown input `input_ids` f32"),
         ("m.graph.output[0].name = 'other'", &[], "has no output `logits` f32"),
         (&huge(0), &[], "1099511627776"),
         (&huge(1), &[], "1099511627776"),
     ] {
         fs::write(&model, &original).unwrap();
         edit(&model, code);
-        let error = refused(&model, &checkpoint, options);
-        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
+        assert_contains(&refused(&model, &checkpoint, options), sentence);
     }
 }
 
@@ -79,7 +70,7 @@ fn refuses_models_with_edited_metadata_or_inputs() {
 fn refuses_unsuitable_requests_in_one_sentence() {
     let (home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "9"]);
     let (_other_home, other, cached) = exported("tiny-1-kv", &["--kv-cache"]);
-    let (broken, absent) = (home.path().join("broken.onnx"), home.path().join("none.onnx"));
+    let (broken, absent) = (home.join("broken.onnx"), home.join("none.onnx"));
     fs::write(&broken, "no model").unwrap();
     let nowhere = checkpoint.join("owner/name");
     for (model, checkpoint, options, sentence) in [
@@ -93,7 +84,7 @@ fn refuses_unsuitable_requests_in_one_sentence() {
         (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and 1000000 were"),
     ] {
         let error = refused(model, checkpoint, options);
-        assert!(error.contains(sentence) && error.trim_end().lines().count() == 1, "{error}");
+        assert!(error.contains(sentence) && !error.contains("on the hub"), "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
     assert_contains(&refused(&model, &other, &[]), "model.safetensors`, which does not exist");
@@ -103,8 +94,8 @@ fn refuses_unsuitable_requests_in_one_sentence() {
 #[cfg(unix)]
 #[test]
 fn refuses_unsuitable_libraries() {
-    let home = tempfile::tempdir().unwrap();
-    let old = home.path().join("libonnxruntime.so.1.23.0");
+    let home = Home::new();
+    let old = home.join("libonnxruntime.so.1.23.0");
     fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &old).unwrap();
     for (target, library, sentence) in [
         ("onnx", text(&old), "is onnxruntime 1.23.0, and a model for target `onnx` needs 1.23.1"),

@@ -1,24 +1,21 @@
-//! The tiny model in every layout, made by the layout's definition.
+//! The tiny model in every layout, made by the layout's definition, and with edits.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::{Home, fixture, read_json};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::fixture;
-
-/// A tensor with its bytes.
 pub type Tensor = (Dtype, Vec<usize>, Vec<u8>);
 pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Every layout of Hugging Face's dialect.
 pub const LAYOUTS: [&str; 7] = ["hf", "bf16", "f16", "f32", "fp8", "split", "linears"];
 
-/// The tensors of a file.
 pub fn read(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
     let whole = SafeTensors::deserialize(&bytes).unwrap();
@@ -40,7 +37,6 @@ pub fn tiny() -> Tensors {
     read(&fixture("tiny/model.safetensors"))
 }
 
-/// Some rows of a tensor.
 pub fn rows(tensor: &Tensor, range: impl Iterator<Item = usize> + Clone) -> Tensor {
     let (dtype, shape, data) = tensor;
     let row = data.len() / shape[0];
@@ -94,46 +90,36 @@ pub fn in_layout(layout: &str) -> Tensors {
         let mut take = |part| all.remove(&format!("{prefix}{matrix}_proj_{part}")).unwrap();
         let (blocks, scales, bias) = (take("blocks"), take("scales"), take("bias"));
         let values = dequantized(&blocks, &scales);
-        let parts = match layout {
-            "bf16" => whole_experts(matrix, Dtype::BF16, values, bias),
-            "f16" => whole_experts(matrix, Dtype::F16, values, bias),
-            "f32" => whole_experts(matrix, Dtype::F32, values, bias),
-            "fp8" => whole_experts(matrix, Dtype::F8_E5M2, values, bias),
-            _ => {
-                let weight = (Dtype::BF16, values.0, encoded(&values.1, Dtype::BF16));
-                let parts = [("weight", weight), ("bias", bias)];
-                let parts =
-                    parts.iter().map(|(part, all)| expert_linears(layout, matrix, part, all));
-                parts.flatten().collect()
-            }
+        let dtype = match layout {
+            "f16" => Dtype::F16,
+            "f32" => Dtype::F32,
+            "fp8" => Dtype::F8_E5M2,
+            _ => Dtype::BF16,
+        };
+        let parts = if ["split", "linears"].contains(&layout) {
+            let weight = (dtype, values.0, encoded(&values.1, dtype));
+            [("weight", weight), ("bias", bias)]
+                .iter()
+                .flat_map(|(part, all)| expert_linears(layout, matrix, part, all))
+                .collect()
+        } else {
+            let name = format!("{matrix}_proj");
+            vec![(name.clone() + "_bias", bias), (name, input_major(values, dtype))]
         };
         all.extend(parts.into_iter().map(|(name, tensor)| (prefix.clone() + &name, tensor)));
     }
     if layout == "split" {
-        let rename = |(name, tensor): (String, Tensor)| {
-            (name.replace(".router.", ".router.linear."), tensor)
-        };
-        all = all.into_iter().map(rename).collect();
+        let renamed = |name: String| name.replace(".router.", ".router.linear.");
+        all = all.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect();
     }
     all
-}
-
-/// One matrix of all experts as a tensor of floats, and its bias.
-fn whole_experts(
-    matrix: &str,
-    dtype: Dtype,
-    values: (Vec<usize>, Vec<f32>),
-    bias: Tensor,
-) -> Vec<(String, Tensor)> {
-    let name = format!("{matrix}_proj");
-    vec![(name.clone() + "_bias", bias), (name, input_major(values, dtype))]
 }
 
 /// A part of one matrix of all experts as linear layers.
 fn expert_linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String, Tensor)> {
     let mut tensors = Vec::new();
     for e in 0..8 {
-        let (dtype, shape, data) = rows(all, e..e + 1);
+        let (dtype, shape, data) = rows(all, e..=e);
         let expert = (dtype, shape[1..].to_vec(), data);
         match (layout, matrix) {
             ("split", _) => tensors.push((format!("{matrix}_projs.{e}.{part}"), expert)),
@@ -150,32 +136,85 @@ fn expert_linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(
 
 /// The tiny model's config in Hugging Face's dialect.
 pub fn config() -> Value {
-    let text = fs::read(fixture("tiny-hf/config.json")).unwrap();
-    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    let mut config = read_json(&fixture("tiny-hf/config.json"));
     config.as_object_mut().unwrap().remove("quantization_config");
     config
 }
 
-/// A folder with a checkpoint as `checkpoint`.
-pub fn home(config: &Value, tensors: &Tensors) -> TempDir {
-    let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("checkpoint");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    write(&folder.join("model.safetensors"), tensors);
+pub fn home(config: &Value, tensors: &Tensors) -> Home {
+    let home = Home::new();
+    fs::create_dir(home.checkpoint()).unwrap();
+    fs::write(home.join("checkpoint/config.json"), config.to_string()).unwrap();
+    write(&home.join("checkpoint/model.safetensors"), tensors);
     home
 }
 
-/// The tiny model in a layout, as `checkpoint` of a folder.
-pub fn in_folder(layout: &str) -> TempDir {
+pub fn in_folder(layout: &str) -> Home {
     home(&config(), &in_layout(layout))
+}
+
+pub fn edited(edit: impl FnOnce(&Path)) -> Home {
+    let home = Home::with("tiny");
+    edit(&home.checkpoint());
+    home
+}
+
+pub fn edit_config(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(config.contains(from), "{config}");
+    fs::write(path, config.replace(from, to)).unwrap();
+}
+
+pub fn edit_tensors(folder: &Path, edit: impl FnOnce(&mut Tensors)) {
+    let path = folder.join("model.safetensors");
+    let mut tensors = read(&path);
+    edit(&mut tensors);
+    write(&path, &tensors);
+}
+
+/// Keeps the first experts of a layer in layouts where a tensor holds all of them; with
+/// `router`, the first rows of the router too.
+pub fn drop_experts(tensors: &mut Tensors, layer: usize, keep: usize, router: bool) {
+    let [experts, routers] = ["experts", "router"].map(|it| format!("layers.{layer}.mlp.{it}."));
+    for (name, tensor) in tensors {
+        if name.contains(&experts) || router && name.contains(&routers) {
+            *tensor = rows(tensor, 0..keep);
+        }
+    }
+}
+
+/// A config and tensors of the `bf16` layout with 120 of the 128 neurons of each expert, so
+/// that rows of `down` fill no MXFP4 blocks.
+pub fn narrow() -> (Value, Tensors) {
+    let (mut config, mut tensors) = (config(), in_layout("bf16"));
+    config["intermediate_size"] = json!(120);
+    for layer in 0..3 {
+        // The number of values in a row of neurons, and how many are kept.
+        for (part, width, kept, shape) in [
+            ("down_proj", 128 * 96, 120 * 96, &[8, 120, 96][..]),
+            ("gate_up_proj", 256, 240, &[8, 96, 240]),
+            ("gate_up_proj_bias", 256, 240, &[8, 240]),
+        ] {
+            let name = format!("model.layers.{layer}.mlp.experts.{part}");
+            let (_, old_shape, data) = tensors.get_mut(&name).unwrap();
+            *data = data.chunks(width * 2).flat_map(|row| &row[..kept * 2]).copied().collect();
+            *old_shape = shape.to_vec();
+        }
+    }
+    (config, tensors)
+}
+
+pub fn write_index(folder: &Path, map: impl Serialize) {
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
 }
 
 /// A checkpoint as it is released: three shards "of 2" that the index names, with tensors in
 /// turn, so that an expert's blocks and scales are apart.
-pub fn write_shards(folder: &Path, tensors: Tensors) {
+pub fn write_shards(folder: &Path, config: &Value, tensors: Tensors) {
     fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("config.json"), config().to_string()).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let (mut shards, mut map) = ([const { Tensors::new() }; 3], BTreeMap::new());
     let file = |at: usize| format!("model-{at:05}-of-00002.safetensors");
     for (at, (name, tensor)) in tensors.into_iter().enumerate() {
@@ -185,6 +224,5 @@ pub fn write_shards(folder: &Path, tensors: Tensors) {
     for (at, shard) in shards.iter().enumerate() {
         write(&folder.join(file(at)), shard);
     }
-    let index = json!({"weight_map": map}).to_string();
-    fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    write_index(folder, map);
 }
