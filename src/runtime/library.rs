@@ -10,17 +10,18 @@ use ::ort::LoadDynamicError;
 use ::ort::environment::Environment;
 use ::ort::logging::LogLevel;
 use fs_err as fs;
+use serde::{Serialize, Serializer};
 
 use super::message;
 use crate::error::{Kind, Result, Setting, bail, err};
 
-/// The loaded library.
-#[derive(Clone, Debug)]
+/// The library of onnxruntime that this process runs.
+#[derive(Clone, Debug, Serialize)]
 pub struct Library {
-    /// A bare file name if the system found it.
-    pub path: PathBuf,
     /// From the file name, if that has one.
     pub version: Option<RuntimeVersion>,
+    /// A bare file name if the system found it.
+    pub path: PathBuf,
 }
 
 /// Major, minor and patch version of onnxruntime.
@@ -47,18 +48,14 @@ impl Library {
             return Self::open(&file);
         }
         let name = format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-        let failure = match Self::open(Path::new(&name)) {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
-        };
-        match library_of_python() {
+        Self::open(Path::new(&name)).or_else(|failure| match library_of_python() {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
                 "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages; install it with `python3 -m pip install onnxruntime`"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
-        }
+        })
     }
 
     /// Loads the library at a path, or a bare name from where the system looks.
@@ -112,6 +109,12 @@ impl fmt::Display for Library {
             Some(version) => write!(f, "onnxruntime {version}"),
             None => write!(f, "the onnxruntime of `{}`", self.path.display()),
         }
+    }
+}
+
+impl Serialize for RuntimeVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -176,9 +179,8 @@ mod tests {
             path
         };
         fs::create_dir(home.path().join("capi")).unwrap();
-        for name in ["libonnxruntime_providers_shared.so", "onnxruntime_validation.py"] {
-            create(name);
-        }
+        create("libonnxruntime_providers_shared.so");
+        create("onnxruntime_validation.py");
         assert_eq!(library_in(home.path()), None);
         let paths = [".1.9.2", "", ".1.32.0", ".1.23.1", ".1"]
             .map(|version| create(&format!("libonnxruntime.so{version}")));

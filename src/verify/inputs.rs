@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Result, bail};
 
@@ -48,41 +48,38 @@ pub struct InputOptions {
     pub seed: u64,
 }
 
-/// How many tokens the checkpoint's attention reaches.
-#[derive(Clone, Copy, Debug)]
-pub struct ContextLimits {
-    /// Keys that a query sees through the widest sliding window.
-    pub window: usize,
-    /// Tokens of the longest row.
-    pub context: usize,
-}
-
-/// How rows of tokens go through a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputPlan {
+/// Rows of random tokens, and how they go through a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inputs {
     /// Tokens of each row, the longest first.
     pub lengths: Vec<usize>,
-    /// Decode steps at the end.
+    /// Decode steps of one token, at the end.
     pub decoded: usize,
-    pub steps: Vec<Step>,
+    #[serde(serialize_with = "count")]
+    pub(super) steps: Vec<Step>,
+    /// Positions whose logits are compared.
+    pub compared: usize,
+    /// Seed of the random tokens.
+    pub seed: u64,
+    /// Token ids of each row.
+    #[serde(skip)]
+    pub(super) rows: Vec<Vec<u32>>,
+    #[serde(skip)]
+    pub(super) signature: Signature,
+}
+
+fn count<S: Serializer>(steps: &[Step], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(steps.len() as u64)
 }
 
 /// One run of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// For each row and column the token's index in the row, or `None` for padding. All rows
     /// have the same width.
     pub rows: Vec<Vec<Option<usize>>>,
     /// Whether only the logits of each row's last token are compared.
     last: bool,
-}
-
-/// A token in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepToken {
-    pub position: Position,
-    /// Its column in the step.
-    pub column: usize,
 }
 
 /// Default number of rows of a model with a mask: padded on neither side, left and right.
@@ -98,13 +95,15 @@ const MAX_DEFAULT: usize = 8192;
 /// Most tokens in all steps together: a model may claim any fixed size.
 const MAX_TOTAL: usize = 1 << 24;
 
-impl InputPlan {
-    /// By default the longest row goes past the sliding window: most of it as a prompt, the
-    /// rest token by token. The others are shorter.
+impl Inputs {
+    /// Limits are the keys that a query sees through the widest sliding window, and the
+    /// tokens of the longest row. By default the longest row goes past the window: most of
+    /// it as a prompt, the rest token by token. The others are shorter.
     pub fn new(
         signature: Signature,
         options: InputOptions,
-        ContextLimits { window, context }: ContextLimits,
+        [window, context]: [usize; 2],
+        vocab: u64,
     ) -> Result<Self> {
         let batch = match (signature.batch, options.batch) {
             (Some(fixed), Some(requested)) if fixed != requested => {
@@ -147,15 +146,12 @@ impl InputPlan {
         } else {
             (0..=decoded).map(|more| whole_step(signature, &prompts, more)).collect()
         };
-        let lengths = prompts.iter().map(|prompt| prompt + decoded).collect();
-        Ok(Self { lengths, decoded, steps })
-    }
-
-    /// Random tokens for each row, the same for the same seed.
-    pub fn random_tokens(&self, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
-        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
         let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
-        self.lengths.iter().map(&mut row).collect()
+        let rows = lengths.iter().map(&mut row).collect();
+        let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
+        Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
     }
 
     /// The index of a token when tokens are counted over all rows.
@@ -218,24 +214,25 @@ impl Step {
         self.rows[0].len()
     }
 
-    /// All tokens, row by row.
-    pub fn tokens(&self) -> impl Iterator<Item = StepToken> {
+    /// All tokens with their columns, row by row.
+    pub fn tokens(&self) -> impl Iterator<Item = (Position, usize)> {
         self.rows.iter().enumerate().flat_map(|(row, columns)| {
             let tokens = columns.iter().enumerate();
             tokens.filter_map(move |(column, token)| {
-                Some(StepToken { position: Position { row, token: (*token)? }, column })
+                Some((Position { row, token: (*token)? }, column))
             })
         })
     }
 
-    /// The tokens whose logits are compared.
-    pub fn compared(&self) -> Vec<StepToken> {
-        let all: Vec<StepToken> = self.tokens().collect();
-        if !self.last {
-            return all;
+    /// The tokens whose logits are compared, with their columns.
+    pub fn compared(&self) -> Vec<(Position, usize)> {
+        let mut tokens: Vec<_> = self.tokens().collect();
+        if self.last {
+            tokens.reverse();
+            tokens.dedup_by_key(|(position, _)| position.row);
+            tokens.reverse();
         }
-        let rows = all.chunk_by(|one, next| one.position.row == next.position.row);
-        rows.filter_map(|row| row.last().copied()).collect()
+        tokens
     }
 }
 
@@ -247,23 +244,21 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ContextLimits = ContextLimits { window: 128, context: 4096 };
     const CACHED: Signature =
         Signature { batch: None, length: None, cache: true, mask: true, last: false };
     const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
-    fn plan(signature: Signature, tokens: usize, batch: usize, decode: usize) -> InputPlan {
+    fn limited(signature: Signature, options: InputOptions, context: usize) -> Result<Inputs> {
+        Inputs::new(signature, options, [128, context], 10)
+    }
+
+    fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
-        let options = InputOptions { tokens, batch, decode, seed: 0 };
-        InputPlan::new(signature, options, LIMITS).unwrap()
+        limited(signature, InputOptions { tokens, batch, decode, seed: 0 }, 4096).unwrap()
     }
 
-    fn default_plan(signature: Signature) -> InputPlan {
-        InputPlan::new(signature, InputOptions::default(), LIMITS).unwrap()
-    }
-
-    fn compared(plan: &InputPlan) -> Vec<Position> {
-        plan.steps.iter().flat_map(Step::compared).map(|token| token.position).collect()
+    fn default_inputs(signature: Signature, context: usize) -> Inputs {
+        limited(signature, InputOptions::default(), context).unwrap()
     }
 
     proptest! {
@@ -276,23 +271,24 @@ mod tests {
             (cache, last) in any::<(bool, bool)>(),
         ) {
             let signature = Signature { length: length.filter(|_| cache), cache, last, ..CACHED };
-            let plan = plan(signature, tokens, batch, decoded.min(tokens - 1));
+            let inputs = inputs(signature, tokens, batch, decoded.min(tokens - 1));
             let mut next = vec![0; batch];
-            for step in &plan.steps {
+            for step in &inputs.steps {
                 prop_assert!(step.rows.iter().all(|row| row.len() == step.width()));
                 if !cache {
                     next = vec![0; batch];
                 }
-                for StepToken { position, .. } in step.tokens() {
+                for (position, _) in step.tokens() {
                     prop_assert_eq!(position.token, next[position.row]);
                     next[position.row] += 1;
                 }
             }
-            prop_assert_eq!(&next, &plan.lengths);
-            prop_assert_eq!(plan.lengths[0], tokens);
-            let compared: BTreeSet<_> = compared(&plan).into_iter().collect();
-            let all = (0..plan.lengths.iter().sum()).map(|index| plan.position(index));
-            let is_last = |it: &Position| it.token + 1 == plan.lengths[it.row];
+            prop_assert_eq!(&next, &inputs.lengths);
+            prop_assert_eq!(inputs.lengths[0], tokens);
+            let compared = inputs.steps.iter().flat_map(Step::compared).map(|(position, _)| position);
+            let compared: BTreeSet<_> = compared.collect();
+            let all = (0..inputs.lengths.iter().sum()).map(|index| inputs.position(index));
+            let is_last = |it: &Position| it.token + 1 == inputs.lengths[it.row];
             let wanted: BTreeSet<_> = all.filter(|it| !last || is_last(it)).collect();
             prop_assert!(compared.is_superset(&wanted));
             prop_assert!(last || compared == wanted);
@@ -302,7 +298,7 @@ mod tests {
     #[test]
     fn pads_both_sides_with_mask() {
         let row = |signature, batch, row: usize| -> Vec<_> {
-            let steps = plan(signature, 4, batch, 0).steps;
+            let steps = inputs(signature, 4, batch, 0).steps;
             steps.iter().flat_map(|step| step.rows[row].clone()).collect()
         };
         assert_eq!(row(CACHED, 2, 0), [0, 1, 2, 3].map(Some));
@@ -315,19 +311,17 @@ mod tests {
     #[test]
     fn defaults_go_past_the_window_and_not_beyond_the_context() {
         // Two steps with the prompts and 16 decode steps.
-        let cached = default_plan(CACHED);
+        let cached = default_inputs(CACHED, 4096);
         assert_eq!((&cached.lengths[..], cached.steps.len()), (&[160, 112, 64][..], 18));
         assert_eq!([0, 1].map(|step| cached.steps[step].width()), [96, 48]);
-        let uncached = default_plan(UNCACHED);
+        let uncached = default_inputs(UNCACHED, 4096);
         assert_eq!((&uncached.lengths[..], uncached.steps.len()), (&[160][..], 1));
         let fixed = Signature { length: Some(9), batch: Some(2), ..UNCACHED };
-        assert_eq!(default_plan(fixed).lengths, [9, 5]);
+        assert_eq!(default_inputs(fixed, 4096).lengths, [9, 5]);
         let last = Signature { last: true, mask: true, ..UNCACHED };
-        assert_eq!(compared(&default_plan(last)).len(), 15);
-        let short = ContextLimits { context: 100, ..LIMITS };
+        assert_eq!(default_inputs(last, 4096).compared, 15);
         for signature in [CACHED, Signature { length: Some(1000), ..UNCACHED }] {
-            let plan = InputPlan::new(signature, InputOptions::default(), short).unwrap();
-            assert_eq!(plan.lengths[0], 100);
+            assert_eq!(default_inputs(signature, 100).lengths[0], 100);
         }
     }
 
@@ -337,7 +331,7 @@ mod tests {
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = InputPlan::new(signature, InputOptions::default(), LIMITS);
+            let outcome = limited(signature, InputOptions::default(), 4096);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

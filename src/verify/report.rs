@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::inputs::InputPlan;
+use super::inputs::Inputs;
 use super::logits::LogitDifferences;
 use super::residuals::{Stage, Trace};
 use super::subject::Identity;
 use super::ties::{Flip, Followed, Ties};
 use super::tolerance::{FACTOR, ToleranceSource};
-use super::verifier::{Comparison, ExpertCoverage, Seconds};
+use super::verifier::{Comparison, Seconds};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
+use crate::reference::ExpertCoverage;
+use crate::runtime::Library;
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -22,14 +24,13 @@ pub struct Report {
     pub model: PathBuf,
     /// The checkpoint's folder, or a staged file.
     pub checkpoint: PathBuf,
-    /// The checkpoint's layout.
     pub layout: &'static str,
     /// Layers of the model.
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
     pub identity: Identity,
-    pub runtime: Runtime,
+    pub runtime: Library,
     pub texts: Inputs,
     pub weights: WeightDifferences,
     #[serde(flatten)]
@@ -42,31 +43,6 @@ pub struct Report {
     pub peak_rss: Option<u64>,
 }
 
-/// The onnxruntime that ran the model.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Runtime {
-    pub version: Option<String>,
-    pub path: PathBuf,
-}
-
-/// The tokens that the model was given.
-#[derive(Clone, Debug, Serialize)]
-pub struct Inputs {
-    /// Tokens of each row, the longest first.
-    pub lengths: Vec<usize>,
-    /// Decode steps of one token.
-    pub decoded: usize,
-    /// All steps.
-    pub steps: usize,
-    /// Positions whose logits were compared.
-    pub compared: usize,
-    /// Seed of the random tokens.
-    pub seed: u64,
-    #[serde(skip)]
-    last_logits: bool,
-}
-
 /// The most bytes that this process had in memory at once, as Linux reports it.
 pub(super) fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -75,30 +51,17 @@ pub(super) fn peak_rss() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-impl Inputs {
-    pub(super) fn new(plan: &InputPlan, seed: u64, last_logits: bool) -> Self {
-        Self {
-            lengths: plan.lengths.clone(),
-            decoded: plan.decoded,
-            steps: plan.steps.len(),
-            compared: plan.steps.iter().map(|step| step.compared().len()).sum(),
-            seed,
-            last_logits,
-        }
-    }
-}
-
 impl Report {
     /// What is wrong with the model, as a sentence.
     pub fn departure(&self) -> String {
         let mut faults = Vec::new();
         let (max, bound) = (self.comparison.logits.max, self.comparison.tolerance.bound);
         if max > bound {
-            faults.push(format!("logits differ by {}, and {} is allowed", Num(max), Num(bound)));
+            faults.push(format!("logits differ by {}, and {} is allowed", num(max), num(bound)));
         } else if let Some((at, stage)) =
             self.comparison.trace.as_ref().and_then(Trace::first_beyond)
         {
-            let (stage, relative, bound) = (stage_name(at), Num(stage.relative), Num(stage.bound));
+            let (stage, relative, bound) = (stage_name(at), num(stage.relative), num(stage.bound));
             faults.push(format!("the residual stream departs in {stage} by {relative} of a token's largest value, and {bound} is allowed"));
         }
         faults.extend(self.weights.faults());
@@ -121,7 +84,7 @@ impl Report {
     fn add_logits(&self, table: &mut Table) {
         let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } =
             self.comparison.logits;
-        let (max, mean, kl, noise) = (Num(max), Num(mean), Num(kl_divergence), Num(noise));
+        let (max, mean, kl, noise) = (num(max), num(mean), num(kl_divergence), num(noise));
         let error = format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats");
         let LogitDifferences { same_top, ref positions, largest_logit, .. } =
             self.comparison.logits;
@@ -132,7 +95,7 @@ impl Report {
             ToleranceSource::Requested => "as requested".to_owned(),
             _ => format!("{FACTOR} times the noise of float32, {noise}"),
         };
-        let allowed = format!("{}: {source}", Num(self.comparison.tolerance.bound));
+        let allowed = format!("{}: {source}", num(self.comparison.tolerance.bound));
         table.row("error", error);
         table.row("logits", logits);
         table.row("allowed", allowed);
@@ -152,7 +115,7 @@ impl Report {
         table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
         for Flip { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
-            let (margin, bound) = (Num(*margin), Num(*bound));
+            let (margin, bound) = (num(*margin), num(*bound));
             table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
         }
         if flips.len() > LISTED {
@@ -168,7 +131,7 @@ impl Report {
         for (at, Stage { max, relative, bound, worst }) in trace.stages.iter().enumerate() {
             let mark = if trace.first == Some(at) { "  <- departs here" } else { "" };
             let (stage, max, relative, bound) =
-                (stage_name(at), Num(*max), Num(*relative), Num(*bound));
+                (stage_name(at), num(*max), num(*relative), num(*bound));
             table.note(format!(
                 "{stage:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
             ));
@@ -198,8 +161,9 @@ impl fmt::Display for Report {
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
         self.identity().into_iter().for_each(|note| table.note(note));
-        let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
-        table.row("ran in", format!("onnxruntime {version}, {}", self.runtime.path.display()));
+        let Library { version, path } = &self.runtime;
+        let version = version.map_or("of unknown version".to_owned(), |it| it.to_string());
+        table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
         table.row("inputs", &self.texts);
         let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));
         let faults: Vec<String> = self.weights.faults().collect();
@@ -226,13 +190,13 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lengths, decoded, compared, seed, last_logits, .. } = self;
+        let Self { lengths, decoded, compared, seed, signature, .. } = self;
         let [longest, shortest] = [lengths.first(), lengths.last()]
             .map(|length| with_thousands(length.map_or(0, |length| *length as u64)));
         let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
         let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
         let positions = plural(*compared, "position");
-        let which = if *last_logits { ", the last of each row" } else { "" };
+        let which = if signature.last { ", the last of each row" } else { "" };
         write!(
             f,
             "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions} compared{which}"
@@ -254,12 +218,7 @@ fn stage_name(index: usize) -> String {
 }
 
 /// A number with two decimals, and an exponent if it is small or large.
-struct Num(f64);
-
-impl fmt::Display for Num {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(value) = *self;
-        let is_plain = value == 0.0 || (0.01..1e6).contains(&value);
-        if is_plain { write!(f, "{value:.2}") } else { write!(f, "{value:.2e}") }
-    }
+fn num(value: f64) -> String {
+    let is_plain = value == 0.0 || (0.01..1e6).contains(&value);
+    if is_plain { format!("{value:.2}") } else { format!("{value:.2e}") }
 }

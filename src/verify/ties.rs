@@ -5,11 +5,9 @@
 //! scores say what it chose, and the reference follows, in ties and nowhere else. If the model
 //! was right, the rest agrees.
 
-use std::cmp::Ordering;
-
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Position};
+use super::inputs::{Inputs, Position};
 use crate::reference::Tie;
 
 /// Choices of experts that float32 does not decide.
@@ -54,13 +52,13 @@ pub struct Flip {
 }
 
 impl Ties {
-    pub(super) fn new(ties: &[Tie], followed: Followed, plan: &InputPlan) -> Self {
+    pub(super) fn new(ties: &[Tie], followed: Followed, inputs: &Inputs) -> Self {
         let flip = |tie: &Tie| {
             let Tie { layer, token, margin, bound, .. } = *tie;
             let [dropped, taken] = tie.followed.clone()?;
-            Some(Flip { position: plan.position(token), layer, dropped, taken, margin, bound })
+            Some(Flip { position: inputs.position(token), layer, dropped, taken, margin, bound })
         };
-        let positions = ties.iter().map(|tie| plan.position(tie.token)).collect();
+        let positions = ties.iter().map(|tie| inputs.position(tie.token)).collect();
         let flips = ties.iter().filter_map(flip).collect();
         Self { close: ties.len(), followed, flips, positions }
     }
@@ -70,15 +68,4 @@ impl Ties {
         let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
         self.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
     }
-}
-
-/// The experts with the largest scores, of equal ones the first: so does TopK by definition,
-/// and QMoE of onnxruntime 1.32 with experts in MXFP4.
-pub fn top_experts(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // Unlike with `total_cmp`, 0 and -0 are equal.
-    let falling = |one: f32, other: f32| other.partial_cmp(&one).unwrap_or(Ordering::Equal);
-    order.sort_by(|one, other| falling(scores[*one], scores[*other]));
-    order.truncate(count);
-    order
 }
