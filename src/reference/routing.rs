@@ -4,8 +4,6 @@
 //! otherwise. How close that is, is measured: the same scores are computed in float32 too.
 //! Within that bound the choices of another program can be followed, and no further.
 
-use std::cmp::Ordering;
-
 use ndarray::{Array2, ArrayView1};
 
 use super::weight_reader::Real;
@@ -74,12 +72,10 @@ fn noise(scores: &Array2<f64>, single: &Array2<f32>) -> f64 {
 /// Experts by falling score, of equal ones the first before: so does TopK by definition, and
 /// QMoE of onnxruntime 1.32 with experts in MXFP4.
 pub fn ranked(scores: impl Iterator<Item = f64>) -> Vec<usize> {
-    let scores: Vec<f64> = scores.collect();
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // Unlike with `total_cmp`, 0 and -0 are equal.
-    let falling = |one: f64, other: f64| other.partial_cmp(&one).unwrap_or(Ordering::Equal);
-    order.sort_by(|one, other| falling(scores[*one], scores[*other]));
-    order
+    // In the total order 0 is above -0, and their sum is 0.
+    let mut order: Vec<(usize, f64)> = scores.map(|score| score + 0.0).enumerate().collect();
+    order.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    order.into_iter().map(|(expert, _)| expert).collect()
 }
 
 /// The experts that another choice drops and takes; `None` if it is the same choice, or drops
@@ -110,6 +106,8 @@ pub fn shares<F: Real>(scores: ArrayView1<F>, chosen: &[usize]) -> Vec<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use ndarray::array;
 
     use super::*;
@@ -137,6 +135,14 @@ mod tests {
         // Two at once, where all are close.
         let (_, ties) = choose(4000.0, &[vec![3, 2], vec![1, 0]]);
         assert_eq!(ties[0].followed, Some([vec![0, 1], vec![3, 2]]));
+    }
+
+    #[test]
+    fn ranks_equal_scores_in_order_and_any_number_of_nans() {
+        assert_eq!(ranked([-0.0, 1.0, 0.0, 1.0].into_iter()), [1, 3, 0, 2]);
+        let scores = (0..128).map(|at| at * at * 5 % 211);
+        let damaged = scores.map(|it| if it % 5 == 0 { f64::NAN } else { f64::from(it) });
+        assert_eq!(BTreeSet::from_iter(ranked(damaged)).len(), 128);
     }
 
     #[test]
