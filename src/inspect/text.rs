@@ -29,8 +29,8 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
     config(table, &it.config);
-    provenance(table, "experts", &it.experts);
-    provenance(table, "dense", &it.dense);
+    provenance(table, "experts", &it.provenances.experts);
+    provenance(table, "dense", &it.provenances.dense);
     for file in &it.files {
         let (bytes, tensors) = (size(file.bytes), plural(file.tensors, "tensor"));
         table.row("file", format!("{}: {bytes}, {tensors}", file.file));
