@@ -21,7 +21,7 @@ mod weight_reader;
 use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 
-pub use routing::{ExpertChoices, Tie, ranked};
+pub use routing::{ExpertChoices, Position, Tie, ranked};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -91,6 +91,10 @@ pub fn run<'c>(
     let (mut residuals, mut ties) = (Vec::from_iter(residual(&exact, &single)), Vec::new());
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
     let total = (0..layers.len()).map(layer_bytes).sum();
+    let positions = rows.iter().enumerate();
+    let positions =
+        positions.flat_map(|(row, ids)| (0..ids.len()).map(move |token| Position { row, token }));
+    let positions: Vec<Position> = positions.collect();
     let phase = phase(progress, "computing the reference", Unit::Bytes, total);
     for n in 0..layers.len() {
         // One layer in both types, so that its weights come from the disk once.
@@ -99,7 +103,8 @@ pub fn run<'c>(
         let (input, input_single) = (exact.router(n)?, single.router(n)?);
         let others = options.follow.as_ref().map(|choices| &choices[n][..]);
         let (count, factor) = (count as usize, options.tie_factor);
-        let (chosen, close) = choose(n, &input[1], &input_single[1], count, factor, others);
+        let scores = (&input[1], &input_single[1]);
+        let (chosen, close) = choose(n, &positions, scores.0, scores.1, count, factor, others);
         exact.experts(n, &input, &chosen)?;
         single.experts(n, &input_single, &chosen)?;
         ties.extend(close);

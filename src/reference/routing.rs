@@ -4,7 +4,10 @@
 //! otherwise. How close that is, is measured: the same scores are computed in float32 too.
 //! Within that bound the choices of another program can be followed, and no further.
 
+use std::fmt;
+
 use ndarray::{Array2, ArrayView1};
+use serde::Serialize;
 
 use super::weight_reader::Real;
 
@@ -15,19 +18,32 @@ const ULP: f64 = f32::EPSILON as f64;
 /// all rows.
 pub type ExpertChoices = Vec<Vec<Vec<usize>>>;
 
-/// A choice of experts that float32 does not decide.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tie {
-    pub layer: usize,
-    /// Counted over all rows.
+/// A token of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    pub row: usize,
     pub token: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}, token {}", self.row, self.token)
+    }
+}
+
+/// A choice of experts that float32 does not decide.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tie {
+    pub position: Position,
+    pub layer: usize,
+    /// Own experts that were dropped for those of another program.
+    pub dropped: Vec<usize>,
+    /// Experts of another program that were taken for them.
+    pub taken: Vec<usize>,
     /// Score of the last chosen expert minus that of the first one left out.
     pub margin: f64,
     /// The margin that float32 could tell.
     pub bound: f64,
-    /// If the choice of another program was followed: the experts dropped, and those taken
-    /// for them.
-    pub followed: Option<[Vec<usize>; 2]>,
 }
 
 /// Chooses `count` experts for each token, the best first, by `scores [tokens, experts]` in
@@ -35,6 +51,7 @@ pub struct Tie {
 /// ties, where `others` are followed.
 pub fn choose(
     layer: usize,
+    positions: &[Position],
     scores: &Array2<f64>,
     single: &Array2<f32>,
     count: usize,
@@ -42,8 +59,8 @@ pub fn choose(
     others: Option<&[Vec<usize>]>,
 ) -> (Vec<Vec<usize>>, Vec<Tie>) {
     let bound = factor * noise(scores, single);
-    let (mut chosen, mut ties) = (Vec::with_capacity(scores.nrows()), Vec::new());
-    for (token, scores) in scores.rows().into_iter().enumerate() {
+    let (mut chosen, mut ties) = (Vec::with_capacity(positions.len()), Vec::new());
+    for (token, (scores, position)) in scores.rows().into_iter().zip(positions).enumerate() {
         let mut own = ranked(scores.iter().copied());
         let rest = own.split_off(count);
         let margin =
@@ -54,7 +71,8 @@ pub fn choose(
             if followed.is_some() {
                 own = other.clone();
             }
-            ties.push(Tie { layer, token, margin, bound, followed });
+            let [dropped, taken] = followed.unwrap_or_default();
+            ties.push(Tie { position: *position, layer, dropped, taken, margin, bound });
         }
         chosen.push(own);
     }
@@ -119,22 +137,24 @@ mod tests {
         let scores = array![[3.0, 2.0, 1.999, 0.0], [3.0, 2.0, 1.0, 0.0]];
         let mut single = scores.mapv(|score| score as f32);
         single[[1, 3]] = 0.001;
-        let choose =
-            |factor, others: &[Vec<usize>]| choose(5, &scores, &single, 2, factor, Some(others));
+        let positions = [0, 1].map(|token| Position { row: 0, token });
+        let choose = |factor, others: &[Vec<usize>]| {
+            choose(5, &positions, &scores, &single, 2, factor, Some(others))
+        };
         let other = [vec![2, 0], vec![0, 2]];
         let (chosen, ties) = choose(2.0, &other);
         assert_eq!(chosen, [vec![2, 0], vec![0, 1]]);
-        assert_eq!((ties.len(), ties[0].layer, ties[0].token), (1, 5, 0));
-        assert_eq!(ties[0].followed, Some([vec![1], vec![2]]));
+        assert_eq!((ties.len(), ties[0].layer, ties[0].position), (1, 5, positions[0]));
+        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[1], &[2]]);
         // Too far behind, although another choice at the same token is a tie.
         let (chosen, ties) = choose(2.0, &[vec![0, 3], vec![1, 0]]);
-        assert_eq!((&chosen[0], &ties[0].followed), (&vec![0, 1], &None));
+        assert_eq!((&chosen[0], &ties[0].taken), (&vec![0, 1], &vec![]));
         // Decided.
         let (chosen, ties) = choose(0.5, &other);
         assert_eq!((&chosen[0], ties.len()), (&vec![0, 1], 0));
         // Two at once, where all are close.
         let (_, ties) = choose(4000.0, &[vec![3, 2], vec![1, 0]]);
-        assert_eq!(ties[0].followed, Some([vec![0, 1], vec![3, 2]]));
+        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[0, 1], &[3, 2]]);
     }
 
     #[test]
@@ -148,9 +168,9 @@ mod tests {
     #[test]
     fn equal_scores_choose_the_first_and_are_a_tie() {
         let (scores, single) = (array![[-0.0, 0.0, 0.0]], array![[0.0; 3]]);
-        let (chosen, ties) = choose(0, &scores, &single, 1, 1.0, None);
+        let choose = |count| choose(0, &[Position::default()], &scores, &single, count, 1.0, None);
+        let (chosen, ties) = choose(1);
         assert_eq!((&chosen[0], ties[0].margin), (&vec![0], 0.0));
-        let (_, ties) = choose(0, &scores, &single, 3, 1.0, None);
-        assert!(ties.is_empty(), "no expert is left out");
+        assert!(choose(3).1.is_empty(), "no expert is left out");
     }
 }

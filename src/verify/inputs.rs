@@ -1,24 +1,9 @@
 //! Random tokens, and the steps in which a model takes them.
 
-use std::fmt;
-
 use serde::{Serialize, Serializer};
 
-use crate::error::{Result, bail};
-
-/// A token of a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[allow(missing_docs)]
-pub struct Position {
-    pub row: usize,
-    pub token: usize,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "row {}, token {}", self.row, self.token)
-    }
-}
+use crate::error::{Result, bail, ensure};
+use crate::reference::Position;
 
 /// What the inputs and outputs of a model allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +90,11 @@ impl Inputs {
         [window, context]: [usize; 2],
         vocab: u64,
     ) -> Result<Self> {
-        let batch = match (signature.batch, options.batch) {
-            (Some(fixed), Some(requested)) if fixed != requested => {
-                bail!("the model takes {fixed} rows, and {requested} were requested");
-            }
-            (fixed, requested) => {
-                fixed.or(requested).unwrap_or(if signature.mask { MASKED_ROWS } else { 1 })
-            }
-        };
+        let default = signature.batch.unwrap_or(if signature.mask { MASKED_ROWS } else { 1 });
+        let batch = options.batch.unwrap_or(default);
+        if let Some(fixed) = signature.batch.filter(|fixed| *fixed != batch) {
+            bail!("the model takes {fixed} rows, and {batch} were requested");
+        }
         let limit = signature.length.filter(|_| !signature.cache);
         let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
         let tokens = options.tokens.unwrap_or(default.min(context));
@@ -122,15 +104,12 @@ impl Inputs {
         if tokens > context {
             bail!("the model's context is {context} tokens, and {tokens} were requested");
         }
-        let default = match signature {
-            Signature { cache: true, .. } => DECODED,
-            Signature { last: true, .. } => DECODED_UNCACHED,
-            _ => 0,
+        let default = match (signature.cache, signature.last) {
+            (true, _) => DECODED,
+            (false, last) => usize::from(last) * DECODED_UNCACHED,
         };
         let decoded = options.decode.unwrap_or(default.min(tokens / 2));
-        if decoded >= tokens {
-            bail!("{decoded} decode steps leave no prompt of {tokens} tokens");
-        }
+        ensure!(decoded < tokens, "{decoded} decode steps leave no prompt of {tokens} tokens");
         let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         if total.is_none_or(|total| total > MAX_TOTAL) {
@@ -141,11 +120,7 @@ impl Inputs {
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
             (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
-        let steps = if signature.cache {
-            cached_steps(signature, &prompts, decoded)
-        } else {
-            (0..=decoded).map(|more| whole_step(signature, &prompts, more)).collect()
-        };
+        let steps = plan_steps(signature, &prompts, decoded);
         let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
         let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
@@ -158,54 +133,44 @@ impl Inputs {
     pub fn index(&self, Position { row, token }: Position) -> usize {
         self.lengths[..row].iter().sum::<usize>() + token
     }
-
-    /// The token of an index.
-    pub fn position(&self, mut index: usize) -> Position {
-        let mut row = 0;
-        while index >= self.lengths[row] {
-            index -= self.lengths[row];
-            row += 1;
-        }
-        Position { row, token: index }
-    }
 }
 
-/// The prompts in steps of the fixed length, or in two of unequal length, of which the second
-/// has a past; then the decode steps.
-fn cached_steps(signature: Signature, prompts: &[usize], decoded: usize) -> Vec<Step> {
-    let width = signature.length.unwrap_or(prompts[0] - prompts[0] / 3);
-    let columns = signature.length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
-    let prompt_rows = prompts.iter().enumerate();
-    let prompt_rows: Vec<_> =
-        prompt_rows.map(|(row, prompt)| padded_row(row, *prompt, columns, signature)).collect();
+/// With a cache the prompts come in steps of the fixed length, or in two of unequal length, of
+/// which the second has a past; then the decode steps. Without a cache each step has all rows
+/// from their beginning.
+fn plan_steps(
+    Signature { length, cache, mask, last, .. }: Signature,
+    prompts: &[usize],
+    decoded: usize,
+) -> Vec<Step> {
+    // The first row is the longest. With a mask every second row is padded on the left.
+    let padded = |more: usize, width: usize| -> Vec<Vec<Option<usize>>> {
+        let row = |(row, prompt): (usize, &usize)| {
+            let tokens = prompt + more;
+            let left = if mask && row % 2 == 1 { width - tokens } else { 0 };
+            let token = |column: usize| column.checked_sub(left).filter(|token| *token < tokens);
+            (0..width).map(token).collect()
+        };
+        prompts.iter().enumerate().map(row).collect()
+    };
+    if !cache {
+        let whole = |more| Step {
+            rows: padded(more, length.unwrap_or(prompts[0] + more)),
+            last: last || more > 0,
+        };
+        return (0..=decoded).map(whole).collect();
+    }
+    let width = length.unwrap_or(prompts[0] - prompts[0] / 3);
+    let columns = length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
+    let whole = padded(0, columns);
     let prefill = (0..columns).step_by(width).map(|start| {
-        let part = start..columns.min(start + width);
-        prompt_rows.iter().map(|row| row[part.clone()].to_vec()).collect()
+        whole.iter().map(|row| row[start..columns.min(start + width)].to_vec()).collect()
     });
     let decode = (0..decoded).map(|at| {
-        let row = |prompt: &usize| {
-            let mut row = vec![None; signature.length.unwrap_or(1)];
-            *row.last_mut().expect("a step has columns") = Some(prompt + at);
-            row
-        };
-        prompts.iter().map(row).collect()
+        let padding = vec![None; length.unwrap_or(1) - 1];
+        prompts.iter().map(|prompt| [&padding[..], &[Some(prompt + at)]].concat()).collect()
     });
-    prefill.chain(decode).map(|rows| Step { rows, last: signature.last }).collect()
-}
-
-/// All rows from their beginning, with `more` tokens after the prompts.
-fn whole_step(signature: Signature, prompts: &[usize], more: usize) -> Step {
-    let width = signature.length.unwrap_or(prompts[0] + more);
-    let rows = prompts.iter().enumerate();
-    let rows = rows.map(|(row, prompt)| padded_row(row, prompt + more, width, signature)).collect();
-    Step { rows, last: signature.last || more > 0 }
-}
-
-/// The first tokens of a row. With a mask every second row is padded on the left; the first
-/// row is the longest.
-fn padded_row(row: usize, tokens: usize, width: usize, signature: Signature) -> Vec<Option<usize>> {
-    let left = if signature.mask && !row.is_multiple_of(2) { width - tokens } else { 0 };
-    (0..width).map(|column| column.checked_sub(left).filter(|token| *token < tokens)).collect()
+    prefill.chain(decode).map(|rows| Step { rows, last }).collect()
 }
 
 impl Step {
@@ -287,7 +252,8 @@ mod tests {
             prop_assert_eq!(inputs.lengths[0], tokens);
             let compared = inputs.steps.iter().flat_map(Step::compared).map(|(position, _)| position);
             let compared: BTreeSet<_> = compared.collect();
-            let all = (0..inputs.lengths.iter().sum()).map(|index| inputs.position(index));
+            let lengths = inputs.lengths.iter().enumerate();
+            let all = lengths.flat_map(|(row, length)| (0..*length).map(move |token| Position { row, token }));
             let is_last = |it: &Position| it.token + 1 == inputs.lengths[it.row];
             let wanted: BTreeSet<_> = all.filter(|it| !last || is_last(it)).collect();
             prop_assert!(compared.is_superset(&wanted));

@@ -3,10 +3,10 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{Inputs, Position};
+use super::inputs::Inputs;
 use super::session::StepOutputs;
 use crate::error::{Result, ensure};
-use crate::reference::{Activations, Expected};
+use crate::reference::{Activations, Expected, Position};
 
 /// Tokens whose logits the reference computes at once, with one pass over lm_head.
 const TOKENS: usize = 128;
@@ -94,13 +94,8 @@ impl LogitDifferences {
             expected.iter().all(|logit| logit.is_finite()),
             "the checkpoint's own logits at {position} are infinite or NaN: its weights are damaged"
         );
-        let (mut largest, mut sum) = (0f64, 0f64);
-        for (found, expected) in found.iter().zip(&expected) {
-            let difference = difference(*found, *expected);
-            largest = largest.max(difference);
-            sum += difference;
-            self.largest_logit = self.largest_logit.max(expected.abs());
-        }
+        let [largest, sum, magnitude] = differences(found, expected);
+        self.largest_logit = self.largest_logit.max(magnitude);
         if largest > self.max || self.positions.is_empty() {
             (self.max, self.worst) = (largest, position);
         }
@@ -123,10 +118,14 @@ impl LogitDifferences {
     }
 }
 
-/// The absolute difference; infinite for NaN.
-pub fn difference(found: f32, expected: f64) -> f64 {
-    let difference = (f64::from(found) - expected).abs();
-    if difference.is_nan() { f64::INFINITY } else { difference }
+/// The largest absolute difference, the sum of all, and the largest magnitude that is expected.
+/// Differences from NaN are infinite.
+pub fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
+    found.iter().zip(expected).fold([0.0; 3], |[largest, sum, magnitude], (found, expected)| {
+        let difference = (f64::from(*found) - expected).abs();
+        let difference = if difference.is_nan() { f64::INFINITY } else { difference };
+        [largest.max(difference), sum + difference, magnitude.max(expected.abs())]
+    })
 }
 
 /// The first token with the largest logit; `None` if a logit is NaN.

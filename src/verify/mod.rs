@@ -16,17 +16,17 @@ mod weights;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use inputs::{InputOptions, Inputs, Position};
+pub use inputs::{InputOptions, Inputs};
 pub use logits::LogitDifferences;
 pub use report::Report;
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
-pub use ties::{Flip, Followed, Ties};
+pub use ties::{Followed, Ties};
 pub use tolerance::{Tolerance, ToleranceSource};
 pub use verifier::{Comparison, Seconds};
 pub use weights::WeightDifferences;
 
-pub use crate::reference::ExpertCoverage;
+pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 
 use crate::checkpoint::IgnoredNames;

@@ -169,12 +169,12 @@ pub fn check_provider(provider: Provider) -> Result<()> {
 /// Refuses an onnxruntime that is too old for a target: it may compute wrong logits.
 pub fn check_version(library: &Library, target: Target) -> Result<()> {
     let oldest = target.oldest_onnxruntime();
-    let Some(version) = library.version.filter(|version| version.0 < oldest) else {
+    if library.version_numbers().is_none_or(|version| version >= oldest) {
         return Ok(());
-    };
+    }
     let oldest = oldest.map(|number| number.to_string()).join(".");
     let path = library.path.display();
-    Err(err!("`{path}` is onnxruntime {version}, and a model for target `{target}` needs {oldest} or newer")
+    Err(err!("`{path}` is {library}, and a model for target `{target}` needs {oldest} or newer")
         .with_kind(Kind::OldRuntime)
         .with_remedy(Setting::Onnxruntime, "PATH"))
 }

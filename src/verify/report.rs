@@ -9,12 +9,12 @@ use super::inputs::Inputs;
 use super::logits::LogitDifferences;
 use super::residuals::{Stage, Trace};
 use super::subject::Identity;
-use super::ties::{Flip, Followed, Ties};
+use super::ties::{Followed, Ties};
 use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Seconds};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
-use crate::reference::ExpertCoverage;
+use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
 
 /// The result of a verification.
@@ -113,7 +113,7 @@ impl Report {
         };
         let close = plural(*close, "choice");
         table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
-        for Flip { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
+        for Tie { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
             let (margin, bound) = (num(*margin), num(*bound));
             table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
@@ -162,7 +162,7 @@ impl fmt::Display for Report {
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
         self.identity().into_iter().for_each(|note| table.note(note));
         let Library { version, path } = &self.runtime;
-        let version = version.map_or("of unknown version".to_owned(), |it| it.to_string());
+        let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
         table.row("inputs", &self.texts);
         let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));

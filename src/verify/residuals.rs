@@ -3,12 +3,12 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{Inputs, Position};
-use super::logits::difference;
+use super::inputs::Inputs;
+use super::logits::differences;
 use super::session::StepOutputs;
 use super::tolerance::allowed;
 use crate::error::Result;
-use crate::reference::Expected;
+use crate::reference::{Expected, Position};
 
 /// The comparison of the residual stream.
 #[derive(Clone, Debug, Serialize)]
@@ -63,14 +63,11 @@ impl Trace {
 
 impl Stage {
     fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
-        let (mut max, mut largest) = (0f64, f64::from(f32::MIN_POSITIVE));
-        for (found, expected) in found.iter().zip(expected) {
-            max = max.max(difference(*found, *expected));
-            largest = largest.max(expected.abs());
-        }
+        let [max, _, largest] = differences(found, expected);
+        let relative = max / largest.max(f64::from(f32::MIN_POSITIVE));
         self.max = self.max.max(max);
-        if max / largest > self.relative {
-            (self.relative, self.worst) = (max / largest, position);
+        if relative > self.relative {
+            (self.relative, self.worst) = (relative, position);
         }
     }
 }

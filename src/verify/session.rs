@@ -1,11 +1,12 @@
 //! A model in onnxruntime, and what it returns for rows of tokens.
 
-use super::inputs::{Inputs, Position, Step};
+use super::inputs::{Inputs, Step};
 use super::model_file::{Cache, Interface, ModelFile, unexpected};
 use crate::error::Result;
 use crate::model::Target;
 use crate::onnx;
 use crate::progress::{Progress, Unit, phase};
+use crate::reference::Position;
 use crate::runtime::{Session, TensorValue};
 
 /// A loaded model.

@@ -7,8 +7,7 @@
 
 use serde::Serialize;
 
-use super::inputs::{Inputs, Position};
-use crate::reference::Tie;
+use crate::reference::{Position, Tie};
 
 /// Choices of experts that float32 does not decide.
 #[derive(Clone, Debug, Serialize)]
@@ -18,7 +17,7 @@ pub struct Ties {
     /// Whose choices the reference took in them.
     pub followed: Followed,
     /// Those in which the model chose otherwise.
-    pub flips: Vec<Flip>,
+    pub flips: Vec<Tie>,
     #[serde(skip)]
     positions: Vec<Position>,
 }
@@ -35,32 +34,11 @@ pub enum Followed {
     TheModel,
 }
 
-/// A tie in which the model chose other experts.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Flip {
-    pub position: Position,
-    pub layer: usize,
-    /// Experts of the reference that the model did not choose.
-    pub dropped: Vec<usize>,
-    /// Experts that the model chose instead.
-    pub taken: Vec<usize>,
-    /// Score of the last chosen expert minus that of the first one left out.
-    pub margin: f64,
-    /// The margin that float32 could tell.
-    pub bound: f64,
-}
-
 impl Ties {
-    pub(super) fn new(ties: &[Tie], followed: Followed, inputs: &Inputs) -> Self {
-        let flip = |tie: &Tie| {
-            let Tie { layer, token, margin, bound, .. } = *tie;
-            let [dropped, taken] = tie.followed.clone()?;
-            Some(Flip { position: inputs.position(token), layer, dropped, taken, margin, bound })
-        };
-        let positions = ties.iter().map(|tie| inputs.position(tie.token)).collect();
-        let flips = ties.iter().filter_map(flip).collect();
-        Self { close: ties.len(), followed, flips, positions }
+    pub(super) fn new(ties: Vec<Tie>, followed: Followed) -> Self {
+        let (close, positions) = (ties.len(), ties.iter().map(|tie| tie.position).collect());
+        let flips = ties.into_iter().filter(|tie| !tie.taken.is_empty()).collect();
+        Self { close, followed, flips, positions }
     }
 
     /// Whether one of these positions has a tie, or an earlier token of its row.

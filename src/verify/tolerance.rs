@@ -24,10 +24,9 @@ const ULP: f64 = f32::EPSILON as f64;
 
 /// The largest difference of logits that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
 pub struct Tolerance {
-    /// The largest absolute difference.
     pub bound: f64,
-    /// Where the bound comes from.
     pub from: ToleranceSource,
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::inputs::{Inputs, Position};
+use super::inputs::Inputs;
 use super::logits::{LogitComparison, LogitDifferences};
 use super::model_file::unexpected;
 use super::residuals::Trace;
@@ -14,7 +14,7 @@ use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, ranked};
+use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, ranked};
 
 /// A model and the checkpoint that the reference computes with, to be compared as often as
 /// needed.
@@ -124,8 +124,8 @@ impl Verifier<'_> {
         if tolerance.from != ToleranceSource::Requested {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
-        let ties = Ties::new(&activations.ties, followed, inputs);
-        Ok(Comparison { experts: activations.coverage(), logits, tolerance, ties, trace })
+        let (experts, ties) = (activations.coverage(), Ties::new(activations.ties, followed));
+        Ok(Comparison { experts, logits, tolerance, ties, trace })
     }
 
     /// The experts that the model chooses for each token, by its router scores: inner values
