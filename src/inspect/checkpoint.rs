@@ -120,16 +120,14 @@ pub fn inspect(
     let tensors = weights().map(|weight| {
         let sources = weight.recipe.sources();
         let stored_as = sources.iter().filter_map(|it| names.get(&(&*it.file, it.range.start)));
+        let stored_as = stored_as.copied().filter(|name| **name != weight.name).cloned();
         let place = |it: &&FileRange| FileRange {
             file: relative(&it.file).into(),
             range: it.range.clone(),
         };
         ListedTensor {
             name: weight.name.clone(),
-            stored_as: stored_as
-                .filter(|it| ***it != weight.name)
-                .map(|it| (*it).clone())
-                .collect(),
+            stored_as: stored_as.collect(),
             dtype: weight.dtype.to_string(),
             shape: weight.shape.clone(),
             places: sources.iter().map(place).collect(),

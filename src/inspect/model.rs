@@ -122,12 +122,13 @@ fn data_file(
     let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(InPlaceBlocker::HardLink) || is_followed(model, &path);
+    let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     let unreachable = match status {
-        _ if !is_below(&file) => Some(
-            "it is outside the model's folder, where onnxruntime reads no external data".to_owned(),
+        _ if !Path::new(&file).components().all(is_below) => Some(
+            "it is outside the model's folder, where onnxruntime reads no external data".into(),
         ),
-        None => Some("it does not exist".to_owned()),
-        Some(status) if !status.is_file() => Some("it is not a regular file".to_owned()),
+        None => Some("it does not exist".into()),
+        Some(status) if !status.is_file() => Some("it is not a regular file".into()),
         Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
     };
     let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
@@ -159,12 +160,6 @@ fn is_followed(model: &Path, file: &Path) -> bool {
     ];
     let file = canonicalize_existing(file);
     folders.iter().flatten().any(|folder| file.as_ref().is_ok_and(|file| file.starts_with(folder)))
-}
-
-fn is_below(file: &str) -> bool {
-    Path::new(file)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// An initializer whose external data is longer or shorter than its shape.

@@ -8,7 +8,6 @@ mod report;
 mod residuals;
 mod session;
 mod subject;
-mod ties;
 mod tolerance;
 mod verifier;
 mod weights;
@@ -21,9 +20,8 @@ pub use logits::LogitDifferences;
 pub use report::Report;
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
-pub use ties::{Followed, Ties};
 pub use tolerance::{Tolerance, ToleranceSource};
-pub use verifier::{Comparison, Seconds};
+pub use verifier::{Comparison, Followed, Seconds, Ties};
 pub use weights::WeightDifferences;
 
 pub use crate::reference::{ExpertCoverage, Position, Tie};
@@ -73,9 +71,10 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let signature = model.interface.signature;
     let inputs = Inputs::new(signature, request.inputs, limits, config.vocab_size)?;
 
-    let residuals = model.residuals(request.trace)?;
+    let names = model.residuals(request.trace)?;
+    let residuals = names.len();
     let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
-    let session = ModelSession::load(&model, residuals, progress)?;
+    let session = ModelSession::load(&model, names, progress)?;
     seconds.load = lap(&mut clock);
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
@@ -85,6 +84,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let mut verifier = Verifier {
         checkpoint: &checkpoint,
         session,
+        residuals,
         inputs: &inputs,
         tolerance,
         seconds,

@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::inputs::Inputs;
-use super::logits::LogitDifferences;
 use super::residuals::{Stage, Trace};
 use super::subject::Identity;
-use super::ties::{Followed, Ties};
 use super::tolerance::{FACTOR, ToleranceSource};
-use super::verifier::{Comparison, Seconds};
+use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::reference::{ExpertCoverage, Tie};
@@ -54,13 +52,12 @@ pub(super) fn peak_rss() -> Option<u64> {
 impl Report {
     /// What is wrong with the model, as a sentence.
     pub fn departure(&self) -> String {
+        let Comparison { logits, tolerance, trace, .. } = &self.comparison;
         let mut faults = Vec::new();
-        let (max, bound) = (self.comparison.logits.max, self.comparison.tolerance.bound);
-        if max > bound {
-            faults.push(format!("logits differ by {}, and {} is allowed", num(max), num(bound)));
-        } else if let Some((at, stage)) =
-            self.comparison.trace.as_ref().and_then(Trace::first_beyond)
-        {
+        if logits.max > tolerance.bound {
+            let (max, bound) = (num(logits.max), num(tolerance.bound));
+            faults.push(format!("logits differ by {max}, and {bound} is allowed"));
+        } else if let Some((at, stage)) = trace.as_ref().and_then(Trace::first_beyond) {
             let (stage, relative, bound) = (stage_name(at), num(stage.relative), num(stage.bound));
             faults.push(format!("the residual stream departs in {stage} by {relative} of a token's largest value, and {bound} is allowed"));
         }
@@ -82,23 +79,19 @@ impl Report {
     }
 
     fn add_logits(&self, table: &mut Table) {
-        let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } =
-            self.comparison.logits;
-        let (max, mean, kl, noise) = (num(max), num(mean), num(kl_divergence), num(noise));
-        let error = format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats");
-        let LogitDifferences { same_top, ref positions, largest_logit, .. } =
-            self.comparison.logits;
-        let [same, all] = [same_top, positions.len()].map(|it| with_thousands(it as u64));
-        let logits =
-            format!("up to {largest_logit:.2}; the same largest one at {same} of {all} positions");
-        let source = match self.comparison.tolerance.from {
+        let Comparison { logits: it, tolerance, .. } = &self.comparison;
+        let (max, mean, kl, noise) =
+            (num(it.max), num(it.mean), num(it.kl_divergence), num(it.noise));
+        let worst = it.worst;
+        table.row("error", format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"));
+        let [same, all] = [it.same_top, it.positions.len()].map(|it| with_thousands(it as u64));
+        let same = format!("the same largest one at {same} of {all} positions");
+        table.row("logits", format!("up to {:.2}; {same}", it.largest_logit));
+        let source = match tolerance.from {
             ToleranceSource::Requested => "as requested".to_owned(),
             _ => format!("{FACTOR} times the noise of float32, {noise}"),
         };
-        let allowed = format!("{}: {source}", num(self.comparison.tolerance.bound));
-        table.row("error", error);
-        table.row("logits", logits);
-        table.row("allowed", allowed);
+        table.row("allowed", format!("{}: {source}", num(tolerance.bound)));
     }
 
     fn add_ties(&self, table: &mut Table) {
@@ -124,17 +117,16 @@ impl Report {
     }
 
     fn add_trace(&self, table: &mut Table) {
-        let Some(trace) = &self.comparison.trace else { return };
-        let departs = trace.first.map(|first| format!("departs in {}", stage_name(first)));
-        let departs = departs.unwrap_or("departs nowhere".to_owned());
+        let Some(Trace { stages, first }) = &self.comparison.trace else { return };
+        let departs = first.map_or("departs nowhere".to_owned(), |first| {
+            format!("departs in {}", stage_name(first))
+        });
         table.row("trace", format!("the residual stream {departs}"));
-        for (at, Stage { max, relative, bound, worst }) in trace.stages.iter().enumerate() {
-            let mark = if trace.first == Some(at) { "  <- departs here" } else { "" };
-            let (stage, max, relative, bound) =
-                (stage_name(at), num(*max), num(*relative), num(*bound));
-            table.note(format!(
-                "{stage:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
-            ));
+        for (at, Stage { max, relative, bound, worst }) in stages.iter().enumerate() {
+            let mark = if *first == Some(at) { "  <- departs here" } else { "" };
+            let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
+            let place = format!("relative {relative} of {bound}, {worst}{mark}");
+            table.note(format!("{:10} max {max}, {place}", stage_name(at)));
         }
     }
 
@@ -191,16 +183,13 @@ impl fmt::Display for Report {
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lengths, decoded, compared, seed, signature, .. } = self;
-        let [longest, shortest] = [lengths.first(), lengths.last()]
+        let [longest, shortest] = [lengths.iter().max(), lengths.iter().min()]
             .map(|length| with_thousands(length.map_or(0, |length| *length as u64)));
         let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
         let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
-        let positions = plural(*compared, "position");
         let which = if signature.last { ", the last of each row" } else { "" };
-        write!(
-            f,
-            "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions} compared{which}"
-        )
+        let compared = format!("{} compared{which}", plural(*compared, "position"));
+        write!(f, "{rows} of {tokens} random tokens (seed {seed}), {steps}; {compared}")
     }
 }
 
@@ -208,9 +197,8 @@ impl fmt::Display for Inputs {
 const LISTED: usize = 8;
 
 fn experts(numbers: &[usize]) -> String {
-    let noun = if numbers.len() == 1 { "expert" } else { "experts" };
     let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    format!("{noun} {}", numbers.join(" and "))
+    format!("expert{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(" and "))
 }
 
 fn stage_name(index: usize) -> String {

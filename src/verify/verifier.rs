@@ -9,18 +9,19 @@ use super::logits::{LogitComparison, LogitDifferences};
 use super::model_file::unexpected;
 use super::residuals::Trace;
 use super::session::ModelSession;
-use super::ties::{Followed, Ties};
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, ranked};
+use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
 
 /// A model and the checkpoint that the reference computes with, to be compared as often as
 /// needed.
 pub struct Verifier<'v> {
     pub checkpoint: &'v Checkpoint,
     pub session: ModelSession<'v>,
+    /// How many inner values of the session are the residual stream: the first.
+    pub residuals: usize,
     pub inputs: &'v Inputs,
     pub tolerance: Tolerance,
     pub seconds: Seconds,
@@ -37,6 +38,36 @@ pub struct Comparison {
     pub ties: Ties,
     /// The residual stream, if a trace was requested or most logits are unknown.
     pub trace: Option<Trace>,
+}
+
+/// Choices of experts that float32 does not decide.
+///
+/// If two experts score the same but for noise, a model may take either, and its logits then
+/// differ by far more than noise. That is told from a fault by asking the model: its router
+/// scores say what it chose, and the reference follows, in ties and nowhere else. If the model
+/// was right, the rest agrees.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ties {
+    /// Number of them.
+    pub close: usize,
+    /// Whose choices the reference took in them.
+    pub followed: Followed,
+    /// Those in which the model chose otherwise.
+    pub flips: Vec<Tie>,
+    #[serde(skip)]
+    positions: Vec<Position>,
+}
+
+/// Whose choices of experts the reference took in ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Followed {
+    /// Its own: the model agreed, or ties do not explain the difference.
+    NotNeeded,
+    /// Its own: the model does not list its router scores.
+    NotShown,
+    /// The model's.
+    TheModel,
 }
 
 /// Wall time of each part; comparing logits counts as the reference's.
@@ -72,6 +103,20 @@ impl Comparison {
     }
 }
 
+impl Ties {
+    pub(super) fn new(ties: Vec<Tie>, followed: Followed) -> Self {
+        let (close, positions) = (ties.len(), ties.iter().map(|tie| tie.position).collect());
+        let flips = ties.into_iter().filter(|tie| !tie.taken.is_empty()).collect();
+        Self { close, followed, flips, positions }
+    }
+
+    /// Whether one of these positions has a tie, or an earlier token of its row.
+    pub(super) fn may_explain(&self, departures: &[Position]) -> bool {
+        let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
+        self.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
+    }
+}
+
 impl Verifier<'_> {
     /// Compares, and if the model departs and ties may be why, once more with the model's own
     /// choices of experts in ties.
@@ -86,11 +131,11 @@ impl Verifier<'_> {
             comparison.ties.followed = Followed::NotShown;
             return Ok(comparison);
         }
-        let (mut clock, residuals) = (Instant::now(), self.session.inner.len());
+        let mut clock = Instant::now();
         let inner = [&self.session.inner, routers].concat();
         self.session = ModelSession::load(model, inner, self.progress)?;
         self.seconds.load += lap(&mut clock);
-        let choices = self.choices_of_model(residuals)?;
+        let choices = self.choices_of_model()?;
         self.seconds.run += lap(&mut clock);
         self.compare(Followed::TheModel, Some(choices))
     }
@@ -99,7 +144,7 @@ impl Verifier<'_> {
     fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
         let Self { checkpoint, session, inputs, seconds, progress, .. } = self;
         let mut clock = Instant::now();
-        let residuals = !session.inner.is_empty();
+        let residuals = self.residuals > 0;
         let options = PassOptions { residuals, tie_factor: FACTOR, follow };
         let activations = reference::run(checkpoint, &inputs.rows, &options, *progress)?;
         let expected = &activations.residuals;
@@ -128,15 +173,14 @@ impl Verifier<'_> {
         Ok(Comparison { experts, logits, tolerance, ties, trace })
     }
 
-    /// The experts that the model chooses for each token, by its router scores: inner values
-    /// after so many others.
-    fn choices_of_model(&mut self, others: usize) -> Result<ExpertChoices> {
+    /// The experts that the model chooses for each token, by its router scores.
+    fn choices_of_model(&mut self) -> Result<ExpertChoices> {
         let Self { checkpoint, session, inputs, progress, .. } = self;
         let (config, model) = (&checkpoint.config, session.model);
         let all_tokens = inputs.lengths.iter().sum();
         let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
         session.run(inputs, *progress, |outputs| {
-            for (layer, at) in (others..outputs.inner.len()).enumerate() {
+            for (layer, at) in (self.residuals..outputs.inner.len()).enumerate() {
                 let Some(experts) = config.experts.get(layer) else {
                     return Err(unexpected(model.path, "router scores of more layers"));
                 };
