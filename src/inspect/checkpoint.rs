@@ -139,13 +139,22 @@ pub fn inspect(
         Some(_) => format!("`{}`: {blocker}", file.display()),
         None => blocker.to_string(),
     });
+    let support = |target: Target| {
+        let options = GraphOptions { target, ..GraphOptions::default() };
+        let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
+        TargetSupport {
+            target: target.to_string(),
+            requires: options.requires(),
+            refused: refused.map(|error| error.to_string()),
+        }
+    };
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
         fingerprint,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),
-        targets: [Target::Onnx, Target::Ort].map(|target| support(&checkpoint, target)).into(),
+        targets: [Target::Onnx, Target::Ort].map(support).into(),
         bytes: weights().map(Weight::bytes).sum(),
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
@@ -154,16 +163,6 @@ pub fn inspect(
         scan: progress.map(|progress| scan(&checkpoint, progress)).transpose()?,
         config: checkpoint.config,
     })
-}
-
-fn support(checkpoint: &Checkpoint, target: Target) -> TargetSupport {
-    let options = GraphOptions { target, ..GraphOptions::default() };
-    let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
-    TargetSupport {
-        target: target.to_string(),
-        requires: options.requires(),
-        refused: refused.map(|error| error.to_string()),
-    }
 }
 
 fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {

@@ -19,8 +19,8 @@ mod routing;
 mod weight_reader;
 
 use ndarray::{Array2, ArrayView1};
-use serde::Serialize;
 
+pub use pass::ExpertCoverage;
 pub use routing::{ExpertChoices, Position, Tie, ranked};
 
 use crate::checkpoint::Checkpoint;
@@ -45,32 +45,20 @@ pub struct PassOptions {
 pub struct Activations<'c> {
     /// The residual stream if it is kept: the embedding, then after each layer. Its noise is
     /// relative to the largest magnitude in a token.
-    pub residuals: Vec<Expected>,
+    pub residuals: Vec<ExactValues>,
     /// Choices of experts that float32 does not decide, layer by layer.
     pub ties: Vec<Tie>,
+    pub experts: ExpertCoverage,
     exact: Pass<'c, f64>,
     single: Pass<'c, f32>,
 }
 
 /// What a model should compute.
-pub struct Expected {
+pub struct ExactValues {
     /// A row for each token.
     pub exact: Array2<f64>,
     /// Noise of float32: the largest difference.
     pub noise: f64,
-}
-
-/// How many experts were used, over all layers; nothing is known of the others.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ExpertCoverage {
-    /// Experts that some token used.
-    pub used: usize,
-    /// All experts.
-    pub there: u64,
-    /// SwiGLU's limit.
-    pub limit: f64,
-    /// Whether some value reached the limit: otherwise it is not tested.
-    pub limited: bool,
 }
 
 /// Runs the model on rows of token ids.
@@ -80,55 +68,46 @@ pub fn run<'c>(
     options: &PassOptions,
     progress: &'c dyn Progress,
 ) -> Result<Activations<'c>> {
-    let (layers, count) = (&checkpoint.weights.layers, checkpoint.config.experts_per_token);
+    let layers = &checkpoint.weights.layers;
+    let (count, factor) = (checkpoint.config.experts_per_token as usize, options.tie_factor);
     let mut exact = Pass::new(checkpoint, rows, progress)?;
     let mut single = Pass::new(checkpoint, rows, progress)?;
     let largest = |row: ArrayView1<f64>| row.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
     let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
-        let residual = || Expected::new(exact.residual.clone(), &single.residual, largest);
+        let residual = || ExactValues::new(exact.residual.clone(), &single.residual, largest);
         options.residuals.then(residual)
     };
     let (mut residuals, mut ties) = (Vec::from_iter(residual(&exact, &single)), Vec::new());
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
     let total = (0..layers.len()).map(layer_bytes).sum();
-    let positions = rows.iter().enumerate();
-    let positions =
-        positions.flat_map(|(row, ids)| (0..ids.len()).map(move |token| Position { row, token }));
-    let positions: Vec<Position> = positions.collect();
+    let of_row =
+        |(row, ids): (usize, &Vec<u32>)| (0..ids.len()).map(move |token| Position { row, token });
+    let positions: Vec<Position> = rows.iter().enumerate().flat_map(of_row).collect();
     let phase = phase(progress, "computing the reference", Unit::Bytes, total);
     for n in 0..layers.len() {
         // One layer in both types, so that its weights come from the disk once.
         exact.attention(n)?;
         single.attention(n)?;
-        let (input, input_single) = (exact.router(n)?, single.router(n)?);
+        let (x, x32) = (exact.router(n)?, single.router(n)?);
         let others = options.follow.as_ref().map(|choices| &choices[n][..]);
-        let (count, factor) = (count as usize, options.tie_factor);
-        let scores = (&input[1], &input_single[1]);
-        let (chosen, close) = choose(n, &positions, scores.0, scores.1, count, factor, others);
-        exact.experts(n, &input, &chosen)?;
-        single.experts(n, &input_single, &chosen)?;
+        let (chosen, close) = choose(n, &positions, &x[1], &x32[1], count, factor, others);
+        exact.experts(n, &x, &chosen)?;
+        single.experts(n, &x32, &chosen)?;
         ties.extend(close);
         residuals.extend(residual(&exact, &single));
         phase.advance(layer_bytes(n));
     }
-    Ok(Activations { residuals, ties, exact, single })
+    Ok(Activations { residuals, ties, experts: exact.coverage, exact, single })
 }
 
 impl Activations<'_> {
     /// The logits of some tokens, counted over all rows.
-    pub fn logits(&self, tokens: &[usize]) -> Result<Expected> {
-        Ok(Expected::new(self.exact.logits(tokens)?, &self.single.logits(tokens)?, |_| 1.0))
-    }
-
-    pub fn coverage(&self) -> ExpertCoverage {
-        let Pass { checkpoint, experts_used, limited, .. } = self.exact;
-        let config = &checkpoint.config;
-        let (there, limit) = (config.experts.iter().sum(), config.swiglu_limit);
-        ExpertCoverage { used: experts_used, there, limit, limited }
+    pub fn logits(&self, tokens: &[usize]) -> Result<ExactValues> {
+        Ok(ExactValues::new(self.exact.logits(tokens)?, &self.single.logits(tokens)?, |_| 1.0))
     }
 }
 
-impl Expected {
+impl ExactValues {
     /// Differences count relative to a scale of each row.
     fn new(exact: Array2<f64>, single: &Array2<f32>, scale: fn(ArrayView1<f64>) -> f64) -> Self {
         let mut noise = 0f64;

@@ -44,9 +44,9 @@ impl<F: Real> Pass<'_, F> {
             for ((token, share), output) in tokens.iter().zip(outputs.rows()) {
                 sum.row_mut(*token).scaled_add(*share, &output);
             }
-            self.limited |= limited;
+            self.coverage.limited |= limited;
         }
-        self.experts_used += used.len();
+        self.coverage.used += used.len();
         self.residual += &sum;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The forward pass in one floating-point type: its state, embedding, norm and lm_head.
 
 use ndarray::{Array2, Axis};
+use serde::Serialize;
 
 use super::linear::linear;
 use super::rope::RotaryEmbedding;
@@ -19,9 +20,19 @@ pub struct Pass<'c, F> {
     pub rope: RotaryEmbedding<F>,
     /// The residual stream, `[tokens of all rows, hidden]`.
     pub residual: Array2<F>,
-    /// Number of experts that some token used, over all layers.
-    pub experts_used: usize,
-    /// Whether some value of an expert reached SwiGLU's limit.
+    pub coverage: ExpertCoverage,
+}
+
+/// How many experts were used, over all layers; nothing is known of the others.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ExpertCoverage {
+    /// Experts that some token used.
+    pub used: usize,
+    /// All experts.
+    pub there: u64,
+    /// SwiGLU's limit.
+    pub limit: f64,
+    /// Whether some value reached the limit: otherwise it is not tested.
     pub limited: bool,
 }
 
@@ -43,8 +54,9 @@ impl<'c, F: Real> Pass<'c, F> {
             ensure!(id < vocab, "token {token} of a row is {id}, and the vocabulary has {vocab}");
             embedded.assign(&row(table, id)?);
         }
-        let (experts_used, limited) = (0, false);
-        Ok(Self { checkpoint, progress, lengths, rope, residual, experts_used, limited })
+        let (there, limit) = (config.experts.iter().sum(), config.swiglu_limit);
+        let coverage = ExpertCoverage { used: 0, there, limit, limited: false };
+        Ok(Self { checkpoint, progress, lengths, rope, residual, coverage })
     }
 
     /// RMSNorm of each row: `x / √(mean(x²) + ε) · scale`.

@@ -106,7 +106,8 @@ impl Inputs {
         }
         let default = match (signature.cache, signature.last) {
             (true, _) => DECODED,
-            (false, last) => usize::from(last) * DECODED_UNCACHED,
+            (false, true) => DECODED_UNCACHED,
+            (false, false) => 0,
         };
         let decoded = options.decode.unwrap_or(default.min(tokens / 2));
         ensure!(decoded < tokens, "{decoded} decode steps leave no prompt of {tokens} tokens");
@@ -213,17 +214,14 @@ mod tests {
         Signature { batch: None, length: None, cache: true, mask: true, last: false };
     const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
-    fn limited(signature: Signature, options: InputOptions, context: usize) -> Result<Inputs> {
-        Inputs::new(signature, options, [128, context], 10)
-    }
-
     fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
-        limited(signature, InputOptions { tokens, batch, decode, seed: 0 }, 4096).unwrap()
+        let options = InputOptions { tokens, batch, decode, seed: 0 };
+        Inputs::new(signature, options, [128, 4096], 10).unwrap()
     }
 
     fn default_inputs(signature: Signature, context: usize) -> Inputs {
-        limited(signature, InputOptions::default(), context).unwrap()
+        Inputs::new(signature, InputOptions::default(), [128, context], 10).unwrap()
     }
 
     proptest! {
@@ -297,7 +295,7 @@ mod tests {
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = limited(signature, InputOptions::default(), 4096);
+            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096], 10);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::inputs::Inputs;
 use super::session::StepOutputs;
 use crate::error::{Result, ensure};
-use crate::reference::{Activations, Expected, Position};
+use crate::reference::{Activations, ExactValues, Position};
 
 /// Tokens whose logits the reference computes at once, with one pass over lm_head.
 const TOKENS: usize = 128;
@@ -79,7 +79,7 @@ impl<'c> LogitComparison<'c> {
 
     fn compare_waiting(&mut self) -> Result<()> {
         let tokens = self.waiting.iter().map(|(position, _)| self.inputs.index(*position));
-        let Expected { exact, noise } = self.activations.logits(&tokens.collect::<Vec<_>>())?;
+        let ExactValues { exact, noise } = self.activations.logits(&tokens.collect::<Vec<_>>())?;
         self.found.noise = self.found.noise.max(noise);
         for ((position, found), expected) in self.waiting.drain(..).zip(exact.rows()) {
             self.found.add(position, &found, expected)?;

@@ -39,14 +39,12 @@ use verifier::{Verifier, lap};
 
 /// A model to verify, and how.
 #[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
 pub struct VerifyRequest {
-    /// The ONNX file.
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
-    /// Names of unknown things in the checkpoint that are allowed.
     pub ignored: IgnoredNames,
-    /// The tokens that the model is given.
     pub inputs: InputOptions,
     /// The largest absolute difference of logits; the default of the model if `None`.
     pub tolerance: Option<f64>,

@@ -8,7 +8,7 @@ use super::logits::differences;
 use super::session::StepOutputs;
 use super::tolerance::allowed;
 use crate::error::Result;
-use crate::reference::{Expected, Position};
+use crate::reference::{ExactValues, Position};
 
 /// The comparison of the residual stream.
 #[derive(Clone, Debug, Serialize)]
@@ -33,8 +33,8 @@ pub struct Stage {
 }
 
 impl Trace {
-    pub(super) fn new(expected: &[Expected]) -> Self {
-        let stage = |it: &Expected| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
+    pub(super) fn new(expected: &[ExactValues]) -> Self {
+        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
         Self { stages: expected.iter().map(stage).collect(), first: None }
     }
 
@@ -43,10 +43,10 @@ impl Trace {
         &mut self,
         inputs: &Inputs,
         outputs: &StepOutputs,
-        expected: &[Expected],
+        expected: &[ExactValues],
     ) -> Result<()> {
         let stages = self.stages.iter_mut().zip(expected).take(outputs.inner.len());
-        for (at, (stage, Expected { exact, .. })) in stages.enumerate() {
+        for (at, (stage, ExactValues { exact, .. })) in stages.enumerate() {
             for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
                 stage.add(position, found, exact.row(inputs.index(position)));
             }

@@ -169,7 +169,7 @@ impl Verifier<'_> {
         if tolerance.from != ToleranceSource::Requested {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
-        let (experts, ties) = (activations.coverage(), Ties::new(activations.ties, followed));
+        let (experts, ties) = (activations.experts, Ties::new(activations.ties, followed));
         Ok(Comparison { experts, logits, tolerance, ties, trace })
     }
 

@@ -100,15 +100,14 @@ pub fn compare(
 /// Refuses damaged MXFP4 scales, which in place nothing else reads: they are few, and a scale
 /// of NaN makes a whole block NaN.
 fn check_scales(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> {
-    let stored = checkpoint.weights.iter().filter(|weight| !weight.is_converted());
-    let scales: Vec<&Weight> =
-        stored.filter(|weight| weight.encoded_dtype() == DType::F8E8M0).collect();
-    let total = scales.iter().map(|weight| weight.bytes()).sum();
+    let is_scales =
+        |weight: &&Weight| !weight.is_converted() && weight.encoded_dtype() == DType::F8E8M0;
+    let scales = || checkpoint.weights.iter().filter(is_scales);
+    let total = scales().map(Weight::bytes).sum();
     let _phase = phase(progress, "checking scales", Unit::Bytes, total);
     let mut files = FileCache::default();
-    scales.into_iter().try_for_each(|weight| {
-        let non_finite = count_non_finite(weight, &mut files, progress)?;
-        ensure_finite(weight, non_finite)
+    scales().try_for_each(|weight| {
+        ensure_finite(weight, count_non_finite(weight, &mut files, progress)?)
     })
 }
 
