@@ -25,7 +25,7 @@ pub use crate::tensor::DType;
 pub use crate::tensor::ints::Bits;
 pub use crate::weights::MatrixFormat;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::publish::Transaction;
 use open::open;
@@ -41,9 +41,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     plan.targets().try_for_each(|path| transaction.claim(path))?;
     let (written, rounding) = plan.write_weights(&mut transaction, progress)?;
     let model = plan.write_model(&mut transaction, &rounding)?;
-    if progress.is_cancelled() {
-        return Err(Error::interrupted());
-    }
+    progress.check_cancelled()?;
     transaction.commit()?;
     Ok(plan.summarize(model, written, &rounding, started.elapsed()))
 }

@@ -1,36 +1,32 @@
 //! A checkpoint or a staged weights file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor, SourceFile, SourceFiles, Total, totals};
+use super::tensors::{Filter, ListedTensor, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
+use crate::container::Header;
 use crate::error::Result;
-use crate::files::parent_dir;
+use crate::files::{FileRange, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::{self, FileCache, Fingerprint, Provenance, Weight, count_non_finite};
+use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, count_non_finite};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct CheckpointInspection {
     /// Folder or staged file.
     pub path: PathBuf,
-    /// Name of the layout.
     pub layout: &'static str,
-    /// Fingerprint of its weights.
-    pub fingerprint: String,
-    /// The model's config.
+    pub fingerprint: Fingerprint,
     pub config: Config,
-    /// Format and history of the experts.
-    pub experts: Provenance,
-    /// Format and history of attention and lm_head.
-    pub dense: Provenance,
-    /// SafeTensors files.
+    /// Formats and history of matrices.
+    #[serde(flatten)]
+    pub provenances: PerRole<Provenance>,
     pub files: Vec<SourceFile>,
-    /// Whether each target supports it.
     pub targets: Vec<TargetSupport>,
     /// Bytes of all weights.
     pub bytes: u64,
@@ -47,23 +43,35 @@ pub struct CheckpointInspection {
     pub scan: Option<Scan>,
 }
 
+/// A SafeTensors file of a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct SourceFile {
+    /// Relative to the checkpoint's folder.
+    pub file: String,
+    /// Number of tensors.
+    pub tensors: usize,
+    pub bytes: u64,
+}
+
 /// Whether a target supports a checkpoint.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct TargetSupport {
     /// `onnx` or `ort`.
     pub target: String,
     /// What runs the model.
     pub requires: &'static str,
-    /// Why it does not.
+    /// Why it is not supported.
     pub refused: Option<String>,
 }
 
 /// Infinite and NaN values in a checkpoint.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Scan {
     /// Bytes that were read.
     pub bytes: u64,
-    /// Tensors that have some.
     pub damaged: Vec<DamagedTensor>,
 }
 
@@ -94,9 +102,38 @@ pub fn inspect(
         (parent_dir(path), checkpoint, metadata.fingerprint)
     };
     let weights = || checkpoint.weights.iter();
-    let sources = weights().flat_map(|weight| weight.recipe.sources());
-    let files: BTreeSet<PathBuf> = sources.map(|source| source.file.to_path_buf()).collect();
-    let files = SourceFiles::read(folder, &files)?;
+    let relative = |file: &Path| file.strip_prefix(folder).unwrap_or(file).to_owned();
+    let mut headers = BTreeMap::new();
+    for FileRange { file, .. } in weights().flat_map(|weight| weight.recipe.sources()) {
+        if !headers.contains_key(file) {
+            headers.insert(file.clone(), Header::read(file)?);
+        }
+    }
+    let stored = headers.values().flat_map(|header| &header.tensors);
+    let names: HashMap<(&Path, u64), &String> =
+        stored.map(|it| ((&*it.data.file, it.data.range.start), &it.name)).collect();
+    let files = headers.iter().map(|(file, header)| SourceFile {
+        file: relative(file).display().to_string(),
+        tensors: header.tensors.len(),
+        bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
+    });
+    let tensors = weights().map(|weight| {
+        let sources = weight.recipe.sources();
+        let stored_as = sources.iter().filter_map(|it| names.get(&(&*it.file, it.range.start)));
+        let stored_as = stored_as.copied().filter(|name| **name != weight.name).cloned();
+        let place = |it: &&FileRange| FileRange {
+            file: relative(&it.file).into(),
+            range: it.range.clone(),
+        };
+        ListedTensor {
+            name: weight.name.clone(),
+            stored_as: stored_as.collect(),
+            dtype: weight.dtype.to_string(),
+            shape: weight.shape.clone(),
+            places: sources.iter().map(place).collect(),
+        }
+    });
+    let tensors: Vec<ListedTensor> = tensors.collect();
     let references = weights::reference(weights(), folder)?;
     let obstacle = references.obstacle.map(|(file, obstacle)| {
         let concerned = if obstacle.concerns_file() {
@@ -106,33 +143,30 @@ pub fn inspect(
         };
         format!("{concerned}{obstacle}")
     });
-    let tensors: Vec<_> = weights().map(|weight| files.tensor(weight)).collect();
+    let support = |target: Target| {
+        let options = GraphOptions { target, ..GraphOptions::default() };
+        let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
+        TargetSupport {
+            target: target.to_string(),
+            requires: options.requires(),
+            refused: refused.map(|error| error.to_string()),
+        }
+    };
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout,
-        fingerprint: fingerprint.to_string(),
-        experts: checkpoint.provenances.experts.clone(),
-        dense: checkpoint.provenances.dense.clone(),
-        files: files.summarize(),
-        targets: [Target::Onnx, Target::Ort].map(|target| support(&checkpoint, target)).into(),
+        fingerprint,
+        provenances: checkpoint.provenances.clone(),
+        files: files.collect(),
+        targets: [Target::Onnx, Target::Ort].map(support).into(),
         bytes: weights().map(Weight::bytes).sum(),
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
         totals: totals(&tensors),
         tensors: filter.apply(tensors),
-        config: checkpoint.config.clone(),
         scan: progress.map(|progress| scan(&checkpoint, progress)).transpose()?,
+        config: checkpoint.config,
     })
-}
-
-fn support(checkpoint: &Checkpoint, target: Target) -> TargetSupport {
-    let options = GraphOptions { target, ..GraphOptions::default() };
-    let refused = decoder(&checkpoint.config, &checkpoint.weights, options).err();
-    TargetSupport {
-        target: target.to_string(),
-        requires: options.requires(),
-        refused: refused.map(|error| error.to_string()),
-    }
 }
 
 fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {
@@ -141,8 +175,10 @@ fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {
     let (mut files, mut damaged) = (FileCache::default(), Vec::new());
     for weight in checkpoint.weights.iter() {
         let not_finite = count_non_finite(weight, &mut files, progress)?;
-        let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
-        damaged.extend((not_finite > 0).then_some(DamagedTensor { tensor, numbers, not_finite }));
+        if not_finite > 0 {
+            let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
+            damaged.push(DamagedTensor { tensor, numbers, not_finite });
+        }
     }
     Ok(Scan { bytes, damaged })
 }

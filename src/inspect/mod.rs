@@ -12,14 +12,15 @@ use serde::Serialize;
 
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::ValueInfo;
-pub use crate::weights::Provenance;
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
+pub use crate::weights::{Fingerprint, PerRole, Provenance};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedTensor, SourceFile, Total};
+pub use tensors::{Filter, ListedTensor, Total};
 
 use crate::checkpoint::{self as source, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Result, bail, ensure, err};
+use crate::files::FileRange;
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -38,8 +39,8 @@ pub enum Inspection {
 
 /// A SafeTensors file by itself.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct FileInspection {
-    /// Its path.
     pub path: PathBuf,
     /// Bytes of all tensors.
     pub bytes: u64,
@@ -89,7 +90,7 @@ pub fn inspect(
         );
     }
     match header {
-        Some(header) => Ok(Inspection::Tensors(file(path, &header, filter))),
+        Some(header) => Ok(Inspection::Tensors(file(path, header, filter))),
         None if has_extension("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
         None => Err(source::refuse_unsupported(path).unwrap_or_else(|| {
             err!("`{}` is not a checkpoint folder, a .safetensors or an .onnx file", path.display())
@@ -97,13 +98,16 @@ pub fn inspect(
     }
 }
 
-fn file(path: &Path, header: &Header, filter: &Filter) -> FileInspection {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let tensors = header.tensors.iter().map(|tensor| ListedTensor::stored(tensor, &name));
-    FileInspection {
-        path: path.to_owned(),
-        bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
-        count: header.tensors.len(),
-        tensors: filter.apply(tensors.collect()),
-    }
+fn file(path: &Path, Header { tensors, .. }: Header, filter: &Filter) -> FileInspection {
+    let name = Path::new(path.file_name().unwrap_or_default());
+    let (path, count) = (path.to_owned(), tensors.len());
+    let bytes = tensors.iter().map(|tensor| tensor.data.len()).sum();
+    let listed = tensors.into_iter().map(|tensor| ListedTensor {
+        name: tensor.name,
+        dtype: tensor.dtype.to_string(),
+        shape: tensor.shape,
+        places: vec![FileRange { file: name.into(), range: tensor.data.range }],
+        ..ListedTensor::default()
+    });
+    FileInspection { bytes, count, tensors: filter.apply(listed.collect()), path }
 }

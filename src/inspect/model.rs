@@ -15,14 +15,13 @@ use crate::weights::{Obstacle, link_kind};
 
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct ModelInspection {
-    /// Its path.
     pub path: PathBuf,
-    /// Size of the ONNX file in bytes.
+    /// Size of the ONNX file.
     pub bytes: u64,
     /// Name and version of the program that wrote it.
     pub producer: String,
-    /// ONNX IR version.
     pub ir_version: i64,
     /// Opset versions by domain.
     pub opsets: BTreeMap<String, i64>,
@@ -30,15 +29,12 @@ pub struct ModelInspection {
     pub requires: Option<String>,
     /// Metadata properties.
     pub properties: BTreeMap<String, String>,
-    /// Inputs.
     pub inputs: Vec<ValueInfo>,
-    /// Outputs.
     pub outputs: Vec<ValueInfo>,
     /// Names of model-local functions.
     pub functions: Vec<String>,
     /// Number of nodes by operator.
     pub operators: BTreeMap<String, usize>,
-    /// External data files.
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -52,6 +48,7 @@ pub struct ModelInspection {
 
 /// An external data file.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct DataFile {
     /// Relative to the model's folder.
     pub file: String,
@@ -83,9 +80,15 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         data_file(path, file, &ranges, digest)
     });
     let files: Vec<DataFile> = files.collect();
-    let wrong = model.external_data().filter_map(|(tensor, external)| wrong(tensor, external));
-    let wrong: Vec<String> = wrong.collect();
-    let tensors: Vec<_> = model.initializers.iter().map(ListedTensor::of_model).collect();
+    let wrong: Vec<String> = model.external_data().filter_map(wrong).collect();
+    let tensors = model.initializers.into_iter().map(|it| ListedTensor {
+        name: it.name,
+        dtype: it.dtype.map_or("another type".to_owned(), |dtype| dtype.to_string()),
+        shape: it.shape,
+        places: it.external.into_iter().collect(),
+        ..ListedTensor::default()
+    });
+    let tensors: Vec<ListedTensor> = tensors.collect();
     Ok(ModelInspection {
         path: path.to_owned(),
         bytes: model.bytes,
@@ -119,12 +122,13 @@ fn data_file(
     let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
+    let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     let unreachable = match status {
-        _ if !is_below(&file) => Some(
-            "it is outside the model's folder, where onnxruntime reads no external data".to_owned(),
+        _ if !Path::new(&file).components().all(is_below) => Some(
+            "it is outside the model's folder, where onnxruntime reads no external data".into(),
         ),
-        None => Some("it does not exist".to_owned()),
-        Some(status) if !status.is_file() => Some("it is not a regular file".to_owned()),
+        None => Some("it does not exist".into()),
+        Some(status) if !status.is_file() => Some("it is not a regular file".into()),
         Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
     };
     let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
@@ -158,16 +162,10 @@ fn is_followed(model: &Path, file: &Path) -> bool {
     folders.iter().flatten().any(|folder| file.as_ref().is_ok_and(|file| file.starts_with(folder)))
 }
 
-fn is_below(file: &str) -> bool {
-    Path::new(file)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-}
-
 /// An initializer whose external data is longer or shorter than its shape.
-fn wrong(tensor: &StoredInitializer, external: &FileRange) -> Option<String> {
-    let (dtype, length) = (tensor.dtype?, external.len());
-    let needed = dtype.bytes(&tensor.shape);
-    let StoredInitializer { name, shape, .. } = tensor;
-    (needed != Some(length)).then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes"))
+fn wrong((tensor, external): (&StoredInitializer, &FileRange)) -> Option<String> {
+    let StoredInitializer { name, dtype, shape, .. } = tensor;
+    let (dtype, length) = ((*dtype)?, external.len());
+    (dtype.bytes(shape) != Some(length))
+        .then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes"))
 }

@@ -18,7 +18,11 @@ impl fmt::Display for Inspection {
         match self {
             Self::Checkpoint(it) => checkpoint(&mut table, "checkpoint", it),
             Self::Weights(it) => checkpoint(&mut table, "weights", it),
-            Self::Tensors(it) => file(&mut table, it),
+            Self::Tensors(FileInspection { path, bytes, count, tensors: listed }) => {
+                let (bytes, count) = (size(*bytes), plural(*count, "tensor"));
+                table.row("file", format!("{}: {bytes}, {count}", path.display()));
+                tensors(&mut table, listed);
+            }
             Self::Model(it) => model(&mut table, it),
         }
         table.fmt(f)
@@ -29,8 +33,8 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
     config(table, &it.config);
-    provenance(table, "experts", &it.experts);
-    provenance(table, "dense", &it.dense);
+    provenance(table, "experts", &it.provenances.experts);
+    provenance(table, "dense", &it.provenances.dense);
     for file in &it.files {
         let (bytes, tensors) = (size(file.bytes), plural(file.tensors, "tensor"));
         table.row("file", format!("{}: {bytes}, {tensors}", file.file));
@@ -50,10 +54,7 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
-    it.scan.iter().for_each(|it| scan(table, it));
-}
-
-fn scan(table: &mut Table, Scan { bytes, damaged }: &Scan) {
+    let Some(Scan { bytes, damaged }) = &it.scan else { return };
     for DamagedTensor { tensor, numbers, not_finite } in damaged {
         let [wrong, all] = [*not_finite, *numbers].map(with_thousands);
         table.row("DAMAGED", format!("{tensor}: {wrong} of {all} values are infinite or NaN"));
@@ -101,12 +102,6 @@ fn config(table: &mut Table, config: &Config) {
     let yarn =
         if rope.factor > 1.0 { format!(" × {} by YaRN", rope.factor) } else { String::new() };
     table.note(format!("context   {}{yarn}, theta {}", rope.initial_context, rope.theta));
-}
-
-fn file(table: &mut Table, it: &FileInspection) {
-    let (bytes, count) = (size(it.bytes), plural(it.count, "tensor"));
-    table.row("file", format!("{}: {bytes}, {count}", it.path.display()));
-    tensors(table, &it.tensors);
 }
 
 fn model(table: &mut Table, it: &ModelInspection) {

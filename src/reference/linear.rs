@@ -3,73 +3,47 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use super::real::Real;
-use super::weight_reader::WeightReader;
-use crate::checkpoint::{ExpertWeights, Linear};
+use super::weight_reader::{Real, matrix_rows, row};
 use crate::error::Result;
-use crate::weights::{Matrix, MatrixFormat};
+use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// Values that a thread decodes at once: 4 MiB of them.
 const DECODED: u64 = 1 << 20;
 
-/// `x [n, in]` to `[n, out]`.
-pub fn linear<F: Real>(x: &ArrayView2<F>, layer: &Linear) -> Result<Array2<F>> {
-    let mut y = product(x, &layer.matrix)?;
-    if let Some(bias) = &layer.bias {
-        y += &WeightReader::default().vector(bias)?.insert_axis(Axis(0));
-    }
-    Ok(y)
-}
-
-/// `x · Wᵀ` on all processors, `x [n, in]` to `[n, out]`.
-pub fn product<F: Real>(x: &ArrayView2<F>, matrix: &Matrix) -> Result<Array2<F>> {
-    let matrix = matrix.source();
-    let row_ranges: Vec<Range<u64>> = row_ranges(matrix.out, matrix.inn).collect();
-    let one = |rows: &Range<u64>| {
-        Ok(x.dot(&WeightReader::default().matrix_rows(matrix, 0, rows.clone())?.t()))
-    };
-    let products = row_ranges.par_iter().map(one).collect::<Result<Vec<Array2<F>>>>()?;
-    let mut y = Array2::zeros((x.nrows(), matrix.out as usize));
-    for (rows, product) in row_ranges.into_iter().zip(products) {
-        y.slice_axis_mut(Axis(1), as_usize(rows).into()).assign(&product);
-    }
-    Ok(y)
-}
-
-/// `x [n, in]` through one expert's matrix on this thread, to `[n, out]`.
-pub fn expert_linear<F: Real>(
-    x: &ArrayView2<F>,
-    weights: &ExpertWeights,
+/// `x [n, in]` to `[n, out]` on all processors, by the matrix of an expert or the only one (0).
+pub fn linear<F: Real>(
+    x: &Array2<F>,
+    matrix: &Matrix,
+    bias: Option<&Weight>,
     expert: u64,
-    reader: &mut WeightReader,
 ) -> Result<Array2<F>> {
-    let matrix = weights.matrix.source();
-    let Matrix { out, inn, .. } = *matrix;
+    let matrix = matrix.source();
+    let Matrix { out, inn, format, .. } = *matrix;
+    let is_transposed = matches!(format, MatrixFormat::FloatTransposed(_));
+    let (height, width) = if is_transposed { (inn, out) } else { (out, inn) };
+    let step = (DECODED / width).max(1);
+    let starts = (0..height).step_by(step as usize);
+    let ranges: Vec<Range<u64>> = starts.map(|start| start..height.min(start + step)).collect();
+    let columns = |rows: &Range<u64>| (rows.start as usize..rows.end as usize).into();
     let mut y = Array2::zeros((x.nrows(), out as usize));
-    if let MatrixFormat::FloatTransposed(_) = matrix.format {
-        for rows in row_ranges(inn, out) {
-            let decoded = reader.matrix_rows(matrix, expert, rows.clone())?;
-            y += &x.slice_axis(Axis(1), as_usize(rows).into()).dot(&decoded);
+    if is_transposed {
+        for rows in ranges {
+            let x = x.slice_axis(Axis(1), columns(&rows));
+            y += &x.dot(&matrix_rows(matrix, expert, rows)?);
         }
     } else {
-        for rows in row_ranges(out, inn) {
-            let decoded = reader.matrix_rows(matrix, expert, rows.clone())?;
-            y.slice_axis_mut(Axis(1), as_usize(rows).into()).assign(&x.dot(&decoded.t()));
+        let product =
+            |rows: &Range<u64>| Ok(x.dot(&matrix_rows(matrix, expert, rows.clone())?.t()));
+        let products = ranges.par_iter().map(product).collect::<Result<Vec<Array2<F>>>>()?;
+        for (rows, product) in ranges.iter().zip(products) {
+            y.slice_axis_mut(Axis(1), columns(rows)).assign(&product);
         }
     }
-    y += &reader.expert_vector(&weights.bias, expert)?.insert_axis(Axis(0));
+    if let Some(bias) = bias {
+        y += &row(bias, expert)?.insert_axis(Axis(0));
+    }
     Ok(y)
-}
-
-/// All rows, in ranges of about [`DECODED`] values.
-fn row_ranges(rows: u64, columns: u64) -> impl Iterator<Item = Range<u64>> {
-    let step = (DECODED / columns).max(1);
-    (0..rows).step_by(step as usize).map(move |start| start..rows.min(start + step))
-}
-
-fn as_usize(rows: Range<u64>) -> Range<usize> {
-    rows.start as usize..rows.end as usize
 }

@@ -14,21 +14,21 @@ mod attention;
 mod linear;
 mod moe;
 mod pass;
-mod real;
 mod rope;
 mod routing;
 mod weight_reader;
 
 use ndarray::{Array2, ArrayView1};
 
-pub use routing::{ExpertChoices, Tie};
+pub use pass::ExpertCoverage;
+pub use routing::{ExpertChoices, Position, Tie, ranked};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::Weight;
 use pass::Pass;
-use routing::Routing;
+use routing::choose;
 
 /// What to keep, and whose choices of experts to follow.
 #[derive(Clone, Debug, Default)]
@@ -42,97 +42,80 @@ pub struct PassOptions {
 }
 
 /// The outcome of a pass over rows of tokens, which do not see each other.
-#[derive(Default)]
-pub struct Activations {
-    /// The residual stream if it is kept: the embedding, then after each layer.
-    pub residuals: Vec<Residual>,
+pub struct Activations<'c> {
+    /// The residual stream if it is kept: the embedding, then after each layer. Its noise is
+    /// relative to the largest magnitude in a token.
+    pub residuals: Vec<ExactValues>,
     /// Choices of experts that float32 does not decide, layer by layer.
     pub ties: Vec<Tie>,
-    /// Number of experts that some token uses, over all layers.
-    pub experts_used: usize,
-    /// Whether some value of an expert reached SwiGLU's limit.
-    pub limited: bool,
-    hidden: Array2<f64>,
-    hidden_single: Array2<f32>,
+    pub experts: ExpertCoverage,
+    exact: Pass<'c, f64>,
+    single: Pass<'c, f32>,
 }
 
-/// The residual stream at one place in the model.
-pub struct Residual {
-    /// `[tokens of all rows, hidden]`
-    pub exact: Array2<f64>,
-    /// Noise of float32: the largest difference in a token, relative to the token's largest
-    /// magnitude.
-    pub noise: f64,
-}
-
-/// The logits of some tokens.
-pub struct Logits {
-    /// `[tokens, vocab]`
+/// What a model should compute.
+pub struct ExactValues {
+    /// A row for each token.
     pub exact: Array2<f64>,
     /// Noise of float32: the largest difference.
     pub noise: f64,
 }
 
 /// Runs the model on rows of token ids.
-pub fn run(
-    checkpoint: &Checkpoint,
+pub fn run<'c>(
+    checkpoint: &'c Checkpoint,
     rows: &[Vec<u32>],
     options: &PassOptions,
-    progress: &dyn Progress,
-) -> Result<Activations> {
-    let (layers, count) = (&checkpoint.weights.layers, checkpoint.config.experts_per_token);
-    let mut exact = Pass::<f64>::new(checkpoint, rows)?;
-    let mut single = Pass::<f32>::new(checkpoint, rows)?;
-    let mut found = Activations::default();
+    progress: &'c dyn Progress,
+) -> Result<Activations<'c>> {
+    let layers = &checkpoint.weights.layers;
+    let (count, factor) = (checkpoint.config.experts_per_token as usize, options.tie_factor);
+    let mut exact = Pass::new(checkpoint, rows, progress)?;
+    let mut single = Pass::new(checkpoint, rows, progress)?;
+    let largest = |row: ArrayView1<f64>| row.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
     let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
-        options.residuals.then(|| Residual::new(&exact.residual, &single.residual))
+        let residual = || ExactValues::new(exact.residual.clone(), &single.residual, largest);
+        options.residuals.then(residual)
     };
-    found.residuals.extend(residual(&exact, &single));
+    let (mut residuals, mut ties) = (Vec::from_iter(residual(&exact, &single)), Vec::new());
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
     let total = (0..layers.len()).map(layer_bytes).sum();
+    let of_row =
+        |(row, ids): (usize, &Vec<u32>)| (0..ids.len()).map(move |token| Position { row, token });
+    let positions: Vec<Position> = rows.iter().enumerate().flat_map(of_row).collect();
     let phase = phase(progress, "computing the reference", Unit::Bytes, total);
     for n in 0..layers.len() {
         // One layer in both types, so that its weights come from the disk once.
-        let (input, input_single) = (exact.attention(n, progress)?, single.attention(n, progress)?);
+        exact.attention(n)?;
+        single.attention(n)?;
+        let (x, x32) = (exact.router(n)?, single.router(n)?);
         let others = options.follow.as_ref().map(|choices| &choices[n][..]);
-        let scores = [&input.scores, &input_single.scores.mapv(f64::from)];
-        let Routing { chosen, ties } =
-            Routing::decide(n, scores, count as usize, options.tie_factor, others);
-        let output = exact.experts(n, &input, &chosen, progress)?;
-        single.experts(n, &input_single, &chosen, progress)?;
-        found.ties.extend(ties);
-        found.experts_used += output.used;
-        found.limited |= output.limited;
-        found.residuals.extend(residual(&exact, &single));
+        let (chosen, close) = choose(n, &positions, &x[1], &x32[1], count, factor, others);
+        exact.experts(n, &x, &chosen)?;
+        single.experts(n, &x32, &chosen)?;
+        ties.extend(close);
+        residuals.extend(residual(&exact, &single));
         phase.advance(layer_bytes(n));
     }
-    (found.hidden, found.hidden_single) = (exact.finish()?, single.finish()?);
-    Ok(found)
+    Ok(Activations { residuals, ties, experts: exact.coverage, exact, single })
 }
 
-impl Activations {
+impl Activations<'_> {
     /// The logits of some tokens, counted over all rows.
-    pub fn logits(&self, checkpoint: &Checkpoint, tokens: &[usize]) -> Result<Logits> {
-        let exact = pass::logits(checkpoint, &self.hidden, tokens)?;
-        let single = pass::logits(checkpoint, &self.hidden_single, tokens)?;
-        let rows = exact.rows().into_iter().zip(single.rows());
-        let noise = rows.map(|(exact, single)| max_difference(exact, single)).fold(0.0, f64::max);
-        Ok(Logits { exact, noise })
+    pub fn logits(&self, tokens: &[usize]) -> Result<ExactValues> {
+        Ok(ExactValues::new(self.exact.logits(tokens)?, &self.single.logits(tokens)?, |_| 1.0))
     }
 }
 
-impl Residual {
-    fn new(exact: &Array2<f64>, single: &Array2<f32>) -> Self {
-        let relative = |(exact, single): (ArrayView1<f64>, ArrayView1<f32>)| {
-            let largest = exact.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
-            max_difference(exact, single) / largest
-        };
-        let rows = exact.rows().into_iter().zip(single.rows());
-        Self { exact: exact.clone(), noise: rows.map(relative).fold(0.0, f64::max) }
+impl ExactValues {
+    /// Differences count relative to a scale of each row.
+    fn new(exact: Array2<f64>, single: &Array2<f32>, scale: fn(ArrayView1<f64>) -> f64) -> Self {
+        let mut noise = 0f64;
+        for (exact, single) in exact.rows().into_iter().zip(single.rows()) {
+            let pairs = exact.iter().zip(single);
+            let differences = pairs.map(|(exact, single)| (exact - f64::from(*single)).abs());
+            noise = noise.max(differences.fold(0.0, f64::max) / scale(exact));
+        }
+        Self { exact, noise }
     }
-}
-
-fn max_difference(exact: ArrayView1<f64>, single: ArrayView1<f32>) -> f64 {
-    let pairs = exact.iter().zip(single);
-    pairs.fold(0.0, |most, (exact, single)| most.max((exact - f64::from(*single)).abs()))
 }

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::real::Real;
+use super::weight_reader::Real;
 use crate::checkpoint::Rope;
 
 /// Cosines and sines of every position and pair of a head's dimensions, `[T, D/2]`.
@@ -46,15 +46,16 @@ impl<F: Real> RotaryEmbedding<F> {
 /// frequency, a slow one has it divided by the factor, and those between are interpolated by
 /// the pair's index.
 fn frequencies(rope: &Rope, half: usize) -> Vec<f64> {
-    let plain = |pair: usize| rope.theta.powf(-(pair as f64) / half as f64);
     // The fractional index of the pair with so many turns within the context.
     let index_of =
         |turns: f64| half as f64 * (rope.initial_context / (turns * TAU)).ln() / rope.theta.ln();
     let (kept, stretched) = (index_of(rope.fast), index_of(rope.slow));
-    let share = |pair: usize| ((pair as f64 - kept) / (stretched - kept)).clamp(0.0, 1.0);
-    let scaled = |pair: usize| plain(pair) * (share(pair) / rope.factor + 1.0 - share(pair));
-    let is_stretched = rope.factor > 1.0;
-    (0..half).map(|pair| if is_stretched { scaled(pair) } else { plain(pair) }).collect()
+    let frequency = |pair: usize| {
+        let plain = rope.theta.powf(-(pair as f64) / half as f64);
+        let share = ((pair as f64 - kept) / (stretched - kept)).clamp(0.0, 1.0);
+        if rope.factor > 1.0 { plain * (share / rope.factor + 1.0 - share) } else { plain }
+    };
+    (0..half).map(frequency).collect()
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! otherwise. How close that is, is measured: the same scores are computed in float32 too.
 //! Within that bound the choices of another program can be followed, and no further.
 
-use ndarray::{Array2, ArrayView1};
+use std::fmt;
 
-use super::real::Real;
+use ndarray::{Array2, ArrayView1};
+use serde::Serialize;
+
+use super::weight_reader::Real;
 
 /// Distance between neighboring float32 numbers, relative to them.
 const ULP: f64 = f32::EPSILON as f64;
@@ -15,71 +18,82 @@ const ULP: f64 = f32::EPSILON as f64;
 /// all rows.
 pub type ExpertChoices = Vec<Vec<Vec<usize>>>;
 
-/// A choice of experts that float32 does not decide.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tie {
-    pub layer: usize,
-    /// Counted over all rows.
+/// A token of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    pub row: usize,
     pub token: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}, token {}", self.row, self.token)
+    }
+}
+
+/// A choice of experts that float32 does not decide.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tie {
+    pub position: Position,
+    pub layer: usize,
+    /// Own experts that were dropped for those of another program.
+    pub dropped: Vec<usize>,
+    /// Experts of another program that were taken for them.
+    pub taken: Vec<usize>,
     /// Score of the last chosen expert minus that of the first one left out.
     pub margin: f64,
     /// The margin that float32 could tell.
     pub bound: f64,
-    /// If the choice of another program was followed: the experts dropped, and those taken
-    /// for them.
-    pub followed: Option<[Vec<usize>; 2]>,
 }
 
-/// The choices of a layer.
-pub struct Routing {
-    /// The experts of each token, the best first.
-    pub chosen: Vec<Vec<usize>>,
-    pub ties: Vec<Tie>,
-}
-
-impl Routing {
-    /// Chooses `count` experts for each token by `scores [tokens, experts]` in float64 and in
-    /// float32. Scores within `factor` times their largest difference are ties, where
-    /// `others` are followed.
-    pub fn decide(
-        layer: usize,
-        [scores, single]: [&Array2<f64>; 2],
-        count: usize,
-        factor: f64,
-        others: Option<&[Vec<usize>]>,
-    ) -> Self {
-        let bound = factor * noise(scores, single);
-        let (mut chosen, mut ties) = (Vec::with_capacity(scores.nrows()), Vec::new());
-        for (token, scores) in scores.rows().into_iter().enumerate() {
-            let order = ranked(scores);
-            let (own, rest) = order.split_at(count);
-            let margin =
-                rest.first().map_or(f64::INFINITY, |next| scores[own[count - 1]] - scores[*next]);
-            if margin > bound {
-                chosen.push(own.to_vec());
-                continue;
+/// Chooses `count` experts for each token, the best first, by `scores [tokens, experts]` in
+/// float64. Scores within `factor` times their largest difference from those in float32 are
+/// ties, where `others` are followed.
+pub fn choose(
+    layer: usize,
+    positions: &[Position],
+    scores: &Array2<f64>,
+    single: &Array2<f32>,
+    count: usize,
+    factor: f64,
+    others: Option<&[Vec<usize>]>,
+) -> (Vec<Vec<usize>>, Vec<Tie>) {
+    let bound = factor * noise(scores, single);
+    let (mut chosen, mut ties) = (Vec::with_capacity(positions.len()), Vec::new());
+    for (token, (scores, position)) in scores.rows().into_iter().zip(positions).enumerate() {
+        let mut own = ranked(scores.iter().copied());
+        let rest = own.split_off(count);
+        let margin =
+            rest.first().map_or(f64::INFINITY, |next| scores[own[count - 1]] - scores[*next]);
+        if margin <= bound {
+            let other = others.map_or_else(|| own.clone(), |others| others[token].clone());
+            let followed = follow(scores, &own, &other, bound);
+            if followed.is_some() {
+                own = other;
             }
-            let other = others.map_or(own, |others| &others[token]);
-            let followed = follow(scores, own, other, bound);
-            chosen.push(if followed.is_some() { other.to_vec() } else { own.to_vec() });
-            ties.push(Tie { layer, token, margin, bound, followed });
+            let [dropped, taken] = followed.unwrap_or_default();
+            ties.push(Tie { position: *position, layer, dropped, taken, margin, bound });
         }
-        Self { chosen, ties }
+        chosen.push(own);
     }
+    (chosen, ties)
 }
 
 /// The largest difference between scores of two runs, at least a unit in the last place of
 /// the largest score.
-fn noise(scores: &Array2<f64>, single: &Array2<f64>) -> f64 {
-    let pairs = scores.iter().zip(single);
-    pairs.fold(0f64, |most, (one, other)| most.max((one - other).abs()).max(one.abs() * ULP))
+fn noise(scores: &Array2<f64>, single: &Array2<f32>) -> f64 {
+    scores.iter().zip(single).fold(0.0, |most, (score, single)| {
+        most.max((score - f64::from(*single)).abs()).max(score.abs() * ULP)
+    })
 }
 
-/// Experts by falling score, of equal ones the first before.
-fn ranked(scores: ArrayView1<f64>) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
-    order
+/// Experts by falling score, of equal ones the first before: so does TopK by definition, and
+/// QMoE of onnxruntime 1.32 with experts in MXFP4.
+pub fn ranked(scores: impl Iterator<Item = f64>) -> Vec<usize> {
+    // In the total order 0 is above -0, and their sum is 0.
+    let mut order: Vec<(usize, f64)> = scores.map(|score| score + 0.0).enumerate().collect();
+    order.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    order.into_iter().map(|(expert, _)| expert).collect()
 }
 
 /// The experts that another choice drops and takes; `None` if it is the same choice, or drops
@@ -110,6 +124,8 @@ pub fn shares<F: Real>(scores: ArrayView1<F>, chosen: &[usize]) -> Vec<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use ndarray::array;
 
     use super::*;
@@ -119,33 +135,42 @@ mod tests {
     #[test]
     fn follows_others_in_ties_only() {
         let scores = array![[3.0, 2.0, 1.999, 0.0], [3.0, 2.0, 1.0, 0.0]];
-        let mut single = scores.clone();
+        let mut single = scores.mapv(|score| score as f32);
         single[[1, 3]] = 0.001;
-        let decide = |factor: f64, others: &[Vec<usize>]| {
-            Routing::decide(5, [&scores, &single], 2, factor, Some(others))
+        let positions = [0, 1].map(|token| Position { row: 0, token });
+        let choose = |factor, others: &[Vec<usize>]| {
+            choose(5, &positions, &scores, &single, 2, factor, Some(others))
         };
         let other = [vec![2, 0], vec![0, 2]];
-        let found = decide(2.0, &other);
-        assert_eq!(found.chosen, [vec![2, 0], vec![0, 1]]);
-        assert_eq!((found.ties.len(), found.ties[0].layer, found.ties[0].token), (1, 5, 0));
-        assert_eq!(found.ties[0].followed, Some([vec![1], vec![2]]));
+        let (chosen, ties) = choose(2.0, &other);
+        assert_eq!(chosen, [vec![2, 0], vec![0, 1]]);
+        assert_eq!((ties.len(), ties[0].layer, ties[0].position), (1, 5, positions[0]));
+        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[1], &[2]]);
         // Too far behind, although another choice at the same token is a tie.
-        let found = decide(2.0, &[vec![0, 3], vec![1, 0]]);
-        assert_eq!((&found.chosen[0], &found.ties[0].followed), (&vec![0, 1], &None));
+        let (chosen, ties) = choose(2.0, &[vec![0, 3], vec![1, 0]]);
+        assert_eq!((&chosen[0], &ties[0].taken), (&vec![0, 1], &vec![]));
         // Decided.
-        let found = decide(0.5, &other);
-        assert_eq!((&found.chosen[0], found.ties.len()), (&vec![0, 1], 0));
+        let (chosen, ties) = choose(0.5, &other);
+        assert_eq!((&chosen[0], ties.len()), (&vec![0, 1], 0));
         // Two at once, where all are close.
-        let found = decide(4000.0, &[vec![3, 2], vec![1, 0]]);
-        assert_eq!(found.ties[0].followed, Some([vec![0, 1], vec![3, 2]]));
+        let (_, ties) = choose(4000.0, &[vec![3, 2], vec![1, 0]]);
+        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[0, 1], &[3, 2]]);
+    }
+
+    #[test]
+    fn ranks_equal_scores_in_order_and_any_number_of_nans() {
+        assert_eq!(ranked([-0.0, 1.0, 0.0, 1.0].into_iter()), [1, 3, 0, 2]);
+        let scores = (0..128).map(|at| at * at * 5 % 211);
+        let damaged = scores.map(|it| if it % 5 == 0 { f64::NAN } else { f64::from(it) });
+        assert_eq!(BTreeSet::from_iter(ranked(damaged)).len(), 128);
     }
 
     #[test]
     fn equal_scores_choose_the_first_and_are_a_tie() {
-        let scores = array![[1.0, 1.0, 1.0]];
-        let found = Routing::decide(0, [&scores, &scores], 1, 1.0, None);
-        assert_eq!((&found.chosen[0], found.ties[0].margin), (&vec![0], 0.0));
-        let all = Routing::decide(0, [&scores, &scores], 3, 1.0, None);
-        assert!(all.ties.is_empty(), "no expert is left out");
+        let (scores, single) = (array![[-0.0, 0.0, 0.0]], array![[0.0; 3]]);
+        let choose = |count| choose(0, &[Position::default()], &scores, &single, count, 1.0, None);
+        let (chosen, ties) = choose(1);
+        assert_eq!((&chosen[0], ties[0].margin), (&vec![0], 0.0));
+        assert!(choose(3).1.is_empty(), "no expert is left out");
     }
 }

@@ -10,32 +10,29 @@ use ::ort::LoadDynamicError;
 use ::ort::environment::Environment;
 use ::ort::logging::LogLevel;
 use fs_err as fs;
+use serde::Serialize;
 
 use super::message;
 use crate::error::{Kind, Result, Setting, bail, err};
 
-/// The loaded library.
-#[derive(Clone, Debug)]
+/// The library of onnxruntime that this process runs.
+#[derive(Clone, Debug, Serialize)]
 pub struct Library {
+    /// Such as `1.32.0`, from the file name if that has one.
+    pub version: Option<String>,
     /// A bare file name if the system found it.
     pub path: PathBuf,
-    /// From the file name, if that has one.
-    pub version: Option<RuntimeVersion>,
 }
-
-/// Major, minor and patch version of onnxruntime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RuntimeVersion(pub [u32; 3]);
 
 /// The library of this process; onnxruntime allows no other.
 static LOADED: OnceLock<(Library, Environment)> = OnceLock::new();
 
 impl Library {
-    /// Loads the library at `asked` or in that folder; otherwise the one of
+    /// Loads the library at `requested` or in that folder; otherwise the one of
     /// `ORT_DYLIB_PATH`, one that the system finds, or the one of the `python3` on the PATH.
-    pub fn load(asked: Option<&Path>) -> Result<Self> {
+    pub fn load(requested: Option<&Path>) -> Result<Self> {
         let variable = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
-        if let Some(path) = asked.map(Path::to_owned).or(variable.map(PathBuf::from)) {
+        if let Some(path) = requested.map(Path::to_owned).or(variable.map(PathBuf::from)) {
             let path = std::path::absolute(path)?;
             let file = if path.is_dir() { library_in(&path) } else { Some(path.clone()) };
             let Some(file) = file.filter(|file| file.is_file()) else {
@@ -47,18 +44,14 @@ impl Library {
             return Self::open(&file);
         }
         let name = format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-        let failure = match Self::open(Path::new(&name)) {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
-        };
-        match library_of_python() {
+        Self::open(Path::new(&name)).or_else(|failure| match library_of_python() {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
                 "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages; install it with `python3 -m pip install onnxruntime`"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
-        }
+        })
     }
 
     /// Loads the library at a path, or a bare name from where the system looks.
@@ -88,8 +81,14 @@ impl Library {
         let environment = environment.map_err(|error| failed(message(&error)))?;
         // Failures come back as errors; nothing else should reach the terminal.
         environment.set_log_level(LogLevel::Fatal);
-        let library = Self { version: RuntimeVersion::from_file_name(&real), path: real };
+        let version = version_of(&real).map(|version| version.map(|it| it.to_string()).join("."));
+        let library = Self { version, path: real };
         Ok(LOADED.get_or_init(|| (library, environment)).0.clone())
+    }
+
+    /// Major, minor and patch version, if it is known.
+    pub fn version_numbers(&self) -> Option<[u32; 3]> {
+        version_of(&self.path)
     }
 
     pub(super) fn environment(&self) -> &'static Environment {
@@ -97,28 +96,19 @@ impl Library {
     }
 }
 
-impl RuntimeVersion {
-    /// From a name such as `libonnxruntime.so.1.32.0`.
-    fn from_file_name(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let numbers: Vec<u32> = name.split('.').filter_map(|part| part.parse().ok()).collect();
-        Some(Self(numbers.try_into().ok()?))
-    }
+/// The version in a file name such as `libonnxruntime.so.1.32.0`.
+fn version_of(library: &Path) -> Option<[u32; 3]> {
+    let name = library.file_name()?.to_str()?;
+    let numbers: Vec<u32> = name.split('.').filter_map(|part| part.parse().ok()).collect();
+    numbers.try_into().ok()
 }
 
 impl fmt::Display for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.version {
+        match &self.version {
             Some(version) => write!(f, "onnxruntime {version}"),
             None => write!(f, "the onnxruntime of `{}`", self.path.display()),
         }
-    }
-}
-
-impl fmt::Display for RuntimeVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self([major, minor, patch]) = self;
-        write!(f, "{major}.{minor}.{patch}")
     }
 }
 
@@ -149,7 +139,7 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     [folder.join("capi"), folder.to_owned()].into_iter().find_map(|folder| {
         let entries = fs::read_dir(folder).ok()?;
         let libraries = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
-        libraries.max_by_key(|path| (RuntimeVersion::from_file_name(path), path.clone()))
+        libraries.max_by_key(|path| (version_of(path), path.clone()))
     })
 }
 
@@ -159,12 +149,11 @@ mod tests {
 
     #[test]
     fn reads_version_from_file_name() {
-        let version = |name: &str| RuntimeVersion::from_file_name(Path::new(name));
-        assert_eq!(version("/a/libonnxruntime.so.1.32.0"), Some(RuntimeVersion([1, 32, 0])));
-        assert_eq!(version("libonnxruntime.1.23.1.dylib"), Some(RuntimeVersion([1, 23, 1])));
+        let version = |name: &str| version_of(Path::new(name));
+        assert_eq!(version("/a/libonnxruntime.so.1.32.0"), Some([1, 32, 0]));
+        assert_eq!(version("libonnxruntime.1.23.1.dylib"), Some([1, 23, 1]));
         assert_eq!(version("onnxruntime.dll"), None);
         assert_eq!(version("libonnxruntime.so.1"), None);
-        assert!(RuntimeVersion([1, 9, 0]) < RuntimeVersion([1, 23, 1]));
     }
 
     #[test]
@@ -176,9 +165,8 @@ mod tests {
             path
         };
         fs::create_dir(home.path().join("capi")).unwrap();
-        for name in ["libonnxruntime_providers_shared.so", "onnxruntime_validation.py"] {
-            create(name);
-        }
+        create("libonnxruntime_providers_shared.so");
+        create("onnxruntime_validation.py");
         assert_eq!(library_in(home.path()), None);
         let paths = [".1.9.2", "", ".1.32.0", ".1.23.1", ".1"]
             .map(|version| create(&format!("libonnxruntime.so{version}")));

@@ -1,7 +1,6 @@
 //! onnxruntime: finds and loads its library, and runs models. Knows tensors by name, and
 //! nothing of GPT-OSS.
 
-mod cancel;
 mod library;
 mod session;
 

@@ -1,24 +1,9 @@
 //! Random tokens, and the steps in which a model takes them.
 
-use std::fmt;
+use serde::{Serialize, Serializer};
 
-use serde::Serialize;
-
-use crate::error::{Result, bail};
-
-/// A token of a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[allow(missing_docs)]
-pub struct Position {
-    pub row: usize,
-    pub token: usize,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "row {}, token {}", self.row, self.token)
-    }
-}
+use crate::error::{Result, bail, ensure};
+use crate::reference::Position;
 
 /// What the inputs and outputs of a model allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,41 +33,38 @@ pub struct InputOptions {
     pub seed: u64,
 }
 
-/// How many tokens the checkpoint's attention reaches.
-#[derive(Clone, Copy, Debug)]
-pub struct ContextLimits {
-    /// Keys that a query sees through the widest sliding window.
-    pub window: usize,
-    /// Tokens of the longest row.
-    pub context: usize,
-}
-
-/// How rows of tokens go through a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputPlan {
+/// Rows of random tokens, and how they go through a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inputs {
     /// Tokens of each row, the longest first.
     pub lengths: Vec<usize>,
-    /// Decode steps at the end.
+    /// Decode steps of one token, at the end.
     pub decoded: usize,
-    pub steps: Vec<Step>,
+    #[serde(serialize_with = "count")]
+    pub(super) steps: Vec<Step>,
+    /// Positions whose logits are compared.
+    pub compared: usize,
+    /// Seed of the random tokens.
+    pub seed: u64,
+    /// Token ids of each row.
+    #[serde(skip)]
+    pub(super) rows: Vec<Vec<u32>>,
+    #[serde(skip)]
+    pub(super) signature: Signature,
+}
+
+fn count<S: Serializer>(steps: &[Step], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(steps.len() as u64)
 }
 
 /// One run of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// For each row and column the token's index in the row, or `None` for padding. All rows
     /// have the same width.
     pub rows: Vec<Vec<Option<usize>>>,
     /// Whether only the logits of each row's last token are compared.
     last: bool,
-}
-
-/// A token in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepToken {
-    pub position: Position,
-    /// Its column in the step.
-    pub column: usize,
 }
 
 /// Default number of rows of a model with a mask: padded on neither side, left and right.
@@ -98,22 +80,21 @@ const MAX_DEFAULT: usize = 8192;
 /// Most tokens in all steps together: a model may claim any fixed size.
 const MAX_TOTAL: usize = 1 << 24;
 
-impl InputPlan {
-    /// By default the longest row goes past the sliding window: most of it as a prompt, the
-    /// rest token by token. The others are shorter.
+impl Inputs {
+    /// Limits are the keys that a query sees through the widest sliding window, and the
+    /// tokens of the longest row. By default the longest row goes past the window: most of
+    /// it as a prompt, the rest token by token. The others are shorter.
     pub fn new(
         signature: Signature,
         options: InputOptions,
-        ContextLimits { window, context }: ContextLimits,
+        [window, context]: [usize; 2],
+        vocab: u64,
     ) -> Result<Self> {
-        let batch = match (signature.batch, options.batch) {
-            (Some(fixed), Some(requested)) if fixed != requested => {
-                bail!("the model takes {fixed} rows, and {requested} were requested");
-            }
-            (fixed, requested) => {
-                fixed.or(requested).unwrap_or(if signature.mask { MASKED_ROWS } else { 1 })
-            }
-        };
+        let default = signature.batch.unwrap_or(if signature.mask { MASKED_ROWS } else { 1 });
+        let batch = options.batch.unwrap_or(default);
+        if let Some(fixed) = signature.batch.filter(|fixed| *fixed != batch) {
+            bail!("the model takes {fixed} rows, and {batch} were requested");
+        }
         let limit = signature.length.filter(|_| !signature.cache);
         let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
         let tokens = options.tokens.unwrap_or(default.min(context));
@@ -123,15 +104,13 @@ impl InputPlan {
         if tokens > context {
             bail!("the model's context is {context} tokens, and {tokens} were requested");
         }
-        let default = match signature {
-            Signature { cache: true, .. } => DECODED,
-            Signature { last: true, .. } => DECODED_UNCACHED,
-            _ => 0,
+        let default = match (signature.cache, signature.last) {
+            (true, _) => DECODED,
+            (false, true) => DECODED_UNCACHED,
+            (false, false) => 0,
         };
         let decoded = options.decode.unwrap_or(default.min(tokens / 2));
-        if decoded >= tokens {
-            bail!("{decoded} decode steps leave no prompt of {tokens} tokens");
-        }
+        ensure!(decoded < tokens, "{decoded} decode steps leave no prompt of {tokens} tokens");
         let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         if total.is_none_or(|total| total > MAX_TOTAL) {
@@ -142,74 +121,57 @@ impl InputPlan {
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
             (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
-        let steps = if signature.cache {
-            cached_steps(signature, &prompts, decoded)
-        } else {
-            (0..=decoded).map(|more| whole_step(signature, &prompts, more)).collect()
-        };
-        let lengths = prompts.iter().map(|prompt| prompt + decoded).collect();
-        Ok(Self { lengths, decoded, steps })
-    }
-
-    /// Random tokens for each row, the same for the same seed.
-    pub fn random_tokens(&self, vocab: u64, seed: u64) -> Vec<Vec<u32>> {
-        let mut random = fastrand::Rng::with_seed(seed);
+        let steps = plan_steps(signature, &prompts, decoded);
+        let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
         let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
-        self.lengths.iter().map(&mut row).collect()
+        let rows = lengths.iter().map(&mut row).collect();
+        let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
+        Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
     }
 
     /// The index of a token when tokens are counted over all rows.
     pub fn index(&self, Position { row, token }: Position) -> usize {
         self.lengths[..row].iter().sum::<usize>() + token
     }
-
-    /// The token of an index.
-    pub fn position(&self, mut index: usize) -> Position {
-        let mut row = 0;
-        while index >= self.lengths[row] {
-            index -= self.lengths[row];
-            row += 1;
-        }
-        Position { row, token: index }
-    }
 }
 
-/// The prompts in steps of the fixed length, or in two of unequal length, of which the second
-/// has a past; then the decode steps.
-fn cached_steps(signature: Signature, prompts: &[usize], decoded: usize) -> Vec<Step> {
-    let width = signature.length.unwrap_or(prompts[0] - prompts[0] / 3);
-    let columns = signature.length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
-    let prompt_rows = prompts.iter().enumerate();
-    let prompt_rows: Vec<_> =
-        prompt_rows.map(|(row, prompt)| padded_row(row, *prompt, columns, signature)).collect();
+/// With a cache the prompts come in steps of the fixed length, or in two of unequal length, of
+/// which the second has a past; then the decode steps. Without a cache each step has all rows
+/// from their beginning.
+fn plan_steps(
+    Signature { length, cache, mask, last, .. }: Signature,
+    prompts: &[usize],
+    decoded: usize,
+) -> Vec<Step> {
+    // The first row is the longest. With a mask every second row is padded on the left.
+    let padded = |more: usize, width: usize| -> Vec<Vec<Option<usize>>> {
+        let row = |(row, prompt): (usize, &usize)| {
+            let tokens = prompt + more;
+            let left = if mask && row % 2 == 1 { width - tokens } else { 0 };
+            let token = |column: usize| column.checked_sub(left).filter(|token| *token < tokens);
+            (0..width).map(token).collect()
+        };
+        prompts.iter().enumerate().map(row).collect()
+    };
+    if !cache {
+        let whole = |more| Step {
+            rows: padded(more, length.unwrap_or(prompts[0] + more)),
+            last: last || more > 0,
+        };
+        return (0..=decoded).map(whole).collect();
+    }
+    let width = length.unwrap_or(prompts[0] - prompts[0] / 3);
+    let columns = length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
+    let whole = padded(0, columns);
     let prefill = (0..columns).step_by(width).map(|start| {
-        let part = start..columns.min(start + width);
-        prompt_rows.iter().map(|row| row[part.clone()].to_vec()).collect()
+        whole.iter().map(|row| row[start..columns.min(start + width)].to_vec()).collect()
     });
     let decode = (0..decoded).map(|at| {
-        let row = |prompt: &usize| {
-            let mut row = vec![None; signature.length.unwrap_or(1)];
-            *row.last_mut().expect("a step has columns") = Some(prompt + at);
-            row
-        };
-        prompts.iter().map(row).collect()
+        let padding = vec![None; length.unwrap_or(1) - 1];
+        prompts.iter().map(|prompt| [&padding[..], &[Some(prompt + at)]].concat()).collect()
     });
-    prefill.chain(decode).map(|rows| Step { rows, last: signature.last }).collect()
-}
-
-/// All rows from their beginning, with `more` tokens after the prompts.
-fn whole_step(signature: Signature, prompts: &[usize], more: usize) -> Step {
-    let width = signature.length.unwrap_or(prompts[0] + more);
-    let rows = prompts.iter().enumerate();
-    let rows = rows.map(|(row, prompt)| padded_row(row, prompt + more, width, signature)).collect();
-    Step { rows, last: signature.last || more > 0 }
-}
-
-/// The first tokens of a row. With a mask every second row is padded on the left; the first
-/// row is the longest.
-fn padded_row(row: usize, tokens: usize, width: usize, signature: Signature) -> Vec<Option<usize>> {
-    let left = if signature.mask && !row.is_multiple_of(2) { width - tokens } else { 0 };
-    (0..width).map(|column| column.checked_sub(left).filter(|token| *token < tokens)).collect()
+    prefill.chain(decode).map(|rows| Step { rows, last }).collect()
 }
 
 impl Step {
@@ -218,24 +180,25 @@ impl Step {
         self.rows[0].len()
     }
 
-    /// All tokens, row by row.
-    pub fn tokens(&self) -> impl Iterator<Item = StepToken> {
+    /// All tokens with their columns, row by row.
+    pub fn tokens(&self) -> impl Iterator<Item = (Position, usize)> {
         self.rows.iter().enumerate().flat_map(|(row, columns)| {
             let tokens = columns.iter().enumerate();
             tokens.filter_map(move |(column, token)| {
-                Some(StepToken { position: Position { row, token: (*token)? }, column })
+                Some((Position { row, token: (*token)? }, column))
             })
         })
     }
 
-    /// The tokens whose logits are compared.
-    pub fn compared(&self) -> Vec<StepToken> {
-        let all: Vec<StepToken> = self.tokens().collect();
-        if !self.last {
-            return all;
+    /// The tokens whose logits are compared, with their columns.
+    pub fn compared(&self) -> Vec<(Position, usize)> {
+        let mut tokens: Vec<_> = self.tokens().collect();
+        if self.last {
+            tokens.reverse();
+            tokens.dedup_by_key(|(position, _)| position.row);
+            tokens.reverse();
         }
-        let rows = all.chunk_by(|one, next| one.position.row == next.position.row);
-        rows.filter_map(|row| row.last().copied()).collect()
+        tokens
     }
 }
 
@@ -247,23 +210,18 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ContextLimits = ContextLimits { window: 128, context: 4096 };
     const CACHED: Signature =
         Signature { batch: None, length: None, cache: true, mask: true, last: false };
     const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
-    fn plan(signature: Signature, tokens: usize, batch: usize, decode: usize) -> InputPlan {
+    fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
         let options = InputOptions { tokens, batch, decode, seed: 0 };
-        InputPlan::new(signature, options, LIMITS).unwrap()
+        Inputs::new(signature, options, [128, 4096], 10).unwrap()
     }
 
-    fn default_plan(signature: Signature) -> InputPlan {
-        InputPlan::new(signature, InputOptions::default(), LIMITS).unwrap()
-    }
-
-    fn compared(plan: &InputPlan) -> Vec<Position> {
-        plan.steps.iter().flat_map(Step::compared).map(|token| token.position).collect()
+    fn default_inputs(signature: Signature, context: usize) -> Inputs {
+        Inputs::new(signature, InputOptions::default(), [128, context], 10).unwrap()
     }
 
     proptest! {
@@ -276,23 +234,25 @@ mod tests {
             (cache, last) in any::<(bool, bool)>(),
         ) {
             let signature = Signature { length: length.filter(|_| cache), cache, last, ..CACHED };
-            let plan = plan(signature, tokens, batch, decoded.min(tokens - 1));
+            let inputs = inputs(signature, tokens, batch, decoded.min(tokens - 1));
             let mut next = vec![0; batch];
-            for step in &plan.steps {
+            for step in &inputs.steps {
                 prop_assert!(step.rows.iter().all(|row| row.len() == step.width()));
                 if !cache {
                     next = vec![0; batch];
                 }
-                for StepToken { position, .. } in step.tokens() {
+                for (position, _) in step.tokens() {
                     prop_assert_eq!(position.token, next[position.row]);
                     next[position.row] += 1;
                 }
             }
-            prop_assert_eq!(&next, &plan.lengths);
-            prop_assert_eq!(plan.lengths[0], tokens);
-            let compared: BTreeSet<_> = compared(&plan).into_iter().collect();
-            let all = (0..plan.lengths.iter().sum()).map(|index| plan.position(index));
-            let is_last = |it: &Position| it.token + 1 == plan.lengths[it.row];
+            prop_assert_eq!(&next, &inputs.lengths);
+            prop_assert_eq!(inputs.lengths[0], tokens);
+            let compared = inputs.steps.iter().flat_map(Step::compared).map(|(position, _)| position);
+            let compared: BTreeSet<_> = compared.collect();
+            let lengths = inputs.lengths.iter().enumerate();
+            let all = lengths.flat_map(|(row, length)| (0..*length).map(move |token| Position { row, token }));
+            let is_last = |it: &Position| it.token + 1 == inputs.lengths[it.row];
             let wanted: BTreeSet<_> = all.filter(|it| !last || is_last(it)).collect();
             prop_assert!(compared.is_superset(&wanted));
             prop_assert!(last || compared == wanted);
@@ -302,7 +262,7 @@ mod tests {
     #[test]
     fn pads_both_sides_with_mask() {
         let row = |signature, batch, row: usize| -> Vec<_> {
-            let steps = plan(signature, 4, batch, 0).steps;
+            let steps = inputs(signature, 4, batch, 0).steps;
             steps.iter().flat_map(|step| step.rows[row].clone()).collect()
         };
         assert_eq!(row(CACHED, 2, 0), [0, 1, 2, 3].map(Some));
@@ -315,19 +275,17 @@ mod tests {
     #[test]
     fn defaults_go_past_the_window_and_not_beyond_the_context() {
         // Two steps with the prompts and 16 decode steps.
-        let cached = default_plan(CACHED);
+        let cached = default_inputs(CACHED, 4096);
         assert_eq!((&cached.lengths[..], cached.steps.len()), (&[160, 112, 64][..], 18));
         assert_eq!([0, 1].map(|step| cached.steps[step].width()), [96, 48]);
-        let uncached = default_plan(UNCACHED);
+        let uncached = default_inputs(UNCACHED, 4096);
         assert_eq!((&uncached.lengths[..], uncached.steps.len()), (&[160][..], 1));
         let fixed = Signature { length: Some(9), batch: Some(2), ..UNCACHED };
-        assert_eq!(default_plan(fixed).lengths, [9, 5]);
+        assert_eq!(default_inputs(fixed, 4096).lengths, [9, 5]);
         let last = Signature { last: true, mask: true, ..UNCACHED };
-        assert_eq!(compared(&default_plan(last)).len(), 15);
-        let short = ContextLimits { context: 100, ..LIMITS };
+        assert_eq!(default_inputs(last, 4096).compared, 15);
         for signature in [CACHED, Signature { length: Some(1000), ..UNCACHED }] {
-            let plan = InputPlan::new(signature, InputOptions::default(), short).unwrap();
-            assert_eq!(plan.lengths[0], 100);
+            assert_eq!(default_inputs(signature, 100).lengths[0], 100);
         }
     }
 
@@ -337,7 +295,7 @@ mod tests {
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = InputPlan::new(signature, InputOptions::default(), LIMITS);
+            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096], 10);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

@@ -3,10 +3,10 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Position, Step};
-use crate::checkpoint::Checkpoint;
+use super::inputs::Inputs;
+use super::session::StepOutputs;
 use crate::error::{Result, ensure};
-use crate::reference::{Activations, Logits};
+use crate::reference::{Activations, ExactValues, Position};
 
 /// Tokens whose logits the reference computes at once, with one pass over lm_head.
 const TOKENS: usize = 128;
@@ -37,37 +37,31 @@ pub struct LogitDifferences {
 
 /// Collects logits until the reference computes its own.
 pub struct LogitComparison<'c> {
-    checkpoint: &'c Checkpoint,
-    activations: &'c Activations,
-    plan: &'c InputPlan,
+    activations: &'c Activations<'c>,
+    inputs: &'c Inputs,
+    vocab: usize,
     waiting: Vec<(Position, Vec<f32>)>,
     found: LogitDifferences,
 }
 
 impl<'c> LogitComparison<'c> {
-    pub fn new(
-        checkpoint: &'c Checkpoint,
-        activations: &'c Activations,
-        plan: &'c InputPlan,
-    ) -> Self {
+    pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs, vocab: u64) -> Self {
         let (waiting, found) = (Vec::new(), LogitDifferences::default());
-        Self { checkpoint, activations, plan, waiting, found }
+        Self { activations, inputs, vocab: vocab as usize, waiting, found }
     }
 
-    /// Adds the logits of a step, `[rows, width, vocab]` or `[rows, 1, vocab]`.
-    pub fn add(&mut self, step: &Step, logits: &[f32]) -> Result<()> {
-        let vocab = self.checkpoint.config.vocab_size as usize;
-        let (rows, width) = (step.rows.len(), step.width());
+    pub fn add(&mut self, StepOutputs { step, logits, .. }: &StepOutputs) -> Result<()> {
+        let (vocab, rows, width) = (self.vocab, step.rows.len(), step.width());
         let columns = logits.len() / vocab / rows;
         ensure!(
             logits.len() == columns * vocab * rows && [1, width].contains(&columns),
             "the model returned {} logits for {rows} rows of {width} tokens, expected {vocab} for each token or for each row",
             logits.len()
         );
-        for token in step.compared() {
-            let column = if columns == width { token.column } else { 0 };
-            let start = (token.position.row * columns + column) * vocab;
-            self.waiting.push((token.position, logits[start..start + vocab].to_vec()));
+        for (position, column) in step.compared() {
+            let column = if columns == width { column } else { 0 };
+            let start = (position.row * columns + column) * vocab;
+            self.waiting.push((position, logits[start..start + vocab].to_vec()));
             if self.waiting.len() == TOKENS {
                 self.compare_waiting()?;
             }
@@ -78,18 +72,16 @@ impl<'c> LogitComparison<'c> {
     pub fn finish(mut self) -> Result<LogitDifferences> {
         self.compare_waiting()?;
         let count = self.found.positions.len() as f64;
-        self.found.mean /= count * self.checkpoint.config.vocab_size as f64;
+        self.found.mean /= count * self.vocab as f64;
         self.found.kl_divergence /= count;
         Ok(self.found)
     }
 
     fn compare_waiting(&mut self) -> Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let tokens = waiting.iter().map(|(position, _)| self.plan.index(*position));
-        let tokens: Vec<usize> = tokens.collect();
-        let Logits { exact, noise } = self.activations.logits(self.checkpoint, &tokens)?;
+        let tokens = self.waiting.iter().map(|(position, _)| self.inputs.index(*position));
+        let ExactValues { exact, noise } = self.activations.logits(&tokens.collect::<Vec<_>>())?;
         self.found.noise = self.found.noise.max(noise);
-        for ((position, found), expected) in waiting.into_iter().zip(exact.rows()) {
+        for ((position, found), expected) in self.waiting.drain(..).zip(exact.rows()) {
             self.found.add(position, &found, expected)?;
         }
         Ok(())
@@ -102,13 +94,8 @@ impl LogitDifferences {
             expected.iter().all(|logit| logit.is_finite()),
             "the checkpoint's own logits at {position} are infinite or NaN: its weights are damaged"
         );
-        let (mut largest, mut sum) = (0f64, 0f64);
-        for (found, expected) in found.iter().zip(&expected) {
-            let difference = difference(*found, *expected);
-            largest = largest.max(difference);
-            sum += difference;
-            self.largest_logit = self.largest_logit.max(expected.abs());
-        }
+        let [largest, sum, magnitude] = differences(found, expected);
+        self.largest_logit = self.largest_logit.max(magnitude);
         if largest > self.max || self.positions.is_empty() {
             (self.max, self.worst) = (largest, position);
         }
@@ -131,10 +118,14 @@ impl LogitDifferences {
     }
 }
 
-/// The absolute difference; infinite for NaN.
-pub fn difference(found: f32, expected: f64) -> f64 {
-    let difference = (f64::from(found) - expected).abs();
-    if difference.is_nan() { f64::INFINITY } else { difference }
+/// The largest absolute difference, the sum of all, and the largest magnitude that is expected.
+/// Differences from NaN are infinite.
+pub fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
+    found.iter().zip(expected).fold([0.0; 3], |[largest, sum, magnitude], (found, expected)| {
+        let difference = (f64::from(*found) - expected).abs();
+        let difference = if difference.is_nan() { f64::INFINITY } else { difference };
+        [largest.max(difference), sum + difference, magnitude.max(expected.abs())]
+    })
 }
 
 /// The first token with the largest logit; `None` if a logit is NaN.

@@ -8,45 +8,43 @@ mod report;
 mod residuals;
 mod session;
 mod subject;
-mod ties;
 mod tolerance;
 mod verifier;
 mod weights;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-pub use inputs::{InputOptions, Position};
+pub use inputs::{InputOptions, Inputs};
 pub use logits::LogitDifferences;
-pub use report::{Inputs, Report, Runtime};
+pub use report::Report;
 pub use residuals::{Stage, Trace};
 pub use subject::Identity;
-pub use ties::{Flip, Followed, Ties};
 pub use tolerance::{Tolerance, ToleranceSource};
-pub use verifier::{Comparison, ExpertCoverage, Seconds};
+pub use verifier::{Comparison, Followed, Seconds, Ties};
 pub use weights::WeightDifferences;
 
-use crate::checkpoint::{Config, IgnoredNames};
+pub use crate::reference::{ExpertCoverage, Position, Tie};
+pub use crate::runtime::Library;
+
+use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::model::GraphOptions;
 use crate::progress::Progress;
-use crate::runtime::Library;
 use crate::weights::{FormatSet, PerRole};
-use inputs::{ContextLimits, InputPlan};
 use model_file::{ModelFile, check_provider, check_version};
-use subject::Subject;
+use session::ModelSession;
 use tolerance::check_default_tolerance;
-use verifier::{Verifier, timed};
+use verifier::{Verifier, lap};
 
 /// A model to verify, and how.
 #[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
 pub struct VerifyRequest {
-    /// The ONNX file.
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
-    /// Names of unknown things in the checkpoint that are allowed.
     pub ignored: IgnoredNames,
-    /// The tokens that the model is given.
     pub inputs: InputOptions,
     /// The largest absolute difference of logits; the default of the model if `None`.
     pub tolerance: Option<f64>,
@@ -58,32 +56,42 @@ pub struct VerifyRequest {
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
-    let mut subject = Subject::open(&request.checkpoint, &request.ignored)?;
+    let (mut checkpoint, claimed) = subject::open(&request.checkpoint, &request.ignored)?;
     let library = Library::load(request.onnxruntime.as_deref())?;
     let model = ModelFile::open(&library, &request.model)?;
-    let identity = subject.match_model(&model)?;
-    let provenances = &subject.checkpoint.provenances;
-    let source = ToleranceSource::new(model.metadata.as_ref(), provenances, request.tolerance)?;
+    let identity = subject::match_model(&mut checkpoint, claimed, &model)?;
+    let provenances = &checkpoint.provenances;
+    let tolerance = Tolerance::new(model.metadata.as_ref(), provenances, request.tolerance)?;
 
-    let (signature, config) = (model.interface.signature, &subject.checkpoint.config);
-    let plan = InputPlan::new(signature, request.inputs, limits(config))?;
-    let tokens = plan.random_tokens(config.vocab_size, request.inputs.seed);
+    let config = &checkpoint.config;
+    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
+    let limits = [window as usize, config.rope.context() as usize];
+    let signature = model.interface.signature;
+    let inputs = Inputs::new(signature, request.inputs, limits, config.vocab_size)?;
 
-    let mut seconds = Seconds::default();
-    let residuals = model.residuals(request.trace)?;
-    let load = || model.load(residuals, Vec::new(), progress);
-    let session = timed(&mut seconds.load, load)?;
-    let compare = || weights::compare(&model, &subject.checkpoint, progress);
-    let weights = timed(&mut seconds.weights, compare)?;
-    if source == ToleranceSource::ModelValues {
-        subject.take_values_from(&model);
+    let names = model.residuals(request.trace)?;
+    let residuals = names.len();
+    let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
+    let session = ModelSession::load(&model, names, progress)?;
+    seconds.load = lap(&mut clock);
+    let weights = weights::compare(&model, &checkpoint, progress)?;
+    seconds.weights = lap(&mut clock);
+    if tolerance.from == ToleranceSource::ModelValues {
+        subject::take_values_from(&mut checkpoint, &model);
     }
-    let (checkpoint, requested) = (&subject.checkpoint, request.tolerance);
-    let (model, plan) = (&model, &plan);
-    let mut verifier =
-        Verifier { checkpoint, model, session, plan, tokens, source, requested, seconds, progress };
+    let mut verifier = Verifier {
+        checkpoint: &checkpoint,
+        session,
+        residuals,
+        inputs: &inputs,
+        tolerance,
+        seconds,
+        progress,
+    };
     let comparison = verifier.run()?;
+    let seconds = verifier.seconds;
 
+    let is_whole = request.tolerance.is_some() || weights.faults().next().is_none();
     Ok(Report {
         model: request.model.clone(),
         checkpoint: request.checkpoint.clone(),
@@ -91,15 +99,12 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,
-        runtime: Runtime {
-            version: library.version.map(|version| version.to_string()),
-            path: library.path.clone(),
-        },
-        texts: Inputs::new(plan, request.inputs.seed, signature.last),
-        passed: comparison.passed() && (requested.is_some() || weights.faults().next().is_none()),
+        runtime: library.clone(),
+        texts: inputs,
+        passed: comparison.passed() && is_whole,
         weights,
         comparison,
-        seconds: verifier.seconds,
+        seconds,
         peak_rss: report::peak_rss(),
     })
 }
@@ -118,9 +123,4 @@ pub fn prepare(
         check_default_tolerance(options, formats)?;
     }
     check_version(&Library::load(onnxruntime)?, options.target)
-}
-
-fn limits(config: &Config) -> ContextLimits {
-    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
-    ContextLimits { window: window as usize, context: config.rope.context() as usize }
 }

@@ -3,23 +3,41 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::session::{Interface, ModelSession};
+use super::inputs::Signature;
 use crate::error::{Error, Kind, Result, Setting, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
 use crate::model::{GraphOptions, Provider, Target};
-use crate::onnx::{self, OnnxFile, StoredInitializer};
-use crate::progress::{Progress, Unit, phase};
-use crate::runtime::{Library, Session};
+use crate::onnx::{self, OnnxFile, Size, StoredInitializer, ValueInfo};
+use crate::runtime::Library;
+use crate::tensor::DType;
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
-    library: &'m Library,
-    path: &'m Path,
+    pub library: &'m Library,
+    pub path: &'m Path,
     onnx: OnnxFile,
     /// `None` for a model of another program.
     pub metadata: Option<ModelMetadata>,
     pub interface: Interface,
+}
+
+/// The inputs and outputs of a model of ours.
+pub struct Interface {
+    pub signature: Signature,
+    /// Number of logits of a token.
+    pub vocab: u64,
+    pub caches: Vec<Cache>,
+}
+
+/// The keys or values of a layer.
+pub struct Cache {
+    pub past: String,
+    pub present: String,
+    pub heads: usize,
+    pub width: usize,
+    /// F32 or F16.
+    pub dtype: DType,
 }
 
 /// An initializer with external data.
@@ -37,8 +55,7 @@ impl<'m> ModelFile<'m> {
     pub fn open(library: &'m Library, path: &'m Path) -> Result<Self> {
         let onnx = onnx::read(path)?;
         let metadata = ModelMetadata::read(&onnx.properties)?;
-        let interface = Interface::new(&onnx.inputs, &onnx.outputs);
-        let interface = interface.map_err(|what| unexpected(path, what))?;
+        let interface = Interface::new(&onnx).map_err(|what| unexpected(path, what))?;
         let model = Self { library, path, onnx, metadata, interface };
         if let Some(missing) = model.tensors().find(|tensor| !tensor.data.file.exists()) {
             let (path, file) = (path.display(), missing.data.file.display());
@@ -50,7 +67,7 @@ impl<'m> ModelFile<'m> {
         Ok(model)
     }
 
-    fn options(&self) -> GraphOptions {
+    pub fn options(&self) -> GraphOptions {
         self.metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default()
     }
 
@@ -72,44 +89,72 @@ impl<'m> ModelFile<'m> {
     /// Names of the residual stream's values, if a trace was requested or the model returns
     /// few logits.
     pub fn residuals(&self, trace: bool) -> Result<Vec<String>> {
-        let names = self.metadata.as_ref().map(|metadata| metadata.residuals.clone());
-        let names = names.unwrap_or_default();
+        let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
         ensure!(
             !trace || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
             self.path.display()
         );
         let is_compared = trace || self.interface.signature.last;
-        Ok(if is_compared { names } else { Vec::new() })
-    }
-
-    /// Loads the model with these inner values as outputs too.
-    pub fn load(
-        &self,
-        residuals: Vec<String>,
-        routers: Vec<String>,
-        progress: &dyn Progress,
-    ) -> Result<ModelSession> {
-        let stop = || progress.is_cancelled();
-        let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
-        let names = [&residuals[..], &routers].concat();
-        let session = if names.is_empty() {
-            Session::open(self.library, self.path, &stop)?
-        } else {
-            let edited = onnx::with_outputs(fs_err::read(self.path)?, &names);
-            Session::open_edited(self.library, self.path, &edited, &stop)?
-        };
-        let (interface, is_packed) = (self.interface.clone(), self.options().target == Target::Ort);
-        Ok(ModelSession { session, interface, residuals, routers, is_packed })
-    }
-
-    /// The error of a model that is not like ours.
-    pub fn unexpected(&self, what: &str) -> Error {
-        unexpected(self.path, what)
+        Ok(if is_compared { names.to_vec() } else { Vec::new() })
     }
 }
 
-fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
+const PAST: &str = "past_key_values";
+
+impl Interface {
+    /// An error says what a model of ours would not have.
+    fn new(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<Self> {
+        for input in inputs {
+            let is_known = match &*input.name {
+                "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
+                name if name.starts_with(PAST) => {
+                    is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
+                }
+                _ => false,
+            };
+            ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
+        }
+        let input = |name: &str| inputs.iter().find(|input| input.name == name);
+        let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
+        let [batch, length] = [size(ids, 0), size(ids, 1)];
+        ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
+        let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
+        let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
+        let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
+        ensure!(mask || !cache, "a cache and no input `attention_mask`");
+        let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
+        let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
+        let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
+        let last = size(logits, 1) == Some(1) && length != Some(1);
+        Ok(Self { signature: Signature { batch, length, cache, mask, last }, vocab, caches })
+    }
+}
+
+impl Cache {
+    fn new(past: &ValueInfo, outputs: &[ValueInfo]) -> Result<Self> {
+        let present = past.name.replacen(PAST, "present", 1);
+        let has_present = outputs.iter().any(|output| output.name == present);
+        ensure!(has_present, "no output `{present}`");
+        let known =
+            |axis| size(past, axis).ok_or_else(|| err!("a symbolic size in `{}`", past.name));
+        let dtype = if is_of(past, DType::F16, 4) { DType::F16 } else { DType::F32 };
+        Ok(Self { past: past.name.clone(), present, heads: known(1)?, width: known(3)?, dtype })
+    }
+}
+
+fn is_of(value: &ValueInfo, dtype: DType, rank: usize) -> bool {
+    value.dtype == dtype.to_string() && value.shape.len() == rank
+}
+
+/// The size of an axis; `None` if it is symbolic.
+fn size(value: &ValueInfo, axis: usize) -> Option<usize> {
+    let Size::Known(size) = value.shape[axis] else { return None };
+    Some(size as usize)
+}
+
+/// The error of a model that is not like ours.
+pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
 }
 
@@ -124,12 +169,12 @@ pub fn check_provider(provider: Provider) -> Result<()> {
 /// Refuses an onnxruntime that is too old for a target: it may compute wrong logits.
 pub fn check_version(library: &Library, target: Target) -> Result<()> {
     let oldest = target.oldest_onnxruntime();
-    let Some(version) = library.version.filter(|version| version.0 < oldest) else {
+    if library.version_numbers().is_none_or(|version| version >= oldest) {
         return Ok(());
-    };
+    }
     let oldest = oldest.map(|number| number.to_string()).join(".");
     let path = library.path.display();
-    Err(err!("`{path}` is onnxruntime {version}, and a model for target `{target}` needs {oldest} or newer")
+    Err(err!("`{path}` is {library}, and a model for target `{target}` needs {oldest} or newer")
         .with_kind(Kind::OldRuntime)
         .with_remedy(Setting::Onnxruntime, "PATH"))
 }

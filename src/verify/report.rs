@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::inputs::InputPlan;
-use super::logits::LogitDifferences;
+use super::inputs::Inputs;
 use super::residuals::{Stage, Trace};
 use super::subject::Identity;
-use super::ties::{Flip, Followed, Ties};
 use super::tolerance::{FACTOR, ToleranceSource};
-use super::verifier::{Comparison, ExpertCoverage, Seconds};
+use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
+use crate::reference::{ExpertCoverage, Tie};
+use crate::runtime::Library;
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -22,14 +22,13 @@ pub struct Report {
     pub model: PathBuf,
     /// The checkpoint's folder, or a staged file.
     pub checkpoint: PathBuf,
-    /// The checkpoint's layout.
     pub layout: &'static str,
     /// Layers of the model.
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
     pub identity: Identity,
-    pub runtime: Runtime,
+    pub runtime: Library,
     pub texts: Inputs,
     pub weights: WeightDifferences,
     #[serde(flatten)]
@@ -42,31 +41,6 @@ pub struct Report {
     pub peak_rss: Option<u64>,
 }
 
-/// The onnxruntime that ran the model.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Runtime {
-    pub version: Option<String>,
-    pub path: PathBuf,
-}
-
-/// The tokens that the model was given.
-#[derive(Clone, Debug, Serialize)]
-pub struct Inputs {
-    /// Tokens of each row, the longest first.
-    pub lengths: Vec<usize>,
-    /// Decode steps of one token.
-    pub decoded: usize,
-    /// All steps.
-    pub steps: usize,
-    /// Positions whose logits were compared.
-    pub compared: usize,
-    /// Seed of the random tokens.
-    pub seed: u64,
-    #[serde(skip)]
-    last_logits: bool,
-}
-
 /// The most bytes that this process had in memory at once, as Linux reports it.
 pub(super) fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -75,30 +49,16 @@ pub(super) fn peak_rss() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-impl Inputs {
-    pub(super) fn new(plan: &InputPlan, seed: u64, last_logits: bool) -> Self {
-        Self {
-            lengths: plan.lengths.clone(),
-            decoded: plan.decoded,
-            steps: plan.steps.len(),
-            compared: plan.steps.iter().map(|step| step.compared().len()).sum(),
-            seed,
-            last_logits,
-        }
-    }
-}
-
 impl Report {
     /// What is wrong with the model, as a sentence.
     pub fn departure(&self) -> String {
+        let Comparison { logits, tolerance, trace, .. } = &self.comparison;
         let mut faults = Vec::new();
-        let (max, bound) = (self.comparison.logits.max, self.comparison.tolerance.bound);
-        if max > bound {
-            faults.push(format!("logits differ by {}, and {} is allowed", Num(max), Num(bound)));
-        } else if let Some((at, stage)) =
-            self.comparison.trace.as_ref().and_then(Trace::first_beyond)
-        {
-            let (stage, relative, bound) = (stage_name(at), Num(stage.relative), Num(stage.bound));
+        if logits.max > tolerance.bound {
+            let (max, bound) = (num(logits.max), num(tolerance.bound));
+            faults.push(format!("logits differ by {max}, and {bound} is allowed"));
+        } else if let Some((at, stage)) = trace.as_ref().and_then(Trace::first_beyond) {
+            let (stage, relative, bound) = (stage_name(at), num(stage.relative), num(stage.bound));
             faults.push(format!("the residual stream departs in {stage} by {relative} of a token's largest value, and {bound} is allowed"));
         }
         faults.extend(self.weights.faults());
@@ -119,23 +79,19 @@ impl Report {
     }
 
     fn add_logits(&self, table: &mut Table) {
-        let LogitDifferences { max, mean, kl_divergence, worst, noise, .. } =
-            self.comparison.logits;
-        let (max, mean, kl, noise) = (Num(max), Num(mean), Num(kl_divergence), Num(noise));
-        let error = format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats");
-        let LogitDifferences { same_top, ref positions, largest_logit, .. } =
-            self.comparison.logits;
-        let [same, all] = [same_top, positions.len()].map(|it| with_thousands(it as u64));
-        let logits =
-            format!("up to {largest_logit:.2}; the same largest one at {same} of {all} positions");
-        let source = match self.comparison.tolerance.from {
+        let Comparison { logits: it, tolerance, .. } = &self.comparison;
+        let (max, mean, kl, noise) =
+            (num(it.max), num(it.mean), num(it.kl_divergence), num(it.noise));
+        let worst = it.worst;
+        table.row("error", format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"));
+        let [same, all] = [it.same_top, it.positions.len()].map(|it| with_thousands(it as u64));
+        let same = format!("the same largest one at {same} of {all} positions");
+        table.row("logits", format!("up to {:.2}; {same}", it.largest_logit));
+        let source = match tolerance.from {
             ToleranceSource::Requested => "as requested".to_owned(),
             _ => format!("{FACTOR} times the noise of float32, {noise}"),
         };
-        let allowed = format!("{}: {source}", Num(self.comparison.tolerance.bound));
-        table.row("error", error);
-        table.row("logits", logits);
-        table.row("allowed", allowed);
+        table.row("allowed", format!("{}: {source}", num(tolerance.bound)));
     }
 
     fn add_ties(&self, table: &mut Table) {
@@ -150,9 +106,9 @@ impl Report {
         };
         let close = plural(*close, "choice");
         table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
-        for Flip { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
+        for Tie { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
-            let (margin, bound) = (Num(*margin), Num(*bound));
+            let (margin, bound) = (num(*margin), num(*bound));
             table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
         }
         if flips.len() > LISTED {
@@ -161,17 +117,16 @@ impl Report {
     }
 
     fn add_trace(&self, table: &mut Table) {
-        let Some(trace) = &self.comparison.trace else { return };
-        let departs = trace.first.map(|first| format!("departs in {}", stage_name(first)));
-        let departs = departs.unwrap_or("departs nowhere".to_owned());
+        let Some(Trace { stages, first }) = &self.comparison.trace else { return };
+        let departs = first.map_or("departs nowhere".to_owned(), |first| {
+            format!("departs in {}", stage_name(first))
+        });
         table.row("trace", format!("the residual stream {departs}"));
-        for (at, Stage { max, relative, bound, worst }) in trace.stages.iter().enumerate() {
-            let mark = if trace.first == Some(at) { "  <- departs here" } else { "" };
-            let (stage, max, relative, bound) =
-                (stage_name(at), Num(*max), Num(*relative), Num(*bound));
-            table.note(format!(
-                "{stage:10} max {max}, relative {relative} of {bound}, {worst}{mark}"
-            ));
+        for (at, Stage { max, relative, bound, worst }) in stages.iter().enumerate() {
+            let mark = if *first == Some(at) { "  <- departs here" } else { "" };
+            let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
+            let place = format!("relative {relative} of {bound}, {worst}{mark}");
+            table.note(format!("{:10} max {max}, {place}", stage_name(at)));
         }
     }
 
@@ -198,8 +153,9 @@ impl fmt::Display for Report {
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
         self.identity().into_iter().for_each(|note| table.note(note));
-        let version = self.runtime.version.as_deref().unwrap_or("of unknown version");
-        table.row("ran in", format!("onnxruntime {version}, {}", self.runtime.path.display()));
+        let Library { version, path } = &self.runtime;
+        let version = version.as_deref().unwrap_or("of unknown version");
+        table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
         table.row("inputs", &self.texts);
         let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));
         let faults: Vec<String> = self.weights.faults().collect();
@@ -226,17 +182,14 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lengths, decoded, compared, seed, last_logits, .. } = self;
-        let [longest, shortest] = [lengths.first(), lengths.last()]
+        let Self { lengths, decoded, compared, seed, signature, .. } = self;
+        let [longest, shortest] = [lengths.iter().max(), lengths.iter().min()]
             .map(|length| with_thousands(length.map_or(0, |length| *length as u64)));
         let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
         let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
-        let positions = plural(*compared, "position");
-        let which = if *last_logits { ", the last of each row" } else { "" };
-        write!(
-            f,
-            "{rows} of {tokens} random tokens (seed {seed}), {steps}; {positions} compared{which}"
-        )
+        let which = if signature.last { ", the last of each row" } else { "" };
+        let compared = format!("{} compared{which}", plural(*compared, "position"));
+        write!(f, "{rows} of {tokens} random tokens (seed {seed}), {steps}; {compared}")
     }
 }
 
@@ -244,9 +197,8 @@ impl fmt::Display for Inputs {
 const LISTED: usize = 8;
 
 fn experts(numbers: &[usize]) -> String {
-    let noun = if numbers.len() == 1 { "expert" } else { "experts" };
     let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    format!("{noun} {}", numbers.join(" and "))
+    format!("expert{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(" and "))
 }
 
 fn stage_name(index: usize) -> String {
@@ -254,12 +206,7 @@ fn stage_name(index: usize) -> String {
 }
 
 /// A number with two decimals, and an exponent if it is small or large.
-struct Num(f64);
-
-impl fmt::Display for Num {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(value) = *self;
-        let is_plain = value == 0.0 || (0.01..1e6).contains(&value);
-        if is_plain { write!(f, "{value:.2}") } else { write!(f, "{value:.2e}") }
-    }
+fn num(value: f64) -> String {
+    let is_plain = value == 0.0 || (0.01..1e6).contains(&value);
+    if is_plain { format!("{value:.2}") } else { format!("{value:.2e}") }
 }

@@ -3,11 +3,12 @@
 use ndarray::ArrayView1;
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Position, Step};
-use super::logits::difference;
+use super::inputs::Inputs;
+use super::logits::differences;
 use super::session::StepOutputs;
 use super::tolerance::allowed;
-use crate::reference::Residual;
+use crate::error::Result;
+use crate::reference::{ExactValues, Position};
 
 /// The comparison of the residual stream.
 #[derive(Clone, Debug, Serialize)]
@@ -32,28 +33,26 @@ pub struct Stage {
 }
 
 impl Trace {
-    pub(super) fn new(expected: &[Residual]) -> Self {
-        let stage =
-            |residual: &Residual| Stage { bound: allowed(residual.noise, 1.0), ..Stage::default() };
+    pub(super) fn new(expected: &[ExactValues]) -> Self {
+        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
         Self { stages: expected.iter().map(stage).collect(), first: None }
     }
 
-    /// Adds the residual stream of a step; `None` if it has another size.
+    /// Adds the residual stream of a step, whose values are the first inner ones.
     pub(super) fn add(
         &mut self,
-        plan: &InputPlan,
-        step: &Step,
+        inputs: &Inputs,
         outputs: &StepOutputs,
-        expected: &[Residual],
-    ) -> Option<()> {
-        let stages = self.stages.iter_mut().zip(&outputs.residuals).zip(expected);
-        for ((stage, found), Residual { exact, .. }) in stages {
-            for (position, found) in outputs.by_token(step, found, exact.ncols())? {
-                stage.add(position, found, exact.row(plan.index(position)));
+        expected: &[ExactValues],
+    ) -> Result<()> {
+        let stages = self.stages.iter_mut().zip(expected).take(outputs.inner.len());
+        for (at, (stage, ExactValues { exact, .. })) in stages.enumerate() {
+            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
+                stage.add(position, found, exact.row(inputs.index(position)));
             }
         }
         self.first = self.stages.iter().position(|stage| stage.relative > stage.bound);
-        Some(())
+        Ok(())
     }
 
     /// The first stage beyond its bound, with its index.
@@ -64,14 +63,11 @@ impl Trace {
 
 impl Stage {
     fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
-        let (mut max, mut largest) = (0f64, f64::from(f32::MIN_POSITIVE));
-        for (found, expected) in found.iter().zip(expected) {
-            max = max.max(difference(*found, *expected));
-            largest = largest.max(expected.abs());
-        }
+        let [max, _, largest] = differences(found, expected);
+        let relative = max / largest.max(f64::from(f32::MIN_POSITIVE));
         self.max = self.max.max(max);
-        if max / largest > self.relative {
-            (self.relative, self.worst) = (max / largest, position);
+        if relative > self.relative {
+            (self.relative, self.worst) = (relative, position);
         }
     }
 }

@@ -12,13 +12,6 @@ use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
 use crate::weights::{Fingerprint, Matrix, MatrixFormat, Recipe, Role};
 
-/// A checkpoint's folder or a staged file.
-pub struct Subject {
-    pub checkpoint: Checkpoint,
-    /// The fingerprint that a staged file claims.
-    staged: Option<Fingerprint>,
-}
-
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
@@ -34,67 +27,68 @@ pub enum Identity {
     Unknown,
 }
 
-impl Subject {
-    pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<Self> {
-        ensure!(
-            path.exists(),
-            "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
-            path.display()
-        );
-        if path.is_file() {
-            let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-            return Ok(Self { checkpoint, staged: Some(metadata.fingerprint) });
-        }
-        Ok(Self { checkpoint: Checkpoint::open(path, ignored)?, staged: None })
+/// Opens a checkpoint's folder, or a staged file with the fingerprint that it claims.
+pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<(Checkpoint, Option<Fingerprint>)> {
+    ensure!(
+        path.exists(),
+        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
+        path.display()
+    );
+    if path.is_file() {
+        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
+        return Ok((checkpoint, Some(metadata.fingerprint)));
     }
+    Ok((Checkpoint::open(path, ignored)?, None))
+}
 
-    /// Reduces the checkpoint to the layers of the model, converts its matrices to the
-    /// model's formats, and tells whether the model was made from it.
-    pub fn match_model(&mut self, model: &ModelFile) -> Result<Identity> {
-        let checkpoint = &mut self.checkpoint;
-        let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
-        let metadata = model.metadata.as_ref();
-        let layers = metadata.map_or(all, |metadata| metadata.layers);
-        ensure!(
-            model.interface.vocab == vocab,
-            "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
-            model.interface.vocab
-        );
-        ensure!(
-            layers <= all,
-            "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint"
-        );
-        checkpoint.truncate(layers)?;
-        let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
-        let found = fingerprint(checkpoint)?;
-        convert(checkpoint, model, metadata);
-        let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
-        let is_staged = layers == all && self.staged.as_ref() == Some(wanted);
-        if found == *wanted || is_staged {
-            return Ok(Identity::Same);
-        }
-        if fingerprint(checkpoint)? == *wanted {
-            let [experts, dense] =
-                Role::ALL.map(|role| checkpoint.provenances[role].format.to_string());
-            return Ok(Identity::Converted { experts, dense });
-        }
-        Ok(Identity::Different { model: wanted.to_string(), checkpoint: found.to_string() })
+/// Reduces a checkpoint, which may claim a fingerprint, to the layers of the model, converts its
+/// matrices to the model's formats, and tells whether the model was made from it.
+pub fn match_model(
+    checkpoint: &mut Checkpoint,
+    claimed: Option<Fingerprint>,
+    model: &ModelFile,
+) -> Result<Identity> {
+    let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
+    let metadata = model.metadata.as_ref();
+    let layers = metadata.map_or(all, |metadata| metadata.layers);
+    ensure!(
+        model.interface.vocab == vocab,
+        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
+        model.interface.vocab
+    );
+    ensure!(
+        layers <= all,
+        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint"
+    );
+    checkpoint.truncate(layers)?;
+    let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
+    let found = fingerprint(checkpoint)?;
+    convert(checkpoint, model, metadata);
+    let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
+    if found == *wanted || layers == all && claimed.as_ref() == Some(wanted) {
+        return Ok(Identity::Same);
     }
+    if fingerprint(checkpoint)? == *wanted {
+        let [experts, dense] =
+            Role::ALL.map(|role| checkpoint.provenances[role].format.to_string());
+        return Ok(Identity::Converted { experts, dense });
+    }
+    Ok(Identity::Different { model: wanted.to_string(), checkpoint: found.to_string() })
+}
 
-    /// Takes the values of converted matrices from the model's files. The comparison of bytes
-    /// tells whether they are what the conversion makes.
-    pub fn take_values_from(&mut self, model: &ModelFile) {
-        let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
-        // Slices of one weight are contiguous.
-        let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
-        for role in Role::ALL {
-            let matrices = self.checkpoint.weights.matrices_mut(role);
-            let weights = matrices.flat_map(|matrix| &mut matrix.parts);
-            for weight in weights.filter(|weight| weight.is_converted()) {
-                if let Some(FileRange { file, range }) = starts.get(&*weight.name) {
-                    let range = range.start..range.start.saturating_add(weight.bytes());
-                    weight.recipe = Recipe::Slice(FileRange { file: file.clone(), range });
-                }
+/// Takes the values of converted matrices from the model's files. The comparison of bytes
+/// tells whether they are what the conversion makes.
+pub fn take_values_from(checkpoint: &mut Checkpoint, model: &ModelFile) {
+    let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
+    // Slices of one weight are contiguous.
+    let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
+    for role in Role::ALL {
+        let matrices = checkpoint.weights.matrices_mut(role);
+        let weights = matrices.flat_map(|matrix| &mut matrix.parts);
+        for weight in weights.filter(|weight| weight.is_converted()) {
+            if let Some(FileRange { file, range }) = starts.get(&*weight.name) {
+                let range = range.start..range.start.saturating_add(weight.bytes());
+                weight.recipe = Recipe::Slice(FileRange { file: file.clone(), range });
             }
         }
     }

@@ -24,10 +24,9 @@ const ULP: f64 = f32::EPSILON as f64;
 
 /// The largest difference of logits that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
 pub struct Tolerance {
-    /// The largest absolute difference.
     pub bound: f64,
-    /// Where the bound comes from.
     pub from: ToleranceSource,
 }
 
@@ -45,23 +44,26 @@ pub enum ToleranceSource {
     ModelValues,
 }
 
-impl ToleranceSource {
-    /// For a model with this metadata and a checkpoint with these provenances.
+impl Tolerance {
+    /// For a model with this metadata and a checkpoint with these provenances. The bound is
+    /// known from the beginning if it is requested.
     pub(super) fn new(
         metadata: Option<&ModelMetadata>,
         checkpoint: &PerRole<Provenance>,
         requested: Option<f64>,
     ) -> Result<Self> {
-        if requested.is_some() {
-            return Ok(Self::Requested);
+        let mut tolerance = Self { bound: 0.0, from: ToleranceSource::Float32 };
+        if let Some(bound) = requested {
+            tolerance = Self { bound, from: ToleranceSource::Requested };
+        } else if let Some(ModelMetadata { options, provenances, .. }) = metadata {
+            let [experts, dense] = Role::ALL.map(|role| provenances[role].format.clone());
+            check_default_tolerance(options, &PerRole { experts, dense })?;
+            let is_rounded = |role: &Role| provenances[*role].rounded > checkpoint[*role].rounded;
+            if Role::ALL.iter().any(is_rounded) {
+                tolerance.from = ToleranceSource::ModelValues;
+            }
         }
-        let Some(ModelMetadata { options, provenances, .. }) = metadata else {
-            return Ok(Self::Float32);
-        };
-        let [experts, dense] = Role::ALL.map(|role| provenances[role].format.clone());
-        check_default_tolerance(options, &PerRole { experts, dense })?;
-        let is_rounded = |role: &Role| provenances[*role].rounded > checkpoint[*role].rounded;
-        Ok(if Role::ALL.iter().any(is_rounded) { Self::ModelValues } else { Self::Float32 })
+        Ok(tolerance)
     }
 }
 

@@ -4,29 +4,26 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::inputs::{InputPlan, Position};
+use super::inputs::Inputs;
 use super::logits::{LogitComparison, LogitDifferences};
-use super::model_file::ModelFile;
+use super::model_file::unexpected;
 use super::residuals::Trace;
 use super::session::ModelSession;
-use super::ties::{Followed, Ties, top_experts};
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::reference::{self, ExpertChoices, PassOptions};
+use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
 
 /// A model and the checkpoint that the reference computes with, to be compared as often as
 /// needed.
 pub struct Verifier<'v> {
     pub checkpoint: &'v Checkpoint,
-    pub model: &'v ModelFile<'v>,
-    pub session: ModelSession,
-    pub plan: &'v InputPlan,
-    /// Rows of token ids.
-    pub tokens: Vec<Vec<u32>>,
-    pub source: ToleranceSource,
-    pub requested: Option<f64>,
+    pub session: ModelSession<'v>,
+    /// How many inner values of the session are the residual stream: the first.
+    pub residuals: usize,
+    pub inputs: &'v Inputs,
+    pub tolerance: Tolerance,
     pub seconds: Seconds,
     pub progress: &'v dyn Progress,
 }
@@ -43,17 +40,34 @@ pub struct Comparison {
     pub trace: Option<Trace>,
 }
 
-/// How many experts were used, over all layers; nothing is known of the others.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ExpertCoverage {
-    /// Experts that some token used.
-    pub used: usize,
-    /// All experts.
-    pub there: u64,
-    /// SwiGLU's limit.
-    pub limit: f64,
-    /// Whether some value reached the limit: otherwise it is not tested.
-    pub limited: bool,
+/// Choices of experts that float32 does not decide.
+///
+/// If two experts score the same but for noise, a model may take either, and its logits then
+/// differ by far more than noise. That is told from a fault by asking the model: its router
+/// scores say what it chose, and the reference follows, in ties and nowhere else. If the model
+/// was right, the rest agrees.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ties {
+    /// Number of them.
+    pub close: usize,
+    /// Whose choices the reference took in them.
+    pub followed: Followed,
+    /// Those in which the model chose otherwise.
+    pub flips: Vec<Tie>,
+    #[serde(skip)]
+    positions: Vec<Position>,
+}
+
+/// Whose choices of experts the reference took in ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Followed {
+    /// Its own: the model agreed, or ties do not explain the difference.
+    NotNeeded,
+    /// Its own: the model does not list its router scores.
+    NotShown,
+    /// The model's.
+    TheModel,
 }
 
 /// Wall time of each part; comparing logits counts as the reference's.
@@ -66,12 +80,9 @@ pub struct Seconds {
     pub run: f64,
 }
 
-/// Adds the time that some work takes to `seconds`.
-pub fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    *seconds += started.elapsed().as_secs_f64();
-    result
+/// The seconds since `clock`, which begins anew.
+pub fn lap(clock: &mut Instant) -> f64 {
+    std::mem::replace(clock, Instant::now()).elapsed().as_secs_f64()
 }
 
 impl Comparison {
@@ -92,6 +103,20 @@ impl Comparison {
     }
 }
 
+impl Ties {
+    pub(super) fn new(ties: Vec<Tie>, followed: Followed) -> Self {
+        let (close, positions) = (ties.len(), ties.iter().map(|tie| tie.position).collect());
+        let flips = ties.into_iter().filter(|tie| !tie.taken.is_empty()).collect();
+        Self { close, followed, flips, positions }
+    }
+
+    /// Whether one of these positions has a tie, or an earlier token of its row.
+    pub(super) fn may_explain(&self, departures: &[Position]) -> bool {
+        let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
+        self.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
+    }
+}
+
 impl Verifier<'_> {
     /// Compares, and if the model departs and ties may be why, once more with the model's own
     /// choices of experts in ties.
@@ -100,83 +125,77 @@ impl Verifier<'_> {
         if comparison.passed() || !comparison.ties.may_explain(&comparison.departures()) {
             return Ok(comparison);
         }
-        let (model, progress) = (self.model, self.progress);
-        let routers = model.metadata.as_ref().map(|metadata| metadata.routers.clone());
-        let Some(routers) = routers.filter(|routers| !routers.is_empty()) else {
+        let model = self.session.model;
+        let routers = model.metadata.as_ref().map_or(&[][..], |metadata| &metadata.routers);
+        if routers.is_empty() {
             comparison.ties.followed = Followed::NotShown;
             return Ok(comparison);
-        };
-        let load = || model.load(self.session.residuals.clone(), routers, progress);
-        self.session = timed(&mut self.seconds.load, load)?;
+        }
+        let mut clock = Instant::now();
+        let inner = [&self.session.inner, routers].concat();
+        self.session = ModelSession::load(model, inner, self.progress)?;
+        self.seconds.load += lap(&mut clock);
         let choices = self.choices_of_model()?;
+        self.seconds.run += lap(&mut clock);
         self.compare(Followed::TheModel, Some(choices))
     }
 
     /// Runs both, the reference with these choices of experts in ties.
     fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
-        let Self { checkpoint, model, session, plan, tokens, seconds, progress, .. } = self;
-        let residuals = !session.residuals.is_empty();
+        let Self { checkpoint, session, inputs, seconds, progress, .. } = self;
+        let mut clock = Instant::now();
+        let residuals = self.residuals > 0;
         let options = PassOptions { residuals, tie_factor: FACTOR, follow };
-        let run = || reference::run(checkpoint, tokens, &options, *progress);
-        let activations = timed(&mut seconds.reference, run)?;
-
+        let activations = reference::run(checkpoint, &inputs.rows, &options, *progress)?;
         let expected = &activations.residuals;
         let mut trace = residuals.then(|| Trace::new(expected));
-        let mut logits = LogitComparison::new(checkpoint, &activations, plan);
-        let (mut comparing, mut all) = (0.0, 0.0);
-        let run = || {
-            session.run(plan, tokens, *progress, |step, outputs| {
-                timed(&mut comparing, || {
-                    logits.add(step, outputs.logits)?;
-                    let Some(trace) = &mut trace else { return Ok(()) };
-                    let added = trace.add(plan, step, outputs, expected);
-                    added.ok_or_else(|| model.unexpected("a residual stream of another size"))
-                })
-            })
-        };
-        timed(&mut all, run)?;
-        seconds.run += all - comparing;
-        let logits = timed(&mut comparing, || logits.finish())?;
-        seconds.reference += comparing;
+        let vocab = checkpoint.config.vocab_size;
+        let mut logits = LogitComparison::new(&activations, inputs, vocab);
+        seconds.reference += lap(&mut clock);
+        session.run(inputs, *progress, |outputs| {
+            seconds.run += lap(&mut clock);
+            logits.add(outputs)?;
+            if let Some(trace) = &mut trace {
+                trace.add(inputs, outputs, expected)?;
+            }
+            seconds.reference += lap(&mut clock);
+            Ok(())
+        })?;
+        seconds.run += lap(&mut clock);
+        let logits = logits.finish()?;
+        seconds.reference += lap(&mut clock);
 
-        let default = allowed(logits.noise, logits.largest_logit);
-        let tolerance = Tolerance { bound: self.requested.unwrap_or(default), from: self.source };
-        let config = &self.checkpoint.config;
-        let experts = ExpertCoverage {
-            used: activations.experts_used,
-            there: config.experts.iter().sum(),
-            limit: config.swiglu_limit,
-            limited: activations.limited,
-        };
-        let ties = Ties::new(&activations.ties, followed, self.plan);
+        let mut tolerance = self.tolerance;
+        if tolerance.from != ToleranceSource::Requested {
+            tolerance.bound = allowed(logits.noise, logits.largest_logit);
+        }
+        let (experts, ties) = (activations.experts, Ties::new(activations.ties, followed));
         Ok(Comparison { experts, logits, tolerance, ties, trace })
     }
 
     /// The experts that the model chooses for each token, by its router scores.
     fn choices_of_model(&mut self) -> Result<ExpertChoices> {
-        let Self { checkpoint, model, session, plan, tokens, seconds, progress, .. } = self;
-        let config = &checkpoint.config;
-        let all_tokens = plan.lengths.iter().sum();
+        let Self { checkpoint, session, inputs, progress, .. } = self;
+        let (config, model) = (&checkpoint.config, session.model);
+        let all_tokens = inputs.lengths.iter().sum();
         let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
-        let run = || {
-            session.run(plan, tokens, *progress, |step, outputs| {
-                for (layer, scores) in outputs.routers.iter().enumerate() {
-                    let experts = config.experts.get(layer).map(|count| *count as usize);
-                    let scores =
-                        experts.and_then(|experts| outputs.by_token(step, scores, experts));
-                    let unexpected = || model.unexpected("router scores of another size");
-                    for (position, scores) in scores.ok_or_else(unexpected)? {
-                        let choice = &mut choices[layer][plan.index(position)];
-                        // Without a cache a token comes again, and keeps its choice.
-                        if choice.is_empty() {
-                            *choice = top_experts(scores, config.experts_per_token as usize);
-                        }
+        session.run(inputs, *progress, |outputs| {
+            for (layer, at) in (self.residuals..outputs.inner.len()).enumerate() {
+                let Some(experts) = config.experts.get(layer) else {
+                    return Err(unexpected(model.path, "router scores of more layers"));
+                };
+                let scores = outputs.by_token(at, *experts as usize, "router scores")?;
+                for (position, scores) in scores {
+                    let choice = &mut choices[layer][inputs.index(position)];
+                    // Without a cache a token comes again, and keeps its choice.
+                    if choice.is_empty() {
+                        *choice = ranked(scores.iter().copied().map(f64::from));
+                        choice.truncate(config.experts_per_token as usize);
                     }
                 }
-                Ok(())
-            })
-        };
-        timed(&mut seconds.run, run)?;
+            }
+            Ok(())
+        })?;
         Ok(choices)
     }
 }

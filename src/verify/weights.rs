@@ -2,16 +2,18 @@
 //! the checkpoint make. That covers what random tokens do not: unused tokens and experts, and
 //! bits that are lost in noise.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use fs_err::File;
 use serde::Serialize;
 
 use super::model_file::{ExternalTensor, ModelFile};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
@@ -65,32 +67,30 @@ pub fn compare(
     check_scales(checkpoint, progress)?;
     let weights: HashMap<&str, &Weight> =
         checkpoint.weights.iter().map(|weight| (&*weight.name, weight)).collect();
-    let mut found = WeightDifferences::default();
-    let mut slices = Vec::new();
+    let (mut found, mut slices) = (WeightDifferences::default(), Vec::new());
     for tensor in model.tensors() {
         match weights.get(tensor.weight) {
             Some(weight) => slices.push(Slice::new(tensor, weight)),
             None => found.unknown.push(tensor.stored.name.clone()),
         }
     }
-    let (fitting, others): (Vec<&Slice>, Vec<&Slice>) = slices.iter().partition(|it| it.fits);
-    let total = fitting.iter().map(|slice| slice.len()).sum();
+    let fitting: Vec<&Slice> = slices.iter().filter(|slice| slice.fits).collect();
+    let total = fitting.iter().map(|slice| slice.data.len()).sum();
     let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
-    let mut comparison = ByteComparison {
-        progress,
-        files: FileCache::default(),
-        different: others.iter().map(|slice| slice.name).collect(),
-        found,
-    };
     for slice in fitting.iter().filter(|slice| !slice.weight.is_converted()) {
-        comparison.compare_stored(slice)?;
+        if slice.is_in_place()? {
+            found.in_place += slice.data.len();
+            progress.advance(slice.data.len());
+        } else {
+            slice.compare_stored(progress)?;
+        }
     }
     for matrix in Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role)) {
-        comparison.compare_converted(matrix, &fitting)?;
+        compare_converted(matrix, &fitting, progress)?;
     }
-    let ByteComparison { mut different, mut found, .. } = comparison;
-    let named = slices.iter().filter(|slice| different.remove(slice.name));
-    found.different = named.map(|slice| slice.name.to_owned()).collect();
+    found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
+    let different = slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
+    found.different = different.map(|slice| slice.name.to_owned()).collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
     found.missing = missing.map(|weight| weight.name.clone()).collect();
     Ok(found)
@@ -99,15 +99,14 @@ pub fn compare(
 /// Refuses damaged MXFP4 scales, which in place nothing else reads: they are few, and a scale
 /// of NaN makes a whole block NaN.
 fn check_scales(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> {
-    let stored = checkpoint.weights.iter().filter(|weight| !weight.is_converted());
-    let scales: Vec<&Weight> =
-        stored.filter(|weight| weight.encoded_dtype() == DType::F8E8M0).collect();
-    let total = scales.iter().map(|weight| weight.bytes()).sum();
+    let is_scales =
+        |weight: &&Weight| !weight.is_converted() && weight.encoded_dtype() == DType::F8E8M0;
+    let scales = || checkpoint.weights.iter().filter(is_scales);
+    let total = scales().map(Weight::bytes).sum();
     let _phase = phase(progress, "checking scales", Unit::Bytes, total);
     let mut files = FileCache::default();
-    scales.into_iter().try_for_each(|weight| {
-        let non_finite = count_non_finite(weight, &mut files, progress)?;
-        ensure_finite(weight, non_finite)
+    scales().try_for_each(|weight| {
+        ensure_finite(weight, count_non_finite(weight, &mut files, progress)?)
     })
 }
 
@@ -121,6 +120,10 @@ struct Slice<'w> {
     data: FileRange,
     /// Whether the initializer has as many bytes, and a dtype that reads them as the weight's.
     fits: bool,
+    /// Number of bytes that were compared.
+    compared: AtomicU64,
+    /// Whether some of them differ, or cannot be read.
+    differs: AtomicBool,
 }
 
 impl<'w> Slice<'w> {
@@ -132,12 +135,69 @@ impl<'w> Slice<'w> {
             && data.len() == length
             && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(length)
             && reads_as(weight.dtype, stored.dtype);
-        Self { name: &stored.name, weight, bytes, data, fits }
+        let (compared, differs) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { name: &stored.name, weight, bytes, data, fits, compared, differs }
     }
 
-    fn len(&self) -> u64 {
-        self.data.len()
+    /// Whether the model reads the same place as the recipe.
+    fn is_in_place(&self) -> Result<bool> {
+        let Recipe::Slice(source) = &self.weight.recipe else { return Ok(false) };
+        Ok(source.range.start + self.bytes.start == self.data.range.start
+            && canonicalize_existing(&source.file)? == canonicalize_existing(&self.data.file)?)
     }
+
+    /// Compares a weight that is not converted, as far as the first difference.
+    fn compare_stored(&self, progress: &dyn Progress) -> Result<()> {
+        let mut files = FileCache::default();
+        for start in self.bytes.clone().step_by(COMPARED as usize) {
+            progress.check_cancelled()?;
+            let end = self.bytes.end.min(start + COMPARED);
+            self.compare(start, &read_range(self.weight, &mut files, start..end)?)?;
+            progress.advance(end - start);
+            if self.differs.load(Relaxed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the bytes of a weight from `offset` on, as far as the slice has them.
+    fn compare(&self, offset: u64, expected: &[u8]) -> Result<()> {
+        let start = offset.max(self.bytes.start);
+        let end = self.bytes.end.min(offset + expected.len() as u64);
+        if start >= end {
+            return Ok(());
+        }
+        let expected = &expected[(start - offset) as usize..(end - offset) as usize];
+        let mut stored = vec![0; expected.len()];
+        let mut file = File::open(&*self.data.file)?;
+        file.seek(SeekFrom::Start(self.data.range.start + (start - self.bytes.start)))?;
+        let is_same = match file.read_exact(&mut stored) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
+            read => {
+                read?;
+                self.compared.fetch_add(end - start, Relaxed);
+                stored == expected
+            }
+        };
+        self.differs.fetch_or(!is_same, Relaxed);
+        Ok(())
+    }
+}
+
+/// Converts a matrix again, and compares it.
+fn compare_converted(matrix: &Matrix, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
+    let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
+    let parts = matrix.weights();
+    let is_of = |slice: &Slice, part: &Weight| slice.weight.name == part.name;
+    if !slices.iter().any(|slice| parts.iter().any(|part| is_of(slice, part))) {
+        return Ok(());
+    }
+    convert(conversion, progress, &|part, offset, expected| {
+        let mut slices = slices.iter().filter(|slice| is_of(slice, &parts[part]));
+        slices.try_for_each(|slice| slice.compare(offset, expected))
+    })?;
+    Ok(())
 }
 
 /// Whether an initializer of a dtype holds a weight of `expected`. Dtypes that operators do not
@@ -158,87 +218,4 @@ fn is_whole(weight: &Weight, slices: &[Slice]) -> bool {
         if range.start <= end { range.end.max(end) } else { end }
     };
     !ranges.is_empty() && ranges.iter().fold(0, extend) >= weight.bytes()
-}
-
-struct ByteComparison<'w> {
-    progress: &'w dyn Progress,
-    files: FileCache,
-    /// Names of initializers.
-    different: HashSet<&'w str>,
-    found: WeightDifferences,
-}
-
-impl<'w> ByteComparison<'w> {
-    /// Compares a weight that is not converted. Nothing is read if the model reads the same place.
-    fn compare_stored(&mut self, slice: &Slice<'w>) -> Result<()> {
-        let Slice { weight, bytes, data, .. } = slice;
-        if let Recipe::Slice(source) = &weight.recipe
-            && source.range.start + bytes.start == data.range.start
-            && canonicalize_existing(&source.file)? == canonicalize_existing(&data.file)?
-        {
-            self.found.in_place += slice.len();
-            self.progress.advance(slice.len());
-            return Ok(());
-        }
-        for start in bytes.clone().step_by(COMPARED as usize) {
-            if self.progress.is_cancelled() {
-                return Err(Error::interrupted());
-            }
-            let end = bytes.end.min(start + COMPARED);
-            let expected = read_range(weight, &mut self.files, start..end)?;
-            self.compare_bytes(slice, start, &expected)?;
-            self.progress.advance(end - start);
-            if self.different.contains(slice.name) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Converts a matrix again, and compares it.
-    fn compare_converted(&mut self, matrix: &Matrix, slices: &[&Slice<'w>]) -> Result<()> {
-        let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
-        let parts = matrix.weights();
-        let is_part = |slice: &&&Slice| parts.iter().any(|part| part.name == slice.weight.name);
-        let slices: Vec<&Slice> = slices.iter().filter(is_part).copied().collect();
-        if slices.is_empty() {
-            return Ok(());
-        }
-        let progress = self.progress;
-        let comparison = Mutex::new(self);
-        let visit = |part: usize, offset: u64, expected: &[u8]| {
-            let mut comparison = comparison.lock().expect("no panic holds it");
-            for slice in slices.iter().filter(|slice| slice.weight.name == parts[part].name) {
-                comparison.compare_bytes(slice, offset, expected)?;
-            }
-            Ok(())
-        };
-        convert(conversion, progress, &visit)?;
-        Ok(())
-    }
-
-    /// Compares the bytes of a weight from `offset` on, as far as a slice has them.
-    fn compare_bytes(&mut self, slice: &Slice<'w>, offset: u64, expected: &[u8]) -> Result<()> {
-        let start = offset.max(slice.bytes.start);
-        let end = slice.bytes.end.min(offset + expected.len() as u64);
-        if start >= end {
-            return Ok(());
-        }
-        let expected = &expected[(start - offset) as usize..(end - offset) as usize];
-        let mut stored = vec![0; expected.len()];
-        let file = self.files.open(&slice.data.file)?;
-        file.seek(SeekFrom::Start(slice.data.range.start + (start - slice.bytes.start)))?;
-        let is_same = match file.read_exact(&mut stored) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
-            read => {
-                read?;
-                self.found.compared += stored.len() as u64;
-                stored == expected
-            }
-        };
-        if !is_same {
-            self.different.insert(slice.name);
-        }
-        Ok(())
-    }
 }

@@ -48,9 +48,7 @@ pub fn for_each_chunk(
 ) -> Result<()> {
     let mut buffer = vec![0; weight.bytes().min(CHUNK) as usize];
     for start in (0..weight.bytes()).step_by(CHUNK as usize) {
-        if progress.is_cancelled() {
-            return Err(Error::interrupted());
-        }
+        progress.check_cancelled()?;
         let bytes = &mut buffer[..CHUNK.min(weight.bytes() - start) as usize];
         read_at(weight, files, start, bytes)?;
         visit(start, bytes)?;

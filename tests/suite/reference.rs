@@ -14,7 +14,7 @@ fn ids(name: &str) -> Vec<Vec<u32>> {
     ids.rows().into_iter().map(|row| row.iter().map(|id| *id as u32).collect()).collect()
 }
 
-fn run(checkpoint: &Checkpoint, rows: &[Vec<u32>]) -> Activations {
+fn run<'c>(checkpoint: &'c Checkpoint, rows: &[Vec<u32>]) -> Activations<'c> {
     reference::run(checkpoint, rows, &PassOptions::default(), &Silent).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn error(checkpoint: &Checkpoint, name: &str) -> f64 {
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
         let end = (at + 1) * length;
         let tokens: Vec<_> = (end - expected.nrows()..end).collect();
-        let found = activations.logits(checkpoint, &tokens).unwrap();
+        let found = activations.logits(&tokens).unwrap();
         let off = found.exact - expected.mapv(f64::from);
         worst = off.iter().fold(worst, |worst, off| worst.max(off.abs()));
     }
@@ -64,8 +64,8 @@ fn rows_are_independent() {
     let [one, other] = &ids("2x40")[..] else { panic!("two rows") };
     let rows = [one[..5].to_vec(), other.clone(), one[..1].to_vec()];
     let tokens: Vec<_> = (0..45).collect();
-    let together = run(&checkpoint, &rows).logits(&checkpoint, &tokens[5..]).unwrap();
-    let alone = run(&checkpoint, &rows[1..2]).logits(&checkpoint, &tokens[..40]).unwrap();
+    let together = run(&checkpoint, &rows).logits(&tokens[5..]).unwrap();
+    let alone = run(&checkpoint, &rows[1..2]).logits(&tokens[..40]).unwrap();
     let off = together.exact - alone.exact;
     assert!(off.iter().all(|off| off.abs() <= 1e-12), "{off}");
 }
@@ -101,7 +101,7 @@ fn noise_is_some_units_in_the_last_place() {
     let checkpoint = open(&fixture("tiny"));
     let options = PassOptions { residuals: true, ..PassOptions::default() };
     let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
-    let logits = found.logits(&checkpoint, &(0..80).collect::<Vec<_>>()).unwrap();
+    let logits = found.logits(&(0..80).collect::<Vec<_>>()).unwrap();
     let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));
     let ulps = logits.noise / largest / f64::from(f32::EPSILON);
     assert!((0.5..50.0).contains(&ulps), "{ulps}");
@@ -112,7 +112,8 @@ fn noise_is_some_units_in_the_last_place() {
 #[test]
 fn refuses_unknown_token() {
     let rows = [vec![1, 2], vec![3, 320]];
-    let error = reference::run(&open(&fixture("tiny")), &rows, &PassOptions::default(), &Silent);
-    let sentence = error.err().unwrap().to_string();
+    let checkpoint = open(&fixture("tiny"));
+    let outcome = reference::run(&checkpoint, &rows, &PassOptions::default(), &Silent);
+    let sentence = outcome.err().unwrap().to_string();
     assert_eq!(sentence, "token 1 of a row is 320, and the vocabulary has 320");
 }

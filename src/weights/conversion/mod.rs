@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::format::MatrixFormat;
 use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
-use crate::error::{Error, Result, Setting, ensure, err};
+use crate::error::{Result, Setting, ensure, err};
 use crate::progress::Progress;
 use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
 use crate::tensor::{self, Rounding, ints};
@@ -55,9 +55,7 @@ fn convert_on(
     // Buffers are reused across chunks: page faults cost more than the conversion.
     let idle: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
     let convert = |rows: Range<u64>| {
-        if progress.is_cancelled() {
-            return Err(Error::interrupted());
-        }
+        progress.check_cancelled()?;
         let buffers = idle.lock().expect("no panic holds it").pop();
         let (mut files, mut parts) = buffers.unwrap_or_default();
         parts.resize(row_bytes.len(), Vec::new());
