@@ -7,11 +7,7 @@
 
 mod builder;
 mod constant;
-mod dim;
-mod dump;
-mod error;
 mod fact;
-mod frame;
 mod node;
 mod node_builder;
 mod ops;
@@ -19,11 +15,9 @@ mod scope;
 
 pub use builder::{Builder, Style};
 pub use constant::Constant;
-pub use dim::{Dim, IntoShape};
-pub use fact::{Fact, Value, ValueId};
+pub use fact::{Dim, Fact, IntoShape, Value, ValueId};
 pub use node::{
-    AttrType, Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model,
-    Node, ONNX,
+    Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model, Node, ONNX,
 };
 pub use node_builder::NodeBuilder;
-pub use scope::{Bundle, Scope};
+pub use scope::Scope;

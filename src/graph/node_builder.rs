@@ -1,30 +1,29 @@
 //! One node while it is wired, and checks of its operands.
 
-use super::dim::broadcast;
-use super::error::wiring_error;
-use super::{Attribute, Builder, Constant, Dim, Fact, Node, ONNX, Value, ValueId};
-use crate::error::{Error, Result};
+use std::fmt::Display;
+
+use super::builder::wiring_error;
+use super::fact::broadcast;
+use super::{Attribute, Builder, Constant, Fact, Node, Value};
+use crate::error::Result;
 use crate::tensor::DType;
 
 /// Collects a node's inputs and attributes.
 #[must_use = "a node is wired by `output` or `outputs`"]
 pub struct NodeBuilder<'b> {
     builder: &'b mut Builder,
-    name: String,
-    domain: &'static str,
-    op: String,
+    node: Node,
     inputs: Vec<Option<Value>>,
-    attributes: Vec<(&'static str, Attribute)>,
 }
 
 impl<'b> NodeBuilder<'b> {
     pub(super) fn new(builder: &'b mut Builder, name: String, op: &str) -> Self {
-        let (op, domain) = (op.to_owned(), ONNX);
-        Self { builder, name, domain, op, inputs: Vec::new(), attributes: Vec::new() }
+        let node = Node { name, op: op.to_owned(), ..Node::default() };
+        Self { builder, node, inputs: Vec::new() }
     }
 
     pub fn domain(mut self, domain: &'static str) -> Self {
-        self.domain = domain;
+        self.node.domain = domain;
         self
     }
 
@@ -47,12 +46,12 @@ impl<'b> NodeBuilder<'b> {
 
     /// A constant as the next input.
     pub fn constant(self, constant: impl Into<Constant>) -> Result<Self> {
-        let value = self.builder.frame().constant(None, constant.into())?;
+        let value = self.builder.frame().constant(constant.into())?;
         Ok(self.input(value))
     }
 
     pub fn attr(mut self, name: &'static str, value: impl Into<Attribute>) -> Self {
-        self.attributes.push((name, value.into()));
+        self.node.attributes.push((name, value.into()));
         self
     }
 
@@ -72,63 +71,55 @@ impl<'b> NodeBuilder<'b> {
         self,
         outputs: impl IntoIterator<Item = (Name, Fact), IntoIter: ExactSizeIterator>,
     ) -> Result<Vec<Value>> {
-        let Self { builder, name, domain, op, mut inputs, attributes } = self;
+        let Self { builder, mut node, mut inputs } = self;
         while inputs.last() == Some(&None) {
             inputs.pop();
         }
-        let mut resolve =
-            |input: Option<Value>| input.map(|value| builder.resolve(value, &name)).transpose();
-        let inputs = inputs.into_iter().map(&mut resolve).collect::<Result<_>>()?;
+        for input in inputs {
+            let id = input.map(|value| builder.resolve(value, &node.name)).transpose()?;
+            node.inputs.push(id);
+        }
         let (frame, outputs) = (builder.frame(), outputs.into_iter());
         let is_single = outputs.len() == 1;
-        let outputs = outputs.map(|(output, fact)| {
-            let output = output.as_ref();
-            frame.declare(if is_single { name.clone() } else { format!("{name}.{output}") }, fact)
-        });
-        let outputs: Vec<ValueId> = outputs.collect::<Result<_>>()?;
-        let values = outputs.iter().map(|id| frame.handle(*id)).collect();
-        frame.body().nodes.push(Node { name, domain, op, inputs, outputs, attributes });
+        for (output, fact) in outputs {
+            let name = if is_single {
+                node.name.clone()
+            } else {
+                format!("{}.{}", node.name, output.as_ref())
+            };
+            node.outputs.push(frame.declare(name, fact)?);
+        }
+        let values = node.outputs.iter().map(|id| frame.handle(*id)).collect();
+        frame.body().nodes.push(node);
         Ok(values)
     }
 
     pub(super) fn fact(&self, operand: Value) -> Result<Fact> {
-        self.builder.fact(operand, &self.name)
+        self.builder.fact(operand, &self.node.name)
     }
 
     pub(super) fn ranked(&self, operand: Value, rank: usize) -> Result<Fact> {
         let found = self.fact(operand)?;
-        if found.rank() == rank {
-            return Ok(found);
-        }
-        Err(self.error(format_args!("expects rank {rank}, found {found}")))
+        self.ensure(found.rank() == rank, format_args!("expects rank {rank}, found {found}"))?;
+        Ok(found)
     }
 
     pub(super) fn typed(&self, operand: Value, dtype: DType) -> Result<Fact> {
         let found = self.fact(operand)?;
-        if found.dtype == dtype {
-            return Ok(found);
-        }
-        Err(self.error(format_args!("expects dtype {dtype}, found {found}")))
+        self.ensure(found.dtype == dtype, format_args!("expects dtype {dtype}, found {found}"))?;
+        Ok(found)
     }
 
     /// The fact of an operand that must have this axis.
     pub(super) fn with_axis(&self, operand: Value, axis: usize) -> Result<Fact> {
-        let fact = self.fact(operand)?;
-        self.axis(&fact, axis)?;
-        Ok(fact)
-    }
-
-    pub(super) fn axis<'f>(&self, fact: &'f Fact, axis: usize) -> Result<&'f Dim> {
-        let dim = fact.shape.get(axis);
-        dim.ok_or_else(|| self.error(format_args!("has no axis {axis} in {fact}")))
+        let found = self.fact(operand)?;
+        self.ensure(axis < found.rank(), format_args!("has no axis {axis} in {found}"))?;
+        Ok(found)
     }
 
     /// That two operands fit together.
     pub(super) fn check(&self, fits: bool, left: &Fact, right: &Fact) -> Result<()> {
-        if fits {
-            return Ok(());
-        }
-        Err(self.error(format_args!("cannot combine {left} with {right}")))
+        self.ensure(fits, format_args!("cannot combine {left} with {right}"))
     }
 
     /// The dtype and shape of elementwise results.
@@ -138,7 +129,12 @@ impl<'b> NodeBuilder<'b> {
         Ok(left.with_shape(shape.unwrap_or_default()))
     }
 
-    pub(super) fn error(&self, problem: std::fmt::Arguments) -> Error {
-        wiring_error(format_args!("node `{}` ({}) {problem}", self.name, self.op))
+    fn ensure(&self, holds: bool, problem: impl Display) -> Result<()> {
+        let Node { name, op, .. } = &self.node;
+        if holds {
+            Ok(())
+        } else {
+            Err(wiring_error(format_args!("node `{name}` ({op}) {problem}")))
+        }
     }
 }

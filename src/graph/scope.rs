@@ -2,29 +2,14 @@
 
 use std::ops::Range;
 
-use super::error::wiring_error;
+use super::builder::{Frame, wiring_error};
+use super::fact::joined;
 use super::{
-    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, IntoShape, NodeBuilder, Style, Value,
-    ValueId,
+    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, NodeBuilder,
+    Style, Value, ValueId,
 };
 use crate::error::Result;
 use crate::tensor::DType;
-
-/// Values that a block takes or returns together.
-pub trait Bundle {
-    fn into_values(self) -> Vec<Value>;
-    fn from_values(values: Vec<Value>) -> Self;
-}
-
-impl<const N: usize> Bundle for [Value; N] {
-    fn into_values(self) -> Vec<Value> {
-        self.to_vec()
-    }
-
-    fn from_values(values: Vec<Value>) -> Self {
-        values.try_into().expect("as many as there are")
-    }
-}
 
 /// Wires nodes under a path; names of nodes and values begin with it.
 pub struct Scope<'b> {
@@ -92,8 +77,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// A byte range of a stored weight. `name` is the initializer's full name; the same
-    /// name again is the same initializer.
+    /// A byte range of a stored weight. `name` is the initializer's full name.
     pub fn weight(
         &mut self,
         name: &str,
@@ -101,25 +85,19 @@ impl Scope<'_> {
         weight: &str,
         range: Range<u64>,
     ) -> Result<Value> {
-        let main = &mut self.builder.frames[0];
-        let key = format!("weight {name}");
-        if let Some(id) = main.shared.get(&key) {
-            return Ok(main.handle(*id));
-        }
         let data = Data::External { weight: weight.to_owned(), range };
-        let id = main.initialize(name.to_owned(), fact, data)?;
-        main.shared.insert(key, id);
-        Ok(main.handle(id))
+        self.builder.frames[0].initialize(name.to_owned(), fact, data)
     }
 
     /// A constant named after its value; equal constants share an initializer.
     pub fn constant(&mut self, constant: impl Into<Constant>) -> Result<Value> {
-        self.builder.frame().constant(None, constant.into())
+        self.builder.frame().constant(constant.into())
     }
 
     /// [`Scope::constant`] with a name of its own.
     pub fn table(&mut self, name: &str, constant: impl Into<Constant>) -> Result<Value> {
-        self.builder.frame().constant(Some(name), constant.into())
+        let Constant { fact, bytes } = constant.into();
+        self.builder.frame().initialize(name.to_owned(), fact, Data::Inline(bytes))
     }
 
     /// A parameter of the model: in a flat graph the value itself, in a function an
@@ -159,9 +137,9 @@ impl Scope<'_> {
         if let Some(id) = frame.shared.get(key) {
             return Ok(frame.handle(*id));
         }
-        let nested = frame.bodies.split_off(1);
+        let nested = std::mem::take(&mut frame.nested);
         let value = wire(&mut self.builder.scope());
-        self.builder.frame().bodies.extend(nested);
+        self.builder.frame().nested = nested;
         let id = self.builder.resolve(value?, key)?;
         let frame = self.builder.frame();
         frame.shared.insert(key.to_owned(), id);
@@ -176,65 +154,61 @@ impl Scope<'_> {
         if let Some(known) = known.collect::<Option<Vec<_>>>() {
             return self.constant(&known[..]);
         }
-        let label: Vec<String> = dims.iter().map(Dim::to_string).collect();
-        let name = format!("shape.{}", label.join("x"));
+        let name = format!("shape.{}", joined(&dims, "x"));
         let functions = self.builder.frames.split_off(1);
         let value = self.shared(&name, |g| {
-            if let [dim] = &dims[..] {
-                return g.axis_size(&name, dim);
-            }
-            let parts = dims.iter().map(|dim| g.shape_tensor([dim]));
-            let parts = parts.collect::<Result<Vec<_>>>()?;
-            g.concat(&name, &parts, 0)
+            let [dim] = &dims[..] else {
+                let parts = dims.iter().map(|dim| g.shape_tensor([dim]));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                return g.concat(&name, &parts, 0);
+            };
+            let Some((input, axis)) = g.builder.frame().input_with(dim) else {
+                let problem = format_args!("dimension `{dim}` is not an axis of any graph input");
+                return Err(wiring_error(problem));
+            };
+            let (start, end) = (axis as i64, axis as i64 + 1);
+            let node = g.node(&name, "Shape").input(input).attr("start", start).attr("end", end);
+            node.output(Fact::new(DType::I64, [1]))
         });
         self.builder.frames.extend(functions);
         value
     }
 
-    /// A symbolic dimension read off the shape of a graph input: i64 `[1]`.
-    fn axis_size(&mut self, name: &str, dim: &Dim) -> Result<Value> {
-        let Some((input, axis)) = self.builder.frame().input_with(dim) else {
-            let problem = format_args!("dimension `{dim}` is not an axis of any graph input");
-            return Err(wiring_error(problem));
-        };
-        let node = self.node(name, "Shape").input(input);
-        let node = node.attr("start", axis as i64).attr("end", axis as i64 + 1);
-        node.output(Fact::new(DType::I64, [1]))
-    }
-
     /// A part of the model: its nodes are inlined under `name`, or stand in a function
     /// that all equal blocks share. Outer values that the block uses become inputs of the
     /// function. `names` are those of the inputs inside.
-    pub fn block<I: Bundle, O: Bundle>(
+    pub fn block(
         &mut self,
         name: &str,
         function: &str,
         names: &[&str],
-        inputs: I,
-        wire: impl FnOnce(&mut Scope, I) -> Result<O>,
-    ) -> Result<O> {
+        inputs: &[Value],
+        wire: impl FnOnce(&mut Scope, &[Value]) -> Result<Vec<Value>>,
+    ) -> Result<Vec<Value>> {
         if self.builder.style == Style::Flat {
             return wire(&mut self.child(name), inputs);
         }
-        let path = self.path_of(name);
-        let inputs = self.builder.open_function(path, inputs.into_values(), names)?;
-        let results = wire(&mut self.builder.scope(), I::from_values(inputs))?;
-        Ok(O::from_values(self.call(name, function, results.into_values())?))
+        let inputs = self.builder.open_function(self.path_of(name), inputs, names)?;
+        let results = wire(&mut self.builder.scope(), &inputs)?;
+        self.call(name, function, &results)
     }
 
     /// Closes the function that returns these values, and calls it.
-    fn call(&mut self, name: &str, function: &str, results: Vec<Value>) -> Result<Vec<Value>> {
-        let mut outputs = Vec::with_capacity(results.len());
+    fn call(&mut self, name: &str, function: &str, results: &[Value]) -> Result<Vec<Value>> {
         for value in results {
-            let id = self.builder.scope().ensure_produced_here("output", value)?;
-            let frame = self.builder.frame();
-            frame.body().outputs.push(id);
-            outputs.push(frame.values[id].clone());
+            let id = self.builder.scope().ensure_produced_here("output", *value)?;
+            self.builder.frame().body().outputs.push(id);
         }
-        let callee = self.builder.close_function(function);
+        let Frame { graph, imports, attributes, .. } =
+            self.builder.frames.pop().expect("a function is open");
+        let outputs: Vec<_> =
+            graph.body.outputs.iter().map(|id| graph.values[*id].clone()).collect();
+        let names = attributes.iter().map(|(name, _)| *name).collect();
+        let function = Function { name: function.to_owned(), attributes: names, graph };
+        let function = self.builder.add_function(function);
         let is_nested = self.builder.in_function();
-        let mut node = self.node(name, &callee.name).domain(FUNCTIONS).inputs(callee.inputs);
-        for (name, value) in callee.attributes {
+        let mut node = self.node(name, &function).domain(FUNCTIONS).inputs(imports);
+        for (name, value) in attributes {
             node = node.attr(name, if is_nested { value.reference(name) } else { value });
         }
         node.wire(outputs)

@@ -63,28 +63,20 @@ impl Packing {
         Ok(Self { tokens, positions, last, queries, places, mask, count })
     }
 
-    /// The row of `x [B·T, hidden]` of each last token: `[B, hidden]`.
-    pub fn last_tokens(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
-        let g = &mut g.child("last");
+    /// The place of each row's last token: i64 `[B, 1]`.
+    pub fn last_places(&self, g: &mut Scope) -> Result<Value> {
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let index = g.sub("token", self.count, one)?;
-        let index = g.max("token.from_0", index, zero)?;
-        let rows = sequence.rows(g, "rows", x)?;
-        g.batch_gather("", rows, index)
+        let place = g.sub("token", self.count, one)?;
+        g.max("token.from_0", place, zero)
     }
 
-    /// `x [B·T, hidden]` with tokens back at their original places.
-    pub fn unpack(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
-        let g = &mut g.child("unpacked");
+    /// The packed place of each token: i64 `[B, T, 1]`.
+    pub fn places_of_tokens(&self, g: &mut Scope) -> Result<Value> {
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
         let counted = g.cumsum("counted", self.mask, 1)?;
         let place = g.sub("place", counted, one)?;
         let place = g.max("place.from_0", place, zero)?;
-        let place = g.unsqueeze("place.column", place, 2)?;
-        let rows = sequence.rows(g, "rows", x)?;
-        let rows = g.batch_gather("", rows, place)?;
-        let fact = g.fact(x)?;
-        g.reshape("flat", rows, fact.shape)
+        g.unsqueeze("place.column", place, 2)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use prost::Message;
 
 use super::dtype::data_type;
-use super::proto::attribute_proto::AttributeType;
+use super::proto::attribute_proto::AttributeType as Type;
 use super::proto::tensor_proto::DataLocation;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::{Tensor, Value as TypeValue};
@@ -17,8 +17,8 @@ use super::proto::{
 use crate::error::{Result, ensure, err};
 use crate::files::FileRange;
 use crate::graph::{
-    AttrType, Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model,
-    Node, ONNX, ValueId,
+    Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
+    ValueId,
 };
 use crate::tensor::DType;
 
@@ -153,34 +153,29 @@ fn node(graph: &Graph, node: &Node) -> NodeProto {
 }
 
 fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
-    let of = |kind: AttributeType| AttributeProto {
-        name: name.to_owned(),
-        r#type: kind.into(),
-        ..Default::default()
-    };
-    let int = |value: i64| AttributeProto { i: Some(value), ..of(AttributeType::Int) };
-    match value {
-        Attribute::Int(number) => int(*number),
-        Attribute::Float(number) => AttributeProto { f: Some(*number), ..of(AttributeType::Float) },
+    let empty = AttributeProto { name: name.to_owned(), ..Default::default() };
+    let (kind, proto) = match value {
+        Attribute::Int(number) => (Type::Int, AttributeProto { i: Some(*number), ..empty }),
+        Attribute::Float(number) => (Type::Float, AttributeProto { f: Some(*number), ..empty }),
         Attribute::Text(text) => {
-            AttributeProto { s: Some((*text).into()), ..of(AttributeType::String) }
+            (Type::String, AttributeProto { s: Some((*text).into()), ..empty })
         }
-        Attribute::Ints(numbers) => {
-            AttributeProto { ints: numbers.clone(), ..of(AttributeType::Ints) }
+        Attribute::Ints(numbers) => (Type::Ints, AttributeProto { ints: numbers.clone(), ..empty }),
+        Attribute::Dtype(dtype) => {
+            (Type::Int, AttributeProto { i: Some(data_type(*dtype).into()), ..empty })
         }
-        Attribute::Dtype(dtype) => int(data_type(*dtype).into()),
         Attribute::Body(nested) => {
             let graph = body(graph, nested, &format!("{node}.{name}"));
-            AttributeProto { g: Some(graph), ..of(AttributeType::Graph) }
+            (Type::Graph, AttributeProto { g: Some(graph), ..empty })
         }
-        Attribute::AttrRef(kind, call) => {
-            let kind = match kind {
-                AttrType::Int => AttributeType::Int,
-                AttrType::Float => AttributeType::Float,
-            };
-            AttributeProto { ref_attr_name: (*call).to_owned(), ..of(kind) }
+        Attribute::IntRef(call) => {
+            (Type::Int, AttributeProto { ref_attr_name: (*call).to_owned(), ..empty })
         }
-    }
+        Attribute::FloatRef(call) => {
+            (Type::Float, AttributeProto { ref_attr_name: (*call).to_owned(), ..empty })
+        }
+    };
+    AttributeProto { r#type: kind.into(), ..proto }
 }
 
 fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
@@ -214,7 +209,7 @@ fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
     };
     let value = AttributeProto {
         name: "value".to_owned(),
-        r#type: AttributeType::Tensor.into(),
+        r#type: Type::Tensor.into(),
         t: Some(TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) }),
         ..Default::default()
     };

@@ -10,6 +10,7 @@ mod endings;
 mod fake_hub;
 mod genai;
 mod graph;
+mod graph_text;
 mod hub_download;
 mod hub_export;
 mod hub_folder;

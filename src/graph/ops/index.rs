@@ -42,25 +42,26 @@ impl Scope<'_> {
         node.inputs([data, indices]).attr("axis", axis as i64).output(fact)
     }
 
-    /// GatherND: one element of a matrix for each row of `indices [n, 2]`: `[n]`.
-    pub fn gather_pairs(&mut self, name: &str, data: Value, indices: Value) -> Result<Value> {
+    /// GatherND: for each index tuple, along the last axis of `indices`, the part of `data`
+    /// there. The first `batch_dims` axes of both are the same.
+    pub fn gather_nd(
+        &mut self,
+        name: &str,
+        data: Value,
+        indices: Value,
+        batch_dims: usize,
+    ) -> Result<Value> {
         let node = self.node(name, "GatherND");
-        let (from, index) = (node.ranked(data, 2)?, node.typed(indices, DType::I64)?);
-        let fits = index.rank() == 2 && index.shape[1] == Dim::from(2);
+        let (from, index) = (node.fact(data)?, node.typed(indices, DType::I64)?);
+        let (outer, length) = index.shape.split_at(index.rank().saturating_sub(1));
+        let length = length.first().and_then(Dim::known).unwrap_or(u64::MAX);
+        let inner = from.shape.get(batch_dims.saturating_add(length as usize)..);
+        let fits = inner.is_some() && outer.get(..batch_dims) == from.shape.get(..batch_dims);
         node.check(fits, &from, &index)?;
-        node.inputs([data, indices]).output(from.with_shape([&index.shape[0]]))
-    }
-
-    /// GatherND: rows of each matrix of `data [n, m, c]`, one each by `indices [n, 1]`:
-    /// `[n, c]`, or several by `[n, k, 1]`: `[n, k, c]`.
-    pub fn batch_gather(&mut self, name: &str, data: Value, indices: Value) -> Result<Value> {
-        let node = self.node(name, "GatherND");
-        let (from, index) = (node.ranked(data, 3)?, node.typed(indices, DType::I64)?);
-        let (rows, last) = index.shape.split_at(index.rank().saturating_sub(1));
-        let fits = rows.first() == Some(&from.shape[0]) && last == [Dim::from(1)];
-        node.check(fits, &from, &index)?;
-        let fact = from.with_shape([rows, &from.shape[2..]].concat());
-        node.inputs([data, indices]).attr("batch_dims", 1).output(fact)
+        let fact = from.with_shape([outer, inner.unwrap_or_default()].concat());
+        let node = node.inputs([data, indices]);
+        let node = if batch_dims > 0 { node.attr("batch_dims", batch_dims as i64) } else { node };
+        node.output(fact)
     }
 
     /// ScatterND: `data [n, c]` with `updates [m, c]` added to the rows `rows [m]`.

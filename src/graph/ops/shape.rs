@@ -1,7 +1,7 @@
 //! Operators that move elements without changing them.
 
 use crate::error::Result;
-use crate::graph::dim::broadcast;
+use crate::graph::fact::broadcast;
 use crate::graph::{Dim, Fact, IntoShape, Scope, Value};
 use crate::tensor::DType;
 
@@ -50,9 +50,10 @@ impl Scope<'_> {
     pub fn transpose(&mut self, name: &str, x: Value, perm: &[usize]) -> Result<Value> {
         let node = self.node(name, "Transpose").input(x);
         let fact = node.ranked(x, perm.len())?;
-        let shape = perm.iter().map(|axis| node.axis(&fact, *axis)).collect::<Result<Vec<_>>>()?;
+        let shape = perm.iter().map(|axis| Ok(node.with_axis(x, *axis)?.shape[*axis].clone()));
+        let fact = fact.with_shape(shape.collect::<Result<Vec<_>>>()?);
         let axes: Vec<i64> = perm.iter().map(|axis| *axis as i64).collect();
-        node.attr("perm", axes).output(fact.with_shape(shape))
+        node.attr("perm", axes).output(fact)
     }
 
     /// A new axis of size 1.
@@ -60,7 +61,7 @@ impl Scope<'_> {
         let node = self.node(name, "Unsqueeze").input(x).constant(&[axis as i64][..])?;
         let mut fact = node.fact(x)?;
         if axis > 0 {
-            node.axis(&fact, axis - 1)?;
+            node.with_axis(x, axis - 1)?;
         }
         fact.shape.insert(axis, Dim::from(1));
         node.output(fact)
@@ -77,8 +78,8 @@ impl Scope<'_> {
         let sizes = parts.map(|(_, size)| size);
         let node =
             self.node(name, "Split").input(x).constant(&sizes.map(|size| size as i64)[..])?;
-        let fact = node.fact(x)?;
-        let fits = node.axis(&fact, axis)?.known() == Some(sizes.iter().sum());
+        let fact = node.with_axis(x, axis)?;
+        let fits = fact.shape[axis].known() == Some(sizes.iter().sum());
         node.check(fits, &fact, &Fact::new(DType::I64, sizes))?;
         let outputs = parts.map(|(part, size)| {
             let mut fact = fact.clone();
@@ -122,9 +123,9 @@ impl Scope<'_> {
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
         let node = self.node(name, "Pad").input(x);
-        let mut fact = node.fact(x)?;
+        let mut fact = node.with_axis(x, axis)?;
         let [before, after] = zeros.map(Dim::from);
-        fact.shape[axis] = before.plus(node.axis(&fact, axis)?).plus(&after);
+        fact.shape[axis] = before.plus(&fact.shape[axis]).plus(&after);
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
         node.constant(&pads[..])?.output(fact)

@@ -3,23 +3,21 @@
 
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
-use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Scope, Value};
-use crate::model::Provider;
+use crate::graph::{Fact, MICROSOFT, NodeBuilder, Scope, Value};
 use crate::model::context::Context;
 use crate::model::ort::linear::accuracy_level;
 use crate::model::swiglu::ALPHA;
-use crate::model::{float, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
 /// Whether an operator reads the experts' format. MoE reads floats of its compute dtype.
-pub fn has_experts(weights: &MlpWeights, context: &Context) -> bool {
-    let compute = context.compute;
+pub fn has_experts(weights: &MlpWeights, options: &GraphOptions) -> bool {
     let formats = [&weights.gate_up, &weights.down].map(|experts| experts.matrix.format);
     formats.into_iter().all(|format| match format {
         MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor | MatrixFormat::Int(_) => true,
         MatrixFormat::Float(dtype) => {
-            dtype == compute && moe_computes_in(context.provider).contains(&compute)
+            dtype == options.compute && moe_computes_in(options.provider).contains(&dtype)
         }
         MatrixFormat::FloatTransposed(_) => false,
     })
@@ -44,7 +42,8 @@ pub fn experts(
     weights: &MlpWeights,
     context: &Context,
 ) -> Result<Value> {
-    let (config, dtype) = (context.config, context.compute);
+    let Context { config, options, .. } = context;
+    let dtype = options.compute;
     let normed = in_dtype(g, "norm", normed, dtype)?;
     let scores = in_dtype(g, "router", scores, dtype)?;
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
@@ -54,8 +53,7 @@ pub fn experts(
         format if format.is_mxfp4() => {
             // The global scales of NVFP4, which the schema demands for MXFP4 too.
             let [count, ..] = weights.gate_up.matrix.dims();
-            let ones = vec![1f32; count as usize];
-            let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
+            let ones = g.table(&format!("ones.{count}"), &vec![1f32; count as usize][..])?;
             let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
                 // Zero points and weights of the router.
                 .absent(4)
@@ -63,7 +61,7 @@ pub fn experts(
                 .attr("quant_type", "fp4")
                 .attr("expert_weight_bits", 4)
                 .attr("block_size", mxfp4::BLOCK as i64);
-            match context.provider {
+            match options.provider {
                 // Row-major codes as stored. The default order has no CPU kernel.
                 Provider::Cpu => node.attr("weights_prepacked", 1),
                 Provider::Cuda | Provider::WebGpu => node,
@@ -73,11 +71,11 @@ pub fn experts(
             let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
                 .attr("expert_weight_bits", bits.count() as i64)
                 .attr("block_size", mxfp4::BLOCK as i64);
-            match context.provider {
+            match options.provider {
                 // Row-major codes as in the schema. The default is the order of CUDA's tiles.
                 Provider::Cuda => node.attr("weights_prepacked", 0),
                 // int8 has this kernel alone.
-                Provider::Cpu => node.attr("accuracy_level", accuracy_level(context)),
+                Provider::Cpu => node.attr("accuracy_level", accuracy_level(options)),
                 Provider::WebGpu => node,
             }
         }
