@@ -1,5 +1,7 @@
 //! Which combinations have operators.
 
+use std::fmt::Display;
+
 use super::options::{GraphOptions, Provider, Target};
 use super::ort;
 use crate::checkpoint::{Config, ModelWeights};
@@ -25,28 +27,25 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
         [DType::F32, DType::F16, DType::BF16].contains(&compute),
         "compute dtype {compute} is not supported: use f32, f16 or bf16"
     );
-    if target == Target::Onnx {
-        if provider == Provider::Cpu {
-            return Ok(());
-        }
-        return Err(err!(
-            "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
-        )
-        .with_remedy(Setting::Target, "ort"));
-    }
     // The dtypes of each provider's GroupQueryAttention.
-    let supported: &[DType] = match provider {
-        Provider::Cpu => &[DType::F32, DType::F16],
-        Provider::Cuda => &[DType::F16, DType::BF16],
-        Provider::WebGpu => &[DType::F16, DType::F32],
+    let supported: &[DType] = match (target, provider) {
+        (Target::Onnx, Provider::Cpu) => return Ok(()),
+        (Target::Onnx, _) => {
+            return Err(err!(
+                "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
+            )
+            .with_remedy(Setting::Target, "ort"));
+        }
+        (Target::Ort, Provider::Cpu) => &[DType::F32, DType::F16],
+        (Target::Ort, Provider::Cuda) => &[DType::F16, DType::BF16],
+        (Target::Ort, Provider::WebGpu) => &[DType::F16, DType::F32],
     };
     if !supported.contains(&compute) {
-        let others: Vec<String> = supported.iter().map(DType::to_string).collect();
-        let instead = format!("its kernels compute in {}", others.join(" and "));
-        let error = unsupported(provider, &format!("compute dtype {compute}"), &instead);
-        return Err(supported
-            .iter()
-            .fold(error, |error, dtype| error.with_remedy(Setting::Compute, dtype.to_string())));
+        let names: Vec<String> = supported.iter().map(DType::to_string).collect();
+        let instead = format_args!("its kernels compute in {}", names.join(" and "));
+        let error = unsupported(provider, format_args!("compute dtype {compute}"), instead);
+        let dtypes = names.into_iter();
+        return Err(dtypes.fold(error, |error, name| error.with_remedy(Setting::Compute, name)));
     }
     if options.keep_activations && provider != Provider::Cpu {
         let instead = "its kernels have one way to multiply integers";
@@ -79,9 +78,12 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
-        let instead = format!("its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}");
-        let what = format!("{count} experts in a layer");
-        return Err(unsupported(options.provider, &what, &instead));
+        let instead = format_args!("its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}");
+        return Err(unsupported(
+            options.provider,
+            format_args!("{count} experts in a layer"),
+            instead,
+        ));
     }
     weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
 }
@@ -91,46 +93,45 @@ const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs 
 /// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others.
 fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
-    let what = format!("experts in {}", matrix.format);
-    match (provider, matrix.format) {
+    let Matrix { format, out, inn, .. } = *matrix;
+    // The experts' sides must be multiples of this.
+    let multiple = match (provider, format) {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
-            let what = format!("{what} with activations kept in float");
-            Err(unsupported(provider, &what, "its kernel quantizes them to 8 bits")
-                .with_remedy(Setting::Experts, "int4"))
+            let what = format_args!("experts in {format} with activations kept in float");
+            return Err(unsupported(provider, what, "its kernel quantizes them to 8 bits")
+                .with_remedy(Setting::Experts, "int4"));
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
-        | (Provider::WebGpu, MatrixFormat::Int(_)) => Ok(()),
-        (Provider::Cuda, MatrixFormat::Int(_)) => check_sides(matrix, CUDA_MULTIPLE, provider),
+        | (Provider::WebGpu, MatrixFormat::Int(_)) => 1,
+        (Provider::Cuda, MatrixFormat::Int(_)) => CUDA_MULTIPLE,
         (_, MatrixFormat::Float(dtype))
             if dtype == compute && ort::moe_computes_in(provider).contains(&dtype) =>
         {
-            check_sides(matrix, CUDA_MOE_MULTIPLE, provider)
+            CUDA_MOE_MULTIPLE
         }
         (Provider::Cuda, _) => {
-            let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
-            Err(unsupported(provider, &what, &instead)
+            let instead = format_args!("its kernels read mxfp4, int4, int8 and {compute}");
+            return Err(unsupported(provider, format_args!("experts in {format}"), instead)
                 .with_remedy(Setting::Experts, "mxfp4")
-                .with_remedy(Setting::Experts, "int4"))
+                .with_remedy(Setting::Experts, "int4"));
         }
-        (Provider::WebGpu, _) => Err(unsupported(provider, &what, "its kernel reads integers")
-            .with_remedy(Setting::Experts, "int4")
-            .with_remedy(Setting::Experts, "int8")),
-    }
-}
-
-/// Whether CUDA's kernels support both sides of each expert's matrix.
-fn check_sides(matrix: &Matrix, multiple: u64, provider: Provider) -> Result<()> {
-    let Matrix { format, out, inn, .. } = *matrix;
+        (Provider::WebGpu, _) => {
+            let what = format_args!("experts in {format}");
+            return Err(unsupported(provider, what, "its kernel reads integers")
+                .with_remedy(Setting::Experts, "int4")
+                .with_remedy(Setting::Experts, "int8"));
+        }
+    };
     if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
         return Ok(());
     }
-    let what = format!("experts in {format} of {out} by {inn}");
-    let instead = format!("its kernels need multiples of {multiple}");
-    Err(unsupported(provider, &what, &instead).with_remedy(Setting::Experts, "mxfp4"))
+    let what = format_args!("experts in {format} of {out} by {inn}");
+    let instead = format_args!("its kernels need multiples of {multiple}");
+    Err(unsupported(provider, what, instead).with_remedy(Setting::Experts, "mxfp4"))
 }
 
-fn unsupported(provider: Provider, what: &str, instead: &str) -> Error {
+fn unsupported(provider: Provider, what: impl Display, instead: impl Display) -> Error {
     err!("execution provider `{provider}` does not support {what}: {instead}")
 }

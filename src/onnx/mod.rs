@@ -9,9 +9,7 @@ mod encode;
 #[path = "../../proto/onnx.rs"]
 mod proto;
 mod read;
-mod value_info;
 
 pub use data_digest::{data_digests, is_changed};
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
-pub use read::{OnnxFile, StoredInitializer, read};
-pub use value_info::{Size, ValueInfo};
+pub use read::{OnnxFile, Size, StoredInitializer, ValueInfo, read};
