@@ -11,17 +11,12 @@ use crate::tensor::DType;
 /// Collects a node's inputs and attributes.
 #[must_use = "a node is wired by `output` or `outputs`"]
 pub struct NodeBuilder<'b> {
-    builder: &'b mut Builder,
-    node: Node,
-    inputs: Vec<Option<Value>>,
+    pub(super) builder: &'b mut Builder,
+    pub(super) node: Node,
+    pub(super) inputs: Vec<Option<Value>>,
 }
 
-impl<'b> NodeBuilder<'b> {
-    pub(super) fn new(builder: &'b mut Builder, name: String, op: &str) -> Self {
-        let node = Node { name, op: op.to_owned(), ..Node::default() };
-        Self { builder, node, inputs: Vec::new() }
-    }
-
+impl NodeBuilder<'_> {
     pub fn domain(mut self, domain: &'static str) -> Self {
         self.node.domain = domain;
         self
@@ -82,11 +77,10 @@ impl<'b> NodeBuilder<'b> {
         let (frame, outputs) = (builder.frame(), outputs.into_iter());
         let is_single = outputs.len() == 1;
         for (output, fact) in outputs {
-            let name = if is_single {
-                node.name.clone()
-            } else {
-                format!("{}.{}", node.name, output.as_ref())
-            };
+            let mut name = node.name.clone();
+            if !is_single {
+                name = format!("{name}.{}", output.as_ref());
+            }
             node.outputs.push(frame.declare(name, fact)?);
         }
         let values = node.outputs.iter().map(|id| frame.handle(*id)).collect();
@@ -131,10 +125,7 @@ impl<'b> NodeBuilder<'b> {
 
     fn ensure(&self, holds: bool, problem: impl Display) -> Result<()> {
         let Node { name, op, .. } = &self.node;
-        if holds {
-            Ok(())
-        } else {
-            Err(wiring_error(format_args!("node `{name}` ({op}) {problem}")))
-        }
+        let error = || wiring_error(format_args!("node `{name}` ({op}) {problem}"));
+        if holds { Ok(()) } else { Err(error()) }
     }
 }

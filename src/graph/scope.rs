@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::builder::{Frame, wiring_error};
 use super::fact::joined;
 use super::{
-    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, NodeBuilder,
-    Style, Value, ValueId,
+    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node,
+    NodeBuilder, Style, Value, ValueId,
 };
 use crate::error::Result;
 use crate::tensor::DType;
@@ -41,8 +41,8 @@ impl Scope<'_> {
 
     /// Begins a node. Nothing checks the operands of operators without a method here.
     pub fn node(&mut self, name: &str, op: &str) -> NodeBuilder<'_> {
-        let name = self.path_of(name);
-        NodeBuilder::new(self.builder, name, op)
+        let node = Node { name: self.path_of(name), op: op.to_owned(), ..Node::default() };
+        NodeBuilder { builder: self.builder, node, inputs: Vec::new() }
     }
 
     pub fn fact(&self, value: Value) -> Result<Fact> {

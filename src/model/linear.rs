@@ -52,11 +52,7 @@ pub fn linear(
         part(&mut g.child(&format!("rows_{first}")), first..out.min(first + step), None)
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    match bias {
-        None => g.concat("", &parts, 1),
-        Some(bias) => {
-            let whole = g.concat("unbiased", &parts, 1)?;
-            g.add("", whole, bias)
-        }
-    }
+    let Some(bias) = bias else { return g.concat("", &parts, 1) };
+    let whole = g.concat("unbiased", &parts, 1)?;
+    g.add("", whole, bias)
 }

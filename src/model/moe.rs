@@ -27,10 +27,13 @@ pub fn mlp_block(
         let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
+        let has_operator = [&weights.gate_up, &weights.down]
+            .iter()
+            .all(|experts| ort::reads_experts(experts.matrix.format, options));
         let experts = match options.target {
-            Target::Ort if ort::has_experts(weights, options) => ort::experts,
+            Target::Ort if has_operator => ort::experts,
             _ => portable::experts,
         };
-        Ok(vec![experts(g, x, normed, scores, weights, context)?, scores])
+        Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
 }

@@ -41,7 +41,15 @@ impl Packing {
         let count = g.reduce_sum("count", mask, 1, true)?;
         let total = g.reduce_sum("total", whole, 1, true)?;
         let steps = g.range("steps", length)?;
-        let tokens = pack(g, sequence.tokens, mask, steps, length)?;
+        let mut tokens = sequence.tokens;
+        if length.known() != Some(1) {
+            // Tokens come first, in order: they are sorted by `T − t`, and padding by `−t`.
+            let length = g.shape_tensor([length])?;
+            let rank = g.mul("rank.token", mask, length)?;
+            let rank = g.sub("rank", rank, steps)?;
+            let order = g.argsort_desc("order", rank)?;
+            tokens = g.gather_elements("tokens", tokens, order, 1)?;
+        }
         let earlier = g.sub("earlier", total, count)?;
         let positions = g.add("positions", earlier, steps)?;
 
@@ -84,17 +92,4 @@ impl Packing {
 fn per_row(g: &mut Scope, name: &str, x: Value, batch: &Dim) -> Result<Value> {
     let rows = g.reshape(&format!("{name}.rows"), x, [batch])?;
     g.cast(name, rows, DType::I32)
-}
-
-/// Ids with those of tokens first, in order: sorted by `T − t` for a token at place `t`, and
-/// by `−t` for padding.
-fn pack(g: &mut Scope, ids: Value, mask: Value, steps: Value, length: &Dim) -> Result<Value> {
-    if length.known() == Some(1) {
-        return Ok(ids);
-    }
-    let length = g.shape_tensor([length])?;
-    let rank = g.mul("rank.token", mask, length)?;
-    let rank = g.sub("rank", rank, steps)?;
-    let order = g.argsort_desc("order", rank)?;
-    g.gather_elements("tokens", ids, order, 1)
 }

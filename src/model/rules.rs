@@ -41,15 +41,15 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
         (Target::Ort, Provider::WebGpu) => &[DType::F16, DType::F32],
     };
     if !supported.contains(&compute) {
-        let names: Vec<String> = supported.iter().map(DType::to_string).collect();
-        let instead = format_args!("its kernels compute in {}", names.join(" and "));
-        let error = unsupported(provider, format_args!("compute dtype {compute}"), instead);
-        let dtypes = names.into_iter();
-        return Err(dtypes.fold(error, |error, name| error.with_remedy(Setting::Compute, name)));
+        let what = format_args!("compute dtype {compute}");
+        let names = supported.iter().map(DType::to_string).collect::<Vec<_>>().join(" and ");
+        let instead = format_args!("its kernels compute in {names}");
+        return Err(unsupported(provider, what, instead, Setting::Compute, supported));
     }
     if options.keep_activations && provider != Provider::Cpu {
-        let instead = "its kernels have one way to multiply integers";
-        return Err(unsupported(provider, "keeping activations in float", instead));
+        bail!(
+            "execution provider `{provider}` does not support keeping activations in float: its kernels have one way to multiply integers"
+        );
     }
     Ok(())
 }
@@ -78,12 +78,9 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
-        let instead = format_args!("its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}");
-        return Err(unsupported(
-            options.provider,
-            format_args!("{count} experts in a layer"),
-            instead,
-        ));
+        bail!(
+            "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
+        );
     }
     weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
 }
@@ -94,44 +91,44 @@ const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs 
 fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
     let Matrix { format, out, inn, .. } = *matrix;
-    // The experts' sides must be multiples of this.
-    let multiple = match (provider, format) {
+    let multiple = if format.is_int() { CUDA_MULTIPLE } else { CUDA_MOE_MULTIPLE };
+    let fits = [out, inn].iter().all(|side| side.is_multiple_of(multiple));
+    let what = format!("experts in {format}");
+    let (what, instead, formats): (_, _, &[&str]) = match (provider, format) {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
-            let what = format_args!("experts in {format} with activations kept in float");
-            return Err(unsupported(provider, what, "its kernel quantizes them to 8 bits")
-                .with_remedy(Setting::Experts, "int4"));
+            let what = what + " with activations kept in float";
+            (what, "its kernel quantizes them to 8 bits".to_owned(), &["int4"])
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
-        | (Provider::WebGpu, MatrixFormat::Int(_)) => 1,
-        (Provider::Cuda, MatrixFormat::Int(_)) => CUDA_MULTIPLE,
-        (_, MatrixFormat::Float(dtype))
-            if dtype == compute && ort::moe_computes_in(provider).contains(&dtype) =>
+        | (Provider::WebGpu, MatrixFormat::Int(_)) => return Ok(()),
+        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_))
+            if ort::reads_experts(format, options) =>
         {
-            CUDA_MOE_MULTIPLE
+            if fits {
+                return Ok(());
+            }
+            let instead = format!("its kernels need multiples of {multiple}");
+            (format!("{what} of {out} by {inn}"), instead, &["mxfp4"])
         }
         (Provider::Cuda, _) => {
-            let instead = format_args!("its kernels read mxfp4, int4, int8 and {compute}");
-            return Err(unsupported(provider, format_args!("experts in {format}"), instead)
-                .with_remedy(Setting::Experts, "mxfp4")
-                .with_remedy(Setting::Experts, "int4"));
+            let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
+            (what, instead, &["mxfp4", "int4"])
         }
-        (Provider::WebGpu, _) => {
-            let what = format_args!("experts in {format}");
-            return Err(unsupported(provider, what, "its kernel reads integers")
-                .with_remedy(Setting::Experts, "int4")
-                .with_remedy(Setting::Experts, "int8"));
-        }
+        (Provider::WebGpu, _) => (what, "its kernel reads integers".to_owned(), &["int4", "int8"]),
     };
-    if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
-        return Ok(());
-    }
-    let what = format_args!("experts in {format} of {out} by {inn}");
-    let instead = format_args!("its kernels need multiples of {multiple}");
-    Err(unsupported(provider, what, instead).with_remedy(Setting::Experts, "mxfp4"))
+    Err(unsupported(provider, what, instead, Setting::Experts, formats))
 }
 
-fn unsupported(provider: Provider, what: impl Display, instead: impl Display) -> Error {
-    err!("execution provider `{provider}` does not support {what}: {instead}")
+/// An error that recommends these values of a setting.
+fn unsupported(
+    provider: Provider,
+    what: impl Display,
+    instead: impl Display,
+    setting: Setting,
+    values: &[impl ToString],
+) -> Error {
+    let error = err!("execution provider `{provider}` does not support {what}: {instead}");
+    values.iter().fold(error, |error, value| error.with_remedy(setting, value.to_string()))
 }

@@ -153,29 +153,26 @@ fn node(graph: &Graph, node: &Node) -> NodeProto {
 }
 
 fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
-    let empty = AttributeProto { name: name.to_owned(), ..Default::default() };
-    let (kind, proto) = match value {
-        Attribute::Int(number) => (Type::Int, AttributeProto { i: Some(*number), ..empty }),
-        Attribute::Float(number) => (Type::Float, AttributeProto { f: Some(*number), ..empty }),
-        Attribute::Text(text) => {
-            (Type::String, AttributeProto { s: Some((*text).into()), ..empty })
-        }
-        Attribute::Ints(numbers) => (Type::Ints, AttributeProto { ints: numbers.clone(), ..empty }),
-        Attribute::Dtype(dtype) => {
-            (Type::Int, AttributeProto { i: Some(data_type(*dtype).into()), ..empty })
-        }
+    let of = |kind: Type| AttributeProto {
+        name: name.to_owned(),
+        r#type: kind.into(),
+        ..Default::default()
+    };
+    let int = |value: i64| AttributeProto { i: Some(value), ..of(Type::Int) };
+    let of_call = |name: &str, kind| AttributeProto { ref_attr_name: name.to_owned(), ..of(kind) };
+    match value {
+        Attribute::Int(number) => int(*number),
+        Attribute::Dtype(dtype) => int(data_type(*dtype).into()),
+        Attribute::Float(number) => AttributeProto { f: Some(*number), ..of(Type::Float) },
+        Attribute::Text(text) => AttributeProto { s: Some((*text).into()), ..of(Type::String) },
+        Attribute::Ints(numbers) => AttributeProto { ints: numbers.clone(), ..of(Type::Ints) },
         Attribute::Body(nested) => {
             let graph = body(graph, nested, &format!("{node}.{name}"));
-            (Type::Graph, AttributeProto { g: Some(graph), ..empty })
+            AttributeProto { g: Some(graph), ..of(Type::Graph) }
         }
-        Attribute::IntRef(call) => {
-            (Type::Int, AttributeProto { ref_attr_name: (*call).to_owned(), ..empty })
-        }
-        Attribute::FloatRef(call) => {
-            (Type::Float, AttributeProto { ref_attr_name: (*call).to_owned(), ..empty })
-        }
-    };
-    AttributeProto { r#type: kind.into(), ..proto }
+        Attribute::IntRef(name) => of_call(name, Type::Int),
+        Attribute::FloatRef(name) => of_call(name, Type::Float),
+    }
 }
 
 fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
@@ -203,14 +200,15 @@ fn external(initializer: &Initializer, locate: Locate) -> Result<Option<FileRang
 }
 
 fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
-    let name = graph.values[initializer.value].0.clone();
     let Data::Inline(bytes) = &initializer.data else {
         unreachable!("weights belong to the main graph")
     };
+    let tensor = TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) };
+    let name = tensor.name.clone();
     let value = AttributeProto {
         name: "value".to_owned(),
         r#type: Type::Tensor.into(),
-        t: Some(TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) }),
+        t: Some(tensor),
         ..Default::default()
     };
     NodeProto {

@@ -65,13 +65,7 @@ impl Scope<'_> {
     }
 
     /// ScatterND: `data [n, c]` with `updates [m, c]` added to the rows `rows [m]`.
-    pub fn add_to_rows(
-        &mut self,
-        name: &str,
-        data: Value,
-        rows: Value,
-        updates: Value,
-    ) -> Result<Value> {
+    pub fn add_to_rows(&mut self, name: &str, [data, rows, updates]: [Value; 3]) -> Result<Value> {
         let node = self.node(name, "ScatterND");
         let (fact, added) = (node.ranked(data, 2)?, node.ranked(updates, 2)?);
         let index = node.ranked(rows, 1)?;

@@ -132,13 +132,13 @@ impl Scope<'_> {
     }
 
     /// Repeats axes of size 1 up to a shape.
-    pub fn expand(&mut self, name: &str, x: Value, shape: &[Dim]) -> Result<Value> {
+    pub fn expand(&mut self, name: &str, x: Value, shape: impl IntoShape) -> Result<Value> {
         let node = self.node(name, "Expand");
         let from = node.fact(x)?;
         let fact = from.with_shape(shape);
-        let fits = broadcast(&from.shape, shape).as_deref() == Some(shape);
+        let fits = broadcast(&from.shape, &fact.shape).as_ref() == Some(&fact.shape);
         node.check(fits, &from, &fact)?;
-        let sizes = self.shape_tensor(shape)?;
+        let sizes = self.shape_tensor(&fact.shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
 

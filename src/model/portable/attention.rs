@@ -63,18 +63,15 @@ fn sink_attention(
     let q = g.mul("q.scaled", q, scale)?;
     let places = g.table("attn.places", head_one_hots(heads, group))?;
     let places = in_dtype(g, "q.places.one", places, dtype)?;
-    let places =
-        g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
+    let shape = [batch, &heads.into(), length, &group.into()];
+    let places = g.expand("q.places", places, shape)?;
     let q = g.concat("q.with_places", &[q, places], 3)?;
 
     let sinks = finite_sinks(g, sinks, dtype)?;
     let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
     let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
-    let sinks = g.expand(
-        "sinks.batch",
-        sinks,
-        &[batch.clone(), kv.into(), 1.into(), (width + group).into()],
-    )?;
+    let shape = [batch, &kv.into(), &1.into(), &(width + group).into()];
+    let sinks = g.expand("sinks.batch", sinks, shape)?;
     let k = g.pad("k.with_places", k, 3, [0, group])?;
     let k = g.concat("k.with_sinks", &[k, sinks], 2)?;
     let v = g.pad("v.with_sinks", v, 2, [0, 1])?;

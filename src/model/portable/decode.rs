@@ -5,10 +5,16 @@
 
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
-use crate::model::in_dtype;
+use crate::model::{in_dtype, stored};
 use crate::tensor::ints::Bits;
 use crate::tensor::{DType, e5m2, mxfp4};
 use crate::weights::{Matrix, MatrixFormat, Weight};
+
+/// One expert's part of a weight, as stored.
+pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
+    let all = stored(g, weight)?;
+    g.gather(&format!("{name}.chosen"), all, expert, 0)
+}
 
 /// A matrix of floats or integers, or the part of it that `read` selects from each of its
 /// weights, in a dtype. `read` takes a name for its nodes.

@@ -1,8 +1,8 @@
 //! The experts as a Loop over those that some token uses. Their weights are gathered by an
 //! index that depends on the input, so no runtime expands them at load time.
 
-use super::decode::decoded;
-use super::{gather_expert, mxfp4};
+use super::decode::{decoded, gather_expert};
+use super::mxfp4;
 use crate::checkpoint::{ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -16,9 +16,7 @@ use crate::weights::{MatrixFormat, Weight};
 /// `scores [n, experts]`.
 pub fn experts(
     g: &mut Scope,
-    x: Value,
-    normed: Value,
-    scores: Value,
+    [x, normed, scores]: [Value; 3],
     weights: &MlpWeights,
     context: &Context,
 ) -> Result<Value> {
@@ -52,7 +50,7 @@ pub fn experts(
         let output = linear(g, "down", hidden, &weights.down, expert, is_one)?;
         let output = in_dtype(g, "down", output, DType::F32)?;
         let output = g.mul("output", output, share)?;
-        g.add_to_rows("sum", residual, tokens, output)
+        g.add_to_rows("sum", [residual, tokens, output])
     })
 }
 
