@@ -48,7 +48,7 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
     }
     if options.keep_activations && provider != Provider::Cpu {
         bail!(
-            "execution provider `{provider}` does not support keeping activations in float: its kernels have one way to multiply integers"
+            "execution provider `{provider}` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them"
         );
     }
     Ok(())
