@@ -111,8 +111,7 @@ impl Builder {
         let inner = inputs.iter().zip(names).map(|(value, name)| {
             let id = self.resolve(*value, &frame.path)?;
             let outer = self.frame();
-            let id = frame.bind(outer.handle(id), name, outer.graph.values[id].1.clone())?;
-            Ok(frame.handle(id))
+            frame.bind(outer.handle(id), name, outer.graph.values[id].1.clone())
         });
         let inner = inner.collect::<Result<_>>()?;
         self.frames.push(frame);
@@ -173,14 +172,14 @@ impl Frame {
         self.reserve(name)
     }
 
-    pub(super) fn input(&mut self, name: &str, fact: Fact) -> Result<ValueId> {
+    pub(super) fn input(&mut self, name: &str, fact: Fact) -> Result<Value> {
         let id = self.declare_in(0, name.to_owned(), fact)?;
         self.graph.body.inputs.push(id);
-        Ok(id)
+        Ok(self.handle(id))
     }
 
     /// Declares an input of this function that stands for an outer value.
-    fn bind(&mut self, outer: Value, name: &str, fact: Fact) -> Result<ValueId> {
+    fn bind(&mut self, outer: Value, name: &str, fact: Fact) -> Result<Value> {
         self.imports.push(outer);
         self.input(name, fact)
     }
@@ -195,7 +194,7 @@ impl Frame {
         while self.names.contains(&name) {
             name.push('_');
         }
-        self.bind(outer, &name, fact).expect("the name is unique")
+        self.bind(outer, &name, fact).expect("the name is unique").id
     }
 
     /// An initializer; equal ones of one name are the same.

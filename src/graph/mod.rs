@@ -9,7 +9,6 @@ mod builder;
 mod constant;
 mod fact;
 mod node;
-mod node_builder;
 mod ops;
 mod scope;
 
@@ -19,5 +18,4 @@ pub use fact::{Dim, Fact, IntoShape, Value, ValueId};
 pub use node::{
     Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model, Node, ONNX,
 };
-pub use node_builder::NodeBuilder;
-pub use scope::Scope;
+pub use scope::{NodeBuilder, Scope};

@@ -11,7 +11,6 @@ use crate::tensor::DType;
 const ENDLESS: i64 = i32::MAX as i64;
 
 /// Positions, distances from keys to queries, and which keys are tokens.
-#[derive(Clone, Copy)]
 pub struct Mask {
     /// Position of each token of this step, i64 `[B, T]`, or `[1, T]` for all rows.
     pub positions: Value,
@@ -55,7 +54,7 @@ impl Mask {
     /// lowest finite value (−∞ would give NaN in rows that see nothing). The last key is the
     /// sink, which all queries see. Wired once for each window, in the graph or in each
     /// function.
-    pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
+    pub fn bias(&self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
         let name = match g.parameter("window", window) {
             Attribute::Int(ENDLESS) => "mask.endless".to_owned(),

@@ -11,7 +11,6 @@ use crate::model::sequence::Sequence;
 use crate::tensor::DType;
 
 /// Made once for all layers.
-#[derive(Clone, Copy)]
 pub struct Packing {
     /// Token ids, packed: i64 `[B, T]`.
     pub tokens: Value,

@@ -14,7 +14,6 @@ use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 
 /// Cosines and sines of this step's positions, `[B or 1, T, D/2]` each.
-#[derive(Clone, Copy)]
 pub struct Rotation {
     cos: Value,
     sin: Value,
@@ -27,7 +26,9 @@ impl Rotation {
         let Config { rope, head_dim, .. } = config;
         let g = &mut g.child("rope");
         let frequencies = g.table("rope.frequencies", &frequencies(rope, *head_dim)[..])?;
-        let concentration = g.constant(concentration(rope))?;
+        // The factor of cos and sin.
+        let concentration = if rope.factor <= 1.0 { 1.0 } else { 0.1 * rope.factor.ln() + 1.0 };
+        let concentration = g.constant(concentration as f32)?;
         let positions = g.cast("positions.f32", positions, DType::F32)?;
         let positions = g.unsqueeze("positions.column", positions, 2)?;
         let angles = g.mul("angles", positions, frequencies)?;
@@ -37,7 +38,7 @@ impl Rotation {
     }
 
     /// Rotates `x [B, heads, T, D]` by basic operators.
-    pub fn rotate(self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
+    pub fn rotate(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
         let (inputs, names) = ([x, self.cos, self.sin], ["x", "cos", "sin"]);
         let rotated = g.block(name, "RotaryEmbedding", &names, &inputs, |g, inputs| {
             let (x, cos, sin) = (inputs[0], inputs[1], inputs[2]);
@@ -54,18 +55,13 @@ impl Rotation {
     }
 
     /// Rotates `x [B, T, heads·D]` by the operator RotaryEmbedding.
-    pub fn rotate_rows(self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
+    pub fn rotate_rows(&self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
         let fact = g.fact(x)?;
         g.node(name, "RotaryEmbedding")
             .inputs([x, self.cos, self.sin])
             .attr("num_heads", heads as i64)
             .output(fact)
     }
-}
-
-/// The factor of cos and sin.
-fn concentration(rope: &Rope) -> f32 {
-    if rope.factor <= 1.0 { 1.0 } else { (0.1 * rope.factor.ln() + 1.0) as f32 }
 }
 
 /// Radians by which each pair of dimensions turns per position.

@@ -5,9 +5,8 @@ use std::ops::Range;
 
 use prost::Message;
 
-use super::dtype::data_type;
 use super::proto::attribute_proto::AttributeType as Type;
-use super::proto::tensor_proto::DataLocation;
+use super::proto::tensor_proto::{DataLocation, DataType};
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::{Tensor, Value as TypeValue};
 use super::proto::{
@@ -30,6 +29,20 @@ const IR_VERSION: i64 = 11;
 const IR_VERSION_OF_F8E8M0: i64 = 12;
 /// Protobuf's limit.
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
+
+/// ONNX's element types and ours.
+const DTYPES: [(DataType, DType); 10] = [
+    (DataType::Bool, DType::Bool),
+    (DataType::Uint8, DType::U8),
+    (DataType::Int8, DType::I8),
+    (DataType::Int32, DType::I32),
+    (DataType::Int64, DType::I64),
+    (DataType::Float8e5m2, DType::F8E5M2),
+    (DataType::Float8e8m0, DType::F8E8M0),
+    (DataType::Float16, DType::F16),
+    (DataType::Bfloat16, DType::BF16),
+    (DataType::Float, DType::F32),
+];
 
 /// The byte range of a weight, with a path relative to the model's folder.
 type Locate<'l> = &'l dyn Fn(&str) -> Option<FileRange>;
@@ -252,4 +265,12 @@ fn tensor_value(name: &str, dtype: DType, shape: Option<TensorShapeProto>) -> Va
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
+}
+
+fn data_type(dtype: DType) -> i32 {
+    DTYPES.iter().find(|(_, ours)| *ours == dtype).expect("every dtype is listed").0.into()
+}
+
+pub(super) fn from_data_type(number: i32) -> Option<DType> {
+    DTYPES.iter().find(|(theirs, _)| i32::from(*theirs) == number).map(|(_, ours)| *ours)
 }

@@ -2,7 +2,6 @@
 //! knows the messages.
 
 mod data_digest;
-mod dtype;
 mod encode;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, clippy::doc_markdown)]

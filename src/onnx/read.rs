@@ -8,8 +8,7 @@ use fs_err as fs;
 use prost::Message;
 use serde::Serialize;
 
-use super::dtype::from_data_type;
-use super::encode::MAX_BYTES;
+use super::encode::{MAX_BYTES, from_data_type};
 use super::proto::tensor_proto::DataLocation;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::Value as TypeValue;

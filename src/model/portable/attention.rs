@@ -61,7 +61,11 @@ fn sink_attention(
         in_dtype(g, &format!("constant.{scale}"), constant, dtype)
     })?;
     let q = g.mul("q.scaled", q, scale)?;
-    let places = g.table("attn.places", head_one_hots(heads, group))?;
+    // For each head the unit vector of its place in its group.
+    let is_place = |at: u64| at / group % group == at % group;
+    let places: Vec<f32> = (0..heads * group).map(|at| f32::from(u8::from(is_place(at)))).collect();
+    let places = Constant::from(&places[..]).shaped([1, heads, 1, group]);
+    let places = g.table("attn.places", places)?;
     let places = in_dtype(g, "q.places.one", places, dtype)?;
     let shape = [batch, &heads.into(), length, &group.into()];
     let places = g.expand("q.places", places, shape)?;
@@ -76,12 +80,4 @@ fn sink_attention(
     let k = g.concat("k.with_sinks", &[k, sinks], 2)?;
     let v = g.pad("v.with_sinks", v, 2, [0, 1])?;
     g.attention("mixed", [q, k, v], bias)
-}
-
-/// For each head the unit vector of its place in its group: `[1, heads, 1, group]`.
-fn head_one_hots(heads: u64, group: u64) -> Constant {
-    let places: Vec<f32> = (0..heads * group)
-        .map(|at| if at / group % group == at % group { 1.0 } else { 0.0 })
-        .collect();
-    Constant::from(&places[..]).shaped([1, heads, 1, group])
 }
