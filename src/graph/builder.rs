@@ -22,6 +22,7 @@ pub enum Style {
 }
 
 /// Records the nodes that a `Scope` wires.
+#[derive(Default)]
 pub struct Builder {
     pub(super) style: Style,
     /// The main graph first, the innermost open function last.
@@ -54,8 +55,7 @@ pub(super) struct Frame {
 
 impl Builder {
     pub fn new(style: Style) -> Self {
-        let frames = vec![Frame::default()];
-        Self { style, frames, frames_opened: 1, functions: Vec::new(), probes: Vec::new() }
+        Self { style, frames: vec![Frame::default()], frames_opened: 1, ..Self::default() }
     }
 
     pub fn finish(mut self) -> Model {

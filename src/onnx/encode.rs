@@ -93,8 +93,7 @@ pub fn graph_ranges(model: &Model, locate: Locate) -> Result<Vec<FileRange>> {
 
 /// The oldest IR version that has all that a model uses.
 pub fn ir_version(model: &Model) -> i64 {
-    let mut facts = model.main.values.iter().map(|(_, fact)| fact);
-    let has_e8m0 = facts.any(|fact| fact.dtype == DType::F8E8M0);
+    let has_e8m0 = model.main.values.iter().any(|(_, fact)| fact.dtype == DType::F8E8M0);
     if has_e8m0 { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
 }
 
@@ -172,7 +171,8 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
         ..Default::default()
     };
     let int = |value: i64| AttributeProto { i: Some(value), ..of(Type::Int) };
-    let of_call = |name: &str, kind| AttributeProto { ref_attr_name: name.to_owned(), ..of(kind) };
+    let reference =
+        |name: &str, kind| AttributeProto { ref_attr_name: name.to_owned(), ..of(kind) };
     match value {
         Attribute::Int(number) => int(*number),
         Attribute::Dtype(dtype) => int(data_type(*dtype).into()),
@@ -183,8 +183,8 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
             let graph = body(graph, nested, &format!("{node}.{name}"));
             AttributeProto { g: Some(graph), ..of(Type::Graph) }
         }
-        Attribute::IntRef(name) => of_call(name, Type::Int),
-        Attribute::FloatRef(name) => of_call(name, Type::Float),
+        Attribute::IntRef(name) => reference(name, Type::Int),
+        Attribute::FloatRef(name) => reference(name, Type::Float),
     }
 }
 

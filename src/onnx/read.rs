@@ -215,14 +215,13 @@ fn value_infos(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<ValueInfo> 
 
 fn value_info(info: &ValueInfoProto) -> ValueInfo {
     let value = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
-    let tensor = value.map(|TypeValue::TensorType(tensor)| tensor);
+    let tensor = value.map(|TypeValue::TensorType(tensor)| tensor.clone()).unwrap_or_default();
     let size = |dim: &Dimension| match &dim.value {
         Some(dimension::Value::DimValue(size)) if *size >= 0 => Size::Known(*size as u64),
         Some(dimension::Value::DimParam(name)) => Size::Symbol(name.clone()),
         _ => Size::Symbol("?".to_owned()),
     };
-    let dims = tensor.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| &shape.dim);
-    let number = tensor.map_or(0, |tensor| tensor.elem_type);
+    let (number, dims) = (tensor.elem_type, tensor.shape.unwrap_or_default().dim);
     let dtype = from_data_type(number);
     ValueInfo {
         name: info.name.clone(),

@@ -113,7 +113,7 @@ fn yarn_blends_between_unrounded_bounds() {
     };
     close(0, 1.0);
     close(4, plain(4.0));
-    let share = (5.0 - 4.046395) / (8.698995 - 4.046395);
+    let share = (5.0 - 4.046_395) / (8.698_995 - 4.046_395);
     close(5, plain(5.0) * (1.0 - share + share / 32.0));
     close(9, plain(9.0) / 32.0);
     close(15, plain(15.0) / 32.0);

@@ -10,10 +10,6 @@ use crate::model::finite_sinks;
 use crate::model::packing::Packing;
 use crate::weights::Weight;
 
-/// The operator's value for no window; it counts with 32 bits.
-const ENDLESS: i64 = -1;
-const LARGEST_WINDOW: u64 = i32::MAX as u64;
-
 /// Attention of `qkv [B·T, (heads + 2·kv)·D]`: `[B·T, heads·D]`, and the cache with this
 /// step's keys and values.
 pub fn attention(
@@ -37,8 +33,9 @@ pub fn attention(
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
     let sinks = finite_sinks(g, sinks, options.compute)?;
-    let window = window.filter(|window| *window <= LARGEST_WINDOW);
-    let window = g.parameter("window", window.map_or(ENDLESS, |window| window as i64));
+    // The operator counts with 32 bits; -1 is for no window.
+    let window = window.and_then(|window| i32::try_from(window).ok()).map_or(-1, i64::from);
+    let window = g.parameter("window", window);
     let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
     let (rows, cache) = (g.fact(q)?, Fact::new(options.compute, cache));
     let [mixed, keys, values] = g

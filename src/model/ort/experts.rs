@@ -9,7 +9,7 @@ use crate::model::ort::linear::accuracy_level;
 use crate::model::swiglu::ALPHA;
 use crate::model::{GraphOptions, Provider, float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
-use crate::weights::{Matrix, MatrixFormat, Weight};
+use crate::weights::{MatrixFormat, Weight};
 
 /// Whether an operator reads experts in this format: MoE reads floats of its compute dtype.
 pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
@@ -41,7 +41,7 @@ pub fn experts(
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
     let down = expert_inputs(g, "down", &weights.down, dtype)?;
     let fact = g.fact(normed)?;
-    let Matrix { format, .. } = weights.gate_up.matrix;
+    let format = weights.gate_up.matrix.format;
     // The global scales of NVFP4, which the schema demands for MXFP4 too.
     let [count, ..] = weights.gate_up.matrix.dims();
     let ones = vec![1f32; count as usize];
@@ -51,9 +51,8 @@ pub fn experts(
         .node("experts", if format.has_blocks() { "QMoE" } else { "MoE" })
         .domain(MICROSOFT)
         .inputs([normed, scores])
-        // The third matrix is absent, as gate and up are one; so are zero points and weights
-        // of the router.
         .inputs([&gate_up[..], &down[..]].concat())
+        // The third matrix, as gate and up are one; zero points, and weights of the router.
         .absent(gate_up.len() + 4)
         .input(ones)
         .input(ones)

@@ -37,13 +37,12 @@ pub fn experts(
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let is_one = match weights.gate_up.matrix.format {
-            MatrixFormat::Mxfp4 if options.compute == DType::F32 => {
-                let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
-                Some(g.equal("tokens.is_one", count, one)?)
-            }
-            _ => None,
-        };
+        let is_mxfp4 = weights.gate_up.matrix.format == MatrixFormat::Mxfp4;
+        let is_one = (is_mxfp4 && options.compute == DType::F32).then(|| {
+            let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
+            g.equal("tokens.is_one", count, one)
+        });
+        let is_one = is_one.transpose()?;
         let hidden = linear(g, "gate_up", input, &weights.gate_up, expert, is_one)?;
         let hidden = swiglu(g, hidden, config)?;
         let hidden = in_dtype(g, "swiglu", hidden, options.compute)?;
@@ -55,7 +54,7 @@ pub fn experts(
 }
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of rank 0.
-/// `is_one` is whether `n` is 1, where MXFP4 has a faster form then.
+/// `is_one` is whether `n` is 1, for which MXFP4 in f32 has a faster form.
 fn linear(
     g: &mut Scope,
     name: &str,
