@@ -92,7 +92,7 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
     let Matrix { format, out, inn, .. } = *matrix;
     let multiple = if format.is_int() { CUDA_MULTIPLE } else { CUDA_MOE_MULTIPLE };
-    let fits = [out, inn].iter().all(|side| side.is_multiple_of(multiple));
+    let is_read = ort::reads_experts(format, options);
     let what = format!("experts in {format}");
     let (what, instead, formats): (_, _, &[&str]) = match (provider, format) {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
@@ -103,10 +103,8 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
         | (Provider::WebGpu, MatrixFormat::Int(_)) => return Ok(()),
-        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_))
-            if ort::reads_experts(format, options) =>
-        {
-            if fits {
+        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_)) if is_read => {
+            if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
                 return Ok(());
             }
             let instead = format!("its kernels need multiples of {multiple}");
