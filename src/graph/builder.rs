@@ -1,11 +1,14 @@
 //! A model while it is wired: the main graph, and the functions that are open inside it.
 
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
 
-use super::error::wiring_error;
-use super::frame::Frame;
-use super::{Attribute, Fact, Function, Model, Value, ValueId};
-use crate::error::{Error, Result};
+use super::{
+    Attribute, Body, Constant, Data, Dim, Fact, Function, Graph, Initializer, Model, Value, ValueId,
+};
+use crate::error::{Error, Result, err};
 
 /// What `Scope::block` makes of the parts of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,7 @@ pub enum Style {
 }
 
 /// Records the nodes that a `Scope` wires.
+#[derive(Default)]
 pub struct Builder {
     pub(super) style: Style,
     /// The main graph first, the innermost open function last.
@@ -28,22 +32,34 @@ pub struct Builder {
     pub(super) probes: Vec<(&'static str, ValueId)>,
 }
 
-/// A finished function, as its caller needs it.
-pub(super) struct Callee {
-    pub(super) name: String,
-    /// Values that the call must pass.
-    pub(super) inputs: Vec<Value>,
+/// The main graph or a function while it is wired.
+#[derive(Default)]
+pub(super) struct Frame {
+    serial: u32,
+    /// The path of the block that becomes this function, in the frame around it.
+    path: String,
+    pub(super) graph: Graph,
+    /// Open bodies inside the graph's own, each with its serial number, the innermost last.
+    pub(super) nested: Vec<(usize, Body)>,
+    bodies_opened: usize,
+    /// The body of each value, by serial number; the value is visible while it is open.
+    homes: Vec<usize>,
+    names: HashSet<String>,
+    /// Initializers and other values that are wired once, by key.
+    pub(super) shared: HashMap<String, ValueId>,
+    /// Values of the frame around this one, for which the inputs stand in this order.
+    pub(super) imports: Vec<Value>,
+    /// Attributes that calls of this function set.
     pub(super) attributes: Vec<(&'static str, Attribute)>,
 }
 
 impl Builder {
     pub fn new(style: Style) -> Self {
-        let frames = vec![Frame::new(0, String::new())];
-        Self { style, frames, frames_opened: 1, functions: Vec::new(), probes: Vec::new() }
+        Self { style, frames: vec![Frame::default()], frames_opened: 1, ..Self::default() }
     }
 
     pub fn finish(mut self) -> Model {
-        let main = self.frames.remove(0).finish();
+        let main = self.frames.remove(0).graph;
         Model { main, functions: self.functions, probes: self.probes }
     }
 
@@ -59,8 +75,7 @@ impl Builder {
     /// The dtype and shape of a value that `user` reads.
     pub(super) fn fact(&self, value: Value, user: &str) -> Result<Fact> {
         let frame = self.frames.iter().find(|frame| frame.serial == value.frame);
-        let frame = frame.ok_or_else(|| invisible(user))?;
-        Ok(frame.values[value.id].1.clone())
+        Ok(frame.ok_or_else(|| invisible(user))?.graph.values[value.id].1.clone())
     }
 
     /// The id, in the innermost frame, of a value that `user` reads. A value of a frame
@@ -69,62 +84,162 @@ impl Builder {
         self.resolve_in(self.frames.len() - 1, value).ok_or_else(|| invisible(user))
     }
 
+    /// [`Builder::resolve`] for what only values of the main graph can be.
+    pub(super) fn resolve_in_main(&mut self, value: Value, user: &str) -> Result<ValueId> {
+        if self.in_function() { Err(invisible(user)) } else { self.resolve(value, user) }
+    }
+
     fn resolve_in(&mut self, depth: usize, value: Value) -> Option<ValueId> {
         if self.frames[depth].serial == value.frame {
             return self.frames[depth].sees(value.id).then_some(value.id);
         }
         let id = self.resolve_in(depth.checked_sub(1)?, value)?;
         let outer = &self.frames[depth - 1];
-        let ((name, fact), value) = (outer.values[id].clone(), outer.handle(id));
+        let ((name, fact), value) = (outer.graph.values[id].clone(), outer.handle(id));
         Some(self.frames[depth].import(value, &name, fact))
-    }
-
-    /// [`Builder::resolve`] for what only values of the main graph can be.
-    pub(super) fn resolve_in_main(&mut self, value: Value, user: &str) -> Result<ValueId> {
-        if self.in_function() { Err(invisible(user)) } else { self.resolve(value, user) }
     }
 
     /// Opens a function whose inputs stand for these values and have these names inside.
     pub(super) fn open_function(
         &mut self,
         path: String,
-        inputs: Vec<Value>,
+        inputs: &[Value],
         names: &[&str],
     ) -> Result<Vec<Value>> {
-        let mut frame = Frame::new(self.frames_opened, path.clone());
-        let mut inner = Vec::with_capacity(inputs.len());
-        for (value, name) in inputs.into_iter().zip(names) {
-            let id = self.resolve(value, &path)?;
+        let serial = self.frames_opened;
+        let mut frame = Frame { serial, path, ..Frame::default() };
+        let inner = inputs.iter().zip(names).map(|(value, name)| {
+            let id = self.resolve(*value, &frame.path)?;
             let outer = self.frame();
-            let input = frame.bind(outer.handle(id), name, outer.values[id].1.clone())?;
-            inner.push(frame.handle(input));
-        }
+            frame.bind(outer.handle(id), name, outer.graph.values[id].1.clone())
+        });
+        let inner = inner.collect::<Result<_>>()?;
         self.frames.push(frame);
         self.frames_opened += 1;
         Ok(inner)
     }
 
-    /// Closes the innermost function. An equal one that exists is reused; one of the same
-    /// name but other content (a layer of another size) gets a number.
-    pub(super) fn close_function(&mut self, base: &str) -> Callee {
-        let frame = self.frames.pop().expect("a function is open");
-        let inputs = frame.imports.iter().map(|(outer, _)| *outer).collect();
-        let attributes = frame.attributes.clone();
-        let names = attributes.iter().map(|(name, _)| *name).collect();
-        let mut function =
-            Function { name: base.to_owned(), attributes: names, graph: frame.finish() };
-        for number in 2.. {
-            match self.functions.iter().find(|known| known.name == function.name) {
-                Some(known) if known.stored() == function.stored() => break,
-                Some(_) => function.name = format!("{base}{number}"),
-                None => {
-                    self.functions.push(function.clone());
-                    break;
-                }
+    /// Adds a function to the model, and returns its name. An equal one that exists is
+    /// reused; one of the same name but other content (a layer of another size) gets a number.
+    pub(super) fn add_function(&mut self, mut function: Function) -> String {
+        let base = function.name.clone();
+        let mut number = 1;
+        while let Some(known) = self.functions.iter().find(|known| known.name == function.name) {
+            if known.stored() == function.stored() {
+                return function.name;
             }
+            number += 1;
+            function.name = format!("{base}{number}");
         }
-        Callee { name: function.name, inputs, attributes }
+        self.functions.push(function.clone());
+        function.name
     }
+}
+
+impl Frame {
+    pub(super) fn handle(&self, id: ValueId) -> Value {
+        Value { frame: self.serial, id }
+    }
+
+    fn sees(&self, id: ValueId) -> bool {
+        let home = self.homes[id];
+        home == 0 || self.nested.iter().any(|(serial, _)| *serial == home)
+    }
+
+    /// A new value of the innermost body.
+    pub(super) fn declare(&mut self, name: String, fact: Fact) -> Result<ValueId> {
+        let home = self.nested.last().map_or(0, |(serial, _)| *serial);
+        self.declare_in(home, name, fact)
+    }
+
+    fn declare_in(&mut self, home: usize, name: String, fact: Fact) -> Result<ValueId> {
+        self.reserve(&name)?;
+        self.graph.values.push((name, fact));
+        self.homes.push(home);
+        Ok(self.homes.len() - 1)
+    }
+
+    fn reserve(&mut self, name: &str) -> Result<()> {
+        if self.names.insert(name.to_owned()) {
+            return Ok(());
+        }
+        Err(wiring_error(format_args!("the name `{name}` is used twice")))
+    }
+
+    pub(super) fn rename(&mut self, id: ValueId, name: &str) -> Result<()> {
+        let old = std::mem::replace(&mut self.graph.values[id].0, name.to_owned());
+        self.names.remove(&old);
+        self.reserve(name)
+    }
+
+    pub(super) fn input(&mut self, name: &str, fact: Fact) -> Result<Value> {
+        let id = self.declare_in(0, name.to_owned(), fact)?;
+        self.graph.body.inputs.push(id);
+        Ok(self.handle(id))
+    }
+
+    /// Declares an input of this function that stands for an outer value.
+    fn bind(&mut self, outer: Value, name: &str, fact: Fact) -> Result<Value> {
+        self.imports.push(outer);
+        self.input(name, fact)
+    }
+
+    /// The input that stands for an outer value: an existing one, or a new one with the
+    /// value's name as seen from the function.
+    fn import(&mut self, outer: Value, name: &str, fact: Fact) -> ValueId {
+        if let Some(at) = self.imports.iter().position(|value| *value == outer) {
+            return self.graph.body.inputs[at];
+        }
+        let mut name = name.strip_prefix(&format!("{}.", self.path)).unwrap_or(name).to_owned();
+        while self.names.contains(&name) {
+            name.push('_');
+        }
+        self.bind(outer, &name, fact).expect("the name is unique").id
+    }
+
+    /// An initializer; equal ones of one name are the same.
+    pub(super) fn initialize(&mut self, name: String, fact: Fact, data: Data) -> Result<Value> {
+        let key = format!("{name} {fact} {data:?}");
+        if let Some(id) = self.shared.get(&key) {
+            return Ok(self.handle(*id));
+        }
+        let value = self.declare_in(0, name, fact)?;
+        self.graph.initializers.push(Initializer { value, data });
+        self.shared.insert(key, value);
+        Ok(self.handle(value))
+    }
+
+    /// A constant named after its value.
+    pub(super) fn constant(&mut self, constant: Constant) -> Result<Value> {
+        self.initialize(constant.label(), constant.fact, Data::Inline(constant.bytes))
+    }
+
+    /// The innermost body.
+    pub(super) fn body(&mut self) -> &mut Body {
+        self.nested.last_mut().map_or(&mut self.graph.body, |(_, body)| body)
+    }
+
+    pub(super) fn open_body(&mut self) {
+        self.bodies_opened += 1;
+        self.nested.push((self.bodies_opened, Body::default()));
+    }
+
+    pub(super) fn close_body(&mut self) -> Body {
+        self.nested.pop().expect("a body is open").1
+    }
+
+    /// An input of the main graph with this dimension as an axis, and the axis.
+    pub(super) fn input_with(&self, dim: &Dim) -> Option<(Value, usize)> {
+        self.graph.body.inputs.iter().find_map(|id| {
+            let axis = self.graph.values[*id].1.shape.iter().position(|known| known == dim)?;
+            Some((self.handle(*id), axis))
+        })
+    }
+}
+
+/// A mistake in wiring: a bug of this program, whatever the checkpoint.
+pub(super) fn wiring_error(sentence: impl Display) -> Error {
+    err!("the graph could not be wired: {sentence} (please report this)")
 }
 
 fn invisible(user: &str) -> Error {

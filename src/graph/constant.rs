@@ -1,6 +1,7 @@
 //! Small tensors that the graph itself carries.
 
-use super::{Dim, Fact};
+use super::Fact;
+use super::fact::joined;
 use crate::tensor::DType;
 
 /// A small tensor of known shape.
@@ -43,18 +44,14 @@ impl Constant {
         self
     }
 
-    /// A name that shows the value of up to 8 elements.
-    pub(super) fn label(&self) -> Option<String> {
+    /// A name that shows dtype, shape and value.
+    pub(super) fn label(&self) -> String {
         let Fact { dtype, shape } = &self.fact;
-        let size = dtype.size() as usize;
-        if self.bytes.len() > 8 * size {
-            return None;
-        }
-        let elements = self.bytes.chunks(size).map(|bytes| number(*dtype, bytes));
+        let elements = self.bytes.chunks(dtype.size() as usize).map(|bytes| number(*dtype, bytes));
         let elements = elements.collect::<Vec<_>>().join(",");
-        let shape: Vec<String> = shape.iter().map(Dim::to_string).collect();
-        let shape = if shape.is_empty() { String::new() } else { format!("[{}]", shape.join("x")) };
-        Some(format!("{dtype}{shape}:{elements}"))
+        let shape =
+            if shape.is_empty() { String::new() } else { format!("[{}]", joined(shape, "x")) };
+        format!("{dtype}{shape}:{elements}")
     }
 }
 

@@ -7,23 +7,15 @@
 
 mod builder;
 mod constant;
-mod dim;
-mod dump;
-mod error;
 mod fact;
-mod frame;
 mod node;
-mod node_builder;
 mod ops;
 mod scope;
 
 pub use builder::{Builder, Style};
 pub use constant::Constant;
-pub use dim::{Dim, IntoShape};
-pub use fact::{Fact, Value, ValueId};
+pub use fact::{Dim, Fact, IntoShape, Value, ValueId};
 pub use node::{
-    AttrType, Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model,
-    Node, ONNX,
+    Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model, Node, ONNX,
 };
-pub use node_builder::NodeBuilder;
-pub use scope::{Bundle, Scope};
+pub use scope::{NodeBuilder, Scope};

@@ -61,7 +61,7 @@ pub struct Body {
 }
 
 /// One application of an operator or function.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// A path such as `layers.3.attn.softmax`.
     pub name: String,
@@ -83,24 +83,16 @@ pub enum Attribute {
     Dtype(DType),
     Body(Body),
     /// Inside a function: the attribute of this name that the call sets.
-    AttrRef(AttrType, &'static str),
-}
-
-/// The types of attributes that functions can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttrType {
-    Int,
-    Float,
+    IntRef(&'static str),
+    FloatRef(&'static str),
 }
 
 impl Attribute {
     /// A reference to the call's attribute `name`, of the same type as this one.
     pub(super) fn reference(&self, name: &'static str) -> Self {
         match self {
-            Self::Float(_) | Self::AttrRef(AttrType::Float, _) => {
-                Self::AttrRef(AttrType::Float, name)
-            }
-            _ => Self::AttrRef(AttrType::Int, name),
+            Self::Float(_) | Self::FloatRef(_) => Self::FloatRef(name),
+            _ => Self::IntRef(name),
         }
     }
 }

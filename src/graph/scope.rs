@@ -1,30 +1,16 @@
 //! A position in a model under construction: it wires nodes, and names them by its path.
 
+use std::fmt::Display;
 use std::ops::Range;
 
-use super::error::wiring_error;
+use super::builder::{Frame, wiring_error};
+use super::fact::{broadcast, joined};
 use super::{
-    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, IntoShape, NodeBuilder, Style, Value,
-    ValueId,
+    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node, Style,
+    Value, ValueId,
 };
 use crate::error::Result;
 use crate::tensor::DType;
-
-/// Values that a block takes or returns together.
-pub trait Bundle {
-    fn into_values(self) -> Vec<Value>;
-    fn from_values(values: Vec<Value>) -> Self;
-}
-
-impl<const N: usize> Bundle for [Value; N] {
-    fn into_values(self) -> Vec<Value> {
-        self.to_vec()
-    }
-
-    fn from_values(values: Vec<Value>) -> Self {
-        values.try_into().expect("as many as there are")
-    }
-}
 
 /// Wires nodes under a path; names of nodes and values begin with it.
 pub struct Scope<'b> {
@@ -56,8 +42,8 @@ impl Scope<'_> {
 
     /// Begins a node. Nothing checks the operands of operators without a method here.
     pub fn node(&mut self, name: &str, op: &str) -> NodeBuilder<'_> {
-        let name = self.path_of(name);
-        NodeBuilder::new(self.builder, name, op)
+        let node = Node { name: self.path_of(name), op: op.to_owned(), ..Node::default() };
+        NodeBuilder { builder: self.builder, node, inputs: Vec::new() }
     }
 
     pub fn fact(&self, value: Value) -> Result<Fact> {
@@ -71,9 +57,7 @@ impl Scope<'_> {
 
     /// An input of the main graph, without the path in its name.
     pub fn input(&mut self, name: &str, fact: Fact) -> Result<Value> {
-        let main = &mut self.builder.frames[0];
-        let id = main.input(name, fact)?;
-        Ok(main.handle(id))
+        self.builder.frames[0].input(name, fact)
     }
 
     /// Makes a value an output of the main graph and renames it.
@@ -92,8 +76,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// A byte range of a stored weight. `name` is the initializer's full name; the same
-    /// name again is the same initializer.
+    /// A byte range of a stored weight. `name` is the initializer's full name.
     pub fn weight(
         &mut self,
         name: &str,
@@ -101,25 +84,19 @@ impl Scope<'_> {
         weight: &str,
         range: Range<u64>,
     ) -> Result<Value> {
-        let main = &mut self.builder.frames[0];
-        let key = format!("weight {name}");
-        if let Some(id) = main.shared.get(&key) {
-            return Ok(main.handle(*id));
-        }
         let data = Data::External { weight: weight.to_owned(), range };
-        let id = main.initialize(name.to_owned(), fact, data)?;
-        main.shared.insert(key, id);
-        Ok(main.handle(id))
+        self.builder.frames[0].initialize(name.to_owned(), fact, data)
     }
 
     /// A constant named after its value; equal constants share an initializer.
     pub fn constant(&mut self, constant: impl Into<Constant>) -> Result<Value> {
-        self.builder.frame().constant(None, constant.into())
+        self.builder.frame().constant(constant.into())
     }
 
     /// [`Scope::constant`] with a name of its own.
     pub fn table(&mut self, name: &str, constant: impl Into<Constant>) -> Result<Value> {
-        self.builder.frame().constant(Some(name), constant.into())
+        let Constant { fact, bytes } = constant.into();
+        self.builder.frame().initialize(name.to_owned(), fact, Data::Inline(bytes))
     }
 
     /// A parameter of the model: in a flat graph the value itself, in a function an
@@ -159,9 +136,9 @@ impl Scope<'_> {
         if let Some(id) = frame.shared.get(key) {
             return Ok(frame.handle(*id));
         }
-        let nested = frame.bodies.split_off(1);
+        let nested = std::mem::take(&mut frame.nested);
         let value = wire(&mut self.builder.scope());
-        self.builder.frame().bodies.extend(nested);
+        self.builder.frame().nested = nested;
         let id = self.builder.resolve(value?, key)?;
         let frame = self.builder.frame();
         frame.shared.insert(key.to_owned(), id);
@@ -176,65 +153,61 @@ impl Scope<'_> {
         if let Some(known) = known.collect::<Option<Vec<_>>>() {
             return self.constant(&known[..]);
         }
-        let label: Vec<String> = dims.iter().map(Dim::to_string).collect();
-        let name = format!("shape.{}", label.join("x"));
+        let name = format!("shape.{}", joined(&dims, "x"));
         let functions = self.builder.frames.split_off(1);
         let value = self.shared(&name, |g| {
-            if let [dim] = &dims[..] {
-                return g.axis_size(&name, dim);
-            }
-            let parts = dims.iter().map(|dim| g.shape_tensor([dim]));
-            let parts = parts.collect::<Result<Vec<_>>>()?;
-            g.concat(&name, &parts, 0)
+            let [dim] = &dims[..] else {
+                let parts = dims.iter().map(|dim| g.shape_tensor([dim]));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                return g.concat(&name, &parts, 0);
+            };
+            let Some((input, axis)) = g.builder.frame().input_with(dim) else {
+                let problem = format_args!("dimension `{dim}` is not an axis of any graph input");
+                return Err(wiring_error(problem));
+            };
+            let (start, end) = (axis as i64, axis as i64 + 1);
+            let node = g.node(&name, "Shape").input(input).attr("start", start).attr("end", end);
+            node.output(Fact::new(DType::I64, [1]))
         });
         self.builder.frames.extend(functions);
         value
     }
 
-    /// A symbolic dimension read off the shape of a graph input: i64 `[1]`.
-    fn axis_size(&mut self, name: &str, dim: &Dim) -> Result<Value> {
-        let Some((input, axis)) = self.builder.frame().input_with(dim) else {
-            let problem = format_args!("dimension `{dim}` is not an axis of any graph input");
-            return Err(wiring_error(problem));
-        };
-        let node = self.node(name, "Shape").input(input);
-        let node = node.attr("start", axis as i64).attr("end", axis as i64 + 1);
-        node.output(Fact::new(DType::I64, [1]))
-    }
-
     /// A part of the model: its nodes are inlined under `name`, or stand in a function
     /// that all equal blocks share. Outer values that the block uses become inputs of the
     /// function. `names` are those of the inputs inside.
-    pub fn block<I: Bundle, O: Bundle>(
+    pub fn block(
         &mut self,
         name: &str,
         function: &str,
         names: &[&str],
-        inputs: I,
-        wire: impl FnOnce(&mut Scope, I) -> Result<O>,
-    ) -> Result<O> {
+        inputs: &[Value],
+        wire: impl FnOnce(&mut Scope, &[Value]) -> Result<Vec<Value>>,
+    ) -> Result<Vec<Value>> {
         if self.builder.style == Style::Flat {
             return wire(&mut self.child(name), inputs);
         }
-        let path = self.path_of(name);
-        let inputs = self.builder.open_function(path, inputs.into_values(), names)?;
-        let results = wire(&mut self.builder.scope(), I::from_values(inputs))?;
-        Ok(O::from_values(self.call(name, function, results.into_values())?))
+        let inputs = self.builder.open_function(self.path_of(name), inputs, names)?;
+        let results = wire(&mut self.builder.scope(), &inputs)?;
+        self.call(name, function, &results)
     }
 
     /// Closes the function that returns these values, and calls it.
-    fn call(&mut self, name: &str, function: &str, results: Vec<Value>) -> Result<Vec<Value>> {
-        let mut outputs = Vec::with_capacity(results.len());
+    fn call(&mut self, name: &str, function: &str, results: &[Value]) -> Result<Vec<Value>> {
         for value in results {
-            let id = self.builder.scope().ensure_produced_here("output", value)?;
-            let frame = self.builder.frame();
-            frame.body().outputs.push(id);
-            outputs.push(frame.values[id].clone());
+            let id = self.builder.scope().ensure_produced_here("output", *value)?;
+            self.builder.frame().body().outputs.push(id);
         }
-        let callee = self.builder.close_function(function);
+        let Frame { graph, imports, attributes, .. } =
+            self.builder.frames.pop().expect("a function is open");
+        let outputs: Vec<_> =
+            graph.body.outputs.iter().map(|id| graph.values[*id].clone()).collect();
+        let names = attributes.iter().map(|(name, _)| *name).collect();
+        let function = Function { name: function.to_owned(), attributes: names, graph };
+        let function = self.builder.add_function(function);
         let is_nested = self.builder.in_function();
-        let mut node = self.node(name, &callee.name).domain(FUNCTIONS).inputs(callee.inputs);
-        for (name, value) in callee.attributes {
+        let mut node = self.node(name, &function).domain(FUNCTIONS).inputs(imports);
+        for (name, value) in attributes {
             node = node.attr(name, if is_nested { value.reference(name) } else { value });
         }
         node.wire(outputs)
@@ -249,5 +222,127 @@ impl Scope<'_> {
         }
         let fact = self.fact(value)?;
         Ok(self.node(name, "Identity").input(value).output(fact)?.id)
+    }
+}
+
+/// Collects a node's inputs and attributes.
+#[must_use = "a node is wired by `output` or `outputs`"]
+pub struct NodeBuilder<'b> {
+    builder: &'b mut Builder,
+    node: Node,
+    inputs: Vec<Option<Value>>,
+}
+
+impl NodeBuilder<'_> {
+    pub fn domain(mut self, domain: &'static str) -> Self {
+        self.node.domain = domain;
+        self
+    }
+
+    /// The next input; `None` omits an optional one.
+    pub fn input(mut self, value: impl Into<Option<Value>>) -> Self {
+        self.inputs.push(value.into());
+        self
+    }
+
+    pub fn inputs(mut self, values: impl IntoIterator<Item = Value>) -> Self {
+        self.inputs.extend(values.into_iter().map(Some));
+        self
+    }
+
+    /// Omits the next `count` optional inputs.
+    pub fn absent(mut self, count: usize) -> Self {
+        self.inputs.extend(std::iter::repeat_n(None, count));
+        self
+    }
+
+    /// A constant as the next input.
+    pub fn constant(self, constant: impl Into<Constant>) -> Result<Self> {
+        let value = self.builder.frame().constant(constant.into())?;
+        Ok(self.input(value))
+    }
+
+    pub fn attr(mut self, name: &'static str, value: impl Into<Attribute>) -> Self {
+        self.node.attributes.push((name, value.into()));
+        self
+    }
+
+    /// Wires the node; its output has the node's name.
+    pub fn output(self, fact: Fact) -> Result<Value> {
+        let [value] = self.outputs([("", fact)])?;
+        Ok(value)
+    }
+
+    /// Wires the node; several outputs are named below it.
+    pub fn outputs<const N: usize>(self, outputs: [(&str, Fact); N]) -> Result<[Value; N]> {
+        Ok(self.wire(outputs)?.try_into().expect("as many as outputs"))
+    }
+
+    /// [`NodeBuilder::outputs`] for any number of them.
+    pub(super) fn wire<Name: AsRef<str>>(
+        self,
+        outputs: impl IntoIterator<Item = (Name, Fact), IntoIter: ExactSizeIterator>,
+    ) -> Result<Vec<Value>> {
+        let Self { builder, mut node, mut inputs } = self;
+        while inputs.last() == Some(&None) {
+            inputs.pop();
+        }
+        for input in inputs {
+            let id = input.map(|value| builder.resolve(value, &node.name)).transpose()?;
+            node.inputs.push(id);
+        }
+        let (frame, outputs) = (builder.frame(), outputs.into_iter());
+        let is_single = outputs.len() == 1;
+        for (output, fact) in outputs {
+            let mut name = node.name.clone();
+            if !is_single {
+                name = format!("{name}.{}", output.as_ref());
+            }
+            node.outputs.push(frame.declare(name, fact)?);
+        }
+        let values = node.outputs.iter().map(|id| frame.handle(*id)).collect();
+        frame.body().nodes.push(node);
+        Ok(values)
+    }
+
+    pub(super) fn fact(&self, operand: Value) -> Result<Fact> {
+        self.builder.fact(operand, &self.node.name)
+    }
+
+    pub(super) fn ranked(&self, operand: Value, rank: usize) -> Result<Fact> {
+        let found = self.fact(operand)?;
+        self.ensure(found.rank() == rank, format_args!("expects rank {rank}, found {found}"))?;
+        Ok(found)
+    }
+
+    pub(super) fn typed(&self, operand: Value, dtype: DType) -> Result<Fact> {
+        let found = self.fact(operand)?;
+        self.ensure(found.dtype == dtype, format_args!("expects dtype {dtype}, found {found}"))?;
+        Ok(found)
+    }
+
+    /// The fact of an operand that must have this axis.
+    pub(super) fn with_axis(&self, operand: Value, axis: usize) -> Result<Fact> {
+        let found = self.fact(operand)?;
+        self.ensure(axis < found.rank(), format_args!("has no axis {axis} in {found}"))?;
+        Ok(found)
+    }
+
+    /// That two operands fit together.
+    pub(super) fn check(&self, fits: bool, left: &Fact, right: &Fact) -> Result<()> {
+        self.ensure(fits, format_args!("cannot combine {left} with {right}"))
+    }
+
+    /// The dtype and shape of elementwise results.
+    pub(super) fn broadcast(&self, left: &Fact, right: &Fact) -> Result<Fact> {
+        let shape = broadcast(&left.shape, &right.shape);
+        self.check(shape.is_some() && left.dtype == right.dtype, left, right)?;
+        Ok(left.with_shape(shape.unwrap_or_default()))
+    }
+
+    fn ensure(&self, holds: bool, problem: impl Display) -> Result<()> {
+        let Node { name, op, .. } = &self.node;
+        let error = || wiring_error(format_args!("node `{name}` ({op}) {problem}"));
+        if holds { Ok(()) } else { Err(error()) }
     }
 }

@@ -1,22 +1,16 @@
 //! What every layer reads: sizes, options, inputs and what is computed once.
 
 use super::mask::Mask;
-use super::options::Provider;
+use super::options::GraphOptions;
 use super::packing::Packing;
 use super::rope::Rotation;
-use super::sequence::{KeyValue, Sequence};
+use super::sequence::Sequence;
 use crate::checkpoint::Config;
-use crate::graph::{Bundle, Value};
-use crate::tensor::DType;
 
 /// What all layers share.
 pub struct Context<'m> {
     pub config: &'m Config,
-    /// Dtype of attention and matrix products.
-    pub compute: DType,
-    pub provider: Provider,
-    /// Keep activations in float beside integer weights.
-    pub keep_activations: bool,
+    pub options: GraphOptions,
     pub sequence: Sequence,
     pub rotation: Rotation,
     pub backend: Backend,
@@ -31,27 +25,6 @@ pub enum Backend {
     Ort(Packing),
 }
 
-/// Input and output of a layer.
-#[derive(Clone, Copy)]
-pub struct Stream {
-    /// The residual stream, `[B·T, hidden]`.
-    pub x: Value,
-    /// Keys and values, with a cache: as input those of earlier steps, as output with those
-    /// of this step.
-    pub cache: Option<KeyValue>,
-}
-
-impl Stream {
-    /// Names inside a layer.
-    pub const NAMES: [&str; 3] = ["x", "past.key", "past.value"];
-}
-
-impl Bundle for Stream {
-    fn into_values(self) -> Vec<Value> {
-        [self.x].into_iter().chain(self.cache.into_iter().flatten()).collect()
-    }
-
-    fn from_values(values: Vec<Value>) -> Self {
-        Self { x: values[0], cache: values[1..].try_into().ok() }
-    }
-}
+/// Inputs of a layer: the residual stream `[B·T, hidden]`, and with a cache the keys and values
+/// of earlier steps. It returns the stream, and the keys and values with those of this step.
+pub const STREAM: [&str; 3] = ["x", "past.key", "past.value"];

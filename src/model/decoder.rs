@@ -6,8 +6,8 @@
 //! have router scores and SwiGLU in ONNX Runtime's MoE operators.
 
 use super::attention::attention_block;
-use super::context::{Backend, Context, Stream};
-use super::linear::projection;
+use super::context::{Backend, Context, STREAM};
+use super::linear::linear;
 use super::mask::Mask;
 use super::moe::mlp_block;
 use super::norm::rms_norm;
@@ -16,30 +16,10 @@ use super::packing::Packing;
 use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{in_dtype, rules, stored};
-use crate::checkpoint::{Config, LayerWeights, ModelWeights};
+use crate::checkpoint::{Config, Linear, ModelWeights};
 use crate::error::Result;
-use crate::graph::{Builder, Bundle, Model, Scope, Value};
+use crate::graph::{Builder, Dim, Model, Scope, Value};
 use crate::tensor::DType;
-use crate::weights::Weight;
-
-/// The output of a layer, with its router's scores `[B·T, experts]` for probes.
-struct Routed {
-    stream: Stream,
-    scores: Value,
-}
-
-impl Bundle for Routed {
-    fn into_values(self) -> Vec<Value> {
-        let mut values = self.stream.into_values();
-        values.insert(1, self.scores);
-        values
-    }
-
-    fn from_values(mut values: Vec<Value>) -> Self {
-        let scores = values.remove(1);
-        Self { scores, stream: Stream::from_values(values) }
-    }
-}
 
 /// Probes of the residual stream: the embedding, and then after each layer.
 pub const RESIDUALS: &str = "residuals";
@@ -48,104 +28,81 @@ pub const ROUTERS: &str = "routers";
 
 /// The graph of a model: `input_ids` i64 `[B, T]` to `logits` f32 `[B, T, vocab]`,
 /// or `[B, 1, vocab]`; with a cache also `past_key_values.N.key|value` to `present.N.key|value`.
-pub fn decoder(
-    config: &Config,
-    weights: &ModelWeights,
-    options: GraphOptions,
-) -> crate::error::Result<Model> {
+pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -> Result<Model> {
     rules::check(config, weights, &options)?;
     let mut builder = Builder::new(options.style);
     let g = &mut builder.scope();
     let sequence = Sequence::new(g, config, &options)?;
-    let backend = match options.target {
-        Target::Onnx => Backend::Portable(Mask::new(g, &sequence, options.compute)?),
-        Target::Ort => Backend::Ort(Packing::new(g, &sequence, options.provider)?),
-    };
-    let positions = match &backend {
-        Backend::Portable(mask) => mask.positions,
-        Backend::Ort(packing) => packing.positions,
+    let (tokens, positions, backend) = match options.target {
+        Target::Onnx => {
+            let mask = Mask::new(g, &sequence, options.compute)?;
+            (sequence.tokens, mask.positions, Backend::Portable(mask))
+        }
+        Target::Ort => {
+            let packing = Packing::new(g, &sequence, options.provider)?;
+            (packing.tokens, packing.positions, Backend::Ort(packing))
+        }
     };
     let rotation = Rotation::new(g, positions, config, options.compute)?;
-    let GraphOptions { compute, provider, keep_activations, .. } = options;
-    let context =
-        Context { config, compute, provider, keep_activations, sequence, rotation, backend };
+    let context = Context { config, options, sequence, rotation, backend };
 
-    let mut x = embed(g, &weights.embedding, &context)?;
+    let mut x = embed(g, tokens, weights)?;
     g.probe(RESIDUALS, x)?;
     let mut present = Vec::new();
     for (n, layer) in weights.layers.iter().enumerate() {
-        let cache = context.sequence.past.get(n).copied();
-        let Routed { stream, scores } =
-            transformer_block(g, n, Stream { x, cache }, layer, &context)?;
-        x = stream.x;
-        g.probe(ROUTERS, scores)?;
+        let past = context.sequence.past.get(n).map_or(&[][..], |past| past);
+        let stream = [&[x], past].concat();
+        let name = format!("layers.{n}");
+        let outputs = g.block(&name, "TransformerBlock", &STREAM, &stream, |g, stream| {
+            let stream = attention_block(g, stream, &layer.attn, config.windows[n], &context)?;
+            let routed = mlp_block(g, stream[0], &layer.mlp, &context)?;
+            Ok([&routed[..], &stream[1..]].concat())
+        })?;
+        x = outputs[0];
+        g.probe(ROUTERS, outputs[1])?;
         g.probe(RESIDUALS, x)?;
-        present.extend(stream.cache);
+        let cache = ["key", "value"].iter().zip(outputs.into_iter().skip(2));
+        present.extend(cache.map(|(part, value)| (format!("present.{n}.{part}"), value)));
     }
-    let (x, length) = if options.last_logits {
-        (last_tokens(g, x, &context)?, 1.into())
-    } else {
-        (unpack(g, x, &context)?, context.sequence.length.clone())
-    };
-    let shape = [context.sequence.batch.clone(), length, config.vocab_size.into()];
+    let x = rows_of_logits(g, x, &context)?;
+    let Sequence { batch, length, .. } = &context.sequence;
+    let length = if options.last_logits { &1.into() } else { length };
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
     let normed = in_dtype(g, "norm", normed, options.compute)?;
-    let logits = projection(g, "lm_head", normed, &weights.lm_head(), &context)?;
+    let lm_head = Linear { matrix: weights.lm_head(), bias: None };
+    let logits = linear(g, "lm_head", normed, &lm_head, &context)?;
     let logits = in_dtype(g, "lm_head", logits, DType::F32)?;
-    let logits = g.reshape("logits", logits, shape)?;
+    let logits = g.reshape("logits", logits, [batch, length, &config.vocab_size.into()])?;
     g.output("logits", logits)?;
-    for (n, [key, value]) in present.into_iter().enumerate() {
-        g.output(&format!("present.{n}.key"), key)?;
-        g.output(&format!("present.{n}.value"), value)?;
-    }
+    present.into_iter().try_for_each(|(name, value)| g.output(&name, value))?;
     Ok(builder.finish())
 }
 
-/// `embedding[ids]` as rows of f32: gathered as stored, then cast.
-fn embed(g: &mut Scope, embedding: &Weight, context: &Context) -> Result<Value> {
-    let Sequence { tokens, batch, length, .. } = &context.sequence;
-    let tokens = match &context.backend {
-        Backend::Portable(_) => *tokens,
-        Backend::Ort(packing) => packing.tokens,
-    };
+/// `embedding[ids]` as rows of f32, `[B·T, hidden]`: gathered as stored, then cast.
+fn embed(g: &mut Scope, tokens: Value, weights: &ModelWeights) -> Result<Value> {
     let g = &mut g.child("embedding");
-    let rows = g.reshape("tokens", tokens, [batch * length])?;
-    let table = stored(g, embedding)?;
+    let count = Dim::product(&g.fact(tokens)?.shape);
+    let rows = g.reshape("tokens", tokens, [count])?;
+    let table = stored(g, &weights.embedding)?;
     let x = g.gather("rows", table, rows, 0)?;
     in_dtype(g, "rows", x, DType::F32)
 }
 
-/// The row of `x [B·T, hidden]` of each last token in this step: `[B, hidden]`. A row of
-/// padding alone gives any row.
-fn last_tokens(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
-    match (&context.backend, context.sequence.length.known()) {
-        (_, Some(1)) => Ok(x),
-        (Backend::Portable(_), _) => context.sequence.last_tokens(g, x),
-        (Backend::Ort(packing), _) => packing.last_tokens(g, x, &context.sequence),
-    }
-}
-
-/// `x [B·T, hidden]` with each token at its original place.
-fn unpack(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
-    match (&context.backend, context.sequence.length.known()) {
-        (Backend::Portable(_), _) | (_, Some(1)) => Ok(x),
-        (Backend::Ort(packing), _) => packing.unpack(g, x, &context.sequence),
-    }
-}
-
-/// Layer `n`: attention, then experts, with their router's scores.
-fn transformer_block(
-    g: &mut Scope,
-    n: usize,
-    stream: Stream,
-    layer: &LayerWeights,
-    context: &Context,
-) -> Result<Routed> {
-    let name = format!("layers.{n}");
-    g.block(&name, "TransformerBlock", &Stream::NAMES, stream, |g, stream| {
-        let Stream { x, cache } =
-            attention_block(g, stream, &layer.attn, context.config.windows[n], context)?;
-        let [x, scores] = mlp_block(g, x, &layer.mlp, context)?;
-        Ok(Routed { stream: Stream { x, cache }, scores })
-    })
+/// The rows of `x [B·T, hidden]` for which there are logits: all, with each token at its
+/// original place, or that of each last token in this step, `[B, hidden]`. A row of padding
+/// alone gives any row.
+fn rows_of_logits(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    let Context { options, sequence, backend, .. } = context;
+    let g = &mut g.child(if options.last_logits { "last" } else { "unpacked" });
+    let places = match (backend, options.last_logits) {
+        _ if sequence.length.known() == Some(1) => return Ok(x),
+        (Backend::Portable(_), false) => return Ok(x),
+        (Backend::Portable(_), true) => sequence.last_places(g)?,
+        (Backend::Ort(packing), true) => packing.last_places(g)?,
+        (Backend::Ort(packing), false) => packing.places_of_tokens(g)?,
+    };
+    let shape = g.fact(x)?.shape;
+    let rows = g.reshape("rows", x, [&sequence.batch, &sequence.length, &shape[1]])?;
+    let rows = g.gather_nd("", rows, places, 1)?;
+    if options.last_logits { Ok(rows) } else { g.reshape("flat", rows, shape) }
 }

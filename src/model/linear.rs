@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::context::{Backend, Context};
-use super::{float, in_dtype, ort, portable, stored_rows};
+use super::context::Context;
+use super::options::Target;
+use super::{float, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 use crate::tensor::DType;
-use crate::weights::{Matrix, MatrixFormat};
+use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// Largest matrix, in bytes of f32, that is cast as a whole. onnxruntime folds a cast of at
 /// most 1 GiB; a larger one runs in every step. Splitting copies the product once more.
@@ -18,7 +19,8 @@ const LARGEST_WHOLE: u64 = 512 << 20;
 /// it folds, so small parts keep the peak memory of loading low, at the same speed.
 const LARGEST_PART: u64 = 128 << 20;
 
-/// `x [n, in]` to `[n, out]`, in the dtype of `x`.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`. A large matrix is multiplied in parts of its
+/// rows, which are byte ranges of the same weights.
 pub fn linear(
     g: &mut Scope,
     name: &str,
@@ -26,75 +28,31 @@ pub fn linear(
     layer: &Linear,
     context: &Context,
 ) -> Result<Value> {
-    let dtype = g.fact(x)?.dtype;
-    let g = &mut g.child(name);
+    let (dtype, g) = (g.fact(x)?.dtype, &mut g.child(name));
     let bias = layer.bias.as_ref().map(|bias| float(g, "bias", bias, dtype)).transpose()?;
-    product(g, x, &layer.matrix, bias, context)
-}
-
-/// `x [n, in]` to `[n, out]` without a bias.
-pub fn projection(
-    g: &mut Scope,
-    name: &str,
-    x: Value,
-    matrix: &Matrix,
-    context: &Context,
-) -> Result<Value> {
-    product(&mut g.child(name), x, matrix, None, context)
-}
-
-/// The product with a matrix of any size: whole, or by chunks of its rows, which are byte
-/// ranges of the same weights.
-fn product(
-    g: &mut Scope,
-    x: Value,
-    matrix: &Matrix,
-    bias: Option<Value>,
-    context: &Context,
-) -> Result<Value> {
-    if let (Backend::Ort(_), MatrixFormat::Int(bits)) = (&context.backend, matrix.format)
-        && ort::multiplies_integers(bits, context)
+    let (matrix, options) = (&layer.matrix, &context.options);
+    if let (Target::Ort, MatrixFormat::Int(bits)) = (options.target, matrix.format)
+        && ort::multiplies_integers(bits, options)
     {
-        return ort::integers(g, x, bits, matrix.codes_and_scales(), bias, context);
+        return ort::integers(g, x, matrix, bits, bias, options);
     }
     let Matrix { out, inn, .. } = *matrix;
+    let part = |g: &mut Scope, rows: Range<u64>, bias| {
+        let read = |g: &mut Scope, _: &str, weight: &Weight| stored_rows(g, weight, rows.clone());
+        let weight = portable::decoded(g, matrix, dtype, read)?;
+        g.gemm("", [x, weight], bias, true)
+    };
     let row = inn * DType::F32.size();
     if out.saturating_mul(row) <= LARGEST_WHOLE {
-        let weight = rows(g, x, matrix, 0..out)?;
-        return g.gemm("", x, weight, bias);
+        return part(g, 0..out, bias);
     }
     let most = (LARGEST_PART / row).max(1);
     let step = out.div_ceil(out.div_ceil(most));
     let parts = (0..out).step_by(step as usize).map(|first| {
-        let g = &mut g.child(&format!("rows_{first}"));
-        let part = rows(g, x, matrix, first..out.min(first + step))?;
-        g.gemm("", x, part, None)
+        part(&mut g.child(&format!("rows_{first}")), first..out.min(first + step), None)
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    match bias {
-        None => g.concat("", &parts, 1),
-        Some(bias) => {
-            let whole = g.concat("unbiased", &parts, 1)?;
-            g.add("", whole, bias)
-        }
-    }
-}
-
-/// Some rows of a matrix as floats, in the dtype of `x`.
-fn rows(g: &mut Scope, x: Value, matrix: &Matrix, rows: Range<u64>) -> Result<Value> {
-    let dtype = g.fact(x)?.dtype;
-    match matrix.format {
-        MatrixFormat::Float(_) => {
-            let part = stored_rows(g, matrix.whole(), rows)?;
-            in_dtype(g, "weight", part, dtype)
-        }
-        MatrixFormat::Int(bits) => {
-            let [codes, scales] = matrix.codes_and_scales();
-            let codes = stored_rows(g, codes, rows.clone())?;
-            let scales = stored_rows(g, scales, rows)?;
-            let numbers = portable::from_integers(g, bits, codes, scales)?;
-            in_dtype(g, "weight", numbers, dtype)
-        }
-        format => unreachable!("dense layers are not stored in {format}"),
-    }
+    let Some(bias) = bias else { return g.concat("", &parts, 1) };
+    let whole = g.concat("unbiased", &parts, 1)?;
+    g.add("", whole, bias)
 }

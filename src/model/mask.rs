@@ -11,7 +11,6 @@ use crate::tensor::DType;
 const ENDLESS: i64 = i32::MAX as i64;
 
 /// Positions, distances from keys to queries, and which keys are tokens.
-#[derive(Clone, Copy)]
 pub struct Mask {
     /// Position of each token of this step, i64 `[B, T]`, or `[1, T]` for all rows.
     pub positions: Value,
@@ -44,21 +43,18 @@ impl Mask {
         let queries = g.unsqueeze("queries", positions, 2)?;
         let keys = g.unsqueeze("keys", keys, 1)?;
         let distance = g.sub("distance", queries, keys)?;
-        let is_token = match sequence.mask {
-            Some(mask) => {
-                let is_token = g.cast("is_token", mask, DType::Bool)?;
-                Some(g.unsqueeze("is_token.keys", is_token, 1)?)
-            }
-            None => None,
-        };
-        Ok(Self { positions, distance, is_token, dtype })
+        let is_token = sequence.mask.map(|mask| {
+            let is_token = g.cast("is_token", mask, DType::Bool)?;
+            g.unsqueeze("is_token.keys", is_token, 1)
+        });
+        Ok(Self { positions, distance, is_token: is_token.transpose()?, dtype })
     }
 
     /// The bias of scores, `[B or 1, 1, T, S + 1]`: 0 where the query sees the key, else the
     /// lowest finite value (−∞ would give NaN in rows that see nothing). The last key is the
     /// sink, which all queries see. Wired once for each window, in the graph or in each
     /// function.
-    pub fn bias(self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
+    pub fn bias(&self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
         let name = match g.parameter("window", window) {
             Attribute::Int(ENDLESS) => "mask.endless".to_owned(),
@@ -68,8 +64,8 @@ impl Mask {
         let window = g.integer("window", window)?;
         g.shared(&format!("{name}.bias"), |g| {
             let g = &mut g.child(&name);
-            let (zero, shown, hidden) =
-                (g.constant(0i64)?, g.constant(0f32)?, g.constant(least(self.dtype))?);
+            let (zero, shown) = (g.constant(0i64)?, g.constant(0f32)?);
+            let hidden = g.constant(-self.dtype.largest())?;
             let not_later = g.greater_or_equal("not_later", self.distance, zero)?;
             let in_window = g.less("in_window", self.distance, window)?;
             let mut seen = g.and("in_reach", not_later, in_window)?;
@@ -81,14 +77,5 @@ impl Mask {
             let bias = g.pad("bias.with_sink", bias, 2, [0, 1])?;
             g.unsqueeze("bias", bias, 1)
         })
-    }
-}
-
-/// The lowest finite value of a dtype.
-fn least(dtype: DType) -> f32 {
-    match dtype {
-        DType::F16 => -65_504.0,
-        DType::BF16 => f32::from_bits(0xff7f_0000),
-        _ => f32::MIN,
     }
 }

@@ -19,7 +19,6 @@ mod portable;
 mod rope;
 mod rules;
 mod sequence;
-mod sinks;
 mod swiglu;
 
 use std::ops::Range;
@@ -71,13 +70,11 @@ fn in_dtype(g: &mut Scope, name: &str, value: Value, dtype: DType) -> Result<Val
     g.cast(&format!("{name}.{dtype}"), value, dtype)
 }
 
-/// A constant of a dtype.
-fn constant(g: &mut Scope, number: f32, dtype: DType) -> Result<Value> {
-    let constant = g.constant(number)?;
-    match dtype {
-        DType::F32 => Ok(constant),
-        dtype => g.shared(&format!("constant.{number}.{dtype}"), |g| {
-            g.cast(&format!("constant.{number}.{dtype}"), constant, dtype)
-        }),
-    }
+/// Sinks `[heads]` in a dtype, clipped to finite values: a sink of −∞ (a head without one) or
+/// beyond the dtype's range would give NaN in a product with 0.
+fn finite_sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
+    let sinks = float(g, "sinks", sinks, DType::F32)?;
+    let largest = dtype.largest();
+    let sinks = g.clip("sinks.finite", sinks, -largest, largest)?;
+    in_dtype(g, "sinks", sinks, dtype)
 }

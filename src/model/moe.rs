@@ -6,9 +6,10 @@
 //! `swiglu = gate · sigmoid(1.702·gate) · (up + 1)`. The block adds the sum of
 //! share × expert to the residual stream.
 
-use super::context::{Backend, Context};
+use super::context::Context;
 use super::linear::linear;
 use super::norm::rms_norm;
+use super::options::Target;
 use super::{ort, portable};
 use crate::checkpoint::MlpWeights;
 use crate::error::Result;
@@ -21,14 +22,18 @@ pub fn mlp_block(
     x: Value,
     weights: &MlpWeights,
     context: &Context,
-) -> Result<[Value; 2]> {
-    g.block("mlp", "MLPBlock", &["x"], [x], |g, [x]| {
+) -> Result<Vec<Value>> {
+    g.block("mlp", "MLPBlock", &["x"], &[x], |g, inputs| {
+        let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let experts = match context.backend {
-            Backend::Ort(_) if ort::has_experts(weights, context) => ort::experts,
+        let has_operator = [&weights.gate_up, &weights.down]
+            .iter()
+            .all(|experts| ort::reads_experts(experts.matrix.format, options));
+        let experts = match options.target {
+            Target::Ort if has_operator => ort::experts,
             _ => portable::experts,
         };
-        Ok([experts(g, x, normed, scores, weights, context)?, scores])
+        Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
 }

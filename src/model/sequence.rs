@@ -10,17 +10,14 @@ use crate::error::Result;
 use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
 
-/// A layer's keys and values, `[B, kv, S, D]` each.
-pub type KeyValue = [Value; 2];
-
 /// The inputs of the graph.
 pub struct Sequence {
     /// `input_ids`, i64 `[B, T]`
     pub tokens: Value,
     /// `attention_mask`, i64 `[B, S]`: 1 for a token, 0 for padding.
     pub mask: Option<Value>,
-    /// `past_key_values.N.key|value` `[B, kv, P, D]`: one entry for each layer, or none.
-    pub past: Vec<KeyValue>,
+    /// `past_key_values.N.key|value` `[B, kv, P, D]`: keys and values of each layer, or none.
+    pub past: Vec<[Value; 2]>,
     /// B, the rows of a batch.
     pub batch: Dim,
     /// T, the tokens of a row in this step.
@@ -43,7 +40,11 @@ impl Sequence {
         let mask = Fact::new(DType::I64, [&batch, &places]);
         let mask = options.has_mask().then(|| g.input("attention_mask", mask)).transpose()?;
         let layers = if options.has_cache() { config.num_layers() } else { 0 };
-        let past = past(g, config, layers, [&batch, &earlier], options.compute)?;
+        let shape = [&batch, &config.num_kv_heads.into(), &earlier, &config.head_dim.into()];
+        let fact = Fact::new(options.compute, shape);
+        let mut input = |n, part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
+        let past = (0..layers).map(|n| Ok([input(n, "key")?, input(n, "value")?]));
+        let past = past.collect::<Result<_>>()?;
         Ok(Self { tokens, mask, past, batch, length, places })
     }
 
@@ -52,34 +53,10 @@ impl Sequence {
         if self.length == self.places { Ok(x) } else { g.slice_last(name, x, 1, &self.length) }
     }
 
-    /// `x [B·T, hidden]` as `[B, T, hidden]`.
-    pub fn rows(&self, g: &mut Scope, name: &str, x: Value) -> Result<Value> {
-        let hidden = g.fact(x)?.shape[1].clone();
-        g.reshape(name, x, [&self.batch, &self.length, &hidden])
-    }
-
-    /// The row of `x [B·T, hidden]` at the last 1 of each row's mask: `[B, hidden]`.
-    pub fn last_tokens(&self, g: &mut Scope, x: Value) -> Result<Value> {
+    /// The place in this step of the last 1 of each row's mask: i64 `[B, 1]`.
+    pub fn last_places(&self, g: &mut Scope) -> Result<Value> {
         let mask = self.mask.expect("the last token is asked for, and so there is a mask");
-        let g = &mut g.child("last");
         let here = self.this_step(g, "mask", mask)?;
-        let index = g.argmax_last("token", here, 1)?;
-        let rows = self.rows(g, "rows", x)?;
-        g.batch_gather("", rows, index)
+        g.argmax_last("token", here, 1)
     }
-}
-
-/// The cache inputs of so many layers.
-fn past(
-    g: &mut Scope,
-    config: &Config,
-    layers: usize,
-    [batch, earlier]: [&Dim; 2],
-    dtype: DType,
-) -> Result<Vec<KeyValue>> {
-    let shape =
-        [batch.clone(), config.num_kv_heads.into(), earlier.clone(), config.head_dim.into()];
-    let fact = Fact::new(dtype, shape);
-    let mut input = |n, part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
-    (0..layers).map(|n| Ok([input(n, "key")?, input(n, "value")?])).collect()
 }

@@ -14,9 +14,6 @@ use crate::files::digest::{Digest, sample_ranges};
 /// Hexadecimal digits of each half of a digest.
 const DIGITS: usize = 12;
 
-/// Offset and length.
-type Extent = (u64, u64);
-
 /// A digest for each file in which a model reads ranges, by the model's name of the file.
 /// `path` says where the file is now. A digest has two halves: of the ranges, and of
 /// samples of their bytes.
@@ -24,38 +21,34 @@ pub fn data_digests(
     ranges: impl Iterator<Item = FileRange>,
     path: impl Fn(&Path) -> PathBuf,
 ) -> Result<BTreeMap<String, String>> {
-    let mut files: BTreeMap<String, BTreeSet<Extent>> = BTreeMap::new();
+    let mut files: BTreeMap<_, Vec<FileRange>> = BTreeMap::new();
     for range in ranges {
-        files.entry(range.file.to_string_lossy().into()).or_default().insert(extent(&range));
+        files.entry(range.file.clone()).or_default().push(range);
     }
-    let digest = |(file, extents): (String, BTreeSet<Extent>)| {
-        let digest = digest(&path(Path::new(&file)), &extents)?;
-        Ok((file, digest))
-    };
-    files.into_iter().map(digest).collect()
+    let digests = files.into_iter().map(|(file, ranges)| {
+        Ok((file.to_string_lossy().into(), digest(&path(&file), ranges.into_iter())?))
+    });
+    digests.collect()
 }
 
 /// Whether the bytes of a file are not those of its recorded digest, as far as samples
 /// tell. If other ranges are read than were recorded, because another program has laid the
 /// tensors out anew, nobody knows.
 pub fn is_changed(recorded: &str, ranges: impl Iterator<Item = FileRange>, path: &Path) -> bool {
-    let extents = ranges.map(|range| extent(&range)).collect();
-    let Ok(now) = digest(path, &extents) else { return false };
+    let Ok(now) = digest(path, ranges) else { return false };
     now != recorded && recorded.get(..DIGITS) == Some(&now[..DIGITS])
 }
 
-fn extent(range: &FileRange) -> Extent {
-    (range.range.start, range.len())
-}
-
-fn digest(path: &Path, extents: &BTreeSet<Extent>) -> Result<String> {
+fn digest(path: &Path, ranges: impl Iterator<Item = FileRange>) -> Result<String> {
     // Opening a FIFO would block, so check first.
     ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
     let mut file = fs::File::open(path)?;
     let (mut layout, mut samples) = (Digest::sha256(), Digest::sha256());
+    // Offsets and lengths, in order.
+    let extents: BTreeSet<_> = ranges.map(|range| (range.range.start, range.len())).collect();
     for (offset, length) in extents {
         layout.update(format!("{offset} {length}\n"));
-        for [start, end] in sample_ranges(*length) {
+        for [start, end] in sample_ranges(length) {
             let mut bytes = vec![0; (end - start) as usize];
             file.seek(SeekFrom::Start(offset.saturating_add(start)))?;
             file.read_exact(&mut bytes)?;

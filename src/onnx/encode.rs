@@ -5,9 +5,8 @@ use std::ops::Range;
 
 use prost::Message;
 
-use super::dtype::data_type;
-use super::proto::attribute_proto::AttributeType;
-use super::proto::tensor_proto::DataLocation;
+use super::proto::attribute_proto::AttributeType as Type;
+use super::proto::tensor_proto::{DataLocation, DataType};
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::{Tensor, Value as TypeValue};
 use super::proto::{
@@ -17,8 +16,8 @@ use super::proto::{
 use crate::error::{Result, ensure, err};
 use crate::files::FileRange;
 use crate::graph::{
-    AttrType, Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model,
-    Node, ONNX, ValueId,
+    Attribute, Body, Data, Dim, FUNCTIONS, Fact, Function, Graph, Initializer, Model, Node, ONNX,
+    ValueId,
 };
 use crate::tensor::DType;
 
@@ -30,6 +29,20 @@ const IR_VERSION: i64 = 11;
 const IR_VERSION_OF_F8E8M0: i64 = 12;
 /// Protobuf's limit.
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
+
+/// ONNX's element types and ours.
+const DTYPES: [(DataType, DType); 10] = [
+    (DataType::Bool, DType::Bool),
+    (DataType::Uint8, DType::U8),
+    (DataType::Int8, DType::I8),
+    (DataType::Int32, DType::I32),
+    (DataType::Int64, DType::I64),
+    (DataType::Float8e5m2, DType::F8E5M2),
+    (DataType::Float8e8m0, DType::F8E8M0),
+    (DataType::Float16, DType::F16),
+    (DataType::Bfloat16, DType::BF16),
+    (DataType::Float, DType::F32),
+];
 
 /// The byte range of a weight, with a path relative to the model's folder.
 type Locate<'l> = &'l dyn Fn(&str) -> Option<FileRange>;
@@ -80,8 +93,7 @@ pub fn graph_ranges(model: &Model, locate: Locate) -> Result<Vec<FileRange>> {
 
 /// The oldest IR version that has all that a model uses.
 pub fn ir_version(model: &Model) -> i64 {
-    let mut facts = model.main.values.iter().map(|(_, fact)| fact);
-    let has_e8m0 = facts.any(|fact| fact.dtype == DType::F8E8M0);
+    let has_e8m0 = model.main.values.iter().any(|(_, fact)| fact.dtype == DType::F8E8M0);
     if has_e8m0 { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
 }
 
@@ -153,33 +165,26 @@ fn node(graph: &Graph, node: &Node) -> NodeProto {
 }
 
 fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
-    let of = |kind: AttributeType| AttributeProto {
+    let of = |kind: Type| AttributeProto {
         name: name.to_owned(),
         r#type: kind.into(),
         ..Default::default()
     };
-    let int = |value: i64| AttributeProto { i: Some(value), ..of(AttributeType::Int) };
+    let int = |value: i64| AttributeProto { i: Some(value), ..of(Type::Int) };
+    let reference =
+        |name: &str, kind| AttributeProto { ref_attr_name: name.to_owned(), ..of(kind) };
     match value {
         Attribute::Int(number) => int(*number),
-        Attribute::Float(number) => AttributeProto { f: Some(*number), ..of(AttributeType::Float) },
-        Attribute::Text(text) => {
-            AttributeProto { s: Some((*text).into()), ..of(AttributeType::String) }
-        }
-        Attribute::Ints(numbers) => {
-            AttributeProto { ints: numbers.clone(), ..of(AttributeType::Ints) }
-        }
         Attribute::Dtype(dtype) => int(data_type(*dtype).into()),
+        Attribute::Float(number) => AttributeProto { f: Some(*number), ..of(Type::Float) },
+        Attribute::Text(text) => AttributeProto { s: Some((*text).into()), ..of(Type::String) },
+        Attribute::Ints(numbers) => AttributeProto { ints: numbers.clone(), ..of(Type::Ints) },
         Attribute::Body(nested) => {
             let graph = body(graph, nested, &format!("{node}.{name}"));
-            AttributeProto { g: Some(graph), ..of(AttributeType::Graph) }
+            AttributeProto { g: Some(graph), ..of(Type::Graph) }
         }
-        Attribute::AttrRef(kind, call) => {
-            let kind = match kind {
-                AttrType::Int => AttributeType::Int,
-                AttrType::Float => AttributeType::Float,
-            };
-            AttributeProto { ref_attr_name: (*call).to_owned(), ..of(kind) }
-        }
+        Attribute::IntRef(name) => reference(name, Type::Int),
+        Attribute::FloatRef(name) => reference(name, Type::Float),
     }
 }
 
@@ -208,14 +213,15 @@ fn external(initializer: &Initializer, locate: Locate) -> Result<Option<FileRang
 }
 
 fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
-    let name = graph.values[initializer.value].0.clone();
     let Data::Inline(bytes) = &initializer.data else {
         unreachable!("weights belong to the main graph")
     };
+    let tensor = TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) };
+    let name = tensor.name.clone();
     let value = AttributeProto {
         name: "value".to_owned(),
-        r#type: AttributeType::Tensor.into(),
-        t: Some(TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) }),
+        r#type: Type::Tensor.into(),
+        t: Some(tensor),
         ..Default::default()
     };
     NodeProto {
@@ -259,4 +265,12 @@ fn tensor_value(name: &str, dtype: DType, shape: Option<TensorShapeProto>) -> Va
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
+}
+
+fn data_type(dtype: DType) -> i32 {
+    DTYPES.iter().find(|(_, ours)| *ours == dtype).expect("every dtype is listed").0.into()
+}
+
+pub(super) fn from_data_type(number: i32) -> Option<DType> {
+    DTYPES.iter().find(|(theirs, _)| i32::from(*theirs) == number).map(|(_, ours)| *ours)
 }

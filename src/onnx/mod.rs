@@ -2,16 +2,13 @@
 //! knows the messages.
 
 mod data_digest;
-mod dtype;
 mod encode;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, clippy::doc_markdown)]
 #[path = "../../proto/onnx.rs"]
 mod proto;
 mod read;
-mod value_info;
 
 pub use data_digest::{data_digests, is_changed};
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
-pub use read::{OnnxFile, StoredInitializer, read};
-pub use value_info::{Size, ValueInfo};
+pub use read::{OnnxFile, Size, StoredInitializer, ValueInfo, read};

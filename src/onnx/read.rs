@@ -1,20 +1,21 @@
 //! What an ONNX file contains; any model can be read, not only our own.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::path::Path;
 
 use fs_err as fs;
 use prost::Message;
+use serde::Serialize;
 
-use super::dtype::from_data_type;
-use super::encode::MAX_BYTES;
+use super::encode::{MAX_BYTES, from_data_type};
 use super::proto::tensor_proto::DataLocation;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
-use super::proto::type_proto::Value;
+use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use super::value_info::{Size, ValueInfo};
 use crate::error::{Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
+use crate::graph::{Dim, Fact};
 use crate::tensor::DType;
 
 /// An ONNX file without the bytes of its tensors.
@@ -50,10 +51,53 @@ pub struct StoredInitializer {
     pub external: Option<FileRange>,
 }
 
-impl OnnxFile {
-    /// Initializers whose bytes are in other files.
-    pub fn external_data(&self) -> impl Iterator<Item = (&StoredInitializer, &FileRange)> {
-        self.initializers.iter().filter_map(|stored| Some((stored, stored.external.as_ref()?)))
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ValueInfo {
+    pub name: String,
+    /// Element type.
+    pub dtype: String,
+    /// One entry for each axis.
+    pub shape: Vec<Size>,
+}
+
+/// The size of an axis: a number, or the name of a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Size {
+    Known(u64),
+    Symbol(String),
+}
+
+impl ValueInfo {
+    pub fn new(name: &str, fact: &Fact) -> Self {
+        let size =
+            |dim: &Dim| dim.known().map_or_else(|| Size::Symbol(dim.to_string()), Size::Known);
+        let shape = fact.shape.iter().map(size).collect();
+        Self { name: name.to_owned(), dtype: fact.dtype.to_string(), shape }
+    }
+
+    /// One line for each run of values that differ in their names only, such as the keys
+    /// and values of all layers.
+    pub fn lines(values: &[Self]) -> impl Iterator<Item = String> {
+        let is_like = |a: &Self, b: &Self| (&a.dtype, &a.shape) == (&b.dtype, &b.shape);
+        values.chunk_by(is_like).map(|alike| {
+            let Self { name, dtype, shape } = &alike[0];
+            let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
+            let more = match alike {
+                [_] => String::new(),
+                [_, second] => format!(", {}", second.name),
+                [.., last] => format!(" … {}", last.name),
+                [] => unreachable!("chunks are not empty"),
+            };
+            format!("{name}{more} {dtype} [{}]", shape.join(", "))
+        })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -72,13 +116,10 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
 fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {
     let model = ModelProto::decode(file).map_err(|error| err!("{error}"))?;
     let graph = model.graph.ok_or_else(|| err!("it has no graph"))?;
-    let mut inventory = Inventory { folder, operators: BTreeMap::new(), initializers: Vec::new() };
-    inventory.add_graph(&graph)?;
-    model.functions.iter().try_for_each(|function| inventory.add_nodes(&function.node))?;
     let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
     let opsets = model.opset_import.into_iter().map(|set| (opset(set.domain), set.version));
     let properties = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value));
-    Ok(OnnxFile {
+    let mut found = OnnxFile {
         bytes: file.len() as u64,
         ir_version: model.ir_version,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
@@ -86,29 +127,28 @@ fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {
         properties: properties.collect(),
         inputs: value_infos(&graph, &graph.input),
         outputs: value_infos(&graph, &graph.output),
-        functions: model.functions.into_iter().map(|function| function.name).collect(),
-        operators: inventory.operators,
-        initializers: inventory.initializers,
-    })
+        functions: model.functions.iter().map(|function| function.name.clone()).collect(),
+        operators: BTreeMap::new(),
+        initializers: Vec::new(),
+    };
+    found.add_graph(&graph, folder)?;
+    model.functions.iter().try_for_each(|function| found.add_nodes(&function.node, folder))?;
+    Ok(found)
 }
 
-/// Operators and initializers of a model, at any depth.
-struct Inventory<'f> {
-    /// The model's folder.
-    folder: &'f Path,
-    operators: BTreeMap<String, usize>,
-    initializers: Vec<StoredInitializer>,
-}
-
-impl Inventory<'_> {
-    fn add_graph(&mut self, graph: &GraphProto) -> Result<()> {
-        for tensor in &graph.initializer {
-            self.add_tensor(tensor, &tensor.name)?;
-        }
-        self.add_nodes(&graph.node)
+impl OnnxFile {
+    /// Initializers whose bytes are in other files.
+    pub fn external_data(&self) -> impl Iterator<Item = (&StoredInitializer, &FileRange)> {
+        self.initializers.iter().filter_map(|stored| Some((stored, stored.external.as_ref()?)))
     }
 
-    fn add_nodes(&mut self, nodes: &[NodeProto]) -> Result<()> {
+    fn add_graph(&mut self, graph: &GraphProto, folder: &Path) -> Result<()> {
+        let mut tensors = graph.initializer.iter();
+        tensors.try_for_each(|tensor| self.add_tensor(tensor, &tensor.name, folder))?;
+        self.add_nodes(&graph.node, folder)
+    }
+
+    fn add_nodes(&mut self, nodes: &[NodeProto], folder: &Path) -> Result<()> {
         for node in nodes {
             let name = match &*node.domain {
                 "" | "ai.onnx" => node.op_type.clone(),
@@ -121,48 +161,50 @@ impl Inventory<'_> {
                 for tensor in tensors.filter(|it| it.data_location() == DataLocation::External) {
                     let names = [&tensor.name, node.output.first().unwrap_or(&node.op_type)];
                     let name = names.into_iter().find(|name| !name.is_empty());
-                    self.add_tensor(tensor, name.unwrap_or(&attribute.name))?;
+                    self.add_tensor(tensor, name.unwrap_or(&attribute.name), folder)?;
                 }
-                attribute.g.iter().chain(&attribute.graphs).try_for_each(|g| self.add_graph(g))?;
+                let mut graphs = attribute.g.iter().chain(&attribute.graphs);
+                graphs.try_for_each(|graph| self.add_graph(graph, folder))?;
             }
         }
         Ok(())
     }
 
-    fn add_tensor(&mut self, tensor: &TensorProto, name: &str) -> Result<()> {
+    fn add_tensor(&mut self, tensor: &TensorProto, name: &str, folder: &Path) -> Result<()> {
         let shape = tensor.dims.iter().map(|dim| u64::try_from(*dim)).collect::<Result<_, _>>();
         let shape: Vec<u64> =
             shape.map_err(|_| err!("initializer `{name}` has the shape {:?}", tensor.dims))?;
         let dtype = from_data_type(tensor.data_type);
-        let external = match tensor.data_location() {
-            DataLocation::External => {
-                let bytes = dtype.and_then(|dtype| dtype.bytes(&shape));
-                Some(self.external(tensor, name, bytes)?)
-            }
-            DataLocation::Default => None,
-        };
+        let bytes = dtype.and_then(|dtype| dtype.bytes(&shape));
+        let is_external = tensor.data_location() == DataLocation::External;
+        let external = is_external.then(|| byte_range(tensor, name, bytes, folder)).transpose()?;
         self.initializers.push(StoredInitializer { name: name.to_owned(), dtype, shape, external });
         Ok(())
     }
+}
 
-    /// The byte range of a tensor in another file. Without a length it has the bytes of its
-    /// dtype and shape, or if those are unknown the rest of the file.
-    fn external(&self, tensor: &TensorProto, name: &str, bytes: Option<u64>) -> Result<FileRange> {
-        let entry = |key: &str| {
-            tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
-        };
-        let number = |key: &str| {
-            let Some(value) = entry(key) else { return Ok(None) };
-            let parsed = value.parse::<u64>().map(Some);
-            parsed.map_err(|_| err!("the {key} of initializer `{name}` is {value:?}"))
-        };
-        let file = Path::new(entry("location").unwrap_or_default());
-        let start = number("offset")?.unwrap_or(0);
-        let rest = || fs::metadata(self.folder.join(file)).map_or(0, |it| it.len());
-        let length = number("length")?.or(bytes);
-        let length = length.unwrap_or_else(|| rest().saturating_sub(start));
-        Ok(FileRange { file: file.into(), range: start..start.saturating_add(length) })
-    }
+/// The byte range of a tensor in another file. Without a length it has the bytes of its
+/// dtype and shape, or if those are unknown the rest of the file.
+fn byte_range(
+    tensor: &TensorProto,
+    name: &str,
+    bytes: Option<u64>,
+    folder: &Path,
+) -> Result<FileRange> {
+    let entry = |key: &str| {
+        tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
+    };
+    let number = |key: &str| {
+        let Some(value) = entry(key) else { return Ok(None) };
+        let parsed = value.parse::<u64>().map(Some);
+        parsed.map_err(|_| err!("the {key} of initializer `{name}` is {value:?}"))
+    };
+    let file = Path::new(entry("location").unwrap_or_default());
+    let start = number("offset")?.unwrap_or(0);
+    let rest = || fs::metadata(folder.join(file)).map_or(0, |it| it.len());
+    let length = number("length")?.or(bytes);
+    let length = length.unwrap_or_else(|| rest().saturating_sub(start));
+    Ok(FileRange { file: file.into(), range: start..start.saturating_add(length) })
 }
 
 /// Inputs or outputs; older files list initializers among the inputs.
@@ -173,14 +215,13 @@ fn value_infos(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<ValueInfo> 
 
 fn value_info(info: &ValueInfoProto) -> ValueInfo {
     let value = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
-    let tensor = value.map(|Value::TensorType(tensor)| tensor);
+    let tensor = value.map(|TypeValue::TensorType(tensor)| tensor.clone()).unwrap_or_default();
     let size = |dim: &Dimension| match &dim.value {
         Some(dimension::Value::DimValue(size)) if *size >= 0 => Size::Known(*size as u64),
         Some(dimension::Value::DimParam(name)) => Size::Symbol(name.clone()),
         _ => Size::Symbol("?".to_owned()),
     };
-    let dims = tensor.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| &shape.dim);
-    let number = tensor.map_or(0, |tensor| tensor.elem_type);
+    let (number, dims) = (tensor.elem_type, tensor.shape.unwrap_or_default().dim);
     let dtype = from_data_type(number);
     ValueInfo {
         name: info.name.clone(),

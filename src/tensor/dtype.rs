@@ -6,7 +6,9 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 /// The element type of a tensor. Every element fills whole bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum DType {
@@ -19,6 +21,7 @@ pub enum DType {
     F8E8M0,
     F16,
     BF16,
+    #[default]
     F32,
 }
 

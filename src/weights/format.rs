@@ -94,6 +94,11 @@ impl MatrixFormat {
         }
     }
 
+    /// Whether rows are blocks of 32 elements.
+    pub fn has_blocks(self) -> bool {
+        self.is_mxfp4() || self.is_int()
+    }
+
     pub fn is_mxfp4(self) -> bool {
         matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
     }

@@ -8,6 +8,7 @@ mod documents;
 mod fake_hub;
 mod genai;
 mod graph;
+mod graph_text;
 mod hub_download;
 mod hub_export;
 mod hub_folder;

@@ -29,6 +29,11 @@ fn refuses_impossible_requests_before_writing() {
             ["--target=ort", "--functions"],
             "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx",
         ),
+        (
+            "tiny",
+            ["--for=cuda", "--keep-activations"],
+            "execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them",
+        ),
         ("tiny", ["--ignore-tensor", "foo"], "tiny` has no unknown tensor `foo`"),
         ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
         ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),

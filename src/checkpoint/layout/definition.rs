@@ -65,9 +65,8 @@ impl Layout {
     pub fn resolve_config(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
         let config = self.with_router_counts(config, tensors, file)?;
         config.check(file)?;
-        let has_blocks = |format: MatrixFormat| format.is_mxfp4() || format.is_int();
-        let [experts, attention] = [self.experts, self.attention].map(has_blocks);
-        let any = experts || attention || self.lm_head.is_some_and(has_blocks);
+        let [experts, attention] = [self.experts, self.attention].map(MatrixFormat::has_blocks);
+        let any = experts || attention || self.lm_head.is_some_and(MatrixFormat::has_blocks);
         let width = config.num_heads * config.head_dim;
         for (has_blocks, name, size) in [
             (any, "`hidden_size`", config.hidden_size),

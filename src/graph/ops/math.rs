@@ -1,7 +1,7 @@
 //! Arithmetic: elementwise with broadcasting, reductions, matrix products.
 
 use crate::error::Result;
-use crate::graph::dim::broadcast;
+use crate::graph::fact::broadcast;
 use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
 
@@ -66,17 +66,11 @@ impl Scope<'_> {
     }
 
     /// The sum along an axis, which becomes 1 or vanishes.
-    pub fn reduce_sum(
-        &mut self,
-        name: &str,
-        x: Value,
-        axis: usize,
-        keepdims: bool,
-    ) -> Result<Value> {
+    pub fn reduce_sum(&mut self, name: &str, x: Value, axis: usize, keep: bool) -> Result<Value> {
         let node = self.node(name, "ReduceSum").input(x).constant(&[axis as i64][..])?;
         let mut fact = node.with_axis(x, axis)?;
-        fact.shape.splice(axis..=axis, keepdims.then(|| Dim::from(1)));
-        node.attr("keepdims", i64::from(keepdims)).output(fact)
+        fact.shape.splice(axis..=axis, keep.then(|| Dim::from(1)));
+        node.attr("keepdims", i64::from(keep)).output(fact)
     }
 
     pub fn cumsum(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
@@ -95,23 +89,9 @@ impl Scope<'_> {
         node.attr("select_last_index", 1).output(fact)
     }
 
-    /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it.
-    pub fn gemm(&mut self, name: &str, x: Value, w: Value, c: Option<Value>) -> Result<Value> {
-        self.gemm_with(name, [x, w], c, true)
-    }
-
-    /// `x · w + c` for `x [n, in]` and `w [in, out]`.
-    pub fn gemm_input_major(
-        &mut self,
-        name: &str,
-        x: Value,
-        w: Value,
-        c: Option<Value>,
-    ) -> Result<Value> {
-        self.gemm_with(name, [x, w], c, false)
-    }
-
-    fn gemm_with(
+    /// `x · wᵀ + c` for `x [n, in]` and `w [out, in]`, as checkpoints store it, if
+    /// `trans_b`; otherwise `x · w + c` for `w [in, out]`.
+    pub fn gemm(
         &mut self,
         name: &str,
         [x, w]: [Value; 2],
@@ -158,10 +138,8 @@ impl Scope<'_> {
 
     /// The indices that sort the last axis, largest first: i64.
     pub fn argsort_desc(&mut self, name: &str, x: Value) -> Result<Value> {
-        let node = self.node(name, "TopK");
-        let fact = node.fact(x)?;
-        let size = node.axis(&fact, fact.rank().saturating_sub(1))?;
-        let size = self.shape_tensor([size])?;
+        let fact = self.node(name, "TopK").with_axis(x, 0)?;
+        let size = self.shape_tensor(fact.shape.last())?;
         let indices = fact.with_dtype(DType::I64);
         let node = self.node(name, "TopK").inputs([x, size]).attr("axis", -1);
         let [_, order] = node.outputs([("values", fact), ("indices", indices)])?;
@@ -171,9 +149,9 @@ impl Scope<'_> {
     /// The `k` largest along the last axis, descending, and their indices.
     pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
         let node = self.node(name, "TopK").input(x).constant(&[k as i64][..])?;
-        let mut fact = node.fact(x)?;
-        let last = fact.rank().saturating_sub(1);
-        let is_wide = node.axis(&fact, last)?.known().is_none_or(|size| k <= size);
+        let mut fact = node.with_axis(x, 0)?;
+        let last = fact.rank() - 1;
+        let is_wide = fact.shape[last].known().is_none_or(|size| k <= size);
         node.check(is_wide, &fact, &fact.with_shape([k]))?;
         fact.shape[last] = Dim::from(k);
         let indices = fact.with_dtype(DType::I64);

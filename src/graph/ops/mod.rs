@@ -2,6 +2,5 @@
 //! shape of its result. Semantics are those of ai.onnx, opset 23.
 
 mod control;
-mod index;
 mod math;
 mod shape;

@@ -1,7 +1,7 @@
-//! Operators that move elements without changing them.
+//! Operators that move elements without changing them, or select them by index.
 
 use crate::error::Result;
-use crate::graph::dim::broadcast;
+use crate::graph::fact::broadcast;
 use crate::graph::{Dim, Fact, IntoShape, Scope, Value};
 use crate::tensor::DType;
 
@@ -50,9 +50,10 @@ impl Scope<'_> {
     pub fn transpose(&mut self, name: &str, x: Value, perm: &[usize]) -> Result<Value> {
         let node = self.node(name, "Transpose").input(x);
         let fact = node.ranked(x, perm.len())?;
-        let shape = perm.iter().map(|axis| node.axis(&fact, *axis)).collect::<Result<Vec<_>>>()?;
+        let shape = perm.iter().map(|axis| Ok(node.with_axis(x, *axis)?.shape[*axis].clone()));
+        let fact = fact.with_shape(shape.collect::<Result<Vec<_>>>()?);
         let axes: Vec<i64> = perm.iter().map(|axis| *axis as i64).collect();
-        node.attr("perm", axes).output(fact.with_shape(shape))
+        node.attr("perm", axes).output(fact)
     }
 
     /// A new axis of size 1.
@@ -60,7 +61,7 @@ impl Scope<'_> {
         let node = self.node(name, "Unsqueeze").input(x).constant(&[axis as i64][..])?;
         let mut fact = node.fact(x)?;
         if axis > 0 {
-            node.axis(&fact, axis - 1)?;
+            node.with_axis(x, axis - 1)?;
         }
         fact.shape.insert(axis, Dim::from(1));
         node.output(fact)
@@ -77,8 +78,8 @@ impl Scope<'_> {
         let sizes = parts.map(|(_, size)| size);
         let node =
             self.node(name, "Split").input(x).constant(&sizes.map(|size| size as i64)[..])?;
-        let fact = node.fact(x)?;
-        let fits = node.axis(&fact, axis)?.known() == Some(sizes.iter().sum());
+        let fact = node.with_axis(x, axis)?;
+        let fits = fact.shape[axis].known() == Some(sizes.iter().sum());
         node.check(fits, &fact, &Fact::new(DType::I64, sizes))?;
         let outputs = parts.map(|(part, size)| {
             let mut fact = fact.clone();
@@ -121,22 +122,22 @@ impl Scope<'_> {
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
         let node = self.node(name, "Pad").input(x);
-        let mut fact = node.fact(x)?;
+        let mut fact = node.with_axis(x, axis)?;
         let [before, after] = zeros.map(Dim::from);
-        fact.shape[axis] = before.plus(node.axis(&fact, axis)?).plus(&after);
+        fact.shape[axis] = before.plus(&fact.shape[axis]).plus(&after);
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
         node.constant(&pads[..])?.output(fact)
     }
 
     /// Repeats axes of size 1 up to a shape.
-    pub fn expand(&mut self, name: &str, x: Value, shape: &[Dim]) -> Result<Value> {
+    pub fn expand(&mut self, name: &str, x: Value, shape: impl IntoShape) -> Result<Value> {
         let node = self.node(name, "Expand");
         let from = node.fact(x)?;
         let fact = from.with_shape(shape);
-        let fits = broadcast(&from.shape, shape).as_deref() == Some(shape);
+        let fits = broadcast(&from.shape, &fact.shape).as_ref() == Some(&fact.shape);
         node.check(fits, &from, &fact)?;
-        let sizes = self.shape_tensor(shape)?;
+        let sizes = self.shape_tensor(&fact.shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
 
@@ -151,5 +152,89 @@ impl Scope<'_> {
     /// Size: the number of elements, an i64 of rank 0.
     pub fn element_count(&mut self, name: &str, x: Value) -> Result<Value> {
         self.node(name, "Size").input(x).output(Fact::scalar(DType::I64))
+    }
+
+    /// Slices of `data` along an axis, one for each index. The axes of `index` replace
+    /// that axis; a scalar removes it.
+    pub fn gather(&mut self, name: &str, data: Value, index: Value, axis: usize) -> Result<Value> {
+        let node = self.node(name, "Gather").inputs([data, index]).attr("axis", axis as i64);
+        let (from, to) = (node.with_axis(data, axis)?, node.typed(index, DType::I64)?);
+        let shape = [&from.shape[..axis], &to.shape[..], &from.shape[axis + 1..]].concat();
+        node.output(from.with_shape(shape))
+    }
+
+    /// [`Scope::gather`] at one constant index.
+    pub fn gather_at(&mut self, name: &str, data: Value, index: i64, axis: usize) -> Result<Value> {
+        let index = self.constant(index)?;
+        self.gather(name, data, index, axis)
+    }
+
+    /// `result[i][j] = data[indices[i][j]][j]` for axis 0; the other axes are equal.
+    pub fn gather_elements(
+        &mut self,
+        name: &str,
+        data: Value,
+        indices: Value,
+        axis: usize,
+    ) -> Result<Value> {
+        let node = self.node(name, "GatherElements");
+        let (from, index) = (node.with_axis(data, axis)?, node.fact(indices)?);
+        if index.dtype != DType::I64 {
+            node.typed(indices, DType::I32)?;
+        }
+        let mut expected = from.shape.clone();
+        if let Some(size) = index.shape.get(axis) {
+            expected[axis] = size.clone();
+        }
+        node.check(expected == index.shape, &from, &index)?;
+        let fact = index.with_dtype(from.dtype);
+        node.inputs([data, indices]).attr("axis", axis as i64).output(fact)
+    }
+
+    /// GatherND: for each index tuple, along the last axis of `indices`, the part of `data`
+    /// there. The first `batch_dims` axes of both are the same.
+    pub fn gather_nd(
+        &mut self,
+        name: &str,
+        data: Value,
+        indices: Value,
+        batch_dims: usize,
+    ) -> Result<Value> {
+        let node = self.node(name, "GatherND");
+        let (from, index) = (node.fact(data)?, node.typed(indices, DType::I64)?);
+        let (outer, length) = index.shape.split_at(index.rank().saturating_sub(1));
+        let length = length.first().and_then(Dim::known).unwrap_or(u64::MAX);
+        let inner = from.shape.get(batch_dims.saturating_add(length as usize)..);
+        let fits = inner.is_some() && outer.get(..batch_dims) == from.shape.get(..batch_dims);
+        node.check(fits, &from, &index)?;
+        let fact = from.with_shape([outer, inner.unwrap_or_default()].concat());
+        let node = node.inputs([data, indices]);
+        let node = if batch_dims > 0 { node.attr("batch_dims", batch_dims as i64) } else { node };
+        node.output(fact)
+    }
+
+    /// ScatterND: `data [n, c]` with `updates [m, c]` added to the rows `rows [m]`.
+    pub fn add_to_rows(&mut self, name: &str, [data, rows, updates]: [Value; 3]) -> Result<Value> {
+        let node = self.node(name, "ScatterND");
+        let (fact, added) = (node.ranked(data, 2)?, node.ranked(updates, 2)?);
+        let index = node.ranked(rows, 1)?;
+        let expected = fact.with_shape([&index.shape[0], &fact.shape[1]]);
+        node.check(added == expected, &fact, &added)?;
+        let rows = self.unsqueeze(&format!("{name}.rows"), rows, 1)?;
+        let node = self.node(name, "ScatterND").inputs([data, rows, updates]);
+        node.attr("reduction", "add").output(fact)
+    }
+
+    /// The distinct elements, ascending.
+    pub fn unique(&mut self, name: &str, x: Value) -> Result<Value> {
+        let fact = self.fact(x)?.with_shape([self.unknown_dim(name)]);
+        self.node(name, "Unique").input(x).attr("sorted", 1).output(fact)
+    }
+
+    /// Indices of true elements: i64 `[rank, count]`.
+    pub fn non_zero(&mut self, name: &str, x: Value) -> Result<Value> {
+        let rank = Dim::from(self.fact(x)?.rank() as u64);
+        let fact = Fact::new(DType::I64, [rank, self.unknown_dim(name)]);
+        self.node(name, "NonZero").input(x).output(fact)
     }
 }

@@ -6,29 +6,24 @@
 use crate::error::Result;
 use crate::graph::{Dim, Fact, MICROSOFT, Scope, Value};
 use crate::model::context::Context;
+use crate::model::finite_sinks;
 use crate::model::packing::Packing;
-use crate::model::sequence::KeyValue;
-use crate::model::sinks::finite_sinks;
 use crate::weights::Weight;
-
-/// The operator's value for no window; it counts with 32 bits.
-const ENDLESS: i64 = -1;
-const LARGEST_WINDOW: u64 = i32::MAX as u64;
 
 /// Attention of `qkv [B·T, (heads + 2·kv)·D]`: `[B·T, heads·D]`, and the cache with this
 /// step's keys and values.
 pub fn attention(
     g: &mut Scope,
     qkv: Value,
-    past: Option<KeyValue>,
+    past: &[Value],
     sinks: &Weight,
     window: Option<u64>,
     packing: &Packing,
     context: &Context,
-) -> Result<(Value, Option<KeyValue>)> {
-    let (config, sequence) = (context.config, &context.sequence);
+) -> Result<(Value, Vec<Value>)> {
+    let Context { config, options, sequence, .. } = context;
     let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
-    let [keys, values] = past.expect("a graph for ONNX Runtime has a cache");
+    let [keys, values] = *past else { unreachable!("a graph for ONNX Runtime has a cache") };
 
     let row = Dim::from((heads + 2 * kv) * width);
     let qkv = g.reshape("qkv.rows", qkv, [&sequence.batch, &sequence.length, &row])?;
@@ -37,12 +32,12 @@ pub fn attention(
     let q = context.rotation.rotate_rows(g, "q.rotated", q, heads)?;
     let k = context.rotation.rotate_rows(g, "k.rotated", k, kv)?;
 
-    let sinks = finite_sinks(g, sinks, context.compute)?;
-    let window = window.filter(|window| *window <= LARGEST_WINDOW);
-    let window = window.map_or(ENDLESS, |window| window as i64);
+    let sinks = finite_sinks(g, sinks, options.compute)?;
+    // The operator counts with 32 bits; -1 is for no window.
+    let window = window.and_then(|window| i32::try_from(window).ok()).map_or(-1, i64::from);
     let window = g.parameter("window", window);
     let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
-    let (rows, cache) = (g.fact(q)?, Fact::new(context.compute, cache));
+    let (rows, cache) = (g.fact(q)?, Fact::new(options.compute, cache));
     let [mixed, keys, values] = g
         .node("mixed", "GroupQueryAttention")
         .domain(MICROSOFT)
@@ -60,5 +55,5 @@ pub fn attention(
         .attr("do_rotary", 0)
         .outputs([("out", rows), ("present.key", cache.clone()), ("present.value", cache)])?;
     let shape = [&(&sequence.batch * &sequence.length), &(heads * width).into()];
-    Ok((g.reshape("rows", mixed, shape)?, Some([keys, values])))
+    Ok((g.reshape("rows", mixed, shape)?, vec![keys, values]))
 }

@@ -1,36 +1,28 @@
 //! The experts as ONNX Runtime's QMoE, which reads stored MXFP4 and integers, or as its MoE,
 //! which reads floats.
 
-use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
+use crate::checkpoint::{ExpertWeights, MlpWeights};
 use crate::error::Result;
-use crate::graph::{Constant, Fact, MICROSOFT, NodeBuilder, Scope, Value};
-use crate::model::Provider;
+use crate::graph::{Fact, MICROSOFT, Scope, Value};
 use crate::model::context::Context;
 use crate::model::ort::linear::accuracy_level;
 use crate::model::swiglu::ALPHA;
-use crate::model::{float, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
-/// Whether an operator reads the experts' format. MoE reads floats of its compute dtype.
-pub fn has_experts(weights: &MlpWeights, context: &Context) -> bool {
-    let compute = context.compute;
-    let formats = [&weights.gate_up, &weights.down].map(|experts| experts.matrix.format);
-    formats.into_iter().all(|format| match format {
-        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor | MatrixFormat::Int(_) => true,
-        MatrixFormat::Float(dtype) => {
-            dtype == compute && moe_computes_in(context.provider).contains(&compute)
-        }
-        MatrixFormat::FloatTransposed(_) => false,
-    })
-}
-
-/// The dtypes that MoE has kernels for.
-pub fn moe_computes_in(provider: Provider) -> &'static [DType] {
-    match provider {
+/// Whether an operator reads experts in this format: MoE reads floats of its compute dtype.
+pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
+    // The dtypes that MoE has kernels for.
+    let computes_in: &[DType] = match options.provider {
         Provider::Cpu => &[DType::F32],
         Provider::Cuda => &[DType::F16, DType::BF16],
         Provider::WebGpu => &[],
+    };
+    match format {
+        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor | MatrixFormat::Int(_) => true,
+        MatrixFormat::Float(dtype) => dtype == options.compute && computes_in.contains(&dtype),
+        MatrixFormat::FloatTransposed(_) => false,
     }
 }
 
@@ -38,71 +30,32 @@ pub fn moe_computes_in(provider: Provider) -> &'static [DType] {
 /// `scores [n, experts]`.
 pub fn experts(
     g: &mut Scope,
-    x: Value,
-    normed: Value,
-    scores: Value,
+    [x, normed, scores]: [Value; 3],
     weights: &MlpWeights,
     context: &Context,
 ) -> Result<Value> {
-    let (config, dtype) = (context.config, context.compute);
+    let Context { config, options, .. } = context;
+    let dtype = options.compute;
     let normed = in_dtype(g, "norm", normed, dtype)?;
     let scores = in_dtype(g, "router", scores, dtype)?;
     let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
     let down = expert_inputs(g, "down", &weights.down, dtype)?;
     let fact = g.fact(normed)?;
-    let node = match weights.gate_up.matrix.format {
-        format if format.is_mxfp4() => {
-            // The global scales of NVFP4, which the schema demands for MXFP4 too.
-            let [count, ..] = weights.gate_up.matrix.dims();
-            let ones = vec![1f32; count as usize];
-            let ones = g.table(&format!("ones.{count}"), Constant::from(&ones[..]))?;
-            let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
-                // Zero points and weights of the router.
-                .absent(4)
-                .inputs([ones, ones])
-                .attr("quant_type", "fp4")
-                .attr("expert_weight_bits", 4)
-                .attr("block_size", mxfp4::BLOCK as i64);
-            match context.provider {
-                // Row-major codes as stored. The default order has no CPU kernel.
-                Provider::Cpu => node.attr("weights_prepacked", 1),
-                Provider::Cuda | Provider::WebGpu => node,
-            }
-        }
-        MatrixFormat::Int(bits) => {
-            let node = mixture(g, "QMoE", [normed, scores], [gate_up, down], config)
-                .attr("expert_weight_bits", bits.count() as i64)
-                .attr("block_size", mxfp4::BLOCK as i64);
-            match context.provider {
-                // Row-major codes as in the schema. The default is the order of CUDA's tiles.
-                Provider::Cuda => node.attr("weights_prepacked", 0),
-                // int8 has this kernel alone.
-                Provider::Cpu => node.attr("accuracy_level", accuracy_level(context)),
-                Provider::WebGpu => node,
-            }
-        }
-        _ => mixture(g, "MoE", [normed, scores], [gate_up, down], config),
-    };
-    let out = node.output(fact)?;
-    let out = in_dtype(g, "experts", out, DType::F32)?;
-    g.add("residual", x, out)
-}
-
-/// The inputs and attributes that both operators share.
-fn mixture<'g>(
-    g: &'g mut Scope,
-    operator: &str,
-    [normed, scores]: [Value; 2],
-    matrices: [Vec<Value>; 2],
-    config: &Config,
-) -> NodeBuilder<'g> {
-    // The third matrix is absent: gate and up are one.
-    let third = matrices[0].len();
-    g.node("experts", operator)
+    let format = weights.gate_up.matrix.format;
+    // The global scales of NVFP4, which the schema demands for MXFP4 too.
+    let [count, ..] = weights.gate_up.matrix.dims();
+    let ones = vec![1f32; count as usize];
+    let ones = format.is_mxfp4().then(|| g.table(&format!("ones.{count}"), &ones[..]));
+    let ones = ones.transpose()?;
+    let mut node = g
+        .node("experts", if format.has_blocks() { "QMoE" } else { "MoE" })
         .domain(MICROSOFT)
         .inputs([normed, scores])
-        .inputs(matrices.concat())
-        .absent(third)
+        .inputs([&gate_up[..], &down[..]].concat())
+        // The third matrix, as gate and up are one; zero points, and weights of the router.
+        .absent(gate_up.len() + 4)
+        .input(ones)
+        .input(ones)
         .attr("k", config.experts_per_token as i64)
         .attr("normalize_routing_weights", 1)
         .attr("activation_type", "swiglu")
@@ -110,7 +63,28 @@ fn mixture<'g>(
         .attr("swiglu_fusion", 1)
         .attr("activation_alpha", ALPHA)
         .attr("activation_beta", 1f32)
-        .attr("swiglu_limit", config.swiglu_limit as f32)
+        .attr("swiglu_limit", config.swiglu_limit as f32);
+    if format.is_mxfp4() {
+        node = node.attr("quant_type", "fp4");
+    }
+    if format.has_blocks() {
+        let bits = if let MatrixFormat::Int(bits) = format { bits.count() as i64 } else { 4 };
+        node = node.attr("expert_weight_bits", bits).attr("block_size", mxfp4::BLOCK as i64);
+    }
+    node = match (format, options.provider) {
+        // Row-major codes as stored. The default order has no CPU kernel.
+        (MatrixFormat::Mxfp4, Provider::Cpu) => node.attr("weights_prepacked", 1),
+        // Row-major codes as in the schema. The default is the order of CUDA's tiles.
+        (MatrixFormat::Int(_), Provider::Cuda) => node.attr("weights_prepacked", 0),
+        // int8 has this kernel alone.
+        (MatrixFormat::Int(_), Provider::Cpu) => {
+            node.attr("accuracy_level", accuracy_level(options))
+        }
+        _ => node,
+    };
+    let out = node.output(fact)?;
+    let out = in_dtype(g, "experts", out, DType::F32)?;
+    g.add("residual", x, out)
 }
 
 /// The inputs for one of the two matrices, and its bias `[experts, out]`. MXFP4: codes u8
@@ -123,18 +97,16 @@ fn expert_inputs(
     weights: &ExpertWeights,
     dtype: DType,
 ) -> Result<Vec<Value>> {
-    let matrix = &weights.matrix;
-    let mut inputs = match matrix.format {
-        MatrixFormat::Float(_) => vec![stored(g, matrix.whole())?],
-        MatrixFormat::FloatTransposed(_) => unreachable!("no operator reads it"),
-        format => {
-            let [codes, scales] = matrix.codes_and_scales();
-            match format {
-                MatrixFormat::Mxfp4 => vec![rows(g, codes)?, powers(g, scales)?],
-                MatrixFormat::Mxfp4ColMajor => vec![stored(g, codes)?, powers(g, scales)?],
-                _ => vec![rows(g, codes)?, float(g, &format!("{name}.scales"), scales, dtype)?],
-            }
+    let mut inputs = match (weights.matrix.format, weights.matrix.weights()) {
+        (MatrixFormat::Float(_), [whole]) => vec![stored(g, whole)?],
+        (MatrixFormat::Mxfp4, [codes, scales]) => vec![rows(g, codes)?, powers(g, scales)?],
+        (MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
+            vec![stored(g, codes)?, powers(g, scales)?]
         }
+        (MatrixFormat::Int(_), [codes, scales]) => {
+            vec![rows(g, codes)?, float(g, &format!("{name}.scales"), scales, dtype)?]
+        }
+        (format, _) => unreachable!("no operator reads {format}"),
     };
     inputs.push(float(g, &format!("{name}.bias"), &weights.bias, dtype)?);
     Ok(inputs)

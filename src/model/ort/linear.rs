@@ -2,26 +2,23 @@
 
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
-use crate::model::Provider;
-use crate::model::context::Context;
-use crate::model::{in_dtype, stored};
+use crate::model::{GraphOptions, Provider, in_dtype, stored};
 use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
-use crate::weights::Weight;
+use crate::weights::Matrix;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
 /// scales f32 `[out, groups]`.
 pub fn integers(
     g: &mut Scope,
     x: Value,
+    matrix: &Matrix,
     bits: Bits,
-    [codes, scales]: [&Weight; 2],
     bias: Option<Value>,
-    context: &Context,
+    options: &GraphOptions,
 ) -> Result<Value> {
     let input = g.fact(x)?;
-    let [out, groups] = [codes.shape[0], codes.shape[1]];
-    let fact = input.with_shape([input.shape[0].clone(), out.into()]);
+    let [codes, scales] = matrix.codes_and_scales();
     let scales = stored(g, scales)?;
     let scales = in_dtype(g, "scales", scales, input.dtype)?;
     let codes = stored(g, codes)?;
@@ -31,22 +28,22 @@ pub fn integers(
         // Zero points (by default the middle of the codes) and group indices.
         .absent(2)
         .input(bias)
-        .attr("K", (groups * mxfp4::BLOCK) as i64)
-        .attr("N", out as i64)
+        .attr("K", matrix.inn as i64)
+        .attr("N", matrix.out as i64)
         .attr("bits", bits.count() as i64)
         .attr("block_size", mxfp4::BLOCK as i64)
-        .attr("accuracy_level", accuracy_level(context))
-        .output(fact)
+        .attr("accuracy_level", accuracy_level(options))
+        .output(input.with_shape([&input.shape[0], &matrix.out.into()]))
 }
 
 /// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an
 /// int8 matrix in every step, which standard operators do once at load time.
-pub fn multiplies_integers(bits: Bits, context: &Context) -> bool {
-    bits == Bits::Four || context.provider != Provider::Cpu || !context.keep_activations
+pub fn multiplies_integers(bits: Bits, options: &GraphOptions) -> bool {
+    bits == Bits::Four || options.provider != Provider::Cpu || !options.keep_activations
 }
 
 /// 4: the CPU kernels quantize activations to 8 bits, which is several times faster than 0,
 /// activations in float. GPU kernels ignore it.
-pub fn accuracy_level(context: &Context) -> i64 {
-    if context.provider == Provider::Cpu && !context.keep_activations { 4 } else { 0 }
+pub fn accuracy_level(options: &GraphOptions) -> i64 {
+    if options.provider == Provider::Cpu && !options.keep_activations { 4 } else { 0 }
 }

@@ -5,5 +5,5 @@ mod experts;
 mod linear;
 
 pub use attention::attention;
-pub use experts::{experts, has_experts, moe_computes_in};
+pub use experts::{experts, reads_experts};
 pub use linear::{integers, multiplies_integers};

@@ -3,9 +3,8 @@
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Scope, Value};
 use crate::model::context::Context;
-use crate::model::sequence::KeyValue;
-use crate::model::sinks::finite_sinks;
-use crate::model::{constant, in_dtype};
+use crate::model::sequence::Sequence;
+use crate::model::{finite_sinks, in_dtype};
 use crate::weights::Weight;
 
 /// Attention of `qkv [B·T, (heads + 2·kv)·D]` with `bias [B or 1, 1, T, S + 1]`:
@@ -13,13 +12,12 @@ use crate::weights::Weight;
 pub fn attention(
     g: &mut Scope,
     qkv: Value,
-    past: Option<KeyValue>,
+    past: &[Value],
     sinks: &Weight,
     bias: Value,
     context: &Context,
-) -> Result<(Value, Option<KeyValue>)> {
-    let (config, batch, length) =
-        (context.config, &context.sequence.batch, &context.sequence.length);
+) -> Result<(Value, Vec<Value>)> {
+    let Context { config, sequence: Sequence { batch, length, .. }, .. } = context;
     let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
 
     let shape = [batch.clone(), length.clone(), (heads + 2 * kv).into(), width.into()];
@@ -28,14 +26,14 @@ pub fn attention(
     let [qk, mut v] = g.split("qkv.split", qkv, 1, [("qk", heads + kv), ("v", kv)])?;
     let qk = context.rotation.rotate(g, "rope", qk)?;
     let [q, mut k] = g.split("qk.split", qk, 1, [("q", heads), ("k", kv)])?;
-    if let Some([keys, values]) = past {
+    if let [keys, values] = *past {
         k = g.concat("present.key", &[keys, k], 2)?;
         v = g.concat("present.value", &[values, v], 2)?;
     }
     let mixed = sink_attention(g, [q, k, v], bias, sinks)?;
     let mixed = g.transpose("tokens_first", mixed, &[0, 2, 1, 3])?;
     let mixed = g.reshape("rows", mixed, [&(batch * length), &(heads * width).into()])?;
-    Ok((mixed, past.map(|_| [k, v])))
+    Ok((mixed, if past.is_empty() { vec![] } else { vec![k, v] }))
 }
 
 /// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias` to `[B, heads, T, D]`.
@@ -57,32 +55,29 @@ fn sink_attention(
     let group = heads / kv;
 
     let dtype = g.fact(q)?.dtype;
-    let scale = constant(g, 1.0 / (width as f32).sqrt(), dtype)?;
+    let scale = 1.0 / (width as f32).sqrt();
+    let scale = g.shared(&format!("constant.{scale}.{dtype}"), |g| {
+        let constant = g.constant(scale)?;
+        in_dtype(g, &format!("constant.{scale}"), constant, dtype)
+    })?;
     let q = g.mul("q.scaled", q, scale)?;
-    let places = g.table("attn.places", head_one_hots(heads, group))?;
+    // For each head the unit vector of its place in its group.
+    let is_place = |at: u64| at / group % group == at % group;
+    let places: Vec<f32> = (0..heads * group).map(|at| f32::from(u8::from(is_place(at)))).collect();
+    let places = Constant::from(&places[..]).shaped([1, heads, 1, group]);
+    let places = g.table("attn.places", places)?;
     let places = in_dtype(g, "q.places.one", places, dtype)?;
-    let places =
-        g.expand("q.places", places, &[batch.clone(), heads.into(), length.clone(), group.into()])?;
+    let shape = [batch, &heads.into(), length, &group.into()];
+    let places = g.expand("q.places", places, shape)?;
     let q = g.concat("q.with_places", &[q, places], 3)?;
 
     let sinks = finite_sinks(g, sinks, dtype)?;
     let sinks = g.reshape("sinks.groups", sinks, [1, kv, 1, group])?;
     let sinks = g.pad("sinks.keys", sinks, 3, [width, 0])?;
-    let sinks = g.expand(
-        "sinks.batch",
-        sinks,
-        &[batch.clone(), kv.into(), 1.into(), (width + group).into()],
-    )?;
+    let shape = [batch, &kv.into(), &1.into(), &(width + group).into()];
+    let sinks = g.expand("sinks.batch", sinks, shape)?;
     let k = g.pad("k.with_places", k, 3, [0, group])?;
     let k = g.concat("k.with_sinks", &[k, sinks], 2)?;
     let v = g.pad("v.with_sinks", v, 2, [0, 1])?;
     g.attention("mixed", [q, k, v], bias)
-}
-
-/// For each head the unit vector of its place in its group: `[1, heads, 1, group]`.
-fn head_one_hots(heads: u64, group: u64) -> Constant {
-    let places: Vec<f32> = (0..heads * group)
-        .map(|at| if at / group % group == at % group { 1.0 } else { 0.0 })
-        .collect();
-    Constant::from(&places[..]).shaped([1, heads, 1, group])
 }

@@ -1,7 +1,8 @@
 //! The experts as a Loop over those that some token uses. Their weights are gathered by an
 //! index that depends on the input, so no runtime expands them at load time.
 
-use super::{decoded, mxfp4};
+use super::decode::{decoded, gather_expert};
+use super::mxfp4;
 use crate::checkpoint::{ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -9,20 +10,18 @@ use crate::model::context::Context;
 use crate::model::in_dtype;
 use crate::model::swiglu::swiglu;
 use crate::tensor::DType;
-use crate::weights::MatrixFormat;
+use crate::weights::{MatrixFormat, Weight};
 
 /// Adds the experts' outputs for `normed [n, hidden]` to `x [n, hidden]`, by the router's
 /// `scores [n, experts]`.
 pub fn experts(
     g: &mut Scope,
-    x: Value,
-    normed: Value,
-    scores: Value,
+    [x, normed, scores]: [Value; 3],
     weights: &MlpWeights,
     context: &Context,
 ) -> Result<Value> {
-    let config = context.config;
-    let normed = in_dtype(g, "norm", normed, context.compute)?;
+    let Context { config, options, .. } = context;
+    let normed = in_dtype(g, "norm", normed, options.compute)?;
     let [scores, chosen] = g.top_k("chosen", scores, config.experts_per_token)?;
     let shares = g.softmax("shares", scores)?;
     let active = g.unique("active", chosen)?;
@@ -34,44 +33,44 @@ pub fn experts(
         let uses = g.non_zero("uses", here)?;
         let tokens = g.gather_at("tokens", uses, 0, 0)?;
         let uses = g.transpose("uses.pairs", uses, &[1, 0])?;
-        let share = g.gather_pairs("share", shares, uses)?;
+        let share = g.gather_nd("share", shares, uses, 0)?;
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let is_one = match weights.gate_up.matrix.format {
-            MatrixFormat::Mxfp4 if context.compute == DType::F32 => {
-                let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
-                Some(g.equal("tokens.is_one", count, one)?)
-            }
-            _ => None,
-        };
-        let turn = ExpertIteration { expert, is_one };
-        let hidden = turn.linear(&mut g.child("gate_up"), input, &weights.gate_up)?;
+        let is_mxfp4 = weights.gate_up.matrix.format == MatrixFormat::Mxfp4;
+        let is_one = (is_mxfp4 && options.compute == DType::F32).then(|| {
+            let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
+            g.equal("tokens.is_one", count, one)
+        });
+        let is_one = is_one.transpose()?;
+        let hidden = linear(g, "gate_up", input, &weights.gate_up, expert, is_one)?;
         let hidden = swiglu(g, hidden, config)?;
-        let hidden = in_dtype(g, "swiglu", hidden, context.compute)?;
-        let output = turn.linear(&mut g.child("down"), hidden, &weights.down)?;
+        let hidden = in_dtype(g, "swiglu", hidden, options.compute)?;
+        let output = linear(g, "down", hidden, &weights.down, expert, is_one)?;
         let output = in_dtype(g, "down", output, DType::F32)?;
         let output = g.mul("output", output, share)?;
-        g.add_to_rows("sum", residual, tokens, output)
+        g.add_to_rows("sum", [residual, tokens, output])
     })
 }
 
-/// An iteration of the Loop.
-struct ExpertIteration {
-    /// The expert, i64 of rank 0.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of rank 0.
+/// `is_one` is whether `n` is 1, for which MXFP4 in f32 has a faster form.
+fn linear(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    weights: &ExpertWeights,
     expert: Value,
-    /// Whether a single token uses it: MXFP4 in f32 has a faster form then.
     is_one: Option<Value>,
-}
-
-impl ExpertIteration {
-    /// `x [n, in]` to `[n, out]`.
-    fn linear(&self, g: &mut Scope, x: Value, weights: &ExpertWeights) -> Result<Value> {
-        let ExpertWeights { matrix, bias } = weights;
-        if matrix.format == MatrixFormat::Mxfp4 {
-            let [blocks, scales] = matrix.codes_and_scales();
-            return mxfp4::linear(g, x, [blocks, scales, bias], self.expert, self.is_one);
-        }
-        decoded::linear(g, x, matrix, bias, self.expert)
+) -> Result<Value> {
+    let (dtype, g) = (g.fact(x)?.dtype, &mut g.child(name));
+    if weights.matrix.format == MatrixFormat::Mxfp4 {
+        return mxfp4::linear(g, x, weights, expert, is_one);
     }
+    let read = |g: &mut Scope, name: &str, weight: &Weight| gather_expert(g, name, weight, expert);
+    let weight = decoded(g, &weights.matrix, dtype, read)?;
+    let bias = gather_expert(g, "bias", &weights.bias, expert)?;
+    let bias = in_dtype(g, "bias", bias, dtype)?;
+    let trans_b = !matches!(weights.matrix.format, MatrixFormat::FloatTransposed(_));
+    g.gemm("", [x, weight], Some(bias), trans_b)
 }

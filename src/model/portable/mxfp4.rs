@@ -3,108 +3,84 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
 //! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
 
-use super::gather_expert;
+use super::decode::{gather_expert, look_up, nibbles};
+use crate::checkpoint::ExpertWeights;
 use crate::error::Result;
-use crate::graph::{Constant, Dim, Scope, Value};
+use crate::graph::{Constant, Dim, Fact, Scope, Value};
 use crate::model::in_dtype;
 use crate::tensor::{DType, mxfp4};
-use crate::weights::Weight;
 
-/// The weights of one expert.
-struct Expert {
-    /// u8 `[out, groups, 16]`
-    blocks: Value,
-    /// f32 `[out, groups]`
-    scales: Value,
-    /// f32 `[out]`
-    bias: Value,
-}
-
-/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64
-/// scalar. In f32 the graph switches by `is_one`, whether `n` is 1.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of
+/// rank 0. In f32 the graph switches by `is_one`, whether `n` is 1.
 pub fn linear(
     g: &mut Scope,
     x: Value,
-    [blocks, scales, bias]: [&Weight; 3],
+    weights: &ExpertWeights,
     expert: Value,
     is_one: Option<Value>,
 ) -> Result<Value> {
-    let expert = Expert::gather(g, expert, [blocks, scales, bias])?;
-    let Some(is_one) = is_one else { return expert.many_rows(g, x) };
-    g.if_else(
-        "",
-        is_one,
-        |g| expert.one_row(&mut g.child("one"), x),
-        |g| expert.many_rows(&mut g.child("many"), x),
-    )
+    let [blocks, scales] = weights.matrix.codes_and_scales();
+    let blocks = gather_expert(g, "blocks", blocks, expert)?;
+    let scales = gather_expert(g, "scales", scales, expert)?;
+    let bias = gather_expert(g, "bias", &weights.bias, expert)?;
+    let scales = powers_of_two(&mut g.child("scales"), scales)?;
+    let bias = in_dtype(g, "bias", bias, DType::F32)?;
+    let expert = [blocks, scales, bias];
+    let Some(is_one) = is_one else { return many_rows(g, x, expert) };
+    let one = |g: &mut Scope| one_row(&mut g.child("one"), x, expert);
+    g.if_else("", is_one, one, |g| many_rows(&mut g.child("many"), x, expert))
 }
 
-impl Expert {
-    fn gather(g: &mut Scope, expert: Value, [blocks, scales, bias]: [&Weight; 3]) -> Result<Self> {
-        let blocks = gather_expert(g, "blocks", blocks, expert)?;
-        let scales = gather_expert(g, "scales", scales, expert)?;
-        let bias = gather_expert(g, "bias", bias, expert)?;
-        let scales = powers_of_two(&mut g.child("scales"), scales)?;
-        Ok(Self { blocks, scales, bias: in_dtype(g, "bias", bias, DType::F32)? })
-    }
-
-    /// For several rows: decodes the even and the odd columns of the matrix, and multiplies
-    /// with each half.
-    fn many_rows(&self, g: &mut Scope, x: Value) -> Result<Value> {
-        let width = g.fact(x)?.shape[1].known().expect("known");
-        let rows = g.fact(x)?.shape[0].clone();
-        let pairs = g.reshape("x.pairs", x, [rows, Dim::from(width / 2), Dim::from(2)])?;
-        let [low, high] = nibbles(g, self.blocks)?;
-        let dtype = g.fact(x)?.dtype;
-        let even = self.half(g, "even", low)?;
-        let even = in_dtype(g, "even", even, dtype)?;
-        let odd = self.half(g, "odd", high)?;
-        let odd = in_dtype(g, "odd", odd, dtype)?;
-        let bias = in_dtype(g, "bias", self.bias, dtype)?;
-        let x_even = g.gather_at("x.even", pairs, 0, 2)?;
-        let x_odd = g.gather_at("x.odd", pairs, 1, 2)?;
-        let sum = g.gemm("even.out", x_even, even, Some(bias))?;
-        g.gemm("out", x_odd, odd, Some(sum))
-    }
-
-    /// The scaled values of codes `[out, groups, 16]`: `[out, groups · 16]`.
-    fn half(&self, g: &mut Scope, name: &str, codes: Value) -> Result<Value> {
-        let g = &mut g.child(name);
-        let shape = g.fact(codes)?.shape;
-        let values = look_up(g, "e2m1", codes, &mxfp4::E2M1)?;
-        let scales = g.unsqueeze("scales", self.scales, 2)?;
-        let values = g.mul("values", values, scales)?;
-        g.reshape("matrix", values, [shape[0].clone(), Dim::product(&shape[1..])])
-    }
-
-    /// For a single row: `table[byte, i/2] = E2M1 pair · x pair` has the product of every
-    /// possible byte, so the dot product is a sum of look-ups, and no weight is decoded.
-    fn one_row(&self, g: &mut Scope, x: Value) -> Result<Value> {
-        let width = g.fact(x)?.shape[1].known().expect("known");
-        let shape = g.fact(self.blocks)?.shape;
-        let [out, groups, bytes] = &shape[..] else { unreachable!("blocks have rank 3") };
-        let pairs = g.reshape_trusted("x.pairs", x, [Dim::from(width / 2), Dim::from(2)])?;
-        let codes = g.table("mxfp4.pairs", code_pairs())?;
-        let table = g.gemm("table", codes, pairs, None)?;
-        let bytes_of_row = g.cast("codes", self.blocks, DType::I32)?;
-        let bytes_of_row = g.reshape("codes.rows", bytes_of_row, [out, &(groups * bytes)])?;
-        let products = g.gather_elements("products", table, bytes_of_row, 0)?;
-        let products = g.reshape("products.groups", products, [out, groups, bytes])?;
-        let sums = g.reduce_sum("sums", products, 2, false)?;
-        let scaled = g.mul("sums.scaled", sums, self.scales)?;
-        let sum = g.reduce_sum("sum", scaled, 1, false)?;
-        let sum = g.add("sum.biased", sum, self.bias)?;
-        g.unsqueeze("out", sum, 0)
-    }
+/// For several rows: decodes the even and the odd columns of the matrix, and multiplies
+/// with each half. An expert has blocks u8 `[out, groups, 16]`, scales f32 `[out, groups]`
+/// and a bias f32 `[out]`.
+fn many_rows(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
+    let Fact { dtype, shape } = g.fact(x)?;
+    let half = shape[1].known().expect("known") / 2;
+    let pairs = g.reshape("x.pairs", x, [&shape[0], &half.into(), &2.into()])?;
+    let [low, high] = nibbles(g, blocks)?;
+    let even = half_matrix(g, "even", low, scales)?;
+    let even = in_dtype(g, "even", even, dtype)?;
+    let odd = half_matrix(g, "odd", high, scales)?;
+    let odd = in_dtype(g, "odd", odd, dtype)?;
+    let bias = in_dtype(g, "bias", bias, dtype)?;
+    let x_even = g.gather_at("x.even", pairs, 0, 2)?;
+    let x_odd = g.gather_at("x.odd", pairs, 1, 2)?;
+    let sum = g.gemm("even.out", [x_even, even], Some(bias), true)?;
+    g.gemm("out", [x_odd, odd], Some(sum), true)
 }
 
-/// The low and the high four bits of bytes.
-pub fn nibbles(g: &mut Scope, bytes: Value) -> Result<[Value; 2]> {
-    let (low, high) = (g.constant(0x0Fu8)?, g.constant(0xF0u8)?);
-    let low = g.bitwise_and("low", bytes, low)?;
-    // Masked before the shift: OpenVINO's shift rounds.
-    let high = g.bitwise_and("high.in_place", bytes, high)?;
-    Ok([low, g.shift_right("high", high, 4)?])
+/// The scaled values of codes `[out, groups, 16]`: `[out, groups · 16]`.
+fn half_matrix(g: &mut Scope, name: &str, codes: Value, scales: Value) -> Result<Value> {
+    let g = &mut g.child(name);
+    let shape = g.fact(codes)?.shape;
+    let e2m1 = &mut g.child("e2m1");
+    let values = look_up(e2m1, "mxfp4.e2m1", &mxfp4::E2M1, codes, "shaped")?;
+    let scales = g.unsqueeze("scales", scales, 2)?;
+    let values = g.mul("values", values, scales)?;
+    g.reshape("matrix", values, [shape[0].clone(), Dim::product(&shape[1..])])
+}
+
+/// For a single row: `table[byte, i/2] = E2M1 pair · x pair` has the product of every
+/// possible byte, so the dot product is a sum of look-ups, and no weight is decoded.
+fn one_row(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
+    let half = g.fact(x)?.shape[1].known().expect("known") / 2;
+    let shape = g.fact(blocks)?.shape;
+    let [out, groups, bytes] = &shape[..] else { unreachable!("blocks have rank 3") };
+    let pairs = g.reshape_trusted("x.pairs", x, [half, 2])?;
+    // The two values of each byte.
+    let codes: Vec<f32> = (0..=255).flat_map(mxfp4::pair).collect();
+    let codes = g.table("mxfp4.pairs", Constant::from(&codes[..]).shaped([256, 2]))?;
+    let table = g.gemm("table", [codes, pairs], None, true)?;
+    let bytes_of_row = g.cast("codes", blocks, DType::I32)?;
+    let bytes_of_row = g.reshape("codes.rows", bytes_of_row, [out, &(groups * bytes)])?;
+    let products = g.gather_elements("products", table, bytes_of_row, 0)?;
+    let products = g.reshape("products.groups", products, [out, groups, bytes])?;
+    let sums = g.reduce_sum("sums", products, 2, false)?;
+    let scaled = g.mul("sums.scaled", sums, scales)?;
+    let sum = g.reduce_sum("sum", scaled, 1, false)?;
+    let sum = g.add("sum.biased", sum, bias)?;
+    g.unsqueeze("out", sum, 0)
 }
 
 /// `2^(scale − 127)` of scale bytes, as `2^low · 2^(16·high − 127)`: onnx's
@@ -114,25 +90,7 @@ fn powers_of_two(g: &mut Scope, scales: Value) -> Result<Value> {
     let [low, high] = nibbles(g, scales)?;
     let fine: [f32; 16] = std::array::from_fn(|bits| 2f32.powi(bits as i32));
     let coarse: [f32; 16] = std::array::from_fn(|bits| mxfp4::e8m0(16 * bits as u8));
-    let fine = look_up(g, "fine", low, &fine)?;
-    let coarse = look_up(g, "coarse", high, &coarse)?;
+    let fine = look_up(&mut g.child("fine"), "mxfp4.fine", &fine, low, "shaped")?;
+    let coarse = look_up(&mut g.child("coarse"), "mxfp4.coarse", &coarse, high, "shaped")?;
     g.mul("f32", coarse, fine)
-}
-
-/// `table[bits]` for four bits each. A flat GatherElements runs several times
-/// faster than Gather in onnxruntime.
-fn look_up(g: &mut Scope, table: &str, bits: Value, values: &[f32; 16]) -> Result<Value> {
-    let values = g.table(&format!("mxfp4.{table}"), &values[..])?;
-    let g = &mut g.child(table);
-    let shape = g.fact(bits)?.shape;
-    let bits = g.cast("index", bits, DType::I32)?;
-    let bits = g.reshape("flat", bits, [Dim::product(&shape)])?;
-    let found = g.gather_elements("values", values, bits, 0)?;
-    g.reshape("shaped", found, shape)
-}
-
-/// The two values of each byte of codes, f32 `[256, 2]`.
-fn code_pairs() -> Constant {
-    let values: Vec<f32> = (0..=255).flat_map(mxfp4::pair).collect();
-    Constant::from(&values[..]).shaped([256, 2])
 }

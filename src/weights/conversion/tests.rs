@@ -175,7 +175,7 @@ fn an_error_stops_all_threads() {
     let visits = AtomicUsize::new(0);
     let visit = |_: usize, _: u64, _: &[u8]| {
         visits.fetch_add(1, Ordering::Relaxed);
-        Err(Error::interrupted())
+        Err(crate::error::Error::interrupted())
     };
     assert!(convert_on(2, conversion, &Silent, &visit).is_err());
     assert!(visits.into_inner() <= 2, "each thread fails once");

@@ -1,21 +1,20 @@
-//! The graph as stable text, for snapshots and for people.
+//! A graph as stable text, for snapshots and for people.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Attribute, Body, Data, Function, Graph, Model, Node, ValueId};
+use gpt_oss_export::graph::{Attribute, Body, Data, Graph, Model, Node, ValueId};
 
-impl Display for Model {
+pub struct Text<'m>(pub &'m Model);
+
+impl Display for Text<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.functions.iter().try_for_each(|function| writeln!(f, "{function}"))?;
+        for function in &self.0.functions {
+            writeln!(f, "function {} <{}>", function.name, function.attributes.join(", "))?;
+            dump_graph(&function.graph, f)?;
+            writeln!(f)?;
+        }
         writeln!(f, "graph")?;
-        dump_graph(&self.main, f)
-    }
-}
-
-impl Display for Function {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "function {} <{}>", self.name, self.attributes.join(", "))?;
-        dump_graph(&self.graph, f)
+        dump_graph(&self.0.main, f)
     }
 }
 
@@ -80,7 +79,7 @@ fn scalar(attribute: &Attribute) -> Option<String> {
         Attribute::Text(text) => (*text).to_owned(),
         Attribute::Ints(numbers) => format!("{numbers:?}"),
         Attribute::Dtype(dtype) => dtype.to_string(),
-        Attribute::AttrRef(_, name) => format!("@{name}"),
+        Attribute::IntRef(name) | Attribute::FloatRef(name) => format!("@{name}"),
         Attribute::Body(_) => return None,
     })
 }

@@ -1,0 +1,95 @@
+//! Stored numbers as floats, in standard operators.
+//!
+//! Integers have a scale for each block of 32: `(code − zero) · scale`. FP8 and MXFP4 are
+//! looked up in tables.
+
+use crate::error::Result;
+use crate::graph::{Dim, Scope, Value};
+use crate::model::{in_dtype, stored};
+use crate::tensor::ints::Bits;
+use crate::tensor::{self, DType, mxfp4};
+use crate::weights::{Matrix, MatrixFormat, Weight};
+
+/// One expert's part of a weight, as stored.
+pub fn gather_expert(g: &mut Scope, name: &str, weight: &Weight, expert: Value) -> Result<Value> {
+    let all = stored(g, weight)?;
+    g.gather(&format!("{name}.chosen"), all, expert, 0)
+}
+
+/// A matrix of floats or integers, or the part of it that `read` selects from each of its
+/// weights, in a dtype. `read` takes a name for its nodes.
+pub fn decoded(
+    g: &mut Scope,
+    matrix: &Matrix,
+    dtype: DType,
+    read: impl Fn(&mut Scope, &str, &Weight) -> Result<Value>,
+) -> Result<Value> {
+    let numbers = match matrix.format {
+        MatrixFormat::Float(DType::F8E5M2) | MatrixFormat::FloatTransposed(DType::F8E5M2) => {
+            // No runtime casts FP8 on a CPU.
+            let values = tensor::decode(DType::F8E5M2, &(0..=255).collect::<Vec<u8>>());
+            let bytes = read(g, "weight", matrix.whole())?;
+            look_up(&mut g.child("weight"), "e5m2", &values, bytes, "f32")?
+        }
+        MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => {
+            read(g, "weight", matrix.whole())?
+        }
+        MatrixFormat::Int(bits) => {
+            let [codes, scales] = matrix.codes_and_scales();
+            let (codes, scales) = (read(g, "codes", codes)?, read(g, "scales", scales)?);
+            from_integers(g, bits, codes, scales)?
+        }
+        format => unreachable!("{format} is decoded by mxfp4::linear"),
+    };
+    in_dtype(g, "weight", numbers, dtype)
+}
+
+/// Dequantizes codes u8 `[out, groups, 32 or 16]` with scales f32 `[out, groups]` to f32
+/// `[out, groups · 32]`, by Cast, Sub and Mul: onnxruntime fuses DequantizeLinear with a
+/// product into one with 8-bit activations.
+fn from_integers(g: &mut Scope, bits: Bits, codes: Value, scales: Value) -> Result<Value> {
+    let (block, shape) = (Dim::from(mxfp4::BLOCK), g.fact(codes)?.shape);
+    let [out, groups] = [&shape[0], &shape[1]];
+    let codes = match bits {
+        Bits::Eight => codes,
+        Bits::Four => {
+            let [low, high] = nibbles(g, codes)?;
+            let low = g.unsqueeze("low.pairs", low, 3)?;
+            let high = g.unsqueeze("high.pairs", high, 3)?;
+            let pairs = g.concat("codes.pairs", &[low, high], 3)?;
+            g.reshape("codes.each", pairs, [out, groups, &block])?
+        }
+    };
+    let whole = g.cast("codes.f32", codes, DType::F32)?;
+    let zero = g.constant(f32::from(bits.zero()))?;
+    let whole = g.sub("whole", whole, zero)?;
+    let scales = g.unsqueeze("scales.blocks", scales, 2)?;
+    let numbers = g.mul("numbers", whole, scales)?;
+    g.reshape("matrix", numbers, [out, &(groups * &block)])
+}
+
+/// The low and the high four bits of bytes.
+pub fn nibbles(g: &mut Scope, bytes: Value) -> Result<[Value; 2]> {
+    let (low, high) = (g.constant(0x0Fu8)?, g.constant(0xF0u8)?);
+    let low = g.bitwise_and("low", bytes, low)?;
+    // Masked before the shift: OpenVINO's shift rounds.
+    let high = g.bitwise_and("high.in_place", bytes, high)?;
+    Ok([low, g.shift_right("high", high, 4)?])
+}
+
+/// `values[bits]`, by a table of this name; the last node is called `name`. A flat
+/// GatherElements runs several times faster than Gather in onnxruntime.
+pub fn look_up(
+    g: &mut Scope,
+    table: &str,
+    values: &[f32],
+    bits: Value,
+    name: &str,
+) -> Result<Value> {
+    let table = g.table(table, values)?;
+    let shape = g.fact(bits)?.shape;
+    let bits = g.cast("index", bits, DType::I32)?;
+    let bits = g.reshape("flat", bits, [Dim::product(&shape)])?;
+    let found = g.gather_elements("values", table, bits, 0)?;
+    g.reshape(name, found, shape)
+}
