@@ -14,7 +14,7 @@ mod scope;
 
 pub use builder::{Builder, Style};
 pub use constant::Constant;
-pub use fact::{Dim, Fact, IntoShape, Value, ValueId};
+pub use fact::{Dim, Fact, IntoShape, Value, ValueId, joined};
 pub use node::{
     Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model, Node, ONNX,
 };

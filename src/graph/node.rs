@@ -1,5 +1,6 @@
 //! The finished graph: nodes over numbered values.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Fact, ValueId};
@@ -28,6 +29,8 @@ pub struct Graph {
     /// Every value by id, with its unique name.
     pub values: Vec<(String, Fact)>,
     pub initializers: Vec<Initializer>,
+    /// Those of all nodes, in nested bodies too.
+    pub domains: BTreeSet<&'static str>,
     pub body: Body,
 }
 
@@ -43,7 +46,7 @@ pub struct Function {
 impl Function {
     /// What an ONNX file stores of a function; facts of values between nodes are not stored.
     pub(super) fn stored(&self) -> impl PartialEq {
-        let Graph { values, initializers, body } = &self.graph;
+        let Graph { values, initializers, body, .. } = &self.graph;
         let names: Vec<&str> = values.iter().map(|(name, _)| &**name).collect();
         let constants: Vec<_> =
             initializers.iter().map(|init| (init, &values[init.value].1)).collect();

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::builder::{Frame, wiring_error};
 use super::fact::{broadcast, joined};
 use super::{
-    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node, Style,
-    Value, ValueId,
+    Attribute, Builder, Constant, Data, FUNCTIONS, Fact, Function, IntoShape, Node, Style, Value,
+    ValueId,
 };
 use crate::error::Result;
 use crate::tensor::DType;
@@ -48,11 +48,6 @@ impl Scope<'_> {
 
     pub fn fact(&self, value: Value) -> Result<Fact> {
         self.builder.fact(value, &self.path)
-    }
-
-    /// A new dimension whose size is known only when the graph runs.
-    pub fn unknown_dim(&self, name: &str) -> Dim {
-        Dim::symbol(self.path_of(name))
     }
 
     /// An input of the main graph, without the path in its name.
@@ -112,17 +107,6 @@ impl Scope<'_> {
             }
         }
         value.reference(name)
-    }
-
-    /// An integer parameter as a value of rank 0.
-    pub fn integer(&mut self, name: &'static str, value: i64) -> Result<Value> {
-        match self.parameter(name, value) {
-            Attribute::Int(value) => self.constant(value),
-            reference => self.shared(name, |g| {
-                let node = g.node(name, "Constant").attr("value_int", reference);
-                node.output(Fact::scalar(DType::I64))
-            }),
-        }
     }
 
     /// Wires a value once for the whole graph or function, outside nested bodies; later
@@ -301,6 +285,7 @@ impl NodeBuilder<'_> {
             node.outputs.push(frame.declare(name, fact)?);
         }
         let values = node.outputs.iter().map(|id| frame.handle(*id)).collect();
+        frame.graph.domains.insert(node.domain);
         frame.body().nodes.push(node);
         Ok(values)
     }

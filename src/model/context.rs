@@ -16,8 +16,7 @@ pub struct Context<'m> {
     pub backend: Backend,
 }
 
-/// The operators of attention and experts, with what attention in all layers needs to know
-/// of the sequence.
+/// The operators of attention, with what they need to know of the sequence in all layers.
 pub enum Backend {
     /// ai.onnx alone.
     Portable(Mask),

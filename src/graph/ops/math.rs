@@ -106,7 +106,7 @@ impl Scope<'_> {
         let fact = left.with_shape([&left.shape[0], &right.shape[outer]]);
         if let Some(c) = c {
             let added = node.fact(c)?;
-            node.check(is_broadcast_to(&added, &fact), &fact, &added)?;
+            node.check(added.broadcasts_to(&fact), &fact, &added)?;
         }
         let node = if trans_b { node.attr("transB", 1) } else { node };
         node.output(fact)
@@ -126,7 +126,7 @@ impl Scope<'_> {
         let (mut query, key) = (node.ranked(q, 4)?, node.ranked(k, 4)?);
         let (value, added) = (node.ranked(v, 4)?, node.typed(bias, query.dtype)?);
         let scores = query.with_shape([&query.shape[..3], &key.shape[2..3]].concat());
-        node.check(is_broadcast_to(&added, &scores), &scores, &added)?;
+        node.check(added.broadcasts_to(&scores), &scores, &added)?;
         let fits = |a: &Fact, b: &Fact, axes: &[usize]| {
             a.dtype == b.dtype && axes.iter().all(|axis| a.shape[*axis] == b.shape[*axis])
         };
@@ -158,9 +158,4 @@ impl Scope<'_> {
         let node = node.attr("axis", -1).attr("largest", 1).attr("sorted", 1);
         node.outputs([("values", fact), ("indices", indices)])
     }
-}
-
-fn is_broadcast_to(operand: &Fact, fact: &Fact) -> bool {
-    operand.dtype == fact.dtype
-        && broadcast(&operand.shape, &fact.shape).as_ref() == Some(&fact.shape)
 }

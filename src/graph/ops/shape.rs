@@ -1,7 +1,6 @@
 //! Operators that move elements without changing them, or select them by index.
 
 use crate::error::Result;
-use crate::graph::fact::broadcast;
 use crate::graph::{Dim, Fact, IntoShape, Scope, Value};
 use crate::tensor::DType;
 
@@ -135,8 +134,7 @@ impl Scope<'_> {
         let node = self.node(name, "Expand");
         let from = node.fact(x)?;
         let fact = from.with_shape(shape);
-        let fits = broadcast(&from.shape, &fact.shape).as_ref() == Some(&fact.shape);
-        node.check(fits, &from, &fact)?;
+        node.check(from.broadcasts_to(&fact), &from, &fact)?;
         let sizes = self.shape_tensor(&fact.shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
@@ -225,16 +223,16 @@ impl Scope<'_> {
         node.attr("reduction", "add").output(fact)
     }
 
-    /// The distinct elements, ascending.
+    /// The distinct elements, ascending; how many is known only when the graph runs.
     pub fn unique(&mut self, name: &str, x: Value) -> Result<Value> {
-        let fact = self.fact(x)?.with_shape([self.unknown_dim(name)]);
+        let fact = self.fact(x)?.with_shape([Dim::symbol(self.path_of(name))]);
         self.node(name, "Unique").input(x).attr("sorted", 1).output(fact)
     }
 
     /// Indices of true elements: i64 `[rank, count]`.
     pub fn non_zero(&mut self, name: &str, x: Value) -> Result<Value> {
-        let rank = Dim::from(self.fact(x)?.rank() as u64);
-        let fact = Fact::new(DType::I64, [rank, self.unknown_dim(name)]);
+        let rank = self.fact(x)?.rank() as u64;
+        let fact = Fact::new(DType::I64, [rank.into(), Dim::symbol(self.path_of(name))]);
         self.node(name, "NonZero").input(x).output(fact)
     }
 }

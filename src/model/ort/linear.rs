@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
-use crate::model::{GraphOptions, Provider, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, float, stored};
 use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
 use crate::weights::Matrix;
@@ -19,8 +19,7 @@ pub fn integers(
 ) -> Result<Value> {
     let input = g.fact(x)?;
     let [codes, scales] = matrix.codes_and_scales();
-    let scales = stored(g, scales)?;
-    let scales = in_dtype(g, "scales", scales, input.dtype)?;
+    let scales = float(g, "scales", scales, input.dtype)?;
     let codes = stored(g, codes)?;
     g.node("", "MatMulNBits")
         .domain(MICROSOFT)
