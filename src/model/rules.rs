@@ -78,9 +78,10 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.provider == Provider::WebGpu
         && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
     {
-        bail!(
+        return Err(err!(
             "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
-        );
+        )
+        .with_remedy(Setting::Target, "onnx"));
     }
     weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
 }

@@ -203,6 +203,24 @@ fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
     );
 }
 
+#[test]
+fn refuses_more_experts_than_webgpu_has_threads_for() {
+    let mut tensors = in_layout("hf");
+    for (name, (_, shape, data)) in &mut tensors {
+        if name.contains("layers.1.mlp.experts.") || name.contains("layers.1.mlp.router.") {
+            shape[0] *= 33;
+            *data = data.repeat(33);
+        }
+    }
+    let home = home(&config(), &tensors);
+    assert_eq!(
+        home.refusal("m", &["--for=webgpu"]),
+        "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx"
+    );
+    let model = home.join("m.onnx");
+    export(&export_args(&home.checkpoint(), &model, &["--for=webgpu", "--target=onnx"]));
+}
+
 type Edit = fn(&mut Tensors, &mut Value);
 
 #[test]
