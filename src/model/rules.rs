@@ -34,7 +34,8 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
             return Err(err!(
                 "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
             )
-            .with_remedy(Setting::Target, "ort"));
+            .with_remedy(Setting::Target, "ort")
+            .with_remedy(Setting::Provider, "cpu"));
         }
         (Target::Ort, Provider::Cpu) => &[DType::F32, DType::F16],
         (Target::Ort, Provider::Cuda) => &[DType::F16, DType::BF16],

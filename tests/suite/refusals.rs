@@ -34,6 +34,12 @@ fn refuses_impossible_requests_before_writing() {
             ["--for=cuda", "--keep-activations"],
             "execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them",
         ),
+        // Who took the advice to use target `onnx` on a GPU is not sent back.
+        (
+            "tiny",
+            ["--target=onnx", "--ep=cuda"],
+            "execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu",
+        ),
         ("tiny", ["--ignore-tensor", "foo"], "tiny` has no unknown tensor `foo`"),
         ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
         ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),
