@@ -19,7 +19,6 @@ mod portable;
 mod rope;
 mod rules;
 mod sequence;
-mod swiglu;
 
 use std::ops::Range;
 
@@ -32,6 +31,9 @@ pub use crate::graph::Style;
 use crate::graph::{Fact, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
+
+/// Slope of SwiGLU's sigmoid.
+const SWIGLU_ALPHA: f32 = 1.702;
 
 /// A weight as stored, under a dtype of the same size that the operators know: MXFP4's
 /// blocks and scales and FP8 are bytes.

@@ -6,8 +6,7 @@ use crate::error::Result;
 use crate::graph::{Fact, MICROSOFT, Scope, Value};
 use crate::model::context::Context;
 use crate::model::ort::linear::accuracy_level;
-use crate::model::swiglu::ALPHA;
-use crate::model::{GraphOptions, Provider, float, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, SWIGLU_ALPHA, float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
@@ -61,7 +60,7 @@ pub fn experts(
         .attr("activation_type", "swiglu")
         // Gate and up are interleaved.
         .attr("swiglu_fusion", 1)
-        .attr("activation_alpha", ALPHA)
+        .attr("activation_alpha", SWIGLU_ALPHA)
         .attr("activation_beta", 1f32)
         .attr("swiglu_limit", config.swiglu_limit as f32);
     if format.is_mxfp4() {
