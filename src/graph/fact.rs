@@ -49,6 +49,13 @@ impl Fact {
         Self::new(self.dtype, shape)
     }
 
+    /// Another size of an axis that it has.
+    pub(super) fn with_size(&self, axis: usize, size: impl Into<Dim>) -> Self {
+        let mut fact = self.clone();
+        fact.shape[axis] = size.into();
+        fact
+    }
+
     /// Whether elementwise operators repeat it to the other's shape.
     pub(super) fn broadcasts_to(&self, other: &Self) -> bool {
         let shape = broadcast(&self.shape, &other.shape);

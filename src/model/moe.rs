@@ -27,13 +27,10 @@ pub fn mlp_block(
         let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let has_operator = [&weights.gate_up, &weights.down]
-            .iter()
-            .all(|experts| ort::reads_experts(experts.matrix.format, options));
-        let experts = match options.target {
-            Target::Ort if has_operator => ort::experts,
-            _ => portable::experts,
-        };
+        let mut formats = [&weights.gate_up, &weights.down].map(|it| it.matrix.format).into_iter();
+        let has_operator = formats.all(|format| ort::reads_experts(format, options));
+        let is_ort = options.target == Target::Ort && has_operator;
+        let experts = if is_ort { ort::experts } else { portable::experts };
         Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
 }

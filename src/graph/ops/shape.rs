@@ -15,19 +15,6 @@ impl Scope<'_> {
         let to = from.with_shape(shape);
         let fits = Dim::product(&from.shape) == Dim::product(&to.shape);
         node.check(fits, &from, &to)?;
-        self.reshape_trusted(name, x, to.shape)
-    }
-
-    /// [`Scope::reshape`] without the check of sizes, where the caller knows more than the
-    /// symbols say, as in a branch that only runs for one row.
-    pub fn reshape_trusted(
-        &mut self,
-        name: &str,
-        x: Value,
-        shape: impl IntoShape,
-    ) -> Result<Value> {
-        let from = self.fact(x)?;
-        let to = from.with_shape(shape);
         let mut has_deduced = false;
         let constant = to.shape.iter().enumerate().map(|(axis, dim)| match dim.known() {
             Some(number) => Some(number as i64),
@@ -80,18 +67,13 @@ impl Scope<'_> {
         let fact = node.with_axis(x, axis)?;
         let fits = fact.shape[axis].known() == Some(sizes.iter().sum());
         node.check(fits, &fact, &Fact::new(DType::I64, sizes))?;
-        let outputs = parts.map(|(part, size)| {
-            let mut fact = fact.clone();
-            fact.shape[axis] = Dim::from(size);
-            (part, fact)
-        });
+        let outputs = parts.map(|(part, size)| (part, fact.with_size(axis, size)));
         node.attr("axis", axis as i64).outputs(outputs)
     }
 
     /// The last `count` elements along an axis that has at least as many.
     pub fn slice_last(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
-        let mut fact = self.node(name, "Slice").with_axis(x, axis)?;
-        fact.shape[axis] = count.clone();
+        let fact = self.node(name, "Slice").with_axis(x, axis)?.with_size(axis, count);
         let start = if let Some(count) = count.known() {
             self.constant(&[-(count as i64)][..])?
         } else {
@@ -108,12 +90,10 @@ impl Scope<'_> {
         let mut result = node.with_axis(values[0], axis)?;
         for value in &values[1..] {
             let next = node.fact(*value)?;
-            let mut expected = result.clone();
-            if let Some(size) = next.shape.get(axis) {
-                expected.shape[axis] = size.clone();
-            }
-            node.check(next == expected, &result, &next)?;
-            result.shape[axis] = result.shape[axis].plus(&next.shape[axis]);
+            let fits =
+                next.shape.get(axis).is_some_and(|size| next == result.with_size(axis, size));
+            node.check(fits, &result, &next)?;
+            result = result.with_size(axis, result.shape[axis].plus(&next.shape[axis]));
         }
         node.attr("axis", axis as i64).output(result)
     }
@@ -121,9 +101,9 @@ impl Scope<'_> {
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
         let node = self.node(name, "Pad").input(x);
-        let mut fact = node.with_axis(x, axis)?;
+        let fact = node.with_axis(x, axis)?;
         let [before, after] = zeros.map(Dim::from);
-        fact.shape[axis] = before.plus(&fact.shape[axis]).plus(&after);
+        let fact = fact.with_size(axis, before.plus(&fact.shape[axis]).plus(&after));
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
         node.constant(&pads[..])?.output(fact)
@@ -180,12 +160,9 @@ impl Scope<'_> {
         if index.dtype != DType::I64 {
             node.typed(indices, DType::I32)?;
         }
-        let mut expected = from.shape.clone();
-        if let Some(size) = index.shape.get(axis) {
-            expected[axis] = size.clone();
-        }
-        node.check(expected == index.shape, &from, &index)?;
         let fact = index.with_dtype(from.dtype);
+        let fits = fact.shape.get(axis).is_some_and(|size| fact == from.with_size(axis, size));
+        node.check(fits, &from, &index)?;
         node.inputs([data, indices]).attr("axis", axis as i64).output(fact)
     }
 
