@@ -5,12 +5,11 @@
 //! `portable` has standard operators, `ort` those of ONNX Runtime. The graph asks for
 //! weights by their canonical names; where their bytes are is not known here.
 
-mod attention;
 mod context;
 mod decoder;
+mod layer;
 mod linear;
 mod mask;
-mod moe;
 mod norm;
 mod options;
 mod ort;

@@ -45,10 +45,7 @@ impl Scope<'_> {
     /// A new axis of size 1.
     pub fn unsqueeze(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "Unsqueeze").input(x).constant(&[axis as i64][..])?;
-        let mut fact = node.fact(x)?;
-        if axis > 0 {
-            node.with_axis(x, axis - 1)?;
-        }
+        let mut fact = if axis == 0 { node.fact(x)? } else { node.with_axis(x, axis - 1)? };
         fact.shape.insert(axis, Dim::from(1));
         node.output(fact)
     }

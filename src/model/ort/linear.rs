@@ -38,11 +38,11 @@ pub fn integers(
 /// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an
 /// int8 matrix in every step, which standard operators do once at load time.
 pub fn multiplies_integers(bits: Bits, options: &GraphOptions) -> bool {
-    bits == Bits::Four || options.provider != Provider::Cpu || !options.keep_activations
+    bits == Bits::Four || options.provider != Provider::Cpu || options.quantizes_activations()
 }
 
 /// 4: the CPU kernels quantize activations to 8 bits, which is several times faster than 0,
 /// activations in float. GPU kernels ignore it.
 pub fn accuracy_level(options: &GraphOptions) -> i64 {
-    if options.provider == Provider::Cpu && !options.keep_activations { 4 } else { 0 }
+    if options.quantizes_activations() { 4 } else { 0 }
 }
