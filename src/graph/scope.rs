@@ -7,7 +7,6 @@ use super::builder::{Frame, wiring_error};
 use super::fact::{broadcast, joined};
 use super::{
     Attribute, Builder, Constant, Data, FUNCTIONS, Fact, Function, IntoShape, Node, Style, Value,
-    ValueId,
 };
 use crate::error::Result;
 use crate::tensor::DType;
@@ -178,10 +177,8 @@ impl Scope<'_> {
 
     /// Closes the function that returns these values, and calls it.
     fn call(&mut self, name: &str, function: &str, results: &[Value]) -> Result<Vec<Value>> {
-        for value in results {
-            let id = self.builder.scope().ensure_produced_here("output", *value)?;
-            self.builder.frame().body().outputs.push(id);
-        }
+        let mut scope = self.builder.scope();
+        results.iter().try_for_each(|value| scope.body_output("output", *value))?;
         let Frame { graph, imports, attributes, .. } =
             self.builder.frames.pop().expect("a function is open");
         let outputs: Vec<_> =
@@ -197,15 +194,16 @@ impl Scope<'_> {
         node.wire(outputs)
     }
 
-    /// The id of a value that a node of the innermost body produces, as ONNX demands of a
-    /// body's outputs; other values go through an Identity.
-    pub(super) fn ensure_produced_here(&mut self, name: &str, value: Value) -> Result<ValueId> {
-        let id = self.builder.resolve(value, name)?;
-        if self.builder.frame().body().nodes.iter().any(|node| node.outputs.contains(&id)) {
-            return Ok(id);
+    /// Makes a value an output of the innermost body. ONNX demands that one of the body's nodes
+    /// produces it; other values go through an Identity.
+    pub(super) fn body_output(&mut self, name: &str, value: Value) -> Result<()> {
+        let mut id = self.builder.resolve(value, name)?;
+        if !self.builder.frame().body().nodes.iter().any(|node| node.outputs.contains(&id)) {
+            let fact = self.fact(value)?;
+            id = self.node(name, "Identity").input(value).output(fact)?.id;
         }
-        let fact = self.fact(value)?;
-        Ok(self.node(name, "Identity").input(value).output(fact)?.id)
+        self.builder.frame().body().outputs.push(id);
+        Ok(())
     }
 }
 
