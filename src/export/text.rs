@@ -7,7 +7,7 @@ use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::model::{GraphOptions, Provider, Target};
-use crate::onnx::{Size, ValueInfo};
+use crate::onnx::ValueInfo;
 use crate::runtime;
 use crate::weights::{MatrixFormat, Provenance};
 
@@ -182,10 +182,7 @@ fn matrices(table: &mut Table, label: &'static str, it: &MatricesSummary) -> boo
 
 /// Python that runs a model on zeros, with an empty cache.
 fn example(it: &ModelSummary) -> String {
-    let size = |axis: usize| match it.inputs[0].shape[axis] {
-        Size::Known(size) => size,
-        Size::Symbol(_) => [1, 3][axis],
-    };
+    let size = |axis: usize| it.inputs[0].shape[axis].known().unwrap_or([1, 3][axis]);
     let (batch, length) = (size(0), size(1));
     let filled = |with: u64| match (batch, length) {
         (1, 3) => format!("[[{with}, {with}, {with}]]"),

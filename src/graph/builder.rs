@@ -94,9 +94,8 @@ impl Builder {
             return self.frames[depth].sees(value.id).then_some(value.id);
         }
         let id = self.resolve_in(depth.checked_sub(1)?, value)?;
-        let outer = &self.frames[depth - 1];
-        let ((name, fact), value) = (outer.graph.values[id].clone(), outer.handle(id));
-        Some(self.frames[depth].import(value, &name, fact))
+        let (around, frame) = self.frames.split_at_mut(depth);
+        Some(frame[0].import(&around[depth - 1], id))
     }
 
     /// Opens a function whose inputs stand for these values and have these names inside.
@@ -110,8 +109,7 @@ impl Builder {
         let mut frame = Frame { serial, path, ..Frame::default() };
         let inner = inputs.iter().zip(names).map(|(value, name)| {
             let id = self.resolve(*value, &frame.path)?;
-            let outer = self.frame();
-            frame.bind(outer.handle(id), name, outer.graph.values[id].1.clone())
+            frame.bind(self.frame(), id, name)
         });
         let inner = inner.collect::<Result<_>>()?;
         self.frames.push(frame);
@@ -178,23 +176,24 @@ impl Frame {
         Ok(self.handle(id))
     }
 
-    /// Declares an input of this function that stands for an outer value.
-    fn bind(&mut self, outer: Value, name: &str, fact: Fact) -> Result<Value> {
-        self.imports.push(outer);
-        self.input(name, fact)
+    /// Declares an input of this function that stands for a value of the frame around it.
+    fn bind(&mut self, around: &Self, id: ValueId, name: &str) -> Result<Value> {
+        self.imports.push(around.handle(id));
+        self.input(name, around.graph.values[id].1.clone())
     }
 
-    /// The input that stands for an outer value: an existing one, or a new one with the
-    /// value's name as seen from the function.
-    fn import(&mut self, outer: Value, name: &str, fact: Fact) -> ValueId {
-        if let Some(at) = self.imports.iter().position(|value| *value == outer) {
+    /// The input that stands for a value of the frame around this one: an existing one, or a
+    /// new one with the value's name as seen from the function.
+    fn import(&mut self, around: &Self, id: ValueId) -> ValueId {
+        if let Some(at) = self.imports.iter().position(|value| *value == around.handle(id)) {
             return self.graph.body.inputs[at];
         }
+        let name = &around.graph.values[id].0;
         let mut name = name.strip_prefix(&format!("{}.", self.path)).unwrap_or(name).to_owned();
         while self.names.contains(&name) {
             name.push('_');
         }
-        self.bind(outer, &name, fact).expect("the name is unique").id
+        self.bind(around, id, &name).expect("the name is unique").id
     }
 
     /// An initializer; equal ones of one name are the same.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Mul;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use crate::tensor::DType;
 
 /// A value of a graph: a small copyable handle. Its dtype, shape and name are looked up
@@ -45,6 +47,19 @@ impl Fact {
 
     pub fn with_shape(&self, shape: impl IntoShape) -> Self {
         Self::new(self.dtype, shape)
+    }
+
+    /// Another size of an axis that it has.
+    pub(super) fn with_size(&self, axis: usize, size: impl Into<Dim>) -> Self {
+        let mut fact = self.clone();
+        fact.shape[axis] = size.into();
+        fact
+    }
+
+    /// Whether elementwise operators repeat it to the other's shape.
+    pub(super) fn broadcasts_to(&self, other: &Self) -> bool {
+        let shape = broadcast(&self.shape, &other.shape);
+        self.dtype == other.dtype && shape.as_ref() == Some(&other.shape)
     }
 }
 
@@ -102,7 +117,7 @@ impl<T: IntoIterator<Item: Into<Dim>>> IntoShape for T {
 }
 
 /// A shape as text.
-pub(super) fn joined(shape: &[Dim], separator: &str) -> String {
+pub fn joined(shape: &[Dim], separator: &str) -> String {
     shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(separator)
 }
 
@@ -118,6 +133,16 @@ pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
         _ => None,
     });
     axes.collect()
+}
+
+/// A number, or the product as text.
+impl Serialize for Dim {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.known() {
+            Some(number) => serializer.serialize_u64(number),
+            None => serializer.collect_str(self),
+        }
+    }
 }
 
 impl From<u64> for Dim {

@@ -6,16 +6,15 @@
 //! GPT-OSS, files or protobuf.
 
 mod builder;
-mod constant;
 mod fact;
 mod node;
 mod ops;
 mod scope;
 
 pub use builder::{Builder, Style};
-pub use constant::Constant;
-pub use fact::{Dim, Fact, IntoShape, Value, ValueId};
+pub use fact::{Dim, Fact, IntoShape, Value, ValueId, joined};
 pub use node::{
-    Attribute, Body, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model, Node, ONNX,
+    Attribute, Body, Constant, Data, FUNCTIONS, Function, Graph, Initializer, MICROSOFT, Model,
+    Node, ONNX,
 };
 pub use scope::{NodeBuilder, Scope};

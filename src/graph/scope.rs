@@ -6,8 +6,7 @@ use std::ops::Range;
 use super::builder::{Frame, wiring_error};
 use super::fact::{broadcast, joined};
 use super::{
-    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node, Style,
-    Value, ValueId,
+    Attribute, Builder, Constant, Data, FUNCTIONS, Fact, Function, IntoShape, Node, Style, Value,
 };
 use crate::error::Result;
 use crate::tensor::DType;
@@ -48,11 +47,6 @@ impl Scope<'_> {
 
     pub fn fact(&self, value: Value) -> Result<Fact> {
         self.builder.fact(value, &self.path)
-    }
-
-    /// A new dimension whose size is known only when the graph runs.
-    pub fn unknown_dim(&self, name: &str) -> Dim {
-        Dim::symbol(self.path_of(name))
     }
 
     /// An input of the main graph, without the path in its name.
@@ -112,17 +106,6 @@ impl Scope<'_> {
             }
         }
         value.reference(name)
-    }
-
-    /// An integer parameter as a value of rank 0.
-    pub fn integer(&mut self, name: &'static str, value: i64) -> Result<Value> {
-        match self.parameter(name, value) {
-            Attribute::Int(value) => self.constant(value),
-            reference => self.shared(name, |g| {
-                let node = g.node(name, "Constant").attr("value_int", reference);
-                node.output(Fact::scalar(DType::I64))
-            }),
-        }
     }
 
     /// Wires a value once for the whole graph or function, outside nested bodies; later
@@ -194,10 +177,8 @@ impl Scope<'_> {
 
     /// Closes the function that returns these values, and calls it.
     fn call(&mut self, name: &str, function: &str, results: &[Value]) -> Result<Vec<Value>> {
-        for value in results {
-            let id = self.builder.scope().ensure_produced_here("output", *value)?;
-            self.builder.frame().body().outputs.push(id);
-        }
+        let mut scope = self.builder.scope();
+        results.iter().try_for_each(|value| scope.body_output("output", *value))?;
         let Frame { graph, imports, attributes, .. } =
             self.builder.frames.pop().expect("a function is open");
         let outputs: Vec<_> =
@@ -213,15 +194,16 @@ impl Scope<'_> {
         node.wire(outputs)
     }
 
-    /// The id of a value that a node of the innermost body produces, as ONNX demands of a
-    /// body's outputs; other values go through an Identity.
-    pub(super) fn ensure_produced_here(&mut self, name: &str, value: Value) -> Result<ValueId> {
-        let id = self.builder.resolve(value, name)?;
-        if self.builder.frame().body().nodes.iter().any(|node| node.outputs.contains(&id)) {
-            return Ok(id);
+    /// Makes a value an output of the innermost body. ONNX demands that one of the body's nodes
+    /// produces it; other values go through an Identity.
+    pub(super) fn body_output(&mut self, name: &str, value: Value) -> Result<()> {
+        let mut id = self.builder.resolve(value, name)?;
+        if !self.builder.frame().body().nodes.iter().any(|node| node.outputs.contains(&id)) {
+            let fact = self.fact(value)?;
+            id = self.node(name, "Identity").input(value).output(fact)?.id;
         }
-        let fact = self.fact(value)?;
-        Ok(self.node(name, "Identity").input(value).output(fact)?.id)
+        self.builder.frame().body().outputs.push(id);
+        Ok(())
     }
 }
 
@@ -301,6 +283,7 @@ impl NodeBuilder<'_> {
             node.outputs.push(frame.declare(name, fact)?);
         }
         let values = node.outputs.iter().map(|id| frame.handle(*id)).collect();
+        frame.graph.domains.insert(node.domain);
         frame.body().nodes.push(node);
         Ok(values)
     }

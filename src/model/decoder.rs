@@ -5,11 +5,10 @@
 //! and routers are f32; other products, attention and the cache have the compute dtype, as
 //! have router scores and SwiGLU in ONNX Runtime's MoE operators.
 
-use super::attention::attention_block;
-use super::context::{Backend, Context, STREAM};
+use super::context::{Backend, Context};
+use super::layer::layer;
 use super::linear::linear;
 use super::mask::Mask;
-use super::moe::mlp_block;
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
 use super::packing::Packing;
@@ -49,15 +48,9 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
     let mut x = embed(g, tokens, weights)?;
     g.probe(RESIDUALS, x)?;
     let mut present = Vec::new();
-    for (n, layer) in weights.layers.iter().enumerate() {
+    for (n, weights) in weights.layers.iter().enumerate() {
         let past = context.sequence.past.get(n).map_or(&[][..], |past| past);
-        let stream = [&[x], past].concat();
-        let name = format!("layers.{n}");
-        let outputs = g.block(&name, "TransformerBlock", &STREAM, &stream, |g, stream| {
-            let stream = attention_block(g, stream, &layer.attn, config.windows[n], &context)?;
-            let routed = mlp_block(g, stream[0], &layer.mlp, &context)?;
-            Ok([&routed[..], &stream[1..]].concat())
-        })?;
+        let outputs = layer(g, n, &[&[x], past].concat(), weights, &context)?;
         x = outputs[0];
         g.probe(ROUTERS, outputs[1])?;
         g.probe(RESIDUALS, x)?;
@@ -98,8 +91,7 @@ fn rows_of_logits(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
         _ if sequence.length.known() == Some(1) => return Ok(x),
         (Backend::Portable(_), false) => return Ok(x),
         (Backend::Portable(_), true) => sequence.last_places(g)?,
-        (Backend::Ort(packing), true) => packing.last_places(g)?,
-        (Backend::Ort(packing), false) => packing.places_of_tokens(g)?,
+        (Backend::Ort(packing), last) => packing.places_of_tokens(g, last)?,
     };
     let shape = g.fact(x)?.shape;
     let rows = g.reshape("rows", x, [&sequence.batch, &sequence.length, &shape[1]])?;

@@ -36,7 +36,9 @@ pub fn linear(
     {
         return ort::integers(g, x, matrix, bits, bias, options);
     }
-    let Matrix { out, inn, .. } = *matrix;
+    let Matrix { out, inn, format, .. } = *matrix;
+    let is_transposed = matches!(format, MatrixFormat::FloatTransposed(_));
+    assert!(!is_transposed, "dense layers are not transposed: their rows are byte ranges");
     let part = |g: &mut Scope, rows: Range<u64>, bias| {
         let read = |g: &mut Scope, _: &str, weight: &Weight| stored_rows(g, weight, rows.clone());
         let weight = portable::decoded(g, matrix, dtype, read)?;

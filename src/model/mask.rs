@@ -2,7 +2,7 @@
 //! A layer without a window has an endless one. Padding is never seen.
 
 use crate::error::Result;
-use crate::graph::{Attribute, Scope, Value};
+use crate::graph::{Attribute, Fact, Scope, Value};
 use crate::model::in_dtype;
 use crate::model::sequence::Sequence;
 use crate::tensor::DType;
@@ -56,12 +56,17 @@ impl Mask {
     /// function.
     pub fn bias(&self, g: &mut Scope, window: Option<u64>) -> Result<Value> {
         let window = window.map_or(ENDLESS, |window| (window as i64).min(ENDLESS));
-        let name = match g.parameter("window", window) {
-            Attribute::Int(ENDLESS) => "mask.endless".to_owned(),
-            Attribute::Int(window) => format!("mask.window_{window}"),
-            _ => "mask".to_owned(),
+        let (name, window) = match g.parameter("window", window) {
+            Attribute::Int(ENDLESS) => ("mask.endless".to_owned(), g.constant(ENDLESS)?),
+            Attribute::Int(window) => (format!("mask.window_{window}"), g.constant(window)?),
+            reference => {
+                let constant = |g: &mut Scope| {
+                    let node = g.node("window", "Constant").attr("value_int", reference);
+                    node.output(Fact::scalar(DType::I64))
+                };
+                ("mask".to_owned(), g.shared("window", constant)?)
+            }
         };
-        let window = g.integer("window", window)?;
         g.shared(&format!("{name}.bias"), |g| {
             let g = &mut g.child(&name);
             let (zero, shown) = (g.constant(0i64)?, g.constant(0f32)?);

@@ -5,12 +5,11 @@
 //! `portable` has standard operators, `ort` those of ONNX Runtime. The graph asks for
 //! weights by their canonical names; where their bytes are is not known here.
 
-mod attention;
 mod context;
 mod decoder;
+mod layer;
 mod linear;
 mod mask;
-mod moe;
 mod norm;
 mod options;
 mod ort;
@@ -19,7 +18,6 @@ mod portable;
 mod rope;
 mod rules;
 mod sequence;
-mod swiglu;
 
 use std::ops::Range;
 
@@ -32,6 +30,9 @@ pub use crate::graph::Style;
 use crate::graph::{Fact, Scope, Value};
 use crate::tensor::DType;
 use crate::weights::Weight;
+
+/// Slope of SwiGLU's sigmoid.
+const SWIGLU_ALPHA: f32 = 1.702;
 
 /// A weight as stored, under a dtype of the same size that the operators know: MXFP4's
 /// blocks and scales and FP8 are bytes.

@@ -112,9 +112,10 @@ impl GraphOptions {
         self.has_cache() || self.last_logits
     }
 
-    /// Whether ONNX Runtime's kernels quantize activations beside integer weights.
+    /// Whether ONNX Runtime's kernels quantize activations beside integer weights: those of
+    /// GPUs never do.
     pub fn quantizes_activations(&self) -> bool {
-        self.target == Target::Ort && !self.keep_activations
+        (self.target, self.provider) == (Target::Ort, Provider::Cpu) && !self.keep_activations
     }
 }
 

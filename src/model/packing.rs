@@ -70,20 +70,17 @@ impl Packing {
         Ok(Self { tokens, positions, last, queries, places, mask, count })
     }
 
-    /// The place of each row's last token: i64 `[B, 1]`.
-    pub fn last_places(&self, g: &mut Scope) -> Result<Value> {
+    /// The packed place of each token, i64 `[B, T, 1]`, or of each row's last one, `[B, 1]`.
+    pub fn places_of_tokens(&self, g: &mut Scope, last: bool) -> Result<Value> {
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let place = g.sub("token", self.count, one)?;
-        g.max("token.from_0", place, zero)
-    }
-
-    /// The packed place of each token: i64 `[B, T, 1]`.
-    pub fn places_of_tokens(&self, g: &mut Scope) -> Result<Value> {
-        let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let counted = g.cumsum("counted", self.mask, 1)?;
-        let place = g.sub("place", counted, one)?;
-        let place = g.max("place.from_0", place, zero)?;
-        g.unsqueeze("place.column", place, 2)
+        let (name, counted) = if last {
+            ("token", self.count)
+        } else {
+            ("place", g.cumsum("counted", self.mask, 1)?)
+        };
+        let place = g.sub(name, counted, one)?;
+        let place = g.max(&format!("{name}.from_0"), place, zero)?;
+        if last { Ok(place) } else { g.unsqueeze("place.column", place, 2) }
     }
 }
 

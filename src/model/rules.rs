@@ -14,8 +14,8 @@ use crate::weights::{Matrix, MatrixFormat, Role};
 /// GroupQueryAttention supports head widths that are multiples of this.
 const HEAD_DIM_MULTIPLE: u64 = 8;
 /// CUDA's QMoE supports integer matrices whose sides are multiples of this.
-const CUDA_MULTIPLE: u64 = 64;
-/// CUDA's MoE likewise, of floats.
+const CUDA_QMOE_MULTIPLE: u64 = 64;
+/// CUDA's MoE supports matrices of floats whose sides are multiples of this.
 const CUDA_MOE_MULTIPLE: u64 = 16;
 /// WebGPU's QMoE gives each expert a thread of one workgroup.
 const MOST_EXPERTS_ON_WEBGPU: u64 = 256;
@@ -34,7 +34,8 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
             return Err(err!(
                 "execution provider `{provider}` is for target `ort`: standard operators are the same for all providers"
             )
-            .with_remedy(Setting::Target, "ort"));
+            .with_remedy(Setting::Target, "ort")
+            .with_remedy(Setting::Provider, "cpu"));
         }
         (Target::Ort, Provider::Cpu) => &[DType::F32, DType::F16],
         (Target::Ort, Provider::Cuda) => &[DType::F16, DType::BF16],
@@ -62,27 +63,25 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
         ensure!(!formats.contains(|it| it == MatrixFormat::Mxfp4ColMajor), "{LAID_OUT_FOR_CUDA}");
         return Ok(());
     }
-    if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
-        return Err(err!(
+    let too_many = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU);
+    let error = if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
+        err!(
             "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx`, with a cache if the model generates text",
             config.head_dim
         )
-        .with_remedy(Setting::Target, "onnx"));
-    }
-    if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
-        return Err(err!(
+    } else if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
+        err!(
             "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph"
         )
-        .with_remedy(Setting::Target, "onnx"));
-    }
-    if options.provider == Provider::WebGpu
-        && let Some(count) = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU)
-    {
-        bail!(
+    } else if let (Provider::WebGpu, Some(count)) = (options.provider, too_many) {
+        err!(
             "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
-        );
-    }
-    weights.matrices(Role::Experts).try_for_each(|matrix| check_experts(matrix, options))
+        )
+    } else {
+        let mut matrices = weights.matrices(Role::Experts);
+        return matrices.try_for_each(|matrix| check_experts(matrix, options));
+    };
+    Err(error.with_remedy(Setting::Target, "onnx"))
 }
 
 const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs target `ort` and execution provider `cuda`: export the checkpoint itself";
@@ -91,32 +90,35 @@ const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs 
 fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
     let Matrix { format, out, inn, .. } = *matrix;
-    let multiple = if format.is_int() { CUDA_MULTIPLE } else { CUDA_MOE_MULTIPLE };
-    let is_read = ort::reads_experts(format, options);
-    let what = format!("experts in {format}");
-    let (what, instead, formats): (_, _, &[&str]) = match (provider, format) {
+    let refuse = |detail: &str, instead: &str, others: &[&str]| {
+        let what = format_args!("experts in {format}{detail}");
+        Err(unsupported(provider, what, instead, Setting::Experts, others))
+    };
+    match (provider, format) {
         (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
-            let what = what + " with activations kept in float";
-            (what, "its kernel quantizes them to 8 bits".to_owned(), &["int4"])
+            let detail = " with activations kept in float";
+            refuse(detail, "its kernel quantizes them to 8 bits", &["int4"])
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
-        | (Provider::WebGpu, MatrixFormat::Int(_)) => return Ok(()),
-        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_)) if is_read => {
+        | (Provider::WebGpu, MatrixFormat::Int(_)) => Ok(()),
+        (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_))
+            if ort::reads_experts(format, options) =>
+        {
+            let multiple = if format.is_int() { CUDA_QMOE_MULTIPLE } else { CUDA_MOE_MULTIPLE };
             if [out, inn].iter().all(|side| side.is_multiple_of(multiple)) {
                 return Ok(());
             }
             let instead = format!("its kernels need multiples of {multiple}");
-            (format!("{what} of {out} by {inn}"), instead, &["mxfp4"])
+            refuse(&format!(" of {out} by {inn}"), &instead, &["mxfp4"])
         }
         (Provider::Cuda, _) => {
             let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
-            (what, instead, &["mxfp4", "int4"])
+            refuse("", &instead, &["mxfp4", "int4"])
         }
-        (Provider::WebGpu, _) => (what, "its kernel reads integers".to_owned(), &["int4", "int8"]),
-    };
-    Err(unsupported(provider, what, instead, Setting::Experts, formats))
+        (Provider::WebGpu, _) => refuse("", "its kernel reads integers", &["int4", "int8"]),
+    }
 }
 
 /// An error that recommends these values of a setting.

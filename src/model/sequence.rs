@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
 
-/// The inputs of the graph.
 pub struct Sequence {
     /// `input_ids`, i64 `[B, T]`
     pub tokens: Value,

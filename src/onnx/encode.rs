@@ -55,7 +55,7 @@ pub fn encode(
     locate: Locate,
 ) -> Result<Vec<u8>> {
     let Model { main, functions, .. } = model;
-    let bodies = functions.iter().map(|function| &function.graph.body).chain([&main.body]);
+    let graphs = functions.iter().map(|function| &function.graph).chain([main]);
     let initializers = main.initializers.iter().map(|init| initializer(main, init, locate));
     let initializer = initializers.collect::<Result<_>>()?;
     let message = ModelProto {
@@ -64,7 +64,7 @@ pub fn encode(
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         doc_string: doc_string.to_owned(),
         graph: Some(GraphProto { initializer, ..body(main, &main.body, "gpt_oss") }),
-        opset_import: opsets(bodies),
+        opset_import: opsets(graphs),
         metadata_props: properties.iter().map(|(key, value)| entry(key, value)).collect(),
         functions: functions.iter().map(function).collect(),
     };
@@ -124,31 +124,20 @@ fn function(function: &Function) -> FunctionProto {
         output: names(&graph.body.outputs),
         attribute: attributes.iter().map(|name| (*name).to_owned()).collect(),
         node: constants.chain(nodes).collect(),
-        opset_import: opsets([&graph.body]),
+        opset_import: opsets([graph]),
         ..Default::default()
     }
 }
 
-/// The operator sets that some bodies use, ONNX's own first.
-fn opsets<'b>(bodies: impl IntoIterator<Item = &'b Body>) -> Vec<OperatorSetIdProto> {
-    let mut domains = BTreeSet::from([ONNX]);
-    bodies.into_iter().for_each(|body| collect_domains(body, &mut domains));
+/// The operator sets that some graphs use, ONNX's own first.
+fn opsets<'g>(graphs: impl IntoIterator<Item = &'g Graph>) -> Vec<OperatorSetIdProto> {
+    let used = graphs.into_iter().flat_map(|graph| &graph.domains);
+    let domains: BTreeSet<&str> = used.copied().chain([ONNX]).collect();
     let set = |domain: &str| OperatorSetIdProto {
         domain: domain.to_owned(),
         version: if domain == ONNX { OPSET } else { 1 },
     };
     domains.into_iter().map(set).collect()
-}
-
-fn collect_domains(body: &Body, domains: &mut BTreeSet<&'static str>) {
-    for node in &body.nodes {
-        domains.insert(node.domain);
-        for (_, attribute) in &node.attributes {
-            if let Attribute::Body(nested) = attribute {
-                collect_domains(nested, domains);
-            }
-        }
-    }
 }
 
 fn node(graph: &Graph, node: &Node) -> NodeProto {
@@ -189,7 +178,14 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
 }
 
 fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
-    let mut proto = tensor(graph, initializer.value);
+    let (name, fact) = &graph.values[initializer.value];
+    let dims = fact.shape.iter().map(|dim| dim.known().expect("a stored shape is known") as i64);
+    let mut proto = TensorProto {
+        name: name.clone(),
+        dims: dims.collect(),
+        data_type: data_type(fact.dtype),
+        ..Default::default()
+    };
     if let Data::Inline(bytes) = &initializer.data {
         proto.raw_data.clone_from(bytes);
     }
@@ -212,11 +208,10 @@ fn external(initializer: &Initializer, locate: Locate) -> Result<Option<FileRang
     Ok(Some(FileRange { file, range: start + range.start..start + range.end }))
 }
 
-fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
-    let Data::Inline(bytes) = &initializer.data else {
-        unreachable!("weights belong to the main graph")
-    };
-    let tensor = TensorProto { raw_data: bytes.clone(), ..tensor(graph, initializer.value) };
+/// An initializer of a function as a node.
+fn constant(graph: &Graph, constant: &Initializer) -> NodeProto {
+    let tensor = initializer(graph, constant, &|_| None);
+    let tensor = tensor.expect("weights belong to the main graph");
     let name = tensor.name.clone();
     let value = AttributeProto {
         name: "value".to_owned(),
@@ -229,18 +224,6 @@ fn constant(graph: &Graph, initializer: &Initializer) -> NodeProto {
         op_type: "Constant".to_owned(),
         output: vec![name],
         attribute: vec![value],
-        ..Default::default()
-    }
-}
-
-/// A tensor without its bytes.
-fn tensor(graph: &Graph, id: ValueId) -> TensorProto {
-    let (name, fact) = &graph.values[id];
-    let dims = fact.shape.iter().map(|dim| dim.known().expect("a stored shape is known") as i64);
-    TensorProto {
-        name: name.clone(),
-        dims: dims.collect(),
-        data_type: data_type(fact.dtype),
         ..Default::default()
     }
 }

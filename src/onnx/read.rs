@@ -1,7 +1,6 @@
 //! What an ONNX file contains; any model can be read, not only our own.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::path::Path;
 
 use fs_err as fs;
@@ -15,13 +14,12 @@ use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::error::{Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
-use crate::graph::{Dim, Fact};
+use crate::graph::{Dim, Fact, joined};
 use crate::tensor::DType;
 
 /// An ONNX file without the bytes of its tensors.
 #[derive(Clone, Debug)]
 pub struct OnnxFile {
-    /// Size of the file.
     pub bytes: u64,
     pub ir_version: i64,
     /// Name and version of the program that wrote it.
@@ -57,24 +55,12 @@ pub struct ValueInfo {
     pub name: String,
     /// Element type.
     pub dtype: String,
-    /// One entry for each axis.
-    pub shape: Vec<Size>,
-}
-
-/// The size of an axis: a number, or the name of a symbol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Size {
-    Known(u64),
-    Symbol(String),
+    pub shape: Vec<Dim>,
 }
 
 impl ValueInfo {
-    pub fn new(name: &str, fact: &Fact) -> Self {
-        let size =
-            |dim: &Dim| dim.known().map_or_else(|| Size::Symbol(dim.to_string()), Size::Known);
-        let shape = fact.shape.iter().map(size).collect();
-        Self { name: name.to_owned(), dtype: fact.dtype.to_string(), shape }
+    pub fn new(name: &str, Fact { dtype, shape }: &Fact) -> Self {
+        Self { name: name.to_owned(), dtype: dtype.to_string(), shape: shape.clone() }
     }
 
     /// One line for each run of values that differ in their names only, such as the keys
@@ -83,21 +69,14 @@ impl ValueInfo {
         let is_like = |a: &Self, b: &Self| (&a.dtype, &a.shape) == (&b.dtype, &b.shape);
         values.chunk_by(is_like).map(|alike| {
             let Self { name, dtype, shape } = &alike[0];
-            let shape: Vec<String> = shape.iter().map(Size::to_string).collect();
             let more = match alike {
                 [_] => String::new(),
                 [_, second] => format!(", {}", second.name),
                 [.., last] => format!(" … {}", last.name),
                 [] => unreachable!("chunks are not empty"),
             };
-            format!("{name}{more} {dtype} [{}]", shape.join(", "))
+            format!("{name}{more} {dtype} [{}]", joined(shape, ", "))
         })
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
     }
 }
 
@@ -216,16 +195,16 @@ fn value_infos(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<ValueInfo> 
 fn value_info(info: &ValueInfoProto) -> ValueInfo {
     let value = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
     let tensor = value.map(|TypeValue::TensorType(tensor)| tensor.clone()).unwrap_or_default();
-    let size = |dim: &Dimension| match &dim.value {
-        Some(dimension::Value::DimValue(size)) if *size >= 0 => Size::Known(*size as u64),
-        Some(dimension::Value::DimParam(name)) => Size::Symbol(name.clone()),
-        _ => Size::Symbol("?".to_owned()),
+    let dim = |dim: &Dimension| match &dim.value {
+        Some(dimension::Value::DimValue(size)) if *size >= 0 => Dim::from(*size as u64),
+        Some(dimension::Value::DimParam(name)) => Dim::symbol(&**name),
+        _ => Dim::symbol("?"),
     };
     let (number, dims) = (tensor.elem_type, tensor.shape.unwrap_or_default().dim);
     let dtype = from_data_type(number);
     ValueInfo {
         name: info.name.clone(),
         dtype: dtype.map_or_else(|| format!("ONNX type {number}"), |dtype| dtype.to_string()),
-        shape: dims.iter().map(size).collect(),
+        shape: dims.iter().map(dim).collect(),
     }
 }

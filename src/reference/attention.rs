@@ -8,6 +8,7 @@ use super::pass::Pass;
 use super::weight_reader::{Real, row};
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::weights::FileCache;
 
 /// Queries whose scores are computed at once.
 const QUERIES: usize = 64;
@@ -24,7 +25,7 @@ impl<F: Real> Pass<'_, F> {
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let parts: Vec<ArrayView2<F>> = parts.iter().map(|part| part.view()).collect();
         let qkv = concatenate(Axis(1), &parts).expect("a row for each token");
-        let sinks: Array1<F> = row(&weights.sinks, 0)?;
+        let sinks: Array1<F> = row(&weights.sinks, 0, &mut FileCache::default())?;
         // Keys that a query sees, itself included.
         let window = config.windows[n].map_or(usize::MAX, |window| window as usize);
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use super::weight_reader::{Real, matrix_rows, row};
+use super::weight_reader::{Real, elements, row};
 use crate::error::Result;
-use crate::weights::{Matrix, MatrixFormat, Weight};
+use crate::weights::{FileCache, Matrix, MatrixFormat, Weight};
 
 /// Values that a thread decodes at once: 4 MiB of them.
 const DECODED: u64 = 1 << 20;
@@ -22,28 +22,35 @@ pub fn linear<F: Real>(
 ) -> Result<Array2<F>> {
     let matrix = matrix.source();
     let Matrix { out, inn, format, .. } = *matrix;
+    // In the stored order.
     let is_transposed = matches!(format, MatrixFormat::FloatTransposed(_));
     let (height, width) = if is_transposed { (inn, out) } else { (out, inn) };
     let step = (DECODED / width).max(1);
     let starts = (0..height).step_by(step as usize);
     let ranges: Vec<Range<u64>> = starts.map(|start| start..height.min(start + step)).collect();
     let columns = |rows: &Range<u64>| (rows.start as usize..rows.end as usize).into();
+    let decoded = |files: &mut FileCache, rows: &Range<u64>| -> Result<Array2<F>> {
+        let [start, end] = [rows.start, rows.end].map(|row| (expert * height + row) * width);
+        let shape = ((rows.end - rows.start) as usize, width as usize);
+        Ok(elements(matrix, start..end, files)?.into_shape_with_order(shape).expect("whole rows"))
+    };
+    let mut files = FileCache::default();
     let mut y = Array2::zeros((x.nrows(), out as usize));
     if is_transposed {
-        for rows in ranges {
-            let x = x.slice_axis(Axis(1), columns(&rows));
-            y += &x.dot(&matrix_rows(matrix, expert, rows)?);
+        for rows in &ranges {
+            y += &x.slice_axis(Axis(1), columns(rows)).dot(&decoded(&mut files, rows)?);
         }
     } else {
-        let product =
-            |rows: &Range<u64>| Ok(x.dot(&matrix_rows(matrix, expert, rows.clone())?.t()));
-        let products = ranges.par_iter().map(product).collect::<Result<Vec<Array2<F>>>>()?;
+        // Threads open files once for many rows: opening is slow on a network's file system.
+        let product = |files: &mut FileCache, rows| Ok(x.dot(&decoded(files, rows)?.t()));
+        let products = ranges.par_iter().map_init(FileCache::default, product);
+        let products = products.collect::<Result<Vec<Array2<F>>>>()?;
         for (rows, product) in ranges.iter().zip(products) {
             y.slice_axis_mut(Axis(1), columns(rows)).assign(&product);
         }
     }
     if let Some(bias) = bias {
-        y += &row(bias, expert)?.insert_axis(Axis(0));
+        y += &row(bias, expert, &mut files)?.insert_axis(Axis(0));
     }
     Ok(y)
 }

@@ -74,8 +74,8 @@ pub fn run<'c>(
     let mut single = Pass::new(checkpoint, rows, progress)?;
     let largest = |row: ArrayView1<f64>| row.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
     let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
-        let residual = || ExactValues::new(exact.residual.clone(), &single.residual, largest);
-        options.residuals.then(residual)
+        let kept = options.residuals.then(|| exact.residual.clone())?;
+        Some(ExactValues::new(kept, &single.residual, largest))
     };
     let (mut residuals, mut ties) = (Vec::from_iter(residual(&exact, &single)), Vec::new());
     let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();

@@ -9,7 +9,7 @@ use super::weight_reader::{Real, row};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, ensure};
 use crate::progress::Progress;
-use crate::weights::Weight;
+use crate::weights::{FileCache, Weight};
 
 /// Rows of tokens on their way through the model.
 pub struct Pass<'c, F> {
@@ -48,11 +48,12 @@ impl<'c, F: Real> Pass<'c, F> {
         let longest = lengths.iter().max().copied().unwrap_or_default();
         let rope = RotaryEmbedding::new(&config.rope, config.head_dim, longest);
         let mut residual = Array2::zeros((lengths.iter().sum(), table.shape[1] as usize));
+        let mut files = FileCache::default();
         let ids = rows.iter().flat_map(|row| row.iter().enumerate());
         for (mut embedded, (token, id)) in residual.rows_mut().into_iter().zip(ids) {
             let (id, vocab) = (u64::from(*id), table.shape[0]);
             ensure!(id < vocab, "token {token} of a row is {id}, and the vocabulary has {vocab}");
-            embedded.assign(&row(table, id)?);
+            embedded.assign(&row(table, id, &mut files)?);
         }
         let (there, limit) = (config.experts.iter().sum(), config.swiglu_limit);
         let coverage = ExpertCoverage { used: 0, there, limit, limited: false };
@@ -61,7 +62,7 @@ impl<'c, F: Real> Pass<'c, F> {
 
     /// RMSNorm of each row: `x / √(mean(x²) + ε) · scale`.
     pub fn norm(&self, mut x: Array2<F>, scale: &Weight) -> Result<Array2<F>> {
-        let scale = row(scale, 0)?;
+        let scale = row(scale, 0, &mut FileCache::default())?;
         let [width, epsilon] = [x.ncols() as f64, self.checkpoint.config.rms_norm_eps].map(F::of);
         for mut row in x.rows_mut() {
             let mean = row.iter().map(|x| *x * *x).sum::<F>() / width;

@@ -57,24 +57,3 @@ fn frequencies(rope: &Rope, half: usize) -> Vec<f64> {
     };
     (0..half).map(frequency).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of the 32 pairs of the released models those up to 8 keep their frequency, and those
-    /// from 18 on turn 32 times slower.
-    #[test]
-    fn frequencies_match_released_models() {
-        let rope =
-            Rope { theta: 150_000.0, factor: 32.0, initial_context: 4096.0, slow: 1.0, fast: 32.0 };
-        let found = frequencies(&rope, 32);
-        let plain = |pair: i32| 150_000f64.powf(-f64::from(pair) / 32.0);
-        assert_eq!(found[0], 1.0);
-        assert!((found[8] / plain(8) - 1.0).abs() < 1e-12);
-        assert!((found[18] / plain(18) * 32.0 - 1.0).abs() < 1e-12);
-        // (9 - 8.0928) / (17.3980 - 8.0928) of the way.
-        let way = 0.9072 / 9.3052;
-        assert!((found[9] / plain(9) - (1.0 - way + way / 32.0)).abs() < 1e-4);
-    }
-}

@@ -138,23 +138,24 @@ mod tests {
         let mut single = scores.mapv(|score| score as f32);
         single[[1, 3]] = 0.001;
         let positions = [0, 1].map(|token| Position { row: 0, token });
-        let choose = |factor, others: &[Vec<usize>]| {
-            choose(5, &positions, &scores, &single, 2, factor, Some(others))
-        };
-        let other = [vec![2, 0], vec![0, 2]];
-        let (chosen, ties) = choose(2.0, &other);
-        assert_eq!(chosen, [vec![2, 0], vec![0, 1]]);
-        assert_eq!((ties.len(), ties[0].layer, ties[0].position), (1, 5, positions[0]));
-        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[1], &[2]]);
-        // Too far behind, although another choice at the same token is a tie.
-        let (chosen, ties) = choose(2.0, &[vec![0, 3], vec![1, 0]]);
-        assert_eq!((&chosen[0], &ties[0].taken), (&vec![0, 1], &vec![]));
-        // Decided.
-        let (chosen, ties) = choose(0.5, &other);
-        assert_eq!((&chosen[0], ties.len()), (&vec![0, 1], 0));
-        // Two at once, where all are close.
-        let (_, ties) = choose(4000.0, &[vec![3, 2], vec![1, 0]]);
-        assert_eq!([&ties[0].dropped, &ties[0].taken], [&[0, 1], &[3, 2]]);
+        for (factor, others, first, swaps) in [
+            (2.0, [[2, 0], [0, 2]], [2, 0], vec![[vec![1], vec![2]]]),
+            // Too far behind, although another choice at the same token is a tie.
+            (2.0, [[0, 3], [1, 0]], [0, 1], vec![[vec![], vec![]]]),
+            // Decided.
+            (0.5, [[2, 0], [0, 2]], [0, 1], vec![]),
+            // Two at once, where all are close.
+            (4000.0, [[3, 2], [1, 0]], [3, 2], vec![[vec![0, 1], vec![3, 2]], [vec![], vec![]]]),
+        ] {
+            let others = others.map(Vec::from);
+            let (chosen, ties) = choose(5, &positions, &scores, &single, 2, factor, Some(&others));
+            assert_eq!(chosen, [first, [0, 1]], "{others:?}");
+            for (token, tie) in ties.iter().enumerate() {
+                assert_eq!((tie.layer, tie.position), (5, positions[token]), "{others:?}");
+            }
+            let found: Vec<_> = ties.into_iter().map(|tie| [tie.dropped, tie.taken]).collect();
+            assert_eq!(found, swaps, "{others:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Decodes weights, some rows at a time.
+//! Decodes weights, some rows at a time, through open files of the caller.
 
 use std::iter::Sum;
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, NdFloat};
+use ndarray::{Array1, NdFloat};
 
 use crate::error::{Result, bail};
 use crate::tensor::{self, ints, mxfp4};
@@ -22,25 +22,25 @@ impl Real for f64 {}
 impl Real for f32 {}
 
 /// A row of a weight `[.., length]` of floats. A vector is its own row 0.
-pub fn row<F: Real>(weight: &Weight, index: u64) -> Result<Array1<F>> {
+pub fn row<F: Real>(weight: &Weight, index: u64, files: &mut FileCache) -> Result<Array1<F>> {
     let length = weight.shape[weight.shape.len() - 1];
-    floats(weight, index * length..(index + 1) * length).map(reals)
+    floats(weight, index * length..(index + 1) * length, files).map(reals)
 }
 
-/// Rows of an expert's matrix, or of the only one, in its stored order: `[out, in]`, or
-/// `[in, out]` if it is transposed.
-pub fn matrix_rows<F: Real>(matrix: &Matrix, expert: u64, rows: Range<u64>) -> Result<Array2<F>> {
-    let Matrix { out, inn, format, .. } = *matrix;
-    let (height, width) =
-        if let MatrixFormat::FloatTransposed(_) = format { (inn, out) } else { (out, inn) };
-    let [start, end] = [rows.start, rows.end].map(|row| (expert * height + row) * width);
-    let blocks = |weight, bytes: u64| {
-        let [start, end] = [start, end].map(|element| element / mxfp4::BLOCK * bytes);
-        read_range(weight, &mut FileCache::default(), start..end)
+/// A range of a matrix's elements in their stored order, counted over all experts. It begins
+/// and ends with a block, if the format has blocks.
+pub fn elements<F: Real>(
+    matrix: &Matrix,
+    range: Range<u64>,
+    files: &mut FileCache,
+) -> Result<Array1<F>> {
+    let mut blocks = |weight, bytes: u64| {
+        let [start, end] = [range.start, range.end].map(|at| at / mxfp4::BLOCK * bytes);
+        read_range(weight, files, start..end)
     };
-    let values: Vec<f32> = match format {
+    let values = match matrix.format {
         MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => {
-            floats(matrix.whole(), start..end)?
+            floats(matrix.whole(), range, files)?
         }
         MatrixFormat::Mxfp4 => {
             let [codes, scales] = matrix.codes_and_scales();
@@ -60,15 +60,12 @@ pub fn matrix_rows<F: Real>(matrix: &Matrix, expert: u64, rows: Range<u64>) -> R
             bail!("the experts are laid out for CUDA: use the checkpoint itself")
         }
     };
-    let shape = ((rows.end - rows.start) as usize, width as usize);
-    Ok(reals(values).into_shape_with_order(shape).expect("whole rows"))
+    Ok(reals(values))
 }
 
-/// A range of elements of a weight of floats.
-fn floats(weight: &Weight, range: Range<u64>) -> Result<Vec<f32>> {
+fn floats(weight: &Weight, range: Range<u64>, files: &mut FileCache) -> Result<Vec<f32>> {
     let size = weight.dtype.size();
-    let bytes = range.start * size..range.end * size;
-    let bytes = read_range(weight, &mut FileCache::default(), bytes)?;
+    let bytes = read_range(weight, files, range.start * size..range.end * size)?;
     Ok(tensor::decode(weight.dtype, &bytes))
 }
 

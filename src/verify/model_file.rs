@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, Setting, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
 use crate::model::{GraphOptions, Provider, Target};
-use crate::onnx::{self, OnnxFile, Size, StoredInitializer, ValueInfo};
+use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
 
@@ -149,8 +149,7 @@ fn is_of(value: &ValueInfo, dtype: DType, rank: usize) -> bool {
 
 /// The size of an axis; `None` if it is symbolic.
 fn size(value: &ValueInfo, axis: usize) -> Option<usize> {
-    let Size::Known(size) = value.shape[axis] else { return None };
-    Some(size as usize)
+    value.shape[axis].known().map(|size| size as usize)
 }
 
 /// The error of a model that is not like ours.

@@ -34,6 +34,12 @@ fn refuses_impossible_requests_before_writing() {
             ["--for=cuda", "--keep-activations"],
             "execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them",
         ),
+        // Who took the advice to use target `onnx` on a GPU is not sent back.
+        (
+            "tiny",
+            ["--target=onnx", "--ep=cuda"],
+            "execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu",
+        ),
         ("tiny", ["--ignore-tensor", "foo"], "tiny` has no unknown tensor `foo`"),
         ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
         ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),
@@ -201,6 +207,24 @@ fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
         home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]),
         "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
     );
+}
+
+#[test]
+fn refuses_more_experts_than_webgpu_has_threads_for() {
+    let mut tensors = in_layout("hf");
+    for (name, (_, shape, data)) in &mut tensors {
+        if name.contains("layers.1.mlp.experts.") || name.contains("layers.1.mlp.router.") {
+            shape[0] *= 33;
+            *data = data.repeat(33);
+        }
+    }
+    let home = home(&config(), &tensors);
+    assert_eq!(
+        home.refusal("m", &["--for=webgpu"]),
+        "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx"
+    );
+    let model = home.join("m.onnx");
+    export(&export_args(&home.checkpoint(), &model, &["--for=webgpu", "--target=onnx"]));
 }
 
 type Edit = fn(&mut Tensors, &mut Value);

@@ -70,10 +70,4 @@ impl Scope<'_> {
         frame.body().inputs.push(id);
         Ok(frame.handle(id))
     }
-
-    fn body_output(&mut self, name: &str, value: Value) -> Result<()> {
-        let id = self.ensure_produced_here(name, value)?;
-        self.builder.frame().body().outputs.push(id);
-        Ok(())
-    }
 }

@@ -83,8 +83,7 @@ impl Scope<'_> {
     /// The axis becomes 1.
     pub fn argmax_last(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "ArgMax").input(x);
-        let mut fact = node.with_axis(x, axis)?.with_dtype(DType::I64);
-        fact.shape[axis] = Dim::from(1);
+        let fact = node.with_axis(x, axis)?.with_dtype(DType::I64).with_size(axis, 1);
         let node = node.attr("axis", axis as i64).attr("keepdims", 1);
         node.attr("select_last_index", 1).output(fact)
     }
@@ -106,7 +105,7 @@ impl Scope<'_> {
         let fact = left.with_shape([&left.shape[0], &right.shape[outer]]);
         if let Some(c) = c {
             let added = node.fact(c)?;
-            node.check(is_broadcast_to(&added, &fact), &fact, &added)?;
+            node.check(added.broadcasts_to(&fact), &fact, &added)?;
         }
         let node = if trans_b { node.attr("transB", 1) } else { node };
         node.output(fact)
@@ -123,17 +122,16 @@ impl Scope<'_> {
     /// `h / (heads / kv)`; the bias broadcasts to `[B, heads, T, S]`.
     pub fn attention(&mut self, name: &str, [q, k, v]: [Value; 3], bias: Value) -> Result<Value> {
         let node = self.node(name, "Attention").inputs([q, k, v, bias]);
-        let (mut query, key) = (node.ranked(q, 4)?, node.ranked(k, 4)?);
+        let (query, key) = (node.ranked(q, 4)?, node.ranked(k, 4)?);
         let (value, added) = (node.ranked(v, 4)?, node.typed(bias, query.dtype)?);
         let scores = query.with_shape([&query.shape[..3], &key.shape[2..3]].concat());
-        node.check(is_broadcast_to(&added, &scores), &scores, &added)?;
+        node.check(added.broadcasts_to(&scores), &scores, &added)?;
         let fits = |a: &Fact, b: &Fact, axes: &[usize]| {
             a.dtype == b.dtype && axes.iter().all(|axis| a.shape[*axis] == b.shape[*axis])
         };
         node.check(fits(&query, &key, &[0, 3]), &query, &key)?;
         node.check(fits(&key, &value, &[0, 1, 2]), &key, &value)?;
-        query.shape[3] = value.shape[3].clone();
-        node.attr("scale", 1f32).output(query)
+        node.attr("scale", 1f32).output(query.with_size(3, &value.shape[3]))
     }
 
     /// The indices that sort the last axis, largest first: i64.
@@ -149,18 +147,13 @@ impl Scope<'_> {
     /// The `k` largest along the last axis, descending, and their indices.
     pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
         let node = self.node(name, "TopK").input(x).constant(&[k as i64][..])?;
-        let mut fact = node.with_axis(x, 0)?;
+        let fact = node.with_axis(x, 0)?;
         let last = fact.rank() - 1;
         let is_wide = fact.shape[last].known().is_none_or(|size| k <= size);
         node.check(is_wide, &fact, &fact.with_shape([k]))?;
-        fact.shape[last] = Dim::from(k);
+        let fact = fact.with_size(last, k);
         let indices = fact.with_dtype(DType::I64);
         let node = node.attr("axis", -1).attr("largest", 1).attr("sorted", 1);
         node.outputs([("values", fact), ("indices", indices)])
     }
-}
-
-fn is_broadcast_to(operand: &Fact, fact: &Fact) -> bool {
-    operand.dtype == fact.dtype
-        && broadcast(&operand.shape, &fact.shape).as_ref() == Some(&fact.shape)
 }

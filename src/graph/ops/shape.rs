@@ -1,7 +1,6 @@
 //! Operators that move elements without changing them, or select them by index.
 
 use crate::error::Result;
-use crate::graph::fact::broadcast;
 use crate::graph::{Dim, Fact, IntoShape, Scope, Value};
 use crate::tensor::DType;
 
@@ -16,19 +15,6 @@ impl Scope<'_> {
         let to = from.with_shape(shape);
         let fits = Dim::product(&from.shape) == Dim::product(&to.shape);
         node.check(fits, &from, &to)?;
-        self.reshape_trusted(name, x, to.shape)
-    }
-
-    /// [`Scope::reshape`] without the check of sizes, where the caller knows more than the
-    /// symbols say, as in a branch that only runs for one row.
-    pub fn reshape_trusted(
-        &mut self,
-        name: &str,
-        x: Value,
-        shape: impl IntoShape,
-    ) -> Result<Value> {
-        let from = self.fact(x)?;
-        let to = from.with_shape(shape);
         let mut has_deduced = false;
         let constant = to.shape.iter().enumerate().map(|(axis, dim)| match dim.known() {
             Some(number) => Some(number as i64),
@@ -59,10 +45,7 @@ impl Scope<'_> {
     /// A new axis of size 1.
     pub fn unsqueeze(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
         let node = self.node(name, "Unsqueeze").input(x).constant(&[axis as i64][..])?;
-        let mut fact = node.fact(x)?;
-        if axis > 0 {
-            node.with_axis(x, axis - 1)?;
-        }
+        let mut fact = if axis == 0 { node.fact(x)? } else { node.with_axis(x, axis - 1)? };
         fact.shape.insert(axis, Dim::from(1));
         node.output(fact)
     }
@@ -81,18 +64,13 @@ impl Scope<'_> {
         let fact = node.with_axis(x, axis)?;
         let fits = fact.shape[axis].known() == Some(sizes.iter().sum());
         node.check(fits, &fact, &Fact::new(DType::I64, sizes))?;
-        let outputs = parts.map(|(part, size)| {
-            let mut fact = fact.clone();
-            fact.shape[axis] = Dim::from(size);
-            (part, fact)
-        });
+        let outputs = parts.map(|(part, size)| (part, fact.with_size(axis, size)));
         node.attr("axis", axis as i64).outputs(outputs)
     }
 
     /// The last `count` elements along an axis that has at least as many.
     pub fn slice_last(&mut self, name: &str, x: Value, axis: usize, count: &Dim) -> Result<Value> {
-        let mut fact = self.node(name, "Slice").with_axis(x, axis)?;
-        fact.shape[axis] = count.clone();
+        let fact = self.node(name, "Slice").with_axis(x, axis)?.with_size(axis, count);
         let start = if let Some(count) = count.known() {
             self.constant(&[-(count as i64)][..])?
         } else {
@@ -109,12 +87,10 @@ impl Scope<'_> {
         let mut result = node.with_axis(values[0], axis)?;
         for value in &values[1..] {
             let next = node.fact(*value)?;
-            let mut expected = result.clone();
-            if let Some(size) = next.shape.get(axis) {
-                expected.shape[axis] = size.clone();
-            }
-            node.check(next == expected, &result, &next)?;
-            result.shape[axis] = result.shape[axis].plus(&next.shape[axis]);
+            let fits =
+                next.shape.get(axis).is_some_and(|size| next == result.with_size(axis, size));
+            node.check(fits, &result, &next)?;
+            result = result.with_size(axis, result.shape[axis].plus(&next.shape[axis]));
         }
         node.attr("axis", axis as i64).output(result)
     }
@@ -122,9 +98,9 @@ impl Scope<'_> {
     /// Zeros before and after the elements along an axis.
     pub fn pad(&mut self, name: &str, x: Value, axis: usize, zeros: [u64; 2]) -> Result<Value> {
         let node = self.node(name, "Pad").input(x);
-        let mut fact = node.with_axis(x, axis)?;
+        let fact = node.with_axis(x, axis)?;
         let [before, after] = zeros.map(Dim::from);
-        fact.shape[axis] = before.plus(&fact.shape[axis]).plus(&after);
+        let fact = fact.with_size(axis, before.plus(&fact.shape[axis]).plus(&after));
         let mut pads = vec![0; 2 * fact.rank()];
         (pads[axis], pads[fact.rank() + axis]) = (zeros[0] as i64, zeros[1] as i64);
         node.constant(&pads[..])?.output(fact)
@@ -135,8 +111,7 @@ impl Scope<'_> {
         let node = self.node(name, "Expand");
         let from = node.fact(x)?;
         let fact = from.with_shape(shape);
-        let fits = broadcast(&from.shape, &fact.shape).as_ref() == Some(&fact.shape);
-        node.check(fits, &from, &fact)?;
+        node.check(from.broadcasts_to(&fact), &from, &fact)?;
         let sizes = self.shape_tensor(&fact.shape)?;
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
@@ -182,12 +157,9 @@ impl Scope<'_> {
         if index.dtype != DType::I64 {
             node.typed(indices, DType::I32)?;
         }
-        let mut expected = from.shape.clone();
-        if let Some(size) = index.shape.get(axis) {
-            expected[axis] = size.clone();
-        }
-        node.check(expected == index.shape, &from, &index)?;
         let fact = index.with_dtype(from.dtype);
+        let fits = fact.shape.get(axis).is_some_and(|size| fact == from.with_size(axis, size));
+        node.check(fits, &from, &index)?;
         node.inputs([data, indices]).attr("axis", axis as i64).output(fact)
     }
 
@@ -225,16 +197,16 @@ impl Scope<'_> {
         node.attr("reduction", "add").output(fact)
     }
 
-    /// The distinct elements, ascending.
+    /// The distinct elements, ascending; how many is known only when the graph runs.
     pub fn unique(&mut self, name: &str, x: Value) -> Result<Value> {
-        let fact = self.fact(x)?.with_shape([self.unknown_dim(name)]);
+        let fact = self.fact(x)?.with_shape([Dim::symbol(self.path_of(name))]);
         self.node(name, "Unique").input(x).attr("sorted", 1).output(fact)
     }
 
     /// Indices of true elements: i64 `[rank, count]`.
     pub fn non_zero(&mut self, name: &str, x: Value) -> Result<Value> {
-        let rank = Dim::from(self.fact(x)?.rank() as u64);
-        let fact = Fact::new(DType::I64, [rank, self.unknown_dim(name)]);
+        let rank = self.fact(x)?.rank() as u64;
+        let fact = Fact::new(DType::I64, [rank.into(), Dim::symbol(self.path_of(name))]);
         self.node(name, "NonZero").input(x).output(fact)
     }
 }

@@ -6,23 +6,20 @@ use crate::error::Result;
 use crate::graph::{Fact, MICROSOFT, Scope, Value};
 use crate::model::context::Context;
 use crate::model::ort::linear::accuracy_level;
-use crate::model::swiglu::ALPHA;
-use crate::model::{GraphOptions, Provider, float, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, SWIGLU_ALPHA, float, in_dtype, stored};
 use crate::tensor::{DType, mxfp4};
 use crate::weights::{MatrixFormat, Weight};
 
 /// Whether an operator reads experts in this format: MoE reads floats of its compute dtype.
 pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
-    // The dtypes that MoE has kernels for.
-    let computes_in: &[DType] = match options.provider {
-        Provider::Cpu => &[DType::F32],
-        Provider::Cuda => &[DType::F16, DType::BF16],
-        Provider::WebGpu => &[],
-    };
-    match format {
-        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor | MatrixFormat::Int(_) => true,
-        MatrixFormat::Float(dtype) => dtype == options.compute && computes_in.contains(&dtype),
-        MatrixFormat::FloatTransposed(_) => false,
+    use MatrixFormat::{Float, FloatTransposed, Int, Mxfp4, Mxfp4ColMajor};
+    match (format, options.provider) {
+        (Mxfp4 | Mxfp4ColMajor | Int(_), _) => true,
+        // The dtypes that MoE has kernels for.
+        (Float(DType::F32), Provider::Cpu) | (Float(DType::F16 | DType::BF16), Provider::Cuda) => {
+            format == Float(options.compute)
+        }
+        (Float(_) | FloatTransposed(_), _) => false,
     }
 }
 
@@ -61,7 +58,7 @@ pub fn experts(
         .attr("activation_type", "swiglu")
         // Gate and up are interleaved.
         .attr("swiglu_fusion", 1)
-        .attr("activation_alpha", ALPHA)
+        .attr("activation_alpha", SWIGLU_ALPHA)
         .attr("activation_beta", 1f32)
         .attr("swiglu_limit", config.swiglu_limit as f32);
     if format.is_mxfp4() {

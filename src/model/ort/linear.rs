@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
-use crate::model::{GraphOptions, Provider, in_dtype, stored};
+use crate::model::{GraphOptions, Provider, float, stored};
 use crate::tensor::ints::Bits;
 use crate::tensor::mxfp4;
 use crate::weights::Matrix;
@@ -19,8 +19,7 @@ pub fn integers(
 ) -> Result<Value> {
     let input = g.fact(x)?;
     let [codes, scales] = matrix.codes_and_scales();
-    let scales = stored(g, scales)?;
-    let scales = in_dtype(g, "scales", scales, input.dtype)?;
+    let scales = float(g, "scales", scales, input.dtype)?;
     let codes = stored(g, codes)?;
     g.node("", "MatMulNBits")
         .domain(MICROSOFT)
@@ -39,11 +38,11 @@ pub fn integers(
 /// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an
 /// int8 matrix in every step, which standard operators do once at load time.
 pub fn multiplies_integers(bits: Bits, options: &GraphOptions) -> bool {
-    bits == Bits::Four || options.provider != Provider::Cpu || !options.keep_activations
+    bits == Bits::Four || options.provider != Provider::Cpu || options.quantizes_activations()
 }
 
 /// 4: the CPU kernels quantize activations to 8 bits, which is several times faster than 0,
 /// activations in float. GPU kernels ignore it.
 pub fn accuracy_level(options: &GraphOptions) -> i64 {
-    if options.provider == Provider::Cpu && !options.keep_activations { 4 } else { 0 }
+    if options.quantizes_activations() { 4 } else { 0 }
 }

@@ -3,12 +3,11 @@
 
 use super::decode::{decoded, gather_expert};
 use super::mxfp4;
-use crate::checkpoint::{ExpertWeights, MlpWeights};
+use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 use crate::model::context::Context;
-use crate::model::in_dtype;
-use crate::model::swiglu::swiglu;
+use crate::model::{SWIGLU_ALPHA, in_dtype};
 use crate::tensor::DType;
 use crate::weights::{MatrixFormat, Weight};
 
@@ -51,6 +50,25 @@ pub fn experts(
         let output = g.mul("output", output, share)?;
         g.add_to_rows("sum", [residual, tokens, output])
     })
+}
+
+/// SwiGLU of `x [n, 2·intermediate]`, gate and up interleaved: `[n, intermediate]`, in f32.
+fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
+    let g = &mut g.child("swiglu");
+    let x = in_dtype(g, "x", x, DType::F32)?;
+    let rows = g.fact(x)?.shape[0].clone();
+    let pairs = g.reshape("pairs", x, [rows, config.intermediate_size.into(), 2.into()])?;
+    let (gate, up) = (g.gather_at("gate", pairs, 0, 2)?, g.gather_at("up", pairs, 1, 2)?);
+    let limit = config.swiglu_limit as f32;
+    let most = g.constant(limit)?;
+    let gate = g.min("gate.limited", gate, most)?;
+    let up = g.clip("up.limited", up, -limit, limit)?;
+    let (alpha, one) = (g.constant(SWIGLU_ALPHA)?, g.constant(1f32)?);
+    let steep = g.mul("gate.steep", gate, alpha)?;
+    let open = g.sigmoid("gate.open", steep)?;
+    let gate = g.mul("gate.swish", gate, open)?;
+    let up = g.add("up.shifted", up, one)?;
+    g.mul("", gate, up)
 }
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of rank 0.

@@ -64,10 +64,13 @@ fn half_matrix(g: &mut Scope, name: &str, codes: Value, scales: Value) -> Result
 /// For a single row: `table[byte, i/2] = E2M1 pair · x pair` has the product of every
 /// possible byte, so the dot product is a sum of look-ups, and no weight is decoded.
 fn one_row(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
-    let half = g.fact(x)?.shape[1].known().expect("known") / 2;
+    let row = g.fact(x)?;
+    let half = row.shape[1].known().expect("known") / 2;
     let shape = g.fact(blocks)?.shape;
     let [out, groups, bytes] = &shape[..] else { unreachable!("blocks have rank 3") };
-    let pairs = g.reshape_trusted("x.pairs", x, [half, 2])?;
+    // Not `Scope::reshape`: the symbols do not say that there is one row.
+    let pairs = g.node("x.pairs", "Reshape").input(x).constant(&[half as i64, 2][..])?;
+    let pairs = pairs.output(row.with_shape([half, 2]))?;
     // The two values of each byte.
     let codes: Vec<f32> = (0..=255).flat_map(mxfp4::pair).collect();
     let codes = g.table("mxfp4.pairs", Constant::from(&codes[..]).shaped([256, 2]))?;

@@ -1,0 +1,96 @@
+//! A layer: attention, then a mixture of experts, each added to the residual stream.
+//!
+//! Attention has grouped queries, a learned sink for each head, and on some layers a sliding
+//! window: `x + out(softmax(q·kᵀ/√D + mask, sink) · v)`, where the sink joins the softmax as
+//! one more score that is neither scaled nor has a value. Query head `h` reads key head
+//! `h / (heads / kv)`: `heads / kv` of them form a group.
+//!
+//! A router picks the top k experts of each token; softmax over those k scores gives their
+//! shares. An expert is `down(swiglu(gate_up(x)))` with
+//! `gate = min(even columns, limit)`, `up = clamp(odd columns, ±limit)` and
+//! `swiglu = gate · sigmoid(1.702·gate) · (up + 1)`. The sum of share × expert is added.
+
+use super::context::{Backend, Context};
+use super::linear::linear;
+use super::norm::rms_norm;
+use super::options::Target;
+use super::{in_dtype, ort, portable};
+use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights};
+use crate::error::Result;
+use crate::graph::{Scope, Value};
+use crate::tensor::DType;
+
+/// Inputs of a layer: the residual stream `[B·T, hidden]`, and with a cache the keys and values
+/// of earlier steps.
+const STREAM: [&str; 3] = ["x", "past.key", "past.value"];
+
+/// Layer `n`: the residual stream, the router's scores `[B·T, experts]`, and with a cache the
+/// keys and values with those of this step.
+pub fn layer(
+    g: &mut Scope,
+    n: usize,
+    stream: &[Value],
+    weights: &LayerWeights,
+    context: &Context,
+) -> Result<Vec<Value>> {
+    g.block(&format!("layers.{n}"), "TransformerBlock", &STREAM, stream, |g, stream| {
+        let stream = attention_block(g, stream, &weights.attn, context.config.windows[n], context)?;
+        let routed = mlp_block(g, stream[0], &weights.mlp, context)?;
+        Ok([&routed[..], &stream[1..]].concat())
+    })
+}
+
+/// Adds attention to the residual stream, and this step's keys and values to the cache.
+fn attention_block(
+    g: &mut Scope,
+    stream: &[Value],
+    weights: &AttentionWeights,
+    window: Option<u64>,
+    context: &Context,
+) -> Result<Vec<Value>> {
+    g.block("attn", "AttentionBlock", &STREAM, stream, |g, stream| {
+        let (x, past) = (stream[0], &stream[1..]);
+        let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
+        let normed = in_dtype(g, "norm", normed, context.options.compute)?;
+        let qkv = match &weights.qkv[..] {
+            [whole] => linear(g, "qkv", normed, whole, context)?,
+            parts => {
+                let parts = ["q", "k", "v"].into_iter().zip(parts);
+                let parts = parts.map(|(name, part)| linear(g, name, normed, part, context));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                g.concat("qkv", &parts, 1)?
+            }
+        };
+        let (mixed, cache) = match &context.backend {
+            Backend::Portable(mask) => {
+                let bias = mask.bias(g, window)?;
+                portable::attention(g, qkv, past, &weights.sinks, bias, context)?
+            }
+            Backend::Ort(packing) => {
+                ort::attention(g, qkv, past, &weights.sinks, window, packing, context)?
+            }
+        };
+        let out = linear(g, "out", mixed, &weights.out, context)?;
+        let out = in_dtype(g, "out", out, DType::F32)?;
+        Ok([vec![g.add("residual", x, out)?], cache].concat())
+    })
+}
+
+/// Adds the experts to the residual stream `x`; the second value is the router's scores.
+fn mlp_block(
+    g: &mut Scope,
+    x: Value,
+    weights: &MlpWeights,
+    context: &Context,
+) -> Result<Vec<Value>> {
+    g.block("mlp", "MLPBlock", &["x"], &[x], |g, inputs| {
+        let (x, options) = (inputs[0], &context.options);
+        let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
+        let scores = linear(g, "router", normed, &weights.router, context)?;
+        let mut formats = [&weights.gate_up, &weights.down].map(|it| it.matrix.format).into_iter();
+        let has_operator = formats.all(|format| ort::reads_experts(format, options));
+        let is_ort = options.target == Target::Ort && has_operator;
+        let experts = if is_ort { ort::experts } else { portable::experts };
+        Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
+    })
+}
