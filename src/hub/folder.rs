@@ -21,6 +21,10 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 /// A download folder, locked against other exports.
 pub struct DownloadFolder {
     pub root: PathBuf,
+    /// Its text has the repository's name, then a line for each revision whose files were
+    /// downloaded: the revision and its commit. The last line of a revision counts.
+    lock_file: fs::File,
+    text: String,
     _lock: Lock,
 }
 
@@ -37,7 +41,7 @@ pub fn choose_another(sentence: String) -> Error {
 }
 
 impl DownloadFolder {
-    /// Creates and locks the folder of a repository, whose name the lock file holds.
+    /// Creates and locks the folder of a repository.
     pub fn open(root: &Path, repository: &str) -> Result<Self> {
         fs::create_dir_all(root.join(DOWNLOADS))?;
         let ignore = root.join(".cache/huggingface/.gitignore");
@@ -46,20 +50,30 @@ impl DownloadFolder {
         }
         let mut options = fs::File::options();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(root.join(LOCK))?;
-        let (folder, mut holds) = (root.display(), String::new());
-        let lock = Lock::try_new(file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
+        let mut lock_file = options.open(root.join(LOCK))?;
+        let (folder, mut text) = (root.display(), String::new());
+        let lock = Lock::try_new(lock_file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
             "another export is downloading into `{folder}`: wait for it, or choose another download folder"
         )))?;
-        file.read_to_string(&mut holds)?;
-        if holds.is_empty() {
-            file.write_all(repository.as_bytes())?;
-        } else if holds != repository {
-            return Err(choose_another(format!(
-                "`{folder}` holds files of `{holds}`: choose another download folder"
-            )));
+        lock_file.read_to_string(&mut text)?;
+        match text.lines().next() {
+            None => lock_file.write_all(repository.as_bytes())?,
+            Some(holds) if holds == repository => {}
+            Some(holds) => {
+                return Err(choose_another(format!(
+                    "`{folder}` holds files of `{holds}`: choose another download folder"
+                )));
+            }
         }
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), lock_file, text, _lock: lock })
+    }
+
+    /// Remembers the commit of a revision, all of whose files are here now.
+    pub fn write_commit(&self, revision: &str, commit: &str) -> Result<()> {
+        if revision != commit && commit_in(&self.text, revision) != Some(commit) {
+            (&self.lock_file).write_all(format!("\n{revision} {commit}").as_bytes())?;
+        }
+        Ok(())
     }
 
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
@@ -85,6 +99,18 @@ impl DownloadFolder {
         fs::create_dir_all(parent_dir(&path))?;
         Ok(fs::write(path, format!("{commit}\n{}\n{now}\n", file.digest))?)
     }
+}
+
+/// The commit that a revision was when its files were downloaded last.
+pub fn downloaded_commit(root: &Path, revision: &str) -> Option<String> {
+    let text = std::fs::read_to_string(root.join(LOCK)).ok()?;
+    commit_in(&text, revision).map(str::to_owned)
+}
+
+fn commit_in<'t>(lock_text: &'t str, revision: &str) -> Option<&'t str> {
+    let commits =
+        lock_text.lines().filter_map(|line| line.strip_prefix(revision)?.strip_prefix(' '));
+    commits.filter(|commit| is_hash(commit)).last()
 }
 
 fn record_path(root: &Path, path: &str) -> PathBuf {

@@ -133,10 +133,15 @@ fn exports_offline_from_downloaded_files_only() {
     for name in ["owner/tiny/original".to_owned(), format!("owner/tiny@{COMMIT}/original")] {
         assert!(offline(&name).output().unwrap().status.success(), "{name}");
     }
+    let unknown = format!(
+        "no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@{COMMIT}/original`"
+    );
     let other_commit = format!("owner/tiny@{}/original", "f".repeat(40));
     for (name, expected) in [
         ("other/tiny/original", "holds files of `owner/tiny`"),
         (&other_commit, "`original/config.json` of"),
+        ("owner/tiny@v2/original", &unknown),
+        ("owner/tiny@mai/original", "which commit the revision `mai` of"),
         ("owner/tiny", "`config.json` of `owner/tiny` is neither in the download folder nor in"),
     ] {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
@@ -146,6 +151,23 @@ fn exports_offline_from_downloaded_files_only() {
     let sentence = test.hub.failure(&test.original());
     assert_contains(&sentence, "differs from `tokenizer_config.json`");
     assert!(offline("owner/tiny/original").output().unwrap().status.success());
+
+    // A revision counts as the commit of its own last download.
+    fs::remove_file(test.repository.join("tokenizer_config.json")).unwrap();
+    let pull_request = "owner/tiny@refs/pr/3/original";
+    assert_contains(&test.hub.sentence(&mut offline(pull_request)), "`refs/pr/3` of");
+    test.hub.export(&[&test.named(pull_request)[..], &["--download-dir", text(&folder)]].concat());
+    assert!(offline(pull_request).output().unwrap().status.success());
+    let lock = folder.join(".cache/huggingface/gpt-oss-export.lock");
+    let lines = format!("owner/tiny\nmain {COMMIT}\nrefs/pr/3 {COMMIT}");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), lines);
+    let moved = format!("{lines}\nrefs/pr/3 {}", "f".repeat(40));
+    fs::write(lock, moved).unwrap();
+    let sentence = test.hub.sentence(&mut offline(pull_request));
+    assert_starts(
+        &sentence,
+        "`original/config.json` of `owner/tiny@refs/pr/3/original` is neither",
+    );
 
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
     let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
