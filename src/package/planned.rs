@@ -1,14 +1,17 @@
 //! A planned package: the files to write, and a summary of them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tokenizer::{PlannedFile, TokenizerSummary};
+use super::tokenizer::{LARGEST_FILE, TokenizerSummary};
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
 use crate::error::{Result, err};
+use crate::files::json;
 use crate::model::GraphOptions;
+use crate::publish::{Existing, Transaction, cannot_write};
 
 pub struct PackagedModel<'m> {
     pub path: &'m Path,
@@ -20,9 +23,31 @@ pub struct PackagedModel<'m> {
 /// Files to write beside a model, with a summary for the runtime that needs them.
 #[derive(Default)]
 pub struct Package {
-    pub files: Vec<PlannedFile>,
+    /// Sources and targets of copies, which replace nothing.
+    pub copies: Vec<[PathBuf; 2]>,
+    /// A config, which replaces an existing one.
+    pub config: Option<(PathBuf, String)>,
     pub genai: Option<GenaiSummary>,
     pub transformers_js: Option<TransformersJsSummary>,
+}
+
+impl Package {
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        let copies = self.copies.iter().map(|[_, path]| &**path);
+        copies.chain(self.config.iter().map(|(path, _)| &**path))
+    }
+
+    pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
+        for [source, path] in &self.copies {
+            let mut source = json::open(source, LARGEST_FILE)?;
+            transaction.create(path, Existing::Keep, |mut file| {
+                io::copy(&mut source, &mut file).map_err(cannot_write(path))
+            })?;
+        }
+        self.config.iter().try_for_each(|(path, text)| {
+            transaction.create_from(path, Existing::Replace, text.as_bytes())
+        })
+    }
 }
 
 /// The package for onnxruntime-genai.
