@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use config::Dialect;
-pub use config::{Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
+pub use config::{Config, ConfigReader, LARGEST_CONFIG, Rope};
 use layout::{Assembly, Layout, hugging_face, original};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};

@@ -5,7 +5,7 @@ use crate::weights::MatrixFormat;
 
 /// As in the roots of the released repositories. Blocks and scales are byte for byte those
 /// of OpenAI's layout.
-const MXFP4: Layout = Layout {
+pub const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     separate_qkv: true,
     experts: MatrixFormat::Mxfp4,

@@ -1,16 +1,14 @@
 //! OpenAI's own layout, the `original` folder of the released repositories.
 
-use super::definition::{Layout, Names, PLAIN};
-use crate::weights::MatrixFormat;
+use super::definition::{Layout, Names};
+use super::hugging_face::MXFP4;
 
 /// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
 pub const LAYOUT: Layout = Layout {
     name: "OpenAI's original layout",
     separate_qkv: false,
-    experts: MatrixFormat::Mxfp4,
-    attention: PLAIN,
-    lm_head: None,
     sources: |canonical, _| NAMES.source(canonical),
+    ..MXFP4
 };
 
 const NAMES: Names = Names {
