@@ -196,12 +196,8 @@ fn roots(path: &Path) -> Result<RootCerts> {
 pub enum Failure {
     /// Why it failed now; it may succeed later, after the pause that the hub asked for.
     Transient(String, Option<Duration>),
-    /// The hub refuses it.
-    Refused {
-        status: u16,
-        code: Option<String>,
-        error: Error,
-    },
+    /// The hub refuses it, by a status and perhaps a code.
+    Refused(u16, Option<String>, Error),
     Fatal(Error),
 }
 
@@ -237,7 +233,7 @@ impl Failure {
         let message = text("x-error-message").map_or_else(String::new, |it| format!(": {it}"));
         let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
         let error = err!("`{url}` answered {status}{message}{advice}");
-        Self::Refused { status, code: text("x-error-code"), error }
+        Self::Refused(status, text("x-error-code"), error)
     }
 }
 
@@ -250,7 +246,7 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Fatal(error) | Failure::Refused { error, .. } => error,
+            Failure::Fatal(error) | Failure::Refused(.., error) => error,
             Failure::Transient(reason, _) => Self::new(reason),
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::generation::Generation;
-use super::planned::{GenaiSummary, Package, PackagedModel, model_name};
 use super::tokenizer::{self, GENERATION_CONFIG};
+use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::planned::{Package, PackagedModel, TransformersJsSummary, model_name};
-use super::tokenizer;
+use super::{Package, PackagedModel, TransformersJsSummary, model_name, tokenizer};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::display::size;
 use crate::error::{Error, Result, Setting, bail, ensure, err};

@@ -1,7 +1,7 @@
 //! The canonical weights of a model with some config: names, kinds and shapes, taken from
 //! the tensors of a layout.
 
-use super::definition::{Layout, PLAIN, Sources};
+use super::{Layout, PLAIN, Sources};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::shards::Tensors;
 use crate::checkpoint::weights::{
