@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::RepoPath;
-use super::folder::{DownloadRecord, downloaded_commit};
+use super::folder::{DownloadRecord, ref_path};
 use super::listing::{Listing, RemoteFile, is_hash, offline_error};
 use crate::checkpoint::CONFIG;
 use crate::error::{Result, err};
@@ -44,7 +44,8 @@ impl CachedRepo {
 /// into the folder or else into the cache.
 pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Result<Listing> {
     let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
-    let known = pinned.or_else(|| downloaded_commit(root, &name.revision));
+    let downloaded = fs::read_to_string(ref_path(root, &name.revision)).ok();
+    let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
     let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
     let newest = || Some(cached.as_ref()?.snapshot.file_name()?.to_str()?.to_owned());
     // Files of an unknown commit are there, or none.

@@ -1,6 +1,6 @@
 //! The folder that a repository is downloaded into. Its files have the same paths as in the
-//! repository; `.cache/huggingface` holds Hugging Face's own metadata of each, and the files
-//! that are still incomplete.
+//! repository; `.cache/huggingface` holds Hugging Face's own metadata of each, the files that
+//! are still incomplete, and the commits that revisions were.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,16 +15,14 @@ use crate::publish::Lock;
 
 const DOWNLOADS: &str = ".cache/huggingface/download";
 const LOCK: &str = ".cache/huggingface/gpt-oss-export.lock";
+/// For each revision a file with its commit, as in Hugging Face's cache.
+const REFS: &str = ".cache/huggingface/gpt-oss-export.refs";
 /// How much newer than its metadata a file may be, for coarse clocks.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A download folder, locked against other exports.
 pub struct DownloadFolder {
     pub root: PathBuf,
-    /// Its text has the repository's name, then a line for each revision whose files were
-    /// downloaded: the revision and its commit. The last line of a revision counts.
-    lock_file: fs::File,
-    text: String,
     _lock: Lock,
 }
 
@@ -41,7 +39,7 @@ pub fn choose_another(sentence: String) -> Error {
 }
 
 impl DownloadFolder {
-    /// Creates and locks the folder of a repository.
+    /// Creates and locks the folder of a repository, whose name the lock file holds.
     pub fn open(root: &Path, repository: &str) -> Result<Self> {
         fs::create_dir_all(root.join(DOWNLOADS))?;
         let ignore = root.join(".cache/huggingface/.gitignore");
@@ -50,30 +48,26 @@ impl DownloadFolder {
         }
         let mut options = fs::File::options();
         options.read(true).write(true).create(true).truncate(false);
-        let mut lock_file = options.open(root.join(LOCK))?;
-        let (folder, mut text) = (root.display(), String::new());
-        let lock = Lock::try_new(lock_file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
+        let mut file = options.open(root.join(LOCK))?;
+        let (folder, mut holds) = (root.display(), String::new());
+        let lock = Lock::try_new(file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
             "another export is downloading into `{folder}`: wait for it, or choose another download folder"
         )))?;
-        lock_file.read_to_string(&mut text)?;
-        match text.lines().next() {
-            None => lock_file.write_all(repository.as_bytes())?,
-            Some(holds) if holds == repository => {}
-            Some(holds) => {
-                return Err(choose_another(format!(
-                    "`{folder}` holds files of `{holds}`: choose another download folder"
-                )));
-            }
+        file.read_to_string(&mut holds)?;
+        if holds.is_empty() {
+            file.write_all(repository.as_bytes())?;
+        } else if holds != repository {
+            return Err(choose_another(format!(
+                "`{folder}` holds files of `{holds}`: choose another download folder"
+            )));
         }
-        Ok(Self { root: root.to_owned(), lock_file, text, _lock: lock })
+        Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// Remembers the commit of a revision, all of whose files are here now.
     pub fn write_commit(&self, revision: &str, commit: &str) -> Result<()> {
-        if revision != commit && commit_in(&self.text, revision) != Some(commit) {
-            (&self.lock_file).write_all(format!("\n{revision} {commit}").as_bytes())?;
-        }
-        Ok(())
+        fs::create_dir_all(self.root.join(REFS))?;
+        Ok(fs::write(ref_path(&self.root, revision), commit)?)
     }
 
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
@@ -101,16 +95,9 @@ impl DownloadFolder {
     }
 }
 
-/// The commit that a revision was when its files were downloaded last.
-pub fn downloaded_commit(root: &Path, revision: &str) -> Option<String> {
-    let text = std::fs::read_to_string(root.join(LOCK)).ok()?;
-    commit_in(&text, revision).map(str::to_owned)
-}
-
-fn commit_in<'t>(lock_text: &'t str, revision: &str) -> Option<&'t str> {
-    let commits =
-        lock_text.lines().filter_map(|line| line.strip_prefix(revision)?.strip_prefix(' '));
-    commits.filter(|commit| is_hash(commit)).last()
+/// Where the commit is that a revision was when its files were downloaded last.
+pub fn ref_path(root: &Path, revision: &str) -> PathBuf {
+    root.join(REFS).join(revision.replace('/', "%2F"))
 }
 
 fn record_path(root: &Path, path: &str) -> PathBuf {

@@ -192,7 +192,6 @@ fn roots(path: &Path) -> Result<RootCerts> {
     Ok(certificates.into())
 }
 
-/// Why a request failed.
 pub enum Failure {
     /// Why it failed now; it may succeed later, after the pause that the hub asked for.
     Transient(String, Option<Duration>),

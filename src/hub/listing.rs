@@ -26,7 +26,6 @@ pub struct Listing {
     pub offline: bool,
 }
 
-/// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
     /// Relative to the repository's root, with `/` between components.
@@ -61,7 +60,6 @@ pub fn is_hash(text: &str) -> bool {
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The hub's description of a model.
 #[derive(Deserialize)]
 struct ModelInfo {
     sha: String,

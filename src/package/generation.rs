@@ -13,8 +13,10 @@ const EOS: [u64; 3] = [200_002, 199_999, 200_012];
 const BOS: u64 = 199_998;
 const PAD: u64 = 199_999;
 
+type Accepts = fn(&Value) -> bool;
+
 /// Sampling parameters that mean the same to onnxruntime-genai, and the values that it accepts.
-const SEARCH: [(&str, &str, fn(&Value) -> bool); 5] = [
+const SEARCH: [(&str, &str, Accepts); 5] = [
     ("do_sample", "true or false", Value::is_boolean),
     ("temperature", "a positive number", is_positive),
     ("top_k", "a whole number from 0", Value::is_u64),
@@ -66,7 +68,6 @@ impl Generation {
     }
 }
 
-/// The files that name special tokens.
 struct TokenSources<'f> {
     /// `generation_config.json`, which has precedence.
     file: Option<ConfigReader<'f>>,

@@ -25,7 +25,6 @@ pub struct PackagedModel<'m> {
     pub checkpoint_dir: &'m Path,
 }
 
-/// Files to write beside a model, with a summary for the runtime that needs them.
 #[derive(Default)]
 pub struct Package {
     /// Sources and targets of copies, which replace nothing.

@@ -11,7 +11,6 @@ use crate::container::StoredTensor;
 use crate::error::{Result, bail, ensure};
 use crate::weights::{ElementKind, Matrix, MatrixFormat, Recipe, Weight};
 
-/// Takes every weight of a model.
 pub struct Assembly<'a> {
     pub layout: Layout,
     pub config: &'a Config,

@@ -13,8 +13,8 @@ pub const ORIGINAL: Layout = Layout {
     ..MXFP4
 };
 
-/// Hugging Face's, in the roots of the released repositories. Blocks and scales are byte for byte those
-/// of OpenAI's layout.
+/// Hugging Face's, in the roots of the released repositories. Blocks and scales are byte for
+/// byte those of OpenAI's layout.
 const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     separate_qkv: true,
