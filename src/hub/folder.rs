@@ -112,7 +112,7 @@ impl DownloadRecord {
         let (commit, digest) = (lines.next()?.to_owned(), lines.next()?.to_owned());
         let written = Duration::try_from_secs_f64(lines.next()?.parse().ok()?).ok()?;
         let changed = std::fs::metadata(root.join(path)).ok()?.modified().ok()?;
-        let is_unchanged = changed <= UNIX_EPOCH + written + TOLERANCE;
+        let is_unchanged = changed <= UNIX_EPOCH.checked_add(written)?.checked_add(TOLERANCE)?;
         (is_hash(&commit) && is_hash(&digest) && is_unchanged).then_some(Self { commit, digest })
     }
 }

@@ -36,6 +36,11 @@ fn keeps_existing_files() {
     assert!(test.hub.take_requests(WEIGHTS).is_empty());
     assert!(!summary["hub"]["fetched"].to_string().contains("original"), "{summary}");
 
+    // A time beyond all clocks.
+    let record = test.folder().join(format!(".cache/huggingface/download/{WEIGHTS}.metadata"));
+    fs::write(record, format!("{COMMIT}\n{}\n1e19\n", "0".repeat(64))).unwrap();
+    test.hub.export(&test.original());
+
     // Changed after it was recorded.
     let weights = test.folder().join(WEIGHTS);
     let right = fs::read(&weights).unwrap();
