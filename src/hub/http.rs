@@ -11,8 +11,7 @@ use fs_err as fs;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::typestate::WithoutBody;
-use ureq::{Agent, Body, BodyReader, RequestBuilder};
+use ureq::{Agent, Body, BodyReader};
 
 use super::environment::Environment;
 use crate::background::{StopFlag, with_background};
@@ -60,7 +59,7 @@ impl<'p> Client<'p> {
     /// A whole response of moderate size.
     pub fn read(&self, url: &str) -> Result<Vec<u8>, Failure> {
         self.retry(url, || {
-            let mut body = self.send(url, self.get(url))?.into_body();
+            let mut body = self.send(url, None)?.into_body();
             let bytes = body.with_config().limit(LARGEST_RESPONSE).read_to_vec();
             bytes.map_err(|error| Failure::transport(url, error))
         })
@@ -85,12 +84,9 @@ impl<'p> Client<'p> {
         range: Range<u64>,
         size: u64,
     ) -> Result<(u64, BodyReader<'static>), Failure> {
-        let mut request = self.get(url);
         let bounds = format!("{}-{}", range.start, range.end.saturating_sub(1));
-        if range != (0..size) {
-            request = request.header(header::RANGE, format!("bytes={bounds}"));
-        }
-        let response = self.send(url, request)?;
+        let part = (range != (0..size)).then(|| format!("bytes={bounds}"));
+        let response = self.send(url, part)?;
         // Another part, or a network's login page, must not replace what was downloaded.
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let (name, expected, start) = if is_partial {
@@ -140,21 +136,16 @@ impl<'p> Client<'p> {
         with_background(watch, work).0
     }
 
-    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
-        let request = self.agent.get(url);
-        match &self.environment.token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
+    /// Requests a file or a part of it on a thread that may be left behind: name lookups and
+    /// connects cannot be interrupted.
+    fn send(&self, url: &str, part: Option<String>) -> Result<Response<Body>, Failure> {
+        let token = self.environment.token.as_ref().map(|token| format!("Bearer {token}"));
+        let mut request = self.agent.get(url);
+        for (name, value) in [(header::AUTHORIZATION, token), (header::RANGE, part)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
-    }
-
-    /// Sends a request on a thread that may be left behind: name lookups and connects
-    /// cannot be interrupted.
-    fn send(
-        &self,
-        url: &str,
-        request: RequestBuilder<WithoutBody>,
-    ) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         loop {
