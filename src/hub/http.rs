@@ -15,7 +15,7 @@ use ureq::{Agent, Body, BodyReader};
 
 use super::environment::Environment;
 use crate::background::{StopFlag, with_background};
-use crate::error::{Error, Kind, Result, ensure, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::progress::Progress;
 
 /// Consecutive failures after which a request is given up.
@@ -165,10 +165,8 @@ impl<'p> Client<'p> {
 
 /// Fails once the user has cancelled.
 pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
-    if progress.is_cancelled() {
-        return Err(err!("interrupted; {RESUMES}").with_kind(Kind::Interrupted));
-    }
-    Ok(())
+    let resumes = |error: Error| err!("{error}; {RESUMES}").with_kind(error.kind());
+    progress.check_cancelled().map_err(resumes)
 }
 
 fn roots(path: &Path) -> Result<RootCerts> {

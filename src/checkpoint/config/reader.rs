@@ -24,7 +24,7 @@ pub struct ConfigReader<'a> {
 }
 
 /// A description of the values that a key accepts, and their parser.
-pub struct Expected<T>(pub &'static str, fn(&Value) -> Option<T>);
+pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
 pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));

@@ -31,34 +31,28 @@ pub const LAYOUTS: [(&str, Layout); 4] = [
     // one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
     (
         "model.layers.0.mlp.experts.down_proj",
-        Layout {
-            name: "Hugging Face's layout with dequantized experts",
-            experts: TRANSPOSED,
-            ..MXFP4
-        },
+        with_experts("Hugging Face's layout with dequantized experts", TRANSPOSED, MXFP4.sources),
     ),
     // A linear layer for each expert, gate and up in one:
     // `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
     (
         "model.layers.0.mlp.experts.down_projs.0.weight",
-        Layout {
-            name: "unsloth's layout with split experts",
-            experts: PLAIN,
-            sources: split_experts,
-            ..MXFP4
-        },
+        with_experts("unsloth's layout with split experts", PLAIN, split_experts),
     ),
     // Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
     (
         "model.layers.0.mlp.experts.0.down_proj.weight",
-        Layout {
-            name: "the layout with gate, up and down apart",
-            experts: PLAIN,
-            sources: expert_linears,
-            ..MXFP4
-        },
+        with_experts("the layout with gate, up and down apart", PLAIN, expert_linears),
     ),
 ];
+
+const fn with_experts(
+    name: &'static str,
+    experts: MatrixFormat,
+    sources: fn(&str, u64) -> Sources,
+) -> Layout {
+    Layout { name, experts, sources, ..MXFP4 }
+}
 
 const ORIGINAL_NAMES: Names = Names {
     layer: "block.",
