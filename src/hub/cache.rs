@@ -71,7 +71,10 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
             RemoteFile::new(path, blob.metadata().ok()?.len(), digest)
         })
     });
-    let files = downloaded.chain(snapshot).collect();
+    let mut files: Vec<RemoteFile> = downloaded.chain(snapshot).collect();
+    // The root may be the checkpoint's folder, and the cache may have the same files.
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.dedup_by(|other, one| one.path == other.path);
     Ok(Listing { name: name.clone(), commit, files, offline: true })
 }
 

@@ -177,6 +177,17 @@ fn exports_offline_from_downloaded_files_only() {
 }
 
 #[test]
+fn lists_file_of_root_once_offline() {
+    let remote = Home::new();
+    copy_folder(&fixture("tiny"), &remote);
+    fs::rename(remote.join("model.safetensors"), remote.join("weights.safetensors")).unwrap();
+    let test = HubTest::serving(remote);
+    let online = test.hub.export(&test.root());
+    let offline = test.hub.export(&[&test.root()[..], &["--offline"]].concat());
+    assert_eq!(offline["fingerprint"], online["fingerprint"]);
+}
+
+#[test]
 fn prefers_local_folder_to_repository_of_the_same_name() {
     let test = HubTest::new();
     let run = |output: &str, options: &[&str]| {
