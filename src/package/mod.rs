@@ -16,7 +16,7 @@ use crate::error::{Result, err};
 use crate::files::json;
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction, cannot_write};
-use tokenizer::{LARGEST_FILE, TokenizerSummary};
+use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
 
 pub struct PackagedModel<'m> {
     pub path: &'m Path,
@@ -105,7 +105,7 @@ impl GenaiSummary {
         let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
         table.note(format!("eos {}{assumed}", eos.join(", ")));
         self.tokenizer.notes(table);
-        if !self.tokenizer.has_required() {
+        if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {
             table.note(
                 "without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text",
             );

@@ -37,10 +37,6 @@ pub struct TokenizerSummary {
 }
 
 impl TokenizerSummary {
-    pub(super) fn has_required(&self) -> bool {
-        FILES[..2].iter().all(|name| !self.missing.contains(name))
-    }
-
     pub(super) fn notes(&self, table: &mut Table) {
         let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in
