@@ -23,7 +23,6 @@ pub const ALIGNMENT: u64 = 4096;
 /// The header's metadata key that we write and read.
 const METADATA_KEY: &str = "gpt_oss_export";
 
-/// The header of a SafeTensors file.
 #[derive(Clone, Debug)]
 pub struct Header {
     /// Every tensor, in the order of its bytes.
@@ -32,7 +31,6 @@ pub struct Header {
     pub metadata: Option<String>,
 }
 
-/// A tensor of a SafeTensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
     pub name: String,

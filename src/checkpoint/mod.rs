@@ -12,8 +12,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use config::Dialect;
-pub use config::{Config, ConfigReader, Expected, LARGEST_CONFIG, Rope};
-use layout::{Assembly, Layout, hugging_face, original};
+pub use config::{Config, ConfigReader, LARGEST_CONFIG, Rope};
+use layout::known::{LAYOUTS, ORIGINAL};
+use layout::{Assembly, Layout};
 use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
 pub use suggest::{
@@ -74,9 +75,9 @@ impl Checkpoint {
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
         let tensors = Tensors::open_folder(folder, which, remote)?;
-        let mut known = hugging_face::LAYOUTS.into_iter();
+        let mut known = LAYOUTS.into_iter();
         let layout = match dialect {
-            Dialect::OpenAi => Some(original::LAYOUT),
+            Dialect::OpenAi => Some(ORIGINAL),
             Dialect::HuggingFace => {
                 known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
             }

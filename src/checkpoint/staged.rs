@@ -14,13 +14,12 @@ use crate::error::{Error, Result, bail, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
-/// The part of the metadata that every version has.
-#[derive(Deserialize)]
-struct StagedVersion {
-    format: u32,
-}
-
 pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
+    /// The part of the metadata that every version has.
+    #[derive(Deserialize)]
+    struct StagedVersion {
+        format: u32,
+    }
     ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
     let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
     let opened = Tensors::open_file(path);

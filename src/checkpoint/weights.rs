@@ -123,14 +123,12 @@ impl LayerWeights {
         fn linear(it: &Linear) -> impl Iterator<Item = &Weight> + Clone {
             it.matrix.weights().iter().chain(&it.bias)
         }
-        fn experts(it: &ExpertWeights) -> impl Iterator<Item = &Weight> + Clone {
-            it.matrix.weights().iter().chain([&it.bias])
-        }
         let Self { attn, mlp } = self;
         let qkv = attn.qkv.iter().flat_map(linear);
         let attention = [&attn.norm].into_iter().chain(qkv).chain([&attn.sinks]);
         let router = [&mlp.norm].into_iter().chain(linear(&mlp.router));
-        let experts = [&mlp.gate_up, &mlp.down].into_iter().flat_map(experts);
+        let experts = [&mlp.gate_up, &mlp.down].into_iter();
+        let experts = experts.flat_map(|it| it.matrix.weights().iter().chain([&it.bias]));
         attention.chain(linear(&attn.out)).chain(router).chain(experts)
     }
 }

@@ -61,7 +61,7 @@ impl<'p> Plan<'p> {
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let weights = self.placement.files.iter().map(|(path, _)| path.as_path());
         let model = self.spec.model.iter().map(|model| &*model.path);
-        weights.chain(model).chain(self.package.files.iter().map(|(path, ..)| &**path))
+        weights.chain(model).chain(self.package.targets())
     }
 
     /// Writes the weights files that do not exist. Returns these, and what the conversions of
@@ -100,9 +100,7 @@ impl<'p> Plan<'p> {
         transaction: &mut Transaction,
         rounding: &PerRole<Rounding>,
     ) -> Result<Option<ModelSummary>> {
-        for (path, existing, bytes) in &self.package.files {
-            transaction.create_from(path, *existing, bytes)?;
-        }
+        self.package.write(transaction)?;
         let (Some(spec), Some(graph)) = (&self.spec.model, &self.graph) else { return Ok(None) };
         let provenances = self.opened.checkpoint.provenances.after(rounding);
         let bytes = self.encode(spec, graph, provenances, transaction).map_err(|error| {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use fs_err as fs;
@@ -14,8 +14,15 @@ use serde::de::{
 use crate::display::size;
 use crate::error::{Result, ensure, err};
 
-/// The bytes of a regular file of at most `limit` bytes.
+/// The bytes of a file that [`open`] accepts.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open(path, limit)?.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Opens a regular file of at most `limit` bytes.
+pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
     // Opening a FIFO blocks, so its type is checked first.
     let status = fs::metadata(path)?;
     let (shown, bytes, most) = (path.display(), status.len(), size(limit));
@@ -25,9 +32,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
         "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"
     );
     // It may grow meanwhile.
-    let mut text = Vec::with_capacity(bytes as usize);
-    fs::File::open(path)?.take(limit).read_to_end(&mut text)?;
-    Ok(text)
+    Ok(fs::File::open(path)?.take(limit))
 }
 
 /// Parses JSON in which every object has unique keys; errors name `file`.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::RepoPath;
-use super::folder::DownloadRecord;
+use super::folder::{DownloadRecord, ref_path};
 use super::listing::{Listing, RemoteFile, is_hash, offline_error};
 use crate::checkpoint::CONFIG;
-use crate::error::Result;
+use crate::error::{Result, err};
 
 /// A repository in Hugging Face's cache: files named by their digests, and a folder of links
 /// to them for each commit.
@@ -40,15 +40,25 @@ impl CachedRepo {
     }
 }
 
-/// The files of a checkpoint that are on this machine, at the commit of the download folder
-/// or else of the cache.
+/// The files of a checkpoint that are on this machine, at the commit of the last download
+/// into the folder or else into the cache.
 pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Result<Listing> {
     let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
-    let recorded = || Some(DownloadRecord::read(root, &name.file(CONFIG))?.commit);
-    let known = pinned.or_else(recorded);
+    let downloaded = fs::read_to_string(ref_path(root, &name.revision)).ok();
+    let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
     let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
     let newest = || Some(cached.as_ref()?.snapshot.file_name()?.to_str()?.to_owned());
-    let commit = known.or_else(newest).ok_or_else(|| offline_error(name, &name.file(CONFIG)))?;
+    // Files of an unknown commit are there, or none.
+    let unknown = || match DownloadRecord::read(root, &name.file(CONFIG)) {
+        Some(DownloadRecord { commit, .. }) => err!(
+            "no download has told which commit the revision `{}` of `{}` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
+            name.revision,
+            name.repository,
+            name.at(&commit)
+        ),
+        None => offline_error(name, &name.file(CONFIG)),
+    };
+    let commit = known.or_else(newest).ok_or_else(unknown)?;
     let downloaded = paths(name, root).filter_map(|path| {
         let record = DownloadRecord::read(root, &path).filter(|record| record.commit == commit)?;
         let size = fs::metadata(root.join(&path)).ok()?.len();
@@ -61,7 +71,10 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
             RemoteFile::new(path, blob.metadata().ok()?.len(), digest)
         })
     });
-    let files = downloaded.chain(snapshot).collect();
+    let mut files: Vec<RemoteFile> = downloaded.chain(snapshot).collect();
+    // The root may be the checkpoint's folder, and the cache may have the same files.
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.dedup_by(|other, one| one.path == other.path);
     Ok(Listing { name: name.clone(), commit, files, offline: true })
 }
 

@@ -144,7 +144,7 @@ impl Downloader<'_> {
     fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
         let offline = || offline_error(&self.listing.name, &file.path);
         let client = self.client.as_ref().ok_or_else(offline)?;
-        Ok((client, self.listing.url(client, file)))
+        Ok((client, self.listing.url(&client.environment.endpoint, file)))
     }
 
     /// The error for another file in the place of a repository's file.

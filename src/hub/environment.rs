@@ -8,10 +8,6 @@ use hf_hub::Cache;
 
 use crate::error::{Result, bail, ensure};
 
-const HUGGING_FACE: &str = "https://huggingface.co";
-/// In seconds.
-const TIMEOUT: &str = "10";
-
 /// How to reach the hub, and where its files are cached on this machine.
 pub struct Environment {
     /// `HF_ENDPOINT`, without a trailing slash.
@@ -30,12 +26,12 @@ pub struct Environment {
 
 impl Environment {
     pub fn read() -> Result<Self> {
-        let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
+        let url = variable("HF_ENDPOINT").unwrap_or("https://huggingface.co".to_owned());
         ensure!(
             url.starts_with("https://") || url.starts_with("http://"),
             "HF_ENDPOINT is {url:?}, expected a URL that begins with https:// or http://"
         );
-        let text = variable("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or_else(|| TIMEOUT.to_owned());
+        let text = variable("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or("10".to_owned());
         let Ok(seconds @ 1..) = text.parse::<u32>() else {
             bail!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}, expected a number of seconds")
         };

@@ -1,6 +1,6 @@
 //! The folder that a repository is downloaded into. Its files have the same paths as in the
-//! repository; `.cache/huggingface` holds Hugging Face's own metadata of each, and the files
-//! that are still incomplete.
+//! repository; `.cache/huggingface` holds Hugging Face's own metadata of each, the files that
+//! are still incomplete, and the commits that revisions were.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::publish::Lock;
 
 const DOWNLOADS: &str = ".cache/huggingface/download";
 const LOCK: &str = ".cache/huggingface/gpt-oss-export.lock";
+/// For each revision a file with its commit, as in Hugging Face's cache.
+const REFS: &str = ".cache/huggingface/gpt-oss-export.refs";
 /// How much newer than its metadata a file may be, for coarse clocks.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,12 @@ impl DownloadFolder {
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
+    /// Remembers the commit of a revision, all of whose files are here now.
+    pub fn write_commit(&self, revision: &str, commit: &str) -> Result<()> {
+        fs::create_dir_all(self.root.join(REFS))?;
+        Ok(fs::write(ref_path(&self.root, revision), commit)?)
+    }
+
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
         self.root.join(&file.path)
     }
@@ -87,6 +95,11 @@ impl DownloadFolder {
     }
 }
 
+/// Where the commit is that a revision was when its files were downloaded last.
+pub fn ref_path(root: &Path, revision: &str) -> PathBuf {
+    root.join(REFS).join(revision.replace('/', "%2F"))
+}
+
 fn record_path(root: &Path, path: &str) -> PathBuf {
     root.join(DOWNLOADS).join(format!("{path}.metadata"))
 }
@@ -99,7 +112,7 @@ impl DownloadRecord {
         let (commit, digest) = (lines.next()?.to_owned(), lines.next()?.to_owned());
         let written = Duration::try_from_secs_f64(lines.next()?.parse().ok()?).ok()?;
         let changed = std::fs::metadata(root.join(path)).ok()?.modified().ok()?;
-        let is_unchanged = changed <= UNIX_EPOCH + written + TOLERANCE;
+        let is_unchanged = changed <= UNIX_EPOCH.checked_add(written)?.checked_add(TOLERANCE)?;
         (is_hash(&commit) && is_hash(&digest) && is_unchanged).then_some(Self { commit, digest })
     }
 }

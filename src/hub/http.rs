@@ -11,12 +11,11 @@ use fs_err as fs;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::typestate::WithoutBody;
-use ureq::{Agent, Body, BodyReader, RequestBuilder};
+use ureq::{Agent, Body, BodyReader};
 
 use super::environment::Environment;
 use crate::background::{StopFlag, with_background};
-use crate::error::{Error, Kind, Result, ensure, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::progress::Progress;
 
 /// Consecutive failures after which a request is given up.
@@ -60,7 +59,7 @@ impl<'p> Client<'p> {
     /// A whole response of moderate size.
     pub fn read(&self, url: &str) -> Result<Vec<u8>, Failure> {
         self.retry(url, || {
-            let mut body = self.send(url, self.get(url))?.into_body();
+            let mut body = self.send(url, None)?.into_body();
             let bytes = body.with_config().limit(LARGEST_RESPONSE).read_to_vec();
             bytes.map_err(|error| Failure::transport(url, error))
         })
@@ -85,12 +84,9 @@ impl<'p> Client<'p> {
         range: Range<u64>,
         size: u64,
     ) -> Result<(u64, BodyReader<'static>), Failure> {
-        let mut request = self.get(url);
         let bounds = format!("{}-{}", range.start, range.end.saturating_sub(1));
-        if range != (0..size) {
-            request = request.header(header::RANGE, format!("bytes={bounds}"));
-        }
-        let response = self.send(url, request)?;
+        let part = (range != (0..size)).then(|| format!("bytes={bounds}"));
+        let response = self.send(url, part)?;
         // Another part, or a network's login page, must not replace what was downloaded.
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let (name, expected, start) = if is_partial {
@@ -140,21 +136,16 @@ impl<'p> Client<'p> {
         with_background(watch, work).0
     }
 
-    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
-        let request = self.agent.get(url);
-        match &self.environment.token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
+    /// Requests a file or a part of it on a thread that may be left behind: name lookups and
+    /// connects cannot be interrupted.
+    fn send(&self, url: &str, part: Option<String>) -> Result<Response<Body>, Failure> {
+        let token = self.environment.token.as_ref().map(|token| format!("Bearer {token}"));
+        let mut request = self.agent.get(url);
+        for (name, value) in [(header::AUTHORIZATION, token), (header::RANGE, part)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
-    }
-
-    /// Sends a request on a thread that may be left behind: name lookups and connects
-    /// cannot be interrupted.
-    fn send(
-        &self,
-        url: &str,
-        request: RequestBuilder<WithoutBody>,
-    ) -> Result<Response<Body>, Failure> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         loop {
@@ -174,10 +165,8 @@ impl<'p> Client<'p> {
 
 /// Fails once the user has cancelled.
 pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
-    if progress.is_cancelled() {
-        return Err(err!("interrupted; {RESUMES}").with_kind(Kind::Interrupted));
-    }
-    Ok(())
+    let resumes = |error: Error| err!("{error}; {RESUMES}").with_kind(error.kind());
+    progress.check_cancelled().map_err(resumes)
 }
 
 fn roots(path: &Path) -> Result<RootCerts> {
@@ -192,16 +181,11 @@ fn roots(path: &Path) -> Result<RootCerts> {
     Ok(certificates.into())
 }
 
-/// Why a request failed.
 pub enum Failure {
     /// Why it failed now; it may succeed later, after the pause that the hub asked for.
     Transient(String, Option<Duration>),
-    /// The hub refuses it.
-    Refused {
-        status: u16,
-        code: Option<String>,
-        error: Error,
-    },
+    /// The hub refuses it, by a status and perhaps a code.
+    Refused(u16, Option<String>, Error),
     Fatal(Error),
 }
 
@@ -237,7 +221,7 @@ impl Failure {
         let message = text("x-error-message").map_or_else(String::new, |it| format!(": {it}"));
         let advice = if matches!(status, 401 | 403) { DENIED } else { "" };
         let error = err!("`{url}` answered {status}{message}{advice}");
-        Self::Refused { status, code: text("x-error-code"), error }
+        Self::Refused(status, text("x-error-code"), error)
     }
 }
 
@@ -250,7 +234,7 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Fatal(error) | Failure::Refused { error, .. } => error,
+            Failure::Fatal(error) | Failure::Refused(.., error) => error,
             Failure::Transient(reason, _) => Self::new(reason),
         }
     }

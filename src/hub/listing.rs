@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::RepoPath;
+use super::environment::Environment;
 use super::http::{Client, Failure};
 use crate::checkpoint::{self, INDEX, SINGLE_FILE, ShardSelection};
 use crate::error::{Error, Result, bail, ensure, err};
@@ -17,7 +18,6 @@ const SHA256_DIGITS: usize = 64;
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
 
-/// The files of a repository at one commit.
 pub struct Listing {
     pub name: RepoPath,
     pub commit: String,
@@ -26,7 +26,6 @@ pub struct Listing {
     pub offline: bool,
 }
 
-/// A file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
     /// Relative to the repository's root, with `/` between components.
@@ -61,7 +60,6 @@ pub fn is_hash(text: &str) -> bool {
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The hub's description of a model.
 #[derive(Deserialize)]
 struct ModelInfo {
     sha: String,
@@ -99,9 +97,9 @@ impl Listing {
         Ok(Self { name: name.clone(), commit: info.sha, files, offline: false })
     }
 
-    pub fn url(&self, client: &Client, file: &RemoteFile) -> String {
-        let (Client { environment, .. }, path) = (client, utf8_percent_encode(&file.path, ESCAPED));
-        format!("{}/{}/resolve/{}/{path}", environment.endpoint, self.name.repository, self.commit)
+    pub fn url(&self, hub: &str, file: &RemoteFile) -> String {
+        let path = utf8_percent_encode(&file.path, ESCAPED);
+        format!("{hub}/{}/resolve/{}/{path}", self.name.repository, self.commit)
     }
 
     pub fn find(&self, path: &str) -> Option<&RemoteFile> {
@@ -177,13 +175,10 @@ impl Listing {
 
 /// What a refused list says about its repository.
 fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
-    let Failure::Refused { status, code, .. } = &failure else { return failure.into() };
-    let (RepoPath { repository, revision, .. }, hub) = (name, &client.environment.endpoint);
-    let users = if client.environment.token.is_some() {
-        "the owner of this token"
-    } else {
-        "users without a token"
-    };
+    let Failure::Refused(status, code, _) = &failure else { return failure.into() };
+    let RepoPath { repository, revision, .. } = name;
+    let Environment { endpoint: hub, token, .. } = &client.environment;
+    let users = if token.is_some() { "the owner of this token" } else { "users without a token" };
     match (status, code.as_deref()) {
         (401, None | Some("RepoNotFound")) => err!(
             "`{name}` is not a local folder, and {hub} shows no such repository to {users} (401): check the name, or set HF_TOKEN to a token with access"

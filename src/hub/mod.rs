@@ -113,8 +113,11 @@ impl<'p> Repository<'p> {
         }
         self.downloader.fetch(&files)?;
         self.fetched.append(&mut files);
-        let recorded = if headers_only { &[] } else { &*self.files };
-        let Downloader { folder, listing, .. } = &self.downloader;
-        recorded.iter().try_for_each(|file| folder.write_record(file, &listing.commit))
+        if headers_only {
+            return Ok(());
+        }
+        let Downloader { folder, listing: Listing { name, commit, .. }, .. } = &self.downloader;
+        self.files.iter().try_for_each(|file| folder.write_record(file, commit))?;
+        folder.write_commit(&name.revision, commit)
     }
 }

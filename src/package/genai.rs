@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::generation::Generation;
-use super::planned::{GenaiSummary, Package, PackagedModel, model_name};
 use super::tokenizer::{self, GENERATION_CONFIG};
+use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
-use crate::publish::Existing;
 
 const GENAI_CONFIG: &str = "genai_config.json";
 
@@ -49,7 +48,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let text = genai_config(name, config, options, &generation, max_length);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
-    let (mut files, tokenizer) = tokenizer::plan(&dirs, dir)?;
+    let (copies, tokenizer) = tokenizer::plan(&dirs, dir)?;
     let summary = GenaiSummary {
         config: path.clone(),
         replaced,
@@ -59,8 +58,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         eos_assumed: generation.eos_assumed,
         tokenizer,
     };
-    files.push((path, Existing::Replace, text.into_bytes()));
-    Ok(Package { files, genai: Some(summary), ..Package::default() })
+    Ok(Package { copies, config: Some((path, text)), genai: Some(summary), transformers_js: None })
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{ConfigReader, Expected, LARGEST_CONFIG};
+use crate::checkpoint::{ConfigReader, LARGEST_CONFIG};
 use crate::error::{Result, bail};
 use crate::files::json;
 
@@ -13,25 +13,19 @@ const EOS: [u64; 3] = [200_002, 199_999, 200_012];
 const BOS: u64 = 199_998;
 const PAD: u64 = 199_999;
 
-const VALUE: Expected<Value> = Expected("a value", |value| Some(value.clone()));
+type Accepts = fn(&Value) -> bool;
 
 /// Sampling parameters that mean the same to onnxruntime-genai, and the values that it accepts.
-const SEARCH: [(&str, Expected<Value>); 5] = [
-    ("do_sample", Expected("true or false", |it| accept(it, it.is_boolean()))),
-    ("temperature", POSITIVE),
-    ("top_k", Expected("a whole number from 0", |it| accept(it, it.is_u64()))),
-    ("top_p", Expected("a number from 0 to 1", |it| accept(it, (0.0..=1.0).contains(&float(it))))),
-    ("repetition_penalty", POSITIVE),
+const SEARCH: [(&str, &str, Accepts); 5] = [
+    ("do_sample", "true or false", Value::is_boolean),
+    ("temperature", "a positive number", is_positive),
+    ("top_k", "a whole number from 0", Value::is_u64),
+    ("top_p", "a number from 0 to 1", |it| it.as_f64().is_some_and(|it| (0.0..=1.0).contains(&it))),
+    ("repetition_penalty", "a positive number", is_positive),
 ];
-const POSITIVE: Expected<Value> = Expected("a positive number", |it| accept(it, float(it) > 0.0));
 
-fn accept(value: &Value, fits: bool) -> Option<Value> {
-    fits.then(|| value.clone())
-}
-
-/// NaN for what is no number.
-fn float(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(f64::NAN)
+fn is_positive(value: &Value) -> bool {
+    value.as_f64().is_some_and(|number| number > 0.0)
 }
 
 pub struct Generation {
@@ -56,15 +50,17 @@ impl Generation {
         let file = file.map(read).transpose()?;
         // A config that is broken or of another model is ignored.
         let configs = configs.iter().filter_map(|path| read(path).ok());
-        let is_alike = |it: &ConfigReader| {
-            it.peek("vocab_size", &VALUE).is_ok_and(|size| size == Some(vocab_size.into()))
-        };
+        let configs = configs.filter(|it| it.get("vocab_size") == Some(&vocab_size.into()));
         let mut search = Map::new();
-        for (file, (key, expected)) in file.iter().flat_map(|file| SEARCH.map(|it| (file, it))) {
-            search.extend(file.peek(key, &expected)?.map(|value| (key.to_owned(), value)));
+        for (key, expected, accepts) in SEARCH {
+            let Some(file) = &file else { break };
+            let Some(value) = file.get(key) else { continue };
+            if !accepts(value) {
+                return Err(file.invalid(key, expected, value));
+            }
+            search.insert(key.to_owned(), value.clone());
         }
-        let sources =
-            TokenSources { file, configs: configs.filter(is_alike).collect(), vocab_size };
+        let sources = TokenSources { file, configs: configs.collect(), vocab_size };
         let (eos, eos_assumed) = sources.tokens("eos_token_id", &EOS)?;
         let bos = sources.tokens("bos_token_id", &[BOS])?.0[0];
         let pad = sources.tokens("pad_token_id", &[PAD])?.0[0];
@@ -72,7 +68,6 @@ impl Generation {
     }
 }
 
-/// The files that name special tokens.
 struct TokenSources<'f> {
     /// `generation_config.json`, which has precedence.
     file: Option<ConfigReader<'f>>,
@@ -85,9 +80,9 @@ impl TokenSources<'_> {
     /// are several, a file may have a list.
     fn tokens(&self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
         for file in self.file.iter().chain(&self.configs) {
-            let list = match file.peek(key, &VALUE)? {
+            let list = match file.get(key) {
                 Some(Value::Array(list)) if released.len() > 1 && !list.is_empty() => list,
-                Some(value) => vec![value],
+                Some(value) => std::slice::from_ref(value),
                 None => continue,
             };
             let token = |value: &Value| {
@@ -166,28 +161,23 @@ mod tests {
 
     #[test]
     fn refuses_invalid_values() {
-        for (file, sentence) in [
-            (r#"{"eos_token_id": [1, "x"]}"#, "must be a token of the vocabulary, found \"x\""),
-            (r#"{"eos_token_id": []}"#, "found []"),
-            (r#"{"bos_token_id": -1}"#, "key `bos_token_id`"),
-            (r#"{"pad_token_id": 201088}"#, "found 201088"),
-            ("[]", "generation_config.json` is invalid: invalid type: sequence, expected a map"),
-            (r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
-            (r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
-            (r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
-            (r#"{"top_p": 3.0}"#, "key `top_p` must be a number from 0 to 1, found 3.0"),
+        // Without a file where its text is empty.
+        for (file, vocab_size, sentence) in [
+            (r#"{"eos_token_id": [1, "x"]}"#, VOCAB, "a token of the vocabulary, found \"x\""),
+            (r#"{"eos_token_id": []}"#, VOCAB, "found []"),
+            (r#"{"bos_token_id": -1}"#, VOCAB, "key `bos_token_id`"),
+            (r#"{"pad_token_id": 201088}"#, VOCAB, "found 201088"),
+            ("[]", VOCAB, "generation_config.json` is invalid: invalid type: sequence, expected a"),
+            (r#"{"a": 1, "a": 1}"#, VOCAB, "duplicate key \"a\""),
+            (r#"{"top_k": -1}"#, VOCAB, "key `top_k` must be a whole number from 0, found -1"),
+            (r#"{"do_sample": 1}"#, VOCAB, "key `do_sample` must be true or false, found 1"),
+            (r#"{"top_p": 3.0}"#, VOCAB, "key `top_p` must be a number from 0 to 1, found 3.0"),
+            ("", 320, "eos_token_id, 200002, exceeds its vocabulary of 320 tokens: put a gen"),
+            (r#"{"eos_token_id": 5}"#, 320, "bos_token_id, 199998, exceeds its vocabulary of 320"),
+            (r#"{"eos_token_id": 5}"#, 320, "tokens: add eos_token_id"),
         ] {
-            let error = read(Some(file), &[], VOCAB).err().unwrap().to_string();
-            assert!(error.contains(sentence), "{error}");
-        }
-        for (file, sentence) in [
-            (None, "eos_token_id, 200002, exceeds its vocabulary of 320 tokens: put a gen"),
-            (
-                Some(r#"{"eos_token_id": 5}"#),
-                "bos_token_id, 199998, exceeds its vocabulary of 320 tokens: add eos_token_id",
-            ),
-        ] {
-            let error = read(file, &[], 320).err().unwrap().to_string();
+            let file = Some(file).filter(|text| !text.is_empty());
+            let error = read(file, &[], vocab_size).err().unwrap().to_string();
             assert!(error.contains(sentence), "{error}");
         }
     }

@@ -1,9 +1,126 @@
-//! Packages: the files that a runtime needs beside a model.
+//! Packages: the files that a runtime needs beside a model, planned before they are written.
 
 pub mod genai;
 mod generation;
-mod planned;
 pub mod tokenizer;
 pub mod transformers_js;
 
-pub use planned::{GenaiSummary, Package, PackagedModel, TransformersJsSummary};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::display::{Table, size};
+use crate::error::{Result, err};
+use crate::files::json;
+use crate::model::GraphOptions;
+use crate::publish::{Existing, Transaction, cannot_write};
+use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
+
+pub struct PackagedModel<'m> {
+    pub path: &'m Path,
+    pub options: &'m GraphOptions,
+    pub checkpoint: &'m Checkpoint,
+    pub checkpoint_dir: &'m Path,
+}
+
+#[derive(Default)]
+pub struct Package {
+    /// Sources and targets of copies, which replace nothing.
+    pub copies: Vec<[PathBuf; 2]>,
+    /// A config, which replaces an existing one.
+    pub config: Option<(PathBuf, String)>,
+    pub genai: Option<GenaiSummary>,
+    pub transformers_js: Option<TransformersJsSummary>,
+}
+
+impl Package {
+    pub fn targets(&self) -> impl Iterator<Item = &Path> {
+        let copies = self.copies.iter().map(|[_, path]| &**path);
+        copies.chain(self.config.iter().map(|(path, _)| &**path))
+    }
+
+    pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
+        for [source, path] in &self.copies {
+            let mut source = json::open(source, LARGEST_FILE)?;
+            transaction.create(path, Existing::Keep, |mut file| {
+                io::copy(&mut source, &mut file).map_err(cannot_write(path))
+            })?;
+        }
+        self.config.iter().try_for_each(|(path, text)| {
+            transaction.create_from(path, Existing::Replace, text.as_bytes())
+        })
+    }
+}
+
+/// The package for onnxruntime-genai.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenaiSummary {
+    /// The path of `genai_config.json`.
+    pub config: PathBuf,
+    /// Whether a different `genai_config.json` was replaced.
+    pub replaced: bool,
+    /// The longest text in tokens, prompt included, unless a program says otherwise.
+    pub max_length: u64,
+    /// Bytes of the cache for a text of that length, for the whole batch.
+    pub cache_bytes: u64,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u64>,
+    /// Whether these are the released models', because no file names others.
+    pub eos_assumed: bool,
+    /// The tokenizer's files.
+    #[serde(flatten)]
+    pub tokenizer: TokenizerSummary,
+}
+
+/// The package for transformers.js.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransformersJsSummary {
+    /// The root of the repository, which transformers.js opens.
+    pub folder: PathBuf,
+    /// The option `dtype` that chooses the model.
+    pub dtype: &'static str,
+    /// The option `device` that the model is for.
+    pub device: &'static str,
+    /// The tokenizer's files.
+    #[serde(flatten)]
+    pub tokenizer: TokenizerSummary,
+}
+
+/// The name by which other files refer to the model.
+pub fn model_name(path: &Path) -> Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let path = path.display();
+    name.ok_or_else(|| err!("`{path}` is not valid UTF-8, so no other file can name it"))
+}
+
+impl GenaiSummary {
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let replaced = if self.replaced { " (replaced)" } else { "" };
+        table.row("genai", format!("{}{replaced}", self.config.display()));
+        let cache = size(self.cache_bytes);
+        table.note(format!("max_length {} (a cache of {cache})", self.max_length));
+        let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
+        let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
+        table.note(format!("eos {}{assumed}", eos.join(", ")));
+        self.tokenizer.notes(table);
+        if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {
+            table.note(
+                "without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text",
+            );
+        }
+    }
+}
+
+impl TransformersJsSummary {
+    pub(crate) fn rows(&self, table: &mut Table) {
+        let Self { folder, dtype, device, tokenizer } = self;
+        let folder = folder.display();
+        table.row(
+            "web",
+            format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
+        );
+        tokenizer.notes(table);
+    }
+}

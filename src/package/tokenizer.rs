@@ -1,5 +1,6 @@
 //! The tokenizer's files: found beside the weights and copied byte for byte.
 
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -7,13 +8,9 @@ use serde::Serialize;
 use crate::display::Table;
 use crate::error::{Result, ensure};
 use crate::files::{canonicalize_existing, json};
-use crate::publish::Existing;
 
-/// A file to write, what happens to an existing one, and its bytes.
-pub type PlannedFile = (PathBuf, Existing, Vec<u8>);
-
-/// The most bytes of a file to copy: the released models' have up to 28 MB.
-const LARGEST_COPY: u64 = 256 << 20;
+/// The most bytes of a file: the released models' have up to 28 MB.
+pub const LARGEST_FILE: u64 = 256 << 20;
 
 /// Special tokens and sampling parameters.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -40,10 +37,6 @@ pub struct TokenizerSummary {
 }
 
 impl TokenizerSummary {
-    pub(super) fn has_required(&self) -> bool {
-        FILES[..2].iter().all(|name| !self.missing.contains(name))
-    }
-
     pub(super) fn notes(&self, table: &mut Table) {
         let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in
@@ -76,26 +69,41 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
-/// Plans copies into a folder, each from the first folder that has the file.
-pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<PlannedFile>, TokenizerSummary)> {
-    let (mut files, mut summary) = (Vec::new(), TokenizerSummary::default());
+/// Plans copies into a folder, each from the first folder that has the file. Returns their
+/// sources and targets.
+pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
+    let (mut copies, mut summary) = (Vec::new(), TokenizerSummary::default());
     for name in FILES {
         let Some(source) = find(dirs, name)? else {
             summary.missing.push(name);
             continue;
         };
-        let bytes = json::read(&source, LARGEST_COPY)?;
+        let open = |path| json::open(path, LARGEST_FILE).map(BufReader::new);
+        let reader = open(&source)?;
         if let Some(path) = find(&[target.to_owned()], name)? {
-            let (found, source) = (path.display(), source.display());
             ensure!(
-                bytes == json::read(&path, LARGEST_COPY)?,
-                "`{found}` differs from `{source}`, and a model beside it may use it: move it away, or choose another output folder"
+                are_equal(reader, open(&path)?)?,
+                "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
+                path.display(),
+                source.display()
             );
             summary.present.push(name);
         } else {
             summary.copied.push(target.join(name));
-            files.push((target.join(name), Existing::Keep, bytes));
+            copies.push([source, target.join(name)]);
         }
     }
-    Ok((files, summary))
+    Ok((copies, summary))
+}
+
+fn are_equal(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 || left[..length] != right[..length] {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }

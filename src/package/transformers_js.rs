@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::planned::{Package, PackagedModel, TransformersJsSummary, model_name};
-use super::tokenizer;
+use super::{Package, PackagedModel, TransformersJsSummary, model_name, tokenizer};
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
 use crate::display::size;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
 use crate::model::{GraphOptions, Provider, Target};
-use crate::publish::Existing;
 use crate::tensor::DType;
 
 /// The most bytes of a file: browsers take less than 2 GB.
@@ -100,12 +98,12 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .and_then(|()| add_entry(&mut config, model, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
     dirs.push(folder.clone());
-    let (mut files, tokenizer) = tokenizer::plan(&dirs, &folder)?;
-    files.push((path, Existing::Replace, format!("{config:#}\n").into_bytes()));
+    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;
     let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
-    Ok(Package { files, transformers_js: Some(summary), ..Package::default() })
+    let config = Some((path, format!("{config:#}\n")));
+    Ok(Package { copies, config, genai: None, transformers_js: Some(summary) })
 }
 
 /// The model's folder by a path that ends in its name.
@@ -201,7 +199,7 @@ mod tests {
             checkpoint: &checkpoint,
             checkpoint_dir,
         };
-        Ok(serde_json::from_slice(&plan(&model, 7)?.files[0].2).unwrap())
+        Ok(plan(&model, 7)?.config.unwrap().1.parse().unwrap())
     }
 
     #[test]
@@ -227,6 +225,7 @@ mod tests {
         for (keys, reason) in [
             (r#""a": 1, "a": 1"#, "duplicate key \"a\" at line 1 column 35"),
             (r#""transformers.js_config": 1"#, "`transformers.js_config` is not a JSON object"),
+            (r#""head_dim": 64"#, "its `head_dim` is 64, and the weights have 32"),
         ] {
             let text = format!(r#"{{"model_type": "x", {keys}}}"#);
             let error = plan_config(&text, "model.onnx", DType::F32).unwrap_err().to_string();

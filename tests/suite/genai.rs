@@ -123,9 +123,9 @@ fn refuses_broken_link_in_place_of_tokenizer() {
     fs::create_dir(home.join("out")).unwrap();
     std::os::unix::fs::symlink("nowhere", home.join("out/tokenizer.json")).unwrap();
     let (checkpoint, model) = (home.checkpoint(), home.join("out/model.onnx"));
-    let export = export_args(&checkpoint, &model, &["--genai"]);
     let end = "out/tokenizer.json` is neither a file nor a link to one: remove it";
-    assert_ends(&failure(&export), end);
+    // The link cannot be read, so contents are not compared.
+    assert_ends(&failure(&export_args(&checkpoint, &model, &["--genai"])), end);
 }
 
 /// As in OpenAI's repositories.

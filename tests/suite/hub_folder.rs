@@ -36,6 +36,11 @@ fn keeps_existing_files() {
     assert!(test.hub.take_requests(WEIGHTS).is_empty());
     assert!(!summary["hub"]["fetched"].to_string().contains("original"), "{summary}");
 
+    // A time beyond all clocks.
+    let record = test.folder().join(format!(".cache/huggingface/download/{WEIGHTS}.metadata"));
+    fs::write(record, format!("{COMMIT}\n{}\n1e19\n", "0".repeat(64))).unwrap();
+    test.hub.export(&test.original());
+
     // Changed after it was recorded.
     let weights = test.folder().join(WEIGHTS);
     let right = fs::read(&weights).unwrap();
@@ -133,10 +138,14 @@ fn exports_offline_from_downloaded_files_only() {
     for name in ["owner/tiny/original".to_owned(), format!("owner/tiny@{COMMIT}/original")] {
         assert!(offline(&name).output().unwrap().status.success(), "{name}");
     }
+    let unknown = format!(
+        "no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@{COMMIT}/original`"
+    );
     let other_commit = format!("owner/tiny@{}/original", "f".repeat(40));
     for (name, expected) in [
         ("other/tiny/original", "holds files of `owner/tiny`"),
         (&other_commit, "`original/config.json` of"),
+        ("owner/tiny@v2/original", &unknown),
         ("owner/tiny", "`config.json` of `owner/tiny` is neither in the download folder nor in"),
     ] {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
@@ -147,9 +156,35 @@ fn exports_offline_from_downloaded_files_only() {
     assert_contains(&sentence, "differs from `tokenizer_config.json`");
     assert!(offline("owner/tiny/original").output().unwrap().status.success());
 
+    // A revision counts as the commit of its own last download.
+    fs::remove_file(test.repository.join("tokenizer_config.json")).unwrap();
+    let pull_request = "owner/tiny@refs/pr/3/original";
+    assert_contains(&test.hub.sentence(&mut offline(pull_request)), "`refs/pr/3` of");
+    test.hub.export(&[&test.named(pull_request)[..], &["--download-dir", text(&folder)]].concat());
+    assert!(offline(pull_request).output().unwrap().status.success());
+    let commit = folder.join(".cache/huggingface/gpt-oss-export.refs/refs%2Fpr%2F3");
+    assert_eq!(fs::read_to_string(&commit).unwrap(), COMMIT);
+    fs::write(commit, "f".repeat(40)).unwrap();
+    let sentence = test.hub.sentence(&mut offline(pull_request));
+    assert_starts(
+        &sentence,
+        "`original/config.json` of `owner/tiny@refs/pr/3/original` is neither",
+    );
+
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
     let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
     assert_starts(&sentence, &format!("`{WEIGHTS}` of `owner/tiny/original` is neither in"));
+}
+
+#[test]
+fn lists_file_of_root_once_offline() {
+    let remote = Home::new();
+    copy_folder(&fixture("tiny"), &remote);
+    fs::rename(remote.join("model.safetensors"), remote.join("weights.safetensors")).unwrap();
+    let test = HubTest::serving(remote);
+    let online = test.hub.export(&test.root());
+    let offline = test.hub.export(&[&test.root()[..], &["--offline"]].concat());
+    assert_eq!(offline["fingerprint"], online["fingerprint"]);
 }
 
 #[test]

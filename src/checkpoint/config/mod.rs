@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::suggest;
 use crate::error::{Result, ensure};
+pub use reader::ConfigReader;
 use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
-pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.

@@ -70,11 +70,14 @@ impl<'a> ConfigReader<'a> {
         self.keys.keys().any(|key| key.starts_with(prefix))
     }
 
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key)
+    }
+
     /// The value of a key, which remains unread.
-    pub fn peek<T>(&self, key: &str, expected: &Expected<T>) -> Result<Option<T>> {
-        let Some(value) = self.keys.get(key) else { return Ok(None) };
-        let Expected(text, read) = expected;
-        read(value).map(Some).ok_or_else(|| self.invalid(key, text, value))
+    pub fn peek<T>(&self, key: &str, Expected(text, read): &Expected<T>) -> Result<Option<T>> {
+        let parse = |value| read(value).ok_or_else(|| self.invalid(key, text, value));
+        self.get(key).map(parse).transpose()
     }
 
     pub fn optional<T>(&mut self, key: &str, expected: &Expected<T>) -> Result<Option<T>> {

@@ -113,7 +113,7 @@ fn ignores_keys_by_full_name() {
 }
 
 #[test]
-fn refuses_inconsistent_openai_values() {
+fn refuses_inconsistent_or_unsupported_values() {
     let cases = r#"num_experts = null => `config.json` lacks the key `num_experts`
         num_experts = 3 => must be at most the number of experts, found 4 of 3
         rope_theta = "x" => key `rope_theta` must be a positive number, found "x"
@@ -121,10 +121,6 @@ fn refuses_inconsistent_openai_values() {
         initial_context_length = 10 => YaRN's bounds must satisfy
         attention_dropout = 0.5 => has an unknown key `attention_dropout`; ignore it if"#;
     refuses(openai, cases);
-}
-
-#[test]
-fn refuses_unsupported_hugging_face_values() {
     let cases = r#"model_type = "llama" => `model_type` must be "gpt_oss", found "llama"
         hidden_act = "gelu" => `hidden_act` must be "silu", found "gelu"
         swiglu_alpha = 2.0 => `swiglu_alpha` must be 1.702, found 2.0

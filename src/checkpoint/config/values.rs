@@ -112,20 +112,14 @@ impl Rope {
 }
 
 fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
-    match value {
-        Value::Object(map) => {
-            map.iter().try_for_each(|(key, value)| check_numbers(file, key, value))
-        }
-        Value::Array(list) => list.iter().try_for_each(|value| check_numbers(file, key, value)),
-        Value::Number(number) => {
-            let (expected, fits) = if number.is_f64() {
-                (POSITIVE.0, number.as_f64() > Some(0.0))
-            } else {
-                (SIZE.0, number.as_u64().is_some_and(|size| SIZES.contains(&size)))
-            };
-            ensure!(fits, "`{file}`: `{key}` must be {expected}, found {number}");
-            Ok(())
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
-    }
+    let check = |(key, value): (&String, &Value)| check_numbers(file, key, value);
+    let (expected, fits) = match value {
+        Value::Object(map) => return map.iter().try_for_each(check),
+        Value::Array(list) => return list.iter().try_for_each(|it| check_numbers(file, key, it)),
+        Value::Number(number) if number.is_f64() => (POSITIVE.0, POSITIVE.1(value).is_some()),
+        Value::Number(_) => (SIZE.0, SIZE.1(value).is_some()),
+        Value::Null | Value::Bool(_) | Value::String(_) => return Ok(()),
+    };
+    ensure!(fits, "`{file}`: `{key}` must be {expected}, found {value}");
+    Ok(())
 }

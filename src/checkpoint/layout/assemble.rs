@@ -1,7 +1,7 @@
 //! The canonical weights of a model with some config: names, kinds and shapes, taken from
 //! the tensors of a layout.
 
-use super::definition::{Layout, PLAIN, Sources};
+use super::{Layout, PLAIN, Sources};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::shards::Tensors;
 use crate::checkpoint::weights::{
@@ -11,7 +11,6 @@ use crate::container::StoredTensor;
 use crate::error::{Result, bail, ensure};
 use crate::weights::{ElementKind, Matrix, MatrixFormat, Recipe, Weight};
 
-/// Takes every weight of a model.
 pub struct Assembly<'a> {
     pub layout: Layout,
     pub config: &'a Config,

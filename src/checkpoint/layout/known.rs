@@ -1,10 +1,20 @@
-//! Hugging Face's layouts, which differ in how experts are stored.
+//! The layouts of checkpoints: OpenAI's, and Hugging Face's, which differ in how experts are
+//! stored.
 
-use super::definition::{Layout, Names, PLAIN, Sources, TRANSPOSED};
+use super::{Layout, Names, PLAIN, Sources, TRANSPOSED};
 use crate::weights::MatrixFormat;
 
-/// As in the roots of the released repositories. Blocks and scales are byte for byte those
-/// of OpenAI's layout.
+/// OpenAI's own, in the folder `original` of the released repositories:
+/// `block.N.attn.qkv.weight`, `block.N.mlp.mlp1_weight.blocks`, …
+pub const ORIGINAL: Layout = Layout {
+    name: "OpenAI's original layout",
+    separate_qkv: false,
+    sources: |canonical, _| ORIGINAL_NAMES.source(canonical),
+    ..MXFP4
+};
+
+/// Hugging Face's, in the roots of the released repositories. Blocks and scales are byte for
+/// byte those of OpenAI's layout.
 const MXFP4: Layout = Layout {
     name: "Hugging Face's layout with MXFP4 experts",
     separate_qkv: true,
@@ -14,41 +24,51 @@ const MXFP4: Layout = Layout {
     sources: |canonical, _| NAMES.source(canonical),
 };
 
-/// The layouts, each behind a tensor that only it has.
+/// Hugging Face's layouts, each behind a tensor that only it has.
 pub const LAYOUTS: [(&str, Layout); 4] = [
     ("model.layers.0.mlp.experts.down_proj_blocks", MXFP4),
     // Fine-tunes merged or dequantized to BF16, F16, F32 or FP8: the numbers of all experts in
     // one tensor, input-major `[experts, in, out]`, the other way round than everywhere else.
     (
         "model.layers.0.mlp.experts.down_proj",
-        Layout {
-            name: "Hugging Face's layout with dequantized experts",
-            experts: TRANSPOSED,
-            ..MXFP4
-        },
+        with_experts("Hugging Face's layout with dequantized experts", TRANSPOSED, MXFP4.sources),
     ),
     // A linear layer for each expert, gate and up in one:
     // `model.layers.N.mlp.experts.gate_up_projs.E.weight`, …
     (
         "model.layers.0.mlp.experts.down_projs.0.weight",
-        Layout {
-            name: "unsloth's layout with split experts",
-            experts: PLAIN,
-            sources: split_experts,
-            ..MXFP4
-        },
+        with_experts("unsloth's layout with split experts", PLAIN, split_experts),
     ),
     // Three linear layers for each expert: `model.layers.N.mlp.experts.E.gate_proj.weight`, …
     (
         "model.layers.0.mlp.experts.0.down_proj.weight",
-        Layout {
-            name: "the layout with gate, up and down apart",
-            experts: PLAIN,
-            sources: expert_linears,
-            ..MXFP4
-        },
+        with_experts("the layout with gate, up and down apart", PLAIN, expert_linears),
     ),
 ];
+
+const fn with_experts(
+    name: &'static str,
+    experts: MatrixFormat,
+    sources: fn(&str, u64) -> Sources,
+) -> Layout {
+    Layout { name, experts, sources, ..MXFP4 }
+}
+
+const ORIGINAL_NAMES: Names = Names {
+    layer: "block.",
+    table: &[
+        ("embedding", "embedding"),
+        ("norm", "norm"),
+        ("lm_head", "unembedding"),
+        ("attn", "attn"),
+        ("mlp.norm", "mlp.norm"),
+        ("mlp.router", "mlp.gate"),
+        ("mlp.experts.gate_up.bias", "mlp.mlp1_bias"),
+        ("mlp.experts.gate_up", "mlp.mlp1_weight"),
+        ("mlp.experts.down.bias", "mlp.mlp2_bias"),
+        ("mlp.experts.down", "mlp.mlp2_weight"),
+    ],
+};
 
 const NAMES: Names = Names {
     layer: "model.layers.",
