@@ -53,6 +53,7 @@ pub struct StoredInitializer {
 
 /// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
 pub struct ValueInfo {
     pub name: String,
     /// Element type.
@@ -64,13 +65,14 @@ pub struct ValueInfo {
 /// The size of an axis: a number, or the name of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
+#[allow(missing_docs)]
 pub enum Size {
     Known(u64),
     Symbol(String),
 }
 
 impl ValueInfo {
-    pub fn new(name: &str, fact: &Fact) -> Self {
+    pub(crate) fn new(name: &str, fact: &Fact) -> Self {
         let size =
             |dim: &Dim| dim.known().map_or_else(|| Size::Symbol(dim.to_string()), Size::Known);
         let shape = fact.shape.iter().map(size).collect();
