@@ -2,7 +2,7 @@
 
 mod open;
 mod placement;
-mod plan;
+mod planned_model;
 mod request;
 mod spec;
 mod summary;
@@ -19,7 +19,7 @@ pub use summary::{
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, Target};
-pub use crate::onnx::ValueInfo;
+pub use crate::onnx::{Size, ValueInfo};
 pub use crate::package::{GenaiSummary, TransformersJsSummary};
 pub use crate::tensor::DType;
 pub use crate::tensor::ints::Bits;
@@ -28,20 +28,58 @@ pub use crate::weights::MatrixFormat;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::publish::Transaction;
-use open::open;
-use plan::Plan;
+use crate::weights::Role;
+use open::{Opened, open};
+use placement::Placement;
+use planned_model::PlannedModel;
 
 /// Runs an export. If it fails, the destination is as it was before.
 pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
+    let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let plan = Plan::new(spec, &opened)?;
+    let Opened { checkpoint, fingerprint, folder, hub } = &opened;
+
+    // Everything that headers decide is decided before anything is written.
+    let model = PlannedModel::new(spec, &opened)?;
+    let mut placement = Placement::decide(spec, &opened)?;
+    let package = model.as_ref().map(|model| model.package(request, placement.files.len()));
+    let package = package.transpose()?.unwrap_or_default();
 
     let mut transaction = Transaction::default();
-    plan.targets().try_for_each(|path| transaction.claim(path))?;
-    let (written, rounding) = plan.write_weights(&mut transaction, progress)?;
-    let model = plan.write_model(&mut transaction, &rounding)?;
+    let weights = placement.files.iter().map(|(path, _)| path);
+    let companions = package.files.iter().map(|(path, ..)| path);
+    let mut targets = weights.chain(&request.output).chain(companions);
+    targets.try_for_each(|path| transaction.claim(path))?;
+    let rounding = placement.write(request, &mut transaction, progress)?;
+    for (path, existing, bytes) in &package.files {
+        transaction.create_from(path, *existing, bytes)?;
+    }
+    // Last, so that a model never appears without its weights.
+    let provenances = checkpoint.provenances.after(&rounding);
+    let write = |model: PlannedModel| model.write(&placement.ranges, provenances, &mut transaction);
+    let model = model.map(write).transpose()?;
     progress.check_cancelled()?;
     transaction.commit()?;
-    Ok(plan.summarize(model, written, &rounding, started.elapsed()))
+
+    Ok(Summary {
+        preset: request.preset,
+        preset_changes: spec.preset_changes.clone(),
+        layout: checkpoint.layout,
+        layers: checkpoint.config.num_layers(),
+        layers_there: checkpoint.layers_there,
+        fingerprint: fingerprint.as_ref().map(ToString::to_string),
+        hub: hub.clone(),
+        source: match &request.source {
+            Source::Staged(file) => file.clone(),
+            _ => folder.clone(),
+        },
+        model,
+        genai: package.genai,
+        transformers_js: package.transformers_js,
+        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), &rounding),
+        dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), &rounding),
+        weights: placement.summary,
+        seconds: started.elapsed().as_secs_f64(),
+    })
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::spec::PackageSpec;
 use super::{HubSource, HubSummary, Request, Source, Spec};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, ensure};
@@ -95,8 +94,7 @@ fn fetch<'p>(
         let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
         beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
     });
-    let package = spec.model.as_ref().and_then(|model| model.package);
-    let needs_tokenizer = !headers_only || matches!(package, Some(PackageSpec::Genai { .. }));
+    let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
     let open = |repository: &Repository| {

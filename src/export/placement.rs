@@ -4,13 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::spec::{ModelSpec, PackageSpec, Spec};
-use super::{ExternalData, Request, WeightsSummary};
+use super::{ExternalData, Request, Spec, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{self, Fingerprint, Weight, WeightsFile, relative_to};
+use crate::progress::Progress;
+use crate::publish::{Existing, Transaction, check_disk_space};
+use crate::tensor::Rounding;
+use crate::weights::{self, Fingerprint, PerRole, Role, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 #[derive(Default)]
@@ -19,9 +21,7 @@ pub struct Placement<'w> {
     pub files: Vec<(PathBuf, WeightsFile<'w>)>,
     /// The byte range of each weight, relative to the model's folder; empty without a model.
     pub ranges: HashMap<String, FileRange>,
-    in_place: bool,
-    /// Why the source is not referenced in place, although it was not asked for.
-    obstacle: Option<String>,
+    pub summary: WeightsSummary,
 }
 
 impl<'w> Placement<'w> {
@@ -30,29 +30,30 @@ impl<'w> Placement<'w> {
     /// written; otherwise a file for all. [`ExternalData::InPlace`] allows the source alone,
     /// [`ExternalData::Copy`] all but the source.
     pub fn decide(spec: &Spec, opened: &'w Opened) -> Result<Self> {
-        let checkpoint = &opened.checkpoint;
+        let Opened { checkpoint, .. } = opened;
+        let Request { output, save_weights, external_data, .. } = &spec.request;
         let mut placement = Self::default();
-        if let Some(path) = &spec.request.save_weights {
+        placement.summary.bytes_referenced = checkpoint.weights.iter().map(Weight::bytes).sum();
+        if let Some(path) = save_weights {
             let file = plan_file(checkpoint.weights.iter(), opened.fingerprint(), checkpoint);
             placement.files.push((path.clone(), file));
         }
-        let Some(model) = &spec.model else { return Ok(placement) };
-        let external_data = spec.request.external_data;
-        if external_data != ExternalData::InPlace
+        let Some(model) = output else { return Ok(placement) };
+        if *external_data != ExternalData::InPlace
             && let Some((staged, file)) = placement.files.first()
-            && let Ok(name) = relative_to(parent_dir(&model.path), staged)?
+            && let Ok(name) = relative_to(parent_dir(model), staged)?
         {
             placement.ranges.extend(ranges(file, &name));
             return Ok(placement);
         }
-        let others = if external_data == ExternalData::Copy {
+        let others = if *external_data == ExternalData::Copy {
             checkpoint.weights.iter().collect()
         } else {
-            placement.reference_in_place(checkpoint, parent_dir(&model.path), &spec.request)?
+            placement.reference_in_place(checkpoint, parent_dir(model), &spec.request)?
         };
-        placement.in_place = others.is_empty();
+        placement.summary.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, model, spec.request.max_shard_size, opened)?;
+            placement.copy_beside_model(others, model, &spec.request, opened)?;
         }
         Ok(placement)
     }
@@ -77,7 +78,8 @@ impl<'w> Placement<'w> {
                 return Err(err!("cannot reference `{file}` in place: {obstacle}")
                     .with_remedy(Setting::ExternalData, instead));
             }
-            self.obstacle = obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
+            self.summary.obstacle =
+                obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
         }
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
         self.ranges.extend(named);
@@ -89,8 +91,8 @@ impl<'w> Placement<'w> {
     fn copy_beside_model(
         &mut self,
         weights: Vec<&'w Weight>,
-        model: &ModelSpec,
-        max_shard_size: Option<u64>,
+        model: &Path,
+        request: &Request,
         opened: &'w Opened,
     ) -> Result<()> {
         let checkpoint = &opened.checkpoint;
@@ -100,35 +102,56 @@ impl<'w> Placement<'w> {
             Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
         };
         let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = split(&weights, max_shard_size.unwrap_or(u64::MAX), plan)?;
+        let files = split(&weights, request.max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
-            let name = if model.package == Some(PackageSpec::TransformersJs) {
-                transformers_js::data_file(&model.path, at)?
+            let name = if request.transformers_js {
+                transformers_js::data_file(model, at)?
             } else if count == 1 {
                 format!("weights-{fingerprint}.safetensors")
             } else {
                 format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1)
             };
             self.ranges.extend(ranges(&file, &name));
-            self.files.push((parent_dir(&model.path).join(&name), file));
+            self.files.push((parent_dir(model).join(&name), file));
         }
         Ok(())
     }
 
-    pub fn summarize(&self, checkpoint: &Checkpoint, written: Vec<PathBuf>) -> WeightsSummary {
-        let files = self.ranges.values().map(|range| range.file.to_string_lossy().into_owned());
-        let (new, reused): (Vec<_>, Vec<_>) =
-            self.files.iter().partition(|(path, _)| written.contains(path));
-        WeightsSummary {
-            in_place: self.in_place,
-            obstacle: self.obstacle.clone(),
-            files: files.collect::<BTreeSet<String>>().into_iter().collect(),
-            reused: reused.into_iter().map(|(path, _)| path.clone()).collect(),
-            bytes_referenced: checkpoint.weights.iter().map(Weight::bytes).sum(),
-            bytes_written: new.into_iter().map(|(_, file)| file.bytes()).sum(),
-            written,
+    /// Writes the weights files that do not exist. Returns what the conversions of all have
+    /// rounded.
+    pub fn write(
+        &mut self,
+        request: &Request,
+        transaction: &mut Transaction,
+        progress: &dyn Progress,
+    ) -> Result<PerRole<Rounding>> {
+        let existing = self.files.iter().map(|(path, file)| file.check_existing(path, progress));
+        let existing = existing.collect::<Result<Vec<_>>>()?;
+        let files = self.files.iter().zip(existing);
+        let absent = files.clone().filter(|(_, existing)| existing.is_none());
+        check_disk_space(absent.map(|((path, file), _)| (&**path, file.bytes())))?;
+
+        let Self { summary, ranges, .. } = self;
+        let mut sum = PerRole::default();
+        for (at, ((path, file), existing)) in files.enumerate() {
+            let rounding = if let Some(rounding) = existing {
+                summary.reused.push(path.clone());
+                rounding
+            } else {
+                summary.written.push(path.clone());
+                summary.bytes_written += file.bytes();
+                transaction
+                    .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
+            };
+            // A staged file comes first and holds everything; a copy rounds the same again.
+            if at == 0 || request.save_weights.is_none() {
+                Role::ALL.into_iter().for_each(|role| sum[role] += rounding[role]);
+            }
         }
+        let names = ranges.values().map(|range| range.file.to_string_lossy().into_owned());
+        summary.files = names.collect::<BTreeSet<_>>().into_iter().collect();
+        Ok(sum)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A request with everything that it implies applied, and refused if options alone rule it
 //! out. The pipeline knows nothing else.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::request::{ExternalData, HubSource, Request, Source};
 use crate::checkpoint::{Checkpoint, ModelWeights};
@@ -19,22 +19,8 @@ pub struct Spec {
     pub(super) request: Request,
     /// Settings that the preset changed.
     pub(super) preset_changes: Vec<String>,
-    pub(super) model: Option<ModelSpec>,
-}
-
-/// The model to write.
-#[derive(Clone, Debug)]
-pub struct ModelSpec {
-    pub(super) path: PathBuf,
-    pub(super) graph: GraphOptions,
-    pub(super) package: Option<PackageSpec>,
-}
-
-/// What is written beside the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PackageSpec {
-    Genai { max_length: Option<u64> },
-    TransformersJs,
+    /// The options of the model at `output`.
+    graph: Option<GraphOptions>,
 }
 
 impl Spec {
@@ -47,12 +33,14 @@ impl Spec {
         if request.source.headers_only() {
             check_headers_only(&request)?;
         }
-        Ok(Self { model: ModelSpec::resolve(&mut request)?, request, preset_changes })
+        let output = request.output.clone();
+        let graph = output.map(|path| resolve_model(&path, &mut request)).transpose()?;
+        Ok(Self { request, preset_changes, graph })
     }
 
     /// The options of the graph, if a model is written.
     pub fn graph(&self) -> Option<&GraphOptions> {
-        self.model.as_ref().map(|model| &model.graph)
+        self.graph.as_ref()
     }
 
     /// The formats that matrices will have, as far as they are known before a checkpoint is
@@ -84,67 +72,57 @@ impl Spec {
     }
 }
 
-impl ModelSpec {
-    fn resolve(request: &mut Request) -> Result<Option<Self>> {
-        let Some(path) = request.output.clone() else { return Ok(None) };
-        ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
-        if request.max_length.is_some() && !request.genai {
-            return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
-                .with_remedy(Setting::Genai, ""));
-        }
-        let package = match (request.genai, request.transformers_js) {
-            (true, true) => bail!(
-                "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
-            ),
-            (true, _) => Some(PackageSpec::Genai { max_length: request.max_length }),
-            (_, true) => Some(PackageSpec::TransformersJs),
-            _ => None,
-        };
-        let provider = request.provider.unwrap_or_default();
-        let graph = GraphOptions {
-            target: request.target.unwrap_or_default(),
-            provider,
-            compute: request.compute.unwrap_or_else(|| provider.default_compute()),
-            keep_activations: request.keep_activations,
-            style: if request.functions { Style::Functions } else { Style::Flat },
-            batch: request.batch,
-            length: request.length,
-            kv_cache: request.kv_cache || package.is_some(),
-            last_logits: request.last_logits || package.is_some(),
-            batch_symbol: if request.transformers_js {
-                BatchSymbol::BatchSize
-            } else {
-                BatchSymbol::B
-            },
-        };
-        let copying = match package {
-            Some(PackageSpec::TransformersJs) => {
-                transformers_js::check(&path, &graph, request.max_shard_size)?;
-                request.max_shard_size.get_or_insert(transformers_js::MAX_FILE_BYTES);
-                "transformers.js reads copies of the weights"
-            }
-            _ => "a maximum shard size applies to copies of the weights",
-        };
-        if let Some(PackageSpec::Genai { .. }) = package {
-            genai::check(&graph)?;
-        }
-        if request.max_shard_size.is_some() {
-            if request.external_data == ExternalData::InPlace {
-                return Err(err!("{copying}, and with external data in place nothing is copied")
-                    .with_remedy(Setting::ExternalData, "copy"));
-            }
-            ensure!(
-                request.save_weights.is_none(),
-                "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
-            );
-            // Existing files may be larger.
-            request.external_data = ExternalData::Copy;
-        } else if request.source.headers_only() {
-            request.external_data = ExternalData::InPlace;
-        }
-        model::check_options(&graph)?;
-        Ok(Some(Self { path, graph, package }))
+/// The options of the graph of the model at a path. What the model implies for its weights
+/// is applied to the request.
+fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
+    ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
+    let Request { genai, transformers_js, .. } = *request;
+    if request.max_length.is_some() && !genai {
+        return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
+            .with_remedy(Setting::Genai, ""));
     }
+    ensure!(
+        !(genai && transformers_js),
+        "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
+    );
+    let provider = request.provider.unwrap_or_default();
+    let graph = GraphOptions {
+        target: request.target.unwrap_or_default(),
+        provider,
+        compute: request.compute.unwrap_or_else(|| provider.default_compute()),
+        keep_activations: request.keep_activations,
+        style: if request.functions { Style::Functions } else { Style::Flat },
+        batch: request.batch,
+        length: request.length,
+        kv_cache: request.kv_cache || genai || transformers_js,
+        last_logits: request.last_logits || genai || transformers_js,
+        batch_symbol: if transformers_js { BatchSymbol::BatchSize } else { BatchSymbol::B },
+    };
+    if genai {
+        genai::check(&graph)?;
+    }
+    let mut copying = "a maximum shard size applies to copies of the weights";
+    if transformers_js {
+        transformers_js::check(path, &graph, request.max_shard_size)?;
+        request.max_shard_size.get_or_insert(transformers_js::MAX_FILE_BYTES);
+        copying = "transformers.js reads copies of the weights";
+    }
+    if request.max_shard_size.is_some() {
+        if request.external_data == ExternalData::InPlace {
+            return Err(err!("{copying}, and with external data in place nothing is copied")
+                .with_remedy(Setting::ExternalData, "copy"));
+        }
+        ensure!(
+            request.save_weights.is_none(),
+            "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
+        );
+        // Existing files may be larger.
+        request.external_data = ExternalData::Copy;
+    } else if request.source.headers_only() {
+        request.external_data = ExternalData::InPlace;
+    }
+    model::check_options(&graph)?;
+    Ok(graph)
 }
 
 /// Whether matrices of a role can be converted to a format.

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::spec::ModelSpec;
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::checkpoint::Checkpoint;
-use crate::graph::Model;
 use crate::hub;
 use crate::model::GraphOptions;
-use crate::onnx::{OPSET, ValueInfo, ir_version};
+use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
@@ -126,7 +124,7 @@ pub struct ModelSummary {
 }
 
 /// Where the weights are.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs)]
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
@@ -194,25 +192,6 @@ impl MatricesSummary {
                 lossless: rounding.is_lossless(),
                 relative_error: rounding.relative_error(),
             }),
-        }
-    }
-}
-
-impl ModelSummary {
-    pub(super) fn new(spec: &ModelSpec, model: &Model, bytes: usize) -> Self {
-        let values = &model.main.values;
-        let value_info = |id: &usize| ValueInfo::new(&values[*id].0, &values[*id].1);
-        Self {
-            path: spec.path.clone(),
-            bytes,
-            ir_version: ir_version(model),
-            opset: OPSET,
-            requires: spec.graph.requires(),
-            options: spec.graph,
-            nodes: model.main.body.nodes.len(),
-            functions: model.functions.iter().map(|function| function.name.clone()).collect(),
-            inputs: model.main.body.inputs.iter().map(value_info).collect(),
-            outputs: model.main.body.outputs.iter().map(value_info).collect(),
         }
     }
 }
