@@ -42,7 +42,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
 
     // Everything that headers decide is decided before anything is written.
     let model = PlannedModel::new(spec, &opened)?;
-    let mut placement = Placement::decide(spec, &opened)?;
+    let mut placement = Placement::decide(request, &opened)?;
     let package = model.as_ref().map(|model| model.package(request, placement.files.len()));
     let package = package.transpose()?.unwrap_or_default();
 
@@ -51,7 +51,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let companions = package.files.iter().map(|(path, ..)| path);
     let mut targets = weights.chain(&request.output).chain(companions);
     targets.try_for_each(|path| transaction.claim(path))?;
-    let rounding = placement.write(request, &mut transaction, progress)?;
+    let rounding = placement.write(&mut transaction, progress)?;
     for (path, existing, bytes) in &package.files {
         transaction.create_from(path, *existing, bytes)?;
     }

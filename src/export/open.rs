@@ -37,8 +37,8 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let Request { source, ignored, .. } = &spec.request;
     let (mut checkpoint, folder) = match source {
         Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
-        Source::Hub(repository) => {
-            let (repository, checkpoint) = fetch(spec, repository, progress)?;
+        Source::Hub(wanted) => {
+            let (repository, checkpoint) = fetch(spec, wanted, progress)?;
             hub = Some(HubSummary::new(&repository));
             (checkpoint, repository.folder())
         }
@@ -86,10 +86,10 @@ fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
 /// exported is refused before its weights are fetched.
 fn fetch<'p>(
     spec: &Spec,
-    source: &HubSource,
+    wanted: &HubSource,
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
-    let HubSource { name, folder, offline, headers_only } = source;
+    let HubSource { name, folder, offline, headers_only } = wanted;
     let root = folder.clone().unwrap_or_else(|| {
         let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
         beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
@@ -97,16 +97,16 @@ fn fetch<'p>(
     let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
-    let open = |repository: &Repository| {
+    let read = |repository: &Repository| {
         let Repository { which, headers, .. } = repository;
         Checkpoint::open_files(&repository.folder(), which, headers, &spec.request.ignored)
     };
-    let mut prepared = open(&repository)?;
+    let mut prepared = read(&repository)?;
     prepare(&mut prepared, spec)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }
     repository.fetch(*headers_only)?;
-    let checkpoint = open(&repository)?;
+    let checkpoint = read(&repository)?;
     Ok((repository, checkpoint))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::{ExternalData, Request, Spec, WeightsSummary};
+use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
@@ -15,61 +15,59 @@ use crate::tensor::Rounding;
 use crate::weights::{self, Fingerprint, PerRole, Role, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
-#[derive(Default)]
-pub struct Placement<'w> {
+pub struct Placement<'p> {
+    request: &'p Request,
+    opened: &'p Opened,
     /// Weights files to write or reuse, in the order of writing.
-    pub files: Vec<(PathBuf, WeightsFile<'w>)>,
+    pub files: Vec<(PathBuf, WeightsFile<'p>)>,
     /// The byte range of each weight, relative to the model's folder; empty without a model.
     pub ranges: HashMap<String, FileRange>,
+    /// Complete once the files are written.
     pub summary: WeightsSummary,
 }
 
-impl<'w> Placement<'w> {
+impl<'p> Placement<'p> {
     /// By default a staged file in the model's folder or below is the model's data. Otherwise
     /// it is the source itself if ONNX can refer to it, with a file for weights that must be
     /// written; otherwise a file for all. [`ExternalData::InPlace`] allows the source alone,
     /// [`ExternalData::Copy`] all but the source.
-    pub fn decide(spec: &Spec, opened: &'w Opened) -> Result<Self> {
-        let Opened { checkpoint, .. } = opened;
-        let Request { output, save_weights, external_data, .. } = &spec.request;
-        let mut placement = Self::default();
-        placement.summary.bytes_referenced = checkpoint.weights.iter().map(Weight::bytes).sum();
-        if let Some(path) = save_weights {
-            let file = plan_file(checkpoint.weights.iter(), opened.fingerprint(), checkpoint);
+    pub fn decide(request: &'p Request, opened: &'p Opened) -> Result<Self> {
+        let all: Vec<&Weight> = opened.checkpoint.weights.iter().collect();
+        let bytes_referenced = all.iter().map(|weight| weight.bytes()).sum();
+        let summary = WeightsSummary { bytes_referenced, ..WeightsSummary::default() };
+        let (files, ranges) = (Vec::new(), HashMap::new());
+        let mut placement = Self { request, opened, files, ranges, summary };
+        if let Some(path) = &request.save_weights {
+            let file = placement.plan_file(&all, opened.fingerprint());
             placement.files.push((path.clone(), file));
         }
-        let Some(model) = output else { return Ok(placement) };
-        if *external_data != ExternalData::InPlace
+        let Some(model) = &request.output else { return Ok(placement) };
+        if request.external_data != ExternalData::InPlace
             && let Some((staged, file)) = placement.files.first()
             && let Ok(name) = relative_to(parent_dir(model), staged)?
         {
-            placement.ranges.extend(ranges(file, &name));
+            placement.ranges.extend(ranges_of(file, &name));
             return Ok(placement);
         }
-        let others = if *external_data == ExternalData::Copy {
-            checkpoint.weights.iter().collect()
+        let others = if request.external_data == ExternalData::Copy {
+            all
         } else {
-            placement.reference_in_place(checkpoint, parent_dir(model), &spec.request)?
+            placement.reference_in_place(parent_dir(model))?
         };
         placement.summary.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, model, &spec.request, opened)?;
+            placement.copy_beside_model(&others, model)?;
         }
         Ok(placement)
     }
 
     /// References weights where they are; the others must be written.
-    fn reference_in_place(
-        &mut self,
-        checkpoint: &'w Checkpoint,
-        folder: &Path,
-        request: &Request,
-    ) -> Result<Vec<&'w Weight>> {
-        let found = weights::reference(checkpoint.weights.iter(), folder)?;
+    fn reference_in_place(&mut self, folder: &Path) -> Result<Vec<&'p Weight>> {
+        let found = weights::reference(self.opened.checkpoint.weights.iter(), folder)?;
         if let Some((file, obstacle)) = found.obstacle {
             let file = file.display();
-            if request.external_data == ExternalData::InPlace {
-                if request.source.headers_only() {
+            if self.request.external_data == ExternalData::InPlace {
+                if self.request.source.headers_only() {
                     bail!(
                         "without the weights the model must reference `{file}` in place: {obstacle}"
                     );
@@ -88,21 +86,15 @@ impl<'w> Placement<'w> {
 
     /// Plans files beside the model for some weights. The name tells which: all of them, or
     /// those that cannot be referenced in place.
-    fn copy_beside_model(
-        &mut self,
-        weights: Vec<&'w Weight>,
-        model: &Path,
-        request: &Request,
-        opened: &'w Opened,
-    ) -> Result<()> {
-        let checkpoint = &opened.checkpoint;
+    fn copy_beside_model(&mut self, weights: &[&'p Weight], model: &Path) -> Result<()> {
+        let Self { request, opened, .. } = *self;
         let fingerprint = if self.ranges.is_empty() {
             opened.fingerprint().clone()
         } else {
-            Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
+            Fingerprint::of(&opened.checkpoint.identity(), weights.iter().copied())?
         };
-        let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = split(&weights, request.max_shard_size.unwrap_or(u64::MAX), plan)?;
+        let plan = |some: &[&'p Weight]| self.plan_file(some, &fingerprint);
+        let files = split(weights, request.max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
             let name = if request.transformers_js {
@@ -112,17 +104,21 @@ impl<'w> Placement<'w> {
             } else {
                 format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1)
             };
-            self.ranges.extend(ranges(&file, &name));
+            self.ranges.extend(ranges_of(&file, &name));
             self.files.push((parent_dir(model).join(&name), file));
         }
         Ok(())
+    }
+
+    fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
+        let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
+        WeightsFile::plan(weights.iter().copied(), fingerprint, config, provenances)
     }
 
     /// Writes the weights files that do not exist. Returns what the conversions of all have
     /// rounded.
     pub fn write(
         &mut self,
-        request: &Request,
         transaction: &mut Transaction,
         progress: &dyn Progress,
     ) -> Result<PerRole<Rounding>> {
@@ -145,7 +141,7 @@ impl<'w> Placement<'w> {
                     .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
-            if at == 0 || request.save_weights.is_none() {
+            if at == 0 || self.request.save_weights.is_none() {
                 Role::ALL.into_iter().for_each(|role| sum[role] += rounding[role]);
             }
         }
@@ -184,17 +180,8 @@ fn split<'w>(
     Ok(files)
 }
 
-/// A file of some weights of a checkpoint.
-fn plan_file<'w>(
-    weights: impl Iterator<Item = &'w Weight>,
-    fingerprint: &Fingerprint,
-    checkpoint: &Checkpoint,
-) -> WeightsFile<'w> {
-    WeightsFile::plan(weights, fingerprint, &checkpoint.config, &checkpoint.provenances)
-}
-
 /// The byte ranges of a file's weights, for a model that calls it by this name.
-fn ranges(file: &WeightsFile, name: &str) -> Vec<(String, FileRange)> {
+fn ranges_of(file: &WeightsFile, name: &str) -> Vec<(String, FileRange)> {
     let named = |(weight, range): (&Weight, &std::ops::Range<u64>)| {
         let range = FileRange { file: Path::new(name).into(), range: range.clone() };
         (weight.name.clone(), range)
