@@ -282,7 +282,7 @@ impl Export {
 
 /// The summary, with what to type next.
 fn table(summary: &Summary) -> Table {
-    let mut table = summary.table(&|setting, value| pass([(setting, value)]));
+    let mut table = summary.table(&|settings| pass(settings.iter().copied(), " "));
     let Summary { hub, model, weights, .. } = summary;
     if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
         let bytes = display::size(*bytes);

@@ -55,10 +55,22 @@ fn summary_tells_what_to_type() {
     let staged = summary(&["--save-weights", "my weights.safetensors", "--skip-onnx"]);
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
     assert!(staged.ends_with(next), "{staged}");
-    let int8 = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
-    let note = "; keep them in float if that rounds too much; pass --keep-activations\n";
-    assert!(summary(&int8).contains(note));
-    assert!(!summary(&[&int8[..], &["--keep-activations"]].concat()).contains(note));
+    let ort = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
+    for (experts, end) in [
+        (&[][..], " if that rounds too much; pass --keep-activations\n"),
+        (
+            &["--experts", "int8"],
+            ", with experts in int4, if that rounds too much; pass --experts int4 --keep-activations\n",
+        ),
+    ] {
+        let rounding = summary(&[&ort[..], experts].concat());
+        let (_, advice) = rounding.split_once("; keep them in float").unwrap();
+        assert_starts(advice, end);
+        // The advice is accepted, and is not given again.
+        let (_, advised) = end.trim_end().split_once("pass ").unwrap();
+        let advised: Vec<&str> = advised.split(' ').collect();
+        assert!(!summary(&[&ort[..], &advised].concat()).contains("; keep them in float"));
+    }
 }
 
 #[test]
