@@ -6,6 +6,7 @@ use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, 
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
+use crate::graph::Style;
 use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::{Size, ValueInfo};
 use crate::runtime;
@@ -29,28 +30,32 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
-        // ONNX Runtime's kernels on a CPU.
         let options = self.model.as_ref().map(|model| &model.options);
-        let options = options.filter(|it| it.target == Target::Ort && it.provider == Provider::Cpu);
+        let ort = options.filter(|it| it.target == Target::Ort);
+        let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
         let (experts_format, dense_format) =
             (&self.experts.matrices.provenance.format, &self.dense.provenance.format);
         if let Some(model) = &self.model {
             model_rows(&mut table, model);
             let has_mxfp4 = experts_format.contains(MatrixFormat::is_mxfp4);
-            if options.is_some() && has_mxfp4 && runtime::lacks_avx512() {
-                let int8 = pass(&[(Setting::Experts, "int8")]);
-                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it{int8}"));
+            if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
+                // Experts in int8 have no kernel that keeps activations.
+                let faster = if options.keep_activations { "int4" } else { "int8" };
+                let convert = pass(&[(Setting::Experts, faster)]);
+                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{convert}"));
             }
             weights_rows(&mut table, &self.weights);
         }
-        experts_rows(&mut table, &self.experts, &pass(&[(Setting::Experts, "mxfp4")]));
+        // ONNX Runtime takes no MXFP4 in functions.
+        let takes_mxfp4 = ort.is_none_or(|it| it.style == Style::Flat);
+        let convert = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
+        experts_rows(&mut table, &self.experts, convert);
         matrices_rows(&mut table, "dense", &self.dense);
         let has_integers = [experts_format, dense_format]
             .iter()
             .any(|formats| formats.contains(MatrixFormat::is_int));
-        if has_integers && options.is_some_and(GraphOptions::quantizes_activations) {
+        if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
             let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
-            // QMoE with 8 bits has no kernel that keeps them.
             if experts_format.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
                 instead = ", with experts in int4,";
                 settings.insert(0, (Setting::Experts, "int4"));
@@ -140,8 +145,9 @@ fn weights_rows(table: &mut Table, it: &WeightsSummary) {
     }
 }
 
-/// Nothing for MXFP4 as in the checkpoint.
-fn experts_rows(table: &mut Table, it: &ExpertsSummary, pass_mxfp4: &str) {
+/// Nothing for MXFP4 as in the checkpoint. `convert` says how to convert to MXFP4, if the model
+/// can have it.
+fn experts_rows(table: &mut Table, it: &ExpertsSummary, convert: Option<String>) {
     let is_chosen = matrices_rows(table, "experts", &it.matrices);
     let (format, bytes) = (&it.matrices.provenance.format, it.matrices.bytes);
     if !format.contains(|it| it != MatrixFormat::Mxfp4) {
@@ -152,9 +158,9 @@ fn experts_rows(table: &mut Table, it: &ExpertsSummary, pass_mxfp4: &str) {
         return table.note(line);
     }
     table.row("experts", line);
-    if let Some(mxfp4) = it.mxfp4_bytes {
+    if let (Some(mxfp4), Some(convert)) = (it.mxfp4_bytes, convert) {
         let times = bytes as f64 / mxfp4 as f64;
-        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{pass_mxfp4}"));
+        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{convert}"));
     }
 }
 

@@ -35,13 +35,15 @@ fn summary_tells_what_is_slow_on_this_processor() {
     let warns = |options: &[&str]| {
         let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
         assert_contains(&summary, "needs    ");
-        summary.contains("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it; pass --experts int8\n")
+        let format = if options.contains(&"--keep-activations") { "int4" } else { "int8" };
+        summary.contains(&format!("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {format} without it; pass --experts {format}\n"))
     };
     #[cfg(target_arch = "x86_64")]
     let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
     #[cfg(not(target_arch = "x86_64"))]
     let is_slow = false;
     assert_eq!(warns(&["--target", "ort"]), is_slow);
+    assert_eq!(warns(&["--target", "ort", "--keep-activations"]), is_slow);
     assert!(!warns(&["--target", "onnx"]) && !warns(&["--target", "ort", "--experts", "int8"]));
 }
 
