@@ -64,6 +64,7 @@ fn remove_leftovers(folder: &Path) {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use super::super::tests::entries;
     use super::*;
 
     #[test]
@@ -90,9 +91,6 @@ mod tests {
         }
         std::fs::create_dir(home.path().join(".gpt-oss-export-folder.part")).unwrap();
         drop(Lock::of_folder(home.path(), home.path()).unwrap());
-        let names = home.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        assert_eq!(names, [&[".gpt-oss-export-folder.part"], &kept[..]].concat());
+        assert_eq!(entries(home.path()), [&[".gpt-oss-export-folder.part"], &kept[..]].concat());
     }
 }

@@ -216,7 +216,7 @@ pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) ->
 mod tests {
     use super::*;
 
-    fn entries(folder: &Path) -> Vec<String> {
+    pub fn entries(folder: &Path) -> Vec<String> {
         let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
         names.sort();
@@ -224,16 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn files_appear_at_commit() {
+    fn files_appear_at_commit_and_nothing_after_a_panic() {
         let home = tempfile::tempdir().unwrap();
-        let [through_new, target] =
-            ["a/../b/model.onnx", "b/model.onnx"].map(|it| home.path().join(it));
-        let mut transaction = Transaction::default();
-        transaction.create_from(&through_new, Existing::Keep, b"bytes").unwrap();
-        assert!(!target.exists());
-        transaction.commit().unwrap();
-        assert_eq!(std::fs::read(target).unwrap(), b"bytes");
-        assert_eq!(entries(&home.path().join("b")), ["model.onnx"]);
+        let [weights, model] = ["a/../b/weights", "b/model.onnx"].map(|it| home.path().join(it));
+        let run = |write: fn(&File) -> Result<()>| {
+            let mut transaction = Transaction::default();
+            transaction.create_from(&weights, Existing::Keep, b"bytes")?;
+            transaction.create(&model, Existing::Keep, write)?;
+            assert!(!home.path().join("b/weights").exists());
+            transaction.commit()
+        };
+        assert!(std::panic::catch_unwind(|| run(|_| panic!("on purpose"))).is_err());
+        assert!(entries(home.path()).is_empty());
+        run(|_| Ok(())).unwrap();
+        assert_eq!(entries(&home.path().join("b")), ["model.onnx", "weights"]);
+        assert_eq!(std::fs::read(weights).unwrap(), b"bytes");
     }
 
     #[test]
@@ -260,19 +265,6 @@ mod tests {
             assert_eq!(std::fs::read(&config).unwrap(), b"older");
         }
         assert_eq!(std::fs::read(file).unwrap(), b"another's");
-    }
-
-    #[test]
-    fn panic_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let [weights, model] = ["a/weights", "a/b/model.onnx"].map(|it| home.path().join(it));
-        let outcome = std::panic::catch_unwind(|| {
-            let mut transaction = Transaction::default();
-            transaction.create_from(&weights, Existing::Keep, b"bytes").unwrap();
-            transaction.create(&model, Existing::Keep, |_| -> Result<()> { panic!("on purpose") })
-        });
-        assert!(outcome.is_err());
-        assert!(entries(home.path()).is_empty());
     }
 
     #[test]
