@@ -1,4 +1,5 @@
 //! What an export has done, for programs.
+#![allow(missing_docs)] // names that say everything
 
 use std::path::PathBuf;
 
@@ -15,7 +16,6 @@ use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-#[allow(missing_docs)]
 pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
@@ -46,7 +46,6 @@ pub struct Summary {
 
 /// A checkpoint from the hub.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct HubSummary {
     /// Repository, commit and folder.
     pub source: String,
@@ -61,7 +60,6 @@ pub struct HubSummary {
 
 /// The matrices of experts.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct ExpertsSummary {
     #[serde(flatten)]
     pub matrices: MatricesSummary,
@@ -73,7 +71,6 @@ pub struct ExpertsSummary {
 
 /// Some matrices.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct MatricesSummary {
     /// What became of their values since the checkpoint.
     #[serde(flatten)]
@@ -90,7 +87,6 @@ pub struct MatricesSummary {
 
 /// The result of a conversion.
 #[derive(Clone, Copy, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct Converted {
     /// Number of values.
     pub numbers: u64,
@@ -103,7 +99,6 @@ pub struct Converted {
 
 /// The ONNX file.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct ModelSummary {
     pub path: PathBuf,
     /// Without external data.
@@ -125,7 +120,6 @@ pub struct ModelSummary {
 
 /// Where the weights are.
 #[derive(Clone, Debug, Default, Serialize)]
-#[allow(missing_docs)]
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
     pub in_place: bool,

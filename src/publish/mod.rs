@@ -28,6 +28,8 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Transaction {
     /// Temporary files and what they will be.
     files: Vec<(NamedTempFile, PathBuf, Existing)>,
+    /// Targets that a commit under way has renamed, with backups of the files that they replaced.
+    renamed: Vec<(PathBuf, Option<NamedTempFile>)>,
     /// By the canonical paths of folders; `None` where folders cannot be locked.
     locks: BTreeMap<PathBuf, Option<Lock>>,
     /// Folders that were created, parents first.
@@ -114,26 +116,16 @@ impl Transaction {
     /// Renames the files to their targets, in the order of creation. If one fails, the
     /// earlier ones are undone.
     pub fn commit(mut self) -> Result<()> {
-        let mut done: Vec<(PathBuf, Option<NamedTempFile>)> = Vec::new();
         for (file, target, existing) in std::mem::take(&mut self.files) {
-            match rename(file, &target, existing) {
-                Ok(backup) => done.push((target, backup)),
-                Err(error) => {
-                    for (path, backup) in done.into_iter().rev() {
-                        match backup {
-                            Some(backup) => drop(backup.persist(path)),
-                            None => drop(fs::remove_file(path)),
-                        }
-                    }
-                    return Err(cannot_write(&target)(error));
-                }
-            }
+            let backup = rename(file, &target, existing).map_err(cannot_write(&target))?;
+            self.renamed.push((target, backup));
         }
         // A rename is durable once its folder is synced.
         #[cfg(unix)]
-        for (target, _) in &done {
+        for (target, _) in &self.renamed {
             let _ = File::open(parent_dir(target)).and_then(|folder| folder.sync_all());
         }
+        self.renamed.clear();
         self.folders.clear();
         Ok(())
     }
@@ -176,6 +168,12 @@ fn rename(
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        for (target, backup) in self.renamed.drain(..).rev() {
+            match backup {
+                Some(backup) => drop(backup.persist(target)),
+                None => drop(fs::remove_file(target)),
+            }
+        }
         self.files.clear();
         // Empty folders only, so nothing of anyone else is removed.
         self.folders.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
