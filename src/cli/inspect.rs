@@ -38,7 +38,7 @@ impl Inspect {
         let console = self.scan.then(|| Console::new(self.json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
-        let inspection = inspect(&self.path, &filter, &self.ignored.into(), progress)?;
+        let inspection = inspect(&self.path, &filter, &self.ignored.names(), progress)?;
         if self.json {
             print_json(&inspection)?;
         } else {

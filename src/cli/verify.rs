@@ -64,7 +64,7 @@ impl Verify {
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
-            ignored: self.ignored.into(),
+            ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
             onnxruntime: self.onnxruntime,

@@ -15,7 +15,7 @@ use crate::weights::{MatrixFormat, Provenance};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.table(&|_| String::new()).fmt(f)
+        self.table(|_| String::new()).fmt(f)
     }
 }
 
@@ -23,7 +23,7 @@ impl Summary {
     /// The summary as text. `pass` says, after a sentence that recommends settings, how to
     /// give them their values.
     #[doc(hidden)]
-    pub fn table(&self, pass: &dyn Fn(&[(Setting, &str)]) -> String) -> Table {
+    pub fn table(&self, pass: impl Fn(&[(Setting, &str)]) -> String) -> Table {
         let mut table = Table::default();
         if self.preset.is_some() {
             table.row("preset", self.preset_changes.join(", "));
