@@ -4,14 +4,12 @@ mod open;
 mod placement;
 mod planned_model;
 mod request;
-mod spec;
 mod summary;
 mod text;
 
 use std::time::Instant;
 
-pub use request::{ExternalData, HubSource, Preset, Request, Source};
-pub use spec::Spec;
+pub use request::{ExternalData, HubSource, Preset, Request, Source, Spec};
 pub use summary::{
     Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
 };
