@@ -33,11 +33,11 @@ impl Summary {
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
-        let (experts_format, dense_format) =
-            (&self.experts.matrices.provenance.format, &self.dense.provenance.format);
+        let formats = [&self.experts.matrices, &self.dense].map(|it| &it.provenance.format);
+        let [experts, _] = formats;
         if let Some(model) = &self.model {
             model_rows(&mut table, model);
-            let has_mxfp4 = experts_format.contains(MatrixFormat::is_mxfp4);
+            let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
             if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
                 // Experts in int8 have no kernel that keeps activations.
                 let faster = if options.keep_activations { "int4" } else { "int8" };
@@ -51,12 +51,10 @@ impl Summary {
         let convert = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
         experts_rows(&mut table, &self.experts, convert);
         matrices_rows(&mut table, "dense", &self.dense);
-        let has_integers = [experts_format, dense_format]
-            .iter()
-            .any(|formats| formats.contains(MatrixFormat::is_int));
+        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
         if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
             let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
-            if experts_format.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
+            if experts.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
                 instead = ", with experts in int4,";
                 settings.insert(0, (Setting::Experts, "int4"));
             }
@@ -65,11 +63,10 @@ impl Summary {
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
-        for (label, paths) in [("written", &self.weights.written), ("reused", &self.weights.reused)]
-        {
-            paths.iter().for_each(|path| table.row(label, path.display()));
-        }
-        let bytes = size(self.weights.bytes_written);
+        let WeightsSummary { written, reused, bytes_written, .. } = &self.weights;
+        written.iter().for_each(|path| table.row("written", path.display()));
+        reused.iter().for_each(|path| table.row("reused", path.display()));
+        let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
         if let Some(model) = self.model.as_ref().filter(|_| is_complete) {

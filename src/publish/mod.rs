@@ -83,12 +83,9 @@ impl Transaction {
         let folder = parent_dir(target);
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).suffix(UNFINISHED);
+        // As any other new file; the umask still applies.
         #[cfg(unix)]
-        {
-            // As any other new file; the umask still applies.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temporary = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
         let file = temporary.as_file();
         // Synced while it is written, so that the final sync is short.
