@@ -17,7 +17,7 @@ pub use summary::{
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, Target};
-pub use crate::onnx::{Size, ValueInfo};
+pub use crate::onnx::ValueInfo;
 pub use crate::package::{GenaiSummary, TransformersJsSummary};
 pub use crate::tensor::DType;
 pub use crate::tensor::ints::Bits;

@@ -65,7 +65,6 @@ pub struct ValueInfo {
 /// The size of an axis: a number, or the name of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-#[allow(missing_docs)]
 pub enum Size {
     Known(u64),
     Symbol(String),
