@@ -7,10 +7,10 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, ensure};
 use crate::files::parent_dir;
 use crate::hub::Repository;
-use crate::model;
+use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{FileCache, Fingerprint, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -56,7 +56,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (checkpoint, parent_dir(path).to_owned())
         }
     };
-    prepare(&mut checkpoint, spec)?;
+    prepare(&mut checkpoint, &spec.request)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
     let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
@@ -68,12 +68,19 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
 }
 
 /// Gives a checkpoint the layers and formats of the model.
-fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
-    let Request { layers, dense, accept_rounding, .. } = spec.request;
+fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
+    let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
     }
-    let experts = spec.experts_format(&checkpoint.weights);
+    let is_mxfp4 = match experts {
+        Some(format) => format == MatrixFormat::Mxfp4,
+        None => !checkpoint.weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
+    };
+    if provider == Some(Provider::Cuda) && is_mxfp4 {
+        // CUDA reads MXFP4 in an order of its own, which a staged file for it has too.
+        experts = Some(MatrixFormat::Mxfp4ColMajor);
+    }
     for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
         if let Some(format) = format {
             checkpoint.convert(role, format, accept_rounding)?;
@@ -102,7 +109,7 @@ fn fetch<'p>(
         Checkpoint::open_files(&repository.folder(), which, headers, &spec.request.ignored)
     };
     let mut prepared = read(&repository)?;
-    prepare(&mut prepared, spec)?;
+    prepare(&mut prepared, &spec.request)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }

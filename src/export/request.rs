@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
+use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::graph::Style;
 use crate::hub::RepoPath;
@@ -219,19 +219,6 @@ impl Spec {
             (asked, _) => asked.iter().copied().collect(),
         };
         Ok(PerRole { experts: formats(Role::Experts, experts), dense: formats(Role::Dense, dense) })
-    }
-
-    /// The format to convert experts to. CUDA reads MXFP4 in an order of its own, which a
-    /// staged file for it has too.
-    pub(super) fn experts_format(&self, weights: &ModelWeights) -> Option<MatrixFormat> {
-        let is_mxfp4 = match self.request.experts {
-            Some(format) => format == MatrixFormat::Mxfp4,
-            None => !weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
-        };
-        if self.request.provider == Some(Provider::Cuda) && is_mxfp4 {
-            return Some(MatrixFormat::Mxfp4ColMajor);
-        }
-        self.request.experts
     }
 }
 
