@@ -54,8 +54,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         transaction.create_from(path, *existing, bytes)?;
     }
     // Last, so that a model never appears without its weights.
-    let provenances = checkpoint.provenances.after(&rounding);
-    let write = |model: PlannedModel| model.write(&placement.ranges, provenances, &mut transaction);
+    let write = |model: PlannedModel| model.write(&placement.ranges, &rounding, &mut transaction);
     let model = model.map(write).transpose()?;
     progress.check_cancelled()?;
     transaction.commit()?;

@@ -13,7 +13,8 @@ use crate::model::{self, GraphOptions, Target};
 use crate::onnx::{self, ValueInfo};
 use crate::package::{Package, PackagedModel, genai, transformers_js};
 use crate::publish::{Existing, Transaction};
-use crate::weights::{PerRole, Provenance};
+use crate::tensor::Rounding;
+use crate::weights::PerRole;
 
 /// A model that will be written.
 pub struct PlannedModel<'p> {
@@ -47,15 +48,16 @@ impl<'p> PlannedModel<'p> {
         }
     }
 
-    /// Writes the ONNX file of a model that reads its weights in these ranges.
+    /// Writes the ONNX file of a model that reads its weights in these ranges, after their
+    /// conversions have rounded so much.
     pub fn write(
         &self,
         ranges: &HashMap<String, FileRange>,
-        provenances: PerRole<Provenance>,
+        rounding: &PerRole<Rounding>,
         transaction: &mut Transaction,
     ) -> Result<ModelSummary> {
         let Self { path, options, graph: Model { main, functions, .. }, .. } = self;
-        let bytes = self.encode(ranges, provenances, transaction).map_err(|error| {
+        let bytes = self.encode(ranges, rounding, transaction).map_err(|error| {
             let kind = error.kind();
             err!("cannot write `{}`", path.display()).with_kind(kind).with_source(error)
         })?;
@@ -81,7 +83,7 @@ impl<'p> PlannedModel<'p> {
     fn encode(
         &self,
         ranges: &HashMap<String, FileRange>,
-        provenances: PerRole<Provenance>,
+        rounding: &PerRole<Rounding>,
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
@@ -96,8 +98,8 @@ impl<'p> PlannedModel<'p> {
         let mut data = BTreeMap::new();
         if fingerprint.is_some() {
             let current_path = |file: &Path| transaction.current_path(&parent_dir(path).join(file));
-            let ranges = onnx::graph_ranges(graph, &locate)?;
-            data = onnx::data_digests(ranges.into_iter(), current_path)?;
+            let read = onnx::graph_ranges(graph, &locate)?;
+            data = onnx::data_digests(read.into_iter(), current_path)?;
         }
         let probes = |kind: &str| {
             let these = graph.probes.iter().filter(|(other, _)| *other == kind);
@@ -110,7 +112,7 @@ impl<'p> PlannedModel<'p> {
             source: hub.as_ref().map(|hub| hub.source.clone()),
             options: **options,
             layers: checkpoint.config.num_layers(),
-            provenances,
+            provenances: checkpoint.provenances.after(rounding),
             residuals: probes(model::RESIDUALS),
             routers: probes(model::ROUTERS),
             slices: slices(&graph.main).collect(),
