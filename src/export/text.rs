@@ -39,7 +39,7 @@ impl Summary {
             model_rows(&mut table, model);
             let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
             if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
-                // Experts in int8 have no kernel that keeps activations.
+                // QMoE with 8 bits has no kernel that keeps activations in float.
                 let faster = if options.keep_activations { "int4" } else { "int8" };
                 let convert = pass(&[(Setting::Experts, faster)]);
                 table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{convert}"));
@@ -54,6 +54,7 @@ impl Summary {
         let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
         if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
             let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
+            // QMoE with 8 bits has no kernel that keeps them.
             if experts.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
                 instead = ", with experts in int4,";
                 settings.insert(0, (Setting::Experts, "int4"));
