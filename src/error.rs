@@ -20,11 +20,10 @@ pub struct Error {
 }
 
 /// What callers can tell errors apart by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
     /// The input is not what it should be, or the request is not possible.
-    #[default]
     Invalid,
     /// A file could not be read or written.
     Io,

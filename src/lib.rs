@@ -28,8 +28,7 @@ pub mod progress;
 pub mod tensor;
 pub mod verify;
 
-#[doc(hidden)]
-pub mod background;
+mod background;
 #[doc(hidden)]
 pub mod checkpoint;
 #[doc(hidden)]
@@ -37,17 +36,13 @@ pub mod container;
 #[doc(hidden)]
 pub mod display;
 pub mod error;
-#[doc(hidden)]
-pub mod files;
+mod files;
 #[doc(hidden)]
 pub mod graph;
-#[doc(hidden)]
-pub mod metadata;
-#[doc(hidden)]
-pub mod onnx;
+mod metadata;
+mod onnx;
 mod package;
-#[doc(hidden)]
-pub mod publish;
+mod publish;
 #[doc(hidden)]
 pub mod reference;
 mod runtime;

@@ -1,5 +1,6 @@
 //! The terminal: progress, interruption, output.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -74,6 +75,11 @@ impl Progress for Console {
 pub fn print(lines: &str) -> Result<()> {
     let lines = lines.lines().map(|line| escape_control(line) + "\n");
     write(lines.collect::<String>().as_bytes())
+}
+
+/// Prints an object as JSON or as text.
+pub fn show(object: &(impl Serialize + Display), json: bool) -> Result<()> {
+    if json { print_json(object) } else { print(&object.to_string()) }
 }
 
 pub fn print_json(object: &impl Serialize) -> Result<()> {

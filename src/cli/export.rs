@@ -185,22 +185,20 @@ const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (json, quiet, verifies) = (self.json, self.quiet, self.verify);
-        let (tolerance, onnxruntime) = (self.tolerance, self.onnxruntime.clone());
-        let console = Console::new(quiet)?;
+        let console = Console::new(self.quiet)?;
         let request = self.request()?;
         let similar = similar_folder(&request.source);
-        let ignored = request.ignored.clone();
         let spec = Spec::resolve(request)?;
-        if let Some(options) = spec.graph().filter(|_| verifies) {
+        if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
-            prepare(options, &spec.formats()?, tolerance, onnxruntime.as_deref())?;
+            let onnxruntime = self.onnxruntime.as_deref();
+            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
         }
         let summary = match (export(&spec, &console), similar) {
             (Err(error), Some(similar)) => return Err(error).context(similar),
             (outcome, _) => outcome?,
         };
-        if !quiet && !json {
+        if !self.quiet && !self.json {
             print(&table(&summary).to_string()).context(LOST)?;
         }
         // The summary is printed whatever the verification says.
@@ -208,18 +206,18 @@ impl Export {
             let request = VerifyRequest {
                 model: model.path.clone(),
                 checkpoint: summary.source.clone(),
-                ignored,
-                tolerance,
-                onnxruntime,
+                ignored: self.ignored.names(),
+                tolerance: self.tolerance,
+                onnxruntime: self.onnxruntime.clone(),
                 ..VerifyRequest::default()
             };
             verify(&request, &console).context("the model is written, and could not be verified")
         };
-        let outcome = summary.model.as_ref().filter(|_| verifies).map(check).transpose();
+        let outcome = summary.model.as_ref().filter(|_| self.verify).map(check).transpose();
         let verification = outcome.as_ref().ok().and_then(Option::as_ref);
         match verification {
-            _ if json => print_json(&Outcome { summary, verification }).context(LOST)?,
-            Some(report) if !quiet => print(&report.to_string())?,
+            _ if self.json => print_json(&Outcome { summary, verification }).context(LOST)?,
+            Some(report) if !self.quiet => print(&report.to_string())?,
             _ => {}
         }
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
@@ -252,12 +250,12 @@ impl Export {
         }
     }
 
-    fn request(self) -> Result<Request> {
+    fn request(&self) -> Result<Request> {
         let mut request = Request::new(self.source()?);
-        request.output = self.output;
-        request.save_weights = self.save_weights;
+        request.output.clone_from(&self.output);
+        request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
-        request.ignored = self.ignored.into();
+        request.ignored = self.ignored.names();
         request.layers = self.layers.map(|layers| layers as usize);
         request.experts = self.experts;
         request.dense = self.dense;
@@ -282,7 +280,7 @@ impl Export {
 
 /// The summary, with what to type next.
 fn table(summary: &Summary) -> Table {
-    let mut table = summary.table(&|setting, value| pass([(setting, value)]));
+    let mut table = summary.table(|settings| pass(settings.iter().copied(), " "));
     let Summary { hub, model, weights, .. } = summary;
     if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
         let bytes = display::size(*bytes);

@@ -7,7 +7,7 @@ use clap::Args;
 use gpt_oss_export::inspect::{Filter, inspect};
 use gpt_oss_export::progress::Progress;
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, show};
 use super::values::Ignored;
 
 /// Describe a checkpoint, a weights file or a model
@@ -38,12 +38,8 @@ impl Inspect {
         let console = self.scan.then(|| Console::new(self.json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
-        let inspection = inspect(&self.path, &filter, &self.ignored.into(), progress)?;
-        if self.json {
-            print_json(&inspection)?;
-        } else {
-            print(&inspection.to_string())?;
-        }
+        let inspection = inspect(&self.path, &filter, &self.ignored.names(), progress)?;
+        show(&inspection, self.json)?;
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();
         ensure!(inspection.is_whole(), "`{path}` cannot run: its external data is incomplete");

@@ -6,17 +6,18 @@ use gpt_oss_export::error::{Error, Setting};
 /// What to type, after the sentence of an error.
 pub fn advice(error: &anyhow::Error) -> String {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
-    pass(errors.flat_map(Error::remedies).map(|(setting, value)| (*setting, &**value)))
+    let remedies = errors.flat_map(Error::remedies);
+    pass(remedies.map(|(setting, value)| (*setting, &**value)), " or ")
 }
 
-/// What to type to give one of these settings its value.
-pub fn pass<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> String {
+/// What to type to give these settings their values: one of them or, between spaces, all.
+pub fn pass<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>, separator: &str) -> String {
     let typed = |(setting, value)| match value {
         "" => option(setting).to_owned(),
         value => format!("{} {}", option(setting), shell_quote(value)),
     };
     let options: Vec<String> = settings.into_iter().map(typed).collect();
-    if options.is_empty() { String::new() } else { format!("; pass {}", options.join(" or ")) }
+    if options.is_empty() { String::new() } else { format!("; pass {}", options.join(separator)) }
 }
 
 fn option(setting: Setting) -> &'static str {

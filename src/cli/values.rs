@@ -17,9 +17,10 @@ pub struct Ignored {
     ignore_tensor: Vec<String>,
 }
 
-impl From<Ignored> for IgnoredNames {
-    fn from(ignored: Ignored) -> Self {
-        Self { config_keys: ignored.ignore_config_key, tensors: ignored.ignore_tensor }
+impl Ignored {
+    pub fn names(&self) -> IgnoredNames {
+        let Self { ignore_config_key, ignore_tensor } = self;
+        IgnoredNames { config_keys: ignore_config_key.clone(), tensors: ignore_tensor.clone() }
     }
 }
 

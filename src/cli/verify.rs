@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, show};
 use super::values::Ignored;
 
 /// Compare a model's logits in onnxruntime with a float64 reference
@@ -64,17 +64,15 @@ impl Verify {
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
-            ignored: self.ignored.into(),
+            ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
             onnxruntime: self.onnxruntime,
             trace,
         };
         let report = verify(&request, &console)?;
-        if json {
-            print_json(&report)?;
-        } else if !quiet {
-            print(&report.to_string())?;
+        if !quiet {
+            show(&report, json)?;
         }
         exit_status(&report, "")
     }

@@ -2,16 +2,14 @@
 
 mod open;
 mod placement;
-mod plan;
+mod planned_model;
 mod request;
-mod spec;
 mod summary;
 mod text;
 
 use std::time::Instant;
 
-pub use request::{ExternalData, HubSource, Preset, Request, Source};
-pub use spec::Spec;
+pub use request::{ExternalData, HubSource, Preset, Request, Source, Spec};
 pub use summary::{
     Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
 };
@@ -28,20 +26,56 @@ pub use crate::weights::MatrixFormat;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::publish::Transaction;
-use open::open;
-use plan::Plan;
+use crate::weights::Role;
+use open::{Opened, open};
+use placement::Placement;
+use planned_model::PlannedModel;
 
 /// Runs an export. If it fails, the destination is as it was before.
 pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
+    let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let plan = Plan::new(spec, &opened)?;
+    let Opened { checkpoint, fingerprint, folder, hub } = &opened;
+
+    // Everything that headers decide is decided before anything is written.
+    let model = PlannedModel::new(spec, &opened)?;
+    let mut placement = Placement::decide(request, &opened)?;
+    let package = model.as_ref().map(|model| model.package(request, placement.files.len()));
+    let package = package.transpose()?.unwrap_or_default();
 
     let mut transaction = Transaction::default();
-    plan.targets().try_for_each(|path| transaction.claim(path))?;
-    let (written, rounding) = plan.write_weights(&mut transaction, progress)?;
-    let model = plan.write_model(&mut transaction, &rounding)?;
+    let weights = placement.files.iter().map(|(path, _)| path);
+    let targets = weights.chain(&request.output).map(|path| &**path).chain(package.targets());
+    for path in targets {
+        transaction.claim(path)?;
+    }
+    let rounding = placement.write(&mut transaction, progress)?;
+    package.write(&mut transaction)?;
+    // Last, so that a model never appears without its weights.
+    let write = |model: PlannedModel| model.write(&placement.ranges, &rounding, &mut transaction);
+    let model = model.map(write).transpose()?;
     progress.check_cancelled()?;
     transaction.commit()?;
-    Ok(plan.summarize(model, written, &rounding, started.elapsed()))
+
+    Ok(Summary {
+        preset: request.preset,
+        preset_changes: spec.preset_changes.clone(),
+        layout: checkpoint.layout,
+        layers: checkpoint.config.num_layers(),
+        layers_there: checkpoint.layers_there,
+        fingerprint: fingerprint.as_ref().map(ToString::to_string),
+        hub: hub.clone(),
+        source: match &request.source {
+            Source::Staged(file) => file.clone(),
+            _ => folder.clone(),
+        },
+        model,
+        genai: package.genai,
+        transformers_js: package.transformers_js,
+        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), &rounding),
+        dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), &rounding),
+        weights: placement.summary,
+        seconds: started.elapsed().as_secs_f64(),
+    })
 }

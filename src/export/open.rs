@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::spec::PackageSpec;
 use super::{HubSource, HubSummary, Request, Source, Spec};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, ensure};
 use crate::files::parent_dir;
 use crate::hub::Repository;
-use crate::model;
+use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{FileCache, Fingerprint, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -38,8 +37,8 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let Request { source, ignored, .. } = &spec.request;
     let (mut checkpoint, folder) = match source {
         Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
-        Source::Hub(repository) => {
-            let (repository, checkpoint) = fetch(spec, repository, progress)?;
+        Source::Hub(wanted) => {
+            let (repository, checkpoint) = fetch(spec, wanted, progress)?;
             hub = Some(HubSummary::new(&repository));
             (checkpoint, repository.folder())
         }
@@ -57,7 +56,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (checkpoint, parent_dir(path).to_owned())
         }
     };
-    prepare(&mut checkpoint, spec)?;
+    prepare(&mut checkpoint, &spec.request)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
     let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
@@ -69,12 +68,19 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
 }
 
 /// Gives a checkpoint the layers and formats of the model.
-fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
-    let Request { layers, dense, accept_rounding, .. } = spec.request;
+fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
+    let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
     }
-    let experts = spec.experts_format(&checkpoint.weights);
+    let is_mxfp4 = match experts {
+        Some(format) => format == MatrixFormat::Mxfp4,
+        None => !checkpoint.weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
+    };
+    if provider == Some(Provider::Cuda) && is_mxfp4 {
+        // CUDA reads MXFP4 in an order of its own, which a staged file for it has too.
+        experts = Some(MatrixFormat::Mxfp4ColMajor);
+    }
     for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
         if let Some(format) = format {
             checkpoint.convert(role, format, accept_rounding)?;
@@ -87,28 +93,27 @@ fn prepare(checkpoint: &mut Checkpoint, spec: &Spec) -> Result<()> {
 /// exported is refused before its weights are fetched.
 fn fetch<'p>(
     spec: &Spec,
-    source: &HubSource,
+    wanted: &HubSource,
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
-    let HubSource { name, folder, offline, headers_only } = source;
+    let HubSource { name, folder, offline, headers_only } = wanted;
     let root = folder.clone().unwrap_or_else(|| {
         let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
         beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
     });
-    let package = spec.model.as_ref().and_then(|model| model.package);
-    let needs_tokenizer = !headers_only || matches!(package, Some(PackageSpec::Genai { .. }));
+    let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
-    let open = |repository: &Repository| {
+    let read = |repository: &Repository| {
         let Repository { which, headers, .. } = repository;
         Checkpoint::open_files(&repository.folder(), which, headers, &spec.request.ignored)
     };
-    let mut prepared = open(&repository)?;
-    prepare(&mut prepared, spec)?;
+    let mut prepared = read(&repository)?;
+    prepare(&mut prepared, &spec.request)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }
     repository.fetch(*headers_only)?;
-    let checkpoint = open(&repository)?;
+    let checkpoint = read(&repository)?;
     Ok((repository, checkpoint))
 }

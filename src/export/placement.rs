@@ -4,71 +4,70 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::spec::{ModelSpec, PackageSpec, Spec};
 use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
-use crate::weights::{self, Fingerprint, Weight, WeightsFile, relative_to};
+use crate::progress::Progress;
+use crate::publish::{Existing, Transaction, check_disk_space};
+use crate::tensor::Rounding;
+use crate::weights::{self, Fingerprint, PerRole, Role, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
-#[derive(Default)]
-pub struct Placement<'w> {
+pub struct Placement<'p> {
+    request: &'p Request,
+    opened: &'p Opened,
     /// Weights files to write or reuse, in the order of writing.
-    pub files: Vec<(PathBuf, WeightsFile<'w>)>,
+    pub files: Vec<(PathBuf, WeightsFile<'p>)>,
     /// The byte range of each weight, relative to the model's folder; empty without a model.
     pub ranges: HashMap<String, FileRange>,
-    in_place: bool,
-    /// Why the source is not referenced in place, although it was not asked for.
-    obstacle: Option<String>,
+    /// Complete once the files are written.
+    pub summary: WeightsSummary,
 }
 
-impl<'w> Placement<'w> {
+impl<'p> Placement<'p> {
     /// By default a staged file in the model's folder or below is the model's data. Otherwise
     /// it is the source itself if ONNX can refer to it, with a file for weights that must be
     /// written; otherwise a file for all. [`ExternalData::InPlace`] allows the source alone,
     /// [`ExternalData::Copy`] all but the source.
-    pub fn decide(spec: &Spec, opened: &'w Opened) -> Result<Self> {
-        let checkpoint = &opened.checkpoint;
-        let mut placement = Self::default();
-        if let Some(path) = &spec.request.save_weights {
-            let file = plan_file(checkpoint.weights.iter(), opened.fingerprint(), checkpoint);
+    pub fn decide(request: &'p Request, opened: &'p Opened) -> Result<Self> {
+        let all: Vec<&Weight> = opened.checkpoint.weights.iter().collect();
+        let bytes_referenced = all.iter().map(|weight| weight.bytes()).sum();
+        let summary = WeightsSummary { bytes_referenced, ..WeightsSummary::default() };
+        let (files, ranges) = (Vec::new(), HashMap::new());
+        let mut placement = Self { request, opened, files, ranges, summary };
+        if let Some(path) = &request.save_weights {
+            let file = placement.plan_file(&all, opened.fingerprint());
             placement.files.push((path.clone(), file));
         }
-        let Some(model) = &spec.model else { return Ok(placement) };
-        let external_data = spec.request.external_data;
-        if external_data != ExternalData::InPlace
+        let Some(model) = &request.output else { return Ok(placement) };
+        if request.external_data != ExternalData::InPlace
             && let Some((staged, file)) = placement.files.first()
-            && let Ok(name) = relative_to(parent_dir(&model.path), staged)?
+            && let Ok(name) = relative_to(parent_dir(model), staged)?
         {
-            placement.ranges.extend(ranges(file, &name));
+            placement.ranges.extend(ranges_of(file, &name));
             return Ok(placement);
         }
-        let others = if external_data == ExternalData::Copy {
-            checkpoint.weights.iter().collect()
+        let others = if request.external_data == ExternalData::Copy {
+            all
         } else {
-            placement.reference_in_place(checkpoint, parent_dir(&model.path), &spec.request)?
+            placement.reference_in_place(parent_dir(model))?
         };
-        placement.in_place = others.is_empty();
+        placement.summary.in_place = others.is_empty();
         if !others.is_empty() {
-            placement.copy_beside_model(others, model, spec.request.max_shard_size, opened)?;
+            placement.copy_beside_model(&others, model)?;
         }
         Ok(placement)
     }
 
     /// References weights where they are; the others must be written.
-    fn reference_in_place(
-        &mut self,
-        checkpoint: &'w Checkpoint,
-        folder: &Path,
-        request: &Request,
-    ) -> Result<Vec<&'w Weight>> {
-        let found = weights::reference(checkpoint.weights.iter(), folder)?;
+    fn reference_in_place(&mut self, folder: &Path) -> Result<Vec<&'p Weight>> {
+        let found = weights::reference(self.opened.checkpoint.weights.iter(), folder)?;
         if let Some((file, obstacle)) = found.obstacle {
             let file = file.display();
-            if request.external_data == ExternalData::InPlace {
-                if request.source.headers_only() {
+            if self.request.external_data == ExternalData::InPlace {
+                if self.request.source.headers_only() {
                     bail!(
                         "without the weights the model must reference `{file}` in place: {obstacle}"
                     );
@@ -77,7 +76,8 @@ impl<'w> Placement<'w> {
                 return Err(err!("cannot reference `{file}` in place: {obstacle}")
                     .with_remedy(Setting::ExternalData, instead));
             }
-            self.obstacle = obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
+            self.summary.obstacle =
+                obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
         }
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
         self.ranges.extend(named);
@@ -86,49 +86,68 @@ impl<'w> Placement<'w> {
 
     /// Plans files beside the model for some weights. The name tells which: all of them, or
     /// those that cannot be referenced in place.
-    fn copy_beside_model(
-        &mut self,
-        weights: Vec<&'w Weight>,
-        model: &ModelSpec,
-        max_shard_size: Option<u64>,
-        opened: &'w Opened,
-    ) -> Result<()> {
-        let checkpoint = &opened.checkpoint;
+    fn copy_beside_model(&mut self, weights: &[&'p Weight], model: &Path) -> Result<()> {
+        let Self { request, opened, .. } = *self;
         let fingerprint = if self.ranges.is_empty() {
             opened.fingerprint().clone()
         } else {
-            Fingerprint::of(&checkpoint.identity(), weights.iter().copied())?
+            Fingerprint::of(&opened.checkpoint.identity(), weights.iter().copied())?
         };
-        let plan = |some: &[&'w Weight]| plan_file(some.iter().copied(), &fingerprint, checkpoint);
-        let files = split(&weights, max_shard_size.unwrap_or(u64::MAX), plan)?;
+        let plan = |some: &[&'p Weight]| self.plan_file(some, &fingerprint);
+        let files = split(weights, request.max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
-            let name = if model.package == Some(PackageSpec::TransformersJs) {
-                transformers_js::data_file(&model.path, at)?
+            let name = if request.transformers_js {
+                transformers_js::data_file(model, at)?
             } else if count == 1 {
                 format!("weights-{fingerprint}.safetensors")
             } else {
                 format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1)
             };
-            self.ranges.extend(ranges(&file, &name));
-            self.files.push((parent_dir(&model.path).join(&name), file));
+            self.ranges.extend(ranges_of(&file, &name));
+            self.files.push((parent_dir(model).join(&name), file));
         }
         Ok(())
     }
 
-    pub fn summarize(&self, checkpoint: &Checkpoint, written: Vec<PathBuf>) -> WeightsSummary {
-        let files = self.ranges.values().map(|range| range.file.to_string_lossy().into_owned());
-        let (new, reused): (Vec<_>, Vec<_>) =
-            self.files.iter().partition(|(path, _)| written.contains(path));
-        WeightsSummary {
-            in_place: self.in_place,
-            obstacle: self.obstacle.clone(),
-            files: files.collect::<BTreeSet<String>>().into_iter().collect(),
-            reused: reused.into_iter().map(|(path, _)| path.clone()).collect(),
-            bytes_referenced: checkpoint.weights.iter().map(Weight::bytes).sum(),
-            bytes_written: new.into_iter().map(|(_, file)| file.bytes()).sum(),
-            written,
+    fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
+        let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
+        WeightsFile::plan(weights.iter().copied(), fingerprint, config, provenances)
+    }
+
+    /// Writes the weights files that do not exist. Returns what the conversions of all have
+    /// rounded.
+    pub fn write(
+        &mut self,
+        transaction: &mut Transaction,
+        progress: &dyn Progress,
+    ) -> Result<PerRole<Rounding>> {
+        let existing = self.files.iter().map(|(path, file)| file.check_existing(path, progress));
+        let existing = existing.collect::<Result<Vec<_>>>()?;
+        let files = self.files.iter().zip(existing);
+        let absent = files.clone().filter(|(_, existing)| existing.is_none());
+        check_disk_space(absent.map(|((path, file), _)| (&**path, file.bytes())))?;
+
+        let Self { summary, ranges, .. } = self;
+        let mut sum = PerRole::default();
+        for (at, ((path, file), existing)) in files.enumerate() {
+            let rounding = if let Some(rounding) = existing {
+                summary.reused.push(path.clone());
+                rounding
+            } else {
+                summary.written.push(path.clone());
+                summary.bytes_written += file.bytes();
+                transaction
+                    .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
+            };
+            // A staged file comes first and holds everything; a copy rounds the same again.
+            if at == 0 || self.request.save_weights.is_none() {
+                Role::ALL.into_iter().for_each(|role| sum[role] += rounding[role]);
+            }
         }
+        let names = ranges.values().map(|range| range.file.to_string_lossy().into_owned());
+        summary.files = names.collect::<BTreeSet<_>>().into_iter().collect();
+        Ok(sum)
     }
 }
 
@@ -161,17 +180,8 @@ fn split<'w>(
     Ok(files)
 }
 
-/// A file of some weights of a checkpoint.
-fn plan_file<'w>(
-    weights: impl Iterator<Item = &'w Weight>,
-    fingerprint: &Fingerprint,
-    checkpoint: &Checkpoint,
-) -> WeightsFile<'w> {
-    WeightsFile::plan(weights, fingerprint, &checkpoint.config, &checkpoint.provenances)
-}
-
 /// The byte ranges of a file's weights, for a model that calls it by this name.
-fn ranges(file: &WeightsFile, name: &str) -> Vec<(String, FileRange)> {
+fn ranges_of(file: &WeightsFile, name: &str) -> Vec<(String, FileRange)> {
     let named = |(weight, range): (&Weight, &std::ops::Range<u64>)| {
         let range = FileRange { file: Path::new(name).into(), range: range.clone() };
         (weight.name.clone(), range)

@@ -1,23 +1,21 @@
 //! What an export has done, for programs.
+#![allow(missing_docs)] // names that say everything
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::spec::ModelSpec;
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::checkpoint::Checkpoint;
-use crate::graph::Model;
 use crate::hub;
 use crate::model::GraphOptions;
-use crate::onnx::{OPSET, ValueInfo, ir_version};
+use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
 
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-#[allow(missing_docs)]
 pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
@@ -48,7 +46,6 @@ pub struct Summary {
 
 /// A checkpoint from the hub.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct HubSummary {
     /// Repository, commit and folder.
     pub source: String,
@@ -63,7 +60,6 @@ pub struct HubSummary {
 
 /// The matrices of experts.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct ExpertsSummary {
     #[serde(flatten)]
     pub matrices: MatricesSummary,
@@ -75,7 +71,6 @@ pub struct ExpertsSummary {
 
 /// Some matrices.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct MatricesSummary {
     /// What became of their values since the checkpoint.
     #[serde(flatten)]
@@ -92,7 +87,6 @@ pub struct MatricesSummary {
 
 /// The result of a conversion.
 #[derive(Clone, Copy, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct Converted {
     /// Number of values.
     pub numbers: u64,
@@ -105,7 +99,6 @@ pub struct Converted {
 
 /// The ONNX file.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct ModelSummary {
     pub path: PathBuf,
     /// Without external data.
@@ -126,8 +119,7 @@ pub struct ModelSummary {
 }
 
 /// Where the weights are.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
     pub in_place: bool,
@@ -194,25 +186,6 @@ impl MatricesSummary {
                 lossless: rounding.is_lossless(),
                 relative_error: rounding.relative_error(),
             }),
-        }
-    }
-}
-
-impl ModelSummary {
-    pub(super) fn new(spec: &ModelSpec, model: &Model, bytes: usize) -> Self {
-        let values = &model.main.values;
-        let value_info = |id: &usize| ValueInfo::new(&values[*id].0, &values[*id].1);
-        Self {
-            path: spec.path.clone(),
-            bytes,
-            ir_version: ir_version(model),
-            opset: OPSET,
-            requires: spec.graph.requires(),
-            options: spec.graph,
-            nodes: model.main.body.nodes.len(),
-            functions: model.functions.iter().map(|function| function.name.clone()).collect(),
-            inputs: model.main.body.inputs.iter().map(value_info).collect(),
-            outputs: model.main.body.outputs.iter().map(value_info).collect(),
         }
     }
 }

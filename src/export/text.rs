@@ -6,58 +6,68 @@ use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, 
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
+use crate::graph::Style;
 use crate::model::{GraphOptions, Provider, Target};
 use crate::onnx::ValueInfo;
 use crate::runtime;
+use crate::tensor::ints::Bits;
 use crate::weights::{MatrixFormat, Provenance};
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.table(&|_, _| String::new()).fmt(f)
+        self.table(|_| String::new()).fmt(f)
     }
 }
 
 impl Summary {
-    /// The summary as text. `pass` says, after a sentence that recommends a setting, how to
-    /// give it a value.
+    /// The summary as text. `pass` says, after a sentence that recommends settings, how to
+    /// give them their values.
     #[doc(hidden)]
-    pub fn table(&self, pass: &dyn Fn(Setting, &str) -> String) -> Table {
+    pub fn table(&self, pass: impl Fn(&[(Setting, &str)]) -> String) -> Table {
         let mut table = Table::default();
         if self.preset.is_some() {
             table.row("preset", self.preset_changes.join(", "));
         }
-        self.hub.iter().for_each(|it| hub(&mut table, it));
+        self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
-        // ONNX Runtime's kernels on a CPU.
         let options = self.model.as_ref().map(|model| &model.options);
-        let options = options.filter(|it| it.target == Target::Ort && it.provider == Provider::Cpu);
-        let (experts_format, dense_format) =
-            (&self.experts.matrices.provenance.format, &self.dense.provenance.format);
-        if let Some(it) = &self.model {
-            model(&mut table, it);
-            let has_mxfp4 = experts_format.contains(MatrixFormat::is_mxfp4);
-            if options.is_some() && has_mxfp4 && runtime::lacks_avx512() {
-                let int8 = pass(Setting::Experts, "int8");
-                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it{int8}"));
+        let ort = options.filter(|it| it.target == Target::Ort);
+        let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
+        let formats = [&self.experts.matrices, &self.dense].map(|it| &it.provenance.format);
+        let [experts, _] = formats;
+        if let Some(model) = &self.model {
+            model_rows(&mut table, model);
+            let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
+            if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
+                // QMoE with 8 bits has no kernel that keeps activations in float.
+                let faster = if options.keep_activations { "int4" } else { "int8" };
+                let convert = pass(&[(Setting::Experts, faster)]);
+                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{convert}"));
             }
-            weights(&mut table, &self.weights);
+            weights_rows(&mut table, &self.weights);
         }
-        experts(&mut table, &self.experts, &pass(Setting::Experts, "mxfp4"));
-        matrices(&mut table, "dense", &self.dense);
-        let has_integers = [experts_format, dense_format]
-            .iter()
-            .any(|formats| formats.contains(MatrixFormat::is_int));
-        if has_integers && options.is_some_and(GraphOptions::quantizes_activations) {
-            let keep = pass(Setting::KeepActivations, "");
-            table.note(format!("onnxruntime quantizes activations to 8 bits beside integer weights; keep them in float if that rounds too much{keep}"));
+        // ONNX Runtime takes no MXFP4 in functions.
+        let takes_mxfp4 = ort.is_none_or(|it| it.style == Style::Flat);
+        let convert = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
+        experts_rows(&mut table, &self.experts, convert);
+        matrices_rows(&mut table, "dense", &self.dense);
+        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
+        if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
+            let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
+            // QMoE with 8 bits has no kernel that keeps them.
+            if experts.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
+                instead = ", with experts in int4,";
+                settings.insert(0, (Setting::Experts, "int4"));
+            }
+            let keep = pass(&settings);
+            table.note(format!("onnxruntime quantizes activations to 8 bits beside integer weights; keep them in float{instead} if that rounds too much{keep}"));
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
-        for (label, paths) in [("written", &self.weights.written), ("reused", &self.weights.reused)]
-        {
-            paths.iter().for_each(|path| table.row(label, path.display()));
-        }
-        let bytes = size(self.weights.bytes_written);
+        let WeightsSummary { written, reused, bytes_written, .. } = &self.weights;
+        written.iter().for_each(|path| table.row("written", path.display()));
+        reused.iter().for_each(|path| table.row("reused", path.display()));
+        let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
         if let Some(model) = self.model.as_ref().filter(|_| is_complete) {
@@ -92,7 +102,7 @@ impl Summary {
     }
 }
 
-fn hub(table: &mut Table, it: &HubSummary) {
+fn hub_rows(table: &mut Table, it: &HubSummary) {
     table.row("hub", format!("{} in {}", it.source, it.folder.display()));
     if it.fetched.is_empty() {
         table.note("nothing new fetched");
@@ -106,7 +116,7 @@ fn hub(table: &mut Table, it: &HubSummary) {
     }
 }
 
-fn model(table: &mut Table, it: &ModelSummary) {
+fn model_rows(table: &mut Table, it: &ModelSummary) {
     let ModelSummary { path, opset, ir_version, .. } = it;
     let (path, bytes) = (path.display(), size(it.bytes as u64));
     table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
@@ -118,7 +128,7 @@ fn model(table: &mut Table, it: &ModelSummary) {
     table.row("needs", it.requires);
 }
 
-fn weights(table: &mut Table, it: &WeightsSummary) {
+fn weights_rows(table: &mut Table, it: &WeightsSummary) {
     let how = if it.in_place {
         "in place"
     } else if it.written.len() + it.reused.len() >= it.files.len() {
@@ -133,9 +143,10 @@ fn weights(table: &mut Table, it: &WeightsSummary) {
     }
 }
 
-/// Nothing for MXFP4 as in the checkpoint.
-fn experts(table: &mut Table, it: &ExpertsSummary, pass_mxfp4: &str) {
-    let is_chosen = matrices(table, "experts", &it.matrices);
+/// Nothing for MXFP4 as in the checkpoint. `convert` says how to convert to MXFP4, if the model
+/// can have it.
+fn experts_rows(table: &mut Table, it: &ExpertsSummary, convert: Option<String>) {
+    let is_chosen = matrices_rows(table, "experts", &it.matrices);
     let (format, bytes) = (&it.matrices.provenance.format, it.matrices.bytes);
     if !format.contains(|it| it != MatrixFormat::Mxfp4) {
         return;
@@ -145,15 +156,15 @@ fn experts(table: &mut Table, it: &ExpertsSummary, pass_mxfp4: &str) {
         return table.note(line);
     }
     table.row("experts", line);
-    if let Some(mxfp4) = it.mxfp4_bytes {
+    if let (Some(mxfp4), Some(convert)) = (it.mxfp4_bytes, convert) {
         let times = bytes as f64 / mxfp4 as f64;
-        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{pass_mxfp4}"));
+        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{convert}"));
     }
 }
 
 /// Nothing for matrices as in the checkpoint. Whether their format was asked for, now or when
 /// they were staged.
-fn matrices(table: &mut Table, label: &'static str, it: &MatricesSummary) -> bool {
+fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -> bool {
     let Provenance { origin, format, rounded, relative_error } = &it.provenance;
     if it.already {
         table.row(label, format!("already in {format}"));

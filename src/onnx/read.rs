@@ -51,6 +51,7 @@ pub struct StoredInitializer {
 
 /// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
 pub struct ValueInfo {
     pub name: String,
     /// Element type.
@@ -59,7 +60,7 @@ pub struct ValueInfo {
 }
 
 impl ValueInfo {
-    pub fn new(name: &str, Fact { dtype, shape }: &Fact) -> Self {
+    pub(crate) fn new(name: &str, Fact { dtype, shape }: &Fact) -> Self {
         Self { name: name.to_owned(), dtype: dtype.to_string(), shape: shape.clone() }
     }
 

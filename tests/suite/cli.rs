@@ -35,13 +35,15 @@ fn summary_tells_what_is_slow_on_this_processor() {
     let warns = |options: &[&str]| {
         let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
         assert_contains(&summary, "needs    ");
-        summary.contains("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in int8 without it; pass --experts int8\n")
+        let format = if options.contains(&"--keep-activations") { "int4" } else { "int8" };
+        summary.contains(&format!("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {format} without it; pass --experts {format}\n"))
     };
     #[cfg(target_arch = "x86_64")]
     let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
     #[cfg(not(target_arch = "x86_64"))]
     let is_slow = false;
     assert_eq!(warns(&["--target", "ort"]), is_slow);
+    assert_eq!(warns(&["--target", "ort", "--keep-activations"]), is_slow);
     assert!(!warns(&["--target", "onnx"]) && !warns(&["--target", "ort", "--experts", "int8"]));
 }
 
@@ -55,10 +57,22 @@ fn summary_tells_what_to_type() {
     let staged = summary(&["--save-weights", "my weights.safetensors", "--skip-onnx"]);
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
     assert!(staged.ends_with(next), "{staged}");
-    let int8 = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
-    let note = "; keep them in float if that rounds too much; pass --keep-activations\n";
-    assert!(summary(&int8).contains(note));
-    assert!(!summary(&[&int8[..], &["--keep-activations"]].concat()).contains(note));
+    let ort = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
+    for (experts, end) in [
+        (&[][..], " if that rounds too much; pass --keep-activations\n"),
+        (
+            &["--experts", "int8"],
+            ", with experts in int4, if that rounds too much; pass --experts int4 --keep-activations\n",
+        ),
+    ] {
+        let rounding = summary(&[&ort[..], experts].concat());
+        let (_, advice) = rounding.split_once("; keep them in float").unwrap();
+        assert_starts(advice, end);
+        // The advice is accepted, and is not given again.
+        let (_, advised) = end.trim_end().split_once("pass ").unwrap();
+        let advised: Vec<&str> = advised.split(' ').collect();
+        assert!(!summary(&[&ort[..], &advised].concat()).contains("; keep them in float"));
+    }
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Files that appear whole or not at all: written beside their destination, synced, and
-//! renamed; what a failed run began is removed.
-
-mod lock;
+//! renamed; what a failed run began is removed. One export writes into a folder at a time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +15,12 @@ use crate::background::{StopFlag, with_background};
 use crate::display::size;
 use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::parent_dir;
-pub use lock::Lock;
-use lock::{BACKUP, PREFIX, UNFINISHED};
+
+/// Temporary files begin with this, and end with one of the suffixes.
+const PREFIX: &str = ".gpt-oss-export-";
+const UNFINISHED: &str = ".part";
+/// Of the copy of a file that is replaced.
+const BACKUP: &str = ".old";
 
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -28,6 +30,8 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Transaction {
     /// Temporary files and what they will be.
     files: Vec<(NamedTempFile, PathBuf, Existing)>,
+    /// Targets that a commit under way has renamed, with backups of the files that they replaced.
+    renamed: Vec<(PathBuf, Option<NamedTempFile>)>,
     /// By the canonical paths of folders; `None` where folders cannot be locked.
     locks: BTreeMap<PathBuf, Option<Lock>>,
     /// Folders that were created, parents first.
@@ -81,12 +85,9 @@ impl Transaction {
         let folder = parent_dir(target);
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).suffix(UNFINISHED);
+        // As any other new file; the umask still applies.
         #[cfg(unix)]
-        {
-            // As any other new file; the umask still applies.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temporary = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
         let file = temporary.as_file();
         // Synced while it is written, so that the final sync is short.
@@ -114,26 +115,16 @@ impl Transaction {
     /// Renames the files to their targets, in the order of creation. If one fails, the
     /// earlier ones are undone.
     pub fn commit(mut self) -> Result<()> {
-        let mut done: Vec<(PathBuf, Option<NamedTempFile>)> = Vec::new();
         for (file, target, existing) in std::mem::take(&mut self.files) {
-            match rename(file, &target, existing) {
-                Ok(backup) => done.push((target, backup)),
-                Err(error) => {
-                    for (path, backup) in done.into_iter().rev() {
-                        match backup {
-                            Some(backup) => drop(backup.persist(path)),
-                            None => drop(fs::remove_file(path)),
-                        }
-                    }
-                    return Err(cannot_write(&target)(error));
-                }
-            }
+            let backup = rename(file, &target, existing).map_err(cannot_write(&target))?;
+            self.renamed.push((target, backup));
         }
         // A rename is durable once its folder is synced.
         #[cfg(unix)]
-        for (target, _) in &done {
+        for (target, _) in &self.renamed {
             let _ = File::open(parent_dir(target)).and_then(|folder| folder.sync_all());
         }
+        self.renamed.clear();
         self.folders.clear();
         Ok(())
     }
@@ -176,9 +167,65 @@ fn rename(
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        for (target, backup) in self.renamed.drain(..).rev() {
+            match backup {
+                Some(backup) => drop(backup.persist(target)),
+                None => drop(fs::remove_file(target)),
+            }
+        }
         self.files.clear();
         // Empty folders only, so nothing of anyone else is removed.
         self.folders.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
+    }
+}
+
+/// Held until it is dropped or the process ends.
+pub struct Lock(File);
+
+impl Lock {
+    /// Locks an open file or folder; `None` if another process holds the lock.
+    pub fn try_new(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Keeps other exports out of a folder, and removes what killed exports left in it. The
+    /// lock is on the folder itself, so no lock file is left behind. `None` where folders
+    /// cannot be locked: some network file systems, and Windows. `shown` is the path for people.
+    pub fn of_folder(folder: &Path, shown: &Path) -> Result<Option<Self>> {
+        let Ok(lock) = File::open(folder).and_then(Self::try_new) else { return Ok(None) };
+        let shown = shown.display();
+        let other = || {
+            err!("another export is writing into `{shown}`: wait for it, or choose another folder")
+        };
+        let lock = lock.ok_or_else(other)?;
+        remove_leftovers(folder);
+        Ok(Some(lock))
+    }
+}
+
+impl Drop for Lock {
+    /// Closing is not enough: a process that another thread is starting inherits the file
+    /// until it runs its own program.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Removes temporary files of exports, which none can be writing while the folder is
+/// locked. One that cannot be removed does no harm.
+fn remove_leftovers(folder: &Path) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.starts_with(PREFIX)
+            && [UNFINISHED, BACKUP].iter().any(|suffix| name.ends_with(suffix));
+        if is_temporary && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -216,7 +263,7 @@ pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) ->
 mod tests {
     use super::*;
 
-    fn entries(folder: &Path) -> Vec<String> {
+    pub fn entries(folder: &Path) -> Vec<String> {
         let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
         names.sort();
@@ -224,16 +271,21 @@ mod tests {
     }
 
     #[test]
-    fn files_appear_at_commit() {
+    fn files_appear_at_commit_and_nothing_after_a_panic() {
         let home = tempfile::tempdir().unwrap();
-        let [through_new, target] =
-            ["a/../b/model.onnx", "b/model.onnx"].map(|it| home.path().join(it));
-        let mut transaction = Transaction::default();
-        transaction.create_from(&through_new, Existing::Keep, b"bytes").unwrap();
-        assert!(!target.exists());
-        transaction.commit().unwrap();
-        assert_eq!(std::fs::read(target).unwrap(), b"bytes");
-        assert_eq!(entries(&home.path().join("b")), ["model.onnx"]);
+        let [weights, model] = ["a/../b/weights", "b/model.onnx"].map(|it| home.path().join(it));
+        let run = |write: fn(&File) -> Result<()>| {
+            let mut transaction = Transaction::default();
+            transaction.create_from(&weights, Existing::Keep, b"bytes")?;
+            transaction.create(&model, Existing::Keep, write)?;
+            assert!(!home.path().join("b/weights").exists());
+            transaction.commit()
+        };
+        assert!(std::panic::catch_unwind(|| run(|_| panic!("on purpose"))).is_err());
+        assert!(entries(home.path()).is_empty());
+        run(|_| Ok(())).unwrap();
+        assert_eq!(entries(&home.path().join("b")), ["model.onnx", "weights"]);
+        assert_eq!(std::fs::read(weights).unwrap(), b"bytes");
     }
 
     #[test]
@@ -263,19 +315,6 @@ mod tests {
     }
 
     #[test]
-    fn panic_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let [weights, model] = ["a/weights", "a/b/model.onnx"].map(|it| home.path().join(it));
-        let outcome = std::panic::catch_unwind(|| {
-            let mut transaction = Transaction::default();
-            transaction.create_from(&weights, Existing::Keep, b"bytes").unwrap();
-            transaction.create(&model, Existing::Keep, |_| -> Result<()> { panic!("on purpose") })
-        });
-        assert!(outcome.is_err());
-        assert!(entries(home.path()).is_empty());
-    }
-
-    #[test]
     fn adds_up_files_on_one_disk() {
         let home = tempfile::tempdir().unwrap();
         let (one, two) = (home.path().join("one"), home.path().join("two"));
@@ -285,5 +324,34 @@ mod tests {
         let error = check(free / 3 * 2).unwrap_err().to_string();
         assert!(error.ends_with("or choose a folder on another disk"), "{error}");
         assert!(check(u64::MAX).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn ends_while_a_child_process_has_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lock = Lock::try_new(file.reopen().unwrap()).unwrap().unwrap();
+        let inherited = lock.0.try_clone().unwrap();
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("60").stdin(inherited).spawn().unwrap();
+        let held = Lock::try_new(file.reopen().unwrap()).unwrap().is_none();
+        drop(lock);
+        let released = Lock::try_new(file.reopen().unwrap()).unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(held && released);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn removes_temporary_files_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let kept = [".gpt-oss-export-notes.md", ".gpt-oss-export-x", "a.part", "b.old"];
+        for name in kept.iter().chain(&[".gpt-oss-export-a1B2c3.part", ".gpt-oss-export-z.old"]) {
+            std::fs::write(home.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(home.path().join(".gpt-oss-export-folder.part")).unwrap();
+        drop(Lock::of_folder(home.path(), home.path()).unwrap());
+        assert_eq!(entries(home.path()), [&[".gpt-oss-export-folder.part"], &kept[..]].concat());
     }
 }

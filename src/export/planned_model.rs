@@ -1,0 +1,133 @@
+//! The model of an export: its graph, its package, and its ONNX file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::open::Opened;
+use super::{ModelSummary, Request, Spec};
+use crate::error::{Result, err};
+use crate::files::{FileRange, parent_dir};
+use crate::graph::{Data, Graph, Model};
+use crate::metadata::{self, ModelMetadata, WeightSlice};
+use crate::model::{self, GraphOptions, Target};
+use crate::onnx::{self, ValueInfo};
+use crate::package::{Package, PackagedModel, genai, transformers_js};
+use crate::publish::{Existing, Transaction};
+use crate::tensor::Rounding;
+use crate::weights::PerRole;
+
+/// A model that will be written.
+pub struct PlannedModel<'p> {
+    path: &'p Path,
+    options: &'p GraphOptions,
+    opened: &'p Opened,
+    graph: Model,
+}
+
+impl<'p> PlannedModel<'p> {
+    /// Builds the graph; `None` if weights alone are staged.
+    pub fn new(spec: &'p Spec, opened: &'p Opened) -> Result<Option<Self>> {
+        let (Some(path), Some(options)) = (&spec.request.output, spec.graph()) else {
+            return Ok(None);
+        };
+        let graph =
+            model::decoder(&opened.checkpoint.config, &opened.checkpoint.weights, *options)?;
+        Ok(Some(Self { path, options, opened, graph }))
+    }
+
+    /// Plans what a runtime needs beside the model and its data files.
+    pub fn package(&self, request: &Request, data_files: usize) -> Result<Package> {
+        let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = *self;
+        let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
+        if request.genai {
+            genai::plan(&model, request.max_length)
+        } else if request.transformers_js {
+            transformers_js::plan(&model, data_files)
+        } else {
+            Ok(Package::default())
+        }
+    }
+
+    /// Writes the ONNX file of a model that reads its weights in these ranges, after their
+    /// conversions have rounded so much.
+    pub fn write(
+        &self,
+        ranges: &HashMap<String, FileRange>,
+        rounding: &PerRole<Rounding>,
+        transaction: &mut Transaction,
+    ) -> Result<ModelSummary> {
+        let Self { path, options, graph: Model { main, functions, .. }, .. } = self;
+        let bytes = self.encode(ranges, rounding, transaction).map_err(|error| {
+            let kind = error.kind();
+            err!("cannot write `{}`", path.display()).with_kind(kind).with_source(error)
+        })?;
+        transaction.create_from(path, Existing::Replace, &bytes)?;
+        let value_info = |id: &usize| ValueInfo::new(&main.values[*id].0, &main.values[*id].1);
+        Ok(ModelSummary {
+            path: path.to_path_buf(),
+            bytes: bytes.len(),
+            ir_version: onnx::ir_version(&self.graph),
+            opset: onnx::OPSET,
+            requires: options.requires(),
+            options: **options,
+            nodes: main.body.nodes.len(),
+            functions: functions.iter().map(|function| function.name.clone()).collect(),
+            inputs: main.body.inputs.iter().map(value_info).collect(),
+            outputs: main.body.outputs.iter().map(value_info).collect(),
+        })
+    }
+
+    /// The bytes of the ONNX file: the graph, where its weights are, and its metadata. They
+    /// depend on the weights, the options and the paths of weights relative to the model; not
+    /// on dates, folders or machines.
+    fn encode(
+        &self,
+        ranges: &HashMap<String, FileRange>,
+        rounding: &PerRole<Rounding>,
+        transaction: &Transaction,
+    ) -> Result<Vec<u8>> {
+        let Self { path, options, opened, graph } = self;
+        let Opened { checkpoint, fingerprint, hub, .. } = opened;
+        let operators = match options.target {
+            Target::Onnx => "standard ONNX operators",
+            Target::Ort => "ONNX Runtime's operators",
+        };
+        let description =
+            format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
+        let locate = |weight: &str| ranges.get(weight).cloned();
+        let mut data = BTreeMap::new();
+        if fingerprint.is_some() {
+            let current_path = |file: &Path| transaction.current_path(&parent_dir(path).join(file));
+            let read = onnx::graph_ranges(graph, &locate)?;
+            data = onnx::data_digests(read.into_iter(), current_path)?;
+        }
+        let probes = |kind: &str| {
+            let these = graph.probes.iter().filter(|(other, _)| *other == kind);
+            these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
+        };
+        let metadata = ModelMetadata {
+            version: metadata::VERSION,
+            requires: options.requires().to_owned(),
+            fingerprint: fingerprint.clone(),
+            source: hub.as_ref().map(|hub| hub.source.clone()),
+            options: **options,
+            layers: checkpoint.config.num_layers(),
+            provenances: checkpoint.provenances.after(rounding),
+            residuals: probes(model::RESIDUALS),
+            routers: probes(model::ROUTERS),
+            slices: slices(&graph.main).collect(),
+            data,
+        };
+        onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
+    }
+}
+
+/// Initializers whose name is not that of a weight: they hold some of its bytes.
+fn slices(graph: &Graph) -> impl Iterator<Item = (String, WeightSlice)> {
+    graph.initializers.iter().filter_map(|initializer| {
+        let Data::External { weight, range } = &initializer.data else { return None };
+        let name = &graph.values[initializer.value].0;
+        let slice = WeightSlice { weight: weight.clone(), bytes: range.clone() };
+        (name != weight).then(|| (name.clone(), slice))
+    })
+}
