@@ -10,7 +10,7 @@ use super::tensors::{Filter, ListedTensor, Total, totals};
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::onnx::{self, StoredInitializer, ValueInfo};
+use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
 /// What an ONNX model is.
@@ -18,23 +18,10 @@ use crate::weights::{Obstacle, link_kind};
 #[allow(missing_docs)]
 pub struct ModelInspection {
     pub path: PathBuf,
-    /// Size of the ONNX file.
-    pub bytes: u64,
-    /// Name and version of the program that wrote it.
-    pub producer: String,
-    pub ir_version: i64,
-    /// Opset versions by domain.
-    pub opsets: BTreeMap<String, i64>,
+    #[serde(flatten)]
+    pub onnx: OnnxFile,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
-    /// Metadata properties.
-    pub properties: BTreeMap<String, String>,
-    pub inputs: Vec<ValueInfo>,
-    pub outputs: Vec<ValueInfo>,
-    /// Names of model-local functions.
-    pub functions: Vec<String>,
-    /// Number of nodes by operator.
-    pub operators: BTreeMap<String, usize>,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -68,10 +55,10 @@ pub struct DataFile {
 
 /// Reads an ONNX file, and lengths and samples of its external data.
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
-    let model = onnx::read(path)?;
-    let metadata = ModelMetadata::read(&model.properties).ok().flatten();
+    let onnx = onnx::read(path)?;
+    let metadata = ModelMetadata::read(&onnx.properties).ok().flatten();
     let mut ranges: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
-    for (_, external) in model.external_data() {
+    for (_, external) in onnx.external_data() {
         let file = external.file.to_string_lossy().into_owned();
         ranges.entry(file).or_default().push(external.clone());
     }
@@ -80,8 +67,8 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         data_file(path, file, &ranges, digest)
     });
     let files: Vec<DataFile> = files.collect();
-    let wrong: Vec<String> = model.external_data().filter_map(wrong).collect();
-    let tensors = model.initializers.into_iter().map(|it| ListedTensor {
+    let wrong: Vec<String> = onnx.external_data().filter_map(wrong).collect();
+    let tensors = onnx.initializers.iter().cloned().map(|it| ListedTensor {
         name: it.name,
         dtype: it.dtype.map_or("another type".to_owned(), |dtype| dtype.to_string()),
         shape: it.shape,
@@ -91,21 +78,13 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let tensors: Vec<ListedTensor> = tensors.collect();
     Ok(ModelInspection {
         path: path.to_owned(),
-        bytes: model.bytes,
-        producer: model.producer,
-        ir_version: model.ir_version,
-        opsets: model.opsets,
         requires: metadata.map(|metadata| metadata.requires),
-        properties: model.properties,
-        inputs: model.inputs,
-        outputs: model.outputs,
-        functions: model.functions,
-        operators: model.operators,
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
         wrong,
         totals: totals(&tensors),
         tensors: filter.apply(tensors),
+        onnx,
     })
 }
 

@@ -19,7 +19,7 @@ use crate::graph::{Dim, Fact};
 use crate::tensor::DType;
 
 /// An ONNX file without the bytes of its tensors.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct OnnxFile {
     /// Size of the file.
     pub bytes: u64,
@@ -38,6 +38,7 @@ pub struct OnnxFile {
     /// the standard have their domain as a prefix.
     pub operators: BTreeMap<String, usize>,
     /// Initializers of graph and subgraphs, and tensors with external data in attributes.
+    #[serde(skip)]
     pub initializers: Vec<StoredInitializer>,
 }
 
