@@ -93,14 +93,9 @@ pub fn inspect(
     ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let (folder, checkpoint, fingerprint) = if path.is_dir() {
-        let checkpoint = Checkpoint::open(path, ignored)?;
-        let fingerprint = Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?;
-        (path, checkpoint, fingerprint)
-    } else {
-        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-        (parent_dir(path), checkpoint, metadata.fingerprint)
-    };
+    let (checkpoint, recorded) = Checkpoint::open_any(path, ignored)?;
+    let fingerprint = recorded.map_or_else(|| checkpoint.fingerprint(), Ok)?;
+    let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();
     let relative = |file: &Path| file.strip_prefix(folder).unwrap_or(file).to_owned();
     let mut headers = BTreeMap::new();
