@@ -1,10 +1,11 @@
-//! The logits of a model, compared with the reference's.
+//! The logits of a model and its residual stream after each layer, compared with the reference's.
 
 use ndarray::ArrayView1;
 use serde::Serialize;
 
 use super::inputs::Inputs;
 use super::session::StepOutputs;
+use super::tolerance::allowed;
 use crate::error::{Result, ensure};
 use crate::reference::{Activations, ExactValues, Position};
 
@@ -118,9 +119,71 @@ impl LogitDifferences {
     }
 }
 
+/// The comparison of the residual stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trace {
+    /// The embedding, then each layer.
+    pub stages: Vec<Stage>,
+    /// Index of the first stage beyond its bound.
+    pub first: Option<usize>,
+}
+
+/// The residual stream at one place in the model.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stage {
+    /// The largest absolute difference.
+    pub max: f64,
+    /// The largest difference in a token, relative to the token's largest magnitude.
+    pub relative: f64,
+    /// The largest relative difference allowed.
+    pub bound: f64,
+    /// The token with the largest relative difference.
+    pub worst: Position,
+}
+
+impl Trace {
+    pub(super) fn new(expected: &[ExactValues]) -> Self {
+        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
+        Self { stages: expected.iter().map(stage).collect(), first: None }
+    }
+
+    /// Adds the residual stream of a step, whose values are the first inner ones.
+    pub(super) fn add(
+        &mut self,
+        inputs: &Inputs,
+        outputs: &StepOutputs,
+        expected: &[ExactValues],
+    ) -> Result<()> {
+        let stages = self.stages.iter_mut().zip(expected).take(outputs.inner.len());
+        for (at, (stage, ExactValues { exact, .. })) in stages.enumerate() {
+            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
+                stage.add(position, found, exact.row(inputs.index(position)));
+            }
+        }
+        self.first = self.stages.iter().position(|stage| stage.relative > stage.bound);
+        Ok(())
+    }
+
+    /// The first stage beyond its bound, with its index.
+    pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
+        self.first.map(|first| (first, &self.stages[first]))
+    }
+}
+
+impl Stage {
+    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
+        let [max, _, largest] = differences(found, expected);
+        let relative = max / largest.max(f64::from(f32::MIN_POSITIVE));
+        self.max = self.max.max(max);
+        if relative > self.relative {
+            (self.relative, self.worst) = (relative, position);
+        }
+    }
+}
+
 /// The largest absolute difference, the sum of all, and the largest magnitude that is expected.
 /// Differences from NaN are infinite.
-pub fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
+fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
     found.iter().zip(expected).fold([0.0; 3], |[largest, sum, magnitude], (found, expected)| {
         let difference = (f64::from(*found) - expected).abs();
         let difference = if difference.is_nan() { f64::INFINITY } else { difference };

@@ -7,18 +7,20 @@ use super::inputs::Signature;
 use crate::error::{Error, Kind, Result, Setting, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::{GraphOptions, Provider};
 use crate::onnx::{self, OnnxFile, Size, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
+use crate::weights::{FormatSet, MatrixFormat, Role};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
-    pub library: &'m Library,
     pub path: &'m Path,
+    pub library: Library,
     onnx: OnnxFile,
     /// `None` for a model of another program.
     pub metadata: Option<ModelMetadata>,
+    pub options: GraphOptions,
     pub interface: Interface,
 }
 
@@ -51,24 +53,25 @@ pub struct ExternalTensor<'m> {
 }
 
 impl<'m> ModelFile<'m> {
-    /// Reads a model, and checks that its files exist and that onnxruntime runs it.
-    pub fn open(library: &'m Library, path: &'m Path) -> Result<Self> {
+    /// Reads a model, and checks that its files exist and that it can be verified.
+    pub fn open(
+        path: &'m Path,
+        tolerance: Option<f64>,
+        onnxruntime: Option<&Path>,
+    ) -> Result<Self> {
         let onnx = onnx::read(path)?;
         let metadata = ModelMetadata::read(&onnx.properties)?;
         let interface = Interface::new(&onnx).map_err(|what| unexpected(path, what))?;
-        let model = Self { library, path, onnx, metadata, interface };
+        let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
+        let formats =
+            metadata.iter().flat_map(|it| Role::ALL.map(|role| &it.provenances[role].format));
+        let library = check(&options, formats, tolerance, onnxruntime)?;
+        let model = Self { path, library, onnx, metadata, options, interface };
         if let Some(missing) = model.tensors().find(|tensor| !tensor.data.file.exists()) {
             let (path, file) = (path.display(), missing.data.file.display());
             bail!("`{path}` reads its weights from `{file}`, which does not exist");
         }
-        let GraphOptions { target, provider, .. } = model.options();
-        check_provider(provider)?;
-        check_version(library, target)?;
         Ok(model)
-    }
-
-    pub fn options(&self) -> GraphOptions {
-        self.metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default()
     }
 
     /// Initializers with external data, whose paths include the model's folder.
@@ -88,15 +91,14 @@ impl<'m> ModelFile<'m> {
 
     /// Names of the residual stream's values, if a trace was requested or the model returns
     /// few logits.
-    pub fn residuals(&self, trace: bool) -> Result<Vec<String>> {
+    pub fn residuals(&self, trace: bool) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
         ensure!(
             !trace || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
             self.path.display()
         );
-        let is_compared = trace || self.interface.signature.last;
-        Ok(if is_compared { names.to_vec() } else { Vec::new() })
+        Ok(if trace || self.interface.signature.last { names } else { &[] })
     }
 }
 
@@ -158,23 +160,45 @@ pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
 }
 
-pub fn check_provider(provider: Provider) -> Result<()> {
+/// Refuses a model that cannot be verified, and returns the onnxruntime that runs it. `formats`
+/// are those that its matrices have, whether converted by this export, by an earlier one, or
+/// stored so.
+pub fn check<'f>(
+    options: &GraphOptions,
+    mut formats: impl Iterator<Item = &'f FormatSet>,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&Path>,
+) -> Result<Library> {
+    let GraphOptions { target, provider, compute, .. } = *options;
     ensure!(
         provider == Provider::Cpu,
         "a model for execution provider `{provider}` cannot be verified on a CPU: verify an export for `cpu`, which has the same weights"
     );
-    Ok(())
-}
-
-/// Refuses an onnxruntime that is too old for a target: it may compute wrong logits.
-pub fn check_version(library: &Library, target: Target) -> Result<()> {
-    let oldest = target.oldest_onnxruntime();
-    if library.version_numbers().is_none_or(|version| version >= oldest) {
-        return Ok(());
+    // Only a requested tolerance fits a model that rounds while it computes.
+    let rounds = match compute {
+        DType::F32
+            if options.quantizes_activations()
+                && formats.any(|it| it.contains(MatrixFormat::is_int)) =>
+        {
+            "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
+        }
+        DType::F32 => "",
+        DType::F16 => "it computes in f16",
+        _ => "it computes in bf16",
+    };
+    if tolerance.is_none() && !rounds.is_empty() {
+        return Err(err!("there is no default tolerance for the model: {rounds}")
+            .with_remedy(Setting::Tolerance, "X"));
     }
-    let oldest = oldest.map(|number| number.to_string()).join(".");
-    let path = library.path.display();
-    Err(err!("`{path}` is {library}, and a model for target `{target}` needs {oldest} or newer")
-        .with_kind(Kind::OldRuntime)
-        .with_remedy(Setting::Onnxruntime, "PATH"))
+    let library = Library::load(onnxruntime)?;
+    let oldest = target.oldest_onnxruntime();
+    // An older one may compute wrong logits.
+    if library.version_numbers().is_some_and(|version| version < oldest) {
+        let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
+        let needed = format!("a model for target `{target}` needs {oldest} or newer");
+        return Err(err!("`{path}` is {library}, and {needed}")
+            .with_kind(Kind::OldRuntime)
+            .with_remedy(Setting::Onnxruntime, "PATH"));
+    }
+    Ok(library)
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::activations::{Stage, Trace};
 use super::inputs::Inputs;
-use super::residuals::{Stage, Trace};
 use super::subject::Identity;
 use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Followed, Seconds, Ties};

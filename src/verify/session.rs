@@ -35,8 +35,7 @@ impl<'m> ModelSession<'m> {
         if !inner.is_empty() {
             edited = Some(onnx::with_outputs(fs_err::read(model.path)?, &inner));
         }
-        let stop = || progress.is_cancelled();
-        let session = Session::open(model.library, model.path, edited.as_deref(), &stop)?;
+        let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
         Ok(Self { model, inner, session })
     }
 
@@ -73,7 +72,7 @@ impl<'m> ModelSession<'m> {
                 taken.push(("attention_mask", &mask));
             }
             taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
-            let mut outputs = session.run(&taken, &|| progress.is_cancelled())?;
+            let mut outputs = session.run(&taken, progress)?;
             let inner = self.inner.iter().map(|name| outputs[name].values());
             let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
             visit(&StepOutputs { model, step, logits, inner })?;
@@ -89,7 +88,7 @@ impl StepOutputs<'_> {
     /// of a smaller one calls it `what`.
     pub fn by_token(&self, at: usize, size: usize, what: &str) -> Result<Vec<(Position, &[f32])>> {
         // The operators of `ort` have the tokens of each row before its padding.
-        let is_packed = self.model.options().target == Target::Ort;
+        let is_packed = self.model.options.target == Target::Ort;
         let mut before = vec![0; self.step.rows.len()];
         let one = |(position, column): (Position, usize)| {
             let before = &mut before[position.row];

@@ -1,12 +1,11 @@
 //! The checkpoint that a model is compared with, in the formats of the model.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::model_file::ModelFile;
-use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
+use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
@@ -27,25 +26,11 @@ pub enum Identity {
     Unknown,
 }
 
-/// Opens a checkpoint's folder, or a staged file with the fingerprint that it claims.
-pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<(Checkpoint, Option<Fingerprint>)> {
-    ensure!(
-        path.exists(),
-        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
-        path.display()
-    );
-    if path.is_file() {
-        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-        return Ok((checkpoint, Some(metadata.fingerprint)));
-    }
-    Ok((Checkpoint::open(path, ignored)?, None))
-}
-
-/// Reduces a checkpoint, which may claim a fingerprint, to the layers of the model, converts its
+/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, converts its
 /// matrices to the model's formats, and tells whether the model was made from it.
 pub fn match_model(
     checkpoint: &mut Checkpoint,
-    claimed: Option<Fingerprint>,
+    recorded: Option<Fingerprint>,
     model: &ModelFile,
 ) -> Result<Identity> {
     let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
@@ -62,13 +47,13 @@ pub fn match_model(
     );
     checkpoint.truncate(layers)?;
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
-    let found = fingerprint(checkpoint)?;
+    let found = checkpoint.fingerprint()?;
     convert(checkpoint, model, metadata);
     let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
-    if found == *wanted || layers == all && claimed.as_ref() == Some(wanted) {
+    if found == *wanted || layers == all && recorded.as_ref() == Some(wanted) {
         return Ok(Identity::Same);
     }
-    if fingerprint(checkpoint)? == *wanted {
+    if checkpoint.fingerprint()? == *wanted {
         let [experts, dense] =
             Role::ALL.map(|role| checkpoint.provenances[role].format.to_string());
         return Ok(Identity::Converted { experts, dense });
@@ -92,10 +77,6 @@ pub fn take_values_from(checkpoint: &mut Checkpoint, model: &ModelFile) {
             }
         }
     }
-}
-
-fn fingerprint(checkpoint: &Checkpoint) -> Result<Fingerprint> {
-    Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())
 }
 
 /// Converts matrices to the formats of the model. If that is not possible, the model was made

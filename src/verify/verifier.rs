@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::activations::{LogitComparison, LogitDifferences, Trace};
 use super::inputs::Inputs;
-use super::logits::{LogitComparison, LogitDifferences};
 use super::model_file::unexpected;
-use super::residuals::Trace;
 use super::session::ModelSession;
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;

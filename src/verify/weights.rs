@@ -3,7 +3,7 @@
 //! bits that are lost in noise.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -14,11 +14,13 @@ use serde::Serialize;
 use super::model_file::{ExternalTensor, ModelFile};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::files::positional::read_exact_at;
 use crate::files::{FileRange, canonicalize_existing};
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    FileCache, Matrix, Recipe, Role, Weight, convert, count_non_finite, ensure_finite, read_range,
+    FileCache, Matrix, Recipe, Role, Weight, cannot_read, convert, count_non_finite, ensure_finite,
+    read_range,
 };
 
 /// Bytes compared at once.
@@ -77,12 +79,13 @@ pub fn compare(
     let fitting: Vec<&Slice> = slices.iter().filter(|slice| slice.fits).collect();
     let total = fitting.iter().map(|slice| slice.data.len()).sum();
     let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
+    let mut sources = FileCache::default();
     for slice in fitting.iter().filter(|slice| !slice.weight.is_converted()) {
         if slice.is_in_place()? {
             found.in_place += slice.data.len();
             progress.advance(slice.data.len());
         } else {
-            slice.compare_stored(progress)?;
+            slice.compare_stored(&mut sources, progress)?;
         }
     }
     for matrix in Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role)) {
@@ -147,12 +150,12 @@ impl<'w> Slice<'w> {
     }
 
     /// Compares a weight that is not converted, as far as the first difference.
-    fn compare_stored(&self, progress: &dyn Progress) -> Result<()> {
-        let mut files = FileCache::default();
+    fn compare_stored(&self, sources: &mut FileCache, progress: &dyn Progress) -> Result<()> {
+        let file = File::open(&*self.data.file)?;
         for start in self.bytes.clone().step_by(COMPARED as usize) {
             progress.check_cancelled()?;
             let end = self.bytes.end.min(start + COMPARED);
-            self.compare(start, &read_range(self.weight, &mut files, start..end)?)?;
+            self.compare(&file, start, &read_range(self.weight, sources, start..end)?)?;
             progress.advance(end - start);
             if self.differs.load(Relaxed) {
                 break;
@@ -161,8 +164,8 @@ impl<'w> Slice<'w> {
         Ok(())
     }
 
-    /// Compares the bytes of a weight from `offset` on, as far as the slice has them.
-    fn compare(&self, offset: u64, expected: &[u8]) -> Result<()> {
+    /// Compares the bytes of a weight from `offset` on, as far as the slice has them in its file.
+    fn compare(&self, file: &File, offset: u64, expected: &[u8]) -> Result<()> {
         let start = offset.max(self.bytes.start);
         let end = self.bytes.end.min(offset + expected.len() as u64);
         if start >= end {
@@ -170,12 +173,11 @@ impl<'w> Slice<'w> {
         }
         let expected = &expected[(start - offset) as usize..(end - offset) as usize];
         let mut stored = vec![0; expected.len()];
-        let mut file = File::open(&*self.data.file)?;
-        file.seek(SeekFrom::Start(self.data.range.start + (start - self.bytes.start)))?;
-        let is_same = match file.read_exact(&mut stored) {
+        let place = self.data.range.start + (start - self.bytes.start);
+        let is_same = match read_exact_at(file.file(), &mut stored, place) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
-            read => {
-                read?;
+            Err(error) => return Err(cannot_read(&self.data.file, error)),
+            Ok(()) => {
                 self.compared.fetch_add(end - start, Relaxed);
                 stored == expected
             }
@@ -188,14 +190,19 @@ impl<'w> Slice<'w> {
 /// Converts a matrix again, and compares it.
 fn compare_converted(matrix: &Matrix, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
     let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
-    let parts = matrix.weights();
-    let is_of = |slice: &Slice, part: &Weight| slice.weight.name == part.name;
-    if !slices.iter().any(|slice| parts.iter().any(|part| is_of(slice, part))) {
+    let mut open = Vec::new();
+    for slice in slices {
+        let mut parts = matrix.weights().iter();
+        if let Some(part) = parts.position(|part| part.name == slice.weight.name) {
+            open.push((part, slice, File::open(&*slice.data.file)?));
+        }
+    }
+    if open.is_empty() {
         return Ok(());
     }
     convert(conversion, progress, &|part, offset, expected| {
-        let mut slices = slices.iter().filter(|slice| is_of(slice, &parts[part]));
-        slices.try_for_each(|slice| slice.compare(offset, expected))
+        let mut slices = open.iter().filter(|(of, ..)| *of == part);
+        slices.try_for_each(|(_, slice, file)| slice.compare(file, offset, expected))
     })?;
     Ok(())
 }
