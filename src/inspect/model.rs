@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor, Total, totals};
+use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
@@ -37,12 +37,9 @@ pub struct ModelInspection {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct DataFile {
-    /// Relative to the model's folder.
-    pub file: String,
-    /// Number of initializers in it.
-    pub tensors: usize,
-    /// Bytes that they reference.
-    pub bytes: u64,
+    /// Its initializers, and the bytes that they reference.
+    #[serde(flatten)]
+    pub listed: ListedFile,
     /// Least size of the file.
     pub needed: u64,
     /// Size of the file; `None` if it does not exist.
@@ -119,14 +116,13 @@ fn data_file(
             .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
             .map(|_| "it was changed since the export: restore it, or export again".to_owned()),
     };
+    let bytes = ranges.iter().map(FileRange::len).fold(0, u64::saturating_add);
     DataFile {
-        tensors: ranges.len(),
-        bytes: ranges.iter().map(FileRange::len).fold(0, u64::saturating_add),
+        listed: ListedFile { file, tensors: ranges.len(), bytes },
         needed,
         found,
         problem: unreachable.or_else(damage),
         warning,
-        file,
     }
 }
 

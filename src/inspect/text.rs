@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::{
-    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedTensor, ModelInspection,
-    Scan, Total,
+    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedFile, ListedTensor,
+    ModelInspection, Scan, Total,
 };
 use crate::checkpoint::Config;
 use crate::display::{Table, plural, size, with_thousands};
@@ -35,10 +35,7 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
     provenance(table, "dense", &it.provenances.dense);
-    for file in &it.files {
-        let (bytes, tensors) = (size(file.bytes), plural(file.tensors, "tensor"));
-        table.row("file", format!("{}: {bytes}, {tensors}", file.file));
-    }
+    it.files.iter().for_each(|file| table.row("file", listed_file(file)));
     totals(table, &it.totals);
     for support in &it.targets {
         let answer = match &support.refused {
@@ -64,6 +61,10 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         some => format!("{} damaged", plural(some, "tensor")),
     };
     table.row("scanned", format!("{}: {result}", size(*bytes)));
+}
+
+fn listed_file(ListedFile { file, tensors, bytes }: &ListedFile) -> String {
+    format!("{file}: {}, {}", size(*bytes), plural(*tensors, "tensor"))
 }
 
 fn provenance(table: &mut Table, label: &'static str, it: &Provenance) {
@@ -125,13 +126,12 @@ fn model(table: &mut Table, it: &ModelInspection) {
         table.row("functions", onnx.functions.join(", "));
     }
     for file in &it.files {
-        let (tensors, bytes) = (plural(file.tensors, "tensor"), size(file.bytes));
         let state = match (&file.problem, &file.warning) {
             (Some(problem), _) => format!("NOT USABLE: {problem}"),
             (None, Some(warning)) => format!("usable by onnxruntime alone: {warning}"),
             (None, None) => "present".to_owned(),
         };
-        table.row("data", format!("{}: {bytes}, {tensors}, {state}", file.file));
+        table.row("data", format!("{}, {state}", listed_file(&file.listed)));
     }
     it.wrong.iter().for_each(|wrong| table.row("wrong", wrong));
     totals(table, &it.totals);
