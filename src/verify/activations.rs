@@ -36,22 +36,29 @@ pub struct LogitDifferences {
     pub positions: Vec<(Position, f64)>,
 }
 
-/// Collects logits until the reference computes its own.
-pub struct LogitComparison<'c> {
+/// Compares what a model computes with a pass of the reference. Logits wait until the reference
+/// computes its own.
+pub struct ActivationComparison<'c> {
     activations: &'c Activations<'c>,
     inputs: &'c Inputs,
     vocab: usize,
     waiting: Vec<(Position, Vec<f32>)>,
     found: LogitDifferences,
+    trace: Option<Trace>,
 }
 
-impl<'c> LogitComparison<'c> {
+impl<'c> ActivationComparison<'c> {
     pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs, vocab: u64) -> Self {
+        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
+        let stages: Vec<Stage> = activations.residuals.iter().map(stage).collect();
+        let trace = (!stages.is_empty()).then_some(Trace { stages, first: None });
         let (waiting, found) = (Vec::new(), LogitDifferences::default());
-        Self { activations, inputs, vocab: vocab as usize, waiting, found }
+        Self { activations, inputs, vocab: vocab as usize, waiting, found, trace }
     }
 
-    pub fn add(&mut self, StepOutputs { step, logits, .. }: &StepOutputs) -> Result<()> {
+    /// Adds a step, whose first inner values are the residual stream if the pass has that.
+    pub fn add(&mut self, outputs: &StepOutputs) -> Result<()> {
+        let StepOutputs { step, logits, .. } = outputs;
         let (vocab, rows, width) = (self.vocab, step.rows.len(), step.width());
         let columns = logits.len() / vocab / rows;
         ensure!(
@@ -67,15 +74,24 @@ impl<'c> LogitComparison<'c> {
                 self.compare_waiting()?;
             }
         }
+        let Some(Trace { stages, first }) = &mut self.trace else { return Ok(()) };
+        let expected = &self.activations.residuals;
+        for (at, (stage, ExactValues { exact, .. })) in stages.iter_mut().zip(expected).enumerate()
+        {
+            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
+                stage.add(position, found, exact.row(self.inputs.index(position)));
+            }
+        }
+        *first = stages.iter().position(|stage| stage.relative > stage.bound);
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<LogitDifferences> {
+    pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
         self.compare_waiting()?;
         let count = self.found.positions.len() as f64;
         self.found.mean /= count * self.vocab as f64;
         self.found.kl_divergence /= count;
-        Ok(self.found)
+        Ok((self.found, self.trace))
     }
 
     fn compare_waiting(&mut self) -> Result<()> {
@@ -142,28 +158,6 @@ pub struct Stage {
 }
 
 impl Trace {
-    pub(super) fn new(expected: &[ExactValues]) -> Self {
-        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
-        Self { stages: expected.iter().map(stage).collect(), first: None }
-    }
-
-    /// Adds the residual stream of a step, whose values are the first inner ones.
-    pub(super) fn add(
-        &mut self,
-        inputs: &Inputs,
-        outputs: &StepOutputs,
-        expected: &[ExactValues],
-    ) -> Result<()> {
-        let stages = self.stages.iter_mut().zip(expected).take(outputs.inner.len());
-        for (at, (stage, ExactValues { exact, .. })) in stages.enumerate() {
-            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
-                stage.add(position, found, exact.row(inputs.index(position)));
-            }
-        }
-        self.first = self.stages.iter().position(|stage| stage.relative > stage.bound);
-        Ok(())
-    }
-
     /// The first stage beyond its bound, with its index.
     pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
         self.first.map(|first| (first, &self.stages[first]))

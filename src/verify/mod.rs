@@ -11,11 +11,12 @@ mod tolerance;
 mod verifier;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
+pub use model_file::prepare;
 pub use report::Report;
 pub use subject::Identity;
 pub use tolerance::{Tolerance, ToleranceSource};
@@ -27,10 +28,8 @@ pub use crate::runtime::Library;
 
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, ensure};
-use crate::model::GraphOptions;
 use crate::progress::Progress;
-use crate::weights::{FormatSet, PerRole};
-use model_file::{ModelFile, check};
+use model_file::ModelFile;
 use session::ModelSession;
 use verifier::{Verifier, lap};
 
@@ -108,17 +107,4 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         seconds,
         peak_rss: report::peak_rss(),
     })
-}
-
-/// Refuses a model that could not be verified, before it is exported: it is not for a CPU, it
-/// has no default tolerance and none is requested, or no suitable onnxruntime is found.
-/// `formats` are those that its matrices will have.
-pub fn prepare(
-    options: &GraphOptions,
-    formats: &PerRole<FormatSet>,
-    tolerance: Option<f64>,
-    onnxruntime: Option<&Path>,
-) -> Result<()> {
-    let formats = [&formats.experts, &formats.dense].into_iter();
-    check(options, formats, tolerance, onnxruntime).map(drop)
 }

@@ -11,7 +11,7 @@ use crate::model::{GraphOptions, Provider};
 use crate::onnx::{self, OnnxFile, Size, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
-use crate::weights::{FormatSet, MatrixFormat, Role};
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
@@ -63,9 +63,8 @@ impl<'m> ModelFile<'m> {
         let metadata = ModelMetadata::read(&onnx.properties)?;
         let interface = Interface::new(&onnx).map_err(|what| unexpected(path, what))?;
         let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
-        let formats =
-            metadata.iter().flat_map(|it| Role::ALL.map(|role| &it.provenances[role].format));
-        let library = check(&options, formats, tolerance, onnxruntime)?;
+        let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
+        let library = prepare(&options, &formats, tolerance, onnxruntime)?;
         let model = Self { path, library, onnx, metadata, options, interface };
         if let Some(missing) = model.tensors().find(|tensor| !tensor.data.file.exists()) {
             let (path, file) = (path.display(), missing.data.file.display());
@@ -160,12 +159,12 @@ pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
 }
 
-/// Refuses a model that cannot be verified, and returns the onnxruntime that runs it. `formats`
-/// are those that its matrices have, whether converted by this export, by an earlier one, or
-/// stored so.
-pub fn check<'f>(
+/// Refuses a model that cannot be verified: it is not for a CPU, it has no default tolerance and
+/// none is requested, or no suitable onnxruntime is found. Returns the one that is. `formats` are
+/// those that its matrices have, whether converted by this export, by an earlier one, or stored so.
+pub fn prepare(
     options: &GraphOptions,
-    mut formats: impl Iterator<Item = &'f FormatSet>,
+    formats: &PerRole<FormatSet>,
     tolerance: Option<f64>,
     onnxruntime: Option<&Path>,
 ) -> Result<Library> {
@@ -175,11 +174,9 @@ pub fn check<'f>(
         "a model for execution provider `{provider}` cannot be verified on a CPU: verify an export for `cpu`, which has the same weights"
     );
     // Only a requested tolerance fits a model that rounds while it computes.
+    let has_ints = || Role::ALL.iter().any(|role| formats[*role].contains(MatrixFormat::is_int));
     let rounds = match compute {
-        DType::F32
-            if options.quantizes_activations()
-                && formats.any(|it| it.contains(MatrixFormat::is_int)) =>
-        {
+        DType::F32 if options.quantizes_activations() && has_ints() => {
             "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
         }
         DType::F32 => "",

@@ -15,10 +15,6 @@ use crate::weights::{PerRole, Provenance, Role};
 /// How many times the noise of float32 a model may be off.
 pub const FACTOR: f64 = 8.0;
 
-/// The least noise that is assumed, relative to the largest value: a single measurement may
-/// be small by chance.
-const ULP: f64 = f32::EPSILON as f64;
-
 /// The largest difference of logits that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
@@ -62,7 +58,8 @@ impl Tolerance {
     }
 }
 
-/// The largest difference allowed between values up to `largest`, with this noise of float32.
+/// The largest difference allowed between values up to `largest`, with this noise of float32. A
+/// unit in their last place is assumed at least: a single measurement may be small by chance.
 pub fn allowed(noise: f64, largest: f64) -> f64 {
-    FACTOR * noise.max(largest * ULP)
+    FACTOR * noise.max(largest * f64::from(f32::EPSILON))
 }
