@@ -88,16 +88,17 @@ impl<'m> ModelFile<'m> {
         })
     }
 
-    /// Names of the residual stream's values, if a trace was requested or the model returns
+    /// Names of the residual stream's values, if a trace was requested or a model of ours returns
     /// few logits.
     pub fn residuals(&self, trace: bool) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
+        let is_compared = trace || self.metadata.is_some() && self.interface.signature.last;
         ensure!(
-            !trace || !names.is_empty(),
+            !is_compared || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
             self.path.display()
         );
-        Ok(if trace || self.interface.signature.last { names } else { &[] })
+        Ok(if is_compared { names } else { &[] })
     }
 }
 

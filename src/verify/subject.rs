@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::model_file::ModelFile;
+use super::model_file::{ModelFile, unexpected};
 use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
@@ -26,8 +26,8 @@ pub enum Identity {
     Unknown,
 }
 
-/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, converts its
-/// matrices to the model's formats, and tells whether the model was made from it.
+/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, converts
+/// its matrices to the model's formats, and tells whether the model was made from it.
 pub fn match_model(
     checkpoint: &mut Checkpoint,
     recorded: Option<Fingerprint>,
@@ -47,6 +47,16 @@ pub fn match_model(
     );
     checkpoint.truncate(layers)?;
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
+    // Otherwise some of them would not be compared.
+    for (names, expected, what) in [
+        (&metadata.residuals, layers + 1, "values of the residual stream"),
+        (&metadata.routers, layers, "values of router scores"),
+    ] {
+        if ![0, expected].contains(&names.len()) {
+            let found = format!("{} {what} for {layers} layers", names.len());
+            return Err(unexpected(model.path, found));
+        }
+    }
     let found = checkpoint.fingerprint()?;
     convert(checkpoint, model, metadata);
     let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
