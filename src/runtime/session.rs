@@ -1,4 +1,4 @@
-//! A loaded model.
+//! Models that onnxruntime has loaded, and tensors for them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,7 +17,6 @@ use crate::files::parent_dir;
 use crate::progress::Progress;
 use crate::tensor::DType;
 
-/// A loaded model.
 pub struct Session(::ort::session::Session);
 
 /// A tensor in the memory of onnxruntime.

@@ -14,6 +14,7 @@ use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
+use crate::weights::PerRole;
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -68,7 +69,7 @@ impl Report {
     fn identity(&self) -> Option<String> {
         Some(match &self.identity {
             Identity::Same => return None,
-            Identity::Converted { experts, dense } => {
+            Identity::Converted(PerRole { experts, dense }) => {
                 format!("the model has experts in {experts} and dense matrices in {dense}")
             }
             Identity::Different { model, checkpoint } => format!(

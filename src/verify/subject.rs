@@ -9,19 +9,19 @@ use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
-use crate::weights::{Fingerprint, Matrix, MatrixFormat, Recipe, Role};
+use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Recipe, Role};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 #[allow(missing_docs)]
 pub enum Identity {
     /// It was.
     Same,
     /// It was, with matrices converted to these formats.
-    Converted { experts: String, dense: String },
+    Converted(PerRole<FormatSet>),
     /// It was not, or the checkpoint changed since.
-    Different { model: String, checkpoint: String },
+    Different { model: Fingerprint, checkpoint: Fingerprint },
     /// The model has no fingerprint.
     Unknown,
 }
@@ -64,11 +64,9 @@ pub fn match_model(
         return Ok(Identity::Same);
     }
     if checkpoint.fingerprint()? == *wanted {
-        let [experts, dense] =
-            Role::ALL.map(|role| checkpoint.provenances[role].format.to_string());
-        return Ok(Identity::Converted { experts, dense });
+        return Ok(Identity::Converted(checkpoint.provenances.formats()));
     }
-    Ok(Identity::Different { model: wanted.to_string(), checkpoint: found.to_string() })
+    Ok(Identity::Different { model: wanted.clone(), checkpoint: found })
 }
 
 /// Takes the values of converted matrices from the model's files. The comparison of bytes
