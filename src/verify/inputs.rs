@@ -95,6 +95,7 @@ impl Inputs {
         if let Some(fixed) = signature.batch.filter(|fixed| *fixed != batch) {
             bail!("the model takes {fixed} rows, and {batch} were requested");
         }
+        ensure!(batch > 0, "no rows were requested");
         let limit = signature.length.filter(|_| !signature.cache);
         let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
         let tokens = options.tokens.unwrap_or(default.min(context));
@@ -287,7 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn refuses_huge_sizes_before_allocating() {
+    fn refuses_no_rows_and_huge_sizes_before_allocating() {
+        let none = InputOptions { batch: Some(0), ..InputOptions::default() };
+        let outcome = Inputs::new(CACHED, none, [128, 4096], 10);
+        assert_eq!(outcome.unwrap_err().to_string(), "no rows were requested");
         for (batch, length) in
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
