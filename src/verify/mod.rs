@@ -70,24 +70,18 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let signature = model.interface.signature;
     let inputs = Inputs::new(signature, request.inputs, limits, config.vocab_size)?;
 
-    let residuals = model.residuals(request.trace)?;
+    let inner = model.residuals(request.trace)?.to_vec();
+    let residuals = inner.len();
     let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
-    let session = ModelSession::load(&model, residuals.to_vec(), progress)?;
+    let session = ModelSession::load(&model, &inputs, inner, progress)?;
     seconds.load = lap(&mut clock);
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
     if tolerance.from == ToleranceSource::ModelValues {
         subject::take_values_from(&mut checkpoint, &model);
     }
-    let mut verifier = Verifier {
-        checkpoint: &checkpoint,
-        session,
-        residuals: residuals.len(),
-        inputs: &inputs,
-        tolerance,
-        seconds,
-        progress,
-    };
+    let checkpoint = &checkpoint;
+    let mut verifier = Verifier { checkpoint, session, residuals, tolerance, seconds };
     let comparison = verifier.run()?;
     let seconds = verifier.seconds;
 

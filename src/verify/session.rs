@@ -9,9 +9,11 @@ use crate::progress::{Progress, Unit, phase};
 use crate::reference::Position;
 use crate::runtime::{Session, TensorValue};
 
-/// A loaded model.
+/// A loaded model, and what it is given.
 pub struct ModelSession<'m> {
     pub model: &'m ModelFile<'m>,
+    pub inputs: &'m Inputs,
+    pub progress: &'m dyn Progress,
     /// Names of inner values that are outputs too.
     pub inner: Vec<String>,
     session: Session,
@@ -29,28 +31,28 @@ pub struct StepOutputs<'o> {
 
 impl<'m> ModelSession<'m> {
     /// Loads a model with these inner values as outputs too.
-    pub fn load(model: &'m ModelFile, inner: Vec<String>, progress: &dyn Progress) -> Result<Self> {
+    pub fn load(
+        model: &'m ModelFile,
+        inputs: &'m Inputs,
+        inner: Vec<String>,
+        progress: &'m dyn Progress,
+    ) -> Result<Self> {
         let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
         let mut edited = None;
         if !inner.is_empty() {
             edited = Some(onnx::with_outputs(fs_err::read(model.path)?, &inner));
         }
         let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
-        Ok(Self { model, inner, session })
+        Ok(Self { model, inputs, progress, inner, session })
     }
 
     /// Runs all steps, and hands out what each returns.
-    pub fn run(
-        &mut self,
-        inputs: &Inputs,
-        progress: &dyn Progress,
-        mut visit: impl FnMut(&StepOutputs) -> Result<()>,
-    ) -> Result<()> {
-        let Self { model, session, .. } = self;
+    pub fn run(&mut self, mut visit: impl FnMut(&StepOutputs) -> Result<()>) -> Result<()> {
+        let Self { model, inputs, progress, session, .. } = self;
         let (rows, Interface { signature, caches, .. }) = (&inputs.rows, &model.interface);
         let batch = rows.len();
         let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
-        let running = phase(progress, "running the model", Unit::Tokens, total);
+        let running = phase(*progress, "running the model", Unit::Tokens, total);
         let empty =
             |cache: &Cache| TensorValue::empty(cache.dtype, &[batch, cache.heads, 0, cache.width]);
         let mut past = caches.iter().map(empty).collect::<Result<Vec<_>>>()?;
@@ -72,7 +74,7 @@ impl<'m> ModelSession<'m> {
                 taken.push(("attention_mask", &mask));
             }
             taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
-            let mut outputs = session.run(&taken, progress)?;
+            let mut outputs = session.run(&taken, *progress)?;
             let inner = self.inner.iter().map(|name| outputs[name].values());
             let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
             visit(&StepOutputs { model, step, logits, inner })?;

@@ -5,12 +5,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::activations::{ActivationComparison, LogitDifferences, Trace};
-use super::inputs::Inputs;
 use super::session::ModelSession;
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::progress::Progress;
 use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
 
 /// A model and the checkpoint that the reference computes with, to be compared as often as
@@ -20,10 +18,8 @@ pub struct Verifier<'v> {
     pub session: ModelSession<'v>,
     /// How many inner values of the session are the residual stream: the first.
     pub residuals: usize,
-    pub inputs: &'v Inputs,
     pub tolerance: Tolerance,
     pub seconds: Seconds,
-    pub progress: &'v dyn Progress,
 }
 
 /// How a model differs from the reference.
@@ -119,7 +115,7 @@ impl Verifier<'_> {
         if comparison.passed() || !comparison.ties_may_explain() {
             return Ok(comparison);
         }
-        let model = self.session.model;
+        let ModelSession { model, inputs, progress, .. } = self.session;
         let routers = model.metadata.as_ref().map_or(&[][..], |metadata| &metadata.routers);
         if routers.is_empty() {
             comparison.ties.followed = Followed::NotShown;
@@ -127,7 +123,7 @@ impl Verifier<'_> {
         }
         let mut clock = Instant::now();
         let inner = [&self.session.inner, routers].concat();
-        self.session = ModelSession::load(model, inner, self.progress)?;
+        self.session = ModelSession::load(model, inputs, inner, progress)?;
         self.seconds.load += lap(&mut clock);
         let choices = self.choices_of_model()?;
         self.seconds.run += lap(&mut clock);
@@ -136,14 +132,15 @@ impl Verifier<'_> {
 
     /// Runs both, the reference with these choices of experts in ties.
     fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
-        let Self { checkpoint, session, inputs, seconds, progress, .. } = self;
+        let Self { checkpoint, session, seconds, .. } = self;
+        let inputs = session.inputs;
         let mut clock = Instant::now();
         let options = PassOptions { residuals: self.residuals > 0, tie_factor: FACTOR, follow };
-        let activations = reference::run(checkpoint, &inputs.rows, &options, *progress)?;
+        let activations = reference::run(checkpoint, &inputs.rows, &options, session.progress)?;
         let vocab = checkpoint.config.vocab_size;
         let mut comparison = ActivationComparison::new(&activations, inputs, vocab);
         seconds.reference += lap(&mut clock);
-        session.run(inputs, *progress, |outputs| {
+        session.run(|outputs| {
             seconds.run += lap(&mut clock);
             comparison.add(outputs)?;
             seconds.reference += lap(&mut clock);
@@ -163,11 +160,10 @@ impl Verifier<'_> {
 
     /// The experts that the model chooses for each token, by its router scores.
     fn choices_of_model(&mut self) -> Result<ExpertChoices> {
-        let Self { checkpoint, session, inputs, progress, .. } = self;
-        let config = &checkpoint.config;
+        let (config, inputs) = (&self.checkpoint.config, self.session.inputs);
         let all_tokens = inputs.lengths.iter().sum();
         let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
-        session.run(inputs, *progress, |outputs| {
+        self.session.run(|outputs| {
             for (layer, at) in (self.residuals..outputs.inner.len()).enumerate() {
                 let experts = config.experts[layer] as usize;
                 let scores = outputs.by_token(at, experts, "router scores")?;
