@@ -81,8 +81,10 @@ pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
     totals.into_values().collect()
 }
 
+type NamedPredicate = (&'static str, fn(&str) -> bool);
+
 /// Kinds of tensors by their canonical names; the first that matches counts.
-const KINDS: [(&str, fn(&str) -> bool); 7] = [
+const KINDS: [NamedPredicate; 7] = [
     ("embedding", |name| name.starts_with("embedding")),
     ("attention", |name| name.contains(".attn.") && !name.contains(".norm.")),
     ("router", |name| name.contains(".router.")),
