@@ -41,25 +41,25 @@ pub struct LogitDifferences {
 pub struct ActivationComparison<'c> {
     activations: &'c Activations<'c>,
     inputs: &'c Inputs,
-    vocab: usize,
     waiting: Vec<(Position, Vec<f32>)>,
     found: LogitDifferences,
     trace: Option<Trace>,
 }
 
 impl<'c> ActivationComparison<'c> {
-    pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs, vocab: u64) -> Self {
+    pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs) -> Self {
         let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
         let stages: Vec<Stage> = activations.residuals.iter().map(stage).collect();
         let trace = (!stages.is_empty()).then_some(Trace { stages, first: None });
         let (waiting, found) = (Vec::new(), LogitDifferences::default());
-        Self { activations, inputs, vocab: vocab as usize, waiting, found, trace }
+        Self { activations, inputs, waiting, found, trace }
     }
 
     /// Adds a step, whose first inner values are the residual stream if the pass has that.
     pub fn add(&mut self, outputs: &StepOutputs) -> Result<()> {
         let StepOutputs { step, logits, .. } = outputs;
-        let (vocab, rows, width) = (self.vocab, step.rows.len(), step.width());
+        let vocab = self.inputs.signature.vocab as usize;
+        let (rows, width) = (step.rows.len(), step.width());
         let columns = logits.len() / vocab / rows;
         ensure!(
             logits.len() == columns * vocab * rows && [1, width].contains(&columns),
@@ -89,7 +89,7 @@ impl<'c> ActivationComparison<'c> {
     pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
         self.compare_waiting()?;
         let count = self.found.positions.len() as f64;
-        self.found.mean /= count * self.vocab as f64;
+        self.found.mean /= count * self.inputs.signature.vocab as f64;
         self.found.kl_divergence /= count;
         Ok((self.found, self.trace))
     }

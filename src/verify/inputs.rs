@@ -18,6 +18,8 @@ pub struct Signature {
     pub mask: bool,
     /// Gives the logits of each row's last token alone.
     pub last: bool,
+    /// Number of logits of a token.
+    pub vocab: u64,
 }
 
 /// The requested tokens.
@@ -88,7 +90,6 @@ impl Inputs {
         signature: Signature,
         options: InputOptions,
         [window, context]: [usize; 2],
-        vocab: u64,
     ) -> Result<Self> {
         let default = signature.batch.unwrap_or(if signature.mask { MASKED_ROWS } else { 1 });
         let batch = options.batch.unwrap_or(default);
@@ -125,7 +126,8 @@ impl Inputs {
         let steps = plan_steps(signature, &prompts, decoded);
         let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
-        let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
+        let mut row =
+            |length: &usize| (0..*length).map(|_| random.u64(0..signature.vocab) as u32).collect();
         let rows = lengths.iter().map(&mut row).collect();
         let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
         Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
@@ -212,17 +214,17 @@ mod tests {
     use super::*;
 
     const CACHED: Signature =
-        Signature { batch: None, length: None, cache: true, mask: true, last: false };
+        Signature { batch: None, length: None, cache: true, mask: true, last: false, vocab: 10 };
     const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
     fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
         let options = InputOptions { tokens, batch, decode, seed: 0 };
-        Inputs::new(signature, options, [128, 4096], 10).unwrap()
+        Inputs::new(signature, options, [128, 4096]).unwrap()
     }
 
     fn default_inputs(signature: Signature, context: usize) -> Inputs {
-        Inputs::new(signature, InputOptions::default(), [128, context], 10).unwrap()
+        Inputs::new(signature, InputOptions::default(), [128, context]).unwrap()
     }
 
     proptest! {
@@ -290,13 +292,13 @@ mod tests {
     #[test]
     fn refuses_no_rows_and_huge_sizes_before_allocating() {
         let none = InputOptions { batch: Some(0), ..InputOptions::default() };
-        let outcome = Inputs::new(CACHED, none, [128, 4096], 10);
+        let outcome = Inputs::new(CACHED, none, [128, 4096]);
         assert_eq!(outcome.unwrap_err().to_string(), "no rows were requested");
         for (batch, length) in
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096], 10);
+            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096]);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

@@ -67,8 +67,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let config = &checkpoint.config;
     let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
     let limits = [window as usize, config.rope.context() as usize];
-    let signature = model.interface.signature;
-    let inputs = Inputs::new(signature, request.inputs, limits, config.vocab_size)?;
+    let inputs = Inputs::new(model.signature, request.inputs, limits)?;
 
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();

@@ -21,14 +21,7 @@ pub struct ModelFile<'m> {
     /// `None` for a model of another program.
     pub metadata: Option<ModelMetadata>,
     pub options: GraphOptions,
-    pub interface: Interface,
-}
-
-/// The inputs and outputs of a model of ours.
-pub struct Interface {
     pub signature: Signature,
-    /// Number of logits of a token.
-    pub vocab: u64,
     pub caches: Vec<Cache>,
 }
 
@@ -61,11 +54,11 @@ impl<'m> ModelFile<'m> {
     ) -> Result<Self> {
         let onnx = onnx::read(path)?;
         let metadata = ModelMetadata::read(&onnx.properties)?;
-        let interface = Interface::new(&onnx).map_err(|what| unexpected(path, what))?;
+        let (signature, caches) = interface(&onnx).map_err(|what| unexpected(path, what))?;
         let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
         let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
         let library = prepare(&options, &formats, tolerance, onnxruntime)?;
-        let model = Self { path, library, onnx, metadata, options, interface };
+        let model = Self { path, library, onnx, metadata, options, signature, caches };
         if let Some(missing) = model.tensors().find(|tensor| !tensor.data.file.exists()) {
             let (path, file) = (path.display(), missing.data.file.display());
             bail!("`{path}` reads its weights from `{file}`, which does not exist");
@@ -92,7 +85,7 @@ impl<'m> ModelFile<'m> {
     /// few logits.
     pub fn residuals(&self, trace: bool) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
-        let is_compared = trace || self.metadata.is_some() && self.interface.signature.last;
+        let is_compared = trace || self.metadata.is_some() && self.signature.last;
         ensure!(
             !is_compared || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
@@ -104,33 +97,31 @@ impl<'m> ModelFile<'m> {
 
 const PAST: &str = "past_key_values";
 
-impl Interface {
-    /// An error says what a model of ours would not have.
-    fn new(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<Self> {
-        for input in inputs {
-            let is_known = match &*input.name {
-                "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
-                name if name.starts_with(PAST) => {
-                    is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
-                }
-                _ => false,
-            };
-            ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
-        }
-        let input = |name: &str| inputs.iter().find(|input| input.name == name);
-        let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
-        let [batch, length] = [size(ids, 0), size(ids, 1)];
-        ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
-        let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
-        let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
-        let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
-        ensure!(mask || !cache, "a cache and no input `attention_mask`");
-        let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
-        let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
-        let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
-        let last = size(logits, 1) == Some(1) && length != Some(1);
-        Ok(Self { signature: Signature { batch, length, cache, mask, last }, vocab, caches })
+/// What the inputs and outputs of a model of ours are. An error says what it would not have.
+fn interface(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<(Signature, Vec<Cache>)> {
+    for input in inputs {
+        let is_known = match &*input.name {
+            "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
+            name if name.starts_with(PAST) => {
+                is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
+            }
+            _ => false,
+        };
+        ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
     }
+    let input = |name: &str| inputs.iter().find(|input| input.name == name);
+    let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
+    let [batch, length] = [size(ids, 0), size(ids, 1)];
+    ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
+    let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
+    let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
+    let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
+    ensure!(mask || !cache, "a cache and no input `attention_mask`");
+    let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
+    let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
+    let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
+    let last = size(logits, 1) == Some(1) && length != Some(1);
+    Ok((Signature { batch, length, cache, mask, last, vocab }, caches))
 }
 
 impl Cache {

@@ -81,8 +81,7 @@ impl Report {
 
     fn add_logits(&self, table: &mut Table) {
         let Comparison { logits: it, tolerance, .. } = &self.comparison;
-        let (max, mean, kl, noise) =
-            (num(it.max), num(it.mean), num(it.kl_divergence), num(it.noise));
+        let [max, mean, kl, noise] = [it.max, it.mean, it.kl_divergence, it.noise].map(num);
         let worst = it.worst;
         table.row("error", format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"));
         let [same, all] = [it.same_top, it.positions.len()].map(|it| with_thousands(it as u64));

@@ -1,7 +1,7 @@
 //! A model in onnxruntime, and what it returns for rows of tokens.
 
 use super::inputs::{Inputs, Step};
-use super::model_file::{Cache, Interface, ModelFile, unexpected};
+use super::model_file::{Cache, ModelFile, unexpected};
 use crate::error::Result;
 use crate::model::Target;
 use crate::onnx;
@@ -49,7 +49,7 @@ impl<'m> ModelSession<'m> {
     /// Runs all steps, and hands out what each returns.
     pub fn run(&mut self, mut visit: impl FnMut(&StepOutputs) -> Result<()>) -> Result<()> {
         let Self { model, inputs, progress, session, .. } = self;
-        let (rows, Interface { signature, caches, .. }) = (&inputs.rows, &model.interface);
+        let (rows, ModelFile { signature, caches, .. }) = (&inputs.rows, *model);
         let batch = rows.len();
         let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
         let running = phase(*progress, "running the model", Unit::Tokens, total);

@@ -37,9 +37,9 @@ pub fn match_model(
     let metadata = model.metadata.as_ref();
     let layers = metadata.map_or(all, |metadata| metadata.layers);
     ensure!(
-        model.interface.vocab == vocab,
+        model.signature.vocab == vocab,
         "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
-        model.interface.vocab
+        model.signature.vocab
     );
     ensure!(
         layers <= all,

@@ -137,8 +137,7 @@ impl Verifier<'_> {
         let mut clock = Instant::now();
         let options = PassOptions { residuals: self.residuals > 0, tie_factor: FACTOR, follow };
         let activations = reference::run(checkpoint, &inputs.rows, &options, session.progress)?;
-        let vocab = checkpoint.config.vocab_size;
-        let mut comparison = ActivationComparison::new(&activations, inputs, vocab);
+        let mut comparison = ActivationComparison::new(&activations, inputs);
         seconds.reference += lap(&mut clock);
         session.run(|outputs| {
             seconds.run += lap(&mut clock);
