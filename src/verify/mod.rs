@@ -61,8 +61,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let (mut checkpoint, recorded) = Checkpoint::open_any(source, &request.ignored)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
     let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
-    let provenances = &checkpoint.provenances;
-    let tolerance = Tolerance::new(model.metadata.as_ref(), provenances, *requested);
+    let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
     let config = &checkpoint.config;
     let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
@@ -80,9 +79,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         subject::take_values_from(&mut checkpoint, &model);
     }
     let checkpoint = &checkpoint;
-    let mut verifier = Verifier { checkpoint, session, residuals, tolerance, seconds };
-    let comparison = verifier.run()?;
-    let seconds = verifier.seconds;
+    let comparison = Verifier { checkpoint, session, residuals, tolerance, seconds }.run()?;
 
     let weights_pass = requested.is_some() || weights.faults().next().is_none();
     Ok(Report {
@@ -97,7 +94,6 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         passed: comparison.passed() && weights_pass,
         weights,
         comparison,
-        seconds,
         peak_rss: report::peak_rss(),
     })
 }

@@ -37,7 +37,6 @@ pub struct Report {
     /// Whether logits are within the tolerance and, unless that was requested, the residual
     /// stream departs nowhere and all weights are the checkpoint's.
     pub passed: bool,
-    pub seconds: Seconds,
     /// The most bytes in memory at once, mapped files included; `None` if unknown.
     pub peak_rss: Option<u64>,
 }
@@ -171,7 +170,7 @@ impl fmt::Display for Report {
         self.add_logits(&mut table);
         self.add_ties(&mut table);
         self.add_trace(&mut table);
-        let Seconds { reference, weights, load, run } = self.seconds;
+        let Seconds { reference, weights, load, run } = self.comparison.seconds;
         let peak = self.peak_rss.map(|bytes| format!("; {} of memory at most", size(bytes)));
         let peak = peak.unwrap_or_default();
         table.row("took", format!("weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s{peak}"));

@@ -15,7 +15,7 @@ pub struct ModelSession<'m> {
     pub inputs: &'m Inputs,
     pub progress: &'m dyn Progress,
     /// Names of inner values that are outputs too.
-    pub inner: Vec<String>,
+    inner: Vec<String>,
     session: Session,
 }
 
@@ -44,6 +44,13 @@ impl<'m> ModelSession<'m> {
         }
         let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
         Ok(Self { model, inputs, progress, inner, session })
+    }
+
+    /// Loads the model again with more inner values as outputs. Memory never holds it twice.
+    pub fn with_inner(self, more: &[String]) -> Result<Self> {
+        let Self { model, inputs, progress, inner, session } = self;
+        drop(session);
+        Self::load(model, inputs, [&inner, more].concat(), progress)
     }
 
     /// Runs all steps, and hands out what each returns.

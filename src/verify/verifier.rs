@@ -11,8 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
 
-/// A model and the checkpoint that the reference computes with, to be compared as often as
-/// needed.
+/// A model, and the checkpoint that the reference computes with.
 pub struct Verifier<'v> {
     pub checkpoint: &'v Checkpoint,
     pub session: ModelSession<'v>,
@@ -32,6 +31,7 @@ pub struct Comparison {
     pub ties: Ties,
     /// The residual stream, if a trace was requested or most logits are unknown.
     pub trace: Option<Trace>,
+    pub seconds: Seconds,
 }
 
 /// Choices of experts that float32 does not decide.
@@ -110,20 +110,19 @@ impl Ties {
 impl Verifier<'_> {
     /// Compares, and if the model departs and ties may be why, once more with the model's own
     /// choices of experts in ties.
-    pub fn run(&mut self) -> Result<Comparison> {
+    pub fn run(mut self) -> Result<Comparison> {
         let mut comparison = self.compare(Followed::NotNeeded, None)?;
         if comparison.passed() || !comparison.ties_may_explain() {
             return Ok(comparison);
         }
-        let ModelSession { model, inputs, progress, .. } = self.session;
-        let routers = model.metadata.as_ref().map_or(&[][..], |metadata| &metadata.routers);
+        let metadata = self.session.model.metadata.as_ref();
+        let routers = metadata.map_or(&[][..], |metadata| &metadata.routers);
         if routers.is_empty() {
             comparison.ties.followed = Followed::NotShown;
             return Ok(comparison);
         }
         let mut clock = Instant::now();
-        let inner = [&self.session.inner, routers].concat();
-        self.session = ModelSession::load(model, inputs, inner, progress)?;
+        self.session = self.session.with_inner(routers)?;
         self.seconds.load += lap(&mut clock);
         let choices = self.choices_of_model()?;
         self.seconds.run += lap(&mut clock);
@@ -154,7 +153,7 @@ impl Verifier<'_> {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
         let (experts, ties) = (activations.experts, Ties::new(activations.ties, followed));
-        Ok(Comparison { experts, logits, tolerance, ties, trace })
+        Ok(Comparison { experts, logits, tolerance, ties, trace, seconds: *seconds })
     }
 
     /// The experts that the model chooses for each token, by its router scores.
