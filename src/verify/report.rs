@@ -65,17 +65,17 @@ impl Report {
         format!("`{}`: {}", self.model.display(), faults.join("; "))
     }
 
-    fn identity(&self) -> Option<String> {
-        Some(match &self.identity {
-            Identity::Same => return None,
-            Identity::Converted(PerRole { experts, dense }) => {
-                format!("the model has experts in {experts} and dense matrices in {dense}")
-            }
-            Identity::Different { model, checkpoint } => format!(
+    fn add_identity(&self, table: &mut Table) {
+        match &self.identity {
+            Identity::Same => {}
+            Identity::Converted(PerRole { experts, dense }) => table.note(format!(
+                "the model has experts in {experts} and dense matrices in {dense}"
+            )),
+            Identity::Different { model, checkpoint } => table.note(format!(
                 "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one, it was changed, or another version made the model"
-            ),
-            Identity::Unknown => "the model does not say which weights it was made from".to_owned(),
-        })
+            )),
+            Identity::Unknown => table.note("the model does not say which weights it was made from"),
+        }
     }
 
     fn add_logits(&self, table: &mut Table) {
@@ -151,7 +151,7 @@ impl fmt::Display for Report {
         }
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
-        self.identity().into_iter().for_each(|note| table.note(note));
+        self.add_identity(&mut table);
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
