@@ -26,7 +26,7 @@ pub use weights::{
 
 use crate::error::{Result, ensure};
 use crate::files::json;
-use crate::weights::{MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
+use crate::weights::{Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 
 /// A checkpoint of which only headers have been read.
 #[derive(Clone, Debug)]
@@ -98,6 +98,15 @@ impl Checkpoint {
         Ok((checkpoint, metadata))
     }
 
+    /// Opens a folder, or a weights file with the fingerprint that it records.
+    pub fn open_any(path: &Path, ignored: &IgnoredNames) -> Result<(Self, Option<Fingerprint>)> {
+        if path.is_file() {
+            let (checkpoint, metadata) = Self::open_staged(path)?;
+            return Ok((checkpoint, Some(metadata.fingerprint)));
+        }
+        Ok((Self::open(path, ignored)?, None))
+    }
+
     /// Takes all weights of a model with this config, read from `file`.
     fn assemble(
         layout: Layout,
@@ -129,6 +138,10 @@ impl Checkpoint {
     /// What identifies the model besides its weights: config and provenance.
     pub fn identity(&self) -> String {
         serde_json::to_string(&self.config).expect("plain numbers") + &self.provenances.canonical()
+    }
+
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        Fingerprint::of(&self.identity(), self.weights.iter())
     }
 
     pub fn truncate(&mut self, layers: usize) -> Result<()> {

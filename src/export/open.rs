@@ -62,7 +62,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let fingerprint = match recorded.filter(|_| is_unchanged) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
-        None => Some(Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?),
+        None => Some(checkpoint.fingerprint()?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor, Total, totals};
+use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub struct CheckpointInspection {
     /// Formats and history of matrices.
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
-    pub files: Vec<SourceFile>,
+    pub files: Vec<ListedFile>,
     pub targets: Vec<TargetSupport>,
     /// Bytes of all weights.
     pub bytes: u64,
@@ -41,17 +41,6 @@ pub struct CheckpointInspection {
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
-}
-
-/// A SafeTensors file of a checkpoint.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct SourceFile {
-    /// Relative to the checkpoint's folder.
-    pub file: String,
-    /// Number of tensors.
-    pub tensors: usize,
-    pub bytes: u64,
 }
 
 /// Whether a target supports a checkpoint.
@@ -93,14 +82,9 @@ pub fn inspect(
     ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let (folder, checkpoint, fingerprint) = if path.is_dir() {
-        let checkpoint = Checkpoint::open(path, ignored)?;
-        let fingerprint = Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())?;
-        (path, checkpoint, fingerprint)
-    } else {
-        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-        (parent_dir(path), checkpoint, metadata.fingerprint)
-    };
+    let (checkpoint, recorded) = Checkpoint::open_any(path, ignored)?;
+    let fingerprint = recorded.map_or_else(|| checkpoint.fingerprint(), Ok)?;
+    let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();
     let relative = |file: &Path| file.strip_prefix(folder).unwrap_or(file).to_owned();
     let mut headers = BTreeMap::new();
@@ -112,7 +96,7 @@ pub fn inspect(
     let stored = headers.values().flat_map(|header| &header.tensors);
     let names: HashMap<(&Path, u64), &String> =
         stored.map(|it| ((&*it.data.file, it.data.range.start), &it.name)).collect();
-    let files = headers.iter().map(|(file, header)| SourceFile {
+    let files = headers.iter().map(|(file, header)| ListedFile {
         file: relative(file).display().to_string(),
         tensors: header.tensors.len(),
         bytes: header.tensors.iter().map(|tensor| tensor.data.len()).sum(),
@@ -136,12 +120,8 @@ pub fn inspect(
     let tensors: Vec<ListedTensor> = tensors.collect();
     let references = weights::reference(weights(), folder)?;
     let obstacle = references.obstacle.map(|(file, obstacle)| {
-        let concerned = if obstacle.concerns_file() {
-            format!("`{}`: ", file.display())
-        } else {
-            String::new()
-        };
-        format!("{concerned}{obstacle}")
+        let of_file = format!("`{}`: {obstacle}", file.display());
+        if obstacle.concerns_file() { of_file } else { obstacle.to_string() }
     });
     let support = |target: Target| {
         let options = GraphOptions { target, ..GraphOptions::default() };

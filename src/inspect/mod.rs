@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use crate::checkpoint::{Config, Rope};
-pub use crate::onnx::ValueInfo;
+pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, SourceFile, TargetSupport};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedTensor, Total};
+pub use tensors::{Filter, ListedFile, ListedTensor, Total};
 
 use crate::checkpoint::{self as source, IgnoredNames};
 use crate::container::Header;
-use crate::error::{Result, bail, ensure, err};
+use crate::error::{Result, ensure, err};
 use crate::files::FileRange;
 use crate::progress::Progress;
 
@@ -83,12 +83,11 @@ pub fn inspect(
     if header.as_ref().is_some_and(|header| header.metadata.is_some()) {
         return Ok(Inspection::Weights(checkpoint::inspect(path, filter, ignored, scan)?));
     }
-    if scan.is_some() {
-        bail!(
-            "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
-            path.display()
-        );
-    }
+    ensure!(
+        scan.is_none(),
+        "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
+        path.display()
+    );
     match header {
         Some(header) => Ok(Inspection::Tensors(file(path, header, filter))),
         None if has_extension("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),

@@ -6,11 +6,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor, Total, totals};
+use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::onnx::{self, StoredInitializer, ValueInfo};
+use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
 /// What an ONNX model is.
@@ -18,23 +18,10 @@ use crate::weights::{Obstacle, link_kind};
 #[allow(missing_docs)]
 pub struct ModelInspection {
     pub path: PathBuf,
-    /// Size of the ONNX file.
-    pub bytes: u64,
-    /// Name and version of the program that wrote it.
-    pub producer: String,
-    pub ir_version: i64,
-    /// Opset versions by domain.
-    pub opsets: BTreeMap<String, i64>,
+    #[serde(flatten)]
+    pub onnx: OnnxFile,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
-    /// Metadata properties.
-    pub properties: BTreeMap<String, String>,
-    pub inputs: Vec<ValueInfo>,
-    pub outputs: Vec<ValueInfo>,
-    /// Names of model-local functions.
-    pub functions: Vec<String>,
-    /// Number of nodes by operator.
-    pub operators: BTreeMap<String, usize>,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -50,12 +37,9 @@ pub struct ModelInspection {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct DataFile {
-    /// Relative to the model's folder.
-    pub file: String,
-    /// Number of initializers in it.
-    pub tensors: usize,
-    /// Bytes that they reference.
-    pub bytes: u64,
+    /// Its initializers, and the bytes that they reference.
+    #[serde(flatten)]
+    pub listed: ListedFile,
     /// Least size of the file.
     pub needed: u64,
     /// Size of the file; `None` if it does not exist.
@@ -68,10 +52,10 @@ pub struct DataFile {
 
 /// Reads an ONNX file, and lengths and samples of its external data.
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
-    let model = onnx::read(path)?;
-    let metadata = ModelMetadata::read(&model.properties).ok().flatten();
+    let onnx = onnx::read(path)?;
+    let metadata = ModelMetadata::read(&onnx.properties).ok().flatten();
     let mut ranges: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
-    for (_, external) in model.external_data() {
+    for (_, external) in onnx.external_data() {
         let file = external.file.to_string_lossy().into_owned();
         ranges.entry(file).or_default().push(external.clone());
     }
@@ -80,8 +64,8 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         data_file(path, file, &ranges, digest)
     });
     let files: Vec<DataFile> = files.collect();
-    let wrong: Vec<String> = model.external_data().filter_map(wrong).collect();
-    let tensors = model.initializers.into_iter().map(|it| ListedTensor {
+    let wrong: Vec<String> = onnx.external_data().filter_map(wrong).collect();
+    let tensors = onnx.initializers.iter().cloned().map(|it| ListedTensor {
         name: it.name,
         dtype: it.dtype.map_or("another type".to_owned(), |dtype| dtype.to_string()),
         shape: it.shape,
@@ -91,21 +75,13 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let tensors: Vec<ListedTensor> = tensors.collect();
     Ok(ModelInspection {
         path: path.to_owned(),
-        bytes: model.bytes,
-        producer: model.producer,
-        ir_version: model.ir_version,
-        opsets: model.opsets,
         requires: metadata.map(|metadata| metadata.requires),
-        properties: model.properties,
-        inputs: model.inputs,
-        outputs: model.outputs,
-        functions: model.functions,
-        operators: model.operators,
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
         wrong,
         totals: totals(&tensors),
         tensors: filter.apply(tensors),
+        onnx,
     })
 }
 
@@ -140,14 +116,13 @@ fn data_file(
             .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
             .map(|_| "it was changed since the export: restore it, or export again".to_owned()),
     };
+    let bytes = ranges.iter().map(FileRange::len).fold(0, u64::saturating_add);
     DataFile {
-        tensors: ranges.len(),
-        bytes: ranges.iter().map(FileRange::len).fold(0, u64::saturating_add),
+        listed: ListedFile { file, tensors: ranges.len(), bytes },
         needed,
         found,
         problem: unreachable.or_else(damage),
         warning,
-        file,
     }
 }
 

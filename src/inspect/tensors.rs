@@ -23,6 +23,17 @@ pub struct ListedTensor {
     pub places: Vec<FileRange>,
 }
 
+/// A file, and the tensors in it.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ListedFile {
+    /// Relative to the folder of what is inspected.
+    pub file: String,
+    /// Number of tensors.
+    pub tensors: usize,
+    pub bytes: u64,
+}
+
 /// Tensors of one kind.
 #[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs)]

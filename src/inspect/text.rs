@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::{
-    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedTensor, ModelInspection,
-    Scan, Total,
+    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedFile, ListedTensor,
+    ModelInspection, Scan, Total,
 };
 use crate::checkpoint::Config;
 use crate::display::{Table, plural, size, with_thousands};
@@ -35,10 +35,7 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
     provenance(table, "dense", &it.provenances.dense);
-    for file in &it.files {
-        let (bytes, tensors) = (size(file.bytes), plural(file.tensors, "tensor"));
-        table.row("file", format!("{}: {bytes}, {tensors}", file.file));
-    }
+    it.files.iter().for_each(|file| table.row("file", listed_file(file)));
     totals(table, &it.totals);
     for support in &it.targets {
         let answer = match &support.refused {
@@ -64,6 +61,10 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         some => format!("{} damaged", plural(some, "tensor")),
     };
     table.row("scanned", format!("{}: {result}", size(*bytes)));
+}
+
+fn listed_file(ListedFile { file, tensors, bytes }: &ListedFile) -> String {
+    format!("{file}: {}, {}", size(*bytes), plural(*tensors, "tensor"))
 }
 
 fn provenance(table: &mut Table, label: &'static str, it: &Provenance) {
@@ -105,36 +106,38 @@ fn config(table: &mut Table, config: &Config) {
 }
 
 fn model(table: &mut Table, it: &ModelInspection) {
-    let (path, bytes) = (it.path.display(), size(it.bytes));
-    table.row("model", format!("{path}: {bytes}, IR {}, by {}", it.ir_version, it.producer));
-    let opsets = it.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
+    let (path, onnx) = (it.path.display(), &it.onnx);
+    let (bytes, version, producer) = (size(onnx.bytes), onnx.ir_version, &onnx.producer);
+    table.row("model", format!("{path}: {bytes}, IR {version}, by {producer}"));
+    let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
-    for (kind, interfaces) in [("input ", &it.inputs), ("output", &it.outputs)] {
+    for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {
         for line in ValueInfo::lines(interfaces) {
             table.note(format!("{kind}    {line}"));
         }
     }
-    let mut operators: Vec<_> = it.operators.iter().collect();
+    let mut operators: Vec<_> = onnx.operators.iter().collect();
     operators.sort_by_key(|(_, count)| Reverse(**count));
     let nodes = plural(operators.iter().map(|(_, count)| **count).sum(), "node");
     let operators = operators.iter().map(|(name, count)| format!("{name} {count}"));
     table.row("graph", format!("{nodes}: {}", operators.collect::<Vec<_>>().join(", ")));
-    if !it.functions.is_empty() {
-        table.row("functions", it.functions.join(", "));
+    if !onnx.functions.is_empty() {
+        table.row("functions", onnx.functions.join(", "));
     }
     for file in &it.files {
-        let (tensors, bytes) = (plural(file.tensors, "tensor"), size(file.bytes));
         let state = match (&file.problem, &file.warning) {
             (Some(problem), _) => format!("NOT USABLE: {problem}"),
             (None, Some(warning)) => format!("usable by onnxruntime alone: {warning}"),
             (None, None) => "present".to_owned(),
         };
-        table.row("data", format!("{}: {bytes}, {tensors}, {state}", file.file));
+        table.row("data", format!("{}, {state}", listed_file(&file.listed)));
     }
     it.wrong.iter().for_each(|wrong| table.row("wrong", wrong));
     totals(table, &it.totals);
-    it.properties.iter().for_each(|(key, value)| table.row("metadata", format!("{key}: {value}")));
+    for (key, value) in &onnx.properties {
+        table.row("metadata", format!("{key}: {value}"));
+    }
     let state =
         if it.whole { "complete, as far as lengths and samples tell" } else { "NOT complete" };
     table.row("weights", state);

@@ -18,7 +18,8 @@ use crate::graph::{Dim, Fact, joined};
 use crate::tensor::DType;
 
 /// An ONNX file without the bytes of its tensors.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct OnnxFile {
     pub bytes: u64,
     pub ir_version: i64,
@@ -36,10 +37,12 @@ pub struct OnnxFile {
     /// the standard have their domain as a prefix.
     pub operators: BTreeMap<String, usize>,
     /// Initializers of graph and subgraphs, and tensors with external data in attributes.
+    #[serde(skip)]
     pub initializers: Vec<StoredInitializer>,
 }
 
 #[derive(Clone, Debug)]
+#[allow(missing_docs)]
 pub struct StoredInitializer {
     pub name: String,
     /// Its element type, if it is one of ours.

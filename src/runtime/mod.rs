@@ -7,9 +7,6 @@ mod session;
 pub use library::Library;
 pub use session::{Session, TensorValue};
 
-/// Tells whether work should stop.
-pub type Stop<'s> = dyn Fn() -> bool + Sync + 's;
-
 /// The message of an error on one line.
 fn message(error: &::ort::Error) -> String {
     error.message().split_whitespace().collect::<Vec<_>>().join(" ")

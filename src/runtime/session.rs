@@ -1,4 +1,4 @@
-//! A loaded model.
+//! Models that onnxruntime has loaded, and tensors for them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ::ort::value::{DynValue, Tensor};
+use fs_err as fs;
 use half::f16;
 
-use super::{Library, Stop, message};
+use super::{Library, message};
 use crate::background::{StopFlag, with_background};
 use crate::error::{Error, Result, bail, err};
 use crate::files::parent_dir;
+use crate::progress::Progress;
 use crate::tensor::DType;
 
-/// A loaded model.
 pub struct Session(::ort::session::Session);
 
 /// A tensor in the memory of onnxruntime.
@@ -28,65 +29,61 @@ impl Session {
         library: &Library,
         model: &Path,
         edited: Option<&[u8]>,
-        stop: &Stop,
+        progress: &dyn Progress,
     ) -> Result<Self> {
         const FOLDER: &str = "session.model_external_initializers_file_folder_path";
-        let folder = parent_dir(&model.canonicalize()?).display().to_string();
-        let load = || {
-            let mut builder = ::ort::session::Session::builder(library.environment())?;
-            if edited.is_some() {
-                builder = builder.with_config_entry(FOLDER, folder)?;
-            }
-            let canceler = builder.canceler();
-            cancellable(
-                stop,
-                || drop(canceler.cancel()),
-                || match edited {
-                    Some(bytes) => builder.commit_from_memory(bytes),
-                    None => builder.commit_from_file(model),
-                },
-            )
+        let failed = |error: ::ort::Error| {
+            err!("{library} cannot load `{}`: {}", model.display(), message(&error))
         };
-        let session = load().map_err(|error| {
-            let (model, reason) = (model.display(), message(&error));
-            or_interrupted(stop, err!("{library} cannot load `{model}`: {reason}"))
-        })?;
-        Ok(Self(session))
+        let mut builder =
+            ::ort::session::Session::builder(library.environment()).map_err(failed)?;
+        if edited.is_some() {
+            let folder = parent_dir(&fs::canonicalize(model)?).display().to_string();
+            let configured = builder.with_config_entry(FOLDER, folder);
+            builder = configured.map_err(|error| failed(error.into()))?;
+        }
+        let canceler = builder.canceler();
+        let load = || match edited {
+            Some(bytes) => builder.commit_from_memory(bytes).map_err(failed),
+            None => builder.commit_from_file(model).map_err(failed),
+        };
+        cancellable(progress, || drop(canceler.cancel()), load).map(Self)
     }
 
     /// Runs the model: inputs by name to outputs by name.
     pub fn run(
         &mut self,
         inputs: &[(&str, &TensorValue)],
-        stop: &Stop,
+        progress: &dyn Progress,
     ) -> Result<HashMap<String, TensorValue>> {
         let values: Vec<(Cow<str>, SessionInputValue)> =
             inputs.iter().map(|(name, tensor)| ((*name).into(), (&tensor.0).into())).collect();
         let options = RunOptions::<NoSelectedOutputs>::new().map_err(failed_run)?;
-        let cancel = || drop(options.terminate());
-        let outputs = cancellable(stop, cancel, || self.0.run_with_options(values, &options));
-        let outputs = outputs.map_err(|error| or_interrupted(stop, failed_run(error)))?;
+        let run = || self.0.run_with_options(values, &options).map_err(failed_run);
+        let outputs = cancellable(progress, || drop(options.terminate()), run)?;
         let named = |(name, value): (&str, _)| (name.to_owned(), TensorValue(value));
         Ok(outputs.into_iter().map(named).collect())
     }
 }
 
-/// Runs `work` while another thread polls `stop`, and calls `cancel` once it is true.
-fn cancellable<R>(stop: &Stop, cancel: impl FnOnce() + Send, work: impl FnOnce() -> R) -> R {
+/// Does work while another thread watches for cancellation, and calls `cancel` then. The work
+/// may fail because of that, and the error says so.
+fn cancellable<R>(
+    progress: &dyn Progress,
+    cancel: impl FnOnce() + Send,
+    work: impl FnOnce() -> Result<R>,
+) -> Result<R> {
     const POLL_INTERVAL: Duration = Duration::from_millis(50);
-    let poll = |finished: &StopFlag| {
-        while !stop() {
+    let watch = |finished: &StopFlag| {
+        while !progress.is_cancelled() {
             if finished.wait_timeout(POLL_INTERVAL) {
                 return;
             }
         }
         cancel();
     };
-    with_background(poll, work).0
-}
-
-fn or_interrupted(stop: &Stop, failure: Error) -> Error {
-    if stop() { Error::interrupted() } else { failure }
+    let (outcome, ()) = with_background(watch, work);
+    outcome.map_err(|failure| progress.check_cancelled().err().unwrap_or(failure))
 }
 
 fn failed_run(error: ::ort::Error) -> Error {

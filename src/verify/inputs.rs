@@ -18,6 +18,8 @@ pub struct Signature {
     pub mask: bool,
     /// Gives the logits of each row's last token alone.
     pub last: bool,
+    /// Number of logits of a token.
+    pub vocab: u64,
 }
 
 /// The requested tokens.
@@ -88,22 +90,23 @@ impl Inputs {
         signature: Signature,
         options: InputOptions,
         [window, context]: [usize; 2],
-        vocab: u64,
     ) -> Result<Self> {
         let default = signature.batch.unwrap_or(if signature.mask { MASKED_ROWS } else { 1 });
         let batch = options.batch.unwrap_or(default);
         if let Some(fixed) = signature.batch.filter(|fixed| *fixed != batch) {
             bail!("the model takes {fixed} rows, and {batch} were requested");
         }
+        ensure!(batch > 0, "no rows were requested");
         let limit = signature.length.filter(|_| !signature.cache);
         let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
         let tokens = options.tokens.unwrap_or(default.min(context));
         if let Some(limit) = limit.filter(|limit| tokens > *limit) {
             bail!("the model takes at most {limit} tokens, and {tokens} were requested");
         }
-        if tokens > context {
-            bail!("the model's context is {context} tokens, and {tokens} were requested");
-        }
+        ensure!(
+            tokens <= context,
+            "the model's context is {context} tokens, and {tokens} were requested"
+        );
         let default = match (signature.cache, signature.last) {
             (true, _) => DECODED,
             (false, true) => DECODED_UNCACHED,
@@ -113,18 +116,18 @@ impl Inputs {
         ensure!(decoded < tokens, "{decoded} decode steps leave no prompt of {tokens} tokens");
         let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
-        if total.is_none_or(|total| total > MAX_TOTAL) {
-            bail!(
-                "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all"
-            );
-        }
+        ensure!(
+            total.is_some_and(|total| total <= MAX_TOTAL),
+            "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all"
+        );
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
             (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
         let steps = plan_steps(signature, &prompts, decoded);
         let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
-        let mut row = |length: &usize| (0..*length).map(|_| random.u64(0..vocab) as u32).collect();
+        let mut row =
+            |length: &usize| (0..*length).map(|_| random.u64(0..signature.vocab) as u32).collect();
         let rows = lengths.iter().map(&mut row).collect();
         let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
         Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
@@ -211,17 +214,17 @@ mod tests {
     use super::*;
 
     const CACHED: Signature =
-        Signature { batch: None, length: None, cache: true, mask: true, last: false };
+        Signature { batch: None, length: None, cache: true, mask: true, last: false, vocab: 10 };
     const UNCACHED: Signature = Signature { cache: false, mask: false, ..CACHED };
 
     fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
         let options = InputOptions { tokens, batch, decode, seed: 0 };
-        Inputs::new(signature, options, [128, 4096], 10).unwrap()
+        Inputs::new(signature, options, [128, 4096]).unwrap()
     }
 
     fn default_inputs(signature: Signature, context: usize) -> Inputs {
-        Inputs::new(signature, InputOptions::default(), [128, context], 10).unwrap()
+        Inputs::new(signature, InputOptions::default(), [128, context]).unwrap()
     }
 
     proptest! {
@@ -248,14 +251,11 @@ mod tests {
             }
             prop_assert_eq!(&next, &inputs.lengths);
             prop_assert_eq!(inputs.lengths[0], tokens);
-            let compared = inputs.steps.iter().flat_map(Step::compared).map(|(position, _)| position);
-            let compared: BTreeSet<_> = compared.collect();
-            let lengths = inputs.lengths.iter().enumerate();
-            let all = lengths.flat_map(|(row, length)| (0..*length).map(move |token| Position { row, token }));
-            let is_last = |it: &Position| it.token + 1 == inputs.lengths[it.row];
-            let wanted: BTreeSet<_> = all.filter(|it| !last || is_last(it)).collect();
-            prop_assert!(compared.is_superset(&wanted));
-            prop_assert!(last || compared == wanted);
+            let compared = inputs.steps.iter().flat_map(Step::compared);
+            let compared: BTreeSet<_> = compared.map(|(position, _)| position).collect();
+            let is_last = |it: &&Position| it.token + 1 == inputs.lengths[it.row];
+            prop_assert_eq!(compared.iter().filter(is_last).count(), batch);
+            prop_assert!(last || compared.len() == inputs.lengths.iter().sum::<usize>());
         }
     }
 
@@ -290,12 +290,15 @@ mod tests {
     }
 
     #[test]
-    fn refuses_huge_sizes_before_allocating() {
+    fn refuses_no_rows_and_huge_sizes_before_allocating() {
+        let none = InputOptions { batch: Some(0), ..InputOptions::default() };
+        let outcome = Inputs::new(CACHED, none, [128, 4096]);
+        assert_eq!(outcome.unwrap_err().to_string(), "no rows were requested");
         for (batch, length) in
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096], 10);
+            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096]);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

@@ -1,24 +1,23 @@
 //! Whether a model computes what its checkpoint says: the model in onnxruntime and a reference
 //! get the same tokens, and logits are compared; weights are compared byte for byte.
 
+mod activations;
 mod inputs;
-mod logits;
 mod model_file;
 mod report;
-mod residuals;
 mod session;
 mod subject;
 mod tolerance;
 mod verifier;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
+pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
-pub use logits::LogitDifferences;
+pub use model_file::prepare;
 pub use report::Report;
-pub use residuals::{Stage, Trace};
 pub use subject::Identity;
 pub use tolerance::{Tolerance, ToleranceSource};
 pub use verifier::{Comparison, Followed, Seconds, Ties};
@@ -27,14 +26,11 @@ pub use weights::WeightDifferences;
 pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 
-use crate::checkpoint::IgnoredNames;
-use crate::error::Result;
-use crate::model::GraphOptions;
+use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::error::{Result, ensure};
 use crate::progress::Progress;
-use crate::weights::{FormatSet, PerRole};
-use model_file::{ModelFile, check_provider, check_version};
+use model_file::ModelFile;
 use session::ModelSession;
-use tolerance::check_default_tolerance;
 use verifier::{Verifier, lap};
 
 /// A model to verify, and how.
@@ -56,71 +52,48 @@ pub struct VerifyRequest {
 
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
-    let (mut checkpoint, claimed) = subject::open(&request.checkpoint, &request.ignored)?;
-    let library = Library::load(request.onnxruntime.as_deref())?;
-    let model = ModelFile::open(&library, &request.model)?;
-    let identity = subject::match_model(&mut checkpoint, claimed, &model)?;
-    let provenances = &checkpoint.provenances;
-    let tolerance = Tolerance::new(model.metadata.as_ref(), provenances, request.tolerance)?;
+    let VerifyRequest { model: path, checkpoint: source, tolerance: requested, .. } = request;
+    ensure!(
+        source.exists(),
+        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
+        source.display()
+    );
+    let (mut checkpoint, recorded) = Checkpoint::open_any(source, &request.ignored)?;
+    let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
+    let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
+    let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
     let config = &checkpoint.config;
     let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
     let limits = [window as usize, config.rope.context() as usize];
-    let signature = model.interface.signature;
-    let inputs = Inputs::new(signature, request.inputs, limits, config.vocab_size)?;
+    let inputs = Inputs::new(model.signature, request.inputs, limits)?;
 
-    let names = model.residuals(request.trace)?;
-    let residuals = names.len();
+    let inner = model.residuals(request.trace)?.to_vec();
+    let residuals = inner.len();
     let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
-    let session = ModelSession::load(&model, names, progress)?;
+    let session = ModelSession::load(&model, &inputs, inner, progress)?;
     seconds.load = lap(&mut clock);
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
     if tolerance.from == ToleranceSource::ModelValues {
         subject::take_values_from(&mut checkpoint, &model);
     }
-    let mut verifier = Verifier {
-        checkpoint: &checkpoint,
-        session,
-        residuals,
-        inputs: &inputs,
-        tolerance,
-        seconds,
-        progress,
-    };
-    let comparison = verifier.run()?;
-    let seconds = verifier.seconds;
+    let checkpoint = &checkpoint;
+    let comparison = Verifier { checkpoint, session, residuals, tolerance, seconds }.run()?;
 
-    let is_whole = request.tolerance.is_some() || weights.faults().next().is_none();
+    let weights_pass = requested.is_some() || weights.faults().next().is_none();
     Ok(Report {
-        model: request.model.clone(),
-        checkpoint: request.checkpoint.clone(),
+        model: path.clone(),
+        checkpoint: source.clone(),
         layout: checkpoint.layout,
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,
-        runtime: library.clone(),
+        runtime: model.library.clone(),
         texts: inputs,
-        passed: comparison.passed() && is_whole,
+        passed: comparison.passed() && weights_pass,
         weights,
         comparison,
-        seconds,
         peak_rss: report::peak_rss(),
     })
-}
-
-/// Refuses a model that could not be verified, before it is exported: it is not for a CPU, it
-/// has no default tolerance and none is requested, or no suitable onnxruntime is found.
-/// `formats` are those that its matrices will have.
-pub fn prepare(
-    options: &GraphOptions,
-    formats: &PerRole<FormatSet>,
-    tolerance: Option<f64>,
-    onnxruntime: Option<&Path>,
-) -> Result<()> {
-    check_provider(options.provider)?;
-    if tolerance.is_none() {
-        check_default_tolerance(options, formats)?;
-    }
-    check_version(&Library::load(onnxruntime)?, options.target)
 }

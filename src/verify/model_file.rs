@@ -7,26 +7,21 @@ use super::inputs::Signature;
 use crate::error::{Error, Kind, Result, Setting, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::{GraphOptions, Provider};
 use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
-    pub library: &'m Library,
     pub path: &'m Path,
+    pub library: Library,
     onnx: OnnxFile,
     /// `None` for a model of another program.
     pub metadata: Option<ModelMetadata>,
-    pub interface: Interface,
-}
-
-/// The inputs and outputs of a model of ours.
-pub struct Interface {
+    pub options: GraphOptions,
     pub signature: Signature,
-    /// Number of logits of a token.
-    pub vocab: u64,
     pub caches: Vec<Cache>,
 }
 
@@ -51,24 +46,24 @@ pub struct ExternalTensor<'m> {
 }
 
 impl<'m> ModelFile<'m> {
-    /// Reads a model, and checks that its files exist and that onnxruntime runs it.
-    pub fn open(library: &'m Library, path: &'m Path) -> Result<Self> {
+    /// Reads a model, and checks that its files exist and that it can be verified.
+    pub fn open(
+        path: &'m Path,
+        tolerance: Option<f64>,
+        onnxruntime: Option<&Path>,
+    ) -> Result<Self> {
         let onnx = onnx::read(path)?;
         let metadata = ModelMetadata::read(&onnx.properties)?;
-        let interface = Interface::new(&onnx).map_err(|what| unexpected(path, what))?;
-        let model = Self { library, path, onnx, metadata, interface };
+        let (signature, caches) = interface(&onnx).map_err(|what| unexpected(path, what))?;
+        let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
+        let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
+        let library = prepare(&options, &formats, tolerance, onnxruntime)?;
+        let model = Self { path, library, onnx, metadata, options, signature, caches };
         if let Some(missing) = model.tensors().find(|tensor| !tensor.data.file.exists()) {
             let (path, file) = (path.display(), missing.data.file.display());
             bail!("`{path}` reads its weights from `{file}`, which does not exist");
         }
-        let GraphOptions { target, provider, .. } = model.options();
-        check_provider(provider)?;
-        check_version(library, target)?;
         Ok(model)
-    }
-
-    pub fn options(&self) -> GraphOptions {
-        self.metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default()
     }
 
     /// Initializers with external data, whose paths include the model's folder.
@@ -86,49 +81,47 @@ impl<'m> ModelFile<'m> {
         })
     }
 
-    /// Names of the residual stream's values, if a trace was requested or the model returns
+    /// Names of the residual stream's values, if a trace was requested or a model of ours returns
     /// few logits.
-    pub fn residuals(&self, trace: bool) -> Result<Vec<String>> {
+    pub fn residuals(&self, trace: bool) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
+        let is_compared = trace || self.metadata.is_some() && self.signature.last;
         ensure!(
-            !trace || !names.is_empty(),
+            !is_compared || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
             self.path.display()
         );
-        let is_compared = trace || self.interface.signature.last;
-        Ok(if is_compared { names.to_vec() } else { Vec::new() })
+        Ok(if is_compared { names } else { &[] })
     }
 }
 
 const PAST: &str = "past_key_values";
 
-impl Interface {
-    /// An error says what a model of ours would not have.
-    fn new(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<Self> {
-        for input in inputs {
-            let is_known = match &*input.name {
-                "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
-                name if name.starts_with(PAST) => {
-                    is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
-                }
-                _ => false,
-            };
-            ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
-        }
-        let input = |name: &str| inputs.iter().find(|input| input.name == name);
-        let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
-        let [batch, length] = [size(ids, 0), size(ids, 1)];
-        ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
-        let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
-        let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
-        let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
-        ensure!(mask || !cache, "a cache and no input `attention_mask`");
-        let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
-        let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
-        let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
-        let last = size(logits, 1) == Some(1) && length != Some(1);
-        Ok(Self { signature: Signature { batch, length, cache, mask, last }, vocab, caches })
+/// What the inputs and outputs of a model of ours are. An error says what it would not have.
+fn interface(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<(Signature, Vec<Cache>)> {
+    for input in inputs {
+        let is_known = match &*input.name {
+            "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
+            name if name.starts_with(PAST) => {
+                is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
+            }
+            _ => false,
+        };
+        ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
     }
+    let input = |name: &str| inputs.iter().find(|input| input.name == name);
+    let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
+    let [batch, length] = [size(ids, 0), size(ids, 1)];
+    ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
+    let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
+    let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
+    let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
+    ensure!(mask || !cache, "a cache and no input `attention_mask`");
+    let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
+    let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
+    let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
+    let last = size(logits, 1) == Some(1) && length != Some(1);
+    Ok((Signature { batch, length, cache, mask, last, vocab }, caches))
 }
 
 impl Cache {
@@ -157,23 +150,43 @@ pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
 }
 
-pub fn check_provider(provider: Provider) -> Result<()> {
+/// Refuses a model that cannot be verified: it is not for a CPU, it has no default tolerance and
+/// none is requested, or no suitable onnxruntime is found. Returns the one that is. `formats` are
+/// those that its matrices have, whether converted by this export, by an earlier one, or stored so.
+pub fn prepare(
+    options: &GraphOptions,
+    formats: &PerRole<FormatSet>,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&Path>,
+) -> Result<Library> {
+    let GraphOptions { target, provider, compute, .. } = *options;
     ensure!(
         provider == Provider::Cpu,
         "a model for execution provider `{provider}` cannot be verified on a CPU: verify an export for `cpu`, which has the same weights"
     );
-    Ok(())
-}
-
-/// Refuses an onnxruntime that is too old for a target: it may compute wrong logits.
-pub fn check_version(library: &Library, target: Target) -> Result<()> {
-    let oldest = target.oldest_onnxruntime();
-    if library.version_numbers().is_none_or(|version| version >= oldest) {
-        return Ok(());
+    // Only a requested tolerance fits a model that rounds while it computes.
+    let has_ints = || Role::ALL.iter().any(|role| formats[*role].contains(MatrixFormat::is_int));
+    let rounds = match compute {
+        DType::F32 if options.quantizes_activations() && has_ints() => {
+            "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
+        }
+        DType::F32 => "",
+        DType::F16 => "it computes in f16",
+        _ => "it computes in bf16",
+    };
+    if tolerance.is_none() && !rounds.is_empty() {
+        return Err(err!("there is no default tolerance for the model: {rounds}")
+            .with_remedy(Setting::Tolerance, "X"));
     }
-    let oldest = oldest.map(|number| number.to_string()).join(".");
-    let path = library.path.display();
-    Err(err!("`{path}` is {library}, and a model for target `{target}` needs {oldest} or newer")
-        .with_kind(Kind::OldRuntime)
-        .with_remedy(Setting::Onnxruntime, "PATH"))
+    let library = Library::load(onnxruntime)?;
+    let oldest = target.oldest_onnxruntime();
+    // An older one may compute wrong logits.
+    if library.version_numbers().is_some_and(|version| version < oldest) {
+        let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
+        let needed = format!("a model for target `{target}` needs {oldest} or newer");
+        return Err(err!("`{path}` is {library}, and {needed}")
+            .with_kind(Kind::OldRuntime)
+            .with_remedy(Setting::Onnxruntime, "PATH"));
+    }
+    Ok(library)
 }

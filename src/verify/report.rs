@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::activations::{Stage, Trace};
 use super::inputs::Inputs;
-use super::residuals::{Stage, Trace};
 use super::subject::Identity;
 use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
@@ -14,6 +14,7 @@ use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
+use crate::weights::PerRole;
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +37,6 @@ pub struct Report {
     /// Whether logits are within the tolerance and, unless that was requested, the residual
     /// stream departs nowhere and all weights are the checkpoint's.
     pub passed: bool,
-    pub seconds: Seconds,
     /// The most bytes in memory at once, mapped files included; `None` if unknown.
     pub peak_rss: Option<u64>,
 }
@@ -65,23 +65,22 @@ impl Report {
         format!("`{}`: {}", self.model.display(), faults.join("; "))
     }
 
-    fn identity(&self) -> Option<String> {
-        Some(match &self.identity {
-            Identity::Same => return None,
-            Identity::Converted { experts, dense } => {
-                format!("the model has experts in {experts} and dense matrices in {dense}")
-            }
-            Identity::Different { model, checkpoint } => format!(
+    fn add_identity(&self, table: &mut Table) {
+        match &self.identity {
+            Identity::Same => {}
+            Identity::Converted(PerRole { experts, dense }) => table.note(format!(
+                "the model has experts in {experts} and dense matrices in {dense}"
+            )),
+            Identity::Different { model, checkpoint } => table.note(format!(
                 "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one, it was changed, or another version made the model"
-            ),
-            Identity::Unknown => "the model does not say which weights it was made from".to_owned(),
-        })
+            )),
+            Identity::Unknown => table.note("the model does not say which weights it was made from"),
+        }
     }
 
     fn add_logits(&self, table: &mut Table) {
         let Comparison { logits: it, tolerance, .. } = &self.comparison;
-        let (max, mean, kl, noise) =
-            (num(it.max), num(it.mean), num(it.kl_divergence), num(it.noise));
+        let [max, mean, kl, noise] = [it.max, it.mean, it.kl_divergence, it.noise].map(num);
         let worst = it.worst;
         table.row("error", format!("max {max} at {worst}; mean {mean}; KL divergence {kl} nats"));
         let [same, all] = [it.same_top, it.positions.len()].map(|it| with_thousands(it as u64));
@@ -152,7 +151,7 @@ impl fmt::Display for Report {
         }
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
-        self.identity().into_iter().for_each(|note| table.note(note));
+        self.add_identity(&mut table);
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
@@ -171,7 +170,7 @@ impl fmt::Display for Report {
         self.add_logits(&mut table);
         self.add_ties(&mut table);
         self.add_trace(&mut table);
-        let Seconds { reference, weights, load, run } = self.seconds;
+        let Seconds { reference, weights, load, run } = self.comparison.seconds;
         let peak = self.peak_rss.map(|bytes| format!("; {} of memory at most", size(bytes)));
         let peak = peak.unwrap_or_default();
         table.row("took", format!("weights {weights:.2} s, reference {reference:.2} s, loading {load:.2} s, running {run:.2} s{peak}"));

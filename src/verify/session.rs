@@ -1,7 +1,7 @@
 //! A model in onnxruntime, and what it returns for rows of tokens.
 
 use super::inputs::{Inputs, Step};
-use super::model_file::{Cache, Interface, ModelFile, unexpected};
+use super::model_file::{Cache, ModelFile, unexpected};
 use crate::error::Result;
 use crate::model::Target;
 use crate::onnx;
@@ -9,11 +9,13 @@ use crate::progress::{Progress, Unit, phase};
 use crate::reference::Position;
 use crate::runtime::{Session, TensorValue};
 
-/// A loaded model.
+/// A loaded model, and what it is given.
 pub struct ModelSession<'m> {
     pub model: &'m ModelFile<'m>,
+    pub inputs: &'m Inputs,
+    pub progress: &'m dyn Progress,
     /// Names of inner values that are outputs too.
-    pub inner: Vec<String>,
+    inner: Vec<String>,
     session: Session,
 }
 
@@ -29,29 +31,35 @@ pub struct StepOutputs<'o> {
 
 impl<'m> ModelSession<'m> {
     /// Loads a model with these inner values as outputs too.
-    pub fn load(model: &'m ModelFile, inner: Vec<String>, progress: &dyn Progress) -> Result<Self> {
+    pub fn load(
+        model: &'m ModelFile,
+        inputs: &'m Inputs,
+        inner: Vec<String>,
+        progress: &'m dyn Progress,
+    ) -> Result<Self> {
         let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
         let mut edited = None;
         if !inner.is_empty() {
             edited = Some(onnx::with_outputs(fs_err::read(model.path)?, &inner));
         }
-        let stop = || progress.is_cancelled();
-        let session = Session::open(model.library, model.path, edited.as_deref(), &stop)?;
-        Ok(Self { model, inner, session })
+        let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
+        Ok(Self { model, inputs, progress, inner, session })
+    }
+
+    /// Loads the model again with more inner values as outputs. Memory never holds it twice.
+    pub fn with_inner(self, more: &[String]) -> Result<Self> {
+        let Self { model, inputs, progress, inner, session } = self;
+        drop(session);
+        Self::load(model, inputs, [&inner, more].concat(), progress)
     }
 
     /// Runs all steps, and hands out what each returns.
-    pub fn run(
-        &mut self,
-        inputs: &Inputs,
-        progress: &dyn Progress,
-        mut visit: impl FnMut(&StepOutputs) -> Result<()>,
-    ) -> Result<()> {
-        let Self { model, session, .. } = self;
-        let (rows, Interface { signature, caches, .. }) = (&inputs.rows, &model.interface);
+    pub fn run(&mut self, mut visit: impl FnMut(&StepOutputs) -> Result<()>) -> Result<()> {
+        let Self { model, inputs, progress, session, .. } = self;
+        let (rows, ModelFile { signature, caches, .. }) = (&inputs.rows, *model);
         let batch = rows.len();
         let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
-        let running = phase(progress, "running the model", Unit::Tokens, total);
+        let running = phase(*progress, "running the model", Unit::Tokens, total);
         let empty =
             |cache: &Cache| TensorValue::empty(cache.dtype, &[batch, cache.heads, 0, cache.width]);
         let mut past = caches.iter().map(empty).collect::<Result<Vec<_>>>()?;
@@ -73,7 +81,7 @@ impl<'m> ModelSession<'m> {
                 taken.push(("attention_mask", &mask));
             }
             taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
-            let mut outputs = session.run(&taken, &|| progress.is_cancelled())?;
+            let mut outputs = session.run(&taken, *progress)?;
             let inner = self.inner.iter().map(|name| outputs[name].values());
             let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
             visit(&StepOutputs { model, step, logits, inner })?;
@@ -89,7 +97,7 @@ impl StepOutputs<'_> {
     /// of a smaller one calls it `what`.
     pub fn by_token(&self, at: usize, size: usize, what: &str) -> Result<Vec<(Position, &[f32])>> {
         // The operators of `ort` have the tokens of each row before its padding.
-        let is_packed = self.model.options().target == Target::Ort;
+        let is_packed = self.model.options.target == Target::Ort;
         let mut before = vec![0; self.step.rows.len()];
         let one = |(position, column): (Position, usize)| {
             let before = &mut before[position.row];

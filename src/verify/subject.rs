@@ -1,60 +1,45 @@
 //! The checkpoint that a model is compared with, in the formats of the model.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::model_file::ModelFile;
-use crate::checkpoint::{Checkpoint, IgnoredNames, ModelWeights};
+use super::model_file::{ModelFile, unexpected};
+use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
-use crate::weights::{Fingerprint, Matrix, MatrixFormat, Recipe, Role};
+use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Recipe, Role};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 #[allow(missing_docs)]
 pub enum Identity {
     /// It was.
     Same,
     /// It was, with matrices converted to these formats.
-    Converted { experts: String, dense: String },
+    Converted(PerRole<FormatSet>),
     /// It was not, or the checkpoint changed since.
-    Different { model: String, checkpoint: String },
+    Different { model: Fingerprint, checkpoint: Fingerprint },
     /// The model has no fingerprint.
     Unknown,
 }
 
-/// Opens a checkpoint's folder, or a staged file with the fingerprint that it claims.
-pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<(Checkpoint, Option<Fingerprint>)> {
-    ensure!(
-        path.exists(),
-        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
-        path.display()
-    );
-    if path.is_file() {
-        let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-        return Ok((checkpoint, Some(metadata.fingerprint)));
-    }
-    Ok((Checkpoint::open(path, ignored)?, None))
-}
-
-/// Reduces a checkpoint, which may claim a fingerprint, to the layers of the model, converts its
-/// matrices to the model's formats, and tells whether the model was made from it.
+/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, converts
+/// its matrices to the model's formats, and tells whether the model was made from it.
 pub fn match_model(
     checkpoint: &mut Checkpoint,
-    claimed: Option<Fingerprint>,
+    recorded: Option<Fingerprint>,
     model: &ModelFile,
 ) -> Result<Identity> {
     let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
     let metadata = model.metadata.as_ref();
     let layers = metadata.map_or(all, |metadata| metadata.layers);
     ensure!(
-        model.interface.vocab == vocab,
+        model.signature.vocab == vocab,
         "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
-        model.interface.vocab
+        model.signature.vocab
     );
     ensure!(
         layers <= all,
@@ -62,18 +47,26 @@ pub fn match_model(
     );
     checkpoint.truncate(layers)?;
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
-    let found = fingerprint(checkpoint)?;
+    // Otherwise some of them would not be compared.
+    for (names, expected, what) in [
+        (&metadata.residuals, layers + 1, "values of the residual stream"),
+        (&metadata.routers, layers, "values of router scores"),
+    ] {
+        if ![0, expected].contains(&names.len()) {
+            let found = format!("{} {what} for {layers} layers", names.len());
+            return Err(unexpected(model.path, found));
+        }
+    }
+    let found = checkpoint.fingerprint()?;
     convert(checkpoint, model, metadata);
     let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
-    if found == *wanted || layers == all && claimed.as_ref() == Some(wanted) {
+    if found == *wanted || layers == all && recorded.as_ref() == Some(wanted) {
         return Ok(Identity::Same);
     }
-    if fingerprint(checkpoint)? == *wanted {
-        let [experts, dense] =
-            Role::ALL.map(|role| checkpoint.provenances[role].format.to_string());
-        return Ok(Identity::Converted { experts, dense });
+    if checkpoint.fingerprint()? == *wanted {
+        return Ok(Identity::Converted(checkpoint.provenances.formats()));
     }
-    Ok(Identity::Different { model: wanted.to_string(), checkpoint: found.to_string() })
+    Ok(Identity::Different { model: wanted.clone(), checkpoint: found })
 }
 
 /// Takes the values of converted matrices from the model's files. The comparison of bytes
@@ -92,10 +85,6 @@ pub fn take_values_from(checkpoint: &mut Checkpoint, model: &ModelFile) {
             }
         }
     }
-}
-
-fn fingerprint(checkpoint: &Checkpoint) -> Result<Fingerprint> {
-    Fingerprint::of(&checkpoint.identity(), checkpoint.weights.iter())
 }
 
 /// Converts matrices to the formats of the model. If that is not possible, the model was made

@@ -9,18 +9,11 @@
 
 use serde::Serialize;
 
-use crate::error::{Result, Setting, err};
 use crate::metadata::ModelMetadata;
-use crate::model::GraphOptions;
-use crate::tensor::DType;
-use crate::weights::{FormatSet, MatrixFormat, PerRole, Provenance, Role};
+use crate::weights::{PerRole, Provenance, Role};
 
 /// How many times the noise of float32 a model may be off.
 pub const FACTOR: f64 = 8.0;
-
-/// The least noise that is assumed, relative to the largest value: a single measurement may
-/// be small by chance.
-const ULP: f64 = f32::EPSILON as f64;
 
 /// The largest difference of logits that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -51,40 +44,22 @@ impl Tolerance {
         metadata: Option<&ModelMetadata>,
         checkpoint: &PerRole<Provenance>,
         requested: Option<f64>,
-    ) -> Result<Self> {
-        let mut tolerance = Self { bound: 0.0, from: ToleranceSource::Float32 };
-        if let Some(bound) = requested {
-            tolerance = Self { bound, from: ToleranceSource::Requested };
-        } else if let Some(ModelMetadata { options, provenances, .. }) = metadata {
-            let [experts, dense] = Role::ALL.map(|role| provenances[role].format.clone());
-            check_default_tolerance(options, &PerRole { experts, dense })?;
-            let is_rounded = |role: &Role| provenances[*role].rounded > checkpoint[*role].rounded;
-            if Role::ALL.iter().any(is_rounded) {
-                tolerance.from = ToleranceSource::ModelValues;
-            }
-        }
-        Ok(tolerance)
+    ) -> Self {
+        let is_rounded = |model: &ModelMetadata| {
+            let mut roles = Role::ALL.into_iter();
+            roles.any(|role| model.provenances[role].rounded > checkpoint[role].rounded)
+        };
+        let from = match requested {
+            Some(_) => ToleranceSource::Requested,
+            None if metadata.is_some_and(is_rounded) => ToleranceSource::ModelValues,
+            None => ToleranceSource::Float32,
+        };
+        Self { bound: requested.unwrap_or_default(), from }
     }
 }
 
-/// Refuses models that round while they compute: only a requested tolerance fits them.
-/// `formats` are those that the matrices of the model have, whether converted by this export,
-/// by an earlier one, or stored so.
-pub fn check_default_tolerance(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Result<()> {
-    let has_ints = || Role::ALL.iter().any(|role| formats[*role].contains(MatrixFormat::is_int));
-    let reason = match options.compute {
-        DType::F32 if options.quantizes_activations() && has_ints() => {
-            "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
-        }
-        DType::F32 => return Ok(()),
-        DType::F16 => "it computes in f16",
-        _ => "it computes in bf16",
-    };
-    Err(err!("there is no default tolerance for the model: {reason}")
-        .with_remedy(Setting::Tolerance, "X"))
-}
-
-/// The largest difference allowed between values up to `largest`, with this noise of float32.
+/// The largest difference allowed between values up to `largest`, with this noise of float32. A
+/// unit in their last place is assumed at least: a single measurement may be small by chance.
 pub fn allowed(noise: f64, largest: f64) -> f64 {
-    FACTOR * noise.max(largest * ULP)
+    FACTOR * noise.max(largest * f64::from(f32::EPSILON))
 }

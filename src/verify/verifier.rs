@@ -4,28 +4,21 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::inputs::Inputs;
-use super::logits::{LogitComparison, LogitDifferences};
-use super::model_file::unexpected;
-use super::residuals::Trace;
+use super::activations::{ActivationComparison, LogitDifferences, Trace};
 use super::session::ModelSession;
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::progress::Progress;
 use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
 
-/// A model and the checkpoint that the reference computes with, to be compared as often as
-/// needed.
+/// A model, and the checkpoint that the reference computes with.
 pub struct Verifier<'v> {
     pub checkpoint: &'v Checkpoint,
     pub session: ModelSession<'v>,
     /// How many inner values of the session are the residual stream: the first.
     pub residuals: usize,
-    pub inputs: &'v Inputs,
     pub tolerance: Tolerance,
     pub seconds: Seconds,
-    pub progress: &'v dyn Progress,
 }
 
 /// How a model differs from the reference.
@@ -38,6 +31,7 @@ pub struct Comparison {
     pub ties: Ties,
     /// The residual stream, if a trace was requested or most logits are unknown.
     pub trace: Option<Trace>,
+    pub seconds: Seconds,
 }
 
 /// Choices of experts that float32 does not decide.
@@ -94,46 +88,41 @@ impl Comparison {
         is_within && (!departs || self.tolerance.from == ToleranceSource::Requested)
     }
 
-    /// Where the model departs first: in each row by its logits, and by the residual stream.
-    fn departures(&self) -> Vec<Position> {
+    /// Whether there is a tie where the model departs first, in each row by its logits and by the
+    /// residual stream, or at an earlier token of the row.
+    fn ties_may_explain(&self) -> bool {
         let mut departures = self.logits.first_beyond(self.tolerance.bound);
         let stage = self.trace.as_ref().and_then(Trace::first_beyond);
         departures.extend(stage.map(|(_, stage)| stage.worst));
-        departures
+        let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
+        self.ties.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
     }
 }
 
 impl Ties {
-    pub(super) fn new(ties: Vec<Tie>, followed: Followed) -> Self {
+    fn new(ties: Vec<Tie>, followed: Followed) -> Self {
         let (close, positions) = (ties.len(), ties.iter().map(|tie| tie.position).collect());
         let flips = ties.into_iter().filter(|tie| !tie.taken.is_empty()).collect();
         Self { close, followed, flips, positions }
-    }
-
-    /// Whether one of these positions has a tie, or an earlier token of its row.
-    pub(super) fn may_explain(&self, departures: &[Position]) -> bool {
-        let explains = |tie: &Position, it: &Position| tie.row == it.row && tie.token <= it.token;
-        self.positions.iter().any(|tie| departures.iter().any(|it| explains(tie, it)))
     }
 }
 
 impl Verifier<'_> {
     /// Compares, and if the model departs and ties may be why, once more with the model's own
     /// choices of experts in ties.
-    pub fn run(&mut self) -> Result<Comparison> {
+    pub fn run(mut self) -> Result<Comparison> {
         let mut comparison = self.compare(Followed::NotNeeded, None)?;
-        if comparison.passed() || !comparison.ties.may_explain(&comparison.departures()) {
+        if comparison.passed() || !comparison.ties_may_explain() {
             return Ok(comparison);
         }
-        let model = self.session.model;
-        let routers = model.metadata.as_ref().map_or(&[][..], |metadata| &metadata.routers);
+        let metadata = self.session.model.metadata.as_ref();
+        let routers = metadata.map_or(&[][..], |metadata| &metadata.routers);
         if routers.is_empty() {
             comparison.ties.followed = Followed::NotShown;
             return Ok(comparison);
         }
         let mut clock = Instant::now();
-        let inner = [&self.session.inner, routers].concat();
-        self.session = ModelSession::load(model, inner, self.progress)?;
+        self.session = self.session.with_inner(routers)?;
         self.seconds.load += lap(&mut clock);
         let choices = self.choices_of_model()?;
         self.seconds.run += lap(&mut clock);
@@ -142,27 +131,21 @@ impl Verifier<'_> {
 
     /// Runs both, the reference with these choices of experts in ties.
     fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
-        let Self { checkpoint, session, inputs, seconds, progress, .. } = self;
+        let Self { checkpoint, session, seconds, .. } = self;
+        let inputs = session.inputs;
         let mut clock = Instant::now();
-        let residuals = self.residuals > 0;
-        let options = PassOptions { residuals, tie_factor: FACTOR, follow };
-        let activations = reference::run(checkpoint, &inputs.rows, &options, *progress)?;
-        let expected = &activations.residuals;
-        let mut trace = residuals.then(|| Trace::new(expected));
-        let vocab = checkpoint.config.vocab_size;
-        let mut logits = LogitComparison::new(&activations, inputs, vocab);
+        let options = PassOptions { residuals: self.residuals > 0, tie_factor: FACTOR, follow };
+        let activations = reference::run(checkpoint, &inputs.rows, &options, session.progress)?;
+        let mut comparison = ActivationComparison::new(&activations, inputs);
         seconds.reference += lap(&mut clock);
-        session.run(inputs, *progress, |outputs| {
+        session.run(|outputs| {
             seconds.run += lap(&mut clock);
-            logits.add(outputs)?;
-            if let Some(trace) = &mut trace {
-                trace.add(inputs, outputs, expected)?;
-            }
+            comparison.add(outputs)?;
             seconds.reference += lap(&mut clock);
             Ok(())
         })?;
         seconds.run += lap(&mut clock);
-        let logits = logits.finish()?;
+        let (logits, trace) = comparison.finish()?;
         seconds.reference += lap(&mut clock);
 
         let mut tolerance = self.tolerance;
@@ -170,21 +153,18 @@ impl Verifier<'_> {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
         let (experts, ties) = (activations.experts, Ties::new(activations.ties, followed));
-        Ok(Comparison { experts, logits, tolerance, ties, trace })
+        Ok(Comparison { experts, logits, tolerance, ties, trace, seconds: *seconds })
     }
 
     /// The experts that the model chooses for each token, by its router scores.
     fn choices_of_model(&mut self) -> Result<ExpertChoices> {
-        let Self { checkpoint, session, inputs, progress, .. } = self;
-        let (config, model) = (&checkpoint.config, session.model);
+        let (config, inputs) = (&self.checkpoint.config, self.session.inputs);
         let all_tokens = inputs.lengths.iter().sum();
         let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
-        session.run(inputs, *progress, |outputs| {
+        self.session.run(|outputs| {
             for (layer, at) in (self.residuals..outputs.inner.len()).enumerate() {
-                let Some(experts) = config.experts.get(layer) else {
-                    return Err(unexpected(model.path, "router scores of more layers"));
-                };
-                let scores = outputs.by_token(at, *experts as usize, "router scores")?;
+                let experts = config.experts[layer] as usize;
+                let scores = outputs.by_token(at, experts, "router scores")?;
                 for (position, scores) in scores {
                     let choice = &mut choices[layer][inputs.index(position)];
                     // Without a cache a token comes again, and keeps its choice.

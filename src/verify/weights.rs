@@ -3,7 +3,7 @@
 //! bits that are lost in noise.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -14,11 +14,13 @@ use serde::Serialize;
 use super::model_file::{ExternalTensor, ModelFile};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::files::{FileRange, canonicalize_existing};
+use crate::files::canonicalize_existing;
+use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    FileCache, Matrix, Recipe, Role, Weight, convert, count_non_finite, ensure_finite, read_range,
+    FileCache, Matrix, Recipe, Role, Weight, cannot_read, convert, count_non_finite, ensure_finite,
+    read_range,
 };
 
 /// Bytes compared at once.
@@ -75,14 +77,15 @@ pub fn compare(
         }
     }
     let fitting: Vec<&Slice> = slices.iter().filter(|slice| slice.fits).collect();
-    let total = fitting.iter().map(|slice| slice.data.len()).sum();
+    let total = fitting.iter().map(|slice| slice.tensor.data.len()).sum();
     let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
+    let mut sources = FileCache::default();
     for slice in fitting.iter().filter(|slice| !slice.weight.is_converted()) {
         if slice.is_in_place()? {
-            found.in_place += slice.data.len();
-            progress.advance(slice.data.len());
+            found.in_place += slice.tensor.data.len();
+            progress.advance(slice.tensor.data.len());
         } else {
-            slice.compare_stored(progress)?;
+            slice.compare_stored(&mut sources, progress)?;
         }
     }
     for matrix in Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role)) {
@@ -90,7 +93,7 @@ pub fn compare(
     }
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
     let different = slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
-    found.different = different.map(|slice| slice.name.to_owned()).collect();
+    found.different = different.map(|slice| slice.tensor.stored.name.clone()).collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
     found.missing = missing.map(|weight| weight.name.clone()).collect();
     Ok(found)
@@ -112,12 +115,10 @@ fn check_scales(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> 
 
 /// Some bytes of a weight, and where the model has them.
 struct Slice<'w> {
-    /// Name of the initializer.
-    name: &'w str,
+    tensor: ExternalTensor<'w>,
     weight: &'w Weight,
     /// Bytes of the weight.
     bytes: Range<u64>,
-    data: FileRange,
     /// Whether the initializer has as many bytes, and a dtype that reads them as the weight's.
     fits: bool,
     /// Number of bytes that were compared.
@@ -128,7 +129,7 @@ struct Slice<'w> {
 
 impl<'w> Slice<'w> {
     fn new(tensor: ExternalTensor<'w>, weight: &'w Weight) -> Self {
-        let ExternalTensor { stored, slice, data, .. } = tensor;
+        let ExternalTensor { stored, slice, data, .. } = &tensor;
         let bytes = slice.cloned().unwrap_or(0..weight.bytes());
         let length = bytes.end.saturating_sub(bytes.start);
         let fits = (bytes.start..=weight.bytes()).contains(&bytes.end)
@@ -136,23 +137,24 @@ impl<'w> Slice<'w> {
             && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(length)
             && reads_as(weight.dtype, stored.dtype);
         let (compared, differs) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { name: &stored.name, weight, bytes, data, fits, compared, differs }
+        Self { tensor, weight, bytes, fits, compared, differs }
     }
 
     /// Whether the model reads the same place as the recipe.
     fn is_in_place(&self) -> Result<bool> {
         let Recipe::Slice(source) = &self.weight.recipe else { return Ok(false) };
-        Ok(source.range.start + self.bytes.start == self.data.range.start
-            && canonicalize_existing(&source.file)? == canonicalize_existing(&self.data.file)?)
+        Ok(source.range.start + self.bytes.start == self.tensor.data.range.start
+            && canonicalize_existing(&source.file)?
+                == canonicalize_existing(&self.tensor.data.file)?)
     }
 
     /// Compares a weight that is not converted, as far as the first difference.
-    fn compare_stored(&self, progress: &dyn Progress) -> Result<()> {
-        let mut files = FileCache::default();
+    fn compare_stored(&self, sources: &mut FileCache, progress: &dyn Progress) -> Result<()> {
+        let file = File::open(&*self.tensor.data.file)?;
         for start in self.bytes.clone().step_by(COMPARED as usize) {
             progress.check_cancelled()?;
             let end = self.bytes.end.min(start + COMPARED);
-            self.compare(start, &read_range(self.weight, &mut files, start..end)?)?;
+            self.compare(&file, start, &read_range(self.weight, sources, start..end)?)?;
             progress.advance(end - start);
             if self.differs.load(Relaxed) {
                 break;
@@ -161,8 +163,8 @@ impl<'w> Slice<'w> {
         Ok(())
     }
 
-    /// Compares the bytes of a weight from `offset` on, as far as the slice has them.
-    fn compare(&self, offset: u64, expected: &[u8]) -> Result<()> {
+    /// Compares the bytes of a weight from `offset` on, as far as the slice has them in its file.
+    fn compare(&self, file: &File, offset: u64, expected: &[u8]) -> Result<()> {
         let start = offset.max(self.bytes.start);
         let end = self.bytes.end.min(offset + expected.len() as u64);
         if start >= end {
@@ -170,12 +172,11 @@ impl<'w> Slice<'w> {
         }
         let expected = &expected[(start - offset) as usize..(end - offset) as usize];
         let mut stored = vec![0; expected.len()];
-        let mut file = File::open(&*self.data.file)?;
-        file.seek(SeekFrom::Start(self.data.range.start + (start - self.bytes.start)))?;
-        let is_same = match file.read_exact(&mut stored) {
+        let place = self.tensor.data.range.start + (start - self.bytes.start);
+        let is_same = match read_exact_at(file.file(), &mut stored, place) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
-            read => {
-                read?;
+            Err(error) => return Err(cannot_read(&self.tensor.data.file, error)),
+            Ok(()) => {
                 self.compared.fetch_add(end - start, Relaxed);
                 stored == expected
             }
@@ -188,14 +189,19 @@ impl<'w> Slice<'w> {
 /// Converts a matrix again, and compares it.
 fn compare_converted(matrix: &Matrix, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
     let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
-    let parts = matrix.weights();
-    let is_of = |slice: &Slice, part: &Weight| slice.weight.name == part.name;
-    if !slices.iter().any(|slice| parts.iter().any(|part| is_of(slice, part))) {
+    let mut open = Vec::new();
+    for slice in slices {
+        let mut parts = matrix.weights().iter();
+        if let Some(part) = parts.position(|part| part.name == slice.weight.name) {
+            open.push((part, slice, File::open(&*slice.tensor.data.file)?));
+        }
+    }
+    if open.is_empty() {
         return Ok(());
     }
     convert(conversion, progress, &|part, offset, expected| {
-        let mut slices = slices.iter().filter(|slice| is_of(slice, &parts[part]));
-        slices.try_for_each(|slice| slice.compare(offset, expected))
+        let mut slices = open.iter().filter(|(of, ..)| *of == part);
+        slices.try_for_each(|(_, slice, file)| slice.compare(file, offset, expected))
     })?;
     Ok(())
 }

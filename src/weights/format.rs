@@ -163,7 +163,7 @@ impl fmt::Display for ElementKind {
 
 /// The formats of several matrices, whatever the order of their floats; as text they are
 /// joined by ` and `.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FormatSet(Vec<MatrixFormat>);
 

@@ -88,6 +88,11 @@ impl Provenance {
 }
 
 impl PerRole<Provenance> {
+    /// Formats now.
+    pub fn formats(&self) -> PerRole<FormatSet> {
+        PerRole { experts: self.experts.format.clone(), dense: self.dense.format.clone() }
+    }
+
     /// After a conversion.
     pub fn after(&self, rounding: &PerRole<Rounding>) -> Self {
         Self {

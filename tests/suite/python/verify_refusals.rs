@@ -39,6 +39,8 @@ for n in m.graph.node: n.input[:] = [renamed(name) for name in n.input]";
 fn refuses_models_with_edited_metadata_or_inputs() {
     let (_home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
     let original = fs::read(&model).unwrap();
+    let last = "m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1";
+    let unlisted = format!("{last}; metadata['residuals'] = []");
     let huge = |axis: usize| {
         format!(
             "for v in [*m.graph.input, *m.graph.output]:\n  \
@@ -47,11 +49,14 @@ fn refuses_models_with_edited_metadata_or_inputs() {
     };
     for (code, options, sentence) in [
         (
-            "metadata['residuals'] = metadata['routers']",
+            "metadata['residuals'][1:] = metadata['routers']",
             &["--trace"][..],
             "has a residual stream of another size",
         ),
+        ("metadata['residuals'].pop()", &["--trace"], "has 3 values of the residual stream for 3"),
+        ("metadata['routers'].append('x')", &[], "has 4 values of router scores for 3 layers: it"),
         ("metadata['residuals'] = []", &["--trace"], "does not list the values of its residual"),
+        (&unlisted, &[], "does not list the values of its residual"),
         ("metadata['layers'] = 4", &[], "the model has 4 layers, the checkpoint 3"),
         ("metadata['version'] = 9", &[], "its metadata has version 9"),
         ("ids.shape.dim[0].dim_value = 0", &[], "has an input `input_ids` without tokens"),

@@ -1,10 +1,11 @@
-//! The logits of a model, compared with the reference's.
+//! The logits of a model and its residual stream after each layer, compared with the reference's.
 
 use ndarray::ArrayView1;
 use serde::Serialize;
 
 use super::inputs::Inputs;
 use super::session::StepOutputs;
+use super::tolerance::allowed;
 use crate::error::{Result, ensure};
 use crate::reference::{Activations, ExactValues, Position};
 
@@ -35,23 +36,30 @@ pub struct LogitDifferences {
     pub positions: Vec<(Position, f64)>,
 }
 
-/// Collects logits until the reference computes its own.
-pub struct LogitComparison<'c> {
+/// Compares what a model computes with a pass of the reference. Logits wait until the reference
+/// computes its own.
+pub struct ActivationComparison<'c> {
     activations: &'c Activations<'c>,
     inputs: &'c Inputs,
-    vocab: usize,
     waiting: Vec<(Position, Vec<f32>)>,
     found: LogitDifferences,
+    trace: Option<Trace>,
 }
 
-impl<'c> LogitComparison<'c> {
-    pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs, vocab: u64) -> Self {
+impl<'c> ActivationComparison<'c> {
+    pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs) -> Self {
+        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
+        let stages: Vec<Stage> = activations.residuals.iter().map(stage).collect();
+        let trace = (!stages.is_empty()).then_some(Trace { stages, first: None });
         let (waiting, found) = (Vec::new(), LogitDifferences::default());
-        Self { activations, inputs, vocab: vocab as usize, waiting, found }
+        Self { activations, inputs, waiting, found, trace }
     }
 
-    pub fn add(&mut self, StepOutputs { step, logits, .. }: &StepOutputs) -> Result<()> {
-        let (vocab, rows, width) = (self.vocab, step.rows.len(), step.width());
+    /// Adds a step, whose first inner values are the residual stream if the pass has that.
+    pub fn add(&mut self, outputs: &StepOutputs) -> Result<()> {
+        let StepOutputs { step, logits, .. } = outputs;
+        let vocab = self.inputs.signature.vocab as usize;
+        let (rows, width) = (step.rows.len(), step.width());
         let columns = logits.len() / vocab / rows;
         ensure!(
             logits.len() == columns * vocab * rows && [1, width].contains(&columns),
@@ -66,15 +74,24 @@ impl<'c> LogitComparison<'c> {
                 self.compare_waiting()?;
             }
         }
+        let Some(Trace { stages, first }) = &mut self.trace else { return Ok(()) };
+        let expected = &self.activations.residuals;
+        for (at, (stage, ExactValues { exact, .. })) in stages.iter_mut().zip(expected).enumerate()
+        {
+            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
+                stage.add(position, found, exact.row(self.inputs.index(position)));
+            }
+        }
+        *first = stages.iter().position(|stage| stage.relative > stage.bound);
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<LogitDifferences> {
+    pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
         self.compare_waiting()?;
         let count = self.found.positions.len() as f64;
-        self.found.mean /= count * self.vocab as f64;
+        self.found.mean /= count * self.inputs.signature.vocab as f64;
         self.found.kl_divergence /= count;
-        Ok(self.found)
+        Ok((self.found, self.trace))
     }
 
     fn compare_waiting(&mut self) -> Result<()> {
@@ -118,9 +135,49 @@ impl LogitDifferences {
     }
 }
 
+/// The comparison of the residual stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trace {
+    /// The embedding, then each layer.
+    pub stages: Vec<Stage>,
+    /// Index of the first stage beyond its bound.
+    pub first: Option<usize>,
+}
+
+/// The residual stream at one place in the model.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stage {
+    /// The largest absolute difference.
+    pub max: f64,
+    /// The largest difference in a token, relative to the token's largest magnitude.
+    pub relative: f64,
+    /// The largest relative difference allowed.
+    pub bound: f64,
+    /// The token with the largest relative difference.
+    pub worst: Position,
+}
+
+impl Trace {
+    /// The first stage beyond its bound, with its index.
+    pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
+        self.first.map(|first| (first, &self.stages[first]))
+    }
+}
+
+impl Stage {
+    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
+        let [max, _, largest] = differences(found, expected);
+        let relative = max / largest.max(f64::from(f32::MIN_POSITIVE));
+        self.max = self.max.max(max);
+        if relative > self.relative {
+            (self.relative, self.worst) = (relative, position);
+        }
+    }
+}
+
 /// The largest absolute difference, the sum of all, and the largest magnitude that is expected.
 /// Differences from NaN are infinite.
-pub fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
+fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
     found.iter().zip(expected).fold([0.0; 3], |[largest, sum, magnitude], (found, expected)| {
         let difference = (f64::from(*found) - expected).abs();
         let difference = if difference.is_nan() { f64::INFINITY } else { difference };
