@@ -147,3 +147,25 @@ fn int8<S: Simd>(simd: S, block: &Block, codes: &mut [u8; BLOCK_LENGTH]) -> (f32
     let squares = sum_of_squares(block);
     (e8m0(block.scale) / 2.0, Rounding { values: BLOCK, squares, ..Rounding::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_the_same_at_every_level() {
+        let scales: Vec<u8> = (0..=u8::MAX).flat_map(|scale| [scale; BATCH + 1]).collect();
+        let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
+        let codes: Vec<u8> = (0..scales.len() * BLOCK_LENGTH / 2).map(mixed).collect();
+        let blocks = Blocks { scales: &scales, codes: codes.as_chunks().0 };
+        for bits in Bits::ALL {
+            let [best, baseline] = [Level::new(), Level::baseline()].map(|level| {
+                let mut codes = vec![0; scales.len() * bits.block_bytes() as usize];
+                let mut made = vec![0.0; scales.len()];
+                let rounding = from_mxfp4_at(level, bits, blocks, &mut codes, &mut made);
+                (codes, made.into_iter().map(f32::to_bits).collect::<Vec<_>>(), rounding)
+            });
+            assert!(best == baseline, "{bits}");
+        }
+    }
+}

@@ -99,38 +99,3 @@ pub fn sum_of_squares(block: &Block) -> f64 {
     let squares: u32 = block.codes.iter().map(|byte| u32::from(PAIRS[usize::from(*byte)])).sum();
     f64::from(squares) / 4.0 * f64::from(e8m0(block.scale)).powi(2)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The specification: sign · 2^(e−1) · (1 + m/2), or sign · m/2 where e = 0.
-    fn by_definition(code: u8, scale: u8) -> f64 {
-        let sign = if code & 8 == 0 { 1.0 } else { -1.0 };
-        let mantissa = f64::from(code & 1) / 2.0;
-        let magnitude = match code >> 1 & 3 {
-            0 => mantissa,
-            exponent => 2f64.powi(i32::from(exponent) - 1) * (1.0 + mantissa),
-        };
-        sign * magnitude * 2f64.powi(i32::from(scale) - 127)
-    }
-
-    #[test]
-    fn values_are_as_specified() {
-        for (scale, first) in (0..=LARGEST_SCALE).flat_map(|scale| [(scale, 0), (scale, 240)]) {
-            let codes = std::array::from_fn(|at| first + at as u8);
-            let block = Block { scale, codes };
-            for (value, code) in dequantize(&block).into_iter().zip(block.each_code()) {
-                assert_eq!(f64::from(value).to_bits(), by_definition(code, scale).to_bits());
-            }
-        }
-    }
-
-    #[test]
-    fn scales_are_powers_of_two() {
-        for scale in 0..=254 {
-            assert_eq!(f64::from(e8m0(scale)), 2f64.powi(i32::from(scale) - 127));
-        }
-        assert!(e8m0(255).is_nan());
-    }
-}
