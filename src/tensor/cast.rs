@@ -9,8 +9,11 @@ use super::{DType, Rounding};
 const CHUNK: usize = Rounding::LENGTH;
 
 /// Decodes BF16, F16, F32 or FP8 E5M2, whose bytes are the upper halves of F16 numbers.
-/// Panics for other dtypes.
+/// Panics for other dtypes, and if the last element is not whole.
 pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let length = bytes.len();
+    let is_whole = length.is_multiple_of(dtype.size() as usize);
+    assert!(is_whole, "{length} bytes are no whole number of elements in {dtype}");
     match dtype {
         DType::BF16 => {
             decode_each(bytes, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))

@@ -98,6 +98,12 @@ fn decodes_every_value_and_encodes_it_again() {
     }
 }
 
+#[test]
+#[should_panic(expected = "3 bytes are no whole number of elements in f16")]
+fn decodes_whole_elements_alone() {
+    decode(DType::F16, &[0; 3]);
+}
+
 proptest! {
     #[test]
     fn encodes_nearest_value(
