@@ -42,3 +42,4 @@ mod staging;
 mod support;
 mod transformers_js;
 mod untrusted_metadata;
+mod weights_file;
