@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
-use crate::files::FileRange;
-use crate::progress::Silent;
-use crate::tensor::DType;
-use crate::weights::{Recipe, Role, Weight};
+use gpt_oss_export::error::{Error, Result};
+use gpt_oss_export::files::FileRange;
+use gpt_oss_export::progress::Silent;
+use gpt_oss_export::tensor::ints::Bits;
+use gpt_oss_export::tensor::{DType, Rounding, decode, mxfp4};
+use gpt_oss_export::weights::{Matrix, MatrixFormat, Recipe, Role, Weight, convert};
+use rayon::ThreadPoolBuilder;
+
+use crate::support::Home;
 
 /// Experts, `out` and `in`: slabs end within rows, and the last tile is not full.
 const SIZES: [usize; 3] = [3, 130, 1056];
@@ -45,16 +50,6 @@ fn matrix(home: &Path, name: &str, format: MatrixFormat, parts: &[&[u8]]) -> Mat
     .unwrap()
 }
 
-/// A stored value by the definition of its dtype.
-fn one(dtype: DType, bytes: &[u8]) -> f32 {
-    let bits = || u16::from_le_bytes(bytes.try_into().unwrap());
-    match dtype {
-        DType::BF16 => f32::from_bits(u32::from(bits()) << 16),
-        DType::F16 => half::f16::from_bits(bits()).to_f32(),
-        _ => f32::from_le_bytes(bytes.try_into().unwrap()),
-    }
-}
-
 /// The same matrices in every format.
 fn formats(home: &Path) -> Vec<Matrix> {
     let [_, out, inn] = SIZES;
@@ -80,15 +75,25 @@ fn converted(matrix: &Matrix, to: MatrixFormat, accept_rounding: bool) -> Matrix
     matrix.converted("matrix", Role::Experts, to, accept_rounding).unwrap()
 }
 
-/// The bytes of each part on so many threads, and the rounding.
-fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
+/// Makes a converted matrix on so many threads.
+fn make(
+    matrix: &Matrix,
+    threads: usize,
+    visit: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
+) -> Result<Rounding> {
     let (conversion, _) = matrix.whole().conversion().unwrap();
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| convert(conversion, &Silent, &visit))
+}
+
+/// The bytes of each part, and the rounding.
+fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
     let pieces = Mutex::new(BTreeMap::new());
     let visit = |part: usize, offset: u64, bytes: &[u8]| {
         assert_eq!(pieces.lock().unwrap().insert((part, offset), bytes.to_vec()), None);
         Ok(())
     };
-    let rounding = convert_on(threads, conversion, &Silent, &visit).unwrap();
+    let rounding = make(matrix, threads, visit).unwrap();
     let mut parts = vec![Vec::new(); matrix.weights().len()];
     for ((part, offset), bytes) in pieces.into_inner().unwrap() {
         assert_eq!(offset, parts[part].len() as u64, "neither holes nor overlaps");
@@ -99,9 +104,9 @@ fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
 
 #[test]
 fn converts_every_format_to_every_target_on_any_number_of_threads() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new();
     let (expected, mut four) = (numbers(&coded()), None);
-    for matrix in formats(home.path()) {
+    for matrix in formats(&home) {
         for format in MatrixFormat::TARGETS {
             let converted = converted(&matrix, format, false);
             if converted == matrix {
@@ -110,7 +115,7 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
             let (products, rounding) = made(&converted, 1);
             assert_eq!((products.clone(), rounding), made(&converted, 5));
             assert_eq!(rounding.values, expected.len() as u64);
-            if format == MatrixFormat::Int(ints::Bits::Four) {
+            if format == MatrixFormat::Int(Bits::Four) {
                 // Not exact, and the same whatever form it was made of.
                 let codes = four.get_or_insert(products.clone());
                 assert_eq!(*codes, products);
@@ -139,9 +144,7 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
                     };
                     codes.iter().enumerate().map(code).collect()
                 }
-                (MatrixFormat::Float(dtype), [stored]) => {
-                    stored.chunks(dtype.size() as usize).map(|bytes| one(dtype, bytes)).collect()
-                }
+                (MatrixFormat::Float(dtype), [stored]) => decode(dtype, stored),
                 _ => panic!("one product or two"),
             };
             // Integers have one zero only.
@@ -150,7 +153,7 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
                 _ => n.to_bits(),
             };
             let same = found.iter().map(bits).eq(expected.iter().map(bits));
-            assert!(same, "{} to {format}", matrix.weights()[0].name);
+            assert!(same, "{} to {format}", matrix.whole().name);
         }
     }
 }
@@ -158,8 +161,8 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
 /// The outcome of the first conversion may be rounded.
 #[test]
 fn converts_anew_from_the_source() {
-    let home = tempfile::tempdir().unwrap();
-    for matrix in formats(home.path()) {
+    let home = Home::new();
+    for matrix in formats(&home) {
         let bf16 = converted(&matrix, MatrixFormat::Float(DType::BF16), true);
         let direct = converted(&matrix, MatrixFormat::Mxfp4, false);
         assert_eq!(converted(&bf16, MatrixFormat::Mxfp4, false), direct);
@@ -169,14 +172,15 @@ fn converts_anew_from_the_source() {
 
 #[test]
 fn an_error_stops_all_threads() {
-    let home = tempfile::tempdir().unwrap();
-    let matrix = converted(&formats(home.path())[2], MatrixFormat::Float(DType::BF16), false);
-    let (conversion, _) = matrix.whole().conversion().unwrap();
-    let visits = AtomicUsize::new(0);
-    let visit = |_: usize, _: u64, _: &[u8]| {
-        visits.fetch_add(1, Ordering::Relaxed);
-        Err(crate::error::Error::interrupted())
-    };
-    assert!(convert_on(2, conversion, &Silent, &visit).is_err());
-    assert!(visits.into_inner() <= 2, "each thread fails once");
+    let home = Home::new();
+    let matrix = converted(&formats(&home)[2], MatrixFormat::Float(DType::BF16), false);
+    for threads in 1..=4 {
+        let visits = AtomicUsize::new(0);
+        let visit = |_: usize, _: u64, _: &[u8]| {
+            visits.fetch_add(1, Ordering::Relaxed);
+            Err(Error::interrupted())
+        };
+        assert!(make(&matrix, threads, visit).is_err());
+        assert!(visits.into_inner() <= threads, "each thread fails once");
+    }
 }
