@@ -88,7 +88,6 @@ impl Provenance {
 }
 
 impl PerRole<Provenance> {
-    /// After a conversion.
     pub fn after(&self, rounding: &PerRole<Rounding>) -> Self {
         Self {
             experts: self.experts.after(&rounding.experts),

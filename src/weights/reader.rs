@@ -137,7 +137,6 @@ pub fn count_non_finite(
     Ok(count)
 }
 
-/// Refuses a weight with infinite or NaN elements.
 pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
     let elements = weight.shape.iter().product::<u64>();
     ensure!(

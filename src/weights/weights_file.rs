@@ -58,7 +58,6 @@ pub struct WeightsFile<'w> {
 }
 
 impl<'w> WeightsFile<'w> {
-    /// Plans a file for weights of a model.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
@@ -201,22 +200,23 @@ impl<'w> WeightsFile<'w> {
             let mut files = FileCache::default();
             let stored = self.tensors().filter(|(weight, _)| !weight.is_converted());
             for (weight, Range { start, .. }) in stored {
-                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
-                if let (Some(to), false, Recipe::Slice(_) | Recipe::Concat(_)) =
-                    (destination, is_scales, &weight.recipe)
-                {
-                    copy(weight, &mut files, to, *start, progress, &go_on)?;
-                    continue;
-                }
                 // Scales are few, and a NaN scale spoils a block.
-                let mut non_finite = 0;
-                for_each_chunk(weight, &mut files, progress, |offset, bytes| {
-                    if is_scales {
-                        non_finite += not_finite(weight.encoded_dtype(), bytes);
+                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
+                match (destination, &weight.recipe) {
+                    (Some(to), Recipe::Slice(_) | Recipe::Concat(_)) if !is_scales => {
+                        copy(weight, &mut files, to, *start, progress, &go_on)?;
                     }
-                    visit(start + offset, bytes)
-                })?;
-                ensure_finite(weight, non_finite)?;
+                    _ => {
+                        let mut non_finite = 0;
+                        for_each_chunk(weight, &mut files, progress, |offset, bytes| {
+                            if is_scales {
+                                non_finite += not_finite(weight.encoded_dtype(), bytes);
+                            }
+                            visit(start + offset, bytes)
+                        })?;
+                        ensure_finite(weight, non_finite)?;
+                    }
+                }
             }
             Ok(())
         };

@@ -81,7 +81,7 @@ fn make(
     threads: usize,
     visit: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
 ) -> Result<Rounding> {
-    let (conversion, _) = matrix.whole().conversion().unwrap();
+    let (conversion, _) = matrix.parts[0].conversion().unwrap();
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| convert(conversion, &Silent, &visit))
 }
@@ -94,7 +94,7 @@ fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
         Ok(())
     };
     let rounding = make(matrix, threads, visit).unwrap();
-    let mut parts = vec![Vec::new(); matrix.weights().len()];
+    let mut parts = vec![Vec::new(); matrix.parts.len()];
     for ((part, offset), bytes) in pieces.into_inner().unwrap() {
         assert_eq!(offset, parts[part].len() as u64, "neither holes nor overlaps");
         parts[part].extend(bytes);
@@ -153,7 +153,7 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
                 _ => n.to_bits(),
             };
             let same = found.iter().map(bits).eq(expected.iter().map(bits));
-            assert!(same, "{} to {format}", matrix.whole().name);
+            assert!(same, "{} to {format}", matrix.parts[0].name);
         }
     }
 }

@@ -35,10 +35,7 @@ impl Bits {
 
     /// The code of 0; codes are not negative.
     pub const fn zero(self) -> u8 {
-        match self {
-            Self::Four => 8,
-            Self::Eight => 128,
-        }
+        1 << (self.count() - 1)
     }
 
     /// Bytes of a block's codes.

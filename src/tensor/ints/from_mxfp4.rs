@@ -62,7 +62,7 @@ fn convert<const BYTES: usize>(
     blocks: Blocks,
     codes: &mut [[u8; BYTES]],
     scales: &mut [f32],
-    convert: impl Fn(&Block, &mut [u8; BYTES]) -> (f32, Rounding),
+    convert_one: impl Fn(&Block, &mut [u8; BYTES]) -> (f32, Rounding),
 ) -> Rounding {
     let mut total = Rounding::default();
     let batches = blocks.chunks(BATCH).zip(codes.chunks_mut(BATCH)).zip(scales.chunks_mut(BATCH));
@@ -73,7 +73,7 @@ fn convert<const BYTES: usize>(
                 block = with_smaller_scale(block);
             }
             let mut rounding;
-            (*scale, rounding) = convert(&block, codes);
+            (*scale, rounding) = convert_one(&block, codes);
             if !EXACT_SCALES.contains(&block.scale) {
                 rounding = compare_decoded(bits, &block, codes, *scale);
             }

@@ -59,7 +59,7 @@ impl Conversion {
                 let bytes = part.bytes() / (from.num_elements() / BLOCK);
                 read_range(part, files, first * bytes..last * bytes)
             };
-            let stored = from.weights().iter().map(read).collect::<Result<Vec<_>>>()?;
+            let stored = from.parts.iter().map(read).collect::<Result<Vec<_>>>()?;
             let at = (first - start) as usize;
             match (from.format, &stored[..]) {
                 (MatrixFormat::Mxfp4, [codes, scales]) => {
