@@ -3,10 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{DType, Rounding};
-
-/// Values that are converted at a time, so that each loop over them is vectorized.
-const CHUNK: usize = Rounding::LENGTH;
+use super::{BLOCK_LENGTH, BlockValues, DType, Rounding};
 
 /// Decodes BF16, F16, F32 or FP8 E5M2, whose bytes are the upper halves of F16 numbers.
 /// Panics for other dtypes, and if the last element is not whole.
@@ -28,8 +25,9 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 /// Decodes elements whose `bits` are F16, by the processor's own instructions.
 fn decode_f16<const N: usize>(bytes: &[u8], bits: impl Fn([u8; N]) -> u16) -> Vec<f32> {
     let mut values = vec![0.0; bytes.len() / N];
-    let mut halves = [f16::ZERO; CHUNK];
-    for (elements, values) in bytes.as_chunks().0.chunks(CHUNK).zip(values.chunks_mut(CHUNK)) {
+    let mut halves = [f16::ZERO; BLOCK_LENGTH];
+    let blocks = bytes.as_chunks().0.chunks(BLOCK_LENGTH);
+    for (elements, values) in blocks.zip(values.chunks_mut(BLOCK_LENGTH)) {
         let halves = &mut halves[..elements.len()];
         for (half, element) in halves.iter_mut().zip(elements) {
             *half = f16::from_bits(bits(*element));
@@ -45,14 +43,14 @@ fn decode_each<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> f32) ->
 
 /// Encodes as BF16, F16 or F32, rounding to nearest even. Panics for other dtypes, and
 /// unless `bytes` are as many elements as there are values.
-pub fn encode(dtype: DType, values: &[[f32; CHUNK]], bytes: &mut [u8]) -> Rounding {
+pub fn encode(dtype: DType, values: &[BlockValues], bytes: &mut [u8]) -> Rounding {
     match dtype {
         DType::BF16 => encode_chunks(values, bytes, |values| {
             let bits = values.map(|value| nearest_bf16(value.to_bits()));
             (bits.map(u16::to_le_bytes), bits.map(|bits| f32::from_bits(u32::from(bits) << 16)))
         }),
         DType::F16 => encode_chunks(values, bytes, |values| {
-            let (mut halves, mut rounded) = ([f16::ZERO; CHUNK], [0f32; CHUNK]);
+            let (mut halves, mut rounded) = ([f16::ZERO; BLOCK_LENGTH], [0f32; BLOCK_LENGTH]);
             halves.convert_from_f32_slice(values);
             halves.convert_to_f32_slice(&mut rounded);
             (halves.map(f16::to_le_bytes), rounded)
@@ -71,9 +69,9 @@ fn nearest_bf16(bits: u32) -> u16 {
 
 /// `encode` returns bytes, and the values that they stand for.
 fn encode_chunks<const N: usize>(
-    values: &[[f32; CHUNK]],
+    values: &[BlockValues],
     bytes: &mut [u8],
-    encode: impl Fn(&[f32; CHUNK]) -> ([[u8; N]; CHUNK], [f32; CHUNK]),
+    encode: impl Fn(&BlockValues) -> ([[u8; N]; BLOCK_LENGTH], BlockValues),
 ) -> Rounding {
     assert_eq!(bytes.len(), size_of_val(values) / size_of::<f32>() * N);
     let mut rounding = Rounding::default();

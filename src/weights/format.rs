@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, err};
 use crate::tensor::ints::Bits;
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::{BLOCK, DType};
 
 /// How the elements of a matrix `[out, in]`, or of one for each expert, are stored. A
 /// square matrix has the same shape in both orders, so the format tells them apart.
@@ -70,7 +70,7 @@ impl MatrixFormat {
     /// [.., in, out]`.
     pub fn parts(self, stack: &[u64], [out, inn]: [u64; 2]) -> Vec<MatrixPart> {
         use ElementKind::{ExpertFloat, Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales};
-        let groups = inn / mxfp4::BLOCK;
+        let groups = inn / BLOCK;
         let floats = if stack.is_empty() { Float } else { ExpertFloat };
         let part = |name, kind, dtype, axes: &[u64]| {
             let shape = [stack, axes].concat();
@@ -79,7 +79,7 @@ impl MatrixFormat {
         let scales = |kind, dtype| part("scales", kind, dtype, &[out, groups]);
         match self {
             Self::Mxfp4 => vec![
-                part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, mxfp4::BLOCK / 2]),
+                part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, BLOCK / 2]),
                 scales(Mxfp4Scales, DType::U8),
             ],
             Self::Mxfp4ColMajor => vec![

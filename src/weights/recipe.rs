@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::format::{ElementKind, MatrixFormat, MatrixPart};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::{BLOCK, DType};
 
 /// A tensor that a graph reads, and how its bytes come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Matrix {
 
     /// Whether rows are whole blocks of 32.
     pub fn fills_blocks(&self) -> bool {
-        self.inn.is_multiple_of(mxfp4::BLOCK)
+        self.inn.is_multiple_of(BLOCK)
     }
 
     /// What it is converted from, or itself.

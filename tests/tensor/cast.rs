@@ -1,6 +1,6 @@
 //! Casts compared with IEEE 754.
 
-use gpt_oss_export::tensor::{DType, Rounding, decode, encode, not_finite};
+use gpt_oss_export::tensor::{BLOCK, BLOCK_LENGTH, DType, Rounding, decode, encode, not_finite};
 use proptest::prelude::*;
 
 /// A format as IEEE 754 defines it: sign, exponent bits, mantissa bits.
@@ -57,11 +57,11 @@ impl Format {
 
 /// Encodes a value and zeros behind it.
 fn encode_one(dtype: DType, value: f32) -> (Vec<u8>, Rounding) {
-    let mut values = [0.0; Rounding::LENGTH];
+    let mut values = [0.0; BLOCK_LENGTH];
     values[0] = value;
     let mut bytes = vec![0; values.len() * dtype.size() as usize];
     let rounding = encode(dtype, &[values], &mut bytes);
-    assert_eq!(rounding.values, Rounding::LENGTH as u64);
+    assert_eq!(rounding.values, BLOCK);
     (bytes, rounding)
 }
 
@@ -130,7 +130,7 @@ fn encodes_ends_of_the_range() {
     for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         for dtype in [DType::BF16, DType::F16, DType::F32] {
             let (bytes, found) = encode_one(dtype, value);
-            let values = Rounding::LENGTH as u64;
+            let values = BLOCK;
             let expected = Rounding { values, not_finite: 1, ..Rounding::default() };
             assert_eq!((found, not_finite(dtype, &bytes)), (expected, 1), "{dtype}");
         }

@@ -1,14 +1,12 @@
 //! Integers compared with their definition, and with the best of many scales.
 
-use gpt_oss_export::tensor::Rounding;
 use gpt_oss_export::tensor::ints::{Bits, dequantize, from_mxfp4, quantize};
-use gpt_oss_export::tensor::mxfp4::{self, BLOCK_LENGTH, Block, Blocks};
+use gpt_oss_export::tensor::mxfp4::{self, Block, Blocks};
+use gpt_oss_export::tensor::{BLOCK_LENGTH, BlockValues, Rounding};
 use proptest::prelude::*;
 
-type Values = [f32; BLOCK_LENGTH];
-
 /// The squared error of the nearest 4-bit integers under a scale.
-fn int4_error(scale: f64, values: &Values) -> f64 {
+fn int4_error(scale: f64, values: &BlockValues) -> f64 {
     let error = |value: &f32| {
         let int = (f64::from(*value) / scale).round().clamp(-8.0, 7.0);
         (f64::from(*value) - int * scale).powi(2)
@@ -17,37 +15,37 @@ fn int4_error(scale: f64, values: &Values) -> f64 {
 }
 
 /// The value of largest magnitude.
-fn largest(values: &Values) -> f64 {
+fn largest(values: &BlockValues) -> f64 {
     let largest = values.iter().copied().reduce(|a, b| if b.abs() > a.abs() { b } else { a });
     f64::from(largest.unwrap_or(0.0))
 }
 
 /// What other tools do: the value of largest magnitude becomes -8.
-fn usual_int4_error(values: &Values) -> f64 {
+fn usual_int4_error(values: &BlockValues) -> f64 {
     int4_error(largest(values) / -8.0, values)
 }
 
 /// The least of a thousand scales, from far too small to far too large.
-fn least_int4_error(values: &Values) -> f64 {
+fn least_int4_error(values: &BlockValues) -> f64 {
     let scales = (400..=1000).flat_map(|target| [target, -target]);
     let errors =
         scales.map(|target| int4_error(largest(values) * 100.0 / f64::from(target), values));
     errors.fold(f64::INFINITY, f64::min)
 }
 
-fn squared_error(values: &Values, converted: &Values) -> f64 {
+fn squared_error(values: &BlockValues, converted: &BlockValues) -> f64 {
     let error = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
     values.iter().zip(converted).map(error).sum()
 }
 
 /// What values become as integers.
-fn convert(bits: Bits, values: &Values) -> (Values, Rounding) {
+fn convert(bits: Bits, values: &BlockValues) -> (BlockValues, Rounding) {
     let mut codes = vec![0; bits.block_bytes() as usize];
     let (scale, rounding) = quantize(bits, values, &mut codes);
     (dequantize(bits, &codes, scale), rounding)
 }
 
-fn scaled_values() -> impl Strategy<Value = Values> {
+fn scaled_values() -> impl Strategy<Value = BlockValues> {
     (prop::array::uniform32(-1f32..1f32), -100i32..100).prop_map(|(values, exponent)| {
         values.map(|value| (f64::from(value) * 2f64.powi(exponent)) as f32)
     })
@@ -76,7 +74,7 @@ proptest! {
     #[test]
     fn counts_non_finite_values(values in prop::array::uniform32(any::<u32>())) {
         let values = values.map(f32::from_bits);
-        let not_finite = |values: &Values| values.iter().filter(|value| !value.is_finite()).count();
+        let not_finite = |values: &BlockValues| values.iter().filter(|value| !value.is_finite()).count();
         for (result, rounding) in Bits::ALL.map(|bits| convert(bits, &values)) {
             prop_assert_eq!(rounding.not_finite, not_finite(&values) as u64);
             prop_assert_eq!(rounding.overflowed, not_finite(&result) as u64);
@@ -126,7 +124,7 @@ proptest! {
 }
 
 /// Normally distributed values, or as good as.
-fn normal_blocks() -> Vec<Values> {
+fn normal_blocks() -> Vec<BlockValues> {
     let mut random = 1u32;
     let mut uniform = move || {
         // Numerical Recipes' generator.

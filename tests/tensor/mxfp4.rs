@@ -3,12 +3,10 @@
 use std::array;
 
 use gpt_oss_export::tensor::mxfp4::{
-    self, BLOCK_LENGTH, Block, Blocks, LARGEST_SCALE, dequantize, e8m0, quantize,
+    self, Block, Blocks, LARGEST_SCALE, dequantize, e8m0, quantize,
 };
-use gpt_oss_export::tensor::{DType, encode, not_finite};
+use gpt_oss_export::tensor::{BLOCK_LENGTH, BlockValues, DType, encode, not_finite};
 use proptest::prelude::*;
-
-type Values = [f32; BLOCK_LENGTH];
 
 /// The specification: sign · 2^(e−1) · (1 + m/2), or sign · m/2 where e = 0.
 fn by_definition(code: u8, scale: u8) -> f64 {
@@ -56,7 +54,7 @@ fn encodes_blocks_as_their_values() {
 }
 
 /// The least squared error under a scale, by trying every code.
-fn least_error(values: &Values, scale: u8) -> f64 {
+fn least_error(values: &BlockValues, scale: u8) -> f64 {
     let codes = (0..16).map(|code| by_definition(code, scale));
     let finite: Vec<f64> = codes.filter(|code| code.abs() <= f64::from(f32::MAX)).collect();
     let error = |value: &f32| {
@@ -66,8 +64,8 @@ fn least_error(values: &Values, scale: u8) -> f64 {
     values.iter().map(error).sum()
 }
 
-/// Values below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
-fn scale(values: Values, exponent: i32, sparse: u32) -> Values {
+/// BlockValues below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
+fn scale(values: BlockValues, exponent: i32, sparse: u32) -> BlockValues {
     let factor = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
     let scaled = |at: usize| f64::from(values[at] * factor(at)) * 2f64.powi(exponent);
     array::from_fn(|at| scaled(at) as f32)
@@ -131,7 +129,7 @@ fn reports_errors_far_below_the_scale() {
 
 #[test]
 fn keeps_signs_of_zeros() {
-    let values: Values = array::from_fn(|at| if at % 3 == 0 { -0.0 } else { 0.0 });
+    let values: BlockValues = array::from_fn(|at| if at % 3 == 0 { -0.0 } else { 0.0 });
     let (block, rounding) = quantize(&values);
     assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
     assert_eq!((block.scale, rounding.changed), (127, 0));

@@ -1,10 +1,6 @@
 //! What the bytes of MXFP4 stand for: `E2M1[code] · 2^(scale − 127)`.
 
-/// Values that share a scale.
-pub const BLOCK: u64 = 32;
-
-/// The same, as the length of an array.
-pub const BLOCK_LENGTH: usize = BLOCK as usize;
+use crate::tensor::{BLOCK_LENGTH, BlockValues};
 
 /// The largest scale under which all codes are finite in f32.
 pub const LARGEST_SCALE: u8 = 252;
@@ -75,7 +71,7 @@ impl Blocks<'_> {
 }
 
 /// The values of a block.
-pub fn dequantize(block: &Block) -> [f32; BLOCK_LENGTH] {
+pub fn dequantize(block: &Block) -> BlockValues {
     let (mut values, scale) = ([0f32; BLOCK_LENGTH], e8m0(block.scale));
     for (values, codes) in values.as_chunks_mut().0.iter_mut().zip(block.codes) {
         *values = pair(codes).map(|value| value * scale);

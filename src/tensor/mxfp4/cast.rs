@@ -3,8 +3,8 @@
 use std::array;
 use std::sync::LazyLock;
 
-use super::block::{BLOCK, BLOCK_LENGTH, Blocks, E2M1, dequantize, e8m0, sum_of_squares};
-use crate::tensor::{self, DType, Rounding};
+use super::block::{Blocks, E2M1, dequantize, e8m0, sum_of_squares};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding};
 
 /// Does the same as [`tensor::encode`] of the dequantized values. Panics for other dtypes.
 pub fn encode(dtype: DType, blocks: Blocks, bytes: &mut [u8]) -> Rounding {

@@ -4,9 +4,9 @@
 //! scale is exact under the one that makes its largest magnitude 4 or 6, because codes up
 //! to 3 can be doubled.
 
-use super::block::{BLOCK, BLOCK_LENGTH, Block, LARGEST_SCALE, e8m0, sum_of_squares};
-use crate::tensor::Rounding;
+use super::block::{Block, LARGEST_SCALE, e8m0, sum_of_squares};
 use crate::tensor::rounding::sum_in_lanes;
+use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const EXPONENT: u32 = 0x7f80_0000;
@@ -19,7 +19,7 @@ const ONE: u8 = 127;
 /// The block with the least squared error, of equally good scales the usual one, of
 /// equally near codes the even one. Nothing overflows: values beyond the largest scale's
 /// codes are clamped. A block with a value that is not finite becomes zeros.
-pub fn quantize(values: &[f32; BLOCK_LENGTH]) -> (Block, Rounding) {
+pub fn quantize(values: &BlockValues) -> (Block, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
     if not_finite > 0 {
         let rounding = Rounding { values: BLOCK, not_finite, ..Rounding::default() };
@@ -40,7 +40,7 @@ pub fn quantize(values: &[f32; BLOCK_LENGTH]) -> (Block, Rounding) {
 }
 
 /// The block that holds these values bit for bit, if there is one.
-pub fn exact(values: &[f32; BLOCK_LENGTH]) -> Option<Block> {
+pub fn exact(values: &BlockValues) -> Option<Block> {
     // Fast path: E2M1 has one bit of mantissa.
     let is_longer = |value: &f32| value.is_normal() & (value.to_bits() & LOWER_MANTISSA != 0);
     if values.iter().fold(false, |any, value| any | is_longer(value)) {
@@ -51,7 +51,7 @@ pub fn exact(values: &[f32; BLOCK_LENGTH]) -> Option<Block> {
 }
 
 /// The scale under which the largest magnitude is 4 to 8.
-fn usual_scale(values: &[f32; BLOCK_LENGTH]) -> u8 {
+fn usual_scale(values: &BlockValues) -> u8 {
     match values.iter().map(|value| value.to_bits() & MAGNITUDE).max() {
         None | Some(0) => ONE,
         Some(largest) => (largest >> MANTISSA_BITS).saturating_sub(2) as u8,
@@ -61,18 +61,18 @@ fn usual_scale(values: &[f32; BLOCK_LENGTH]) -> u8 {
 /// Values divided by a scale, and the nearest E2M1 value of each.
 struct Rounded {
     scale: u8,
-    scaled: [f32; BLOCK_LENGTH],
-    nearest: [f32; BLOCK_LENGTH],
+    scaled: BlockValues,
+    nearest: BlockValues,
 }
 
 impl Rounded {
-    fn new(values: &[f32; BLOCK_LENGTH], scale: u8) -> Self {
+    fn new(values: &BlockValues, scale: u8) -> Self {
         let inverse = e8m0(254 - scale);
         let scaled = values.map(|value| value * inverse);
         Self { scale, scaled, nearest: scaled.map(nearest_e2m1) }
     }
 
-    fn changed(&self, values: &[f32; BLOCK_LENGTH]) -> u64 {
+    fn changed(&self, values: &BlockValues) -> u64 {
         let scale = e8m0(self.scale);
         let pairs = values.iter().zip(&self.nearest);
         let changed = pairs.map(|(value, nearest)| (nearest * scale).to_bits() != value.to_bits());
@@ -101,7 +101,7 @@ impl Rounded {
         Block { scale: self.scale, codes }
     }
 
-    fn rounding(&self, values: &[f32; BLOCK_LENGTH]) -> Rounding {
+    fn rounding(&self, values: &BlockValues) -> Rounding {
         let scale = f64::from(e8m0(self.scale));
         // Not from `scaled`, where a value far below the scale is zero.
         let error =

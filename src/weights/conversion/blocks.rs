@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
-use crate::tensor::{self, DType, Rounding, ints};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, BlockValues, DType, Rounding, ints, mxfp4};
 use crate::weights::reader::{FileCache, read_range};
 use crate::weights::{Conversion, Matrix, MatrixFormat, Weight};
 
 /// Consecutive blocks of one row or several.
 pub enum SourceBlocks<'b> {
     Mxfp4(mxfp4::Blocks<'b>),
-    Floats(&'b [[f32; BLOCK_LENGTH]]),
+    Floats(&'b [BlockValues]),
 }
 
 impl SourceBlocks<'_> {

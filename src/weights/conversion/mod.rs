@@ -13,8 +13,7 @@ use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Result, Setting, ensure, err};
 use crate::progress::Progress;
-use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
-use crate::tensor::{self, Rounding, ints};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, Rounding, ints, mxfp4};
 use blocks::SourceBlocks;
 
 /// Receives the index of a part of the matrix, an offset in it, and the bytes there; from
