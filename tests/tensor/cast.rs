@@ -130,8 +130,7 @@ fn encodes_ends_of_the_range() {
     for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         for dtype in [DType::BF16, DType::F16, DType::F32] {
             let (bytes, found) = encode_one(dtype, value);
-            let values = BLOCK;
-            let expected = Rounding { values, not_finite: 1, ..Rounding::default() };
+            let expected = Rounding { values: BLOCK, not_finite: 1, ..Rounding::default() };
             assert_eq!((found, not_finite(dtype, &bytes)), (expected, 1), "{dtype}");
         }
     }

@@ -5,6 +5,21 @@ use gpt_oss_export::tensor::mxfp4::{self, Block, Blocks};
 use gpt_oss_export::tensor::{BLOCK_LENGTH, BlockValues, Rounding};
 use proptest::prelude::*;
 
+#[test]
+fn values_are_as_specified() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    for bits in Bits::ALL {
+        let codes: Vec<u8> = match bits {
+            Bits::Four => bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]).collect(),
+            Bits::Eight => bytes.clone(),
+        };
+        let zero = 2f32.powi(bits.count() as i32 - 1);
+        let values = bytes.chunks(bits.block_bytes() as usize);
+        let values = values.flat_map(|block| dequantize(bits, block, 0.75));
+        assert!(values.eq(codes.into_iter().map(|code| (f32::from(code) - zero) * 0.75)), "{bits}");
+    }
+}
+
 /// The squared error of the nearest 4-bit integers under a scale.
 fn int4_error(scale: f64, values: &BlockValues) -> f64 {
     let error = |value: &f32| {
@@ -74,7 +89,8 @@ proptest! {
     #[test]
     fn counts_non_finite_values(values in prop::array::uniform32(any::<u32>())) {
         let values = values.map(f32::from_bits);
-        let not_finite = |values: &BlockValues| values.iter().filter(|value| !value.is_finite()).count();
+        let not_finite =
+            |values: &BlockValues| values.iter().filter(|value| !value.is_finite()).count();
         for (result, rounding) in Bits::ALL.map(|bits| convert(bits, &values)) {
             prop_assert_eq!(rounding.not_finite, not_finite(&values) as u64);
             prop_assert_eq!(rounding.overflowed, not_finite(&result) as u64);

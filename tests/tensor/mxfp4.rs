@@ -64,7 +64,7 @@ fn least_error(values: &BlockValues, scale: u8) -> f64 {
     values.iter().map(error).sum()
 }
 
-/// BlockValues below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
+/// Values below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
 fn scale(values: BlockValues, exponent: i32, sparse: u32) -> BlockValues {
     let factor = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
     let scaled = |at: usize| f64::from(values[at] * factor(at)) * 2f64.powi(exponent);
