@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gpt_oss_export::error::{Error, Result};
 use gpt_oss_export::files::FileRange;
 use gpt_oss_export::progress::Silent;
-use gpt_oss_export::tensor::ints::Bits;
+use gpt_oss_export::tensor::ints::{Bits, dequantize};
 use gpt_oss_export::tensor::{DType, Rounding, decode, mxfp4};
 use gpt_oss_export::weights::{Matrix, MatrixFormat, Recipe, Role, Weight, convert};
 use rayon::ThreadPoolBuilder;
@@ -19,29 +19,46 @@ use crate::support::Home;
 const SIZES: [usize; 3] = [3, 130, 1056];
 
 /// Codes and scales that differ in every row, column and expert.
-fn coded() -> (Vec<u8>, Vec<u8>) {
-    let [experts, out, inn] = SIZES;
+fn coded() -> [Vec<u8>; 2] {
+    let count = SIZES.iter().product::<usize>();
     let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
-    let blocks = (0..experts * out * inn / 2).map(mixed).collect();
-    let scales = (0..experts * out * inn / 32).map(|at| 110 + mixed(at) % 20).collect();
-    (blocks, scales)
+    let scales = (0..count / 32).map(|at| 110 + mixed(at) % 20).collect();
+    [(0..count / 2).map(mixed).collect(), scales]
 }
 
-/// Values `[experts, out, in]` by the definition of MXFP4.
-fn numbers((blocks, scales): &(Vec<u8>, Vec<u8>)) -> Vec<f32> {
-    let codes = blocks.iter().flat_map(|byte| [byte & 15, byte >> 4]);
-    let number = |(at, code): (usize, u8)| {
-        mxfp4::E2M1[usize::from(code)] * 2f32.powi(i32::from(scales[at / 32]) - 127)
-    };
-    codes.enumerate().map(number).collect()
+/// The values `[experts, out, in]` that parts stand for, block by block.
+fn values(format: MatrixFormat, parts: &[Vec<u8>]) -> Vec<f32> {
+    match (format, parts) {
+        (MatrixFormat::Mxfp4, [codes, scales]) => {
+            let blocks = mxfp4::Blocks { scales, codes: codes.as_chunks().0 };
+            blocks.iter().flat_map(|block| mxfp4::dequantize(&block)).collect()
+        }
+        (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
+            let [experts, out, inn] = SIZES;
+            let value = |at: usize| {
+                let (expert, row, column) = (at / (out * inn), at / inn % out, at % inn);
+                let byte = columns[(expert * inn + column) * (out / 2) + row / 2];
+                mxfp4::pair(byte)[row % 2] * mxfp4::e8m0(scales[at / 32])
+            };
+            (0..experts * out * inn).map(value).collect()
+        }
+        (MatrixFormat::Int(bits), [codes, scales]) => {
+            let blocks = codes.chunks(bits.block_bytes() as usize).zip(scales.as_chunks().0);
+            let values = blocks
+                .flat_map(|(codes, scale)| dequantize(bits, codes, f32::from_le_bytes(*scale)));
+            values.collect()
+        }
+        (MatrixFormat::Float(dtype), [stored]) => decode(dtype, stored),
+        _ => panic!("one part or two"),
+    }
 }
 
 /// A matrix whose parts have these bytes.
-fn matrix(home: &Path, name: &str, format: MatrixFormat, parts: &[&[u8]]) -> Matrix {
+fn matrix(home: &Path, name: &str, format: MatrixFormat, parts: &[Vec<u8>]) -> Matrix {
     let [experts, out, inn] = SIZES.map(|size| size as u64);
     Matrix::new("matrix", format, Some(experts), [out, inn], |(at, part)| {
         let path = home.join(format!("{name}.{}", part.name));
-        std::fs::write(&path, parts[at]).unwrap();
+        std::fs::write(&path, &parts[at]).unwrap();
         let source = FileRange { file: path.into(), range: 0..parts[at].len() as u64 };
         let (dtype, shape, kind) = (part.dtype, part.shape, part.kind);
         let name = format!("matrix.{}", part.name);
@@ -54,20 +71,20 @@ fn matrix(home: &Path, name: &str, format: MatrixFormat, parts: &[&[u8]]) -> Mat
 fn formats(home: &Path) -> Vec<Matrix> {
     let [_, out, inn] = SIZES;
     let coded = coded();
-    let numbers = numbers(&coded);
-    let in_order: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let upper: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()[2..].to_vec()).collect();
+    let values = values(MatrixFormat::Mxfp4, &coded);
+    let in_order = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let upper = values.iter().flat_map(|value| value.to_le_bytes()[2..].to_vec()).collect();
     let mut turned = Vec::new();
-    for expert in numbers.chunks(out * inn) {
+    for expert in values.chunks(out * inn) {
         for column in 0..inn {
             turned.extend((0..out).flat_map(|row| expert[row * inn + column].to_le_bytes()));
         }
     }
     vec![
-        matrix(home, "mxfp4", MatrixFormat::Mxfp4, &[&coded.0, &coded.1]),
-        matrix(home, "bf16", MatrixFormat::Float(DType::BF16), &[&upper]),
-        matrix(home, "f32", MatrixFormat::Float(DType::F32), &[&in_order]),
-        matrix(home, "f32_t", MatrixFormat::FloatTransposed(DType::F32), &[&turned]),
+        matrix(home, "mxfp4", MatrixFormat::Mxfp4, &coded),
+        matrix(home, "bf16", MatrixFormat::Float(DType::BF16), &[upper]),
+        matrix(home, "f32", MatrixFormat::Float(DType::F32), &[in_order]),
+        matrix(home, "f32_t", MatrixFormat::FloatTransposed(DType::F32), &[turned]),
     ]
 }
 
@@ -105,7 +122,7 @@ fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
 #[test]
 fn converts_every_format_to_every_target_on_any_number_of_threads() {
     let home = Home::new();
-    let (expected, mut four) = (numbers(&coded()), None);
+    let (expected, mut four) = (values(MatrixFormat::Mxfp4, &coded()), None);
     for matrix in formats(&home) {
         for format in MatrixFormat::TARGETS {
             let converted = converted(&matrix, format, false);
@@ -123,35 +140,12 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
                 continue;
             }
             assert_eq!(rounding.changed, 0);
-            let found: Vec<f32> = match (format, &products[..]) {
-                (MatrixFormat::Mxfp4, [blocks, scales]) => {
-                    numbers(&(blocks.clone(), scales.clone()))
-                }
-                (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
-                    let [experts, out, inn] = SIZES;
-                    let code = |at: usize| {
-                        let (expert, row, column) = (at / (out * inn), at / inn % out, at % inn);
-                        let byte = columns[(expert * inn + column) * (out / 2) + row / 2];
-                        let scale = 2f32.powi(i32::from(scales[at / 32]) - 127);
-                        mxfp4::E2M1[usize::from(byte >> (4 * (row % 2)) & 15)] * scale
-                    };
-                    (0..experts * out * inn).map(code).collect()
-                }
-                (MatrixFormat::Int(_), [codes, scales]) => {
-                    let code = |(at, code): (usize, &u8)| {
-                        let scale = scales[at / 32 * 4..][..4].try_into().unwrap();
-                        (f32::from(*code) - 128.0) * f32::from_le_bytes(scale)
-                    };
-                    codes.iter().enumerate().map(code).collect()
-                }
-                (MatrixFormat::Float(dtype), [stored]) => decode(dtype, stored),
-                _ => panic!("one product or two"),
-            };
             // Integers have one zero only.
             let bits = |n: &f32| match format {
                 MatrixFormat::Int(_) => (n + 0.0).to_bits(),
                 _ => n.to_bits(),
             };
+            let found = values(format, &products);
             let same = found.iter().map(bits).eq(expected.iter().map(bits));
             assert!(same, "{} to {format}", matrix.parts[0].name);
         }
