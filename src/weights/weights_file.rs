@@ -29,8 +29,8 @@ use crate::tensor::{Rounding, not_finite};
 const DIGITS: usize = 80;
 /// Bytes copied between two reports of progress.
 const COPIED: u64 = 64 << 20;
-/// Bytes written or compared at once: with a megabyte or more, Linux takes several times
-/// longer for a write while earlier ones are flushed.
+/// Bytes written or compared at once. A comparison reads as many again, and with a megabyte or
+/// more, Linux takes several times longer for a write while earlier ones are flushed.
 const PIECE: usize = 1 << 18;
 
 /// The metadata of a weights file, with the model's config of type `C`.

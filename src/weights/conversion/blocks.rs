@@ -97,7 +97,7 @@ impl Conversion {
         let at_once = if columns == out { BLOCK } else { 1 };
         let groups = (inn / BLOCK) as usize;
         for group in 0..groups {
-            let mut stored = Vec::new();
+            let mut stored = Vec::with_capacity((BLOCK * columns * dtype.size()) as usize);
             for row in (0..BLOCK).step_by(at_once as usize) {
                 let first = (matrix * inn + group as u64 * BLOCK + row) * out + column;
                 let [start, end] = [first, first + at_once * columns].map(|at| at * dtype.size());
