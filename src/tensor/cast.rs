@@ -73,7 +73,7 @@ fn encode_chunks<const N: usize>(
     bytes: &mut [u8],
     encode: impl Fn(&BlockValues) -> ([[u8; N]; BLOCK_LENGTH], BlockValues),
 ) -> Rounding {
-    assert_eq!(bytes.len(), size_of_val(values) / size_of::<f32>() * N);
+    assert_eq!(bytes.len(), values.as_flattened().len() * N);
     let mut rounding = Rounding::default();
     for (values, encoded) in values.iter().zip(bytes.as_chunks_mut().0.as_chunks_mut().0) {
         let rounded;
