@@ -16,6 +16,10 @@ use crate::progress::Progress;
 use crate::tensor::{self, BLOCK, BLOCK_LENGTH, Rounding, ints, mxfp4};
 use blocks::SourceBlocks;
 
+/// Receives the index of a part of the matrix, an offset in it, and the bytes there; from
+/// any thread.
+type Visit<'v> = dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync + 'v;
+
 /// Bytes of converted chunks under way. Each thread reads about a megabyte besides.
 const MEMORY: u64 = 80 << 20;
 /// Elements converted at once; they fit the processor's cache.
@@ -24,14 +28,13 @@ const CHUNK: u64 = 1 << 19;
 /// long enough to be worth a call.
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
-/// Runs a conversion. `visit` receives the index of a part of the matrix, an offset in it, and
-/// the bytes there, from any thread. Each thread reads, converts and hands out its chunks, so
-/// that all three overlap. There are as many threads as rayon has here, unless that takes too
-/// much memory.
+/// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
+/// chunks, so that all three overlap. There are as many threads as rayon has here, unless that
+/// takes too much memory.
 pub fn convert(
     conversion: &Conversion,
     progress: &dyn Progress,
-    visit: &(dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync),
+    visit: &Visit,
 ) -> Result<Rounding> {
     let row_bytes = conversion.row_bytes();
     let largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
