@@ -36,7 +36,8 @@ pub mod container;
 #[doc(hidden)]
 pub mod display;
 pub mod error;
-mod files;
+#[doc(hidden)]
+pub mod files;
 #[doc(hidden)]
 pub mod graph;
 mod metadata;

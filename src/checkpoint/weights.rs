@@ -66,7 +66,7 @@ impl ModelWeights {
     /// Every weight, in the order in which the model uses them.
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         let layers = self.layers.iter().flat_map(LayerWeights::iter);
-        let lm_head = self.lm_head.iter().flat_map(Matrix::weights);
+        let lm_head = self.lm_head.iter().flat_map(|it| &it.parts);
         [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(lm_head)
     }
 
@@ -121,14 +121,14 @@ fn has_role(matrix: &Matrix, role: Role) -> bool {
 impl LayerWeights {
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         fn linear(it: &Linear) -> impl Iterator<Item = &Weight> + Clone {
-            it.matrix.weights().iter().chain(&it.bias)
+            it.matrix.parts.iter().chain(&it.bias)
         }
         let Self { attn, mlp } = self;
         let qkv = attn.qkv.iter().flat_map(linear);
         let attention = [&attn.norm].into_iter().chain(qkv).chain([&attn.sinks]);
         let router = [&mlp.norm].into_iter().chain(linear(&mlp.router));
         let experts = [&mlp.gate_up, &mlp.down].into_iter();
-        let experts = experts.flat_map(|it| it.matrix.weights().iter().chain([&it.bias]));
+        let experts = experts.flat_map(|it| it.matrix.parts.iter().chain([&it.bias]));
         attention.chain(linear(&attn.out)).chain(router).chain(experts)
     }
 }

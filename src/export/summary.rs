@@ -178,7 +178,7 @@ impl MatricesSummary {
         Self {
             provenance: checkpoint.provenances[role].after(rounding),
             numbers: matrices().map(Matrix::num_elements).sum(),
-            bytes: matrices().flat_map(Matrix::weights).map(Weight::bytes).sum(),
+            bytes: matrices().flat_map(|it| &it.parts).map(Weight::bytes).sum(),
             already: asked && rounding.values == 0,
             converted: (rounding.values > 0).then(|| Converted {
                 numbers: rounding.values,

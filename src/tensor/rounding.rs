@@ -3,6 +3,8 @@
 use std::iter::Sum;
 use std::ops::AddAssign;
 
+use super::{BLOCK, BlockValues};
+
 /// What a conversion did to some values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rounding {
@@ -21,12 +23,9 @@ pub struct Rounding {
 }
 
 impl Rounding {
-    /// How many values [`Rounding::of`] compares.
-    pub const LENGTH: usize = 32;
-
     /// Compares values with what they became. The usual case, that all are finite, has no
     /// branches, so that the compiler vectorizes its loops.
-    pub fn of(values: &[f32; Self::LENGTH], converted: &[f32; Self::LENGTH]) -> Self {
+    pub fn of(values: &BlockValues, converted: &BlockValues) -> Self {
         let finite = |all: bool, value: &f32| all & value.is_finite();
         if !converted.iter().fold(values.iter().fold(true, finite), finite) {
             return Self::of_non_finite(*values, *converted);
@@ -37,7 +36,7 @@ impl Rounding {
         let square = |value, _| f64::from(value).powi(2);
         let error = |value, converted| (f64::from(value) - f64::from(converted)).powi(2);
         Self {
-            values: Self::LENGTH as u64,
+            values: BLOCK,
             changed: changed.into(),
             squares: sum_in_lanes(values, values, square),
             error: if changed == 0 { 0.0 } else { sum_in_lanes(values, converted, error) },
@@ -46,7 +45,7 @@ impl Rounding {
     }
 
     /// Compares those that are not finite as zeros.
-    fn of_non_finite(mut values: [f32; Self::LENGTH], mut converted: [f32; Self::LENGTH]) -> Self {
+    fn of_non_finite(mut values: BlockValues, mut converted: BlockValues) -> Self {
         let (mut not_finite, mut overflowed) = (0, 0);
         for (value, converted) in values.iter_mut().zip(&mut converted) {
             not_finite += u64::from(!value.is_finite());
@@ -83,8 +82,8 @@ impl AddAssign for Rounding {
 /// The sum of a term for each pair of values. Its order is part of the result; eight lanes
 /// let the compiler vectorize it.
 pub fn sum_in_lanes<T: Copy + Default + AddAssign + Sum>(
-    left: &[f32; Rounding::LENGTH],
-    right: &[f32; Rounding::LENGTH],
+    left: &BlockValues,
+    right: &BlockValues,
     term: impl Fn(f32, f32) -> T,
 ) -> T {
     let mut sums = [T::default(); 8];

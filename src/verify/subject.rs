@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
-use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Recipe, Role};
+use crate::weights::{Fingerprint, FormatSet, MatrixFormat, PerRole, Recipe, Role};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -108,7 +108,7 @@ fn convert(checkpoint: &mut Checkpoint, model: &ModelFile, metadata: &ModelMetad
 /// Whether a model has matrices under the names that they have in the checkpoint: formats do
 /// not tell a transposed matrix, nor an lm_head that is no longer the embedding.
 fn has_names_of(model: &HashSet<&str>, weights: &ModelWeights, role: Role) -> bool {
-    let mut names = weights.matrices(role).flat_map(Matrix::weights).map(|weight| &*weight.name);
+    let mut names = weights.matrices(role).flat_map(|it| &it.parts).map(|weight| &*weight.name);
     let is_lm_head = |name: &&str| name.starts_with("lm_head.");
     let has_own_lm_head = || weights.lm_head.is_none() && model.iter().any(is_lm_head);
     names.all(|name| model.contains(name)) && !(role == Role::Dense && has_own_lm_head())

@@ -188,10 +188,10 @@ impl<'w> Slice<'w> {
 
 /// Converts a matrix again, and compares it.
 fn compare_converted(matrix: &Matrix, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
-    let Some((conversion, _)) = matrix.whole().conversion() else { return Ok(()) };
+    let Some((conversion, _)) = matrix.parts[0].conversion() else { return Ok(()) };
     let mut open = Vec::new();
     for slice in slices {
-        let mut parts = matrix.weights().iter();
+        let mut parts = matrix.parts.iter();
         if let Some(part) = parts.position(|part| part.name == slice.weight.name) {
             open.push((part, slice, File::open(&*slice.tensor.data.file)?));
         }

@@ -76,8 +76,11 @@ pub fn reference<'w>(
             continue;
         };
         if !names.contains_key(&**path) {
-            let name = link_kind(path)?.map_or_else(|| relative_to(folder, path), |it| Ok(Err(it)));
-            match name? {
+            let name = match link_kind(path)? {
+                Some(link) => Err(link),
+                None => relative_to(folder, path)?,
+            };
+            match name {
                 Ok(name) => names.insert(path, Path::new(&name).into()),
                 Err(obstacle) => {
                     let obstacle = Some((path.to_path_buf(), obstacle));

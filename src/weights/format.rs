@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, err};
 use crate::tensor::ints::Bits;
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::{BLOCK, DType};
 
 /// How the elements of a matrix `[out, in]`, or of one for each expert, are stored. A
 /// square matrix has the same shape in both orders, so the format tells them apart.
@@ -69,8 +69,9 @@ impl MatrixFormat {
     /// 16]` and `scales f32 [.., out, in/32]`. Floats: `weight [.., out, in]` or `weight_t
     /// [.., in, out]`.
     pub fn parts(self, stack: &[u64], [out, inn]: [u64; 2]) -> Vec<MatrixPart> {
-        use ElementKind::{Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales};
-        let groups = inn / mxfp4::BLOCK;
+        use ElementKind::{ExpertFloat, Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales};
+        let groups = inn / BLOCK;
+        let floats = if stack.is_empty() { Float } else { ExpertFloat };
         let part = |name, kind, dtype, axes: &[u64]| {
             let shape = [stack, axes].concat();
             MatrixPart { name, kind, dtype, shape }
@@ -78,7 +79,7 @@ impl MatrixFormat {
         let scales = |kind, dtype| part("scales", kind, dtype, &[out, groups]);
         match self {
             Self::Mxfp4 => vec![
-                part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, mxfp4::BLOCK / 2]),
+                part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, BLOCK / 2]),
                 scales(Mxfp4Scales, DType::U8),
             ],
             Self::Mxfp4ColMajor => vec![
@@ -89,8 +90,8 @@ impl MatrixFormat {
                 part("codes", IntCodes, DType::U8, &[out, groups, bits.block_bytes()]),
                 scales(IntScales, DType::F32),
             ],
-            Self::Float(dtype) => vec![part("weight", Float, dtype, &[out, inn])],
-            Self::FloatTransposed(dtype) => vec![part("weight_t", Float, dtype, &[inn, out])],
+            Self::Float(dtype) => vec![part("weight", floats, dtype, &[out, inn])],
+            Self::FloatTransposed(dtype) => vec![part("weight_t", floats, dtype, &[inn, out])],
         }
     }
 
@@ -167,7 +168,6 @@ impl fmt::Display for ElementKind {
 #[serde(try_from = "String", into = "String")]
 pub struct FormatSet(Vec<MatrixFormat>);
 
-/// Joins the names of formats.
 const AND: &str = " and ";
 
 impl FormatSet {

@@ -137,7 +137,6 @@ pub fn count_non_finite(
     Ok(count)
 }
 
-/// Refuses a weight with infinite or NaN elements.
 pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
     let elements = weight.shape.iter().product::<u64>();
     ensure!(
@@ -146,62 +145,4 @@ pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
         weight.name
     );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::progress::Silent;
-    use crate::tensor::DType;
-    use crate::weights::ElementKind;
-
-    fn check(recipe: Recipe, expected: &[u8], (at, length): (usize, usize)) {
-        let name = "w".to_owned();
-        let (shape, kind) = (vec![expected.len() as u64], ElementKind::IntCodes);
-        let weight = Weight { name, dtype: DType::U8, shape, kind, recipe };
-        let mut files = FileCache::default();
-        let start = at % expected.len();
-        let end = start + length % (expected.len() - start + 1);
-        let found = read_range(&weight, &mut files, start as u64..end as u64).unwrap();
-        assert_eq!(found, expected[start..end]);
-        let mut all = Vec::new();
-        let collect = |start: u64, bytes: &[u8]| {
-            assert_eq!(start, all.len() as u64);
-            all.extend_from_slice(bytes);
-            Ok(())
-        };
-        for_each_chunk(&weight, &mut files, &Silent, collect).unwrap();
-        assert_eq!(all, expected);
-    }
-
-    proptest! {
-        #[test]
-        fn reads_any_range_of_every_recipe(
-            (row, rows) in (1..9usize, 1..7usize),
-            experts in 1..4usize,
-            seed: u8,
-            place: (usize, usize),
-        ) {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            let all: Vec<u8> =
-                (0..2 * experts * row * rows).map(|at| (at * 7 + at / 256) as u8 ^ seed).collect();
-            fs::write(file.path(), &all).unwrap();
-            let parts: Vec<&[u8]> = all.chunks(row * rows).collect();
-            let source = |at: usize| {
-                let range = (at * row * rows) as u64..((at + 1) * row * rows) as u64;
-                FileRange { file: file.path().into(), range }
-            };
-            check(Recipe::Concat((0..parts.len()).map(source).collect()), &all, place);
-
-            let pairs = (0..experts).map(|expert| [source(2 * expert), source(2 * expert + 1)]);
-            let rows = parts.chunks(2).flat_map(|pair| {
-                pair[0].chunks(row).zip(pair[1].chunks(row)).flat_map(|(even, odd)| [even, odd])
-            });
-            let expected = rows.collect::<Vec<_>>().concat();
-            let recipe = Recipe::InterleaveRows { pairs: pairs.collect(), row: row as u64 };
-            check(recipe, &expected, place);
-        }
-    }
 }

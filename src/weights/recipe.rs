@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::format::{ElementKind, MatrixFormat, MatrixPart};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::{BLOCK, DType};
 
 /// A tensor that a graph reads, and how its bytes come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,15 +45,14 @@ impl Recipe {
             Self::Concat(sources) => sources.iter().collect(),
             Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
             Self::Converted(conversion, _) => {
-                let weights = conversion.from.weights().iter();
-                weights.flat_map(|weight| weight.recipe.sources()).collect()
+                let parts = conversion.from.parts.iter();
+                parts.flat_map(|weight| weight.recipe.sources()).collect()
             }
         }
     }
 }
 
 impl Weight {
-    /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(&self.shape).expect("the size of a tensor that exists")
     }
@@ -124,7 +123,8 @@ pub struct Matrix {
     pub experts: Option<u64>,
     pub out: u64,
     pub inn: u64,
-    pub(crate) parts: Vec<Weight>,
+    /// Its tensors, in the order of [`MatrixFormat::parts`].
+    pub parts: Vec<Weight>,
 }
 
 impl Matrix {
@@ -145,14 +145,9 @@ impl Matrix {
 
     /// A single tensor `[out, in]` of floats as a matrix.
     pub fn from_weight(path: &str, weight: &Weight) -> Self {
-        let (format, sides) =
-            (MatrixFormat::Float(weight.dtype), [weight.shape[0], weight.shape[1]]);
+        let (format, shape) = (MatrixFormat::Float(weight.dtype), &weight.shape);
+        let sides = [shape[0], shape[1]];
         Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
-    }
-
-    /// Its tensors, in the order of [`MatrixFormat::parts`].
-    pub fn weights(&self) -> &[Weight] {
-        &self.parts
     }
 
     /// Its only tensor: floats.
@@ -176,15 +171,12 @@ impl Matrix {
 
     /// Whether rows are whole blocks of 32.
     pub fn fills_blocks(&self) -> bool {
-        self.inn.is_multiple_of(mxfp4::BLOCK)
+        self.inn.is_multiple_of(BLOCK)
     }
 
     /// What it is converted from, or itself.
     pub fn source(&self) -> &Self {
-        match &self.parts[0].recipe {
-            Recipe::Converted(conversion, _) => &conversion.from,
-            _ => self,
-        }
+        self.parts[0].conversion().map_or(self, |(conversion, _)| &conversion.from)
     }
 
     /// The matrix in a format, under a canonical name; itself if it has the format. A

@@ -29,9 +29,9 @@ use crate::tensor::{Rounding, not_finite};
 const DIGITS: usize = 80;
 /// Bytes copied between two reports of progress.
 const COPIED: u64 = 64 << 20;
-/// Bytes in one write: with a megabyte or more, Linux takes several times longer while
-/// earlier writes are flushed.
-const WRITTEN: usize = 1 << 18;
+/// Bytes written or compared at once. A comparison reads as many again, and with a megabyte or
+/// more, Linux takes several times longer for a write while earlier ones are flushed.
+const PIECE: usize = 1 << 18;
 
 /// The metadata of a weights file, with the model's config of type `C`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +58,6 @@ pub struct WeightsFile<'w> {
 }
 
 impl<'w> WeightsFile<'w> {
-    /// Plans a file for weights of a model.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
@@ -154,9 +153,10 @@ impl<'w> WeightsFile<'w> {
                 _ => Err(occupied(path)),
             }
         };
-        let rounding = self.for_each_chunk(None, progress, &compare)?;
+        let rounding = self.for_each_piece(None, progress, &compare)?;
         // What conversions rounded is known now, and is part of the header.
-        compare(0, &self.header(path, &mut FileCache::default(), &rounding)?)?;
+        let mut files = FileCache::holding(path, existing.file())?;
+        compare(0, &self.header(path, &mut files, &rounding)?)?;
         Ok(Some(rounding))
     }
 
@@ -169,23 +169,20 @@ impl<'w> WeightsFile<'w> {
     ) -> Result<PerRole<Rounding>> {
         let _phase = phase(progress, "writing weights", Unit::Bytes, self.bytes());
         let write = |offset: u64, bytes: &[u8]| {
-            for (offset, part) in (offset..).step_by(WRITTEN).zip(bytes.chunks(WRITTEN)) {
-                write_all_at(file, part, offset).map_err(cannot_write(path))?;
-            }
-            Ok(())
+            write_all_at(file, bytes, offset).map_err(cannot_write(path))
         };
-        let rounding = self.for_each_chunk(Some((file, path)), progress, &write)?;
+        let rounding = self.for_each_piece(Some((file, path)), progress, &write)?;
         let mut files = FileCache::holding(path, file).map_err(cannot_write(path))?;
         write(0, &self.header(path, &mut files, &rounding)?)?;
         Ok(rounding)
     }
 
-    /// Visits all bytes with their offsets in the file, several chunks at once: stored weights
-    /// wait for the disk and conversions for the processor, so they run side by side. With a
-    /// file to copy to, weights that need nothing but a copy are copied instead.
-    fn for_each_chunk(
+    /// Visits all bytes in pieces, with their offsets in the file and from several threads:
+    /// stored weights wait for the disk and conversions for the processor, so they run side by
+    /// side. With a destination, weights that need nothing but a copy are copied there instead.
+    fn for_each_piece(
         &self,
-        copy_to: Option<(&File, &Path)>,
+        destination: Option<(&File, &Path)>,
         progress: &dyn Progress,
         visit: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
     ) -> Result<PerRole<Rounding>> {
@@ -194,28 +191,32 @@ impl<'w> WeightsFile<'w> {
             let is_over = failed.load(Ordering::Relaxed);
             if is_over { Err(Error::interrupted()) } else { progress.check_cancelled() }
         };
-        let visit = |offset: u64, bytes: &[u8]| go_on().and_then(|()| visit(offset, bytes));
+        let visit = |offset: u64, bytes: &[u8]| {
+            let mut pieces = (offset..).step_by(PIECE).zip(bytes.chunks(PIECE));
+            pieces.try_for_each(|(offset, piece)| go_on().and_then(|()| visit(offset, piece)))
+        };
         let fail = |_: &Error| failed.store(true, Ordering::Relaxed);
         let stored = || {
             let mut files = FileCache::default();
             let stored = self.tensors().filter(|(weight, _)| !weight.is_converted());
             for (weight, Range { start, .. }) in stored {
-                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
-                if let (Some(to), false, Recipe::Slice(_) | Recipe::Concat(_)) =
-                    (copy_to, is_scales, &weight.recipe)
-                {
-                    copy(weight, &mut files, to, *start, progress, &go_on)?;
-                    continue;
-                }
                 // Scales are few, and a NaN scale spoils a block.
-                let mut non_finite = 0;
-                for_each_chunk(weight, &mut files, progress, |offset, bytes| {
-                    if is_scales {
-                        non_finite += not_finite(weight.encoded_dtype(), bytes);
+                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
+                match (destination, &weight.recipe) {
+                    (Some(to), Recipe::Slice(_) | Recipe::Concat(_)) if !is_scales => {
+                        copy(weight, &mut files, to, *start, progress, &go_on)?;
                     }
-                    visit(start + offset, bytes)
-                })?;
-                ensure_finite(weight, non_finite)?;
+                    _ => {
+                        let mut non_finite = 0;
+                        for_each_chunk(weight, &mut files, progress, |offset, bytes| {
+                            if is_scales {
+                                non_finite += not_finite(weight.encoded_dtype(), bytes);
+                            }
+                            visit(start + offset, bytes)
+                        })?;
+                        ensure_finite(weight, non_finite)?;
+                    }
+                }
             }
             Ok(())
         };
@@ -295,60 +296,24 @@ mod tests {
     use crate::tensor::DType;
     use crate::weights::{FormatSet, MatrixFormat};
 
-    fn weight(file: &Path, bytes: u64) -> Weight {
-        let data = FileRange { file: file.into(), range: 0..bytes };
-        let (kind, recipe) = (ElementKind::IntCodes, Recipe::Slice(data));
-        Weight { name: "w".to_owned(), dtype: DType::U8, shape: vec![bytes], kind, recipe }
-    }
-
-    fn provenances() -> PerRole<Provenance> {
-        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
-        let experts = Provenance::unchanged(formats);
-        PerRole { dense: experts.clone(), experts }
-    }
-
     #[test]
     fn offsets_do_not_depend_on_rounding() {
         let most =
             Rounding { changed: u64::MAX, squares: 1.0, error: 1.1e-290, ..Rounding::default() };
         let most = PerRole { experts: most, dense: most };
-        let weight = weight(Path::new("w"), 8);
+        let formats = FormatSet::from_iter([MatrixFormat::Float(DType::F32)]);
+        let experts = Provenance::unchanged(formats);
+        let provenances = PerRole { dense: experts.clone(), experts };
+        let data = FileRange { file: Path::new("w").into(), range: 0..8 };
+        let (kind, recipe) = (ElementKind::IntCodes, Recipe::Slice(data));
+        let weight =
+            Weight { name: "w".to_owned(), dtype: DType::U8, shape: vec![8], kind, recipe };
         // Wherever the header ends.
         for length in 0..container::ALIGNMENT as usize {
             let (config, fingerprint) = ("x".repeat(length), Fingerprint::of("", []).unwrap());
-            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances());
+            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances);
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }
-    }
-
-    /// Cancelled at the first report.
-    #[derive(Default)]
-    struct CancelledAtOnce(AtomicBool);
-
-    impl Progress for CancelledAtOnce {
-        fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
-        fn end(&self) {}
-
-        fn advance(&self, _count: u64) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-
-        fn is_cancelled(&self) -> bool {
-            self.0.load(Ordering::Relaxed)
-        }
-    }
-
-    #[test]
-    fn half_a_copied_tensor_is_an_interruption() {
-        let home = tempfile::tempdir().unwrap();
-        let [from, to] = ["from", "to"].map(|name| home.path().join(name));
-        File::create(&from).unwrap().set_len(COPIED + 1).unwrap();
-        let weight = weight(&from, COPIED + 1);
-        let file =
-            WeightsFile::plan([&weight], &Fingerprint::of("", []).unwrap(), "", &provenances());
-        let target = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
-        let error = file.write(&target, &to, &CancelledAtOnce::default()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Interrupted);
     }
 }

@@ -15,6 +15,7 @@ mod hub_folder;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;
+mod matrix_formats;
 mod mutations;
 mod provenance;
 mod python {
@@ -42,3 +43,4 @@ mod staging;
 mod support;
 mod transformers_js;
 mod untrusted_metadata;
+mod weights_file;

@@ -85,11 +85,7 @@ impl Assembly<'_> {
     fn matrix(&mut self, path: &str, format: MatrixFormat, shape: &[u64]) -> Result<Matrix> {
         let (experts, sides) = shape.split_last_chunk().expect("two sides");
         Matrix::new(path, format, experts.first().copied(), *sides, |(_, part)| {
-            let kind = match part.kind {
-                ElementKind::Float if !experts.is_empty() => ElementKind::ExpertFloat,
-                kind => kind,
-            };
-            self.weight(format!("{path}.{}", part.name), kind, part.shape)
+            self.weight(format!("{path}.{}", part.name), part.kind, part.shape)
         })
     }
 

@@ -94,7 +94,7 @@ fn expert_inputs(
     weights: &ExpertWeights,
     dtype: DType,
 ) -> Result<Vec<Value>> {
-    let mut inputs = match (weights.matrix.format, weights.matrix.weights()) {
+    let mut inputs = match (weights.matrix.format, &weights.matrix.parts[..]) {
         (MatrixFormat::Float(_), [whole]) => vec![stored(g, whole)?],
         (MatrixFormat::Mxfp4, [codes, scales]) => vec![rows(g, codes)?, powers(g, scales)?],
         (MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {

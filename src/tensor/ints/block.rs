@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::tensor::Rounding;
-use crate::tensor::mxfp4::{BLOCK, BLOCK_LENGTH};
+use crate::tensor::{BLOCK, BlockValues, Rounding};
 
 /// Adding and subtracting this rounds to the nearest integer, ties to even, where the
 /// magnitude is below 2²².
@@ -35,10 +34,7 @@ impl Bits {
 
     /// The code of 0; codes are not negative.
     pub const fn zero(self) -> u8 {
-        match self {
-            Self::Four => 8,
-            Self::Eight => 128,
-        }
+        1 << (self.count() - 1)
     }
 
     /// Bytes of a block's codes.
@@ -55,7 +51,7 @@ impl fmt::Display for Bits {
 
 /// The values of a block, whose codes are [`Bits::block_bytes`] long. Of two 4-bit codes
 /// in a byte the low nibble comes first.
-pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> [f32; BLOCK_LENGTH] {
+pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> BlockValues {
     let value = |code: u8| (f32::from(code) - f32::from(bits.zero())) * scale;
     std::array::from_fn(|at| match bits {
         Bits::Four => value(codes[at / 2] >> (4 * (at % 2)) & 15),
@@ -64,7 +60,7 @@ pub fn dequantize(bits: Bits, codes: &[u8], scale: f32) -> [f32; BLOCK_LENGTH] {
 }
 
 /// Stores integers, which must be whole and in range.
-pub fn pack(bits: Bits, ints: &[f32; BLOCK_LENGTH], codes: &mut [u8]) {
+pub fn pack(bits: Bits, ints: &BlockValues, codes: &mut [u8]) {
     // The code is in the lowest bits of the sum. Unlike a cast, this is vectorized.
     let code = |int: &f32| (int + f32::from(bits.zero()) + ROUND).to_bits() as u8;
     match bits {
@@ -83,7 +79,7 @@ pub fn round_int4(value: f32) -> f32 {
 }
 
 /// Compares values with what they became; a zero may change its sign.
-pub fn compare(values: &[f32; BLOCK_LENGTH], converted: &[f32; BLOCK_LENGTH]) -> Rounding {
+pub fn compare(values: &BlockValues, converted: &BlockValues) -> Rounding {
     let positive_zero = |value| value + 0.0;
     Rounding::of(&values.map(positive_zero), &converted.map(positive_zero))
 }

@@ -11,10 +11,10 @@ use fearless_simd::{Level, dispatch, u8x16};
 
 use super::block::{self, Bits, compare};
 use super::codebook::{Codebooks, TWICE};
-use crate::tensor::Rounding;
 use crate::tensor::mxfp4::{
-    self, BLOCK, BLOCK_LENGTH, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
+    self, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
 };
+use crate::tensor::{BLOCK, BLOCK_LENGTH, Rounding};
 
 /// Statistics are added up over so many blocks before they are added to the total, which
 /// keeps the rounding error of long sums small.
@@ -62,7 +62,7 @@ fn convert<const BYTES: usize>(
     blocks: Blocks,
     codes: &mut [[u8; BYTES]],
     scales: &mut [f32],
-    convert: impl Fn(&Block, &mut [u8; BYTES]) -> (f32, Rounding),
+    convert_one: impl Fn(&Block, &mut [u8; BYTES]) -> (f32, Rounding),
 ) -> Rounding {
     let mut total = Rounding::default();
     let batches = blocks.chunks(BATCH).zip(codes.chunks_mut(BATCH)).zip(scales.chunks_mut(BATCH));
@@ -73,7 +73,7 @@ fn convert<const BYTES: usize>(
                 block = with_smaller_scale(block);
             }
             let mut rounding;
-            (*scale, rounding) = convert(&block, codes);
+            (*scale, rounding) = convert_one(&block, codes);
             if !EXACT_SCALES.contains(&block.scale) {
                 rounding = compare_decoded(bits, &block, codes, *scale);
             }
@@ -146,4 +146,26 @@ fn int8<S: Simd>(simd: S, block: &Block, codes: &mut [u8; BLOCK_LENGTH]) -> (f32
     low.combine(high).store_slice(codes);
     let squares = sum_of_squares(block);
     (e8m0(block.scale) / 2.0, Rounding { values: BLOCK, squares, ..Rounding::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_the_same_at_every_level() {
+        let scales: Vec<u8> = (0..=u8::MAX).flat_map(|scale| [scale; BATCH + 1]).collect();
+        let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
+        let codes: Vec<u8> = (0..scales.len() * BLOCK_LENGTH / 2).map(mixed).collect();
+        let blocks = Blocks { scales: &scales, codes: codes.as_chunks().0 };
+        for bits in Bits::ALL {
+            let [best, baseline] = [Level::new(), Level::baseline()].map(|level| {
+                let mut codes = vec![0; scales.len() * bits.block_bytes() as usize];
+                let mut made = vec![0.0; scales.len()];
+                let rounding = from_mxfp4_at(level, bits, blocks, &mut codes, &mut made);
+                (codes, made.into_iter().map(f32::to_bits).collect::<Vec<_>>(), rounding)
+            });
+            assert!(best == baseline, "{bits}");
+        }
+    }
 }

@@ -5,8 +5,6 @@ mod block;
 mod codebook;
 mod from_mxfp4;
 mod quantize;
-#[cfg(test)]
-mod tests;
 
 pub use block::{Bits, dequantize};
 pub use from_mxfp4::from_mxfp4;

@@ -2,9 +2,9 @@
 
 use super::block::{Bits, ROUND, compare, pack, round_int4};
 use super::from_mxfp4::from_mxfp4;
-use crate::tensor::Rounding;
-use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH, Blocks};
+use crate::tensor::mxfp4::{self, Blocks};
 use crate::tensor::rounding::sum_in_lanes;
+use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 const MANTISSA_BITS: u32 = 23;
 /// The exponent bits of 1.
@@ -14,7 +14,7 @@ const ONE: u32 = 127;
 /// becomes 127; with 4 a scale with little squared error is searched for. Values that are
 /// exact in MXFP4 become the same codes as from MXFP4. A block with a value that is not
 /// finite becomes zeros.
-pub fn quantize(bits: Bits, values: &[f32; BLOCK_LENGTH], codes: &mut [u8]) -> (f32, Rounding) {
+pub fn quantize(bits: Bits, values: &BlockValues, codes: &mut [u8]) -> (f32, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count();
     if not_finite > 0 {
         pack(bits, &[0.0; BLOCK_LENGTH], codes);
@@ -54,7 +54,7 @@ const TARGETS: [f32; 6] = [6.5, 7.0, 7.5, 8.0, 8.5, 9.0];
 /// The best of some scales, each fitted to its codes `c` by least squares: `Σxc / Σc²`
 /// leaves an error of `Σx² − (Σxc)² / Σc²`. The value with the largest magnitude becomes
 /// negative: codes reach -8, and 7.
-fn best_int4_scale(values: &[f32; BLOCK_LENGTH], largest: f32) -> f32 {
+fn best_int4_scale(values: &BlockValues, largest: f32) -> f32 {
     let is_negative = values.iter().fold(false, |any, value| any | (*value == -largest));
     let largest = if is_negative { largest } else { -largest };
     let (mut best, mut scale) = (0.0, 1.0);

@@ -1,10 +1,6 @@
 //! What the bytes of MXFP4 stand for: `E2M1[code] · 2^(scale − 127)`.
 
-/// Values that share a scale.
-pub const BLOCK: u64 = 32;
-
-/// The same, as the length of an array.
-pub const BLOCK_LENGTH: usize = BLOCK as usize;
+use crate::tensor::{BLOCK_LENGTH, BlockValues};
 
 /// The largest scale under which all codes are finite in f32.
 pub const LARGEST_SCALE: u8 = 252;
@@ -75,7 +71,7 @@ impl Blocks<'_> {
 }
 
 /// The values of a block.
-pub fn dequantize(block: &Block) -> [f32; BLOCK_LENGTH] {
+pub fn dequantize(block: &Block) -> BlockValues {
     let (mut values, scale) = ([0f32; BLOCK_LENGTH], e8m0(block.scale));
     for (values, codes) in values.as_chunks_mut().0.iter_mut().zip(block.codes) {
         *values = pair(codes).map(|value| value * scale);
@@ -98,39 +94,4 @@ pub fn sum_of_squares(block: &Block) -> f64 {
     };
     let squares: u32 = block.codes.iter().map(|byte| u32::from(PAIRS[usize::from(*byte)])).sum();
     f64::from(squares) / 4.0 * f64::from(e8m0(block.scale)).powi(2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The specification: sign · 2^(e−1) · (1 + m/2), or sign · m/2 where e = 0.
-    fn by_definition(code: u8, scale: u8) -> f64 {
-        let sign = if code & 8 == 0 { 1.0 } else { -1.0 };
-        let mantissa = f64::from(code & 1) / 2.0;
-        let magnitude = match code >> 1 & 3 {
-            0 => mantissa,
-            exponent => 2f64.powi(i32::from(exponent) - 1) * (1.0 + mantissa),
-        };
-        sign * magnitude * 2f64.powi(i32::from(scale) - 127)
-    }
-
-    #[test]
-    fn values_are_as_specified() {
-        for (scale, first) in (0..=LARGEST_SCALE).flat_map(|scale| [(scale, 0), (scale, 240)]) {
-            let codes = std::array::from_fn(|at| first + at as u8);
-            let block = Block { scale, codes };
-            for (value, code) in dequantize(&block).into_iter().zip(block.each_code()) {
-                assert_eq!(f64::from(value).to_bits(), by_definition(code, scale).to_bits());
-            }
-        }
-    }
-
-    #[test]
-    fn scales_are_powers_of_two() {
-        for scale in 0..=254 {
-            assert_eq!(f64::from(e8m0(scale)), 2f64.powi(i32::from(scale) - 127));
-        }
-        assert!(e8m0(255).is_nan());
-    }
 }

@@ -3,8 +3,8 @@
 use std::array;
 use std::sync::LazyLock;
 
-use super::block::{BLOCK, BLOCK_LENGTH, Blocks, E2M1, dequantize, e8m0, sum_of_squares};
-use crate::tensor::{self, DType, Rounding};
+use super::block::{Blocks, E2M1, dequantize, e8m0, sum_of_squares};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding};
 
 /// Does the same as [`tensor::encode`] of the dequantized values. Panics for other dtypes.
 pub fn encode(dtype: DType, blocks: Blocks, bytes: &mut [u8]) -> Rounding {
@@ -55,27 +55,5 @@ impl<const N: usize> Tables<N> {
             }
         }
         rounding
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn encodes_blocks_as_their_values() {
-        // Every byte of codes under every scale.
-        let scales: Vec<u8> = (0..=255).flat_map(|scale| [scale; 16]).collect();
-        let codes: Vec<[u8; 16]> =
-            (0..scales.len()).map(|n| array::from_fn(|at| (16 * n + at) as u8)).collect();
-        let blocks = Blocks { scales: &scales, codes: &codes };
-        let values: Vec<_> = blocks.iter().map(|block| dequantize(&block)).collect();
-        for dtype in [DType::BF16, DType::F16, DType::F32] {
-            let bytes = || vec![0; values.len() * BLOCK_LENGTH * dtype.size() as usize];
-            let (mut expected_bytes, mut bytes) = (bytes(), bytes());
-            let expected = tensor::encode(dtype, &values, &mut expected_bytes);
-            assert_eq!(encode(dtype, blocks, &mut bytes), expected);
-            assert_eq!(bytes, expected_bytes);
-        }
     }
 }

@@ -5,8 +5,7 @@ mod block;
 mod cast;
 mod quantize;
 
-pub use block::{
-    BLOCK, BLOCK_LENGTH, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, pair, sum_of_squares,
-};
+pub use super::BLOCK;
+pub use block::{Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, pair, sum_of_squares};
 pub use cast::encode;
 pub use quantize::{exact, quantize};

@@ -4,9 +4,9 @@
 //! scale is exact under the one that makes its largest magnitude 4 or 6, because codes up
 //! to 3 can be doubled.
 
-use super::block::{BLOCK, BLOCK_LENGTH, Block, LARGEST_SCALE, e8m0, sum_of_squares};
-use crate::tensor::Rounding;
+use super::block::{Block, LARGEST_SCALE, e8m0, sum_of_squares};
 use crate::tensor::rounding::sum_in_lanes;
+use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const EXPONENT: u32 = 0x7f80_0000;
@@ -19,7 +19,7 @@ const ONE: u8 = 127;
 /// The block with the least squared error, of equally good scales the usual one, of
 /// equally near codes the even one. Nothing overflows: values beyond the largest scale's
 /// codes are clamped. A block with a value that is not finite becomes zeros.
-pub fn quantize(values: &[f32; BLOCK_LENGTH]) -> (Block, Rounding) {
+pub fn quantize(values: &BlockValues) -> (Block, Rounding) {
     let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
     if not_finite > 0 {
         let rounding = Rounding { values: BLOCK, not_finite, ..Rounding::default() };
@@ -40,7 +40,7 @@ pub fn quantize(values: &[f32; BLOCK_LENGTH]) -> (Block, Rounding) {
 }
 
 /// The block that holds these values bit for bit, if there is one.
-pub fn exact(values: &[f32; BLOCK_LENGTH]) -> Option<Block> {
+pub fn exact(values: &BlockValues) -> Option<Block> {
     // Fast path: E2M1 has one bit of mantissa.
     let is_longer = |value: &f32| value.is_normal() & (value.to_bits() & LOWER_MANTISSA != 0);
     if values.iter().fold(false, |any, value| any | is_longer(value)) {
@@ -51,7 +51,7 @@ pub fn exact(values: &[f32; BLOCK_LENGTH]) -> Option<Block> {
 }
 
 /// The scale under which the largest magnitude is 4 to 8.
-fn usual_scale(values: &[f32; BLOCK_LENGTH]) -> u8 {
+fn usual_scale(values: &BlockValues) -> u8 {
     match values.iter().map(|value| value.to_bits() & MAGNITUDE).max() {
         None | Some(0) => ONE,
         Some(largest) => (largest >> MANTISSA_BITS).saturating_sub(2) as u8,
@@ -61,18 +61,18 @@ fn usual_scale(values: &[f32; BLOCK_LENGTH]) -> u8 {
 /// Values divided by a scale, and the nearest E2M1 value of each.
 struct Rounded {
     scale: u8,
-    scaled: [f32; BLOCK_LENGTH],
-    nearest: [f32; BLOCK_LENGTH],
+    scaled: BlockValues,
+    nearest: BlockValues,
 }
 
 impl Rounded {
-    fn new(values: &[f32; BLOCK_LENGTH], scale: u8) -> Self {
+    fn new(values: &BlockValues, scale: u8) -> Self {
         let inverse = e8m0(254 - scale);
         let scaled = values.map(|value| value * inverse);
         Self { scale, scaled, nearest: scaled.map(nearest_e2m1) }
     }
 
-    fn changed(&self, values: &[f32; BLOCK_LENGTH]) -> u64 {
+    fn changed(&self, values: &BlockValues) -> u64 {
         let scale = e8m0(self.scale);
         let pairs = values.iter().zip(&self.nearest);
         let changed = pairs.map(|(value, nearest)| (nearest * scale).to_bits() != value.to_bits());
@@ -101,7 +101,7 @@ impl Rounded {
         Block { scale: self.scale, codes }
     }
 
-    fn rounding(&self, values: &[f32; BLOCK_LENGTH]) -> Rounding {
+    fn rounding(&self, values: &BlockValues) -> Rounding {
         let scale = f64::from(e8m0(self.scale));
         // Not from `scaled`, where a value far below the scale is zero.
         let error =
@@ -125,94 +125,4 @@ fn nearest_e2m1(value: f32) -> f32 {
     // Adding this leaves no mantissa bits for less than a step.
     let shift = step * 1.5 * (1u32 << MANTISSA_BITS) as f32;
     ((magnitude + shift) - shift).min(6.0).copysign(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::block::{E2M1, dequantize};
-    use super::*;
-
-    /// The least squared error under a scale, by trying every code.
-    fn least_error(values: &[f32; BLOCK_LENGTH], scale: u8) -> f64 {
-        let codes = E2M1.map(|code| f64::from(code) * 2f64.powi(i32::from(scale) - 127));
-        let finite = codes.iter().filter(|code| code.abs() <= f64::from(f32::MAX));
-        let error = |value: &f32| {
-            let errors = finite.clone().map(|code| (f64::from(*value) - code).powi(2));
-            errors.fold(f64::INFINITY, f64::min)
-        };
-        values.iter().map(error).sum()
-    }
-
-    /// Values below 1 times 2^exponent. Where some are much smaller, smaller scales pay.
-    fn scale(values: [f32; BLOCK_LENGTH], exponent: i32, sparse: u32) -> [f32; BLOCK_LENGTH] {
-        let factor = |at: usize| if sparse >> at & 1 == 1 { 0.05 } else { 1.0 };
-        let scaled = |at: usize| f64::from(values[at] * factor(at)) * 2f64.powi(exponent);
-        std::array::from_fn(|at| scaled(at) as f32)
-    }
-
-    proptest! {
-        #[test]
-        fn keeps_values_of_mxfp4(codes: [u8; 16], scale in 0..=LARGEST_SCALE) {
-            let values = dequantize(&Block { scale, codes });
-            let (block, rounding) = quantize(&values);
-            prop_assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
-            prop_assert!(rounding.values == 32 && rounding.is_lossless() && rounding.error == 0.0);
-        }
-
-        /// Also where scales end: subnormal values, and beyond the largest scale.
-        #[test]
-        fn finds_best_scale_and_codes(
-            values in prop::array::uniform32(-1f32..1f32),
-            exponent in prop_oneof![-148i32..=-118, -100i32..100, 122i32..=128],
-            sparse: u32,
-        ) {
-            let values = scale(values, exponent, sparse);
-            let (block, rounding) = quantize(&values);
-            let least = (0..=254).map(|scale| least_error(&values, scale)).fold(f64::INFINITY, f64::min);
-            let sum = |error: fn((f32, f32)) -> f64| -> f64 {
-                values.into_iter().zip(dequantize(&block)).map(error).sum()
-            };
-            let error = sum(|(value, back)| (f64::from(value) - f64::from(back)).powi(2));
-            let squares = sum(|(value, _)| f64::from(value).powi(2));
-            prop_assert!(error <= least * 1.0001, "{error:e} against {least:e}");
-            prop_assert!((rounding.error - error).abs() <= error * 1e-4);
-            prop_assert!((rounding.squares - squares).abs() <= squares * 1e-5);
-        }
-
-        #[test]
-        fn makes_finite_blocks_of_any_bits(bits in prop::array::uniform32(any::<u32>())) {
-            let values = bits.map(f32::from_bits);
-            let (block, rounding) = quantize(&values);
-            let not_finite = values.iter().filter(|value| !value.is_finite()).count() as u64;
-            prop_assert_eq!((rounding.not_finite, rounding.overflowed), (not_finite, 0));
-            prop_assert!(dequantize(&block).iter().all(|value| value.is_finite()));
-        }
-    }
-
-    #[test]
-    fn rounds_ties_to_even_codes() {
-        let mut values = [0f32; 32];
-        values[..8].copy_from_slice(&[6.0, 0.25, 0.75, -1.25, 1.75, 2.5, -3.5, 5.0]);
-        let back = dequantize(&quantize(&values).0);
-        assert_eq!(back[..8], [6.0, 0.0, 1.0, -1.0, 2.0, 2.0, -4.0, 4.0]);
-    }
-
-    #[test]
-    fn reports_errors_far_below_the_scale() {
-        let mut values = [0f32; 32];
-        values[..2].copy_from_slice(&[6.0 * 2f32.powi(100), f32::from_bits(1)]);
-        let (_, rounding) = quantize(&values);
-        assert_eq!((rounding.changed, rounding.error), (1, 2f64.powi(-298)));
-        assert!(rounding.relative_error() > 0.0);
-    }
-
-    #[test]
-    fn keeps_signs_of_zeros() {
-        let values: [f32; 32] = std::array::from_fn(|at| if at % 3 == 0 { -0.0 } else { 0.0 });
-        let (block, rounding) = quantize(&values);
-        assert_eq!(dequantize(&block).map(f32::to_bits), values.map(f32::to_bits));
-        assert_eq!((block.scale, rounding.changed), (127, 0));
-    }
 }

@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
-use crate::tensor::{self, DType, Rounding, ints};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, BlockValues, DType, Rounding, ints, mxfp4};
 use crate::weights::reader::{FileCache, read_range};
 use crate::weights::{Conversion, Matrix, MatrixFormat, Weight};
 
 /// Consecutive blocks of one row or several.
 pub enum SourceBlocks<'b> {
     Mxfp4(mxfp4::Blocks<'b>),
-    Floats(&'b [[f32; BLOCK_LENGTH]]),
+    Floats(&'b [BlockValues]),
 }
 
 impl SourceBlocks<'_> {
@@ -59,7 +58,7 @@ impl Conversion {
                 let bytes = part.bytes() / (from.num_elements() / BLOCK);
                 read_range(part, files, first * bytes..last * bytes)
             };
-            let stored = from.weights().iter().map(read).collect::<Result<Vec<_>>>()?;
+            let stored = from.parts.iter().map(read).collect::<Result<Vec<_>>>()?;
             let at = (first - start) as usize;
             match (from.format, &stored[..]) {
                 (MatrixFormat::Mxfp4, [codes, scales]) => {
@@ -98,7 +97,7 @@ impl Conversion {
         let at_once = if columns == out { BLOCK } else { 1 };
         let groups = (inn / BLOCK) as usize;
         for group in 0..groups {
-            let mut stored = Vec::new();
+            let mut stored = Vec::with_capacity((BLOCK * columns * dtype.size()) as usize);
             for row in (0..BLOCK).step_by(at_once as usize) {
                 let first = (matrix * inn + group as u64 * BLOCK + row) * out + column;
                 let [start, end] = [first, first + at_once * columns].map(|at| at * dtype.size());

@@ -2,12 +2,9 @@
 //! along `in`, and handed out, as many at once as memory allows.
 
 mod blocks;
-#[cfg(test)]
-mod tests;
 
 use std::ops::Range;
 use std::sync::Mutex;
-use std::thread::available_parallelism;
 
 use rayon::prelude::*;
 
@@ -16,13 +13,12 @@ use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Result, Setting, ensure, err};
 use crate::progress::Progress;
-use crate::tensor::mxfp4::{self, BLOCK, BLOCK_LENGTH};
-use crate::tensor::{self, Rounding, ints};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, Rounding, ints, mxfp4};
 use blocks::SourceBlocks;
 
 /// Receives the index of a part of the matrix, an offset in it, and the bytes there; from
 /// any thread.
-pub type Visit<'v> = dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync + 'v;
+type Visit<'v> = dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync + 'v;
 
 /// Bytes of converted chunks under way. Each thread reads about a megabyte besides.
 const MEMORY: u64 = 80 << 20;
@@ -33,28 +29,20 @@ const CHUNK: u64 = 1 << 19;
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
 /// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
-/// chunks, so that all three overlap.
+/// chunks, so that all three overlap. There are as many threads as rayon has here, unless that
+/// takes too much memory.
 pub fn convert(
     conversion: &Conversion,
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Rounding> {
-    let largest = conversion.chunk_rows() * conversion.row_bytes().iter().sum::<u64>();
-    let most = (MEMORY / largest.max(1)).max(1) as usize;
-    let threads = available_parallelism().map_or(1, usize::from).min(most);
-    convert_on(threads, conversion, progress, visit)
-}
-
-fn convert_on(
-    threads: usize,
-    conversion: &Conversion,
-    progress: &dyn Progress,
-    visit: &Visit,
-) -> Result<Rounding> {
     let row_bytes = conversion.row_bytes();
+    let largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
+    let most = (MEMORY / largest.max(1)).max(1) as usize;
+    let threads = rayon::current_num_threads().min(most);
     // Buffers are reused across chunks: page faults cost more than the conversion.
     let idle: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
-    let convert = |rows: Range<u64>| {
+    let convert_rows = |rows: Range<u64>| {
         progress.check_cancelled()?;
         let buffers = idle.lock().expect("no panic holds it").pop();
         let (mut files, mut parts) = buffers.unwrap_or_default();
@@ -76,7 +64,8 @@ fn convert_on(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| err!("cannot start conversion threads: {error}"))?;
     let chunks = conversion.row_chunks();
-    let all: Result<Vec<Rounding>> = pool.install(|| chunks.into_par_iter().map(convert).collect());
+    let all: Result<Vec<Rounding>> =
+        pool.install(|| chunks.into_par_iter().map(convert_rows).collect());
     // Added in the order of rows, so that sums are the same on any number of threads.
     let mut sum = Rounding::default();
     all?.into_iter().for_each(|rounding| sum += rounding);
@@ -162,7 +151,7 @@ impl Conversion {
             }
             (MatrixFormat::Int(bits), [codes, scales]) => {
                 let size = bits.block_bytes() as usize;
-                let codes = part(codes, at, blocks.len(), size);
+                let codes = of_blocks(codes, at, blocks.len(), size);
                 let mut made = vec![0.0; blocks.len()];
                 match blocks {
                     SourceBlocks::Mxfp4(blocks) => {
@@ -181,7 +170,8 @@ impl Conversion {
                 scales.zip(made).for_each(|(stored, scale)| *stored = scale.to_le_bytes());
             }
             (MatrixFormat::Float(dtype), [stored]) => {
-                let stored = part(stored, at, blocks.len(), dtype.size() as usize * BLOCK_LENGTH);
+                let size = dtype.size() as usize * BLOCK_LENGTH;
+                let stored = of_blocks(stored, at, blocks.len(), size);
                 rounding = match blocks {
                     SourceBlocks::Mxfp4(blocks) => mxfp4::encode(dtype, *blocks, stored),
                     SourceBlocks::Floats(values) => tensor::encode(dtype, values, stored),
@@ -193,7 +183,7 @@ impl Conversion {
     }
 }
 
-/// The bytes of some blocks from `at` on.
-fn part(part: &mut [u8], at: usize, blocks: usize, bytes: usize) -> &mut [u8] {
-    &mut part[at * bytes..][..blocks * bytes]
+/// The bytes of some blocks from `at` on, each of this size.
+fn of_blocks(part: &mut [u8], at: usize, blocks: usize, size: usize) -> &mut [u8] {
+    &mut part[at * size..][..blocks * size]
 }
