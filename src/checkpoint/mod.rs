@@ -11,8 +11,7 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use config::Dialect;
-pub use config::{Config, ConfigReader, LARGEST_CONFIG, Rope};
+pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 use shards::Tensors;

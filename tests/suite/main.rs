@@ -3,12 +3,14 @@
 
 mod architecture;
 mod cli;
+mod config;
 mod conversions;
 mod documents;
 mod fake_hub;
 mod genai;
 mod graph;
 mod graph_text;
+mod headers;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
@@ -38,6 +40,7 @@ mod python {
 }
 mod reference;
 mod refusals;
+mod repo_path;
 mod sizes;
 mod staging;
 mod support;

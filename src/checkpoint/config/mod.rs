@@ -1,8 +1,6 @@
 //! `config.json`, in either dialect.
 
 mod reader;
-#[cfg(test)]
-mod tests;
 mod values;
 
 use serde_json::{Value, json};

@@ -1,16 +1,18 @@
 //! The configs of one model in both dialects, edited.
 
+use gpt_oss_export::checkpoint::{Config, Dialect};
+use gpt_oss_export::error::{Result, Setting};
+
 use serde_json::{Value, json};
 
-use super::{Config, Dialect};
-use crate::error::{Result, Setting};
+use crate::support::{fixture, read_json};
 
 fn openai() -> Value {
-    serde_json::from_str(include_str!("../../../tests/fixtures/tiny/config.json")).unwrap()
+    read_json(&fixture("tiny/config.json"))
 }
 
 fn hugging_face() -> Value {
-    serde_json::from_str(include_str!("../../../tests/fixtures/tiny-hf/config.json")).unwrap()
+    read_json(&fixture("tiny-hf/config.json"))
 }
 
 fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
