@@ -59,7 +59,9 @@ impl Header {
     pub fn length(path: &Path, first_bytes: &[u8], file_length: u64) -> Result<u64> {
         let path = path.display();
         let Some(prefix) = first_bytes.first_chunk() else {
-            bail!("`{path}` has {file_length} bytes, too few for a SafeTensors file");
+            bail!(
+                "`{path}` has {file_length} bytes, too few for a SafeTensors file: download it again"
+            );
         };
         ensure!(
             prefix != LFS_POINTER,
@@ -84,7 +86,7 @@ impl Header {
         let invalid = |reason: String| {
             // serde names its own types.
             let reason = reason.replace("struct HashMetadata", "an object");
-            err!("`{path}` has an invalid SafeTensors header: {reason}")
+            err!("`{path}` has an invalid SafeTensors header: {reason}; download it again")
         };
         // Parsed first: unlike the search for duplicates it stops early in hostile files.
         let parsed: Metadata =

@@ -53,7 +53,6 @@ pub fn shell_quote(word: &str) -> String {
 pub struct Table(Vec<(Option<&'static str>, String)>);
 
 impl Table {
-    /// Adds a row.
     pub fn row(&mut self, label: &'static str, value: impl fmt::Display) {
         self.0.push((Some(label), escape_control(&value.to_string())));
     }

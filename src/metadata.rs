@@ -10,11 +10,9 @@ use crate::error::{Result, bail, err};
 use crate::model::GraphOptions;
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
-/// Key of the metadata property.
 pub const KEY: &str = "gpt_oss_export";
 pub const VERSION: u32 = 1;
 
-/// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
     pub version: u32,

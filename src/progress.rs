@@ -13,10 +13,10 @@ pub enum Unit {
     Seconds,
 }
 
-/// Receives the progress of one phase of work at a time, from any thread. By default it shows
-/// nothing.
+/// Receives the progress of one phase of work at a time, from any thread. Methods do nothing
+/// unless implemented.
 pub trait Progress: Sync {
-    /// A phase begins that will handle so many of something.
+    /// A phase begins; `total` counts units.
     fn begin(&self, _phase: &str, _unit: Unit, _total: u64) {}
     /// So many more are done.
     fn advance(&self, _count: u64) {}
@@ -40,13 +40,6 @@ pub fn phase<'p>(progress: &'p dyn Progress, phase: &str, unit: Unit, total: u64
 
 /// A phase of work.
 pub struct Phase<'p>(&'p dyn Progress);
-
-impl Phase<'_> {
-    /// So many more are done.
-    pub fn advance(&self, count: u64) {
-        self.0.advance(count);
-    }
-}
 
 impl Drop for Phase<'_> {
     fn drop(&mut self) {

@@ -106,7 +106,6 @@ impl Transaction {
         Ok(outcome)
     }
 
-    /// Writes a small file.
     pub fn create_from(&mut self, target: &Path, existing: Existing, bytes: &[u8]) -> Result<()> {
         let write = |mut file: &File| file.write_all(bytes).map_err(cannot_write(target));
         self.create(target, existing, write)

@@ -168,7 +168,12 @@ impl Tensors {
     pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
         let stored = self.stored_name(name);
         self.map.remove(stored).ok_or_else(|| {
-            let missing = || err!("`{}` lacks tensor `{name}`", self.path.display());
+            let missing = || {
+                err!(
+                    "`{}` lacks tensor `{name}` of the model that its config describes",
+                    self.path.display()
+                )
+            };
             self.adapted().map_or_else(missing, |tensor| self.unmerged(tensor))
         })
     }

@@ -20,13 +20,17 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     struct StagedVersion {
         format: u32,
     }
-    ensure!(!path.is_dir(), "`{}` is a folder, expected a weights file", path.display());
+    ensure!(
+        !path.is_dir(),
+        "`{}` is a folder, and a staged weights file is expected; to use a checkpoint, give its folder as the checkpoint",
+        path.display()
+    );
     let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
     let opened = Tensors::open_file(path);
     let (tensors, text) = opened.map_err(|error| unsupported().unwrap_or(error))?;
     let Some(text) = text else {
         bail!(
-            "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
+            "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder as the checkpoint",
             path.display()
         );
     };
@@ -35,7 +39,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     let StagedVersion { format } = serde_json::from_str(&text).map_err(invalid)?;
     ensure!(
         format == FORMAT_VERSION,
-        "`{}` has weights format {format}, expected {FORMAT_VERSION}: save the weights again with this version",
+        "`{}` was staged in format {format}, expected {FORMAT_VERSION}: stage it again with this version",
         path.display()
     );
     Ok((tensors, serde_json::from_str(&text).map_err(invalid)?))
@@ -43,7 +47,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
 
 /// The error for damaged metadata.
 pub fn invalid_metadata(path: &Path, reason: &dyn Display) -> Error {
-    err!("`{}` has invalid metadata ({reason}): save the weights again", path.display())
+    err!("`{}` has invalid metadata ({reason}): stage it again", path.display())
 }
 
 pub fn layout(tensors: &Tensors) -> Layout {

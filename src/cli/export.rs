@@ -39,17 +39,17 @@ pub struct Export {
     #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin", conflicts_with_all = ["ignore_config_key", "ignore_tensor"])]
     weights: Option<PathBuf>,
     /// Folder for downloads [default: owner--name beside the output]
-    #[arg(help_heading = SOURCE, long, value_name = "DIR", requires = "checkpoint")]
+    #[arg(help_heading = SOURCE, long, value_name = "DIR", conflicts_with = "weights")]
     download_dir: Option<PathBuf>,
     /// Use only files that were downloaded before
     ///
     /// Files in the download folder and in the cache of Hugging Face's own tools are used.
-    #[arg(help_heading = SOURCE, long, requires = "checkpoint")]
+    #[arg(help_heading = SOURCE, long, conflicts_with = "weights")]
     offline: bool,
     /// Fetch headers instead of weights, and write the graph alone
     ///
     /// The model runs once the weights are where it reads them.
-    #[arg(help_heading = SOURCE, long, requires = "checkpoint", conflicts_with_all = ["offline", "save_weights", "experts", "dense"])]
+    #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
     /// Export the first N layers only
     #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -57,7 +57,7 @@ pub struct Export {
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
 
-    /// ONNX file to write
+    /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
     output: Option<PathBuf>,
     /// Use the settings that suit a runtime
@@ -78,7 +78,7 @@ pub struct Export {
     /// `--for genai` sets --target ort too.
     #[arg(help_heading = OUTPUT, long, conflicts_with = "skip_onnx")]
     genai: bool,
-    /// Longest text of onnxruntime-genai in tokens [default: a cache of at most 1 GiB]
+    /// Longest text of onnxruntime-genai in tokens [default: what a cache of 1 GiB holds]
     #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "skip_onnx")]
     max_length: Option<u64>,
     /// Write a folder for transformers.js: --output DIR/onnx/model[_DTYPE].onnx
@@ -91,7 +91,8 @@ pub struct Export {
     transformers_js: bool,
     /// Stage the weights in one file, from which models can be exported later
     ///
-    /// It is the model's own data if it is in the output's folder or below.
+    /// A model in the file's folder or above reads it in place; any other gets a copy. Later:
+    /// --weights FILE.
     #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = |path: &str| with_extension(path, "safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
@@ -135,7 +136,7 @@ pub struct Export {
     /// Execution provider that --target ort is for [default: cpu]
     #[arg(help_heading = GRAPH, long, value_name = "PROVIDER", value_parser = one_of(values::PROVIDERS))]
     ep: Option<Provider>,
-    /// Add inputs and outputs for the key-value cache; --target ort has them
+    /// Add inputs and outputs for the key-value cache; --target ort always has them
     #[arg(help_heading = GRAPH, long)]
     kv_cache: bool,
     /// Compute logits of the last token of each row only
@@ -163,7 +164,7 @@ pub struct Export {
     #[arg(help_heading = CHECKS, long, conflicts_with_all = ["skip_onnx", "headers_only"])]
     verify: bool,
     /// With --verify: largest absolute logit error [default: 8 times float32's noise]
-    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify")]
+    #[arg(help_heading = CHECKS, long, value_name = "X", value_parser = tolerance, requires = "verify", allow_hyphen_values = true)]
     tolerance: Option<f64>,
     /// With --verify: onnxruntime library or its folder
     ///
@@ -242,7 +243,8 @@ impl Export {
                 headers_only: self.headers_only,
             })),
             None if self.download_dir.is_some() || self.headers_only => bail!(
-                "--download-dir and --headers-only are for repositories on the hub (owner/name), and `{}` is {}",
+                "{} is for repositories on the hub (owner/name), and `{}` is {}",
+                if self.headers_only { "--headers-only" } else { "--download-dir" },
                 path.display(),
                 if exists { "a local path" } else { "not such a name" }
             ),

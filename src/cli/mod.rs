@@ -36,9 +36,10 @@ Examples:
 #[derive(Parser, Debug)]
 #[command(
     name = "gpt-oss-export",
+    bin_name = "gpt-oss-export",
     version = VERSION,
     after_help = EXAMPLES,
-    override_usage = "gpt-oss-export <--checkpoint DIR|REPO|--weights FILE> --output FILE.onnx [OPTIONS]\n       gpt-oss-export <COMMAND>",
+    override_usage = "gpt-oss-export (--checkpoint DIR|REPO | --weights FILE) --output FILE.onnx [OPTIONS]\n       gpt-oss-export <COMMAND>",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]

@@ -37,9 +37,13 @@ pub const PRESETS: [Word<Preset>; 6] = [
     ("onnxruntime", Preset::Onnxruntime, "ONNX Runtime on a CPU"),
     ("genai", Preset::Genai, "onnxruntime-genai on a CPU"),
     ("openvino", Preset::Openvino, "OpenVINO, or any runtime with standard operators"),
-    ("transformers-js", Preset::TransformersJs, "transformers.js in a browser with WebGPU"),
+    (
+        "transformers-js",
+        Preset::TransformersJs,
+        "transformers.js in a browser with WebGPU; experts become int4, which rounds",
+    ),
     ("cuda", Preset::Cuda, "ONNX Runtime on NVIDIA GPUs"),
-    ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU"),
+    ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU; experts become int4, which rounds"),
 ];
 
 pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 6] = [
@@ -68,14 +72,14 @@ pub const TARGETS: [Word<Target>; 2] = [
 ];
 
 pub const PROVIDERS: [Word<Provider>; 3] = [
-    ("cpu", Provider::Cpu, "Any processor"),
+    ("cpu", Provider::Cpu, "CPUs"),
     ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
     ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
 ];
 
 pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [
     ("auto", ExternalData::Auto, "In place if ONNX allows it, otherwise from a copy"),
-    ("in-place", ExternalData::InPlace, "From the checkpoint or staged file, or fail"),
+    ("in-place", ExternalData::InPlace, "From the files of --checkpoint or --weights, or fail"),
     ("copy", ExternalData::Copy, "From a weights file beside the model"),
 ];
 

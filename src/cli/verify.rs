@@ -9,10 +9,10 @@ use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 use super::console::{Console, show};
 use super::values::Ignored;
 
-/// Compare a model's logits in onnxruntime with a float64 reference
+/// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
-/// The reference is a plain forward pass over the checkpoint. Weights are compared byte for
-/// byte. Ends with status 1 if the model departs.
+/// Logits are compared with those of a float64 reference, a plain forward pass over the
+/// checkpoint. Ends with status 1 if the model departs.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Model to verify
@@ -38,8 +38,9 @@ pub struct Verify {
     seed: u64,
     /// Largest absolute logit error [default: 8 times float32's noise]
     ///
-    /// The noise is measured: the reference in float32 against itself in float64.
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    /// The noise is measured: the reference in float32 against itself in float64. With this
+    /// option weights and residual stream are reported, and only logits decide.
+    #[arg(long, value_name = "X", value_parser = tolerance, allow_hyphen_values = true)]
     tolerance: Option<f64>,
     /// onnxruntime library, or its folder [default: ORT_DYLIB_PATH, system, python3]
     #[arg(long, value_name = "PATH")]

@@ -16,7 +16,7 @@ use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Weight};
 pub struct Opened {
     /// With the layers and formats of the model.
     pub checkpoint: Checkpoint,
-    /// Of the weights; `None` while they are on the hub.
+    /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<Fingerprint>,
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
@@ -48,7 +48,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
                 Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
             ensure!(
                 found == metadata.contents,
-                "`{}`: contents fingerprint mismatch (expected {}, found {found}): the file was changed, stage it again",
+                "`{}` was changed after it was staged (fingerprint of its contents: expected {}, found {found}): stage it again",
                 path.display(),
                 metadata.contents
             );
@@ -114,6 +114,7 @@ fn fetch<'p>(
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }
     repository.fetch(*headers_only)?;
+    // Read again: its recipes name the fetched files now.
     let checkpoint = read(&repository)?;
     Ok((repository, checkpoint))
 }

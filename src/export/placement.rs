@@ -72,7 +72,9 @@ impl<'p> Placement<'p> {
                         "without the weights the model must reference `{file}` in place: {obstacle}"
                     );
                 }
-                let instead = if obstacle.concerns_file() { "copy" } else { "auto" };
+                let is_staged = self.request.save_weights.is_some();
+                let is_copied = obstacle.concerns_file() && !is_staged;
+                let instead = if is_copied { "copy" } else { "auto" };
                 return Err(err!("cannot reference `{file}` in place: {obstacle}")
                     .with_remedy(Setting::ExternalData, instead));
             }

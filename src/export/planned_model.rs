@@ -16,7 +16,6 @@ use crate::publish::{Existing, Transaction};
 use crate::tensor::Rounding;
 use crate::weights::PerRole;
 
-/// A model that will be written.
 pub struct PlannedModel<'p> {
     path: &'p Path,
     options: &'p GraphOptions,

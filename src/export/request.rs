@@ -1,5 +1,5 @@
-//! What an export is asked for, with everything that it implies applied, and refused if options
-//! alone rule it out.
+//! What to export, and what the options imply. What no checkpoint could make possible is refused
+//! here; the rest of the pipeline reads the [`Spec`] alone.
 
 use std::path::{Path, PathBuf};
 
@@ -24,14 +24,12 @@ pub struct Request {
     pub source: Source,
     /// The ONNX file to write; `None` to stage weights only.
     pub output: Option<PathBuf>,
-    /// A staged weights file to write.
     pub save_weights: Option<PathBuf>,
     pub preset: Option<Preset>,
     /// Names in the checkpoint that count as absent.
     pub ignored: IgnoredNames,
     /// Export the first layers only.
     pub layers: Option<usize>,
-    /// Format to convert experts to.
     pub experts: Option<MatrixFormat>,
     /// Format to convert attention and lm_head to.
     pub dense: Option<MatrixFormat>,
@@ -46,13 +44,9 @@ pub struct Request {
     pub compute: Option<DType>,
     /// Keep activations in float beside integer weights.
     pub keep_activations: bool,
-    /// Use model-local functions instead of a flat graph.
     pub functions: bool,
-    /// Fixed number of rows in a batch.
     pub batch: Option<u64>,
-    /// Fixed number of tokens in a row.
     pub length: Option<u64>,
-    /// Cache inputs and outputs.
     pub kv_cache: bool,
     /// Logits of each row's last token alone.
     pub last_logits: bool,
@@ -69,12 +63,10 @@ pub struct Request {
 
 /// Where weights come from.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)]
 pub enum Source {
-    /// A checkpoint's folder.
     Checkpoint(PathBuf),
-    /// A repository on the hub.
     Hub(HubSource),
-    /// A staged weights file.
     Staged(PathBuf),
 }
 
@@ -175,10 +167,10 @@ impl Request {
     }
 }
 
-/// A resolved and checked [`Request`]. The pipeline knows nothing else.
+/// A resolved and checked [`Request`].
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// With everything implied applied, except to the options of the graph.
+    /// After the preset; its options of the graph are resolved in `graph`.
     pub(super) request: Request,
     /// Settings that the preset changed.
     pub(super) preset_changes: Vec<String>,

@@ -1,4 +1,4 @@
-//! What an export has done, for programs.
+//! What an export has done: JSON as it stands, text by `text.rs`.
 #![allow(missing_docs)] // names that say everything
 
 use std::path::PathBuf;
@@ -21,7 +21,6 @@ pub struct Summary {
     pub preset: Option<Preset>,
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
-    /// Name of the checkpoint's layout.
     pub layout: &'static str,
     /// Layers exported.
     pub layers: usize,
@@ -104,9 +103,7 @@ pub struct ModelSummary {
     /// Without external data.
     pub bytes: usize,
     pub ir_version: i64,
-    /// Opset of ai.onnx.
     pub opset: i64,
-    /// What runs it.
     pub requires: &'static str,
     #[serde(skip)]
     pub(super) options: GraphOptions,
@@ -123,7 +120,7 @@ pub struct ModelSummary {
 pub struct WeightsSummary {
     /// Whether the model reads the source's own files.
     pub in_place: bool,
-    /// Why it does not, if that was not asked for.
+    /// Why the source is not read in place, unless a copy was asked for.
     pub obstacle: Option<String>,
     /// Files that the model reads, relative to its folder.
     pub files: Vec<String>,

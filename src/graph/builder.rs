@@ -63,7 +63,6 @@ impl Builder {
         Model { main, functions: self.functions, probes: self.probes }
     }
 
-    /// The innermost frame.
     pub(super) fn frame(&mut self) -> &mut Frame {
         self.frames.last_mut().expect("the main graph stays open")
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::cache::CachedRepo;
-use super::folder::{DownloadFolder, choose_another};
-use super::http::{Client, Failure, check_cancelled};
+use super::folder::{DownloadFolder, folder_error};
+use super::http::{Client, Failure, check_download_cancelled};
 use super::listing::{Listing, RemoteFile, offline_error};
 use crate::container::Header;
 use crate::error::{Error, Result, bail};
@@ -48,14 +48,14 @@ impl Downloader<'_> {
         let (missing, mut unknown): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_missing);
         unknown.retain(|file| self.folder.record(file).is_none_or(|it| it.digest != file.digest));
         let total = unknown.iter().map(|file| file.size).sum();
-        let phase = phase(self.progress, "checking", Unit::Bytes, total);
+        let _phase = phase(self.progress, "checking", Unit::Bytes, total);
         for file in &unknown {
             let path = self.folder.path(file);
             let (found, mut digest) = (fs::metadata(&path)?, file.hasher());
             if found.is_file() && found.len() == file.size {
                 for_each_chunk(fs::File::open(path)?, self.progress, |bytes| {
                     digest.update(bytes);
-                    phase.advance(bytes.len() as u64);
+                    self.progress.advance(bytes.len() as u64);
                     Ok(())
                 })?;
             }
@@ -156,7 +156,7 @@ impl Downloader<'_> {
                 "; it is from commit {other}, which `{pinned}` exports with this download folder"
             )
         });
-        choose_another(format!(
+        folder_error(format!(
             "`{}` differs from `{}` at commit {commit}{recorded}: choose another download folder, or move the file away",
             path.display(),
             file.path
@@ -172,7 +172,7 @@ fn for_each_chunk(
 ) -> Result<()> {
     let mut bytes = vec![0; CHUNK];
     loop {
-        check_cancelled(progress)?;
+        check_download_cancelled(progress)?;
         match input.read(&mut bytes)? {
             0 => return Ok(()),
             count => take(&bytes[..count])?,
@@ -188,7 +188,7 @@ fn append_response(client: &Client, url: &str, partial: &mut Partial) -> Result<
     }
     let mut bytes = vec![0; CHUNK];
     while partial.length < size {
-        check_cancelled(partial.progress)?;
+        check_download_cancelled(partial.progress)?;
         let rest = CHUNK.min((size - partial.length) as usize);
         match body.read(&mut bytes[..rest]) {
             Ok(0) => return Err(Failure::transient("a response that ended early")),

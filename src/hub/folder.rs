@@ -34,7 +34,7 @@ pub struct DownloadRecord {
 }
 
 /// An error that another download folder avoids.
-pub fn choose_another(sentence: String) -> Error {
+pub fn folder_error(sentence: String) -> Error {
     Error::new(sentence).with_remedy(Setting::DownloadDir, "DIR")
 }
 
@@ -50,14 +50,14 @@ impl DownloadFolder {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(root.join(LOCK))?;
         let (folder, mut holds) = (root.display(), String::new());
-        let lock = Lock::try_new(file.file().try_clone()?)?.ok_or_else(|| choose_another(format!(
+        let lock = Lock::try_new(file.file().try_clone()?)?.ok_or_else(|| folder_error(format!(
             "another export is downloading into `{folder}`: wait for it, or choose another download folder"
         )))?;
         file.read_to_string(&mut holds)?;
         if holds.is_empty() {
             file.write_all(repository.as_bytes())?;
         } else if holds != repository {
-            return Err(choose_another(format!(
+            return Err(folder_error(format!(
                 "`{folder}` holds files of `{holds}`: choose another download folder"
             )));
         }
@@ -105,7 +105,7 @@ fn record_path(root: &Path, path: &str) -> PathBuf {
 }
 
 impl DownloadRecord {
-    /// The record of a file that has not been changed since.
+    /// `None` if the file was changed after its record was written.
     pub fn read(root: &Path, path: &str) -> Option<Self> {
         let text = std::fs::read_to_string(record_path(root, path)).ok()?;
         let mut lines = text.lines().map(str::trim);

@@ -7,7 +7,6 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fs_err as fs;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -22,7 +21,7 @@ use crate::progress::Progress;
 const ATTEMPTS: u32 = 5;
 /// The pause after the first failure is the timeout divided by this; it doubles each time.
 const FIRST_PAUSE: u32 = 20;
-/// The longest pause that the hub can ask for.
+/// The longest pause between attempts, whatever the hub asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const RESUMES: &str = "downloaded parts are kept, and the same command resumes the download";
 const POLL: Duration = Duration::from_millis(50);
@@ -123,13 +122,13 @@ impl<'p> Client<'p> {
                 Err(Failure::Transient(reason, retry_after)) => (reason, retry_after),
                 result => return result,
             };
-            check_cancelled(self.progress)?;
+            check_download_cancelled(self.progress)?;
             let pause = pauses.next().ok_or_else(|| {
                 err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}; {RESUMES}")
             })?;
             let end = Instant::now() + retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
             while Instant::now() < end {
-                check_cancelled(self.progress)?;
+                check_download_cancelled(self.progress)?;
                 thread::sleep(POLL.min(end - Instant::now()));
             }
         };
@@ -149,7 +148,7 @@ impl<'p> Client<'p> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         loop {
-            check_cancelled(self.progress)?;
+            check_download_cancelled(self.progress)?;
             match receiver.recv_timeout(POLL) {
                 Ok(Ok(response)) if response.status().is_success() => return Ok(response),
                 Ok(Ok(response)) => return Err(Failure::status(url, &response)),
@@ -164,13 +163,15 @@ impl<'p> Client<'p> {
 }
 
 /// Fails once the user has cancelled.
-pub fn check_cancelled(progress: &dyn Progress) -> Result<()> {
+pub fn check_download_cancelled(progress: &dyn Progress) -> Result<()> {
     let resumes = |error: Error| err!("{error}; {RESUMES}").with_kind(error.kind());
     progress.check_cancelled().map_err(resumes)
 }
 
 fn roots(path: &Path) -> Result<RootCerts> {
-    let pem = fs::read(path)?;
+    let pem = std::fs::read(path).map_err(|error| {
+        err!("cannot read `{}`, named by SSL_CERT_FILE: {error}", path.display())
+    })?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

@@ -88,7 +88,6 @@ impl<'p> Repository<'p> {
         Ok(Self { which, headers, fetched, missing_weights, missing_companions, files, downloader })
     }
 
-    /// The download folder.
     pub fn root(&self) -> &Path {
         &self.downloader.folder.root
     }

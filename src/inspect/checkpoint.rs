@@ -32,11 +32,9 @@ pub struct CheckpointInspection {
     pub bytes: u64,
     /// Bytes that a model in this folder cannot reference in place.
     pub bytes_to_write: u64,
-    /// Why it cannot.
+    /// Why a model in this folder cannot reference all weights in place.
     pub obstacle: Option<String>,
-    /// Tensors and bytes by kind.
     pub totals: Vec<Total>,
-    /// The tensors that the filter selects.
     pub tensors: Vec<ListedTensor>,
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +57,6 @@ pub struct TargetSupport {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Scan {
-    /// Bytes that were read.
     pub bytes: u64,
     pub damaged: Vec<DamagedTensor>,
 }
@@ -75,7 +72,8 @@ pub struct DamagedTensor {
     pub not_finite: u64,
 }
 
-/// Describes a checkpoint's folder or a staged weights file.
+/// Describes a checkpoint's folder or a staged weights file. With `progress` all values are
+/// scanned too.
 pub fn inspect(
     path: &Path,
     filter: &Filter,

@@ -42,11 +42,8 @@ pub enum Inspection {
 #[allow(missing_docs)]
 pub struct FileInspection {
     pub path: PathBuf,
-    /// Bytes of all tensors.
     pub bytes: u64,
-    /// Number of tensors.
     pub count: usize,
-    /// The tensors that the filter selects.
     pub tensors: Vec<ListedTensor>,
 }
 

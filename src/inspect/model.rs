@@ -27,9 +27,7 @@ pub struct ModelInspection {
     pub wrong: Vec<String>,
     /// Whether all external data is present and unchanged, as far as lengths and samples tell.
     pub whole: bool,
-    /// External tensors and bytes by kind.
     pub totals: Vec<Total>,
-    /// The tensors that the filter selects.
     pub tensors: Vec<ListedTensor>,
 }
 

@@ -29,7 +29,6 @@ pub struct ListedTensor {
 pub struct ListedFile {
     /// Relative to the folder of what is inspected.
     pub file: String,
-    /// Number of tensors.
     pub tensors: usize,
     pub bytes: u64,
 }
@@ -40,7 +39,6 @@ pub struct ListedFile {
 pub struct Total {
     /// `embedding`, `attention`, `router`, `experts`, `norms`, `lm_head` or `other`.
     pub kind: &'static str,
-    /// Number of tensors.
     pub tensors: usize,
     pub bytes: u64,
     pub dtypes: BTreeSet<String>,

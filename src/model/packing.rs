@@ -19,13 +19,13 @@ pub struct Packing {
     /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
     pub last: Value,
     /// Number of this step's tokens in each row, i32 `[B]`: `query_seqlens`, which the CPU
-    /// operator alone has. With a past, the others need equal numbers.
+    /// operator alone has. With a past, other providers need equally many tokens in all rows.
     pub queries: Option<Value>,
     /// Largest number of places of a row, i32: `total_sequence_length`.
     pub places: Value,
     /// This step's part of the mask, i64 `[B, T]`.
     mask: Value,
-    /// Its number of tokens, i64 `[B, 1]`.
+    /// Number of tokens in this step's part of each row, i64 `[B, 1]`.
     count: Value,
 }
 

@@ -56,8 +56,8 @@ impl Package {
 
 /// The package for onnxruntime-genai.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct GenaiSummary {
-    /// The path of `genai_config.json`.
     pub config: PathBuf,
     /// Whether a different `genai_config.json` was replaced.
     pub replaced: bool,
@@ -65,11 +65,9 @@ pub struct GenaiSummary {
     pub max_length: u64,
     /// Bytes of the cache for a text of that length, for the whole batch.
     pub cache_bytes: u64,
-    /// Tokens that end a text.
     pub eos_token_ids: Vec<u64>,
     /// Whether these are the released models', because no file names others.
     pub eos_assumed: bool,
-    /// The tokenizer's files.
     #[serde(flatten)]
     pub tokenizer: TokenizerSummary,
 }

@@ -27,12 +27,10 @@ pub const FILES: [&str; 5] = [
 /// The tokenizer in a folder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TokenizerSummary {
-    /// Files that were copied.
     pub copied: Vec<PathBuf>,
     /// Files that the folder had already.
     #[serde(rename = "there")]
     pub present: Vec<&'static str>,
-    /// Files that were not found.
     pub missing: Vec<&'static str>,
 }
 

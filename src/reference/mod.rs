@@ -33,7 +33,6 @@ use routing::choose;
 /// What to keep, and whose choices of experts to follow.
 #[derive(Clone, Debug, Default)]
 pub struct PassOptions {
-    /// Keep the residual stream.
     pub residuals: bool,
     /// Choices of experts within so many times the noise of float32 are ties.
     pub tie_factor: f64,
@@ -83,7 +82,7 @@ pub fn run<'c>(
     let of_row =
         |(row, ids): (usize, &Vec<u32>)| (0..ids.len()).map(move |token| Position { row, token });
     let positions: Vec<Position> = rows.iter().enumerate().flat_map(of_row).collect();
-    let phase = phase(progress, "computing the reference", Unit::Bytes, total);
+    let _phase = phase(progress, "computing the reference", Unit::Bytes, total);
     for n in 0..layers.len() {
         // One layer in both types, so that its weights come from the disk once.
         exact.attention(n)?;
@@ -95,7 +94,7 @@ pub fn run<'c>(
         single.experts(n, &x32, &chosen)?;
         ties.extend(close);
         residuals.extend(residual(&exact, &single));
-        phase.advance(layer_bytes(n));
+        progress.advance(layer_bytes(n));
     }
     Ok(Activations { residuals, ties, experts: exact.coverage, exact, single })
 }

@@ -48,7 +48,7 @@ impl Library {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
-                "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages; install it with `python3 -m pip install onnxruntime`"
+                "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages: `python3 -m pip install onnxruntime` installs one, or an installed one can be named"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
         })

@@ -113,7 +113,10 @@ impl Inputs {
             (false, false) => 0,
         };
         let decoded = options.decode.unwrap_or(default.min(tokens / 2));
-        ensure!(decoded < tokens, "{decoded} decode steps leave no prompt of {tokens} tokens");
+        ensure!(
+            decoded < tokens,
+            "{decoded} decode steps need a text of more than {decoded} tokens, found {tokens}"
+        );
         let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         ensure!(
@@ -178,7 +181,6 @@ fn plan_steps(
 }
 
 impl Step {
-    /// Columns of a row.
     pub fn width(&self) -> usize {
         self.rows[0].len()
     }

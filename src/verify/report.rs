@@ -24,7 +24,6 @@ pub struct Report {
     /// The checkpoint's folder, or a staged file.
     pub checkpoint: PathBuf,
     pub layout: &'static str,
-    /// Layers of the model.
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,

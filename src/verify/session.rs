@@ -59,7 +59,7 @@ impl<'m> ModelSession<'m> {
         let (rows, ModelFile { signature, caches, .. }) = (&inputs.rows, *model);
         let batch = rows.len();
         let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
-        let running = phase(*progress, "running the model", Unit::Tokens, total);
+        let _phase = phase(*progress, "running the model", Unit::Tokens, total);
         let empty =
             |cache: &Cache| TensorValue::empty(cache.dtype, &[batch, cache.heads, 0, cache.width]);
         let mut past = caches.iter().map(empty).collect::<Result<Vec<_>>>()?;
@@ -85,7 +85,7 @@ impl<'m> ModelSession<'m> {
             let inner = self.inner.iter().map(|name| outputs[name].values());
             let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
             visit(&StepOutputs { model, step, logits, inner })?;
-            running.advance((batch * step.width()) as u64);
+            progress.advance((batch * step.width()) as u64);
             past = caches.iter().filter_map(|cache| outputs.remove(&cache.present)).collect();
         }
         Ok(())

@@ -42,7 +42,7 @@ pub struct Comparison {
 /// was right, the rest agrees.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ties {
-    /// Number of them.
+    /// Their number.
     pub close: usize,
     /// Whose choices the reference took in them.
     pub followed: Followed,

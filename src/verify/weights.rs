@@ -117,11 +117,9 @@ fn check_scales(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> 
 struct Slice<'w> {
     tensor: ExternalTensor<'w>,
     weight: &'w Weight,
-    /// Bytes of the weight.
     bytes: Range<u64>,
     /// Whether the initializer has as many bytes, and a dtype that reads them as the weight's.
     fits: bool,
-    /// Number of bytes that were compared.
     compared: AtomicU64,
     /// Whether some of them differ, or cannot be read.
     differs: AtomicBool,

@@ -41,7 +41,6 @@ impl<T> IndexMut<Role> for PerRole<T> {
 pub struct Provenance {
     /// Formats in the checkpoint.
     pub origin: FormatSet,
-    /// Formats now.
     pub format: FormatSet,
     /// Number of values that were rounded; after several conversions an upper bound.
     pub rounded: u64,
@@ -88,12 +87,10 @@ impl Provenance {
 }
 
 impl PerRole<Provenance> {
-    /// Formats now.
     pub fn formats(&self) -> PerRole<FormatSet> {
         PerRole { experts: self.experts.format.clone(), dense: self.dense.format.clone() }
     }
 
-    /// After a conversion.
     pub fn after(&self, rounding: &PerRole<Rounding>) -> Self {
         Self {
             experts: self.experts.after(&rounding.experts),

@@ -62,7 +62,6 @@ impl Weight {
         if self.kind == ElementKind::Mxfp4Scales { DType::F8E8M0 } else { self.dtype }
     }
 
-    /// The conversion that produces it, and the index of the part.
     pub fn conversion(&self) -> Option<(&Arc<Conversion>, usize)> {
         match &self.recipe {
             Recipe::Converted(conversion, part) => Some((conversion, *part)),

@@ -121,7 +121,6 @@ impl<'w> WeightsFile<'w> {
         self.weights.iter().copied().zip(&self.ranges)
     }
 
-    /// Size of the whole file.
     pub fn bytes(&self) -> u64 {
         self.ranges.last().map_or(0, |range| range.end)
     }

@@ -121,7 +121,7 @@ fn refuses_inconsistent_or_unsupported_values() {
         rope_theta = "x" => key `rope_theta` must be a positive number, found "x"
         rope_theta = 1 => `rope_theta` must be above 1, found 1
         initial_context_length = 10 => YaRN's bounds must satisfy
-        attention_dropout = 0.5 => has an unknown key `attention_dropout`; ignore it if"#;
+        attention_dropout = 0.5 => has an unknown key `attention_dropout`, which can be ignored if"#;
     refuses(openai, cases);
     let cases = r#"model_type = "llama" => `model_type` must be "gpt_oss", found "llama"
         hidden_act = "gelu" => `hidden_act` must be "silu", found "gelu"
@@ -132,7 +132,7 @@ fn refuses_inconsistent_or_unsupported_values() {
         sliding_window = null => lacks the key `sliding_window`
         sliding_window = 0 => must be a whole number from 1 to 4294967295, found 0
         layer_types = ["none", "none", "none"] => and "full_attention", found "none"
-        layer_types = ["full_attention"] => entries as `num_hidden_layers`, found 1
+        layer_types = ["full_attention"] => must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
         rope_scaling = null => for no scaling, found null
         rope_scaling = {} => for no scaling, found null
         rope_parameters = {} => has an unknown key `rope_parameters`

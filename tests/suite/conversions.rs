@@ -142,7 +142,7 @@ fn rounding_must_be_accepted_and_is_reported() {
     assert_eq!(
         refusal,
         format!(
-            "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {relative_error:.2e}; keep the format of the experts, or accept rounding; pass --accept-rounding"
+            "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {relative_error:.2e}: the experts must keep their format, or the rounding be accepted; pass --accept-rounding"
         )
     );
     let (converted, expected) = (&summary["experts"]["converted"], (error / all_squares).sqrt());

@@ -140,14 +140,14 @@ fn refuses_damaged_and_foreign_weights_files() {
     flip_last_bit(&damaged);
     resize(&short, |length| length - 1);
     for (path, expected) in [
-        (&folder, "is a folder, expected a weights file"),
+        (&folder, "is a folder, and a staged weights file is expected"),
         (&folder.join("absent"), "there is no file `"),
         (&gguf, "x.gguf` is GGUF, llama.cpp's format: use the SafeTensors"),
         (
             &fixture("tiny/model.safetensors"),
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
         ),
-        (&damaged, "the file was changed, stage it again"),
+        (&damaged, "was changed after it was staged"),
         (&short, "download it again"),
     ] {
         assert_contains(&failure(&staged_args(path, &model, &[])), expected);
@@ -273,7 +273,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |_, config| config["quantization_config"] = json!({"quant_method": "gptq"}),
-            "weights quantized with \"gptq\" cannot be read, only MXFP4 as released; use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b",
+            "weights quantized with \"gptq\" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b",
         ),
         (
             "hf",

@@ -30,7 +30,7 @@ fn refuses_edited_metadata_of_weights_files() {
     const FINGERPRINT: &str = "is not a fingerprint of 12 hexadecimal digits";
     let number = "must be a whole number from 1 to 4294967295, found 0";
     let cases: [(&str, &[&str], &str, Value, &str); 20] = [
-        ("tiny", &[], "/format", json!(9), "has weights format 9"),
+        ("tiny", &[], "/format", json!(9), "was staged in format 9"),
         // Files are named by it.
         ("tiny", &[], "/fingerprint", json!("x/../../escaped/file"), FINGERPRINT),
         ("tiny", &[], "/fingerprint", json!("0123456789a"), FINGERPRINT),

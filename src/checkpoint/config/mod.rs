@@ -129,7 +129,7 @@ fn refuse_quantized(keys: &mut ConfigReader) -> Result<()> {
     };
     ensure!(
         method == "mxfp4",
-        "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; {}",
+        "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; export the unquantized model, or {}",
         keys.file,
         suggest::USE_SOURCE
     );
@@ -144,8 +144,8 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
     let required = || window.ok_or_else(|| keys.missing("sliding_window"));
     let Some(types) = types else { return Ok(alternating_windows(layers, Some(required()?))) };
     if types.len() as u64 != layers {
-        let expected = "a list with as many entries as `num_hidden_layers`";
-        return Err(keys.invalid("layer_types", expected, &types.len().into()));
+        let expected = format!("a list of {layers} entries (`num_hidden_layers`)");
+        return Err(keys.invalid("layer_types", &expected, &types.into()));
     }
     let expected = "a list of \"sliding_attention\" and \"full_attention\"";
     let window_of = |kind: &Value| match kind.as_str() {

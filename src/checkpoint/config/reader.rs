@@ -120,7 +120,7 @@ impl<'a> ConfigReader<'a> {
         }
         match self.peek(key, &POSITIVE)? {
             Some(found) if (found - expected).abs() >= 1.0 => Err(err!(
-                "`{}`: key `{key}` must be {expected} ({formula}), found {found}; correct it, or ignore it if nothing uses it",
+                "`{}`: key `{key}` must be {expected} ({formula}), found {found}; it can be ignored if nothing uses it",
                 self.file
             )
             .with_remedy(Setting::IgnoreConfigKey, key)),
@@ -140,7 +140,7 @@ impl<'a> ConfigReader<'a> {
         let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);
         if let Some(key) = unread.iter().find(is_unknown) {
             return Err(err!(
-                "`{}` has an unknown key `{key}`; ignore it if it does not change what the model computes",
+                "`{}` has an unknown key `{key}`, which can be ignored if it does not change what the model computes",
                 self.file
             )
             .with_remedy(Setting::IgnoreConfigKey, *key));

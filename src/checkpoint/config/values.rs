@@ -14,7 +14,6 @@ use crate::error::{Result, ensure};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub vocab_size: u64,
-    /// Width of the residual stream.
     pub hidden_size: u64,
     /// Width inside an expert.
     pub intermediate_size: u64,

@@ -14,6 +14,7 @@ impl Scope<'_> {
         (carried_name, carried): (&str, Value),
         wire: impl FnOnce(&mut Scope, Value, Value) -> Result<Value>,
     ) -> Result<Value> {
+        // Checks the dtype; the node itself is wired after its body.
         self.node(name, "Loop").typed(count, DType::I64)?;
         let fact = self.fact(carried)?;
         let always = self.constant(true)?;
@@ -30,7 +31,8 @@ impl Scope<'_> {
         node.output(fact)
     }
 
-    /// The result has the dtype and shape of `no`; `yes` may be narrower.
+    /// The result has the fact of `no`. `yes` has its dtype and rank, and may have more specific
+    /// dimensions.
     pub fn if_else(
         &mut self,
         name: &str,

@@ -85,7 +85,12 @@ fn refuses_unsuitable_requests_in_one_sentence() {
         (&model, &other, &[], "a vocabulary of 320 tokens, the checkpoint of 77"),
         (&model, &checkpoint, &["--batch", "3"], "takes 2 rows, and 3 were requested"),
         (&model, &checkpoint, &["--tokens", "10"], "takes at most 9 tokens, and 10 were"),
-        (&cached, &other, &["--tokens", "5", "--decode", "5"], "leave no prompt of 5 tokens"),
+        (
+            &cached,
+            &other,
+            &["--tokens", "5", "--decode", "5"],
+            "need a text of more than 5 tokens, found 5",
+        ),
         (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and 1000000 were"),
     ] {
         let error = refused(model, checkpoint, options);
