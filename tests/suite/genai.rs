@@ -5,7 +5,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::sizes::sparse;
+use crate::layout_fixtures::{Tensor, edit_config, tiny};
+use crate::sizes::{sparse, write_sparse};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, contents, copy_folder, edit_json, export,
     export_args, failure, fixture, printed, read_json, staged_args,
@@ -264,4 +265,80 @@ fn takes_sampling_parameters_from_generation_config() {
     fs::write(&file, r#"{"eos_token_id": 320}"#).unwrap();
     let sentence = home.refusal(model, &["--genai"]);
     assert_ends(&sentence, "key `eos_token_id` must be a token of the vocabulary, found 320");
+}
+
+/// The tiny model's shapes but for the released models' vocabulary, over holes.
+fn released_vocabulary() -> Home {
+    let home = Home::with("tiny");
+    edit_config(&home.checkpoint(), "\"vocab_size\": 320", "\"vocab_size\": 201088");
+    let larger = |(name, (dtype, mut shape, _)): (String, Tensor)| {
+        shape[0] = if name.contains("embedding") { 201_088 } else { shape[0] };
+        (name, dtype, shape, Vec::new())
+    };
+    let weights = home.join("checkpoint/model.safetensors");
+    write_sparse(&weights, tiny().into_iter().map(larger).collect());
+    home
+}
+
+/// As in transformers. Sampling parameters come from generation_config.json alone.
+#[test]
+fn falls_back_on_configs_then_on_released_tokens() {
+    const RELEASED: &[u64] = &[200_002, 199_999, 200_012];
+    const PUBLISHED: &str = r#"{"bos_token_id": 199998, "eos_token_id": [200002, 199999, 200012],
+        "pad_token_id": 199999, "transformers_version": "4.55.0.dev0"}"#;
+    const OWN: &str =
+        r#"{"vocab_size": 201088, "eos_token_id": 2, "pad_token_id": 0, "top_k": "x"}"#;
+    const EMPTY: &str = r#"{"vocab_size": 201088}"#;
+    let home = released_vocabulary();
+    // Weights that need no config: it is beside them, above them or nowhere.
+    let (weights, _) = home.stage("root/original/w", &[]);
+    let names = ["original/generation_config.json", "original/config.json", "config.json"];
+    for (texts, eos, pad, assumed) in [
+        ([PUBLISHED, "", ""], RELEASED, 199_999, false),
+        (["", "", ""], RELEASED, 199_999, true),
+        ([r#"{"eos_token_id": 7, "pad_token_id": null}"#, "", ""], &[7], 199_999, false),
+        ([r#"{"eos_token_id": [7, 8]}"#, OWN, ""], &[7, 8], 0, false),
+        (["", r#"{"vocab_size": 320, "eos_token_id": 3}"#, OWN], &[2], 0, false),
+        (["", "{", OWN], &[2], 0, false),
+        (["", EMPTY, OWN], &[2], 0, false),
+        (["", EMPTY, ""], RELEASED, 199_999, true),
+        (["", r#"{"vocab_size": 201088, "eos_token_id": 200002}"#, ""], RELEASED, 199_999, true),
+        (["", r#"{"vocab_size": 201088, "eos_token_id": [200002]}"#, ""], RELEASED, 199_999, true),
+    ] {
+        for (path, text) in names.map(|name| home.join("root").join(name)).iter().zip(texts) {
+            let _ = fs::remove_file(path);
+            (!text.is_empty()).then(|| fs::write(path, text).unwrap());
+        }
+        let options = ["--genai", "--max-length", "9"];
+        let genai = &home.export_staged(&weights, "root/original/model", &options).1["genai"];
+        let config = read_json(&home.join("root/original/genai_config.json"));
+        let tokens = ["eos", "bos", "pad"].map(|it| &config["model"][format!("{it}_token_id")]);
+        let search = json!({"max_length": 9, "past_present_share_buffer": false});
+        let found = json!([tokens, genai["eos_token_ids"], genai["eos_assumed"], config["search"]]);
+        assert_eq!(found, json!([[eos, 199_998, pad], eos, assumed, search]), "{texts:?}");
+    }
+}
+
+#[test]
+fn refuses_invalid_generation_config() {
+    let (released, tiny) = (&released_vocabulary(), &Home::with("tiny"));
+    // Without a file where its text is empty.
+    for (home, file, sentence) in [
+        (released, r#"{"eos_token_id": [1, "x"]}"#, "a token of the vocabulary, found \"x\""),
+        (released, r#"{"eos_token_id": []}"#, "found []"),
+        (released, r#"{"bos_token_id": -1}"#, "key `bos_token_id`"),
+        (released, r#"{"pad_token_id": 201088}"#, "found 201088"),
+        (released, "[]", "generation_config.json` is invalid: invalid type: sequence, expected a"),
+        (released, r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
+        (released, r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
+        (released, r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
+        (released, r#"{"top_p": 3.0}"#, "key `top_p` must be a number from 0 to 1, found 3.0"),
+        (tiny, "", "eos_token_id, 200002, exceeds its vocabulary of 320 tokens: put a gen"),
+        (tiny, r#"{"eos_token_id": 5}"#, "bos_token_id, 199998, exceeds its vocabulary of 320"),
+        (tiny, r#"{"eos_token_id": 5}"#, "tokens: add eos_token_id"),
+    ] {
+        let path = home.join("checkpoint/generation_config.json");
+        (!file.is_empty()).then(|| fs::write(path, file).unwrap());
+        assert_contains(&home.refusal("checkpoint/model", &["--genai"]), sentence);
+    }
 }

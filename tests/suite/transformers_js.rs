@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{
-    Home, assert_contains, binary, contents, copy_folder, export_args, failure, fixture, printed,
-    read_json, staged_args,
+    Home, assert_contains, assert_ends, binary, contents, copy_folder, export_args, failure,
+    fixture, paths, printed, read_json, staged_args, text,
 };
 use serde_json::json;
 
@@ -98,4 +98,49 @@ fn writes_config_above_relative_path() {
     let config = read_json(&home.join("config.json"));
     assert_eq!(config["num_hidden_layers"], 2);
     assert_eq!(config["layer_types"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn keeps_entries_of_other_models() {
+    let home = Home::with("tiny-hf");
+    let (folder, path) = (home.join("web/onnx"), home.join("web/config.json"));
+    fs::create_dir_all(&folder).unwrap();
+    // The config, and the number of the model's data files.
+    let export = |name: &str, compute: &str, size: &str| {
+        let options = ["--transformers-js", "--compute", compute, "--max-shard-size", size];
+        let data = format!("{}_data", text(&home.export(&format!("web/onnx/{name}"), &options).0));
+        let files = paths(&folder).iter().filter(|path| text(path).starts_with(&data)).count();
+        (read_json(&path), files)
+    };
+    fs::write(&path, r#"{"model_type": "x", "transformers.js_config": {"dtype": "q4"}}"#).unwrap();
+    let (_, once) = export("model_q4f16", "f16", "120kB");
+    let (found, twice) = export("model", "f32", "300kB");
+    let expected = json!({"model_type": "x", "num_hidden_layers": 3, "transformers.js_config": {
+        "dtype": "q4",
+        "use_external_data_format": {"model_q4f16.onnx": once, "model.onnx": twice},
+        "kv_cache_dtype": {"q4f16": "float16", "fp32": "float32"},
+    }});
+    assert!(found == expected && once > twice, "{found}");
+
+    let all = json!({"model_type": "x", "transformers.js_config": {"use_external_data_format": 3}});
+    fs::write(&path, all.to_string()).unwrap();
+    let (found, count) = export("model_quantized", "f32", "120kB");
+    let files = &found["transformers.js_config"]["use_external_data_format"];
+    assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [count, 3]);
+}
+
+#[test]
+fn refuses_config_of_another_model() {
+    let home = Home::with("tiny-hf");
+    fs::create_dir(home.join("web")).unwrap();
+    for (keys, reason) in [
+        (r#""a": 1, "a": 1"#, "duplicate key \"a\" at line 1 column 35"),
+        (r#""transformers.js_config": 1"#, "`transformers.js_config` is not a JSON object"),
+        (r#""head_dim": 64"#, "its `head_dim` is 64, and the weights have 32"),
+    ] {
+        let config = format!(r#"{{"model_type": "x", {keys}}}"#);
+        fs::write(home.join("web/config.json"), config).unwrap();
+        let sentence = home.refusal("web/onnx/model", &["--transformers-js"]);
+        assert_ends(&sentence, &format!("of this model: {reason}"));
+    }
 }
