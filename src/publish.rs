@@ -136,7 +136,10 @@ impl Transaction {
                 Ok(()) => self.folders.push(path.to_owned()),
                 // Perhaps created by another export a moment ago.
                 Err(_) if path.is_dir() => {}
-                Err(error) => return Err(cannot_write(path)(error)),
+                Err(error) => {
+                    let failed = err!("cannot create the folder `{}`", path.display());
+                    return Err(failed.with_kind(Kind::Io).with_source(error));
+                }
             }
         }
         Ok(())

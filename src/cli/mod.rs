@@ -89,7 +89,8 @@ mod tests {
         command.clone().debug_assert();
         for command in std::iter::once(&command).chain(command.get_subcommands()) {
             for option in command.get_arguments() {
-                let help = option.get_help().unwrap_or_else(|| panic!("{} has no help", option.get_id()));
+                let help =
+                    option.get_help().unwrap_or_else(|| panic!("{} has no help", option.get_id()));
                 let help = help.to_string();
                 assert!(help.chars().count() <= 80, "{help}");
             }

@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: u32 = 20;
 /// The longest pause between attempts, whatever the hub asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-const RESUMES: &str = "downloaded parts are kept, and the same command resumes the download";
+const RESUMES: &str = "downloaded parts are kept, and the same command goes on from there";
 const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;

@@ -106,7 +106,7 @@ impl TokenSources<'_> {
             None => format!("put a generation_config.json with {keys} beside the weights"),
         };
         bail!(
-            "no file names the model's special tokens, and the released models' {key}, {token}, exceeds its vocabulary of {} tokens: {remedy}",
+            "no file says which tokens begin, end and pad a text, and the released models' {key}, {token}, is not in the vocabulary of {} tokens: {remedy}",
             self.vocab_size
         )
     }

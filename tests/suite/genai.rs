@@ -333,8 +333,8 @@ fn refuses_invalid_generation_config() {
         (released, r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
         (released, r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
         (released, r#"{"top_p": 3.0}"#, "key `top_p` must be a number from 0 to 1, found 3.0"),
-        (tiny, "", "eos_token_id, 200002, exceeds its vocabulary of 320 tokens: put a gen"),
-        (tiny, r#"{"eos_token_id": 5}"#, "bos_token_id, 199998, exceeds its vocabulary of 320"),
+        (tiny, "", "eos_token_id, 200002, is not in the vocabulary of 320 tokens: put a gen"),
+        (tiny, r#"{"eos_token_id": 5}"#, "bos_token_id, 199998, is not in the vocabulary of 320"),
         (tiny, r#"{"eos_token_id": 5}"#, "tokens: add eos_token_id"),
     ] {
         let path = home.join("checkpoint/generation_config.json");

@@ -105,7 +105,7 @@ fn retries_after_silence() {
     test.hub.fail(LIST, 9, Fault::Stall(0));
     assert_eq!(
         test.hub.failure(&test.original()),
-        "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time; downloaded parts are kept, and the same command resumes the download"
+        "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time; downloaded parts are kept, and the same command goes on from there"
     );
     assert!(contents(&test.here).is_empty());
 }

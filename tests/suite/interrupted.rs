@@ -23,7 +23,7 @@ fn refuses_destination_that_is_or_needs_another_kind_of_file() {
     fs::write(home.join("file"), "").unwrap();
     let sentence = home.refusal("model", &[]);
     assert_ends(&sentence, "model.onnx` is a folder, expected a file to write");
-    assert_starts(&home.refusal("file/model", &[]), "cannot write `");
+    assert_starts(&home.refusal("file/model", &[]), "cannot create the folder `");
 }
 
 /// A file may have so many blocks of 512 bytes, and the weights have a megabyte: within
