@@ -78,7 +78,7 @@ pub struct Export {
     /// `--for genai` sets --target ort too.
     #[arg(help_heading = OUTPUT, long, conflicts_with = "skip_onnx")]
     genai: bool,
-    /// Longest text of onnxruntime-genai in tokens [default: a cache of 1 GiB]
+    /// Longest text of onnxruntime-genai in tokens [default: a cache of at most 1 GiB]
     #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "skip_onnx")]
     max_length: Option<u64>,
     /// Write a folder for transformers.js: --output DIR/onnx/model[_DTYPE].onnx

@@ -167,15 +167,15 @@ fn split<'w>(
         let ends: Vec<usize> = (1..=rest.len()).filter(can_end).collect();
         // What a file needs besides grows with its weights, so all that fits is found
         // by halves.
-        let fitting = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
-        if fitting == 0 {
+        let count = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
+        if count == 0 {
             let (tensor, bytes) = (&first.name, plan(&rest[..ends[0]]).bytes());
             return Err(err!(
                 "the maximum shard size is {most} bytes, and a file with `{tensor}` alone takes {bytes}"
             )
             .with_remedy(Setting::MaxShardSize, bytes.to_string()));
         }
-        let (fitting, others) = rest.split_at(ends[fitting - 1]);
+        let (fitting, others) = rest.split_at(ends[count - 1]);
         files.push(plan(fitting));
         rest = others;
     }

@@ -170,7 +170,8 @@ impl Request {
 /// A resolved and checked [`Request`].
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// After the preset; its options of the graph are resolved in `graph`.
+    /// After the preset, with implied formats and placement. Options of the graph (target to
+    /// last_logits) are resolved in `graph` only.
     pub(super) request: Request,
     /// Settings that the preset changed.
     pub(super) preset_changes: Vec<String>,

@@ -41,15 +41,15 @@ impl Summary {
             if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
                 // QMoE with 8 bits has no kernel that keeps activations in float.
                 let faster = if options.keep_activations { "int4" } else { "int8" };
-                let convert = pass(&[(Setting::Experts, faster)]);
-                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{convert}"));
+                let advice = pass(&[(Setting::Experts, faster)]);
+                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{advice}"));
             }
             weights_rows(&mut table, &self.weights);
         }
         // ONNX Runtime takes no MXFP4 in functions.
         let takes_mxfp4 = ort.is_none_or(|it| it.style == Style::Flat);
-        let convert = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
-        experts_rows(&mut table, &self.experts, convert);
+        let advice = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
+        experts_rows(&mut table, &self.experts, advice);
         matrices_rows(&mut table, "dense", &self.dense);
         let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
         if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
@@ -143,9 +143,9 @@ fn weights_rows(table: &mut Table, it: &WeightsSummary) {
     }
 }
 
-/// Nothing for MXFP4 as in the checkpoint. `convert` says how to convert to MXFP4, if the model
+/// Nothing for MXFP4 as in the checkpoint. `advice` says how to convert to MXFP4, if the model
 /// can have it.
-fn experts_rows(table: &mut Table, it: &ExpertsSummary, convert: Option<String>) {
+fn experts_rows(table: &mut Table, it: &ExpertsSummary, advice: Option<String>) {
     let is_chosen = matrices_rows(table, "experts", &it.matrices);
     let (format, bytes) = (&it.matrices.provenance.format, it.matrices.bytes);
     if !format.contains(|it| it != MatrixFormat::Mxfp4) {
@@ -156,9 +156,9 @@ fn experts_rows(table: &mut Table, it: &ExpertsSummary, convert: Option<String>)
         return table.note(line);
     }
     table.row("experts", line);
-    if let (Some(mxfp4), Some(convert)) = (it.mxfp4_bytes, convert) {
+    if let (Some(mxfp4), Some(advice)) = (it.mxfp4_bytes, advice) {
         let times = bytes as f64 / mxfp4 as f64;
-        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{convert}"));
+        table.note(format!("converted to mxfp4 they are {times:.1} times smaller and much faster; the conversion is exact if they came from MXFP4, and refused otherwise{advice}"));
     }
 }
 

@@ -44,7 +44,7 @@ impl CachedRepo {
 /// into the folder or else into the cache.
 pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Result<Listing> {
     let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
-    let downloaded = fs::read_to_string(ref_path(root, &name.revision)).ok();
+    let downloaded = fs::read_to_string(ref_path(root, name)).ok();
     let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
     let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
     let newest = || Some(cached.as_ref()?.snapshot.file_name()?.to_str()?.to_owned());

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
+use super::RepoPath;
 use super::listing::{RemoteFile, is_hash};
 use crate::error::{Error, Result, Setting};
 use crate::files::parent_dir;
@@ -15,7 +16,7 @@ use crate::publish::Lock;
 
 const DOWNLOADS: &str = ".cache/huggingface/download";
 const LOCK: &str = ".cache/huggingface/gpt-oss-export.lock";
-/// For each revision a file with its commit, as in Hugging Face's cache.
+/// For each revision, or folder of one, a file with the commit of its last download.
 const REFS: &str = ".cache/huggingface/gpt-oss-export.refs";
 /// How much newer than its metadata a file may be, for coarse clocks.
 const TOLERANCE: Duration = Duration::from_secs(1);
@@ -64,10 +65,10 @@ impl DownloadFolder {
         Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
-    /// Remembers the commit of a revision, all of whose files are here now.
-    pub fn write_commit(&self, revision: &str, commit: &str) -> Result<()> {
+    /// Remembers the commit of a checkpoint, all of whose files are here now.
+    pub fn write_commit(&self, name: &RepoPath, commit: &str) -> Result<()> {
         fs::create_dir_all(self.root.join(REFS))?;
-        Ok(fs::write(ref_path(&self.root, revision), commit)?)
+        Ok(fs::write(ref_path(&self.root, name), commit)?)
     }
 
     pub fn path(&self, file: &RemoteFile) -> PathBuf {
@@ -95,9 +96,9 @@ impl DownloadFolder {
     }
 }
 
-/// Where the commit is that a revision was when its files were downloaded last.
-pub fn ref_path(root: &Path, revision: &str) -> PathBuf {
-    root.join(REFS).join(revision.replace('/', "%2F"))
+/// Where the commit is at which a checkpoint was downloaded last.
+pub fn ref_path(root: &Path, RepoPath { revision, folder, .. }: &RepoPath) -> PathBuf {
+    root.join(REFS).join(format!("{revision}@{folder}").replace('/', "%2F"))
 }
 
 fn record_path(root: &Path, path: &str) -> PathBuf {

@@ -14,7 +14,7 @@ use ureq::{Agent, Body, BodyReader};
 
 use super::environment::Environment;
 use crate::background::{StopFlag, with_background};
-use crate::error::{Error, Result, ensure, err};
+use crate::error::{Error, Kind, Result, ensure, err};
 use crate::progress::Progress;
 
 /// Consecutive failures after which a request is given up.
@@ -169,15 +169,14 @@ pub fn check_download_cancelled(progress: &dyn Progress) -> Result<()> {
 }
 
 fn roots(path: &Path) -> Result<RootCerts> {
-    let pem = std::fs::read(path).map_err(|error| {
-        err!("cannot read `{}`, named by SSL_CERT_FILE: {error}", path.display())
-    })?;
+    let file = path.display();
+    let cannot_read = |error| err!("cannot read `{file}`, named by SSL_CERT_FILE: {error}");
+    let pem = std::fs::read(path).map_err(|error| cannot_read(error).with_kind(Kind::Io))?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
     let certificates: Vec<_> = certificates.collect();
-    let file = path.display();
     ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
     Ok(certificates.into())
 }

@@ -117,6 +117,6 @@ impl<'p> Repository<'p> {
         }
         let Downloader { folder, listing: Listing { name, commit, .. }, .. } = &self.downloader;
         self.files.iter().try_for_each(|file| folder.write_record(file, commit))?;
-        folder.write_commit(&name.revision, commit)
+        folder.write_commit(name, commit)
     }
 }

@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
-use crate::error::{Result, err};
+use crate::error::{Kind, Result, err};
 use crate::files::json;
 use crate::model::GraphOptions;
-use crate::publish::{Existing, Transaction, cannot_write};
+use crate::publish::{Existing, Transaction};
 use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
 
 pub struct PackagedModel<'m> {
@@ -42,10 +42,12 @@ impl Package {
     }
 
     pub fn write(&self, transaction: &mut Transaction) -> Result<()> {
-        for [source, path] in &self.copies {
-            let mut source = json::open(source, LARGEST_FILE)?;
+        for [from, path] in &self.copies {
+            let mut source = json::open(from, LARGEST_FILE)?;
+            let failed = err!("cannot copy `{}` to `{}`", from.display(), path.display());
             transaction.create(path, Existing::Keep, |mut file| {
-                io::copy(&mut source, &mut file).map_err(cannot_write(path))
+                let copied = io::copy(&mut source, &mut file);
+                copied.map_err(|error| failed.with_kind(Kind::Io).with_source(error))
             })?;
         }
         self.config.iter().try_for_each(|(path, text)| {

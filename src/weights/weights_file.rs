@@ -190,15 +190,15 @@ impl<'w> WeightsFile<'w> {
             let is_over = failed.load(Ordering::Relaxed);
             if is_over { Err(Error::interrupted()) } else { progress.check_cancelled() }
         };
-        let visit = |offset: u64, bytes: &[u8]| {
+        let visit_pieces = |offset: u64, bytes: &[u8]| {
             let mut pieces = (offset..).step_by(PIECE).zip(bytes.chunks(PIECE));
             pieces.try_for_each(|(offset, piece)| go_on().and_then(|()| visit(offset, piece)))
         };
         let fail = |_: &Error| failed.store(true, Ordering::Relaxed);
         let stored = || {
             let mut files = FileCache::default();
-            let stored = self.tensors().filter(|(weight, _)| !weight.is_converted());
-            for (weight, Range { start, .. }) in stored {
+            let unconverted = self.tensors().filter(|(weight, _)| !weight.is_converted());
+            for (weight, Range { start, .. }) in unconverted {
                 // Scales are few, and a NaN scale spoils a block.
                 let is_scales = weight.kind == ElementKind::Mxfp4Scales;
                 match (destination, &weight.recipe) {
@@ -211,7 +211,7 @@ impl<'w> WeightsFile<'w> {
                             if is_scales {
                                 non_finite += not_finite(weight.encoded_dtype(), bytes);
                             }
-                            visit(start + offset, bytes)
+                            visit_pieces(start + offset, bytes)
                         })?;
                         ensure_finite(weight, non_finite)?;
                     }
@@ -229,8 +229,9 @@ impl<'w> WeightsFile<'w> {
                     other.shares_conversion(weight).then_some((part, range.start))
                 });
                 let starts: HashMap<usize, u64> = starts.collect();
-                let visit = |part, offset, bytes: &[u8]| visit(starts[&part] + offset, bytes);
-                rounding[conversion.role] += convert(conversion, progress, &visit)?;
+                let visit_part =
+                    |part, offset, bytes: &[u8]| visit_pieces(starts[&part] + offset, bytes);
+                rounding[conversion.role] += convert(conversion, progress, &visit_part)?;
             }
             Ok(rounding)
         };

@@ -162,7 +162,11 @@ fn exports_offline_from_downloaded_files_only() {
     assert_contains(&test.hub.sentence(&mut offline(pull_request)), "`refs/pr/3` of");
     test.hub.export(&[&test.named(pull_request)[..], &["--download-dir", text(&folder)]].concat());
     assert!(offline(pull_request).output().unwrap().status.success());
-    let commit = folder.join(".cache/huggingface/gpt-oss-export.refs/refs%2Fpr%2F3");
+    let commits = folder.join(".cache/huggingface/gpt-oss-export.refs");
+    // Another folder of the revision, which was downloaded later.
+    fs::write(commits.join("refs%2Fpr%2F3@"), "e".repeat(40)).unwrap();
+    assert!(offline(pull_request).output().unwrap().status.success());
+    let commit = commits.join("refs%2Fpr%2F3@original");
     assert_eq!(fs::read_to_string(&commit).unwrap(), COMMIT);
     fs::write(commit, "f".repeat(40)).unwrap();
     let sentence = test.hub.sentence(&mut offline(pull_request));
