@@ -55,24 +55,22 @@ pub enum Setting {
     Tolerance,
 }
 
+#[allow(missing_docs)]
 impl Error {
     /// An error of kind [`Kind::Invalid`].
     pub fn new(sentence: impl Into<String>) -> Self {
         Self { kind: Kind::Invalid, sentence: sentence.into(), remedies: Vec::new(), source: None }
     }
 
-    /// That the work was cancelled.
     pub fn interrupted() -> Self {
         Self::new("interrupted").with_kind(Kind::Interrupted)
     }
 
-    /// The same error under another kind.
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The same error with its cause.
     pub fn with_source(mut self, source: impl Into<Cause>) -> Self {
         self.source = Some(source.into());
         self
@@ -84,7 +82,6 @@ impl Error {
         self
     }
 
-    /// What callers can tell it apart by.
     pub fn kind(&self) -> Kind {
         self.kind
     }

@@ -42,7 +42,9 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
         "`{}` was staged in format {format}, expected {FORMAT_VERSION}: stage it again with this version",
         path.display()
     );
-    Ok((tensors, serde_json::from_str(&text).map_err(invalid)?))
+    let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
+    metadata.config.check(&path.display().to_string())?;
+    Ok((tensors, metadata))
 }
 
 /// The error for damaged metadata.

@@ -34,8 +34,8 @@ impl<F: Real> Pass<'_, F> {
         for length in &self.lengths {
             let tokens = start..start + length;
             let columns = |at: usize| (at * width..(at + 1) * width).into();
-            let row = qkv.slice_axis(Axis(0), tokens.clone().into());
-            let part = |at: usize| row.slice_axis(Axis(1), columns(at));
+            let here = qkv.slice_axis(Axis(0), tokens.clone().into());
+            let part = |at: usize| here.slice_axis(Axis(1), columns(at));
             let rotated = |at: usize| self.rope.rotate(&part(at));
             let keys: Vec<Array2<F>> = (heads..heads + kv).map(rotated).collect();
             let one = |at: usize| {

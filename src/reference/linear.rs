@@ -40,8 +40,14 @@ pub fn linear<F: Real>(
         for rows in &ranges {
             y += &x.slice_axis(Axis(1), columns(rows)).dot(&decoded(&mut files, rows)?);
         }
+    } else if matrix.experts.is_some() {
+        // Experts run in parallel already.
+        for rows in &ranges {
+            let product = x.dot(&decoded(&mut files, rows)?.t());
+            y.slice_axis_mut(Axis(1), columns(rows)).assign(&product);
+        }
     } else {
-        // Threads open files once for many rows: opening is slow on a network's file system.
+        // Few openings of files: they are slow on a network's file system.
         let product = |files: &mut FileCache, rows| Ok(x.dot(&decoded(files, rows)?.t()));
         let products = ranges.par_iter().map_init(FileCache::default, product);
         let products = products.collect::<Result<Vec<Array2<F>>>>()?;

@@ -95,6 +95,9 @@ impl<'c> ActivationComparison<'c> {
     }
 
     fn compare_waiting(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
         let tokens = self.waiting.iter().map(|(position, _)| self.inputs.index(*position));
         let ExactValues { exact, noise } = self.activations.logits(&tokens.collect::<Vec<_>>())?;
         self.found.noise = self.found.noise.max(noise);

@@ -148,11 +148,11 @@ impl<'w> Slice<'w> {
 
     /// Compares a weight that is not converted, as far as the first difference.
     fn compare_stored(&self, sources: &mut FileCache, progress: &dyn Progress) -> Result<()> {
-        let file = File::open(&*self.tensor.data.file)?;
         for start in self.bytes.clone().step_by(COMPARED as usize) {
             progress.check_cancelled()?;
             let end = self.bytes.end.min(start + COMPARED);
-            self.compare(&file, start, &read_range(self.weight, sources, start..end)?)?;
+            let expected = read_range(self.weight, sources, start..end)?;
+            self.compare(sources.open(&self.tensor.data.file)?, start, &expected)?;
             progress.advance(end - start);
             if self.differs.load(Relaxed) {
                 break;

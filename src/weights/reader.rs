@@ -30,7 +30,6 @@ impl FileCache {
         Ok(Self { open: HashMap::from([(path.into(), file)]) })
     }
 
-    /// The file, opened at the first call.
     pub fn open(&mut self, path: &Arc<Path>) -> std::io::Result<&mut fs::File> {
         if !self.open.contains_key(path) {
             self.open.insert(path.clone(), fs::File::open(&**path)?);

@@ -38,7 +38,6 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// Every byte range that is read.
     pub fn sources(&self) -> Vec<&FileRange> {
         match self {
             Self::Slice(source) => vec![source],

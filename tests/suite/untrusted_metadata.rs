@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::layout_fixtures::{config, edit_config, edited, home, in_layout, write_index};
+use crate::layout_fixtures::{
+    config, drop_experts, edit_config, edited, home, in_layout, write_index,
+};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, contents, copy_folder, export, export_args,
     failure, fixture, printed, sentence, split_safetensors, stage_args, staged_args, text,
@@ -74,6 +76,24 @@ fn refuses_edited_metadata_of_weights_files() {
         // Nor is it reused as the file that another run would write.
         let sentence = failure(&stage_args(&fixture(name), &staged, options));
         assert_contains(&sentence, "exists and differs from the file to write");
+    }
+}
+
+/// The routers of a pruned model tell the number of experts; the config must hold all the same.
+#[test]
+fn refuses_invalid_numbers_of_experts_beside_pruned_routers() {
+    let mut pruned = in_layout("bf16");
+    drop_experts(&mut pruned, 1, 5, true);
+    let home = home(&config(), &pruned);
+    let (staged, _) = home.stage("w", &[]);
+    let original = fs::read(&staged).unwrap();
+    for (numbers, expected) in [
+        (json!([8]), "found 3 windows and 1 numbers"),
+        (json!([0, 7, 5]), "must be a whole number from 1 to 4294967295, found 0"),
+    ] {
+        fs::write(&staged, &original).unwrap();
+        edit_metadata(&staged, |metadata| metadata["config"]["experts"] = numbers);
+        assert_contains(&failure(&["inspect", text(&staged)]), expected);
     }
 }
 

@@ -65,7 +65,13 @@ fn common(keys: &mut ConfigReader) -> Result<Config> {
         num_kv_heads: keys.required("num_key_value_heads", &SIZE)?,
         head_dim: keys.required("head_dim", &SIZE)?,
         swiglu_limit: keys.optional("swiglu_limit", &POSITIVE)?.unwrap_or(7.0),
-        ..Config::default()
+        experts: Vec::new(),
+        experts_per_token: 0,
+        windows: Vec::new(),
+        rms_norm_eps: 0.0,
+        rope: Rope::default(),
+        tied: false,
+        attention_bias: true,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Result, ensure};
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
 /// files contain it as JSON, so names and order of the fields are fixed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub vocab_size: u64,

@@ -61,16 +61,17 @@ impl Assembly<'_> {
     }
 
     fn mlp(&mut self, n: usize) -> Result<MlpWeights> {
-        let (path, n) = (format!("layers.{n}.mlp"), self.config.experts[n]);
+        let (path, count) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         Ok(MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden])?,
             router: Linear {
-                matrix: self.matrix(&format!("{path}.router"), PLAIN, &[n, hidden])?,
-                bias: Some(self.vector(&format!("{path}.router.bias"), &[n])?),
+                matrix: self.matrix(&format!("{path}.router"), PLAIN, &[count, hidden])?,
+                bias: Some(self.vector(&format!("{path}.router.bias"), &[count])?),
             },
-            gate_up: self.experts(&format!("{path}.experts.gate_up"), &[n, 2 * inner, hidden])?,
-            down: self.experts(&format!("{path}.experts.down"), &[n, hidden, inner])?,
+            gate_up: self
+                .experts(&format!("{path}.experts.gate_up"), &[count, 2 * inner, hidden])?,
+            down: self.experts(&format!("{path}.experts.down"), &[count, hidden, inner])?,
         })
     }
 

@@ -39,7 +39,9 @@ pub fn decoded(
             let (codes, scales) = (read(g, "codes", codes)?, read(g, "scales", scales)?);
             from_integers(g, bits, codes, scales)?
         }
-        format => unreachable!("{format} is decoded by mxfp4::linear"),
+        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => {
+            unreachable!("MXFP4 is decoded by mxfp4::linear")
+        }
     };
     in_dtype(g, "weight", numbers, dtype)
 }

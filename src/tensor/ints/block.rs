@@ -20,11 +20,10 @@ pub enum Bits {
     Eight,
 }
 
+#[allow(missing_docs)]
 impl Bits {
-    #[allow(missing_docs)]
     pub const ALL: [Self; 2] = [Self::Four, Self::Eight];
 
-    #[allow(missing_docs)]
     pub const fn count(self) -> u64 {
         match self {
             Self::Four => 4,
