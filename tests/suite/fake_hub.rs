@@ -43,7 +43,7 @@ pub enum Fault {
     Cut(usize),
     /// The connection stalls after so many bytes of the body.
     Stall(usize),
-    /// A status and a header.
+    /// A status and a header, if any.
     Status(u16, &'static str),
     /// The byte at this offset of the file is changed.
     Flip(u64),
@@ -56,9 +56,6 @@ pub enum Fault {
     /// The body takes several seconds.
     Slow,
 }
-
-/// The header of a [`Fault::Status`] without one.
-pub const NO_HEADER: &str = "x-none: ";
 
 pub struct FakeHub {
     pub url: String,
@@ -372,6 +369,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 
 /// Writes a status and headers for a body of this length.
 fn write_head(mut stream: &TcpStream, head: &str, length: usize) -> Option<()> {
+    let head = head.trim_end();
     let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()
 }

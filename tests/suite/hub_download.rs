@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, NO_HEADER, WEIGHTS};
+use crate::fake_hub::{COMMIT, Fault, HubTest, LIST, WEIGHTS};
 use crate::support::{assert_contains, assert_starts, contents, shell, text};
 
 const FILE: &str = "original/model.safetensors";
@@ -82,7 +82,7 @@ fn gives_up_after_second_wrong_digest() {
 #[test]
 fn keeps_downloaded_bytes_after_unexpected_responses() {
     let test = HubTest::new();
-    let login_page = Fault::Status(200, NO_HEADER);
+    let login_page = Fault::Status(200, "");
     fail_with(&test, &[Fault::Cut(600_000), login_page, Fault::WrongStart(7), DENIED]);
     assert_eq!(test.incomplete().unwrap().1.len(), 600_000);
     assert_eq!(export_with(&test, &[]), [600_000]);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, repository};
+use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, REPOSITORY, repository};
 use crate::layout_fixtures::write_index;
 use crate::support::{
     Home, assert_contains, assert_ends, assert_starts, contents, copy_folder, export, export_args,
@@ -197,7 +197,7 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
         command
     };
     let into = ["--download-dir", REPOSITORY];
-    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, NO_HEADER));
+    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, ""));
     let sentence = test.hub.sentence(&mut run("model.onnx", &into));
     assert_contains(&sentence, "/model-00001-of-00002.safetensors` answered 403;");
     let resumed = run("model.onnx", &into).output().unwrap();
@@ -208,7 +208,7 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
 
     // A mistyped folder may look like a repository.
     fs::remove_dir_all(test.here.join(REPOSITORY)).unwrap();
-    test.hub.fail(LIST, 1, Fault::Status(404, NO_HEADER));
+    test.hub.fail(LIST, 1, Fault::Status(404, ""));
     let sentence = test.hub.sentence(&mut run("model.onnx", &[]));
     let expected =
         "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
