@@ -77,10 +77,8 @@ fn quiet_prints_nothing_and_json_one_object() {
     assert!(output.status.success());
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
     let summary = export(&export_args(&tiny, &model, &[]));
-    assert_eq!(
-        summary["model"]["outputs"],
-        json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}])
-    );
+    let outputs = json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}]);
+    assert_eq!(summary["model"]["outputs"], outputs);
     assert_eq!(summary["weights"]["bytes_written"], 0, "the file of the first run is reused");
 }
 
