@@ -70,8 +70,8 @@ fn ignores_unknown_names_on_request() {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
         edit_tensors(folder, |tensors| {
             let extra = tensors["norm.scale"].clone();
-            tensors
-                .extend(["extra.a bias", "extra.weight"].map(|name| (name.into(), extra.clone())));
+            let extra = |name: &str| (name.to_owned(), extra.clone());
+            tensors.extend(["extra.a bias", "extra.weight"].map(extra));
         });
     });
     let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
@@ -159,10 +159,8 @@ fn suggests_original_folder_of_released_repository() {
 #[test]
 fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
     let (config, tensors) = narrow();
-    assert_eq!(
-        home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]),
-        "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
-    );
+    let expected = "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts";
+    assert_eq!(home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]), expected);
 }
 
 #[test]
@@ -175,12 +173,9 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
         }
     }
     let home = home(&config(), &tensors);
-    assert_eq!(
-        home.refusal("m", &["--for=webgpu"]),
-        "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx"
-    );
-    let model = home.join("m.onnx");
-    export(&export_args(&home.checkpoint(), &model, &["--for=webgpu", "--target=onnx"]));
+    let expected = "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx";
+    assert_eq!(home.refusal("m", &["--for=webgpu"]), expected);
+    home.export("m", &["--for=webgpu", "--target=onnx"]);
 }
 
 #[test]
