@@ -54,7 +54,7 @@ fn refuses_edited_metadata_of_weights_files() {
         let (staged, model) = (home.join("w.safetensors"), home.join("a/b/m.onnx"));
         export(&stage_args(&fixture(name), &staged, options));
         edit_metadata(&staged, |metadata| {
-            *metadata.pointer_mut(key).unwrap() = value.parse().unwrap()
+            *metadata.pointer_mut(key).unwrap() = value.parse().unwrap();
         });
         assert_contains(&failure(&staged_args(&staged, &model, &[])), expected);
         assert_eq!(contents(&home).len(), 1, "nothing but the staged file");
