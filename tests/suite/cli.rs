@@ -1,8 +1,8 @@
 //! The command line: what it prints, and its exit status.
 
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, export, export_args, fixture, printed, run,
-    shell, text,
+    Home, assert_contains, assert_starts, binary, cases, export, export_args, fixture, printed,
+    run, shell, words,
 };
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn prints_summary() {
         "needs    a runtime with opset 23",
         "try      s = onnxruntime.InferenceSession(\"model.onnx\")",
     ] {
-        assert!(summary.contains(line), "{summary}\nlacks: {line}");
+        assert_contains(&summary, line);
     }
 }
 
@@ -58,20 +58,13 @@ fn summary_tells_what_to_type() {
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
     assert!(staged.ends_with(next), "{staged}");
     let ort = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
-    for (experts, end) in [
-        (&[][..], " if that rounds too much; pass --keep-activations\n"),
-        (
-            &["--experts", "int8"],
-            ", with experts in int4, if that rounds too much; pass --experts int4 --keep-activations\n",
-        ),
-    ] {
-        let rounding = summary(&[&ort[..], experts].concat());
-        let (_, advice) = rounding.split_once("; keep them in float").unwrap();
-        assert_starts(advice, end);
+    let table = "| ; keep them in float if that rounds too much | --keep-activations
+        --experts int8 | ; keep them in float, with experts in int4, if that rounds too much | --experts int4 --keep-activations";
+    for [experts, advice, advised] in cases(table) {
+        let rounding = summary(&[&ort[..], &words(experts)].concat());
+        assert_contains(&rounding, &format!("{advice}; pass {advised}\n"));
         // The advice is accepted, and is not given again.
-        let (_, advised) = end.trim_end().split_once("pass ").unwrap();
-        let advised: Vec<&str> = advised.split(' ').collect();
-        assert!(!summary(&[&ort[..], &advised].concat()).contains("; keep them in float"));
+        assert!(!summary(&[&ort[..], &words(advised)].concat()).contains("; keep them in float"));
     }
 }
 
@@ -83,10 +76,8 @@ fn quiet_prints_nothing_and_json_one_object() {
     assert!(output.status.success());
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
     let summary = export(&export_args(&tiny, &model, &[]));
-    assert_eq!(
-        summary["model"]["outputs"],
-        json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}])
-    );
+    let outputs = json!([{"name": "logits", "dtype": "f32", "shape": ["B", "T", 320]}]);
+    assert_eq!(summary["model"]["outputs"], outputs);
     assert_eq!(summary["weights"]["bytes_written"], 0, "the file of the first run is reused");
 }
 
@@ -106,33 +97,26 @@ fn dynamic_axes_override_fixed_ones() {
 
 #[test]
 fn wrong_usage_has_status_2() {
-    let tiny = fixture("tiny");
-    let tiny = text(&tiny);
-    for (line, sentence) in [
-        ("", "required arguments were not provided"),
-        ("--checkpoint TINY", "--output"),
-        ("--checkpoint TINY --weights TINY --output m.onnx", "cannot be used with"),
-        ("--checkpoint TINY --output model.bin", "expected a file name that ends in .onnx"),
-        ("--checkpoint TINY --save-weights w.bin --skip-onnx", "ends in .safetensors"),
-        ("--checkpoint TINY --skip-onnx", "--save-weights"),
-        (
-            "--checkpoint TINY --skip-onnx --save-weights w.safetensors --output m.onnx",
-            "cannot be used with",
-        ),
-        ("--weights w.safetensors --output m.onnx --ignore-tensor a", "cannot be used with"),
-        ("--checkpoint TINY --output m.onnx --layers 0", "0 is not in"),
-        ("verify m.onnx", "--checkpoint"),
-        ("verify m.onnx --checkpoint TINY --tokens 0", "from 1 to 1048576"),
-        ("verify m.onnx --checkpoint TINY --tolerance nan", "such as 1e-4"),
-        ("--checkpoint TINY verify m.onnx", "cannot be used with"),
-        ("--checkpoint TINY --output m.onnx --seq-len 0", "--seq-len"),
-        ("--checkpoint TINY --output m.onnx --external-data link", "in-place"),
-    ] {
-        let arguments = line.split_whitespace().map(|it| if it == "TINY" { tiny } else { it });
-        let output = run(&arguments.collect::<Vec<_>>());
+    let table = "| required arguments were not provided
+        --checkpoint TINY | --output
+        --checkpoint TINY --weights TINY --output m.onnx | cannot be used with
+        --checkpoint TINY --output model.bin | expected a file name that ends in .onnx
+        --checkpoint TINY --save-weights w.bin --skip-onnx | ends in .safetensors
+        --checkpoint TINY --skip-onnx | --save-weights
+        --checkpoint TINY --skip-onnx --save-weights w.safetensors --output m.onnx | cannot be used with
+        --weights w.safetensors --output m.onnx --ignore-tensor a | cannot be used with
+        --checkpoint TINY --output m.onnx --layers 0 | 0 is not in
+        verify m.onnx | --checkpoint
+        verify m.onnx --checkpoint TINY --tokens 0 | from 1 to 1048576
+        verify m.onnx --checkpoint TINY --tolerance nan | such as 1e-4
+        --checkpoint TINY verify m.onnx | cannot be used with
+        --checkpoint TINY --output m.onnx --seq-len 0 | --seq-len
+        --checkpoint TINY --output m.onnx --external-data link | in-place";
+    for [line, sentence] in cases(table) {
+        let output = run(&words(&line.replace("TINY", "tests/fixtures/tiny")));
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}: {error}");
-        assert!(error.contains(sentence), "{line}: {error}\nlacks: {sentence}");
+        assert_contains(&error, sentence);
     }
 }
 
@@ -145,10 +129,8 @@ fn summary_that_cannot_be_printed_is_an_error_and_no_panic() {
     let line = "\"$0\" --checkpoint checkpoint --output b.onnx > /dev/full";
     let (status, _, error) = shell(line, &home);
     assert_eq!(status, Some(1));
-    assert_starts(
-        &error,
-        "error: the export succeeded, but its summary could not be printed: cannot write to standard output",
-    );
+    let start = "error: the export succeeded, but its summary could not be printed: cannot write to standard output";
+    assert_starts(&error, start);
     assert!(["a.onnx", "b.onnx"].iter().all(|name| home.join(name).exists()));
 }
 

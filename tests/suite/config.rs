@@ -2,10 +2,9 @@
 
 use gpt_oss_export::checkpoint::{Config, Dialect};
 use gpt_oss_export::error::{Result, Setting};
-
 use serde_json::{Value, json};
 
-use crate::support::{fixture, read_json};
+use crate::support::{assert_contains, cases, fixture, read_json};
 
 fn openai() -> Value {
     read_json(&fixture("tiny/config.json"))
@@ -28,15 +27,12 @@ fn edited(mut config: Value, path: &str, value: Value) -> Value {
     config
 }
 
-/// Edits a config in several ways, each of which is refused in a sentence. A line has the
-/// path, the value and a part of the sentence.
-fn refuses(config: fn() -> Value, cases: &str) {
-    for case in cases.lines() {
-        let (edit, sentence) = case.split_once(" => ").unwrap();
-        let (path, value) = edit.split_once(" = ").unwrap();
-        let config = edited(config(), path.trim(), value.parse().unwrap());
-        let found = read(&config, &[]).unwrap_err().to_string();
-        assert!(found.contains(sentence), "{found}\nlacks: {sentence}");
+/// Edits a config in several ways, each of which is refused in a sentence: paths, values and
+/// parts of sentences.
+fn refuses(config: fn() -> Value, table: &str) {
+    for [path, value, sentence] in cases(table) {
+        let config = edited(config(), path, value.parse().unwrap());
+        assert_contains(&read(&config, &[]).unwrap_err().to_string(), sentence);
     }
 }
 
@@ -116,37 +112,37 @@ fn ignores_keys_by_full_name() {
 
 #[test]
 fn refuses_inconsistent_or_unsupported_values() {
-    let cases = r#"num_experts = null => `config.json` lacks the key `num_experts`
-        num_experts = 3 => must be at most the number of experts, found 4 of 3
-        rope_theta = "x" => key `rope_theta` must be a positive number, found "x"
-        rope_theta = 1 => `rope_theta` must be above 1, found 1
-        initial_context_length = 10 => YaRN's bounds must satisfy
-        attention_dropout = 0.5 => has an unknown key `attention_dropout`, which can be ignored if"#;
-    refuses(openai, cases);
-    let cases = r#"model_type = "llama" => `model_type` must be "gpt_oss", found "llama"
-        hidden_act = "gelu" => `hidden_act` must be "silu", found "gelu"
-        swiglu_alpha = 2.0 => `swiglu_alpha` must be 1.702, found 2.0
-        attention_bias = "yes" => `attention_bias` must be true or false, found "yes"
-        use_qk_norm = true => has an unknown key `use_qk_norm`
-        experts_per_token = 2 => must be 4, as `num_experts_per_tok`, found 2
-        sliding_window = null => lacks the key `sliding_window`
-        sliding_window = 0 => must be a whole number from 1 to 4294967295, found 0
-        layer_types = ["none", "none", "none"] => and "full_attention", found "none"
-        layer_types = ["full_attention"] => must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
-        rope_scaling = null => for no scaling, found null
-        rope_scaling = {} => for no scaling, found null
-        rope_parameters = {} => has an unknown key `rope_parameters`
-        rope_parameters = {"rope_type": "default"} => must be the same as `rope_scaling`
-        rope_scaling.truncate = true => `rope_scaling.truncate` must be false, found true
-        rope_scaling.truncate = null => lacks the key `rope_scaling.truncate`
-        rope_scaling.rope_type = "llama3" => must be "yarn" or "default"
-        rope_scaling.type = "linear" => must be "yarn", as `rope_scaling.rope_type`
-        rope_scaling.mscale = 0.7 => has an unknown key `rope_scaling.mscale`
-        rope_scaling.rope_theta = 10000 => must be 150000.0, as `rope_theta`, found 10000
-        initial_context_length = 8192 => must be 4096 (as `original_max_position_emb
-        max_position_embeddings = 131073 => must be 131072 (`original_max_position_emb
-        quantization_config.quant_method = "gptq" => quantized with "gptq" cannot be
-        quantization = {"bits": 4} => quantized with "mlx" cannot be read
-        quantization_config = {"bits": 4} => lacks the key `quantization_config.quant_method`"#;
-    refuses(hugging_face, cases);
+    let table = r#"num_experts | null | `config.json` lacks the key `num_experts`
+        num_experts | 3 | must be at most the number of experts, found 4 of 3
+        rope_theta | "x" | key `rope_theta` must be a positive number, found "x"
+        rope_theta | 1 | `rope_theta` must be above 1, found 1
+        initial_context_length | 10 | YaRN's bounds must satisfy
+        attention_dropout | 0.5 | has an unknown key `attention_dropout`, which can be ignored if"#;
+    refuses(openai, table);
+    let table = r#"model_type | "llama" | `model_type` must be "gpt_oss", found "llama"
+        hidden_act | "gelu" | `hidden_act` must be "silu", found "gelu"
+        swiglu_alpha | 2.0 | `swiglu_alpha` must be 1.702, found 2.0
+        attention_bias | "yes" | `attention_bias` must be true or false, found "yes"
+        use_qk_norm | true | has an unknown key `use_qk_norm`
+        experts_per_token | 2 | must be 4, as `num_experts_per_tok`, found 2
+        sliding_window | null | lacks the key `sliding_window`
+        sliding_window | 0 | must be a whole number from 1 to 4294967295, found 0
+        layer_types | ["none", "none", "none"] | and "full_attention", found "none"
+        layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
+        rope_scaling | null | for no scaling, found null
+        rope_scaling | {} | for no scaling, found null
+        rope_parameters | {} | has an unknown key `rope_parameters`
+        rope_parameters | {"rope_type": "default"} | must be the same as `rope_scaling`
+        rope_scaling.truncate | true | `rope_scaling.truncate` must be false, found true
+        rope_scaling.truncate | null | lacks the key `rope_scaling.truncate`
+        rope_scaling.rope_type | "llama3" | must be "yarn" or "default"
+        rope_scaling.type | "linear" | must be "yarn", as `rope_scaling.rope_type`
+        rope_scaling.mscale | 0.7 | has an unknown key `rope_scaling.mscale`
+        rope_scaling.rope_theta | 10000 | must be 150000.0, as `rope_theta`, found 10000
+        initial_context_length | 8192 | must be 4096 (as `original_max_position_emb
+        max_position_embeddings | 131073 | must be 131072 (`original_max_position_emb
+        quantization_config.quant_method | "gptq" | quantized with "gptq" cannot be
+        quantization | {"bits": 4} | quantized with "mlx" cannot be read
+        quantization_config | {"bits": 4} | lacks the key `quantization_config.quant_method`"#;
+    refuses(hugging_face, table);
 }

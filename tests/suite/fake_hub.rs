@@ -14,7 +14,7 @@ use sha2::Digest;
 
 use crate::layout_fixtures::{config, in_layout, write_shards};
 use crate::support::{
-    Home, binary, contents, copy_folder, fixture, paths, sentence, summary, text,
+    Home, binary, contents, copy_folder, fixture, paths, sentence, summary, text, words,
 };
 
 pub const REPOSITORY: &str = "owner/tiny";
@@ -43,7 +43,7 @@ pub enum Fault {
     Cut(usize),
     /// The connection stalls after so many bytes of the body.
     Stall(usize),
-    /// A status and a header.
+    /// A status and a header, if any.
     Status(u16, &'static str),
     /// The byte at this offset of the file is changed.
     Flip(u64),
@@ -56,9 +56,6 @@ pub enum Fault {
     /// The body takes several seconds.
     Slow,
 }
-
-/// The header of a [`Fault::Status`] without one.
-pub const NO_HEADER: &str = "x-none: ";
 
 pub struct FakeHub {
     pub url: String,
@@ -110,15 +107,11 @@ impl FakeHub {
     /// The binary with this hub, and without the Hugging Face settings of this machine.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = binary(arguments);
-        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SSL_CERT_FILE"]
-        {
+        for name in words("HF_TOKEN HF_TOKEN_PATH HF_HUB_CACHE HF_HUB_OFFLINE SSL_CERT_FILE") {
             command.env_remove(name);
         }
-        command
-            .env("HF_ENDPOINT", &self.url)
-            .env("HF_HOME", &*self.home)
-            .env("HF_HUB_DOWNLOAD_TIMEOUT", self.timeout)
-            .env("NO_PROXY", "*");
+        command.env("HF_ENDPOINT", &self.url).env("HF_HOME", &*self.home);
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", self.timeout).env("NO_PROXY", "*");
         command
     }
 
@@ -132,9 +125,10 @@ impl FakeHub {
         self.sentence(&mut self.command(arguments))
     }
 
-    /// Runs a command, which must fail, and returns its sentence with `HUB` for the URL.
+    /// Runs a command, which must fail, and returns its sentence with `HUB` for the URL, and
+    /// `COMMIT` for the commit.
     pub fn sentence(&self, command: &mut Command) -> String {
-        sentence(command).replace(&self.url, "HUB")
+        sentence(command).replace(&self.url, "HUB").replace(COMMIT, "COMMIT")
     }
 }
 
@@ -253,20 +247,16 @@ impl State {
         if let Some(Fault::Status(status, header)) = fault {
             return answer(status, header);
         }
+        let redirect = |status: u16, to: &str| answer(status, &format!("location: {to}"));
         // Redirected by a relative path, and then by an absolute one.
         if path.starts_with(&format!("/api/models/{FORMER_NAME}/")) {
-            let target = format!("location: ../../../{}/revision/main", self.repository);
-            return answer(307, &target);
+            return redirect(307, &format!("../../../{}/revision/main", self.repository));
         }
         if path.starts_with(&format!("/{FORMER_NAME}/")) {
-            return answer(
-                307,
-                &format!("location: {}", path.replace(FORMER_NAME, self.repository)),
-            );
+            return redirect(307, &path.replace(FORMER_NAME, self.repository));
         }
-        if path.starts_with("/api/models/") {
-            let revision = path.strip_prefix(&format!("/api/models/{}/revision/", self.repository));
-            return match revision {
+        if let Some(request) = path.strip_prefix("/api/models/") {
+            return match request.strip_prefix(&format!("{}/revision/", self.repository)) {
                 Some("main" | COMMIT | "refs%2Fpr%2F3") => {
                     self.send(stream, fault, None, &mut Cursor::new(self.list().to_string()))
                 }
@@ -276,7 +266,7 @@ impl State {
         }
         let resolved = path.strip_prefix(&format!("/{}/resolve/{COMMIT}/", self.repository));
         if let Some(file) = resolved.filter(|file| is_large(file)) {
-            return answer(302, &format!("location: {cdn}/cdn/{file}"));
+            return redirect(302, &format!("{cdn}/cdn/{file}"));
         }
         match fs::File::open(self.folder.join(resolved.or(path.strip_prefix("/cdn/"))?)) {
             Ok(mut file) => self.send(stream, fault, request.range, &mut file),
@@ -372,6 +362,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 
 /// Writes a status and headers for a body of this length.
 fn write_head(mut stream: &TcpStream, head: &str, length: usize) -> Option<()> {
+    let head = head.trim_end();
     let head = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()
 }

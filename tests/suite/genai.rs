@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::layout_fixtures::{Tensor, edit_config, tiny};
 use crate::sizes::{sparse, write_sparse};
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, contents, copy_folder, edit_json, export,
-    export_args, failure, fixture, printed, read_json, staged_args,
+    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json, export,
+    export_args, failure, fixture, printed, read_json, staged_args, words,
 };
 
 /// Special tokens that the references never generate.
@@ -105,28 +105,24 @@ fn finds_tokenizer_beside_staged_weights() {
     assert_eq!(genai["eos_token_ids"], json!([7]), "from the copy");
     assert_eq!(genai["there"], json!(["generation_config.json"]));
 
-    for (name, end) in [
-        ("genai_config.json", "genai_config.json` is a folder, expected a file to write"),
-        ("tokenizer.json", "tokenizer.json` is neither a file nor a link to one: remove it"),
-    ] {
-        let path = out.join(name);
-        let _ = fs::remove_file(&path);
-        fs::create_dir(&path).unwrap();
+    let refuses = |end: &str| {
         assert_ends(&failure(&staged_args(&stage, &out.join("model.onnx"), &["--genai"])), end);
-        fs::remove_dir(&path).unwrap();
+    };
+    let [config, tokenizer] = ["genai_config.json", "tokenizer.json"].map(|name| out.join(name));
+    fs::create_dir(&tokenizer).unwrap();
+    refuses("out/tokenizer.json` is neither a file nor a link to one: remove it");
+    fs::remove_dir(&tokenizer).unwrap();
+    #[cfg(unix)]
+    {
+        let source = home.join("checkpoint/tokenizer.json");
+        fs::copy(source, stage.with_file_name("tokenizer.json")).unwrap();
+        std::os::unix::fs::symlink("nowhere", &tokenizer).unwrap();
+        refuses("out/tokenizer.json` is neither a file nor a link to one: remove it");
+        fs::remove_file(&tokenizer).unwrap();
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn refuses_broken_link_in_place_of_tokenizer() {
-    let home = with_tokenizer();
-    fs::create_dir(home.join("out")).unwrap();
-    std::os::unix::fs::symlink("nowhere", home.join("out/tokenizer.json")).unwrap();
-    let (checkpoint, model) = (home.checkpoint(), home.join("out/model.onnx"));
-    let end = "out/tokenizer.json` is neither a file nor a link to one: remove it";
-    // The link cannot be read, so contents are not compared.
-    assert_ends(&failure(&export_args(&checkpoint, &model, &["--genai"])), end);
+    fs::remove_file(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    refuses("genai_config.json` is a folder, expected a file to write");
 }
 
 /// As in OpenAI's repositories.
@@ -207,17 +203,10 @@ fn describes_20b() {
     let search =
         json!({"max_length": 131_072, "past_present_share_buffer": false, "chunk_size": 512});
     assert_eq!(config(&["--max-length", "131072", "--batch-size", "1"])["search"], search);
-    for (options, sentence) in [
-        (
-            &["--genai", "--max-length", "131073"][..],
-            "the maximum length is 131073 tokens, and the model's context is 131072; pass --max-length 131072",
-        ),
-        (
-            &["--max-length", "99"],
-            "a maximum length applies to the files for onnxruntime-genai alone; pass --genai",
-        ),
-    ] {
-        assert_eq!(failure(&export_args(&checkpoint, &model, options)), sentence);
+    let table = "--genai --max-length 131073 | the maximum length is 131073 tokens, and the model's context is 131072; pass --max-length 131072
+        --max-length 99 | a maximum length applies to the files for onnxruntime-genai alone; pass --genai";
+    for [options, sentence] in cases(table) {
+        assert_eq!(failure(&export_args(&checkpoint, &model, &words(options))), sentence);
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::fake_hub::{
-    COMMIT, FORMER_NAME, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, WEIGHTS, digest, files,
+    COMMIT, FORMER_NAME, Fault, HubTest, LIST, REPOSITORY, WEIGHTS, digest, files,
 };
 use crate::inspect::inspect;
 use crate::layout_fixtures::{config, in_layout, write_index, write_shards};
 use crate::sizes::sparse;
 use crate::support::{
-    Home, assert_contains, assert_ends, contents, export, export_args, model_metadata, printed,
-    sentence, text,
+    Home, assert_contains, assert_ends, cases, contents, export, export_args, model_metadata,
+    printed, sentence, text,
 };
 
 #[test]
@@ -23,12 +23,11 @@ fn exports_repository_in_place() {
     test.model = test.here.join("out/model.onnx");
     let summary = test.hub.export(&test.root());
     let fetched = files(&test.folder());
-    assert_eq!(
-        fetched.join(" "),
-        "chat_template.jinja config.json generation_config.json model-00000-of-00002.safetensors \
-         model-00001-of-00002.safetensors model-00002-of-00002.safetensors \
-         model.safetensors.index.json tokenizer.json tokenizer_config.json"
-    );
+    let expected = "chat_template.jinja config.json generation_config.json \
+        model-00000-of-00002.safetensors model-00001-of-00002.safetensors \
+        model-00002-of-00002.safetensors model.safetensors.index.json tokenizer.json \
+        tokenizer_config.json";
+    assert_eq!(fetched.join(" "), expected);
     fetched.iter().for_each(|file| test.assert_downloaded(file));
     let sizes = fetched.iter().map(|file| fs::metadata(test.folder().join(file)).unwrap().len());
     assert_eq!(summary["hub"]["bytes_fetched"], sizes.sum::<u64>());
@@ -55,11 +54,9 @@ fn exports_original_folder_with_root_tokenizer() {
     let name = format!("{REPOSITORY}@refs/pr/3/original");
     let options = ["--genai", "--download-dir", text(&folder)];
     let summary = test.hub.export(&export_args(Path::new(&name), &test.model, &options));
-    assert_eq!(
-        files(&folder).join(" "),
-        "chat_template.jinja generation_config.json original/config.json \
-         original/model.safetensors tokenizer.json tokenizer_config.json"
-    );
+    let expected = "chat_template.jinja generation_config.json original/config.json \
+        original/model.safetensors tokenizer.json tokenizer_config.json";
+    assert_eq!(files(&folder).join(" "), expected);
     assert_eq!(summary["weights"]["files"], json!(["weights/original/model.safetensors"]));
     assert_eq!(summary["genai"]["missing"], json!(["special_tokens_map.json"]));
     assert_eq!(summary["genai"]["eos_token_ids"], json!([1]));
@@ -145,13 +142,14 @@ fn exports_largest_model_by_headers() {
     let remote = Home::new();
     let total = sparse(&remote, 36, 128, 7);
     let test = HubTest::serving(remote);
-    let summary = test.hub.export(&[&test.root()[..], &["--headers-only"]].concat());
+    let headers_only = [&test.root()[..], &["--headers-only"]].concat();
+    let summary = test.hub.export(&headers_only);
     assert!(summary["hub"]["bytes_awaited"].as_u64().unwrap() > total);
     assert!(summary["hub"]["bytes_fetched"].as_u64().unwrap() < 100_000);
-    let again = [&test.root()[..], &["--headers-only"]].concat();
+    let again = printed(&mut test.hub.command(&headers_only));
     let next =
-        "next     the same command without --headers-only fetches 65.2 GB, and the model runs\n";
-    assert_contains(&printed(&mut test.hub.command(&again)), next);
+        "next     the same command without --headers-only fetches 65.2 GB, and the model runs";
+    assert_contains(&again, &format!("{next}\n"));
     let remote = &*test.repository;
     let expected = export(&export_args(remote, &remote.join("local.onnx"), &[]));
     assert_eq!(summary["model"]["nodes"], expected["model"]["nodes"]);
@@ -187,29 +185,12 @@ fn refuses_headers_where_weights_are_read() {
 #[test]
 fn refuses_repository_that_hub_does_not_list() {
     let test = HubTest::new();
-    for (status, header, expected) in [
-        (
-            401,
-            NO_HEADER,
-            "`owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access",
-        ),
-        (
-            403,
-            "x-error-code: GatedRepo",
-            "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account",
-        ),
-        (
-            404,
-            NO_HEADER,
-            "`owner/tiny/original` is neither a local folder nor a repository on HUB (404)",
-        ),
-        (
-            418,
-            "x-error-message: a teapot",
-            "`HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot",
-        ),
-    ] {
-        test.hub.fail(LIST, 1, Fault::Status(status, header));
+    let table = "401 | | `owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access
+        403 | x-error-code: GatedRepo | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account
+        404 | | `owner/tiny/original` is neither a local folder nor a repository on HUB (404)
+        418 | x-error-message: a teapot | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot";
+    for [status, header, expected] in cases(table) {
+        test.hub.fail(LIST, 1, Fault::Status(status.parse().unwrap(), header));
         assert_eq!(test.hub.failure(&test.original()), expected);
         assert_eq!(test.hub.take_requests("").len(), 1, "asked once");
     }
@@ -219,7 +200,7 @@ fn refuses_repository_that_hub_does_not_list() {
     ] {
         assert_eq!(test.hub.failure(&test.named(name)), expected);
     }
-    test.hub.fail(LIST, 1, Fault::Status(401, NO_HEADER));
+    test.hub.fail(LIST, 1, Fault::Status(401, ""));
     let sentence = test.hub.sentence(test.hub.command(&test.original()).env("HF_TOKEN", "hf_x"));
     assert_contains(&sentence, "no such repository to the owner of this token");
     assert!(contents(&test.here).is_empty());
@@ -247,53 +228,24 @@ fn refuses_unsupported_checkpoints_before_fetching_weights() {
 #[test]
 fn refuses_repositories_without_checkpoint() {
     // Files, and the shard that an index names.
-    for (files, shard, expected) in [
-        (
-            "model-Q4.gguf",
-            None,
-            "has no config.json at commit COMMIT; it has GGUF, llama.cpp's format: use the SafeTensors checkpoint",
-        ),
-        (
-            "original/config.json",
-            None,
-            "has no config.json at commit COMMIT; it has a checkpoint in `owner/tiny/original`",
-        ),
-        (
-            "config.json pytorch_model.bin",
-            None,
-            "has no model.safetensors at commit COMMIT; it has PyTorch's format",
-        ),
-        (
-            "config.json a.safetensors b.safetensors",
-            None,
-            "holds 2 .safetensors files and no model.safetensors.index.json",
-        ),
-        (
-            "config.json model.safetensors other.safetensors",
-            Some("other.safetensors"),
-            "programs differ in which they read",
-        ),
-        (
-            "config.json",
-            Some("other.safetensors"),
-            "names the shard \"other.safetensors\", which is not in the repository",
-        ),
-        (
-            "config.json",
-            Some("../x.safetensors"),
-            "names the shard \"../x.safetensors\", which is not a plain file name",
-        ),
-    ] {
+    let table = r#"model-Q4.gguf | | has no config.json at commit COMMIT; it has GGUF, llama.cpp's format: use the SafeTensors checkpoint
+        original/config.json | | has no config.json at commit COMMIT; it has a checkpoint in `owner/tiny/original`
+        config.json pytorch_model.bin | | has no model.safetensors at commit COMMIT; it has PyTorch's format
+        config.json a.safetensors b.safetensors | | holds 2 .safetensors files and no model.safetensors.index.json
+        config.json model.safetensors other.safetensors | other.safetensors | programs differ in which they read
+        config.json | other.safetensors | names the shard "other.safetensors", which is not in the repository
+        config.json | ../x.safetensors | names the shard "../x.safetensors", which is not a plain file name"#;
+    for [files, shard, expected] in cases(table) {
         let remote = Home::new();
         for path in files.split(' ').map(|name| remote.join(name)) {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, config().to_string()).unwrap();
         }
-        if let Some(shard) = shard {
+        if !shard.is_empty() {
             write_index(&remote, json!({"a": shard}));
         }
         let test = HubTest::serving(remote);
-        assert_contains(&test.hub.failure(&test.root()), &expected.replace("COMMIT", COMMIT));
+        assert_contains(&test.hub.failure(&test.root()), expected);
         assert!(test.hub.take_requests(".safetensors").is_empty());
     }
 }
@@ -301,23 +253,10 @@ fn refuses_repositories_without_checkpoint() {
 #[test]
 fn refuses_invalid_environment_variables() {
     let test = HubTest::new();
-    for (name, value, expected) in [
-        (
-            "HF_ENDPOINT",
-            "hub.example",
-            "HF_ENDPOINT is \"hub.example\", expected a URL that begins with https:// or http://",
-        ),
-        (
-            "HF_HUB_DOWNLOAD_TIMEOUT",
-            "soon",
-            "HF_HUB_DOWNLOAD_TIMEOUT is \"soon\", expected a number of seconds",
-        ),
-        (
-            "SSL_CERT_FILE",
-            "Cargo.toml",
-            "`Cargo.toml`, named by SSL_CERT_FILE, contains no certificates",
-        ),
-    ] {
+    let table = r#"HF_ENDPOINT | hub.example | HF_ENDPOINT is "hub.example", expected a URL that begins with https:// or http://
+        HF_HUB_DOWNLOAD_TIMEOUT | soon | HF_HUB_DOWNLOAD_TIMEOUT is "soon", expected a number of seconds
+        SSL_CERT_FILE | Cargo.toml | `Cargo.toml`, named by SSL_CERT_FILE, contains no certificates"#;
+    for [name, value, expected] in cases(table) {
         let mut command = test.hub.command(&test.original());
         assert_eq!(test.hub.sentence(command.env(name, value)), expected);
     }

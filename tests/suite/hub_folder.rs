@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, NO_HEADER, REPOSITORY, repository};
+use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, REPOSITORY, repository};
 use crate::layout_fixtures::write_index;
 use crate::support::{
-    Home, assert_contains, assert_ends, assert_starts, contents, copy_folder, export, export_args,
-    fixture, flip_last_bit, resize, text,
+    Home, assert_contains, assert_ends, assert_starts, cases, contents, copy_folder, export,
+    export_args, fixture, flip_last_bit, resize, text,
 };
 
 const WEIGHTS: &str = "original/model.safetensors";
@@ -49,10 +49,8 @@ fn keeps_existing_files() {
     fs::File::options().write(true).open(&weights).unwrap().set_modified(later).unwrap();
     let before = contents(&test.folder());
     let sentence = test.hub.failure(&test.original());
-    let expected = format!(
-        "differs from `{WEIGHTS}` at commit {COMMIT}: choose another download folder, or move the file away; pass --download-dir DIR"
-    );
-    assert_ends(&sentence, &expected);
+    let expected = "differs from `original/model.safetensors` at commit COMMIT: choose another download folder, or move the file away; pass --download-dir DIR";
+    assert_ends(&sentence, expected);
     assert_eq!(contents(&test.folder()), before);
 
     // Of an earlier commit, whose config was another.
@@ -61,10 +59,8 @@ fn keeps_existing_files() {
     let config = test.repository.join("original/config.json");
     fs::write(&config, fs::read_to_string(&config).unwrap() + " ").unwrap();
     let sentence = test.hub.failure(&test.original());
-    let pinned = format!(
-        "it is from commit {COMMIT}, which `owner/tiny@{COMMIT}/original` exports with this"
-    );
-    assert_contains(&sentence, &pinned);
+    let pinned = "it is from commit COMMIT, which `owner/tiny@COMMIT/original` exports with this";
+    assert_contains(&sentence, pinned);
 }
 
 #[test]
@@ -100,9 +96,9 @@ fn refuses_folder_of_another_repository() {
     let (folder, before) = (test.folder(), contents(&test.folder()));
     let base = test.named("bob/tiny/original");
     let sentence = hub.failure(&[&base[..], &["--download-dir", text(&folder)]].concat());
-    let expected =
+    let end =
         "` holds files of `owner/tiny`: choose another download folder; pass --download-dir DIR";
-    assert_ends(&sentence, expected);
+    assert_ends(&sentence, end);
     assert_eq!(contents(&folder), before);
 }
 
@@ -138,16 +134,11 @@ fn exports_offline_from_downloaded_files_only() {
     for name in ["owner/tiny/original".to_owned(), format!("owner/tiny@{COMMIT}/original")] {
         assert!(offline(&name).output().unwrap().status.success(), "{name}");
     }
-    let unknown = format!(
-        "no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@{COMMIT}/original`"
-    );
-    let other_commit = format!("owner/tiny@{}/original", "f".repeat(40));
-    for (name, expected) in [
-        ("other/tiny/original", "holds files of `owner/tiny`"),
-        (&other_commit, "`original/config.json` of"),
-        ("owner/tiny@v2/original", &unknown),
-        ("owner/tiny", "`config.json` of `owner/tiny` is neither in the download folder nor in"),
-    ] {
+    let table = "other/tiny/original | holds files of `owner/tiny`
+        owner/tiny@ffffffffffffffffffffffffffffffffffffffff/original | `original/config.json` of
+        owner/tiny@v2/original | no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@COMMIT/original`
+        owner/tiny | `config.json` of `owner/tiny` is neither in the download folder nor in";
+    for [name, expected] in cases(table) {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
     }
     // After a run for another commit, which failed by its tokenizer.
@@ -170,10 +161,8 @@ fn exports_offline_from_downloaded_files_only() {
     assert_eq!(fs::read_to_string(&commit).unwrap(), COMMIT);
     fs::write(commit, "f".repeat(40)).unwrap();
     let sentence = test.hub.sentence(&mut offline(pull_request));
-    assert_starts(
-        &sentence,
-        "`original/config.json` of `owner/tiny@refs/pr/3/original` is neither",
-    );
+    let start = "`original/config.json` of `owner/tiny@refs/pr/3/original` is neither";
+    assert_starts(&sentence, start);
 
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
     let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
@@ -201,7 +190,7 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
         command
     };
     let into = ["--download-dir", REPOSITORY];
-    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, NO_HEADER));
+    test.hub.fail("/cdn/model-00001-of-00002.safetensors", 1, Fault::Status(403, ""));
     let sentence = test.hub.sentence(&mut run("model.onnx", &into));
     assert_contains(&sentence, "/model-00001-of-00002.safetensors` answered 403;");
     let resumed = run("model.onnx", &into).output().unwrap();
@@ -212,11 +201,10 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
 
     // A mistyped folder may look like a repository.
     fs::remove_dir_all(test.here.join(REPOSITORY)).unwrap();
-    test.hub.fail(LIST, 1, Fault::Status(404, NO_HEADER));
+    test.hub.fail(LIST, 1, Fault::Status(404, ""));
     let sentence = test.hub.sentence(&mut run("model.onnx", &[]));
-    let expected =
-        "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
-    assert_starts(&sentence, expected);
+    let start = "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
+    assert_starts(&sentence, start);
 }
 
 #[test]

@@ -57,9 +57,9 @@ fn lists_tensors_of_checkpoint_with_their_bytes() {
         let name = tensor["stored_as"].get(0).unwrap_or(&tensor["name"]).as_str().unwrap();
         let range = &tensor["places"][0];
         assert_eq!(range["file"], "model.safetensors");
-        let [offset, length] =
-            ["offset", "length"].map(|key| range[key].as_u64().unwrap() as usize);
-        assert_eq!(&bytes[offset..][..length], whole.tensor(name).unwrap().data(), "{name}");
+        let [offset, length] = ["offset", "length"].map(|key| range[key].as_u64().unwrap());
+        let found = &bytes[offset as usize..][..length as usize];
+        assert_eq!(found, whole.tensor(name).unwrap().data(), "{name}");
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::conversions::{differences, original, with_values, written};
 use crate::layout_fixtures::{config, home, in_folder, in_layout, input_major, narrow};
 use crate::support::{
-    Home, assert_contains, binary, export_args, fixture, model_metadata, printed, staged_args,
-    weights_metadata,
+    Home, assert_contains, binary, cases, export_args, fixture, model_metadata, printed,
+    staged_args, weights_metadata, words,
 };
 
 fn staged_experts(file: &Path) -> Value {
@@ -124,20 +124,11 @@ pub fn with_mixed_formats() -> Home {
 #[test]
 fn files_name_every_format_of_mixed_experts() {
     let home = with_mixed_formats();
-    for (options, format, sentence) in [
-        (&[][..], "bf16 and f16 and f32", "in bf16 and f16 and f32\n"),
-        (
-            &["--experts", "bf16"],
-            "bf16",
-            "experts  bf16 and f16 and f32 to bf16, lossless: all 884,736 values bit for bit\n",
-        ),
-        (
-            &["--experts", "mxfp4"],
-            "mxfp4",
-            "experts  bf16 and f16 and f32 to mxfp4, lossless: all 884,736 values bit for bit\n",
-        ),
-    ] {
-        assert_contains(&summary_in(&home, options), sentence);
+    let table = "| bf16 and f16 and f32 | in bf16 and f16 and f32
+        --experts bf16 | bf16 | experts  bf16 and f16 and f32 to bf16, lossless: all 884,736 values bit for bit
+        --experts mxfp4 | mxfp4 | experts  bf16 and f16 and f32 to mxfp4, lossless: all 884,736 values bit for bit";
+    for [options, format, end] in cases(table) {
+        assert_contains(&summary_in(&home, &words(options)), &format!("{end}\n"));
         let experts = model_experts(&home.join("model.onnx"));
         assert_eq!(experts["origin"], "bf16 and f16 and f32");
         assert_eq!(experts["format"], format);
@@ -152,22 +143,17 @@ fn summary_says_how_much_smaller_mxfp4_is() {
     let expected = "experts  1769 kB in bf16\n  converted to mxfp4 they are 3.8 times smaller";
     assert_contains(&text, expected);
     assert_contains(&text, "refused otherwise; pass --experts mxfp4\n");
-    for (format, expected) in [
-        ("mxfp4", "experts  bf16 to mxfp4, lossless: all 884,736 values bit for bit\n"),
-        (
-            "bf16",
-            "experts  bf16 transposed, lossless: all 884,736 values bit for bit\n  1769 kB in bf16\n",
-        ),
-    ] {
+    for (format, how, size) in
+        [("mxfp4", "to mxfp4", ""), ("bf16", "transposed", "  1769 kB in bf16\n")]
+    {
         let text = summary_in(&bf16, &["--experts", format]);
-        assert!(text.contains(expected) && !text.contains("times smaller"), "{text}");
+        let line = format!("experts  bf16 {how}, lossless: all 884,736 values bit for bit\n{size}");
+        assert!(text.contains(&line) && !text.contains("times smaller"), "{text}");
     }
     let (config, tensors) = narrow();
-    let cannot_have_it = [
-        summary_in(&home(&config, &tensors), &[]),
-        summary_in(&bf16, &["--target", "ort", "--functions"]),
-    ];
-    for text in cannot_have_it {
+    let narrow = home(&config, &tensors);
+    for (home, options) in [(&narrow, ""), (&bf16, "--target ort --functions")] {
+        let text = summary_in(home, &words(options));
         assert!(text.contains(" in bf16\n") && !text.contains("times smaller"), "{text}");
     }
 }

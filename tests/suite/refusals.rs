@@ -10,43 +10,26 @@ use crate::layout_fixtures::{
     Tensors, config, drop_experts, edit_config, edit_tensors, edited, home, in_layout, narrow,
 };
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, contents, copy_folder, export, export_args,
-    failure, fixture, flip_last_bit, printed, resize, stage_args, staged_args, text,
+    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
+    failure, fixture, flip_last_bit, printed, resize, stage_args, staged_args, text, words,
 };
 
 #[test]
 fn refuses_impossible_requests_before_writing() {
-    for (name, options, expected) in [
-        ("tiny", ["--layers", "4"], "cannot keep 4 layers: the checkpoint has 3"),
-        ("tiny", ["--external-data", "in-place"], "it is outside the model's folder"),
-        (
-            "tiny-1-kv",
-            ["--target", "ort"],
-            "target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx",
-        ),
-        (
-            "tiny",
-            ["--target=ort", "--functions"],
-            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx",
-        ),
-        (
-            "tiny",
-            ["--for=cuda", "--keep-activations"],
-            "execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them",
-        ),
-        // Who took the advice to use target `onnx` on a GPU is not sent back.
-        (
-            "tiny",
-            ["--target=onnx", "--ep=cuda"],
-            "execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu",
-        ),
-        ("tiny", ["--ignore-tensor", "foo"], "tiny` has no unknown tensor `foo`"),
-        ("tiny", ["--ignore-config-key", "bar"], "config.json` has no unknown key `bar`"),
-        ("tiny", ["--ignore-config-key", "head_dim"], "has no unknown key `head_dim`"),
-    ] {
+    // Who took the advice to use target `onnx` on a GPU is not sent back.
+    let table = "tiny | --layers 4 | cannot keep 4 layers: the checkpoint has 3
+        tiny | --external-data in-place | it is outside the model's folder
+        tiny-1-kv | --target ort | target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx
+        tiny | --target=ort --functions | target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx
+        tiny | --for=cuda --keep-activations | execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them
+        tiny | --target=onnx --ep=cuda | execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu
+        tiny | --ignore-tensor foo | tiny` has no unknown tensor `foo`
+        tiny | --ignore-config-key bar | config.json` has no unknown key `bar`
+        tiny | --ignore-config-key head_dim | has no unknown key `head_dim`";
+    for [name, options, expected] in cases(table) {
         let home = Home::new();
         let model = home.join("out/model.onnx");
-        assert_contains(&failure(&export_args(&fixture(name), &model, &options)), expected);
+        assert_contains(&failure(&export_args(&fixture(name), &model, &words(options))), expected);
         assert!(contents(&home).is_empty());
     }
 }
@@ -64,38 +47,15 @@ fn create(folder: &Path, names: &str) {
 #[test]
 fn refuses_unsupported_formats_with_alternative() {
     // Files that only training needs are no weights.
-    const TRAINING: &str =
-        "tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth";
-    for (name, files, sentence) in [
-        (
-            "",
-            "adapter_config.json adapter_model.safetensors",
-            "adapter_config.json` is a LoRA adapter: merge it into its base model",
-        ),
-        (
-            "",
-            "tiny/config.json tiny/model.safetensors adapter_config.json",
-            "adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or move it away if this model is the result",
-        ),
-        (
-            "",
-            "tiny-hf/config.json pytorch_model-00001-of-00002.bin",
-            "pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors",
-        ),
-        (
-            "x-MXFP4.gguf",
-            "x-MXFP4.gguf",
-            "x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b",
-        ),
-        ("", "x.gguf", "x.gguf` is GGUF"),
-        (
-            "",
-            "model.bin",
-            "model.bin` is OpenAI's format for Metal: use the same model in SafeTensors",
-        ),
-        ("", TRAINING, "holds no model.safetensors"),
-        ("", &format!("{TRAINING} pytorch_model.bin"), "pytorch_model.bin` is PyTorch's format"),
-    ] {
+    let table = "| adapter_config.json adapter_model.safetensors | adapter_config.json` is a LoRA adapter: merge it into its base model
+        | tiny/config.json tiny/model.safetensors adapter_config.json | adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or move it away if this model is the result
+        | tiny-hf/config.json pytorch_model-00001-of-00002.bin | pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors
+        x-MXFP4.gguf | x-MXFP4.gguf | x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b
+        | x.gguf | x.gguf` is GGUF
+        | model.bin | model.bin` is OpenAI's format for Metal: use the same model in SafeTensors
+        | tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth | holds no model.safetensors
+        | tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth pytorch_model.bin | pytorch_model.bin` is PyTorch's format";
+    for [name, files, sentence] in cases(table) {
         let home = Home::new();
         create(&home, files);
         let model = home.join("m.onnx");
@@ -110,8 +70,8 @@ fn ignores_unknown_names_on_request() {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
         edit_tensors(folder, |tensors| {
             let extra = tensors["norm.scale"].clone();
-            tensors
-                .extend(["extra.a bias", "extra.weight"].map(|name| (name.into(), extra.clone())));
+            let extra = |name: &str| (name.to_owned(), extra.clone());
+            tensors.extend(["extra.a bias", "extra.weight"].map(extra));
         });
     });
     let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
@@ -168,21 +128,17 @@ fn suggests_similar_and_enclosing_folders() {
     copy_folder(&fixture("tiny"), &checkpoint);
     fs::create_dir(checkpoint.join("onnx")).unwrap();
     fs::create_dir(home.join("gpt-oss-20")).unwrap();
-    let meant = checkpoint.display();
-    for (given, expected) in [
-        (
-            "gpt-oss-20b/onnx",
-            format!("holds no config.json; `{meant}` above it holds a checkpoint"),
-        ),
-        ("gpt-oss-20b/model.safetensors", format!("is a file (did you mean `{meant}`?)")),
-        ("gpt-oss-20b/config.json", format!("is a file (did you mean `{meant}`?)")),
-        ("gpt_oss_20b", format!("(did you mean `{meant}`?); a checkpoint is a folder")),
-        ("GPT-OSS-20B-it", format!("(did you mean `{meant}`?); a checkpoint is a folder")),
-        ("llama", format!("there is no folder `{}`; a checkpoint", home.join("llama").display())),
-        ("gpt-oss-20", "holds no config.json".to_owned()),
-    ] {
-        let sentence = failure(&export_args(&home.join(given), &home.join("m.onnx"), &[]));
-        assert_contains(&sentence, &expected);
+    let table = "gpt-oss-20b/onnx | holds no config.json; `MEANT` above it holds a checkpoint
+        gpt-oss-20b/model.safetensors | is a file (did you mean `MEANT`?)
+        gpt-oss-20b/config.json | is a file (did you mean `MEANT`?)
+        gpt_oss_20b | (did you mean `MEANT`?); a checkpoint is a folder
+        GPT-OSS-20B-it | (did you mean `MEANT`?); a checkpoint is a folder
+        llama | there is no folder `GIVEN`; a checkpoint
+        gpt-oss-20 | holds no config.json";
+    for [name, expected] in cases(table) {
+        let given = home.join(name);
+        let expected = expected.replace("MEANT", text(&checkpoint)).replace("GIVEN", text(&given));
+        assert_contains(&failure(&export_args(&given, &home.join("m.onnx"), &[])), &expected);
     }
 }
 
@@ -203,10 +159,8 @@ fn suggests_original_folder_of_released_repository() {
 #[test]
 fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
     let (config, tensors) = narrow();
-    assert_eq!(
-        home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]),
-        "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts"
-    );
+    let expected = "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts";
+    assert_eq!(home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]), expected);
 }
 
 #[test]
@@ -219,19 +173,28 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
         }
     }
     let home = home(&config(), &tensors);
-    assert_eq!(
-        home.refusal("m", &["--for=webgpu"]),
-        "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx"
-    );
-    let model = home.join("m.onnx");
-    export(&export_args(&home.checkpoint(), &model, &["--for=webgpu", "--target=onnx"]));
+    let expected = "execution provider `webgpu` does not support 264 experts in a layer: its QMoE takes at most 256; pass --target onnx";
+    assert_eq!(home.refusal("m", &["--for=webgpu"]), expected);
+    home.export("m", &["--for=webgpu", "--target=onnx"]);
+}
+
+#[test]
+fn refuses_configs_that_contradict_tensors() {
+    let table = r#"bf16 | num_local_experts | 7 | `model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]
+        hf | tie_word_embeddings | true | not part of Hugging Face's layout with MXFP4 experts: `lm_head.weight`; ignore
+        hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
+    for [layout, key, value, sentence] in cases(table) {
+        let mut config = config();
+        config[key] = value.parse().unwrap();
+        assert_contains(&home(&config, &in_layout(layout)).refusal("m", &[]), sentence);
+    }
 }
 
 type Edit = fn(&mut Tensors, &mut Value);
 
 #[test]
 fn refuses_tensors_that_fit_no_layout() {
-    let cases: [(&str, Edit, &str); 12] = [
+    let edits: [(&str, Edit, &str); 9] = [
         (
             "hf",
             |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
@@ -259,21 +222,6 @@ fn refuses_tensors_that_fit_no_layout() {
             "linears",
             |tensors, _| drop(tensors.remove("model.layers.2.mlp.experts.7.up_proj.weight")),
             "lacks tensor `model.layers.2.mlp.experts.7.up_proj.weight`",
-        ),
-        (
-            "bf16",
-            |_, config| config["num_local_experts"] = json!(7),
-            "`model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]",
-        ),
-        (
-            "hf",
-            |_, config| config["tie_word_embeddings"] = json!(true),
-            "not part of Hugging Face's layout with MXFP4 experts: `lm_head.weight`; ignore",
-        ),
-        (
-            "hf",
-            |_, config| config["quantization_config"] = json!({"quant_method": "gptq"}),
-            "weights quantized with \"gptq\" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b",
         ),
         (
             "hf",
@@ -313,7 +261,7 @@ fn refuses_tensors_that_fit_no_layout() {
             "`model.layers.0.mlp.experts.gate_up_proj_blocks` must have shape [8, 192, 3, 16] (from the config), found [8, 256, 3, 16]",
         ),
     ];
-    for (layout, edit, sentence) in cases {
+    for (layout, edit, sentence) in edits {
         let (mut tensors, mut config) = (in_layout(layout), config());
         edit(&mut tensors, &mut config);
         assert_contains(&home(&config, &tensors).refusal("m", &[]), sentence);

@@ -243,3 +243,15 @@ pub fn npy<T, const SIZE: usize>(path: &Path, from_le_bytes: fn([u8; SIZE]) -> T
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// The cases of a table: a line each, with `|` between columns.
+pub fn cases<const COLUMNS: usize>(table: &str) -> impl Iterator<Item = [&str; COLUMNS]> {
+    table.trim().lines().map(|line| {
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        columns.try_into().unwrap_or_else(|_| panic!("not {COLUMNS} columns: {line}"))
+    })
+}
+
+pub fn words(options: &str) -> Vec<&str> {
+    options.split_whitespace().collect()
+}

@@ -4,12 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, contents, copy_folder, export_args, failure,
-    fixture, paths, printed, read_json, staged_args, text,
+    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export_args, failure,
+    fixture, paths, printed, read_json, staged_args, text, words,
 };
 use serde_json::json;
-
-const WEBGPU: [&str; 6] = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
 
 #[test]
 fn writes_folder_with_data_config_and_tokenizer() {
@@ -17,8 +15,9 @@ fn writes_folder_with_data_config_and_tokenizer() {
     let (tiny, root) = (home.checkpoint(), home.join("web"));
     fs::write(tiny.join("tokenizer.json"), "{}").unwrap();
     let before = contents(&tiny);
-    let small = ["--transformers-js", "--max-shard-size", "300kB"];
-    let (model, summary) = home.export("web/onnx/model_q4f16", &[&WEBGPU[..], &small].concat());
+    let options =
+        "--target ort --ep webgpu --experts int4 --transformers-js --max-shard-size 300kB";
+    let (model, summary) = home.export("web/onnx/model_q4f16", &words(options));
     assert!(contents(&tiny) == before);
     let found = &summary["transformers_js"];
     assert_eq!((&found["dtype"], &found["device"]), (&json!("q4f16"), &json!("webgpu")));
@@ -47,23 +46,19 @@ fn writes_folder_with_data_config_and_tokenizer() {
 #[test]
 fn refuses_what_transformers_js_cannot_use() {
     let home = Home::with("tiny-hf");
-    for (output, options, sentence) in [
-        ("checkpoint/onnx/model", &WEBGPU[..], "config.json` belongs to a checkpoint"),
-        ("web/model", &WEBGPU, "web/model.onnx`; pass --output "),
-        ("web/mine", &WEBGPU, "looks for `model.onnx` or `model_DTYPE.onnx`"),
-        ("onnx/mine", &WEBGPU, "looks for `model.onnx` or `model_DTYPE.onnx`"),
-        ("onnx/model", &["--target", "ort"], "`cpu`; pass --ep webgpu or --target onnx"),
-        ("onnx/model", &["--max-shard-size", "3GB"], "; pass --max-shard-size 2GB"),
-        ("onnx/model", &["--compute", "bf16"], "; pass --compute f16 or --compute f32"),
-        ("onnx/model", &["--seq-len", "8"], "the sequence length cannot be fixed"),
-        (
-            "onnx/model",
-            &["--external-data", "in-place"],
-            "transformers.js reads copies of the weights, and with external data in place nothing is copied; pass --external-data copy",
-        ),
-    ] {
-        let options = [&["--transformers-js"], options].concat();
-        assert_contains(&home.refusal(output, &options), sentence);
+    let table = "checkpoint/onnx/model | --target ort --ep webgpu --experts int4 | config.json` belongs to a checkpoint
+        web/model | --target ort --ep webgpu --experts int4 | web/model.onnx`; pass --output HOME/web/onnx/model.onnx
+        web/mine | --target ort --ep webgpu --experts int4 | looks for `model.onnx` or `model_DTYPE.onnx`
+        onnx/mine | --target ort --ep webgpu --experts int4 | looks for `model.onnx` or `model_DTYPE.onnx`
+        onnx/model | --target ort | `cpu`; pass --ep webgpu or --target onnx
+        onnx/model | --max-shard-size 3GB | ; pass --max-shard-size 2GB
+        onnx/model | --compute bf16 | ; pass --compute f16 or --compute f32
+        onnx/model | --seq-len 8 | the sequence length cannot be fixed
+        onnx/model | --external-data in-place | transformers.js reads copies of the weights, and with external data in place nothing is copied; pass --external-data copy";
+    for [output, options, sentence] in cases(table) {
+        let options = [&["--transformers-js"], &words(options)[..]].concat();
+        let found = home.refusal(output, &options).replace(text(&home), "HOME");
+        assert_contains(&found, sentence);
     }
     let staging = ["--for", "transformers-js", "--save-weights", "w.safetensors"];
     let expected = "transformers.js reads copies of the weights, and the same export cannot stage them: stage the weights first, then export from the staged file";

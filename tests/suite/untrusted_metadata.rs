@@ -9,8 +9,9 @@ use crate::layout_fixtures::{
     config, drop_experts, edit_config, edited, home, in_layout, write_index,
 };
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, contents, copy_folder, export, export_args,
-    failure, fixture, printed, sentence, split_safetensors, stage_args, staged_args, text,
+    Home, assert_contains, assert_starts, binary, cases, contents, copy_folder, export,
+    export_args, failure, fixture, printed, sentence, split_safetensors, stage_args, staged_args,
+    text, words,
 };
 
 fn edit_metadata(path: &Path, edit: impl FnOnce(&mut Value)) {
@@ -28,49 +29,35 @@ fn edit_metadata(path: &Path, edit: impl FnOnce(&mut Value)) {
 
 #[test]
 fn refuses_edited_metadata_of_weights_files() {
-    const INT4: &[&str] = &["--experts", "int4"];
-    const FINGERPRINT: &str = "is not a fingerprint of 12 hexadecimal digits";
-    let number = "must be a whole number from 1 to 4294967295, found 0";
-    let cases: [(&str, &[&str], &str, Value, &str); 20] = [
-        ("tiny", &[], "/format", json!(9), "was staged in format 9"),
-        // Files are named by it.
-        ("tiny", &[], "/fingerprint", json!("x/../../escaped/file"), FINGERPRINT),
-        ("tiny", &[], "/fingerprint", json!("0123456789a"), FINGERPRINT),
-        ("tiny", &[], "/fingerprint", json!("0123456789AB"), FINGERPRINT),
-        ("tiny", &[], "/fingerprint", json!("0123456789ab0"), FINGERPRINT),
-        ("tiny", &[], "/fingerprint", json!(""), FINGERPRINT),
-        ("tiny", INT4, "/experts/format", json!("mxfp4"), "experts are in int4, expected mxfp4"),
-        ("tiny", &[], "/dense/format", json!("f32"), " are in bf16, expected f32"),
-        (
-            "tiny",
-            INT4,
-            "/experts/origin",
-            json!("\u{1b}[2Jmxfp4"),
-            r#""\u{1b}[2Jmxfp4" is not a format of matrices"#,
-        ),
-        ("tiny", INT4, "/experts/relative_error", json!(-1), "relative error of experts is -1"),
-        ("tiny", &[], "/config/head_dim", json!(31), "`head_dim` must be even, found 31"),
-        ("tiny", &[], "/config/hidden_size", json!(0), number),
-        ("tiny", &[], "/config/num_kv_heads", json!(0), number),
-        ("tiny", &[], "/config/experts_per_token", json!(0), number),
-        ("tiny", &[], "/config/windows/0", json!(0), number),
-        ("tiny", &[], "/config/swiglu_limit", json!("7"), "invalid metadata"),
-        ("tiny", &[], "/config/swiglu_limit", json!(-7.0), "must be a positive number, found -7"),
-        ("tiny", &[], "/config/swiglu_limit", json!(0.0), "must be a positive number, found 0"),
-        ("tiny", &[], "/config/rope/factor", json!(-3.0), "must be a positive number, found -3"),
-        (
-            "tiny-128",
-            &["--experts", "int8"],
-            "/config/hidden_size",
-            json!(120),
-            "`hidden_size` must be a multiple of 32, the block size, found 120",
-        ),
-    ];
-    for (name, options, key, value, expected) in cases {
+    // Files are named by fingerprints.
+    let table = r#"tiny | | /format | 9 | was staged in format 9
+        tiny | | /fingerprint | "x/../../escaped/file" | is not a fingerprint of 12 hexadecimal digits
+        tiny | | /fingerprint | "0123456789a" | is not a fingerprint of 12 hexadecimal digits
+        tiny | | /fingerprint | "0123456789AB" | is not a fingerprint of 12 hexadecimal digits
+        tiny | | /fingerprint | "0123456789ab0" | is not a fingerprint of 12 hexadecimal digits
+        tiny | | /fingerprint | "" | is not a fingerprint of 12 hexadecimal digits
+        tiny | --experts int4 | /experts/format | "mxfp4" | experts are in int4, expected mxfp4
+        tiny | | /dense/format | "f32" | are in bf16, expected f32
+        tiny | --experts int4 | /experts/origin | "\u001b[2Jmxfp4" | "\u{1b}[2Jmxfp4" is not a format of matrices
+        tiny | --experts int4 | /experts/relative_error | -1 | relative error of experts is -1
+        tiny | | /config/head_dim | 31 | `head_dim` must be even, found 31
+        tiny | | /config/hidden_size | 0 | must be a whole number from 1 to 4294967295, found 0
+        tiny | | /config/num_kv_heads | 0 | must be a whole number from 1 to 4294967295, found 0
+        tiny | | /config/experts_per_token | 0 | must be a whole number from 1 to 4294967295, found 0
+        tiny | | /config/windows/0 | 0 | must be a whole number from 1 to 4294967295, found 0
+        tiny | | /config/swiglu_limit | "7" | invalid metadata
+        tiny | | /config/swiglu_limit | -7.0 | must be a positive number, found -7
+        tiny | | /config/swiglu_limit | 0.0 | must be a positive number, found 0
+        tiny | | /config/rope/factor | -3.0 | must be a positive number, found -3
+        tiny-128 | --experts int8 | /config/hidden_size | 120 | `hidden_size` must be a multiple of 32, the block size, found 120"#;
+    for [name, options, key, value, expected] in cases(table) {
+        let options = &words(options);
         let home = Home::new();
         let (staged, model) = (home.join("w.safetensors"), home.join("a/b/m.onnx"));
         export(&stage_args(&fixture(name), &staged, options));
-        edit_metadata(&staged, |metadata| *metadata.pointer_mut(key).unwrap() = value);
+        edit_metadata(&staged, |metadata| {
+            *metadata.pointer_mut(key).unwrap() = value.parse().unwrap();
+        });
         assert_contains(&failure(&staged_args(&staged, &model, &[])), expected);
         assert_eq!(contents(&home).len(), 1, "nothing but the staged file");
         // Nor is it reused as the file that another run would write.

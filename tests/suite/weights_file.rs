@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpt_oss_export::error::Kind;
 use gpt_oss_export::files::FileRange;
-use gpt_oss_export::progress::{Progress, Silent};
+use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::weights::{
     ElementKind, FileCache, Fingerprint, FormatSet, MatrixFormat, PerRole, Provenance, Recipe,
@@ -14,6 +13,7 @@ use gpt_oss_export::weights::{
 };
 use proptest::prelude::*;
 
+use crate::interrupted::cancelled_at_once;
 use crate::support::Home;
 
 fn weight(recipe: Recipe, bytes: u64) -> Weight {
@@ -84,20 +84,6 @@ fn reads_and_writes_large_weights() {
     check_recipes(2, 777, 1001, 5, [1_000_000, 2_000_000]);
 }
 
-/// Cancelled at the first report.
-#[derive(Default)]
-struct CancelledAtOnce(AtomicBool);
-
-impl Progress for CancelledAtOnce {
-    fn advance(&self, _count: u64) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// A tensor of so many bytes is copied in two steps.
 #[test]
 fn half_a_copied_tensor_is_an_interruption() {
@@ -107,6 +93,6 @@ fn half_a_copied_tensor_is_an_interruption() {
     File::create(&from).unwrap().set_len(BYTES).unwrap();
     let data = FileRange { file: from.into(), range: 0..BYTES };
     let weight = weight(Recipe::Slice(data), BYTES);
-    let error = plan(&weight).write(&create(&to), &to, &CancelledAtOnce::default()).unwrap_err();
+    let error = plan(&weight).write(&create(&to), &to, &cancelled_at_once()).unwrap_err();
     assert_eq!(error.kind(), Kind::Interrupted);
 }

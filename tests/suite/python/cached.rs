@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::environment::assert_steps;
-use crate::support::{Home, export, export_args, fixture};
+use crate::support::{Home, cases, export, export_args, fixture, words};
 
 const VARIANTS: [&[&str]; 4] = [
     &["--target", "ort"],
@@ -90,19 +90,12 @@ fn models_of_other_shapes_are_exact() {
 
 #[test]
 fn fixed_axes_compute_the_same_steps() {
-    let cases: [(&[&str], Value); 3] = [
-        (&["--seq-len", "1"], json!({"rows": [0, 1], "lengths": [1, 1], "steps": 30})),
-        (
-            &["--batch-size", "2"],
-            json!({"rows": [0, 1], "lengths": [14, 5], "padding": "left", "steps": 9}),
-        ),
-        (
-            &["--seq-len", "6", "--batch-size", "1"],
-            json!({"rows": [1], "lengths": [36], "chunks": 6}),
-        ),
-    ];
-    for (fixed, way) in cases {
-        let (_home, models) = exported("tiny", &VARIANTS[..3], fixed);
+    let table = r#"--seq-len 1 | {"rows": [0, 1], "lengths": [1, 1], "steps": 30}
+        --batch-size 2 | {"rows": [0, 1], "lengths": [14, 5], "padding": "left", "steps": 9}
+        --seq-len 6 --batch-size 1 | {"rows": [1], "lengths": [36], "chunks": 6}"#;
+    for [fixed, way] in cases(table) {
+        let (_home, models) = exported("tiny", &VARIANTS[..3], &words(fixed));
+        let way: Value = way.parse().unwrap();
         assert_steps(1e-5, &models, &["2x40"], json!({"ways": [way]}));
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::environment::python;
 use super::verify::passes;
 use crate::inspect::{copied_model, data_file, inspect, printed_report};
-use crate::support::{Home, fixture, text};
+use crate::support::{Home, assert_contains, fixture, text};
 
 #[test]
 fn agrees_with_onnx_on_models() {
@@ -53,12 +53,9 @@ fn warns_of_linked_data_that_onnxruntime_follows() {
     }
     let runs_with_warning = |model: &Path, expected: &str| {
         let report = inspect(model, &[]);
-        assert_eq!(
-            (&report["whole"], &report["files"][0]["problem"]),
-            (&json!(true), &json!(null))
-        );
-        let warning = report["files"][0]["warning"].as_str().unwrap();
-        assert!(warning.contains(expected), "{warning}");
+        let file = &report["files"][0];
+        assert_eq!((&report["whole"], &file["problem"]), (&json!(true), &Value::Null));
+        assert_contains(file["warning"].as_str().unwrap(), expected);
         assert!(printed_report(model).contains("usable by onnxruntime alone: it "));
         passes(model, &fixture("tiny"), &[]);
     };
@@ -77,25 +74,19 @@ fn describes_models_of_other_programs() {
     let operators = serde_json::from_value(report["operators"].clone()).unwrap();
     let expected = [("Add", 1), ("Constant", 2), ("If", 1), ("Neg", 2), ("org.example.Odd", 1)];
     assert_eq!(BTreeMap::from(expected.map(|(op, count)| (op.to_owned(), count))), operators);
-    assert_eq!(
-        report["inputs"],
-        json!([{"name": "x", "dtype": "ONNX type 11", "shape": ["N", 2]}])
-    );
+    let inputs = json!([{"name": "x", "dtype": "ONNX type 11", "shape": ["N", 2]}]);
+    assert_eq!(report["inputs"], inputs);
     // A tensor is too short for its shape, and one file is outside the folder.
     let [wrong] = &report["wrong"].as_array().unwrap()[..] else { panic!("{report}") };
-    assert!(wrong.as_str().unwrap().contains("`short` f32 [4] refers to 12 bytes"), "{wrong}");
+    assert_contains(wrong.as_str().unwrap(), "`short` f32 [4] refers to 12 bytes");
     let mut files = report["files"].as_array().unwrap().iter();
     let outside = files.find(|file| file["file"] == "../up.bin").unwrap();
-    assert!(outside["problem"].as_str().unwrap().contains("outside the model's folder"));
+    assert_contains(outside["problem"].as_str().unwrap(), "outside the model's folder");
     // Tensors of subgraphs, attributes and functions are found.
     let tensors = report["tensors"].as_array().unwrap().iter();
     let found: Vec<_> = tensors.map(|it| [&it["name"], &it["places"][0]["file"]]).collect();
-    for tensor in [
-        ["in_a", "branch.bin"],
-        ["in_b", "branch.bin"],
-        ["attribute", "attribute.bin"],
-        ["held", "function.bin"],
-    ] {
+    let branch = ["in_a", "in_b"].map(|name| [name, "branch.bin"]);
+    for tensor in [branch[0], branch[1], ["attribute", "attribute.bin"], ["held", "function.bin"]] {
         assert!(found.iter().any(|it| *it == tensor), "{found:?}");
     }
     // Escape sequences of others do not reach the terminal.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::environment::{interpreter, onnxruntime};
 use super::verify::{exported, fails, passes, refused};
-use crate::support::{Home, assert_contains, failure, printed, text};
+use crate::support::{Home, assert_contains, cases, failure, printed, text, words};
 
 /// Edits a model by Python that has it as `m`, its metadata as `metadata` and the type of its first input as `ids`.
 fn edit(model: &Path, code: &str) {
@@ -39,35 +39,22 @@ for n in m.graph.node: n.input[:] = [renamed(name) for name in n.input]";
 fn refuses_models_with_edited_metadata_or_inputs() {
     let (_home, checkpoint, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
     let original = fs::read(&model).unwrap();
-    let last = "m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1";
-    let unlisted = format!("{last}; metadata['residuals'] = []");
-    let huge = |axis: usize| {
-        format!(
-            "for v in [*m.graph.input, *m.graph.output]:\n  \
-             v.type.tensor_type.shape.dim[{axis}].dim_value = 1 << 40"
-        )
-    };
-    for (code, options, sentence) in [
-        (
-            "metadata['residuals'][1:] = metadata['routers']",
-            &["--trace"][..],
-            "has a residual stream of another size",
-        ),
-        ("metadata['residuals'].pop()", &["--trace"], "has 3 values of the residual stream for 3"),
-        ("metadata['routers'].append('x')", &[], "has 4 values of router scores for 3 layers: it"),
-        ("metadata['residuals'] = []", &["--trace"], "does not list the values of its residual"),
-        (&unlisted, &[], "does not list the values of its residual"),
-        ("metadata['layers'] = 4", &[], "the model has 4 layers, the checkpoint 3"),
-        ("metadata['version'] = 9", &[], "its metadata has version 9"),
-        ("ids.shape.dim[0].dim_value = 0", &[], "has an input `input_ids` without tokens"),
-        ("ids.elem_type = 1", &[], "an unknown input `input_ids` f32"),
-        ("m.graph.output[0].name = 'other'", &[], "has no output `logits` f32"),
-        (&huge(0), &[], "1099511627776"),
-        (&huge(1), &[], "1099511627776"),
-    ] {
+    let table = "metadata['residuals'][1:] = metadata['routers'] | --trace | has a residual stream of another size
+        metadata['residuals'].pop() | --trace | has 3 values of the residual stream for 3
+        metadata['routers'].append('x') | | has 4 values of router scores for 3 layers: it
+        metadata['residuals'] = [] | --trace | does not list the values of its residual
+        m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1; metadata['residuals'] = [] | | does not list the values of its residual
+        metadata['layers'] = 4 | | the model has 4 layers, the checkpoint 3
+        metadata['version'] = 9 | | its metadata has version 9
+        ids.shape.dim[0].dim_value = 0 | | has an input `input_ids` without tokens
+        ids.elem_type = 1 | | an unknown input `input_ids` f32
+        m.graph.output[0].name = 'other' | | has no output `logits` f32
+        for v in [*m.graph.input, *m.graph.output]: v.type.tensor_type.shape.dim[0].dim_value = 1 << 40 | | 1099511627776
+        for v in [*m.graph.input, *m.graph.output]: v.type.tensor_type.shape.dim[1].dim_value = 1 << 40 | | 1099511627776";
+    for [code, options, sentence] in cases(table) {
         fs::write(&model, &original).unwrap();
         edit(&model, code);
-        assert_contains(&refused(&model, &checkpoint, options), sentence);
+        assert_contains(&refused(&model, &checkpoint, &words(options)), sentence);
     }
 }
 
@@ -79,21 +66,16 @@ fn refuses_unsuitable_requests_in_one_sentence() {
     fs::write(&broken, "no model").unwrap();
     let nowhere = checkpoint.join("owner/name");
     for (model, checkpoint, options, sentence) in [
-        (&broken, &checkpoint, &[][..], "broken.onnx` is not an ONNX model"),
-        (&absent, &checkpoint, &[], "none.onnx"),
-        (&model, &nowhere, &[], "there is nothing at `"),
-        (&model, &other, &[], "a vocabulary of 320 tokens, the checkpoint of 77"),
-        (&model, &checkpoint, &["--batch", "3"], "takes 2 rows, and 3 were requested"),
-        (&model, &checkpoint, &["--tokens", "10"], "takes at most 9 tokens, and 10 were"),
-        (
-            &cached,
-            &other,
-            &["--tokens", "5", "--decode", "5"],
-            "need a text of more than 5 tokens, found 5",
-        ),
-        (&cached, &other, &["--tokens", "1000000"], "context is 131072 tokens, and 1000000 were"),
+        (&broken, &checkpoint, "", "broken.onnx` is not an ONNX model"),
+        (&absent, &checkpoint, "", "none.onnx"),
+        (&model, &nowhere, "", "there is nothing at `"),
+        (&model, &other, "", "a vocabulary of 320 tokens, the checkpoint of 77"),
+        (&model, &checkpoint, "--batch 3", "takes 2 rows, and 3 were requested"),
+        (&model, &checkpoint, "--tokens 10", "takes at most 9 tokens, and 10 were"),
+        (&cached, &other, "--tokens 5 --decode 5", "need a text of more than 5 tokens, found 5"),
+        (&cached, &other, "--tokens 1000000", "context is 131072 tokens, and 1000000 were"),
     ] {
-        let error = refused(model, checkpoint, options);
+        let error = refused(model, checkpoint, &words(options));
         assert!(error.contains(sentence) && !error.contains("on the hub"), "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
