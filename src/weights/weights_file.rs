@@ -285,7 +285,7 @@ fn alignment(length: u64) -> u64 {
 
 fn occupied(path: &Path) -> Error {
     err!(
-        "`{}` exists and differs from the file to write (other weights, another format, or a damaged copy), and a model may be reading it: write into another folder, or move it away",
+        "`{}` exists and differs from the file to write (other weights, another format, or a damaged copy), and a model may be reading it: write under another name or into another folder, or move it away if nothing uses it",
         path.display()
     )
 }
