@@ -77,6 +77,21 @@ def check_greedy(model, greedy, steps, worst):
         worst.compare(logits[at], alone[0])
 
 
+def check_turns(model, greedy, steps, worst):
+    """Tokens appended after generated ones, as a chat appends the next message."""
+    prompt, first, second = greedy.shape[1] - steps, steps // 2, steps // 4
+    for row in greedy:
+        text = Texts(model, [row[:prompt]], len(row))
+        text.generate(first)
+        text.logits()  # computes the last generated token, which append_tokens would skip
+        appended = prompt + first + second
+        text.append([row[prompt + first : appended]])
+        alone = Texts(model, [row[:appended]], len(row)).logits()
+        worst.compare(text.logits(), alone)
+        tokens, _ = text.generate(len(row) - appended)
+        assert tokens[0].tolist() == row[appended:].tolist(), (tokens, row)
+
+
 def check_given(model, ids, expected, worst):
     """Given tokens, in steps of one and of many. A reference may hold the last
     logits of its row only."""
@@ -102,7 +117,9 @@ def main():
         model, worst = og.Model(folder), Worst()
         check_text(model)
         if "greedy" in request:
-            check_greedy(model, np.load(request["greedy"]), request["steps"], worst)
+            greedy = np.load(request["greedy"])
+            check_greedy(model, greedy, request["steps"], worst)
+            check_turns(model, greedy, request["steps"], worst)
         for case in request["references"]:
             check_given(model, np.load(case["ids"]), np.load(case["logits"]), worst)
         errors.append(worst.error)
