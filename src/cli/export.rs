@@ -31,8 +31,8 @@ pub struct Export {
     /// Checkpoint folder, or owner/name on the Hugging Face hub
     ///
     /// The folder holds config.json and SafeTensors files, in OpenAI's layout or one of
-    /// Hugging Face's. A repository may have a revision and a folder:
-    /// owner/name@revision/folder.
+    /// Hugging Face's. A repository may have a revision and a folder, and is never taken for a
+    /// local path with a prefix: hf:owner/name@revision/folder.
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
@@ -188,17 +188,13 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
         let request = self.request()?;
-        let similar = similar_folder(&request.source);
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
             let onnxruntime = self.onnxruntime.as_deref();
             prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
         }
-        let summary = match (export(&spec, &console), similar) {
-            (Err(error), Some(similar)) => return Err(error).context(similar),
-            (outcome, _) => outcome?,
-        };
+        let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {
             print(&table(&summary).to_string()).context(LOST)?;
         }
@@ -224,28 +220,44 @@ impl Export {
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
-    /// An existing path is a path, unless it is the download folder of that repository.
+    /// `hf:owner/name` is on the hub; `owner/name` too, unless a local path may have been meant: a
+    /// mistyped one is sent nowhere.
     fn source(&self) -> Result<Source> {
         let Some(path) = &self.checkpoint else {
             let weights = self.weights.clone().expect("clap requires one of the two");
             return Ok(Source::Staged(weights));
         };
-        let is_target =
-            |name: &RepoPath| self.download_dir.as_deref() == Some(Path::new(&name.repository));
+        let (text, folder) = (path.to_str().unwrap_or_default(), &self.download_dir);
+        let on_hub = text.strip_prefix("hf:");
+        let name = RepoPath::parse(on_hub.unwrap_or(text));
         // A dangling link counts as existing.
-        let exists = path.symlink_metadata().is_ok();
-        let name = path.to_str().and_then(RepoPath::parse);
+        let exists = on_hub.is_none() && path.symlink_metadata().is_ok();
+        let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
+        let (offline, headers_only) = (self.offline, self.headers_only);
+        let has_hub_option = folder.is_some() || headers_only;
         match name.filter(|name| !exists || is_target(name)) {
-            Some(name) => Ok(Source::Hub(HubSource {
-                name,
-                folder: self.download_dir.clone(),
-                offline: self.offline,
-                headers_only: self.headers_only,
-            })),
-            None if self.download_dir.is_some() || self.headers_only => bail!(
-                "{} is for repositories on the hub (owner/name), and `{}` is {}",
-                if self.headers_only { "--headers-only" } else { "--download-dir" },
-                path.display(),
+            Some(name) => {
+                let meant = Path::new(&name.repository);
+                let has_parent = meant.parent().is_some_and(Path::is_dir) && !offline;
+                if has_parent && on_hub.is_none() && !has_hub_option {
+                    let similar = similar_dir(meant).map(|it| it.display().to_string());
+                    let similar = similar.map(|it| format!(" (did you mean `{it}`?)"));
+                    bail!(
+                        "there is no folder `{text}`{}; for the repository on the hub, pass --checkpoint hf:{name}",
+                        similar.unwrap_or_default()
+                    );
+                }
+                Ok(Source::Hub(HubSource { name, folder: folder.clone(), offline, headers_only }))
+            }
+            None if has_hub_option || on_hub.is_some() => bail!(
+                "{} is for repositories on the hub (owner/name), and `{text}` is {}",
+                if on_hub.is_some() {
+                    "hf:"
+                } else if headers_only {
+                    "--headers-only"
+                } else {
+                    "--download-dir"
+                },
                 if exists { "a local path" } else { "not such a name" }
             ),
             None => Ok(Source::Checkpoint(path.clone())),
@@ -295,18 +307,6 @@ fn table(summary: &Summary) -> Table {
         table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
     }
     table
-}
-
-/// That a local folder was probably meant, if a name for the hub begins with one.
-fn similar_folder(source: &Source) -> Option<String> {
-    let Source::Hub(HubSource { name, folder: None, .. }) = source else { return None };
-    let (owner, name) = name.repository.split_once('/')?;
-    if !Path::new(owner).is_dir() {
-        return None;
-    }
-    let similar = similar_dir(&Path::new(owner).join(name))
-        .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
-    Some(format!("the folder `{owner}` has no `{name}`{similar}, so the hub was asked"))
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {

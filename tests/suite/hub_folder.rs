@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, LIST, REPOSITORY, repository};
+use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, REPOSITORY, repository};
 use crate::layout_fixtures::write_index;
 use crate::support::{
     Home, assert_contains, assert_ends, assert_starts, cases, contents, copy_folder, export,
@@ -199,12 +199,22 @@ fn prefers_local_folder_to_repository_of_the_same_name() {
     assert!(run("owner/other.onnx", &[]).output().unwrap().status.success());
     assert!(test.hub.take_requests("").is_empty());
 
-    // A mistyped folder may look like a repository.
+    // A mistyped folder may look like a repository: nothing is sent.
     fs::remove_dir_all(test.here.join(REPOSITORY)).unwrap();
-    test.hub.fail(LIST, 1, Fault::Status(404, ""));
+    let unsent = "there is no folder `owner/tiny`; for the repository on the hub, pass --checkpoint hf:owner/tiny";
+    assert_eq!(test.hub.sentence(&mut run("model.onnx", &[])), unsent);
+    copy_folder(&fixture("tiny"), &test.here.join("owner/tiny-2"));
     let sentence = test.hub.sentence(&mut run("model.onnx", &[]));
-    let start = "the folder `owner` has no `tiny`, so the hub was asked: `owner/tiny` is neither";
-    assert_starts(&sentence, start);
+    assert_contains(&sentence, "`owner/tiny` (did you mean `owner/tiny-2`?); for the repository");
+    assert!(test.hub.take_requests("").is_empty());
+    let named = ["--checkpoint", "hf:owner/tiny/original", "--output", "hub.onnx"];
+    assert!(test.hub.command(&named).current_dir(&*test.here).output().unwrap().status.success());
+    assert!(!test.hub.take_requests("").is_empty());
+    for (name, expected) in [("hf:owner", "is not such a name"), ("hf:../x", "is not such a name")]
+    {
+        let arguments = ["--checkpoint", name, "--output", "hub.onnx"];
+        assert_contains(&test.hub.sentence(&mut test.hub.command(&arguments)), expected);
+    }
 }
 
 #[test]
