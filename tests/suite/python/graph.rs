@@ -183,3 +183,16 @@ fn headers_give_the_graph_that_weights_give() {
         fs::remove_dir_all(test.folder()).unwrap();
     }
 }
+
+/// docs/targets.md lists the tools that break bodies of loops.
+#[test]
+fn models_survive_edits_as_documented() {
+    let home = Home::with("tiny");
+    let models = ["onnx", "ort"].map(|target| {
+        home.export(&format!("checkpoint/{target}"), &["--target", target, "--kv-cache"]).0
+    });
+    let basic = "saved at ORT_ENABLE_BASIC";
+    let extended = "saved at ORT_ENABLE_EXTENDED";
+    let all = ["add_prefix", "extract_model", basic, extended, "quantize_dynamic"];
+    assert_eq!(python("edited.py", &[], &json!(models)), json!([[basic], all]));
+}
