@@ -31,8 +31,8 @@ pub struct Export {
     /// Checkpoint folder, or owner/name on the Hugging Face hub
     ///
     /// The folder holds config.json and SafeTensors files, in OpenAI's layout or one of
-    /// Hugging Face's. A repository may have a revision and a folder, and is never taken for a
-    /// local path with a prefix: hf:owner/name@revision/folder.
+    /// Hugging Face's. A repository may have a revision and a folder:
+    /// owner/name@revision/folder. With the prefix hf: it is never taken for a local path.
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
@@ -227,41 +227,36 @@ impl Export {
             let weights = self.weights.clone().expect("clap requires one of the two");
             return Ok(Source::Staged(weights));
         };
-        let (text, folder) = (path.to_str().unwrap_or_default(), &self.download_dir);
-        let on_hub = text.strip_prefix("hf:");
-        let name = RepoPath::parse(on_hub.unwrap_or(text));
+        let Self { download_dir: folder, offline, headers_only, .. } = self;
+        let text = path.to_str().unwrap_or_default();
+        let named = text.strip_prefix("hf:");
+        let for_hub = match folder {
+            _ if named.is_some() => Some("hf:"),
+            _ if *headers_only => Some("--headers-only"),
+            folder => folder.as_ref().map(|_| "--download-dir"),
+        };
         // A dangling link counts as existing.
-        let exists = on_hub.is_none() && path.symlink_metadata().is_ok();
+        let exists = named.is_none() && path.symlink_metadata().is_ok();
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
-        let (offline, headers_only) = (self.offline, self.headers_only);
-        let has_hub_option = folder.is_some() || headers_only;
-        match name.filter(|name| !exists || is_target(name)) {
-            Some(name) => {
-                let meant = Path::new(&name.repository);
-                let has_parent = meant.parent().is_some_and(Path::is_dir) && !offline;
-                if has_parent && on_hub.is_none() && !has_hub_option {
-                    let similar = similar_dir(meant).map(|it| it.display().to_string());
-                    let similar = similar.map(|it| format!(" (did you mean `{it}`?)"));
-                    bail!(
-                        "there is no folder `{text}`{}; for the repository on the hub, pass --checkpoint hf:{name}",
-                        similar.unwrap_or_default()
-                    );
-                }
-                Ok(Source::Hub(HubSource { name, folder: folder.clone(), offline, headers_only }))
-            }
-            None if has_hub_option || on_hub.is_some() => bail!(
-                "{} is for repositories on the hub (owner/name), and `{text}` is {}",
-                if on_hub.is_some() {
-                    "hf:"
-                } else if headers_only {
-                    "--headers-only"
-                } else {
-                    "--download-dir"
-                },
+        let name = RepoPath::parse(named.unwrap_or(text));
+        let Some(name) = name.filter(|name| !exists || is_target(name)) else {
+            let Some(for_hub) = for_hub else { return Ok(Source::Checkpoint(path.clone())) };
+            bail!(
+                "{for_hub} is for repositories on the hub (owner/name), and `{}` is {}",
+                path.display(),
                 if exists { "a local path" } else { "not such a name" }
-            ),
-            None => Ok(Source::Checkpoint(path.clone())),
+            );
+        };
+        let local = Path::new(&name.repository);
+        if for_hub.is_none() && !offline && local.parent().is_some_and(Path::is_dir) {
+            let similar = similar_dir(local)
+                .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
+            bail!(
+                "there is no folder `{text}`{similar}; for the repository on the hub, pass --checkpoint hf:{name}"
+            );
         }
+        let (folder, offline, headers_only) = (folder.clone(), *offline, *headers_only);
+        Ok(Source::Hub(HubSource { name, folder, offline, headers_only }))
     }
 
     fn request(&self) -> Result<Request> {

@@ -200,7 +200,8 @@ impl Spec {
     }
 
     /// The formats that matrices will have, as far as they are known before a checkpoint is
-    /// opened: those of conversions and of a staged file. Only these may be integers.
+    /// opened: those of conversions and of a staged file, whose header is read. Formats that are
+    /// not known yet are never integers.
     pub fn formats(&self) -> Result<PerRole<FormatSet>> {
         let Request { source, experts, dense, .. } = &self.request;
         let stored = match source {

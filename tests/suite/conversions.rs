@@ -140,7 +140,7 @@ fn rounding_must_be_accepted_and_is_reported() {
     let relative_error = (error / squares).sqrt();
     assert!(changed > 50_000 && relative_error > 1e-2, "{changed}, {relative_error}");
     let expected = format!(
-        "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {relative_error:.2e}: the experts must keep their format, or the rounding be accepted; pass --accept-rounding"
+        "`{EDITED}` does not fit mxfp4 exactly: {changed} of {EDITED_SIZE} values would be rounded, with a relative error of {relative_error:.2e}: the experts must keep their format, or the rounding must be accepted; pass --accept-rounding"
     );
     assert_eq!(refusal, expected);
     let (converted, expected) = (&summary["experts"]["converted"], (error / all_squares).sqrt());

@@ -90,7 +90,7 @@ impl Conversion {
         if changed > 0 && !self.accept_rounding && !format.is_int() {
             let error = outcome.relative_error();
             return Err(err!(
-                "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding be accepted"
+                "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding must be accepted"
             )
             .with_remedy(Setting::AcceptRounding, ""));
         }
