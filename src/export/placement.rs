@@ -72,9 +72,9 @@ impl<'p> Placement<'p> {
                         "without the weights the model must reference `{file}` in place: {obstacle}"
                     );
                 }
-                let is_staged = self.request.save_weights.is_some();
-                let is_copied = obstacle.concerns_file() && !is_staged;
-                let instead = if is_copied { "copy" } else { "auto" };
+                // A staged file may be read in place.
+                let is_auto = !obstacle.concerns_file() || self.request.save_weights.is_some();
+                let instead = if is_auto { "auto" } else { "copy" };
                 return Err(err!("cannot reference `{file}` in place: {obstacle}")
                     .with_remedy(Setting::ExternalData, instead));
             }

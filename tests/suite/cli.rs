@@ -105,6 +105,10 @@ fn wrong_usage_has_status_2() {
         --checkpoint TINY --skip-onnx | --save-weights
         --checkpoint TINY --skip-onnx --save-weights w.safetensors --output m.onnx | cannot be used with
         --weights w.safetensors --output m.onnx --ignore-tensor a | cannot be used with
+        --weights w.safetensors --output m.onnx --download-dir d | cannot be used with
+        --weights w.safetensors --output m.onnx --offline | cannot be used with
+        --weights w.safetensors --output m.onnx --headers-only | cannot be used with
+        verify m.onnx --checkpoint TINY --tolerance -1 | such as 1e-4
         --checkpoint TINY --output m.onnx --layers 0 | 0 is not in
         verify m.onnx | --checkpoint
         verify m.onnx --checkpoint TINY --tokens 0 | from 1 to 1048576

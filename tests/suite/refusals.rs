@@ -18,7 +18,8 @@ use crate::support::{
 fn refuses_impossible_requests_before_writing() {
     // Who took the advice to use target `onnx` on a GPU is not sent back.
     let table = "tiny | --layers 4 | cannot keep 4 layers: the checkpoint has 3
-        tiny | --external-data in-place | it is outside the model's folder
+        tiny | --external-data in-place | it is outside the model's folder, where ONNX allows no external data; pass --external-data copy
+        tiny | --external-data in-place --save-weights w.safetensors | ; pass --external-data auto
         tiny-1-kv | --target ort | target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx
         tiny | --target=ort --functions | target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx
         tiny | --for=cuda --keep-activations | execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them
