@@ -102,7 +102,7 @@ fn ignores_keys_by_full_name() {
     assert_eq!(read(&config, &names).unwrap(), read(&hugging_face(), &[]).unwrap());
     assert!(read(&config, &names[..1]).is_err());
     let error = read(&config, &names[1..]).unwrap_err();
-    assert_eq!(error.remedies(), [(Setting::IgnoreConfigKey, names[0].to_owned())]);
+    assert_eq!(error.remedies(), [[(Setting::IgnoreConfigKey, names[0].to_owned())]]);
     assert!(read(&edited(openai(), "extra", json!(1)), &["extra"]).is_ok());
     for unused in ["head_dim", "absent"] {
         let sentence = read(&openai(), &[unused]).unwrap_err().to_string();
