@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use glob::Pattern;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, Setting, bail, ensure, err};
@@ -19,7 +20,7 @@ pub struct ConfigReader<'a> {
     pub file: String,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
-    /// Unknown keys that the user allows.
+    /// Unknown keys that the user allows, by name or by a pattern.
     ignored: &'a [String],
 }
 
@@ -40,6 +41,17 @@ pub const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
 pub const STRING: Expected<String> =
     Expected("a string", |value| value.as_str().map(str::to_owned));
 pub const LIST: Expected<Vec<Value>> = Expected("a list", |value| value.as_array().cloned());
+
+/// When a key that nothing reads leaves the model as it is.
+pub enum Harmless {
+    Always,
+    /// If it has this value.
+    If(&'static str),
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    pattern == key || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(key))
+}
 
 fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
     value.as_u64().filter(|number| range.contains(number))
@@ -115,7 +127,7 @@ impl<'a> ConfigReader<'a> {
     /// A number of positions that follows from other keys by `formula`, and may be rounded.
     /// The user may ignore another value, because not every program uses it.
     pub fn expect_derived(&self, key: &str, expected: f64, formula: &str) -> Result<()> {
-        if self.ignored.iter().any(|name| name == key) {
+        if self.is_ignored(key) {
             return Ok(());
         }
         match self.peek(key, &POSITIVE)? {
@@ -128,27 +140,42 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Refuses keys that are unread, except those that the user ignores and harmless ones,
-    /// given by name or as a prefix with `*`.
-    pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
-        let is_harmless = |key: &str| {
-            harmless.iter().any(|name| {
-                name.strip_suffix('*').map_or(key == *name, |prefix| key.starts_with(prefix))
-            })
-        };
-        let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();
-        let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);
-        if let Some(key) = unread.iter().find(is_unknown) {
+    /// Refuses keys that are unread, except those that the user ignores and those of
+    /// `harmless`: of any value, or of the value that leaves the model as it is.
+    pub fn refuse_unread(&self, harmless: impl Fn(&str) -> Option<Harmless>) -> Result<()> {
+        let unread = || self.keys.iter().filter(|(key, _)| !self.read.contains(*key));
+        let mut unknown = Vec::new();
+        let mut together = Vec::new();
+        for (key, value) in unread().filter(|(key, _)| !self.is_ignored(key)) {
+            match harmless(key) {
+                Some(Harmless::Always) => continue,
+                Some(Harmless::If(json)) if json.parse().is_ok_and(|it: Value| it == *value) => {
+                    continue;
+                }
+                Some(Harmless::If(json)) => unknown.push(format!("`{key}` (only {json} is known)")),
+                None => unknown.push(format!("`{key}`")),
+            }
+            together.push((Setting::IgnoreConfigKey, key.clone()));
+        }
+        if let Some((last, others)) = unknown.split_last() {
+            let (keys, they_do) = match others {
+                [] => (format!("an unknown key {last}"), "it does"),
+                _ => (format!("unknown keys {} and {last}", others.join(", ")), "they do"),
+            };
             return Err(err!(
-                "`{}` has an unknown key `{key}`, which can be ignored if it does not change what the model computes",
+                "`{}` has {keys}, which can be ignored if {they_do} not change what the model computes",
                 self.file
             )
-            .with_remedy(Setting::IgnoreConfigKey, *key));
+            .with_remedies(together));
         }
-        match self.ignored.iter().find(|name| !unread.contains(name)) {
+        match self.ignored.iter().find(|name| !unread().any(|(key, _)| matches(name, key))) {
             Some(name) => bail!("nothing to ignore: `{}` has no unknown key `{name}`", self.file),
             None => Ok(()),
         }
+    }
+
+    fn is_ignored(&self, key: &str) -> bool {
+        self.ignored.iter().any(|name| matches(name, key))
     }
 
     pub fn missing(&self, key: &str) -> Error {
