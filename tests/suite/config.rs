@@ -200,6 +200,45 @@ fn accepts_whole_configs_of_transformers() {
     }
 }
 
+/// Either of two names of one value can be ignored, and is not read then, whatever it has.
+#[test]
+fn chooses_between_two_names_of_one_value() {
+    let table = r#"num_experts_per_tok experts_per_token | 4 | 2 | num_experts_per_tok experts_per_token
+        num_local_experts num_experts | 8 | 6 | num_local_experts num_experts
+        rope_theta rope_scaling.rope_theta | 150000 | 10000 | rope_theta rope_scaling.rope_theta
+        rope_scaling.rope_type rope_scaling.type | "yarn" | "default" | rope_scaling.rope_type rope_scaling.type
+        rope_scaling rope_parameters | YARN | {"rope_type": "default"} | rope_scaling.* rope_parameters.*"#;
+    let expected = read(&hugging_face(), &[]).unwrap();
+    let yarn = &hugging_face()["rope_scaling"];
+    for [names, right, wrong, patterns] in cases(table) {
+        let [first, second] = [names, patterns].map(|it| it.split_once(' ').unwrap());
+        let right = if right == "YARN" { yarn.clone() } else { right.parse().unwrap() };
+        let wrong: Value = wrong.parse().unwrap();
+        for ((name, other), (keep, ignore)) in
+            [(first, second), ((first.1, first.0), (second.1, second.0))]
+        {
+            let config = |wrong| edited(edited(hugging_face(), name, right.clone()), other, wrong);
+            let error = read(&config(wrong.clone()), &[]).unwrap_err();
+            assert_contains(&error.to_string(), "; ignore the one that is wrong");
+            let mut remedies = [keep, ignore].map(|it| [(Setting::IgnoreConfigKey, it.to_owned())]);
+            remedies.sort_by_key(|it| it[0].1 == second.0);
+            assert_eq!(error.remedies(), remedies);
+            // Ignoring both decides nothing.
+            assert!(read(&config(wrong.clone()), &[keep, ignore]).is_err());
+            let invalid = if wrong.is_object() { json!({"rope_type": 1}) } else { json!([1]) };
+            for wrong in [wrong.clone(), invalid] {
+                assert_eq!(read(&config(wrong), &[ignore]).unwrap(), expected, "{names}");
+            }
+        }
+        // Names that agree, or one name alone, are read as before.
+        let same = edited(hugging_face(), first.1, right.clone());
+        assert_eq!(read(&same, &[second.1]).unwrap(), expected);
+        let alone = edited(hugging_face(), first.1, Value::Null);
+        let sentence = read(&alone, &[second.0]).unwrap_err().to_string();
+        assert!(sentence.starts_with("nothing to ignore"), "{names}: {sentence}");
+    }
+}
+
 #[test]
 fn refuses_inconsistent_or_unsupported_values() {
     let table = r#"num_experts | null | `config.json` lacks the key `num_experts`

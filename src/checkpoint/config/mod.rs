@@ -7,9 +7,9 @@ mod values;
 use serde_json::{Value, json};
 
 use super::suggest;
-use crate::error::{Result, ensure};
+use crate::error::{Result, ensure, err};
 pub use reader::ConfigReader;
-use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
+use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING, choose};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.
@@ -154,13 +154,14 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
 /// `rope_parameters`, with `rope_theta` in it. Without either, versions differ in what
 /// they compute.
 fn rope(keys: &mut ConfigReader) -> Result<Rope> {
-    let mut rope_in = |object| keys.has(object).then(|| rope_in(keys, object)).transpose();
-    let (rope, other) = (rope_in("rope_scaling.")?, rope_in("rope_parameters.")?);
-    ensure!(
-        rope.is_none() || other.is_none() || rope == other,
-        "`{}`: `rope_parameters` must be the same as `rope_scaling`",
-        keys.file
-    );
+    let objects = ["rope_scaling.", "rope_parameters."];
+    let [first, second] = keys.chosen(objects);
+    let rope = first.then(|| rope_in(keys, objects[0])).transpose()?;
+    let other = second.then(|| rope_in(keys, objects[1])).transpose()?;
+    if rope.is_some() && other.is_some() && rope != other {
+        let error = err!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file);
+        return Err(choose(&error, ["rope_parameters.*", "rope_scaling.*"]));
+    }
     let expected = "an object, {\"rope_type\": \"default\"} for no scaling";
     rope.or(other).ok_or_else(|| keys.invalid("rope_scaling", expected, &Value::Null))
 }

@@ -49,6 +49,18 @@ pub enum Harmless {
     If(&'static str),
 }
 
+/// The error of two names of one value that disagree; one of them can be ignored, by its name
+/// or a pattern for it.
+pub fn choose(error: &Error, names: [&str; 2]) -> Error {
+    let error = err!("{error}; ignore the one that is wrong");
+    names.iter().fold(error, |error, name| error.with_remedy(Setting::IgnoreConfigKey, *name))
+}
+
+/// Whether a key has a name, or is in the object of that name.
+fn is_of(name: &str, key: &str) -> bool {
+    key == name || name.ends_with('.') && key.starts_with(name)
+}
+
 fn matches(pattern: &str, key: &str) -> bool {
     pattern == key || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(key))
 }
@@ -101,15 +113,29 @@ impl<'a> ConfigReader<'a> {
         self.optional(key, expected)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A required value with two names. If both are there, they must agree.
+    /// A required value with two names. If both are read, they must agree.
     pub fn either<T: PartialEq>(&mut self, names: [&str; 2], expected: &Expected<T>) -> Result<T> {
         let [name, alias] = names;
-        let [value, other] = [self.optional(name, expected)?, self.optional(alias, expected)?];
+        let [first, second] = self.chosen(names);
+        let value = if first { self.optional(name, expected)? } else { None };
+        let other = if second { self.optional(alias, expected)? } else { None };
         if value.is_some() && other.is_some() && value != other {
             let expected = format!("{}, as `{name}`", self.keys[name]);
-            return Err(self.invalid(alias, &expected, &self.keys[alias]));
+            let error = self.invalid(alias, &expected, &self.keys[alias]);
+            return Err(choose(&error, [alias, name]));
         }
         value.or(other).ok_or_else(|| self.missing(name))
+    }
+
+    /// Which of two names of one value are read: those that are there, but not one that the
+    /// user ignores in favour of the other. A name that ends with a dot is that of an object,
+    /// which is ignored if all its keys are.
+    pub fn chosen(&self, names: [&str; 2]) -> [bool; 2] {
+        let there = names.map(|name| self.keys.keys().any(|key| is_of(name, key)));
+        let ignored = names.map(|name| {
+            self.keys.keys().filter(|key| is_of(name, key)).all(|key| self.is_ignored(key))
+        });
+        if there == [true; 2] && ignored[0] != ignored[1] { ignored.map(|it| !it) } else { there }
     }
 
     /// A key that must have the one value that is supported.
