@@ -43,7 +43,7 @@ pub struct Checkpoint {
 /// Unknown names that the user allows.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`.
+    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
     pub tensors: Vec<String>,

@@ -67,7 +67,11 @@ fn refuses_unsupported_formats_with_alternative() {
 #[test]
 fn ignores_unknown_names_on_request() {
     let home = edited(|folder| {
-        edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
+        edit_config(
+            folder,
+            "\"sliding_window\": 8",
+            "\"sliding_window\": 8, \"note a\": 1, \"note b\": 2",
+        );
         edit_tensors(folder, |tensors| {
             let extra = tensors["norm.scale"].clone();
             let extra = |name: &str| (name.to_owned(), extra.clone());
@@ -75,7 +79,11 @@ fn ignores_unknown_names_on_request() {
         });
     });
     let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
-    let note = ["--ignore-config-key", "note"];
+    let sentence = failure(&export_args(&checkpoint, &model, &[]));
+    let end =
+        "what the model computes; pass --ignore-config-key 'note a' --ignore-config-key 'note b'";
+    assert_ends(&sentence, end);
+    let note = ["--ignore-config-key", "note*"];
     let one = ["--ignore-tensor", "extra.a bias"];
     let export = export_args(&checkpoint, &model, &note);
     let sentence = failure(&export);
