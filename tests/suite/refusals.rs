@@ -65,6 +65,56 @@ fn refuses_unsupported_formats_with_alternative() {
 }
 
 #[test]
+fn names_what_came_in_the_place_of_a_file() {
+    let utf16: Vec<u8> = "{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let table: [(&[u8], &str); 9] = [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "a Git LFS pointer, not the file itself: download it with `git lfs pull`",
+        ),
+        (b"<!doctype html>\n<html>", "an HTML page, not the file itself: download it again"),
+        (
+            b"<?xml version=\"1.0\"?><Error/>",
+            "an XML document, not the file itself: download it again",
+        ),
+        (
+            b"Entry not found",
+            "a text that begins \"Entry not found\", not the file itself: download it again",
+        ),
+        (
+            b"Access denied",
+            "a text that begins \"Access denied\", not the file itself: download it again",
+        ),
+        (
+            b"Repository not found\n",
+            "a text that begins \"Repository not found\", not the file itself: download it again",
+        ),
+        (
+            b"{\"error\":\"Not found\"}",
+            r#"a text that begins "{\"error\":\"Not found\"}", not the file itself: download it again"#,
+        ),
+        (
+            b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56",
+            "compressed with gzip: unpack it, or download it again",
+        ),
+        (&utf16, "text in UTF-16, expected UTF-8: save it in UTF-8"),
+    ];
+    for name in ["config.json", "model.safetensors.index.json", "model.safetensors"] {
+        for (bytes, what) in table {
+            let home = Home::with("tiny");
+            let file = home.checkpoint().join(name);
+            fs::write(&file, bytes).unwrap();
+            assert_eq!(home.refusal("m", &[]), format!("`{}` is {what}", file.display()));
+        }
+    }
+    // A gzip of which the first bytes are the length of a header that would fit.
+    let home = Home::with("tiny");
+    let file = home.checkpoint().join("model.safetensors");
+    fs::write(&file, [table[7].0, &vec![0xab; 600_000]].concat()).unwrap();
+    assert_contains(&home.refusal("m", &[]), "is compressed with gzip");
+}
+
+#[test]
 fn ignores_unknown_names_on_request() {
     let home = edited(|folder| {
         edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
