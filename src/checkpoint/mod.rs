@@ -70,6 +70,9 @@ impl Checkpoint {
             return Err(suggest::missing_file(folder, CONFIG));
         }
         suggest::refuse_adapter(folder)?;
+        if matches!(which, ShardSelection::Auto) {
+            suggest::refuse_variants(folder, SINGLE_FILE, INDEX)?;
+        }
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;

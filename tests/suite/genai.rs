@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::layout_fixtures::{Tensor, edit_config, tiny};
+use crate::layout_fixtures::{Tensor, edit_config, tiny, write_index};
 use crate::sizes::{sparse, write_sparse};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json, export,
@@ -368,5 +368,25 @@ fn refuses_invalid_generation_config() {
         let path = home.join("checkpoint/generation_config.json");
         (!file.is_empty()).then(|| fs::write(path, file).unwrap());
         assert_contains(&home.refusal("checkpoint/model", &["--genai"]), sentence);
+    }
+}
+
+#[test]
+fn byte_order_marks_change_nothing() {
+    let home = with_tokenizer();
+    let shard = |name| (name, "model.safetensors");
+    write_index(&home.checkpoint(), tiny().into_keys().map(shard).collect::<BTreeMap<_, _>>());
+    package(&home, "a/model", &[]);
+    let made = |name: &str| fs::read(home.join(name)).unwrap();
+    for name in ["config.json", "model.safetensors.index.json", "generation_config.json"] {
+        let path = home.checkpoint().join(name);
+        fs::write(&path, [b"\xef\xbb\xbf", &fs::read(&path).unwrap()[..]].concat()).unwrap();
+        package(&home, &format!("{name}/model"), &[]);
+        for file in ["model.onnx", "genai_config.json"] {
+            assert!(
+                made(&format!("{name}/{file}")) == made(&format!("a/{file}")),
+                "{name}: {file}"
+            );
+        }
     }
 }
