@@ -3,6 +3,7 @@
 
 mod config;
 mod layout;
+mod numbered;
 mod shards;
 mod staged;
 mod suggest;
@@ -15,7 +16,7 @@ pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 use shards::Tensors;
-pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
+pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
 pub use suggest::{
     CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
 };

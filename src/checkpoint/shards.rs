@@ -8,6 +8,7 @@ use fs_err as fs;
 use glob::Pattern;
 use serde::Deserialize;
 
+use super::numbered::NumberedSet;
 use super::suggest::{self, MERGE_ADAPTER, is_safetensors};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
@@ -24,12 +25,12 @@ pub type Headers = BTreeMap<PathBuf, Header>;
 /// Which SafeTensors files of a folder are the checkpoint.
 #[derive(Clone, Debug, Default)]
 pub enum ShardSelection {
-    /// Those of the index, or the only one.
+    /// Those of the index, or without one those of [`unindexed`].
     #[default]
     Auto,
     /// Those of the index, whatever else is there.
     Indexed,
-    Only(String),
+    Only(Vec<String>),
 }
 
 /// The shard of each tensor by a folder's index, if it has one.
@@ -58,29 +59,59 @@ pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
     Ok(read_index(folder)?.map(|index| index.into_values().collect()))
 }
 
+/// Whether a tensor holds the frequencies of the rotary embedding. They follow from the
+/// config, and transformers computes them from it whatever is stored; Megatron-Bridge and older
+/// versions of transformers save them.
+fn is_rotary_buffer(name: &str) -> bool {
+    let (module, buffer) = name.rsplit_once('.').unwrap_or_default();
+    let module = module.rsplit('.').next().unwrap_or_default();
+    module == "rotary_emb" && ["inv_freq", "original_inv_freq"].contains(&buffer)
+}
+
 /// Whether an export wrote a file; it is no part of a checkpoint then.
 fn is_own_file(path: &Path) -> bool {
     Header::read(path).is_ok_and(|header| header.metadata.is_some())
 }
 
-/// `model.safetensors`, or the only SafeTensors file.
-fn only_file(folder: &Path) -> Result<PathBuf> {
+/// The files of a checkpoint without an index, of all SafeTensors files at a place by their
+/// names: `model.safetensors`, the only file, or all shards of one numbered set. `None` if
+/// others are there.
+pub fn unindexed<T>(
+    place: &str,
+    mut files: BTreeMap<String, T>,
+) -> Result<Option<Vec<(String, T)>>> {
+    if let Some(single) = files.remove_entry(SINGLE_FILE) {
+        return Ok(Some(vec![single]));
+    }
+    match NumberedSet::of(files.keys().map(String::as_str)) {
+        Some(set) => set.require_all(place)?,
+        None if files.len() > 1 => return Ok(None),
+        None => {}
+    }
+    Ok(Some(files.into_iter().collect()))
+}
+
+/// The files of a folder without an index.
+fn local_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let usual = folder.join(SINGLE_FILE);
     if usual.is_file() {
-        return Ok(usual);
+        return Ok(vec![(SINGLE_FILE.to_owned(), usual)]);
     }
     let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let paths = entries.iter().map(fs::DirEntry::path);
-    let mut found = paths.filter(|path| is_safetensors(path) && !is_own_file(path));
-    match (found.next(), found.count()) {
-        (None, _) => Err(suggest::missing_file(folder, SINGLE_FILE)),
-        (Some(only), 0) => Ok(only),
-        (_, others) => bail!(
-            "`{}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index",
-            folder.display(),
-            others + 1
-        ),
+    let entries = entries.iter().map(|entry| (entry.file_name(), entry.path()));
+    let found: BTreeMap<_, _> = entries
+        .filter(|(_, path)| is_safetensors(path) && !is_own_file(path))
+        .map(|(name, path)| (name.to_string_lossy().into_owned(), path))
+        .collect();
+    if found.is_empty() {
+        return Err(suggest::missing_file(folder, SINGLE_FILE));
     }
+    let (place, count) = (folder.display().to_string(), found.len());
+    unindexed(&place, found)?.ok_or_else(|| {
+        err!(
+            "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index"
+        )
+    })
 }
 
 /// Tensors by name. A layout takes them out.
@@ -88,17 +119,32 @@ pub struct Tensors {
     /// The folder or file that errors name.
     path: PathBuf,
     map: BTreeMap<String, StoredTensor>,
+    /// The names of files that no index lists.
+    unindexed: Vec<String>,
 }
 
 impl Tensors {
+    fn none(path: &Path) -> Self {
+        Self { path: path.to_owned(), map: BTreeMap::new(), unindexed: Vec::new() }
+    }
+
     pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
-        let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
-        if let ShardSelection::Only(name) = which {
-            tensors.add(&folder.join(name), remote)?;
-            return Ok(tensors);
-        }
-        let Some(index) = read_index(folder)? else {
-            tensors.add(&only_file(folder)?, remote)?;
+        let mut tensors = Self::none(folder);
+        let index = match which {
+            ShardSelection::Only(_) => None,
+            ShardSelection::Auto | ShardSelection::Indexed => read_index(folder)?,
+        };
+        let Some(index) = index else {
+            let files = match which {
+                ShardSelection::Only(names) => {
+                    names.iter().map(|name| (name.clone(), folder.join(name))).collect()
+                }
+                ShardSelection::Auto | ShardSelection::Indexed => local_files(folder)?,
+            };
+            for (name, path) in files {
+                tensors.add(&path, remote)?;
+                tensors.unindexed.push(name);
+            }
             return Ok(tensors);
         };
         let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
@@ -132,7 +178,7 @@ impl Tensors {
 
     /// Opens one file, and returns the metadata that an export wrote.
     pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
-        let mut tensors = Self { path: path.to_owned(), map: BTreeMap::new() };
+        let mut tensors = Self::none(path);
         let metadata = tensors.add(path, &Headers::default())?;
         Ok((tensors, metadata))
     }
@@ -169,8 +215,12 @@ impl Tensors {
         let stored = self.stored_name(name);
         self.map.remove(stored).ok_or_else(|| {
             let missing = || {
+                let set = NumberedSet::of(self.unindexed.iter().map(String::as_str));
+                let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
+                    format!("; no index says whether `{file}` belongs to it too")
+                });
                 err!(
-                    "`{}` lacks tensor `{name}` of the model that its config describes",
+                    "`{}` lacks tensor `{name}` of the model that its config describes{doubt}",
                     self.path.display()
                 )
             };
@@ -217,7 +267,8 @@ impl Tensors {
             );
         }
         let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
-        let mut unknown = self.map.values().filter(|it| !is_ignored(&it.name));
+        let mut unknown =
+            self.map.values().filter(|it| !is_ignored(&it.name) && !is_rotary_buffer(&it.name));
         let Some(StoredTensor { name, data, .. }) = unknown.next() else { return Ok(()) };
         if name.contains("lora_") {
             return Err(self.unmerged(name));

@@ -232,6 +232,7 @@ fn refuses_repositories_without_checkpoint() {
         original/config.json | | has no config.json at commit COMMIT; it has a checkpoint in `owner/tiny/original`
         config.json pytorch_model.bin | | has no model.safetensors at commit COMMIT; it has PyTorch's format
         config.json a.safetensors b.safetensors | | holds 2 .safetensors files and no model.safetensors.index.json
+        config.json model-00001-of-00002.safetensors | | has no index, and of the shards that its files belong to it lacks `model-00002-of-00002.safetensors`: add what is missing
         config.json model.safetensors other.safetensors | other.safetensors | programs differ in which they read
         config.json | other.safetensors | names the shard "other.safetensors", which is not in the repository
         config.json | ../x.safetensors | names the shard "../x.safetensors", which is not a plain file name"#;
