@@ -59,6 +59,15 @@ pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
     Ok(read_index(folder)?.map(|index| index.into_values().collect()))
 }
 
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
+}
+
+/// Whether a tensor is one of the `ignored` names and patterns.
+pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
+    ignored.iter().any(|pattern| matches(pattern, name))
+}
+
 /// Whether a tensor holds the frequencies of the rotary embedding. They follow from the
 /// config, and transformers computes them from it whatever is stored; Megatron-Bridge and older
 /// versions of transformers save them.
@@ -119,13 +128,23 @@ pub struct Tensors {
     /// The folder or file that errors name.
     path: PathBuf,
     map: BTreeMap<String, StoredTensor>,
+    /// Tensors that the index names and no shard has, with the shards that should have them.
+    absent: BTreeMap<String, String>,
+    /// Shards that the index names and that are not there.
+    missing: Vec<String>,
     /// The names of files that no index lists.
     unindexed: Vec<String>,
 }
 
 impl Tensors {
     fn none(path: &Path) -> Self {
-        Self { path: path.to_owned(), map: BTreeMap::new(), unindexed: Vec::new() }
+        Self {
+            path: path.to_owned(),
+            map: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            missing: Vec::new(),
+            unindexed: Vec::new(),
+        }
     }
 
     pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
@@ -142,21 +161,20 @@ impl Tensors {
                 ShardSelection::Auto | ShardSelection::Indexed => local_files(folder)?,
             };
             for (name, path) in files {
-                tensors.add(&path, remote)?;
+                tensors.add(&path, remote, None)?;
                 tensors.unindexed.push(name);
             }
             return Ok(tensors);
         };
-        let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
-        let index_path = index_path.display();
+        let single = folder.join(SINGLE_FILE);
         let shards: BTreeSet<&str> = index.values().map(String::as_str).collect();
         for shard in &shards {
             let file = folder.join(shard);
-            ensure!(
-                file.exists() || remote.contains_key(&file),
-                "`{index_path}` names the shard `{shard}`, which is missing: download it too"
-            );
-            tensors.add(&file, remote)?;
+            if file.exists() || remote.contains_key(&file) {
+                tensors.add(&file, remote, Some(&index))?;
+            } else {
+                tensors.missing.push((*shard).to_owned());
+            }
         }
         ensure!(
             matches!(which, ShardSelection::Indexed)
@@ -166,24 +184,25 @@ impl Tensors {
             "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away the files of the other save",
             folder.display()
         );
-        for (tensor, shard) in &index {
-            let found = tensors.map.get(tensor);
-            ensure!(
-                found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
-                "`{index_path}` says that tensor `{tensor}` is in `{shard}`, which does not hold it"
-            );
-        }
+        tensors.absent = index;
+        tensors.absent.retain(|tensor, _| !tensors.map.contains_key(tensor));
         Ok(tensors)
     }
 
     /// Opens one file, and returns the metadata that an export wrote.
     pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
         let mut tensors = Self::none(path);
-        let metadata = tensors.add(path, &Headers::default())?;
+        let metadata = tensors.add(path, &Headers::default(), None)?;
         Ok((tensors, metadata))
     }
 
-    fn add(&mut self, path: &Path, remote: &Headers) -> Result<Option<String>> {
+    /// Adds the tensors of a file, but for those that the index finds in another.
+    fn add(
+        &mut self,
+        path: &Path,
+        remote: &Headers,
+        index: Option<&BTreeMap<String, String>>,
+    ) -> Result<Option<String>> {
         let header = match remote.get(path) {
             Some(header) => header.clone(),
             None => Header::read(path)?,
@@ -193,6 +212,10 @@ impl Tensors {
             // A remote header may have been read from a copy in a cache.
             tensor.data.file = file.clone();
             let name = tensor.name.clone();
+            let shard = index.and_then(|index| index.get(&name));
+            if shard.is_some_and(|shard| path.file_name() != Some(shard.as_ref())) {
+                continue;
+            }
             if let Some(other) = self.map.insert(name.clone(), tensor) {
                 let (first, second) = (other.data.file.display(), path.display());
                 bail!("tensor `{name}` is both in `{first}` and in `{second}`");
@@ -204,11 +227,32 @@ impl Tensors {
     /// The name under which a tensor is stored: some files lack the prefix `model.`.
     fn stored_name<'n>(&self, name: &'n str) -> &'n str {
         let short = name.strip_prefix("model.").unwrap_or(name);
-        if self.map.contains_key(name) { name } else { short }
+        if self.map.contains_key(name) || self.absent.contains_key(name) { name } else { short }
+    }
+
+    /// What is wrong with the index, which names this absent tensor.
+    fn absence(&self, tensor: &str) -> String {
+        let (index, shard) = (self.path.join(INDEX), &self.absent[tensor]);
+        let index = index.display();
+        if !self.missing.contains(shard) {
+            return format!(
+                "`{index}` says that tensor `{tensor}` is in `{shard}`, which does not hold it"
+            );
+        }
+        let shards = suggest::listed(self.missing.iter());
+        if self.missing.len() == 1 {
+            format!("`{index}` names the shard {shards}, which is missing: download it too")
+        } else {
+            format!("`{index}` names the shards {shards}, which are missing: download them too")
+        }
     }
 
     pub fn shape(&self, name: &str) -> Option<&[u64]> {
-        Some(&self.map.get(self.stored_name(name))?.shape)
+        Some(&self.get(name)?.shape)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.map.get(self.stored_name(name))
     }
 
     pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
@@ -224,6 +268,9 @@ impl Tensors {
                     self.path.display()
                 )
             };
+            if self.absent.contains_key(stored) {
+                return Error::new(self.absence(stored));
+            }
             self.adapted().map_or_else(missing, |tensor| self.unmerged(tensor))
         })
     }
@@ -241,6 +288,9 @@ impl Tensors {
     /// The error for tensors without the experts of any layout.
     pub fn unknown_experts(&self) -> Error {
         let path = self.path.display();
+        if let Some(tensor) = self.absent.keys().find(|name| name.contains(".experts.")) {
+            return Error::new(self.absence(tensor));
+        }
         let tensor = self.map.keys().find(|name| name.contains(".experts."));
         if let Some((prefix, _)) = tensor.and_then(|name| name.split_once(".model.layers.")) {
             return err!(
@@ -256,20 +306,19 @@ impl Tensors {
 
     /// Refuses tensors that the layout has not taken, but for `ignored` names and patterns.
     pub fn refuse_unused(self, layout: &str, ignored: &[String]) -> Result<()> {
-        let matches = |pattern: &str, name: &str| {
-            pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
-        };
         for pattern in ignored {
             ensure!(
-                self.map.keys().any(|name| matches(pattern, name)),
+                self.map.keys().chain(self.absent.keys()).any(|name| matches(pattern, name)),
                 "nothing to ignore: `{}` has no unknown tensor `{pattern}`",
                 self.path.display()
             );
         }
-        let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
-        let mut unknown =
-            self.map.values().filter(|it| !is_ignored(&it.name) && !is_rotary_buffer(&it.name));
-        let Some(StoredTensor { name, data, .. }) = unknown.next() else { return Ok(()) };
+        let is_unknown = |name: &str| !is_ignored(name, ignored) && !is_rotary_buffer(name);
+        let mut unknown = self.map.values().filter(|it| is_unknown(&it.name));
+        let Some(StoredTensor { name, data, .. }) = unknown.next() else {
+            let absent = self.absent.keys().map(String::as_str).filter(|name| is_unknown(name));
+            return self.refuse_absent(&absent.collect::<Vec<_>>());
+        };
         if name.contains("lora_") {
             return Err(self.unmerged(name));
         }
@@ -282,5 +331,16 @@ impl Tensors {
             "`{file}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?"
         );
         Err(error.with_remedy(Setting::IgnoreTensor, name))
+    }
+
+    /// Refuses tensors of the index that no shard has, and the model does not use.
+    fn refuse_absent(&self, names: &[&str]) -> Result<()> {
+        let Some(first) = names.first() else { return Ok(()) };
+        let error = err!(
+            "{}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
+            self.absence(first),
+            suggest::listed(names.iter())
+        );
+        Err(error.with_remedy(Setting::IgnoreTensor, suggest::pattern(names)))
     }
 }

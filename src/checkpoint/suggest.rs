@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use glob::Pattern;
+
 use crate::error::{Error, Result, ensure, err};
 use crate::files::parent_dir;
 
@@ -99,6 +101,18 @@ pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
     let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     shown.join(", ") + &more
+}
+
+/// The name, or a pattern that fits all names if they begin with the same modules, else the
+/// first.
+pub fn pattern(names: &[&str]) -> String {
+    let [first, others @ ..] = names else { unreachable!("something is unknown") };
+    let prefixes = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
+    let mut shared = prefixes.filter(|it| others.iter().all(|name| name.starts_with(it)));
+    match shared.next() {
+        Some(prefix) if !others.is_empty() => Pattern::escape(prefix) + "*",
+        _ => (*first).to_owned(),
+    }
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

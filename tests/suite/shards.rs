@@ -1,11 +1,13 @@
 //! Which files and tensors of a folder are the checkpoint.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use safetensors::Dtype;
 
-use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, write};
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, write, write_index};
 use crate::support::{
     Home, assert_contains, assert_ends, cases, export, failure, open, text, words,
 };
@@ -112,4 +114,87 @@ fn no_tensor_is_twice_in_a_numbered_set() {
     let sentence = home.refusal("m", &[]);
     assert_contains(&sentence, "is both in `");
     assert_ends(&sentence, "model-00002-of-00002.safetensors`");
+}
+
+/// Tensors by the files that hold them, and an index that finds them where `find` says.
+fn indexed(files: &[(&str, Tensors)], index: &BTreeMap<String, &str>) -> Home {
+    let home = in_files("hf", &[]);
+    for (file, tensors) in files {
+        write(&home.checkpoint().join(file), tensors);
+    }
+    write_index(&home.checkpoint(), index);
+    home
+}
+
+fn all_in<'f>(tensors: &Tensors, file: &'f str) -> BTreeMap<String, &'f str> {
+    tensors.keys().map(|name| (name.clone(), file)).collect()
+}
+
+#[test]
+fn the_index_decides_between_copies_of_a_tensor() {
+    for overlaid in ["model.norm.weight", "model.layers.1.mlp.router.weight", "lm_head.weight"] {
+        let old = in_layout("hf");
+        let mut changed = old.clone();
+        changed.get_mut(overlaid).unwrap().2.fill(1);
+        let overlay = Tensors::from([(overlaid.to_owned(), changed[overlaid].clone())]);
+        for base in ["model.safetensors", "base.safetensors"] {
+            let files = [(base, old.clone()), ("overlay.safetensors", overlay.clone())];
+            let mut index = all_in(&old, base);
+            index.insert(overlaid.to_owned(), "overlay.safetensors");
+            let home_of = |tensors| fingerprint(&home(&config(), tensors).checkpoint());
+            let found = indexed(&files, &index);
+            assert_eq!(fingerprint(&found.checkpoint()), home_of(&changed));
+            // The other way round, if the index names both files.
+            let spare = Tensors::from([("spare".to_owned(), overlay[overlaid].clone())]);
+            let files = [
+                (base, old.clone()),
+                ("overlay.safetensors", [overlay.clone(), spare].into_iter().flatten().collect()),
+            ];
+            index.insert(overlaid.to_owned(), base);
+            index.insert("spare".to_owned(), "overlay.safetensors");
+            let home = indexed(&files, &index);
+            let names =
+                IgnoredNames { tensors: vec!["spare".to_owned()], ..IgnoredNames::default() };
+            let opened = Checkpoint::open(&home.checkpoint(), &names).unwrap();
+            assert_eq!(opened.fingerprint().unwrap().to_string(), home_of(&old));
+        }
+    }
+}
+
+#[test]
+fn needless_entries_of_an_index_can_be_ignored() {
+    // Entries, their shard, how the sentence ends, and what else has the same effect.
+    let table = "mtp.fc.weight | w.safetensors | index.json` says that tensor `mtp.fc.weight` is in `w.safetensors`, which does not hold it; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp.*
+        mtp.fc.weight mtp.norm.weight | w.safetensors | does not use `mtp.fc.weight`, `mtp.norm.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor 'mtp.*' | *
+        mtp.fc.weight | mtp.safetensors | index.json` names the shard `mtp.safetensors`, which is missing: download it too; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp*";
+    let tensors = in_layout("hf");
+    for [entries, shard, expected, other] in cases(table) {
+        let mut index = all_in(&tensors, "w.safetensors");
+        index.extend(words(entries).iter().map(|entry| ((*entry).to_owned(), shard)));
+        let home = indexed(&[("w.safetensors", tensors.clone())], &index);
+        let sentence = home.refusal("m", &[]);
+        assert_ends(&sentence, expected);
+        let (_, advised) = sentence.rsplit_once(' ').unwrap();
+        for ignored in [advised.trim_matches('\''), other] {
+            home.export("m", &["--ignore-tensor", ignored]);
+            export(&["inspect", text(&home.checkpoint()), "--ignore-tensor", ignored]);
+        }
+    }
+}
+
+#[test]
+fn entries_that_the_model_uses_cannot_be_ignored() {
+    let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it
+        model.layers.0.mlp.experts.down_proj_blocks | w.safetensors | says that tensor `model.layers.0.mlp.experts.down_proj_blocks` is in `w.safetensors`, which does not hold it
+        model.norm.weight | absent.safetensors | names the shard `absent.safetensors`, which is missing: download it too";
+    for [name, shard, expected] in cases(table) {
+        let mut tensors = in_layout("hf");
+        let mut index = all_in(&tensors, "w.safetensors");
+        tensors.remove(name);
+        index.insert(name.to_owned(), shard);
+        let home = indexed(&[("w.safetensors", tensors)], &index);
+        for options in [&[][..], &["--ignore-tensor", name]] {
+            assert_ends(&home.refusal("m", options), expected);
+        }
+    }
 }
