@@ -7,6 +7,7 @@ mod numbered;
 mod shards;
 mod staged;
 mod suggest;
+mod tied;
 mod weights;
 
 use std::io::ErrorKind;
@@ -117,6 +118,9 @@ impl Checkpoint {
     ) -> Result<Self> {
         let config = layout.resolve_config(config, &tensors, file)?;
         let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
+        if config.tied {
+            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        }
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);

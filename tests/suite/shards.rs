@@ -6,6 +6,7 @@ use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use safetensors::Dtype;
+use serde_json::json;
 
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, write, write_index};
 use crate::support::{
@@ -196,5 +197,41 @@ fn entries_that_the_model_uses_cannot_be_ignored() {
         for options in [&[][..], &["--ignore-tensor", name]] {
             assert_ends(&home.refusal("m", options), expected);
         }
+    }
+}
+
+#[test]
+fn tied_lm_heads_are_copies_or_ambiguous() {
+    let embedding = in_layout("hf")["model.embed_tokens.weight"].clone();
+    let mut tied = config();
+    tied["tie_word_embeddings"] = json!(true);
+    let mut alone = in_layout("hf");
+    alone.remove("lm_head.weight");
+    let expected = fingerprint(&home(&tied, &alone).checkpoint());
+    let with = |lm_head| {
+        let mut tensors = alone.clone();
+        tensors.insert("lm_head.weight".to_owned(), lm_head);
+        home(&tied, &tensors)
+    };
+    assert_eq!(fingerprint(&with(embedding.clone()).checkpoint()), expected);
+    with(embedding.clone()).export("m", &["--ignore-tensor", "lm_head.weight"]);
+    let [mut last_bit, mut dtype, mut shape] = [(); 3].map(|()| embedding.clone());
+    *last_bit.2.last_mut().unwrap() ^= 1;
+    dtype.0 = Dtype::F16;
+    shape.1.reverse();
+    for lm_head in [in_layout("hf")["lm_head.weight"].clone(), last_bit, dtype, shape] {
+        let home = with(lm_head);
+        let sentence = home.refusal("m", &[]);
+        let path = home.checkpoint().display().to_string();
+        assert_eq!(
+            sentence,
+            format!(
+                "`{path}/config.json` ties lm_head to the embedding (`tie_word_embeddings`), and `{path}/model.safetensors` holds another `lm_head.weight`: transformers 4 computes with the embedding, transformers 5 with the stored tensor; to use the stored tensor, set `tie_word_embeddings` to false in `{path}/config.json`; to use the embedding, ignore `lm_head.weight`; pass --ignore-tensor lm_head.weight"
+            )
+        );
+        let names =
+            IgnoredNames { tensors: vec!["lm_head.weight".to_owned()], ..IgnoredNames::default() };
+        let opened = Checkpoint::open(&home.checkpoint(), &names).unwrap();
+        assert_eq!(opened.fingerprint().unwrap().to_string(), expected);
     }
 }
