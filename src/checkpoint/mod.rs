@@ -3,9 +3,11 @@
 
 mod config;
 mod layout;
+mod numbered;
 mod shards;
 mod staged;
 mod suggest;
+mod tied;
 mod weights;
 
 use std::io::ErrorKind;
@@ -15,7 +17,7 @@ pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 use shards::Tensors;
-pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
+pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
 pub use suggest::{
     CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
 };
@@ -119,6 +121,9 @@ impl Checkpoint {
     ) -> Result<Self> {
         let config = layout.resolve_config(config, &tensors, file)?;
         let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
+        if config.tied {
+            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        }
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);

@@ -1,6 +1,7 @@
 //! Paths that are no checkpoint: refusals that name what is there, and what to use instead.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use glob::Pattern;
@@ -11,6 +12,8 @@ use crate::files::parent_dir;
 pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested, as in clap.
 const SIMILAR: f64 = 0.7;
+/// Most names that a sentence lists.
+const LISTED: usize = 8;
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -161,6 +164,26 @@ pub fn not_a_folder(path: &Path) -> Error {
         let folder = Some(parent_dir(path)).filter(|folder| is_checkpoint(folder));
         err!("`{shown}` is a file{}; a checkpoint is a folder with {CONFIG}", did_you_mean(folder))
     })
+}
+
+/// Names for a sentence, the first few of many.
+pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    shown.join(", ") + &more
+}
+
+/// The name, or a pattern that fits all names if they begin with the same modules, else the
+/// first.
+pub fn pattern(names: &[&str]) -> String {
+    let [first, others @ ..] = names else { unreachable!("something is unknown") };
+    let prefixes = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
+    let mut shared = prefixes.filter(|it| others.iter().all(|name| name.starts_with(it)));
+    match shared.next() {
+        Some(prefix) if !others.is_empty() => Pattern::escape(prefix) + "*",
+        _ => (*first).to_owned(),
+    }
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

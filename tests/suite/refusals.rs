@@ -275,7 +275,6 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
 #[test]
 fn refuses_configs_that_contradict_tensors() {
     let table = r#"bf16 | num_local_experts | 7 | `model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]
-        hf | tie_word_embeddings | true | not part of Hugging Face's layout with MXFP4 experts: `lm_head.weight`; ignore
         hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
     for [layout, key, value, sentence] in cases(table) {
         let mut config = config();
