@@ -1,7 +1,7 @@
 //! SafeTensors: reading headers, and laying out files that we write. Tensor data is
 //! neither read nor written here.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Result, bail, ensure, err};
+use crate::files::foreign::{self, FIRST_BYTES};
 use crate::files::{FileRange, json};
 use crate::tensor::DType;
 
-/// First bytes of a Git LFS pointer.
-const LFS_POINTER: &[u8] = b"version ";
 /// Longest header that is read. The header of a 120B with a tensor per expert has 6 MB.
 const LONGEST_HEADER: u64 = 8 << 20;
 /// The data of files that we write begins at a multiple of this (a page).
@@ -48,9 +47,10 @@ impl Header {
         ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
         let mut file = fs::File::open(path)?;
         let length = file.metadata()?.len();
-        let mut prefix = Vec::with_capacity(8);
-        file.by_ref().take(8).read_to_end(&mut prefix)?;
-        let mut json = vec![0; Self::length(path, &prefix, length)? as usize];
+        let mut first = Vec::with_capacity(FIRST_BYTES);
+        file.by_ref().take(FIRST_BYTES as u64).read_to_end(&mut first)?;
+        let mut json = vec![0; Self::length(path, &first, length)? as usize];
+        file.seek(SeekFrom::Start(8))?;
         file.read_exact(&mut json)?;
         Self::parse(path, &json, length)
     }
@@ -58,15 +58,17 @@ impl Header {
     /// The header's length, from the first bytes of a file of `file_length` bytes.
     pub fn length(path: &Path, first_bytes: &[u8], file_length: u64) -> Result<u64> {
         let path = path.display();
+        // Some lengths look like the beginning of another file, but no header does.
+        if first_bytes.get(8) != Some(&b'{')
+            && let Some(what) = foreign::identify(first_bytes)
+        {
+            bail!("`{path}` is {what}");
+        }
         let Some(prefix) = first_bytes.first_chunk() else {
             bail!(
                 "`{path}` has {file_length} bytes, too few for a SafeTensors file: download it again"
             );
         };
-        ensure!(
-            prefix != LFS_POINTER,
-            "`{path}` is a Git LFS pointer, not the file itself: download it with `git lfs pull`"
-        );
         let header = u64::from_le_bytes(*prefix);
         ensure!(
             header <= file_length.saturating_sub(8),

@@ -15,7 +15,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub struct Error {
     kind: Kind,
     sentence: String,
-    remedies: Vec<(Setting, String)>,
+    remedies: Vec<Vec<(Setting, String)>>,
     source: Option<Cause>,
 }
 
@@ -78,7 +78,13 @@ impl Error {
 
     /// The same error with a setting that would help; the value may be empty.
     pub fn with_remedy(mut self, setting: Setting, value: impl Into<String>) -> Self {
-        self.remedies.push((setting, value.into()));
+        self.remedies.push(vec![(setting, value.into())]);
+        self
+    }
+
+    /// The same error with settings that help only together.
+    pub fn with_remedies(mut self, together: Vec<(Setting, String)>) -> Self {
+        self.remedies.push(together);
         self
     }
 
@@ -86,8 +92,9 @@ impl Error {
         self.kind
     }
 
-    /// Settings that would help, with their values, the best first.
-    pub fn remedies(&self) -> &[(Setting, String)] {
+    /// Settings that would help, with their values: alternatives, the best first, each of
+    /// one setting or of several together.
+    pub fn remedies(&self) -> &[Vec<(Setting, String)>] {
         &self.remedies
     }
 }
@@ -102,7 +109,9 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, sentence, remedies, source } = self;
         write!(f, "{kind:?}: {sentence}")?;
-        remedies.iter().try_for_each(|(setting, value)| write!(f, " [{setting:?} {value}]"))?;
+        for (setting, value) in remedies.iter().flatten() {
+            write!(f, " [{setting:?} {value}]")?;
+        }
         source.iter().try_for_each(|source| write!(f, ": {source}"))
     }
 }

@@ -3,9 +3,11 @@
 
 mod config;
 mod layout;
+mod numbered;
 mod shards;
 mod staged;
 mod suggest;
+mod tied;
 mod weights;
 
 use std::io::ErrorKind;
@@ -15,7 +17,7 @@ pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 use shards::Tensors;
-pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards};
+pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
 pub use suggest::{
     CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
 };
@@ -43,7 +45,7 @@ pub struct Checkpoint {
 /// Unknown names that the user allows.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`.
+    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
     pub tensors: Vec<String>,
@@ -70,6 +72,9 @@ impl Checkpoint {
             return Err(suggest::missing_file(folder, CONFIG));
         }
         suggest::refuse_adapter(folder)?;
+        if matches!(which, ShardSelection::Auto) {
+            suggest::refuse_variants(folder, SINGLE_FILE, INDEX)?;
+        }
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
@@ -116,6 +121,9 @@ impl Checkpoint {
     ) -> Result<Self> {
         let config = layout.resolve_config(config, &tensors, file)?;
         let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
+        if config.tied {
+            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        }
         tensors.refuse_unused(layout.name, ignored)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);

@@ -8,6 +8,7 @@ use fs_err as fs;
 use glob::Pattern;
 use serde::Deserialize;
 
+use super::numbered::NumberedSet;
 use super::suggest::{self, MERGE_ADAPTER, is_safetensors};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
@@ -24,12 +25,12 @@ pub type Headers = BTreeMap<PathBuf, Header>;
 /// Which SafeTensors files of a folder are the checkpoint.
 #[derive(Clone, Debug, Default)]
 pub enum ShardSelection {
-    /// Those of the index, or the only one.
+    /// Those of the index, or without one those of [`unindexed`].
     #[default]
     Auto,
     /// Those of the index, whatever else is there.
     Indexed,
-    Only(String),
+    Only(Vec<String>),
 }
 
 /// The shard of each tensor by a folder's index, if it has one.
@@ -58,29 +59,68 @@ pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
     Ok(read_index(folder)?.map(|index| index.into_values().collect()))
 }
 
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
+}
+
+/// Whether a tensor is one of the `ignored` names and patterns.
+pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
+    ignored.iter().any(|pattern| matches(pattern, name))
+}
+
+/// Whether a tensor holds the frequencies of the rotary embedding. They follow from the
+/// config, and transformers computes them from it whatever is stored; Megatron-Bridge and older
+/// versions of transformers save them.
+fn is_rotary_buffer(name: &str) -> bool {
+    let (module, buffer) = name.rsplit_once('.').unwrap_or_default();
+    let module = module.rsplit('.').next().unwrap_or_default();
+    module == "rotary_emb" && ["inv_freq", "original_inv_freq"].contains(&buffer)
+}
+
 /// Whether an export wrote a file; it is no part of a checkpoint then.
 fn is_own_file(path: &Path) -> bool {
     Header::read(path).is_ok_and(|header| header.metadata.is_some())
 }
 
-/// `model.safetensors`, or the only SafeTensors file.
-fn only_file(folder: &Path) -> Result<PathBuf> {
+/// The files of a checkpoint without an index, of all SafeTensors files at a place by their
+/// names: `model.safetensors`, the only file, or all shards of one numbered set. `None` if
+/// others are there.
+pub fn unindexed<T>(
+    place: &str,
+    mut files: BTreeMap<String, T>,
+) -> Result<Option<Vec<(String, T)>>> {
+    if let Some(single) = files.remove_entry(SINGLE_FILE) {
+        return Ok(Some(vec![single]));
+    }
+    match NumberedSet::of(files.keys().map(String::as_str)) {
+        Some(set) => set.require_all(place)?,
+        None if files.len() > 1 => return Ok(None),
+        None => {}
+    }
+    Ok(Some(files.into_iter().collect()))
+}
+
+/// The files of a folder without an index.
+fn local_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let usual = folder.join(SINGLE_FILE);
     if usual.is_file() {
-        return Ok(usual);
+        return Ok(vec![(SINGLE_FILE.to_owned(), usual)]);
     }
     let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let paths = entries.iter().map(fs::DirEntry::path);
-    let mut found = paths.filter(|path| is_safetensors(path) && !is_own_file(path));
-    match (found.next(), found.count()) {
-        (None, _) => Err(suggest::missing_file(folder, SINGLE_FILE)),
-        (Some(only), 0) => Ok(only),
-        (_, others) => bail!(
-            "`{}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index",
-            folder.display(),
-            others + 1
-        ),
+    let entries = entries.iter().map(|entry| (entry.file_name(), entry.path()));
+    let found: BTreeMap<_, _> = entries
+        .filter(|(_, path)| is_safetensors(path) && !is_own_file(path))
+        .map(|(name, path)| (name.to_string_lossy().into_owned(), path))
+        .collect();
+    if found.is_empty() {
+        return Err(suggest::missing_file(folder, SINGLE_FILE));
     }
+    let (place, count) = (folder.display().to_string(), found.len());
+    unindexed(&place, found)?.ok_or_else(|| {
+        err!(
+            "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index"
+        )
+    })
 }
 
 /// Tensors by name. A layout takes them out.
@@ -88,29 +128,53 @@ pub struct Tensors {
     /// The folder or file that errors name.
     path: PathBuf,
     map: BTreeMap<String, StoredTensor>,
+    /// Tensors that the index names and no shard has, with the shards that should have them.
+    absent: BTreeMap<String, String>,
+    /// Shards that the index names and that are not there.
+    missing: Vec<String>,
+    /// The names of files that no index lists.
+    unindexed: Vec<String>,
 }
 
 impl Tensors {
-    pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
-        let mut tensors = Self { path: folder.to_owned(), map: BTreeMap::new() };
-        if let ShardSelection::Only(name) = which {
-            tensors.add(&folder.join(name), remote)?;
-            return Ok(tensors);
+    fn none(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            map: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            missing: Vec::new(),
+            unindexed: Vec::new(),
         }
-        let Some(index) = read_index(folder)? else {
-            tensors.add(&only_file(folder)?, remote)?;
+    }
+
+    pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
+        let mut tensors = Self::none(folder);
+        let index = match which {
+            ShardSelection::Only(_) => None,
+            ShardSelection::Auto | ShardSelection::Indexed => read_index(folder)?,
+        };
+        let Some(index) = index else {
+            let files = match which {
+                ShardSelection::Only(names) => {
+                    names.iter().map(|name| (name.clone(), folder.join(name))).collect()
+                }
+                ShardSelection::Auto | ShardSelection::Indexed => local_files(folder)?,
+            };
+            for (name, path) in files {
+                tensors.add(&path, remote, None)?;
+                tensors.unindexed.push(name);
+            }
             return Ok(tensors);
         };
-        let (index_path, single) = (folder.join(INDEX), folder.join(SINGLE_FILE));
-        let index_path = index_path.display();
+        let single = folder.join(SINGLE_FILE);
         let shards: BTreeSet<&str> = index.values().map(String::as_str).collect();
         for shard in &shards {
             let file = folder.join(shard);
-            ensure!(
-                file.exists() || remote.contains_key(&file),
-                "`{index_path}` names the shard `{shard}`, which is missing: download it too"
-            );
-            tensors.add(&file, remote)?;
+            if file.exists() || remote.contains_key(&file) {
+                tensors.add(&file, remote, Some(&index))?;
+            } else {
+                tensors.missing.push((*shard).to_owned());
+            }
         }
         ensure!(
             matches!(which, ShardSelection::Indexed)
@@ -120,24 +184,25 @@ impl Tensors {
             "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away the files of the other save",
             folder.display()
         );
-        for (tensor, shard) in &index {
-            let found = tensors.map.get(tensor);
-            ensure!(
-                found.is_some_and(|found| found.data.file.file_name() == Some(shard.as_ref())),
-                "`{index_path}` says that tensor `{tensor}` is in `{shard}`, which does not hold it"
-            );
-        }
+        tensors.absent = index;
+        tensors.absent.retain(|tensor, _| !tensors.map.contains_key(tensor));
         Ok(tensors)
     }
 
     /// Opens one file, and returns the metadata that an export wrote.
     pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
-        let mut tensors = Self { path: path.to_owned(), map: BTreeMap::new() };
-        let metadata = tensors.add(path, &Headers::default())?;
+        let mut tensors = Self::none(path);
+        let metadata = tensors.add(path, &Headers::default(), None)?;
         Ok((tensors, metadata))
     }
 
-    fn add(&mut self, path: &Path, remote: &Headers) -> Result<Option<String>> {
+    /// Adds the tensors of a file, but for those that the index finds in another.
+    fn add(
+        &mut self,
+        path: &Path,
+        remote: &Headers,
+        index: Option<&BTreeMap<String, String>>,
+    ) -> Result<Option<String>> {
         let header = match remote.get(path) {
             Some(header) => header.clone(),
             None => Header::read(path)?,
@@ -147,6 +212,10 @@ impl Tensors {
             // A remote header may have been read from a copy in a cache.
             tensor.data.file = file.clone();
             let name = tensor.name.clone();
+            let shard = index.and_then(|index| index.get(&name));
+            if shard.is_some_and(|shard| path.file_name() != Some(shard.as_ref())) {
+                continue;
+            }
             if let Some(other) = self.map.insert(name.clone(), tensor) {
                 let (first, second) = (other.data.file.display(), path.display());
                 bail!("tensor `{name}` is both in `{first}` and in `{second}`");
@@ -158,22 +227,50 @@ impl Tensors {
     /// The name under which a tensor is stored: some files lack the prefix `model.`.
     fn stored_name<'n>(&self, name: &'n str) -> &'n str {
         let short = name.strip_prefix("model.").unwrap_or(name);
-        if self.map.contains_key(name) { name } else { short }
+        if self.map.contains_key(name) || self.absent.contains_key(name) { name } else { short }
+    }
+
+    /// What is wrong with the index, which names this absent tensor.
+    fn absence(&self, tensor: &str) -> String {
+        let (index, shard) = (self.path.join(INDEX), &self.absent[tensor]);
+        let index = index.display();
+        if !self.missing.contains(shard) {
+            return format!(
+                "`{index}` says that tensor `{tensor}` is in `{shard}`, which does not hold it"
+            );
+        }
+        let shards = suggest::listed(self.missing.iter());
+        if self.missing.len() == 1 {
+            format!("`{index}` names the shard {shards}, which is missing: download it too")
+        } else {
+            format!("`{index}` names the shards {shards}, which are missing: download them too")
+        }
     }
 
     pub fn shape(&self, name: &str) -> Option<&[u64]> {
-        Some(&self.map.get(self.stored_name(name))?.shape)
+        Some(&self.get(name)?.shape)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.map.get(self.stored_name(name))
     }
 
     pub fn take(&mut self, name: &str) -> Result<StoredTensor> {
         let stored = self.stored_name(name);
         self.map.remove(stored).ok_or_else(|| {
             let missing = || {
+                let set = NumberedSet::of(self.unindexed.iter().map(String::as_str));
+                let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
+                    format!("; no index says whether `{file}` belongs to it too")
+                });
                 err!(
-                    "`{}` lacks tensor `{name}` of the model that its config describes",
+                    "`{}` lacks tensor `{name}` of the model that its config describes{doubt}",
                     self.path.display()
                 )
             };
+            if self.absent.contains_key(stored) {
+                return Error::new(self.absence(stored));
+            }
             self.adapted().map_or_else(missing, |tensor| self.unmerged(tensor))
         })
     }
@@ -191,6 +288,9 @@ impl Tensors {
     /// The error for tensors without the experts of any layout.
     pub fn unknown_experts(&self) -> Error {
         let path = self.path.display();
+        if let Some(tensor) = self.absent.keys().find(|name| name.contains(".experts.")) {
+            return Error::new(self.absence(tensor));
+        }
         let tensor = self.map.keys().find(|name| name.contains(".experts."));
         if let Some((prefix, _)) = tensor.and_then(|name| name.split_once(".model.layers.")) {
             return err!(
@@ -206,19 +306,19 @@ impl Tensors {
 
     /// Refuses tensors that the layout has not taken, but for `ignored` names and patterns.
     pub fn refuse_unused(self, layout: &str, ignored: &[String]) -> Result<()> {
-        let matches = |pattern: &str, name: &str| {
-            pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
-        };
         for pattern in ignored {
             ensure!(
-                self.map.keys().any(|name| matches(pattern, name)),
+                self.map.keys().chain(self.absent.keys()).any(|name| matches(pattern, name)),
                 "nothing to ignore: `{}` has no unknown tensor `{pattern}`",
                 self.path.display()
             );
         }
-        let is_ignored = |name: &str| ignored.iter().any(|pattern| matches(pattern, name));
-        let mut unknown = self.map.values().filter(|it| !is_ignored(&it.name));
-        let Some(StoredTensor { name, data, .. }) = unknown.next() else { return Ok(()) };
+        let is_unknown = |name: &str| !is_ignored(name, ignored) && !is_rotary_buffer(name);
+        let mut unknown = self.map.values().filter(|it| is_unknown(&it.name));
+        let Some(StoredTensor { name, data, .. }) = unknown.next() else {
+            let absent = self.absent.keys().map(String::as_str).filter(|name| is_unknown(name));
+            return self.refuse_absent(&absent.collect::<Vec<_>>());
+        };
         if name.contains("lora_") {
             return Err(self.unmerged(name));
         }
@@ -231,5 +331,16 @@ impl Tensors {
             "`{file}` holds tensors that are not part of {layout}: `{name}`{more}; ignore what the model does not use, by name or by a pattern with * and ?"
         );
         Err(error.with_remedy(Setting::IgnoreTensor, name))
+    }
+
+    /// Refuses tensors of the index that no shard has, and the model does not use.
+    fn refuse_absent(&self, names: &[&str]) -> Result<()> {
+        let Some(first) = names.first() else { return Ok(()) };
+        let error = err!(
+            "{}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
+            self.absence(first),
+            suggest::listed(names.iter())
+        );
+        Err(error.with_remedy(Setting::IgnoreTensor, suggest::pattern(names)))
     }
 }

@@ -1,7 +1,10 @@
 //! Paths that are no checkpoint: refusals that name what is there, and what to use instead.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+
+use glob::Pattern;
 
 use crate::error::{Error, Result, ensure, err};
 use crate::files::parent_dir;
@@ -9,38 +12,107 @@ use crate::files::parent_dir;
 pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested, as in clap.
 const SIMILAR: f64 = 0.7;
+/// Most names that a sentence lists.
+const LISTED: usize = 8;
 const ADAPTER_CONFIG: &str = "adapter_config.json";
-const PYTORCH: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
     ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
 
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
+const SAVE_AGAIN: &str =
+    "load it in transformers and save it as SafeTensors (save_pretrained does)";
+
+/// Names of files and folders in lower case, the format that they have, and what to do. The
+/// first of these formats counts; of names joined by `+` all have to be there.
+const FORMATS: [(&str, &str, &str); 9] = [
+    ("adapter_config.json adapter_model.*", "a LoRA adapter", MERGE_ADAPTER),
+    ("*.gguf", "GGUF, llama.cpp's format", USE_SOURCE),
+    (
+        "model.bin",
+        "OpenAI's format for Metal",
+        "use the same model in SafeTensors, in the folder `original` or the root of the repository",
+    ),
+    (
+        "zero_to_fp32.py global_step* *zero_pp_rank_*_states.pt mp_rank_*_states.pt",
+        "DeepSpeed's format, in parts as each process saved them",
+        "join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result",
+    ),
+    (
+        "*.nemo context+weights *.distcp+common.pt",
+        "NeMo's or Megatron's format",
+        "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",
+    ),
+    (
+        "*.distcp pytorch_model_fsdp_*",
+        "PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them",
+        "run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result",
+    ),
+    (
+        "consolidated*.pth",
+        "PyTorch's format, which can run code when it is read, with names that are not Hugging Face's",
+        "convert it to Hugging Face's names and SafeTensors with the program that wrote it",
+    ),
+    ("*.bin.index.json", "an index of files in PyTorch's format", SAVE_AGAIN),
+    ("*.bin *.pt *.pth *.ckpt", "PyTorch's format, which can run code when it is read", SAVE_AGAIN),
+];
 
 /// The format of a file of this name, if it is a known one that cannot be read, and what to
 /// use instead.
 pub fn identify(name: &str) -> Option<String> {
-    let name = name.to_lowercase();
-    if name == ADAPTER_CONFIG || name.starts_with("adapter_model.") {
-        Some(format!("a LoRA adapter: {MERGE_ADAPTER}"))
-    } else if name.ends_with(".gguf") {
-        Some(format!("GGUF, llama.cpp's format: {USE_SOURCE}"))
-    } else if name == "model.bin" {
-        Some("OpenAI's format for Metal: use the same model in SafeTensors, in the folder `original` or the root of the repository".to_owned())
-    } else if PYTORCH.iter().any(|extension| name.ends_with(extension))
-        && !TRAINING_STATE.iter().any(|prefix| name.starts_with(prefix))
-    {
-        Some("PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors (save_pretrained does)".to_owned())
-    } else {
-        None
-    }
+    identify_one_of(&[name]).map(|(_, what)| what)
+}
+
+/// The first name that has a format of [`FORMATS`], and what it is.
+fn identify_one_of<'n>(names: &[&'n str]) -> Option<(&'n str, String)> {
+    let find = |pattern: &str| {
+        let pattern = Pattern::new(pattern).expect("a pattern of a table");
+        let matches = |name: &str| pattern.matches(&name.to_lowercase());
+        names.iter().find(|name| matches(name) && !is_training_state(name)).copied()
+    };
+    FORMATS.into_iter().find_map(|(patterns, what, remedy)| {
+        let all = |joined: &str| joined.split('+').map(find).collect::<Option<Vec<_>>>();
+        let found = patterns.split(' ').find_map(all)?;
+        Some((found[0], format!("{what}: {remedy}")))
+    })
+}
+
+fn is_training_state(name: &str) -> bool {
+    TRAINING_STATE.iter().any(|prefix| name.to_lowercase().starts_with(prefix))
 }
 
 /// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
     let identified = identify(path.file_name()?.to_str()?)?;
     Some(err!("`{}` is {identified}", path.display()))
+}
+
+/// Refuses a folder in which only variants have an index; programs have to be told which.
+pub fn refuse_variants(folder: &Path, single: &str, index: &str) -> Result<()> {
+    let variant = Pattern::new("model.safetensors.index.*.json").expect("a pattern");
+    let indices: Vec<_> = names(folder).into_iter().filter(|it| variant.matches(it)).collect();
+    let chosen = [single, index].iter().any(|it| folder.join(it).symlink_metadata().is_ok());
+    ensure!(
+        chosen || indices.is_empty(),
+        "`{}` holds no {index}, but one for each saved variant, `{}`: copy that of the variant to export to `{index}`",
+        folder.display(),
+        indices.join("`, `")
+    );
+    Ok(())
+}
+
+/// The names in a folder that are UTF-8, sorted.
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The folder with the highest number that a Trainer of transformers saved in its output folder.
+fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
+    let number = |name: &str| name.strip_prefix("checkpoint-")?.parse::<u64>().ok();
+    let saved = names.iter().filter(|name| number(name).is_some() && folder.join(name).is_dir());
+    saved.max_by_key(|name| number(name)).copied()
 }
 
 /// Refuses an adapter beside a whole model, whose result it would change.
@@ -62,10 +134,14 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         let original = original.display();
         return err!("{lacks}; `{original}` holds a checkpoint with the weights as released");
     }
-    let entries = folder.read_dir().into_iter().flatten().flatten();
-    let files: BTreeSet<PathBuf> = entries.map(|entry| entry.path()).collect();
-    if let Some(error) = files.iter().find_map(|file| refuse_file(file)) {
-        return error;
+    let names = names(folder);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let Some((name, what)) = identify_one_of(&names) {
+        return err!("`{}` is {what}", folder.join(name).display());
+    }
+    if let Some(newest) = newest_saved(folder, &names) {
+        let newest = folder.join(newest);
+        return err!("{lacks}; `{}` is the newest checkpoint in it", newest.display());
     }
     // The real path, because `.` has no parent in its name.
     let real = folder.canonicalize().ok();
@@ -88,6 +164,26 @@ pub fn not_a_folder(path: &Path) -> Error {
         let folder = Some(parent_dir(path)).filter(|folder| is_checkpoint(folder));
         err!("`{shown}` is a file{}; a checkpoint is a folder with {CONFIG}", did_you_mean(folder))
     })
+}
+
+/// Names for a sentence, the first few of many.
+pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    shown.join(", ") + &more
+}
+
+/// The name, or a pattern that fits all names if they begin with the same modules, else the
+/// first.
+pub fn pattern(names: &[&str]) -> String {
+    let [first, others @ ..] = names else { unreachable!("something is unknown") };
+    let prefixes = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
+    let mut shared = prefixes.filter(|it| others.iter().all(|name| name.starts_with(it)));
+    match shared.next() {
+        Some(prefix) if !others.is_empty() => Pattern::escape(prefix) + "*",
+        _ => (*first).to_owned(),
+    }
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

@@ -14,7 +14,7 @@ use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::remedy::pass;
+use super::remedy::{options, pass};
 use super::values::{self, Ignored, one_of};
 use super::verify::{exit_status, tolerance};
 
@@ -289,7 +289,7 @@ impl Export {
 
 /// The summary, with what to type next.
 fn table(summary: &Summary) -> Table {
-    let mut table = summary.table(|settings| pass(settings.iter().copied(), " "));
+    let mut table = summary.table(|settings| pass(&options(settings.iter().copied())));
     let Summary { hub, model, weights, .. } = summary;
     if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
         let bytes = display::size(*bytes);

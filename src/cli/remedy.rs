@@ -6,18 +6,25 @@ use gpt_oss_export::error::{Error, Setting};
 /// What to type, after the sentence of an error.
 pub fn advice(error: &anyhow::Error) -> String {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
-    let remedies = errors.flat_map(Error::remedies);
-    pass(remedies.map(|(setting, value)| (*setting, &**value)), " or ")
+    let together = |settings: &Vec<(Setting, String)>| {
+        options(settings.iter().map(|(setting, value)| (*setting, &**value)))
+    };
+    let alternatives: Vec<String> = errors.flat_map(Error::remedies).map(together).collect();
+    pass(&alternatives.join(" or "))
 }
 
-/// What to type to give these settings their values: one of them or, between spaces, all.
-pub fn pass<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>, separator: &str) -> String {
+/// The end of a sentence that says what to type, if it is anything.
+pub fn pass(options: &str) -> String {
+    if options.is_empty() { String::new() } else { format!("; pass {options}") }
+}
+
+/// What to type to give all these settings their values.
+pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> String {
     let typed = |(setting, value)| match value {
         "" => option(setting).to_owned(),
         value => format!("{} {}", option(setting), shell_quote(value)),
     };
-    let options: Vec<String> = settings.into_iter().map(typed).collect();
-    if options.is_empty() { String::new() } else { format!("; pass {}", options.join(separator)) }
+    settings.into_iter().map(typed).collect::<Vec<String>>().join(" ")
 }
 
 fn option(setting: Setting) -> &'static str {

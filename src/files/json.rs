@@ -12,12 +12,16 @@ use serde::de::{
 };
 
 use crate::display::size;
-use crate::error::{Result, ensure, err};
+use crate::error::{Result, bail, ensure, err};
+use crate::files::foreign::{self, BYTE_ORDER_MARK};
 
-/// The bytes of a file that [`open`] accepts.
+/// The bytes of a file that [`open`] accepts, without a byte order mark.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     open(path, limit)?.read_to_end(&mut text)?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
     Ok(text)
 }
 
@@ -35,8 +39,11 @@ pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
     Ok(fs::File::open(path)?.take(limit))
 }
 
-/// Parses JSON in which every object has unique keys; errors name `file`.
+/// Parses an object of JSON in which every object has unique keys; errors name `file`.
 pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Result<T> {
+    if let Some(what) = foreign::identify(text) {
+        bail!("`{file}` is {what}");
+    }
     let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
     reject_duplicate_keys(text).map_err(invalid)?;
     // The text is JSON; it may not be a `T`.

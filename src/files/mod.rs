@@ -1,6 +1,8 @@
-//! Files and paths: byte ranges, positional reads and writes, bounded JSON, digests.
+//! Files and paths: byte ranges, positional reads and writes, bounded JSON, digests, and what
+//! came in the place of a file.
 
 pub mod digest;
+pub mod foreign;
 pub mod json;
 pub mod positional;
 

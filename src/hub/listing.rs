@@ -1,6 +1,6 @@
 //! The files of a repository at one commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -110,7 +110,7 @@ impl Listing {
         self.find(&self.name.file(file)).cloned().ok_or_else(|| self.lacks(file))
     }
 
-    /// The weights files: the `shards` of the index, or the only SafeTensors file.
+    /// The weights files: the `shards` of the index, or those without one.
     pub fn weights(
         &self,
         shards: Option<BTreeSet<String>>,
@@ -131,18 +131,20 @@ impl Listing {
             };
             return Ok((ShardSelection::Indexed, shards.iter().map(find).collect::<Result<_>>()?));
         }
-        let found = match single {
-            Some(file) => vec![(SINGLE_FILE, file)],
-            None => self.in_folder().filter(|(file, _)| file.ends_with(".safetensors")).collect(),
-        };
-        match found[..] {
-            [] => Err(self.lacks(SINGLE_FILE)),
-            [(path, file)] => Ok((ShardSelection::Only(path.to_owned()), vec![file.clone()])),
-            _ => bail!(
-                "`{name}` holds {} .safetensors files and no {INDEX} that says which to use",
-                found.len()
-            ),
+        let found: BTreeMap<_, _> = self
+            .in_folder()
+            .filter(|(file, _)| file.ends_with(".safetensors"))
+            .map(|(file, remote)| (file.to_owned(), remote.clone()))
+            .collect();
+        let count = found.len();
+        if found.is_empty() {
+            return Err(self.lacks(SINGLE_FILE));
         }
+        let files = checkpoint::unindexed(&name.to_string(), found)?.ok_or_else(|| {
+            err!("`{name}` holds {count} .safetensors files and no {INDEX} that says which to use")
+        })?;
+        let (names, files) = files.into_iter().unzip();
+        Ok((ShardSelection::Only(names), files))
     }
 
     /// Files of the checkpoint's folder by their names in it.

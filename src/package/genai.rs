@@ -56,6 +56,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         cache_bytes: cache_bytes_per_token(config, options).saturating_mul(max_length),
         eos_token_ids: generation.eos,
         eos_assumed: generation.eos_assumed,
+        left_out: generation.left_out,
         tokenizer,
     };
     Ok(Package { copies, config: Some((path, text)), genai: Some(summary), transformers_js: None })

@@ -24,6 +24,9 @@ const SEARCH: [(&str, &str, Accepts); 5] = [
     ("repetition_penalty", "a positive number", is_positive),
 ];
 
+/// Those of them that choose among tokens, and mean nothing where the likeliest one is taken.
+const SAMPLING: [&str; 3] = ["temperature", "top_k", "top_p"];
+
 fn is_positive(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number > 0.0)
 }
@@ -35,6 +38,9 @@ pub struct Generation {
     pub pad: u64,
     /// Sampling parameters as in `generation_config.json`.
     pub search: Map<String, Value>,
+    /// Those that are left out: nothing uses them without sampling, and onnxruntime-genai
+    /// does not accept their values.
+    pub left_out: Vec<String>,
     /// Whether `eos` is the released models', because no file names others.
     pub eos_assumed: bool,
 }
@@ -51,11 +57,16 @@ impl Generation {
         // A config that is broken or of another model is ignored.
         let configs = configs.iter().filter_map(|path| read(path).ok());
         let configs = configs.filter(|it| it.get("vocab_size") == Some(&vocab_size.into()));
-        let mut search = Map::new();
+        let (mut search, mut left_out) = (Map::new(), Vec::new());
         for (key, expected, accepts) in SEARCH {
             let Some(file) = &file else { break };
             let Some(value) = file.get(key) else { continue };
             if !accepts(value) {
+                // Without the key, too, transformers and onnxruntime-genai do not sample.
+                if SAMPLING.contains(&key) && file.get("do_sample") != Some(&true.into()) {
+                    left_out.push(format!("{key} {value}"));
+                    continue;
+                }
                 return Err(file.invalid(key, expected, value));
             }
             search.insert(key.to_owned(), value.clone());
@@ -64,7 +75,7 @@ impl Generation {
         let (eos, eos_assumed) = sources.tokens("eos_token_id", &EOS)?;
         let bos = sources.tokens("bos_token_id", &[BOS])?.0[0];
         let pad = sources.tokens("pad_token_id", &[PAD])?.0[0];
-        Ok(Self { eos, bos, pad, search, eos_assumed })
+        Ok(Self { eos, bos, pad, search, left_out, eos_assumed })
     }
 }
 

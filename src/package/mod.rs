@@ -70,6 +70,10 @@ pub struct GenaiSummary {
     pub eos_token_ids: Vec<u64>,
     /// Whether these are the released models', because no file names others.
     pub eos_assumed: bool,
+    /// Sampling parameters with values that onnxruntime-genai does not accept, and that
+    /// nothing uses because `do_sample` is not true.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     #[serde(flatten)]
     pub tokenizer: TokenizerSummary,
 }
@@ -104,6 +108,10 @@ impl GenaiSummary {
         let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
         let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
         table.note(format!("eos {}{assumed}", eos.join(", ")));
+        if !self.left_out.is_empty() {
+            let unused = self.left_out.join(", ");
+            table.note(format!("left out, unused without do_sample: {unused}"));
+        }
         self.tokenizer.notes(table);
         if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {
             table.note(

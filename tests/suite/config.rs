@@ -2,7 +2,7 @@
 
 use gpt_oss_export::checkpoint::{Config, Dialect};
 use gpt_oss_export::error::{Result, Setting};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::{assert_contains, cases, fixture, read_json};
 
@@ -102,11 +102,140 @@ fn ignores_keys_by_full_name() {
     assert_eq!(read(&config, &names).unwrap(), read(&hugging_face(), &[]).unwrap());
     assert!(read(&config, &names[..1]).is_err());
     let error = read(&config, &names[1..]).unwrap_err();
-    assert_eq!(error.remedies(), [(Setting::IgnoreConfigKey, names[0].to_owned())]);
+    assert_eq!(error.remedies(), [[(Setting::IgnoreConfigKey, names[0].to_owned())]]);
     assert!(read(&edited(openai(), "extra", json!(1)), &["extra"]).is_ok());
     for unused in ["head_dim", "absent"] {
         let sentence = read(&openai(), &[unused]).unwrap_err().to_string();
         assert!(sentence.starts_with("nothing to ignore: `config.json` has no"), "{sentence}");
+    }
+}
+
+/// By name or by pattern, and the line to pass names each of them.
+#[test]
+fn names_all_unknown_keys_at_once() {
+    let mut config = edited(hugging_face(), "rope_scaling.mscale", json!(0.7));
+    for key in ["qk_norm", "my_a", "my_b", "a[b]"] {
+        config[key] = json!(1);
+    }
+    let table = "| a[b] my_a my_b qk_norm rope_scaling.mscale
+        my_? | a[b] qk_norm rope_scaling.mscale
+        my_* *norm a[b] | rope_scaling.mscale
+        my_* rope_scaling.* | a[b] qk_norm
+        * |";
+    for [ignored, unknown] in cases(table) {
+        let ignored: Vec<&str> = ignored.split_whitespace().collect();
+        let unknown: Vec<String> = unknown.split_whitespace().map(str::to_owned).collect();
+        let Err(error) = read(&config, &ignored) else {
+            assert!(unknown.is_empty(), "{ignored:?}");
+            continue;
+        };
+        let together = unknown.iter().map(|key| (Setting::IgnoreConfigKey, key.clone()));
+        assert_eq!(error.remedies(), [together.collect::<Vec<_>>()]);
+        let names: Vec<String> = unknown.iter().map(|key| format!("`{key}`")).collect();
+        let (last, others) = names.split_last().unwrap();
+        let names = match others {
+            [] => format!("an unknown key {last}"),
+            _ => format!("unknown keys {} and {last}", others.join(", ")),
+        };
+        assert_contains(&error.to_string(), &format!("has {names}, which can be ignored"));
+    }
+    let sentence = read(&config, &["*", "my_c*"]).unwrap_err().to_string();
+    assert_contains(&sentence, "has no unknown key `my_c*`");
+    // What a pattern has to leave are keys that define the model.
+    assert_eq!(read(&config, &["*"]).unwrap(), read(&hugging_face(), &[]).unwrap());
+}
+
+/// All that `GptOssConfig().to_dict()` of transformers 4.57.1 has beside the model's own keys,
+/// and what versions 4 and 5 write if it is set. Values that no default has change nothing
+/// either, but for keys that could make another model.
+#[test]
+fn accepts_whole_configs_of_transformers() {
+    let expected = read(&hugging_face(), &[]).unwrap();
+    let defaults = r#"{
+        "add_cross_attention": false, "bad_words_ids": null, "begin_suppress_tokens": null,
+        "chunk_size_feed_forward": 0, "cross_attention_hidden_size": null,
+        "decoder_start_token_id": null, "diversity_penalty": 0.0, "do_sample": false,
+        "early_stopping": false, "encoder_no_repeat_ngram_size": 0,
+        "exponential_decay_length_penalty": null, "finetuning_task": null,
+        "forced_bos_token_id": null, "forced_eos_token_id": null, "is_decoder": false,
+        "is_encoder_decoder": false, "length_penalty": 1.0, "max_length": 20, "min_length": 0,
+        "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1,
+        "num_return_sequences": 1, "output_attentions": false, "output_hidden_states": false,
+        "output_scores": false, "prefix": null, "problem_type": null, "pruned_heads": {},
+        "remove_invalid_values": false, "repetition_penalty": 1.0, "return_dict": true,
+        "return_dict_in_generate": false, "sep_token_id": null, "suppress_tokens": null,
+        "task_specific_params": null, "temperature": 1.0, "tf_legacy_loss": false,
+        "tie_encoder_decoder": false, "tokenizer_class": null, "top_k": 50, "top_p": 1.0,
+        "torchscript": false, "typical_p": 1.0, "use_bfloat16": false
+    }"#;
+    let set = r#"{
+        "_attn_implementation": "eager", "_attn_implementation_autoset": true,
+        "_experts_implementation": "grouped_mm", "auto_map": {"AutoConfig": "own.OwnConfig"},
+        "bad_words_ids": [[1]], "cls_token_id": 3, "decoder_start_token_id": 1,
+        "do_sample": true, "finetuning_task": "mnli", "max_length": 4096, "num_labels": 2,
+        "output_hidden_states": true, "prefix": "a", "problem_type": "regression",
+        "return_dict": false, "sep_token_id": 2, "task_specific_params": {"a": {"b": 1}},
+        "temperature": 0.6, "tokenizer_class": "PreTrainedTokenizerFast", "top_p": 0.9
+    }"#;
+    for keys in [defaults, set] {
+        let mut config = hugging_face();
+        let keys: Map<String, Value> = serde_json::from_str(keys).unwrap();
+        config.as_object_mut().unwrap().extend(keys);
+        assert_eq!(read(&config, &[]).unwrap(), expected);
+    }
+    let table = r#"add_cross_attention | true | `add_cross_attention` (only false is known)
+        chunk_size_feed_forward | 64 | `chunk_size_feed_forward` (only 0 is known)
+        is_decoder | true | `is_decoder` (only false is known)
+        is_encoder_decoder | true | `is_encoder_decoder` (only false is known)
+        pruned_heads | {"1": [0]} | `pruned_heads` (only {} is known), which can be ignored if it
+        tie_encoder_decoder | true | `tie_encoder_decoder` (only false is known)
+        torchscript | true | `torchscript` (only false is known)
+        use_bfloat16 | true | `use_bfloat16` (only false is known)
+        cross_attention_hidden_size | 8 | an unknown key `cross_attention_hidden_size`
+        per_layer_config | {"0": {}} | an unknown key `per_layer_config`"#;
+    refuses(hugging_face, table);
+    for [key, value, _] in cases(table) {
+        let config = edited(hugging_face(), key, value.parse().unwrap());
+        assert_eq!(read(&config, &[key]).unwrap(), expected);
+    }
+}
+
+/// Either of two names of one value can be ignored, and is not read then, whatever it has.
+#[test]
+fn chooses_between_two_names_of_one_value() {
+    let table = r#"num_experts_per_tok experts_per_token | 4 | 2 | num_experts_per_tok experts_per_token
+        num_local_experts num_experts | 8 | 6 | num_local_experts num_experts
+        rope_theta rope_scaling.rope_theta | 150000 | 10000 | rope_theta rope_scaling.rope_theta
+        rope_scaling.rope_type rope_scaling.type | "yarn" | "default" | rope_scaling.rope_type rope_scaling.type
+        rope_scaling rope_parameters | YARN | {"rope_type": "default"} | rope_scaling.* rope_parameters.*"#;
+    let expected = read(&hugging_face(), &[]).unwrap();
+    let yarn = &hugging_face()["rope_scaling"];
+    for [names, right, wrong, patterns] in cases(table) {
+        let [first, second] = [names, patterns].map(|it| it.split_once(' ').unwrap());
+        let right = if right == "YARN" { yarn.clone() } else { right.parse().unwrap() };
+        let wrong: Value = wrong.parse().unwrap();
+        for ((name, other), (keep, ignore)) in
+            [(first, second), ((first.1, first.0), (second.1, second.0))]
+        {
+            let config = |wrong| edited(edited(hugging_face(), name, right.clone()), other, wrong);
+            let error = read(&config(wrong.clone()), &[]).unwrap_err();
+            assert_contains(&error.to_string(), "; ignore the one that is wrong");
+            let mut remedies = [keep, ignore].map(|it| [(Setting::IgnoreConfigKey, it.to_owned())]);
+            remedies.sort_by_key(|it| it[0].1 == second.0);
+            assert_eq!(error.remedies(), remedies);
+            // Ignoring both decides nothing.
+            assert!(read(&config(wrong.clone()), &[keep, ignore]).is_err());
+            let invalid = if wrong.is_object() { json!({"rope_type": 1}) } else { json!([1]) };
+            for wrong in [wrong.clone(), invalid] {
+                assert_eq!(read(&config(wrong), &[ignore]).unwrap(), expected, "{names}");
+            }
+        }
+        // Names that agree, or one name alone, are read as before.
+        let same = edited(hugging_face(), first.1, right.clone());
+        assert_eq!(read(&same, &[second.1]).unwrap(), expected);
+        let alone = edited(hugging_face(), first.1, Value::Null);
+        let sentence = read(&alone, &[second.0]).unwrap_err().to_string();
+        assert!(sentence.starts_with("nothing to ignore"), "{names}: {sentence}");
     }
 }
 

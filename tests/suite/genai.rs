@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::layout_fixtures::{Tensor, edit_config, tiny};
+use crate::layout_fixtures::{Tensor, edit_config, tiny, write_index};
 use crate::sizes::{sparse, write_sparse};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json, export,
@@ -256,6 +256,31 @@ fn takes_sampling_parameters_from_generation_config() {
     assert_ends(&sentence, "key `eos_token_id` must be a token of the vocabulary, found 320");
 }
 
+/// Greedy decoding, which is the default of transformers and onnxruntime-genai, ignores them.
+#[test]
+fn leaves_out_unusable_sampling_parameters_of_greedy_decoding() {
+    let home = Home::with("tiny");
+    let [checkpoint, model] = [home.checkpoint(), home.join("checkpoint/model.onnx")];
+    let file = checkpoint.join("generation_config.json");
+    let table = r#""do_sample": false, "temperature": 0.0 | {"do_sample": false} | temperature 0.0
+        "do_sample": false, "top_k": -1, "top_p": 0 | {"do_sample": false, "top_p": 0} | top_k -1
+        "temperature": 0, "top_p": 1.5, "top_k": 5 | {"top_k": 5} | temperature 0, top_p 1.5
+        "do_sample": null, "top_k": null, "top_p": -1 | {} | top_p -1"#;
+    for [keys, search, left_out] in cases(table) {
+        let text =
+            format!(r#"{{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, {keys}}}"#);
+        fs::write(&file, text).unwrap();
+        let summary = printed(&mut binary(&export_args(&checkpoint, &model, &["--genai"])));
+        let note = format!("  left out, unused without do_sample: {left_out}\n");
+        assert_contains(&summary, &note);
+        let mut found = read_json(&checkpoint.join("genai_config.json"))["search"].clone();
+        for key in ["max_length", "past_present_share_buffer"] {
+            found.as_object_mut().unwrap().remove(key);
+        }
+        assert_eq!(found, search.parse::<Value>().unwrap(), "{keys}");
+    }
+}
+
 /// The tiny model's shapes but for the released models' vocabulary, over holes.
 fn released_vocabulary() -> Home {
     let home = Home::with("tiny");
@@ -319,9 +344,23 @@ fn refuses_invalid_generation_config() {
         (released, r#"{"pad_token_id": 201088}"#, "found 201088"),
         (released, "[]", "generation_config.json` is invalid: invalid type: sequence, expected a"),
         (released, r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
-        (released, r#"{"top_k": -1}"#, "key `top_k` must be a whole number from 0, found -1"),
+        (
+            released,
+            r#"{"do_sample": true, "top_k": -1}"#,
+            "key `top_k` must be a whole number from 0, found -1",
+        ),
         (released, r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
-        (released, r#"{"top_p": 3.0}"#, "key `top_p` must be a number from 0 to 1, found 3.0"),
+        (
+            released,
+            r#"{"do_sample": true, "top_p": 3.0}"#,
+            "key `top_p` must be a number from 0 to 1, found 3.0",
+        ),
+        (
+            released,
+            r#"{"do_sample": true, "temperature": 0.0}"#,
+            "must be a positive number, found 0.0",
+        ),
+        (released, r#"{"do_sample": false, "repetition_penalty": 0}"#, "positive number, found 0"),
         (tiny, "", "eos_token_id, 200002, is not in the vocabulary of 320 tokens: put a gen"),
         (tiny, r#"{"eos_token_id": 5}"#, "bos_token_id, 199998, is not in the vocabulary of 320"),
         (tiny, r#"{"eos_token_id": 5}"#, "tokens: add eos_token_id"),
@@ -329,5 +368,25 @@ fn refuses_invalid_generation_config() {
         let path = home.join("checkpoint/generation_config.json");
         (!file.is_empty()).then(|| fs::write(path, file).unwrap());
         assert_contains(&home.refusal("checkpoint/model", &["--genai"]), sentence);
+    }
+}
+
+#[test]
+fn byte_order_marks_change_nothing() {
+    let home = with_tokenizer();
+    let shard = |name| (name, "model.safetensors");
+    write_index(&home.checkpoint(), tiny().into_keys().map(shard).collect::<BTreeMap<_, _>>());
+    package(&home, "a/model", &[]);
+    let made = |name: &str| fs::read(home.join(name)).unwrap();
+    for name in ["config.json", "model.safetensors.index.json", "generation_config.json"] {
+        let path = home.checkpoint().join(name);
+        fs::write(&path, [b"\xef\xbb\xbf", &fs::read(&path).unwrap()[..]].concat()).unwrap();
+        package(&home, &format!("{name}/model"), &[]);
+        for file in ["model.onnx", "genai_config.json"] {
+            assert!(
+                made(&format!("{name}/{file}")) == made(&format!("a/{file}")),
+                "{name}: {file}"
+            );
+        }
     }
 }

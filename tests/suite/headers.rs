@@ -8,15 +8,6 @@ use proptest::prelude::*;
 
 const DTYPE: [DType; 4] = [DType::U8, DType::BF16, DType::F32, DType::I64];
 
-#[test]
-fn reports_git_lfs_pointer() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
-    std::fs::write(file.path(), text).unwrap();
-    let error = Header::read(file.path()).unwrap_err().to_string();
-    assert!(error.ends_with("download it with `git lfs pull`"), "{error}");
-}
-
 proptest! {
     #[test]
     fn reads_back_laid_out_headers(

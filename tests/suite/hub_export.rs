@@ -182,6 +182,30 @@ fn refuses_headers_where_weights_are_read() {
     assert!(test.hub.take_requests(LIST).is_empty() && !test.model.exists());
 }
 
+/// The numbers of shards decide without an index; a tied lm_head is compared with the embedding
+/// once both are there.
+#[test]
+fn exports_numbered_shards_and_tied_copies() {
+    for is_copy in [true, false] {
+        let (remote, mut config, mut tensors) = (Home::new(), config(), in_layout("hf"));
+        config["tie_word_embeddings"] = json!(true);
+        if is_copy {
+            let embedding = tensors["model.embed_tokens.weight"].clone();
+            tensors.insert("lm_head.weight".to_owned(), embedding);
+        }
+        write_shards(&remote, &config, tensors);
+        fs::remove_file(remote.join("model.safetensors.index.json")).unwrap();
+        let test = HubTest::serving(remote);
+        if is_copy {
+            test.hub.export(&test.root());
+        } else {
+            assert_contains(&test.hub.failure(&test.root()), "another `lm_head.weight`");
+            assert!(!test.model.exists());
+            test.hub.export(&[&test.root()[..], &["--ignore-tensor=lm_head.weight"]].concat());
+        }
+    }
+}
+
 #[test]
 fn refuses_repository_that_hub_does_not_list() {
     let test = HubTest::new();
@@ -232,6 +256,7 @@ fn refuses_repositories_without_checkpoint() {
         original/config.json | | has no config.json at commit COMMIT; it has a checkpoint in `owner/tiny/original`
         config.json pytorch_model.bin | | has no model.safetensors at commit COMMIT; it has PyTorch's format
         config.json a.safetensors b.safetensors | | holds 2 .safetensors files and no model.safetensors.index.json
+        config.json model-00001-of-00002.safetensors | | has no index, and of the shards that its files belong to it lacks `model-00002-of-00002.safetensors`: add what is missing
         config.json model.safetensors other.safetensors | other.safetensors | programs differ in which they read
         config.json | other.safetensors | names the shard "other.safetensors", which is not in the repository
         config.json | ../x.safetensors | names the shard "../x.safetensors", which is not a plain file name"#;

@@ -41,6 +41,7 @@ mod python {
 mod reference;
 mod refusals;
 mod repo_path;
+mod shards;
 mod sizes;
 mod staging;
 mod support;

@@ -35,10 +35,11 @@ fn refuses_impossible_requests_before_writing() {
     }
 }
 
-/// Creates empty files, or copies of a fixture's files of the same name.
+/// Creates empty files, folders (`name/`), or copies of a fixture's files of the same name.
 fn create(folder: &Path, names: &str) {
     for name in names.split(' ') {
         match name.split_once('/') {
+            Some((name, "")) => fs::create_dir(folder.join(name)).unwrap(),
             Some((_, file)) => drop(fs::copy(fixture(name), folder.join(file)).unwrap()),
             None => fs::write(folder.join(name), "").unwrap(),
         }
@@ -66,9 +67,98 @@ fn refuses_unsupported_formats_with_alternative() {
 }
 
 #[test]
+fn names_saves_that_are_no_checkpoints() {
+    let table = "zero_to_fp32.py latest global_step10/ | zero_to_fp32.py` is DeepSpeed's format, in parts as each process saved them: join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result
+        tiny-hf/config.json global_step10/ pytorch_model.bin training_args.bin | global_step10` is DeepSpeed's format
+        bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt | optim_states.pt` is DeepSpeed's format
+        mp_rank_00_model_states.pt | model_states.pt` is DeepSpeed's format
+        context/ weights/ | context` is NeMo's or Megatron's format: convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result
+        gpt-oss.nemo | gpt-oss.nemo` is NeMo's
+        __0_0.distcp common.pt .metadata metadata.json | __0_0.distcp` is NeMo's or Megatron's
+        __0_0.distcp .metadata | __0_0.distcp` is PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them: run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result
+        tiny-hf/config.json pytorch_model_fsdp_0/ optimizer_0/ scheduler.pt | pytorch_model_fsdp_0` is PyTorch's format of distributed
+        consolidated.00.pth params.json | consolidated.00.pth` is PyTorch's format, which can run code when it is read, with names that are not Hugging Face's: convert it to Hugging Face's names and SafeTensors with the program that wrote it
+        tiny-hf/config.json consolidated.pth | consolidated.pth` is PyTorch's
+        tiny-hf/config.json pytorch_model.bin.index.json | pytorch_model.bin.index.json` is an index of files in PyTorch's format: load it in transformers and save it as SafeTensors
+        pytorch_model.bf16.bin.index.json | index.json` is an index of files in PyTorch's
+        checkpoint-9/ checkpoint-10/ checkpoint-best/ runs/ | holds no config.json; `HOME/checkpoint-10` is the newest checkpoint in it
+        tiny-hf/config.json checkpoint-500/ training_args.bin | holds no model.safetensors; `HOME/checkpoint-500` is the newest
+        checkpoint-x/ checkpoint-7 weights/ | holds no config.json
+        tiny-hf/config.json model.safetensors.index.bf16.json | HOME` holds no model.safetensors.index.json, but one for each saved variant, `model.safetensors.index.bf16.json`: copy that of the variant to export to `model.safetensors.index.json`
+        tiny-hf/config.json model.safetensors.index.bf16.json model.safetensors.index.fp16.json model.bf16-00001-of-00002.safetensors model.bf16-00002-of-00002.safetensors | variant, `model.safetensors.index.bf16.json`, `model.safetensors.index.fp16.json`: copy
+        model.safetensors.index.fp16.json | holds no config.json";
+    for [files, sentence] in cases(table) {
+        let home = Home::new();
+        create(&home, files);
+        let found = failure(&export_args(&home, &home.join("m.onnx"), &[]));
+        assert_contains(&found, &sentence.replace("HOME", text(&home)));
+        // Nothing is said about what cannot be told.
+        assert!(!sentence.ends_with("config.json") || found.ends_with(sentence), "{found}");
+    }
+    // A variant beside a model is another choice.
+    let home = Home::with("tiny");
+    create(&home.checkpoint(), "model.safetensors.index.bf16.json");
+    home.export("m", &[]);
+}
+
+#[test]
+fn names_what_came_in_the_place_of_a_file() {
+    let utf16: Vec<u8> = "{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let table: [(&[u8], &str); 9] = [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "a Git LFS pointer, not the file itself: download it with `git lfs pull`",
+        ),
+        (b"<!doctype html>\n<html>", "an HTML page, not the file itself: download it again"),
+        (
+            b"<?xml version=\"1.0\"?><Error/>",
+            "an XML document, not the file itself: download it again",
+        ),
+        (
+            b"Entry not found",
+            "a text that begins \"Entry not found\", not the file itself: download it again",
+        ),
+        (
+            b"Access denied",
+            "a text that begins \"Access denied\", not the file itself: download it again",
+        ),
+        (
+            b"Repository not found\n",
+            "a text that begins \"Repository not found\", not the file itself: download it again",
+        ),
+        (
+            b"{\"error\":\"Not found\"}",
+            r#"a text that begins "{\"error\":\"Not found\"}", not the file itself: download it again"#,
+        ),
+        (
+            b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56",
+            "compressed with gzip: unpack it, or download it again",
+        ),
+        (&utf16, "text in UTF-16, expected UTF-8: save it in UTF-8"),
+    ];
+    for name in ["config.json", "model.safetensors.index.json", "model.safetensors"] {
+        for (bytes, what) in table {
+            let home = Home::with("tiny");
+            let file = home.checkpoint().join(name);
+            fs::write(&file, bytes).unwrap();
+            assert_eq!(home.refusal("m", &[]), format!("`{}` is {what}", file.display()));
+        }
+    }
+    // A gzip of which the first bytes are the length of a header that would fit.
+    let home = Home::with("tiny");
+    let file = home.checkpoint().join("model.safetensors");
+    fs::write(&file, [table[7].0, &vec![0xab; 600_000]].concat()).unwrap();
+    assert_contains(&home.refusal("m", &[]), "is compressed with gzip");
+}
+
+#[test]
 fn ignores_unknown_names_on_request() {
     let home = edited(|folder| {
-        edit_config(folder, "\"sliding_window\": 8", "\"sliding_window\": 8, \"note\": true");
+        edit_config(
+            folder,
+            "\"sliding_window\": 8",
+            "\"sliding_window\": 8, \"note a\": 1, \"note b\": 2",
+        );
         edit_tensors(folder, |tensors| {
             let extra = tensors["norm.scale"].clone();
             let extra = |name: &str| (name.to_owned(), extra.clone());
@@ -76,7 +166,11 @@ fn ignores_unknown_names_on_request() {
         });
     });
     let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
-    let note = ["--ignore-config-key", "note"];
+    let sentence = failure(&export_args(&checkpoint, &model, &[]));
+    let end =
+        "what the model computes; pass --ignore-config-key 'note a' --ignore-config-key 'note b'";
+    assert_ends(&sentence, end);
+    let note = ["--ignore-config-key", "note*"];
     let one = ["--ignore-tensor", "extra.a bias"];
     let export = export_args(&checkpoint, &model, &note);
     let sentence = failure(&export);
@@ -182,7 +276,6 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
 #[test]
 fn refuses_configs_that_contradict_tensors() {
     let table = r#"bf16 | num_local_experts | 7 | `model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]
-        hf | tie_word_embeddings | true | not part of Hugging Face's layout with MXFP4 experts: `lm_head.weight`; ignore
         hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
     for [layout, key, value, sentence] in cases(table) {
         let mut config = config();

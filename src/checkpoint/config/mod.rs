@@ -1,14 +1,15 @@
 //! `config.json`, in either dialect.
 
+mod harmless;
 mod reader;
 mod values;
 
 use serde_json::{Value, json};
 
 use super::suggest;
-use crate::error::{Result, ensure};
+use crate::error::{Result, ensure, err};
 pub use reader::ConfigReader;
-use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING};
+use reader::{BOOL, LAYERS, LIST, POSITIVE, SIZE, SIZE_OR_ZERO, STRING, choose};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.
@@ -22,34 +23,21 @@ pub enum Dialect {
     HuggingFace,
 }
 
-/// Keys of Hugging Face's dialect that do not change the computation.
-const HARMLESS: [&[&str]; 7] = [
-    // Who wrote the file.
-    &["_name_or_path", "architectures", "model_name", "transformers_version"],
-    &["unsloth_fixed", "unsloth_fixed_mxfp4", "unsloth_version", "transformers.js_config"],
-    // Tokens and labels.
-    &["bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"],
-    // Training.
-    &["attention_dropout", "initializer_range", "output_router_logits", "router_aux_loss_coef"],
-    // How weights are stored, and what programs return.
-    &["dtype", "torch_dtype", "quantization_config.*", "return_dict", "use_cache"],
-    // How positions were extended; the lengths are checked where YaRN is used.
-    &["rope_parameters.finetuned", "rope_scaling.finetuned"],
-    &["initial_context_length", "max_position_embeddings"],
-];
-
 impl Config {
-    /// Parses and checks a `config.json`. Unknown keys are refused unless `ignored` names
-    /// them.
+    /// Parses and checks a `config.json`. Unknown keys are refused unless `ignored` has
+    /// them, by name or by a pattern with `*` and `?`.
     pub fn read(file: &str, text: &[u8], ignored: &[String]) -> Result<(Self, Dialect)> {
         let mut keys = ConfigReader::parse(file, text, ignored)?;
         let is_hugging_face = keys.has("model_type") || keys.has("architectures");
-        let (config, dialect, harmless) = if is_hugging_face {
-            (hugging_face(&mut keys)?, Dialect::HuggingFace, HARMLESS.concat())
+        let (config, dialect) = if is_hugging_face {
+            (hugging_face(&mut keys)?, Dialect::HuggingFace)
         } else {
-            (openai(&mut keys)?, Dialect::OpenAi, vec!["dtype", "torch_dtype"])
+            (openai(&mut keys)?, Dialect::OpenAi)
         };
-        keys.refuse_unread(&harmless)?;
+        keys.refuse_unread(match dialect {
+            Dialect::HuggingFace => harmless::hugging_face,
+            Dialect::OpenAi => harmless::openai,
+        })?;
         config.check(file)?;
         Ok((config, dialect))
     }
@@ -166,13 +154,14 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Result<Vec<Option<u64>>> {
 /// `rope_parameters`, with `rope_theta` in it. Without either, versions differ in what
 /// they compute.
 fn rope(keys: &mut ConfigReader) -> Result<Rope> {
-    let mut rope_in = |object| keys.has(object).then(|| rope_in(keys, object)).transpose();
-    let (rope, other) = (rope_in("rope_scaling.")?, rope_in("rope_parameters.")?);
-    ensure!(
-        rope.is_none() || other.is_none() || rope == other,
-        "`{}`: `rope_parameters` must be the same as `rope_scaling`",
-        keys.file
-    );
+    let objects = ["rope_scaling.", "rope_parameters."];
+    let [first, second] = keys.chosen(objects);
+    let rope = first.then(|| rope_in(keys, objects[0])).transpose()?;
+    let other = second.then(|| rope_in(keys, objects[1])).transpose()?;
+    if rope.is_some() && other.is_some() && rope != other {
+        let error = err!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file);
+        return Err(choose(&error, ["rope_parameters.*", "rope_scaling.*"]));
+    }
     let expected = "an object, {\"rope_type\": \"default\"} for no scaling";
     rope.or(other).ok_or_else(|| keys.invalid("rope_scaling", expected, &Value::Null))
 }

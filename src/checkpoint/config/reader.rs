@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use glob::Pattern;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, Setting, bail, ensure, err};
@@ -19,7 +20,7 @@ pub struct ConfigReader<'a> {
     pub file: String,
     keys: BTreeMap<String, Value>,
     read: BTreeSet<String>,
-    /// Unknown keys that the user allows.
+    /// Unknown keys that the user allows, by name or by a pattern.
     ignored: &'a [String],
 }
 
@@ -40,6 +41,29 @@ pub const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
 pub const STRING: Expected<String> =
     Expected("a string", |value| value.as_str().map(str::to_owned));
 pub const LIST: Expected<Vec<Value>> = Expected("a list", |value| value.as_array().cloned());
+
+/// When a key that nothing reads leaves the model as it is.
+pub enum Harmless {
+    Always,
+    /// If it has this value.
+    If(&'static str),
+}
+
+/// The error of two names of one value that disagree; one of them can be ignored, by its name
+/// or a pattern for it.
+pub fn choose(error: &Error, names: [&str; 2]) -> Error {
+    let error = err!("{error}; ignore the one that is wrong");
+    names.iter().fold(error, |error, name| error.with_remedy(Setting::IgnoreConfigKey, *name))
+}
+
+/// Whether a key has a name, or is in the object of that name.
+fn is_of(name: &str, key: &str) -> bool {
+    key == name || name.ends_with('.') && key.starts_with(name)
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    pattern == key || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(key))
+}
 
 fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
     value.as_u64().filter(|number| range.contains(number))
@@ -89,15 +113,29 @@ impl<'a> ConfigReader<'a> {
         self.optional(key, expected)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A required value with two names. If both are there, they must agree.
+    /// A required value with two names. If both are read, they must agree.
     pub fn either<T: PartialEq>(&mut self, names: [&str; 2], expected: &Expected<T>) -> Result<T> {
         let [name, alias] = names;
-        let [value, other] = [self.optional(name, expected)?, self.optional(alias, expected)?];
+        let [first, second] = self.chosen(names);
+        let value = if first { self.optional(name, expected)? } else { None };
+        let other = if second { self.optional(alias, expected)? } else { None };
         if value.is_some() && other.is_some() && value != other {
             let expected = format!("{}, as `{name}`", self.keys[name]);
-            return Err(self.invalid(alias, &expected, &self.keys[alias]));
+            let error = self.invalid(alias, &expected, &self.keys[alias]);
+            return Err(choose(&error, [alias, name]));
         }
         value.or(other).ok_or_else(|| self.missing(name))
+    }
+
+    /// Which of two names of one value are read: those that are there, but not one that the
+    /// user ignores in favour of the other. A name that ends with a dot is that of an object,
+    /// which is ignored if all its keys are.
+    pub fn chosen(&self, names: [&str; 2]) -> [bool; 2] {
+        let there = names.map(|name| self.keys.keys().any(|key| is_of(name, key)));
+        let ignored = names.map(|name| {
+            self.keys.keys().filter(|key| is_of(name, key)).all(|key| self.is_ignored(key))
+        });
+        if there == [true; 2] && ignored[0] != ignored[1] { ignored.map(|it| !it) } else { there }
     }
 
     /// A key that must have the one value that is supported.
@@ -115,7 +153,7 @@ impl<'a> ConfigReader<'a> {
     /// A number of positions that follows from other keys by `formula`, and may be rounded.
     /// The user may ignore another value, because not every program uses it.
     pub fn expect_derived(&self, key: &str, expected: f64, formula: &str) -> Result<()> {
-        if self.ignored.iter().any(|name| name == key) {
+        if self.is_ignored(key) {
             return Ok(());
         }
         match self.peek(key, &POSITIVE)? {
@@ -128,27 +166,42 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Refuses keys that are unread, except those that the user ignores and harmless ones,
-    /// given by name or as a prefix with `*`.
-    pub fn refuse_unread(&self, harmless: &[&str]) -> Result<()> {
-        let is_harmless = |key: &str| {
-            harmless.iter().any(|name| {
-                name.strip_suffix('*').map_or(key == *name, |prefix| key.starts_with(prefix))
-            })
-        };
-        let unread: Vec<_> = self.keys.keys().filter(|key| !self.read.contains(*key)).collect();
-        let is_unknown = |key: &&&String| !is_harmless(key) && !self.ignored.contains(key);
-        if let Some(key) = unread.iter().find(is_unknown) {
+    /// Refuses keys that are unread, except those that the user ignores and those of
+    /// `harmless`: of any value, or of the value that leaves the model as it is.
+    pub fn refuse_unread(&self, harmless: impl Fn(&str) -> Option<Harmless>) -> Result<()> {
+        let unread = || self.keys.iter().filter(|(key, _)| !self.read.contains(*key));
+        let mut unknown = Vec::new();
+        let mut together = Vec::new();
+        for (key, value) in unread().filter(|(key, _)| !self.is_ignored(key)) {
+            match harmless(key) {
+                Some(Harmless::Always) => continue,
+                Some(Harmless::If(json)) if json.parse().is_ok_and(|it: Value| it == *value) => {
+                    continue;
+                }
+                Some(Harmless::If(json)) => unknown.push(format!("`{key}` (only {json} is known)")),
+                None => unknown.push(format!("`{key}`")),
+            }
+            together.push((Setting::IgnoreConfigKey, key.clone()));
+        }
+        if let Some((last, others)) = unknown.split_last() {
+            let (keys, they_do) = match others {
+                [] => (format!("an unknown key {last}"), "it does"),
+                _ => (format!("unknown keys {} and {last}", others.join(", ")), "they do"),
+            };
             return Err(err!(
-                "`{}` has an unknown key `{key}`, which can be ignored if it does not change what the model computes",
+                "`{}` has {keys}, which can be ignored if {they_do} not change what the model computes",
                 self.file
             )
-            .with_remedy(Setting::IgnoreConfigKey, *key));
+            .with_remedies(together));
         }
-        match self.ignored.iter().find(|name| !unread.contains(name)) {
+        match self.ignored.iter().find(|name| !unread().any(|(key, _)| matches(name, key))) {
             Some(name) => bail!("nothing to ignore: `{}` has no unknown key `{name}`", self.file),
             None => Ok(()),
         }
+    }
+
+    fn is_ignored(&self, key: &str) -> bool {
+        self.ignored.iter().any(|name| matches(name, key))
     }
 
     pub fn missing(&self, key: &str) -> Error {

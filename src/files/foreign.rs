@@ -1,0 +1,114 @@
+//! What came in the place of a file: a pointer, a page, an error message, a compressed copy.
+
+/// As many first bytes of a file as [`identify`] looks at.
+pub const FIRST_BYTES: usize = 256;
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Most characters of a text that are shown.
+const SHOWN: usize = 60;
+
+/// First bytes in lower case, what begins with them, and what to do.
+const KNOWN: [(&[u8], &str); 7] = [
+    (b"version http", "a Git LFS pointer, not the file itself: download it with `git lfs pull`"),
+    (b"\x1f\x8b\x08", "compressed with gzip: unpack it, or download it again"),
+    (b"<!doctype html", HTML),
+    (b"<html", HTML),
+    (b"<head", HTML),
+    (b"<?xml", XML),
+    (b"<error>", XML),
+];
+const HTML: &str = "an HTML page, not the file itself: download it again";
+const XML: &str = "an XML document, not the file itself: download it again";
+
+/// What a file is by its first bytes if it is neither an object of JSON nor SafeTensors, or
+/// a server's message in JSON; and what to do.
+pub fn identify(first: &[u8]) -> Option<String> {
+    let first = &first[..first.len().min(FIRST_BYTES)];
+    if is_utf16(first) {
+        return Some("text in UTF-16, expected UTF-8: save it in UTF-8".to_owned());
+    }
+    let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
+    let lower = text.to_ascii_lowercase();
+    if let Some((_, what)) = KNOWN.into_iter().find(|(start, _)| lower.starts_with(start)) {
+        return Some(what.to_owned());
+    }
+    // The last character may be cut off.
+    let shown = text.utf8_chunks().next()?.valid();
+    let is_text = shown.len() + 3 >= text.len()
+        && !shown.contains(|it: char| it.is_control() && !it.is_whitespace());
+    let is_message = shown.starts_with(char::is_alphanumeric) || lower.starts_with(b"{\"error\"");
+    let line: String = shown.lines().next()?.trim_end().chars().take(SHOWN).collect();
+    (is_text && is_message)
+        .then(|| format!("a text that begins {line:?}, not the file itself: download it again"))
+}
+
+/// Whether each character takes two bytes, of which one is zero.
+fn is_utf16(first: &[u8]) -> bool {
+    let marked = [b"\xff\xfe", b"\xfe\xff"].iter().find_map(|mark| first.strip_prefix(*mark));
+    let (units, _) = marked.unwrap_or(first).as_chunks::<2>();
+    // The length of a SafeTensors header has several zeros in its eight bytes.
+    let units = &units[..units.len().min(4)];
+    let zero = |half: usize| units.iter().all(|unit| unit[half] == 0 && unit[1 - half] != 0);
+    !units.is_empty() && (zero(0) || zero(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn identifies_what_came_instead() {
+        let long = "é".repeat(200);
+        let table: [(&[u8], &str); 20] = [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
+            (b"version https://hawser.github.com/spec/v1\n", "a Git LFS pointer"),
+            (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "compressed with gzip"),
+            (b"<!DOCTYPE html>\n<html>", "an HTML page"),
+            (b"\n  <HTML lang=en>", "an HTML page"),
+            (b"\xef\xbb\xbf<html>", "an HTML page"),
+            (b"<head><title>302</title>", "an HTML page"),
+            (b"<?xml version=\"1.0\"?><Error>", "an XML document"),
+            (b"<Error><Code>AccessDenied</Code>", "an XML document"),
+            (b"Entry not found", "a text that begins \"Entry not found\""),
+            (b"Access denied\r\nTry later", "a text that begins \"Access denied\""),
+            (b"Repository not found\n", "a text that begins \"Repository not found\""),
+            (b"404: Not Found", "a text that begins \"404: Not Found\""),
+            (b"{\"error\":\"Not Found\"}", r#"a text that begins "{\"error\":\"Not Found\"}""#),
+            ("Zugriff verweigert für".as_bytes(), "a text that begins \"Zugriff verweigert für\""),
+            (long.as_bytes(), &format!("a text that begins \"{}\", not", "é".repeat(60))),
+            (&utf16("{\"a\": 1}", u16::to_le_bytes), "text in UTF-16"),
+            (&utf16("{\"a\": 1}", u16::to_be_bytes), "text in UTF-16"),
+            (&utf16("\u{feff}{}", u16::to_le_bytes), "text in UTF-16"),
+            (&utf16("\u{feff}{}", u16::to_be_bytes), "text in UTF-16"),
+        ];
+        for (bytes, start) in table {
+            let what = identify(bytes).unwrap_or_default();
+            assert!(what.starts_with(start), "{what}\ndoes not start: {start}");
+        }
+    }
+
+    #[test]
+    fn identifies_neither_json_nor_headers() {
+        let header = |length: u64| [&length.to_le_bytes(), &b"{\"a\":{"[..]].concat();
+        let all: [&[u8]; 11] = [
+            b"",
+            b"{}",
+            b" {\"model_type\": ",
+            b"[",
+            b"\xef\xbb\xbf{",
+            b"\x01\x02\x03",
+            &[0xff; 64],
+            // The low bytes of these lengths are text, gzip's and UTF-16's marks.
+            &header(u64::from(u32::from_le_bytes(*b"ab\n\0"))),
+            &header(u64::from(u32::from_le_bytes(*b"{\0a\0"))),
+            &header(0x8b1f),
+            &header(0xfeff),
+        ];
+        for bytes in all {
+            assert_eq!(identify(bytes), None, "{bytes:?}");
+        }
+    }
+}
