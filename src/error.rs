@@ -17,6 +17,8 @@ pub struct Error {
     sentence: String,
     remedies: Vec<Vec<(Setting, String)>>,
     source: Option<Cause>,
+    /// What is wrong besides.
+    others: Vec<Error>,
 }
 
 /// What callers can tell errors apart by.
@@ -59,7 +61,21 @@ pub enum Setting {
 impl Error {
     /// An error of kind [`Kind::Invalid`].
     pub fn new(sentence: impl Into<String>) -> Self {
-        Self { kind: Kind::Invalid, sentence: sentence.into(), remedies: Vec::new(), source: None }
+        let (kind, sentence) = (Kind::Invalid, sentence.into());
+        Self { kind, sentence, remedies: Vec::new(), source: None, others: Vec::new() }
+    }
+
+    /// Everything that is wrong as one error; `Ok` if nothing is.
+    pub fn all(errors: impl IntoIterator<Item = Self>) -> Result<()> {
+        let mut errors = errors.into_iter();
+        let Some(mut first) = errors.next() else { return Ok(()) };
+        first.others.extend(errors);
+        Err(first)
+    }
+
+    /// Everything that is wrong, one by one.
+    pub fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.others.iter().flat_map(|it| it.each().collect::<Vec<_>>()))
     }
 
     pub fn interrupted() -> Self {
@@ -92,6 +108,11 @@ impl Error {
         self.kind
     }
 
+    /// The first thing that is wrong, without its cause.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// Settings that would help, with their values: alternatives, the best first, each of
     /// one setting or of several together.
     pub fn remedies(&self) -> &[Vec<(Setting, String)>] {
@@ -101,18 +122,20 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.sentence)
+        f.write_str(&self.sentence)?;
+        self.others.iter().try_for_each(|other| write!(f, "\n{other}"))
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, sentence, remedies, source } = self;
+        let Self { kind, sentence, remedies, source, others } = self;
         write!(f, "{kind:?}: {sentence}")?;
         for (setting, value) in remedies.iter().flatten() {
             write!(f, " [{setting:?} {value}]")?;
         }
-        source.iter().try_for_each(|source| write!(f, ": {source}"))
+        source.iter().try_for_each(|source| write!(f, ": {source}"))?;
+        others.iter().try_for_each(|other| write!(f, "\n{other:?}"))
     }
 }
 

@@ -13,8 +13,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody can be told, the status still tells.
-            let sentence = escape_control(&format!("{error:#}{}", cli::advice(&error)));
-            let _ = writeln!(std::io::stderr(), "error: {sentence}");
+            for sentence in cli::sentences(&error) {
+                let _ = writeln!(std::io::stderr(), "error: {}", escape_control(&sentence));
+            }
             ExitCode::FAILURE
         }
     }

@@ -10,7 +10,7 @@ mod verify;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-pub use remedy::advice;
+pub use remedy::sentences;
 
 /// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
 const VERSION: &str = match option_env!("GPT_OSS_EXPORT_VERSION") {

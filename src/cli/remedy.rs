@@ -3,13 +3,30 @@
 use gpt_oss_export::display::shell_quote;
 use gpt_oss_export::error::{Error, Setting};
 
-/// What to type, after the sentence of an error.
-pub fn advice(error: &anyhow::Error) -> String {
-    let errors = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
+/// The sentences of an error, one for each thing that is wrong, with what to type.
+pub fn sentences(error: &anyhow::Error) -> Vec<String> {
+    let causes: Vec<&Error> = error.chain().filter_map(|cause| cause.downcast_ref()).collect();
+    let Some(several) = causes.iter().find(|cause| cause.each().nth(1).is_some()) else {
+        let remedies = causes.into_iter().flat_map(Error::remedies);
+        return vec![format!("{error:#}{}", advice(remedies))];
+    };
+    let sentence = |it: &Error| format!("{}{}", it.sentence(), advice(it.remedies()));
+    let mut sentences: Vec<String> = several.each().map(sentence).collect();
+    // One line to paste, if all of it can be passed.
+    let first = several.each().map(|it| it.remedies().first());
+    if let Some(all) = first.collect::<Option<Vec<_>>>() {
+        let all = all.into_iter().flatten().map(|(setting, value)| (*setting, &**value));
+        sentences.push(format!("all of these can be passed together: {}", options(all)));
+    }
+    sentences
+}
+
+/// What to type, of alternatives that each need several settings together.
+fn advice<'e>(remedies: impl IntoIterator<Item = &'e Vec<(Setting, String)>>) -> String {
     let together = |settings: &Vec<(Setting, String)>| {
         options(settings.iter().map(|(setting, value)| (*setting, &**value)))
     };
-    let alternatives: Vec<String> = errors.flat_map(Error::remedies).map(together).collect();
+    let alternatives: Vec<String> = remedies.into_iter().map(together).collect();
     pass(&alternatives.join(" or "))
 }
 
