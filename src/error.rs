@@ -40,6 +40,7 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
+    AdapterLayout,
     Compute,
     DownloadDir,
     ExternalData,

@@ -10,13 +10,13 @@ use gpt_oss_export::progress::Progress;
 use super::console::{Console, show};
 use super::values::Ignored;
 
-/// Describe a checkpoint, a weights file or a model
+/// Describe a checkpoint, a weights file, a LoRA adapter or a model
 ///
 /// Reads headers and samples alone unless --scan is given. Ends with status 1 if a model's
 /// external data is incomplete.
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Checkpoint folder, .safetensors file or .onnx file
+    /// Folder of a checkpoint or an adapter, .safetensors file or .onnx file
     path: PathBuf,
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]

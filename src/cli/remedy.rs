@@ -47,6 +47,7 @@ pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> St
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
+        Setting::AdapterLayout => "--adapter-layout",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",

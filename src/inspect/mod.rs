@@ -1,6 +1,7 @@
-//! What a checkpoint, a weights file or a model is, from headers and samples alone unless
-//! a scan is asked for.
+//! What a checkpoint, a weights file, an adapter or a model is, from headers and samples alone
+//! unless a scan is asked for.
 
+mod adapter;
 mod checkpoint;
 mod model;
 mod tensors;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::adapter::{AdaptedModules, AdapterInspection};
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -17,6 +19,7 @@ pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
 pub use model::{DataFile, ModelInspection};
 pub use tensors::{Filter, ListedFile, ListedTensor, Total};
 
+use crate::adapter::is_adapter;
 use crate::checkpoint::{self as source, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Result, ensure, err};
@@ -33,6 +36,8 @@ pub enum Inspection {
     Weights(CheckpointInspection),
     /// Another SafeTensors file, such as a shard.
     Tensors(FileInspection),
+    /// A LoRA adapter's folder.
+    Adapter(AdapterInspection),
     /// An ONNX model.
     Model(ModelInspection),
 }
@@ -57,7 +62,7 @@ impl Inspection {
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
-            Self::Tensors(_) | Self::Model(_) => None,
+            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
         }
     }
 }
@@ -72,6 +77,9 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     ensure!(path.exists(), "there is nothing at `{}`", path.display());
+    if is_adapter(path) && scan.is_none() {
+        return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
+    }
     if path.is_dir() {
         return Ok(Inspection::Checkpoint(checkpoint::inspect(path, filter, ignored, scan)?));
     }

@@ -23,6 +23,10 @@ impl fmt::Display for Inspection {
                 table.row("file", format!("{}: {bytes}, {count}", path.display()));
                 tensors(&mut table, listed);
             }
+            Self::Adapter(it) => {
+                it.describe(&mut table);
+                tensors(&mut table, &it.tensors);
+            }
             Self::Model(it) => model(&mut table, it),
         }
         table.fmt(f)

@@ -1,6 +1,8 @@
 //! Tests of the binary on real files. Those below `python` need network and Python, for
 //! onnxruntime and onnx.
 
+mod adapter_refusals;
+mod adapters;
 mod architecture;
 mod cli;
 mod config;
@@ -18,9 +20,11 @@ mod inspect;
 mod interrupted;
 mod layout_fixtures;
 mod matrix_formats;
+mod merged;
 mod mutations;
 mod provenance;
 mod python {
+    mod adapters;
     mod cached;
     mod combinations;
     mod documents;

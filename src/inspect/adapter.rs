@@ -1,0 +1,196 @@
+//! A LoRA adapter's folder, without its base.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::tensors::{Filter, ListedTensor};
+use crate::adapter::{AdapterFile, Form, Part, Side, WEIGHTS, rank};
+use crate::checkpoint::IgnoredNames;
+use crate::container::Header;
+use crate::display::{Table, plural, size, with_thousands};
+use crate::error::Result;
+use crate::files::FileRange;
+
+/// What an adapter is.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct AdapterInspection {
+    pub path: PathBuf,
+    /// The base that it names.
+    pub base: Option<String>,
+    /// The version of PEFT that wrote it, from 0.18 on.
+    pub peft_version: Option<String>,
+    pub bytes: u64,
+    /// Number of values in all tensors.
+    pub parameters: u64,
+    pub dtypes: BTreeSet<String>,
+    pub count: usize,
+    /// Why it is not supported.
+    pub refused: Option<String>,
+    pub modules: Vec<AdaptedModules>,
+    /// Sizes of the bases that it fits, as far as shapes tell.
+    pub sizes: BTreeMap<&'static str, u64>,
+    pub tensors: Vec<ListedTensor>,
+}
+
+/// The same module in several layers.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct AdaptedModules {
+    /// Canonical path, without the layer.
+    pub module: String,
+    pub layers: BTreeSet<usize>,
+    /// Ranks of LoRA; none if values are replaced.
+    pub ranks: BTreeSet<u64>,
+    pub scales: Vec<f64>,
+    /// Whether all values, or some rows, are replaced.
+    pub is_replaced: bool,
+}
+
+/// Describes an adapter's folder. An adapter that is not supported has tensors alone.
+pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<AdapterInspection> {
+    let opened = AdapterFile::open(path, ignored);
+    let tensors = match (Header::read(&path.join(WEIGHTS)), &opened) {
+        (Ok(header), _) => header.tensors,
+        (Err(_), Err(_)) => return Err(opened.expect_err("it is one")),
+        (Err(error), Ok(_)) => return Err(error),
+    };
+    let mut inspection = AdapterInspection {
+        path: path.to_owned(),
+        base: None,
+        peft_version: None,
+        bytes: tensors.iter().map(|tensor| tensor.data.len()).sum(),
+        parameters: tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum(),
+        dtypes: tensors.iter().map(|tensor| tensor.dtype.to_string()).collect(),
+        count: tensors.len(),
+        refused: opened.as_ref().err().map(ToString::to_string),
+        modules: opened.as_ref().map_or_else(|_| Vec::new(), modules),
+        sizes: opened.as_ref().map_or_else(|_| BTreeMap::new(), sizes),
+        tensors: Vec::new(),
+    };
+    let listed = tensors.into_iter().map(|tensor| ListedTensor {
+        name: tensor.name,
+        dtype: tensor.dtype.to_string(),
+        shape: tensor.shape,
+        places: vec![FileRange { file: Path::new(WEIGHTS).into(), range: tensor.data.range }],
+        ..ListedTensor::default()
+    });
+    inspection.tensors = filter.apply(listed.collect());
+    if let Ok(AdapterFile { config, .. }) = opened {
+        (inspection.base, inspection.peft_version) = (config.base, config.peft_version);
+    }
+    Ok(inspection)
+}
+
+fn modules(file: &AdapterFile) -> Vec<AdaptedModules> {
+    let mut all: Vec<AdaptedModules> = Vec::new();
+    for (module, parts) in &file.modules {
+        let layer = module.layer.map_or_else(String::new, |layer| format!("layers.{layer}."));
+        let name = module.path.strip_prefix(&layer).unwrap_or(&module.path);
+        let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
+            all.push(AdaptedModules { module: name.to_owned(), ..AdaptedModules::default() });
+            all.len() - 1
+        });
+        let entry = &mut all[at];
+        entry.layers.extend(module.layer);
+        entry.is_replaced |=
+            parts.keys().any(|it| matches!(it, Part::Weight | Part::Bias | Part::Rows));
+        let Some(a) = parts.get(&Part::A) else { continue };
+        let of_config = || file.config.rank(&module.name);
+        let Some(rank) = rank(module.form, &a.shape, None).or_else(of_config) else { continue };
+        entry.ranks.insert(rank);
+        let scale = file.config.scale(&module.name, rank);
+        entry.scales.extend(scale.ok().filter(|scale| !entry.scales.contains(scale)));
+    }
+    all
+}
+
+/// Sizes of the base by the shapes of factors and of whole values.
+fn sizes(file: &AdapterFile) -> BTreeMap<&'static str, u64> {
+    let mut sizes = BTreeMap::new();
+    let is_wrapped = |form| matches!(form, Form::Wrapped(_));
+    for (module, parts) in &file.modules {
+        let [a, b, whole] = [Part::A, Part::B, Part::Weight].map(|part| parts.get(&part));
+        let [a, b, whole] = [a, b, whole].map(|it| it.map_or(&[][..], |tensor| &tensor.shape));
+        let found = match (module.form, a, b) {
+            _ if !whole.is_empty() => whole.to_vec(),
+            (Form::Embedding, [_, out], [inn, _]) => vec![*out, *inn],
+            (form, [.., inn], [.., out, _]) if !is_wrapped(form) => vec![*out, *inn],
+            _ => continue,
+        };
+        sizes.extend(module.sides.iter().copied().zip(found));
+    }
+    let experts = file.modules.iter().filter(|(module, _)| is_wrapped(module.form));
+    for (module, parts) in experts {
+        // Of the two widths one is the hidden size: which of them, versions of PEFT differ in.
+        let shapes = [Part::A, Part::B].map(|part| &*parts[&part].shape);
+        let ([[ranks, first], [last, _]], Some(hidden)) = (shapes, sizes.get(&Side::Hidden)) else {
+            continue;
+        };
+        let other = first.saturating_add(*last).saturating_sub(*hidden);
+        let side = module.sides.iter().find(|side| **side != Side::Hidden);
+        sizes.extend(side.filter(|_| [first, last].contains(&hidden)).map(|side| (*side, other)));
+        let rank = file.config.rank(&module.name);
+        sizes.extend(rank.map(|rank| (Side::Experts, ranks / rank)));
+    }
+    if let Some(twice) = sizes.remove(&Side::TwiceInner) {
+        sizes.insert(Side::Inner, twice / 2);
+    }
+    sizes.into_iter().map(|(side, size)| (name(side), size)).collect()
+}
+
+fn name(side: Side) -> &'static str {
+    match side {
+        Side::Vocab => "vocabulary",
+        Side::Hidden => "hidden size",
+        Side::Heads => "heads",
+        Side::Query => "width of all query heads",
+        Side::Key => "width of all key heads",
+        Side::Inner | Side::TwiceInner => "intermediate size",
+        Side::Experts => "experts",
+    }
+}
+
+impl AdapterInspection {
+    pub(super) fn describe(&self, table: &mut Table) {
+        let Self { path, base, peft_version, bytes, parameters, count, refused, .. } = self;
+        let writer = peft_version.as_ref().map_or(String::new(), |it| format!(", by PEFT {it}"));
+        table.row("adapter", format!("{}: LoRA{writer}", path.display()));
+        base.iter().for_each(|base| table.row("base", base));
+        let (bytes, count) = (size(*bytes), plural(*count, "tensor"));
+        let dtypes: Vec<&str> = self.dtypes.iter().map(String::as_str).collect();
+        let (parameters, dtypes) = (with_thousands(*parameters), dtypes.join(" and "));
+        table.row(
+            "file",
+            format!("{WEIGHTS}: {bytes}, {count}, {parameters} parameters in {dtypes}"),
+        );
+        self.modules.iter().for_each(|module| table.note(module));
+        let sizes =
+            self.sizes.iter().map(|(name, size)| format!("{name} {}", with_thousands(*size)));
+        if !self.sizes.is_empty() {
+            table.row("fits", sizes.collect::<Vec<_>>().join(", "));
+        }
+        refused.iter().flat_map(|it| it.lines()).for_each(|line| table.row("not supported", line));
+    }
+}
+
+impl fmt::Display for AdaptedModules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { module, layers, ranks, scales, is_replaced } = self;
+        let mut what = Vec::new();
+        if !ranks.is_empty() {
+            let scales = scales.iter().map(|scale| (scale * 1e4).round() / 1e4);
+            what.push(format!("rank {}, scale {}", joined(ranks), joined(scales)));
+        }
+        what.extend(is_replaced.then(|| "replaced".to_owned()));
+        what.extend((!layers.is_empty()).then(|| format!("layers {}", joined(layers))));
+        write!(f, "{module:24} {}", what.join(", "))
+    }
+}
+
+fn joined(values: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    values.into_iter().map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
+}
