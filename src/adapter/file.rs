@@ -27,7 +27,7 @@ const OTHER_WEIGHTS: [(&str, &str); 2] = [
 ];
 
 /// An adapter of which the config and the header have been read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AdapterFile {
     pub config: AdapterConfig,
     /// The SafeTensors file.
@@ -140,7 +140,7 @@ impl AdapterFile {
                 let (stored, canonical, sides) = PARAMETERS[at];
                 let (name, path) =
                     (format!("{name}.{stored}"), format!("{}.{canonical}", module.path));
-                self.modules.insert(Module { name, path, sides, ..module }, parts);
+                self.modules.insert(Module { path, sides, name, ..module }, parts);
             }
         }
         Ok(())

@@ -162,16 +162,15 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
         Form::Wrapped(_) => Form::Wrapped(wrappers),
         form => form,
     };
-    let is_supported = match (form, part, wrappers) {
-        (Form::Embedding, Part::A | Part::B, 0) => end.contains("embedding"),
-        (Form::Vector, Part::A | Part::B, _) => false,
-        (form, Part::A | Part::B, _) => {
-            (wrappers == 0 || form == Form::Wrapped(wrappers)) && !end.contains("embedding")
-        }
-        (Form::Linear | Form::Expert(_), Part::BiasOfB, 0) => true,
-        (Form::Linear | Form::Embedding, Part::Weight, 0 | 1) => !end.is_empty(),
-        (Form::Linear, Part::Bias, 0 | 1) | (Form::Vector, Part::Weight, _) => true,
-        (Form::Linear | Form::Embedding, Part::Rows, 0) => sides[0] == Vocab,
+    let is_embedding = form == Form::Embedding;
+    let is_supported = match (form, part) {
+        (Form::Vector, part) => part == Part::Weight,
+        (Form::Wrapped(_), Part::A | Part::B) => !end.contains("embedding"),
+        (_, Part::A | Part::B) => wrappers == 0 && end.contains("embedding") == is_embedding,
+        (Form::Linear | Form::Expert(_), Part::BiasOfB) => wrappers == 0,
+        (Form::Linear | Form::Embedding, Part::Weight) => wrappers <= 1 && !end.is_empty(),
+        (Form::Linear, Part::Bias) => wrappers <= 1,
+        (Form::Linear | Form::Embedding, Part::Rows) => wrappers == 0 && sides[0] == Vocab,
         _ => false,
     };
     let path = layer.map_or(path.to_owned(), |layer| format!("layers.{layer}.{path}"));

@@ -52,37 +52,35 @@ pub struct AdaptedModules {
 
 /// Describes an adapter's folder. An adapter that is not supported has tensors alone.
 pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<AdapterInspection> {
-    let opened = AdapterFile::open(path, ignored);
-    let tensors = match (Header::read(&path.join(WEIGHTS)), &opened) {
-        (Ok(header), _) => header.tensors,
-        (Err(_), Err(_)) => return Err(opened.expect_err("it is one")),
-        (Err(error), Ok(_)) => return Err(error),
+    let (file, mut refused) = match AdapterFile::open(path, ignored) {
+        Ok(file) => (file, None),
+        Err(error) => (AdapterFile::default(), Some(error)),
     };
-    let mut inspection = AdapterInspection {
+    let header = Header::read(&path.join(WEIGHTS));
+    let tensors = header.map_err(|error| refused.take().unwrap_or(error))?.tensors;
+    let listed = tensors.iter().map(|tensor| ListedTensor {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype.to_string(),
+        shape: tensor.shape.clone(),
+        places: vec![FileRange {
+            file: Path::new(WEIGHTS).into(),
+            range: tensor.data.range.clone(),
+        }],
+        ..ListedTensor::default()
+    });
+    Ok(AdapterInspection {
         path: path.to_owned(),
-        base: None,
-        peft_version: None,
+        modules: modules(&file),
+        sizes: sizes(&file),
+        base: file.config.base,
+        peft_version: file.config.peft_version,
         bytes: tensors.iter().map(|tensor| tensor.data.len()).sum(),
         parameters: tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum(),
         dtypes: tensors.iter().map(|tensor| tensor.dtype.to_string()).collect(),
         count: tensors.len(),
-        refused: opened.as_ref().err().map(ToString::to_string),
-        modules: opened.as_ref().map_or_else(|_| Vec::new(), modules),
-        sizes: opened.as_ref().map_or_else(|_| BTreeMap::new(), sizes),
-        tensors: Vec::new(),
-    };
-    let listed = tensors.into_iter().map(|tensor| ListedTensor {
-        name: tensor.name,
-        dtype: tensor.dtype.to_string(),
-        shape: tensor.shape,
-        places: vec![FileRange { file: Path::new(WEIGHTS).into(), range: tensor.data.range }],
-        ..ListedTensor::default()
-    });
-    inspection.tensors = filter.apply(listed.collect());
-    if let Ok(AdapterFile { config, .. }) = opened {
-        (inspection.base, inspection.peft_version) = (config.base, config.peft_version);
-    }
-    Ok(inspection)
+        refused: refused.map(|error| error.to_string()),
+        tensors: filter.apply(listed.collect()),
+    })
 }
 
 fn modules(file: &AdapterFile) -> Vec<AdaptedModules> {
@@ -158,7 +156,7 @@ impl AdapterInspection {
     pub(super) fn describe(&self, table: &mut Table) {
         let Self { path, base, peft_version, bytes, parameters, count, refused, .. } = self;
         let writer = peft_version.as_ref().map_or(String::new(), |it| format!(", by PEFT {it}"));
-        table.row("adapter", format!("{}: LoRA{writer}", path.display()));
+        table.row("adapter", format!("{}{writer}", path.display()));
         base.iter().for_each(|base| table.row("base", base));
         let (bytes, count) = (size(*bytes), plural(*count, "tensor"));
         let dtypes: Vec<&str> = self.dtypes.iter().map(String::as_str).collect();
@@ -186,8 +184,18 @@ impl fmt::Display for AdaptedModules {
             what.push(format!("rank {}, scale {}", joined(ranks), joined(scales)));
         }
         what.extend(is_replaced.then(|| "replaced".to_owned()));
-        what.extend((!layers.is_empty()).then(|| format!("layers {}", joined(layers))));
-        write!(f, "{module:24} {}", what.join(", "))
+        let mut spans: Vec<[usize; 2]> = Vec::new();
+        for layer in layers {
+            match spans.last_mut() {
+                Some([_, last]) if *last + 1 == *layer => *last = *layer,
+                _ => spans.push([*layer; 2]),
+            }
+        }
+        let spans = spans.into_iter().map(|[first, last]| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        what.extend((!layers.is_empty()).then(|| format!("layers {}", joined(spans))));
+        write!(f, "{module:19} {}", what.join(", "))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Refusals of adapters: one sentence that says what is wrong, and what to do.
 
 use std::fs;
-use std::path::Path;
 
 use gpt_oss_export::adapter::Adapter;
 use gpt_oss_export::checkpoint::IgnoredNames;
@@ -9,18 +8,9 @@ use gpt_oss_export::error::{Error, Setting};
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::adapters::{CONFIG, copied, edit_config, refusal};
-use crate::layout_fixtures::{Tensors, config, home, in_layout, read, write};
+use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, refusal};
+use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{Home, assert_contains, assert_starts, cases, fixture, open, resize, words};
-
-const WEIGHTS: &str = "adapter_model.safetensors";
-
-fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let path = home.join("adapter").join(WEIGHTS);
-    let mut tensors = read(&path);
-    edit(&mut tensors);
-    write(&path, &tensors);
-}
 
 #[test]
 fn refuses_configs_of_other_methods_and_wrong_values() {

@@ -6,14 +6,17 @@ use std::path::Path;
 use gpt_oss_export::adapter::{Adapter, FactorOrder, LowRank};
 use gpt_oss_export::checkpoint::IgnoredNames;
 use gpt_oss_export::error::{Error, Result, Setting};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::{inspect, printed_report};
+use crate::layout_fixtures::{Tensor, Tensors, read, write};
 use crate::support::{
-    Home, assert_contains, cases, copy_folder, edit_json, failure, fixture, open, text,
+    Home, assert_contains, cases, copy_folder, edit_json, failure, fixture, open, text, words,
 };
 
 pub const CONFIG: &str = "adapter_config.json";
+pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// A copy of an adapter, and of its base in `checkpoint`.
 pub fn copied(adapter: &str) -> Home {
@@ -29,7 +32,7 @@ fn fit(home: &Path) -> Result<Adapter> {
 
 #[track_caller]
 pub fn refusal(home: &Path) -> Error {
-    fit(home).err().expect("it is refused")
+    fit(home).expect_err("it is refused")
 }
 
 pub fn edit_config(home: &Path, key: &str, value: Value) {
@@ -67,6 +70,55 @@ fn accepts_keys_that_change_nothing() {
     // Tinker's config has two keys, and r is in the shapes.
     fs::write(home.join("adapter").join(CONFIG), r#"{"lora_alpha": 8}"#).unwrap();
     fit(&home).unwrap();
+}
+
+pub fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
+    let path = home.join("adapter").join(WEIGHTS);
+    let mut tensors = read(&path);
+    edit(&mut tensors);
+    write(&path, &tensors);
+}
+
+/// Names that other programs write for the same modules, and values of every kind.
+#[test]
+fn accepts_names_of_other_programs() {
+    let expected = fit(&copied("attention")).unwrap().changes.len();
+    for [from, to] in [
+        ["base_model.model.", ""],
+        ["base_model.model.model.", "base_model.model."],
+        ["base_model.model.model.", ""],
+        [".self_attn.", ".attn."],
+    ] {
+        let home = copied("attention");
+        edit_tensors(&home, |tensors| {
+            let renamed = |(name, it): (String, Tensor)| (name.replace(from, to), it);
+            *tensors = std::mem::take(tensors).into_iter().map(renamed).collect();
+        });
+        assert_eq!(fit(&home).unwrap().changes.len(), expected, "{from} {to}");
+    }
+    let table = "norm.weight | 96 | norm.scale
+        layers.1.post_attention_layernorm.weight | 96 | layers.1.mlp.norm.scale
+        layers.1.self_attn.sinks | 8 | layers.1.attn.sinks
+        layers.1.self_attn.v_proj.base_layer.bias | 64 | layers.1.attn.v.bias
+        layers.0.self_attn.v_proj.bias | 64 | layers.0.attn.v.bias
+        layers.1.mlp.router.bias | 8 | layers.1.mlp.router.bias
+        layers.2.mlp.experts.base_layer.base_layer.gate_up_proj_bias | 8 256 | layers.2.mlp.experts.gate_up.bias
+        layers.0.mlp.experts.down_proj_bias | 8 96 | layers.0.mlp.experts.down.bias
+        layers.0.self_attn.o_proj.weight | 96 256 | layers.0.attn.out";
+    let home = copied("experts");
+    edit_tensors(&home, |tensors| {
+        for [name, shape, _] in cases(table) {
+            let shape: Vec<usize> = words(shape).iter().map(|size| size.parse().unwrap()).collect();
+            let data = vec![0; 2 * shape.iter().product::<usize>()];
+            tensors.insert(format!("base_model.model.model.{name}"), (Dtype::BF16, shape, data));
+        }
+    });
+    // The same matrix is replaced, and then changed.
+    let adapter = fit(&home).unwrap();
+    assert!(adapter.changes.iter().any(|change| change.matrix == "layers.0.attn.out"));
+    for [name, _, replaced] in cases(table) {
+        assert!(adapter.replacements.iter().any(|it| it.replaced == replaced), "{name}");
+    }
 }
 
 fn scale(adapter: &Adapter, path: &str) -> f64 {
@@ -209,9 +261,9 @@ fn inspect_describes_adapters() {
         assert_eq!(inspect(&fixture("lora").join(name), &[])["sizes"], sizes, "{name}");
     }
     let printed = printed_report(&fixture("lora/patterns"));
-    assert_contains(&printed, "attn.q                   rank 4 6, scale 3 2.4495, layers 0 2\n");
+    assert_contains(&printed, "attn.q              rank 4 6, scale 3 2.4495, layers 0 2\n");
     let printed = printed_report(&fixture("lora/whole-modules"));
-    assert_contains(&printed, "mlp.router               replaced, layers 0 1 2\n");
+    assert_contains(&printed, "mlp.router          replaced, layers 0-2\n");
     // What is not supported is described by its tensors.
     let report = inspect(&fixture("lora/dora"), &["--tensors", "*.q_proj.*"]);
     assert_contains(report["refused"].as_str().unwrap(), "key `use_dora` is set: DoRA");
