@@ -35,6 +35,7 @@ mod python {
     mod layouts;
     mod numerics;
     mod packages;
+    mod transformers;
     pub mod verify;
     mod verify_refusals;
 }
