@@ -13,7 +13,7 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
+pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 use shards::Tensors;
@@ -49,6 +49,22 @@ pub struct IgnoredNames {
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
     pub tensors: Vec<String>,
+}
+
+/// Refuses a config that gives layers other numbers of experts than their routers have rows. One
+/// number for all layers is no such config: it may be what it was before pruning.
+fn check_experts(layout: &Layout, config: &Config, tensors: &Tensors, file: &str) -> Result<()> {
+    let differ = config.experts.iter().any(|count| *count != config.experts[0]);
+    for (layer, expected) in config.experts.iter().enumerate().filter(|_| differ) {
+        let router = layout.router(&format!("layers.{layer}.mlp"));
+        let rows = tensors.shape(&router).and_then(|shape| shape.first());
+        ensure!(
+            rows.is_none_or(|rows| rows == expected),
+            "`{file}` gives layer {layer} {expected} experts, and `{router}` has a row for each of {}: use the config of this checkpoint",
+            rows.copied().unwrap_or_default()
+        );
+    }
+    Ok(())
 }
 
 impl Checkpoint {
@@ -119,6 +135,7 @@ impl Checkpoint {
         file: &str,
         ignored: &[String],
     ) -> Result<Self> {
+        check_experts(&layout, &config, &tensors, file)?;
         let config = layout.resolve_config(config, &tensors, file)?;
         let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
         if config.tied {

@@ -77,6 +77,14 @@ fn is_rotary_buffer(name: &str) -> bool {
     module == "rotary_emb" && ["inv_freq", "original_inv_freq"].contains(&buffer)
 }
 
+/// Whether a tensor scales queries, keys or values for a cache in FP8, which a cache of floats
+/// does not need. Calibration writes them.
+fn is_cache_scale(name: &str) -> bool {
+    let scales = ["q", "k", "v"].map(|it| [format!("{it}_scale"), format!("{it}_proj.{it}_scale")]);
+    let scale = name.rsplit_once(".self_attn.").map(|(_, scale)| scale);
+    scale.is_some_and(|scale| scales.as_flattened().iter().any(|it| it == scale))
+}
+
 /// Whether an export wrote a file; it is no part of a checkpoint then.
 fn is_own_file(path: &Path) -> bool {
     Header::read(path).is_ok_and(|header| header.metadata.is_some())
@@ -313,7 +321,9 @@ impl Tensors {
                 self.path.display()
             );
         }
-        let is_unknown = |name: &str| !is_ignored(name, ignored) && !is_rotary_buffer(name);
+        let is_unknown = |name: &str| {
+            !is_ignored(name, ignored) && !is_rotary_buffer(name) && !is_cache_scale(name)
+        };
         let mut unknown = self.map.values().filter(|it| is_unknown(&it.name));
         let Some(StoredTensor { name, data, .. }) = unknown.next() else {
             let absent = self.absent.keys().map(String::as_str).filter(|name| is_unknown(name));

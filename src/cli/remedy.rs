@@ -3,6 +3,9 @@
 use gpt_oss_export::display::shell_quote;
 use gpt_oss_export::error::{Error, Setting};
 
+/// Settings without a value.
+const FLAGS: [Setting; 3] = [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations];
+
 /// The sentences of an error, one for each thing that is wrong, with what to type.
 pub fn sentences(error: &anyhow::Error) -> Vec<String> {
     let causes: Vec<&Error> = error.chain().filter_map(|cause| cause.downcast_ref()).collect();
@@ -12,11 +15,14 @@ pub fn sentences(error: &anyhow::Error) -> Vec<String> {
     };
     let sentence = |it: &Error| format!("{}{}", it.sentence(), advice(it.remedies()));
     let mut sentences: Vec<String> = several.each().map(sentence).collect();
-    // One line to paste, if all of it can be passed.
-    let first = several.each().map(|it| it.remedies().first());
-    if let Some(all) = first.collect::<Option<Vec<_>>>() {
-        let all = all.into_iter().flatten().map(|(setting, value)| (*setting, &**value));
-        sentences.push(format!("all of these can be passed together: {}", options(all)));
+    // One line to paste; a choice between alternatives is left to the reader.
+    let all: Vec<_> = several.each().filter(|it| it.remedies().len() == 1).collect();
+    if all.len() > 1 {
+        let rest = sentences.len() > all.len();
+        let which = if rest { "those with one option" } else { "all of these" };
+        let settings = all.iter().flat_map(|it| it.remedies()).flatten();
+        let line = options(settings.map(|(setting, value)| (*setting, &**value)));
+        sentences.push(format!("{which} can be passed together: {line}"));
     }
     sentences
 }
@@ -37,8 +43,10 @@ pub fn pass(options: &str) -> String {
 
 /// What to type to give all these settings their values.
 pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> String {
-    let typed = |(setting, value)| match value {
-        "" => option(setting).to_owned(),
+    let typed = |(setting, value): (Setting, &str)| match value {
+        _ if FLAGS.contains(&setting) => option(setting).to_owned(),
+        // Otherwise it would be an option itself.
+        value if value.starts_with('-') => format!("{}={}", option(setting), shell_quote(value)),
         value => format!("{} {}", option(setting), shell_quote(value)),
     };
     settings.into_iter().map(typed).collect::<Vec<String>>().join(" ")

@@ -70,8 +70,7 @@ pub struct GenaiSummary {
     pub eos_token_ids: Vec<u64>,
     /// Whether these are the released models', because no file names others.
     pub eos_assumed: bool,
-    /// Sampling parameters with values that onnxruntime-genai does not accept, and that
-    /// nothing uses because `do_sample` is not true.
+    /// Sampling parameters and tokens of configs that onnxruntime-genai does not accept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     #[serde(flatten)]
@@ -109,8 +108,8 @@ impl GenaiSummary {
         let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
         table.note(format!("eos {}{assumed}", eos.join(", ")));
         if !self.left_out.is_empty() {
-            let unused = self.left_out.join(", ");
-            table.note(format!("left out, unused without do_sample: {unused}"));
+            let unusable = self.left_out.join(", ");
+            table.note(format!("left out, because onnxruntime-genai cannot use it: {unusable}"));
         }
         self.tokenizer.notes(table);
         if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {

@@ -4,6 +4,7 @@
 mod architecture;
 mod cli;
 mod config;
+mod config_errors;
 mod conversions;
 mod documents;
 mod fake_hub;
@@ -20,6 +21,7 @@ mod layout_fixtures;
 mod matrix_formats;
 mod mutations;
 mod provenance;
+mod puzzle;
 mod python {
     mod cached;
     mod combinations;
@@ -35,7 +37,9 @@ mod python {
     mod layouts;
     mod numerics;
     mod packages;
+    mod puzzle;
     mod trained;
+    mod transformers;
     pub mod verify;
     mod verify_refusals;
 }
