@@ -73,6 +73,18 @@ impl Error {
         Err(first)
     }
 
+    /// Both values, or everything that is wrong with either.
+    pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Err(mut first), Err(second)) => {
+                first.others.push(second);
+                Err(first)
+            }
+        }
+    }
+
     /// Everything that is wrong, one by one.
     pub fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.others.iter().flat_map(|it| it.each().collect::<Vec<_>>()))
