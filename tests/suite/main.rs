@@ -7,6 +7,7 @@ mod config;
 mod conversions;
 mod documents;
 mod fake_hub;
+mod folders;
 mod genai;
 mod graph;
 mod graph_text;
