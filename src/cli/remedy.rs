@@ -119,3 +119,58 @@ fn option(setting: Setting) -> &'static str {
         Setting::Tolerance => "--tolerance",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_lines_below_their_context() {
+        let ignore = |name: &str| {
+            Error::new(format!("unknown `{name}`")).with_remedy(Setting::IgnoreTensor, name)
+        };
+        let several = |errors: Vec<Error>| Error::all(errors).unwrap_err();
+        let io = || Error::new("cannot read `a`").with_source(std::io::Error::other("broken"));
+        let in_context = |error| anyhow::Error::new(error).context("written, not verified");
+        let help = "help: all of these can be passed together: --ignore-tensor a --ignore-tensor b";
+        let table: [(anyhow::Error, &[&str]); 5] = [
+            (anyhow::anyhow!("one").context("two"), &["error: two: one"]),
+            (
+                in_context(ignore("a").with_source(io())),
+                &[
+                    "error: written, not verified: unknown `a`: cannot read `a`: broken; pass --ignore-tensor a",
+                ],
+            ),
+            (
+                in_context(several(vec![ignore("a"), ignore("b"), ignore("a")])),
+                &[
+                    "error: written, not verified:",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    help,
+                ],
+            ),
+            (
+                Error::new("cannot write").with_source(several(vec![ignore("a"), io()])).into(),
+                &[
+                    "error: cannot write:",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: cannot read `a`: broken",
+                ],
+            ),
+            (
+                several(vec![several(vec![ignore("a"), ignore("b")]), ignore("b")]).into(),
+                &[
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    help,
+                ],
+            ),
+        ];
+        for (error, lines) in table {
+            assert_eq!(report(&error), lines);
+        }
+    }
+}
