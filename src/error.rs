@@ -73,6 +73,18 @@ impl Error {
         Err(first)
     }
 
+    /// Both values, or everything that is wrong with either.
+    pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Err(mut first), Err(second)) => {
+                first.others.push(second);
+                Err(first)
+            }
+        }
+    }
+
     /// Everything that is wrong, one by one.
     pub fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.others.iter().flat_map(|it| it.each().collect::<Vec<_>>()))
@@ -98,6 +110,12 @@ impl Error {
         self
     }
 
+    /// The same error with a remedy that is no setting; the sentence names it.
+    pub fn with_another_remedy(mut self) -> Self {
+        self.remedies.push(Vec::new());
+        self
+    }
+
     /// The same error with settings that help only together.
     pub fn with_remedies(mut self, together: Vec<(Setting, String)>) -> Self {
         self.remedies.push(together);
@@ -114,7 +132,7 @@ impl Error {
     }
 
     /// Settings that would help, with their values: alternatives, the best first, each of
-    /// one setting or of several together.
+    /// one setting or of several together. An empty one is no setting.
     pub fn remedies(&self) -> &[Vec<(Setting, String)>] {
         &self.remedies
     }

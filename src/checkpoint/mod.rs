@@ -4,6 +4,7 @@
 mod config;
 mod layout;
 mod numbered;
+mod selection;
 mod shards;
 mod staged;
 mod suggest;
@@ -16,16 +17,17 @@ use std::path::Path;
 pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
 use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
+pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 use shards::Tensors;
-pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
 pub use suggest::{
-    CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
+    CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
+    refuse_file as refuse_unsupported, similar_dir,
 };
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::files::json;
 use crate::weights::{Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 
@@ -70,15 +72,11 @@ fn check_experts(layout: &Layout, config: &Config, tensors: &Tensors, file: &str
 impl Checkpoint {
     /// Opens a folder with `config.json` and SafeTensors files.
     pub fn open(folder: &Path, ignored: &IgnoredNames) -> Result<Self> {
-        Self::open_files(folder, &ShardSelection::Auto, &Headers::default(), ignored)
+        Self::open_files(folder, &Headers::default(), ignored)
     }
 
-    pub fn open_files(
-        folder: &Path,
-        which: &ShardSelection,
-        remote: &Headers,
-        ignored: &IgnoredNames,
-    ) -> Result<Self> {
+    /// The same with `remote` SafeTensors files that are still to be downloaded.
+    pub fn open_files(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
         }
@@ -87,14 +85,14 @@ impl Checkpoint {
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
-        suggest::refuse_adapter(folder)?;
-        if matches!(which, ShardSelection::Auto) {
-            suggest::refuse_variants(folder, SINGLE_FILE, INDEX)?;
-        }
-        let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
-        let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
-        let tensors = Tensors::open_folder(folder, which, remote)?;
+        let config = json::read(&path, LARGEST_CONFIG)
+            .and_then(|text| Config::read(&file, &text, &ignored.config_keys));
+        let mut tensors = Tensors::open_folder(folder, remote);
+        if config.is_err() {
+            tensors = tensors.and_then(|tensors| tensors.require_shards(&ignored.tensors));
+        }
+        let ((config, dialect), tensors) = Error::both(config, tensors)?;
         let mut known = LAYOUTS.into_iter();
         let layout = match dialect {
             Dialect::OpenAi => Some(ORIGINAL),
@@ -102,7 +100,10 @@ impl Checkpoint {
                 known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
             }
         };
-        let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
+        let Some(layout) = layout else {
+            // A missing shard may hold the experts.
+            return Err(tensors.require_shards(&ignored.tensors)?.unknown_experts());
+        };
         Self::assemble(layout, config, tensors, &file, &ignored.tensors)
     }
 

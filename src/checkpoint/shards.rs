@@ -1,63 +1,16 @@
-//! The SafeTensors files of a checkpoint, and their tensors by name.
+//! The tensors of a checkpoint's SafeTensors files, by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs_err as fs;
 use glob::Pattern;
-use serde::Deserialize;
 
 use super::numbered::NumberedSet;
-use super::suggest::{self, MERGE_ADAPTER, is_safetensors};
+use super::selection::{self, Headers, INDEX, Index, SINGLE_FILE};
+use super::suggest::{self, MERGE_ADAPTER};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
-use crate::files::json;
-
-pub const SINGLE_FILE: &str = "model.safetensors";
-pub const INDEX: &str = "model.safetensors.index.json";
-/// Longest index that is read. A 120B with a tensor per expert has 4 MB.
-const LARGEST_INDEX: u64 = 8 << 20;
-
-/// Headers of files that are not downloaded yet, by their future paths.
-pub type Headers = BTreeMap<PathBuf, Header>;
-
-/// Which SafeTensors files of a folder are the checkpoint.
-#[derive(Clone, Debug, Default)]
-pub enum ShardSelection {
-    /// Those of the index, or without one those of [`unindexed`].
-    #[default]
-    Auto,
-    /// Those of the index, whatever else is there.
-    Indexed,
-    Only(Vec<String>),
-}
-
-/// The shard of each tensor by a folder's index, if it has one.
-fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let path = folder.join(INDEX);
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    let (text, path) = (json::read(&path, LARGEST_INDEX)?, path.display());
-    let Index { weight_map } = json::parse(&path, &text)?;
-    for shard in weight_map.values() {
-        ensure!(
-            Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-            "`{path}` names the shard {shard:?}, which is not a plain file name"
-        );
-    }
-    Ok(Some(weight_map))
-}
-
-/// The names of the shards in a folder's index, if it has one.
-pub fn shards(folder: &Path) -> Result<Option<BTreeSet<String>>> {
-    Ok(read_index(folder)?.map(|index| index.into_values().collect()))
-}
 
 fn matches(pattern: &str, name: &str) -> bool {
     pattern == name || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
@@ -85,52 +38,6 @@ fn is_cache_scale(name: &str) -> bool {
     scale.is_some_and(|scale| scales.as_flattened().iter().any(|it| it == scale))
 }
 
-/// Whether an export wrote a file; it is no part of a checkpoint then.
-fn is_own_file(path: &Path) -> bool {
-    Header::read(path).is_ok_and(|header| header.metadata.is_some())
-}
-
-/// The files of a checkpoint without an index, of all SafeTensors files at a place by their
-/// names: `model.safetensors`, the only file, or all shards of one numbered set. `None` if
-/// others are there.
-pub fn unindexed<T>(
-    place: &str,
-    mut files: BTreeMap<String, T>,
-) -> Result<Option<Vec<(String, T)>>> {
-    if let Some(single) = files.remove_entry(SINGLE_FILE) {
-        return Ok(Some(vec![single]));
-    }
-    match NumberedSet::of(files.keys().map(String::as_str)) {
-        Some(set) => set.require_all(place)?,
-        None if files.len() > 1 => return Ok(None),
-        None => {}
-    }
-    Ok(Some(files.into_iter().collect()))
-}
-
-/// The files of a folder without an index.
-fn local_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let usual = folder.join(SINGLE_FILE);
-    if usual.is_file() {
-        return Ok(vec![(SINGLE_FILE.to_owned(), usual)]);
-    }
-    let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let entries = entries.iter().map(|entry| (entry.file_name(), entry.path()));
-    let found: BTreeMap<_, _> = entries
-        .filter(|(_, path)| is_safetensors(path) && !is_own_file(path))
-        .map(|(name, path)| (name.to_string_lossy().into_owned(), path))
-        .collect();
-    if found.is_empty() {
-        return Err(suggest::missing_file(folder, SINGLE_FILE));
-    }
-    let (place, count) = (folder.display().to_string(), found.len());
-    unindexed(&place, found)?.ok_or_else(|| {
-        err!(
-            "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint; move the others away, or download the index"
-        )
-    })
-}
-
 /// Tensors by name. A layout takes them out.
 pub struct Tensors {
     /// The folder or file that errors name.
@@ -155,46 +62,41 @@ impl Tensors {
         }
     }
 
-    pub fn open_folder(folder: &Path, which: &ShardSelection, remote: &Headers) -> Result<Self> {
+    /// Opens the checkpoint of a folder, of which `remote` files are still to be downloaded.
+    pub fn open_folder(folder: &Path, remote: &Headers) -> Result<Self> {
         let mut tensors = Self::none(folder);
-        let index = match which {
-            ShardSelection::Only(_) => None,
-            ShardSelection::Auto | ShardSelection::Indexed => read_index(folder)?,
-        };
-        let Some(index) = index else {
-            let files = match which {
-                ShardSelection::Only(names) => {
-                    names.iter().map(|name| (name.clone(), folder.join(name))).collect()
-                }
-                ShardSelection::Auto | ShardSelection::Indexed => local_files(folder)?,
-            };
-            for (name, path) in files {
-                tensors.add(&path, remote, None)?;
-                tensors.unindexed.push(name);
-            }
-            return Ok(tensors);
-        };
-        let single = folder.join(SINGLE_FILE);
-        let shards: BTreeSet<&str> = index.values().map(String::as_str).collect();
-        for shard in &shards {
-            let file = folder.join(shard);
-            if file.exists() || remote.contains_key(&file) {
-                tensors.add(&file, remote, Some(&index))?;
+        let (index, files) = selection::select_local(folder, remote)?;
+        if index.is_none() && files.is_empty() {
+            return Err(suggest::missing_file(folder, SINGLE_FILE));
+        }
+        let mut damaged = Vec::new();
+        for name in &files {
+            let file = folder.join(name);
+            if index.is_some() && !file.exists() && !remote.contains_key(&file) {
+                tensors.missing.push(name.clone());
             } else {
-                tensors.missing.push((*shard).to_owned());
+                damaged.extend(tensors.add(&file, remote, index.as_ref()).err());
             }
         }
-        ensure!(
-            matches!(which, ShardSelection::Indexed)
-                || shards.contains(SINGLE_FILE)
-                || !single.is_file()
-                || is_own_file(&single),
-            "`{}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: move away the files of the other save",
-            folder.display()
-        );
-        tensors.absent = index;
+        Error::all(damaged)?;
+        match index {
+            None => tensors.unindexed = files.into_iter().collect(),
+            Some(index) => tensors.absent = index,
+        }
         tensors.absent.retain(|tensor, _| !tensors.map.contains_key(tensor));
         Ok(tensors)
+    }
+
+    /// Refuses missing shards, but for those of which all tensors are `ignored`; the rest can only
+    /// be told with a config.
+    pub fn require_shards(self, ignored: &[String]) -> Result<Self> {
+        let is_wanted = |(tensor, shard): &(&String, &String)| {
+            self.missing.contains(shard) && !is_ignored(tensor, ignored)
+        };
+        let wanted = self.absent.iter().find(is_wanted);
+        let missing = wanted.map(|(tensor, _)| Error::new(self.absence(tensor)));
+        Error::all(missing)?;
+        Ok(self)
     }
 
     /// Opens one file, and returns the metadata that an export wrote.
@@ -209,7 +111,7 @@ impl Tensors {
         &mut self,
         path: &Path,
         remote: &Headers,
-        index: Option<&BTreeMap<String, String>>,
+        index: Option<&Index>,
     ) -> Result<Option<String>> {
         let header = match remote.get(path) {
             Some(header) => header.clone(),
@@ -249,9 +151,9 @@ impl Tensors {
         }
         let shards = suggest::listed(self.missing.iter());
         if self.missing.len() == 1 {
-            format!("`{index}` names the shard {shards}, which is missing: download it too")
+            format!("`{index}` names the shard {shards}, which is missing: add it")
         } else {
-            format!("`{index}` names the shards {shards}, which are missing: download them too")
+            format!("`{index}` names the shards {shards}, which are missing: add them")
         }
     }
 

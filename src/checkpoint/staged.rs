@@ -10,7 +10,7 @@ use super::config::Config;
 use super::layout::{Layout, PLAIN, Sources, TRANSPOSED};
 use super::shards::Tensors;
 use super::suggest;
-use crate::error::{Error, Result, bail, ensure, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
@@ -25,15 +25,18 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
         "`{}` is a folder, and a staged weights file is expected; to use a checkpoint, give its folder as the checkpoint",
         path.display()
     );
-    let unsupported = || suggest::refuse_file(path).filter(|_| path.is_file());
-    let opened = Tensors::open_file(path);
-    let (tensors, text) = opened.map_err(|error| unsupported().unwrap_or(error))?;
-    let Some(text) = text else {
-        bail!(
-            "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder as the checkpoint",
-            path.display()
-        );
+    let foreign = || {
+        err!(
+            "`{}` is not a weights file of gpt-oss-export; to use a checkpoint, give its folder{} as the checkpoint",
+            path.display(),
+            suggest::enclosing(path)
+        )
     };
+    if path.is_file() && !suggest::is_safetensors(path) {
+        return Err(suggest::refuse_file(path).unwrap_or_else(foreign));
+    }
+    let (tensors, text) = Tensors::open_file(path)?;
+    let text = text.ok_or_else(foreign)?;
     let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
     // The version first: other versions may have other fields.
     let StagedVersion { format } = serde_json::from_str(&text).map_err(invalid)?;

@@ -39,7 +39,7 @@ pub fn accept_copy(
         "`{file}` ties lm_head to the embedding (`tie_word_embeddings`), and `{}` holds another `{name}`: transformers 4 computes with the embedding, transformers 5 with the stored tensor; to use the stored tensor, set `tie_word_embeddings` to false in `{file}`; to use the embedding, ignore `{name}`",
         stored.data.file.display()
     );
-    Err(error.with_remedy(Setting::IgnoreTensor, name))
+    Err(error.with_remedy(Setting::IgnoreTensor, name).with_another_remedy())
 }
 
 /// Whether two ranges of one length hold the same bytes. Files that are not downloaded yet

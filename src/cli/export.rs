@@ -32,7 +32,8 @@ pub struct Export {
     ///
     /// The folder holds config.json and SafeTensors files, in OpenAI's layout or one of
     /// Hugging Face's. A repository may have a revision and a folder:
-    /// owner/name@revision/folder. With the prefix hf: it is never taken for a local path.
+    /// owner/name@revision/folder. With the prefix hf:, or as the address of its page
+    /// (https://huggingface.co/owner/name), it is never taken for a local path.
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
@@ -220,8 +221,8 @@ impl Export {
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
-    /// `hf:owner/name` is on the hub; `owner/name` too, unless a local path may have been meant: a
-    /// mistyped one is sent nowhere.
+    /// `hf:owner/name` and addresses are on the hub; `owner/name` too, unless a local path may have
+    /// been meant: a mistyped one is sent nowhere.
     fn source(&self) -> Result<Source> {
         let Some(path) = &self.checkpoint else {
             let weights = self.weights.clone().expect("clap requires one of the two");
@@ -229,16 +230,24 @@ impl Export {
         };
         let Self { download_dir: folder, offline, headers_only, .. } = self;
         let text = path.to_str().unwrap_or_default();
-        let named = text.strip_prefix("hf:");
+        // A dangling link counts as existing.
+        let there = path.symlink_metadata().is_ok();
+        let address = RepoPath::from_address(text).filter(|_| !there);
+        if address.is_none() && !there && (text.contains("://") || text.starts_with("git@")) {
+            bail!(
+                "`{text}` is not the address of a repository on the Hugging Face hub: pass such an address, owner/name, or the folder into which you downloaded it"
+            );
+        }
+        let named = text.strip_prefix("hf:").filter(|_| address.is_none());
+        let is_certain = named.is_some() || address.is_some();
         let for_hub = match folder {
-            _ if named.is_some() => Some("hf:"),
+            _ if is_certain => Some("hf:"),
             _ if *headers_only => Some("--headers-only"),
             folder => folder.as_ref().map(|_| "--download-dir"),
         };
-        // A dangling link counts as existing.
-        let exists = named.is_none() && path.symlink_metadata().is_ok();
+        let exists = there && !is_certain;
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
-        let name = RepoPath::parse(named.unwrap_or(text));
+        let name = address.or_else(|| RepoPath::parse(named.unwrap_or(text)));
         let Some(name) = name.filter(|name| !exists || is_target(name)) else {
             let Some(for_hub) = for_hub else { return Ok(Source::Checkpoint(path.clone())) };
             bail!(

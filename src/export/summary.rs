@@ -105,6 +105,8 @@ pub struct ModelSummary {
     pub ir_version: i64,
     pub opset: i64,
     pub requires: &'static str,
+    /// What its runtime rounds while it computes; the rounding of weights is in their provenance.
+    pub rounding: Vec<&'static str>,
     #[serde(skip)]
     pub(super) options: GraphOptions,
     /// Number of nodes in the main graph.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
-use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
+use crate::checkpoint::{Checkpoint, Config};
 use crate::container::Header;
 use crate::error::Result;
 use crate::files::{FileRange, parent_dir};
@@ -72,15 +72,15 @@ pub struct DamagedTensor {
     pub not_finite: u64,
 }
 
-/// Describes a checkpoint's folder or a staged weights file. With `progress` all values are
-/// scanned too.
+/// Describes a checkpoint in a folder, or in a staged weights file that records a fingerprint.
+/// With `progress` all values are scanned too.
 pub fn inspect(
     path: &Path,
+    checkpoint: Checkpoint,
+    recorded: Option<Fingerprint>,
     filter: &Filter,
-    ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let (checkpoint, recorded) = Checkpoint::open_any(path, ignored)?;
     let fingerprint = recorded.map_or_else(|| checkpoint.fingerprint(), Ok)?;
     let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();

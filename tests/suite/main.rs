@@ -8,6 +8,7 @@ mod config_errors;
 mod conversions;
 mod documents;
 mod fake_hub;
+mod folders;
 mod genai;
 mod graph;
 mod graph_text;

@@ -154,7 +154,7 @@ fn uniform(keys: &mut ConfigReader, layers: u64) -> Layers {
             "`{}`: key `model_type` must be \"{PUZZLE}\" if layers differ as `{BLOCKS}` says, found \"gpt_oss\"; `{BLOCKS}` can be ignored if all layers are alike",
             keys.file
         );
-        keys.refuse(error.with_remedy(Setting::IgnoreConfigKey, BLOCKS));
+        keys.refuse(error.with_remedy(Setting::IgnoreConfigKey, BLOCKS).with_another_remedy());
         return blocks(keys, layers);
     }
     let experts = keys.either(["num_local_experts", "num_experts"], &SIZE);
