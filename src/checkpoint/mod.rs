@@ -3,10 +3,13 @@
 
 mod config;
 mod layout;
+mod names;
 mod numbered;
+mod problems;
 mod shards;
 mod staged;
 mod suggest;
+mod tensors;
 mod tied;
 mod weights;
 
@@ -14,13 +17,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
-use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
-use shards::Tensors;
 pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
 pub use suggest::{
     CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
 };
+use tensors::Tensors;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
@@ -36,8 +38,8 @@ pub struct Checkpoint {
     pub weights: ModelWeights,
     /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
-    /// The layout's name, for people.
-    pub layout: &'static str,
+    /// The layout, for people: its name, the forms of experts, what names have besides.
+    pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
 }
@@ -78,16 +80,8 @@ impl Checkpoint {
         let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
         let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
-        let tensors = Tensors::open_folder(folder, which, remote)?;
-        let mut known = LAYOUTS.into_iter();
-        let layout = match dialect {
-            Dialect::OpenAi => Some(ORIGINAL),
-            Dialect::HuggingFace => {
-                known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
-            }
-        };
-        let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
-        Self::assemble(layout, config, tensors, &file, &ignored.tensors)
+        let tensors = Tensors::open_folder(folder, which, remote, &ignored.tensors)?;
+        Self::assemble(Layout::of(dialect), config, tensors, &file)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
@@ -95,7 +89,7 @@ impl Checkpoint {
         let (tensors, metadata) = staged::open(path)?;
         let layout = staged::layout(&tensors);
         let (config, file) = (metadata.config.clone(), path.display().to_string());
-        let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
+        let mut checkpoint = Self::assemble(layout, config, tensors, &file)?;
         let invalid = |reason| staged::invalid_metadata(path, &reason);
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
@@ -112,25 +106,29 @@ impl Checkpoint {
     }
 
     /// Takes all weights of a model with this config, read from `file`.
-    fn assemble(
-        layout: Layout,
-        config: Config,
-        mut tensors: Tensors,
-        file: &str,
-        ignored: &[String],
-    ) -> Result<Self> {
+    fn assemble(layout: Layout, config: Config, mut tensors: Tensors, file: &str) -> Result<Self> {
+        problems::refuse_empty(&tensors)?;
+        let layers = config.num_layers();
+        let forms = layout.forms_of_experts(layers, &tensors);
+        let Some(usual) = forms.first() else {
+            return Err(layout.no_experts(layers, &tensors, file));
+        };
+        layout.refuse_ambiguous(layers, &tensors)?;
+        let description = layout.description(&forms, &tensors);
         let config = layout.resolve_config(config, &tensors, file)?;
-        let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
-        if config.tied {
-            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        if config.tied && !layout.unties {
+            tied::accept_copy(&layout, &mut tensors, file)?;
         }
-        tensors.refuse_unused(layout.name, ignored)?;
+        let (tensors, wrong) = (&mut tensors, Vec::new());
+        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
+        let weights = assembly.model();
+        problems::refuse(assembly.tensors, assembly.wrong, &description)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
-            layout: layout.name,
-            layers_there: config.num_layers(),
+            layout: description,
+            layers_there: layers,
             config,
             weights,
         })

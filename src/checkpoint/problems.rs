@@ -1,0 +1,244 @@
+//! What is wrong with the tensors of a checkpoint: all of it at once.
+
+use std::collections::BTreeSet;
+
+use super::names::{self, Similar, patterns};
+use super::numbered::NumberedSet;
+use super::shards::INDEX;
+use super::suggest::{LISTED, MERGE_ADAPTER, listed};
+use super::tensors::{AbsentTensor, Tensors};
+use crate::container::StoredTensor;
+use crate::display::plural;
+use crate::error::{Error, Result, Setting, err};
+
+/// Refuses tensors without elements, before anything is said about their shapes.
+pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
+    let all = || tensors.map.values().filter(|it| !tensors.is_ignored(&it.name));
+    let empty: Vec<_> = all().filter(|it| it.shape.contains(&0)).collect();
+    let Some(StoredTensor { name, shape, .. }) = empty.first() else { return Ok(()) };
+    Err(err!(
+        "{} of {} in `{}` are empty, such as `{name}` of shape {shape:?}: so DeepSpeed ZeRO-3 saves weights that were not gathered; save again with `stage3_gather_16bit_weights_on_model_save`, or join the weights with zero_to_fp32.py, which DeepSpeed puts into its folder of the same save",
+        empty.len(),
+        plural(all().count(), "tensor"),
+        tensors.path.display()
+    ))
+}
+
+/// Refuses tensors that a layout has found to be missing or `wrong`, and those that it has not
+/// taken, but for ignored ones.
+pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> {
+    let mut unknown: BTreeSet<&str> = unknown(tensors).map(|(name, _)| name).collect();
+    if let Some(adapter) = adapter(tensors).filter(|_| !unknown.is_empty()) {
+        return Err(adapter);
+    }
+    if tensors.lacks_most() && tensors.absent.is_empty() {
+        return Err(err!(
+            "`{}` holds {} and lacks more than that of the model that its config describes, such as {}: use the config that was saved with them",
+            tensors.path.display(),
+            plural(tensors.count(), "tensor"),
+            listed(tensors.missing[..LISTED.min(tensors.missing.len())].iter())
+        ));
+    }
+    let is_absent = |name: &&String| tensors.absent.contains_key(*name);
+    let (absent, mut lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
+    let mut errors = ignored_in_vain(tensors);
+    errors.extend(absences(tensors, &absent));
+    errors.extend(partial_prefix(tensors, &mut lacking, &mut unknown));
+    errors.extend(lacks(tensors, &lacking, &mut unknown));
+    let more = wrong.len().saturating_sub(LISTED);
+    errors.extend(wrong.into_iter().take(LISTED));
+    if more > 0 {
+        errors.push(err!("{} more have the wrong dtype or shape", plural(more, "tensor")));
+    }
+    errors.extend(not_part_of(tensors, layout, &unknown));
+    errors.extend(needless_entries(tensors));
+    Error::all(errors)
+}
+
+/// The error for tensors that have the experts of no form of a layout. `outside` are the
+/// layout's names outside layers.
+pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
+    let is_expert = |name: &&String| name.contains(".experts.");
+    if let Some(name) = tensors.absent.keys().find(is_expert) {
+        return absences(tensors, &[name]).remove(0);
+    }
+    if let Some(error) = adapter(tensors) {
+        return error;
+    }
+    let mut prefixes = tensors.map.keys().filter_map(|name| names::prefix(name));
+    if let Some(prefix) = prefixes.find(|prefix| !prefix.is_empty()) {
+        return prefix_of_some(tensors, prefix, outside);
+    }
+    let (path, expert) = (tensors.path.display(), tensors.map.keys().find(is_expert));
+    let found = expert.map_or_else(String::new, |name| format!(", found `{name}`"));
+    err!("`{path}` holds no experts under the names of a supported layout{found}")
+}
+
+/// Tensors that a layout has left and the user does not ignore: names of the layout, and
+/// tensors.
+fn unknown(tensors: &Tensors) -> impl Iterator<Item = (&str, &StoredTensor)> {
+    let is_unknown = |it: &StoredTensor| !tensors.is_ignored(&it.name) && !is_rotary(&it.name);
+    tensors.map.iter().filter(move |(_, it)| is_unknown(it)).map(|(name, it)| (&**name, it))
+}
+
+/// Whether a tensor holds the frequencies of the rotary embedding. They follow from the
+/// config, and transformers computes them from it whatever is stored; Megatron-Bridge and older
+/// versions of transformers save them.
+fn is_rotary(name: &str) -> bool {
+    let (module, buffer) = name.rsplit_once('.').unwrap_or_default();
+    let module = module.rsplit('.').next().unwrap_or_default();
+    module == "rotary_emb" && ["inv_freq", "original_inv_freq"].contains(&buffer)
+}
+
+/// The error for tensors of an adapter, or renamed by PEFT because of one.
+fn adapter(tensors: &Tensors) -> Option<Error> {
+    let is_adapted = |name: &str| name.contains(".base_layer.") || name.contains("lora_");
+    let (_, StoredTensor { name, .. }) = unknown(tensors).find(|(_, it)| is_adapted(&it.name))?;
+    let path = tensors.path.display();
+    Some(err!("`{path}` holds `{name}` of a model with an unmerged adapter: {MERGE_ADAPTER}"))
+}
+
+fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
+    let Tensors { path, map, absent, displaced, ignored, .. } = tensors;
+    let stored = map.values().map(|it| &it.name);
+    let names = stored.chain(absent.values().map(|it| &it.name)).chain(displaced);
+    let is_vain = |pattern: &&String| !names.clone().any(|name| names::matches(pattern, name));
+    let error =
+        |pattern| err!("nothing to ignore: `{}` has no unknown tensor `{pattern}`", path.display());
+    ignored.iter().filter(is_vain).map(error).collect()
+}
+
+/// What is wrong with the index, which names these absent tensors.
+fn absences(tensors: &Tensors, absent: &[&String]) -> Vec<Error> {
+    let Tensors { path, missing_shards, .. } = tensors;
+    let index = path.join(INDEX).display().to_string();
+    let entries = absent.iter().map(|name| &tensors.absent[*name]);
+    let (of_missing, others): (Vec<_>, Vec<_>) =
+        entries.partition(|it| missing_shards.contains(&it.shard));
+    let mut errors = Vec::new();
+    if !of_missing.is_empty() {
+        let shards = listed(missing_shards.iter());
+        errors.push(if missing_shards.len() == 1 {
+            err!("`{index}` names the shard {shards}, which is missing: download it too")
+        } else {
+            err!("`{index}` names the shards {shards}, which are missing: download them too")
+        });
+    }
+    let shards: BTreeSet<&String> = others.iter().map(|it| &it.shard).collect();
+    errors.extend(shards.into_iter().map(|shard| {
+        let names = others.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
+        let names: Vec<_> = names.collect();
+        let (tensors, are) = if names.len() == 1 { ("tensor", "is") } else { ("tensors", "are") };
+        let names = listed(names.into_iter());
+        err!("`{index}` says that {tensors} {names} {are} in `{shard}`, which does not hold it")
+    }));
+    errors
+}
+
+/// The error for tensors that have the names that `lacking` are, with a prefix that not all
+/// names have. Takes them out of both lists.
+fn partial_prefix(
+    tensors: &Tensors,
+    lacking: &mut Vec<&String>,
+    unknown: &mut BTreeSet<&str>,
+) -> Option<Error> {
+    let prefixes: BTreeSet<&str> = unknown.iter().filter_map(|name| names::prefix(name)).collect();
+    let is_there = |prefix: &str, name: &str| {
+        let short = name.strip_prefix("model.").unwrap_or(name);
+        [name, short].iter().any(|name| unknown.contains(&*format!("{prefix}{name}")))
+    };
+    let mut used = prefixes.into_iter().filter(|prefix| !prefix.is_empty());
+    let prefix = used.find(|prefix| lacking.iter().any(|name| is_there(prefix, name)))?;
+    lacking.retain(|name| !is_there(prefix, name));
+    unknown.retain(|name| !name.starts_with(prefix));
+    Some(prefix_of_some(tensors, prefix, &[]))
+}
+
+/// The error for a prefix of some names. The tensors without it can be ignored if none belongs
+/// to the model, as those within a layer and those `outside` do.
+fn prefix_of_some(tensors: &Tensors, prefix: &str, outside: &[String]) -> Error {
+    let stored = tensors.map.values().map(|it| &it.name).chain(&tensors.taken);
+    let stored = stored.filter(|name| !tensors.is_ignored(name)).map(String::as_str);
+    let (with, without): (Vec<_>, Vec<_>) = stored.partition(|name| name.starts_with(prefix));
+    let error = err!(
+        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper, or ignore what is not part of the model",
+        tensors.path.display(),
+        with.len(),
+        plural(with.len() + without.len(), "tensor"),
+        with.first().unwrap_or(&prefix),
+        listed(without.iter().take(1))
+    );
+    let is_foreign =
+        |name: &&str| names::prefix(name) != Some("") && !outside.iter().any(|it| it == name);
+    if outside.is_empty() || !without.iter().all(is_foreign) {
+        return error;
+    }
+    ignoring(error, &without, with)
+}
+
+/// The error with the patterns to ignore `names` and none of `others`.
+fn ignoring<'n>(
+    error: Error,
+    names: &[&'n str],
+    others: impl IntoIterator<Item = &'n str>,
+) -> Error {
+    let patterns = patterns(names, others).into_iter();
+    error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
+}
+
+/// The error for tensors that are not there. Takes unknown ones that they may be out of the
+/// list.
+fn lacks(tensors: &Tensors, lacking: &[&String], unknown: &mut BTreeSet<&str>) -> Option<Error> {
+    let plural = match lacking {
+        [] => return None,
+        [_] => "",
+        _ => "s",
+    };
+    let similar = Similar::new(unknown.iter().copied());
+    let meant: Vec<&str> = lacking.iter().filter_map(|name| similar.to(name)).collect();
+    unknown.retain(|name| !meant.contains(name));
+    let meant: Vec<&String> = meant.iter().map(|name| &tensors.map[*name].name).collect();
+    let guess = if meant.is_empty() {
+        String::new()
+    } else {
+        format!(" (did you mean {}?)", listed(meant.into_iter()))
+    };
+    let set = NumberedSet::of(tensors.unindexed.iter().map(String::as_str));
+    let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
+        format!("; no index says whether `{file}` belongs to it too")
+    });
+    let (path, prefix) = (tensors.path.display(), &tensors.wrapping.prefix);
+    let names = listed(lacking.iter().map(|name| format!("{prefix}{name}")));
+    Some(err!(
+        "`{path}` lacks tensor{plural} {names}{guess} of the model that its config describes{doubt}"
+    ))
+}
+
+fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Option<Error> {
+    let stored: Vec<&StoredTensor> = unknown.iter().map(|name| &tensors.map[*name]).collect();
+    let file = &stored.first()?.data.file;
+    let is_same = stored.iter().all(|it| it.data.file == *file);
+    let place = if is_same { file } else { &*tensors.path };
+    let names: Vec<&str> = stored.iter().map(|it| &*it.name).collect();
+    let error = err!(
+        "`{}` holds tensors that are not part of {layout}: {}; ignore what the model does not use, by name or by a pattern with * and ?",
+        place.display(),
+        listed(names.iter())
+    );
+    Some(ignoring(error, &names, tensors.taken.iter().map(String::as_str)))
+}
+
+/// The error for tensors of the index that no shard has, and the model does not use.
+fn needless_entries(tensors: &Tensors) -> Option<Error> {
+    let is_needless = |(key, it): &(&String, &AbsentTensor)| {
+        !tensors.missing.contains(key) && !tensors.is_ignored(&it.name) && !is_rotary(&it.name)
+    };
+    let (keys, entries): (Vec<_>, Vec<_>) = tensors.absent.iter().filter(is_needless).unzip();
+    let names: Vec<&str> = entries.iter().map(|it| &*it.name).collect();
+    let reason = absences(tensors, &keys).first()?.to_string();
+    let error = err!(
+        "{reason}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
+        listed(names.iter())
+    );
+    Some(ignoring(error, &names, tensors.taken.iter().map(String::as_str)))
+}
