@@ -17,7 +17,7 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
     let empty: Vec<_> = all().filter(|it| it.shape.contains(&0)).collect();
     let Some(StoredTensor { name, shape, .. }) = empty.first() else { return Ok(()) };
     Err(err!(
-        "{} of {} in `{}` are empty, such as `{name}` of shape {shape:?}: so DeepSpeed ZeRO-3 saves weights that were not gathered; save again with `stage3_gather_16bit_weights_on_model_save`, or join the weights with zero_to_fp32.py, which DeepSpeed puts into its folder of the same save",
+        "{} of {} in `{}` are empty, such as `{name}` of shape {shape:?}, as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`, or run zero_to_fp32.py on the folder that DeepSpeed saved",
         empty.len(),
         plural(all().count(), "tensor"),
         tensors.path.display()
@@ -28,15 +28,15 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
 /// taken, but for ignored ones.
 pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> {
     let mut unknown: BTreeSet<&str> = unknown(tensors).map(|(name, _)| name).collect();
-    if let Some(adapter) = adapter(tensors).filter(|_| !unknown.is_empty()) {
+    if let Some(adapter) = adapter(tensors) {
         return Err(adapter);
     }
-    if tensors.lacks_most() && tensors.absent.is_empty() {
+    if tensors.lacks_most() {
+        let (path, count) = (tensors.path.display(), tensors.count());
         return Err(err!(
-            "`{}` holds {} and lacks more than that of the model that its config describes, such as {}: use the config that was saved with them",
-            tensors.path.display(),
-            plural(tensors.count(), "tensor"),
-            listed(tensors.missing[..LISTED.min(tensors.missing.len())].iter())
+            "`{path}` holds {} and lacks more than {count} of the model that its config describes, such as `{}`: use the config that was saved with these tensors",
+            plural(count, "tensor"),
+            tensors.missing[0]
         ));
     }
     let is_absent = |name: &&String| tensors.absent.contains_key(*name);
@@ -48,7 +48,8 @@ pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> 
     let more = wrong.len().saturating_sub(LISTED);
     errors.extend(wrong.into_iter().take(LISTED));
     if more > 0 {
-        errors.push(err!("{} more have the wrong dtype or shape", plural(more, "tensor")));
+        let (path, more) = (tensors.path.display(), plural(more, "other tensor"));
+        errors.push(err!("`{path}` holds {more} of the wrong dtype or shape"));
     }
     errors.extend(not_part_of(tensors, layout, &unknown));
     errors.extend(needless_entries(tensors));
@@ -65,7 +66,8 @@ pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
     if let Some(error) = adapter(tensors) {
         return error;
     }
-    let mut prefixes = tensors.map.keys().filter_map(|name| names::prefix(name));
+    let in_mlp = tensors.map.keys().filter(|name| name.contains(".mlp."));
+    let mut prefixes = in_mlp.filter_map(|name| names::prefix(name));
     if let Some(prefix) = prefixes.find(|prefix| !prefix.is_empty()) {
         return prefix_of_some(tensors, prefix, outside);
     }
@@ -157,11 +159,10 @@ fn partial_prefix(
 /// The error for a prefix of some names. The tensors without it can be ignored if none belongs
 /// to the model, as those within a layer and those `outside` do.
 fn prefix_of_some(tensors: &Tensors, prefix: &str, outside: &[String]) -> Error {
-    let stored = tensors.map.values().map(|it| &it.name).chain(&tensors.taken);
-    let stored = stored.filter(|name| !tensors.is_ignored(name)).map(String::as_str);
+    let stored = tensors.stored().filter(|name| !tensors.is_ignored(name));
     let (with, without): (Vec<_>, Vec<_>) = stored.partition(|name| name.starts_with(prefix));
     let error = err!(
-        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper, or ignore what is not part of the model",
+        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper",
         tensors.path.display(),
         with.len(),
         plural(with.len() + without.len(), "tensor"),
@@ -173,15 +174,13 @@ fn prefix_of_some(tensors: &Tensors, prefix: &str, outside: &[String]) -> Error 
     if outside.is_empty() || !without.iter().all(is_foreign) {
         return error;
     }
-    ignoring(error, &without, with)
+    ignoring(err!("{error}, or ignore the tensors outside the model"), tensors, &without)
 }
 
-/// The error with the patterns to ignore `names` and none of `others`.
-fn ignoring<'n>(
-    error: Error,
-    names: &[&'n str],
-    others: impl IntoIterator<Item = &'n str>,
-) -> Error {
+/// The error with the patterns that ignore these tensors and no others.
+pub fn ignoring(error: Error, tensors: &Tensors, names: &[&str]) -> Error {
+    let ignored: BTreeSet<&str> = names.iter().copied().collect();
+    let others = tensors.stored().filter(|name| !ignored.contains(name));
     let patterns = patterns(names, others).into_iter();
     error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
 }
@@ -225,7 +224,7 @@ fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Opt
         place.display(),
         listed(names.iter())
     );
-    Some(ignoring(error, &names, tensors.taken.iter().map(String::as_str)))
+    Some(ignoring(error, tensors, &names))
 }
 
 /// The error for tensors of the index that no shard has, and the model does not use.
@@ -240,5 +239,5 @@ fn needless_entries(tensors: &Tensors) -> Option<Error> {
         "{reason}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
         listed(names.iter())
     );
-    Some(ignoring(error, &names, tensors.taken.iter().map(String::as_str)))
+    Some(ignoring(error, tensors, &names))
 }

@@ -28,8 +28,8 @@ pub struct Tensors {
     pub ignored: Vec<String>,
     /// Ignored tensors of which others have the name.
     pub displaced: Vec<String>,
-    /// Stored names of tensors that a layout has taken.
-    pub taken: Vec<String>,
+    /// Stored names of tensors that a layout has taken, by its names.
+    pub taken: BTreeMap<String, String>,
     /// Names that a layout has asked for in vain.
     pub missing: Vec<String>,
 }
@@ -52,7 +52,7 @@ impl Tensors {
             wrapping: Wrapping::default(),
             ignored: ignored.to_owned(),
             displaced: Vec::new(),
-            taken: Vec::new(),
+            taken: BTreeMap::new(),
             missing: Vec::new(),
         }
     }
@@ -151,7 +151,7 @@ impl Tensors {
             let name = self.wrapping.unwrapped(&tensor.name);
             if let Some(other) = self.map.get(&name) {
                 let error = err!(
-                    "`{}` holds `{}` and `{}`, which are one name without what wrappers add: ignore one of them",
+                    "`{}` holds `{}` and `{}`, one name without the wrappers: ignore one of them",
                     self.path.display(),
                     other.name,
                     tensor.name
@@ -175,14 +175,19 @@ impl Tensors {
         Ok(self)
     }
 
+    /// The names of all tensors in files.
+    pub fn stored(&self) -> impl Iterator<Item = &str> {
+        self.map.values().map(|it| &*it.name).chain(self.taken.values().map(String::as_str))
+    }
+
     /// Number of tensors that were stored.
     pub fn count(&self) -> usize {
         self.map.len() + self.taken.len()
     }
 
-    /// Whether more tensors are missing than there are: nobody needs to know all of them.
+    /// Whether more tensors are missing than files and index have: no list of all is needed.
     pub fn lacks_most(&self) -> bool {
-        self.missing.len() > self.count()
+        self.missing.len() > self.count() + self.absent.len()
     }
 
     pub fn is_ignored(&self, stored: &str) -> bool {
@@ -192,13 +197,17 @@ impl Tensors {
     /// The key of a layout's name: some files lack the prefix `model.`.
     fn key<'n>(&self, name: &'n str) -> &'n str {
         let short = name.strip_prefix("model.").unwrap_or(name);
-        if self.map.contains_key(name) || self.absent.contains_key(name) { name } else { short }
+        if self.has_key(name) { name } else { short }
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        let Self { map, absent, taken, .. } = self;
+        map.contains_key(key) || absent.contains_key(key) || taken.contains_key(key)
     }
 
     /// Whether a file or the index has a tensor.
     pub fn has(&self, name: &str) -> bool {
-        let key = self.key(name);
-        self.map.contains_key(key) || self.absent.contains_key(key)
+        self.has_key(self.key(name))
     }
 
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
@@ -213,11 +222,11 @@ impl Tensors {
     pub fn take(&mut self, name: &str) -> Option<StoredTensor> {
         let key = self.key(name);
         let Some(tensor) = self.map.remove(key) else {
-            let known = if self.absent.contains_key(key) { key } else { name };
+            let known = if self.has_key(key) { key } else { name };
             self.missing.push(known.to_owned());
             return None;
         };
-        self.taken.push(tensor.name.clone());
+        self.taken.insert(key.to_owned(), tensor.name.clone());
         Some(tensor)
     }
 }

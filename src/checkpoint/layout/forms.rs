@@ -1,13 +1,13 @@
 //! The form of each matrix, which the names of its tensors decide. Shapes cannot: square matrices
 //! have the same in both orders.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{Form, Layout};
-use crate::checkpoint::names::patterns;
 use crate::checkpoint::problems;
+use crate::checkpoint::suggest::listed;
 use crate::checkpoint::tensors::Tensors;
-use crate::error::{Error, Result, Setting, err};
+use crate::error::{Error, Result, err};
 use crate::weights::MatrixFormat;
 
 /// The matrices of a layer's experts.
@@ -26,11 +26,9 @@ impl Layout {
 
     /// The forms of the experts in some layers, each once; none if no experts are there.
     pub fn forms_of_experts(&self, layers: usize, tensors: &Tensors) -> Vec<&'static Form> {
-        let paths: Vec<String> = paths(layers).collect();
-        let is_used = |form: &&Form| {
-            let mut found = paths.iter().filter_map(|it| self.form(self.experts, it, tensors));
-            found.any(|it| std::ptr::eq(it, *form))
-        };
+        let found = paths(layers).filter_map(|path| self.form(self.experts, &path, tensors));
+        let found: Vec<&Form> = found.collect();
+        let is_used = |form: &&Form| found.iter().any(|it| std::ptr::eq(*it, *form));
         self.experts.iter().filter(is_used).collect()
     }
 
@@ -64,7 +62,8 @@ impl Layout {
         problems::no_experts(tensors, &outside)
     }
 
-    /// The forms of a matrix whose tensors are there, but for ignored ones if there are others.
+    /// The forms of a matrix whose tensors are there, but for ignored ones, and those that only the
+    /// index has, if there are others.
     fn forms(&self, forms: &'static [Form], path: &str, tensors: &Tensors) -> Vec<&'static Form> {
         let is_there = |form: &&Form| {
             let name = self.first_tensor(form, path, tensors);
@@ -75,12 +74,12 @@ impl Layout {
                 _ => tensors.has(&name),
             }
         };
-        let is_ignored = |form: &&Form| {
+        let is_wanted = |form: &&Form| {
             let tensor = tensors.get(&self.first_tensor(form, path, tensors));
-            tensor.is_some_and(|it| tensors.is_ignored(&it.name))
+            tensor.is_some_and(|it| !tensors.is_ignored(&it.name))
         };
         let all: Vec<&Form> = forms.iter().filter(is_there).collect();
-        let wanted: Vec<&Form> = all.iter().copied().filter(|form| !is_ignored(form)).collect();
+        let wanted: Vec<&Form> = all.iter().copied().filter(is_wanted).collect();
         if wanted.is_empty() { all } else { wanted }
     }
 
@@ -89,40 +88,52 @@ impl Layout {
         self.sources(&format!("{path}.{part}"), form.names, tensors).first()
     }
 
-    /// Refuses experts of which some are there in several forms: they may differ.
+    /// The stored names of a matrix in a form, and of its bias.
+    fn stored<'t>(&self, form: &Form, path: &str, tensors: &'t Tensors) -> Vec<&'t str> {
+        let parts = form.format.parts(&[], [0; 2]).into_iter().map(|part| part.name);
+        let names = parts.chain(["bias"]).flat_map(|part| {
+            let sources = self.sources(&format!("{path}.{part}"), form.names, tensors);
+            sources.tensors(tensors.count() as u64).collect::<Vec<_>>()
+        });
+        names.filter_map(|name| Some(&*tensors.get(&name)?.name)).collect()
+    }
+
+    /// Refuses matrices of experts that are there in several forms: these may differ.
     pub fn refuse_ambiguous(&self, layers: usize, tensors: &Tensors) -> Result<()> {
-        let forms = |path: &String| self.forms(self.experts, path, tensors);
-        let doubled: Vec<String> = paths(layers).filter(|path| forms(path).len() > 1).collect();
-        let Some(first) = doubled.first() else { return Ok(()) };
-        let stored = |form: &Form, path: &String| {
-            let parts = form.format.parts(&[], [0; 2]).into_iter();
-            let names = parts
-                .map(|part| self.sources(&format!("{path}.{}", part.name), form.names, tensors));
-            let names = names.flat_map(|it| it.tensors(tensors.count() as u64).collect::<Vec<_>>());
-            let stored = names.filter_map(|name| Some(&*tensors.get(&name)?.name));
-            stored.collect::<Vec<&str>>()
-        };
-        let examples = forms(first)
-            .iter()
-            .filter_map(|it| stored(it, first).first().copied())
-            .map(|it| format!("`{it}`"))
-            .collect::<Vec<_>>()
-            .join(" and ");
-        let error = err!(
-            "`{}` holds the same experts in several forms, such as {examples}, and they may differ: ignore all but one",
-            tensors.path.display()
-        );
-        let all: BTreeSet<_> = doubled.iter().flat_map(forms).map(|it| it.name).collect();
-        Err(all.into_iter().fold(error, |error, kept| {
-            let of_form = |is_kept: bool| {
-                let pairs = doubled
-                    .iter()
-                    .flat_map(|path| forms(path).into_iter().map(move |it| (it, path)));
-                let chosen = pairs.filter(move |(it, _)| (it.name == kept) == is_kept);
-                chosen.flat_map(|(it, path)| stored(it, path)).collect::<Vec<_>>()
+        // The stored names of such matrices, by their forms.
+        let mut doubled = BTreeMap::<&str, Vec<&str>>::new();
+        let mut count = 0;
+        for path in paths(layers) {
+            let is_stored =
+                |form: &&Form| tensors.get(&self.first_tensor(form, &path, tensors)).is_some();
+            let forms = self.forms(self.experts, &path, tensors).into_iter().filter(is_stored);
+            let stored = forms.map(|form| (form.name, self.stored(form, &path, tensors)));
+            let stored: Vec<_> = stored.collect();
+            if stored.len() < 2 {
+                continue;
+            }
+            count += 1;
+            // Several forms may have the same bias.
+            let is_own = |name: &&&str| {
+                stored.iter().filter(|(_, names)| names.contains(*name)).count() == 1
             };
-            let patterns = patterns(&of_form(false), of_form(true)).into_iter();
-            error.with_remedies(patterns.map(|it| (Setting::IgnoreTensor, it)).collect())
+            for (form, names) in &stored {
+                doubled.entry(form).or_default().extend(names.iter().filter(is_own));
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let examples: Vec<&str> = doubled.values().map(|names| names[0]).collect();
+        let error = err!(
+            "`{}` holds {count} of the matrices of experts in several forms, such as {}, and these may differ: ignore all forms but one",
+            tensors.path.display(),
+            listed(examples.iter())
+        );
+        Err(doubled.keys().fold(error, |error, kept| {
+            let others = doubled.iter().filter(|(form, _)| *form != kept);
+            let names: Vec<&str> = others.flat_map(|(_, names)| names).copied().collect();
+            problems::ignoring(error, tensors, &names)
         }))
     }
 }
