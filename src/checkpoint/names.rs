@@ -32,14 +32,11 @@ impl Wrapping {
         let names: Vec<&str> = names.collect();
         let is_used = |(part, _): &(&str, _)| names.iter().any(|name| has_part(name, part));
         let wrappers: Vec<_> = WRAPPERS.into_iter().filter(is_used).collect();
-        let mut wrapping = Self { prefix: String::new(), wrappers };
+        let wrapping = Self { prefix: String::new(), wrappers };
         let names: Vec<String> = names.into_iter().map(|name| wrapping.unwrapped(name)).collect();
-        if let Some(prefix) = names.iter().find_map(|name| prefix(name))
-            && names.iter().all(|name| name.starts_with(prefix))
-        {
-            wrapping.prefix = prefix.to_owned();
-        }
-        wrapping
+        let prefix = names.iter().find_map(|name| prefix(name)).unwrap_or_default();
+        let all_have_it = names.iter().all(|name| name.starts_with(prefix));
+        Self { prefix: if all_have_it { prefix.to_owned() } else { String::new() }, ..wrapping }
     }
 
     /// The name of a layout that a stored name stands for.

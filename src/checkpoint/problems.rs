@@ -185,32 +185,36 @@ pub fn ignoring(error: Error, tensors: &Tensors, names: &[&str]) -> Error {
     error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
 }
 
-/// The error for tensors that are not there. Takes unknown ones that they may be out of the
-/// list.
-fn lacks(tensors: &Tensors, lacking: &[&String], unknown: &mut BTreeSet<&str>) -> Option<Error> {
-    let plural = match lacking {
-        [] => return None,
-        [_] => "",
-        _ => "s",
-    };
+/// The errors for tensors that are not there: those of which unknown ones may be slips, which are
+/// taken out of the list, and others.
+fn lacks(tensors: &Tensors, lacking: &[&String], unknown: &mut BTreeSet<&str>) -> Vec<Error> {
     let similar = Similar::new(unknown.iter().copied());
-    let meant: Vec<&str> = lacking.iter().filter_map(|name| similar.to(name)).collect();
-    unknown.retain(|name| !meant.contains(name));
-    let meant: Vec<&String> = meant.iter().map(|name| &tensors.map[*name].name).collect();
-    let guess = if meant.is_empty() {
-        String::new()
-    } else {
-        format!(" (did you mean {}?)", listed(meant.into_iter()))
+    let meant = lacking.iter().map(|name| (*name, similar.to(name)));
+    let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
+    let Tensors { path, wrapping, unindexed, .. } = tensors;
+    let error = |missing: Vec<(&String, _)>, guess: &str, doubt: &str| {
+        let ending = if missing.len() == 1 { "" } else { "s" };
+        let names = missing.iter().map(|(name, _)| format!("{}{name}", wrapping.prefix));
+        let (path, names) = (path.display(), listed(names));
+        err!(
+            "`{path}` lacks tensor{ending} {names} of the model that its config describes{guess}{doubt}"
+        )
     };
-    let set = NumberedSet::of(tensors.unindexed.iter().map(String::as_str));
-    let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
-        format!("; no index says whether `{file}` belongs to it too")
-    });
-    let (path, prefix) = (tensors.path.display(), &tensors.wrapping.prefix);
-    let names = listed(lacking.iter().map(|name| format!("{prefix}{name}")));
-    Some(err!(
-        "`{path}` lacks tensor{plural} {names}{guess} of the model that its config describes{doubt}"
-    ))
+    let mut errors = Vec::new();
+    if !slips.is_empty() {
+        let meant: Vec<&str> = slips.iter().filter_map(|(_, meant)| *meant).collect();
+        unknown.retain(|name| !meant.contains(name));
+        let meant = listed(meant.iter().map(|name| &tensors.map[*name].name));
+        errors.push(error(slips, &format!(" (did you mean {meant}?)"), ""));
+    }
+    if !others.is_empty() {
+        let set = NumberedSet::of(unindexed.iter().map(String::as_str));
+        let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
+            format!("; no index says whether `{file}` belongs to it too")
+        });
+        errors.push(error(others, "", &doubt));
+    }
+    errors
 }
 
 fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Option<Error> {

@@ -1,6 +1,7 @@
 //! The tensors of a checkpoint by the names of its layout.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,10 +164,9 @@ impl Tensors {
         }
         for tensor in ignored {
             let name = self.wrapping.unwrapped(&tensor.name);
-            if self.map.contains_key(&name) {
-                self.displaced.push(tensor.name);
-            } else {
-                self.map.insert(name, tensor);
+            match self.map.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(tensor)),
+                Entry::Occupied(_) => self.displaced.push(tensor.name),
             }
         }
         let absent = std::mem::take(&mut self.absent).into_iter();

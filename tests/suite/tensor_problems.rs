@@ -4,7 +4,10 @@ use safetensors::Dtype;
 use serde_json::json;
 
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout};
-use crate::support::{Home, assert_contains, assert_ends, open};
+use crate::support::{Home, assert_contains, assert_ends, cases, open};
+
+type Edit = fn(&mut Tensors);
+type Choice = fn(&str) -> bool;
 
 fn with(layout: &str, edit: impl FnOnce(&mut Tensors)) -> Home {
     let mut tensors = in_layout(layout);
@@ -38,13 +41,13 @@ fn export(home: &Home, options: &[String]) -> String {
 
 #[test]
 fn empty_tensors_are_told_from_wrong_ones() {
-    let empty = |tensors: &mut Tensors, is_empty: fn(&str) -> bool| {
+    let empty = |tensors: &mut Tensors, is_empty: Choice| {
         for (_, (_, shape, data)) in tensors.iter_mut().filter(|(name, _)| is_empty(name)) {
             *shape = vec![0];
             data.clear();
         }
     };
-    let table: [(&str, fn(&str) -> bool, &str); 4] = [
+    let table: [(&str, Choice, &str); 4] = [
         ("bf16", |_| true, "54 of 54 tensors in `"),
         // Small tensors are on every GPU.
         ("bf16", |name| !name.contains("norm") && !name.contains("bias"), "26 of 54 tensors in `"),
@@ -64,7 +67,7 @@ fn empty_tensors_are_told_from_wrong_ones() {
 
 #[test]
 fn missing_tensors_are_listed_with_those_that_are_meant() {
-    let table: [(&str, fn(&mut Tensors), &str); 7] = [
+    let table: [(&str, Edit, &str); 7] = [
         (
             "hf",
             |it| it.retain(|name, _| !name.contains("layers.1.mlp.router")),
@@ -78,12 +81,12 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
         (
             "hf",
             |it| rename(it, "layers.0.self_attn.sinks", "layers.0.self_attn.sink"),
-            "checkpoint` lacks tensor `model.layers.0.self_attn.sinks` (did you mean `model.layers.0.self_attn.sink`?) of the model that its config describes",
+            "checkpoint` lacks tensor `model.layers.0.self_attn.sinks` of the model that its config describes (did you mean `model.layers.0.self_attn.sink`?)",
         ),
         (
             "bf16",
             |it| rename(it, "input_layernorm", "input_layer_norm"),
-            "lacks tensors `model.layers.0.input_layernorm.weight`, `model.layers.1.input_layernorm.weight`, `model.layers.2.input_layernorm.weight` (did you mean `model.layers.0.input_layer_norm.weight`, `model.layers.1.input_layer_norm.weight`, `model.layers.2.input_layer_norm.weight`?) of the",
+            "lacks tensors `model.layers.0.input_layernorm.weight`, `model.layers.1.input_layernorm.weight`, `model.layers.2.input_layernorm.weight` of the model that its config describes (did you mean `model.layers.0.input_layer_norm.weight`, `model.layers.1.input_layer_norm.weight`, `model.layers.2.input_layer_norm.weight`?)",
         ),
         (
             "hf",
@@ -92,9 +95,9 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
                     it,
                     "layers.2.mlp.experts.down_proj_scales",
                     "layers.2.mlp.experts.down_proj.scales",
-                )
+                );
             },
-            "(did you mean `model.layers.2.mlp.experts.down_proj.scales`?) of the",
+            "(did you mean `model.layers.2.mlp.experts.down_proj.scales`?)",
         ),
         (
             "linears",
@@ -193,47 +196,28 @@ fn unknown_tensors_are_ignored_by_one_line() {
 /// Experts that are there in two forms have two ways out, each another model.
 #[test]
 fn experts_in_several_forms_are_ambiguous() {
-    let doubled = |layout: &str, part: &str| {
-        let other = in_layout(layout).into_iter().filter(|(name, _)| name.contains(part));
-        other.collect::<Tensors>()
-    };
-    for (layout, part) in [
-        ("bf16", "layers.1.mlp.experts.gate_up_proj"),
-        ("bf16", "layers.2.mlp.experts."),
-        ("fp8", "mlp.experts."),
-        ("split", "layers.0.mlp.experts."),
-        ("linears", "mlp.experts."),
-        ("mlx", "layers.1.mlp.experts.down"),
-    ] {
-        let home = with("hf", |tensors| tensors.extend(doubled(layout, part)));
+    // The other form, which of its tensors are there, and the MXFP4 ones in their place.
+    let table = "bf16 | layers.1.mlp.experts.gate_up_proj | layers.1.mlp.experts.gate_up_proj_
+        bf16 | layers.2.mlp.experts. | layers.2.mlp.experts.
+        fp8 | mlp.experts. | mlp.experts.
+        split | layers.0.mlp.experts. | layers.0.mlp.experts.
+        linears | mlp.experts. | mlp.experts.
+        mlx | layers.1.mlp.experts.down | layers.1.mlp.experts.down";
+    for [layout, part, stale] in cases(table) {
+        let mut others = in_layout(layout);
+        others.retain(|name, _| name.contains(part));
+        let home = with("hf", |tensors| tensors.extend(others.clone()));
+        let replaced = with("hf", |tensors| {
+            tensors.retain(|name, _| !name.contains(stale));
+            tensors.extend(others);
+        });
         let sentence = home.refusal("m", &[]);
         assert_contains(&sentence, "in several forms, such as `model.layers.");
-        assert_contains(
-            &sentence,
-            "and these may differ: ignore all forms but one; pass --ignore-tensor ",
-        );
-        let ways = advised(&sentence);
-        assert_eq!(ways.len(), 2, "{sentence}");
-        let mut found: Vec<String> = ways.iter().map(|way| export(&home, way)).collect();
-        let other = with("hf", |tensors| {
-            for (name, tensor) in doubled(layout, part) {
-                if let Some((matrix, _)) =
-                    [("down", "down_"), ("gate_up", "gate_"), ("gate_up", "up_")]
-                        .into_iter()
-                        .find(|(_, it)| name.contains(it))
-                {
-                    let (layer, _) = name.split_once(".mlp.").unwrap();
-                    let stale = ["blocks", "scales"]
-                        .map(|it| format!("{layer}.mlp.experts.{matrix}_proj_{it}"));
-                    tensors.retain(|name, _| !stale.contains(name));
-                    if !name.ends_with("_bias") && layout != "bf16" && layout != "fp8" {
-                        tensors.remove(&format!("{layer}.mlp.experts.{matrix}_proj_bias"));
-                    }
-                }
-                tensors.insert(name, tensor);
-            }
-        });
-        let mut expected = vec![fingerprint(&in_folder("hf")), fingerprint(&other)];
+        let end = "and these may differ: ignore all forms but one; pass --ignore-tensor ";
+        assert_contains(&sentence, end);
+        let found: Vec<String> = advised(&sentence).iter().map(|way| export(&home, way)).collect();
+        let mut expected = [fingerprint(&in_folder("hf")), fingerprint(&replaced)];
+        let mut found: [String; 2] = found.try_into().unwrap();
         found.sort();
         expected.sort();
         assert_eq!(found, expected, "{layout} {part}: {sentence}");
