@@ -34,9 +34,10 @@ impl Wrapping {
         let wrappers: Vec<_> = WRAPPERS.into_iter().filter(is_used).collect();
         let wrapping = Self { prefix: String::new(), wrappers };
         let names: Vec<String> = names.into_iter().map(|name| wrapping.unwrapped(name)).collect();
-        let prefix = names.iter().find_map(|name| prefix(name)).unwrap_or_default();
-        let all_have_it = names.iter().all(|name| name.starts_with(prefix));
-        Self { prefix: if all_have_it { prefix.to_owned() } else { String::new() }, ..wrapping }
+        let prefixes: BTreeSet<&str> = names.iter().filter_map(|name| prefix(name)).collect();
+        let all_have_it = |prefix: &&&str| names.iter().all(|name| name.starts_with(**prefix));
+        let prefix = prefixes.iter().rfind(all_have_it).map_or("", |it| it).to_owned();
+        Self { prefix, ..wrapping }
     }
 
     /// The name of a layout that a stored name stands for.

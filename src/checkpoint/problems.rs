@@ -1,6 +1,6 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::names::{self, Similar, patterns};
 use super::numbered::NumberedSet;
@@ -137,21 +137,26 @@ fn absences(tensors: &Tensors, absent: &[&String]) -> Vec<Error> {
     errors
 }
 
-/// The error for tensors that have the names that `lacking` are, with a prefix that not all
-/// names have. Takes them out of both lists.
+/// The error if `lacking` names are there with a prefix that not all names have. Takes them out of
+/// both lists.
 fn partial_prefix(
     tensors: &Tensors,
     lacking: &mut Vec<&String>,
     unknown: &mut BTreeSet<&str>,
 ) -> Option<Error> {
-    let prefixes: BTreeSet<&str> = unknown.iter().filter_map(|name| names::prefix(name)).collect();
-    let is_there = |prefix: &str, name: &str| {
-        let short = name.strip_prefix("model.").unwrap_or(name);
-        [name, short].iter().any(|name| unknown.contains(&*format!("{prefix}{name}")))
+    let splits = unknown.iter().flat_map(|name| match names::prefix(name) {
+        // Within a layer, where the layout's name begins is certain.
+        Some(prefix) => vec![name.split_at(prefix.len())],
+        None => name.match_indices('.').map(|(at, _)| name.split_at(at + 1)).collect(),
+    });
+    let prefixes = splits.filter(|(prefix, _)| !prefix.is_empty());
+    let prefixes: HashMap<&str, &str> = prefixes.map(|(prefix, name)| (name, prefix)).collect();
+    let prefix_of = |name: &str| {
+        let short = name.strip_prefix("model.").filter(|it| it.starts_with("layers."));
+        prefixes.get(name).or_else(|| prefixes.get(short?)).copied()
     };
-    let mut used = prefixes.into_iter().filter(|prefix| !prefix.is_empty());
-    let prefix = used.find(|prefix| lacking.iter().any(|name| is_there(prefix, name)))?;
-    lacking.retain(|name| !is_there(prefix, name));
+    let prefix = lacking.iter().find_map(|name| prefix_of(name))?;
+    lacking.retain(|name| prefix_of(name) != Some(prefix));
     unknown.retain(|name| !name.starts_with(prefix));
     Some(prefix_of_some(tensors, prefix, &[]))
 }
@@ -160,7 +165,8 @@ fn partial_prefix(
 /// to the model, as those within a layer and those `outside` do.
 fn prefix_of_some(tensors: &Tensors, prefix: &str, outside: &[String]) -> Error {
     let stored = tensors.stored().filter(|name| !tensors.is_ignored(name));
-    let (with, without): (Vec<_>, Vec<_>) = stored.partition(|name| name.starts_with(prefix));
+    let has_it = |name: &&str| tensors.wrapping.unwrapped(name).starts_with(prefix);
+    let (with, without): (Vec<_>, Vec<_>) = stored.partition(has_it);
     let error = err!(
         "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper",
         tensors.path.display(),

@@ -61,6 +61,12 @@ fn prefix_of_all_names_is_left_out() {
         let stored: BTreeSet<&str> = stored.map(|name| name.as_str().unwrap()).collect();
         assert_eq!(stored, tensors.keys().map(String::as_str).collect());
     }
+    // What else is under it.
+    let mut tensors = renamed(in_layout("hf"), |name| format!("module.{name}"));
+    tensors.insert("module.aux.layers.0.w".to_owned(), tensors["module.lm_head.weight"].clone());
+    let more = home(&config(), &tensors);
+    assert_contains(&more.refusal("m", &[]), "names: `module.aux.layers.0.w`; ignore");
+    more.export("m", &["--ignore-tensor", "module.aux.*"]);
     // Some files lack `model.` behind it.
     let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));
     let short = home(&config(), &renamed(in_layout("hf"), rename));
@@ -123,7 +129,12 @@ fn one_name_with_and_without_a_wrapper_is_ambiguous() {
 #[test]
 fn prefix_of_some_names_is_refused() {
     type Rename = fn(&str) -> bool;
-    let table: [(&str, Rename, &str); 5] = [
+    let table: [(&str, Rename, &str); 6] = [
+        (
+            "module.",
+            |name| name.contains("lm_head"),
+            "the names of 1 of 60 tensors begin with `module.`, such as `module.lm_head.weight`, and others do not, such as `model.embed_tokens.weight`:",
+        ),
         (
             "module.",
             |name| !name.contains("lm_head"),
