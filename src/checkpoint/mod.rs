@@ -3,11 +3,13 @@
 
 mod config;
 mod layout;
+mod names;
 mod numbered;
+mod problems;
 mod selection;
-mod shards;
 mod staged;
 mod suggest;
+mod tensors;
 mod tied;
 mod weights;
 
@@ -15,14 +17,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
-use layout::known::{LAYOUTS, ORIGINAL};
 use layout::{Assembly, Layout};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
-use shards::Tensors;
 pub use suggest::{
     CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
     refuse_file as refuse_unsupported, similar_dir,
 };
+use tensors::Tensors;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
@@ -38,8 +39,8 @@ pub struct Checkpoint {
     pub weights: ModelWeights,
     /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
-    /// The layout's name, for people.
-    pub layout: &'static str,
+    /// The layout, for people: its name, the forms of experts, what names have besides.
+    pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
 }
@@ -51,22 +52,6 @@ pub struct IgnoredNames {
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
     pub tensors: Vec<String>,
-}
-
-/// Refuses a config that gives layers other numbers of experts than their routers have rows. One
-/// number for all layers is no such config: it may be what it was before pruning.
-fn check_experts(layout: &Layout, config: &Config, tensors: &Tensors, file: &str) -> Result<()> {
-    let differ = config.experts.iter().any(|count| *count != config.experts[0]);
-    for (layer, expected) in config.experts.iter().enumerate().filter(|_| differ) {
-        let router = layout.router(&format!("layers.{layer}.mlp"));
-        let rows = tensors.shape(&router).and_then(|shape| shape.first());
-        ensure!(
-            rows.is_none_or(|rows| rows == expected),
-            "`{file}` gives layer {layer} {expected} experts, and `{router}` has a row for each of {}: use the config of this checkpoint",
-            rows.copied().unwrap_or_default()
-        );
-    }
-    Ok(())
 }
 
 impl Checkpoint {
@@ -88,23 +73,12 @@ impl Checkpoint {
         let file = path.display().to_string();
         let config = json::read(&path, LARGEST_CONFIG)
             .and_then(|text| Config::read(&file, &text, &ignored.config_keys));
-        let mut tensors = Tensors::open_folder(folder, remote);
+        let mut tensors = Tensors::open_folder(folder, remote, &ignored.tensors);
         if config.is_err() {
-            tensors = tensors.and_then(|tensors| tensors.require_shards(&ignored.tensors));
+            tensors = tensors.and_then(problems::require_shards);
         }
         let ((config, dialect), tensors) = Error::both(config, tensors)?;
-        let mut known = LAYOUTS.into_iter();
-        let layout = match dialect {
-            Dialect::OpenAi => Some(ORIGINAL),
-            Dialect::HuggingFace => {
-                known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
-            }
-        };
-        let Some(layout) = layout else {
-            // A missing shard may hold the experts.
-            return Err(tensors.require_shards(&ignored.tensors)?.unknown_experts());
-        };
-        Self::assemble(layout, config, tensors, &file, &ignored.tensors)
+        Self::assemble(Layout::of(dialect), config, tensors, &file)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
@@ -112,7 +86,7 @@ impl Checkpoint {
         let (tensors, metadata) = staged::open(path)?;
         let layout = staged::layout(&tensors);
         let (config, file) = (metadata.config.clone(), path.display().to_string());
-        let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
+        let mut checkpoint = Self::assemble(layout, config, tensors, &file)?;
         let invalid = |reason| staged::invalid_metadata(path, &reason);
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
@@ -129,26 +103,29 @@ impl Checkpoint {
     }
 
     /// Takes all weights of a model with this config, read from `file`.
-    fn assemble(
-        layout: Layout,
-        config: Config,
-        mut tensors: Tensors,
-        file: &str,
-        ignored: &[String],
-    ) -> Result<Self> {
-        check_experts(&layout, &config, &tensors, file)?;
+    fn assemble(layout: Layout, config: Config, mut tensors: Tensors, file: &str) -> Result<Self> {
+        problems::refuse_empty(&tensors)?;
+        let layers = config.num_layers();
+        let forms = layout.forms_of_experts(layers, &tensors);
+        let Some(usual) = forms.first() else {
+            return Err(layout.no_experts(layers, &tensors, file));
+        };
+        layout.refuse_ambiguous(layers, &tensors)?;
+        let description = layout.description(&forms, &tensors);
         let config = layout.resolve_config(config, &tensors, file)?;
-        let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
-        if config.tied {
-            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        if config.tied && !layout.unties {
+            tied::accept_copy(&layout, &mut tensors, file)?;
         }
-        tensors.refuse_unused(layout.name, ignored)?;
+        let (tensors, wrong) = (&mut tensors, Vec::new());
+        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
+        let weights = assembly.model();
+        problems::refuse(assembly.tensors, assembly.wrong, &description)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
-            layout: layout.name,
-            layers_there: config.num_layers(),
+            layout: description,
+            layers_there: layers,
             config,
             weights,
         })

@@ -13,7 +13,7 @@ pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested, as in clap.
 const SIMILAR: f64 = 0.7;
 /// Most names that a sentence lists.
-const LISTED: usize = 8;
+pub const LISTED: usize = 8;
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -177,18 +177,6 @@ pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
     let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     shown.join(", ") + &more
-}
-
-/// The name, or a pattern that fits all names if they begin with the same modules, else the
-/// first.
-pub fn pattern(names: &[&str]) -> String {
-    let [first, others @ ..] = names else { unreachable!("something is unknown") };
-    let prefixes = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
-    let mut shared = prefixes.filter(|it| others.iter().all(|name| name.starts_with(it)));
-    match shared.next() {
-        Some(prefix) if !others.is_empty() => Pattern::escape(prefix) + "*",
-        _ => (*first).to_owned(),
-    }
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

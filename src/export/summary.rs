@@ -21,7 +21,7 @@ pub struct Summary {
     pub preset: Option<Preset>,
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
-    pub layout: &'static str,
+    pub layout: String,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.

@@ -20,7 +20,7 @@ use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, 
 pub struct CheckpointInspection {
     /// Folder or staged file.
     pub path: PathBuf,
-    pub layout: &'static str,
+    pub layout: String,
     pub fingerprint: Fingerprint,
     pub config: Config,
     /// Formats and history of matrices.
@@ -132,7 +132,7 @@ pub fn inspect(
     };
     Ok(CheckpointInspection {
         path: path.to_owned(),
-        layout: checkpoint.layout,
+        layout: checkpoint.layout.clone(),
         fingerprint,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),

@@ -23,7 +23,7 @@ pub struct Report {
     pub model: PathBuf,
     /// The checkpoint's folder, or a staged file.
     pub checkpoint: PathBuf,
-    pub layout: &'static str,
+    pub layout: String,
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,

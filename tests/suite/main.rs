@@ -51,6 +51,8 @@ mod shards;
 mod sizes;
 mod staging;
 mod support;
+mod tensor_names;
+mod tensor_problems;
 mod transformers_js;
 mod untrusted_metadata;
 mod weights_file;

@@ -36,8 +36,9 @@ pub fn experts(
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let is_mxfp4 = weights.gate_up.matrix.format == MatrixFormat::Mxfp4;
-        let is_one = (is_mxfp4 && options.compute == DType::F32).then(|| {
+        let mut matrices = [&weights.gate_up, &weights.down].into_iter();
+        let has_mxfp4 = matrices.any(|it| it.matrix.format == MatrixFormat::Mxfp4);
+        let is_one = (has_mxfp4 && options.compute == DType::F32).then(|| {
             let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
             g.equal("tokens.is_one", count, one)
         });

@@ -43,11 +43,12 @@ pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, Strin
     (report, error)
 }
 
-/// The error of a model that cannot be verified, which is one sentence.
+/// The error of a model that cannot be verified.
 #[track_caller]
 pub fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
     let (report, error) = verify(model, checkpoint, options);
-    assert!(report.is_null() && error.trim_end().lines().count() == 1, "{report} {error}");
+    let mut lines = error.lines();
+    assert!(report.is_null() && lines.all(|line| line.starts_with("error: ")), "{report} {error}");
     error
 }
 
