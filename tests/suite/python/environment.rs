@@ -1,4 +1,4 @@
-//! The Python environment of the tests, which the first test that needs it installs.
+//! The Python environments of the tests, which the first test that needs one installs.
 
 use std::fs;
 use std::io::Write;
@@ -9,11 +9,15 @@ use std::sync::OnceLock;
 use crate::support::{fixture, printed};
 use serde_json::{Value, json};
 
+/// The engine of a request that runs in OpenVINO.
+pub const OPENVINO: &str = "openvino";
+
 /// Runs a script of `tests/python` with a JSON request on standard input, and
 /// returns the JSON it prints.
 pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let mut child = Command::new(interpreter())
+    let interpreter = if request["engine"] == OPENVINO { openvino() } else { interpreter() };
+    let mut child = Command::new(interpreter)
         .arg(script)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -96,18 +100,25 @@ fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> Path
     home
 }
 
-/// The interpreter of a virtual environment with the pinned requirements, which needs Python
-/// 3.11 or newer with venv and pip.
+/// The interpreter of a virtual environment with pinned requirements, which needs Python 3.11
+/// or newer with venv and pip.
+fn environment(name: &str, requirements: &str) -> PathBuf {
+    let home = installed(name, requirements, |home, requirements| {
+        printed(Command::new("python3").args(["-m", "venv"]).arg(home));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        printed(Command::new(python_of(home)).args(pip).arg(requirements));
+    });
+    python_of(&home)
+}
+
 pub fn interpreter() -> &'static Path {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
-    INTERPRETER.get_or_init(|| {
-        let home = installed("python", "python/requirements.txt", |home, requirements| {
-            printed(Command::new("python3").args(["-m", "venv"]).arg(home));
-            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-            printed(Command::new(python_of(home)).args(pip).arg(requirements));
-        });
-        python_of(&home)
-    })
+    INTERPRETER.get_or_init(|| environment("python", "python/requirements.txt"))
+}
+
+fn openvino() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment(OPENVINO, "python/openvino.txt"))
 }
 
 pub fn python_of(home: &Path) -> PathBuf {
