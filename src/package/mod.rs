@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
-use crate::error::{Kind, Result, err};
+use crate::error::{Result, err};
 use crate::files::json;
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
@@ -47,7 +47,7 @@ impl Package {
             let failed = err!("cannot copy `{}` to `{}`", from.display(), path.display());
             transaction.create(path, Existing::Keep, |mut file| {
                 let copied = io::copy(&mut source, &mut file);
-                copied.map_err(|error| failed.with_kind(Kind::Io).with_source(error))
+                copied.map_err(|error| failed.with_io(error))
             })?;
         }
         self.config.iter().try_for_each(|(path, text)| {

@@ -17,6 +17,8 @@ mod hub_folder;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;
+#[cfg(unix)]
+mod limits;
 mod matrix_formats;
 mod mutations;
 mod provenance;
