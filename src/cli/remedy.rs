@@ -5,6 +5,14 @@ use gpt_oss_export::error::{Error, Setting};
 
 /// The sentences of an error, one for each thing that is wrong, with what to type.
 pub fn sentences(error: &anyhow::Error) -> Vec<String> {
+    let mut sentences = what_is_wrong(error);
+    if let Err(error) = std::env::current_dir() {
+        sentences.push(format!("there is no working folder ({error}): change to one that exists"));
+    }
+    sentences
+}
+
+fn what_is_wrong(error: &anyhow::Error) -> Vec<String> {
     let causes: Vec<&Error> = error.chain().filter_map(|cause| cause.downcast_ref()).collect();
     let Some(several) = causes.iter().find(|cause| cause.each().nth(1).is_some()) else {
         let remedies = causes.into_iter().flat_map(Error::remedies);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
 use crate::error::{Result, err};
-use crate::files::json;
+use crate::files::{json, lossy_path};
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
 use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
@@ -60,6 +60,7 @@ impl Package {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct GenaiSummary {
+    #[serde(serialize_with = "lossy_path")]
     pub config: PathBuf,
     /// Whether a different `genai_config.json` was replaced.
     pub replaced: bool,
@@ -82,6 +83,7 @@ pub struct GenaiSummary {
 #[derive(Clone, Debug, Serialize)]
 pub struct TransformersJsSummary {
     /// The root of the repository, which transformers.js opens.
+    #[serde(serialize_with = "lossy_path")]
     pub folder: PathBuf,
     /// The option `dtype` that chooses the model.
     pub dtype: &'static str,

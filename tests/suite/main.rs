@@ -21,6 +21,8 @@ mod layout_fixtures;
 mod limits;
 mod matrix_formats;
 mod mutations;
+#[cfg(unix)]
+mod paths;
 mod provenance;
 mod python {
     mod cached;
