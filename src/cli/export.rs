@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
@@ -59,7 +60,7 @@ pub struct Export {
     ignored: Ignored,
 
     /// ONNX file to write; an existing one is replaced
-    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
     /// Use the settings that suit a runtime
     ///
@@ -94,7 +95,7 @@ pub struct Export {
     ///
     /// A model in the file's folder or above reads it in place; any other gets a copy. Later:
     /// --weights FILE.
-    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = |path: &str| with_extension(path, "safetensors"))]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = with_extension("safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
     #[arg(help_heading = OUTPUT, long, requires = "save_weights", conflicts_with = "output")]
@@ -257,7 +258,10 @@ impl Export {
             );
         };
         let local = Path::new(&name.repository);
-        if for_hub.is_none() && !offline && local.parent().is_some_and(Path::is_dir) {
+        if for_hub.is_none()
+            && !offline
+            && local.parent().is_some_and(|it| it.symlink_metadata().is_ok())
+        {
             let similar = similar_dir(local)
                 .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
             bail!(
@@ -317,8 +321,13 @@ fn size(text: &str) -> Result<ByteSize, &'static str> {
     text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
 }
 
-fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    let fits = path.extension().is_some_and(|found| found == extension);
-    fits.then_some(path).ok_or_else(|| format!("expected a file name that ends in .{extension}"))
+/// A parser of file names with an extension, which need not be UTF-8.
+fn with_extension(extension: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let is_file = path.extension().is_some_and(|found| found == extension);
+        // `a.onnx/` has the extension too, and is a folder.
+        let fits = is_file && path.as_os_str().as_encoded_bytes().ends_with(extension.as_bytes());
+        let expected = || format!("expected a file name that ends in .{extension}");
+        fits.then_some(path).ok_or_else(expected)
+    })
 }

@@ -72,6 +72,8 @@ impl Cli {
     }
 
     pub fn run(self) -> Result<()> {
+        #[cfg(unix)]
+        console::survive_file_size_limit()?;
         let mut text = Vec::new();
         match self.command {
             None => return self.export.run(),

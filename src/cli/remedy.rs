@@ -62,12 +62,19 @@ pub fn report(error: &anyhow::Error) -> Vec<String> {
         error.each().nth(1).map(|_| (at, error))
     });
     let line = |it: &dyn fmt::Display| format!("error: {it}");
-    let Some((at, several)) = several else { return vec![line(&Refusal::of(error.chain()))] };
-    let context = Refusal::of(chain[..at].iter().copied());
-    let mut lines: Vec<String> =
-        if at > 0 { vec![line(&format!("{context}:"))] } else { Vec::new() };
-    lines.extend(Refusal::each(several).iter().map(|it| line(it)));
-    lines.extend(one_line(several).map(|options| format!("help: {options}")));
+    let mut lines = Vec::new();
+    if let Some((at, several)) = several {
+        let context = Refusal::of(chain[..at].iter().copied());
+        lines.extend((at > 0).then(|| line(&format!("{context}:"))));
+        lines.extend(Refusal::each(several).iter().map(|it| line(it)));
+        lines.extend(one_line(several).map(|options| format!("help: {options}")));
+    } else {
+        lines.push(line(&Refusal::of(error.chain())));
+    }
+    if let Err(error) = std::env::current_dir() {
+        lines
+            .push(format!("help: there is no working folder ({error}): change to one that exists"));
+    }
     lines
 }
 

@@ -64,7 +64,9 @@ impl Summary {
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
-        if let Some(model) = self.model.as_ref().filter(|_| is_complete) {
+        // Nobody can paste a path that is not UTF-8.
+        let can_try = |model: &&ModelSummary| is_complete && model.path.to_str().is_some();
+        if let Some(model) = self.model.as_ref().filter(can_try) {
             if self.genai.is_some() {
                 let folder = parent_dir(&model.path).display().to_string();
                 table.row("try", format!("onnxruntime_genai.Model({folder:?})"));

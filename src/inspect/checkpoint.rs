@@ -9,7 +9,7 @@ use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::container::Header;
 use crate::error::Result;
-use crate::files::{FileRange, parent_dir};
+use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, count_non_finite};
@@ -19,6 +19,7 @@ use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, 
 #[allow(missing_docs)]
 pub struct CheckpointInspection {
     /// Folder or staged file.
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub layout: String,
     pub fingerprint: Fingerprint,

@@ -22,7 +22,7 @@ pub use tensors::{Filter, ListedFile, ListedTensor, Total};
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
-use crate::files::FileRange;
+use crate::files::{FileRange, lossy_path};
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -45,6 +45,7 @@ pub enum Inspection {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct FileInspection {
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub bytes: u64,
     pub count: usize,

@@ -19,8 +19,12 @@ mod hub_folder;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;
+#[cfg(unix)]
+mod limits;
 mod matrix_formats;
 mod mutations;
+#[cfg(unix)]
+mod paths;
 mod provenance;
 mod puzzle;
 mod python {

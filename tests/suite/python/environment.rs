@@ -1,4 +1,4 @@
-//! The Python environment of the tests, which the first test that needs it installs.
+//! The Python environments of the tests, which the first test that needs one installs.
 
 use std::fs;
 use std::io::Write;
@@ -9,10 +9,14 @@ use std::sync::OnceLock;
 use crate::support::{fixture, printed};
 use serde_json::{Value, json};
 
+/// The engine of a request that runs in OpenVINO.
+pub const OPENVINO: &str = "openvino";
+
 /// Runs a script of `tests/python` with a JSON request on standard input, and
 /// returns the JSON it prints.
 pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
-    run_script(interpreter(), script, arguments, request)
+    let interpreter = if request["engine"] == OPENVINO { openvino() } else { interpreter() };
+    run_script(interpreter, script, arguments, request)
 }
 
 fn run_script(interpreter: &Path, script: &str, arguments: &[&str], request: &Value) -> Value {
@@ -107,20 +111,8 @@ fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> Path
     home
 }
 
-/// The interpreter of a virtual environment with the pinned requirements, which needs Python
-/// 3.11 or newer with venv and pip.
-pub fn interpreter() -> &'static Path {
-    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
-    INTERPRETER.get_or_init(|| environment("python", "python/requirements.txt"))
-}
-
-/// Runs a script with the transformers that was the newest when the environment was installed.
-pub fn newest_transformers(script: &str, arguments: &[&str]) -> Value {
-    let interpreter = environment("transformers", "python/newest.txt");
-    run_script(&interpreter, script, arguments, &Value::Null)
-}
-
-/// The interpreter of a virtual environment with some requirements.
+/// The interpreter of a virtual environment with pinned requirements, which needs Python 3.11
+/// or newer with venv and pip.
 fn environment(name: &str, requirements: &str) -> PathBuf {
     let home = installed(name, requirements, |home, requirements| {
         printed(Command::new("python3").args(["-m", "venv"]).arg(home));
@@ -128,6 +120,22 @@ fn environment(name: &str, requirements: &str) -> PathBuf {
         printed(Command::new(python_of(home)).args(pip).arg(requirements));
     });
     python_of(&home)
+}
+
+pub fn interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment("python", "python/requirements.txt"))
+}
+
+fn openvino() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment(OPENVINO, "python/openvino.txt"))
+}
+
+/// Runs a script with the transformers that was the newest when the environment was installed.
+pub fn newest_transformers(script: &str, arguments: &[&str]) -> Value {
+    let interpreter = environment("transformers", "python/newest.txt");
+    run_script(&interpreter, script, arguments, &Value::Null)
 }
 
 pub fn python_of(home: &Path) -> PathBuf {
