@@ -27,12 +27,16 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
 /// Refuses missing shards, but for those of which all tensors are ignored; the rest can only be
 /// told with a config.
 pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
+    Error::all(absences(&tensors, &wanted_of_missing_shards(&tensors)))?;
+    Ok(tensors)
+}
+
+/// Tensors in shards that are not there, but for ignored ones.
+fn wanted_of_missing_shards(tensors: &Tensors) -> Vec<&String> {
     let is_wanted = |(_, it): &(&String, &AbsentTensor)| {
         tensors.missing_shards.contains(&it.shard) && !tensors.is_ignored(&it.name)
     };
-    let wanted: Vec<&String> = tensors.absent.iter().filter(is_wanted).map(|it| it.0).collect();
-    Error::all(absences(&tensors, &wanted))?;
-    Ok(tensors)
+    tensors.absent.iter().filter(is_wanted).map(|(key, _)| key).collect()
 }
 
 /// Refuses tensors that a layout has found to be missing or `wrong`, and those that it has not
@@ -71,7 +75,10 @@ pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> 
 /// layout's names outside layers.
 pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
     let is_expert = |name: &&String| name.contains(".experts.");
-    if let Some(name) = tensors.absent.keys().find(is_expert) {
+    // A missing shard may hold the experts.
+    let absent = tensors.absent.keys().find(is_expert);
+    let missing = wanted_of_missing_shards(tensors);
+    if let Some(name) = absent.or(missing.first().copied()) {
         return absences(tensors, &[name]).remove(0);
     }
     if let Some(error) = adapter(tensors) {

@@ -110,7 +110,7 @@ fn deleted_working_folder_is_named() {
     for arguments in [
         "--checkpoint \"$OLDPWD/checkpoint\" --output m.onnx",
         "--checkpoint . --output \"$OLDPWD/m.onnx\"",
-        "inspect .",
+        "inspect . > /dev/null",
     ] {
         let line = format!("mkdir gone; cd gone; rmdir ../gone; EXPORT {arguments}");
         assert_contains(&refusal(&home, &line), "help: there is no working folder (");
@@ -126,12 +126,11 @@ fn paths_need_not_be_utf8() {
         B/c | out/m.onnx | false
         B/c | m.onnx | false
         c | B.onnx | true
-        c | B/m.onnx | false
-        b | b/m.onnx | false";
+        c | B/m.onnx | false";
     for [checkpoint, output, in_place] in cases(table) {
         let home = Home::new();
-        // `B` is such a name, `b` a folder with such a shard.
-        let make = "B=$(printf 'b\\377'); mkdir $B b; cp -r TINY c; cp -r TINY $B/c; cp TINY/config.json b; cp TINY/model.safetensors b/$B.safetensors";
+        // `B` is such a name.
+        let make = "B=$(printf 'b\\377'); mkdir $B; cp -r TINY c; cp -r TINY $B/c";
         let make = make.replace("TINY", fixture("tiny").to_str().unwrap());
         let [from, to] = [checkpoint, output].map(|path| path.replace('B', "$B"));
         let run = |arguments: &str| {
