@@ -5,6 +5,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use crate::error::{Result, err};
+
 /// Tells the background thread that the work is over: its sender is dropped then.
 pub struct StopFlag(Receiver<()>);
 
@@ -20,13 +22,15 @@ impl StopFlag {
 pub fn with_background<W, B: Send>(
     background: impl FnOnce(&StopFlag) -> B + Send,
     work: impl FnOnce() -> W,
-) -> (W, B) {
+) -> Result<(W, B)> {
     let (sender, receiver) = mpsc::channel();
     thread::scope(move |scope| {
-        let running = scope.spawn(move || background(&StopFlag(receiver)));
+        let running = thread::Builder::new()
+            .spawn_scoped(scope, move || background(&StopFlag(receiver)))
+            .map_err(|error| err!("cannot start a thread").with_io(error))?;
         let result = work();
         drop(sender);
-        (result, running.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        Ok((result, running.join().unwrap_or_else(|panic| resume_unwind(panic))))
     })
 }
 
@@ -38,7 +42,7 @@ mod tests {
     fn stops_the_background_thread_when_work_panics() {
         let count =
             |flag: &StopFlag| (0..u32::MAX).find(|_| flag.wait_timeout(Duration::from_millis(1)));
-        let (result, counted) = with_background(count, || 7);
+        let (result, counted) = with_background(count, || 7).unwrap();
         assert!(result == 7 && counted.is_some());
         let panicked = std::panic::catch_unwind(|| with_background(count, || panic!("as asked")));
         assert!(panicked.is_err());

@@ -38,21 +38,84 @@ pub struct StoredTensor {
     pub data: FileRange,
 }
 
+/// A tensor of any dtype of the format.
+#[derive(Clone, Debug)]
+pub struct AnyTensor {
+    pub name: String,
+    /// In lower case.
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    pub range: Range<u64>,
+}
+
+/// The tensors of a file, in the order of their bytes.
+pub fn list(path: &Path) -> Result<Vec<AnyTensor>> {
+    let (text, length) = read_text(path)?;
+    let (header, start) = parse_text(&path.display().to_string(), &text, length)?;
+    let tensor = |name: String| {
+        let info = header.info(&name).expect("listed");
+        let ours = DTYPES.into_iter().find(|(it, _)| *it == info.dtype);
+        AnyTensor {
+            dtype: ours.map_or(info.dtype.to_string().to_lowercase(), |(_, it)| it.to_string()),
+            shape: shape(info),
+            range: range(info, start),
+            name,
+        }
+    };
+    Ok(header.offset_keys().into_iter().map(tensor).collect())
+}
+
+fn shape(info: &TensorInfo) -> Vec<u64> {
+    info.shape.iter().map(|dim| *dim as u64).collect()
+}
+
+/// The bytes of a tensor in a file whose data begins at `start`.
+fn range(info: &TensorInfo, start: u64) -> Range<u64> {
+    let (first, end) = info.data_offsets;
+    start + first as u64..start + end as u64
+}
+
+/// The header of a file as text, and the file's length.
+fn read_text(path: &Path) -> Result<(Vec<u8>, u64)> {
+    ensure!(path.exists(), "there is no file `{}`", path.display());
+    // Opening a FIFO blocks, so its type is checked first.
+    ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut first = Vec::with_capacity(FIRST_BYTES);
+    file.by_ref().take(FIRST_BYTES as u64).read_to_end(&mut first)?;
+    let mut text = vec![0; Header::length(path, &first, length)? as usize];
+    file.seek(SeekFrom::Start(8))?;
+    file.read_exact(&mut text)?;
+    Ok((text, length))
+}
+
+/// A header of a file of `length` bytes, and where the data begins.
+fn parse_text(path: &str, text: &[u8], length: u64) -> Result<(Metadata, u64)> {
+    let invalid = |reason: String| {
+        // serde names its own types.
+        let reason = reason.replace("struct HashMetadata", "an object");
+        err!("`{path}` has an invalid SafeTensors header: {reason}; download it again")
+    };
+    // Parsed first: unlike the search for duplicates it stops early in hostile files.
+    let parsed: Metadata =
+        serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
+    json::reject_duplicate_keys(text).map_err(invalid)?;
+    let start = 8 + text.len() as u64;
+    let expected = start.saturating_add(parsed.data_len() as u64);
+    ensure!(
+        expected == length,
+        "`{path}` has {length} bytes, but its header describes {expected}: download it again"
+    );
+    Ok((parsed, start))
+}
+
 impl Header {
     /// Reads and validates the header of a file: offsets without gaps or overlaps, sizes
     /// that match dtypes and shapes, and the file's length.
     pub fn read(path: &Path) -> Result<Self> {
-        ensure!(path.exists(), "there is no file `{}`", path.display());
-        // Opening a FIFO blocks, so its type is checked first.
-        ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
-        let mut file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut first = Vec::with_capacity(FIRST_BYTES);
-        file.by_ref().take(FIRST_BYTES as u64).read_to_end(&mut first)?;
-        let mut json = vec![0; Self::length(path, &first, length)? as usize];
-        file.seek(SeekFrom::Start(8))?;
-        file.read_exact(&mut json)?;
-        Self::parse(path, &json, length)
+        let (text, length) = read_text(path)?;
+        Self::parse(path, &text, length)
     }
 
     /// The header's length, from the first bytes of a file of `file_length` bytes.
@@ -84,22 +147,8 @@ impl Header {
     /// Parses the header `text` of a file of `length` bytes.
     pub fn parse(path: &Path, text: &[u8], length: u64) -> Result<Self> {
         let file: Arc<Path> = path.into();
-        let path = path.display();
-        let invalid = |reason: String| {
-            // serde names its own types.
-            let reason = reason.replace("struct HashMetadata", "an object");
-            err!("`{path}` has an invalid SafeTensors header: {reason}; download it again")
-        };
-        // Parsed first: unlike the search for duplicates it stops early in hostile files.
-        let parsed: Metadata =
-            serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
-        json::reject_duplicate_keys(text).map_err(invalid)?;
-        let start = 8 + text.len() as u64;
-        let expected = start.saturating_add(parsed.data_len() as u64);
-        ensure!(
-            expected == length,
-            "`{path}` has {length} bytes, but its header describes {expected}: download it again"
-        );
+        let path = path.display().to_string();
+        let (parsed, start) = parse_text(&path, text, length)?;
         let tensor = |name: String| {
             let info = parsed.info(&name).expect("listed");
             let Some((_, dtype)) = DTYPES.into_iter().find(|(it, _)| *it == info.dtype) else {
@@ -108,10 +157,8 @@ impl Header {
                     info.dtype
                 );
             };
-            let (first, end) = info.data_offsets;
-            let range = start + first as u64..start + end as u64;
-            let shape = info.shape.iter().map(|dim| *dim as u64).collect();
-            Ok(StoredTensor { name, dtype, shape, data: FileRange { file: file.clone(), range } })
+            let data = FileRange { file: file.clone(), range: range(info, start) };
+            Ok(StoredTensor { name, dtype, shape: shape(info), data })
         };
         let tensors = parsed.offset_keys().into_iter().map(tensor).collect::<Result<_>>()?;
         let metadata = parsed.metadata().as_ref().and_then(|map| map.get(METADATA_KEY).cloned());

@@ -27,6 +27,15 @@ pub fn plural(count: usize, noun: &str) -> String {
     format!("{} {noun}{ending}", with_thousands(count as u64))
 }
 
+/// `a`, `a and b`, `a, b and c`; nothing of nothing.
+pub fn join(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
+}
+
 /// Text with control characters escaped, safe to print: names come from other people's
 /// files.
 pub fn escape_control(text: &str) -> String {
@@ -44,7 +53,7 @@ pub fn escape_control(text: &str) -> String {
 pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
     let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
-    if word.chars().all(plain) { word.to_owned() } else { quoted() }
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { quoted() }
 }
 
 /// A summary: labels in one column, values in the next, notes, which have no label, indented
@@ -96,7 +105,7 @@ mod tests {
         numbers.into_iter().for_each(|(value, text)| assert_eq!(with_thousands(value), text));
         assert_eq!([plural(1, "file"), plural(1200, "node")], ["1 file", "1,200 nodes"]);
         assert_eq!(escape_control("a\u{1b}[2J\nb — ü"), r"a\u{1b}[2J\nb — ü");
-        assert_eq!(shell_quote("it's"), r"'it'\''s'");
+        assert_eq!(["it's", "", "a-b"].map(shell_quote), [r"'it'\''s'", "''", "a-b"]);
     }
 
     #[test]

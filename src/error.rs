@@ -5,9 +5,13 @@
 //! how its users set a [`Setting`].
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 /// The result of anything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// EMFILE, which has no [`ErrorKind`], and whose number errors with a path hold as text only.
+const TOO_MANY_OPEN_FILES: &str = if cfg!(windows) { "(os error 4)" } else { "(os error 24)" };
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -74,6 +78,18 @@ impl Error {
         Err(first)
     }
 
+    /// Both values, or everything that is wrong with either.
+    pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Err(mut first), Err(second)) => {
+                first.others.push(second);
+                Err(first)
+            }
+        }
+    }
+
     /// Everything that is wrong, one by one.
     pub fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.others.iter().flat_map(|it| it.each().collect::<Vec<_>>()))
@@ -93,9 +109,20 @@ impl Error {
         self
     }
 
+    /// The same error as the consequence of an I/O error, with what to do about that.
+    pub fn with_io(self, error: io::Error) -> Self {
+        self.with_kind(Kind::Io).with_source(with_advice(error))
+    }
+
     /// The same error with a setting that would help; the value may be empty.
     pub fn with_remedy(mut self, setting: Setting, value: impl Into<String>) -> Self {
         self.remedies.push(vec![(setting, value.into())]);
+        self
+    }
+
+    /// The same error with a remedy that is no setting; the sentence names it.
+    pub fn with_another_remedy(mut self) -> Self {
+        self.remedies.push(Vec::new());
         self
     }
 
@@ -115,7 +142,7 @@ impl Error {
     }
 
     /// Settings that would help, with their values: alternatives, the best first, each of
-    /// one setting or of several together.
+    /// one setting or of several together. An empty one is no setting.
     pub fn remedies(&self) -> &[Vec<(Setting, String)>] {
         &self.remedies
     }
@@ -146,10 +173,35 @@ impl std::error::Error for Error {
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(error.to_string()).with_kind(Kind::Io)
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::new(with_advice(error).to_string()).with_kind(Kind::Io)
     }
+}
+
+/// The same I/O error with what to do, where the system's words do not say it.
+fn with_advice(error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        ErrorKind::FileTooLarge => {
+            "raise the limit on the size of files (`ulimit -f`), or write to a file system that takes larger ones"
+        }
+        ErrorKind::StorageFull => "free some space, or choose a folder on another disk",
+        ErrorKind::QuotaExceeded => {
+            "free some of this user's quota, or choose a folder on another disk"
+        }
+        // A thread that could not be started.
+        ErrorKind::WouldBlock => {
+            "raise the limit on processes (`ulimit -u`) or on memory (`ulimit -v`), or end other programs"
+        }
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on another file system",
+        ErrorKind::PermissionDenied => "give this user the permission, or choose another path",
+        ErrorKind::InvalidFilename => "choose a shorter name",
+        _ if error.to_string().contains(TOO_MANY_OPEN_FILES) => {
+            "raise the limit on open files (`ulimit -n`)"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {advice}"))
 }
 
 /// An [`Error`] from the arguments of `format!`.

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use crate::background::{StopFlag, with_background};
 use crate::display::size;
-use crate::error::{Error, Kind, Result, bail, err};
+use crate::error::{Error, Result, bail, err};
 use crate::files::parent_dir;
 
 /// Temporary files begin with this, and end with one of the suffixes.
@@ -49,7 +49,7 @@ pub enum Existing {
 
 /// The error for a path that could not be written.
 pub fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |error| err!("cannot write `{}`", path.display()).with_kind(Kind::Io).with_source(error)
+    move |error| err!("cannot write `{}`", path.display()).with_io(error)
 }
 
 impl Transaction {
@@ -98,7 +98,7 @@ impl Transaction {
             }
             Ok(())
         };
-        let (written, synced) = with_background(sync, || write(file));
+        let (written, synced) = with_background(sync, || write(file))?;
         synced.map_err(cannot_write(target))?;
         let outcome = written?;
         file.sync_all().map_err(cannot_write(target))?;
@@ -136,14 +136,21 @@ impl Transaction {
                 Ok(()) => self.folders.push(path.to_owned()),
                 // Perhaps created by another export a moment ago.
                 Err(_) if path.is_dir() => {}
-                Err(error) => {
-                    let failed = err!("cannot create the folder `{}`", path.display());
-                    return Err(failed.with_kind(Kind::Io).with_source(error));
-                }
+                Err(error) => return Err(cannot_create(path, error)),
             }
         }
         Ok(())
     }
+}
+
+/// The error for a folder that could not be created.
+fn cannot_create(folder: &Path, error: io::Error) -> Error {
+    let shown = folder.display();
+    let Ok(there) = folder.symlink_metadata() else {
+        return err!("cannot create the folder `{shown}`").with_io(error);
+    };
+    let what = if there.is_symlink() { "a link that leads to no folder" } else { "a file" };
+    err!("`{shown}` is {what}, expected a folder: choose another folder, or move it away")
 }
 
 /// Renames a file to its target, and returns a backup of a file that it replaces.

@@ -3,29 +3,32 @@
 
 mod config;
 mod layout;
+mod names;
 mod numbered;
-mod shards;
+mod problems;
+mod selection;
 mod staged;
 mod suggest;
+mod tensors;
 mod tied;
 mod weights;
 
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{Config, ConfigReader, Dialect, LARGEST_CONFIG, Rope};
-use layout::known::{LAYOUTS, ORIGINAL};
+pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
 use layout::{Assembly, Layout};
-use shards::Tensors;
-pub use shards::{Headers, INDEX, SINGLE_FILE, ShardSelection, shards, unindexed};
+pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
-    CONFIG, identify, is_checkpoint, refuse_file as refuse_unsupported, similar_dir,
+    CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
+    refuse_file as refuse_unsupported, similar_dir,
 };
+use tensors::Tensors;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::files::json;
 use crate::weights::{Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
 
@@ -36,8 +39,8 @@ pub struct Checkpoint {
     pub weights: ModelWeights,
     /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
-    /// The layout's name, for people.
-    pub layout: &'static str,
+    /// The layout, for people: its name, the forms of experts, what names have besides.
+    pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
 }
@@ -54,15 +57,11 @@ pub struct IgnoredNames {
 impl Checkpoint {
     /// Opens a folder with `config.json` and SafeTensors files.
     pub fn open(folder: &Path, ignored: &IgnoredNames) -> Result<Self> {
-        Self::open_files(folder, &ShardSelection::Auto, &Headers::default(), ignored)
+        Self::open_files(folder, &Headers::default(), ignored)
     }
 
-    pub fn open_files(
-        folder: &Path,
-        which: &ShardSelection,
-        remote: &Headers,
-        ignored: &IgnoredNames,
-    ) -> Result<Self> {
+    /// The same with `remote` SafeTensors files that are still to be downloaded.
+    pub fn open_files(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
         }
@@ -71,23 +70,15 @@ impl Checkpoint {
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
-        suggest::refuse_adapter(folder)?;
-        if matches!(which, ShardSelection::Auto) {
-            suggest::refuse_variants(folder, SINGLE_FILE, INDEX)?;
-        }
-        let text = json::read(&path, LARGEST_CONFIG)?;
         let file = path.display().to_string();
-        let (config, dialect) = Config::read(&file, &text, &ignored.config_keys)?;
-        let tensors = Tensors::open_folder(folder, which, remote)?;
-        let mut known = LAYOUTS.into_iter();
-        let layout = match dialect {
-            Dialect::OpenAi => Some(ORIGINAL),
-            Dialect::HuggingFace => {
-                known.find_map(|(marker, layout)| tensors.shape(marker).map(|_| layout))
-            }
-        };
-        let layout = layout.ok_or_else(|| tensors.unknown_experts())?;
-        Self::assemble(layout, config, tensors, &file, &ignored.tensors)
+        let config = json::read(&path, LARGEST_CONFIG)
+            .and_then(|text| Config::read(&file, &text, &ignored.config_keys));
+        let mut tensors = Tensors::open_folder(folder, remote, &ignored.tensors);
+        if config.is_err() {
+            tensors = tensors.and_then(problems::require_shards);
+        }
+        let ((config, dialect), tensors) = Error::both(config, tensors)?;
+        Self::assemble(Layout::of(dialect), config, tensors, &file)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
@@ -95,7 +86,7 @@ impl Checkpoint {
         let (tensors, metadata) = staged::open(path)?;
         let layout = staged::layout(&tensors);
         let (config, file) = (metadata.config.clone(), path.display().to_string());
-        let mut checkpoint = Self::assemble(layout, config, tensors, &file, &[])?;
+        let mut checkpoint = Self::assemble(layout, config, tensors, &file)?;
         let invalid = |reason| staged::invalid_metadata(path, &reason);
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
@@ -112,25 +103,29 @@ impl Checkpoint {
     }
 
     /// Takes all weights of a model with this config, read from `file`.
-    fn assemble(
-        layout: Layout,
-        config: Config,
-        mut tensors: Tensors,
-        file: &str,
-        ignored: &[String],
-    ) -> Result<Self> {
+    fn assemble(layout: Layout, config: Config, mut tensors: Tensors, file: &str) -> Result<Self> {
+        problems::refuse_empty(&tensors)?;
+        let layers = config.num_layers();
+        let forms = layout.forms_of_experts(layers, &tensors);
+        let Some(usual) = forms.first() else {
+            return Err(layout.no_experts(layers, &tensors, file));
+        };
+        layout.refuse_ambiguous(layers, &tensors)?;
+        let description = layout.description(&forms, &tensors);
         let config = layout.resolve_config(config, &tensors, file)?;
-        let weights = Assembly { layout, config: &config, tensors: &mut tensors }.model()?;
-        if config.tied {
-            tied::accept_copy(&layout, &weights.embedding, &mut tensors, file, ignored)?;
+        if config.tied && !layout.unties {
+            tied::accept_copy(&layout, &mut tensors, file)?;
         }
-        tensors.refuse_unused(layout.name, ignored)?;
+        let (tensors, wrong) = (&mut tensors, Vec::new());
+        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
+        let weights = assembly.model();
+        problems::refuse(assembly.tensors, assembly.wrong, &description)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
-            layout: layout.name,
-            layers_there: config.num_layers(),
+            layout: description,
+            layers_there: layers,
             config,
             weights,
         })

@@ -13,7 +13,7 @@ pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested, as in clap.
 const SIMILAR: f64 = 0.7;
 /// Most names that a sentence lists.
-const LISTED: usize = 8;
+pub const LISTED: usize = 8;
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -61,11 +61,16 @@ const FORMATS: [(&str, &str, &str); 9] = [
 /// The format of a file of this name, if it is a known one that cannot be read, and what to
 /// use instead.
 pub fn identify(name: &str) -> Option<String> {
-    identify_one_of(&[name]).map(|(_, what)| what)
+    find_format(&[name]).map(|(_, what, remedy)| format!("{what}: {remedy}"))
 }
 
-/// The first name that has a format of [`FORMATS`], and what it is.
-fn identify_one_of<'n>(names: &[&'n str]) -> Option<(&'n str, String)> {
+/// The format of a file of this name, if it is a known one that cannot be read.
+pub fn format_of(name: &str) -> Option<&'static str> {
+    find_format(&[name]).map(|(_, what, _)| what)
+}
+
+/// The first name that has a format of [`FORMATS`], what it is, and what to do.
+fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static str, &'static str)> {
     let find = |pattern: &str| {
         let pattern = Pattern::new(pattern).expect("a pattern of a table");
         let matches = |name: &str| pattern.matches(&name.to_lowercase());
@@ -74,7 +79,7 @@ fn identify_one_of<'n>(names: &[&'n str]) -> Option<(&'n str, String)> {
     FORMATS.into_iter().find_map(|(patterns, what, remedy)| {
         let all = |joined: &str| joined.split('+').map(find).collect::<Option<Vec<_>>>();
         let found = patterns.split(' ').find_map(all)?;
-        Some((found[0], format!("{what}: {remedy}")))
+        Some((found[0], what, remedy))
     })
 }
 
@@ -88,22 +93,20 @@ pub fn refuse_file(path: &Path) -> Option<Error> {
     Some(err!("`{}` is {identified}", path.display()))
 }
 
-/// Refuses a folder in which only variants have an index; programs have to be told which.
-pub fn refuse_variants(folder: &Path, single: &str, index: &str) -> Result<()> {
+/// Refuses a place where only variants have an index; programs have to be told which.
+pub fn refuse_variants(place: impl Display, index: &str, there: &BTreeSet<String>) -> Result<()> {
     let variant = Pattern::new("model.safetensors.index.*.json").expect("a pattern");
-    let indices: Vec<_> = names(folder).into_iter().filter(|it| variant.matches(it)).collect();
-    let chosen = [single, index].iter().any(|it| folder.join(it).symlink_metadata().is_ok());
+    let indices: Vec<_> = there.iter().filter(|it| variant.matches(it)).collect();
     ensure!(
-        chosen || indices.is_empty(),
-        "`{}` holds no {index}, but one for each saved variant, `{}`: copy that of the variant to export to `{index}`",
-        folder.display(),
-        indices.join("`, `")
+        indices.is_empty(),
+        "`{place}` holds no {index}, but one for each saved variant, {}: copy that of the variant to export to `{index}`",
+        listed(indices.iter())
     );
     Ok(())
 }
 
 /// The names in a folder that are UTF-8, sorted.
-fn names(folder: &Path) -> BTreeSet<String> {
+pub fn names(folder: &Path) -> BTreeSet<String> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
@@ -116,12 +119,10 @@ fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
 }
 
 /// Refuses an adapter beside a whole model, whose result it would change.
-pub fn refuse_adapter(folder: &Path) -> Result<()> {
-    let path = folder.join(ADAPTER_CONFIG);
+pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<()> {
     ensure!(
-        !path.exists(),
-        "`{}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or move it away if this model is the result",
-        path.display()
+        !there.contains(ADAPTER_CONFIG),
+        "`{place}/{ADAPTER_CONFIG}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or export a folder without it if this model is the result"
     );
     Ok(())
 }
@@ -136,8 +137,8 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     }
     let names = names(folder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    if let Some((name, what)) = identify_one_of(&names) {
-        return err!("`{}` is {what}", folder.join(name).display());
+    if let Some((name, what, remedy)) = find_format(&names) {
+        return err!("`{}` is {what}: {remedy}", folder.join(name).display());
     }
     if let Some(newest) = newest_saved(folder, &names) {
         let newest = folder.join(newest);
@@ -161,9 +162,13 @@ pub fn not_a_folder(path: &Path) -> Error {
         );
     }
     refuse_file(path).unwrap_or_else(|| {
-        let folder = Some(parent_dir(path)).filter(|folder| is_checkpoint(folder));
-        err!("`{shown}` is a file{}; a checkpoint is a folder with {CONFIG}", did_you_mean(folder))
+        err!("`{shown}` is a file{}; a checkpoint is a folder with {CONFIG}", enclosing(path))
     })
+}
+
+/// A question whether the folder of a file was meant, if that has a config.
+pub fn enclosing(file: &Path) -> String {
+    did_you_mean(Some(parent_dir(file)).filter(|folder| folder.join(CONFIG).is_file()))
 }
 
 /// Names for a sentence, the first few of many.
@@ -172,18 +177,6 @@ pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
     let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     shown.join(", ") + &more
-}
-
-/// The name, or a pattern that fits all names if they begin with the same modules, else the
-/// first.
-pub fn pattern(names: &[&str]) -> String {
-    let [first, others @ ..] = names else { unreachable!("something is unknown") };
-    let prefixes = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
-    let mut shared = prefixes.filter(|it| others.iter().all(|name| name.starts_with(it)));
-    match shared.next() {
-        Some(prefix) if !others.is_empty() => Pattern::escape(prefix) + "*",
-        _ => (*first).to_owned(),
-    }
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

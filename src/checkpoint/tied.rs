@@ -4,42 +4,35 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::layout::{Layout, Sources};
-use super::shards::{Tensors, is_ignored};
+use super::layout::Layout;
+use super::tensors::Tensors;
 use crate::error::{Result, Setting, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
-use crate::weights::Weight;
 
 /// Bytes that are compared at a time.
 const PART: u64 = 1 << 20;
 
 /// Takes an lm_head that is equal to the embedding, and refuses another one that is not
-/// `ignored`. A config is read from `file`.
-pub fn accept_copy(
-    layout: &Layout,
-    embedding: &Weight,
-    tensors: &mut Tensors,
-    file: &str,
-    ignored: &[String],
-) -> Result<()> {
-    let Sources::Tensor(name) = (layout.sources)("lm_head.weight", embedding.shape[0]) else {
-        unreachable!("lm_head is one tensor in every layout");
-    };
-    let Some(stored) = tensors.get(&name).filter(|it| !is_ignored(&it.name, ignored)) else {
+/// ignored. A config is read from `file`.
+pub fn accept_copy(layout: &Layout, tensors: &mut Tensors, file: &str) -> Result<()> {
+    let [embedding, name] = ["embedding.weight", "lm_head.weight"]
+        .map(|canonical| layout.sources(canonical, &[], tensors).first());
+    let Some(stored) = tensors.get(&name).filter(|it| !tensors.is_ignored(&it.name)) else {
         return Ok(());
     };
-    let ranges = [&stored.data, embedding.recipe.sources()[0]];
+    // A checkpoint without an embedding is refused anyway.
+    let embedding = tensors.get(&embedding).unwrap_or(stored);
     let has_its_form = (stored.dtype, &stored.shape) == (embedding.dtype, &embedding.shape);
-    if has_its_form && are_equal(ranges)? {
-        tensors.take(&name)?;
+    if has_its_form && are_equal([&stored.data, &embedding.data])? {
+        tensors.take(&name);
         return Ok(());
     }
+    let (path, name) = (stored.data.file.display(), &stored.name);
     let error = err!(
-        "`{file}` ties lm_head to the embedding (`tie_word_embeddings`), and `{}` holds another `{name}`: transformers 4 computes with the embedding, transformers 5 with the stored tensor; to use the stored tensor, set `tie_word_embeddings` to false in `{file}`; to use the embedding, ignore `{name}`",
-        stored.data.file.display()
+        "`{file}` ties lm_head to the embedding (`tie_word_embeddings`), and `{path}` holds another `{name}`: transformers 4 computes with the embedding, transformers 5 with the stored tensor; to use the stored tensor, set `tie_word_embeddings` to false in `{file}`; to use the embedding, ignore `{name}`"
     );
-    Err(error.with_remedy(Setting::IgnoreTensor, name))
+    Err(error.with_remedy(Setting::IgnoreTensor, name).with_another_remedy())
 }
 
 /// Whether two ranges of one length hold the same bytes. Files that are not downloaded yet

@@ -7,14 +7,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gpt_oss_export::display::escape_control;
+use gpt_oss_export::error::Error;
 use gpt_oss_export::progress::{Progress, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+#[cfg(unix)]
+use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 
 /// Whether a signal has asked the work to stop.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 /// Shorter work is over before a bar could be read.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
+
+/// Lets a write beyond the process's limit on file sizes fail, where SIGXFSZ would end the process
+/// and leave an unfinished file. Threads that start later inherit it.
+#[cfg(unix)]
+pub fn survive_file_size_limit() -> Result<()> {
+    let signals: SigSet = Signal::SIGXFSZ.into();
+    signals.thread_block().context("cannot block SIGXFSZ")
+}
 
 /// Shows progress on a terminal, and hears Ctrl-C and SIGTERM.
 pub struct Console {
@@ -25,8 +36,11 @@ pub struct Console {
 impl Console {
     pub fn new(quiet: bool) -> Result<Self> {
         // The work notices, ends in order and removes what it began.
-        ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed))
-            .context("cannot handle signals")?;
+        let handled = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
+        handled.map_err(|error| match error {
+            ctrlc::Error::System(error) => Error::new("cannot handle signals").with_io(error),
+            other => Error::new(format!("cannot handle signals: {other}")),
+        })?;
         let shown = !quiet && io::stderr().is_terminal();
         Ok(Self { bar: ProgressBar::hidden(), shown })
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
@@ -32,7 +33,8 @@ pub struct Export {
     ///
     /// The folder holds config.json and SafeTensors files, in OpenAI's layout or one of
     /// Hugging Face's. A repository may have a revision and a folder:
-    /// owner/name@revision/folder. With the prefix hf: it is never taken for a local path.
+    /// owner/name@revision/folder. With the prefix hf:, or as the address of its page
+    /// (https://huggingface.co/owner/name), it is never taken for a local path.
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
@@ -58,7 +60,7 @@ pub struct Export {
     ignored: Ignored,
 
     /// ONNX file to write; an existing one is replaced
-    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = |path: &str| with_extension(path, "onnx"))]
+    #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
     /// Use the settings that suit a runtime
     ///
@@ -93,7 +95,7 @@ pub struct Export {
     ///
     /// A model in the file's folder or above reads it in place; any other gets a copy. Later:
     /// --weights FILE.
-    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = |path: &str| with_extension(path, "safetensors"))]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE", value_parser = with_extension("safetensors"))]
     save_weights: Option<PathBuf>,
     /// Stage weights only, write no model
     #[arg(help_heading = OUTPUT, long, requires = "save_weights", conflicts_with = "output")]
@@ -220,8 +222,8 @@ impl Export {
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
-    /// `hf:owner/name` is on the hub; `owner/name` too, unless a local path may have been meant: a
-    /// mistyped one is sent nowhere.
+    /// `hf:owner/name` and addresses are on the hub; `owner/name` too, unless a local path may have
+    /// been meant: a mistyped one is sent nowhere.
     fn source(&self) -> Result<Source> {
         let Some(path) = &self.checkpoint else {
             let weights = self.weights.clone().expect("clap requires one of the two");
@@ -229,16 +231,24 @@ impl Export {
         };
         let Self { download_dir: folder, offline, headers_only, .. } = self;
         let text = path.to_str().unwrap_or_default();
-        let named = text.strip_prefix("hf:");
+        // A dangling link counts as existing.
+        let there = path.symlink_metadata().is_ok();
+        let address = RepoPath::from_address(text).filter(|_| !there);
+        if address.is_none() && !there && (text.contains("://") || text.starts_with("git@")) {
+            bail!(
+                "`{text}` is not the address of a repository on the Hugging Face hub: pass such an address, owner/name, or the folder into which you downloaded it"
+            );
+        }
+        let named = text.strip_prefix("hf:").filter(|_| address.is_none());
+        let is_certain = named.is_some() || address.is_some();
         let for_hub = match folder {
-            _ if named.is_some() => Some("hf:"),
+            _ if is_certain => Some("hf:"),
             _ if *headers_only => Some("--headers-only"),
             folder => folder.as_ref().map(|_| "--download-dir"),
         };
-        // A dangling link counts as existing.
-        let exists = named.is_none() && path.symlink_metadata().is_ok();
+        let exists = there && !is_certain;
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
-        let name = RepoPath::parse(named.unwrap_or(text));
+        let name = address.or_else(|| RepoPath::parse(named.unwrap_or(text)));
         let Some(name) = name.filter(|name| !exists || is_target(name)) else {
             let Some(for_hub) = for_hub else { return Ok(Source::Checkpoint(path.clone())) };
             bail!(
@@ -248,7 +258,10 @@ impl Export {
             );
         };
         let local = Path::new(&name.repository);
-        if for_hub.is_none() && !offline && local.parent().is_some_and(Path::is_dir) {
+        if for_hub.is_none()
+            && !offline
+            && local.parent().is_some_and(|it| it.symlink_metadata().is_ok())
+        {
             let similar = similar_dir(local)
                 .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
             bail!(
@@ -308,8 +321,13 @@ fn size(text: &str) -> Result<ByteSize, &'static str> {
     text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
 }
 
-fn with_extension(path: &str, extension: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    let fits = path.extension().is_some_and(|found| found == extension);
-    fits.then_some(path).ok_or_else(|| format!("expected a file name that ends in .{extension}"))
+/// A parser of file names with an extension, which need not be UTF-8.
+fn with_extension(extension: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let is_file = path.extension().is_some_and(|found| found == extension);
+        // `a.onnx/` has the extension too, and is a folder.
+        let fits = is_file && path.as_os_str().as_encoded_bytes().ends_with(extension.as_bytes());
+        let expected = || format!("expected a file name that ends in .{extension}");
+        fits.then_some(path).ok_or_else(expected)
+    })
 }

@@ -4,19 +4,22 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use gpt_oss_export::inspect::{Filter, inspect};
+use gpt_oss_export::inspect::{Filter, Inspection, inspect};
 use gpt_oss_export::progress::Progress;
+use serde::Serialize;
 
-use super::console::{Console, show};
+use super::console::{Console, print, print_json};
+use super::remedy::Refusal;
 use super::values::Ignored;
 
-/// Describe a checkpoint, a weights file, a LoRA adapter or a model
+/// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
-/// Reads headers and samples alone unless --scan is given. Ends with status 1 if a model's
-/// external data is incomplete.
+/// Of a folder that cannot be exported it says what is there, and everything that keeps it from
+/// being exported. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
+/// folder cannot be exported, or a model's external data is incomplete.
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Folder of a checkpoint or an adapter, .safetensors file or .onnx file
+    /// Folder, .safetensors file or .onnx file
     path: PathBuf,
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
@@ -33,17 +36,36 @@ pub struct Inspect {
     json: bool,
 }
 
+/// An inspection as JSON.
+#[derive(Serialize)]
+struct Described<'i> {
+    #[serde(flatten)]
+    inspection: &'i Inspection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exportable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacles: Option<Vec<Refusal>>,
+}
+
 impl Inspect {
     pub fn run(self) -> Result<()> {
         let console = self.scan.then(|| Console::new(self.json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
         let inspection = inspect(&self.path, &filter, &self.ignored.names(), progress)?;
-        show(&inspection, self.json)?;
+        if self.json {
+            print_json(&Described {
+                inspection: &inspection,
+                exportable: inspection.is_exportable(),
+                obstacles: inspection.refusal().map(Refusal::each),
+            })?;
+        } else {
+            print(&inspection.to_string())?;
+        }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();
         ensure!(inspection.is_whole(), "`{path}` cannot run: its external data is incomplete");
         ensure!(damaged == 0, "`{path}` has damaged tensors ({damaged}): use another copy");
-        Ok(())
+        Ok(inspection.require_exportable()?)
     }
 }

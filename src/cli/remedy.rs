@@ -1,33 +1,101 @@
 //! Settings that an error or a summary recommends, as options of the command line.
 
+use std::error::Error as StdError;
+use std::fmt;
+use std::iter::from_fn;
+
 use gpt_oss_export::display::shell_quote;
 use gpt_oss_export::error::{Error, Setting};
+use serde::Serialize;
 
-/// The sentences of an error, one for each thing that is wrong, with what to type.
-pub fn sentences(error: &anyhow::Error) -> Vec<String> {
-    let causes: Vec<&Error> = error.chain().filter_map(|cause| cause.downcast_ref()).collect();
-    let Some(several) = causes.iter().find(|cause| cause.each().nth(1).is_some()) else {
-        let remedies = causes.into_iter().flat_map(Error::remedies);
-        return vec![format!("{error:#}{}", advice(remedies))];
-    };
-    let sentence = |it: &Error| format!("{}{}", it.sentence(), advice(it.remedies()));
-    let mut sentences: Vec<String> = several.each().map(sentence).collect();
-    // One line to paste, if all of it can be passed.
-    let first = several.each().map(|it| it.remedies().first());
-    if let Some(all) = first.collect::<Option<Vec<_>>>() {
-        let all = all.into_iter().flatten().map(|(setting, value)| (*setting, &**value));
-        sentences.push(format!("all of these can be passed together: {}", options(all)));
-    }
-    sentences
+/// Settings without a value.
+const FLAGS: [Setting; 3] = [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations];
+
+/// One thing that is wrong, and what to type against it: alternatives, the best first.
+#[derive(Serialize)]
+pub struct Refusal {
+    pub sentence: String,
+    pub remedies: Vec<String>,
 }
 
-/// What to type, of alternatives that each need several settings together.
-fn advice<'e>(remedies: impl IntoIterator<Item = &'e Vec<(Setting, String)>>) -> String {
-    let together = |settings: &Vec<(Setting, String)>| {
-        options(settings.iter().map(|(setting, value)| (*setting, &**value)))
-    };
-    let alternatives: Vec<String> = remedies.into_iter().map(together).collect();
-    pass(&alternatives.join(" or "))
+impl Refusal {
+    /// Of an error and its causes, each with its first sentence.
+    fn of<'e>(chain: impl Iterator<Item = &'e (dyn StdError + 'static)>) -> Self {
+        let (mut sentences, mut remedies) = (Vec::new(), Vec::new());
+        for cause in chain {
+            let error = cause.downcast_ref::<Error>();
+            sentences.push(error.map_or_else(|| cause.to_string(), |it| it.sentence().to_owned()));
+            let settings = error.into_iter().flat_map(Error::remedies).filter(|it| !it.is_empty());
+            remedies.extend(settings.map(|it| together([it])));
+        }
+        Self { sentence: sentences.join(": "), remedies }
+    }
+
+    /// Everything that is wrong, one by one.
+    pub fn each(error: &Error) -> Vec<Self> {
+        error.each().map(|it| Self::of(causes(it))).collect()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.sentence, pass(&self.remedies.join(" or ")))
+    }
+}
+
+/// An error and its causes.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    from_fn(move || {
+        let this = next?;
+        next = this.source();
+        Some(this)
+    })
+}
+
+/// What to print of an error: a line for each thing that is wrong, below the context that they
+/// have in common, and one to paste.
+pub fn report(error: &anyhow::Error) -> Vec<String> {
+    let chain: Vec<_> = error.chain().collect();
+    let several = chain.iter().enumerate().find_map(|(at, cause)| {
+        let error = cause.downcast_ref::<Error>()?;
+        error.each().nth(1).map(|_| (at, error))
+    });
+    let line = |it: &dyn fmt::Display| format!("error: {it}");
+    let mut lines = Vec::new();
+    if let Some((at, several)) = several {
+        let context = Refusal::of(chain[..at].iter().copied());
+        lines.extend((at > 0).then(|| line(&format!("{context}:"))));
+        lines.extend(Refusal::each(several).iter().map(|it| line(it)));
+        lines.extend(one_line(several).map(|options| format!("help: {options}")));
+    } else {
+        lines.push(line(&Refusal::of(error.chain())));
+    }
+    if let Err(error) = std::env::current_dir() {
+        lines
+            .push(format!("help: there is no working folder ({error}): change to one that exists"));
+    }
+    lines
+}
+
+/// What to type against several things that are wrong, but for those between whose remedies a
+/// reader has to choose.
+fn one_line(several: &Error) -> Option<String> {
+    let (clear, others): (Vec<_>, Vec<_>) = several.each().partition(|it| it.remedies().len() == 1);
+    let which = if others.is_empty() { "all of these" } else { "those with one option" };
+    let settings = together(clear.iter().flat_map(|it| it.remedies()));
+    (clear.len() > 1).then(|| format!("{which} can be passed together: {settings}"))
+}
+
+/// What to type to give all these settings their values, each once.
+fn together<'e>(remedies: impl IntoIterator<Item = &'e Vec<(Setting, String)>>) -> String {
+    let mut all: Vec<(Setting, &str)> = Vec::new();
+    for (setting, value) in remedies.into_iter().flatten() {
+        if !all.contains(&(*setting, value)) {
+            all.push((*setting, value));
+        }
+    }
+    options(all)
 }
 
 /// The end of a sentence that says what to type, if it is anything.
@@ -37,8 +105,10 @@ pub fn pass(options: &str) -> String {
 
 /// What to type to give all these settings their values.
 pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> String {
-    let typed = |(setting, value)| match value {
-        "" => option(setting).to_owned(),
+    let typed = |(setting, value): (Setting, &str)| match value {
+        _ if FLAGS.contains(&setting) => option(setting).to_owned(),
+        // Otherwise it would be an option itself.
+        value if value.starts_with('-') => format!("{}={}", option(setting), shell_quote(value)),
         value => format!("{} {}", option(setting), shell_quote(value)),
     };
     settings.into_iter().map(typed).collect::<Vec<String>>().join(" ")
@@ -63,5 +133,60 @@ fn option(setting: Setting) -> &'static str {
         Setting::Provider => "--ep",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_lines_below_their_context() {
+        let ignore = |name: &str| {
+            Error::new(format!("unknown `{name}`")).with_remedy(Setting::IgnoreTensor, name)
+        };
+        let several = |errors: Vec<Error>| Error::all(errors).unwrap_err();
+        let io = || Error::new("cannot read `a`").with_source(std::io::Error::other("broken"));
+        let in_context = |error| anyhow::Error::new(error).context("written, not verified");
+        let help = "help: all of these can be passed together: --ignore-tensor a --ignore-tensor b";
+        let table: [(anyhow::Error, &[&str]); 5] = [
+            (anyhow::anyhow!("one").context("two"), &["error: two: one"]),
+            (
+                in_context(ignore("a").with_source(io())),
+                &[
+                    "error: written, not verified: unknown `a`: cannot read `a`: broken; pass --ignore-tensor a",
+                ],
+            ),
+            (
+                in_context(several(vec![ignore("a"), ignore("b"), ignore("a")])),
+                &[
+                    "error: written, not verified:",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    help,
+                ],
+            ),
+            (
+                Error::new("cannot write").with_source(several(vec![ignore("a"), io()])).into(),
+                &[
+                    "error: cannot write:",
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: cannot read `a`: broken",
+                ],
+            ),
+            (
+                several(vec![several(vec![ignore("a"), ignore("b")]), ignore("b")]).into(),
+                &[
+                    "error: unknown `a`; pass --ignore-tensor a",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    "error: unknown `b`; pass --ignore-tensor b",
+                    help,
+                ],
+            ),
+        ];
+        for (error, lines) in table {
+            assert_eq!(report(&error), lines);
+        }
     }
 }

@@ -48,7 +48,11 @@ pub const PRESETS: [Word<Preset>; 6] = [
 
 pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 6] = [
     ("mxfp4", MatrixFormat::Mxfp4, "4-bit floats in blocks of 32 with a scale, as released"),
-    ("int8", INT8, "8-bit integers, block size 32: exact for MXFP4"),
+    (
+        "int8",
+        INT8,
+        "8-bit integers, block size 32: exact for MXFP4; with --target ort activations are rounded",
+    ),
     ("int4", INT4, "4-bit integers, block size 32: rounds"),
     ("bf16", BF16, "BF16, row-major [out, in]"),
     ("f16", F16, "F16, row-major [out, in]"),

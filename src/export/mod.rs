@@ -61,7 +61,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     Ok(Summary {
         preset: request.preset,
         preset_changes: spec.preset_changes.clone(),
-        layout: checkpoint.layout,
+        layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         fingerprint: fingerprint.as_ref().map(ToString::to_string),

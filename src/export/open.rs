@@ -105,8 +105,9 @@ fn fetch<'p>(
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
     let read = |repository: &Repository| {
-        let Repository { which, headers, .. } = repository;
-        Checkpoint::open_files(&repository.folder(), which, headers, &spec.request.ignored)
+        let (folder, headers) = (repository.folder(), &repository.headers);
+        let opened = Checkpoint::open_files(&folder, headers, &spec.request.ignored);
+        opened.map_err(|error| repository.explain(error))
     };
     let mut prepared = read(&repository)?;
     prepare(&mut prepared, &spec.request)?;

@@ -68,6 +68,7 @@ impl<'p> PlannedModel<'p> {
             ir_version: onnx::ir_version(&self.graph),
             opset: onnx::OPSET,
             requires: options.requires(),
+            rounding: options.rounding(&self.opened.checkpoint.provenances.formats()),
             options: **options,
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),

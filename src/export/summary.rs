@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::checkpoint::Checkpoint;
+use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
 use crate::model::GraphOptions;
 use crate::onnx::ValueInfo;
@@ -21,7 +22,7 @@ pub struct Summary {
     pub preset: Option<Preset>,
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
-    pub layout: &'static str,
+    pub layout: String,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.
@@ -30,6 +31,7 @@ pub struct Summary {
     pub fingerprint: Option<String>,
     pub hub: Option<HubSummary>,
     /// The folder or staged file of the weights.
+    #[serde(serialize_with = "lossy_path")]
     pub source: PathBuf,
     /// The model, unless weights alone were staged.
     pub model: Option<ModelSummary>,
@@ -49,6 +51,7 @@ pub struct HubSummary {
     /// Repository, commit and folder.
     pub source: String,
     /// Local folder of the repository's files.
+    #[serde(serialize_with = "lossy_path")]
     pub folder: PathBuf,
     pub fetched: Vec<String>,
     pub bytes_fetched: u64,
@@ -99,12 +102,15 @@ pub struct Converted {
 /// The ONNX file.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelSummary {
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     /// Without external data.
     pub bytes: usize,
     pub ir_version: i64,
     pub opset: i64,
     pub requires: &'static str,
+    /// What its runtime rounds while it computes; the rounding of weights is in their provenance.
+    pub rounding: Vec<&'static str>,
     #[serde(skip)]
     pub(super) options: GraphOptions,
     /// Number of nodes in the main graph.
@@ -125,8 +131,10 @@ pub struct WeightsSummary {
     /// Files that the model reads, relative to its folder.
     pub files: Vec<String>,
     /// New weights files.
+    #[serde(serialize_with = "lossy_paths")]
     pub written: Vec<PathBuf>,
     /// Existing weights files with the same bytes.
+    #[serde(serialize_with = "lossy_paths")]
     pub reused: Vec<PathBuf>,
     /// Bytes of all weights.
     pub bytes_referenced: u64,

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use super::{ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary};
+use super::{
+    ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary, WeightsSummary,
+};
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::graph::Style;
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::{Provider, Target};
 use crate::onnx::ValueInfo;
 use crate::runtime;
 use crate::tensor::ints::Bits;
@@ -33,8 +35,7 @@ impl Summary {
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
-        let formats = [&self.experts.matrices, &self.dense].map(|it| &it.provenance.format);
-        let [experts, _] = formats;
+        let experts = &self.experts.matrices.provenance.format;
         if let Some(model) = &self.model {
             model_rows(&mut table, model);
             let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
@@ -42,7 +43,7 @@ impl Summary {
                 // QMoE with 8 bits has no kernel that keeps activations in float.
                 let faster = if options.keep_activations { "int4" } else { "int8" };
                 let advice = pass(&[(Setting::Experts, faster)]);
-                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it{advice}"));
+                table.note(format!("with AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {faster} without it, which rounds{advice}"));
             }
             weights_rows(&mut table, &self.weights);
         }
@@ -51,16 +52,9 @@ impl Summary {
         let advice = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
         experts_rows(&mut table, &self.experts, advice);
         matrices_rows(&mut table, "dense", &self.dense);
-        let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
-        if has_integers && ort_on_cpu.is_some_and(GraphOptions::quantizes_activations) {
-            let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
-            // QMoE with 8 bits has no kernel that keeps them.
-            if experts.contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
-                instead = ", with experts in int4,";
-                settings.insert(0, (Setting::Experts, "int4"));
-            }
-            let keep = pass(&settings);
-            table.note(format!("onnxruntime quantizes activations to 8 bits beside integer weights; keep them in float{instead} if that rounds too much{keep}"));
+        if let Some(model) = &self.model {
+            let matrices = [&self.experts.matrices, &self.dense];
+            logits_rows(&mut table, model, self.preset, matrices, pass);
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
@@ -70,7 +64,9 @@ impl Summary {
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
-        if let Some(model) = self.model.as_ref().filter(|_| is_complete) {
+        // Nobody can paste a path that is not UTF-8.
+        let can_try = |model: &&ModelSummary| is_complete && model.path.to_str().is_some();
+        if let Some(model) = self.model.as_ref().filter(can_try) {
             if self.genai.is_some() {
                 let folder = parent_dir(&model.path).display().to_string();
                 table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
@@ -189,6 +185,45 @@ fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -
     };
     table.row(label, conversion);
     true
+}
+
+/// How far logits can be from the checkpoint's: whose values were rounded, and what is rounded
+/// while the model runs.
+fn logits_rows(
+    table: &mut Table,
+    model: &ModelSummary,
+    preset: Option<Preset>,
+    [experts, dense]: [&MatricesSummary; 2],
+    pass: impl Fn(&[(Setting, &str)]) -> String,
+) {
+    let mut rounded = Vec::new();
+    for (matrices, what) in [(experts, "the values of experts"), (dense, "those of dense matrices")]
+    {
+        if !matrices.provenance.is_lossless() {
+            rounded.push(format!("{what} are rounded"));
+        }
+    }
+    rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
+    if rounded.is_empty() {
+        table.row("logits", "the checkpoint's, but for the noise of float32");
+        if preset == Some(Preset::Openvino) {
+            table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
+        }
+        return;
+    }
+    table.row("logits", format!("differ from the checkpoint's: {}", rounded.join("; ")));
+    let formats = [experts, dense].map(|it| &it.provenance.format);
+    let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
+    if has_integers && model.options.quantizes_activations() {
+        let (mut instead, mut settings) = ("", vec![(Setting::KeepActivations, "")]);
+        // QMoE with 8 bits has no kernel that keeps them.
+        if formats[0].contains(|it| it == MatrixFormat::Int(Bits::Eight)) {
+            instead = ", with experts in int4,";
+            settings.insert(0, (Setting::Experts, "int4"));
+        }
+        let keep = pass(&settings);
+        table.note(format!("keep activations in float{instead} if that rounds too much{keep}"));
+    }
 }
 
 /// Python that runs a model on zeros, with an empty cache.

@@ -30,11 +30,20 @@ impl FileRange {
 impl Serialize for FileRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("FileRange", 3)?;
-        fields.serialize_field("file", &*self.file.to_string_lossy())?;
+        fields.serialize_field("file", &self.file.to_string_lossy())?;
         fields.serialize_field("offset", &self.range.start)?;
         fields.serialize_field("length", &self.len())?;
         fields.end()
     }
+}
+
+/// Serializes a path that need not be UTF-8.
+pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+pub fn lossy_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// The parent directory of a path, `.` for a plain file name.
@@ -47,7 +56,13 @@ pub fn parent_dir(path: &Path) -> &Path {
 
 /// The absolute path with symbolic links resolved in the part that exists.
 pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
+    let absolute = std::path::absolute(path).map_err(|error| {
+        let shown = path.display();
+        io::Error::new(
+            error.kind(),
+            format!("cannot find `{shown}` from the working folder: {error}"),
+        )
+    })?;
     for existing in absolute.ancestors() {
         if let Ok(real) = existing.canonicalize() {
             let rest = absolute.strip_prefix(existing).expect("an ancestor");

@@ -41,8 +41,13 @@ impl CachedRepo {
 }
 
 /// The files of a checkpoint that are on this machine, at the commit of the last download
-/// into the folder or else into the cache.
-pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Result<Listing> {
+/// into the folder or else into the cache. Requests are forbidden `by` something.
+pub fn list_offline(
+    name: &RepoPath,
+    root: &Path,
+    cache: Option<&Cache>,
+    by: &'static str,
+) -> Result<Listing> {
     let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
     let downloaded = fs::read_to_string(ref_path(root, name)).ok();
     let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
@@ -51,12 +56,12 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
     // Files of an unknown commit are there, or none.
     let unknown = || match DownloadRecord::read(root, &name.file(CONFIG)) {
         Some(DownloadRecord { commit, .. }) => err!(
-            "no download has told which commit the revision `{}` of `{}` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
+            "no download has told which commit the revision `{}` of `{}` is, and {by} forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
             name.revision,
             name.repository,
             name.at(&commit)
         ),
-        None => offline_error(name, &name.file(CONFIG)),
+        None => offline_error(name, &name.file(CONFIG), by),
     };
     let commit = known.or_else(newest).ok_or_else(unknown)?;
     let downloaded = paths(name, root).filter_map(|path| {
@@ -75,7 +80,7 @@ pub fn list_offline(name: &RepoPath, root: &Path, cache: Option<&Cache>) -> Resu
     // The root may be the checkpoint's folder, and the cache may have the same files.
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup_by(|other, one| one.path == other.path);
-    Ok(Listing { name: name.clone(), commit, files, offline: true })
+    Ok(Listing { name: name.clone(), commit, files, offline: Some(by) })
 }
 
 /// Paths of the files in a repository's root and in the checkpoint's folder.

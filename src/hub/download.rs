@@ -10,8 +10,9 @@ use super::cache::CachedRepo;
 use super::folder::{DownloadFolder, folder_error};
 use super::http::{Client, Failure, check_download_cancelled};
 use super::listing::{Listing, RemoteFile, offline_error};
+use crate::checkpoint::{self, Headers};
 use crate::container::Header;
-use crate::error::{Error, Result, bail};
+use crate::error::{Error, Result, Setting, bail};
 use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
@@ -124,13 +125,16 @@ impl Downloader<'_> {
         )
     }
 
-    /// The SafeTensors header of a file that is not in the folder yet.
+    /// The SafeTensors header of a file, whether it is in the folder yet or not.
     pub fn header(&self, file: &RemoteFile) -> Result<Header> {
+        let path = self.folder.path(file);
+        if path.exists() {
+            return Header::read(&path);
+        }
         let copy = self.cached.as_ref().and_then(|cached| cached.copy_of(file));
         if let Some(header) = copy.and_then(|copy| Header::read(&copy).ok()) {
             return Ok(header);
         }
-        let path = self.folder.path(file);
         let (client, url) = self.source(file)?;
         let read = |range| client.read_range(&url, range, file.size);
         let mut bytes = read(0..file.size.min(HEADER_GUESS))?;
@@ -142,9 +146,29 @@ impl Downloader<'_> {
     }
 
     fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
-        let offline = || offline_error(&self.listing.name, &file.path);
-        let client = self.client.as_ref().ok_or_else(offline)?;
+        let Some(client) = &self.client else {
+            let by = self.listing.offline.expect("there is a client unless requests are forbidden");
+            return Err(offline_error(&self.listing.name, &file.path, by));
+        };
         Ok((client, self.listing.url(&client.environment.endpoint, file)))
+    }
+
+    /// Refuses files of the folder that are not the repository's, and would be taken for the
+    /// checkpoint or make it ambiguous. Those of `headers` are still to be fetched. Shards of the
+    /// repository's index may be added by hand.
+    pub fn refuse_strangers(&self, headers: &Headers, has_index: bool) -> Result<()> {
+        let Listing { name, .. } = &self.listing;
+        let folder = name.folder_in(&self.folder.root);
+        let chosen = checkpoint::select_local(&folder, headers);
+        let (_, chosen) = chosen.map_err(|error| error.with_remedy(Setting::DownloadDir, "DIR"))?;
+        let is_strange = |file: &&String| self.listing.find(&name.file(file)).is_none();
+        let stranger = chosen.iter().find(is_strange).filter(|_| !has_index);
+        stranger.map_or(Ok(()), |file| {
+            Err(folder_error(format!(
+                "`{}` holds `{file}`, which is no file of `{name}` and would be taken for its checkpoint: move it away, or choose another download folder",
+                folder.display()
+            )))
+        })
     }
 
     /// The error for another file in the place of a repository's file.

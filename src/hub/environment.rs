@@ -20,8 +20,8 @@ pub struct Environment {
     pub certificates: Option<PathBuf>,
     /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
     pub cache: Option<Cache>,
-    /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
-    pub offline: bool,
+    /// The one of `HF_HUB_OFFLINE` and `TRANSFORMERS_OFFLINE` that forbids requests.
+    pub offline: Option<&'static str>,
 }
 
 impl Environment {
@@ -45,7 +45,9 @@ impl Environment {
             timeout: Duration::from_secs(seconds.into()),
             certificates: path("SSL_CERT_FILE"),
             cache: path("HF_HUB_CACHE").map(Cache::new).or(default_cache),
-            offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
+            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+                .into_iter()
+                .find(|name| is_on(name)),
         })
     }
 }

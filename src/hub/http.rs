@@ -132,7 +132,7 @@ impl<'p> Client<'p> {
                 thread::sleep(POLL.min(end - Instant::now()));
             }
         };
-        with_background(watch, work).0
+        with_background(watch, work)?.0
     }
 
     /// Requests a file or a part of it on a thread that may be left behind: name lookups and

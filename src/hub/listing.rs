@@ -1,6 +1,6 @@
 //! The files of a repository at one commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::RepoPath;
 use super::environment::Environment;
 use super::http::{Client, Failure};
-use crate::checkpoint::{self, INDEX, SINGLE_FILE, ShardSelection};
-use crate::error::{Error, Result, bail, ensure, err};
+use crate::checkpoint::{self, Index, SINGLE_FILE};
+use crate::error::{Error, Result, ensure, err};
 use crate::files::digest::Digest;
 
 const LARGEST_FILE: u64 = 1 << 50;
@@ -22,8 +22,8 @@ pub struct Listing {
     pub name: RepoPath,
     pub commit: String,
     pub files: Vec<RemoteFile>,
-    /// Whether only files that are on this machine are listed.
-    pub offline: bool,
+    /// What forbids requests, if only files that are on this machine are listed.
+    pub offline: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Listing {
             RemoteFile::new(sibling.rfilename, sibling.size?, digest)
         };
         let files = info.siblings.into_iter().filter_map(file).collect();
-        Ok(Self { name: name.clone(), commit: info.sha, files, offline: false })
+        Ok(Self { name: name.clone(), commit: info.sha, files, offline: None })
     }
 
     pub fn url(&self, hub: &str, file: &RemoteFile) -> String {
@@ -110,41 +110,22 @@ impl Listing {
         self.find(&self.name.file(file)).cloned().ok_or_else(|| self.lacks(file))
     }
 
-    /// The weights files: the `shards` of the index, or those without one.
+    /// The weights files of the checkpoint, but for shards of its `index` that are not listed.
+    /// `is_own` tells files that an export wrote.
     pub fn weights(
         &self,
-        shards: Option<BTreeSet<String>>,
-    ) -> Result<(ShardSelection, Vec<RemoteFile>)> {
-        let name = &self.name;
-        let single = self.find(&name.file(SINGLE_FILE));
-        if let Some(shards) = shards {
-            ensure!(
-                shards.contains(SINGLE_FILE) || single.is_none(),
-                "`{name}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: download the right ones into a folder"
-            );
-            let find = |shard: &String| match self.find(&name.file(shard)) {
-                Some(file) => Ok(file.clone()),
-                None if self.offline => Err(offline_error(name, &name.file(shard))),
-                None => bail!(
-                    "the index of `{name}` names the shard {shard:?}, which is not in the repository"
-                ),
-            };
-            return Ok((ShardSelection::Indexed, shards.iter().map(find).collect::<Result<_>>()?));
-        }
-        let found: BTreeMap<_, _> = self
-            .in_folder()
-            .filter(|(file, _)| file.ends_with(".safetensors"))
-            .map(|(file, remote)| (file.to_owned(), remote.clone()))
-            .collect();
-        let count = found.len();
-        if found.is_empty() {
+        index: Option<&Index>,
+        is_own: impl Fn(&RemoteFile) -> bool,
+    ) -> Result<Vec<RemoteFile>> {
+        let listed: BTreeMap<&str, &RemoteFile> = self.in_folder().collect();
+        let names = listed.keys().map(|name| (*name).to_owned()).collect();
+        let is_own = |name: &str| listed.get(name).is_some_and(|file| is_own(file));
+        let files = checkpoint::select(&self.name, &names, index, is_own)?;
+        if files.is_empty() {
             return Err(self.lacks(SINGLE_FILE));
         }
-        let files = checkpoint::unindexed(&name.to_string(), found)?.ok_or_else(|| {
-            err!("`{name}` holds {count} .safetensors files and no {INDEX} that says which to use")
-        })?;
-        let (names, files) = files.into_iter().unzip();
-        Ok((ShardSelection::Only(names), files))
+        let found = files.iter().filter_map(|name| listed.get(&**name));
+        Ok(found.map(|file| (*file).clone()).collect())
     }
 
     /// Files of the checkpoint's folder by their names in it.
@@ -159,8 +140,8 @@ impl Listing {
     /// The error for a missing file, with what the repository has instead.
     fn lacks(&self, wanted: &str) -> Error {
         let name = &self.name;
-        if self.offline {
-            return offline_error(name, &name.file(wanted));
+        if let Some(by) = self.offline {
+            return offline_error(name, &name.file(wanted), by);
         }
         let original = RepoPath { folder: "original".into(), ..name.clone() };
         let unsupported = self.in_folder().find_map(|(file, _)| checkpoint::identify(file));
@@ -195,9 +176,9 @@ fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
     }
 }
 
-/// The error for a file that would have to be downloaded.
-pub fn offline_error(name: &RepoPath, path: &str) -> Error {
+/// The error for a file that would have to be downloaded, which is forbidden `by` something.
+pub fn offline_error(name: &RepoPath, path: &str, by: &str) -> Error {
     err!(
-        "`{path}` of `{name}` is neither in the download folder nor in Hugging Face's cache, and offline mode (or HF_HUB_OFFLINE) forbids downloads"
+        "`{path}` of `{name}` is neither in the download folder nor in Hugging Face's cache, and {by} forbids downloads"
     )
 }

@@ -16,15 +16,15 @@ use std::path::{Path, PathBuf};
 pub use listing::RemoteFile;
 pub use repo_path::RepoPath;
 
-use crate::checkpoint::{self, CONFIG, Headers, INDEX, ShardSelection};
-use crate::error::{Result, ensure};
+use crate::checkpoint::{self, CONFIG, Headers, INDEX};
+use crate::error::{Error, Result, ensure};
 use crate::progress::Progress;
 use cache::{CachedRepo, list_offline};
 use download::Downloader;
 use environment::Environment;
 use folder::DownloadFolder;
 use http::Client;
-use listing::Listing;
+use listing::{Listing, offline_error};
 
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
@@ -32,10 +32,11 @@ const LARGEST_TEXT: u64 = 256 << 20;
 /// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
 /// the hub still.
 pub struct Repository<'p> {
-    pub which: ShardSelection,
     pub headers: Headers,
     pub fetched: Vec<RemoteFile>,
     pub missing_weights: Vec<RemoteFile>,
+    /// A shard of the index that is not listed.
+    unlisted: Option<String>,
     missing_companions: Vec<RemoteFile>,
     files: Vec<RemoteFile>,
     downloader: Downloader<'p>,
@@ -54,8 +55,9 @@ impl<'p> Repository<'p> {
     ) -> Result<Self> {
         let mut environment = Environment::read()?;
         let cache = environment.cache.take();
-        let (listing, client) = if offline || environment.offline {
-            (list_offline(name, root, cache.as_ref())?, None)
+        let forbidden = if offline { Some("offline mode") } else { environment.offline };
+        let (listing, client) = if let Some(by) = forbidden {
+            (list_offline(name, root, cache.as_ref(), by)?, None)
         } else {
             let client = Client::new(environment, progress)?;
             (Listing::request(&client, name)?, Some(client))
@@ -78,14 +80,28 @@ impl<'p> Repository<'p> {
         let fetched = downloader.missing(&texts)?;
         downloader.fetch(&fetched)?;
 
-        let shards = if has_index { checkpoint::shards(&root.join(&name.folder))? } else { None };
-        let (which, weights) = downloader.listing.weights(shards)?;
+        let index = if has_index { checkpoint::read_index(&name.folder_in(root))? } else { None };
+        let is_own = |file: &RemoteFile| {
+            downloader.header(file).is_ok_and(|header| header.metadata.is_some())
+        };
+        let weights = downloader.listing.weights(index.as_ref(), is_own)?;
+        let mut shards = index.iter().flat_map(|index| index.values()).map(|file| name.file(file));
+        let unlisted = shards.find(|shard| downloader.listing.find(shard).is_none());
         let missing_weights = downloader.missing(&weights)?;
         let header =
             |file: &RemoteFile| Ok((downloader.folder.path(file), downloader.header(file)?));
         let headers = missing_weights.iter().map(header).collect::<Result<_>>()?;
+        downloader.refuse_strangers(&headers, has_index)?;
         let files = [texts, companions, weights].concat();
-        Ok(Self { which, headers, fetched, missing_weights, missing_companions, files, downloader })
+        Ok(Self {
+            headers,
+            fetched,
+            missing_weights,
+            unlisted,
+            missing_companions,
+            files,
+            downloader,
+        })
     }
 
     pub fn root(&self) -> &Path {
@@ -94,13 +110,22 @@ impl<'p> Repository<'p> {
 
     /// The checkpoint's folder.
     pub fn folder(&self) -> PathBuf {
-        self.root().join(&self.downloader.listing.name.folder)
+        self.downloader.listing.name.folder_in(self.root())
     }
 
     /// The checkpoint's name with its commit as the revision.
     pub fn source(&self) -> String {
         let Listing { name, commit, .. } = &self.downloader.listing;
         name.at(commit).to_string()
+    }
+
+    /// The error of a checkpoint, whose shards may be missing because requests are forbidden.
+    pub fn explain(&self, error: Error) -> Error {
+        let Listing { name, offline, .. } = &self.downloader.listing;
+        match (offline, &self.unlisted) {
+            (Some(by), Some(shard)) => offline_error(name, shard, by).with_source(error),
+            _ => error,
+        }
     }
 
     /// Fetches the companions and, unless headers are enough, the weights.

@@ -1,8 +1,14 @@
 //! Names of checkpoints on the hub.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 const MAIN: &str = "main";
+/// The hub's own hosts.
+const HOSTS: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
+/// First components of the hub's addresses that are no owner's.
+const NOT_OWNERS: [&str; 8] =
+    ["api", "blog", "collections", "datasets", "docs", "models", "papers", "spaces"];
 
 /// A checkpoint on the hub: `owner/name[@revision][/folder]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,34 @@ impl RepoPath {
         })
     }
 
+    /// Parses the address of a repository on the hub, of a folder in it or of a file of that; `None`
+    /// for any other text.
+    pub fn from_address(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix("hf://") {
+            return Self::parse(name);
+        }
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        // A user, and maybe a password, before the host.
+        let user = rest.split_once('@').filter(|(user, _)| !user.contains('/'));
+        let (host, path) = user.map_or(rest, |(_, rest)| rest).split_once(['/', ':'])?;
+        let host = host.to_lowercase();
+        let path = path.split(['?', '#']).next()?.trim_end_matches('/');
+        let parts: Vec<&str> = path.split('/').collect();
+        let [owner, name, place @ ..] = &parts[..] else { return None };
+        if !HOSTS.contains(&&*host) || NOT_OWNERS.contains(owner) {
+            return None;
+        }
+        let name = name.strip_suffix(".git").unwrap_or(name);
+        let (revision, folder) = match place {
+            [] => (MAIN, &[][..]),
+            ["tree" | "commit", revision, folder @ ..]
+            | ["blob" | "raw" | "resolve", revision, folder @ .., _] => (*revision, folder),
+            _ => return None,
+        };
+        let place = [&[revision], folder].concat().join("/");
+        Self::parse(&format!("{owner}/{name}@{place}"))
+    }
+
     /// The same checkpoint at a commit.
     pub fn at(&self, commit: &str) -> Self {
         Self { revision: commit.to_owned(), ..self.clone() }
@@ -55,6 +89,12 @@ impl RepoPath {
             MAIN => name,
             revision => format!("{name}@{}", revision.replace('/', "-")),
         }
+    }
+
+    /// The checkpoint's folder in a copy of the repository.
+    pub fn folder_in(&self, root: &Path) -> PathBuf {
+        // Joined to nothing, a path would end with a slash.
+        if self.folder.is_empty() { root.to_owned() } else { root.join(&self.folder) }
     }
 
     /// The path of one of the checkpoint's files in the repository.

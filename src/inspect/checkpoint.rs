@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
-use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
+use crate::checkpoint::{Checkpoint, Config};
 use crate::container::Header;
 use crate::error::Result;
-use crate::files::{FileRange, parent_dir};
+use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, count_non_finite};
@@ -19,8 +19,9 @@ use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, 
 #[allow(missing_docs)]
 pub struct CheckpointInspection {
     /// Folder or staged file.
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
-    pub layout: &'static str,
+    pub layout: String,
     pub fingerprint: Fingerprint,
     pub config: Config,
     /// Formats and history of matrices.
@@ -72,15 +73,15 @@ pub struct DamagedTensor {
     pub not_finite: u64,
 }
 
-/// Describes a checkpoint's folder or a staged weights file. With `progress` all values are
-/// scanned too.
+/// Describes a checkpoint in a folder, or in a staged weights file that records a fingerprint.
+/// With `progress` all values are scanned too.
 pub fn inspect(
     path: &Path,
+    checkpoint: Checkpoint,
+    recorded: Option<Fingerprint>,
     filter: &Filter,
-    ignored: &IgnoredNames,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let (checkpoint, recorded) = Checkpoint::open_any(path, ignored)?;
     let fingerprint = recorded.map_or_else(|| checkpoint.fingerprint(), Ok)?;
     let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();
@@ -132,7 +133,7 @@ pub fn inspect(
     };
     Ok(CheckpointInspection {
         path: path.to_owned(),
-        layout: checkpoint.layout,
+        layout: checkpoint.layout.clone(),
         fingerprint,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),

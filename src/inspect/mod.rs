@@ -3,6 +3,7 @@
 
 mod adapter;
 mod checkpoint;
+mod folder;
 mod model;
 mod tensors;
 mod text;
@@ -16,22 +17,25 @@ pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
 pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
+pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
 pub use tensors::{Filter, ListedFile, ListedTensor, Total};
 
 use crate::adapter::is_adapter;
-use crate::checkpoint::{self as source, IgnoredNames};
+use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
-use crate::error::{Result, ensure, err};
-use crate::files::FileRange;
+use crate::error::{Error, Result, ensure, err};
+use crate::files::{FileRange, lossy_path};
 use crate::progress::Progress;
 
 /// What there is at a path.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Inspection {
     /// A checkpoint's folder.
     Checkpoint(CheckpointInspection),
+    /// A folder that cannot be exported.
+    Folder(FolderInspection),
     /// A staged weights file.
     Weights(CheckpointInspection),
     /// Another SafeTensors file, such as a shard.
@@ -46,6 +50,7 @@ pub enum Inspection {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct FileInspection {
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub bytes: u64,
     pub count: usize,
@@ -58,18 +63,38 @@ impl Inspection {
         if let Self::Model(model) = self { model.whole } else { true }
     }
 
+    /// Everything that keeps a folder from being exported.
+    pub fn refusal(&self) -> Option<&Error> {
+        if let Self::Folder(folder) = self { Some(&folder.refusal) } else { None }
+    }
+
+    /// The same as an error.
+    pub fn require_exportable(self) -> Result<()> {
+        if let Self::Folder(folder) = self { Err(folder.refusal) } else { Ok(()) }
+    }
+
+    /// Whether there is a checkpoint or a staged weights file that can be exported; `None` for
+    /// other files.
+    pub fn is_exportable(&self) -> Option<bool> {
+        match self {
+            Self::Checkpoint(_) | Self::Weights(_) => Some(true),
+            Self::Folder(_) => Some(false),
+            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+        }
+    }
+
     /// The result of a scan, if there was one.
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
-            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+            Self::Folder(_) | Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
         }
     }
 }
 
 /// Describes what is at a path, and lists the tensors that the filter selects. In a
-/// checkpoint the `ignored` names count as absent. With `scan` all weights are read, in
-/// search of infinite and NaN values.
+/// checkpoint the `ignored` names count as absent. With `scan` all weights of a checkpoint that
+/// can be exported are read, in search of infinite and NaN values.
 pub fn inspect(
     path: &Path,
     filter: &Filter,
@@ -81,37 +106,41 @@ pub fn inspect(
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
     }
     if path.is_dir() {
-        return Ok(Inspection::Checkpoint(checkpoint::inspect(path, filter, ignored, scan)?));
+        return Ok(match Checkpoint::open(path, ignored) {
+            Ok(it) => Inspection::Checkpoint(checkpoint::inspect(path, it, None, filter, scan)?),
+            Err(refusal) => Inspection::Folder(folder::inspect(path, refusal, filter)?),
+        });
     }
-    let has_extension = |extension| path.extension().is_some_and(|found| found == extension);
-    let header = has_extension("safetensors").then(|| Header::read(path)).transpose()?;
-    if header.as_ref().is_some_and(|header| header.metadata.is_some()) {
-        return Ok(Inspection::Weights(checkpoint::inspect(path, filter, ignored, scan)?));
+    let is_shard = source::is_safetensors(path);
+    if is_shard && Header::read(path).is_ok_and(|header| header.metadata.is_some()) {
+        let (it, metadata) = Checkpoint::open_staged(path)?;
+        let recorded = Some(metadata.fingerprint);
+        let inspection = checkpoint::inspect(path, it, recorded, filter, scan)?;
+        return Ok(Inspection::Weights(inspection));
     }
     ensure!(
         scan.is_none(),
         "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
         path.display()
     );
-    match header {
-        Some(header) => Ok(Inspection::Tensors(file(path, header, filter))),
-        None if has_extension("onnx") => Ok(Inspection::Model(model::inspect(path, filter)?)),
-        None => Err(source::refuse_unsupported(path).unwrap_or_else(|| {
-            err!("`{}` is not a checkpoint folder, a .safetensors or an .onnx file", path.display())
-        })),
+    if is_shard {
+        return Ok(Inspection::Tensors(file(path, filter)?));
     }
+    if path.extension().is_some_and(|extension| extension == "onnx") {
+        return Ok(Inspection::Model(model::inspect(path, filter)?));
+    }
+    Err(source::refuse_unsupported(path).unwrap_or_else(|| {
+        err!(
+            "`{}` is not a checkpoint folder, a .safetensors or an .onnx file{}",
+            path.display(),
+            source::enclosing(path)
+        )
+    }))
 }
 
-fn file(path: &Path, Header { tensors, .. }: Header, filter: &Filter) -> FileInspection {
-    let name = Path::new(path.file_name().unwrap_or_default());
-    let (path, count) = (path.to_owned(), tensors.len());
-    let bytes = tensors.iter().map(|tensor| tensor.data.len()).sum();
-    let listed = tensors.into_iter().map(|tensor| ListedTensor {
-        name: tensor.name,
-        dtype: tensor.dtype.to_string(),
-        shape: tensor.shape,
-        places: vec![FileRange { file: name.into(), range: tensor.data.range }],
-        ..ListedTensor::default()
-    });
-    FileInspection { bytes, count, tensors: filter.apply(listed.collect()), path }
+fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {
+    let listed = tensors::list(path)?;
+    let bytes = listed.iter().flat_map(|tensor| &tensor.places).map(FileRange::len).sum();
+    let count = listed.len();
+    Ok(FileInspection { path: path.to_owned(), bytes, count, tensors: filter.apply(listed) })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::error::Result;
-use crate::files::{FileRange, canonicalize_existing, parent_dir};
+use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
 use crate::metadata::ModelMetadata;
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
@@ -17,6 +17,7 @@ use crate::weights::{Obstacle, link_kind};
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct ModelInspection {
+    #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     #[serde(flatten)]
     pub onnx: OnnxFile,

@@ -1,10 +1,13 @@
 //! Tensors: where their bytes are, which to list, and how many of each kind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use glob::Pattern;
 use serde::Serialize;
 
+use crate::container::{self, AnyTensor};
 use crate::error::{Result, err};
 use crate::files::FileRange;
 
@@ -62,6 +65,16 @@ impl Filter {
         tensors.retain(|tensor| matches(&tensor.name) || tensor.stored_as.iter().any(matches));
         tensors
     }
+}
+
+/// The tensors of a SafeTensors file.
+pub fn list(path: &Path) -> Result<Vec<ListedTensor>> {
+    let file: Arc<Path> = Path::new(path.file_name().unwrap_or_default()).into();
+    let listed = |AnyTensor { name, dtype, shape, range }| {
+        let places = vec![FileRange { file: file.clone(), range }];
+        ListedTensor { name, dtype, shape, places, ..ListedTensor::default() }
+    };
+    Ok(container::list(path)?.into_iter().map(listed).collect())
 }
 
 /// Adds up the tensors whose bytes are in files.

@@ -4,19 +4,37 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::{
-    CheckpointInspection, DamagedTensor, FileInspection, Inspection, ListedFile, ListedTensor,
-    ModelInspection, Scan, Total,
+    CheckpointInspection, DTypeTotal, DamagedTensor, FileInspection, FolderFile, FolderInspection,
+    Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Total,
 };
-use crate::checkpoint::Config;
+use crate::checkpoint::{Config, listed};
 use crate::display::{Table, plural, size, with_thousands};
 use crate::onnx::ValueInfo;
 use crate::weights::Provenance;
 
+/// Keys of a config that say which model it is.
+const TELLING_KEYS: [&str; 12] = [
+    "model_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "vocab_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "experts_per_token",
+];
+
 impl fmt::Display for Inspection {
+    /// What is there; the refusal of a folder says what is wrong.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         match self {
             Self::Checkpoint(it) => checkpoint(&mut table, "checkpoint", it),
+            Self::Folder(it) => folder(&mut table, it),
             Self::Weights(it) => checkpoint(&mut table, "weights", it),
             Self::Tensors(FileInspection { path, bytes, count, tensors: listed }) => {
                 let (bytes, count) = (size(*bytes), plural(*count, "tensor"));
@@ -30,6 +48,33 @@ impl fmt::Display for Inspection {
             Self::Model(it) => model(&mut table, it),
         }
         table.fmt(f)
+    }
+}
+
+fn folder(table: &mut Table, it: &FolderInspection) {
+    table.row("folder", it.path.display());
+    for FolderFile { listed, problem } in &it.files {
+        let line = match problem {
+            Some(problem) => format!("{}: NOT USABLE: {problem}", listed.file),
+            None => listed_file(listed),
+        };
+        table.row("file", line);
+    }
+    for DTypeTotal { dtype, tensors, bytes } in &it.totals {
+        table.note(format!("{dtype:9} {} in {}", size(*bytes), plural(*tensors, "tensor")));
+    }
+    for OtherFiles { format, names } in &it.others {
+        let format = format.map_or_else(String::new, |format| format!(": {format}"));
+        table.row("other", format!("{}{format}", listed(names.iter())));
+    }
+    tensors(table, &it.tensors);
+    let value = |key: &&str| Some(format!("{key} {}", it.config.as_ref()?.get(*key)?));
+    let mut values: Vec<String> = TELLING_KEYS.iter().filter_map(value).collect();
+    let quantization = it.config.as_ref().and_then(|it| it.get("quantization_config"));
+    let method = quantization.and_then(|it| it.get("quant_method"));
+    values.extend(method.map(|method| format!("quant_method {method}")));
+    if !values.is_empty() {
+        table.row("config", values.join(", "));
     }
 }
 

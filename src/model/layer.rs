@@ -87,8 +87,9 @@ fn mlp_block(
         let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let mut formats = [&weights.gate_up, &weights.down].map(|it| it.matrix.format).into_iter();
-        let has_operator = formats.all(|format| ort::reads_experts(format, options));
+        let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| it.matrix.format);
+        // One operator reads both matrices.
+        let has_operator = gate_up == down && ort::reads_experts(gate_up, options);
         let is_ort = options.target == Target::Ort && has_operator;
         let experts = if is_ort { ort::experts } else { portable::experts };
         Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])

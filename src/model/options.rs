@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Style;
 use crate::tensor::DType;
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// The options of a graph, as they are stored in the model's metadata too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,10 +113,30 @@ impl GraphOptions {
         self.has_cache() || self.last_logits
     }
 
-    /// Whether ONNX Runtime's kernels quantize activations beside integer weights: those of
-    /// GPUs never do.
+    /// Whether ONNX Runtime's CPU kernels quantize activations beside integer weights.
     pub fn quantizes_activations(&self) -> bool {
         (self.target, self.provider) == (Target::Ort, Provider::Cpu) && !self.keep_activations
+    }
+
+    /// What a runtime rounds while it computes with matrices in these formats, as clauses.
+    pub fn rounding(&self, formats: &PerRole<FormatSet>) -> Vec<&'static str> {
+        let has_ints = |role: Role| formats[role].contains(MatrixFormat::is_int);
+        let on_webgpu = (self.target, self.provider) == (Target::Ort, Provider::WebGpu);
+        [
+            (self.compute == DType::F16, "it computes in f16"),
+            (self.compute == DType::BF16, "it computes in bf16"),
+            (
+                self.quantizes_activations() && Role::ALL.into_iter().any(has_ints),
+                "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float",
+            ),
+            (
+                on_webgpu && has_ints(Role::Experts),
+                "onnxruntime may quantize activations to 8 bits beside experts in integers, depending on the GPU",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(rounds, clause)| rounds.then_some(clause))
+        .collect()
     }
 }
 

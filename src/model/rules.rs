@@ -77,6 +77,11 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
         err!(
             "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
         )
+    } else if options.provider != Provider::Cpu && formats.common().is_none() {
+        let (what, instead) = (format!("experts in {formats}"), "its kernels read one format");
+        let formats: &[&str] =
+            if options.provider == Provider::Cuda { &["mxfp4", "int4"] } else { &["int4", "int8"] };
+        return Err(unsupported(options.provider, what, instead, Setting::Experts, formats));
     } else {
         let mut matrices = weights.matrices(Role::Experts);
         return matrices.try_for_each(|matrix| check_experts(matrix, options));

@@ -24,9 +24,6 @@ const SEARCH: [(&str, &str, Accepts); 5] = [
     ("repetition_penalty", "a positive number", is_positive),
 ];
 
-/// Those of them that choose among tokens, and mean nothing where the likeliest one is taken.
-const SAMPLING: [&str; 3] = ["temperature", "top_k", "top_p"];
-
 fn is_positive(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number > 0.0)
 }
@@ -38,8 +35,7 @@ pub struct Generation {
     pub pad: u64,
     /// Sampling parameters as in `generation_config.json`.
     pub search: Map<String, Value>,
-    /// Those that are left out: nothing uses them without sampling, and onnxruntime-genai
-    /// does not accept their values.
+    /// What is left out, because onnxruntime-genai does not accept it.
     pub left_out: Vec<String>,
     /// Whether `eos` is the released models', because no file names others.
     pub eos_assumed: bool,
@@ -47,7 +43,8 @@ pub struct Generation {
 
 impl Generation {
     /// Takes each token from `generation_config.json`, else from the first config of the
-    /// model's vocabulary size that has it, else from the released models.
+    /// model's vocabulary size that has it, else from the released models. Tokens that are not
+    /// in the vocabulary never occur, and are left out.
     pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab_size: u64) -> Result<Self> {
         let read = |path: &Path| {
             let text = json::read(path, LARGEST_CONFIG)?;
@@ -59,24 +56,26 @@ impl Generation {
         let configs = configs.filter(|it| it.get("vocab_size") == Some(&vocab_size.into()));
         let (mut search, mut left_out) = (Map::new(), Vec::new());
         for (key, expected, accepts) in SEARCH {
-            let Some(file) = &file else { break };
-            let Some(value) = file.get(key) else { continue };
-            if !accepts(value) {
-                // Without the key, too, transformers and onnxruntime-genai do not sample.
-                if SAMPLING.contains(&key) && file.get("do_sample") != Some(&true.into()) {
-                    left_out.push(format!("{key} {value}"));
-                    continue;
+            match file.as_ref().and_then(|file| file.get(key)) {
+                Some(value) if accepts(value) => {
+                    search.insert(key.to_owned(), value.clone());
                 }
-                return Err(file.invalid(key, expected, value));
+                Some(value) => left_out.push(unusable(key, value, expected)),
+                None => {}
             }
-            search.insert(key.to_owned(), value.clone());
         }
-        let sources = TokenSources { file, configs: configs.collect(), vocab_size };
+        let mut sources = TokenSources { file, configs: configs.collect(), vocab_size, left_out };
         let (eos, eos_assumed) = sources.tokens("eos_token_id", &EOS)?;
         let bos = sources.tokens("bos_token_id", &[BOS])?.0[0];
         let pad = sources.tokens("pad_token_id", &[PAD])?.0[0];
-        Ok(Self { eos, bos, pad, search, left_out, eos_assumed })
+        Ok(Self { eos, bos, pad, search, left_out: sources.left_out, eos_assumed })
     }
+}
+
+/// What is left out, and what onnxruntime-genai takes.
+fn unusable(key: &str, value: &Value, expected: &str) -> String {
+    let value: String = value.to_string().chars().take(100).collect();
+    format!("{key} {value} (not {expected})")
 }
 
 struct TokenSources<'f> {
@@ -84,23 +83,26 @@ struct TokenSources<'f> {
     file: Option<ConfigReader<'f>>,
     configs: Vec<ConfigReader<'f>>,
     vocab_size: u64,
+    left_out: Vec<String>,
 }
 
 impl TokenSources<'_> {
     /// The tokens of a key, and whether they are those of the released models. Where these
-    /// are several, a file may have a list.
-    fn tokens(&self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
+    /// are several, a file may have several.
+    fn tokens(&mut self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
         for file in self.file.iter().chain(&self.configs) {
             let list = match file.get(key) {
-                Some(Value::Array(list)) if released.len() > 1 && !list.is_empty() => list,
+                Some(Value::Array(list)) if released.len() > 1 || list.len() == 1 => list,
                 Some(value) => std::slice::from_ref(value),
                 None => continue,
             };
-            let token = |value: &Value| {
-                let token = value.as_u64().filter(|token| *token < self.vocab_size);
-                token.ok_or_else(|| file.invalid(key, "a token of the vocabulary", value))
-            };
-            let named = list.iter().map(token).collect::<Result<Vec<u64>>>()?;
+            let token = |value: &Value| value.as_u64().filter(|token| *token < self.vocab_size);
+            let wrong = list.iter().filter(|value| token(value).is_none());
+            self.left_out.extend(wrong.map(|it| unusable(key, it, "a token of the vocabulary")));
+            let named: Vec<u64> = list.iter().filter_map(token).collect();
+            if named.is_empty() {
+                continue;
+            }
             // The released models' config.json names one of the three.
             let is_config = self.file.as_ref().is_none_or(|own| own.file != file.file);
             if is_config && named == released[..1] {
@@ -111,13 +113,14 @@ impl TokenSources<'_> {
         let Some(token) = released.iter().find(|token| **token >= self.vocab_size) else {
             return Ok((released.to_vec(), true));
         };
-        let keys = "eos_token_id, bos_token_id and pad_token_id";
         let remedy = match &self.file {
-            Some(file) => format!("add {keys} to `{}`", file.file),
-            None => format!("put a generation_config.json with {keys} beside the weights"),
+            Some(file) => format!("set `{key}` in `{}`", file.file),
+            None => {
+                "put a generation_config.json with `eos_token_id`, `bos_token_id` and `pad_token_id` beside the weights".to_owned()
+            }
         };
         bail!(
-            "no file says which tokens begin, end and pad a text, and the released models' {key}, {token}, is not in the vocabulary of {} tokens: {remedy}",
+            "no file sets `{key}` to a token of the vocabulary of {} tokens, and the released models' {token} is not in it: {remedy}",
             self.vocab_size
         )
     }

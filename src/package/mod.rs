@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
-use crate::error::{Kind, Result, err};
-use crate::files::json;
+use crate::error::{Result, err};
+use crate::files::{json, lossy_path};
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
 use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
@@ -47,7 +47,7 @@ impl Package {
             let failed = err!("cannot copy `{}` to `{}`", from.display(), path.display());
             transaction.create(path, Existing::Keep, |mut file| {
                 let copied = io::copy(&mut source, &mut file);
-                copied.map_err(|error| failed.with_kind(Kind::Io).with_source(error))
+                copied.map_err(|error| failed.with_io(error))
             })?;
         }
         self.config.iter().try_for_each(|(path, text)| {
@@ -60,6 +60,7 @@ impl Package {
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct GenaiSummary {
+    #[serde(serialize_with = "lossy_path")]
     pub config: PathBuf,
     /// Whether a different `genai_config.json` was replaced.
     pub replaced: bool,
@@ -70,8 +71,7 @@ pub struct GenaiSummary {
     pub eos_token_ids: Vec<u64>,
     /// Whether these are the released models', because no file names others.
     pub eos_assumed: bool,
-    /// Sampling parameters with values that onnxruntime-genai does not accept, and that
-    /// nothing uses because `do_sample` is not true.
+    /// Sampling parameters and tokens of configs that onnxruntime-genai does not accept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     #[serde(flatten)]
@@ -82,6 +82,7 @@ pub struct GenaiSummary {
 #[derive(Clone, Debug, Serialize)]
 pub struct TransformersJsSummary {
     /// The root of the repository, which transformers.js opens.
+    #[serde(serialize_with = "lossy_path")]
     pub folder: PathBuf,
     /// The option `dtype` that chooses the model.
     pub dtype: &'static str,
@@ -109,8 +110,8 @@ impl GenaiSummary {
         let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
         table.note(format!("eos {}{assumed}", eos.join(", ")));
         if !self.left_out.is_empty() {
-            let unused = self.left_out.join(", ");
-            table.note(format!("left out, unused without do_sample: {unused}"));
+            let unusable = self.left_out.join(", ");
+            table.note(format!("left out, because onnxruntime-genai cannot use it: {unusable}"));
         }
         self.tokenizer.notes(table);
         if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::display::Table;
 use crate::error::{Result, ensure};
-use crate::files::{canonicalize_existing, json};
+use crate::files::{canonicalize_existing, json, lossy_paths};
 
 /// The most bytes of a file: the released models' have up to 28 MB.
 pub const LARGEST_FILE: u64 = 256 << 20;
@@ -27,6 +27,7 @@ pub const FILES: [&str; 5] = [
 /// The tokenizer in a folder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TokenizerSummary {
+    #[serde(serialize_with = "lossy_paths")]
     pub copied: Vec<PathBuf>,
     /// Files that the folder had already.
     #[serde(rename = "there")]

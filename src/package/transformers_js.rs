@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{Package, PackagedModel, TransformersJsSummary, model_name, tokenizer};
-use crate::checkpoint::{CONFIG, LARGEST_CONFIG, is_checkpoint};
+use crate::checkpoint::{BLOCKS, CONFIG, LARGEST_CONFIG, PUZZLE, is_checkpoint};
 use crate::display::size;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
@@ -160,6 +160,11 @@ fn add_entry(config: &mut Value, model: &PackagedModel, data_files: usize) -> Re
     object.insert("num_hidden_layers".to_owned(), layers.into());
     if let Some(types) = object.get_mut("layer_types").and_then(Value::as_array_mut) {
         types.truncate(layers);
+    }
+    // It knows no other type for these graphs, of which it reads the sizes alone.
+    if object.get("model_type") == Some(&json!(PUZZLE)) {
+        object.insert("model_type".to_owned(), json!("gpt_oss"));
+        object.remove(BLOCKS);
     }
     let settings = object.entry(KEY).or_insert_with(|| json!({}));
     let invalid = || err!("`{KEY}` is not a JSON object");

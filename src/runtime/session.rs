@@ -82,7 +82,7 @@ fn cancellable<R>(
         }
         cancel();
     };
-    let (outcome, ()) = with_background(watch, work);
+    let (outcome, ()) = with_background(watch, work)?;
     outcome.map_err(|failure| progress.check_cancelled().err().unwrap_or(failure))
 }
 

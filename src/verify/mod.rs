@@ -85,7 +85,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     Ok(Report {
         model: path.clone(),
         checkpoint: source.clone(),
-        layout: checkpoint.layout,
+        layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         identity,

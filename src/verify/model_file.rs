@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::inputs::Signature;
+use super::inputs::{InputOptions, Inputs, Signature};
 use crate::error::{Error, Kind, Result, Setting, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
@@ -11,7 +11,7 @@ use crate::model::{GraphOptions, Provider};
 use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
-use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
+use crate::weights::{FormatSet, PerRole};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
@@ -150,8 +150,8 @@ pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
     err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
 }
 
-/// Refuses a model that cannot be verified: it is not for a CPU, it has no default tolerance and
-/// none is requested, or no suitable onnxruntime is found. Returns the one that is. `formats` are
+/// Refuses a model that cannot be verified: it is not for a CPU, its fixed sizes are too large, it
+/// has no default tolerance and none is requested, or no suitable onnxruntime is found. Returns the one that is. `formats` are
 /// those that its matrices have, whether converted by this export, by an earlier one, or stored so.
 pub fn prepare(
     options: &GraphOptions,
@@ -164,18 +164,25 @@ pub fn prepare(
         provider == Provider::Cpu,
         "a model for execution provider `{provider}` cannot be verified on a CPU: verify an export for `cpu`, which has the same weights"
     );
-    // Only a requested tolerance fits a model that rounds while it computes.
-    let has_ints = || Role::ALL.iter().any(|role| formats[*role].contains(MatrixFormat::is_int));
-    let rounds = match compute {
-        DType::F32 if options.quantizes_activations() && has_ints() => {
-            "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float"
-        }
-        DType::F32 => "",
-        DType::F16 => "it computes in f16",
-        _ => "it computes in bf16",
+    ensure!(
+        compute != DType::BF16,
+        "a model that computes in bf16 cannot be verified: onnxruntime has no kernels for it on a CPU; verify an export that computes in f32, which has the same weights"
+    );
+    // A model of fixed sizes may be too large, whatever the checkpoint.
+    let size = |size: Option<u64>| size.map(|size| size as usize);
+    let signature = Signature {
+        batch: size(options.batch),
+        length: size(options.length),
+        cache: options.has_cache(),
+        mask: options.has_mask(),
+        last: options.last_logits,
+        vocab: 1,
     };
-    if tolerance.is_none() && !rounds.is_empty() {
-        return Err(err!("there is no default tolerance for the model: {rounds}")
+    Inputs::new(signature, InputOptions::default(), [0, usize::MAX])?;
+    // Only a requested tolerance fits a model that rounds while it computes.
+    let rounding = options.rounding(formats);
+    if tolerance.is_none() && !rounding.is_empty() {
+        return Err(err!("there is no default tolerance for the model: {}", rounding.join("; "))
             .with_remedy(Setting::Tolerance, "X"));
     }
     let library = Library::load(onnxruntime)?;

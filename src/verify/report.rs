@@ -12,6 +12,7 @@ use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::display::{Table, plural, size, with_thousands};
+use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
 use crate::weights::PerRole;
@@ -20,10 +21,12 @@ use crate::weights::PerRole;
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Report {
+    #[serde(serialize_with = "lossy_path")]
     pub model: PathBuf,
     /// The checkpoint's folder, or a staged file.
+    #[serde(serialize_with = "lossy_path")]
     pub checkpoint: PathBuf,
-    pub layout: &'static str,
+    pub layout: String,
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,

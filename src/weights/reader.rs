@@ -1,6 +1,5 @@
 //! The bytes of a weight in order, by its recipe.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use fs_err as fs;
 
 use super::{Recipe, Weight};
-use crate::error::{Error, Kind, Result, ensure, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
 use crate::progress::Progress;
@@ -17,24 +16,34 @@ use crate::tensor::not_finite;
 /// Bytes read at once, whole elements of every dtype.
 const CHUNK: u64 = 1 << 20;
 
+/// Files open at once: codes and scales of a matrix may be in two. A process may have few open
+/// files, checkpoints have many shards, and each thread has a cache.
+const OPEN: usize = 2;
+
 /// Files that stay open while several weights are read from them.
 #[derive(Default)]
 pub struct FileCache {
-    open: HashMap<Arc<Path>, fs::File>,
+    /// The one that was used last is at the end.
+    open: Vec<(Arc<Path>, fs::File)>,
 }
 
 impl FileCache {
     /// Has a file that is open already.
     pub(super) fn holding(path: &Path, file: &std::fs::File) -> std::io::Result<Self> {
         let file = fs::File::from_parts(file.try_clone()?, path);
-        Ok(Self { open: HashMap::from([(path.into(), file)]) })
+        Ok(Self { open: vec![(path.into(), file)] })
     }
 
     pub fn open(&mut self, path: &Arc<Path>) -> std::io::Result<&mut fs::File> {
-        if !self.open.contains_key(path) {
-            self.open.insert(path.clone(), fs::File::open(&**path)?);
+        if let Some(at) = self.open.iter().position(|(open, _)| open == path) {
+            self.open[at..].rotate_left(1);
+        } else {
+            if self.open.len() == OPEN {
+                self.open.remove(0);
+            }
+            self.open.push((path.clone(), fs::File::open(&**path)?));
         }
-        Ok(self.open.get_mut(path).expect("just opened"))
+        Ok(&mut self.open.last_mut().expect("just opened").1)
     }
 }
 
@@ -118,7 +127,7 @@ pub fn read_error(error: std::io::Error, tensor: &str, source: &FileRange) -> Er
 }
 
 pub fn cannot_read(file: &Path, error: std::io::Error) -> Error {
-    err!("cannot read `{}`", file.display()).with_kind(Kind::Io).with_source(error)
+    err!("cannot read `{}`", file.display()).with_io(error)
 }
 
 /// Counts the infinite and NaN elements of a weight that is not converted: a conversion

@@ -15,6 +15,7 @@ use super::conversion::convert;
 use super::external_data::link_kind;
 use super::reader::{FileCache, cannot_read, ensure_finite, for_each_chunk, read_error};
 use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
+use crate::background::with_background;
 use crate::container;
 use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::FileRange;
@@ -235,8 +236,8 @@ impl<'w> WeightsFile<'w> {
             }
             Ok(rounding)
         };
-        let (stored, converted) =
-            rayon::join(|| stored().inspect_err(fail), || converted().inspect_err(fail));
+        let (converted, stored) =
+            with_background(|_| stored().inspect_err(fail), || converted().inspect_err(fail))?;
         match (stored, converted) {
             // The failure, not the interruption that it caused on the other side.
             (Err(error), Err(other)) if error.kind() == Kind::Interrupted => Err(other),
@@ -263,9 +264,7 @@ fn copy(
             let length = COPIED.min(source.len() - start);
             let copied = copy_to(input.file(), length, file, offset).map_err(|error| {
                 let (from, to) = (source.file.display(), path.display());
-                err!("cannot copy tensor `{}` from `{from}` to `{to}`", weight.name)
-                    .with_kind(Kind::Io)
-                    .with_source(error)
+                err!("cannot copy tensor `{}` from `{from}` to `{to}`", weight.name).with_io(error)
             })?;
             if copied < length {
                 let error = ErrorKind::UnexpectedEof.into();

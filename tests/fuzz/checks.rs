@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::{Checkpoint, Config, INDEX, shards};
+use gpt_oss_export::checkpoint::{Checkpoint, Config, INDEX, read_index};
 use gpt_oss_export::container::{Header, lay_out};
 
 /// A config.json.
@@ -30,7 +30,7 @@ pub fn header(text: &[u8], length: u64) {
 pub fn index(text: &[u8]) {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join(INDEX), text).unwrap();
-    for shard in shards(home.path()).ok().flatten().unwrap_or_default() {
+    for (_, shard) in read_index(home.path()).ok().flatten().unwrap_or_default() {
         assert_eq!(Path::new(&shard).file_name(), Some(shard.as_ref()));
     }
 }

@@ -2,8 +2,8 @@
 logits with references: attention is causal, so whatever part of a reference's row comes in
 whatever steps, its logits are the reference's.
 
-Reads {"models", "engine", "last", "references", "ways"} from standard input. A
-way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
+Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard input; if
+`fresh`, each way gets a session of its own. A way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
   lengths  tokens of each row's prompt
@@ -112,10 +112,15 @@ def run(model, way, references, last):
 def main():
     request = json.load(sys.stdin)
     references = [(np.load(case["ids"]), np.load(case["logits"])) for case in request["references"]]
+    last = request.get("last", False)
     results = []
     for path in request["models"]:
-        model = Model(path, request.get("engine"))
-        results.append([run(model, way, references, request.get("last", False)) for way in request["ways"]])
+        model, errors = None, []
+        for way in request["ways"]:
+            if model is None or request.get("fresh"):
+                model = Model(path, request.get("engine"))
+            errors.append(run(model, way, references, last))
+        results.append(errors)
     print(json.dumps(results))
 
 

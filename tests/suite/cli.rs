@@ -1,8 +1,10 @@
 //! The command line: what it prints, and its exit status.
 
+use std::fs;
+
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, cases, export, export_args, fixture, printed,
-    run, shell, words,
+    Home, assert_contains, assert_starts, binary, cases, export, export_args, failure, fixture,
+    printed, run, shell, staged_args, text, words,
 };
 use serde_json::json;
 
@@ -36,7 +38,7 @@ fn summary_tells_what_is_slow_on_this_processor() {
         let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
         assert_contains(&summary, "needs    ");
         let format = if options.contains(&"--keep-activations") { "int4" } else { "int8" };
-        summary.contains(&format!("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {format} without it; pass --experts {format}\n"))
+        summary.contains(&format!("AVX-512, which this processor lacks: experts in MXFP4 run several times slower than in {format} without it, which rounds; pass --experts {format}\n"))
     };
     #[cfg(target_arch = "x86_64")]
     let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
@@ -58,13 +60,52 @@ fn summary_tells_what_to_type() {
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
     assert!(staged.ends_with(next), "{staged}");
     let ort = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
-    let table = "| ; keep them in float if that rounds too much | --keep-activations
-        --experts int8 | ; keep them in float, with experts in int4, if that rounds too much | --experts int4 --keep-activations";
+    let table = "| keep activations in float if that rounds too much | --keep-activations
+        --experts int8 | keep activations in float, with experts in int4, if that rounds too much | --experts int4 --keep-activations";
     for [experts, advice, advised] in cases(table) {
         let rounding = summary(&[&ort[..], &words(experts)].concat());
         assert_contains(&rounding, &format!("{advice}; pass {advised}\n"));
         // The advice is accepted, and is not given again.
-        assert!(!summary(&[&ort[..], &words(advised)].concat()).contains("; keep them in float"));
+        assert!(
+            !summary(&[&ort[..], &words(advised)].concat()).contains("keep activations in float")
+        );
+    }
+}
+
+/// What the summary says of logits, and whether a model runs exactly in float32, by definition of
+/// its formats and operators.
+#[test]
+fn summary_tells_whether_logits_are_exact() {
+    let exact = "the checkpoint's, but for the noise of float32";
+    let table = "| EXACT
+        --target ort | EXACT
+        --for onnxruntime | EXACT
+        --for genai | EXACT
+        --for openvino | EXACT
+        --target onnx --experts int8 | EXACT
+        --target onnx --experts f32 --dense f32 | EXACT
+        --target ort --experts int8 | differ from the checkpoint's: onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float
+        --target ort --experts int4 --keep-activations | differ from the checkpoint's: the values of experts are rounded
+        --target ort --dense int8 | those of dense matrices are rounded; onnxruntime quantizes activations to 8 bits
+        --target onnx --experts int4 --dense int8 | differ from the checkpoint's: the values of experts are rounded; those of dense matrices are rounded
+        --compute f16 | differ from the checkpoint's: it computes in f16
+        --compute bf16 | differ from the checkpoint's: it computes in bf16
+        --target ort --compute f16 | differ from the checkpoint's: it computes in f16
+        --for cuda | differ from the checkpoint's: it computes in f16
+        --for cuda --compute bf16 | differ from the checkpoint's: it computes in bf16
+        --for cuda --experts int8 | differ from the checkpoint's: it computes in f16
+        --for webgpu | the values of experts are rounded; it computes in f16; onnxruntime may quantize activations to 8 bits
+        --for webgpu --experts int8 --compute f32 | differ from the checkpoint's: onnxruntime may quantize activations to 8 bits beside experts in integers, depending on the GPU";
+    for [options, expected] in cases(table) {
+        let home = Home::with("tiny-128");
+        let ids = json!({"bos_token_id": 3, "eos_token_id": 1, "pad_token_id": 0}).to_string();
+        fs::write(home.join("checkpoint/generation_config.json"), ids).unwrap();
+        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+        let printed = printed(&mut binary(&export_args(&checkpoint, &model, &words(options))));
+        let line = printed.lines().find(|line| line.starts_with("logits ")).unwrap();
+        assert_contains(line, &expected.replace("EXACT", exact));
+        let hint = "INFERENCE_PRECISION_HINT";
+        assert_eq!(printed.contains(hint), options == "--for openvino", "{printed}");
     }
 }
 
@@ -121,6 +162,47 @@ fn wrong_usage_has_status_2() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}: {error}");
         assert_contains(&error, sentence);
+    }
+}
+
+/// A word that is no option's gets a tip.
+#[test]
+fn stray_words_get_tips() {
+    let table = "tiny | to export a checkpoint, pass --checkpoint tiny --output FILE.onnx
+        my/tiny --output m.onnx | to export a checkpoint, pass --checkpoint my/tiny --output FILE.onnx
+        hf:owner/name | to export a checkpoint, pass --checkpoint 'hf:owner/name' --output FILE.onnx
+        export tiny | an export needs no command: leave out `export`
+        export --checkpoint tiny --output m.onnx | an export needs no command: leave out `export`
+        --checkpoint my tiny --output m.onnx | leave out `tiny`, or put quotes around a path with spaces
+        --checkpoint tiny --output m.onnx export | leave out `export`
+        --checkpoint tiny verify m.onnx | the command `verify` comes first, and has options of its own
+        --layers 0 --checkpoint tiny --output m.onnx | 0 is not in 1..
+        --max-length 0 --checkpoint tiny --output m.onnx | 0 is not in 1..";
+    for [line, expected] in cases(table) {
+        let output = run(&words(line));
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert_contains(&String::from_utf8(output.stderr).unwrap(), expected);
+    }
+}
+
+/// The files of a checkpoint in the place of its folder.
+#[test]
+fn files_are_no_checkpoints() {
+    let home = Home::with("tiny");
+    let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+    fs::write(checkpoint.join("model.safetensors.index.json"), "{}").unwrap();
+    for name in ["config.json", "model.safetensors", "model.safetensors.index.json"] {
+        let file = checkpoint.join(name);
+        let asked = format!("(did you mean `{}`?)", checkpoint.display());
+        let verify = ["verify", text(&model), "--checkpoint", text(&file)];
+        for arguments in
+            [&export_args(&file, &model, &[])[..], &staged_args(&file, &model, &[]), &verify]
+        {
+            assert_contains(&failure(arguments), &asked);
+        }
+        if name != "model.safetensors" {
+            assert_contains(&failure(&["inspect", text(&file)]), &asked);
+        }
     }
 }
 

@@ -129,7 +129,9 @@ fn names_all_unknown_keys_at_once() {
             assert!(unknown.is_empty(), "{ignored:?}");
             continue;
         };
-        let together = unknown.iter().map(|key| (Setting::IgnoreConfigKey, key.clone()));
+        // A pattern for that key alone.
+        let typed = |key: &String| key.replace("a[b]", "a[[]b[]]");
+        let together = unknown.iter().map(|key| (Setting::IgnoreConfigKey, typed(key)));
         assert_eq!(error.remedies(), [together.collect::<Vec<_>>()]);
         let names: Vec<String> = unknown.iter().map(|key| format!("`{key}`")).collect();
         let (last, others) = names.split_last().unwrap();
@@ -170,7 +172,8 @@ fn accepts_whole_configs_of_transformers() {
     }"#;
     let set = r#"{
         "_attn_implementation": "eager", "_attn_implementation_autoset": true,
-        "_experts_implementation": "grouped_mm", "auto_map": {"AutoConfig": "own.OwnConfig"},
+        "_experts_implementation": "grouped_mm", "is_causal": true, "partial_rotary_factor": 1,
+        "tie_last_hidden_states": true, "auto_map": {"AutoConfig": "own.OwnConfig"},
         "bad_words_ids": [[1]], "cls_token_id": 3, "decoder_start_token_id": 1,
         "do_sample": true, "finetuning_task": "mnli", "max_length": 4096, "num_labels": 2,
         "output_hidden_states": true, "prefix": "a", "problem_type": "regression",
@@ -183,14 +186,16 @@ fn accepts_whole_configs_of_transformers() {
         config.as_object_mut().unwrap().extend(keys);
         assert_eq!(read(&config, &[]).unwrap(), expected);
     }
-    let table = r#"add_cross_attention | true | `add_cross_attention` (only false is known)
-        chunk_size_feed_forward | 64 | `chunk_size_feed_forward` (only 0 is known)
-        is_decoder | true | `is_decoder` (only false is known)
-        is_encoder_decoder | true | `is_encoder_decoder` (only false is known)
-        pruned_heads | {"1": [0]} | `pruned_heads` (only {} is known), which can be ignored if it
-        tie_encoder_decoder | true | `tie_encoder_decoder` (only false is known)
-        torchscript | true | `torchscript` (only false is known)
-        use_bfloat16 | true | `use_bfloat16` (only false is known)
+    let table = r#"add_cross_attention | true | `add_cross_attention` (only false is known:
+        chunk_size_feed_forward | 64 | `chunk_size_feed_forward` (only 0 is known:
+        is_decoder | true | `is_decoder` (only false is known:
+        is_encoder_decoder | true | `is_encoder_decoder` (only false is known:
+        pruned_heads | {"1": [0]} | `pruned_heads` (only {} is known:
+        tie_encoder_decoder | true | `tie_encoder_decoder` (only false is known:
+        torchscript | true | `torchscript` (only false is known:
+        is_causal | false | `is_causal` (only true is known:
+        partial_rotary_factor | 0.5 | `partial_rotary_factor` (only 1.0 is known:
+        use_bfloat16 | true | `use_bfloat16` (only false is known:
         cross_attention_hidden_size | 8 | an unknown key `cross_attention_hidden_size`
         per_layer_config | {"0": {}} | an unknown key `per_layer_config`"#;
     refuses(hugging_face, table);
@@ -248,7 +253,7 @@ fn refuses_inconsistent_or_unsupported_values() {
         initial_context_length | 10 | YaRN's bounds must satisfy
         attention_dropout | 0.5 | has an unknown key `attention_dropout`, which can be ignored if"#;
     refuses(openai, table);
-    let table = r#"model_type | "llama" | `model_type` must be "gpt_oss", found "llama"
+    let table = r#"model_type | "llama" | `model_type` must be "gpt_oss" or "gpt_oss_puzzle", found "llama"
         hidden_act | "gelu" | `hidden_act` must be "silu", found "gelu"
         swiglu_alpha | 2.0 | `swiglu_alpha` must be 1.702, found 2.0
         attention_bias | "yes" | `attention_bias` must be true or false, found "yes"
@@ -259,7 +264,7 @@ fn refuses_inconsistent_or_unsupported_values() {
         layer_types | ["none", "none", "none"] | and "full_attention", found "none"
         layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
         rope_scaling | null | for no scaling, found null
-        rope_scaling | {} | for no scaling, found null
+        rope_scaling | {} | for no scaling, found {}
         rope_parameters | {} | has an unknown key `rope_parameters`
         rope_parameters | {"rope_type": "default"} | must be the same as `rope_scaling`
         rope_scaling.truncate | true | `rope_scaling.truncate` must be false, found true

@@ -253,31 +253,42 @@ fn takes_sampling_parameters_from_generation_config() {
     assert_ends(&sentence, "the sequence length cannot be fixed");
     fs::write(&file, r#"{"eos_token_id": 320}"#).unwrap();
     let sentence = home.refusal(model, &["--genai"]);
-    assert_ends(&sentence, "key `eos_token_id` must be a token of the vocabulary, found 320");
+    assert_contains(
+        &sentence,
+        "no file sets `eos_token_id` to a token of the vocabulary of 320 tokens",
+    );
 }
 
-/// Greedy decoding, which is the default of transformers and onnxruntime-genai, ignores them.
+/// Tokens outside the vocabulary never occur, and parameters have defaults.
 #[test]
-fn leaves_out_unusable_sampling_parameters_of_greedy_decoding() {
+fn leaves_out_what_onnxruntime_genai_cannot_use() {
     let home = Home::with("tiny");
     let [checkpoint, model] = [home.checkpoint(), home.join("checkpoint/model.onnx")];
     let file = checkpoint.join("generation_config.json");
-    let table = r#""do_sample": false, "temperature": 0.0 | {"do_sample": false} | temperature 0.0
-        "do_sample": false, "top_k": -1, "top_p": 0 | {"do_sample": false, "top_p": 0} | top_k -1
-        "temperature": 0, "top_p": 1.5, "top_k": 5 | {"top_k": 5} | temperature 0, top_p 1.5
-        "do_sample": null, "top_k": null, "top_p": -1 | {} | top_p -1"#;
+    let table = r#""do_sample": false, "temperature": 0.0 | {"do_sample": false} | temperature 0.0 (not a positive number)
+        "do_sample": true, "temperature": 0.0 | {"do_sample": true} | temperature 0.0 (not a positive number)
+        "do_sample": 1, "top_p": 0 | {"top_p": 0} | do_sample 1 (not true or false)
+        "top_k": -1, "top_p": 3.0 | {} | top_k -1 (not a whole number from 0), top_p 3.0 (not a number from 0 to 1)
+        "temperature": "0.7", "top_k": 5 | {"top_k": 5} | temperature "0.7" (not a positive number)
+        "top_k": 0, "temperature": null, "repetition_penalty": 0 | {"top_k": 0} | repetition_penalty 0 (not a positive number)
+        "eos_token_id": [2, 320, "x"] | {} | eos_token_id 320 (not a token of the vocabulary), eos_token_id "x" (not a token of the vocabulary)
+        "max_length": 20, "min_p": 0.1, "eos_token_id": [2, -1] | {} | eos_token_id -1 (not a token of the vocabulary)"#;
     for [keys, search, left_out] in cases(table) {
-        let text =
-            format!(r#"{{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, {keys}}}"#);
-        fs::write(&file, text).unwrap();
+        let keys: Value = format!("{{{keys}}}").parse().unwrap();
+        let mut config = json!({"bos_token_id": [1], "eos_token_id": 2, "pad_token_id": 3});
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        fs::write(&file, config.to_string()).unwrap();
         let summary = printed(&mut binary(&export_args(&checkpoint, &model, &["--genai"])));
-        let note = format!("  left out, unused without do_sample: {left_out}\n");
+        let note = format!("  left out, because onnxruntime-genai cannot use it: {left_out}\n");
         assert_contains(&summary, &note);
-        let mut found = read_json(&checkpoint.join("genai_config.json"))["search"].clone();
+        let mut found = read_json(&checkpoint.join("genai_config.json"));
         for key in ["max_length", "past_present_share_buffer"] {
-            found.as_object_mut().unwrap().remove(key);
+            found["search"].as_object_mut().unwrap().remove(key);
         }
-        assert_eq!(found, search.parse::<Value>().unwrap(), "{keys}");
+        assert_eq!(found["search"], search.parse::<Value>().unwrap(), "{keys}");
+        let tokens =
+            ["bos", "eos", "pad"].map(|it| found["model"][format!("{it}_token_id")].clone());
+        assert_eq!(tokens, [json!(1), json!([2]), json!(3)]);
     }
 }
 
@@ -338,32 +349,19 @@ fn refuses_invalid_generation_config() {
     let (released, tiny) = (&released_vocabulary(), &Home::with("tiny"));
     // Without a file where its text is empty.
     for (home, file, sentence) in [
-        (released, r#"{"eos_token_id": [1, "x"]}"#, "a token of the vocabulary, found \"x\""),
-        (released, r#"{"eos_token_id": []}"#, "found []"),
-        (released, r#"{"bos_token_id": -1}"#, "key `bos_token_id`"),
-        (released, r#"{"pad_token_id": 201088}"#, "found 201088"),
         (released, "[]", "generation_config.json` is invalid: invalid type: sequence, expected a"),
         (released, r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
         (
-            released,
-            r#"{"do_sample": true, "top_k": -1}"#,
-            "key `top_k` must be a whole number from 0, found -1",
+            tiny,
+            "",
+            "no file sets `eos_token_id` to a token of the vocabulary of 320 tokens, and the released models' 200002 is not in it: put a gen",
         ),
-        (released, r#"{"do_sample": 1}"#, "key `do_sample` must be true or false, found 1"),
-        (
-            released,
-            r#"{"do_sample": true, "top_p": 3.0}"#,
-            "key `top_p` must be a number from 0 to 1, found 3.0",
-        ),
-        (
-            released,
-            r#"{"do_sample": true, "temperature": 0.0}"#,
-            "must be a positive number, found 0.0",
-        ),
-        (released, r#"{"do_sample": false, "repetition_penalty": 0}"#, "positive number, found 0"),
-        (tiny, "", "eos_token_id, 200002, is not in the vocabulary of 320 tokens: put a gen"),
-        (tiny, r#"{"eos_token_id": 5}"#, "bos_token_id, 199998, is not in the vocabulary of 320"),
-        (tiny, r#"{"eos_token_id": 5}"#, "tokens: add eos_token_id"),
+        (tiny, r#"{"eos_token_id": [320]}"#, "no file sets `eos_token_id` to a token"),
+        (tiny, r#"{"eos_token_id": []}"#, "no file sets `eos_token_id` to a token"),
+        (tiny, r#"{"eos_token_id": 5}"#, "no file sets `bos_token_id` to a token"),
+        (tiny, r#"{"eos_token_id": 5, "bos_token_id": [1, 2]}"#, "no file sets `bos_token_id`"),
+        (tiny, r#"{"eos_token_id": 5, "bos_token_id": 1, "pad_token_id": -1}"#, "`pad_token_id`"),
+        (tiny, r#"{"eos_token_id": 5}"#, "is not in it: set `bos_token_id` in `"),
     ] {
         let path = home.join("checkpoint/generation_config.json");
         (!file.is_empty()).then(|| fs::write(path, file).unwrap());

@@ -178,7 +178,8 @@ fn refuses_headers_where_weights_are_read() {
         assert_contains(&test.hub.failure(&[&base[..], options].concat()), expected);
     }
     test.hub.take_requests("");
-    assert_contains(&sentence(test.hub.command(&base).env("HF_HUB_OFFLINE", "1")), "offline mode");
+    let sentence = sentence(test.hub.command(&base).env("TRANSFORMERS_OFFLINE", "1"));
+    assert_contains(&sentence, "and TRANSFORMERS_OFFLINE forbids to ask: run");
     assert!(test.hub.take_requests(LIST).is_empty() && !test.model.exists());
 }
 
@@ -258,7 +259,9 @@ fn refuses_repositories_without_checkpoint() {
         config.json a.safetensors b.safetensors | | holds 2 .safetensors files and no model.safetensors.index.json
         config.json model-00001-of-00002.safetensors | | has no index, and of the shards that its files belong to it lacks `model-00002-of-00002.safetensors`: add what is missing
         config.json model.safetensors other.safetensors | other.safetensors | programs differ in which they read
-        config.json | other.safetensors | names the shard "other.safetensors", which is not in the repository
+        config.json | other.safetensors | names the shard `other.safetensors`, which is missing: add it
+        config.json adapter_config.json model.safetensors | | `owner/tiny/adapter_config.json` is a LoRA adapter beside a whole model
+        config.json model.safetensors.index.fp16.json a.fp16.safetensors | | `owner/tiny` holds no model.safetensors.index.json, but one for each saved variant, `model.safetensors.index.fp16.json`
         config.json | ../x.safetensors | names the shard "../x.safetensors", which is not a plain file name"#;
     for [files, shard, expected] in cases(table) {
         let remote = Home::new();
@@ -271,7 +274,7 @@ fn refuses_repositories_without_checkpoint() {
         }
         let test = HubTest::serving(remote);
         assert_contains(&test.hub.failure(&test.root()), expected);
-        assert!(test.hub.take_requests(".safetensors").is_empty());
+        test.assert_no_weights();
     }
 }
 

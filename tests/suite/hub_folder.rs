@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::fake_hub::{COMMIT, FakeHub, Fault, HubTest, REPOSITORY, repository};
-use crate::layout_fixtures::write_index;
+use crate::layout_fixtures::{config, in_layout, write_index, write_shards};
 use crate::support::{
-    Home, assert_contains, assert_ends, assert_starts, cases, contents, copy_folder, export,
-    export_args, fixture, flip_last_bit, resize, text,
+    Home, assert_contains, assert_ends, assert_starts, cases, contents, copy_folder, edit_json,
+    export, export_args, failure, fixture, flip_last_bit, resize, stage_args, text,
 };
 
 const WEIGHTS: &str = "original/model.safetensors";
@@ -103,12 +103,21 @@ fn refuses_folder_of_another_repository() {
 }
 
 #[test]
-fn ignores_local_files_that_are_not_in_the_repository() {
+fn refuses_local_files_of_another_save() {
     let test = HubTest::serving(with_other_weights());
     let folder = test.folder().join("original");
     fs::create_dir_all(&folder).unwrap();
     write_index(&folder, json!({"a": "old.safetensors"}));
     fs::copy(fixture("tiny/model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let sentence = test.hub.failure(&test.original());
+    assert_contains(
+        &sentence,
+        "original` holds both model.safetensors and an model.safetensors.index",
+    );
+    assert_ends(&sentence, "; pass --download-dir DIR");
+    for name in ["model.safetensors", "model.safetensors.index.json"] {
+        fs::rename(folder.join(name), test.here.join(name)).unwrap();
+    }
     let summary = test.hub.export(&test.original());
     let expected = json!(["owner--tiny/original/weights.safetensors"]);
     assert_eq!(summary["weights"]["files"], expected);
@@ -122,7 +131,8 @@ fn ignores_local_files_that_are_not_in_the_repository() {
 fn exports_offline_from_downloaded_files_only() {
     let test = HubTest::new();
     let sentence = test.hub.sentence(test.hub.command(&test.root()).env("HF_HUB_OFFLINE", "1"));
-    assert_starts(&sentence, "`config.json` of `owner/tiny` is neither in");
+    let expected = "`config.json` of `owner/tiny` is neither in the download folder nor in Hugging Face's cache, and HF_HUB_OFFLINE forbids downloads";
+    assert_eq!(sentence, expected);
     assert!(test.hub.take_requests("").is_empty() && contents(&test.here).is_empty());
 
     test.hub.export(&test.original());
@@ -136,7 +146,7 @@ fn exports_offline_from_downloaded_files_only() {
     }
     let table = "other/tiny/original | holds files of `owner/tiny`
         owner/tiny@ffffffffffffffffffffffffffffffffffffffff/original | `original/config.json` of
-        owner/tiny@v2/original | no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode (or HF_HUB_OFFLINE) forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@COMMIT/original`
+        owner/tiny@v2/original | no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@COMMIT/original`
         owner/tiny | `config.json` of `owner/tiny` is neither in the download folder nor in";
     for [name, expected] in cases(table) {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
@@ -167,6 +177,92 @@ fn exports_offline_from_downloaded_files_only() {
     fs::remove_file(folder.join(WEIGHTS)).unwrap();
     let sentence = test.hub.sentence(&mut offline("owner/tiny/original"));
     assert_starts(&sentence, &format!("`{WEIGHTS}` of `owner/tiny/original` is neither in"));
+}
+
+/// What the export of a repository reads is what its folder holds for `inspect`, a second export
+/// and a verification: another choice is refused before weights are fetched.
+#[test]
+fn files_beside_those_of_the_hub_count() {
+    // A file of the repository, one beside it in the download folder, and the refusal.
+    let table = "weights.safetensors | other.safetensors | holds 2 .safetensors files and no model.safetensors.index.json
+        weights.safetensors | weights.gguf |
+        weights.safetensors | model.safetensors.index.bf16.json | holds no model.safetensors.index.json, but one for each saved variant
+        model.safetensors | other.safetensors |
+        model.safetensors | adapter_config.json | is a LoRA adapter beside a whole model
+        weights.safetensors | model.safetensors | STRANGER";
+    for [remote, beside, expected] in cases(table) {
+        let test = HubTest::serving(with_weights_as(remote));
+        let folder = test.folder().join("original");
+        fs::create_dir_all(&folder).unwrap();
+        let other = fixture("tiny/model.safetensors");
+        fs::copy(other, folder.join(beside)).unwrap();
+        let model = test.here.join("local.onnx");
+        if expected.is_empty() {
+            let summary = test.hub.export(&test.original());
+            let local = export(&export_args(&folder, &model, &[]));
+            assert_eq!(local["fingerprint"], summary["fingerprint"], "{remote} {beside}");
+            continue;
+        }
+        if expected == "STRANGER" {
+            let stranger = "original` holds `model.safetensors`, which is no file of `owner/tiny/original` and would be taken for its checkpoint: move it away, or choose another download folder; pass --download-dir DIR";
+            assert_ends(&test.hub.failure(&test.original()), stranger);
+            continue;
+        }
+        assert_contains(&test.hub.failure(&test.original()), expected);
+        assert!(!folder.join(remote).exists(), "{remote} {beside}");
+        fs::copy(test.repository.join("original").join(remote), folder.join(remote)).unwrap();
+        assert_contains(&failure(&export_args(&folder, &model, &[])), expected);
+    }
+}
+
+/// As in a folder: tensors of a shard that is not there can be ignored, and files that an export
+/// wrote are no part of a checkpoint.
+#[test]
+fn the_hub_and_folders_have_one_rule() {
+    let remote = Home::new();
+    write_shards(&remote, &config(), in_layout("hf"));
+    edit_json(&remote.join("model.safetensors.index.json"), |index| {
+        index["weight_map"]["mtp.fc.weight"] = json!("mtp.safetensors");
+    });
+    let test = HubTest::serving(remote);
+    let expected = "names the shard `mtp.safetensors`, which is missing: add it; the model does not use `mtp.fc.weight`";
+    assert_contains(&test.hub.failure(&test.root()), expected);
+    test.assert_no_weights();
+    let ignoring = [&test.root()[..], &["--ignore-tensor", "mtp.*"]].concat();
+    let summary = test.hub.export(&ignoring);
+    let offline = [&ignoring[..], &["--offline"]].concat();
+    assert_eq!(test.hub.export(&offline)["fingerprint"], summary["fingerprint"]);
+    let sentence = test.hub.failure(&[&test.root()[..], &["--offline"]].concat());
+    let start = "`mtp.safetensors` of `owner/tiny` is neither in the download folder nor in Hugging Face's cache, and offline mode forbids downloads: `";
+    assert_starts(&sentence, start);
+    assert_contains(&sentence, expected);
+
+    let repository = with_weights_as("weights.safetensors");
+    let staged = repository.join("original/staged.safetensors");
+    export(&stage_args(&fixture("tiny"), &staged, &[]));
+    let test = HubTest::serving(repository);
+    test.hub.export(&test.original());
+    assert!(!test.folder().join("original/staged.safetensors").exists());
+}
+
+#[test]
+fn addresses_name_repositories() {
+    let test = HubTest::new();
+    for address in [
+        "https://huggingface.co/owner/tiny/tree/main/original",
+        "hf.co/owner/tiny/blob/main/original/config.json",
+        "hf://owner/tiny/original",
+    ] {
+        test.hub.take_requests("");
+        let summary = test.hub.export(&test.named(address));
+        assert_eq!(summary["hub"]["source"], format!("{REPOSITORY}@{COMMIT}/original"));
+        assert!(!test.hub.take_requests("").is_empty());
+    }
+    for address in ["https://example.com/owner/tiny", "git@github.com:owner/tiny", "s3://a/b"] {
+        let expected = "is not the address of a repository on the Hugging Face hub: pass such an address, owner/name, or the folder";
+        assert_contains(&test.hub.failure(&test.named(address)), expected);
+        assert!(test.hub.take_requests("").is_empty());
+    }
 }
 
 #[test]

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 pub type Tensor = (Dtype, Vec<usize>, Vec<u8>);
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Every layout of Hugging Face's dialect.
-pub const LAYOUTS: [&str; 7] = ["hf", "bf16", "f16", "f32", "fp8", "split", "linears"];
+/// Every layout, but for the one that [`tiny`] has.
+pub const LAYOUTS: [&str; 10] =
+    ["hf", "bf16", "f16", "f32", "fp8", "split", "linears", "mlx", "mixed", "numbers"];
 
 pub fn read(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
@@ -81,11 +82,17 @@ pub fn input_major((shape, values): (Vec<usize>, Vec<f32>), dtype: Dtype) -> Ten
 
 /// The tiny model's tensors under the names and in the formats of a layout.
 pub fn in_layout(layout: &str) -> Tensors {
-    let mut all = read(&fixture("tiny-hf/model.safetensors"));
-    if layout == "hf" {
-        return all;
+    if layout == "numbers" {
+        return with_numbers(Dtype::BF16);
     }
-    for (n, matrix) in (0..3).flat_map(|n| ["gate_up", "down"].map(|matrix| (n, matrix))) {
+    let mut all = read(&fixture("tiny-hf/model.safetensors"));
+    let is_packed = |n, matrix| match layout {
+        "hf" => true,
+        "mixed" => n == 0 || (n, matrix) == (1, "gate_up") || (n, matrix) == (2, "down"),
+        _ => false,
+    };
+    let matrices = (0..3).flat_map(|n| ["gate_up", "down"].map(|matrix| (n, matrix)));
+    for (n, matrix) in matrices.filter(|(n, matrix)| !is_packed(*n, *matrix)) {
         let prefix = format!("model.layers.{n}.mlp.experts.");
         let mut take = |part| all.remove(&format!("{prefix}{matrix}_proj_{part}")).unwrap();
         let (blocks, scales, bias) = (take("blocks"), take("scales"), take("bias"));
@@ -96,12 +103,10 @@ pub fn in_layout(layout: &str) -> Tensors {
             "fp8" => Dtype::F8_E5M2,
             _ => Dtype::BF16,
         };
-        let parts = if ["split", "linears"].contains(&layout) {
+        let parts = if ["split", "linears", "mlx"].contains(&layout) {
             let weight = (dtype, values.0, encoded(&values.1, dtype));
-            [("weight", weight), ("bias", bias)]
-                .iter()
-                .flat_map(|(part, all)| expert_linears(layout, matrix, part, all))
-                .collect()
+            let parts = [("weight", weight), ("bias", bias)];
+            parts.iter().flat_map(|(part, all)| linears(layout, matrix, part, all)).collect()
         } else {
             let name = format!("{matrix}_proj");
             vec![(name.clone() + "_bias", bias), (name, input_major(values, dtype))]
@@ -115,8 +120,34 @@ pub fn in_layout(layout: &str) -> Tensors {
     all
 }
 
-/// A part of one matrix of all experts as linear layers.
-fn expert_linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String, Tensor)> {
+/// The tiny model in OpenAI's layout, with experts of this dtype `[experts, out, in]`.
+pub fn with_numbers(dtype: Dtype) -> Tensors {
+    let mut all = tiny();
+    for (n, matrix) in (0..3).flat_map(|n| [1, 2].map(|matrix| (n, matrix))) {
+        let name = format!("block.{n}.mlp.mlp{matrix}_weight");
+        let [blocks, scales] =
+            ["blocks", "scales"].map(|part| all.remove(&format!("{name}.{part}")).unwrap());
+        let (shape, values) = dequantized(&blocks, &scales);
+        all.insert(name, (dtype, shape, encoded(&values, dtype)));
+    }
+    all
+}
+
+/// A part of one matrix of all experts as linear layers: one for each expert, or, in MLX's
+/// layout, one for all.
+fn linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String, Tensor)> {
+    if layout == "mlx" {
+        let (dtype, shape, data) = all;
+        let flat = (*dtype, [&[shape[0] * shape[1]], &shape[2..]].concat(), data.clone());
+        let half = |odd| {
+            let (dtype, flat, data) = rows(&flat, (odd..8 * shape[1]).step_by(2));
+            (dtype, [&[8, shape[1] / 2], &flat[1..]].concat(), data)
+        };
+        return match matrix {
+            "down" => vec![(format!("down_proj.{part}"), all.clone())],
+            _ => vec![(format!("gate_proj.{part}"), half(0)), (format!("up_proj.{part}"), half(1))],
+        };
+    }
     let mut tensors = Vec::new();
     for e in 0..8 {
         let (dtype, shape, data) = rows(all, e..=e);
@@ -150,7 +181,9 @@ pub fn home(config: &Value, tensors: &Tensors) -> Home {
 }
 
 pub fn in_folder(layout: &str) -> Home {
-    home(&config(), &in_layout(layout))
+    let is_original = layout == "numbers";
+    let config = if is_original { read_json(&fixture("tiny/config.json")) } else { config() };
+    home(&config, &in_layout(layout))
 }
 
 pub fn edited(edit: impl FnOnce(&Path)) -> Home {

@@ -6,9 +6,11 @@ mod adapters;
 mod architecture;
 mod cli;
 mod config;
+mod config_errors;
 mod conversions;
 mod documents;
 mod fake_hub;
+mod folders;
 mod genai;
 mod graph;
 mod graph_text;
@@ -19,10 +21,15 @@ mod hub_folder;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;
+#[cfg(unix)]
+mod limits;
 mod matrix_formats;
 mod merged;
 mod mutations;
+#[cfg(unix)]
+mod paths;
 mod provenance;
+mod puzzle;
 mod python {
     mod adapters;
     mod cached;
@@ -39,7 +46,9 @@ mod python {
     mod layouts;
     mod numerics;
     mod packages;
+    mod puzzle;
     mod trained;
+    mod transformers;
     pub mod verify;
     mod verify_refusals;
 }
@@ -50,6 +59,8 @@ mod shards;
 mod sizes;
 mod staging;
 mod support;
+mod tensor_names;
+mod tensor_problems;
 mod transformers_js;
 mod untrusted_metadata;
 mod weights_file;

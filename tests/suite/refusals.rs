@@ -7,7 +7,8 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::layout_fixtures::{
-    Tensors, config, drop_experts, edit_config, edit_tensors, edited, home, in_layout, narrow,
+    Tensors, config, drop_experts, edit_config, edit_tensors, edited, home, in_folder, in_layout,
+    narrow,
 };
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
@@ -50,7 +51,7 @@ fn create(folder: &Path, names: &str) {
 fn refuses_unsupported_formats_with_alternative() {
     // Files that only training needs are no weights.
     let table = "| adapter_config.json adapter_model.safetensors | adapter_config.json` is a LoRA adapter: merge it into its base model
-        | tiny/config.json tiny/model.safetensors adapter_config.json | adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or move it away if this model is the result
+        | tiny/config.json tiny/model.safetensors adapter_config.json | adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or export a folder without it if this model is the result
         | tiny-hf/config.json pytorch_model-00001-of-00002.bin | pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors
         x-MXFP4.gguf | x-MXFP4.gguf | x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b
         | x.gguf | x.gguf` is GGUF
@@ -174,8 +175,8 @@ fn ignores_unknown_names_on_request() {
     let one = ["--ignore-tensor", "extra.a bias"];
     let export = export_args(&checkpoint, &model, &note);
     let sentence = failure(&export);
-    assert_contains(&sentence, "OpenAI's original layout: `extra.a bias` and 1 more;");
-    assert_ends(&sentence, "; pass --ignore-tensor 'extra.a bias'");
+    assert_contains(&sentence, "OpenAI's original layout: `extra.a bias`, `extra.weight`;");
+    assert_ends(&sentence, "; pass --ignore-tensor 'extra.*'");
     let sentence = failure(&[&export[..], &one].concat());
     assert_contains(&sentence, "OpenAI's original layout: `extra.weight`;");
     let both = [&one[..], &["--ignore-tensor", "extra.weight"]].concat();
@@ -256,6 +257,19 @@ fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
     let (config, tensors) = narrow();
     let expected = "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions need a multiple of 32: keep the format of the experts";
     assert_eq!(home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]), expected);
+}
+
+#[test]
+fn refuses_mixed_experts_on_gpus() {
+    let home = in_folder("mixed");
+    let cuda = "execution provider `cuda` does not support experts in bf16 and mxfp4: its kernels read one format; pass --experts mxfp4 or --experts int4";
+    assert_eq!(home.refusal("m", &["--for=cuda"]), cuda);
+    home.export("m", &["--for=cuda", "--experts", "mxfp4"]);
+    let webgpu = ["--target=ort", "--ep=webgpu"];
+    let formats = ["mxfp4 or --experts int4", "int4 or --experts int8"];
+    let expected = cuda.replace("cuda", "webgpu").replace(formats[0], formats[1]);
+    assert_eq!(home.refusal("m", &webgpu), expected);
+    home.export("m", &[&webgpu[..], &["--experts=int8", "--accept-rounding"]].concat());
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn needless_entries_of_an_index_can_be_ignored() {
     // Entries, their shard, how the sentence ends, and what else has the same effect.
     let table = "mtp.fc.weight | w.safetensors | index.json` says that tensor `mtp.fc.weight` is in `w.safetensors`, which does not hold it; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp.*
         mtp.fc.weight mtp.norm.weight | w.safetensors | does not use `mtp.fc.weight`, `mtp.norm.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor 'mtp.*' | *
-        mtp.fc.weight | mtp.safetensors | index.json` names the shard `mtp.safetensors`, which is missing: download it too; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp*";
+        mtp.fc.weight | mtp.safetensors | index.json` names the shard `mtp.safetensors`, which is missing: add it; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp*";
     let tensors = in_layout("hf");
     for [entries, shard, expected, other] in cases(table) {
         let mut index = all_in(&tensors, "w.safetensors");
@@ -187,7 +187,7 @@ fn needless_entries_of_an_index_can_be_ignored() {
 fn entries_that_the_model_uses_cannot_be_ignored() {
     let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it
         model.layers.0.mlp.experts.down_proj_blocks | w.safetensors | says that tensor `model.layers.0.mlp.experts.down_proj_blocks` is in `w.safetensors`, which does not hold it
-        model.norm.weight | absent.safetensors | names the shard `absent.safetensors`, which is missing: download it too";
+        model.norm.weight | absent.safetensors | names the shard `absent.safetensors`, which is missing: add it";
     for [name, shard, expected] in cases(table) {
         let mut tensors = in_layout("hf");
         let mut index = all_in(&tensors, "w.safetensors");

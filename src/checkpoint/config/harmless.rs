@@ -1,73 +1,114 @@
-//! Keys of configs that do not change what a GPT-OSS model computes.
+//! Keys that nothing reads, and that leave what a GPT-OSS model computes as it is: at any value,
+//! or at the one that the key has by default. All other keys are refused.
 
-use super::reader::Harmless;
+use std::fmt;
 
-/// Keys of Hugging Face's dialect that may have any value.
-const HUGGING_FACE: [&[&str]; 23] = [
-    // Who wrote the file.
-    &["_name_or_path", "architectures", "model_name", "transformers_version", "_commit_hash"],
-    &["unsloth_fixed", "unsloth_fixed_mxfp4", "unsloth_version", "transformers.js_config"],
-    // Tokens and labels, which surround the model.
-    &["bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id"],
-    &["decoder_start_token_id", "tokenizer_class", "prefix"],
-    &["id2label", "label2id", "num_labels", "problem_type"],
-    &["finetuning_task", "task_specific_params"],
-    // Training.
-    &["attention_dropout", "initializer_range", "output_router_logits", "router_aux_loss_coef"],
-    &["gradient_checkpointing", "tf_legacy_loss"],
-    // How weights are stored, and what programs return.
-    &["dtype", "torch_dtype", "quantization_config.*", "return_dict", "use_cache"],
-    &["output_attentions", "_output_attentions", "output_hidden_states"],
-    // Which kernels compute it, and code that transformers runs only if it is told to.
-    &["attn_implementation", "_attn_implementation*"],
-    &["experts_implementation", "_experts_implementation*", "auto_map"],
-    // How positions were extended; the lengths are checked where YaRN is used.
-    &["rope_parameters.finetuned", "rope_scaling.finetuned"],
-    &["initial_context_length", "max_position_embeddings"],
-    // How tokens are chosen from logits: settings of a generation config.
-    &["bad_words_ids", "begin_suppress_tokens", "suppress_tokens", "remove_invalid_values"],
-    &["forced_bos_token_id", "forced_eos_token_id", "forced_decoder_ids", "guidance_scale"],
-    &["max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_return_sequences"],
-    &["do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "penalty_alpha"],
-    &["epsilon_cutoff", "eta_cutoff", "renormalize_logits", "cache_implementation"],
-    &["num_beams", "num_beam_groups", "early_stopping", "length_penalty", "diversity_penalty"],
-    &["repetition_penalty", "encoder_repetition_penalty", "exponential_decay_length_penalty"],
-    &["no_repeat_ngram_size", "encoder_no_repeat_ngram_size"],
-    &["output_scores", "output_logits", "return_dict_in_generate"],
-];
+use serde_json::Value;
 
-/// Keys of transformers' `PretrainedConfig` that could make another model, with the value
-/// that does not: its default.
-const DEFAULTS: [(&str, &str); 8] = [
-    // Attention to an encoder's output, and attention to later tokens.
-    ("add_cross_attention", "false"),
-    ("is_decoder", "false"),
-    ("is_encoder_decoder", "false"),
-    ("tie_encoder_decoder", "false"),
-    // Parts of a sequence at a time: another order of sums.
-    ("chunk_size_feed_forward", "0"),
-    // Heads that are removed when a model is loaded.
-    ("pruned_heads", "{}"),
-    // Tied weights become copies, which training changes one by one.
-    ("torchscript", "false"),
-    // TensorFlow computes in bfloat16.
-    ("use_bfloat16", "false"),
-];
-
-/// What is known of a key of OpenAI's dialect that nothing reads.
-pub fn openai(key: &str) -> Option<Harmless> {
-    ["dtype", "torch_dtype"].contains(&key).then_some(Harmless::Always)
+/// Keys of one subject. A name ends with `*` if it is a prefix.
+pub struct Group {
+    names: &'static [&'static str],
+    /// The only value that leaves the model as it is, in JSON; any does if `None`.
+    only: Option<&'static str>,
+    /// What the keys are about, or what another value would do.
+    about: &'static str,
 }
 
-/// What is known of a key of Hugging Face's dialect that nothing reads; a name ends with `*`
-/// if it is a prefix.
-pub fn hugging_face(key: &str) -> Option<Harmless> {
-    let is = |name: &&str| match name.strip_suffix('*') {
-        Some(prefix) => key.starts_with(prefix),
-        None => key == *name,
-    };
-    if HUGGING_FACE.into_iter().flatten().any(is) {
-        return Some(Harmless::Always);
+/// Of OpenAI's `ModelConfig`.
+pub const OPENAI: &[Group] = &[any("how weights are stored", &["dtype", "torch_dtype"])];
+
+/// Of `GptOssConfig` of transformers and its base classes `PretrainedConfig` (version 4) and
+/// `PreTrainedConfig` (version 5), and of programs that add keys to it.
+pub const HUGGING_FACE: &[Group] = &[
+    any("who wrote the file", &["_name_or_path", "name_or_path", "architectures", "model_name"]),
+    any("who wrote the file", &["transformers_version", "_commit_hash"]),
+    any("who wrote the file", &["unsloth_fixed", "unsloth_fixed_mxfp4", "unsloth_version"]),
+    any("settings of a runtime", &["transformers.js_config"]),
+    any("tokens around the model", &["bos_token_id", "eos_token_id", "pad_token_id"]),
+    any("tokens around the model", &["sep_token_id", "cls_token_id", "decoder_start_token_id"]),
+    any("the tokenizer", &["tokenizer_class", "prefix"]),
+    any("labels of a classifier", &["id2label", "label2id", "num_labels", "problem_type"]),
+    any("a task", &["finetuning_task", "task_specific_params"]),
+    any("training", &["attention_dropout", "initializer_range", "gradient_checkpointing"]),
+    any("training", &["output_router_logits", "router_aux_loss_coef", "tf_legacy_loss"]),
+    // The method is read.
+    any("how weights are stored", &["dtype", "torch_dtype", "quantization_config.*"]),
+    any("what a program returns", &["return_dict", "use_cache", "tie_last_hidden_states"]),
+    any("what a program returns", &["output_attentions", "_output_attentions"]),
+    any("what a program returns", &["output_hidden_states"]),
+    any("which kernels compute it", &["attn_implementation", "_attn_implementation*"]),
+    any("which kernels compute it", &["experts_implementation", "_experts_implementation*"]),
+    any("code that runs only on demand", &["auto_map"]),
+    // Lengths are checked where YaRN is used.
+    any("how positions were extended", &["rope_parameters.finetuned", "rope_scaling.finetuned"]),
+    any("how positions were extended", &["initial_context_length", "max_position_embeddings"]),
+    any(GENERATION, &["bad_words_ids", "begin_suppress_tokens", "suppress_tokens"]),
+    any(GENERATION, &["forced_bos_token_id", "forced_eos_token_id", "forced_decoder_ids"]),
+    any(GENERATION, &["max_length", "max_new_tokens", "min_length", "min_new_tokens"]),
+    any(GENERATION, &["do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"]),
+    any(GENERATION, &["epsilon_cutoff", "eta_cutoff", "penalty_alpha", "guidance_scale"]),
+    any(GENERATION, &["num_beams", "num_beam_groups", "early_stopping", "num_return_sequences"]),
+    any(GENERATION, &["length_penalty", "diversity_penalty", "repetition_penalty"]),
+    any(GENERATION, &["encoder_repetition_penalty", "exponential_decay_length_penalty"]),
+    any(GENERATION, &["no_repeat_ngram_size", "encoder_no_repeat_ngram_size"]),
+    any(GENERATION, &["renormalize_logits", "remove_invalid_values", "cache_implementation"]),
+    any(GENERATION, &["output_scores", "output_logits", "return_dict_in_generate"]),
+    only("false", "others add attention to an encoder's output", &["add_cross_attention"]),
+    only("false", "others have an encoder", &["is_encoder_decoder", "tie_encoder_decoder"]),
+    only("false", "some programs let encoders alone see later tokens", &["is_decoder"]),
+    only("true", "otherwise tokens see later ones", &["is_causal"]),
+    only("0", "others change the order of sums", &["chunk_size_feed_forward"]),
+    only("{}", "others remove heads when a model is loaded", &["pruned_heads"]),
+    only("false", "tied weights become copies, which training changes apart", &["torchscript"]),
+    only("false", "TensorFlow computes in bfloat16", &["use_bfloat16"]),
+    only("1.0", "others rotate a part of each head", &["partial_rotary_factor"]),
+    only("1.0", "others rotate a part of each head", &["rope_parameters.partial_rotary_factor"]),
+];
+
+/// How tokens are chosen from logits.
+const GENERATION: &str = "settings of a generation config";
+
+const fn any(about: &'static str, names: &'static [&'static str]) -> Group {
+    Group { names, only: None, about }
+}
+
+const fn only(value: &'static str, about: &'static str, names: &'static [&'static str]) -> Group {
+    Group { names, only: Some(value), about }
+}
+
+impl Group {
+    fn has(&self, key: &str) -> bool {
+        self.names.iter().any(|name| match name.strip_suffix('*') {
+            Some(prefix) => key.starts_with(prefix),
+            None => key == *name,
+        })
     }
-    DEFAULTS.iter().find(|(name, _)| *name == key).map(|(_, value)| Harmless::If(value))
+
+    /// Whether a value leaves the model as it is.
+    pub fn allows(&self, value: &Value) -> bool {
+        let Some(only) = self.only else { return true };
+        let only: Value = only.parse().expect("JSON of a table");
+        *value == only || value.is_number() && value.as_f64() == only.as_f64()
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { only, about, .. } = self;
+        match only {
+            Some(only) => write!(f, "only {only} is known: {about}"),
+            None => f.write_str(about),
+        }
+    }
+}
+
+/// What is known of a key.
+pub fn find<'g>(groups: &'g [Group], key: &str) -> Option<&'g Group> {
+    groups.iter().find(|group| group.has(key))
+}
+
+/// All names but prefixes.
+pub fn names(groups: &[Group]) -> impl Iterator<Item = &str> {
+    let names = groups.iter().flat_map(|group| group.names).copied();
+    names.filter(|name| !name.ends_with('*'))
 }

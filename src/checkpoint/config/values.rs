@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::reader::{POSITIVE, SIZE, SIZES};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, err};
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
 /// files contain it as JSON, so names and order of the fields are fixed.
@@ -49,6 +49,9 @@ pub struct Rope {
     pub slow: f64,
     /// Rotations above which it is not stretched (`ntk_beta`, `beta_fast`).
     pub fast: f64,
+    /// Length of the context after stretching, if it is not what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<f64>,
 }
 
 impl Config {
@@ -56,41 +59,57 @@ impl Config {
         self.windows.len()
     }
 
-    /// Checks what must hold wherever the numbers come from; errors name `file`.
+    /// Checks what must hold wherever the numbers come from, and says all that does not;
+    /// errors name `file`.
     pub fn check(&self, file: &str) -> Result<()> {
         let numbers = serde_json::to_value(self).expect("plain numbers");
-        check_numbers(file, "", &numbers)?;
+        Error::all(wrong_numbers(file, "", &numbers))?;
         let (layers, experts) = (self.windows.len(), self.experts.len());
-        ensure!(
-            layers > 0 && layers == experts,
-            "`{file}`: each layer must have a window and a number of experts, found {layers} windows and {experts} numbers"
-        );
         let (heads, kv_heads, width) = (self.num_heads, self.num_kv_heads, self.head_dim);
-        ensure!(
-            heads.is_multiple_of(kv_heads),
-            "`{file}`: `num_attention_heads` must be a multiple of `num_key_value_heads`, found {heads} and {kv_heads}"
-        );
-        ensure!(width.is_multiple_of(2), "`{file}`: `head_dim` must be even, found {width}");
         let rows = (heads + 2 * kv_heads).checked_mul(width);
-        ensure!(
-            rows.is_some_and(|rows| SIZES.contains(&rows)),
-            "`{file}`: all heads together must have at most 4294967295 rows, found {heads} query heads and {kv_heads} key-value heads of {width}"
-        );
         let fewest = self.experts.iter().min().copied().unwrap_or_default();
         let used = self.experts_per_token;
-        ensure!(
-            used <= fewest,
-            "`{file}`: the number of experts per token must be at most the number of experts, found {used} of {fewest}"
-        );
         let Rope { theta, factor, .. } = self.rope;
-        ensure!(theta > 1.0, "`{file}`: `rope_theta` must be above 1, found {theta}");
         let [low, high] = self.rope.bounds(width);
-        // The reference implementation asserts this too.
-        ensure!(
-            factor <= 1.0 || (0.0 < low && low < high && high < width as f64 / 2.0 - 1.0),
-            "`{file}`: YaRN's bounds must satisfy 0 < low < high < head_dim / 2 - 1, found {low:.4} and {high:.4} for a head_dim of {width}"
-        );
-        Ok(())
+        let rules = [
+            (
+                layers > 0 && layers == experts,
+                format!(
+                    "each layer must have a window and a number of experts, found {layers} windows and {experts} numbers"
+                ),
+            ),
+            (
+                heads.is_multiple_of(kv_heads),
+                format!(
+                    "`num_attention_heads` must be a multiple of `num_key_value_heads`, found {heads} and {kv_heads}"
+                ),
+            ),
+            (width.is_multiple_of(2), format!("`head_dim` must be even, found {width}")),
+            (
+                rows.is_some_and(|rows| SIZES.contains(&rows)),
+                format!(
+                    "all heads together must have at most 4294967295 rows, found {heads} query heads and {kv_heads} key-value heads of {width}"
+                ),
+            ),
+            (
+                used <= fewest,
+                format!(
+                    "the number of experts per token must be at most the number of experts, found {used} of {fewest}"
+                ),
+            ),
+            (theta > 1.0, format!("`rope_theta` must be above 1, found {theta}")),
+            (
+                // The reference implementation asserts this too.
+                theta <= 1.0
+                    || factor <= 1.0
+                    || (0.0 < low && low < high && high < width as f64 / 2.0 - 1.0),
+                format!(
+                    "YaRN's bounds must satisfy 0 < low < high < head_dim / 2 - 1, found {low:.4} and {high:.4} for a head_dim of {width}"
+                ),
+            ),
+        ];
+        let broken = rules.into_iter().filter(|(holds, _)| !holds);
+        Error::all(broken.map(|(_, rule)| err!("`{file}`: {rule}")))
     }
 }
 
@@ -106,19 +125,23 @@ impl Rope {
     }
 
     pub fn context(&self) -> u64 {
-        (self.initial_context * self.factor.max(1.0)) as u64
+        self.context.unwrap_or(self.initial_context * self.factor.max(1.0)) as u64
     }
 }
 
-fn check_numbers(file: &str, key: &str, value: &Value) -> Result<()> {
-    let check = |(key, value): (&String, &Value)| check_numbers(file, key, value);
+/// The errors for numbers in a config that are out of range, one for each key.
+fn wrong_numbers(file: &str, key: &str, value: &Value) -> Vec<Error> {
     let (expected, fits) = match value {
-        Value::Object(map) => return map.iter().try_for_each(check),
-        Value::Array(list) => return list.iter().try_for_each(|it| check_numbers(file, key, it)),
+        Value::Object(map) => {
+            return map.iter().flat_map(|(key, it)| wrong_numbers(file, key, it)).collect();
+        }
+        Value::Array(list) => {
+            return list.iter().flat_map(|it| wrong_numbers(file, key, it)).take(1).collect();
+        }
         Value::Number(number) if number.is_f64() => (POSITIVE.0, POSITIVE.1(value).is_some()),
         Value::Number(_) => (SIZE.0, SIZE.1(value).is_some()),
-        Value::Null | Value::Bool(_) | Value::String(_) => return Ok(()),
+        Value::Null | Value::Bool(_) | Value::String(_) => return Vec::new(),
     };
-    ensure!(fits, "`{file}`: `{key}` must be {expected}, found {value}");
-    Ok(())
+    let error = || err!("`{file}`: `{key}` must be {expected}, found {value}");
+    if fits { Vec::new() } else { vec![error()] }
 }

@@ -2,82 +2,84 @@
 //! and how its tensors become them.
 
 mod assemble;
-pub mod known;
+mod forms;
+mod known;
+mod sources;
 
 pub use assemble::Assembly;
 
-use crate::checkpoint::config::Config;
-use crate::checkpoint::shards::Tensors;
+use super::config::Config;
+use super::tensors::Tensors;
+use super::weights::LM_HEAD;
 use crate::error::{Result, bail, ensure};
 use crate::tensor::DType;
 use crate::tensor::mxfp4::BLOCK;
 use crate::weights::MatrixFormat;
 
-/// Where a layout stores the canonical weights. Floats may have another dtype than the
-/// formats say.
+/// Where a layout stores the canonical weights.
 #[derive(Clone, Copy)]
 pub struct Layout {
+    /// For people.
     pub name: &'static str,
+    /// The prefix of a layer's number, in place of `layers.`.
+    pub layer: &'static str,
+    /// Names that do not depend on the form of a matrix.
+    pub names: Names,
     /// Whether q, k and v are matrices of their own.
     pub separate_qkv: bool,
-    pub experts: MatrixFormat,
-    pub attention: MatrixFormat,
-    /// `None` if the config decides whether the embedding is tied.
-    pub lm_head: Option<MatrixFormat>,
-    /// The tensors of a canonical weight whose first axis has this length: for a weight of
-    /// experts, their number.
-    pub sources: fn(&str, u64) -> Sources,
+    /// Whether a stored lm_head counts even if the config ties it to the embedding.
+    pub unties: bool,
+    /// The forms of attention and lm_head, the usual one first.
+    pub dense: &'static [Form],
+    /// The forms of the experts' matrices. The names that are there tell which one a matrix
+    /// has.
+    pub experts: &'static [Form],
 }
+
+/// A way of storing a matrix.
+pub struct Form {
+    /// What experts in it are called, unless that goes without saying.
+    pub name: &'static str,
+    /// Floats may have another dtype.
+    pub format: MatrixFormat,
+    /// Names that only this form has.
+    pub names: Names,
+}
+
+/// Canonical names, or their first parts, and the layout's in their place; inside a layer without
+/// `layers.N.`. `E` is the number of an expert, each of which has a tensor. Of two names the rows
+/// alternate.
+pub type Names = &'static [(&'static str, &'static str)];
 
 /// Floats `[out, in]`, of the dtype that checkpoints usually have.
 pub const PLAIN: MatrixFormat = MatrixFormat::Float(DType::BF16);
 /// Floats `[in, out]`.
 pub const TRANSPOSED: MatrixFormat = MatrixFormat::FloatTransposed(DType::BF16);
 
-pub enum Sources {
-    Tensor(String),
-    /// One for each expert, one after the other.
-    Concat(Vec<String>),
-    /// Two for each expert, whose rows alternate.
-    InterleaveRows(Vec<[String; 2]>),
-}
-
-pub struct Names {
-    /// The prefix of a layer's number, in place of `layers.`.
-    pub layer: &'static str,
-    /// Names, or their first components; inside a layer without `layers.N.`. The first that
-    /// fits counts.
-    pub table: &'static [(&'static str, &'static str)],
-}
-
-impl Names {
-    pub fn source(&self, canonical: &str) -> Sources {
-        let in_layer = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
-        let (prefix, name) = match in_layer {
-            Some((n, name)) => (format!("{}{n}.", self.layer), name),
-            None => (String::new(), canonical),
-        };
-        let renamed = self.table.iter().find_map(|(ours, theirs)| {
-            let rest = name.strip_prefix(ours)?;
-            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{prefix}{theirs}{rest}"))
-        });
-        let missing = || panic!("the layout has no name for `{canonical}`");
-        Sources::Tensor(renamed.unwrap_or_else(missing))
-    }
-}
-
 impl Layout {
     /// The config, completed by what the tensors say, and checked against the formats.
     pub fn resolve_config(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
         let config = self.with_router_counts(config, tensors, file)?;
         config.check(file)?;
-        let [experts, attention] = [self.experts, self.attention].map(MatrixFormat::has_blocks);
-        let any = experts || attention || self.lm_head.is_some_and(MatrixFormat::has_blocks);
+        let has_blocks = |forms, path: &str| {
+            let form = self.form(forms, path, tensors);
+            form.is_some_and(|form| form.format.has_blocks())
+        };
+        let in_layers = |forms, name: &str| {
+            (0..config.num_layers()).any(|n| has_blocks(forms, &format!("layers.{n}.{name}")))
+        };
+        let out = in_layers(self.dense, "attn.out");
+        let gate_up = in_layers(self.experts, "mlp.experts.gate_up");
+        let any = out || gate_up || has_blocks(self.dense, LM_HEAD);
         let width = config.num_heads * config.head_dim;
         for (has_blocks, name, size) in [
             (any, "`hidden_size`", config.hidden_size),
-            (experts, "`intermediate_size`", config.intermediate_size),
-            (attention, "`num_attention_heads` times `head_dim`", width),
+            (
+                in_layers(self.experts, "mlp.experts.down"),
+                "`intermediate_size`",
+                config.intermediate_size,
+            ),
+            (out, "`num_attention_heads` times `head_dim`", width),
         ] {
             ensure!(
                 !has_blocks || size.is_multiple_of(BLOCK),
@@ -88,11 +90,20 @@ impl Layout {
     }
 
     /// The config of a model whose layers have different numbers of experts, after pruning:
-    /// no config can say that, but each router has a row for each expert. If the routers
-    /// agree with each other, the config must agree with them.
+    /// each router has a row for each expert. A config with one number for all layers may be what
+    /// it was before pruning. If the routers agree with each other, the config must agree with them.
     fn with_router_counts(&self, config: Config, tensors: &Tensors, file: &str) -> Result<Config> {
-        let router = |layer| self.router(&format!("layers.{layer}.mlp"));
+        let router = |layer| self.router(&format!("layers.{layer}.mlp"), tensors);
         let rows = |layer| tensors.shape(&router(layer))?.first().copied();
+        let differ = config.experts.iter().any(|count| *count != config.experts[0]);
+        for (layer, expected) in config.experts.iter().enumerate().filter(|_| differ) {
+            let found = rows(layer).unwrap_or(*expected);
+            ensure!(
+                found == *expected,
+                "`{file}` gives layer {layer} {expected} experts, and `{}` has a row for each of {found}: use the config of this checkpoint",
+                router(layer)
+            );
+        }
         let rows = (0..config.num_layers()).map(rows).collect::<Option<Vec<u64>>>();
         let Some(experts) = rows.filter(|rows| rows.iter().any(|count| *count != rows[0])) else {
             return Ok(config);
@@ -109,10 +120,7 @@ impl Layout {
     }
 
     /// The router's matrix, with a row for each expert, of the layer with this `mlp` path.
-    pub fn router(&self, mlp: &str) -> String {
-        let Sources::Tensor(name) = (self.sources)(&format!("{mlp}.router.weight"), 0) else {
-            unreachable!("a router is one tensor in every layout");
-        };
-        name
+    fn router(&self, mlp: &str, tensors: &Tensors) -> String {
+        self.sources(&format!("{mlp}.router.weight"), &[], tensors).first()
     }
 }

@@ -197,10 +197,18 @@ impl Scope<'_> {
         node.attr("reduction", "add").output(fact)
     }
 
-    /// The distinct elements, ascending; how many is known only when the graph runs.
-    pub fn unique(&mut self, name: &str, x: Value) -> Result<Value> {
-        let fact = self.fact(x)?.with_shape([Dim::symbol(self.path_of(name))]);
-        self.node(name, "Unique").input(x).attr("sorted", 1).output(fact)
+    /// ScatterElements: `data [n]` with `updates [m]` at the places `indices [m]`; an index that
+    /// occurs again has the same update.
+    pub fn scatter_elements(
+        &mut self,
+        name: &str,
+        [data, indices, updates]: [Value; 3],
+    ) -> Result<Value> {
+        let node = self.node(name, "ScatterElements").inputs([data, indices, updates]);
+        let (fact, index) = (node.ranked(data, 1)?, node.typed(indices, DType::I64)?);
+        let (added, expected) = (node.fact(updates)?, index.with_dtype(fact.dtype));
+        node.check(added == expected && index.rank() == 1, &expected, &added)?;
+        node.attr("axis", 0).output(fact)
     }
 
     /// Indices of true elements: i64 `[rank, count]`.

@@ -5,7 +5,7 @@ use super::decode::{decoded, gather_expert};
 use super::mxfp4;
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
-use crate::graph::{Scope, Value};
+use crate::graph::{Dim, Scope, Value};
 use crate::model::context::Context;
 use crate::model::{SWIGLU_ALPHA, in_dtype};
 use crate::tensor::DType;
@@ -21,10 +21,9 @@ pub fn experts(
 ) -> Result<Value> {
     let Context { config, options, .. } = context;
     let normed = in_dtype(g, "norm", normed, options.compute)?;
-    let [scores, chosen] = g.top_k("chosen", scores, config.experts_per_token)?;
-    let shares = g.softmax("shares", scores)?;
-    let active = g.unique("active", chosen)?;
-    let count = g.element_count("active.count", active)?;
+    let [best, chosen] = g.top_k("chosen", scores, config.experts_per_token)?;
+    let shares = g.softmax("shares", best)?;
+    let [active, count] = active_experts(g, scores, chosen)?;
     g.for_each("experts", count, ("residual", x), |g, turn, residual| {
         let expert = g.gather("expert", active, turn, 0)?;
         // Pairs of a token and the index of the choice among its k.
@@ -36,8 +35,9 @@ pub fn experts(
         let share = g.unsqueeze("share.column", share, 1)?;
 
         let input = g.gather("input", normed, tokens, 0)?;
-        let is_mxfp4 = weights.gate_up.matrix.format == MatrixFormat::Mxfp4;
-        let is_one = (is_mxfp4 && options.compute == DType::F32).then(|| {
+        let mut matrices = [&weights.gate_up, &weights.down].into_iter();
+        let has_mxfp4 = matrices.any(|it| it.matrix.format == MatrixFormat::Mxfp4);
+        let is_one = (has_mxfp4 && options.compute == DType::F32).then(|| {
             let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
             g.equal("tokens.is_one", count, one)
         });
@@ -50,6 +50,26 @@ pub fn experts(
         let output = g.mul("output", output, share)?;
         g.add_to_rows("sum", [residual, tokens, output])
     })
+}
+
+/// For `scores [n, experts]` and `chosen [n, k]` the indices of all experts i64 `[experts]`, those
+/// that are chosen first and ascending, and how many these are, an i64 of rank 0.
+///
+/// Not by Unique: OpenVINO 2026.4 lets a Loop read a value whose size depends on data from where
+/// an earlier run left it.
+fn active_experts(g: &mut Scope, scores: Value, chosen: Value) -> Result<[Value; 2]> {
+    let g = &mut g.child("active");
+    let experts = g.fact(scores)?.shape[1].known().expect("a model's own size");
+    let chosen = g.reshape("chosen", chosen, [Dim::product(&g.fact(chosen)?.shape)])?;
+    // From `experts` for the first expert to 1 for the last; 0 for one that is not chosen.
+    let all = g.constant(experts as i64)?;
+    let ranks = g.sub("ranks.chosen", all, chosen)?;
+    let none = g.table(&format!("experts.{experts}.none"), &vec![0i64; experts as usize][..])?;
+    let ranks = g.scatter_elements("ranks", [none, chosen, ranks])?;
+    let order = g.argsort_desc("", ranks)?;
+    let one = g.constant(1i64)?;
+    let is_active = g.min("is_active", ranks, one)?;
+    Ok([order, g.reduce_sum("count", is_active, 0, false)?])
 }
 
 /// SwiGLU of `x [n, 2·intermediate]`, gate and up interleaved: `[n, intermediate]`, in f32.

@@ -3,8 +3,11 @@
 
 mod blocks;
 
+use std::io::{self, ErrorKind};
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::thread::available_parallelism;
 
 use rayon::prelude::*;
 
@@ -29,8 +32,8 @@ const CHUNK: u64 = 1 << 19;
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
 /// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
-/// chunks, so that all three overlap. There are as many threads as rayon has here, unless that
-/// takes too much memory.
+/// chunks, so that all three overlap. There are as many threads as processors, unless that takes
+/// too much memory.
 pub fn convert(
     conversion: &Conversion,
     progress: &dyn Progress,
@@ -39,7 +42,7 @@ pub fn convert(
     let row_bytes = conversion.row_bytes();
     let largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
     let most = (MEMORY / largest.max(1)).max(1) as usize;
-    let threads = rayon::current_num_threads().min(most);
+    let threads = available_parallelism().map_or(1, NonZero::get).min(most);
     // Buffers are reused across chunks: page faults cost more than the conversion.
     let idle: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
     let convert_rows = |rows: Range<u64>| {
@@ -62,7 +65,8 @@ pub fn convert(
         Ok(rounding)
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|error| err!("cannot start conversion threads: {error}"))?;
+    let no_thread = |error| io::Error::new(ErrorKind::WouldBlock, error);
+    let pool = pool.map_err(|error| err!("cannot start a thread").with_io(no_thread(error)))?;
     let chunks = conversion.row_chunks();
     let all: Result<Vec<Rounding>> =
         pool.install(|| chunks.into_par_iter().map(convert_rows).collect());

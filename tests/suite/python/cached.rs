@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::environment::assert_steps;
+use super::environment::{OPENVINO, assert_steps};
 use crate::support::{Home, cases, export, export_args, fixture, words};
 
 const VARIANTS: [&[&str]; 4] = [
@@ -34,9 +34,8 @@ fn turns(first: &str, second: &str) -> Value {
 
 /// A prompt at once, token by token from nothing, past the window of 8, with a past and
 /// several tokens; and rows of unequal length, padded anywhere.
-#[test]
-fn every_step_is_exact() {
-    let ways = json!([
+fn ways() -> Value {
+    json!([
         {"rows": [0, 1], "lengths": [40, 40]},
         {"rows": [0], "lengths": [300]},
         {"rows": [0, 1], "lengths": [1, 1], "steps": 39},
@@ -44,6 +43,8 @@ fn every_step_is_exact() {
         {"rows": [0], "lengths": [270], "steps": 30},
         {"rows": [0], "lengths": [300], "chunks": 7, "steps": 0},
         {"rows": [1], "lengths": [30], "chunks": 4, "steps": 10},
+        {"rows": [0, 1, 1, 0], "lengths": [9, 5, 1, 3], "padding": "left", "steps": 31},
+        {"rows": [0, 1, 1, 0], "lengths": [9, 5, 1, 3], "padding": "right", "steps": 31},
         {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "left", "steps": 12},
         {"rows": [0, 1, 0, 1], "lengths": [28, 17, 9, 1], "padding": "right", "steps": 12},
         {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "left", "chunks": 4, "steps": 3},
@@ -54,10 +55,32 @@ fn every_step_is_exact() {
         turns("left", "right"),
         turns("right", "left"),
         turns("right", "between"),
-    ]);
+    ])
+}
+
+#[test]
+fn every_step_is_exact() {
     for (last, options) in [(false, &[][..]), (true, &["--last-logits"])] {
         let (_home, models) = exported("tiny", &VARIANTS, options);
-        assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"last": last, "ways": ways}));
+        assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"last": last, "ways": ways()}));
+    }
+}
+
+/// OpenVINO keeps buffers from run to run. They grow from step to step in a session of each
+/// way's own, and fit the largest batch in a session for all ways.
+#[test]
+fn every_step_is_exact_in_openvino() {
+    let f32_experts = &["--target", "onnx", "--kv-cache", "--experts", "f32"][..];
+    for (checkpoint, last, variant) in [
+        ("tiny", false, VARIANTS[1]),
+        ("tiny", false, f32_experts),
+        ("tiny-hf", true, &["--for", "openvino"]),
+    ] {
+        let (_home, models) = exported(checkpoint, &[variant], &[]);
+        for fresh in [true, false] {
+            let request = json!({"engine": OPENVINO, "fresh": fresh, "last": last, "ways": ways()});
+            assert_steps(1e-5, &models, &["2x40", "1x300"], request);
+        }
     }
 }
 

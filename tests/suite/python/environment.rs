@@ -1,4 +1,4 @@
-//! The Python environment of the tests, which the first test that needs it installs.
+//! The Python environments of the tests, which the first test that needs one installs.
 
 use std::fs;
 use std::io::Write;
@@ -9,11 +9,19 @@ use std::sync::OnceLock;
 use crate::support::{fixture, printed};
 use serde_json::{Value, json};
 
+/// The engine of a request that runs in OpenVINO.
+pub const OPENVINO: &str = "openvino";
+
 /// Runs a script of `tests/python` with a JSON request on standard input, and
 /// returns the JSON it prints.
 pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
+    let interpreter = if request["engine"] == OPENVINO { openvino() } else { interpreter() };
+    run_script(interpreter, script, arguments, request)
+}
+
+fn run_script(interpreter: &Path, script: &str, arguments: &[&str], request: &Value) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let mut child = Command::new(interpreter())
+    let mut child = Command::new(interpreter)
         .arg(script)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -67,9 +75,16 @@ pub fn assert_equal(bound: f64, models: &[PathBuf], other: &Path) {
 
 /// Asserts that models with a cache are within a bound of references in all `ways` of a request.
 #[track_caller]
-pub fn assert_steps(bound: f64, models: &[PathBuf], references: &[&str], mut request: Value) {
+pub fn assert_steps(bound: f64, models: &[PathBuf], references: &[&str], request: Value) {
+    let references: Vec<Value> = references.iter().copied().map(reference).collect();
+    assert_steps_of(bound, models, &references, request);
+}
+
+/// The same with references that are ids and logits.
+#[track_caller]
+pub fn assert_steps_of(bound: f64, models: &[PathBuf], references: &[Value], mut request: Value) {
     request["models"] = json!(models);
-    request["references"] = references.iter().copied().map(reference).collect();
+    request["references"] = json!(references);
     let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], &request)).unwrap();
     for (model, errors) in found.iter().enumerate() {
         let exact = errors.iter().all(|error| *error <= bound);
@@ -96,18 +111,31 @@ fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> Path
     home
 }
 
-/// The interpreter of a virtual environment with the pinned requirements, which needs Python
-/// 3.11 or newer with venv and pip.
+/// The interpreter of a virtual environment with pinned requirements, which needs Python 3.11
+/// or newer with venv and pip.
+fn environment(name: &str, requirements: &str) -> PathBuf {
+    let home = installed(name, requirements, |home, requirements| {
+        printed(Command::new("python3").args(["-m", "venv"]).arg(home));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        printed(Command::new(python_of(home)).args(pip).arg(requirements));
+    });
+    python_of(&home)
+}
+
 pub fn interpreter() -> &'static Path {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
-    INTERPRETER.get_or_init(|| {
-        let home = installed("python", "python/requirements.txt", |home, requirements| {
-            printed(Command::new("python3").args(["-m", "venv"]).arg(home));
-            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-            printed(Command::new(python_of(home)).args(pip).arg(requirements));
-        });
-        python_of(&home)
-    })
+    INTERPRETER.get_or_init(|| environment("python", "python/requirements.txt"))
+}
+
+fn openvino() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment(OPENVINO, "python/openvino.txt"))
+}
+
+/// Runs a script with the transformers that was the newest when the environment was installed.
+pub fn newest_transformers(script: &str, arguments: &[&str]) -> Value {
+    let interpreter = environment("transformers", "python/newest.txt");
+    run_script(&interpreter, script, arguments, &Value::Null)
 }
 
 pub fn python_of(home: &Path) -> PathBuf {

@@ -81,6 +81,8 @@ fn index(shard: impl Serialize) -> Home {
 /// The same, with something made there.
 fn index_of(shard: &str, make: fn(&Path)) -> Home {
     let home = index(shard);
+    // Beside an index that names another file it would be the other save.
+    fs::remove_file(home.join("checkpoint/model.safetensors")).unwrap();
     make(&home.checkpoint().join(shard));
     home
 }
@@ -236,8 +238,11 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
             assert!(end["kilobytes"].as_u64().unwrap() << 10 <= MEMORY, "{end}");
         }
         let said = ends[0]["said"].as_str().unwrap().trim_end();
-        assert_eq!(said, ends[1]["said"].as_str().unwrap().trim_end(), "both say the same");
-        assert!(!said.contains('\n') && !said.contains("panicked"), "{said}");
+        assert_ends(ends[1]["said"].as_str().unwrap().trim_end(), said);
+        assert!(
+            said.lines().all(|line| line.starts_with("error: ") || line.starts_with("help: ")),
+            "{said}"
+        );
         sentences.push(said.replace(text(checkpoint), "CHECKPOINT"));
     }
     assert!(contents(&out).is_empty());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::environment::{assert_logits, assert_within, python, reference};
+use super::environment::{OPENVINO, assert_logits, assert_within, python, reference};
 use super::verify::passes;
 use crate::layout_fixtures::{Tensor, edit_config, edit_tensors, edited, tiny};
 use crate::sizes::write_sparse;
@@ -52,6 +52,19 @@ fn matches_openais_implementation_in_long_text() {
 fn reference_evaluator_agrees() {
     let home = Home::with("tiny");
     assert_within(1e-5, &exported(&home)[..2], "reference", &[reference("2x40")]);
+}
+
+#[test]
+fn openvino_agrees() {
+    for (name, cases) in [
+        ("tiny", &["2x40", "1x300"][..]),
+        ("tiny-3-heads", &["tiny-3-heads"]),
+        ("tiny-1-kv", &["tiny-1-kv"]),
+    ] {
+        let home = Home::with(name);
+        let cases: Vec<Value> = cases.iter().copied().map(reference).collect();
+        assert_within(1e-5, &[home.export("model", &[]).0], OPENVINO, &cases);
+    }
 }
 
 /// Asserts that models are exact with inputs of these shapes.

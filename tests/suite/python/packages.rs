@@ -36,19 +36,29 @@ fn onnxruntime_genai_splits_long_prompts() {
     }
 }
 
-/// In Node.js on a CPU, two rows at once, past the sliding window.
+/// In Node.js on a CPU, two rows at once, past the sliding window; with prompts of equal length,
+/// and of 12 and 20 tokens.
 #[test]
 fn transformers_js_generates_as_reference_does() {
     let home = Home::new();
     let model = home.join("web/onnx/model.onnx");
     export(&export_args(&fixture("tiny-hf"), &model, &["--transformers-js"]));
     let texts = npy(&fixture("reference/greedy-2x28.ids.npy"), i64::from_le_bytes);
-    let rows = |width: usize| -> Vec<Vec<i64>> {
-        texts.outer_iter().map(|row| row.iter().copied().take(width).collect()).collect()
+    let rows = |lengths: [usize; 2]| -> Vec<Vec<i64>> {
+        let rows = texts.outer_iter().zip(lengths);
+        rows.map(|(row, length)| row.iter().copied().take(length).collect()).collect()
     };
     let program = include_str!("../../javascript/generate.mjs");
-    let prompts = json!(rows(12)).to_string();
-    let printed = javascript(program, &["web", &prompts, "16"], &home);
-    let found: Vec<Vec<i64>> = serde_json::from_str(&printed).unwrap();
-    assert_eq!(found, rows(28));
+    for (prompts, steps) in [([12, 12], 16), ([12, 20], 8)] {
+        let printed = javascript(
+            program,
+            &["web", &json!(rows(prompts)).to_string(), &steps.to_string()],
+            &home,
+        );
+        let found: Vec<Vec<i64>> = serde_json::from_str(&printed).unwrap();
+        let padding = prompts.map(|length| prompts[1] - length);
+        let found: Vec<&[i64]> =
+            found.iter().zip(padding).map(|(row, count)| &row[count..]).collect();
+        assert_eq!(found, rows(prompts.map(|length| length + steps)));
+    }
 }

@@ -43,11 +43,12 @@ pub fn fails(model: &Path, checkpoint: &Path, options: &[&str]) -> (Value, Strin
     (report, error)
 }
 
-/// The error of a model that cannot be verified, which is one sentence.
+/// The error of a model that cannot be verified.
 #[track_caller]
 pub fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
     let (report, error) = verify(model, checkpoint, options);
-    assert!(report.is_null() && error.trim_end().lines().count() == 1, "{report} {error}");
+    let mut lines = error.lines();
+    assert!(report.is_null() && lines.all(|line| line.starts_with("error: ")), "{report} {error}");
     error
 }
 
@@ -171,20 +172,47 @@ fn export_prints_summary_even_if_verification_fails() {
     assert_starts(&error, begins);
 }
 
+const BF16: &str = "a model that computes in bf16 cannot be verified: onnxruntime has no kernels for it on a CPU; verify an export that computes in f32";
+
 #[test]
 fn export_refuses_unverifiable_model_before_writing() {
     let home = Home::new();
     let (tiny, staged) = (fixture("tiny-128"), home.join("staged.safetensors"));
     export(&stage_args(&tiny, &staged, &["--experts", "int4"]));
     let model = home.join("model.onnx");
-    let verified = ["--target", "ort", "--verify", "--onnxruntime", text(onnxruntime())];
+    let verified = ["--verify", "--onnxruntime", text(onnxruntime())];
     let (from_checkpoint, from_staged) =
         (export_args(&tiny, &model, &verified), staged_args(&staged, &model, &verified));
     for (arguments, options, sentence) in [
-        (&from_checkpoint, &["--ep", "cuda"][..], "`cuda` cannot be verified on a CPU"),
-        (&from_checkpoint, &["--dense", "int8"], "there is no default tolerance"),
-        (&from_checkpoint, &["--compute", "f16"], "it computes in f16; pass --tolerance X"),
-        (&from_staged, &[], "quantizes activations to 8 bits"),
+        (
+            &from_checkpoint,
+            &["--target=ort", "--ep=cuda"][..],
+            "`cuda` cannot be verified on a CPU",
+        ),
+        (&from_checkpoint, &["--target=ort", "--dense=int8"], "there is no default tolerance"),
+        (
+            &from_checkpoint,
+            &["--target=ort", "--compute=f16"],
+            "it computes in f16; pass --tolerance X",
+        ),
+        (&from_checkpoint, &["--target=onnx", "--compute=bf16"], BF16),
+        (&from_checkpoint, &["--target=onnx", "--compute=bf16", "--tolerance=1"], BF16),
+        (
+            &from_checkpoint,
+            &["--batch-size=65536", "--seq-len=1048576"],
+            "of 65536 rows of 1048576 tokens are too many to verify",
+        ),
+        (
+            &from_checkpoint,
+            &["--target=ort", "--ep=webgpu", "--experts=int4"],
+            "`webgpu` cannot be verified",
+        ),
+        (&from_staged, &["--target=ort"], "quantizes activations to 8 bits"),
+        (
+            &from_staged,
+            &["--target=ort", "--compute=f16", "--keep-activations"],
+            "model: it computes in f16; pass",
+        ),
     ] {
         assert_contains(&failure(&[arguments, options].concat()), sentence);
         assert!(!model.exists());

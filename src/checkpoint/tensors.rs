@@ -1,0 +1,211 @@
+//! The tensors of a checkpoint by the names of its layout.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::names::{Wrapping, is_ignored};
+use super::selection::{self, Headers, Index, SINGLE_FILE};
+use super::suggest;
+use crate::container::{Header, StoredTensor};
+use crate::error::{Error, Result, Setting, bail, err};
+
+/// Tensors by the names of a layout, which are the stored ones without what wrappers added. A
+/// layout takes them out.
+pub struct Tensors {
+    /// The folder or file that errors name.
+    pub path: PathBuf,
+    pub map: BTreeMap<String, StoredTensor>,
+    /// Tensors that the index names and no shard has.
+    pub absent: BTreeMap<String, AbsentTensor>,
+    /// Shards that the index names and that are not there.
+    pub missing_shards: Vec<String>,
+    /// The names of files that no index lists.
+    pub unindexed: Vec<String>,
+    pub wrapping: Wrapping,
+    /// Names and patterns of tensors that the user ignores.
+    pub ignored: Vec<String>,
+    /// Ignored tensors of which others have the name.
+    pub displaced: Vec<String>,
+    /// Stored names of tensors that a layout has taken, by its names.
+    pub taken: BTreeMap<String, String>,
+    /// Names that a layout has asked for in vain.
+    pub missing: Vec<String>,
+}
+
+/// An entry of an index.
+pub struct AbsentTensor {
+    /// As in the index.
+    pub name: String,
+    pub shard: String,
+}
+
+impl Tensors {
+    fn none(path: &Path, ignored: &[String]) -> Self {
+        Self {
+            path: path.to_owned(),
+            map: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            missing_shards: Vec::new(),
+            unindexed: Vec::new(),
+            wrapping: Wrapping::default(),
+            ignored: ignored.to_owned(),
+            displaced: Vec::new(),
+            taken: BTreeMap::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Opens the checkpoint of a folder, of which `remote` files are still to be downloaded.
+    pub fn open_folder(folder: &Path, remote: &Headers, ignored: &[String]) -> Result<Self> {
+        let mut tensors = Self::none(folder, ignored);
+        let (index, files) = selection::select_local(folder, remote)?;
+        if index.is_none() && files.is_empty() {
+            return Err(suggest::missing_file(folder, SINGLE_FILE));
+        }
+        let mut damaged = Vec::new();
+        for name in &files {
+            let file = folder.join(name);
+            if index.is_some() && !file.exists() && !remote.contains_key(&file) {
+                tensors.missing_shards.push(name.clone());
+            } else {
+                damaged.extend(tensors.add(&file, remote, index.as_ref()).err());
+            }
+        }
+        Error::all(damaged)?;
+        match index {
+            None => tensors.unindexed = files.into_iter().collect(),
+            Some(index) => {
+                let absent = index.into_iter().filter(|(name, _)| !tensors.map.contains_key(name));
+                let absent =
+                    absent.map(|(name, shard)| (name.clone(), AbsentTensor { name, shard }));
+                tensors.absent = absent.collect();
+            }
+        }
+        tensors.unwrapped()
+    }
+
+    /// Opens one file, and returns the metadata that an export wrote.
+    pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
+        let mut tensors = Self::none(path, &[]);
+        let metadata = tensors.add(path, &Headers::default(), None)?;
+        Ok((tensors, metadata))
+    }
+
+    /// Adds the tensors of a file, but for those that the index finds in another.
+    fn add(
+        &mut self,
+        path: &Path,
+        remote: &Headers,
+        index: Option<&Index>,
+    ) -> Result<Option<String>> {
+        let header = match remote.get(path) {
+            Some(header) => header.clone(),
+            None => Header::read(path)?,
+        };
+        let file: Arc<Path> = path.into();
+        for mut tensor in header.tensors {
+            // A remote header may have been read from a copy in a cache.
+            tensor.data.file = file.clone();
+            let name = tensor.name.clone();
+            let shard = index.and_then(|index| index.get(&name));
+            if shard.is_some_and(|shard| path.file_name() != Some(shard.as_ref())) {
+                continue;
+            }
+            if let Some(other) = self.map.insert(name.clone(), tensor) {
+                let (first, second) = (other.data.file.display(), path.display());
+                bail!("tensor `{name}` is both in `{first}` and in `{second}`");
+            }
+        }
+        Ok(header.metadata)
+    }
+
+    /// The same tensors without what wrappers added to their names.
+    fn unwrapped(mut self) -> Result<Self> {
+        let names = self.map.keys().chain(self.absent.keys()).map(String::as_str);
+        self.wrapping = Wrapping::of(names.filter(|name| !self.is_ignored(name)));
+        let (ignored, stored): (Vec<_>, Vec<_>) = std::mem::take(&mut self.map)
+            .into_values()
+            .partition(|tensor| self.is_ignored(&tensor.name));
+        for tensor in stored {
+            let name = self.wrapping.unwrapped(&tensor.name);
+            if let Some(other) = self.map.get(&name) {
+                let error = err!(
+                    "`{}` holds `{}` and `{}`, one name without the wrappers: ignore one of them",
+                    self.path.display(),
+                    other.name,
+                    tensor.name
+                );
+                let error = error.with_remedy(Setting::IgnoreTensor, &other.name);
+                return Err(error.with_remedy(Setting::IgnoreTensor, &tensor.name));
+            }
+            self.map.insert(name, tensor);
+        }
+        for tensor in ignored {
+            let name = self.wrapping.unwrapped(&tensor.name);
+            match self.map.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(tensor)),
+                Entry::Occupied(_) => self.displaced.push(tensor.name),
+            }
+        }
+        let absent = std::mem::take(&mut self.absent).into_iter();
+        self.absent = absent.map(|(name, it)| (self.wrapping.unwrapped(&name), it)).collect();
+        self.absent.retain(|name, _| !self.map.contains_key(name));
+        Ok(self)
+    }
+
+    /// The names of all tensors in files.
+    pub fn stored(&self) -> impl Iterator<Item = &str> {
+        self.map.values().map(|it| &*it.name).chain(self.taken.values().map(String::as_str))
+    }
+
+    /// Number of tensors that were stored.
+    pub fn count(&self) -> usize {
+        self.map.len() + self.taken.len()
+    }
+
+    /// Whether more tensors are missing than files and index have: no list of all is needed.
+    pub fn lacks_most(&self) -> bool {
+        self.missing.len() > self.count() + self.absent.len()
+    }
+
+    pub fn is_ignored(&self, stored: &str) -> bool {
+        is_ignored(stored, &self.ignored)
+    }
+
+    /// The key of a layout's name: some files lack the prefix `model.`.
+    fn key<'n>(&self, name: &'n str) -> &'n str {
+        let short = name.strip_prefix("model.").unwrap_or(name);
+        if self.has_key(name) { name } else { short }
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        let Self { map, absent, taken, .. } = self;
+        map.contains_key(key) || absent.contains_key(key) || taken.contains_key(key)
+    }
+
+    /// Whether a file or the index has a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.has_key(self.key(name))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.map.get(self.key(name))
+    }
+
+    pub fn shape(&self, name: &str) -> Option<&[u64]> {
+        Some(&self.get(name)?.shape)
+    }
+
+    /// Takes a tensor out, or notes that it is missing.
+    pub fn take(&mut self, name: &str) -> Option<StoredTensor> {
+        let key = self.key(name);
+        let Some(tensor) = self.map.remove(key) else {
+            let known = if self.has_key(key) { key } else { name };
+            self.missing.push(known.to_owned());
+            return None;
+        };
+        self.taken.insert(key.to_owned(), tensor.name.clone());
+        Some(tensor)
+    }
+}

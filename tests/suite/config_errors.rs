@@ -1,0 +1,163 @@
+//! What is said of a wrong config: all at once, with names that were meant, and a line to paste.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::layout_fixtures::{config, home, in_layout};
+use crate::support::{Home, assert_contains, assert_starts, cases, failure, text, words};
+
+/// The tiny model with an edited config.
+fn edited(edit: impl FnOnce(&mut Value)) -> Home {
+    let mut config = config();
+    edit(&mut config);
+    home(&config, &in_layout("hf"))
+}
+
+/// Sets keys to values, `null` for none, as `rope_scaling.factor=2 extra=1`.
+fn set(config: &mut Value, edits: &str) {
+    for (path, value) in edits.split(' ').filter_map(|edit| edit.split_once('=')) {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        let (object, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(object).unwrap()[key] = value.parse().unwrap();
+    }
+}
+
+/// The lines that refuse a config, without the path.
+fn refusal(home: &Home) -> Vec<String> {
+    let checkpoint = home.checkpoint();
+    let found = failure(&["inspect", text(&checkpoint)]);
+    let path = checkpoint.join("config.json");
+    let lines = found.lines().map(|line| line.trim_start_matches("error: "));
+    lines.map(|line| line.replace(&format!("`{}`", text(&path)), "CONFIG")).collect()
+}
+
+#[test]
+fn says_all_errors_at_once() {
+    let table = r#"head_dim="x" vocab_size=null extra=1 | CONFIG lacks the key `vocab_size` // CONFIG: key `head_dim` must be a whole number // an unknown key `extra`, which
+        num_hidden_layers=0 layer_types=[] rope_theta=-1 | key `num_hidden_layers` must be // key `rope_theta` must be a positive number
+        num_hidden_layers=null | lacks the key `num_hidden_layers`
+        rope_scaling.factor="x" max_position_embeddings=7 | key `rope_scaling.factor` must be a positive number
+        rope_scaling.factor=null rope_scaling.truncate=null | lacks the keys `rope_scaling.truncate` and `rope_scaling.factor`
+        rope_scaling={"rope_type":"llama3","low_freq_factor":1} hidden_act="gelu" | `hidden_act` must be "silu" // `rope_scaling.rope_type` must be "yarn" or "default"
+        rope_scaling="yarn" | `rope_scaling` must be an object, {"rope_type": "default"} for no scaling, found "yarn"
+        rope_scaling=null rope_theta=null | `rope_scaling` must be an object
+        quantization_config={"quant_method":"gptq"} swiglu_alpha=2 | `swiglu_alpha` must be 1.702 // quantized with "gptq" cannot be read
+        quantization_config={"bits":4} | lacks the key `quantization_config.quant_method`
+        head_dim=31 num_key_value_heads=3 num_experts_per_tok=9 experts_per_token=9 | `num_attention_heads` must be a multiple // `head_dim` must be even, found 31 // the number of experts per token must be at most
+        max_position_embeddings=8192 extra=1 | key `max_position_embeddings` must be 131072 (`original_max // an unknown key `extra`, which // all of these can be passed together: --ignore-config-key max_position_embeddings --ignore-config-key extra
+        num_experts_per_tok=2 initial_context_length=1 extra=1 | `initial_context_length` must be 4096 // `experts_per_token` must be 2, as `num_experts_per_tok`, found 4 // unknown key `extra` // those with one option can be passed together: --ignore-config-key initial_context_length --ignore-config-key extra
+        model_type="llama" head_dim=null extra=1 | `model_type` must be "gpt_oss" or "gpt_oss_puzzle", found "llama"
+        model_type=null extra=1 | lacks the key `model_type` // unknown key `extra`
+        rope_theta=-1 rope_parameters={"rope_type":"default"} | key `rope_theta` must be a positive number
+        rope_scaling.a=1 my_a=1 | has unknown keys `my_a` and `rope_scaling.a`, which can be ignored if they do not"#;
+    for [edits, expected] in cases(table) {
+        let found = refusal(&edited(|config| set(config, edits)));
+        let expected: Vec<&str> = expected.split(" // ").collect();
+        assert_eq!(found.len(), expected.len(), "{edits}: {found:#?}");
+        for part in expected {
+            assert!(found.iter().any(|line| line.contains(part)), "{part}: {found:#?}");
+        }
+    }
+    let openai = Home::with("tiny");
+    fs::write(openai.join("checkpoint/config.json"), r#"{"num_experts": 0, "a": 1}"#).unwrap();
+    let found = refusal(&openai);
+    let keys = "num_hidden_layers sliding_window experts_per_token rope_theta rope_scaling_factor \
+        initial_context_length rope_ntk_alpha rope_ntk_beta vocab_size hidden_size \
+        intermediate_size num_attention_heads num_key_value_heads head_dim";
+    let keys = format!("`{}`", words(keys).join("`, `")).replace(", `head_dim`", " and `head_dim`");
+    assert_eq!(found[0], format!("CONFIG lacks the keys {keys}"));
+    assert_starts(&found[1], "CONFIG: key `num_experts` must be a whole number");
+    assert_starts(&found[2], "CONFIG has an unknown key `a`, which");
+    assert_eq!(found.len(), 3);
+}
+
+/// A key under a wrong name is said with the name that was meant.
+#[test]
+fn suggests_known_names() {
+    let table = "num_hidden_layers | num_hidden_layer | num_hidden_layers
+        sliding_window | sliding_windows | sliding_window
+        rope_theta | rope_tetha | rope_theta
+        hidden_size | hiddenSize | hidden_size
+        num_attention_heads | num_atention_heads | num_attention_heads
+        swiglu_limit | swiglu_limits | swiglu_limit
+        tie_word_embeddings | tied_word_embeddings | tie_word_embeddings
+        layer_types | layers_types | layer_types
+        rope_scaling.beta_fast | rope_scaling.beta_fats | beta_fast
+        rope_scaling | rope_scalings | rope_scaling
+        use_cache | use_caches | use_cache
+        model_type | model_typ | model_type
+        max_position_embeddings | max_positions_embeddings | max_position_embeddings
+        head_dim | qk_norm |
+        rms_norm_eps | mscale | ";
+    for [name, typed, meant] in cases(table) {
+        let found = refusal(&edited(|config| {
+            let at = |name: &str| format!("/{}", name.replace('.', "/"));
+            let value = config.pointer_mut(&at(name)).unwrap().take();
+            let (object, key) = typed.rsplit_once('.').unwrap_or(("", typed));
+            let object = if object.is_empty() { String::new() } else { at(object) };
+            config.pointer_mut(&object).unwrap()[key] = value;
+        }));
+        let line = found.iter().find(|line| line.contains("an unknown key")).unwrap();
+        let question = match meant {
+            "" => String::new(),
+            meant => format!(" (did you mean `{meant}`?)"),
+        };
+        assert_starts(line, &format!("CONFIG has an unknown key `{typed}`{question}, which can"));
+    }
+}
+
+/// The options at the end of the sentence, pasted into a shell, ignore that key and no other.
+#[cfg(unix)]
+#[test]
+fn options_to_paste_work() {
+    use crate::support::shell;
+    let keys = [
+        "transformers_weights",
+        "-x",
+        "--",
+        "--layers",
+        "a b",
+        "it's",
+        "$HOME",
+        "`id`",
+        "\"",
+        "\\",
+        "#",
+        "~",
+        "*",
+        "a?",
+        "[a]",
+        "[",
+        "]",
+        "!",
+        "ü",
+        "a=b",
+        "a;b",
+        "a\nb",
+        "\u{1b}[31m",
+        "x.y",
+        "",
+    ];
+    for key in keys {
+        let home = edited(|config| config[key] = json!(1));
+        let lines = refusal(&home);
+        let (_, options) = lines[0].rsplit_once("; pass ").unwrap();
+        let pasted = |home: &Home| {
+            let line = format!("\"$0\" inspect checkpoint {options}");
+            shell(&line, home)
+        };
+        let (status, _, error) = pasted(&home);
+        assert_eq!(status, Some(0), "{key:?}: {options}: {error}");
+        let other = edited(|config| {
+            config[key] = json!(1);
+            config["another_key"] = json!(1);
+        });
+        assert_contains(&pasted(&other).2, "an unknown key `another_key`");
+    }
+    let all: Vec<&str> = keys.into_iter().filter(|key| !key.is_empty()).collect();
+    let home = edited(|config| all.iter().for_each(|key| config[*key] = json!(1)));
+    let (_, options) =
+        refusal(&home)[0].rsplit_once("; pass ").map(|it| (it.0.len(), it.1.to_owned())).unwrap();
+    assert_eq!(shell(&format!("\"$0\" inspect checkpoint {options}"), &home).0, Some(0));
+}

@@ -1,0 +1,209 @@
+//! Prefixes and wrappers in names are left out if the model is certain, and refused otherwise.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::inspect::inspect;
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
+use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
+
+fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
+    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
+}
+
+fn fingerprint(home: &Home) -> String {
+    open(&home.checkpoint()).fingerprint().unwrap().to_string()
+}
+
+fn config_of(layout: &str) -> Value {
+    if ["numbers", "tiny"].contains(&layout) {
+        read_json(&fixture("tiny/config.json"))
+    } else {
+        config()
+    }
+}
+
+fn tensors_of(layout: &str) -> Tensors {
+    if layout == "tiny" { tiny() } else { in_layout(layout) }
+}
+
+#[test]
+fn prefix_of_all_names_is_left_out() {
+    let table = "hf | module.
+        hf | base_model.model.
+        hf | language_model.
+        hf | model.
+        bf16 | _forward_module.module.
+        split | a.b.c.
+        linears | module.
+        mlx | language_model.
+        mixed | module.
+        tiny | module.
+        tiny | model.
+        numbers | transformer.model.";
+    for [layout, prefix] in cases(table) {
+        let tensors = renamed(tensors_of(layout), |name| format!("{prefix}{name}"));
+        let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
+        let whole = home(&config_of(layout), &tensors);
+        assert_eq!(fingerprint(&whole), expected, "{layout} {prefix}");
+        let sharded = Home::new();
+        write_shards(&sharded.checkpoint(), &config_of(layout), tensors.clone());
+        assert_eq!(fingerprint(&sharded), expected, "{layout} {prefix}");
+
+        let (_, summary) = whole.export("m", &[]);
+        let said = format!(", without the prefix `{prefix}` of all names");
+        assert_ends(summary["layout"].as_str().unwrap(), &said);
+        let report = inspect(&whole.checkpoint(), &["--tensors", "*"]);
+        assert_eq!(report["layout"], summary["layout"]);
+        let listed = report["tensors"].as_array().unwrap().iter();
+        let stored = listed.flat_map(|it| it["stored_as"].as_array().unwrap());
+        let stored: BTreeSet<&str> = stored.map(|name| name.as_str().unwrap()).collect();
+        assert_eq!(stored, tensors.keys().map(String::as_str).collect());
+    }
+    // What else is under it.
+    let mut tensors = renamed(in_layout("hf"), |name| format!("module.{name}"));
+    tensors.insert("module.aux.layers.0.w".to_owned(), tensors["module.lm_head.weight"].clone());
+    let more = home(&config(), &tensors);
+    assert_contains(&more.refusal("m", &[]), "names: `module.aux.layers.0.w`; ignore");
+    more.export("m", &["--ignore-tensor", "module.aux.*"]);
+    // Some files lack `model.` behind it.
+    let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));
+    let short = home(&config(), &renamed(in_layout("hf"), rename));
+    assert_eq!(fingerprint(&short), fingerprint(&in_folder("hf")));
+}
+
+#[test]
+fn wrappers_within_names_are_left_out() {
+    let table = "layers.1. | layers.1._orig_mod. | `_orig_mod` (torch.compile)
+        layers.0. | layers.0._checkpoint_wrapped_module. | `_checkpoint_wrapped_module` (activation checkpointing)
+        layers. | layers._fsdp_wrapped_module. | `_fsdp_wrapped_module` (FSDP)
+        mlp. | _checkpoint_wrapped_module.mlp._orig_mod. | `_orig_mod` (torch.compile), without `_checkpoint_wrapped_module` (activation checkpointing)
+        model.e | _orig_mod.model.e | `_orig_mod` (torch.compile)
+        block.2. | block.2._orig_mod. | `_orig_mod` (torch.compile)
+        norm. | norm._orig_mod. | `_orig_mod` (torch.compile)";
+    for [from, to, said] in cases(table) {
+        for layout in ["hf", "bf16", "linears", "tiny"] {
+            let tensors = renamed(tensors_of(layout), |name| name.replace(from, to));
+            if tensors == tensors_of(layout) {
+                continue;
+            }
+            let wrapped = home(&config_of(layout), &tensors);
+            let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
+            assert_eq!(fingerprint(&wrapped), expected, "{layout} {to}");
+            assert_ends(&open(&wrapped.checkpoint()).layout, &format!(", without {said}"));
+        }
+    }
+    // With a prefix of all names besides.
+    let rename =
+        |name: &str| format!("module.{}", name.replace("self_attn", "self_attn._orig_mod"));
+    let wrapped = home(&config(), &renamed(in_layout("hf"), rename));
+    assert_eq!(fingerprint(&wrapped), fingerprint(&in_folder("hf")));
+    let said = "MXFP4 experts, without the prefix `module.` of all names, without `_orig_mod` (torch.compile)";
+    assert_ends(&open(&wrapped.checkpoint()).layout, said);
+}
+
+#[test]
+fn one_name_with_and_without_a_wrapper_is_ambiguous() {
+    let mut tensors = in_layout("hf");
+    let [norm, other] = ["model.norm.weight", "model._orig_mod.norm.weight"];
+    let mut changed = tensors[norm].clone();
+    changed.2.fill(1);
+    tensors.insert(other.to_owned(), changed.clone());
+    let both = home(&config(), &tensors);
+    let end = format!(
+        "checkpoint` holds `{other}` and `{norm}`, one name without the wrappers: ignore one of them; pass --ignore-tensor {other} or --ignore-tensor {norm}"
+    );
+    assert_ends(&both.refusal("m", &[]), &end);
+    let kept = fingerprint(&in_folder("hf"));
+    tensors.remove(other);
+    tensors.insert(norm.to_owned(), changed);
+    let replaced = fingerprint(&home(&config(), &tensors));
+    for (ignored, expected) in [(other, kept), (norm, replaced)] {
+        let (_, summary) = both.export("m", &["--ignore-tensor", ignored]);
+        assert_eq!(summary["fingerprint"], json!(expected));
+    }
+}
+
+/// Which names have the prefix, what is added, and the sentence.
+#[test]
+fn prefix_of_some_names_is_refused() {
+    type Rename = fn(&str) -> bool;
+    let table: [(&str, Rename, &str); 6] = [
+        (
+            "module.",
+            |name| name.contains("lm_head"),
+            "the names of 1 of 60 tensors begin with `module.`, such as `module.lm_head.weight`, and others do not, such as `model.embed_tokens.weight`:",
+        ),
+        (
+            "module.",
+            |name| !name.contains("lm_head"),
+            "the names of 59 of 60 tensors begin with `module.`, such as `module.model.embed_tokens.weight`, and others do not, such as `lm_head.weight`:",
+        ),
+        (
+            "module.",
+            |name| name.contains("layers.1."),
+            "the names of 19 of 60 tensors begin with `module.`, such as `module.model.layers.1.input_layernorm.weight`, and others do not, such as",
+        ),
+        (
+            "base_model.model.",
+            |name| name.contains("layers."),
+            "the names of 57 of 60 tensors begin with `base_model.model.`",
+        ),
+        (
+            "module.",
+            |name| name.contains("layers.2.mlp.router.bias"),
+            "the names of 1 of 60 tensors begin with `module.`, such as `module.model.layers.2.mlp.router.bias`",
+        ),
+        ("x.", |name| !name.contains("norm.weight"), "begin with `x.`"),
+    ];
+    for (prefix, has_it, expected) in table {
+        let rename =
+            |name: &str| if has_it(name) { format!("{prefix}{name}") } else { name.to_owned() };
+        let sentence = home(&config(), &renamed(in_layout("hf"), rename)).refusal("m", &[]);
+        assert_contains(&sentence, expected);
+        assert!(!sentence.contains("not part of") && !sentence.contains("--ignore"), "{sentence}");
+    }
+    // A part of a larger model: what else it has can be ignored.
+    let mut tensors = renamed(in_layout("bf16"), |name| format!("language_model.{name}"));
+    let extra = tensors["language_model.model.norm.weight"].clone();
+    let others =
+        ["vision_tower.encoder.layers.0.norm.weight", "vision_tower.norm.weight", "mlp1.0.weight"];
+    tensors.extend(others.map(|name| (name.to_owned(), extra.clone())));
+    let home = home(&config(), &tensors);
+    let sentence = home.refusal("m", &[]);
+    assert_contains(&sentence, "begin with `language_model.`, such as");
+    let advice = "--ignore-tensor mlp1.0.weight --ignore-tensor 'vision_tower.*'";
+    assert_ends(&sentence, &format!("ignore the tensors outside the model; pass {advice}"));
+    let options = ["--ignore-tensor", "mlp1.0.weight", "--ignore-tensor", "vision_tower.*"];
+    let (_, summary) = home.export("m", &options);
+    assert_eq!(summary["fingerprint"], json!(fingerprint(&in_folder("bf16"))));
+}
+
+#[test]
+fn tensors_of_the_other_layout_are_named() {
+    let [original, hugging_face] = ["OpenAI's original layout", "Hugging Face's layout"];
+    let end = "use the config.json that was saved with them; a released repository has OpenAI's config and tensors in its folder `original`, and Hugging Face's in its root";
+    for (config, layout, example) in [
+        ("numbers", "hf", "model.layers.0.mlp.experts.gate_up_proj_blocks"),
+        ("numbers", "bf16", "model.layers.0.mlp.experts.gate_up_proj"),
+        ("numbers", "linears", "model.layers.0.mlp.experts.0.gate_proj.weight"),
+        ("numbers", "mlx", "model.layers.0.mlp.experts.gate_proj.weight"),
+        ("hf", "tiny", "block.0.mlp.mlp1_weight.blocks"),
+        ("hf", "numbers", "block.0.mlp.mlp1_weight"),
+    ] {
+        for prefix in ["", "module."] {
+            let tensors = renamed(tensors_of(layout), |name| format!("{prefix}{name}"));
+            let home = home(&config_of(config), &tensors);
+            let path = home.checkpoint().display().to_string();
+            let names = [original, hugging_face];
+            let [ours, theirs] = if config == "hf" { [names[1], names[0]] } else { names };
+            assert_eq!(
+                home.refusal("m", &[]),
+                format!(
+                    "`{path}/config.json` is a config of {ours}, and the tensors in `{path}` have the names of {theirs}, such as `{prefix}{example}`: {end}"
+                )
+            );
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! All that is wrong with tensors is said at once, with what to do.
+
+use safetensors::Dtype;
+use serde_json::json;
+
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout};
+use crate::support::{Home, assert_contains, assert_ends, cases, open};
+
+type Edit = fn(&mut Tensors);
+type Choice = fn(&str) -> bool;
+
+fn with(layout: &str, edit: impl FnOnce(&mut Tensors)) -> Home {
+    let mut tensors = in_layout(layout);
+    edit(&mut tensors);
+    home(&config(), &tensors)
+}
+
+fn fingerprint(home: &Home) -> String {
+    open(&home.checkpoint()).fingerprint().unwrap().to_string()
+}
+
+fn rename(tensors: &mut Tensors, from: &str, to: &str) {
+    let names: Vec<String> = tensors.keys().filter(|name| name.contains(from)).cloned().collect();
+    for name in names {
+        let tensor = tensors.remove(&name).unwrap();
+        tensors.insert(name.replace(from, to), tensor);
+    }
+}
+
+/// The options that a sentence advises, one list for each alternative.
+fn advised(sentence: &str) -> Vec<Vec<String>> {
+    let (_, advice) = sentence.rsplit_once("; pass ").unwrap();
+    let words = |it: &str| it.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect();
+    advice.split(" or ").map(words).collect()
+}
+
+fn export(home: &Home, options: &[String]) -> String {
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    home.export("m", &options).1["fingerprint"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn empty_tensors_are_told_from_wrong_ones() {
+    let empty = |tensors: &mut Tensors, is_empty: Choice| {
+        for (_, (_, shape, data)) in tensors.iter_mut().filter(|(name, _)| is_empty(name)) {
+            *shape = vec![0];
+            data.clear();
+        }
+    };
+    let table: [(&str, Choice, &str); 4] = [
+        ("bf16", |_| true, "54 of 54 tensors in `"),
+        // Small tensors are on every GPU.
+        ("bf16", |name| !name.contains("norm") && !name.contains("bias"), "26 of 54 tensors in `"),
+        ("hf", |name| name.contains("layers.1.mlp.router"), "2 of 60 tensors in `"),
+        ("linears", |name| name.contains("experts.3."), "18 of "),
+    ];
+    for (layout, is_empty, start) in table {
+        let sentence = with(layout, |tensors| empty(tensors, is_empty)).refusal("m", &[]);
+        assert!(sentence.starts_with(start), "{sentence}");
+        assert_contains(
+            &sentence,
+            "` of shape [0], as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`, or run zero_to_fp32.py on the folder that DeepSpeed saved",
+        );
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+}
+
+#[test]
+fn missing_tensors_are_listed_with_those_that_are_meant() {
+    let table: [(&str, Edit, &str); 7] = [
+        (
+            "hf",
+            |it| it.retain(|name, _| !name.contains("layers.1.mlp.router")),
+            "checkpoint` lacks tensors `model.layers.1.mlp.router.weight`, `model.layers.1.mlp.router.bias` of the model that its config describes",
+        ),
+        (
+            "bf16",
+            |it| it.retain(|name, _| !name.ends_with("norm.weight") && !name.contains("sinks")),
+            "and 2 more of the model that its config describes",
+        ),
+        (
+            "hf",
+            |it| rename(it, "layers.0.self_attn.sinks", "layers.0.self_attn.sink"),
+            "checkpoint` lacks tensor `model.layers.0.self_attn.sinks` of the model that its config describes (did you mean `model.layers.0.self_attn.sink`?)",
+        ),
+        (
+            "bf16",
+            |it| rename(it, "input_layernorm", "input_layer_norm"),
+            "lacks tensors `model.layers.0.input_layernorm.weight`, `model.layers.1.input_layernorm.weight`, `model.layers.2.input_layernorm.weight` of the model that its config describes (did you mean `model.layers.0.input_layer_norm.weight`, `model.layers.1.input_layer_norm.weight`, `model.layers.2.input_layer_norm.weight`?)",
+        ),
+        (
+            "hf",
+            |it| {
+                rename(
+                    it,
+                    "layers.2.mlp.experts.down_proj_scales",
+                    "layers.2.mlp.experts.down_proj.scales",
+                );
+            },
+            "(did you mean `model.layers.2.mlp.experts.down_proj.scales`?)",
+        ),
+        (
+            "linears",
+            |it| rename(it, "experts.7.up_proj.weight", "experts.7.upproj.weight"),
+            "(did you mean `model.layers.0.mlp.experts.7.upproj.weight`, `model.layers.1.",
+        ),
+        (
+            "mlx",
+            |it| drop(it.remove("model.layers.2.mlp.experts.gate_proj.bias")),
+            "lacks tensor `model.layers.2.mlp.experts.gate_proj.bias` of the model",
+        ),
+    ];
+    for (layout, edit, expected) in table {
+        let sentence = with(layout, edit).refusal("m", &[]);
+        assert_contains(&sentence, expected);
+        // What is meant is not to be ignored.
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+    // Names of another layer are not meant.
+    let sentence =
+        with("hf", |it| rename(it, "layers.1.self_attn.sinks", "layers.4.self_attn.sinks"))
+            .refusal("m", &[]);
+    assert!(!sentence.contains("did you mean"), "{sentence}");
+    // A config of a much larger model.
+    let mut larger = config();
+    larger["num_hidden_layers"] = json!(9000);
+    larger["layer_types"].take();
+    let sentence = home(&larger, &in_layout("linears")).refusal("m", &[]);
+    assert_contains(
+        &sentence,
+        "holds 186 tensors and lacks more than 186 of the model that its config describes, such as `model.layers.3.",
+    );
+}
+
+#[test]
+fn all_wrong_tensors_are_named() {
+    let edit = |tensors: &mut Tensors| {
+        tensors.get_mut("model.layers.0.self_attn.sinks").unwrap().1 = vec![4, 2];
+        tensors.get_mut("model.layers.1.mlp.experts.down_proj_scales").unwrap().0 = Dtype::I8;
+        tensors.get_mut("model.norm.weight").unwrap().0 = Dtype::F16;
+        tensors.remove("model.layers.2.self_attn.o_proj.bias");
+        let norm = tensors["model.norm.weight"].clone();
+        tensors.insert("extra.weight".to_owned(), norm);
+    };
+    let sentence = with("hf", edit).refusal("m", &[]);
+    let lines: Vec<&str> = sentence.lines().collect();
+    assert_eq!(lines.len(), 4, "{sentence}");
+    for (line, expected) in lines.iter().zip([
+        "lacks tensor `model.layers.2.self_attn.o_proj.bias` of the",
+        "tensor `model.layers.0.self_attn.sinks` must have shape [8] (from the config), found [4, 2]",
+        "tensor `model.layers.1.mlp.experts.down_proj_scales` must be u8 (MXFP4 scales), found i8",
+        "are not part of Hugging Face's layout with MXFP4 experts: `extra.weight`; ignore what the model does not use, by name or by a pattern with * and ?; pass --ignore-tensor extra.weight",
+    ]) {
+        assert_contains(line, expected);
+    }
+    // The first few of many.
+    let mut wider = config();
+    wider["hidden_size"] = json!(192);
+    let sentence = home(&wider, &in_layout("bf16")).refusal("m", &[]);
+    assert_eq!(sentence.lines().count(), 9, "{sentence}");
+    assert_ends(&sentence, "checkpoint` holds 28 other tensors of the wrong dtype or shape");
+}
+
+#[test]
+fn unknown_tensors_are_ignored_by_one_line() {
+    // Names of tensors to add, and the options that the sentence advises.
+    let table = [
+        ("a.b", "a.b"),
+        ("vision.a vision.b.c vision.b.d", "vision.*"),
+        (
+            "model.layers.0.self_attn.q_proj.weight_scale model.layers.1.self_attn.q_proj.weight_scale model.layers.1.mlp.experts.weight_scale",
+            "*.weight_scale",
+        ),
+        (
+            "mtp.fc.weight mtp.norm.weight value_head.summary.weight x[0].y x[0].z",
+            "mtp.* value_head.summary.weight x[[]0[]].*",
+        ),
+        ("model.layers.0.mlp.experts.spare.weight", "model.layers.0.mlp.experts.spare.weight"),
+        (
+            "model.layers.3.mlp.router.weight model.layers.3.mlp.router.bias model.layers.3.self_attn.sinks",
+            "model.layers.3.*",
+        ),
+    ];
+    for (names, patterns) in table {
+        let home = with("hf", |tensors| {
+            let norm = tensors["model.norm.weight"].clone();
+            tensors.extend(names.split(' ').map(|name| (name.to_owned(), norm.clone())));
+        });
+        let [advice] = &advised(&home.refusal("m", &[]))[..] else { panic!("one way") };
+        let found: Vec<&str> = advice.iter().skip(1).step_by(2).map(String::as_str).collect();
+        assert_eq!(found.join(" "), patterns);
+        assert_eq!(export(&home, advice), fingerprint(&in_folder("hf")));
+    }
+}
+
+/// Experts that are there in two forms have two ways out, each another model.
+#[test]
+fn experts_in_several_forms_are_ambiguous() {
+    // The other form, which of its tensors are there, and the MXFP4 ones in their place.
+    let table = "bf16 | layers.1.mlp.experts.gate_up_proj | layers.1.mlp.experts.gate_up_proj_
+        bf16 | layers.2.mlp.experts. | layers.2.mlp.experts.
+        fp8 | mlp.experts. | mlp.experts.
+        split | layers.0.mlp.experts. | layers.0.mlp.experts.
+        linears | mlp.experts. | mlp.experts.
+        mlx | layers.1.mlp.experts.down | layers.1.mlp.experts.down";
+    for [layout, part, stale] in cases(table) {
+        let mut others = in_layout(layout);
+        others.retain(|name, _| name.contains(part));
+        let home = with("hf", |tensors| tensors.extend(others.clone()));
+        let replaced = with("hf", |tensors| {
+            tensors.retain(|name, _| !name.contains(stale));
+            tensors.extend(others);
+        });
+        let sentence = home.refusal("m", &[]);
+        assert_contains(&sentence, "in several forms, such as `model.layers.");
+        let end = "and these may differ: ignore all forms but one; pass --ignore-tensor ";
+        assert_contains(&sentence, end);
+        let found: Vec<String> = advised(&sentence).iter().map(|way| export(&home, way)).collect();
+        let mut expected = [fingerprint(&in_folder("hf")), fingerprint(&replaced)];
+        let mut found: [String; 2] = found.try_into().unwrap();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{layout} {part}: {sentence}");
+    }
+}
