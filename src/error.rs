@@ -44,7 +44,9 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
+    Adapter,
     AdapterLayout,
+    Checkpoint,
     Compute,
     DownloadDir,
     ExternalData,

@@ -2,34 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZero;
 use std::path::Path;
 
-use glob::Pattern;
 use regex_lite::Regex;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
-use crate::checkpoint::LARGEST_CONFIG;
-use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::checkpoint::{
+    ADAPTER_CONFIG, ConfigReader, Expected, Group, LARGEST_CONFIG, MERGE_ADAPTER, any_value,
+};
+use crate::error::{Result, err};
 use crate::files::json;
 
-pub const CONFIG: &str = "adapter_config.json";
-pub const MERGE: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
-
-/// Keys that leave what an adapter computes as it is, at any value.
-const HARMLESS: [&[&str]; 6] = [
-    // Who wrote the file, and for which program.
-    &["auto_mapping", "revision", "runtime_config", "task_type", "inference_mode"],
-    // Which modules are adapted. PEFT shortens the lists: the names of the tensors say it.
-    &["target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"],
-    &["modules_to_save", "bias", "lora_bias", "ensure_weight_tying"],
-    // Training.
-    &["lora_dropout", "velora_config"],
-    // Settings of methods that other keys turn on.
-    &["corda_config", "eva_config", "loftq_config", "lora_ga_config"],
-    &["megatron_core", "qalora_group_size"],
+/// Keys that leave what an adapter computes as it is.
+const HARMLESS: &[Group] = &[
+    any_value("who wrote the file", &["auto_mapping", "revision", "task_type"]),
+    any_value("which program runs it", &["runtime_config", "inference_mode"]),
+    // PEFT shortens the lists: the names of the tensors say it.
+    any_value("which modules are adapted", &["target_modules", "exclude_modules"]),
+    any_value("which modules are adapted", &["layers_to_transform", "layers_pattern"]),
+    any_value("which values are stored", &["modules_to_save", "bias", "lora_bias"]),
+    any_value("which values are stored", &["ensure_weight_tying"]),
+    any_value("training", &["lora_dropout", "velora_config"]),
+    any_value("methods that other keys turn on", &["corda_config", "eva_config"]),
+    any_value("methods that other keys turn on", &["loftq_config", "lora_ga_config"]),
+    any_value("methods that other keys turn on", &["megatron_core", "qalora_group_size"]),
 ];
 
 /// Keys that change what an adapter computes, unless they are absent, null, false or empty.
@@ -51,6 +49,17 @@ const METHODS: [(&str, &str); 10] = [
 
 /// Values of `init_lora_weights`, besides true and false, that leave the base as it is.
 const INITIALIZATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+const TEXT: Expected<String> = Expected("a string", |it| it.as_str().map(str::to_owned));
+const RANK: Expected<u64> =
+    Expected("a whole number from 1", |it| it.as_u64().filter(|rank| *rank > 0));
+const NUMBER: Expected<f64> = Expected("a number", Value::as_f64);
+const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
+const NAMES: Expected<Vec<String>> = Expected("a list of names", |it| Vec::deserialize(it).ok());
+const TOKENS: Expected<BTreeMap<String, Vec<u64>>> = Expected("lists of tokens", |it| {
+    let of_embedding = Vec::deserialize(it).map(|tokens| [("embed_tokens".into(), tokens)].into());
+    of_embedding.or_else(|_| BTreeMap::deserialize(it)).ok()
+});
 
 /// The keys of an `adapter_config.json` that decide what an adapter computes.
 #[derive(Debug, Default)]
@@ -107,31 +116,27 @@ impl<'de> Visitor<'de> for Entries {
 }
 
 impl AdapterConfig {
-    /// Reads a config. Unknown keys are an error of their own, but for those that `ignored`
-    /// names or matches.
-    pub fn read(path: &Path, ignored: &[String]) -> Result<(Self, Option<Error>)> {
+    /// Reads a config, and says all that is wrong with it. Returns those of the `ignored` names
+    /// and patterns that fit an unknown key too.
+    pub fn read(path: &Path, ignored: &[String]) -> Result<(Self, Vec<String>)> {
         let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
-        let mut keys = Keys { map: json::parse(&file, &text)?, file };
-        keys.map.retain(|_, value| !value.is_null());
-        keys.refuse_other_methods()?;
-        let ordered: OrderedKeys = json::parse(&keys.file, &text)?;
-        let tokens = "trainable_token_indices";
-        if let Some(list @ Value::Array(_)) = keys.map.get_mut(tokens) {
-            *list = [("embed_tokens", list.take())].into_iter().collect();
-        }
+        let mut keys = ConfigReader::parse(&file, &text, ignored)?;
+        let ordered: OrderedKeys = json::parse(&file, &text)?;
+        refuse_other_methods(&mut keys);
         let config = Self {
-            base: keys.take("base_model_name_or_path", "a string")?,
-            peft_version: keys.take("peft_version", "a string")?,
-            rank: keys.take::<NonZero<u64>>("r", "a whole number from 1")?.map(NonZero::get),
-            alpha: keys.take("lora_alpha", "a number")?,
-            rank_stabilized: keys.take("use_rslora", "true or false")?.unwrap_or(false),
-            ranks: keys.patterns("rank_pattern", ordered.rank_pattern)?,
-            alphas: keys.patterns("alpha_pattern", ordered.alpha_pattern)?,
-            parameters: keys.take("target_parameters", "a list of names")?.unwrap_or_default(),
-            tokens: keys.take(tokens, "lists of tokens")?.unwrap_or_default(),
+            base: keys.optional("base_model_name_or_path", &TEXT),
+            peft_version: keys.optional("peft_version", &TEXT),
+            rank: keys.optional("r", &RANK),
+            alpha: keys.optional("lora_alpha", &NUMBER),
+            rank_stabilized: keys.optional("use_rslora", &BOOL).unwrap_or(false),
+            ranks: patterns(&mut keys, "rank_pattern", ordered.rank_pattern),
+            alphas: patterns(&mut keys, "alpha_pattern", ordered.alpha_pattern),
+            parameters: keys.optional("target_parameters", &NAMES).unwrap_or_default(),
+            tokens: keys.optional("trainable_token_indices", &TOKENS).unwrap_or_default(),
         };
-        let unknown = keys.unknown(ignored);
-        Ok((config, unknown))
+        let used = keys.used_ignored();
+        keys.finish(HARMLESS, |_| Ok(()))?;
+        Ok((config, used))
     }
 
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
@@ -140,11 +145,11 @@ impl AdapterConfig {
         let configured = self.rank(module).filter(|it| *it != rank);
         if let Some(other) = configured {
             return Err(format!(
-                "`{module}` has factors of rank {rank}, and {CONFIG} says {other} (`r` and `rank_pattern`)"
+                "`{module}` has factors of rank {rank}, and {ADAPTER_CONFIG} says {other} (`r` and `rank_pattern`)"
             ));
         }
         let alpha = first(&self.alphas, &self.adapted(module)).or(self.alpha);
-        let alpha = alpha.ok_or_else(|| format!("{CONFIG} lacks the key `lora_alpha`"))?;
+        let alpha = alpha.ok_or_else(|| format!("{ADAPTER_CONFIG} lacks the key `lora_alpha`"))?;
         let rank = rank as f64;
         Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
     }
@@ -180,12 +185,6 @@ fn is_end(end: &str, name: &str) -> bool {
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether a user's list has a name, or a pattern with `*` and `?` that matches it.
-pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
-    let matches = |pattern: &String| Pattern::new(pattern).is_ok_and(|it| it.matches(name));
-    ignored.iter().any(|it| it == name || matches(it))
-}
-
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Bool(on) => !on,
@@ -195,76 +194,48 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// The keys that have a value and are still to be read.
-struct Keys {
-    file: String,
-    map: Map<String, Value>,
+/// Refuses adapters that are no LoRA or extend it.
+fn refuse_other_methods(keys: &mut ConfigReader) {
+    let file = keys.file.clone();
+    // Tinker's configs have no type.
+    keys.skip("peft_type");
+    if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
+        keys.refuse(err!(
+            "`{file}`: key `peft_type` must be \"LORA\", found {kind}: {MERGE_ADAPTER}"
+        ));
+    }
+    for (key, what) in METHODS {
+        keys.skip(key);
+        if keys.get(key).is_some_and(|value| !is_off(value)) {
+            keys.refuse(err!(
+                "`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE_ADAPTER}"
+            ));
+        }
+    }
+    let initialization = "init_lora_weights";
+    keys.skip(initialization);
+    let leaves_base =
+        |it: &Value| it.is_boolean() || INITIALIZATIONS.iter().any(|known| it == known);
+    if let Some(it) = keys.get(initialization).filter(|it| !leaves_base(it)) {
+        keys.refuse(err!(
+            "`{file}`: key `{initialization}` is {it}: the adapter belongs to a base that this initialization changed; merge it, or save it as plain LoRA, in the program that trained it"
+        ));
+    }
 }
 
-impl Keys {
-    fn take<T: DeserializeOwned>(&mut self, key: &str, expected: &str) -> Result<Option<T>> {
-        let Some(value) = self.map.remove(key) else { return Ok(None) };
-        let invalid = |_| self.invalid(key, expected, &value);
-        T::deserialize(&value).map_err(invalid).map(Some)
-    }
-
-    fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {
-        err!("`{}`: key `{key}` must be {expected}, found {found}", self.file)
-    }
-
-    /// Refuses adapters that are no LoRA or extend it, all keys at once.
-    fn refuse_other_methods(&mut self) -> Result<()> {
-        let file = self.file.clone();
-        // Tinker's configs have no type.
-        let kind = self.map.remove("peft_type").unwrap_or_else(|| "LORA".into());
-        ensure!(
-            kind == "LORA",
-            "`{file}`: key `peft_type` must be \"LORA\", found {kind}: {MERGE}"
-        );
-        let mut errors = Vec::new();
-        for (key, what) in METHODS {
-            let value = self.map.remove(key).filter(|value| !is_off(value));
-            errors.extend(value.map(|_| {
-                err!("`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE}")
-            }));
+fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<Entries>) -> Patterns {
+    keys.skip(key);
+    let mut patterns = Vec::new();
+    for (text, value) in entries.unwrap_or_default().0 {
+        // Python's `re.match(r"(.*\.)?(KEY)$", name)`.
+        match (Regex::new(&format!(r"^(?:.*\.)?(?:{text})$")), value.as_f64()) {
+            (Ok(regex), Some(number)) => patterns.push((regex, number)),
+            (Ok(_), None) => keys.refuse(keys.invalid(key, "an object of numbers", &value)),
+            (Err(_), _) => keys.refuse(err!(
+                "`{}`: key `{key}` has the regular expression {text:?}, which is invalid or has lookaround or backreferences: write the names of modules instead",
+                keys.file
+            )),
         }
-        let initialization = self.map.remove("init_lora_weights");
-        errors.extend(initialization.filter(|it| !INITIALIZATIONS.map(Value::from).contains(it) && !it.is_boolean()).map(|it| {
-            err!("`{file}`: key `init_lora_weights` is {it}: the adapter belongs to a base that this initialization changed; merge it, or save it as plain LoRA, in the program that trained it")
-        }));
-        Error::all(errors)
     }
-
-    fn patterns(&mut self, key: &str, entries: Option<Entries>) -> Result<Patterns> {
-        self.map.remove(key);
-        let pattern = |(text, value): (String, Value)| {
-            // Python's `re.match(r"(.*\.)?(KEY)$", name)`.
-            let Ok(regex) = Regex::new(&format!(r"^(?:.*\.)?(?:{text})$")) else {
-                bail!(
-                    "`{}`: key `{key}` has the regular expression {text:?}, which is invalid or has lookaround or backreferences: write the names of modules instead",
-                    self.file
-                );
-            };
-            let number = value.as_f64();
-            Ok((regex, number.ok_or_else(|| self.invalid(key, "an object of numbers", &value))?))
-        };
-        entries.unwrap_or_default().0.into_iter().map(pattern).collect()
-    }
-
-    /// The error of keys that are neither read nor harmless.
-    fn unknown(&self, ignored: &[String]) -> Option<Error> {
-        let is_harmless = |key: &str| HARMLESS.into_iter().flatten().any(|known| *known == key);
-        let unknown = self.map.keys().filter(|key| !is_harmless(key) && !is_ignored(key, ignored));
-        let names: Vec<String> = unknown.cloned().collect();
-        if names.is_empty() {
-            return None;
-        }
-        let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let error = err!(
-            "`{}` has unknown keys: {listed}; ignore those that do not change what the adapter computes",
-            self.file
-        );
-        let keys = names.into_iter().map(|name| (Setting::IgnoreConfigKey, name));
-        Some(error.with_remedies(keys.collect()))
-    }
+    patterns
 }

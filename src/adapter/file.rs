@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use super::config::{AdapterConfig, CONFIG, MERGE, is_ignored};
+use super::config::AdapterConfig;
 use super::names::{Form, Module, PARAMETERS, Part, place};
-use crate::checkpoint::{INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint};
+use crate::checkpoint::{
+    ADAPTER_CONFIG, INDEX, IgnoredNames, MERGE_ADAPTER, SINGLE_FILE, is_checkpoint, is_ignored,
+    listed, matches, patterns,
+};
 use crate::container::{Header, StoredTensor};
 use crate::display::plural;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::parent_dir;
 use crate::weights::ElementKind;
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -33,6 +37,8 @@ pub struct AdapterFile {
     /// The SafeTensors file.
     pub weights: PathBuf,
     pub modules: BTreeMap<Module, Parts>,
+    /// The ignored names and patterns that fit something in its files.
+    pub ignored: Vec<String>,
 }
 
 /// The tensors of a module.
@@ -41,7 +47,7 @@ pub type Parts = BTreeMap<Part, StoredTensor>;
 /// Whether a folder holds an adapter and no whole model.
 pub fn is_adapter(folder: &Path) -> bool {
     let has = |name: &&str| folder.join(name).exists();
-    has(&CONFIG) && ![SINGLE_FILE, INDEX].iter().any(has)
+    has(&ADAPTER_CONFIG) && ![SINGLE_FILE, INDEX].iter().any(has)
 }
 
 /// The rank of factors, by the shape of `lora_A`. That of wrapped experts depends on their
@@ -55,57 +61,45 @@ pub fn rank(form: Form, shape: &[u64], experts: Option<u64>) -> Option<u64> {
 }
 
 impl AdapterFile {
-    pub fn open(folder: &Path, ignored: &IgnoredNames) -> Result<Self> {
+    /// Opens an adapter's folder, or its SafeTensors file with the config beside it.
+    pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<Self> {
+        let (folder, weights) = if path.is_file() {
+            (parent_dir(path), path.to_owned())
+        } else {
+            (path, path.join(WEIGHTS))
+        };
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder with {CONFIG} and {WEIGHTS}"
+            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
-        let (config, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
         let other = OTHER_WEIGHTS.iter().find(|(name, _)| folder.join(name).exists());
         if let Some((name, what)) = other.filter(|_| !weights.exists()) {
             bail!("`{}` is {what}", folder.join(name).display());
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
-        for name in [CONFIG, WEIGHTS] {
-            let is_there = folder.join(name).symlink_metadata().is_ok();
+        let config = folder.join(ADAPTER_CONFIG);
+        for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, WEIGHTS)] {
             ensure!(
-                is_there,
-                "`{shown}` holds no {name}{whole}; an adapter is a folder with {CONFIG} and {WEIGHTS}"
+                file.symlink_metadata().is_ok(),
+                "`{shown}` holds no {name}{whole}; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
             );
         }
-        let (config, unknown_keys) = AdapterConfig::read(&config, &ignored.config_keys)?;
-        let mut file = Self { config, weights, modules: BTreeMap::new() };
-        let unknown_tensors = file.add_tensors(&ignored.tensors)?;
+        let config = AdapterConfig::read(&config, &ignored.config_keys);
+        let modules = read_modules(&weights, &ignored.tensors);
+        let ((config, mut used), (modules, used_too)) = Error::both(config, modules)?;
+        used.extend(used_too);
+        let mut file = Self { config, weights, modules, ignored: used };
         file.name_wrapped()?;
-        Error::all(unknown_keys.into_iter().chain(unknown_tensors).chain(file.unpaired()))?;
         Ok(file)
     }
 
-    /// Adds all tensors of the file. Those without a place are an error.
-    fn add_tensors(&mut self, ignored: &[String]) -> Result<Option<Error>> {
-        let (path, mut unknown) = (self.weights.display(), Vec::new());
-        for tensor in Header::read(&self.weights)?.tensors {
-            let name = tensor.name.clone();
-            let Some((module, part)) = place(&name) else {
-                unknown.extend((!is_ignored(&name, ignored)).then_some(name));
-                continue;
-            };
-            let (kind, dtype) = (ElementKind::Float, tensor.dtype);
-            ensure!(kind.accepts(dtype), "`{path}`: tensor `{name}` must be {kind}, found {dtype}");
-            if let Some(other) = self.modules.entry(module).or_default().insert(part, tensor) {
-                bail!("`{path}` holds both `{name}` and `{}`, which say the same", other.name);
-            }
-        }
-        let Some(first) = unknown.first() else { return Ok(None) };
-        let more = match unknown.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let error = err!(
-            "`{path}` holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `{first}`{more}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?"
-        );
-        Ok(Some(error.with_remedy(Setting::IgnoreTensor, first)))
+    /// The name of its folder.
+    pub fn name(&self) -> String {
+        let folder = parent_dir(&self.weights);
+        // `.` has no name.
+        let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        real.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Gives wrapped experts the names of their parameters: PEFT wraps those of
@@ -125,14 +119,14 @@ impl AdapterFile {
             let adapted: Vec<usize> = (0..PARAMETERS.len()).filter(is_adapted).collect();
             ensure!(
                 adapted.iter().all(|at| !PARAMETERS[*at].2.is_empty()),
-                "`{path}` adapts a bias of `{name}` (key `target_parameters` of {CONFIG}), which is not supported: {MERGE}"
+                "`{path}` adapts a bias of `{name}` (key `target_parameters` of {ADAPTER_CONFIG}), which is not supported: {MERGE_ADAPTER}"
             );
             let is_innermost = |(module, _): &(Module, Parts)| {
                 module.form == Form::Wrapped(adapted.len().saturating_sub(1))
             };
             ensure!(
                 adapted.len() == wrappers.len() && wrappers.last().is_some_and(is_innermost),
-                "`{path}` has factors for {} parameters of `{name}`, and key `target_parameters` of {CONFIG} names {} of them: use the config that was saved with the file",
+                "`{path}` has factors for {} parameters of `{name}`, and key `target_parameters` of {ADAPTER_CONFIG} names {} of them: use the config that was saved with the file",
                 wrappers.len(),
                 adapted.len()
             );
@@ -145,22 +139,61 @@ impl AdapterFile {
         }
         Ok(())
     }
+}
 
-    /// The error of factors without the other one.
-    fn unpaired(&self) -> Option<Error> {
-        let mut unpaired = self.modules.values().filter_map(|tensors| {
-            let [a, b] = [Part::A, Part::B].map(|part| tensors.get(&part));
-            let lonely = a.xor(b).or(tensors.get(&Part::BiasOfB).filter(|_| a.is_none()))?;
-            Some((lonely, if a.is_none() { "A" } else { "B" }))
-        });
-        let (StoredTensor { name, .. }, missing) = unpaired.next()?;
-        let others = match unpaired.count() {
-            0 => String::new(),
-            count => format!("; also incomplete: {}", plural(count, "module")),
+/// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit
+/// a tensor without a module; all others without one are refused.
+fn read_modules(path: &Path, ignored: &[String]) -> Result<(BTreeMap<Module, Parts>, Vec<String>)> {
+    let shown = path.display();
+    let (mut modules, mut unknown) = (BTreeMap::<_, Parts>::new(), Vec::new());
+    let tensors = Header::read(path)?.tensors;
+    let names: Vec<String> = tensors.iter().map(|it| it.name.clone()).collect();
+    for tensor in tensors {
+        let name = tensor.name.clone();
+        let Some((module, part)) = place(&name) else {
+            unknown.push(name);
+            continue;
         };
-        let path = self.weights.display();
-        Some(err!(
-            "`{path}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{others}"
-        ))
+        let (kind, dtype) = (ElementKind::Float, tensor.dtype);
+        ensure!(kind.accepts(dtype), "`{shown}`: tensor `{name}` must be {kind}, found {dtype}");
+        if let Some(other) = modules.entry(module).or_default().insert(part, tensor) {
+            bail!("`{shown}` holds both `{name}` and `{}`, which say the same", other.name);
+        }
     }
+    let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
+    let used = used.cloned().collect();
+    unknown.retain(|name| !is_ignored(name, ignored));
+    Error::all(misplaced(path, &unknown, &names).into_iter().chain(unpaired(path, &modules)))?;
+    Ok((modules, used))
+}
+
+/// The error for tensors without a module, of all `names` in a file.
+fn misplaced(path: &Path, unknown: &[String], names: &[String]) -> Option<Error> {
+    let error = err!(
+        "`{}` holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
+        path.display(),
+        listed(unknown.iter())
+    );
+    let others = names.iter().filter(|name| !unknown.contains(name)).map(String::as_str);
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let patterns = patterns(&unknown, others).into_iter().map(|it| (Setting::IgnoreTensor, it));
+    (!unknown.is_empty()).then(|| error.with_remedies(patterns.collect()))
+}
+
+/// The error for factors without the other one.
+fn unpaired(path: &Path, modules: &BTreeMap<Module, Parts>) -> Option<Error> {
+    let mut unpaired = modules.values().filter_map(|tensors| {
+        let [a, b] = [Part::A, Part::B].map(|part| tensors.get(&part));
+        let lonely = a.xor(b).or(tensors.get(&Part::BiasOfB).filter(|_| a.is_none()))?;
+        Some((lonely, if a.is_none() { "A" } else { "B" }))
+    });
+    let (StoredTensor { name, .. }, missing) = unpaired.next()?;
+    let others = match unpaired.count() {
+        0 => String::new(),
+        count => format!("; also incomplete: {}", plural(count, "module")),
+    };
+    Some(err!(
+        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{others}",
+        path.display()
+    ))
 }

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::{Adapter, Factor, FactorAxes, FactorOrder, LowRank, Replacement, Rows};
-use super::config::{CONFIG, MERGE};
 use super::file::{self, AdapterFile, Parts};
 use super::names::{Form, Module, Part, Side};
-use crate::checkpoint::Checkpoint;
+use super::{Adapter, FactorOrder, Replacement};
+use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, MERGE_ADAPTER};
 use crate::container::StoredTensor;
 use crate::display::plural;
 use crate::error::{Result, Setting, bail, err};
-use crate::weights::{ElementKind, Recipe, Weight};
+use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Weight};
 
 /// A module, or the modules of all experts, with their tensors.
 type Modules<'a> = Vec<(&'a Module, &'a Parts)>;
@@ -25,7 +24,8 @@ struct Fit<'a> {
     order: Option<FactorOrder>,
 }
 
-/// What an adapter changes in a base. All of it has to fit.
+/// What an adapter changes in a base. All of it has to fit. Where the file does not tell the order of
+/// the factors of experts, `given` does.
 pub fn fit(file: &AdapterFile, base: &Checkpoint, given: Option<FactorOrder>) -> Result<Adapter> {
     let path = file.weights.display();
     let has_tokens = |module: &Module| module.layer.is_none() && module.sides[0] == Side::Vocab;
@@ -41,7 +41,8 @@ pub fn fit(file: &AdapterFile, base: &Checkpoint, given: Option<FactorOrder>) ->
         matrices.entry((module.layer, &*module.path)).or_default().push((module, tensors));
     }
     let undecided = fit.decide_order();
-    let mut adapter = Adapter { replacements: Vec::new(), changes: Vec::new() };
+    let mut adapter =
+        Adapter { file: file.weights.clone(), replacements: Vec::new(), terms: Vec::new() };
     let misfits = matrices.values().filter_map(|modules| fit.add(modules, &mut adapter).err());
     if let [first, others @ ..] = &misfits.collect::<Vec<Misfit>>()[..] {
         let named = file.config.base.as_ref();
@@ -87,7 +88,7 @@ impl Fit<'_> {
             }
         }
         if tensors.contains_key(&Part::A) {
-            adapter.changes.push(self.low_rank(modules)?);
+            adapter.terms.push(self.low_rank(modules)?);
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Fit<'_> {
         part: Part,
         tensor: &StoredTensor,
     ) -> Result<Replacement, Misfit> {
-        let (mut shape, (mut replaced, mut rows)) = (self.sizes(module), self.matrix(module));
+        let (mut shape, mut replaced, mut tokens) = (self.sizes(module), module.path.clone(), None);
         let end = match (part, module.form) {
             (Part::Bias, _) => ".bias",
             (Part::Rows, _) => ".rows",
@@ -110,25 +111,25 @@ impl Fit<'_> {
             shape.truncate(1);
         }
         if part == Part::Rows {
-            let tokens = self.file.config.tokens(&module.name);
-            let different: BTreeSet<_> = tokens.iter().filter(|token| **token < shape[0]).collect();
-            if tokens.is_empty() || different.len() < tokens.len() {
+            let listed = self.file.config.tokens(&module.name);
+            let different: BTreeSet<_> = listed.iter().filter(|token| **token < shape[0]).collect();
+            if listed.is_empty() || different.len() < listed.len() {
                 return Err(format!(
-                    "key `trainable_token_indices` of {CONFIG} must list different tokens below {}, the vocabulary, for `{}`",
+                    "key `trainable_token_indices` of {ADAPTER_CONFIG} must list different tokens below {}, the vocabulary, for `{}`",
                     shape[0], module.name
                 ));
             }
-            shape[0] = tokens.len() as u64;
-            rows = Rows::Listed(tokens.to_owned());
+            shape[0] = listed.len() as u64;
+            tokens = Some(listed.to_owned());
         }
         let is_vector = part == Part::Bias || module.form == Form::Vector;
-        if is_vector && !self.base.weights.iter().any(|weight| weight.name == replaced) {
+        if is_vector && !self.has_vector(&replaced) {
             return Err(format!("the base has no bias that `{}` could replace", tensor.name));
         }
         self.check(module, tensor, &shape)?;
         Ok(Replacement {
             replaced,
-            rows,
+            tokens,
             weight: weight(module.path.clone() + end, &[tensor], shape),
         })
     }
@@ -154,7 +155,10 @@ impl Fit<'_> {
                 (Form::Wrapped(_), Part::A) => (vec![experts * rank, first], lead(experts)),
                 (Form::Wrapped(_), _) => (vec![last, rank * experts], vec![last, rank, experts]),
                 (Form::Expert(_), _) => (sides.to_vec(), lead(experts)),
-                (Form::Stacked, _) if tensors[0].shape.first() == Some(&1) => (lead(1), lead(1)),
+                // All experts share it.
+                (Form::Stacked, _) if tensors[0].shape.first() == Some(&1) => {
+                    (lead(1), sides.to_vec())
+                }
                 (Form::Stacked, _) => (lead(experts), lead(experts)),
                 _ => (sides.to_vec(), sides.to_vec()),
             };
@@ -173,7 +177,7 @@ impl Fit<'_> {
         let (a, b) = if is_transposed { (b, a) } else { (a, b) };
         let has_bias = modules.iter().any(|(_, parts)| parts.contains_key(&Part::BiasOfB));
         let bias = has_bias.then(|| part(Part::BiasOfB, &[last], "lora_bias")).transpose()?;
-        let (path, (matrix, rows)) = (path.clone(), self.matrix(module));
+        let (path, (matrix, rows)) = (path.clone(), matrix(path));
         Ok(LowRank { path, matrix, rows, rank, scale: self.scale(modules, rank)?, a, b, bias })
     }
 
@@ -194,7 +198,7 @@ impl Fit<'_> {
         let tensors = modules.iter().enumerate().map(of).collect::<Option<Vec<_>>>();
         tensors.filter(|tensors| tensors.len() as u64 == count).ok_or_else(|| {
             format!(
-                "`{}` is adapted, and not each expert of its layer in the same way: {MERGE}",
+                "`{}` is adapted, and not each expert of its layer in the same way: {MERGE_ADAPTER}",
                 first.name
             )
         })
@@ -206,7 +210,7 @@ impl Fit<'_> {
         if scales.iter().any(|scale| *scale != scales[0]) {
             let path = &modules[0].0.path;
             return Err(format!(
-                "key `alpha_pattern` scales the experts of `{path}` differently: {MERGE}"
+                "key `alpha_pattern` scales the experts of `{path}` differently: {MERGE_ADAPTER}"
             ));
         }
         Ok(scales[0])
@@ -229,27 +233,18 @@ impl Fit<'_> {
             && sizes.all(|(expected, found)| expected == found || *expected == vocabulary);
         Err(if is_resized {
             format!(
-                "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE}"
+                "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE_ADAPTER}"
             )
         } else {
             format!("`{name}` must have shape {expected:?} to fit the base, found {shape:?}")
         })
     }
 
-    /// The base's matrix or vector that a module changes, and the rows of it.
-    fn matrix(&self, module: &Module) -> (String, Rows) {
-        let (parent, name) = module.path.rsplit_once('.').unwrap_or(("", &module.path));
-        let layer = module.layer.map(|layer| &self.base.weights.layers[layer]);
-        let is_fused = layer.is_some_and(|layer| layer.attn.qkv.len() == 1);
-        let [query, key] = [Side::Query, Side::Key].map(|side| side.size(&self.base.config, None));
-        match name {
-            "q" if is_fused => (format!("{parent}.qkv"), Rows::Range(0..query)),
-            "k" if is_fused => (format!("{parent}.qkv"), Rows::Range(query..query + key)),
-            "v" if is_fused => (format!("{parent}.qkv"), Rows::Range(query + key..query + 2 * key)),
-            "gate" => (format!("{parent}.gate_up"), Rows::Even),
-            "up" => (format!("{parent}.gate_up"), Rows::Odd),
-            _ => (module.path.clone(), Rows::All),
-        }
+    /// Whether the base has a vector, be it a part of that of a fused matrix.
+    fn has_vector(&self, name: &str) -> bool {
+        let fused = ["q", "k", "v"].map(|part| (format!(".attn.{part}."), ".attn.qkv."));
+        let fused = fused.iter().fold(name.to_owned(), |name, (part, all)| name.replace(part, all));
+        self.base.weights.iter().any(|weight| weight.name == name || weight.name == fused)
     }
 
     /// Decides the order of the factors of wrapped experts. One program wrote all of them, so
@@ -286,6 +281,16 @@ impl Fit<'_> {
         Err(error
             .with_remedy(Setting::AdapterLayout, "plain")
             .with_remedy(Setting::AdapterLayout, "swapped"))
+    }
+}
+
+/// The base's matrix that a module changes, and the rows of it.
+fn matrix(module: &str) -> (String, Rows) {
+    let (parent, name) = module.rsplit_once('.').unwrap_or(("", module));
+    match name {
+        "gate" => (format!("{parent}.gate_up"), Rows::Even),
+        "up" => (format!("{parent}.gate_up"), Rows::Odd),
+        _ => (module.to_owned(), Rows::All),
     }
 }
 

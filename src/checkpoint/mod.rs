@@ -16,21 +16,26 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
+pub use config::{
+    BLOCKS, Config, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE, Rope, any_value,
+};
 use layout::{Assembly, Layout};
+pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
-    CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
-    refuse_file as refuse_unsupported, similar_dir,
+    ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, enclosing, format_of, identify, is_checkpoint,
+    is_safetensors, listed, names, refuse_file as refuse_unsupported, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{
-    AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, Embedding, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
-use crate::weights::{Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
+use crate::weights::{
+    Changes, Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata,
+};
 
 /// A checkpoint of which only headers have been read.
 #[derive(Clone, Debug)]
@@ -52,6 +57,15 @@ pub struct IgnoredNames {
     pub config_keys: Vec<String>,
     /// Tensors by name, or by a pattern with `*` and `?`.
     pub tensors: Vec<String>,
+    /// Those that fit something in an adapter, and may fit nothing in its base.
+    pub of_adapters: Vec<String>,
+}
+
+impl IgnoredNames {
+    /// Those that have to fit something in a checkpoint.
+    fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
+        names.iter().filter(|name| !self.of_adapters.contains(name))
+    }
 }
 
 impl Checkpoint {
@@ -71,9 +85,9 @@ impl Checkpoint {
             return Err(suggest::missing_file(folder, CONFIG));
         }
         let file = path.display().to_string();
-        let config = json::read(&path, LARGEST_CONFIG)
-            .and_then(|text| Config::read(&file, &text, &ignored.config_keys));
-        let mut tensors = Tensors::open_folder(folder, remote, &ignored.tensors);
+        let config =
+            json::read(&path, LARGEST_CONFIG).and_then(|text| Config::read(&file, &text, ignored));
+        let mut tensors = Tensors::open_folder(folder, remote, ignored);
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
@@ -137,9 +151,11 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// What identifies the model besides its weights: config and provenance.
+    /// What identifies the model besides its weights: config, provenance, how changes are made.
     pub fn identity(&self) -> String {
-        serde_json::to_string(&self.config).expect("plain numbers") + &self.provenances.canonical()
+        let changes = self.weights.changes().map(Changes::identity).collect::<String>();
+        let config = serde_json::to_string(&self.config).expect("plain numbers");
+        config + &self.provenances.canonical() + &changes
     }
 
     pub fn fingerprint(&self) -> Result<Fingerprint> {

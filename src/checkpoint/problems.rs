@@ -138,7 +138,7 @@ fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
     let is_vain = |pattern: &&String| !names.clone().any(|name| names::matches(pattern, name));
     let error =
         |pattern| err!("nothing to ignore: `{}` has no unknown tensor `{pattern}`", path.display());
-    ignored.iter().filter(is_vain).map(error).collect()
+    ignored.of_base(&ignored.tensors).filter(is_vain).map(error).collect()
 }
 
 /// What is wrong with the index, which names these absent tensors.

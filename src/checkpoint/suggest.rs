@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use crate::error::{Error, Result, ensure, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
@@ -14,12 +14,13 @@ pub const CONFIG: &str = "config.json";
 const SIMILAR: f64 = 0.7;
 /// Most names that a sentence lists.
 pub const LISTED: usize = 8;
-const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
     ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
 
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
+const ADD_ADAPTER: &str = "export the checkpoint of its base model with it";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
 const SAVE_AGAIN: &str =
     "load it in transformers and save it as SafeTensors (save_pretrained does)";
@@ -27,7 +28,7 @@ const SAVE_AGAIN: &str =
 /// Names of files and folders in lower case, the format that they have, and what to do. The
 /// first of these formats counts; of names joined by `+` all have to be there.
 const FORMATS: [(&str, &str, &str); 9] = [
-    ("adapter_config.json adapter_model.*", "a LoRA adapter", MERGE_ADAPTER),
+    ("adapter_config.json adapter_model.*", "a LoRA adapter", ADD_ADAPTER),
     ("*.gguf", "GGUF, llama.cpp's format", USE_SOURCE),
     (
         "model.bin",
@@ -89,8 +90,17 @@ fn is_training_state(name: &str) -> bool {
 
 /// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
-    let identified = identify(path.file_name()?.to_str()?)?;
-    Some(err!("`{}` is {identified}", path.display()))
+    let (_, what, remedy) = find_format(&[path.file_name()?.to_str()?])?;
+    Some(refusal(path, what, remedy))
+}
+
+fn refusal(path: &Path, what: &str, remedy: &str) -> Error {
+    let error = err!("`{}` is {what}: {remedy}", path.display());
+    if remedy != ADD_ADAPTER {
+        return error;
+    }
+    let adapter = parent_dir(path).display().to_string();
+    error.with_remedies(vec![(Setting::Checkpoint, "BASE".into()), (Setting::Adapter, adapter)])
 }
 
 /// Refuses a place where only variants have an index; programs have to be told which.
@@ -120,11 +130,13 @@ fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
 
 /// Refuses an adapter beside a whole model, whose result it would change.
 pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<()> {
-    ensure!(
-        !there.contains(ADAPTER_CONFIG),
-        "`{place}/{ADAPTER_CONFIG}` is a LoRA adapter beside a whole model: {MERGE_ADAPTER}, or export a folder without it if this model is the result"
+    if !there.contains(ADAPTER_CONFIG) {
+        return Ok(());
+    }
+    let error = err!(
+        "`{place}/{ADAPTER_CONFIG}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
     );
-    Ok(())
+    Err(error.with_remedy(Setting::Adapter, "FOLDER"))
 }
 
 /// The error for a folder without `file`, which is no checkpoint.
@@ -138,7 +150,7 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let names = names(folder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     if let Some((name, what, remedy)) = find_format(&names) {
-        return err!("`{}` is {what}: {remedy}", folder.join(name).display());
+        return refusal(&folder.join(name), what, remedy);
     }
     if let Some(newest) = newest_saved(folder, &names) {
         let newest = folder.join(newest);

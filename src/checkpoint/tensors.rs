@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::names::{Wrapping, is_ignored};
 use super::selection::{self, Headers, Index, SINGLE_FILE};
-use super::suggest;
+use super::{IgnoredNames, suggest};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, err};
 
@@ -23,8 +23,8 @@ pub struct Tensors {
     /// The names of files that no index lists.
     pub unindexed: Vec<String>,
     pub wrapping: Wrapping,
-    /// Names and patterns of tensors that the user ignores.
-    pub ignored: Vec<String>,
+    /// What the user ignores.
+    pub ignored: IgnoredNames,
     /// Ignored tensors of which others have the name.
     pub displaced: Vec<String>,
     /// Stored names of tensors that a layout has taken, by its names.
@@ -41,7 +41,7 @@ pub struct AbsentTensor {
 }
 
 impl Tensors {
-    fn none(path: &Path, ignored: &[String]) -> Self {
+    fn none(path: &Path, ignored: &IgnoredNames) -> Self {
         Self {
             path: path.to_owned(),
             map: BTreeMap::new(),
@@ -49,7 +49,7 @@ impl Tensors {
             missing_shards: Vec::new(),
             unindexed: Vec::new(),
             wrapping: Wrapping::default(),
-            ignored: ignored.to_owned(),
+            ignored: ignored.clone(),
             displaced: Vec::new(),
             taken: BTreeMap::new(),
             missing: Vec::new(),
@@ -57,7 +57,7 @@ impl Tensors {
     }
 
     /// Opens the checkpoint of a folder, of which `remote` files are still to be downloaded.
-    pub fn open_folder(folder: &Path, remote: &Headers, ignored: &[String]) -> Result<Self> {
+    pub fn open_folder(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
         let mut tensors = Self::none(folder, ignored);
         let (index, files) = selection::select_local(folder, remote)?;
         if index.is_none() && files.is_empty() {
@@ -87,7 +87,7 @@ impl Tensors {
 
     /// Opens one file, and returns the metadata that an export wrote.
     pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
-        let mut tensors = Self::none(path, &[]);
+        let mut tensors = Self::none(path, &IgnoredNames::default());
         let metadata = tensors.add(path, &Headers::default(), None)?;
         Ok((tensors, metadata))
     }
@@ -170,7 +170,7 @@ impl Tensors {
     }
 
     pub fn is_ignored(&self, stored: &str) -> bool {
-        is_ignored(stored, &self.ignored)
+        is_ignored(stored, &self.ignored.tensors)
     }
 
     /// The key of a layout's name: some files lack the prefix `model.`.

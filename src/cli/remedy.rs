@@ -117,7 +117,9 @@ pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> St
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
+        Setting::Adapter => "--adapter",
         Setting::AdapterLayout => "--adapter-layout",
+        Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",

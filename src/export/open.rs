@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{HubSource, HubSummary, Request, Source, Spec};
-use crate::checkpoint::Checkpoint;
-use crate::error::{Result, ensure};
+use super::{AdapterSource, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use crate::adapter::{self, AdapterFile};
+use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::error::{Error, Result, ensure};
 use crate::files::parent_dir;
 use crate::hub::Repository;
 use crate::model::{self, Provider};
@@ -21,6 +22,7 @@ pub struct Opened {
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
     pub hub: Option<HubSummary>,
+    pub adapters: Vec<AdapterSummary>,
 }
 
 impl Opened {
@@ -34,13 +36,24 @@ impl Opened {
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
-    let Request { source, ignored, .. } = &spec.request;
-    let (mut checkpoint, folder) = match source {
-        Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
+    let source = &spec.request.source;
+    let files = adapter_files(&spec.request);
+    let mut ignored = spec.request.ignored.clone();
+    ignored.of_adapters = match &files {
+        Ok(files) => files.iter().flat_map(|it| it.ignored.clone()).collect(),
+        Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
+    };
+    let ignored = &ignored;
+    let (files, (mut checkpoint, folder)) = match source {
+        Source::Checkpoint(folder) => {
+            let (files, checkpoint) = Error::both(files, Checkpoint::open(folder, ignored))?;
+            (files, (checkpoint, folder.clone()))
+        }
         Source::Hub(wanted) => {
-            let (repository, checkpoint) = fetch(spec, wanted, progress)?;
+            let files = files?;
+            let (repository, checkpoint) = fetch(spec, wanted, &files, ignored, progress)?;
             hub = Some(HubSummary::new(&repository));
-            (checkpoint, repository.folder())
+            (files, (checkpoint, repository.folder()))
         }
         Source::Staged(path) => {
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
@@ -53,22 +66,52 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
                 metadata.contents
             );
             recorded = Some(metadata.fingerprint);
-            (checkpoint, parent_dir(path).to_owned())
+            (files?, (checkpoint, parent_dir(path).to_owned()))
         }
     };
-    prepare(&mut checkpoint, &spec.request)?;
+    let adapters = prepare(&mut checkpoint, &spec.request, &files)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
-    let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
+    let is_unchanged =
+        is_whole && adapters.is_empty() && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.fingerprint()?),
     };
-    Ok(Opened { checkpoint, fingerprint, folder, hub })
+    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
 }
 
-/// Gives a checkpoint the layers and formats of the model.
-fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
+fn adapter_files(request: &Request) -> Result<Vec<AdapterFile>> {
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
+    for it in &request.adapters {
+        match AdapterFile::open(&it.path, &request.ignored) {
+            Ok(file) => files.push(file),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors)?;
+    Ok(files)
+}
+
+/// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
+/// of adapters as they are.
+fn prepare(
+    checkpoint: &mut Checkpoint,
+    request: &Request,
+    files: &[AdapterFile],
+) -> Result<Vec<AdapterSummary>> {
+    let (mut fitted, mut summaries, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for (file, AdapterSource { weight, .. }) in files.iter().zip(&request.adapters) {
+        match adapter::fit(file, checkpoint, request.adapter_layout) {
+            Ok(adapter) => {
+                summaries.push(AdapterSummary::new(file, &adapter, *weight)?);
+                fitted.push((adapter, *weight));
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors)?;
+    adapter::apply(checkpoint, &fitted)?;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
@@ -86,7 +129,8 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
             checkpoint.convert(role, format, accept_rounding)?;
         }
     }
-    Ok(())
+    summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
+    Ok(summaries)
 }
 
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be
@@ -94,6 +138,8 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
 fn fetch<'p>(
     spec: &Spec,
     wanted: &HubSource,
+    adapters: &[AdapterFile],
+    ignored: &IgnoredNames,
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
     let HubSource { name, folder, offline, headers_only } = wanted;
@@ -106,11 +152,11 @@ fn fetch<'p>(
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
     let read = |repository: &Repository| {
         let (folder, headers) = (repository.folder(), &repository.headers);
-        let opened = Checkpoint::open_files(&folder, headers, &spec.request.ignored);
+        let opened = Checkpoint::open_files(&folder, headers, ignored);
         opened.map_err(|error| repository.explain(error))
     };
     let mut prepared = read(&repository)?;
-    prepare(&mut prepared, &spec.request)?;
+    prepare(&mut prepared, &spec.request, adapters)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }

@@ -1,12 +1,15 @@
 //! What to export, and what the options imply. What no checkpoint could make possible is refused
 //! here; the rest of the pipeline reads the [`Spec`] alone.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::adapter::{self, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
+use crate::files::canonicalize_existing;
 use crate::graph::Style;
 use crate::hub::RepoPath;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider, Target};
@@ -26,7 +29,11 @@ pub struct Request {
     pub output: Option<PathBuf>,
     pub save_weights: Option<PathBuf>,
     pub preset: Option<Preset>,
-    /// Names in the checkpoint that count as absent.
+    /// Adapters to add to the checkpoint, in this order.
+    pub adapters: Vec<AdapterSource>,
+    /// How adapters store the factors of experts, where their files do not tell.
+    pub adapter_layout: Option<FactorOrder>,
+    /// Names in the checkpoint and in adapters that count as absent.
     pub ignored: IgnoredNames,
     /// Export the first layers only.
     pub layers: Option<usize>,
@@ -95,6 +102,15 @@ pub struct HubSource {
     pub offline: bool,
     /// Fetch no weights; the model runs once they are where it reads them.
     pub headers_only: bool,
+}
+
+/// An adapter, and how much of it to add.
+#[derive(Clone, Debug)]
+pub struct AdapterSource {
+    /// Its folder, or its SafeTensors file.
+    pub path: PathBuf,
+    /// Multiplies what it adds; 1 adds what was trained.
+    pub weight: f64,
 }
 
 /// Where a model reads its weights.
@@ -186,6 +202,7 @@ impl Spec {
         let preset_changes = request.apply_preset();
         check_format(Role::Experts, request.experts)?;
         check_format(Role::Dense, request.dense)?;
+        check_adapters(&request)?;
         if request.source.headers_only() {
             check_headers_only(&request)?;
         }
@@ -197,6 +214,12 @@ impl Spec {
     /// The options of the graph, if a model is written.
     pub fn graph(&self) -> Option<&GraphOptions> {
         self.graph.as_ref()
+    }
+
+    /// The names of the adapters' folders or files.
+    pub fn adapters(&self) -> impl Iterator<Item = &str> {
+        let names = self.request.adapters.iter().map(|it| it.path.file_name());
+        names.map(|name| name.and_then(OsStr::to_str).unwrap_or("."))
     }
 
     /// The formats that matrices will have, as far as they are known before a checkpoint is
@@ -279,6 +302,36 @@ fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
     }
 }
 
+/// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
+fn check_adapters(request: &Request) -> Result<()> {
+    let Request { adapters, adapter_layout, save_weights, .. } = request;
+    let real = |AdapterSource { path, .. }: &AdapterSource| {
+        let file = if path.is_dir() { path.join(adapter::WEIGHTS) } else { path.clone() };
+        Ok(canonicalize_existing(&file)?)
+    };
+    let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
+    for (at, AdapterSource { path, weight }) in adapters.iter().enumerate() {
+        let path = path.display();
+        ensure!(
+            weight.is_finite() && *weight != 0.0,
+            "adapter `{path}` has the weight {weight}, expected a number other than 0, such as 0.5: leave the adapter out to add nothing"
+        );
+        ensure!(
+            !paths[..at].contains(&paths[at]),
+            "adapter `{path}` is there twice: give it once, with the sum of the weights"
+        );
+    }
+    ensure!(
+        adapter_layout.is_none() || !adapters.is_empty(),
+        "the layout of an adapter's factors is given, and no adapter"
+    );
+    ensure!(
+        save_weights.is_none() || adapters.is_empty(),
+        "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters"
+    );
+    Ok(())
+}
+
 /// Refuses what needs the weights.
 fn check_headers_only(request: &Request) -> Result<()> {
     let needs_weights = [
@@ -288,6 +341,8 @@ fn check_headers_only(request: &Request) -> Result<()> {
         (request.external_data == ExternalData::Copy, "a copy of the weights"),
         (request.max_shard_size.is_some(), "a copy of the weights"),
         (request.transformers_js, "a folder for transformers.js"),
+        // Of what it replaces, values that are the base's own do not count.
+        (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
         bail!("{what} needs weight data, and only headers are fetched from the hub");

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::{
-    ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary, WeightsSummary,
+    AdapterSummary, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary,
+    WeightsSummary,
 };
-use crate::display::{Table, plural, size, with_thousands};
+use crate::display::{Table, plural, size, spans, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::graph::Style;
@@ -32,6 +33,7 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
@@ -112,6 +114,11 @@ fn hub_rows(table: &mut Table, it: &HubSummary) {
     }
 }
 
+fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
+    table.row("adapter", format!("{}, {}", it.record, size(it.bytes)));
+    it.modules.iter().for_each(|module| table.note(module));
+}
+
 fn model_rows(table: &mut Table, it: &ModelSummary) {
     let ModelSummary { path, opset, ir_version, .. } = it;
     let (path, bytes) = (path.display(), size(it.bytes as u64));
@@ -122,6 +129,10 @@ fn model_rows(table: &mut Table, it: &ModelSummary) {
         }
     }
     table.row("needs", it.requires);
+    if !it.slowed_layers.is_empty() {
+        let layers = spans(it.slowed_layers.iter().copied());
+        table.note(format!("experts of layers {layers} run in a Loop, several times slower than the others: the operator for experts takes no adapter"));
+    }
 }
 
 fn weights_rows(table: &mut Table, it: &WeightsSummary) {

@@ -1,13 +1,12 @@
 //! A LoRA adapter's folder, without its base.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedTensor};
-use crate::adapter::{AdapterFile, Form, Part, Side, WEIGHTS, rank};
+use crate::adapter::{AdaptedModules, AdapterFile, Form, Part, Side, WEIGHTS};
 use crate::checkpoint::IgnoredNames;
 use crate::container::Header;
 use crate::display::{Table, plural, size, with_thousands};
@@ -36,20 +35,6 @@ pub struct AdapterInspection {
     pub tensors: Vec<ListedTensor>,
 }
 
-/// The same module in several layers.
-#[derive(Clone, Debug, Default, Serialize)]
-#[allow(missing_docs)]
-pub struct AdaptedModules {
-    /// Canonical path, without the layer.
-    pub module: String,
-    pub layers: BTreeSet<usize>,
-    /// Ranks of LoRA; none if values are replaced.
-    pub ranks: BTreeSet<u64>,
-    pub scales: Vec<f64>,
-    /// Whether all values, or some rows, are replaced.
-    pub is_replaced: bool,
-}
-
 /// Describes an adapter's folder. An adapter that is not supported has tensors alone.
 pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<AdapterInspection> {
     let (file, mut refused) = match AdapterFile::open(path, ignored) {
@@ -70,7 +55,7 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
     });
     Ok(AdapterInspection {
         path: path.to_owned(),
-        modules: modules(&file),
+        modules: file.adapted_modules(),
         sizes: sizes(&file),
         base: file.config.base,
         peft_version: file.config.peft_version,
@@ -81,29 +66,6 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
         refused: refused.map(|error| error.to_string()),
         tensors: filter.apply(listed.collect()),
     })
-}
-
-fn modules(file: &AdapterFile) -> Vec<AdaptedModules> {
-    let mut all: Vec<AdaptedModules> = Vec::new();
-    for (module, parts) in &file.modules {
-        let layer = module.layer.map_or_else(String::new, |layer| format!("layers.{layer}."));
-        let name = module.path.strip_prefix(&layer).unwrap_or(&module.path);
-        let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
-            all.push(AdaptedModules { module: name.to_owned(), ..AdaptedModules::default() });
-            all.len() - 1
-        });
-        let entry = &mut all[at];
-        entry.layers.extend(module.layer);
-        entry.is_replaced |=
-            parts.keys().any(|it| matches!(it, Part::Weight | Part::Bias | Part::Rows));
-        let Some(a) = parts.get(&Part::A) else { continue };
-        let of_config = || file.config.rank(&module.name);
-        let Some(rank) = rank(module.form, &a.shape, None).or_else(of_config) else { continue };
-        entry.ranks.insert(rank);
-        let scale = file.config.scale(&module.name, rank);
-        entry.scales.extend(scale.ok().filter(|scale| !entry.scales.contains(scale)));
-    }
-    all
 }
 
 /// Sizes of the base by the shapes of factors and of whole values.
@@ -173,32 +135,4 @@ impl AdapterInspection {
         }
         refused.iter().flat_map(|it| it.lines()).for_each(|line| table.row("not supported", line));
     }
-}
-
-impl fmt::Display for AdaptedModules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { module, layers, ranks, scales, is_replaced } = self;
-        let mut what = Vec::new();
-        if !ranks.is_empty() {
-            let scales = scales.iter().map(|scale| (scale * 1e4).round() / 1e4);
-            what.push(format!("rank {}, scale {}", joined(ranks), joined(scales)));
-        }
-        what.extend(is_replaced.then(|| "replaced".to_owned()));
-        let mut spans: Vec<[usize; 2]> = Vec::new();
-        for layer in layers {
-            match spans.last_mut() {
-                Some([_, last]) if *last + 1 == *layer => *last = *layer,
-                _ => spans.push([*layer; 2]),
-            }
-        }
-        let spans = spans.into_iter().map(|[first, last]| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
-        what.extend((!layers.is_empty()).then(|| format!("layers {}", joined(spans))));
-        write!(f, "{module:19} {}", what.join(", "))
-    }
-}
-
-fn joined(values: impl IntoIterator<Item = impl fmt::Display>) -> String {
-    values.into_iter().map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
 }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use self::adapter::{AdaptedModules, AdapterInspection};
+pub use self::adapter::AdapterInspection;
+pub use crate::adapter::AdaptedModules;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};

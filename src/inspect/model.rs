@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
-use crate::metadata::ModelMetadata;
+use crate::metadata::{AdapterRecord, ModelMetadata};
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
@@ -23,6 +23,8 @@ pub struct ModelInspection {
     pub onnx: OnnxFile,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
+    /// Adapters of which it has the changes.
+    pub adapters: Vec<AdapterRecord>,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -74,6 +76,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let tensors: Vec<ListedTensor> = tensors.collect();
     Ok(ModelInspection {
         path: path.to_owned(),
+        adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,

@@ -160,6 +160,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
     table.row("model", format!("{path}: {bytes}, IR {version}, by {producer}"));
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
+    it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {
         for line in ValueInfo::lines(interfaces) {

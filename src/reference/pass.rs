@@ -43,7 +43,7 @@ impl<'c, F: Real> Pass<'c, F> {
         rows: &[Vec<u32>],
         progress: &'c dyn Progress,
     ) -> Result<Self> {
-        let (config, table) = (&checkpoint.config, &checkpoint.weights.embedding);
+        let (config, table) = (&checkpoint.config, &checkpoint.weights.embedding.weight);
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let longest = lengths.iter().max().copied().unwrap_or_default();
         let rope = RotaryEmbedding::new(&config.rope, config.head_dim, longest);
@@ -84,6 +84,6 @@ impl<'c, F: Real> Pass<'c, F> {
     pub fn logits(&self, tokens: &[usize]) -> Result<Array2<F>> {
         let weights = &self.checkpoint.weights;
         let x = self.norm(self.residual.select(Axis(0), tokens), &weights.norm)?;
-        linear(&x, &weights.lm_head(), None, 0)
+        linear(&x, &weights.lm_head().matrix, None, 0)
     }
 }

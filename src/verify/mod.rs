@@ -16,7 +16,7 @@ use std::time::Instant;
 
 pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
-pub use model_file::prepare;
+pub use model_file::{prepare, refuse_adapters};
 pub use report::Report;
 pub use subject::Identity;
 pub use tolerance::{Tolerance, ToleranceSource};

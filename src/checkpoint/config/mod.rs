@@ -8,10 +8,11 @@ mod values;
 
 use serde_json::{Value, json};
 
-use super::suggest;
-use crate::error::{Result, Setting, err};
-pub use reader::ConfigReader;
+use super::{IgnoredNames, suggest};
+use crate::error::{Error, Result, Setting, err};
+pub use harmless::{Group, any as any_value};
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
+pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.
@@ -34,8 +35,8 @@ const LAYER_TYPES: &str = "layer_types";
 impl Config {
     /// Parses and checks a `config.json`, and says all that is wrong with it. Unknown keys are
     /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`.
-    pub fn read(file: &str, text: &[u8], ignored: &[String]) -> Result<(Self, Dialect)> {
-        let mut keys = ConfigReader::parse(file, text, ignored)?;
+    pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<(Self, Dialect)> {
+        let mut keys = ConfigReader::parse(file, text, &ignored.config_keys)?;
         // The first two may be misspelled.
         let marks = ["model_type", "architectures", "rope_scaling.", "rope_parameters."];
         let is_hugging_face = marks.iter().any(|mark| keys.has(mark));
@@ -44,7 +45,14 @@ impl Config {
         } else {
             (openai(&mut keys), Dialect::OpenAi, harmless::OPENAI)
         };
-        keys.finish(harmless, || config.check(file))?;
+        keys.finish(harmless, |keys| {
+            config.check(file)?;
+            let used = keys.used_ignored();
+            let unused = ignored.of_base(&ignored.config_keys).filter(|it| !used.contains(it));
+            Error::all(
+                unused.map(|it| err!("nothing to ignore: `{file}` has no unknown key `{it}`")),
+            )
+        })?;
         Ok((config, dialect))
     }
 }

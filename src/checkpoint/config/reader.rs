@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use glob::Pattern;
 use serde_json::{Map, Value};
 
 use super::harmless::Group;
 use super::unknown;
+use crate::checkpoint::names::matches;
 use crate::display::join;
 use crate::error::{Error, Result, Setting, err};
 use crate::files::json;
@@ -56,10 +56,6 @@ pub const OBJECTS: Expected<Vec<Map<String, Value>>> =
 /// Whether a key has a name, or is in the object of that name.
 fn is_of(name: &str, key: &str) -> bool {
     key == name || name.ends_with('.') && key.starts_with(name)
-}
-
-fn matches(pattern: &str, key: &str) -> bool {
-    pattern == key || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(key))
 }
 
 fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
@@ -253,26 +249,29 @@ impl<'a> ConfigReader<'a> {
 
     /// Says all that is wrong: what was noted, or else what `check` says of the values, and the
     /// keys that are unread, except those that the user ignores and those of `harmless`.
-    pub fn finish(mut self, harmless: &[Group], check: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub fn finish(
+        mut self,
+        harmless: &[Group],
+        check: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
         if !self.missing.is_empty() {
             let missing: Vec<_> = self.missing.iter().map(|key| format!("`{key}`")).collect();
             let keys = if missing.len() == 1 { "key" } else { "keys" };
             self.errors.insert(0, err!("`{}` lacks the {keys} {}", self.file, join(&missing)));
         }
         if self.errors.is_empty() {
-            self.errors.extend(check().err());
-        }
-        if self.errors.is_empty() {
-            let unread = |name| self.unread().any(|(key, _)| matches(name, key));
-            let unused = self.ignored.iter().filter(|name| !unread(name));
-            let unused = unused
-                .map(|name| err!("nothing to ignore: `{}` has no unknown key `{name}`", self.file));
-            self.errors = unused.collect();
+            self.errors.extend(check(&self).err());
         }
         let unknown = self.unread().filter(|(key, _)| !self.is_ignored(key));
         let unknown = unknown::refuse(&self.file, unknown, &self.known, harmless);
         self.errors.extend(unknown);
         Error::all(self.errors)
+    }
+
+    /// The ignored names and patterns that fit a key which is unread so far.
+    pub fn used_ignored(&self) -> Vec<String> {
+        let fits = |name: &&String| self.unread().any(|(key, _)| matches(name, key));
+        self.ignored.iter().filter(fits).cloned().collect()
     }
 
     fn unread(&self) -> impl Iterator<Item = (&String, &Value)> {

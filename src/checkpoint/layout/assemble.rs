@@ -5,11 +5,12 @@ use super::{Form, Layout, PLAIN};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::weights::{
-    AttentionWeights, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, Embedding, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights,
+    ModelWeights,
 };
 use crate::container::StoredTensor;
 use crate::error::{Error, err};
-use crate::weights::{ElementKind, Matrix, Recipe, Weight};
+use crate::weights::{Changes, ElementKind, Matrix, Recipe, Weight};
 
 pub struct Assembly<'a> {
     pub layout: Layout,
@@ -31,7 +32,8 @@ impl Assembly<'_> {
         let has_lm_head = !self.config.tied
             || self.layout.unties
                 && self.layout.form(self.layout.dense, LM_HEAD, self.tensors).is_some();
-        let embedding = self.vector("embedding.weight", &[vocab, hidden]);
+        let weight = self.vector("embedding.weight", &[vocab, hidden]);
+        let embedding = Embedding { weight, changes: Changes::default() };
         let mut layers = Vec::new();
         for n in 0..self.config.num_layers() {
             if self.tensors.lacks_most() {
@@ -43,7 +45,7 @@ impl Assembly<'_> {
             embedding,
             layers,
             norm: self.vector("norm.scale", &[hidden]),
-            lm_head: has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden])),
+            lm_head: has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]).into()),
         }
     }
 
@@ -61,7 +63,7 @@ impl Assembly<'_> {
             let path = format!("{path}.{name}");
             let matrix = self.dense(&path, &sides);
             let bias = attention_bias.then(|| self.vector(&format!("{path}.bias"), &sides[..1]));
-            Linear { matrix, bias }
+            Linear { bias, ..matrix.into() }
         };
         let qkv = parts.iter().map(|(name, rows)| linear(name, [*rows, hidden_size])).collect();
         AttentionWeights {
@@ -78,8 +80,8 @@ impl Assembly<'_> {
         MlpWeights {
             norm: self.vector(&format!("{path}.norm.scale"), &[hidden]),
             router: Linear {
-                matrix: self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]),
                 bias: Some(self.vector(&format!("{path}.router.bias"), &[count])),
+                ..self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]).into()
             },
             gate_up: self.experts(&format!("{path}.experts.gate_up"), &[count, 2 * inner, hidden]),
             down: self.experts(&format!("{path}.experts.down"), &[count, hidden, inner]),
@@ -89,7 +91,8 @@ impl Assembly<'_> {
     fn experts(&mut self, path: &str, shape: &[u64]) -> ExpertWeights {
         let form = self.layout.form(self.layout.experts, path, self.tensors).unwrap_or(self.usual);
         let bias = (format!("{path}.bias"), ElementKind::Float, shape[..2].to_vec());
-        ExpertWeights { matrix: self.matrix(path, form, shape), bias: self.weight(bias, form) }
+        let matrix = self.matrix(path, form, shape);
+        ExpertWeights { matrix, bias: self.weight(bias, form), changes: Changes::default() }
     }
 
     fn dense(&mut self, path: &str, shape: &[u64]) -> Matrix {
