@@ -5,7 +5,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use super::config::AdapterConfig;
-use super::names::{Form, Module, PARAMETERS, Part, place};
+use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
     ADAPTER_CONFIG, INDEX, IgnoredNames, MERGE_ADAPTER, SINGLE_FILE, is_checkpoint, is_ignored,
     listed, matches, patterns,
@@ -52,10 +52,10 @@ pub fn is_adapter(folder: &Path) -> bool {
 
 /// The rank of factors, by the shape of `lora_A`. That of wrapped experts depends on their
 /// number.
-pub fn rank(form: Form, shape: &[u64], experts: Option<u64>) -> Option<u64> {
+pub fn rank(form: ModuleForm, shape: &[u64], experts: Option<u64>) -> Option<u64> {
     match form {
-        Form::Wrapped(_) => shape.first()?.checked_div(experts?),
-        Form::Stacked => shape.get(1).copied(),
+        ModuleForm::Wrapped(_) => shape.first()?.checked_div(experts?),
+        ModuleForm::Stacked => shape.get(1).copied(),
         _ => shape.first().copied(),
     }
 }
@@ -105,7 +105,8 @@ impl AdapterFile {
     /// Gives wrapped experts the names of their parameters: PEFT wraps those of
     /// `target_parameters` one after the other, in the module's order, the first one innermost.
     fn name_wrapped(&mut self) -> Result<()> {
-        let is_wrapped = |(module, _): &(Module, Parts)| matches!(module.form, Form::Wrapped(_));
+        let is_wrapped =
+            |(module, _): &(Module, Parts)| matches!(module.form, ModuleForm::Wrapped(_));
         let (wrapped, others) = mem::take(&mut self.modules).into_iter().partition(is_wrapped);
         self.modules = others;
         let mut by_name = BTreeMap::<_, Vec<_>>::new();
@@ -122,7 +123,7 @@ impl AdapterFile {
                 "`{path}` adapts a bias of `{name}` (key `target_parameters` of {ADAPTER_CONFIG}), which is not supported: {MERGE_ADAPTER}"
             );
             let is_innermost = |(module, _): &(Module, Parts)| {
-                module.form == Form::Wrapped(adapted.len().saturating_sub(1))
+                module.form == ModuleForm::Wrapped(adapted.len().saturating_sub(1))
             };
             ensure!(
                 adapted.len() == wrappers.len() && wrappers.last().is_some_and(is_innermost),

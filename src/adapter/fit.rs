@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{self, AdapterFile, Parts};
-use super::names::{Form, Module, Part, Side};
+use super::names::{Module, ModuleForm, Part, Side};
 use super::{Adapter, FactorOrder, Replacement};
 use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, MERGE_ADAPTER};
 use crate::container::StoredTensor;
@@ -74,7 +74,8 @@ impl Fit<'_> {
             return Err(format!("it adapts `{}`, and the base has {layers} layers", module.name));
         }
         for ((one, _), (two, _)) in modules.iter().zip(&modules[1..]) {
-            let are_experts = [one, two].map(|it| matches!(it.form, Form::Expert(_))) == [true; 2];
+            let are_experts =
+                [one, two].map(|it| matches!(it.form, ModuleForm::Expert(_))) == [true; 2];
             if !are_experts || one.form == two.form {
                 return Err(format!(
                     "`{}` and `{}` are the same, keep one of them",
@@ -102,8 +103,8 @@ impl Fit<'_> {
         let (mut shape, mut replaced, mut tokens) = (self.sizes(module), module.path.clone(), None);
         let end = match (part, module.form) {
             (Part::Bias, _) => ".bias",
-            (Part::Rows, _) => ".rows",
-            (_, Form::Vector) => "",
+            (Part::Rows, _) => ".new_rows",
+            (_, ModuleForm::Vector) => "",
             _ => ".weight",
         };
         if part == Part::Bias {
@@ -122,7 +123,7 @@ impl Fit<'_> {
             shape[0] = listed.len() as u64;
             tokens = Some(listed.to_owned());
         }
-        let is_vector = part == Part::Bias || module.form == Form::Vector;
+        let is_vector = part == Part::Bias || module.form == ModuleForm::Vector;
         if is_vector && !self.has_vector(&replaced) {
             return Err(format!("the base has no bias that `{}` could replace", tensor.name));
         }
@@ -142,8 +143,8 @@ impl Fit<'_> {
         let (Module { form, path, .. }, experts) = (module, self.experts(module));
         let [out, inn] = self.sizes(module)[..] else { unreachable!("a matrix has two sides") };
         let is_transposed = match form {
-            Form::Wrapped(_) => self.order == Some(FactorOrder::Swapped),
-            form => *form == Form::Embedding,
+            ModuleForm::Wrapped(_) => self.order == Some(FactorOrder::Swapped),
+            form => *form == ModuleForm::Embedding,
         };
         let [first, last] = if is_transposed { [out, inn] } else { [inn, out] };
         let rank = file::rank(*form, &parts[&Part::A].shape, Some(experts)).unwrap_or(0).max(1);
@@ -152,21 +153,23 @@ impl Fit<'_> {
             let lead = |count: u64| [&[count], sides].concat();
             // In the file, and the same bytes with an axis for experts.
             let (stored, shape) = match (form, part) {
-                (Form::Wrapped(_), Part::A) => (vec![experts * rank, first], lead(experts)),
-                (Form::Wrapped(_), _) => (vec![last, rank * experts], vec![last, rank, experts]),
-                (Form::Expert(_), _) => (sides.to_vec(), lead(experts)),
+                (ModuleForm::Wrapped(_), Part::A) => (vec![experts * rank, first], lead(experts)),
+                (ModuleForm::Wrapped(_), _) => {
+                    (vec![last, rank * experts], vec![last, rank, experts])
+                }
+                (ModuleForm::Expert(_), _) => (sides.to_vec(), lead(experts)),
                 // All experts share it.
-                (Form::Stacked, _) if tensors[0].shape.first() == Some(&1) => {
+                (ModuleForm::Stacked, _) if tensors[0].shape.first() == Some(&1) => {
                     (lead(1), sides.to_vec())
                 }
-                (Form::Stacked, _) => (lead(experts), lead(experts)),
+                (ModuleForm::Stacked, _) => (lead(experts), lead(experts)),
                 _ => (sides.to_vec(), sides.to_vec()),
             };
             tensors.iter().try_for_each(|tensor| self.check(module, tensor, &stored))?;
             Ok::<_, Misfit>(weight(format!("{path}.{name}"), &tensors, shape))
         };
         let names = if is_transposed { ["lora_B", "lora_A"] } else { ["lora_A", "lora_B"] };
-        let has_experts_last = matches!(form, Form::Wrapped(_));
+        let has_experts_last = matches!(form, ModuleForm::Wrapped(_));
         let axes =
             if has_experts_last { FactorAxes::WidthRankExperts } else { FactorAxes::WidthRank };
         let a = Factor {
@@ -189,9 +192,9 @@ impl Fit<'_> {
     ) -> Result<Vec<&'m StoredTensor>, Misfit> {
         let (first, parts) = modules[0];
         let dtype = parts.get(&part).map(|tensor| tensor.dtype);
-        let is_expert = matches!(first.form, Form::Expert(_));
+        let is_expert = matches!(first.form, ModuleForm::Expert(_));
         let of = |(at, (module, parts)): (usize, &(&Module, &'m Parts))| {
-            let is_next = !is_expert || module.form == Form::Expert(at as u64);
+            let is_next = !is_expert || module.form == ModuleForm::Expert(at as u64);
             parts.get(&part).filter(|tensor| is_next && Some(tensor.dtype) == dtype)
         };
         let count = if is_expert { self.experts(first) } else { 1 };
@@ -251,7 +254,8 @@ impl Fit<'_> {
     /// those that fit in one order alone decide for those that fit in both.
     fn decide_order(&mut self) -> Result<()> {
         let AdapterFile { modules, weights, config, .. } = self.file;
-        let wrapped = modules.iter().filter(|(module, _)| matches!(module.form, Form::Wrapped(_)));
+        let wrapped =
+            modules.iter().filter(|(module, _)| matches!(module.form, ModuleForm::Wrapped(_)));
         let (mut known, mut open) = (self.order, None);
         for (module, tensors) in wrapped {
             let [out, inn] = self.sizes(module)[..] else { unreachable!("a matrix has two sides") };

@@ -23,7 +23,7 @@ pub use apply::apply;
 pub use file::{AdapterFile, WEIGHTS, is_adapter};
 pub use fit::fit;
 pub use modules::AdaptedModules;
-pub use names::{Form, Part, Side};
+pub use names::{ModuleForm, Part, Side};
 
 use crate::error::Result;
 use crate::weights::{Fingerprint, LowRank, Weight};

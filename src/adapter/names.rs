@@ -9,7 +9,7 @@ pub struct Module {
     /// Canonical path: `layers.1.attn.q`, `layers.1.mlp.experts.gate`, `lm_head`; the name of
     /// a vector.
     pub path: String,
-    pub form: Form,
+    pub form: ModuleForm,
     /// `[out, in]` of a matrix, the shape of a vector.
     pub sides: &'static [Side],
     /// Its name in the file, by which a config speaks of it: `model.layers.1.self_attn.q_proj`.
@@ -18,7 +18,7 @@ pub struct Module {
 
 /// How an adapter changes a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Form {
+pub enum ModuleForm {
     Linear,
     /// A table of rows, of which tokens choose.
     Embedding,
@@ -83,44 +83,54 @@ const GATE_OR_UP: &[Side] = &[Inner, Hidden];
 const DOWN: &[Side] = &[Hidden, Inner];
 
 /// Stored names, canonical ones, and sides; `N` stands for a layer, `E` for an expert.
-const MODULES: [(&str, Form, &str, &[Side]); 24] = [
-    ("model.embed_tokens", Form::Embedding, "embedding", VOCAB),
-    ("lm_head", Form::Linear, "lm_head", VOCAB),
-    ("model.unembed_tokens", Form::Linear, "lm_head", VOCAB),
-    ("model.norm", Form::Vector, "norm.scale", &[Hidden]),
-    ("model.layers.N.input_layernorm", Form::Vector, "attn.norm.scale", &[Hidden]),
-    ("model.layers.N.self_attn.q_proj", Form::Linear, "attn.q", &[Query, Hidden]),
-    ("model.layers.N.self_attn.k_proj", Form::Linear, "attn.k", &[Key, Hidden]),
-    ("model.layers.N.self_attn.v_proj", Form::Linear, "attn.v", &[Key, Hidden]),
-    ("model.layers.N.self_attn.sinks", Form::Vector, "attn.sinks", &[Heads]),
-    ("model.layers.N.self_attn.o_proj", Form::Linear, "attn.out", &[Hidden, Query]),
-    ("model.layers.N.post_attention_layernorm", Form::Vector, "mlp.norm.scale", &[Hidden]),
-    ("model.layers.N.mlp.router", Form::Linear, "mlp.router", &[Experts, Hidden]),
-    ("model.layers.N.mlp.router.linear", Form::Linear, "mlp.router", &[Experts, Hidden]),
+const MODULES: [(&str, ModuleForm, &str, &[Side]); 24] = [
+    ("model.embed_tokens", ModuleForm::Embedding, "embedding", VOCAB),
+    ("lm_head", ModuleForm::Linear, "lm_head", VOCAB),
+    ("model.unembed_tokens", ModuleForm::Linear, "lm_head", VOCAB),
+    ("model.norm", ModuleForm::Vector, "norm.scale", &[Hidden]),
+    ("model.layers.N.input_layernorm", ModuleForm::Vector, "attn.norm.scale", &[Hidden]),
+    ("model.layers.N.self_attn.q_proj", ModuleForm::Linear, "attn.q", &[Query, Hidden]),
+    ("model.layers.N.self_attn.k_proj", ModuleForm::Linear, "attn.k", &[Key, Hidden]),
+    ("model.layers.N.self_attn.v_proj", ModuleForm::Linear, "attn.v", &[Key, Hidden]),
+    ("model.layers.N.self_attn.sinks", ModuleForm::Vector, "attn.sinks", &[Heads]),
+    ("model.layers.N.self_attn.o_proj", ModuleForm::Linear, "attn.out", &[Hidden, Query]),
+    ("model.layers.N.post_attention_layernorm", ModuleForm::Vector, "mlp.norm.scale", &[Hidden]),
+    ("model.layers.N.mlp.router", ModuleForm::Linear, "mlp.router", &[Experts, Hidden]),
+    ("model.layers.N.mlp.router.linear", ModuleForm::Linear, "mlp.router", &[Experts, Hidden]),
     // Which parameter is wrapped, the name does not say.
-    ("model.layers.N.mlp.experts", Form::Wrapped(0), "mlp.experts", &[]),
+    ("model.layers.N.mlp.experts", ModuleForm::Wrapped(0), "mlp.experts", &[]),
     (
         "model.layers.N.mlp.experts.gate_up_proj_bias",
-        Form::Vector,
+        ModuleForm::Vector,
         "mlp.experts.gate_up.bias",
         &[Experts, TwiceInner],
     ),
     (
         "model.layers.N.mlp.experts.down_proj_bias",
-        Form::Vector,
+        ModuleForm::Vector,
         "mlp.experts.down.bias",
         &[Experts, Hidden],
     ),
     // unsloth's, and gate, up and down apart.
-    ("model.layers.N.mlp.experts.gate_up_projs.E", Form::Expert(0), "mlp.experts.gate_up", GATE_UP),
-    ("model.layers.N.mlp.experts.down_projs.E", Form::Expert(0), "mlp.experts.down", DOWN),
-    ("model.layers.N.mlp.experts.E.gate_proj", Form::Expert(0), "mlp.experts.gate", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.E.up_proj", Form::Expert(0), "mlp.experts.up", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.E.down_proj", Form::Expert(0), "mlp.experts.down", DOWN),
+    (
+        "model.layers.N.mlp.experts.gate_up_projs.E",
+        ModuleForm::Expert(0),
+        "mlp.experts.gate_up",
+        GATE_UP,
+    ),
+    ("model.layers.N.mlp.experts.down_projs.E", ModuleForm::Expert(0), "mlp.experts.down", DOWN),
+    (
+        "model.layers.N.mlp.experts.E.gate_proj",
+        ModuleForm::Expert(0),
+        "mlp.experts.gate",
+        GATE_OR_UP,
+    ),
+    ("model.layers.N.mlp.experts.E.up_proj", ModuleForm::Expert(0), "mlp.experts.up", GATE_OR_UP),
+    ("model.layers.N.mlp.experts.E.down_proj", ModuleForm::Expert(0), "mlp.experts.down", DOWN),
     // Tinker's.
-    ("model.layers.N.mlp.experts.w1", Form::Stacked, "mlp.experts.gate", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.w3", Form::Stacked, "mlp.experts.up", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.w2", Form::Stacked, "mlp.experts.down", DOWN),
+    ("model.layers.N.mlp.experts.w1", ModuleForm::Stacked, "mlp.experts.gate", GATE_OR_UP),
+    ("model.layers.N.mlp.experts.w3", ModuleForm::Stacked, "mlp.experts.up", GATE_OR_UP),
+    ("model.layers.N.mlp.experts.w2", ModuleForm::Stacked, "mlp.experts.down", DOWN),
 ];
 
 /// The parameters of the experts' module, in the order in which PEFT wraps them.
@@ -158,19 +168,23 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     let (_, form, path, sides) =
         modules.find(|(it, ..)| *it == pattern || it.strip_prefix("model.") == Some(&pattern))?;
     let form = match form {
-        Form::Expert(_) => Form::Expert(expert),
-        Form::Wrapped(_) => Form::Wrapped(wrappers),
+        ModuleForm::Expert(_) => ModuleForm::Expert(expert),
+        ModuleForm::Wrapped(_) => ModuleForm::Wrapped(wrappers),
         form => form,
     };
-    let is_embedding = form == Form::Embedding;
+    let is_embedding = form == ModuleForm::Embedding;
     let is_supported = match (form, part) {
-        (Form::Vector, part) => part == Part::Weight,
-        (Form::Wrapped(_), Part::A | Part::B) => !end.contains("embedding"),
+        (ModuleForm::Vector, part) => part == Part::Weight,
+        (ModuleForm::Wrapped(_), Part::A | Part::B) => !end.contains("embedding"),
         (_, Part::A | Part::B) => wrappers == 0 && end.contains("embedding") == is_embedding,
-        (Form::Linear | Form::Expert(_), Part::BiasOfB) => wrappers == 0,
-        (Form::Linear | Form::Embedding, Part::Weight) => wrappers <= 1 && !end.is_empty(),
-        (Form::Linear, Part::Bias) => wrappers <= 1,
-        (Form::Linear | Form::Embedding, Part::Rows) => wrappers == 0 && sides[0] == Vocab,
+        (ModuleForm::Linear | ModuleForm::Expert(_), Part::BiasOfB) => wrappers == 0,
+        (ModuleForm::Linear | ModuleForm::Embedding, Part::Weight) => {
+            wrappers <= 1 && !end.is_empty()
+        }
+        (ModuleForm::Linear, Part::Bias) => wrappers <= 1,
+        (ModuleForm::Linear | ModuleForm::Embedding, Part::Rows) => {
+            wrappers == 0 && sides[0] == Vocab
+        }
         _ => false,
     };
     let path = layer.map_or(path.to_owned(), |layer| format!("layers.{layer}.{path}"));

@@ -20,7 +20,7 @@ pub use config::{
     BLOCKS, Config, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE, Rope, any_value,
 };
 use layout::{Assembly, Layout};
-pub use names::{is_ignored, matches, patterns};
+pub use names::{IgnoredNames, is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
     ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, enclosing, format_of, identify, is_checkpoint,
@@ -48,24 +48,6 @@ pub struct Checkpoint {
     pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
-}
-
-/// Unknown names that the user allows.
-#[derive(Clone, Debug, Default)]
-pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
-    pub config_keys: Vec<String>,
-    /// Tensors by name, or by a pattern with `*` and `?`.
-    pub tensors: Vec<String>,
-    /// Those that fit something in an adapter, and may fit nothing in its base.
-    pub of_adapters: Vec<String>,
-}
-
-impl IgnoredNames {
-    /// Those that have to fit something in a checkpoint.
-    fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
-        names.iter().filter(|name| !self.of_adapters.contains(name))
-    }
 }
 
 impl Checkpoint {

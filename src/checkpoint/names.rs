@@ -3,8 +3,38 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::path::Path;
 
 use glob::Pattern;
+
+use crate::error::{Error, Result, err};
+
+/// Unknown names that the user allows.
+#[derive(Clone, Debug, Default)]
+pub struct IgnoredNames {
+    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
+    pub config_keys: Vec<String>,
+    /// Tensors by name, or by a pattern with `*` and `?`.
+    pub tensors: Vec<String>,
+    /// Those that fit something in an adapter, and may fit nothing in its base.
+    pub of_adapters: Vec<String>,
+}
+
+impl IgnoredNames {
+    /// Refuses those that fit nothing, of a weights file without unknown names.
+    pub fn require_use(&self, staged: &Path) -> Result<()> {
+        let unused = [&self.config_keys, &self.tensors].into_iter().flat_map(|it| self.of_base(it));
+        let staged = staged.display();
+        Error::all(unused.map(|name| {
+            err!("nothing to ignore: `{staged}` has no unknown key or tensor `{name}`")
+        }))
+    }
+
+    /// Those that have to fit something in a checkpoint.
+    pub(super) fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
+        names.iter().filter(|name| !self.of_adapters.contains(name))
+    }
+}
 
 /// Attributes under which wrappers hold a module, and the wrappers.
 const WRAPPERS: [(&str, &str); 3] = [

@@ -4,9 +4,9 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::names::{Wrapping, is_ignored};
+use super::names::{IgnoredNames, Wrapping, is_ignored};
 use super::selection::{self, Headers, Index, SINGLE_FILE};
-use super::{IgnoredNames, suggest};
+use super::suggest;
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, err};
 

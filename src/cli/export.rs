@@ -39,7 +39,7 @@ pub struct Export {
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
-    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin", conflicts_with_all = ["ignore_config_key", "ignore_tensor"])]
+    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin")]
     weights: Option<PathBuf>,
     /// Folder for downloads [default: owner--name beside the output]
     #[arg(help_heading = SOURCE, long, value_name = "DIR", conflicts_with = "weights")]

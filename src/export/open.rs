@@ -56,6 +56,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (files, (checkpoint, repository.folder()))
         }
         Source::Staged(path) => {
+            ignored.require_use(path)?;
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
             let found =
                 Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedTensor};
-use crate::adapter::{AdaptedModules, AdapterFile, Form, Part, Side, WEIGHTS};
+use crate::adapter::{AdaptedModules, AdapterFile, ModuleForm, Part, Side, WEIGHTS};
 use crate::checkpoint::IgnoredNames;
 use crate::container::Header;
 use crate::display::{Table, plural, size, with_thousands};
@@ -71,13 +71,13 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
 /// Sizes of the base by the shapes of factors and of whole values.
 fn sizes(file: &AdapterFile) -> BTreeMap<&'static str, u64> {
     let mut sizes = BTreeMap::new();
-    let is_wrapped = |form| matches!(form, Form::Wrapped(_));
+    let is_wrapped = |form| matches!(form, ModuleForm::Wrapped(_));
     for (module, parts) in &file.modules {
         let [a, b, whole] = [Part::A, Part::B, Part::Weight].map(|part| parts.get(&part));
         let [a, b, whole] = [a, b, whole].map(|it| it.map_or(&[][..], |tensor| &tensor.shape));
         let found = match (module.form, a, b) {
             _ if !whole.is_empty() => whole.to_vec(),
-            (Form::Embedding, [_, out], [inn, _]) => vec![*out, *inn],
+            (ModuleForm::Embedding, [_, out], [inn, _]) => vec![*out, *inn],
             (form, [.., inn], [.., out, _]) if !is_wrapped(form) => vec![*out, *inn],
             _ => continue,
         };

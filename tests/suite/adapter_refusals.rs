@@ -2,13 +2,12 @@
 
 use std::fs;
 
-use gpt_oss_export::adapter::Adapter;
 use gpt_oss_export::checkpoint::IgnoredNames;
 use gpt_oss_export::error::{Error, Setting};
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, refusal};
+use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{Home, assert_contains, assert_starts, cases, fixture, open, resize, words};
 
@@ -45,7 +44,7 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
         alpha_pattern | {"(?=q)q_proj": 2} | key `alpha_pattern` has the regular expression "(?=q)q_proj", which is invalid or has lookaround
         alpha_pattern | {"q_proj)": 2} | has the regular expression "q_proj)", which is invalid
         target_parameters | 3 | key `target_parameters` must be a list of names, found 3
-        trainable_token_indices | [-1] | key `trainable_token_indices` must be lists of tokens, found {"embed_tokens":[-1]}
+        trainable_token_indices | [-1] | key `trainable_token_indices` must be lists of tokens, found [-1]
         base_model_name_or_path | 3 | key `base_model_name_or_path` must be a string, found 3"#;
     for [key, value, expected] in cases(table) {
         let home = copied("attention");
@@ -83,8 +82,8 @@ fn says_all_that_is_wrong_at_once() {
     let error = refusal(&home);
     let sentences: Vec<&str> = error.each().map(Error::sentence).collect();
     let expected = [
-        "has unknown keys: `lora_magic`, `lora_trick`; ignore those that do not",
-        "holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight` and 1 more; use an adapter",
+        "has unknown keys `lora_magic` and `lora_trick`, which can be ignored if they do not change what the model computes",
+        "holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`, `base_model.model.score.weight`; use an adapter",
         "has `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` without the factor B of its module: the file is incomplete",
     ];
     assert_eq!(sentences.len(), expected.len(), "{error}");
@@ -97,10 +96,13 @@ fn says_all_that_is_wrong_at_once() {
     edit_tensors(&home, |tensors| {
         tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
     });
-    let ignored =
-        IgnoredNames { config_keys: vec!["lora_*".into()], tensors: vec!["score.*".into()] };
+    let ignored = IgnoredNames {
+        config_keys: vec!["lora_*".into()],
+        tensors: vec!["score.*".into()],
+        ..IgnoredNames::default()
+    };
     let base = open(&home.checkpoint());
-    Adapter::open(&home.join("adapter"), &base, &ignored, None).unwrap();
+    fitted(&home.join("adapter"), &base, &ignored, None).unwrap();
 }
 
 /// `drop PART` removes the tensors with a part in their names, `rename FROM TO` replaces it,
@@ -135,19 +137,19 @@ fn refuses_tensors_that_do_not_fit() {
         attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the base, found [256, 3]
         attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` must have shape [1, 96] to fit the base, found [0]
         attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
-        attention | rename lora_A.weight lora_A.default.weight | holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight` and 11 more
+        attention | rename lora_A.weight lora_A.default.weight | holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the base has 3 layers; also unfit: 3 modules
-        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_A.weight` and 5 more; use an adapter of this base
-        attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight` and 23 more
-        attention | rename .lora_ .base_layer.lora_ | k_proj.base_layer.lora_A.weight` and 23 more
-        attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l` and 2 more
-        attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector` and 2 more
-        attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_A.weight` and 5 more
+        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
+        attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
+        attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more
+        attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l`; use
+        attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`; use
+        attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_B.weight`; use
         embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`; use
         whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: merge it
         embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
         router-head | shape lm_head.lora_B.weight 384 4 | has shape [384, 4], and the base has a vocabulary of 320
-        whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain` and 2 more
+        whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
         whole-modules | rename lm_head.weight lm_head.bias | the base has no bias that `base_model.model.lm_head.bias` could replace
         split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
         split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
@@ -205,7 +207,7 @@ fn refuses_other_bases() {
         ),
     ] {
         let (folder, base) = (fixture("lora/attention"), open(&fixture(base)));
-        let error = Adapter::open(&folder, &base, &IgnoredNames::default(), None).unwrap_err();
+        let error = fitted(&folder, &base, &IgnoredNames::default(), None).unwrap_err();
         assert_contains(&error.to_string(), expected);
     }
     let (mut config, mut tensors) = (config(), in_layout("bf16"));
@@ -219,8 +221,7 @@ fn refuses_other_bases() {
         ("tokens", true),
         ("whole-modules", true),
     ] {
-        let found =
-            Adapter::open(&fixture("lora").join(adapter), &base, &IgnoredNames::default(), None);
+        let found = fitted(&fixture("lora").join(adapter), &base, &IgnoredNames::default(), None);
         let expected = "and the base ties its embedding to lm_head: programs differ in whether both change; save the base";
         assert!(
             found.err().map_or(!is_refused, |it| is_refused && it.to_string().contains(expected))

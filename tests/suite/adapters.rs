@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::adapter::{Adapter, FactorOrder, LowRank};
-use gpt_oss_export::checkpoint::IgnoredNames;
+use gpt_oss_export::adapter::{self, Adapter, AdapterFile, FactorOrder};
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::error::{Error, Result, Setting};
+use gpt_oss_export::weights::LowRank;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -25,9 +26,19 @@ pub fn copied(adapter: &str) -> Home {
     home
 }
 
+/// What an adapter changes in a checkpoint.
+pub fn fitted(
+    folder: &Path,
+    base: &Checkpoint,
+    ignored: &IgnoredNames,
+    order: Option<FactorOrder>,
+) -> Result<Adapter> {
+    adapter::fit(&AdapterFile::open(folder, ignored)?, base, order)
+}
+
 fn fit(home: &Path) -> Result<Adapter> {
     let (folder, base) = (home.join("adapter"), open(&home.join("checkpoint")));
-    Adapter::open(&folder, &base, &IgnoredNames::default(), None)
+    fitted(&folder, &base, &IgnoredNames::default(), None)
 }
 
 #[track_caller]
@@ -82,7 +93,7 @@ pub fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
 /// Names that other programs write for the same modules, and values of every kind.
 #[test]
 fn accepts_names_of_other_programs() {
-    let expected = fit(&copied("attention")).unwrap().changes.len();
+    let expected = fit(&copied("attention")).unwrap().terms.len();
     for [from, to] in [
         ["base_model.model.", ""],
         ["base_model.model.model.", "base_model.model."],
@@ -94,7 +105,7 @@ fn accepts_names_of_other_programs() {
             let renamed = |(name, it): (String, Tensor)| (name.replace(from, to), it);
             *tensors = std::mem::take(tensors).into_iter().map(renamed).collect();
         });
-        assert_eq!(fit(&home).unwrap().changes.len(), expected, "{from} {to}");
+        assert_eq!(fit(&home).unwrap().terms.len(), expected, "{from} {to}");
     }
     let table = "norm.weight | 96 | norm.scale
         layers.1.post_attention_layernorm.weight | 96 | layers.1.mlp.norm.scale
@@ -115,14 +126,14 @@ fn accepts_names_of_other_programs() {
     });
     // The same matrix is replaced, and then changed.
     let adapter = fit(&home).unwrap();
-    assert!(adapter.changes.iter().any(|change| change.matrix == "layers.0.attn.out"));
+    assert!(adapter.terms.iter().any(|term| term.matrix == "layers.0.attn.out"));
     for [name, _, replaced] in cases(table) {
         assert!(adapter.replacements.iter().any(|it| it.replaced == replaced), "{name}");
     }
 }
 
 fn scale(adapter: &Adapter, path: &str) -> f64 {
-    let mut found = adapter.changes.iter().filter(|change| change.path == path);
+    let mut found = adapter.terms.iter().filter(|term| term.path == path);
     found.next().unwrap_or_else(|| panic!("{path}")).scale
 }
 
@@ -177,8 +188,8 @@ fn scales_by_the_first_pattern_that_matches() {
     assert_eq!(scale(&adapter, "lm_head"), 1.0);
 }
 
-fn has_experts_last(change: &LowRank) -> [bool; 2] {
-    [&change.a, &change.b].map(|factor| factor.weight.shape[2] == 8)
+fn has_experts_last(term: &LowRank) -> [bool; 2] {
+    [&term.a, &term.b].map(|factor| factor.weight.shape[2] == 8)
 }
 
 /// Where nothing tells the order of square factors, the user has to.
@@ -203,7 +214,7 @@ fn asks_for_the_order_of_factors() {
         edit_config(&home, "peft_version", version.clone());
         match (fit(&home), order) {
             (Ok(found), Some(order)) => {
-                let mut experts = found.changes.iter().filter(|it| it.path.contains("experts"));
+                let mut experts = found.terms.iter().filter(|it| it.path.contains("experts"));
                 let expected = [order == "swapped", order == "plain"];
                 assert!(experts.all(|it| has_experts_last(it) == expected), "{adapter} {version}");
             }
@@ -223,7 +234,7 @@ fn asks_for_the_order_of_factors() {
     // The order cannot be given against the widths.
     let base = open(&fixture("tiny-hf"));
     let given = Some(FactorOrder::Swapped);
-    let error = Adapter::open(&fixture("lora/experts"), &base, &IgnoredNames::default(), given);
+    let error = fitted(&fixture("lora/experts"), &base, &IgnoredNames::default(), given);
     assert_contains(
         error.unwrap_err().sentence(),
         "must have shape [32, 96] to fit the base, found [32, 128]",

@@ -1,6 +1,6 @@
 //! The configs of one model in both dialects, edited.
 
-use gpt_oss_export::checkpoint::{Config, Dialect};
+use gpt_oss_export::checkpoint::{Config, Dialect, IgnoredNames};
 use gpt_oss_export::error::{Result, Setting};
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,8 @@ fn hugging_face() -> Value {
 }
 
 fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
-    let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
+    let config_keys = ignored.iter().map(|name| (*name).to_owned()).collect();
+    let ignored = IgnoredNames { config_keys, ..IgnoredNames::default() };
     Ok(Config::read("config.json", config.to_string().as_bytes(), &ignored)?.0)
 }
 
@@ -39,7 +40,8 @@ fn refuses(config: fn() -> Value, table: &str) {
 #[test]
 fn both_dialects_define_the_same_model() {
     let text = openai().to_string();
-    let (config, dialect) = Config::read("config.json", text.as_bytes(), &[]).unwrap();
+    let (config, dialect) =
+        Config::read("config.json", text.as_bytes(), &IgnoredNames::default()).unwrap();
     assert_eq!(dialect, Dialect::OpenAi);
     assert_eq!(read(&hugging_face(), &[]).unwrap(), config);
     assert_eq!(config.windows, [Some(8), None, Some(8)]);

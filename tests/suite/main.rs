@@ -24,7 +24,6 @@ mod layout_fixtures;
 #[cfg(unix)]
 mod limits;
 mod matrix_formats;
-mod merged;
 mod mutations;
 #[cfg(unix)]
 mod paths;

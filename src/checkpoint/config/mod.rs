@@ -8,7 +8,8 @@ mod values;
 
 use serde_json::{Value, json};
 
-use super::{IgnoredNames, suggest};
+use super::names::IgnoredNames;
+use super::suggest;
 use crate::error::{Error, Result, Setting, err};
 pub use harmless::{Group, any as any_value};
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
