@@ -71,7 +71,7 @@ impl AdapterFile {
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
+            "there is no folder `{shown}`; an adapter is a folder on this machine with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
         let other = OTHER_WEIGHTS.iter().find(|(name, _)| folder.join(name).exists());
         if let Some((name, what)) = other.filter(|_| !weights.exists()) {
@@ -164,21 +164,49 @@ fn read_modules(path: &Path, ignored: &[String]) -> Result<(BTreeMap<Module, Par
     let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
     let used = used.cloned().collect();
     unknown.retain(|name| !is_ignored(name, ignored));
-    Error::all(misplaced(path, &unknown, &names).into_iter().chain(unpaired(path, &modules)))?;
+    let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
+    let errors = [
+        unsupported_ways(path, &unsupported),
+        misplaced(path, &foreign, &names),
+        unpaired(path, &modules),
+    ];
+    Error::all(errors.into_iter().flatten())?;
     Ok((modules, used))
+}
+
+/// Whether a tensor without a place adapts a module of a GPT-OSS model all the same.
+fn adapts(tensor: &str) -> bool {
+    let module = tensor.replace(".base_layer", "");
+    let module = module.split_once(".lora_").map(|(module, _)| module);
+    let has_place = |module: &str, end| place(&format!("{module}{end}")).is_some();
+    module.is_some_and(|it| has_place(it, ".weight") || has_place(it, ".lora_A.weight"))
+}
+
+/// The error for tensors that adapt modules of the model in other ways.
+fn unsupported_ways(path: &Path, tensors: &[String]) -> Option<Error> {
+    (!tensors.is_empty()).then(|| {
+        err!(
+            "`{}` adapts modules in a way that is not supported, with the tensors {}: {MERGE_ADAPTER}",
+            path.display(),
+            listed(tensors.iter())
+        )
+    })
 }
 
 /// The error for tensors without a module, of all `names` in a file.
 fn misplaced(path: &Path, unknown: &[String], names: &[String]) -> Option<Error> {
+    if unknown.is_empty() {
+        return None;
+    }
     let error = err!(
-        "`{}` holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
+        "`{}` holds tensors that adapt nothing in a GPT-OSS model: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
         path.display(),
         listed(unknown.iter())
     );
     let others = names.iter().filter(|name| !unknown.contains(name)).map(String::as_str);
     let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
     let patterns = patterns(&unknown, others).into_iter().map(|it| (Setting::IgnoreTensor, it));
-    (!unknown.is_empty()).then(|| error.with_remedies(patterns.collect()))
+    Some(error.with_remedies(patterns.collect()))
 }
 
 /// The error for factors without the other one.

@@ -56,7 +56,12 @@ impl Summary {
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
-            logits_rows(&mut table, model, self.preset, matrices, pass);
+            let whose = match self.adapters.len() {
+                0 => "the checkpoint's",
+                1 => "those of the checkpoint with the adapter",
+                _ => "those of the checkpoint with the adapters",
+            };
+            logits_rows(&mut table, whose, model, self.preset, matrices, pass);
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
@@ -115,7 +120,8 @@ fn hub_rows(table: &mut Table, it: &HubSummary) {
 }
 
 fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
-    table.row("adapter", format!("{}, {}", it.record, size(it.bytes)));
+    let base = it.base.as_ref().map_or(String::new(), |base| format!(", trained on {base}"));
+    table.row("adapter", format!("{}, {}{base}", it.record, size(it.bytes)));
     it.modules.iter().for_each(|module| table.note(module));
 }
 
@@ -198,10 +204,11 @@ fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -
     true
 }
 
-/// How far logits can be from the checkpoint's: whose values were rounded, and what is rounded
-/// while the model runs.
+/// How far logits can be from those of the checkpoint, or `whose` they are: which values were
+/// rounded, and what is rounded while the model runs.
 fn logits_rows(
     table: &mut Table,
+    whose: &str,
     model: &ModelSummary,
     preset: Option<Preset>,
     [experts, dense]: [&MatricesSummary; 2],
@@ -216,13 +223,13 @@ fn logits_rows(
     }
     rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
     if rounded.is_empty() {
-        table.row("logits", "the checkpoint's, but for the noise of float32");
+        table.row("logits", format!("{whose}, but for the noise of float32"));
         if preset == Some(Preset::Openvino) {
             table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
         }
         return;
     }
-    table.row("logits", format!("differ from the checkpoint's: {}", rounded.join("; ")));
+    table.row("logits", format!("differ from {whose}: {}", rounded.join("; ")));
     let formats = [experts, dense].map(|it| &it.provenance.format);
     let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
     if has_integers && model.options.quantizes_activations() {

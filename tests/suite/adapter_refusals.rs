@@ -83,7 +83,7 @@ fn says_all_that_is_wrong_at_once() {
     let sentences: Vec<&str> = error.each().map(Error::sentence).collect();
     let expected = [
         "has unknown keys `lora_magic` and `lora_trick`, which can be ignored if they do not change what the model computes",
-        "holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`, `base_model.model.score.weight`; use an adapter",
+        "holds tensors that adapt nothing in a GPT-OSS model: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`, `base_model.model.score.weight`; use an adapter",
         "has `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` without the factor B of its module: the file is incomplete",
     ];
     assert_eq!(sentences.len(), expected.len(), "{error}");
@@ -137,15 +137,15 @@ fn refuses_tensors_that_do_not_fit() {
         attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the base, found [256, 3]
         attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` must have shape [1, 96] to fit the base, found [0]
         attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
-        attention | rename lora_A.weight lora_A.default.weight | holds tensors that adapt nothing in a GPT-OSS model, or in a way that is not supported: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
+        attention | rename lora_A.weight lora_A.default.weight | adapts modules in a way that is not supported, with the tensors `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the base has 3 layers; also unfit: 3 modules
         attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
         attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
-        attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more
+        attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
         attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l`; use
-        attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`; use
+        attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`: merge it into
         attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_B.weight`; use
-        embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`; use
+        embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`: merge it into
         whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: merge it
         embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
         router-head | shape lm_head.lora_B.weight 384 4 | has shape [384, 4], and the base has a vocabulary of 320

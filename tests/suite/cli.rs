@@ -145,7 +145,8 @@ fn wrong_usage_has_status_2() {
         --checkpoint TINY --save-weights w.bin --skip-onnx | ends in .safetensors
         --checkpoint TINY --skip-onnx | --save-weights
         --checkpoint TINY --skip-onnx --save-weights w.safetensors --output m.onnx | cannot be used with
-        --weights w.safetensors --output m.onnx --ignore-tensor a | cannot be used with
+        --checkpoint TINY --output m.onnx --adapter-layout plain | required arguments were not provided
+        --checkpoint TINY --output m.onnx --adapter a --adapter-layout square | invalid value
         --weights w.safetensors --output m.onnx --download-dir d | cannot be used with
         --weights w.safetensors --output m.onnx --offline | cannot be used with
         --weights w.safetensors --output m.onnx --headers-only | cannot be used with

@@ -1,6 +1,7 @@
 //! Tests of the binary on real files. Those below `python` need network and Python, for
 //! onnxruntime and onnx.
 
+mod adapter_exports;
 mod adapter_refusals;
 mod adapters;
 mod architecture;
