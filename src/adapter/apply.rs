@@ -5,9 +5,7 @@ use std::path::Path;
 use super::{Adapter, Replacement};
 use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, bail, ensure};
-use crate::weights::{
-    Changes, FileCache, LowRank, Matrix, NewRows, Role, Weight, has_equal_values,
-};
+use crate::weights::{Changes, FileCache, LowRank, Matrix, NewRows, Role, has_equal_values};
 
 /// Applies adapters that fit a base, each with a weight that multiplies what it adds: first all
 /// that they replace, then all that they add.
@@ -21,24 +19,12 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     let mut earlier: Vec<(&Path, &Replacement)> = Vec::new();
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for it in &adapter.replacements {
-            if is_copy(&base.weights, it)? {
-                continue;
+            match is_copy(&base.weights, it)? {
+                Some(true) => continue,
+                Some(false) => check(&adapter.file, it, *factor, &mut earlier)?,
+                // The base is still to be downloaded, and opened again then.
+                None => {}
             }
-            let (file, name) = (adapter.file.display(), &it.replaced);
-            ensure!(
-                *factor == 1.0,
-                "`{file}` replaces values of `{name}`, and a weight multiplies only what an adapter adds: give it the weight 1, found {factor}"
-            );
-            let other = earlier.iter().find(|(other, earlier)| {
-                **other != *adapter.file && earlier.replaced == *name && overlap(earlier, it)
-            });
-            if let Some((other, _)) = other {
-                let other = other.display();
-                bail!(
-                    "`{other}` and `{file}` both replace values of `{name}`, and a model has one of them: leave one adapter out"
-                );
-            }
-            earlier.push((&adapter.file, it));
             replace(&mut base.weights, it, number);
         }
     }
@@ -55,12 +41,40 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a replacement has the values that are there, if these are on this machine.
-fn is_copy(base: &ModelWeights, Replacement { tokens, weight, .. }: &Replacement) -> Result<bool> {
+/// Whether a replacement has the values that are there; `None` if these are not on this machine.
+fn is_copy(base: &ModelWeights, it: &Replacement) -> Result<Option<bool>> {
+    let Replacement { tokens, weight, .. } = it;
     let same_name = base.iter().find(|it| tokens.is_none() && it.name == weight.name);
-    let is_here = |it: &&Weight| it.recipe.sources().iter().all(|source| source.file.exists());
-    let Some(there) = same_name.filter(is_here) else { return Ok(false) };
-    has_equal_values(there, weight, &mut FileCache::default())
+    let Some(there) = same_name else { return Ok(Some(false)) };
+    if there.recipe.sources().iter().any(|source| !source.file.exists()) {
+        return Ok(None);
+    }
+    has_equal_values(there, weight, &mut FileCache::default()).map(Some)
+}
+
+/// Refuses a replacement that is to be weighted, or that an earlier adapter has made already.
+fn check<'a>(
+    file: &'a Path,
+    it: &'a Replacement,
+    factor: f64,
+    earlier: &mut Vec<(&'a Path, &'a Replacement)>,
+) -> Result<()> {
+    let (shown, name) = (file.display(), &it.replaced);
+    ensure!(
+        factor == 1.0,
+        "`{shown}` replaces values of `{name}`, and a weight multiplies only what an adapter adds: give it the weight 1, found {factor}"
+    );
+    let is_same = |(other, earlier): &&(&Path, &Replacement)| {
+        *other != file && earlier.replaced == *name && overlap(earlier, it)
+    };
+    if let Some((other, _)) = earlier.iter().find(is_same) {
+        let other = other.display();
+        bail!(
+            "`{other}` and `{shown}` both replace values of `{name}`, and a model has one of them: leave one adapter out"
+        );
+    }
+    earlier.push((file, it));
+    Ok(())
 }
 
 fn overlap(one: &Replacement, other: &Replacement) -> bool {

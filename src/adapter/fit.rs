@@ -181,7 +181,7 @@ impl Fit<'_> {
         let has_bias = modules.iter().any(|(_, parts)| parts.contains_key(&Part::BiasOfB));
         let bias = has_bias.then(|| part(Part::BiasOfB, &[last], "lora_bias")).transpose()?;
         let (path, (matrix, rows)) = (path.clone(), matrix(path));
-        Ok(LowRank { path, matrix, rows, rank, scale: self.scale(modules, rank)?, a, b, bias })
+        Ok(LowRank { path, matrix, rows, scale: self.scale(modules, rank)?, a, b, bias })
     }
 
     /// A part of one module, or of the modules of all experts, each of which must have it.

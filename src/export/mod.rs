@@ -1,5 +1,6 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
+mod adapters;
 mod open;
 mod placement;
 mod planned_model;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{AdapterSource, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::{self, AdapterFile};
+use super::adapters;
+use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use crate::adapter::AdapterFile;
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, ensure};
 use crate::files::parent_dir;
@@ -37,12 +38,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let source = &spec.request.source;
-    let files = adapter_files(&spec.request);
-    let mut ignored = spec.request.ignored.clone();
-    ignored.of_adapters = match &files {
-        Ok(files) => files.iter().flat_map(|it| it.ignored.clone()).collect(),
-        Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
-    };
+    let (files, ignored) = adapters::read(&spec.request);
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
@@ -82,18 +78,6 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
 }
 
-fn adapter_files(request: &Request) -> Result<Vec<AdapterFile>> {
-    let (mut files, mut errors) = (Vec::new(), Vec::new());
-    for it in &request.adapters {
-        match AdapterFile::open(&it.path, &request.ignored) {
-            Ok(file) => files.push(file),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::all(errors)?;
-    Ok(files)
-}
-
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
 /// of adapters as they are.
 fn prepare(
@@ -101,18 +85,7 @@ fn prepare(
     request: &Request,
     files: &[AdapterFile],
 ) -> Result<Vec<AdapterSummary>> {
-    let (mut fitted, mut summaries, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    for (file, AdapterSource { weight, .. }) in files.iter().zip(&request.adapters) {
-        match adapter::fit(file, checkpoint, request.adapter_layout) {
-            Ok(adapter) => {
-                summaries.push(AdapterSummary::new(file, &adapter, *weight)?);
-                fitted.push((adapter, *weight));
-            }
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::all(errors)?;
-    adapter::apply(checkpoint, &fitted)?;
+    let mut summaries = adapters::add(checkpoint, request, files)?;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;

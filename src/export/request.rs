@@ -341,8 +341,9 @@ fn check_headers_only(request: &Request) -> Result<()> {
         (request.external_data == ExternalData::Copy, "a copy of the weights"),
         (request.max_shard_size.is_some(), "a copy of the weights"),
         (request.transformers_js, "a folder for transformers.js"),
-        // Of what it replaces, values that are the base's own do not count.
+        // What is replaced by the base's own values is not replaced.
         (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
+        (request.adapters.len() > 1, "a sum of adapters"),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
         bail!("{what} needs weight data, and only headers are fetched from the hub");

@@ -26,7 +26,6 @@ pub struct LowRank {
     pub path: String,
     pub matrix: String,
     pub rows: Rows,
-    pub rank: u64,
     /// `s`
     pub scale: f64,
     /// `[r, in]`

@@ -12,8 +12,8 @@ use crate::inspect::inspect;
 use crate::layout_fixtures::{config, in_layout, write_index, write_shards};
 use crate::sizes::sparse;
 use crate::support::{
-    Home, assert_contains, assert_ends, cases, contents, export, export_args, model_metadata,
-    printed, sentence, text,
+    Home, assert_contains, assert_ends, cases, contents, copy_folder, export, export_args, fixture,
+    model_metadata, printed, sentence, text,
 };
 
 #[test]
@@ -45,6 +45,37 @@ fn exports_repository_in_place() {
     let offline = test.hub.export(&[&test.root()[..], &["--offline"]].concat());
     assert_eq!((&offline["hub"], &offline["fingerprint"]), (&again["hub"], &again["fingerprint"]));
     assert!(test.hub.take_requests("").is_empty());
+}
+
+/// Adapters are read before a base is downloaded, and their copies of its values compared after.
+#[test]
+fn exports_repository_with_adapters() {
+    let test = HubTest::new();
+    let adapter = text(&fixture("lora/router-head")).to_owned();
+    let export = |more: &[&str]| test.hub.export(&[&test.root()[..], more].concat());
+    let refuse = |more: &[&str]| test.hub.failure(&[&test.root()[..], more].concat());
+    let dora = text(&fixture("lora/dora")).to_owned();
+    assert_contains(&refuse(&["--adapter", &dora]), "key `use_dora` is set");
+    assert!(test.hub.take_requests("").is_empty());
+    let square = text(&fixture("lora/square")).to_owned();
+    assert_contains(&refuse(&["--adapter", &square]), "to fit the base");
+    assert!(!test.hub.take_requests("").iter().any(|it| it.path.contains("tokenizer")));
+    let half = format!("{adapter}=0.5");
+    let sentence = refuse(&["--adapter", &half, "--headers-only"]);
+    assert_contains(&sentence, "the weight of an adapter needs weight data");
+    assert_contains(
+        &refuse(&["--adapter", &adapter, "--headers-only"]),
+        "router-head/adapter_model.safetensors` in place: it is outside",
+    );
+
+    let copied = test.here.join("adapter");
+    copy_folder(&fixture("lora/router-head"), &copied);
+    let summary = export(&["--adapter", text(&copied), "--headers-only"]);
+    assert_eq!(summary["fingerprint"], json!(null));
+    assert!(summary["adapters"][0]["fingerprint"].is_string());
+
+    let summary = export(&["--adapter", &format!("{}=0.5", text(&copied))]);
+    assert_eq!(summary["weights"]["bytes_written"], 0);
 }
 
 #[test]

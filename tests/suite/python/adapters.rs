@@ -191,7 +191,7 @@ fn other_runtimes_compute_adapters() {
         let (model, _) = home.export("m", &["--kv-cache", "--adapter", &adapter]);
         python("check.py", &[text(&model)], &Value::Null);
         let request = json!({"engine": OPENVINO, "ways": ways()});
-        assert_steps_of(2e-5, &[model.clone()], &references(logits), request);
+        assert_steps_of(2e-5, std::slice::from_ref(&model), &references(logits), request);
         let prompts = json!([{"rows": [0, 1], "lengths": [40, 40]}]);
         let request = json!({"engine": "reference", "ways": prompts});
         assert_steps_of(2e-5, &[model], &references(logits), request);
