@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 const COMMON_CRATES: [&str; 2] = ["fs_err", "serde"];
 
-const JSON_ROOMS: &str = "files onnx container checkpoint weights hub package metadata cli";
+const JSON_ROOMS: &str =
+    "files onnx container reference checkpoint weights hub package metadata cli";
 
 const LONGEST_FILE: usize = 400;
 
