@@ -3,7 +3,6 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::linear::Threads;
 use super::matrix::Real;
 use super::pass::Pass;
 use crate::error::Result;
@@ -19,7 +18,7 @@ impl<F: Real> Pass<'_, F> {
         let width = numbers.head_dim as usize;
         let (heads, kv) = (numbers.heads as usize, numbers.kv_heads as usize);
         let x = self.norm(self.residual.clone(), &layer.attention_norm)?;
-        let qkv = layer.qkv.apply(&x, Threads::All)?;
+        let qkv = layer.qkv.apply(&x)?;
         let sinks: Array2<F> = layer.sinks.values()?;
         let window = numbers.windows[n].map_or(usize::MAX, |window| window as usize);
 
@@ -44,7 +43,7 @@ impl<F: Real> Pass<'_, F> {
             }
             start = tokens.end;
         }
-        self.residual += &layer.out.apply(&mixed, Threads::All)?;
+        self.residual += &layer.out.apply(&mixed)?;
         Ok(())
     }
 }

@@ -13,18 +13,10 @@ use crate::error::Result;
 /// Values that a thread decodes at once: 4 MiB of them.
 const DECODED: u64 = 1 << 20;
 
-/// Where matrices are multiplied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Threads {
-    /// On the caller's, because others have work of their own.
-    One,
-    All,
-}
-
 impl LinearMap {
     /// `x [n, in]` to `[n, out]`.
-    pub fn apply<F: Real>(&self, x: &Array2<F>, threads: Threads) -> Result<Array2<F>> {
-        let mut y = self.product(x, threads)?;
+    pub fn apply<F: Real>(&self, x: &Array2<F>) -> Result<Array2<F>> {
+        let mut y = self.product(x)?;
         if !self.biases.is_empty() {
             y += &self.bias()?;
         }
@@ -32,14 +24,14 @@ impl LinearMap {
     }
 
     /// The same without the bias.
-    pub fn product<F: Real>(&self, x: &Array2<F>, threads: Threads) -> Result<Array2<F>> {
+    pub fn product<F: Real>(&self, x: &Array2<F>) -> Result<Array2<F>> {
         let out =
             |weight: &StoredMatrix| if weight.is_transposed { weight.columns } else { weight.rows };
         let mut y = Array2::zeros((x.nrows(), self.weights.iter().map(out).sum::<u64>() as usize));
         let mut start = 0;
         for weight in &self.weights {
             let columns = start..start + out(weight);
-            multiply(x, weight, threads, y.slice_axis_mut(Axis(1), slice(&columns)))?;
+            multiply(x, weight, y.slice_axis_mut(Axis(1), slice(&columns)))?;
             start = columns.end;
         }
         Ok(y)
@@ -59,12 +51,7 @@ fn slice(range: &Range<u64>) -> Slice {
 }
 
 /// Writes `x · Wᵀ` to zeros.
-fn multiply<F: Real>(
-    x: &Array2<F>,
-    weight: &StoredMatrix,
-    threads: Threads,
-    mut y: ArrayViewMut2<F>,
-) -> Result<()> {
+fn multiply<F: Real>(x: &Array2<F>, weight: &StoredMatrix, mut y: ArrayViewMut2<F>) -> Result<()> {
     let step = (DECODED / weight.columns).max(1);
     let starts = (0..weight.rows).step_by(step as usize);
     let ranges: Vec<Range<u64>> =
@@ -79,19 +66,9 @@ fn multiply<F: Real>(
         return Ok(());
     }
     let product = |rows| Ok(x.dot(&decoded(rows)?.t()));
-    let mut assign = |rows: &Range<u64>, product: &Array2<F>| {
-        y.slice_axis_mut(Axis(1), slice(rows)).assign(product);
-    };
-    match threads {
-        Threads::One => {
-            for rows in &ranges {
-                assign(rows, &product(rows)?);
-            }
-        }
-        Threads::All => {
-            let products = ranges.par_iter().map(product).collect::<Result<Vec<Array2<F>>>>()?;
-            ranges.iter().zip(&products).for_each(|(rows, product)| assign(rows, product));
-        }
+    let products = ranges.par_iter().map(product).collect::<Result<Vec<Array2<F>>>>()?;
+    for (rows, product) in ranges.iter().zip(products) {
+        y.slice_axis_mut(Axis(1), slice(rows)).assign(&product);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A second implementation of GPT-OSS, to check the first: a plain forward pass, written from
 //! the model's definition (`gpt_oss/torch/model.py` in openai/gpt-oss) and not from the graph,
-//! with which it shares nothing.
+//! with which it shares nothing. It reads checkpoints by a reader of its own, [`read`].
 //!
 //! It runs twice, layer by layer: in float64, which models are compared with, and in float32
 //! with the same choices of experts. Their difference is the noise of float32 for this

@@ -73,8 +73,8 @@ pub struct LinearMap {
 
 #[derive(Debug)]
 pub struct Expert {
-    /// Weights, and so biases, are one table whose even rows are gate and whose odd rows are
-    /// up, or one for gate and one for up.
+    /// Weights are one matrix whose even rows are gate and whose odd rows are up, or one for
+    /// gate and one for up; so are biases.
     pub gate_up: LinearMap,
     pub down: LinearMap,
 }
@@ -84,8 +84,8 @@ impl LayerMatrices {
     pub fn bytes(&self) -> u64 {
         let experts = self.experts.iter().flat_map(|expert| [&expert.gate_up, &expert.down]);
         let linear = [&self.qkv, &self.out, &self.router].into_iter().chain(experts);
-        let tables = linear.flat_map(|linear| linear.weights.iter().chain(&linear.biases));
+        let matrices = linear.flat_map(|linear| linear.weights.iter().chain(&linear.biases));
         let vectors = [&self.attention_norm, &self.sinks, &self.experts_norm];
-        tables.chain(vectors).map(StoredMatrix::bytes).sum()
+        matrices.chain(vectors).map(StoredMatrix::bytes).sum()
     }
 }

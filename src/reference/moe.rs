@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 
-use super::linear::Threads;
 use super::matrix::Real;
 use super::pass::Pass;
 use super::routing::shares;
@@ -52,7 +51,7 @@ impl<F: Real> Pass<'_, F> {
     /// `x [n, hidden]` through one expert, and whether a value reached SwiGLU's limit.
     fn expert(&self, n: usize, expert: usize, x: &Array2<F>) -> Result<(Array2<F>, bool)> {
         let expert = &self.model.layers[n].experts[expert];
-        let (products, bias) = (expert.gate_up.product(x, Threads::One)?, expert.gate_up.bias()?);
+        let (products, bias) = (expert.gate_up.product(x)?, expert.gate_up.bias()?);
         let products = gate_and_up(&products, expert.gate_up.weights.len());
         let bias = gate_and_up(&bias, expert.gate_up.biases.len());
         let [limit, alpha] = [self.model.numbers.swiglu_limit, ALPHA].map(F::of);
@@ -66,14 +65,14 @@ impl<F: Real> Pass<'_, F> {
             let up = if up < -limit { -limit } else { up };
             gate / (F::one() + (-alpha * gate).exp()) * (up + F::one())
         });
-        Ok((expert.down.apply(&inner, Threads::One)?, limited))
+        Ok((expert.down.apply(&inner)?, limited))
     }
 }
 
-/// The columns of gate and of up: they alternate if they come from one table, and are apart if
+/// The columns of gate and of up: they alternate if they come from one matrix, and are apart if
 /// they come from two.
-fn gate_and_up<F>(both: &Array2<F>, tables: usize) -> [ArrayView2<'_, F>; 2] {
-    if tables == 2 {
+fn gate_and_up<F>(both: &Array2<F>, matrices: usize) -> [ArrayView2<'_, F>; 2] {
+    if matrices == 2 {
         return both.view().split_at(Axis(1), both.ncols() / 2).into();
     }
     [0, 1].map(|first| both.slice_axis(Axis(1), Slice::new(first, None, 2)))

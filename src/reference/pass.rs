@@ -3,7 +3,6 @@
 use ndarray::{Array2, Axis};
 use serde::Serialize;
 
-use super::linear::Threads;
 use super::matrix::{Real, StoredMatrix};
 use super::model::ReferenceModel;
 use super::rope::RotaryEmbedding;
@@ -42,7 +41,7 @@ impl<'c, F: Real> Pass<'c, F> {
         rows: &[Vec<u32>],
         progress: &'c dyn Progress,
     ) -> Result<Self> {
-        let (numbers, table) = (&model.numbers, model.embedding.open()?);
+        let (numbers, embedding) = (&model.numbers, model.embedding.open()?);
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let longest = lengths.iter().max().copied().unwrap_or_default();
         let rope = RotaryEmbedding::new(numbers, longest);
@@ -51,7 +50,7 @@ impl<'c, F: Real> Pass<'c, F> {
         for (mut embedded, (token, id)) in residual.rows_mut().into_iter().zip(ids) {
             let (id, vocab) = (u64::from(*id), numbers.vocab);
             ensure!(id < vocab, "token {token} of a row is {id}, and the vocabulary has {vocab}");
-            embedded.assign(&table.rows(id..id + 1)?.row(0));
+            embedded.assign(&embedding.rows(id..id + 1)?.row(0));
         }
         let (there, limit) =
             (model.layers.iter().map(|it| it.experts.len() as u64).sum(), numbers.swiglu_limit);
@@ -75,13 +74,13 @@ impl<'c, F: Real> Pass<'c, F> {
     pub fn router(&self, n: usize) -> Result<[Array2<F>; 2]> {
         let layer = &self.model.layers[n];
         let x = self.norm(self.residual.clone(), &layer.experts_norm)?;
-        let scores = layer.router.apply(&x, Threads::All)?;
+        let scores = layer.router.apply(&x)?;
         Ok([x, scores])
     }
 
     /// The logits of some tokens after all layers, `[tokens, vocab]`.
     pub fn logits(&self, tokens: &[usize]) -> Result<Array2<F>> {
         let x = self.norm(self.residual.select(Axis(0), tokens), &self.model.norm)?;
-        self.model.lm_head.apply(&x, Threads::All)
+        self.model.lm_head.apply(&x)
     }
 }

@@ -10,6 +10,7 @@ use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
 use crate::reference::{EncodedNumbers, Encoding};
+use crate::tensor::ints::Bits;
 use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Weight};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
@@ -84,16 +85,13 @@ pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, 
     let values = |matrix: &Matrix| {
         let encoding = match matrix.format {
             MatrixFormat::Mxfp4 => Encoding::Mxfp4,
-            MatrixFormat::Int(bits) => Encoding::Integers { bits: bits.count() },
+            MatrixFormat::Int(Bits::Four) => Encoding::Int4,
+            MatrixFormat::Int(Bits::Eight) => Encoding::Int8,
             MatrixFormat::Float(dtype) => Encoding::Float(dtype),
             MatrixFormat::Mxfp4ColMajor | MatrixFormat::FloatTransposed(_) => return None,
         };
-        let scales = match matrix.parts.get(1) {
-            Some(scales) => Some(place(scales)?),
-            None => None,
-        };
-        let elements = place(&matrix.parts[0])?;
-        Some((matrix.path.clone(), EncodedNumbers { encoding, elements, scales }))
+        let parts = matrix.parts.iter().map(place).collect::<Option<_>>()?;
+        Some((matrix.path.clone(), EncodedNumbers { encoding, parts }))
     };
     let matrices = Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role));
     matrices.filter(|matrix| matrix.parts[0].is_converted()).filter_map(values).collect()

@@ -195,6 +195,20 @@ fn imports_point_downward() {
     assert!(imports > 300, "found only {imports} imports");
 }
 
+/// Otherwise a fault of the exporter's reader could be one of the reference too.
+#[test]
+fn the_reference_reads_checkpoints_by_itself() {
+    let allowed = ["error", "files", "progress", "reference", "tensor::DType", "tensor::decode"];
+    for source in sources().into_iter().filter(|source| source.room() == "reference") {
+        for path in source.all_paths().filter(|path| path[0] == "crate") {
+            let path = path[1..].join("::");
+            let is_allowed =
+                allowed.iter().any(|it| path == *it || path.starts_with(&format!("{it}::")));
+            assert!(is_allowed, "{} uses {path}", source.name);
+        }
+    }
+}
+
 #[test]
 fn files_of_a_folder_form_no_circles() {
     let sources = sources();

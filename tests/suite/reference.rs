@@ -9,23 +9,23 @@ use ndarray::{Axis, Ix3};
 use crate::layout_fixtures::{LAYOUTS, in_folder};
 use crate::support::{fixture, npy};
 
-fn ids(name: &str) -> Vec<Vec<u32>> {
+pub fn ids(name: &str) -> Vec<Vec<u32>> {
     let path = fixture("reference").join(format!("logits-{name}.ids.npy"));
     let ids = npy(&path, i64::from_le_bytes);
     ids.rows().into_iter().map(|row| row.iter().map(|id| *id as u32).collect()).collect()
 }
 
-fn open(source: &Path) -> ReferenceModel {
+pub fn open(source: &Path) -> ReferenceModel {
     reference::read(source, &ReadOptions::default()).unwrap()
 }
 
-fn run<'c>(checkpoint: &'c ReferenceModel, rows: &[Vec<u32>]) -> Activations<'c> {
+pub fn run<'c>(checkpoint: &'c ReferenceModel, rows: &[Vec<u32>]) -> Activations<'c> {
     reference::run(checkpoint, rows, &PassOptions::default(), &Silent).unwrap()
 }
 
 /// The largest difference between the reference's logits and a case's, which may have the
 /// last ones of a row only.
-fn error(checkpoint: &ReferenceModel, name: &str) -> f64 {
+pub fn error(checkpoint: &ReferenceModel, name: &str) -> f64 {
     let rows = ids(name);
     let path = fixture("reference").join(format!("logits-{name}.npy"));
     let expected = npy(&path, f32::from_le_bytes).into_dimensionality::<Ix3>().unwrap();

@@ -1,5 +1,5 @@
-//! Reads a checkpoint for the reference: written from the formats' definitions, it shares
-//! nothing with the exporter's own reader, so a fault of one is none of the other.
+//! Reads a checkpoint for the reference. It is written from the formats' definitions and shares
+//! nothing with the exporter's reader, so a fault of one is none of the other.
 //!
 //! It refuses only what leaves it without an answer; the exporter's reader has refused the rest.
 
@@ -29,7 +29,7 @@ const MOST: u64 = 1 << 24;
 pub struct ReadOptions<'o> {
     /// The first layers; all if `None`.
     pub layers: Option<usize>,
-    /// Config keys and tensors that do not count where they leave a choice: names, or patterns
+    /// Config keys that are not read where another one has the same meaning: names, or patterns
     /// with `*` and `?`.
     pub ignored_keys: &'o [String],
     /// The same of tensors.
@@ -41,7 +41,7 @@ pub struct ReadOptions<'o> {
 /// Reads the headers of a checkpoint's folder or of a staged weights file.
 pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
     let ReadOptions { ignored_keys, ignored_tensors, replaced, .. } = options;
-    let (tensors, path, config);
+    let (mut tensors, path, config);
     if source.is_dir() {
         tensors = tensors::of_folder(source, ignored_tensors)?;
         path = source.join("config.json");
@@ -59,5 +59,9 @@ pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
     }
     let mut numbers = Keys::new(&path, config, ignored_keys).hyperparameters()?;
     numbers.windows.truncate(options.layers.unwrap_or(usize::MAX));
+    if numbers.is_tied {
+        // One that is ignored differs from the embedding.
+        tensors.retain(|name, tensor| !tensor.is_ignored || name != "lm_head.weight");
+    }
     Reader { source, tensors, replaced }.model(numbers)
 }

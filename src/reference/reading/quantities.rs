@@ -10,11 +10,12 @@ use crate::reference::matrix::{BLOCK, EncodedNumbers, Encoding, StoredMatrix};
 use crate::reference::model::{Expert, Hyperparameters, LayerMatrices, LinearMap, ReferenceModel};
 use crate::tensor::DType;
 
-/// How the name of a matrix may end; those with codes have `.scales` too.
+/// How the name of a matrix may end; those of codes have `.scales` too.
 const WEIGHTS: &[&str] = &[".weight", ".weight_t", ".blocks", ".codes", ".columns"];
 const BIASES: &[&str] = &[".bias"];
 
 const FLOATS: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F8E5M2];
+const F32: &[DType] = &[DType::F32];
 const BYTES: &[DType] = &[DType::U8, DType::F8E8M0];
 
 /// Tensors, and numbers that replace theirs.
@@ -26,20 +27,23 @@ pub struct Reader<'r> {
     pub replaced: &'r HashMap<String, EncodedNumbers>,
 }
 
+/// An expert, and the number of all in its layer.
+type OneOf = [u64; 2];
+
 impl Reader<'_> {
     pub fn model(&self, numbers: Hyperparameters) -> Result<ReferenceModel> {
         let Hyperparameters { vocab, hidden, .. } = numbers;
-        let layers = 0..numbers.windows.len();
         let embedding = self.floats("embedding.weight", None, &[vocab, hidden], false)?;
-        // A tied one has a tensor of its own once it was converted.
-        let lm_head = self.matrices("lm_head", WEIGHTS, None, [vocab, hidden])?;
+        // A tied one has numbers of its own once it was converted.
+        let lm_head = self.matrix("lm_head", WEIGHTS, None, [vocab, hidden])?;
         let tied = numbers.is_tied.then(|| embedding.clone());
-        let weights = lm_head.or(tied).ok_or_else(|| self.lacks("lm_head"))?;
+        let lm_head = lm_head.or(tied).ok_or_else(|| self.lacks("lm_head"))?;
+        let layers = (0..numbers.windows.len()).map(|n| self.layer(n, &numbers));
         Ok(ReferenceModel {
-            embedding: only(embedding),
-            layers: layers.map(|n| self.layer(n, &numbers)).collect::<Result<_>>()?,
-            norm: self.vector("norm.scale", hidden)?,
-            lm_head: LinearMap { weights, biases: Vec::new() },
+            layers: layers.collect::<Result<_>>()?,
+            norm: self.floats("norm.scale", None, &[hidden], false)?,
+            lm_head: LinearMap { weights: vec![lm_head], biases: Vec::new() },
+            embedding,
             numbers,
         })
     }
@@ -57,162 +61,152 @@ impl Reader<'_> {
             "`{}`: layer {n} has {experts} experts, and {chosen} are chosen for each token",
             self.source.display()
         );
-        let linear = |name, parts: &[(&str, u64)], inn, has_bias| {
-            self.linears(&named(""), name, parts, None, inn, has_bias).map(only)
+        let linear = |whole, parts: &[(&str, u64)], inn, has_bias| {
+            self.linear(&named(""), whole, parts, None, inn, has_bias)
         };
-        let of_experts = |name, parts: &[(&str, u64)], inn| {
-            self.linears(&named("mlp."), name, parts, Some(experts), inn, true)
+        let vector = |name, length| self.floats(&named(name), None, &[length], false);
+        let expert = |expert| {
+            let (prefix, expert) = (named("mlp.experts."), Some([expert, experts]));
+            let linear = |whole, parts: &[(&str, u64)], inn| {
+                self.linear(&prefix, whole, parts, expert, inn, true)
+            };
+            let gate_up = linear("gate_up", &[("gate", inner), ("up", inner)], hidden)?;
+            Ok(Expert { gate_up, down: linear("down", &[("down", hidden)], inner)? })
         };
-        let gate_up = [("experts.gate", inner), ("experts.up", inner)];
-        let gate_up = of_experts("experts.gate_up", &gate_up, hidden)?.into_iter();
-        let down = of_experts("experts.down", &[("experts.down", hidden)], inner)?;
         let qkv = [("attn.q", queries), ("attn.k", keys), ("attn.v", keys)];
         let has_bias = numbers.attention_bias;
         Ok(LayerMatrices {
-            attention_norm: self.vector(&named("attn.norm.scale"), hidden)?,
+            attention_norm: vector("attn.norm.scale", hidden)?,
             qkv: linear("attn.qkv", &qkv, hidden, has_bias)?,
-            sinks: self.vector(&named("attn.sinks"), heads)?,
+            sinks: vector("attn.sinks", heads)?,
             out: linear("attn.out", &[("attn.out", hidden)], queries, has_bias)?,
-            experts_norm: self.vector(&named("mlp.norm.scale"), hidden)?,
+            experts_norm: vector("mlp.norm.scale", hidden)?,
             router: linear("mlp.router", &[("mlp.router", experts)], hidden, true)?,
-            experts: gate_up.zip(down).map(|(gate_up, down)| Expert { gate_up, down }).collect(),
+            experts: (0..experts).map(expert).collect::<Result<_>>()?,
         })
     }
 
-    /// A linear map, or one for each expert, stored as a whole or in parts with so many outputs.
-    fn linears(
+    /// A linear map that is stored as a whole, or in parts with so many outputs.
+    fn linear(
         &self,
-        layer: &str,
+        prefix: &str,
         whole: &str,
         parts: &[(&str, u64)],
-        experts: Option<u64>,
+        expert: Option<OneOf>,
         inn: u64,
         has_bias: bool,
-    ) -> Result<Vec<LinearMap>> {
-        let read = |ends| -> Result<Vec<Vec<StoredMatrix>>> {
-            let out = parts.iter().map(|(_, out)| out).sum();
-            let tables = |name: &str, out| {
-                self.matrices(&format!("{layer}{name}"), ends, experts, [out, inn])
-            };
-            if let Some(whole) = tables(whole, out)? {
+    ) -> Result<LinearMap> {
+        let read = |ends| {
+            let stored =
+                |name: &str, out| self.matrix(&format!("{prefix}{name}"), ends, expert, [out, inn]);
+            if let Some(whole) = stored(whole, parts.iter().map(|(_, out)| out).sum())? {
                 return Ok(vec![whole]);
             }
             let part = |(name, out): &(&str, u64)| {
-                tables(name, *out)?.ok_or_else(|| self.lacks(&format!("{layer}{name}")))
+                let lacks = || self.lacks(&format!("{prefix}{name}{}", ends[0]));
+                stored(name, *out)?.ok_or_else(lacks)
             };
-            parts.iter().map(part).collect()
+            parts.iter().map(part).collect::<Result<Vec<_>>>()
         };
-        let (weights, biases) = (read(WEIGHTS)?, if has_bias { read(BIASES)? } else { Vec::new() });
-        let of = |parts: &[Vec<StoredMatrix>], expert: usize| {
-            parts.iter().map(|tables| tables[expert].clone()).collect()
-        };
-        let one = |expert| LinearMap { weights: of(&weights, expert), biases: of(&biases, expert) };
-        Ok((0..experts.unwrap_or(1) as usize).map(one).collect())
+        let biases = if has_bias { read(BIASES)? } else { Vec::new() };
+        Ok(LinearMap { weights: read(WEIGHTS)?, biases })
     }
 
-    /// Matrices `[out, in]` or biases `[out]` of all experts or of none, in one tensor or in one
-    /// for each; `None` if there are none of this name.
-    fn matrices(
+    /// A matrix `[out, in]` or a bias `[out]`, if there is one: in a tensor of all experts, or in
+    /// one of its own. Ignored tensors count if there are no others.
+    fn matrix(
         &self,
         name: &str,
         ends: &[&str],
-        experts: Option<u64>,
+        expert: Option<OneOf>,
         sides: [u64; 2],
-    ) -> Result<Option<Vec<StoredMatrix>>> {
+    ) -> Result<Option<StoredMatrix>> {
         if let Some(numbers) = self.replaced.get(name).filter(|_| ends == WEIGHTS) {
-            let [out, inn] = sides;
-            let tables = numbers.clone().matrices([experts.unwrap_or(1), out, inn], false);
-            return Ok(Some(tables));
+            return Ok(Some(numbers.matrix(expert, sides, false)));
         }
-        if let Some(end) = self.end(name, ends)? {
-            return self.stack(name, end, experts, sides).map(Some);
-        }
-        let of_expert = |expert: u64| -> Result<_> {
+        let mut stems = vec![(name.to_owned(), expert)];
+        if let Some([expert, _]) = expert {
             let inside = name.replace(".experts.", &format!(".experts.{expert}."));
-            for name in [inside, format!("{name}.{expert}")] {
-                if let Some(end) = self.end(&name, ends)? {
-                    return self.stack(&name, end, None, sides).map(Some);
-                }
-            }
-            Ok(None)
-        };
-        let all = (0..experts.unwrap_or_default()).map_while(|it| of_expert(it).transpose());
-        let all = all.collect::<Result<Vec<_>>>()?.concat();
-        ensure!(
-            all.is_empty() || Some(all.len() as u64) == experts,
-            "`{}` has `{name}` of {} experts, and the router has more",
-            self.source.display(),
-            all.len()
-        );
-        Ok(Some(all).filter(|all| !all.is_empty()))
-    }
-
-    /// How the name of a matrix ends. Ignored tensors count if there are no others.
-    fn end<'e>(&self, name: &str, ends: &[&'e str]) -> Result<Option<&'e str>> {
-        let found = |end: &str| self.tensors.get(&format!("{name}{end}"));
-        let mut there: Vec<&str> =
-            ends.iter().copied().filter(|end| found(end).is_some()).collect();
-        if there.len() > 1 {
-            there.retain(|end| found(end).is_some_and(|tensor| !tensor.is_ignored));
+            stems.extend([(inside, None), (format!("{name}.{expert}"), None)]);
         }
-        match there[..] {
+        let ways = stems.iter().flat_map(|stem| ends.iter().map(move |end| (stem, *end)));
+        let found = ways.filter_map(|way @ ((stem, _), end)| {
+            Some((way, self.tensors.get(&format!("{stem}{end}"))?.is_ignored))
+        });
+        let mut found: Vec<_> = found.collect();
+        if found.len() > 1 {
+            found.retain(|(_, is_ignored)| !is_ignored);
+        }
+        match found[..] {
             [] => Ok(None),
-            [end] => Ok(Some(end)),
+            [(((stem, expert), end), _)] => self.stored(stem, end, *expert, sides).map(Some),
             _ => bail!(
-                "`{}` has `{name}` in several formats: remove all but one",
+                "`{}` has `{name}` in several forms: remove all but one",
                 self.source.display()
             ),
         }
     }
 
-    /// The matrices or biases in a tensor, and in that of its scales.
-    fn stack(
+    fn stored(
         &self,
-        name: &str,
+        stem: &str,
         end: &str,
-        experts: Option<u64>,
+        expert: Option<OneOf>,
         [out, inn]: [u64; 2],
-    ) -> Result<Vec<StoredMatrix>> {
-        let elements = format!("{name}{end}");
+    ) -> Result<StoredMatrix> {
+        let name = format!("{stem}{end}");
         let (encoding, of_scales) = match end {
-            ".bias" => return self.floats(&elements, experts, &[out], false),
-            ".weight" => return self.floats(&elements, experts, &[out, inn], false),
-            ".weight_t" => return self.floats(&elements, experts, &[inn, out], true),
+            ".bias" => return self.floats(&name, expert, &[out], false),
+            ".weight" => return self.floats(&name, expert, &[out, inn], false),
+            ".weight_t" => return self.floats(&name, expert, &[inn, out], true),
+            ".columns" => bail!("the experts are laid out for CUDA: use the checkpoint itself"),
             ".blocks" => (Encoding::Mxfp4, BYTES),
-            ".codes" if self.get(&elements)?.shape.last() == Some(&BLOCK) => {
-                (Encoding::Integers { bits: 8 }, &FLOATS[..1])
-            }
-            ".codes" => (Encoding::Integers { bits: 4 }, &FLOATS[..1]),
-            _ => bail!("the experts are laid out for CUDA: use the checkpoint itself"),
+            // The last axis has the bytes of a block.
+            _ if self.get(&name)?.shape.last() == Some(&BLOCK) => (Encoding::Int8, F32),
+            _ => (Encoding::Int4, F32),
         };
-        ensure!(
-            inn % BLOCK == 0,
-            "`{elements}`: rows of {inn} numbers are no whole blocks of {BLOCK}"
-        );
-        let [bytes, _] = encoding.bytes(BLOCK);
-        let blocks = [experts.as_slice(), &[out, inn / BLOCK]].concat();
-        let (elements, _) = self.tensor(&elements, BYTES, &[&blocks[..], &[bytes]].concat())?;
-        let (scales, _) = self.tensor(&format!("{name}.scales"), of_scales, &blocks)?;
-        let numbers = EncodedNumbers { encoding, elements, scales: Some(scales) };
-        Ok(numbers.matrices([experts.unwrap_or(1), out, inn], false))
+        ensure!(inn % BLOCK == 0, "`{name}`: {inn} numbers are no whole blocks of {BLOCK}");
+        let scales = [out, inn / BLOCK];
+        let elements = [&scales[..], &encoding.bytes(BLOCK)[..1]].concat();
+        let (elements, _) = self.tensor(&name, BYTES, expert, &elements)?;
+        let (scales, _) = self.tensor(&format!("{stem}.scales"), of_scales, expert, &scales)?;
+        let numbers = EncodedNumbers { encoding, parts: vec![elements, scales] };
+        Ok(numbers.matrix(expert, [out, inn], false))
     }
 
-    fn vector(&self, name: &str, length: u64) -> Result<StoredMatrix> {
-        self.floats(name, None, &[length], false).map(only)
-    }
-
-    /// The tables or vectors in a tensor of floats.
+    /// A matrix of floats, or a vector.
     fn floats(
         &self,
         name: &str,
-        experts: Option<u64>,
+        expert: Option<OneOf>,
         shape: &[u64],
         is_transposed: bool,
-    ) -> Result<Vec<StoredMatrix>> {
-        let (elements, dtype) = self.tensor(name, FLOATS, &[experts.as_slice(), shape].concat())?;
+    ) -> Result<StoredMatrix> {
+        let (data, dtype) = self.tensor(name, FLOATS, expert, shape)?;
+        let numbers = EncodedNumbers { encoding: Encoding::Float(dtype), parts: vec![data] };
         let sides = if let [rows, columns] = *shape { [rows, columns] } else { [1, shape[0]] };
-        let numbers = EncodedNumbers { encoding: Encoding::Float(dtype), elements, scales: None };
-        Ok(numbers.matrices([experts.unwrap_or(1), sides[0], sides[1]], is_transposed))
+        Ok(numbers.matrix(expert, sides, is_transposed))
+    }
+
+    /// The data and the dtype of a tensor that has one of these dtypes and, for each expert, this
+    /// shape.
+    fn tensor(
+        &self,
+        name: &str,
+        dtypes: &[DType],
+        expert: Option<OneOf>,
+        shape: &[u64],
+    ) -> Result<(FileRange, DType)> {
+        let shape = [expert.map(|[_, all]| all).as_slice(), shape].concat();
+        let TensorInFile { dtype, shape: found, data, .. } = self.get(name)?;
+        let (file, bytes) = (data.file.display(), data.len());
+        let fits = |it: &DType| dtypes.contains(it) && it.bytes(&shape) == Some(bytes);
+        let dtype = dtype.filter(|it| *found == shape && fits(it)).ok_or_else(|| {
+            let dtypes: Vec<String> = dtypes.iter().map(DType::to_string).collect();
+            let dtypes = dtypes.join(", ");
+            err!("`{file}`: `{name}` has shape {found:?} in {bytes} bytes, expected {shape:?} in {dtypes}")
+        })?;
+        Ok((data.clone(), dtype))
     }
 
     fn get(&self, name: &str) -> Result<&TensorInFile> {
@@ -222,23 +216,4 @@ impl Reader<'_> {
     fn lacks(&self, name: &str) -> Error {
         err!("`{}` has no tensor that the reference could read as `{name}`", self.source.display())
     }
-
-    /// The data and the dtype of a tensor that has one of these dtypes and this shape.
-    fn tensor(&self, name: &str, dtypes: &[DType], shape: &[u64]) -> Result<(FileRange, DType)> {
-        let TensorInFile { dtype, shape: found, data, .. } = self.get(name)?;
-        let (file, bytes) = (data.file.display(), data.len());
-        let is_expected =
-            |it: &DType| found == shape && dtypes.contains(it) && it.bytes(shape) == Some(bytes);
-        let dtype = dtype.filter(is_expected).ok_or_else(|| {
-            let dtypes: Vec<String> = dtypes.iter().map(DType::to_string).collect();
-            let dtypes = dtypes.join(", ");
-            err!("`{file}`: `{name}` has shape {found:?} in {bytes} bytes, expected {shape:?} in {dtypes}")
-        })?;
-        Ok((data.clone(), dtype))
-    }
-}
-
-/// The only one.
-fn only<T>(mut all: Vec<T>) -> T {
-    all.pop().expect("one is asked for")
 }
