@@ -66,8 +66,14 @@ fn multiply<F: Real>(x: &Array2<F>, weight: &StoredMatrix, mut y: ArrayViewMut2<
         return Ok(());
     }
     let product = |rows| Ok(x.dot(&decoded(rows)?.t()));
-    let products = ranges.par_iter().map(product).collect::<Result<Vec<Array2<F>>>>()?;
-    for (rows, product) in ranges.iter().zip(products) {
+    // Experts run on the threads of rayon already, each with products of its own.
+    let is_alone = rayon::current_thread_index().is_none();
+    let products: Result<Vec<Array2<F>>> = if is_alone {
+        ranges.par_iter().map(product).collect()
+    } else {
+        ranges.iter().map(product).collect()
+    };
+    for (rows, product) in ranges.iter().zip(products?) {
         y.slice_axis_mut(Axis(1), slice(rows)).assign(&product);
     }
     Ok(())

@@ -78,8 +78,8 @@ fn refuses_damaged_files_in_a_sentence() {
         with_header(&format!("{{\"norm.scale\":{entry},\"embedding.weight\":{entry}}}"))
     };
     let table: [(Vec<u8>, &str); 12] = [
-        (vec![], "has 0 bytes and announces"),
-        (vec![1, 2, 3], "has 3 bytes and announces a header of 0"),
+        (vec![], "has 0 bytes: it is damaged"),
+        (vec![1, 2, 3], "has 3 bytes: it is damaged"),
         (
             u64::MAX.to_le_bytes().to_vec(),
             "has 8 bytes and announces a header of 18446744073709551615",

@@ -20,7 +20,7 @@ pub struct Keys<'k> {
 }
 
 impl<'k> Keys<'k> {
-    /// Of keys that mean the same and differ, the `ignored` ones are not read.
+    /// Of keys that mean the same, the `ignored` ones are read if there is no other.
     pub fn new(file: &'k Path, config: Map<String, Value>, ignored: &'k [String]) -> Self {
         let flat = |(key, value)| match value {
             Value::Object(inner) => {
@@ -125,14 +125,16 @@ impl<'k> Keys<'k> {
         parse: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>> {
         let found = keys.split(' ').filter_map(|key| Some((key, self.values.get(key)?)));
-        let found = found.map(|(key, value)| match parse(value) {
+        let mut found: Vec<_> = found.collect();
+        let is_read = |key: &str| !matches_any(self.ignored, key);
+        if found.iter().any(|(key, _)| is_read(key)) {
+            found.retain(|(key, _)| is_read(key));
+        }
+        let parsed = |(key, value)| match parse(value) {
             Some(parsed) => Ok((key, parsed)),
             None => Err(self.unexpected(key, value)),
-        });
-        let mut found = found.collect::<Result<Vec<_>>>()?;
-        if found.iter().any(|(_, value)| *value != found[0].1) {
-            found.retain(|(key, _)| !matches_any(self.ignored, key));
-        }
+        };
+        let mut found = found.into_iter().map(parsed).collect::<Result<Vec<_>>>()?;
         if let Some((key, _)) = found.iter().find(|(_, value)| *value != found[0].1) {
             let (file, one) = (self.file.display(), found[0].0);
             let error = err!(

@@ -134,7 +134,7 @@ impl Reader<'_> {
             Some((way, self.tensors.get(&format!("{stem}{end}"))?.is_ignored))
         });
         let mut found: Vec<_> = found.collect();
-        if found.len() > 1 {
+        if found.iter().any(|(_, is_ignored)| !is_ignored) {
             found.retain(|(_, is_ignored)| !is_ignored);
         }
         match found[..] {

@@ -133,12 +133,12 @@ fn by_canonical_name(
 fn read_file(path: &Path) -> Result<(HashMap<String, String>, BTreeMap<String, TensorInFile>)> {
     let (shown, mut file) = (path.display(), json::open(path, u64::MAX)?);
     let (length, mut announced) = (fs::metadata(path)?.len(), [0; 8]);
-    let is_there = file.read_exact(&mut announced).is_ok();
+    let damaged = |what| err!("`{shown}` {what}: it is damaged or not a SafeTensors file");
+    file.read_exact(&mut announced).map_err(|_| damaged(format!("has {length} bytes")))?;
     let announced = u64::from_le_bytes(announced);
-    ensure!(
-        is_there && announced <= MOST.min(length.saturating_sub(8)),
-        "`{shown}` has {length} bytes and announces a header of {announced}: it is damaged or not a SafeTensors file"
-    );
+    if announced > MOST.min(length.saturating_sub(8)) {
+        return Err(damaged(format!("has {length} bytes and announces a header of {announced}")));
+    }
     let mut text = vec![0; announced as usize];
     file.read_exact(&mut text)?;
     let FileStart { metadata, tensors } = json::parse(&shown, &text)?;
