@@ -73,33 +73,31 @@ impl Encoding {
     }
 
     fn decode(self, parts: &[Vec<u8>]) -> Vec<f32> {
-        let low_first = |byte: &u8| [byte & 15, byte >> 4];
-        match (self, parts) {
-            (Self::Float(dtype), _) => decode(dtype, &parts[0]),
-            (Self::Mxfp4, _) => {
-                let codes = parts[0].iter().flat_map(low_first);
-                scaled(codes.map(|code| E2M1[usize::from(code)]), parts[1].iter().map(e8m0))
-            }
-            (Self::Int4, _) => {
-                let codes = parts[0].iter().flat_map(low_first);
-                scaled(codes.map(|code| f32::from(code) - 8.0), decode(DType::F32, &parts[1]))
-            }
-            (Self::Int8, _) => {
-                let codes = parts[0].iter();
-                scaled(codes.map(|code| f32::from(*code) - 128.0), decode(DType::F32, &parts[1]))
+        let low_first = |byte: u8| [byte & 15, byte >> 4];
+        match self {
+            Self::Float(dtype) => decode(dtype, &parts[0]),
+            Self::Mxfp4 => scaled(&parts[0], parts[1].iter().map(e8m0), |byte| {
+                low_first(byte).map(|code| E2M1[usize::from(code)])
+            }),
+            Self::Int4 => scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| {
+                low_first(byte).map(|code| f32::from(code) - 8.0)
+            }),
+            Self::Int8 => {
+                scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| [f32::from(byte) - 128.0])
             }
         }
     }
 }
 
-/// Numbers times the scales of their blocks.
-fn scaled(
-    mut numbers: impl Iterator<Item = f32>,
+/// The numbers of each byte of codes, times the scale of their block.
+fn scaled<const N: usize>(
+    codes: &[u8],
     scales: impl IntoIterator<Item = f32>,
+    numbers: impl Fn(u8) -> [f32; N],
 ) -> Vec<f32> {
-    let mut values = Vec::with_capacity(numbers.size_hint().1.unwrap_or_default());
-    for scale in scales {
-        values.extend(numbers.by_ref().take(BLOCK as usize).map(|number| number * scale));
+    let mut values = Vec::with_capacity(codes.len() * N);
+    for (codes, scale) in codes.chunks(BLOCK as usize / N).zip(scales) {
+        values.extend(codes.iter().flat_map(|byte| numbers(*byte)).map(|number| number * scale));
     }
     values
 }
