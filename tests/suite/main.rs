@@ -49,6 +49,8 @@ mod python {
     mod verify_refusals;
 }
 mod reference;
+mod reference_reading;
+mod reference_refusals;
 mod refusals;
 mod repo_path;
 mod shards;
