@@ -43,6 +43,7 @@ mod python {
     mod numerics;
     mod packages;
     mod puzzle;
+    mod reader_faults;
     mod trained;
     mod transformers;
     pub mod verify;
