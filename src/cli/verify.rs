@@ -11,8 +11,8 @@ use super::values::Ignored;
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
-/// Logits are compared with those of a float64 reference, a plain forward pass over the
-/// checkpoint. Ends with status 1 if the model departs.
+/// Logits are compared with those of a float64 reference, a plain forward pass that reads the
+/// checkpoint by itself. Ends with status 1 if the model departs.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Model to verify

@@ -1,14 +1,12 @@
 //! Attention: one row of tokens and one query head at a time.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::linear::linear;
+use super::matrix::Real;
 use super::pass::Pass;
-use super::weight_reader::{Real, row};
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::weights::FileCache;
 
 /// Queries whose scores are computed at once.
 const QUERIES: usize = 64;
@@ -16,18 +14,13 @@ const QUERIES: usize = 64;
 impl<F: Real> Pass<'_, F> {
     /// Adds the attention of layer `n`.
     pub fn attention(&mut self, n: usize) -> Result<()> {
-        let config = &self.checkpoint.config;
-        let weights = &self.checkpoint.weights.layers[n].attn;
-        let width = config.head_dim as usize;
-        let (heads, kv) = (config.num_heads as usize, config.num_kv_heads as usize);
-        let x = self.norm(self.residual.clone(), &weights.norm)?;
-        let parts = weights.qkv.iter().map(|it| linear(&x, &it.matrix, it.bias.as_ref(), 0));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        let parts: Vec<ArrayView2<F>> = parts.iter().map(|part| part.view()).collect();
-        let qkv = concatenate(Axis(1), &parts).expect("a row for each token");
-        let sinks: Array1<F> = row(&weights.sinks, 0, &mut FileCache::default())?;
-        // Keys that a query sees, itself included.
-        let window = config.windows[n].map_or(usize::MAX, |window| window as usize);
+        let (numbers, layer) = (&self.model.numbers, &self.model.layers[n]);
+        let width = numbers.head_dim as usize;
+        let (heads, kv) = (numbers.heads as usize, numbers.kv_heads as usize);
+        let x = self.norm(self.residual.clone(), &layer.attention_norm)?;
+        let qkv = layer.qkv.apply(&x)?;
+        let sinks: Array2<F> = layer.sinks.values()?;
+        let window = numbers.windows[n].map_or(usize::MAX, |window| window as usize);
 
         let mut mixed = Array2::zeros((x.nrows(), heads * width));
         let mut start = 0;
@@ -41,7 +34,7 @@ impl<F: Real> Pass<'_, F> {
             let one = |at: usize| {
                 let group = at / (heads / kv);
                 let (keys, values) = (&keys[group], part(heads + kv + group));
-                head(&rotated(at), keys, values, sinks[at], window, self.progress)
+                head(&rotated(at), keys, values, sinks[[0, at]], window, self.progress)
             };
             let outputs = (0..heads).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
             let mut mixed = mixed.slice_axis_mut(Axis(0), tokens.clone().into());
@@ -50,7 +43,7 @@ impl<F: Real> Pass<'_, F> {
             }
             start = tokens.end;
         }
-        self.residual += &linear(&mixed, &weights.out.matrix, weights.out.bias.as_ref(), 0)?;
+        self.residual += &layer.out.apply(&mixed)?;
         Ok(())
     }
 }

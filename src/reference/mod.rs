@@ -1,6 +1,6 @@
 //! A second implementation of GPT-OSS, to check the first: a plain forward pass, written from
 //! the model's definition (`gpt_oss/torch/model.py` in openai/gpt-oss) and not from the graph,
-//! with which it shares nothing.
+//! with which it shares nothing. It reads checkpoints by a reader of its own, [`read`].
 //!
 //! It runs twice, layer by layer: in float64, which models are compared with, and in float32
 //! with the same choices of experts. Their difference is the noise of float32 for this
@@ -12,21 +12,24 @@
 
 mod attention;
 mod linear;
+mod matrix;
+mod model;
 mod moe;
 mod pass;
+mod reading;
 mod rope;
 mod routing;
-mod weight_reader;
 
 use ndarray::{Array2, ArrayView1};
 
+pub use matrix::{EncodedNumbers, Encoding};
+pub use model::{Hyperparameters, LayerMatrices, ReferenceModel};
 pub use pass::ExpertCoverage;
+pub use reading::{ReadOptions, read};
 pub use routing::{ExpertChoices, Position, Tie, ranked};
 
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::Weight;
 use pass::Pass;
 use routing::choose;
 
@@ -62,28 +65,27 @@ pub struct ExactValues {
 
 /// Runs the model on rows of token ids.
 pub fn run<'c>(
-    checkpoint: &'c Checkpoint,
+    model: &'c ReferenceModel,
     rows: &[Vec<u32>],
     options: &PassOptions,
     progress: &'c dyn Progress,
 ) -> Result<Activations<'c>> {
-    let layers = &checkpoint.weights.layers;
-    let (count, factor) = (checkpoint.config.experts_per_token as usize, options.tie_factor);
-    let mut exact = Pass::new(checkpoint, rows, progress)?;
-    let mut single = Pass::new(checkpoint, rows, progress)?;
+    let layers = &model.layers;
+    let (count, factor) = (model.numbers.experts_per_token as usize, options.tie_factor);
+    let mut exact = Pass::new(model, rows, progress)?;
+    let mut single = Pass::new(model, rows, progress)?;
     let largest = |row: ArrayView1<f64>| row.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
     let residual = |exact: &Pass<f64>, single: &Pass<f32>| {
         let kept = options.residuals.then(|| exact.residual.clone())?;
         Some(ExactValues::new(kept, &single.residual, largest))
     };
     let (mut residuals, mut ties) = (Vec::from_iter(residual(&exact, &single)), Vec::new());
-    let layer_bytes = |n: usize| layers[n].iter().map(Weight::bytes).sum::<u64>();
-    let total = (0..layers.len()).map(layer_bytes).sum();
+    let total = layers.iter().map(LayerMatrices::bytes).sum();
     let of_row =
         |(row, ids): (usize, &Vec<u32>)| (0..ids.len()).map(move |token| Position { row, token });
     let positions: Vec<Position> = rows.iter().enumerate().flat_map(of_row).collect();
     let _phase = phase(progress, "computing the reference", Unit::Bytes, total);
-    for n in 0..layers.len() {
+    for (n, layer) in layers.iter().enumerate() {
         // One layer in both types, so that its weights come from the disk once.
         exact.attention(n)?;
         single.attention(n)?;
@@ -94,7 +96,7 @@ pub fn run<'c>(
         single.experts(n, &x32, &chosen)?;
         ties.extend(close);
         residuals.extend(residual(&exact, &single));
-        progress.advance(layer_bytes(n));
+        progress.advance(layer.bytes());
     }
     Ok(Activations { residuals, ties, experts: exact.coverage, exact, single })
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 
-use super::linear::linear;
+use super::matrix::Real;
 use super::pass::Pass;
 use super::routing::shares;
-use super::weight_reader::Real;
 use crate::error::Result;
 
 /// `alpha` of SwiGLU's `gate · σ(alpha · gate)`.
@@ -33,7 +32,7 @@ impl<F: Real> Pass<'_, F> {
         let one = |(expert, tokens): (&usize, &Vec<(usize, F)>)| {
             self.progress.check_cancelled()?;
             let tokens: Vec<usize> = tokens.iter().map(|(token, _)| *token).collect();
-            self.expert(n, *expert as u64, &x.select(Axis(0), &tokens))
+            self.expert(n, *expert, &x.select(Axis(0), &tokens))
         };
         let outputs = used.par_iter().map(one).collect::<Result<Vec<_>>>()?;
         // In the order of experts, so that sums do not depend on the threads.
@@ -50,14 +49,15 @@ impl<F: Real> Pass<'_, F> {
     }
 
     /// `x [n, hidden]` through one expert, and whether a value reached SwiGLU's limit.
-    fn expert(&self, n: usize, expert: u64, x: &Array2<F>) -> Result<(Array2<F>, bool)> {
-        let mlp = &self.checkpoint.weights.layers[n].mlp;
-        let gate_up = linear(x, &mlp.gate_up.matrix, Some(&mlp.gate_up.bias), expert)?;
-        let [limit, alpha] = [self.checkpoint.config.swiglu_limit, ALPHA].map(F::of);
+    fn expert(&self, n: usize, expert: usize, x: &Array2<F>) -> Result<(Array2<F>, bool)> {
+        let expert = &self.model.layers[n].experts[expert];
+        let (products, bias) = (expert.gate_up.product(x)?, expert.gate_up.bias()?);
+        let products = gate_and_up(&products, expert.gate_up.weights.len());
+        let bias = gate_and_up(&bias, expert.gate_up.biases.len());
+        let [limit, alpha] = [self.model.numbers.swiglu_limit, ALPHA].map(F::of);
         let mut limited = false;
-        let inner = (gate_up.nrows(), gate_up.ncols() / 2);
-        let inner = Array2::from_shape_fn(inner, |(token, at)| {
-            let (gate, up) = (gate_up[[token, 2 * at]], gate_up[[token, 2 * at + 1]]);
+        let inner = Array2::from_shape_fn(products[0].raw_dim(), |(token, at)| {
+            let [gate, up] = [0, 1].map(|half| products[half][[token, at]] + bias[half][[0, at]]);
             limited |= gate > limit || up > limit || up < -limit;
             // Comparisons keep NaN, which `min` would replace by the limit.
             let gate = if gate > limit { limit } else { gate };
@@ -65,6 +65,15 @@ impl<F: Real> Pass<'_, F> {
             let up = if up < -limit { -limit } else { up };
             gate / (F::one() + (-alpha * gate).exp()) * (up + F::one())
         });
-        Ok((linear(&inner, &mlp.down.matrix, Some(&mlp.down.bias), expert)?, limited))
+        Ok((expert.down.apply(&inner)?, limited))
     }
+}
+
+/// The columns of gate and of up: they alternate if they come from one matrix, and are apart if
+/// they come from two.
+fn gate_and_up<F>(both: &Array2<F>, matrices: usize) -> [ArrayView2<'_, F>; 2] {
+    if matrices == 2 {
+        return both.view().split_at(Axis(1), both.ncols() / 2).into();
+    }
+    [0, 1].map(|first| both.slice_axis(Axis(1), Slice::new(first, None, 2)))
 }

@@ -4,8 +4,8 @@ use std::f64::consts::TAU;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::weight_reader::Real;
-use crate::checkpoint::Rope;
+use super::matrix::Real;
+use super::model::{Hyperparameters, Yarn};
 
 /// Cosines and sines of every position and pair of a head's dimensions, `[T, D/2]`.
 pub struct RotaryEmbedding<F> {
@@ -17,10 +17,10 @@ impl<F: Real> RotaryEmbedding<F> {
     /// Angles are float32 products in both types, as the model's definition has it: far from
     /// the beginning their rounding moves logits more than anything else in the model, and is
     /// the same wherever they are computed.
-    pub fn new(rope: &Rope, head_dim: u64, positions: usize) -> Self {
-        let frequencies = frequencies(rope, head_dim as usize / 2);
+    pub fn new(numbers: &Hyperparameters, positions: usize) -> Self {
+        let frequencies = frequencies(numbers);
         // YaRN sharpens the scores of a stretched context.
-        let concentration = if rope.factor > 1.0 { 0.1 * rope.factor.ln() + 1.0 } else { 1.0 };
+        let concentration = numbers.yarn.as_ref().map_or(1.0, |yarn| 0.1 * yarn.factor.ln() + 1.0);
         let table = |function: fn(f64) -> f64| {
             Array2::from_shape_fn((positions, frequencies.len()), |(position, pair)| {
                 let angle = position as f32 * frequencies[pair] as f32;
@@ -42,18 +42,21 @@ impl<F: Real> RotaryEmbedding<F> {
     }
 }
 
-/// Radians per position. A pair that turns often within the original context keeps its
+/// Radians per position. With YaRN a pair that turns often within the original context keeps its
 /// frequency, a slow one has it divided by the factor, and those between are interpolated by
 /// the pair's index.
-fn frequencies(rope: &Rope, half: usize) -> Vec<f64> {
+fn frequencies(numbers: &Hyperparameters) -> Vec<f64> {
+    let (theta, half) = (numbers.theta, numbers.head_dim as usize / 2);
+    let plain = |pair: usize| theta.powf(-(pair as f64) / half as f64);
+    let Some(Yarn { factor, fast, slow, context }) = numbers.yarn else {
+        return (0..half).map(plain).collect();
+    };
     // The fractional index of the pair with so many turns within the context.
-    let index_of =
-        |turns: f64| half as f64 * (rope.initial_context / (turns * TAU)).ln() / rope.theta.ln();
-    let (kept, stretched) = (index_of(rope.fast), index_of(rope.slow));
+    let index_of = |turns: f64| half as f64 * (context / (turns * TAU)).ln() / theta.ln();
+    let (kept, stretched) = (index_of(fast), index_of(slow));
     let frequency = |pair: usize| {
-        let plain = rope.theta.powf(-(pair as f64) / half as f64);
         let share = ((pair as f64 - kept) / (stretched - kept)).clamp(0.0, 1.0);
-        if rope.factor > 1.0 { plain * (share / rope.factor + 1.0 - share) } else { plain }
+        plain(pair) * (share / factor + 1.0 - share)
     };
     (0..half).map(frequency).collect()
 }

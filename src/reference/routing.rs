@@ -9,7 +9,7 @@ use std::fmt;
 use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 
-use super::weight_reader::Real;
+use super::matrix::Real;
 
 /// Distance between neighboring float32 numbers, relative to them.
 const ULP: f64 = f32::EPSILON as f64;

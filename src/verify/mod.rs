@@ -29,6 +29,7 @@ pub use crate::runtime::Library;
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, ensure};
 use crate::progress::Progress;
+use crate::reference::{self, ReadOptions};
 use model_file::ModelFile;
 use session::ModelSession;
 use verifier::{Verifier, lap};
@@ -63,9 +64,19 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
-    let config = &checkpoint.config;
-    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
-    let limits = [window as usize, config.rope.context() as usize];
+    let mut read = ReadOptions {
+        layers: Some(checkpoint.config.num_layers()),
+        ignored_keys: &request.ignored.config_keys,
+        ignored_tensors: &request.ignored.tensors,
+        ..ReadOptions::default()
+    };
+    if tolerance.from == ToleranceSource::ModelValues {
+        read.replaced = subject::values_of(&checkpoint, &model);
+    }
+    let reference = reference::read(source, &read)?;
+
+    let window = reference.numbers.windows.iter().flatten().max().copied().unwrap_or_default();
+    let limits = [window as usize, checkpoint.config.rope.context() as usize];
     let inputs = Inputs::new(model.signature, request.inputs, limits)?;
 
     let inner = model.residuals(request.trace)?.to_vec();
@@ -75,11 +86,8 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     seconds.load = lap(&mut clock);
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
-    if tolerance.from == ToleranceSource::ModelValues {
-        subject::take_values_from(&mut checkpoint, &model);
-    }
-    let checkpoint = &checkpoint;
-    let comparison = Verifier { checkpoint, session, residuals, tolerance, seconds }.run()?;
+    let reference = &reference;
+    let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run()?;
 
     let weights_pass = requested.is_some() || weights.faults().next().is_none();
     Ok(Report {

@@ -93,6 +93,7 @@ impl Report {
             _ => format!("{FACTOR} times the noise of float32, {noise}"),
         };
         table.row("allowed", format!("{}: {source}", num(tolerance.bound)));
+        table.note("by the reference's own reading of the checkpoint");
     }
 
     fn add_ties(&self, table: &mut Table) {
@@ -163,6 +164,7 @@ impl fmt::Display for Report {
         let none = if faults.is_empty() { ", none different" } else { "" };
         table.row("weights", format!("{in_place} in place, {compared} compared{none}"));
         faults.into_iter().for_each(|fault| table.note(fault));
+        table.note("by the exporter's reading of the checkpoint");
         let ExpertCoverage { used, there, limit, limited } = self.comparison.experts;
         let (used, there) = (with_thousands(used as u64), with_thousands(there));
         table.row("experts", format!("{used} of {there} used"));

@@ -9,7 +9,9 @@ use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
-use crate::weights::{Fingerprint, FormatSet, MatrixFormat, PerRole, Recipe, Role};
+use crate::reference::{EncodedNumbers, Encoding};
+use crate::tensor::ints::Bits;
+use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Weight};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,22 +71,30 @@ pub fn match_model(
     Ok(Identity::Different { model: wanted.clone(), checkpoint: found })
 }
 
-/// Takes the values of converted matrices from the model's files. The comparison of bytes
-/// tells whether they are what the conversion makes.
-pub fn take_values_from(checkpoint: &mut Checkpoint, model: &ModelFile) {
+/// Where the model's files have the values of converted matrices, by canonical names. The
+/// comparison of bytes tells whether they are what the conversion makes.
+pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, EncodedNumbers> {
     let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
     // Slices of one weight are contiguous.
     let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
-    for role in Role::ALL {
-        let matrices = checkpoint.weights.matrices_mut(role);
-        let weights = matrices.flat_map(|matrix| &mut matrix.parts);
-        for weight in weights.filter(|weight| weight.is_converted()) {
-            if let Some(FileRange { file, range }) = starts.get(&*weight.name) {
-                let range = range.start..range.start.saturating_add(weight.bytes());
-                weight.recipe = Recipe::Slice(FileRange { file: file.clone(), range });
-            }
-        }
-    }
+    let place = |weight: &Weight| {
+        let FileRange { file, range } = starts.get(&*weight.name)?;
+        let range = range.start..range.start.saturating_add(weight.bytes());
+        Some(FileRange { file: file.clone(), range })
+    };
+    let values = |matrix: &Matrix| {
+        let encoding = match matrix.format {
+            MatrixFormat::Mxfp4 => Encoding::Mxfp4,
+            MatrixFormat::Int(Bits::Four) => Encoding::Int4,
+            MatrixFormat::Int(Bits::Eight) => Encoding::Int8,
+            MatrixFormat::Float(dtype) => Encoding::Float(dtype),
+            MatrixFormat::Mxfp4ColMajor | MatrixFormat::FloatTransposed(_) => return None,
+        };
+        let parts = matrix.parts.iter().map(place).collect::<Option<_>>()?;
+        Some((matrix.path.clone(), EncodedNumbers { encoding, parts }))
+    };
+    let matrices = Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role));
+    matrices.filter(|matrix| matrix.parts[0].is_converted()).filter_map(values).collect()
 }
 
 /// Converts matrices to the formats of the model. If that is not possible, the model was made

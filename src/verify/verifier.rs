@@ -7,13 +7,14 @@ use serde::Serialize;
 use super::activations::{ActivationComparison, LogitDifferences, Trace};
 use super::session::ModelSession;
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::reference::{self, ExpertChoices, ExpertCoverage, PassOptions, Position, Tie, ranked};
+use crate::reference::{
+    self, ExpertChoices, ExpertCoverage, PassOptions, Position, ReferenceModel, Tie, ranked,
+};
 
-/// A model, and the checkpoint that the reference computes with.
+/// A model, and what the reference computes with.
 pub struct Verifier<'v> {
-    pub checkpoint: &'v Checkpoint,
+    pub reference: &'v ReferenceModel,
     pub session: ModelSession<'v>,
     /// How many inner values of the session are the residual stream: the first.
     pub residuals: usize,
@@ -131,11 +132,11 @@ impl Verifier<'_> {
 
     /// Runs both, the reference with these choices of experts in ties.
     fn compare(&mut self, followed: Followed, follow: Option<ExpertChoices>) -> Result<Comparison> {
-        let Self { checkpoint, session, seconds, .. } = self;
+        let Self { reference, session, seconds, .. } = self;
         let inputs = session.inputs;
         let mut clock = Instant::now();
         let options = PassOptions { residuals: self.residuals > 0, tie_factor: FACTOR, follow };
-        let activations = reference::run(checkpoint, &inputs.rows, &options, session.progress)?;
+        let activations = reference::run(reference, &inputs.rows, &options, session.progress)?;
         let mut comparison = ActivationComparison::new(&activations, inputs);
         seconds.reference += lap(&mut clock);
         session.run(|outputs| {
@@ -158,19 +159,19 @@ impl Verifier<'_> {
 
     /// The experts that the model chooses for each token, by its router scores.
     fn choices_of_model(&mut self) -> Result<ExpertChoices> {
-        let (config, inputs) = (&self.checkpoint.config, self.session.inputs);
+        let (reference, inputs) = (self.reference, self.session.inputs);
         let all_tokens = inputs.lengths.iter().sum();
-        let mut choices = vec![vec![Vec::new(); all_tokens]; config.num_layers()];
+        let mut choices = vec![vec![Vec::new(); all_tokens]; reference.layers.len()];
         self.session.run(|outputs| {
             for (layer, at) in (self.residuals..outputs.inner.len()).enumerate() {
-                let experts = config.experts[layer] as usize;
+                let experts = reference.layers[layer].experts.len();
                 let scores = outputs.by_token(at, experts, "router scores")?;
                 for (position, scores) in scores {
                     let choice = &mut choices[layer][inputs.index(position)];
                     // Without a cache a token comes again, and keeps its choice.
                     if choice.is_empty() {
                         *choice = ranked(scores.iter().copied().map(f64::from));
-                        choice.truncate(config.experts_per_token as usize);
+                        choice.truncate(reference.numbers.experts_per_token as usize);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const COMMON_CRATES: [&str; 2] = ["fs_err", "serde"];
 
 const JSON_ROOMS: &str =
-    "files onnx container checkpoint adapter weights hub package metadata inspect cli";
+    "files onnx container reference checkpoint adapter weights hub package metadata inspect cli";
 
 const LONGEST_FILE: usize = 400;
 
@@ -193,6 +193,20 @@ fn imports_point_downward() {
         }
     }
     assert!(imports > 300, "found only {imports} imports");
+}
+
+/// Otherwise a fault of the exporter's reader could be one of the reference too.
+#[test]
+fn the_reference_reads_checkpoints_by_itself() {
+    let allowed = ["error", "files", "progress", "reference", "tensor::DType", "tensor::decode"];
+    for source in sources().into_iter().filter(|source| source.room() == "reference") {
+        for path in source.all_paths().filter(|path| path[0] == "crate") {
+            let path = path[1..].join("::");
+            let is_allowed =
+                allowed.iter().any(|it| path == *it || path.starts_with(&format!("{it}::")));
+            assert!(is_allowed, "{} uses {path}", source.name);
+        }
+    }
 }
 
 #[test]

@@ -47,12 +47,15 @@ mod python {
     mod numerics;
     mod packages;
     mod puzzle;
+    mod reader_faults;
     mod trained;
     mod transformers;
     pub mod verify;
     mod verify_refusals;
 }
 mod reference;
+mod reference_reading;
+mod reference_refusals;
 mod refusals;
 mod repo_path;
 mod shards;

@@ -304,8 +304,10 @@ fn finds_onnxruntime_of_python_and_prints_report() {
         "logits   up to ",
         "the same largest one at 40 of 40 positions",
         "weights  987 kB in place, 0 B compared, none different",
+        "  by the exporter's reading of the checkpoint",
         "  no value reached SwiGLU's limit of 7: it is not tested",
         "allowed  ",
+        "  by the reference's own reading of the checkpoint",
         "took     weights ",
         "verdict  the model computes what the checkpoint says",
     ] {

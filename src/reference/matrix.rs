@@ -1,0 +1,231 @@
+//! Tables of numbers in files, decoded some rows at a time.
+
+use std::iter::Sum;
+use std::ops::Range;
+
+use fs_err as fs;
+use ndarray::{Array2, NdFloat};
+
+use crate::error::{Kind, Result, err};
+use crate::files::FileRange;
+use crate::files::positional::read_exact_at;
+use crate::tensor::{DType, decode};
+
+/// The type of a pass: `f64`, which models are compared with, or `f32`, whose distance from it
+/// is the noise of float32 itself.
+pub trait Real: NdFloat + Sum {
+    /// The nearest value.
+    fn of(value: f64) -> Self {
+        Self::from(value).expect("floats are rounded")
+    }
+}
+
+impl Real for f64 {}
+impl Real for f32 {}
+
+/// A matrix in the stored order, or a vector as its only row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMatrix {
+    pub rows: u64,
+    /// A multiple of [`BLOCK`] if the encoding has blocks.
+    pub columns: u64,
+    /// Whether it is a matrix `[out, in]` stored as `[in, out]`.
+    pub is_transposed: bool,
+    pub numbers: EncodedNumbers,
+}
+
+/// Numbers, and how they are encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedNumbers {
+    pub encoding: Encoding,
+    /// Floats; or codes, then scales.
+    pub parts: Vec<FileRange>,
+}
+
+/// What the bytes of numbers mean. Two codes of 4 bits are a byte, the first one low.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Float(DType),
+    /// Codes in E2M1, and for each block a scale in E8M0.
+    Mxfp4,
+    /// Codes from which 8 is subtracted, and for each block a scale in f32.
+    Int4,
+    /// The same with 128.
+    Int8,
+}
+
+/// Numbers that share a scale.
+pub const BLOCK: u64 = 32;
+
+/// The values of E2M1 (Open Compute Project, Microscaling Formats 1.0) by their codes.
+const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+impl Encoding {
+    /// Bytes of each part of so many numbers, which are whole blocks.
+    pub fn bytes(self, numbers: u64) -> Vec<u64> {
+        match self {
+            Self::Float(dtype) => vec![numbers * dtype.size()],
+            Self::Mxfp4 => vec![numbers / 2, numbers / BLOCK],
+            Self::Int4 => vec![numbers / 2, numbers / BLOCK * 4],
+            Self::Int8 => vec![numbers, numbers / BLOCK * 4],
+        }
+    }
+
+    fn decode(self, parts: &[Vec<u8>]) -> Vec<f32> {
+        let low_first = |byte: u8| [byte & 15, byte >> 4];
+        match self {
+            Self::Float(dtype) => decode(dtype, &parts[0]),
+            Self::Mxfp4 => scaled(&parts[0], parts[1].iter().map(e8m0), |byte| {
+                low_first(byte).map(|code| E2M1[usize::from(code)])
+            }),
+            Self::Int4 => scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| {
+                low_first(byte).map(|code| f32::from(code) - 8.0)
+            }),
+            Self::Int8 => {
+                scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| [f32::from(byte) - 128.0])
+            }
+        }
+    }
+}
+
+/// The numbers of each byte of codes, times the scale of their block.
+fn scaled<const N: usize>(
+    codes: &[u8],
+    scales: impl IntoIterator<Item = f32>,
+    numbers: impl Fn(u8) -> [f32; N],
+) -> Vec<f32> {
+    let mut values = Vec::with_capacity(codes.len() * N);
+    for (codes, scale) in codes.chunks(BLOCK as usize / N).zip(scales) {
+        values.extend(codes.iter().flat_map(|byte| numbers(*byte)).map(|number| number * scale));
+    }
+    values
+}
+
+/// A power of two, or NaN.
+fn e8m0(scale: &u8) -> f32 {
+    if *scale == u8::MAX { f32::NAN } else { 2f32.powi(i32::from(*scale) - 127) }
+}
+
+impl EncodedNumbers {
+    /// All of them as a matrix, or the part of one of some experts.
+    pub fn matrix(
+        &self,
+        expert: Option<[u64; 2]>,
+        [rows, columns]: [u64; 2],
+        is_transposed: bool,
+    ) -> StoredMatrix {
+        let [expert, all] = expert.unwrap_or([0, 1]);
+        let part = |whole: &FileRange| {
+            let (file, length) = (whole.file.clone(), whole.len() / all);
+            let start = whole.range.start + expert * length;
+            FileRange { file, range: start..start + length }
+        };
+        let parts = self.parts.iter().map(part).collect();
+        let numbers = Self { encoding: self.encoding, parts };
+        StoredMatrix { rows, columns, is_transposed, numbers }
+    }
+}
+
+impl StoredMatrix {
+    /// Bytes in files.
+    pub fn bytes(&self) -> u64 {
+        self.numbers.parts.iter().map(FileRange::len).sum()
+    }
+
+    /// Opens its files, which threads may share.
+    pub fn open(&self) -> Result<OpenMatrix<'_>> {
+        let open = |part: &FileRange| fs::File::open(&*part.file);
+        let files = self.numbers.parts.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(OpenMatrix { matrix: self, files })
+    }
+
+    /// All of it.
+    pub fn values<F: Real>(&self) -> Result<Array2<F>> {
+        self.open()?.rows(0..self.rows)
+    }
+}
+
+pub struct OpenMatrix<'m> {
+    matrix: &'m StoredMatrix,
+    files: Vec<fs::File>,
+}
+
+impl OpenMatrix<'_> {
+    /// Some rows `[rows, columns]`.
+    pub fn rows<F: Real>(&self, rows: Range<u64>) -> Result<Array2<F>> {
+        let StoredMatrix { columns, numbers: EncodedNumbers { encoding, parts }, .. } = self.matrix;
+        let [start, end] = [rows.start, rows.end].map(|row| encoding.bytes(row * columns));
+        let ranges = start.into_iter().zip(end).map(|(start, end)| start..end);
+        let read = self
+            .files
+            .iter()
+            .zip(parts)
+            .zip(ranges)
+            .map(|((file, part), range)| read(file, part, range));
+        let parts = read.collect::<Result<Vec<_>>>()?;
+        let values = encoding.decode(&parts).into_iter();
+        let values = values.map(|value| F::of(f64::from(value))).collect();
+        let shape = ((rows.end - rows.start) as usize, *columns as usize);
+        Ok(Array2::from_shape_vec(shape, values).expect("whole rows"))
+    }
+}
+
+/// Some bytes of a part, whose file may have changed.
+fn read(file: &fs::File, part: &FileRange, range: Range<u64>) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let start = part.range.start + range.start;
+    read_exact_at(file.file(), &mut bytes, start).map_err(|error| {
+        let path = part.file.display();
+        err!("cannot read {} bytes at {start} of `{path}`", bytes.len())
+            .with_kind(Kind::Io)
+            .with_source(error)
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the fields of a number: a sign, an exponent with its bias, and a mantissa.
+    fn float(sign: u32, exponent: i32, mantissa: f64) -> f64 {
+        let magnitude = if exponent == 0 { mantissa } else { 1.0 + mantissa };
+        (if sign == 1 { -1.0 } else { 1.0 }) * magnitude * 2f64.powi(exponent.max(1))
+    }
+
+    #[test]
+    fn decodes_every_code_and_scale_of_mxfp4() {
+        // Twice all 16, two a byte.
+        let codes = [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe].repeat(2);
+        for scale in 0..=252u8 {
+            let found = Encoding::Mxfp4.decode(&[codes.clone(), vec![scale]]);
+            for (at, found) in (0..16u32).cycle().zip(&found) {
+                let e2m1 = float(at >> 3, (at >> 1 & 3) as i32, f64::from(at & 1) / 2.0) / 2.0;
+                let expected = e2m1 * 2f64.powi(i32::from(scale) - 127);
+                assert_eq!(f64::from(*found).to_bits(), expected.to_bits(), "{at} by {scale}");
+            }
+            assert_eq!(found.len(), 32);
+        }
+        let nan = Encoding::Mxfp4.decode(&[codes, vec![255]]);
+        assert!(nan.iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn decodes_integers_and_fp8() {
+        let codes: Vec<u8> = (0..32).collect();
+        let scale = 0.75f32.to_le_bytes().to_vec();
+        let int8 = Encoding::Int8.decode(&[codes.clone(), scale.clone()]);
+        assert!((0..32).all(|at| int8[at] == (at as f32 - 128.0) * 0.75));
+        let int4 = Encoding::Int4.decode(&[codes[..16].to_vec(), scale]);
+        let expected = |at: usize| (((at / 2) >> (4 * (at % 2)) & 15) as f32 - 8.0) * 0.75;
+        assert!((0..32).all(|at| int4[at] == expected(at)), "{int4:?}");
+        let bytes: Vec<u8> = (0..=255).filter(|byte| byte & 0x7c != 0x7c).collect();
+        let fp8 = Encoding::Float(DType::F8E5M2).decode(std::slice::from_ref(&bytes));
+        for (byte, found) in bytes.into_iter().map(u32::from).zip(fp8) {
+            let mantissa = f64::from(byte & 3) / 4.0;
+            let expected = float(byte >> 7, (byte >> 2 & 31) as i32, mantissa) / 32768.0;
+            assert_eq!(f64::from(found).to_bits(), expected.to_bits(), "{byte}");
+        }
+    }
+}

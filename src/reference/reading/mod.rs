@@ -1,0 +1,67 @@
+//! Reads a checkpoint for the reference. It is written from the formats' definitions and shares
+//! nothing with the exporter's reader, so a fault of one is none of the other.
+//!
+//! It refuses only what leaves it without an answer; the exporter's reader has refused the rest.
+
+mod config;
+mod names;
+mod quantities;
+mod tensors;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::matrix::EncodedNumbers;
+use super::model::ReferenceModel;
+use crate::error::Result;
+use crate::files::json;
+use config::Keys;
+use quantities::Reader;
+
+/// The most bytes of a config.
+const MOST: u64 = 1 << 24;
+
+/// What is read of a checkpoint, and what is not.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions<'o> {
+    /// The first layers; all if `None`.
+    pub layers: Option<usize>,
+    /// Config keys that are not read where another one has the same meaning: names, or patterns
+    /// with `*` and `?`.
+    pub ignored_keys: &'o [String],
+    /// The same of tensors.
+    pub ignored_tensors: &'o [String],
+    /// Matrices whose numbers are taken from elsewhere, by their canonical names.
+    pub replaced: HashMap<String, EncodedNumbers>,
+}
+
+/// Reads the headers of a checkpoint's folder or of a staged weights file.
+pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
+    let ReadOptions { ignored_keys, ignored_tensors, replaced, .. } = options;
+    let (mut tensors, path, config);
+    if source.is_dir() {
+        tensors = tensors::of_folder(source, ignored_tensors)?;
+        path = source.join("config.json");
+        config = json::parse(path.display(), &json::read(&path, MOST)?)?;
+    } else {
+        /// The metadata of a staged weights file.
+        #[derive(Deserialize)]
+        struct StagedConfig {
+            config: Map<String, Value>,
+        }
+        let metadata: String;
+        (tensors, metadata) = tensors::of_staged(source, ignored_tensors)?;
+        path = source.to_owned();
+        config = json::parse::<StagedConfig>(path.display(), metadata.as_bytes())?.config;
+    }
+    let mut numbers = Keys::new(&path, config, ignored_keys).hyperparameters()?;
+    numbers.windows.truncate(options.layers.unwrap_or(usize::MAX));
+    if numbers.is_tied {
+        // One that is ignored differs from the embedding.
+        tensors.retain(|name, tensor| !tensor.is_ignored || name != "lm_head.weight");
+    }
+    Reader { source, tensors, replaced }.model(numbers)
+}
