@@ -30,7 +30,15 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     }
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for term in &adapter.terms {
-            let mut term = LowRank { scale: factor * term.scale, ..term.clone() };
+            let scale = factor * term.scale;
+            // Operators compute with it in f32.
+            ensure!(
+                (scale as f32).is_finite(),
+                "`{}` scales what it adds to `{}` by {scale:e}, more than float32 holds: use a smaller weight, or the `lora_alpha` that it was trained with",
+                adapter.file.display(),
+                term.path
+            );
+            let mut term = LowRank { scale, ..term.clone() };
             term.weights_mut().for_each(|weight| weight.name += &suffix(number));
             changes(&mut base.weights, &term.matrix).terms.push(term);
         }

@@ -47,7 +47,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
     );
     let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
     let of_adapter =
-        tensors.map.keys().find(|it| it.contains(".lora_") || it.ends_with(".new_rows"));
+        tensors.map.keys().find(|it| it.contains(".lora_") || it.contains(".new_rows"));
     if let Some(name) = of_adapter {
         bail!(
             "`{}` holds the weights of a model with an adapter, such as `{name}`, and no checkpoint: export the checkpoint itself, with the adapter",

@@ -54,10 +54,10 @@ pub struct Export {
     /// The model runs once the weights are where it reads them.
     #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
-    /// LoRA adapter to add to the checkpoint: its folder or file, with a weight as DIR=0.7
+    /// LoRA adapter to add: its folder or file; with a weight as DIR=0.7
     ///
     /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
-    /// rounded. May be given several times.
+    /// rounded, and conversions leave adapters as they are. May be given several times.
     #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
     adapters: Vec<AdapterSource>,
     /// How --adapter stores the factors of experts, if its files do not tell
