@@ -9,7 +9,7 @@ use gpt_oss_export::export::{
 /// Options that accept unknown names.
 #[derive(Args, Debug)]
 pub struct Ignored {
-    /// Accept an unknown key in config.json or adapter_config.json, or those that match a pattern
+    /// Accept an unknown key of a config, or those that match a pattern
     #[arg(long, value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
     /// Accept an unknown tensor, or those that match a pattern

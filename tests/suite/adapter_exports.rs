@@ -166,7 +166,7 @@ fn refuses_adapters_that_cannot_be_added() {
         experts=nan | adapter `experts` has the weight NaN, expected a number
         experts=inf | has the weight inf, expected
         experts=1e999 | has the weight inf, expected
-        experts=1e39 | scales what it adds to `layers.0.attn.q` by 2e39, more than float32 holds: use a smaller weight
+        experts=1e39 | scales what it adds to `layers.0.attn.k` by 2e39, more than float32 holds: use a smaller weight
         experts= | there is no folder `experts=`
         experts=half | there is no folder `experts=half`; an adapter is a folder on this machine with adapter_config.json and adapter_model.safetensors
         nowhere=0.5 | there is no folder `nowhere`

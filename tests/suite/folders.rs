@@ -105,7 +105,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::write(folder.join("adapter_model.bin"), "").unwrap();
             },
             &["other `adapter_config.json`, `adapter_model.bin`: a LoRA adapter"],
-            &["if this model is the result\n"],
+            &["; pass --adapter FOLDER\n"],
         ),
         (
             |folder| {

@@ -77,12 +77,12 @@ impl Assembly<'_> {
     fn mlp(&mut self, n: usize) -> MlpWeights {
         let (path, count) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
+        let norm = self.vector(&format!("{path}.norm.scale"), &[hidden]);
+        let router = self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]);
+        let bias = Some(self.vector(&format!("{path}.router.bias"), &[count]));
         MlpWeights {
-            norm: self.vector(&format!("{path}.norm.scale"), &[hidden]),
-            router: Linear {
-                bias: Some(self.vector(&format!("{path}.router.bias"), &[count])),
-                ..self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]).into()
-            },
+            norm,
+            router: Linear { bias, ..router.into() },
             gate_up: self.experts(&format!("{path}.experts.gate_up"), &[count, 2 * inner, hidden]),
             down: self.experts(&format!("{path}.experts.down"), &[count, hidden, inner]),
         }
