@@ -90,7 +90,9 @@ impl<'a> ConfigReader<'a> {
                 }
             }
         }
-        let nulls = keys.extract_if(.., |_, value| value.is_null()).map(|(key, _)| key).collect();
+        let nulls = keys.iter().filter(|(_, value)| value.is_null());
+        let nulls = nulls.map(|(key, _)| key.clone()).collect();
+        keys.retain(|_, value| !value.is_null());
         Ok(Self {
             file: file.to_owned(),
             keys,

@@ -169,7 +169,7 @@ fn refuse_truncated(keys: &mut ConfigReader, key: &str) {
             keys.refuse(err!("{error}: {WHY}"));
         }
         None if keys.get(key).is_none() => {
-            keys.refuse(err!("`{}` lacks the key `{key}`, which must be false: {WHY}", keys.file))
+            keys.refuse(err!("`{}` lacks the key `{key}`, which must be false: {WHY}", keys.file));
         }
         _ => {}
     }
