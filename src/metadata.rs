@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, bail, err};
 use crate::model::GraphOptions;
 use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -24,6 +25,9 @@ pub struct ModelMetadata {
     /// Repository and commit of a checkpoint from the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// What was ignored of the checkpoint.
+    #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
+    pub ignored: IgnoredNames,
     pub options: GraphOptions,
     pub layers: usize,
     #[serde(flatten)]

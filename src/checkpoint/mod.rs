@@ -13,10 +13,11 @@ mod tensors;
 mod tied;
 mod weights;
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
+pub use config::{BLOCKS, Config, ConfigFile, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
 use layout::{Assembly, Layout};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
@@ -27,6 +28,8 @@ use tensors::Tensors;
 pub use weights::{
     AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
@@ -43,15 +46,45 @@ pub struct Checkpoint {
     pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
+    /// What the user ignores of it.
+    pub ignored: IgnoredNames,
 }
 
-/// Unknown names that the user allows.
-#[derive(Clone, Debug, Default)]
+/// Unknown names that the user allows. In a request each may be a pattern with `*` and `?`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
+    /// Config keys by full name, as `rope_scaling.factor`.
     pub config_keys: Vec<String>,
-    /// Tensors by name, or by a pattern with `*` and `?`.
+    /// Tensors by name.
     pub tensors: Vec<String>,
+}
+
+impl IgnoredNames {
+    #[allow(missing_docs)]
+    pub fn is_empty(&self) -> bool {
+        self.config_keys.is_empty() && self.tensors.is_empty()
+    }
+
+    /// What a sentence says after "the checkpoint": nothing, or that it is not the whole one.
+    pub fn apart(&self) -> String {
+        if self.is_empty() { String::new() } else { format!(" apart from {self}") }
+    }
+}
+
+impl fmt::Display for IgnoredNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [("config key", &self.config_keys), ("tensor", &self.tensors)];
+        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        let kinds = kinds.map(|(kind, names)| {
+            format!(
+                "the {kind}{} {}",
+                if names.len() == 1 { "" } else { "s" },
+                listed(names.iter())
+            )
+        });
+        f.write_str(&kinds.collect::<Vec<_>>().join(" and "))
+    }
 }
 
 impl Checkpoint {
@@ -72,13 +105,15 @@ impl Checkpoint {
         }
         let file = path.display().to_string();
         let config = json::read(&path, LARGEST_CONFIG)
-            .and_then(|text| Config::read(&file, &text, &ignored.config_keys));
+            .and_then(|text| ConfigFile::read(&file, &text, &ignored.config_keys));
         let mut tensors = Tensors::open_folder(folder, remote, &ignored.tensors);
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
-        let ((config, dialect), tensors) = Error::both(config, tensors)?;
-        Self::assemble(Layout::of(dialect), config, tensors, &file)
+        let (ConfigFile { config, dialect, ignored }, tensors) = Error::both(config, tensors)?;
+        let mut checkpoint = Self::assemble(Layout::of(dialect), config, tensors, &file)?;
+        checkpoint.ignored.config_keys = ignored;
+        Ok(checkpoint)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
@@ -111,7 +146,8 @@ impl Checkpoint {
             return Err(layout.no_experts(layers, &tensors, file));
         };
         layout.refuse_ambiguous(layers, &tensors)?;
-        let description = layout.description(&forms, &tensors);
+        let mut description = layout.description(&forms, &tensors);
+        let said = config.experts.clone();
         let config = layout.resolve_config(config, &tensors, file)?;
         if config.tied && !layout.unties {
             tied::accept_copy(&layout, &mut tensors, file)?;
@@ -120,12 +156,20 @@ impl Checkpoint {
         let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
         let weights = assembly.model();
         problems::refuse(assembly.tensors, assembly.wrong, &description)?;
+        if config.experts != said {
+            description += &format!(
+                ", with experts by the rows of routers (the config says {} in each layer)",
+                said[0]
+            );
+        }
+        let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
             layout: description,
             layers_there: layers,
+            ignored,
             config,
             weights,
         })

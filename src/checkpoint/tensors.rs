@@ -169,6 +169,13 @@ impl Tensors {
         self.missing.len() > self.count() + self.absent.len()
     }
 
+    /// The names of ignored tensors that no layout has taken.
+    pub fn ignored_there(&self) -> Vec<String> {
+        let absent = self.absent.values().map(|it| &it.name);
+        let names = self.map.values().map(|it| &it.name).chain(absent).chain(&self.displaced);
+        names.filter(|name| self.is_ignored(name)).cloned().collect()
+    }
+
     pub fn is_ignored(&self, stored: &str) -> bool {
         is_ignored(stored, &self.ignored)
     }

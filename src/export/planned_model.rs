@@ -110,6 +110,7 @@ impl<'p> PlannedModel<'p> {
             requires: options.requires().to_owned(),
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
+            ignored: checkpoint.ignored.clone(),
             options: **options,
             layers: checkpoint.config.num_layers(),
             provenances: checkpoint.provenances.after(rounding),

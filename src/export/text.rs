@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary, WeightsSummary,
 };
+use crate::checkpoint::IgnoredNames;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
@@ -32,6 +33,9 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        if !self.ignored.is_empty() {
+            table.row("ignored", &self.ignored);
+        }
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
@@ -54,7 +58,7 @@ impl Summary {
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
-            logits_rows(&mut table, model, self.preset, matrices, pass);
+            logits_rows(&mut table, model, &self.ignored, self.preset, matrices, pass);
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
@@ -187,11 +191,12 @@ fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -
     true
 }
 
-/// How far logits can be from the checkpoint's: whose values were rounded, and what is rounded
-/// while the model runs.
+/// How far logits can be from the checkpoint's: what was `ignored` of it, whose values were
+/// rounded, and what is rounded while the model runs.
 fn logits_rows(
     table: &mut Table,
     model: &ModelSummary,
+    ignored: &IgnoredNames,
     preset: Option<Preset>,
     [experts, dense]: [&MatricesSummary; 2],
     pass: impl Fn(&[(Setting, &str)]) -> String,
@@ -205,13 +210,17 @@ fn logits_rows(
     }
     rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
     if rounded.is_empty() {
-        table.row("logits", "the checkpoint's, but for the noise of float32");
+        table.row(
+            "logits",
+            format!("the checkpoint's{}, but for the noise of float32", ignored.apart()),
+        );
         if preset == Some(Preset::Openvino) {
             table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
         }
         return;
     }
-    table.row("logits", format!("differ from the checkpoint's: {}", rounded.join("; ")));
+    let (apart, rounded) = (ignored.apart(), rounded.join("; "));
+    table.row("logits", format!("differ from the checkpoint's{apart}: {rounded}"));
     let formats = [experts, dense].map(|it| &it.provenance.format);
     let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
     if has_integers && model.options.quantizes_activations() {

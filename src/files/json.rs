@@ -44,9 +44,20 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
     if let Some(what) = foreign::identify(text) {
         bail!("`{file}` is {what}");
     }
+    let first = text.trim_ascii_start().first();
+    ensure!(first.is_some(), "`{file}` is empty, expected an object of JSON: download it again");
     let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
     reject_duplicate_keys(text).map_err(invalid)?;
-    // The text is JSON; it may not be a `T`.
+    let found = match first {
+        Some(b'{') => None,
+        Some(b'[') => Some("a list"),
+        Some(b'"') => Some("a text"),
+        _ => Some("a number"),
+    };
+    if let Some(found) = found {
+        bail!("`{file}` is invalid: it must be an object of JSON, found {found}");
+    }
+    // The text is an object; it may not be a `T`.
     serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::Result;
 use crate::files::{FileRange, lossy_path, parent_dir};
@@ -22,6 +22,8 @@ pub struct CheckpointInspection {
     #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub layout: String,
+    /// What was ignored of it.
+    pub ignored: IgnoredNames,
     pub fingerprint: Fingerprint,
     pub config: Config,
     /// Formats and history of matrices.
@@ -134,6 +136,7 @@ pub fn inspect(
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout.clone(),
+        ignored: checkpoint.ignored.clone(),
         fingerprint,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),

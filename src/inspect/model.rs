@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
+use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
 use crate::metadata::ModelMetadata;
@@ -23,6 +24,8 @@ pub struct ModelInspection {
     pub onnx: OnnxFile,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
+    /// What was ignored of its checkpoint.
+    pub ignored: IgnoredNames,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -74,6 +77,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let tensors: Vec<ListedTensor> = tensors.collect();
     Ok(ModelInspection {
         path: path.to_owned(),
+        ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,

@@ -7,7 +7,7 @@ use super::{
     CheckpointInspection, DTypeTotal, DamagedTensor, FileInspection, FolderFile, FolderInspection,
     Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Total,
 };
-use crate::checkpoint::{Config, listed};
+use crate::checkpoint::{Config, IgnoredNames, listed};
 use crate::display::{Table, plural, size, with_thousands};
 use crate::onnx::ValueInfo;
 use crate::weights::Provenance;
@@ -77,6 +77,7 @@ fn folder(table: &mut Table, it: &FolderInspection) {
 fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) {
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
+    ignored(table, &it.ignored);
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
     provenance(table, "dense", &it.provenances.dense);
@@ -106,6 +107,13 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         some => format!("{} damaged", plural(some, "tensor")),
     };
     table.row("scanned", format!("{}: {result}", size(*bytes)));
+}
+
+/// What was ignored of a checkpoint.
+fn ignored(table: &mut Table, names: &IgnoredNames) {
+    if !names.is_empty() {
+        table.row("ignored", names);
+    }
 }
 
 fn listed_file(ListedFile { file, tensors, bytes }: &ListedFile) -> String {
@@ -157,6 +165,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
+    ignored(table, &it.ignored);
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {
         for line in ValueInfo::lines(interfaces) {
             table.note(format!("{kind}    {line}"));

@@ -96,6 +96,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
+        ignored: checkpoint.ignored.clone(),
         identity,
         runtime: model.library.clone(),
         texts: inputs,

@@ -349,7 +349,11 @@ fn refuses_invalid_generation_config() {
     let (released, tiny) = (&released_vocabulary(), &Home::with("tiny"));
     // Without a file where its text is empty.
     for (home, file, sentence) in [
-        (released, "[]", "generation_config.json` is invalid: invalid type: sequence, expected a"),
+        (
+            released,
+            "[]",
+            "generation_config.json` is invalid: it must be an object of JSON, found a list",
+        ),
         (released, r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
         (
             tiny,

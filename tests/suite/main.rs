@@ -5,6 +5,7 @@ mod architecture;
 mod cli;
 mod config;
 mod config_errors;
+mod config_readings;
 mod conversions;
 mod documents;
 mod fake_hub;

@@ -166,5 +166,5 @@ fn refuses_config_without_rope_scaling() {
     let home = Home::with("tiny-hf");
     edit_config(&home.checkpoint(), "\"rope_scaling\"", "\"rope_scaled\"");
     let sentence = failure(&["inspect", text(&home.checkpoint())]);
-    assert_contains(&sentence, "`rope_scaling` must be an object");
+    assert_contains(&sentence, "lacks the key `rope_scaling` (`rope_parameters`");
 }
