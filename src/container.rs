@@ -103,9 +103,11 @@ fn parse_text(path: &str, text: &[u8], length: u64) -> Result<(Metadata, u64)> {
     json::reject_duplicate_keys(text).map_err(invalid)?;
     let start = 8 + text.len() as u64;
     let expected = start.saturating_add(parsed.data_len() as u64);
+    let is_own = parsed.metadata().as_ref().is_some_and(|it| it.contains_key(METADATA_KEY));
+    let again = if is_own { "stage it, or export it, again" } else { "download it again" };
     ensure!(
         expected == length,
-        "`{path}` has {length} bytes, but its header describes {expected}: download it again"
+        "`{path}` has {length} bytes, but its header describes {expected}: {again}"
     );
     Ok((parsed, start))
 }

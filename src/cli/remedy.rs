@@ -117,6 +117,7 @@ pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> St
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
+        Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",
@@ -132,6 +133,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Provider => "--ep",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",
+        Setting::Weights => "--weights",
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{HubSource, HubSummary, Request, Source, Spec};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Result, ensure};
+use crate::container::Header;
+use crate::error::{Result, Setting, ensure, err};
 use crate::files::parent_dir;
 use crate::hub::Repository;
 use crate::model::{self, Provider};
@@ -36,7 +37,10 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let (mut hub, mut recorded) = (None, None);
     let Request { source, ignored, .. } = &spec.request;
     let (mut checkpoint, folder) = match source {
-        Source::Checkpoint(folder) => (Checkpoint::open(folder, ignored)?, folder.clone()),
+        Source::Checkpoint(folder) => {
+            refuse_staged(folder)?;
+            (Checkpoint::open(folder, ignored)?, folder.clone())
+        }
         Source::Hub(wanted) => {
             let (repository, checkpoint) = fetch(spec, wanted, progress)?;
             hub = Some(HubSummary::new(&repository));
@@ -65,6 +69,17 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         None => Some(checkpoint.fingerprint()?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub })
+}
+
+/// Refuses a staged weights file in the place of a checkpoint's folder.
+fn refuse_staged(path: &Path) -> Result<()> {
+    let is_staged = path.is_file() && Header::read(path).is_ok_and(|it| it.metadata.is_some());
+    if !is_staged {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(err!("`{path}` is a staged weights file, expected a checkpoint's folder: give it as the weights instead")
+        .with_remedy(Setting::Weights, path.to_string()))
 }
 
 /// Gives a checkpoint the layers and formats of the model.

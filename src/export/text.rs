@@ -33,6 +33,9 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        if self.source.is_file() {
+            table.note("as it was staged, as far as lengths and samples tell");
+        }
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }

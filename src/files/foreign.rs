@@ -7,7 +7,7 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const SHOWN: usize = 60;
 
 /// First bytes in lower case, what begins with them, and what to do.
-const KNOWN: [(&[u8], &str); 7] = [
+const KNOWN: [(&[u8], &str); 13] = [
     (b"version http", "a Git LFS pointer, not the file itself: download it with `git lfs pull`"),
     (b"\x1f\x8b\x08", "compressed with gzip: unpack it, or download it again"),
     (b"<!doctype html", HTML),
@@ -15,7 +15,21 @@ const KNOWN: [(&[u8], &str); 7] = [
     (b"<head", HTML),
     (b"<?xml", XML),
     (b"<error>", XML),
+    (
+        b"gguf",
+        "in GGUF, llama.cpp's format, whatever its name: use the SafeTensors checkpoint that it was made from",
+    ),
+    (
+        b"pk\x03\x04",
+        "a ZIP archive, which PyTorch's own format is too: unpack a download, or load a model in transformers and save it as SafeTensors",
+    ),
+    (b"\x89hdf\r\n", "in HDF5, TensorFlow's and Keras's format: save the model as SafeTensors"),
+    (b"\xfd7zxz\0", COMPRESSED),
+    (b"\x28\xb5\x2f\xfd", COMPRESSED),
+    (b"bzh", COMPRESSED),
 ];
+const COMPRESSED: &str = "compressed (xz, zstd or bzip2): unpack it, or download it again";
+const PICKLE: &str = "a pickle, PyTorch's own format, which can run code when it is read: load the model in transformers and save it as SafeTensors";
 const HTML: &str = "an HTML page, not the file itself: download it again";
 const XML: &str = "an XML document, not the file itself: download it again";
 
@@ -28,6 +42,9 @@ pub fn identify(first: &[u8]) -> Option<String> {
     }
     let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
     let lower = text.to_ascii_lowercase();
+    if is_pickle(first) {
+        return Some(PICKLE.to_owned());
+    }
     if let Some((_, what)) = KNOWN.into_iter().find(|(start, _)| lower.starts_with(start)) {
         return Some(what.to_owned());
     }
@@ -39,6 +56,15 @@ pub fn identify(first: &[u8]) -> Option<String> {
     let line: String = shown.lines().next()?.trim_end().chars().take(SHOWN).collect();
     (is_text && is_message)
         .then(|| format!("a text that begins {line:?}, not the file itself: download it again"))
+}
+
+/// Whether these are the version of a pickle and a first opcode: a number, a frame, a dictionary, a
+/// list, a tuple or a class. The length of a SafeTensors header is smaller.
+fn is_pickle(first: &[u8]) -> bool {
+    let opcode = first.get(2);
+    first.starts_with(b"\x80")
+        && first.get(1).is_some_and(|version| (2..=5).contains(version))
+        && opcode.is_some_and(|opcode| b"\x8a\x95}](c".contains(opcode))
 }
 
 /// Whether each character takes two bytes, of which one is zero.
@@ -62,10 +88,19 @@ mod tests {
     #[test]
     fn identifies_what_came_instead() {
         let long = "é".repeat(200);
-        let table: [(&[u8], &str); 20] = [
+        let table: [(&[u8], &str); 29] = [
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
             (b"version https://hawser.github.com/spec/v1\n", "a Git LFS pointer"),
             (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "compressed with gzip"),
+            (b"\xfd7zXZ\0\0\x04", "compressed (xz"),
+            (b"\x28\xb5\x2f\xfd\x04\0", "compressed (xz"),
+            (b"BZh91AY&SY", "compressed (xz"),
+            (b"GGUF\x03\0\0\0\xc9\x01", "in GGUF"),
+            (b"PK\x03\x04\0\0\x08\x08", "a ZIP archive"),
+            (b"\x89HDF\r\n\x1a\n", "in HDF5"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle"),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}", "a pickle"),
+            (b"\x80\x02}q\0(X\x04", "a pickle"),
             (b"<!DOCTYPE html>\n<html>", "an HTML page"),
             (b"\n  <HTML lang=en>", "an HTML page"),
             (b"\xef\xbb\xbf<html>", "an HTML page"),
@@ -93,7 +128,7 @@ mod tests {
     #[test]
     fn identifies_neither_json_nor_headers() {
         let header = |length: u64| [&length.to_le_bytes(), &b"{\"a\":{"[..]].concat();
-        let all: [&[u8]; 11] = [
+        let all: [&[u8]; 12] = [
             b"",
             b"{}",
             b" {\"model_type\": ",
@@ -106,6 +141,7 @@ mod tests {
             &header(u64::from(u32::from_le_bytes(*b"{\0a\0"))),
             &header(0x8b1f),
             &header(0xfeff),
+            &header(0x0280),
         ];
         for bytes in all {
             assert_eq!(identify(bytes), None, "{bytes:?}");

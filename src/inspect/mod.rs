@@ -23,6 +23,8 @@ use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, lossy_path};
+use crate::hub::RepoPath;
+use crate::onnx;
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -53,9 +55,19 @@ pub struct FileInspection {
 }
 
 impl Inspection {
-    /// Whether a model's data is complete; `true` for anything else.
-    pub fn is_whole(&self) -> bool {
-        if let Self::Model(model) = self { model.whole } else { true }
+    /// Everything that is wrong with a model's external data; nothing for anything else.
+    pub fn faults(&self) -> Vec<String> {
+        if let Self::Model(model) = self { model.faults() } else { Vec::new() }
+    }
+
+    /// The tensors that the filter selected.
+    pub fn tensors(&self) -> &[ListedTensor] {
+        match self {
+            Self::Checkpoint(it) | Self::Weights(it) => &it.tensors,
+            Self::Folder(it) => &it.tensors,
+            Self::Tensors(it) => &it.tensors,
+            Self::Model(it) => &it.tensors,
+        }
     }
 
     /// Everything that keeps a folder from being exported.
@@ -96,7 +108,9 @@ pub fn inspect(
     ignored: &IgnoredNames,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
-    ensure!(path.exists(), "there is nothing at `{}`", path.display());
+    if !path.exists() {
+        return Err(nothing_at(path));
+    }
     if path.is_dir() {
         return Ok(match Checkpoint::open(path, ignored) {
             Ok(it) => Inspection::Checkpoint(checkpoint::inspect(path, it, None, filter, scan)?),
@@ -118,7 +132,7 @@ pub fn inspect(
     if is_shard {
         return Ok(Inspection::Tensors(file(path, filter)?));
     }
-    if path.extension().is_some_and(|extension| extension == "onnx") {
+    if onnx::has_extension(path) {
         return Ok(Inspection::Model(model::inspect(path, filter)?));
     }
     Err(source::refuse_unsupported(path).unwrap_or_else(|| {
@@ -128,6 +142,19 @@ pub fn inspect(
             source::enclosing(path)
         )
     }))
+}
+
+/// The error for a path where nothing is, which may be misspelt or a name on the hub.
+fn nothing_at(path: &Path) -> Error {
+    let similar = source::similar_dir(path)
+        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
+    let text = path.to_str().unwrap_or_default();
+    let on_hub = RepoPath::from_address(text)
+        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
+        .map_or("", |_| {
+            "; only files on this machine are described, and for a repository on the hub an export fetches them"
+        });
+    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {

@@ -88,6 +88,15 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     })
 }
 
+impl ModelInspection {
+    /// What is wrong with its external data.
+    pub fn faults(&self) -> Vec<String> {
+        let of_file =
+            |it: &DataFile| Some(format!("`{}`: {}", it.listed.file, it.problem.as_ref()?));
+        self.files.iter().filter_map(of_file).chain(self.wrong.iter().cloned()).collect()
+    }
+}
+
 /// A file of which initializers read `ranges`. `digest` is that of its samples at the export.
 fn data_file(
     model: &Path,

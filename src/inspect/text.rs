@@ -161,7 +161,8 @@ fn config(table: &mut Table, config: &Config) {
 fn model(table: &mut Table, it: &ModelInspection) {
     let (path, onnx) = (it.path.display(), &it.onnx);
     let (bytes, version, producer) = (size(onnx.bytes), onnx.ir_version, &onnx.producer);
-    table.row("model", format!("{path}: {bytes}, IR {version}, by {producer}"));
+    let by = if producer.is_empty() { String::new() } else { format!(", by {producer}") };
+    table.row("model", format!("{path}: {bytes}, IR {version}{by}"));
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
@@ -192,8 +193,11 @@ fn model(table: &mut Table, it: &ModelInspection) {
     for (key, value) in &onnx.properties {
         table.row("metadata", format!("{key}: {value}"));
     }
-    let state =
-        if it.whole { "complete, as far as lengths and samples tell" } else { "NOT complete" };
+    let state = if it.whole {
+        "complete, as far as lengths and samples tell"
+    } else {
+        "NOT as the model expects them"
+    };
     table.row("weights", state);
     tensors(table, &it.tensors);
 }

@@ -113,8 +113,11 @@ impl Report {
         table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
         for Tie { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
-            let (margin, bound) = (num(*margin), num(*bound));
-            table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
+            let apart = match margin {
+                0.0 => "of equal scores".to_owned(),
+                _ => format!("{} apart where {} would tell", num(*margin), num(*bound)),
+            };
+            table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {apart}"));
         }
         if flips.len() > LISTED {
             table.note(format!("and {} more", flips.len() - LISTED));

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Special tokens that the references never generate.
-fn generation() -> String {
+pub fn generation() -> String {
     json!({"bos_token_id": 316, "eos_token_id": [317, 318], "pad_token_id": 319}).to_string()
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::layout_fixtures::in_folder;
 use crate::support::{
-    Home, assert_contains, export, export_args, failure, fixture, resize, run, text,
+    Home, assert_contains, assert_starts, binary, export, export_args, failure, fixture, printed,
+    resize, run, text,
 };
 
 /// The report as JSON. The exit status tells whether all data is there.
@@ -72,6 +73,11 @@ fn filters_tensors_by_canonical_and_stored_names() {
     assert_eq!(tensors(&["--tensors", "layers.?.mlp.router.bias"]), 3);
     assert_eq!(tensors(&["--tensors", "qkv"]), 0);
     assert_eq!(tensors(&[]), 0);
+    for (pattern, matches) in [("zzz", false), ("qkv", false), ("*qkv*", true)] {
+        let printed = printed(&mut binary(&["inspect", text(&tiny), "--tensors", pattern]));
+        let said = printed.contains(&format!("no tensor has a name that matches {pattern:?}"));
+        assert!(said != matches, "{printed}");
+    }
     let sentence = failure(&["inspect", text(&tiny), "--tensors", "a***"]);
     assert_contains(&sentence, "invalid pattern \"a***\" for tensor names");
 }
@@ -128,7 +134,7 @@ fn reports_missing_and_short_data() {
         let report = inspect(&model, &[]);
         let problem = report["files"][0]["problem"].as_str().unwrap();
         assert!(problem.contains(expected) && report["whole"] == false, "{problem}");
-        assert_contains(&printed_report(&model), "NOT complete");
+        assert_contains(&printed_report(&model), "NOT as the model expects them");
     };
     resize(&weights, |length| length - 1);
     let short = fs::metadata(&weights).unwrap().len();
@@ -159,6 +165,8 @@ fn reports_exchanged_data() {
     *tuned.last_mut().unwrap() ^= 0x80;
     fs::write(&source, tuned).unwrap();
     assert_eq!(problem(), "it was changed since the export: restore it, or export again");
+    let expected = "m.onnx` is not what it expects: `checkpoint/model.safetensors`: it was changed since the export: restore it, or export again";
+    assert_contains(&failure(&["inspect", text(&model)]), expected);
     assert_eq!(inspect(&model, &[])["whole"], false);
     fs::write(&source, released).unwrap();
     assert_eq!(problem(), Value::Null);
@@ -177,15 +185,28 @@ fn refuses_other_files() {
     for (name, text, expected) in [
         ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
         ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
-        ("empty.onnx", "", "is not an ONNX model: it has no graph"),
-        ("text.onnx", "hello, this is text", "is not an ONNX model: "),
+        ("empty.onnx", "", "is not an ONNX model, or is truncated: it has no graph"),
+        ("text.onnx", "hello, this is text", "is not an ONNX model, or is truncated: "),
         ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);
         fs::write(&path, text).unwrap();
         assert_contains(&failure(&["inspect", path.to_str().unwrap()]), expected);
     }
-    assert_contains(&failure(&["inspect", "no/where"]), "there is nothing at `");
+    for (path, hub) in [
+        ("no/where/at/all", false),
+        ("none.onnx", false),
+        ("no/where", true),
+        ("hf:no/where", true),
+        ("https://huggingface.co/no/where", true),
+    ] {
+        let sentence = failure(&["inspect", path]);
+        assert_starts(&sentence, &format!("there is nothing at `{path}`"));
+        assert_eq!(sentence.contains("for a repository on the hub an export"), hub, "{sentence}");
+    }
+    let meant = Home::with("tiny");
+    let sentence = failure(&["inspect", text(&meant.join("chekpoint"))]);
+    assert_contains(&sentence, &format!("(did you mean `{}`?)", text(&meant.checkpoint())));
 }
 
 #[test]

@@ -61,6 +61,7 @@ mod staging;
 mod support;
 mod tensor_names;
 mod tensor_problems;
+mod tokenizer;
 mod transformers_js;
 mod untrusted_metadata;
 mod weights_file;
