@@ -14,10 +14,10 @@ use serde::Serialize;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedFile, ListedTensor, Total};
+pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
@@ -49,7 +49,7 @@ pub struct FileInspection {
     pub path: PathBuf,
     pub bytes: u64,
     pub count: usize,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 impl Inspection {
