@@ -12,7 +12,7 @@ use crate::error::{Error, err};
 
 /// A config, and what it was read from.
 #[derive(Clone, Copy)]
-pub struct Described<'c> {
+pub struct ReadConfig<'c> {
     pub config: &'c Config,
     pub file: &'c str,
 }
@@ -30,7 +30,7 @@ const OTHER_HEADS: [&str; 6] =
 
 impl<'t> Left<'t> {
     /// The errors for what disagrees, which is taken out.
-    pub fn mismatches(&mut self, tensors: &Tensors, it: Described) -> Vec<Error> {
+    pub fn mismatches(&mut self, tensors: &Tensors, it: ReadConfig) -> Vec<Error> {
         let found = [
             self.layers(tensors, it),
             self.needless_biases(tensors, it),
@@ -47,10 +47,10 @@ impl<'t> Left<'t> {
     }
 
     /// Layers that the config does not count, or counts in vain.
-    fn layers(
+    pub fn layers(
         &mut self,
         tensors: &Tensors,
-        Described { config, file }: Described,
+        ReadConfig { config, file }: ReadConfig,
     ) -> Option<Error> {
         let layers = config.num_layers();
         let there: BTreeSet<usize> = tensors.wanted().filter_map(layer).collect();
@@ -89,7 +89,7 @@ impl<'t> Left<'t> {
         ))
     }
 
-    fn needless_biases(&mut self, tensors: &Tensors, it: Described) -> Option<Error> {
+    fn needless_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
         if it.config.attention_bias {
             return None;
         }
@@ -105,7 +105,7 @@ impl<'t> Left<'t> {
         Some(tensors.ignoring(error, &names).with_another_remedy())
     }
 
-    fn missing_biases(&mut self, tensors: &Tensors, it: Described) -> Option<Error> {
+    fn missing_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
         let first = self.lacking.iter().find(|name| is_attention_bias(name))?;
         if tensors.wanted().any(is_attention_bias) {
             return None;
@@ -119,7 +119,7 @@ impl<'t> Left<'t> {
         Some(error)
     }
 
-    fn head(&mut self, tensors: &Tensors, Described { file, .. }: Described) -> Option<Error> {
+    fn head(&mut self, tensors: &Tensors, ReadConfig { file, .. }: ReadConfig) -> Option<Error> {
         let at = self.lacking.iter().position(|name| *name == LM_HEAD)?;
         if Similar::new(self.unknown.iter().copied()).to(LM_HEAD).is_some() {
             return None;

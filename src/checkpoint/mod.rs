@@ -22,7 +22,7 @@ use fs_err as fs;
 
 pub use config::{BLOCKS, Config, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
 use layout::{Assembly, Contradictions, Layout};
-use mismatch::Described;
+use mismatch::ReadConfig;
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
     CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
@@ -128,8 +128,8 @@ impl Checkpoint {
         let mut assembly =
             Assembly { layout, config: &config, file, tensors, usual, wrong, contradictions };
         let weights = assembly.model();
-        let described = Described { config: &config, file };
-        problems::refuse(assembly.tensors, assembly.wrong, &description, described)?;
+        let read = ReadConfig { config: &config, file };
+        problems::refuse(assembly.tensors, assembly.wrong, &description, read)?;
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::foreign::{self, Foreign};
-use super::mismatch::{Described, Left};
+use super::mismatch::{Left, ReadConfig};
 use super::names::{self, Similar, nearest};
 use super::selection::INDEX;
 use super::suggest::{LISTED, listed};
@@ -46,7 +46,7 @@ pub fn refuse(
     tensors: &Tensors,
     wrong: Vec<Error>,
     layout: &str,
-    described: Described,
+    config: ReadConfig,
 ) -> Result<()> {
     if let Some(error) = foreign(tensors, tensors.missing.is_empty() && wrong.is_empty()) {
         return Err(error);
@@ -55,6 +55,7 @@ pub fn refuse(
     let (mut absent, lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
     let mut left = Left { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
     if tensors.lacks_most() {
+        Error::all(left.layers(tensors, config))?;
         let (path, count) = (tensors.path.display(), tensors.count());
         return Err(err!(
             "`{path}` holds {} and lacks more than {count} of the model that its config describes, such as `{}`: use the config that was saved with these tensors",
@@ -68,7 +69,7 @@ pub fn refuse(
     absent.extend(exchanged.iter().map(|(key, _)| *key));
     errors.extend(absences(tensors, &absent));
     errors.extend(partial_prefix(tensors, &mut left));
-    errors.extend(left.mismatches(tensors, described));
+    errors.extend(left.mismatches(tensors, config));
     errors.extend(lacks(tensors, &mut left));
     let more = wrong.len().saturating_sub(LISTED);
     errors.extend(wrong.into_iter().take(LISTED));

@@ -147,9 +147,6 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let names = names(folder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_none()) {
-        return err!("`{}` is empty; a checkpoint is a folder with {CONFIG}", folder.display());
-    }
     if let Some(near) = names.iter().find(|name| is_near(name, file)) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }
@@ -177,6 +174,9 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let real = folder.canonicalize().ok();
     match real.as_deref().and_then(Path::parent).filter(|parent| is_checkpoint(parent)) {
         Some(parent) => err!("{lacks}; `{}` above it holds a checkpoint", parent.display()),
+        None if folder.read_dir().is_ok_and(|mut entries| entries.next().is_none()) => {
+            err!("{lacks}: it is empty")
+        }
         None => err!("{lacks}"),
     }
 }

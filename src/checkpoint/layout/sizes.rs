@@ -120,7 +120,7 @@ impl Contradictions {
             let (count, first) = (plural(tensors.len(), "tensor"), &tensors[0]);
             let such_as = if tensors.len() > 1 { "such as " } else { "" };
             err!(
-                "`{file}`: {size} is {expected}, and {found} in {count}, {such_as}{first}: use the config that was saved with these tensors"
+                "`{file}`: {size} is {expected}, and {found} in {count}, {such_as}{first}: use a config and tensors of one save"
             )
         })
     }
