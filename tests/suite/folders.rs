@@ -44,7 +44,7 @@ fn describes_what_is_there_before_all_obstacles() {
         (
             |folder| fs::remove_file(folder.join(SHARDS[1])).unwrap(),
             &[
-                "file model-00001-of-00002.safetensors: NOT USABLE: `",
+                "file model-00001-of-00002.safetensors: NOT USABLE: there is no file",
                 "file model-00002-of-00002.safetensors: ",
                 "config model_type \"gpt_oss\", num_hidden_layers 3, hidden_size 96",
             ],
@@ -224,7 +224,7 @@ fn describes_snapshots_of_links() {
     printed(&mut binary(&["inspect", text(&snapshot)]));
     fs::remove_file(real.checkpoint().join(SHARDS[1])).unwrap();
     let (printed, error) = described(&snapshot, &["--scan"]);
-    assert_contains(&printed, "model-00001-of-00002.safetensors: NOT USABLE: there is no file");
+    assert_contains(&printed, "model-00001-of-00002.safetensors: NOT USABLE: `");
     assert_ends(&error, "`, where nothing is: download it again\n");
 }
 

@@ -101,7 +101,7 @@ fn scan_names_tensors_of_zeros_and_spares_sinks_of_minus_infinity() {
             "model.layers.1.self_attn.sinks",
             infinity,
             true,
-            "DAMAGED   layers.1.attn.sinks (model.layers.1.self_attn.sinks): 1 of 8 values",
+            "layers.1.attn.sinks (model.layers.1.self_attn.sinks): 1 of 8 values",
         ),
         (
             "model.norm.weight",
