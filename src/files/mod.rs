@@ -26,14 +26,16 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
             ensure!(found.is_file(), "`{shown}` is not a regular file");
             Ok(found)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(match path.read_link() {
-            Ok(to) => {
+        // A link in a circle has a kind that is not stable.
+        Err(error) => Err(match (error.kind(), path.read_link()) {
+            (ErrorKind::PermissionDenied, _) => error.into(),
+            (_, Ok(to)) => {
                 let to = to.display();
                 err!("`{shown}` is a link to `{to}`, where nothing is: download it again")
             }
-            Err(_) => err!("there is no file `{shown}`"),
+            (ErrorKind::NotFound, _) => err!("there is no file `{shown}`"),
+            _ => error.into(),
         }),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -136,7 +136,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::create_dir(folder).unwrap();
             },
             &["folder "],
-            &["holds no config.json\n"],
+            &["holds no config.json: it is empty\n"],
         ),
     ];
     for (edit, lines, ends) in table {
