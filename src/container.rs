@@ -12,7 +12,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Result, bail, ensure, err};
 use crate::files::foreign::{self, FIRST_BYTES};
-use crate::files::{FileRange, json};
+use crate::files::{FileRange, json, require_file};
 use crate::tensor::DType;
 
 /// Longest header that is read. The header of a 120B with a tensor per expert has 6 MB.
@@ -77,9 +77,7 @@ fn range(info: &TensorInfo, start: u64) -> Range<u64> {
 
 /// The header of a file as text, and the file's length.
 fn read_text(path: &Path) -> Result<(Vec<u8>, u64)> {
-    ensure!(path.exists(), "there is no file `{}`", path.display());
-    // Opening a FIFO blocks, so its type is checked first.
-    ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
+    require_file(path)?;
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
     let mut first = Vec::with_capacity(FIRST_BYTES);

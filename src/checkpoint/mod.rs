@@ -2,7 +2,9 @@
 //! every weight gets its canonical name and a recipe.
 
 mod config;
+mod foreign;
 mod layout;
+mod mismatch;
 mod names;
 mod numbered;
 mod problems;
@@ -17,8 +19,11 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use fs_err as fs;
+
 pub use config::{BLOCKS, Config, ConfigFile, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
-use layout::{Assembly, Layout};
+use layout::{Assembly, Contradictions, Layout};
+use mismatch::ReadConfig;
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
     CONFIG, enclosing, format_of, identify, is_checkpoint, is_safetensors, listed, names,
@@ -98,6 +103,8 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
         }
+        // A folder that cannot be read would seem to be empty.
+        fs::read_dir(folder)?;
         let path = folder.join(CONFIG);
         // Dangling links and unreadable files fail when they are read.
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -153,9 +160,12 @@ impl Checkpoint {
             tied::accept_copy(&layout, &mut tensors, file)?;
         }
         let (tensors, wrong) = (&mut tensors, Vec::new());
-        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
+        let contradictions = Contradictions::default();
+        let mut assembly =
+            Assembly { layout, config: &config, file, tensors, usual, wrong, contradictions };
         let weights = assembly.model();
-        problems::refuse(assembly.tensors, assembly.wrong, &description)?;
+        let read = ReadConfig { config: &config, file };
+        problems::refuse(assembly.tensors, assembly.wrong, &description, read)?;
         if config.experts != said {
             description += &format!(
                 ", with experts by the rows of routers (the config says {} in each layer)",

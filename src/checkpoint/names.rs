@@ -71,6 +71,12 @@ pub fn prefix(name: &str) -> Option<&str> {
     })
 }
 
+/// The number of the layer in the name of a layout.
+pub fn layer(name: &str) -> Option<usize> {
+    let rest = LAYERS.iter().find_map(|layers| name.strip_prefix(layers))?;
+    rest.split_once('.')?.0.parse().ok()
+}
+
 /// Whether a tensor is one of the `ignored` names and patterns.
 pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
     ignored.iter().any(|pattern| matches(pattern, name))
@@ -131,6 +137,12 @@ impl<'n> Similar<'n> {
         let slips = others.map(|other| (strsim::osa_distance(other, name), *other));
         slips.filter(|(edits, _)| *edits <= SLIPS).min().map(|(_, other)| other)
     }
+}
+
+/// The most similar of some names, however far it is; much longer ones are not compared.
+pub fn nearest<'n>(names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
+    let near = names.filter(|name| name.len() <= 2 * wanted.len());
+    near.min_by_key(|name| strsim::osa_distance(name, wanted))
 }
 
 fn numbers(name: &str) -> Vec<&str> {

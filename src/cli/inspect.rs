@@ -61,9 +61,6 @@ impl Inspect {
             })?;
         } else {
             print(&inspection.to_string())?;
-            if let Some(pattern) = self.tensors.filter(|_| inspection.tensors().is_empty()) {
-                print(&format!("no tensor has a name that matches {pattern:?} as a whole"))?;
-            }
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();

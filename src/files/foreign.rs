@@ -1,4 +1,5 @@
-//! What came in the place of a file: a pointer, a page, an error message, a compressed copy.
+//! What came in the place of a file: a pointer, a page, an error message, a compressed copy,
+//! another format.
 
 /// As many first bytes of a file as [`identify`] looks at.
 pub const FIRST_BYTES: usize = 256;
@@ -7,29 +8,39 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const SHOWN: usize = 60;
 
 /// First bytes in lower case, what begins with them, and what to do.
-const KNOWN: [(&[u8], &str); 13] = [
-    (b"version http", "a Git LFS pointer, not the file itself: download it with `git lfs pull`"),
+const KNOWN: [(&[u8], &str); 18] = [
+    (
+        b"version http",
+        "a Git LFS pointer, not the file itself: run `git lfs pull` in its clone, or download it again from the hub",
+    ),
     (b"\x1f\x8b\x08", "compressed with gzip: unpack it, or download it again"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard: unpack it, or download it again"),
+    (b"\xfd7zxz\0", "compressed with xz: unpack it, or download it again"),
+    (b"bzh", "compressed with bzip2: unpack it, or download it again"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it, or download it again"),
+    (
+        b"pk\x03\x04",
+        "a ZIP archive, as PyTorch's .bin and .pt files are: load it in transformers and save it as SafeTensors, or unpack it",
+    ),
+    (
+        b"gguf",
+        "GGUF, llama.cpp's format, under another name: use the SafeTensors checkpoint that it was made from",
+    ),
+    (
+        b"ggml",
+        "GGML, llama.cpp's former format, under another name: use the SafeTensors checkpoint that it was made from",
+    ),
+    (b"\x89hdf\r\n", "HDF5, Keras's format, under another name: save the model as SafeTensors"),
+    (b"\x93numpy", "an array of NumPy under another name: save the model as SafeTensors"),
+    (b"\0\0\0\0\0\0\0\0", "zeros, as an unfinished download is: download it again"),
+    (b"%pdf", "a PDF document, not the file itself: download it again"),
     (b"<!doctype html", HTML),
     (b"<html", HTML),
     (b"<head", HTML),
     (b"<?xml", XML),
     (b"<error>", XML),
-    (
-        b"gguf",
-        "in GGUF, llama.cpp's format, whatever its name: use the SafeTensors checkpoint that it was made from",
-    ),
-    (
-        b"pk\x03\x04",
-        "a ZIP archive, which PyTorch's own format is too: unpack a download, or load a model in transformers and save it as SafeTensors",
-    ),
-    (b"\x89hdf\r\n", "in HDF5, TensorFlow's and Keras's format: save the model as SafeTensors"),
-    (b"\xfd7zxz\0", COMPRESSED),
-    (b"\x28\xb5\x2f\xfd", COMPRESSED),
-    (b"bzh", COMPRESSED),
 ];
-const COMPRESSED: &str = "compressed (xz, zstd or bzip2): unpack it, or download it again";
-const PICKLE: &str = "a pickle, PyTorch's own format, which can run code when it is read: load the model in transformers and save it as SafeTensors";
+const PICKLE: &str = "a pickle, as older versions of PyTorch save, which can run code when it is read: load it in transformers and save it as SafeTensors";
 const HTML: &str = "an HTML page, not the file itself: download it again";
 const XML: &str = "an XML document, not the file itself: download it again";
 
@@ -88,19 +99,23 @@ mod tests {
     #[test]
     fn identifies_what_came_instead() {
         let long = "é".repeat(200);
-        let table: [(&[u8], &str); 29] = [
+        let table: [(&[u8], &str); 33] = [
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
             (b"version https://hawser.github.com/spec/v1\n", "a Git LFS pointer"),
             (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "compressed with gzip"),
-            (b"\xfd7zXZ\0\0\x04", "compressed (xz"),
-            (b"\x28\xb5\x2f\xfd\x04\0", "compressed (xz"),
-            (b"BZh91AY&SY", "compressed (xz"),
-            (b"GGUF\x03\0\0\0\xc9\x01", "in GGUF"),
-            (b"PK\x03\x04\0\0\x08\x08", "a ZIP archive"),
-            (b"\x89HDF\r\n\x1a\n", "in HDF5"),
+            (b"\x28\xb5\x2f\xfd\x04\x58", "compressed with Zstandard"),
+            (b"\xfd7zXZ\0\0\x04", "compressed with xz"),
+            (b"BZh91AY&SY", "compressed with bzip2"),
+            (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
+            (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", "a ZIP archive"),
             (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle"),
-            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}", "a pickle"),
-            (b"\x80\x02}q\0(X\x04", "a pickle"),
+            (b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", "a pickle"),
+            (b"GGUF\x03\0\0\0\x3b\0\0\0\0\0\0\0", "GGUF"),
+            (b"ggml\x01\0\0\0", "GGML"),
+            (b"\x89HDF\r\n\x1a\n\0", "HDF5"),
+            (b"\x93NUMPY\x01\0v\0", "an array of NumPy"),
+            (&[0; 64], "zeros, as an unfinished download is"),
+            (b"%PDF-1.7", "a PDF document"),
             (b"<!DOCTYPE html>\n<html>", "an HTML page"),
             (b"\n  <HTML lang=en>", "an HTML page"),
             (b"\xef\xbb\xbf<html>", "an HTML page"),

@@ -14,6 +14,7 @@ use serde::de::{
 use crate::display::size;
 use crate::error::{Result, bail, ensure, err};
 use crate::files::foreign::{self, BYTE_ORDER_MARK};
+use crate::files::require_file;
 
 /// The bytes of a file that [`open`] accepts, without a byte order mark.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -27,10 +28,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 /// Opens a regular file of at most `limit` bytes.
 pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
-    // Opening a FIFO blocks, so its type is checked first.
-    let status = fs::metadata(path)?;
-    let (shown, bytes, most) = (path.display(), status.len(), size(limit));
-    ensure!(status.is_file(), "`{shown}` is not a regular file");
+    let (shown, bytes, most) = (path.display(), require_file(path)?.len(), size(limit));
     ensure!(
         bytes <= limit,
         "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"

@@ -14,10 +14,10 @@ use serde::Serialize;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedFile, ListedTensor, Total};
+pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
@@ -51,23 +51,13 @@ pub struct FileInspection {
     pub path: PathBuf,
     pub bytes: u64,
     pub count: usize,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 impl Inspection {
     /// Everything that is wrong with a model's external data; nothing for anything else.
     pub fn faults(&self) -> Vec<String> {
         if let Self::Model(model) = self { model.faults() } else { Vec::new() }
-    }
-
-    /// The tensors that the filter selected.
-    pub fn tensors(&self) -> &[ListedTensor] {
-        match self {
-            Self::Checkpoint(it) | Self::Weights(it) => &it.tensors,
-            Self::Folder(it) => &it.tensors,
-            Self::Tensors(it) => &it.tensors,
-            Self::Model(it) => &it.tensors,
-        }
     }
 
     /// Everything that keeps a folder from being exported.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
+use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
@@ -32,7 +32,7 @@ pub struct ModelInspection {
     /// Whether all external data is present and unchanged, as far as lengths and samples tell.
     pub whole: bool,
     pub totals: Vec<Total>,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 /// An external data file.

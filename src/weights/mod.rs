@@ -15,6 +15,6 @@ pub use external_data::{Obstacle, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
-pub use reader::{FileCache, cannot_read, count_non_finite, ensure_finite, read_range};
+pub use reader::{FileCache, cannot_read, count_non_finite, ensure_finite, examine, read_range};
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::layout_fixtures::in_folder;
+use crate::layout_fixtures::{config, home, in_folder, in_layout};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, export, export_args, failure, fixture, printed,
     resize, run, text,
@@ -75,11 +75,67 @@ fn filters_tensors_by_canonical_and_stored_names() {
     assert_eq!(tensors(&[]), 0);
     for (pattern, matches) in [("zzz", false), ("qkv", false), ("*qkv*", true)] {
         let printed = printed(&mut binary(&["inspect", text(&tiny), "--tensors", pattern]));
-        let said = printed.contains(&format!("no tensor has a name that matches {pattern:?}"));
+        let said = printed.contains(&format!("no name of a tensor matches `{pattern}`"));
         assert!(said != matches, "{printed}");
     }
     let sentence = failure(&["inspect", text(&tiny), "--tensors", "a***"]);
     assert_contains(&sentence, "invalid pattern \"a***\" for tensor names");
+}
+
+#[test]
+fn a_pattern_without_a_match_is_told() {
+    let home = Home::with("tiny");
+    home.export("m", &[]);
+    for path in ["checkpoint", "checkpoint/model.safetensors", "m.onnx"] {
+        let path = home.join(path);
+        let report = run(&["inspect", text(&path), "--tensors", "zzz*"]);
+        let report = String::from_utf8(report.stdout).unwrap();
+        assert_contains(&report, "no name of a tensor matches `zzz*`");
+    }
+}
+
+/// The edit of a tensor's bytes, which tensor, and lines of the scan.
+#[test]
+fn scan_names_tensors_of_zeros_and_spares_sinks_of_minus_infinity() {
+    type Fill = fn(&mut [u8]);
+    let minus_infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0xff80_u16.to_le_bytes();
+    let infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0x7f80_u16.to_le_bytes();
+    let zero: Fill = |bytes| bytes.fill(0);
+    for (name, edit, is_damaged, lines) in [
+        ("model.layers.1.self_attn.sinks", minus_infinity, false, "all values are finite\n"),
+        (
+            "model.layers.1.self_attn.sinks",
+            infinity,
+            true,
+            "layers.1.attn.sinks (model.layers.1.self_attn.sinks): 1 of 8 values",
+        ),
+        (
+            "model.norm.weight",
+            minus_infinity,
+            true,
+            "norm.scale (model.norm.weight): 1 of 96 values",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj.weight",
+            zero,
+            false,
+            "layers.0.attn.q.weight (model.layers.0.self_attn.q_proj.weight): all bytes are 0, as in an unfinished download",
+        ),
+        (
+            "model.layers.2.mlp.experts.down_proj_blocks",
+            zero,
+            false,
+            "all values are finite, 1 tensor of zeros alone\n",
+        ),
+        ("model.layers.0.self_attn.q_proj.bias", zero, false, "all values are finite\n"),
+    ] {
+        let mut tensors = in_layout("hf");
+        edit(&mut tensors.get_mut(name).unwrap().2);
+        let home = home(&config(), &tensors);
+        let scan = run(&["inspect", text(&home.checkpoint()), "--scan"]);
+        assert_contains(&String::from_utf8(scan.stdout).unwrap(), lines);
+        assert_eq!(scan.status.success(), !is_damaged, "{name}");
+    }
 }
 
 #[test]

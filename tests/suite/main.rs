@@ -26,6 +26,7 @@ mod matrix_formats;
 mod mutations;
 #[cfg(unix)]
 mod paths;
+mod places;
 mod provenance;
 mod puzzle;
 mod python {

@@ -140,7 +140,7 @@ fn accepts_scales_of_a_cache() {
     ] {
         let name = format!("{attention}{name}");
         let home = with(|_, tensors| insert(tensors, &name));
-        assert_contains(&home.refusal("m", &[]), &format!("with MXFP4 experts: `{name}`"));
+        assert_contains(&home.refusal("m", &[]), &format!("`{name}`"));
     }
     let home = with(|_, tensors| insert(tensors, "model.layers.1.mlp.k_scale"));
     assert_contains(&home.refusal("m", &[]), "`model.layers.1.mlp.k_scale`");
