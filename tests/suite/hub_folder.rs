@@ -112,7 +112,7 @@ fn refuses_local_files_of_another_save() {
     let sentence = test.hub.failure(&test.original());
     assert_contains(
         &sentence,
-        "original` holds both model.safetensors and an model.safetensors.index",
+        "original` holds both model.safetensors and a model.safetensors.index",
     );
     assert_ends(&sentence, "; pass --download-dir DIR");
     for name in ["model.safetensors", "model.safetensors.index.json"] {

@@ -204,7 +204,7 @@ fn refuses_damaged_and_foreign_weights_files() {
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
         ),
         (&damaged, "was changed after it was staged"),
-        (&short, "download it again"),
+        (&short, "stage it, or export it, again"),
     ] {
         assert_contains(&failure(&staged_args(path, &model, &[])), expected);
         assert!(!model.exists());

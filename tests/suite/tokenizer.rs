@@ -14,7 +14,7 @@ fn refuses_tokenizer_files_that_are_something_else() {
         tokenizer.json | <!DOCTYPE html><html> | is an HTML page, not the file itself
         tokenizer.json | Entry not found | is a text that begins "Entry not found"
         tokenizer.json | {"model": {"vocab": {"a": | is not valid JSON: EOF
-        tokenizer.json | | is not valid JSON: EOF
+        tokenizer.json | | is empty, expected an object of JSON
         tokenizer.json | {"model": 3} | is invalid:
         tokenizer_config.json | version https://git-lfs.github.com/spec/v1 | is a Git LFS pointer
         tokenizer_config.json | {"chat_template": | is not valid JSON
