@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::{Result, err};
+use crate::error::{Error, Result};
 
 /// Tells the background thread that the work is over: its sender is dropped then.
 pub struct StopFlag(Receiver<()>);
@@ -27,7 +27,7 @@ pub fn with_background<W, B: Send>(
     thread::scope(move |scope| {
         let running = thread::Builder::new()
             .spawn_scoped(scope, move || background(&StopFlag(receiver)))
-            .map_err(|error| err!("cannot start a thread").with_io(error))?;
+            .map_err(Error::no_thread)?;
         let result = work();
         drop(sender);
         Ok((result, running.join().unwrap_or_else(|panic| resume_unwind(panic))))

@@ -12,7 +12,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Result, bail, ensure, err};
 use crate::files::foreign::{self, FIRST_BYTES};
-use crate::files::{FileRange, json};
+use crate::files::{FileRange, json, require_file};
 use crate::tensor::DType;
 
 /// Longest header that is read. The header of a 120B with a tensor per expert has 6 MB.
@@ -77,9 +77,7 @@ fn range(info: &TensorInfo, start: u64) -> Range<u64> {
 
 /// The header of a file as text, and the file's length.
 fn read_text(path: &Path) -> Result<(Vec<u8>, u64)> {
-    ensure!(path.exists(), "there is no file `{}`", path.display());
-    // Opening a FIFO blocks, so its type is checked first.
-    ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
+    require_file(path)?;
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
     let mut first = Vec::with_capacity(FIRST_BYTES);
@@ -103,9 +101,11 @@ fn parse_text(path: &str, text: &[u8], length: u64) -> Result<(Metadata, u64)> {
     json::reject_duplicate_keys(text).map_err(invalid)?;
     let start = 8 + text.len() as u64;
     let expected = start.saturating_add(parsed.data_len() as u64);
+    let is_own = parsed.metadata().as_ref().is_some_and(|it| it.contains_key(METADATA_KEY));
+    let again = if is_own { "stage it, or export it, again" } else { "download it again" };
     ensure!(
         expected == length,
-        "`{path}` has {length} bytes, but its header describes {expected}: download it again"
+        "`{path}` has {length} bytes, but its header describes {expected}: {again}"
     );
     Ok((parsed, start))
 }

@@ -62,6 +62,7 @@ pub enum Setting {
     Provider,
     Target,
     Tolerance,
+    Weights,
 }
 
 #[allow(missing_docs)]
@@ -95,6 +96,12 @@ impl Error {
     /// Everything that is wrong, one by one.
     pub fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.others.iter().flat_map(|it| it.each().collect::<Vec<_>>()))
+    }
+
+    /// A thread, or one of a pool, that could not be started.
+    pub fn no_thread(cause: impl Into<Cause>) -> Self {
+        let cause = io::Error::new(ErrorKind::WouldBlock, cause);
+        Self::new("cannot start a thread").with_io(cause)
     }
 
     pub fn interrupted() -> Self {

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, bail, err};
 use crate::model::GraphOptions;
 use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -28,6 +29,9 @@ pub struct ModelMetadata {
     /// Adapters of which the model has the changes, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub adapters: Vec<AdapterRecord>,
+    /// What was ignored of the checkpoint.
+    #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
+    pub ignored: IgnoredNames,
     pub options: GraphOptions,
     pub layers: usize,
     #[serde(flatten)]

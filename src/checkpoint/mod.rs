@@ -2,7 +2,10 @@
 //! every weight gets its canonical name and a recipe.
 
 mod config;
+mod foreign;
+mod ignored;
 mod layout;
+mod mismatch;
 mod names;
 mod numbered;
 mod problems;
@@ -16,11 +19,16 @@ mod weights;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use fs_err as fs;
+
 pub use config::{
-    BLOCKS, Config, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE, Rope, any_value,
+    BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
+    Rope, any_value,
 };
-use layout::{Assembly, Layout};
-pub use names::{IgnoredNames, is_ignored, matches, patterns};
+pub use ignored::IgnoredNames;
+use layout::{Assembly, Contradictions, Layout};
+use mismatch::ReadConfig;
+pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
     ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, enclosing, format_of, identify, is_checkpoint,
@@ -48,6 +56,8 @@ pub struct Checkpoint {
     pub layout: String,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
+    /// What the user ignores of it.
+    pub ignored: IgnoredNames,
 }
 
 impl Checkpoint {
@@ -61,20 +71,24 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
         }
+        // A folder that cannot be read would seem to be empty.
+        fs::read_dir(folder)?;
         let path = folder.join(CONFIG);
         // Dangling links and unreadable files fail when they are read.
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(suggest::missing_file(folder, CONFIG));
         }
         let file = path.display().to_string();
-        let config =
-            json::read(&path, LARGEST_CONFIG).and_then(|text| Config::read(&file, &text, ignored));
+        let config = json::read(&path, LARGEST_CONFIG)
+            .and_then(|text| ConfigFile::read(&file, &text, ignored));
         let mut tensors = Tensors::open_folder(folder, remote, ignored);
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
-        let ((config, dialect), tensors) = Error::both(config, tensors)?;
-        Self::assemble(Layout::of(dialect), config, tensors, &file)
+        let (ConfigFile { config, dialect, ignored }, tensors) = Error::both(config, tensors)?;
+        let mut checkpoint = Self::assemble(Layout::of(dialect), config, tensors, &file)?;
+        checkpoint.ignored.config_keys = ignored;
+        Ok(checkpoint)
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
@@ -107,21 +121,33 @@ impl Checkpoint {
             return Err(layout.no_experts(layers, &tensors, file));
         };
         layout.refuse_ambiguous(layers, &tensors)?;
-        let description = layout.description(&forms, &tensors);
+        let mut description = layout.description(&forms, &tensors);
+        let said = config.experts.clone();
         let config = layout.resolve_config(config, &tensors, file)?;
         if config.tied && !layout.unties {
             tied::accept_copy(&layout, &mut tensors, file)?;
         }
         let (tensors, wrong) = (&mut tensors, Vec::new());
-        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
+        let contradictions = Contradictions::default();
+        let mut assembly =
+            Assembly { layout, config: &config, file, tensors, usual, wrong, contradictions };
         let weights = assembly.model();
-        problems::refuse(assembly.tensors, assembly.wrong, &description)?;
+        let read = ReadConfig { config: &config, file };
+        problems::refuse(assembly.tensors, assembly.wrong, &description, read)?;
+        if config.experts != said {
+            description += &format!(
+                ", with experts by the rows of routers (the config says {} in each layer)",
+                said[0]
+            );
+        }
+        let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
             layout: description,
             layers_there: layers,
+            ignored,
             config,
             weights,
         })

@@ -3,38 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::path::Path;
 
 use glob::Pattern;
-
-use crate::error::{Error, Result, err};
-
-/// Unknown names that the user allows.
-#[derive(Clone, Debug, Default)]
-pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`, or by a pattern with `*` and `?`.
-    pub config_keys: Vec<String>,
-    /// Tensors by name, or by a pattern with `*` and `?`.
-    pub tensors: Vec<String>,
-    /// Those that fit something in an adapter, and may fit nothing in its base.
-    pub of_adapters: Vec<String>,
-}
-
-impl IgnoredNames {
-    /// Refuses those that fit nothing, of a weights file without unknown names.
-    pub fn require_use(&self, staged: &Path) -> Result<()> {
-        let unused = [&self.config_keys, &self.tensors].into_iter().flat_map(|it| self.of_base(it));
-        let staged = staged.display();
-        Error::all(unused.map(|name| {
-            err!("nothing to ignore: `{staged}` has no unknown key or tensor `{name}`")
-        }))
-    }
-
-    /// Those that have to fit something in a checkpoint.
-    pub(super) fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
-        names.iter().filter(|name| !self.of_adapters.contains(name))
-    }
-}
 
 /// Attributes under which wrappers hold a module, and the wrappers.
 const WRAPPERS: [(&str, &str); 3] = [
@@ -101,6 +71,12 @@ pub fn prefix(name: &str) -> Option<&str> {
     })
 }
 
+/// The number of the layer in the name of a layout.
+pub fn layer(name: &str) -> Option<usize> {
+    let rest = LAYERS.iter().find_map(|layers| name.strip_prefix(layers))?;
+    rest.split_once('.')?.0.parse().ok()
+}
+
 /// Whether a tensor is one of the `ignored` names and patterns.
 pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
     ignored.iter().any(|pattern| matches(pattern, name))
@@ -161,6 +137,12 @@ impl<'n> Similar<'n> {
         let slips = others.map(|other| (strsim::osa_distance(other, name), *other));
         slips.filter(|(edits, _)| *edits <= SLIPS).min().map(|(_, other)| other)
     }
+}
+
+/// The most similar of some names, however far it is; much longer ones are not compared.
+pub fn nearest<'n>(names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
+    let near = names.filter(|name| name.len() <= 2 * wanted.len());
+    near.min_by_key(|name| strsim::osa_distance(name, wanted))
 }
 
 fn numbers(name: &str) -> Vec<&str> {

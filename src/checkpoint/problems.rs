@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::names::{self, Similar, patterns};
-use super::numbered::NumberedSet;
+use super::foreign::{self, Foreign};
+use super::mismatch::{Left, ReadConfig};
+use super::names::{self, Similar, nearest};
 use super::selection::INDEX;
-use super::suggest::{LISTED, MERGE_ADAPTER, listed};
+use super::suggest::{LISTED, listed};
 use super::tensors::{AbsentTensor, Tensors};
 use crate::container::StoredTensor;
 use crate::display::plural;
-use crate::error::{Error, Result, Setting, err};
+use crate::error::{Error, Result, err};
 
 /// Refuses tensors without elements, before anything is said about their shapes.
 pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
@@ -41,12 +42,20 @@ fn wanted_of_missing_shards(tensors: &Tensors) -> Vec<&String> {
 
 /// Refuses tensors that a layout has found to be missing or `wrong`, and those that it has not
 /// taken, but for ignored ones.
-pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> {
-    let mut unknown: BTreeSet<&str> = unknown(tensors).map(|(name, _)| name).collect();
-    if let Some(adapter) = adapter(tensors) {
-        return Err(adapter);
+pub fn refuse(
+    tensors: &Tensors,
+    wrong: Vec<Error>,
+    layout: &str,
+    config: ReadConfig,
+) -> Result<()> {
+    if let Some(error) = foreign(tensors, tensors.missing.is_empty() && wrong.is_empty()) {
+        return Err(error);
     }
+    let is_absent = |name: &&String| tensors.absent.contains_key(*name);
+    let (mut absent, lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
+    let mut left = Left { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
     if tensors.lacks_most() {
+        Error::all(left.layers(tensors, config))?;
         let (path, count) = (tensors.path.display(), tensors.count());
         return Err(err!(
             "`{path}` holds {} and lacks more than {count} of the model that its config describes, such as `{}`: use the config that was saved with these tensors",
@@ -54,26 +63,28 @@ pub fn refuse(tensors: &Tensors, wrong: Vec<Error>, layout: &str) -> Result<()> 
             tensors.missing[0]
         ));
     }
-    let is_absent = |name: &&String| tensors.absent.contains_key(*name);
-    let (absent, mut lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
     let mut errors = ignored_in_vain(tensors);
+    let (exchanged, needless): (Vec<_>, Vec<_>) =
+        needless_entries(tensors).partition(|(_, it)| tensors.unlisted.contains_key(&it.shard));
+    absent.extend(exchanged.iter().map(|(key, _)| *key));
     errors.extend(absences(tensors, &absent));
-    errors.extend(partial_prefix(tensors, &mut lacking, &mut unknown));
-    errors.extend(lacks(tensors, &lacking, &mut unknown));
+    errors.extend(partial_prefix(tensors, &mut left));
+    errors.extend(left.mismatches(tensors, config));
+    errors.extend(lacks(tensors, &mut left));
     let more = wrong.len().saturating_sub(LISTED);
     errors.extend(wrong.into_iter().take(LISTED));
     if more > 0 {
         let (path, more) = (tensors.path.display(), plural(more, "other tensor"));
         errors.push(err!("`{path}` holds {more} of the wrong dtype or shape"));
     }
-    errors.extend(not_part_of(tensors, layout, &unknown));
-    errors.extend(needless_entries(tensors));
+    errors.extend(not_part_of(tensors, layout, &left.unknown));
+    errors.extend(in_vain(tensors, &needless));
     Error::all(errors)
 }
 
 /// The error for tensors that have the experts of no form of a layout. `outside` are the
-/// layout's names outside layers.
-pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
+/// layout's names outside layers, `expected` is one of its experts.
+pub fn no_experts(tensors: &Tensors, outside: &[String], expected: &str) -> Error {
     let is_expert = |name: &&String| name.contains(".experts.");
     // A missing shard may hold the experts.
     let absent = tensors.absent.keys().find(is_expert);
@@ -81,7 +92,7 @@ pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
     if let Some(name) = absent.or(missing.first().copied()) {
         return absences(tensors, &[name]).remove(0);
     }
-    if let Some(error) = adapter(tensors) {
+    if let Some(error) = foreign(tensors, false) {
         return error;
     }
     let in_mlp = tensors.map.keys().filter(|name| name.contains(".mlp."));
@@ -89,9 +100,14 @@ pub fn no_experts(tensors: &Tensors, outside: &[String]) -> Error {
     if let Some(prefix) = prefixes.find(|prefix| !prefix.is_empty()) {
         return prefix_of_some(tensors, prefix, outside);
     }
-    let (path, expert) = (tensors.path.display(), tensors.map.keys().find(is_expert));
-    let found = expert.map_or_else(String::new, |name| format!(", found `{name}`"));
-    err!("`{path}` holds no experts under the names of a supported layout{found}")
+    let nearest = nearest(tensors.map.keys().map(String::as_str), expected);
+    let found = nearest.map_or_else(String::new, |name| {
+        format!("; the most similar name is `{}`", tensors.map[name].name)
+    });
+    err!(
+        "`{}` holds no experts under the names of a supported layout, such as `{expected}`{found}",
+        tensors.path.display()
+    )
 }
 
 /// Tensors that a layout has left and the user does not ignore: names of the layout, and
@@ -123,12 +139,18 @@ fn is_cache_scale(name: &str) -> bool {
     scale.is_some_and(|scale| scales.as_flattened().iter().any(|it| it == scale))
 }
 
-/// The error for tensors of an adapter, or renamed by PEFT because of one.
-fn adapter(tensors: &Tensors) -> Option<Error> {
-    let is_adapted = |name: &str| name.contains(".base_layer.") || name.contains("lora_");
-    let (_, StoredTensor { name, .. }) = unknown(tensors).find(|(_, it)| is_adapted(&it.name))?;
+/// The error for tensors that are not read, and stand for those of the model. If nothing else is
+/// missing, they may be needless.
+fn foreign(tensors: &Tensors, is_complete: bool) -> Option<Error> {
+    let names: Vec<&str> = unknown(tensors).map(|(_, it)| &*it.name).collect();
+    let Foreign { name, what, remedy } = foreign::find(&names)?;
     let path = tensors.path.display();
-    Some(err!("`{path}` holds `{name}` of a model with an unmerged adapter: {MERGE_ADAPTER}"))
+    let error = err!("`{path}` holds {what} (`{name}`): {remedy}");
+    if !is_complete {
+        return Some(error);
+    }
+    let error = err!("{error}, or ignore what the model does not use");
+    Some(tensors.ignoring(error, &names).with_another_remedy())
 }
 
 fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
@@ -159,22 +181,24 @@ fn absences(tensors: &Tensors, absent: &[&String]) -> Vec<Error> {
     }
     let shards: BTreeSet<&String> = others.iter().map(|it| &it.shard).collect();
     errors.extend(shards.into_iter().map(|shard| {
+        let other = tensors.unlisted.get(shard);
         let names = others.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
         let names: Vec<_> = names.collect();
         let (tensors, are) = if names.len() == 1 { ("tensor", "is") } else { ("tensors", "are") };
         let names = listed(names.into_iter());
-        err!("`{index}` says that {tensors} {names} {are} in `{shard}`, which does not hold it")
+        let says = format!("`{index}` says that {tensors} {names} {are} in `{shard}`");
+        match other {
+            Some(other) => err!("{says}, which holds others such as `{other}`: they are of different saves, use the index and the shards of one"),
+            None => err!("{says}, which does not hold it"),
+        }
     }));
     errors
 }
 
 /// The error if `lacking` names are there with a prefix that not all names have. Takes them out of
 /// both lists.
-fn partial_prefix(
-    tensors: &Tensors,
-    lacking: &mut Vec<&String>,
-    unknown: &mut BTreeSet<&str>,
-) -> Option<Error> {
+fn partial_prefix(tensors: &Tensors, left: &mut Left) -> Option<Error> {
+    let Left { lacking, unknown } = left;
     let splits = unknown.iter().flat_map(|name| match names::prefix(name) {
         // Within a layer, where the layout's name begins is certain.
         Some(prefix) => vec![name.split_at(prefix.len())],
@@ -211,24 +235,17 @@ fn prefix_of_some(tensors: &Tensors, prefix: &str, outside: &[String]) -> Error 
     if outside.is_empty() || !without.iter().all(is_foreign) {
         return error;
     }
-    ignoring(err!("{error}, or ignore the tensors outside the model"), tensors, &without)
-}
-
-/// The error with the patterns that ignore these tensors and no others.
-pub fn ignoring(error: Error, tensors: &Tensors, names: &[&str]) -> Error {
-    let ignored: BTreeSet<&str> = names.iter().copied().collect();
-    let others = tensors.stored().filter(|name| !ignored.contains(name));
-    let patterns = patterns(names, others).into_iter();
-    error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
+    tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), &without)
 }
 
 /// The errors for tensors that are not there: those of which unknown ones may be slips, which are
 /// taken out of the list, and others.
-fn lacks(tensors: &Tensors, lacking: &[&String], unknown: &mut BTreeSet<&str>) -> Vec<Error> {
+fn lacks(tensors: &Tensors, left: &mut Left) -> Vec<Error> {
+    let Left { lacking, unknown } = left;
     let similar = Similar::new(unknown.iter().copied());
     let meant = lacking.iter().map(|name| (*name, similar.to(name)));
     let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
-    let Tensors { path, wrapping, unindexed, .. } = tensors;
+    let Tensors { path, wrapping, .. } = tensors;
     let error = |missing: Vec<(&String, _)>, guess: &str, doubt: &str| {
         let ending = if missing.len() == 1 { "" } else { "s" };
         let names = missing.iter().map(|(name, _)| format!("{}{name}", wrapping.prefix));
@@ -245,11 +262,7 @@ fn lacks(tensors: &Tensors, lacking: &[&String], unknown: &mut BTreeSet<&str>) -
         errors.push(error(slips, &format!(" (did you mean {meant}?)"), ""));
     }
     if !others.is_empty() {
-        let set = NumberedSet::of(unindexed.iter().map(String::as_str));
-        let doubt = set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
-            format!("; no index says whether `{file}` belongs to it too")
-        });
-        errors.push(error(others, "", &doubt));
+        errors.push(error(others, "", &tensors.doubt()));
     }
     errors
 }
@@ -265,20 +278,24 @@ fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Opt
         place.display(),
         listed(names.iter())
     );
-    Some(ignoring(error, tensors, &names))
+    Some(tensors.ignoring(error, &names))
 }
 
-/// The error for tensors of the index that no shard has, and the model does not use.
-fn needless_entries(tensors: &Tensors) -> Option<Error> {
-    let is_unknown = |(key, it): &(&String, &AbsentTensor)| {
+/// Entries of the index that no shard has, and the model does not use.
+fn needless_entries(tensors: &Tensors) -> impl Iterator<Item = (&String, &AbsentTensor)> {
+    tensors.absent.iter().filter(|(key, it)| {
         !tensors.missing.contains(key) && !tensors.is_ignored(&it.name) && !is_needless(&it.name)
-    };
-    let (keys, entries): (Vec<_>, Vec<_>) = tensors.absent.iter().filter(is_unknown).unzip();
-    let names: Vec<&str> = entries.iter().map(|it| &*it.name).collect();
+    })
+}
+
+/// The error for entries that can be ignored.
+fn in_vain(tensors: &Tensors, entries: &[(&String, &AbsentTensor)]) -> Option<Error> {
+    let keys: Vec<&String> = entries.iter().map(|(key, _)| *key).collect();
+    let names: Vec<&str> = entries.iter().map(|(_, it)| &*it.name).collect();
     let reason = absences(tensors, &keys).first()?.to_string();
     let error = err!(
         "{reason}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
         listed(names.iter())
     );
-    Some(ignoring(error, tensors, &names))
+    Some(tensors.ignoring(error, &names))
 }

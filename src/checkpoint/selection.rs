@@ -74,7 +74,7 @@ pub fn select(
         let shards: BTreeSet<String> = index.values().cloned().collect();
         ensure!(
             shards.contains(SINGLE_FILE) || !has_single || is_own(SINGLE_FILE),
-            "`{place}` holds both {SINGLE_FILE} and an {INDEX} that names other files, and programs differ in which they read: export a folder with the files of one save alone"
+            "`{place}` holds both {SINGLE_FILE} and a {INDEX} that names other files, and programs differ in which they read: export a folder with the files of one save alone"
         );
         return Ok(shards);
     }

@@ -10,8 +10,10 @@ use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
-/// Jaro-Winkler similarity from which a name is suggested, as in clap.
-const SIMILAR: f64 = 0.7;
+/// Jaro-Winkler similarity from which a name is suggested.
+const SIMILAR: f64 = 0.85;
+/// Most edits between the name of a file and one that was to be it.
+const SLIPS: usize = 2;
 /// Most names that a sentence lists.
 pub const LISTED: usize = 8;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -27,7 +29,7 @@ const SAVE_AGAIN: &str =
 
 /// Names of files and folders in lower case, the format that they have, and what to do. The
 /// first of these formats counts; of names joined by `+` all have to be there.
-const FORMATS: [(&str, &str, &str); 9] = [
+const FORMATS: [(&str, &str, &str); 13] = [
     ("adapter_config.json adapter_model.*", "a LoRA adapter", ADD_ADAPTER),
     ("*.gguf", "GGUF, llama.cpp's format", USE_SOURCE),
     (
@@ -57,6 +59,18 @@ const FORMATS: [(&str, &str, &str); 9] = [
     ),
     ("*.bin.index.json", "an index of files in PyTorch's format", SAVE_AGAIN),
     ("*.bin *.pt *.pth *.ckpt", "PyTorch's format, which can run code when it is read", SAVE_AGAIN),
+    (
+        "*.incomplete *.part *.partial *.crdownload *.aria2 *.download",
+        "an unfinished download",
+        "finish it or download again",
+    ),
+    (
+        "*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar",
+        "an archive",
+        "unpack it and export the folder that was in it",
+    ),
+    ("params.json", "a config in Meta's or Mistral's format", USE_SOURCE),
+    ("*.onnx *.onnx_data *.onnx.data", "an ONNX model and no checkpoint", USE_SOURCE),
 ];
 
 /// The format of a file of this name, if it is a known one that cannot be read, and what to
@@ -139,16 +153,20 @@ pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<(
     Err(error.with_remedy(Setting::Adapter, "FOLDER"))
 }
 
-/// The error for a folder without `file`, which is no checkpoint.
+/// The error for a folder without `file`, which is no checkpoint: what is to be renamed, where a
+/// checkpoint is, or what there is instead.
 pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
+    let names = names(folder);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let Some(near) = names.iter().find(|name| is_near(name, file)) {
+        return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
+    }
     let original = folder.join("original");
     if original.join(CONFIG).is_file() {
         let original = original.display();
         return err!("{lacks}; `{original}` holds a checkpoint with the weights as released");
     }
-    let names = names(folder);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     if let Some((name, what, remedy)) = find_format(&names) {
         return refusal(&folder.join(name), what, remedy);
     }
@@ -156,12 +174,54 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         let newest = folder.join(newest);
         return err!("{lacks}; `{}` is the newest checkpoint in it", newest.display());
     }
+    match &checkpoints_in(folder)[..] {
+        [] => {}
+        [one] => return err!("{lacks}; `{}` in it holds a checkpoint", one.display()),
+        several => {
+            let several = listed(several.iter().map(|it| it.display()));
+            return err!("{lacks}; several folders in it hold checkpoints, {several}: choose one");
+        }
+    }
     // The real path, because `.` has no parent in its name.
     let real = folder.canonicalize().ok();
     match real.as_deref().and_then(Path::parent).filter(|parent| is_checkpoint(parent)) {
         Some(parent) => err!("{lacks}; `{}` above it holds a checkpoint", parent.display()),
+        None if folder.read_dir().is_ok_and(|mut entries| entries.next().is_none()) => {
+            err!("{lacks}: it is empty")
+        }
         None => err!("{lacks}"),
     }
+}
+
+/// Whether a file seems to be another one under a changed name, as `Config.json` or
+/// `config.json.txt`.
+fn is_near(name: &str, file: &str) -> bool {
+    // That another file has been passed over has a reason.
+    if is_safetensors(name.as_ref()) {
+        return false;
+    }
+    let name = name.to_lowercase();
+    let is_copy = || {
+        let (stem, extension) = file.rsplit_once('.').unwrap_or((file, ""));
+        let suffix = name.strip_prefix(stem).and_then(|it| it.strip_suffix(extension));
+        suffix.is_some_and(|it| it.trim_end_matches('.').trim().starts_with('('))
+    };
+    let added = name.strip_prefix(file).unwrap_or_default();
+    [".txt", ".json", ".bak", ".orig", ".1", ".safetensors"].contains(&added)
+        || is_copy()
+        || is_safetensors(file.as_ref()) && name.ends_with(".safetensors")
+        || strsim::osa_distance(&name, file) <= SLIPS
+}
+
+/// The checkpoints one level below a folder, or in `snapshots`, as Hugging Face's cache has them.
+fn checkpoints_in(folder: &Path) -> Vec<PathBuf> {
+    let below = |folder: &Path| -> Vec<PathBuf> {
+        let entries = folder.read_dir().into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| is_checkpoint(path)).collect()
+    };
+    let mut found: Vec<PathBuf> = [below(folder), below(&folder.join("snapshots"))].concat();
+    found.sort();
+    found
 }
 
 /// The error for a checkpoint's path that is not a folder.

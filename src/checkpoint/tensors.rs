@@ -1,10 +1,13 @@
 //! The tensors of a checkpoint by the names of its layout.
 
+use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::names::{IgnoredNames, Wrapping, is_ignored};
+use super::ignored::IgnoredNames;
+use super::names::{Wrapping, is_ignored, patterns};
+use super::numbered::NumberedSet;
 use super::selection::{self, Headers, Index, SINGLE_FILE};
 use super::suggest;
 use crate::container::{Header, StoredTensor};
@@ -20,6 +23,8 @@ pub struct Tensors {
     pub absent: BTreeMap<String, AbsentTensor>,
     /// Shards that the index names and that are not there.
     pub missing_shards: Vec<String>,
+    /// The first tensor of a shard that the index does not have, by shard.
+    pub unlisted: BTreeMap<String, String>,
     /// The names of files that no index lists.
     pub unindexed: Vec<String>,
     pub wrapping: Wrapping,
@@ -47,6 +52,7 @@ impl Tensors {
             map: BTreeMap::new(),
             absent: BTreeMap::new(),
             missing_shards: Vec::new(),
+            unlisted: BTreeMap::new(),
             unindexed: Vec::new(),
             wrapping: Wrapping::default(),
             ignored: ignored.clone(),
@@ -66,7 +72,7 @@ impl Tensors {
         let mut damaged = Vec::new();
         for name in &files {
             let file = folder.join(name);
-            if index.is_some() && !file.exists() && !remote.contains_key(&file) {
+            if index.is_some() && file.symlink_metadata().is_err() && !remote.contains_key(&file) {
                 tensors.missing_shards.push(name.clone());
             } else {
                 damaged.extend(tensors.add(&file, remote, index.as_ref()).err());
@@ -111,6 +117,10 @@ impl Tensors {
             let shard = index.and_then(|index| index.get(&name));
             if shard.is_some_and(|shard| path.file_name() != Some(shard.as_ref())) {
                 continue;
+            }
+            if index.is_some() && shard.is_none() && !self.is_ignored(&name) {
+                let shard = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.unlisted.entry(shard).or_insert_with(|| name.clone());
             }
             if let Some(other) = self.map.insert(name.clone(), tensor) {
                 let (first, second) = (other.data.file.display(), path.display());
@@ -159,6 +169,29 @@ impl Tensors {
         self.map.values().map(|it| &*it.name).chain(self.taken.values().map(String::as_str))
     }
 
+    /// The names in the layout of all tensors in files and index that the user does not ignore.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        let stored = self.map.iter().map(|(key, it)| (key, &it.name)).chain(&self.taken);
+        let all = stored.chain(self.absent.iter().map(|(key, it)| (key, &it.name)));
+        all.filter(|(_, name)| !self.is_ignored(name)).map(|(key, _)| &**key)
+    }
+
+    /// The error with the patterns that ignore these stored tensors and no others.
+    pub fn ignoring(&self, error: Error, names: &[&str]) -> Error {
+        let ignored: BTreeSet<&str> = names.iter().copied().collect();
+        let others = self.stored().filter(|name| !ignored.contains(name));
+        let patterns = patterns(names, others).into_iter();
+        error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
+    }
+
+    /// The end of a sentence about missing tensors: a file that may hold them.
+    pub fn doubt(&self) -> String {
+        let set = NumberedSet::of(self.unindexed.iter().map(String::as_str));
+        set.and_then(|set| set.uncertain()).map_or(String::new(), |file| {
+            format!("; no index says whether `{file}` belongs to it too")
+        })
+    }
+
     /// Number of tensors that were stored.
     pub fn count(&self) -> usize {
         self.map.len() + self.taken.len()
@@ -167,6 +200,13 @@ impl Tensors {
     /// Whether more tensors are missing than files and index have: no list of all is needed.
     pub fn lacks_most(&self) -> bool {
         self.missing.len() > self.count() + self.absent.len()
+    }
+
+    /// The names of ignored tensors that no layout has taken.
+    pub fn ignored_there(&self) -> Vec<String> {
+        let absent = self.absent.values().map(|it| &it.name);
+        let names = self.map.values().map(|it| &it.name).chain(absent).chain(&self.displaced);
+        names.filter(|name| self.is_ignored(name)).cloned().collect()
     }
 
     pub fn is_ignored(&self, stored: &str) -> bool {

@@ -16,7 +16,7 @@ use super::values::Ignored;
 ///
 /// Of a folder that cannot be exported it says what is there, and everything that keeps it from
 /// being exported. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
-/// folder cannot be exported, or a model's external data is incomplete.
+/// folder cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 pub struct Inspect {
     /// Folder, .safetensors file or .onnx file
@@ -64,7 +64,12 @@ impl Inspect {
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();
-        ensure!(inspection.is_whole(), "`{path}` cannot run: its external data is incomplete");
+        let faults = inspection.faults();
+        ensure!(
+            faults.is_empty(),
+            "the external data of `{path}` is not what it expects: {}",
+            faults.join("; ")
+        );
         ensure!(damaged == 0, "`{path}` has damaged tensors ({damaged}): use another copy");
         Ok(inspection.require_exportable()?)
     }

@@ -4,15 +4,17 @@ mod console;
 mod export;
 mod inspect;
 mod remedy;
+mod tip;
 mod values;
 mod verify;
 
+use std::env;
+
 use anyhow::Result;
-use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use gpt_oss_export::display::shell_quote;
 pub use remedy::report;
+use tip::with_tip;
 
 /// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
 const VERSION: &str = match option_env!("GPT_OSS_EXPORT_VERSION") {
@@ -68,7 +70,10 @@ enum Command {
 impl Cli {
     /// Reads the command line, or ends the process with a tip.
     pub fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| with_tip(error).exit())
+        let arguments = || env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
+        Self::try_parse().unwrap_or_else(|error| {
+            with_tip(error, &Self::command(), &arguments().collect::<Vec<_>>()).exit()
+        })
     }
 
     pub fn run(self) -> Result<()> {
@@ -86,25 +91,6 @@ impl Cli {
         }
         console::write(&text)
     }
-}
-
-/// Says what to type in place of a word that is no option's.
-fn with_tip(mut error: clap::Error) -> clap::Error {
-    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
-        return error;
-    };
-    let tip = if Cli::command().find_subcommand(word).is_some() {
-        format!("the command `{word}` comes first, and has options of its own")
-    } else if error.get(ContextKind::PriorArg).is_some() {
-        format!("leave out `{word}`, or put quotes around a path with spaces")
-    } else if word == "export" {
-        "an export needs no command: leave out `export`".to_owned()
-    } else {
-        let word = shell_quote(word);
-        format!("to export a checkpoint, pass --checkpoint {word} --output FILE.onnx")
-    };
-    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    error
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Provider => "--ep",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",
+        Setting::Weights => "--weights",
     }
 }
 

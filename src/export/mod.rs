@@ -67,6 +67,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
+        ignored: checkpoint.ignored.clone(),
         fingerprint: fingerprint.as_ref().map(ToString::to_string),
         hub: hub.clone(),
         adapters: adapters.clone(),

@@ -6,7 +6,8 @@ use super::adapters;
 use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::AdapterFile;
 use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Error, Result, ensure};
+use crate::container::Header;
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
 use crate::hub::Repository;
 use crate::model::{self, Provider};
@@ -42,7 +43,8 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
-            let (files, checkpoint) = Error::both(files, Checkpoint::open(folder, ignored))?;
+            let opened = refuse_staged(folder).and_then(|()| Checkpoint::open(folder, ignored));
+            let (files, checkpoint) = Error::both(files, opened)?;
             (files, (checkpoint, folder.clone()))
         }
         Source::Hub(wanted) => {
@@ -76,6 +78,17 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         None => Some(checkpoint.fingerprint()?),
     };
     Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
+}
+
+/// Refuses a staged weights file in the place of a checkpoint's folder.
+fn refuse_staged(path: &Path) -> Result<()> {
+    let is_staged = path.is_file() && Header::read(path).is_ok_and(|it| it.metadata.is_some());
+    if !is_staged {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(err!("`{path}` is a staged weights file, expected a checkpoint's folder: give it as the weights instead")
+        .with_remedy(Setting::Weights, path.to_string()))
 }
 
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors

@@ -163,7 +163,7 @@ fn split<'w>(
     plan: impl Fn(&[&'w Weight]) -> WeightsFile<'w>,
 ) -> Result<Vec<WeightsFile<'w>>> {
     let mut files = Vec::new();
-    while let [first, ..] = rest {
+    while !rest.is_empty() {
         let can_end =
             |end: &usize| *end == rest.len() || !rest[*end - 1].shares_conversion(rest[*end]);
         let ends: Vec<usize> = (1..=rest.len()).filter(can_end).collect();
@@ -171,9 +171,13 @@ fn split<'w>(
         // by halves.
         let count = ends.partition_point(|end| plan(&rest[..*end]).bytes() <= most);
         if count == 0 {
-            let (tensor, bytes) = (&first.name, plan(&rest[..ends[0]]).bytes());
+            // What came before fits.
+            let starts = [0].into_iter().chain(ends.iter().copied());
+            let alone = starts.zip(&ends).map(|(start, end)| &rest[start..*end]);
+            let sizes = alone.map(|weights| (plan(weights).bytes(), &weights[0].name));
+            let (bytes, tensor) = sizes.max().expect("the rest is not empty");
             return Err(err!(
-                "the maximum shard size is {most} bytes, and a file with `{tensor}` alone takes {bytes}"
+                "the maximum shard size is {most} bytes, and the largest tensor, `{tensor}`, takes a file of {bytes}"
             )
             .with_remedy(Setting::MaxShardSize, bytes.to_string()));
         }

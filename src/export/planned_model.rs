@@ -115,6 +115,7 @@ impl<'p> PlannedModel<'p> {
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: adapters.iter().map(|it| it.record.clone()).collect(),
+            ignored: checkpoint.ignored.clone(),
             options: **options,
             layers: checkpoint.config.num_layers(),
             provenances: checkpoint.provenances.after(rounding),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
@@ -30,6 +30,8 @@ pub struct Summary {
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
+    /// What was ignored of the checkpoint.
+    pub ignored: IgnoredNames,
     /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
     pub hub: Option<HubSummary>,

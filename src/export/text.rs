@@ -33,6 +33,12 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        if self.source.is_file() {
+            table.note("as it was staged, as far as lengths and samples tell");
+        }
+        if !self.ignored.is_empty() {
+            table.row("ignored", &self.ignored);
+        }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
@@ -56,12 +62,7 @@ impl Summary {
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
-            let whose = match self.adapters.len() {
-                0 => "the checkpoint's",
-                1 => "those of the checkpoint with the adapter",
-                _ => "those of the checkpoint with the adapters",
-            };
-            logits_rows(&mut table, whose, model, self.preset, matrices, pass);
+            logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
@@ -83,6 +84,17 @@ impl Summary {
             }
         }
         table
+    }
+
+    /// Of what the model has the logits.
+    fn whose_logits(&self) -> String {
+        let apart = self.ignored.apart();
+        let comma = if apart.is_empty() { "" } else { "," };
+        match self.adapters.len() {
+            0 => format!("the checkpoint's{apart}"),
+            1 => format!("those of the checkpoint{apart}{comma} with the adapter"),
+            _ => format!("those of the checkpoint{apart}{comma} with the adapters"),
+        }
     }
 
     fn source_line(&self) -> String {

@@ -14,6 +14,7 @@ use serde::de::{
 use crate::display::size;
 use crate::error::{Result, bail, ensure, err};
 use crate::files::foreign::{self, BYTE_ORDER_MARK};
+use crate::files::require_file;
 
 /// The bytes of a file that [`open`] accepts, without a byte order mark.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -27,10 +28,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 /// Opens a regular file of at most `limit` bytes.
 pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
-    // Opening a FIFO blocks, so its type is checked first.
-    let status = fs::metadata(path)?;
-    let (shown, bytes, most) = (path.display(), status.len(), size(limit));
-    ensure!(status.is_file(), "`{shown}` is not a regular file");
+    let (shown, bytes, most) = (path.display(), require_file(path)?.len(), size(limit));
     ensure!(
         bytes <= limit,
         "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"
@@ -44,9 +42,20 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
     if let Some(what) = foreign::identify(text) {
         bail!("`{file}` is {what}");
     }
+    let first = text.trim_ascii_start().first();
+    ensure!(first.is_some(), "`{file}` is empty, expected an object of JSON: download it again");
     let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
     reject_duplicate_keys(text).map_err(invalid)?;
-    // The text is JSON; it may not be a `T`.
+    let found = match first {
+        Some(b'{') => None,
+        Some(b'[') => Some("a list"),
+        Some(b'"') => Some("a text"),
+        _ => Some("a number"),
+    };
+    if let Some(found) = found {
+        bail!("`{file}` is invalid: it must be an object of JSON, found {found}");
+    }
+    // The text is an object; it may not be a `T`.
     serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))
 }
 

@@ -6,12 +6,38 @@ pub mod foreign;
 pub mod json;
 pub mod positional;
 
-use std::io;
+use std::fs::Metadata;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fs_err as fs;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::error::{Result, ensure, err};
+
+/// Refuses anything but a regular file, or a link to one. Opening a FIFO blocks, so its type is
+/// checked first.
+pub fn require_file(path: &Path) -> Result<Metadata> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(found) => {
+            ensure!(found.is_file(), "`{shown}` is not a regular file");
+            Ok(found)
+        }
+        // A link in a circle has a kind that is not stable.
+        Err(error) => Err(match (error.kind(), path.read_link()) {
+            (ErrorKind::PermissionDenied, _) => error.into(),
+            (_, Ok(to)) => {
+                let to = to.display();
+                err!("`{shown}` is a link to `{to}`, where nothing is: download it again")
+            }
+            (ErrorKind::NotFound, _) => err!("there is no file `{shown}`"),
+            _ => error.into(),
+        }),
+    }
+}
 
 /// A byte range of a file. The path is absolute, or relative to a folder that the
 /// context names; in an ONNX model it is relative to the model's folder.

@@ -7,9 +7,9 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::RepoPath;
 use super::folder::{DownloadRecord, ref_path};
-use super::listing::{Listing, RemoteFile, is_hash, offline_error};
+use super::listing::{Listing, Offline, RemoteFile, is_hash};
 use crate::checkpoint::CONFIG;
-use crate::error::{Result, err};
+use crate::error::{Result, Setting, err};
 
 /// A repository in Hugging Face's cache: files named by their digests, and a folder of links
 /// to them for each commit.
@@ -53,15 +53,31 @@ pub fn list_offline(
     let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
     let cached = cache.and_then(|cache| CachedRepo::find(cache, name, known.as_deref()));
     let newest = || Some(cached.as_ref()?.snapshot.file_name()?.to_str()?.to_owned());
+    let offline = Offline {
+        by,
+        download_dir: root.to_owned(),
+        cache: cache.map(|cache| cache.path().clone()),
+    };
     // Files of an unknown commit are there, or none.
-    let unknown = || match DownloadRecord::read(root, &name.file(CONFIG)) {
+    let unknown = || {
+        match DownloadRecord::read(root, &name.file(CONFIG)) {
         Some(DownloadRecord { commit, .. }) => err!(
             "no download has told which commit the revision `{}` of `{}` is, and {by} forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
             name.revision,
             name.repository,
             name.at(&commit)
         ),
-        None => offline_error(name, &name.file(CONFIG), by),
+        None if root.join(name.file(CONFIG)).exists() => err!(
+            "`{}` is in the download folder `{}` without Hugging Face's record of its download, so its commit is unknown: export the folder as a local checkpoint",
+            name.file(CONFIG),
+            root.display()
+        )
+        .with_remedy(Setting::Checkpoint, name.folder_in(root).display().to_string()),
+        None => offline
+            .missing(name, &name.file(CONFIG))
+            .with_remedy(Setting::Checkpoint, "DIR")
+            .with_remedy(Setting::DownloadDir, "DIR"),
+    }
     };
     let commit = known.or_else(newest).ok_or_else(unknown)?;
     let downloaded = paths(name, root).filter_map(|path| {
@@ -80,7 +96,7 @@ pub fn list_offline(
     // The root may be the checkpoint's folder, and the cache may have the same files.
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup_by(|other, one| one.path == other.path);
-    Ok(Listing { name: name.clone(), commit, files, offline: Some(by) })
+    Ok(Listing { name: name.clone(), commit, files, offline: Some(offline) })
 }
 
 /// Paths of the files in a repository's root and in the checkpoint's folder.

@@ -9,7 +9,7 @@ use fs_err as fs;
 use super::cache::CachedRepo;
 use super::folder::{DownloadFolder, folder_error};
 use super::http::{Client, Failure, check_download_cancelled};
-use super::listing::{Listing, RemoteFile, offline_error};
+use super::listing::{Listing, RemoteFile};
 use crate::checkpoint::{self, Headers};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, bail};
@@ -147,8 +147,10 @@ impl Downloader<'_> {
 
     fn source(&self, file: &RemoteFile) -> Result<(&Client<'_>, String)> {
         let Some(client) = &self.client else {
-            let by = self.listing.offline.expect("there is a client unless requests are forbidden");
-            return Err(offline_error(&self.listing.name, &file.path, by));
+            let Listing { name, offline, .. } = &self.listing;
+            let offline =
+                offline.as_ref().expect("there is a client unless requests are forbidden");
+            return Err(offline.missing(name, &file.path));
         };
         Ok((client, self.listing.url(&client.environment.endpoint, file)))
     }

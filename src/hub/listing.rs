@@ -1,6 +1,7 @@
 //! The files of a repository at one commit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -22,8 +23,29 @@ pub struct Listing {
     pub name: RepoPath,
     pub commit: String,
     pub files: Vec<RemoteFile>,
-    /// What forbids requests, if only files that are on this machine are listed.
-    pub offline: Option<&'static str>,
+    /// If only files that are on this machine are listed.
+    pub offline: Option<Offline>,
+}
+
+/// Why there are no requests, and where files are looked for instead.
+pub struct Offline {
+    /// What forbids requests.
+    pub by: &'static str,
+    pub download_dir: PathBuf,
+    /// Hugging Face's cache.
+    pub cache: Option<PathBuf>,
+}
+
+impl Offline {
+    /// The error for a file that would have to be downloaded.
+    pub fn missing(&self, name: &RepoPath, path: &str) -> Error {
+        let Self { by, download_dir, cache } = self;
+        let cache = cache.as_ref().map_or_else(String::new, |it| format!(" `{}`", it.display()));
+        err!(
+            "`{path}` of `{name}` is neither in the download folder `{}` nor in Hugging Face's cache{cache}, and {by} forbids downloads",
+            download_dir.display()
+        )
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +162,8 @@ impl Listing {
     /// The error for a missing file, with what the repository has instead.
     fn lacks(&self, wanted: &str) -> Error {
         let name = &self.name;
-        if let Some(by) = self.offline {
-            return offline_error(name, &name.file(wanted), by);
+        if let Some(offline) = &self.offline {
+            return offline.missing(name, &name.file(wanted));
         }
         let original = RepoPath { folder: "original".into(), ..name.clone() };
         let unsupported = self.in_folder().find_map(|(file, _)| checkpoint::identify(file));
@@ -174,11 +196,4 @@ fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
         }
         _ => failure.into(),
     }
-}
-
-/// The error for a file that would have to be downloaded, which is forbidden `by` something.
-pub fn offline_error(name: &RepoPath, path: &str, by: &str) -> Error {
-    err!(
-        "`{path}` of `{name}` is neither in the download folder nor in Hugging Face's cache, and {by} forbids downloads"
-    )
 }

@@ -24,7 +24,7 @@ use download::Downloader;
 use environment::Environment;
 use folder::DownloadFolder;
 use http::Client;
-use listing::{Listing, offline_error};
+use listing::Listing;
 
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
@@ -123,7 +123,7 @@ impl<'p> Repository<'p> {
     pub fn explain(&self, error: Error) -> Error {
         let Listing { name, offline, .. } = &self.downloader.listing;
         match (offline, &self.unlisted) {
-            (Some(by), Some(shard)) => offline_error(name, shard, by).with_source(error),
+            (Some(offline), Some(shard)) => offline.missing(name, shard).with_source(error),
             _ => error,
         }
     }

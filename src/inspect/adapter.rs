@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedTensor};
+use super::tensors::{Filter, ListedTensor, Selection};
 use crate::adapter::{AdaptedModules, AdapterFile, ModuleForm, Part, Side, WEIGHTS};
 use crate::checkpoint::IgnoredNames;
 use crate::container::Header;
@@ -32,7 +32,7 @@ pub struct AdapterInspection {
     pub modules: Vec<AdaptedModules>,
     /// Sizes of the bases that it fits, as far as shapes tell.
     pub sizes: BTreeMap<&'static str, u64>,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 /// Describes an adapter's folder. An adapter that is not supported has tensors alone.

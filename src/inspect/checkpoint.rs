@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
-use crate::checkpoint::{Checkpoint, Config};
+use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::Result;
 use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, count_non_finite};
+use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, examine};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +22,8 @@ pub struct CheckpointInspection {
     #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub layout: String,
+    /// What was ignored of it.
+    pub ignored: IgnoredNames,
     pub fingerprint: Fingerprint,
     pub config: Config,
     /// Formats and history of matrices.
@@ -36,7 +38,7 @@ pub struct CheckpointInspection {
     /// Why a model in this folder cannot reference all weights in place.
     pub obstacle: Option<String>,
     pub totals: Vec<Total>,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
@@ -54,19 +56,31 @@ pub struct TargetSupport {
     pub refused: Option<String>,
 }
 
-/// Infinite and NaN values in a checkpoint.
+/// Infinite and NaN values in a checkpoint, and tensors of zeros.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Scan {
     pub bytes: u64,
     pub damaged: Vec<DamagedTensor>,
+    /// Tensors other than biases of which all bytes are zero, as in an unfinished download.
+    pub zero: Vec<TensorName>,
+}
+
+/// The names of a tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorName {
+    /// Canonical name.
+    pub tensor: String,
+    /// Names in the checkpoint's files, if they differ.
+    pub stored_as: Vec<String>,
 }
 
 /// A tensor with infinite or NaN values, or invalid MXFP4 scales.
 #[derive(Clone, Debug, Serialize)]
 pub struct DamagedTensor {
-    /// Canonical name.
-    pub tensor: String,
+    /// Its names.
+    #[serde(flatten)]
+    pub name: TensorName,
     /// Number of values; scales and blocks of MXFP4 are separate tensors.
     pub numbers: u64,
     /// How many are infinite or NaN.
@@ -134,6 +148,7 @@ pub fn inspect(
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout.clone(),
+        ignored: checkpoint.ignored.clone(),
         fingerprint,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),
@@ -142,22 +157,27 @@ pub fn inspect(
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
         totals: totals(&tensors),
+        scan: progress.map(|progress| scan(&checkpoint, &tensors, progress)).transpose()?,
         tensors: filter.apply(tensors),
-        scan: progress.map(|progress| scan(&checkpoint, progress)).transpose()?,
         config: checkpoint.config,
     })
 }
 
-fn scan(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<Scan> {
+/// Reads all weights, which are listed in the same order.
+fn scan(checkpoint: &Checkpoint, listed: &[ListedTensor], progress: &dyn Progress) -> Result<Scan> {
     let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
     let _phase = phase(progress, "reading weights", Unit::Bytes, bytes);
-    let (mut files, mut damaged) = (FileCache::default(), Vec::new());
-    for weight in checkpoint.weights.iter() {
-        let not_finite = count_non_finite(weight, &mut files, progress)?;
-        if not_finite > 0 {
-            let (tensor, numbers) = (weight.name.clone(), weight.shape.iter().product());
-            damaged.push(DamagedTensor { tensor, numbers, not_finite });
+    let mut files = FileCache::default();
+    let mut scan = Scan { bytes, damaged: Vec::new(), zero: Vec::new() };
+    for (weight, ListedTensor { name, stored_as, .. }) in checkpoint.weights.iter().zip(listed) {
+        let found = examine(weight, &mut files, progress)?;
+        let name = TensorName { tensor: name.clone(), stored_as: stored_as.clone() };
+        if found.non_finite > 0 {
+            let (numbers, not_finite) = (weight.shape.iter().product(), found.non_finite);
+            scan.damaged.push(DamagedTensor { name, numbers, not_finite });
+        } else if found.is_zero && !weight.name.ends_with(".bias") {
+            scan.zero.push(name);
         }
     }
-    Ok(Scan { bytes, damaged })
+    Ok(scan)
 }

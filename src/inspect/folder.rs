@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::tensors::{Filter, ListedFile, ListedTensor, list};
+use super::tensors::{Filter, ListedFile, ListedTensor, Selection, list};
 use crate::checkpoint::{self as source, CONFIG, LARGEST_CONFIG};
 use crate::error::{Error, Result};
 use crate::files::{FileRange, json};
@@ -25,7 +25,7 @@ pub struct FolderInspection {
     /// `config.json` as it stands, if it is an object of JSON.
     pub config: Option<Map<String, Value>>,
     /// Under the names in the files.
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
     /// Everything that keeps it from being exported.
     #[serde(skip)]
     pub refusal: Error,

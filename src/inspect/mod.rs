@@ -17,16 +17,18 @@ pub use crate::adapter::AdaptedModules;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport};
+pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
-pub use tensors::{Filter, ListedFile, ListedTensor, Total};
+pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::adapter::is_adapter;
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, lossy_path};
+use crate::hub::RepoPath;
+use crate::onnx;
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -55,13 +57,13 @@ pub struct FileInspection {
     pub path: PathBuf,
     pub bytes: u64,
     pub count: usize,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 impl Inspection {
-    /// Whether a model's data is complete; `true` for anything else.
-    pub fn is_whole(&self) -> bool {
-        if let Self::Model(model) = self { model.whole } else { true }
+    /// Everything that is wrong with a model's external data; nothing for anything else.
+    pub fn faults(&self) -> Vec<String> {
+        if let Self::Model(model) = self { model.faults() } else { Vec::new() }
     }
 
     /// Everything that keeps a folder from being exported.
@@ -102,7 +104,9 @@ pub fn inspect(
     ignored: &IgnoredNames,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
-    ensure!(path.exists(), "there is nothing at `{}`", path.display());
+    if !path.exists() {
+        return Err(nothing_at(path));
+    }
     if is_adapter(path) && scan.is_none() {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
     }
@@ -127,7 +131,7 @@ pub fn inspect(
     if is_shard {
         return Ok(Inspection::Tensors(file(path, filter)?));
     }
-    if path.extension().is_some_and(|extension| extension == "onnx") {
+    if onnx::has_extension(path) {
         return Ok(Inspection::Model(model::inspect(path, filter)?));
     }
     Err(source::refuse_unsupported(path).unwrap_or_else(|| {
@@ -137,6 +141,19 @@ pub fn inspect(
             source::enclosing(path)
         )
     }))
+}
+
+/// The error for a path where nothing is, which may be misspelt or a name on the hub.
+fn nothing_at(path: &Path) -> Error {
+    let similar = source::similar_dir(path)
+        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
+    let text = path.to_str().unwrap_or_default();
+    let on_hub = RepoPath::from_address(text)
+        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
+        .map_or("", |_| {
+            "; only files on this machine are described, and for a repository on the hub an export fetches them"
+        });
+    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {

@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::tensors::{Filter, ListedFile, ListedTensor, Total, totals};
+use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
+use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
 use crate::metadata::{AdapterRecord, ModelMetadata};
@@ -25,13 +26,15 @@ pub struct ModelInspection {
     pub requires: Option<String>,
     /// Adapters of which it has the changes.
     pub adapters: Vec<AdapterRecord>,
+    /// What was ignored of its checkpoint.
+    pub ignored: IgnoredNames,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
     /// Whether all external data is present and unchanged, as far as lengths and samples tell.
     pub whole: bool,
     pub totals: Vec<Total>,
-    pub tensors: Vec<ListedTensor>,
+    pub tensors: Selection,
 }
 
 /// An external data file.
@@ -77,6 +80,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     Ok(ModelInspection {
         path: path.to_owned(),
         adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
+        ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
@@ -85,6 +89,15 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         tensors: filter.apply(tensors),
         onnx,
     })
+}
+
+impl ModelInspection {
+    /// What is wrong with its external data.
+    pub fn faults(&self) -> Vec<String> {
+        let of_file =
+            |it: &DataFile| Some(format!("`{}`: {}", it.listed.file, it.problem.as_ref()?));
+        self.files.iter().filter_map(of_file).chain(self.wrong.iter().cloned()).collect()
+    }
 }
 
 /// A file of which initializers read `ranges`. `digest` is that of its samples at the export.

@@ -60,11 +60,22 @@ impl Filter {
         Ok(Self(Some(Pattern::new(text).map_err(invalid)?)))
     }
 
-    pub(super) fn apply(&self, mut tensors: Vec<ListedTensor>) -> Vec<ListedTensor> {
+    pub(super) fn apply(&self, mut tensors: Vec<ListedTensor>) -> Selection {
         let matches = |name: &String| self.0.as_ref().is_some_and(|it| it.matches(name));
         tensors.retain(|tensor| matches(&tensor.name) || tensor.stored_as.iter().any(matches));
-        tensors
+        Selection { pattern: self.0.as_ref().map(Pattern::to_string), tensors }
     }
+}
+
+/// The tensors that a filter selects.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Selection {
+    /// The filter's pattern.
+    #[serde(skip)]
+    pub pattern: Option<String>,
+    /// Those with a name that matches.
+    pub tensors: Vec<ListedTensor>,
 }
 
 /// The tensors of a SafeTensors file.

@@ -5,9 +5,10 @@ use std::fmt;
 
 use super::{
     CheckpointInspection, DTypeTotal, DamagedTensor, FileInspection, FolderFile, FolderInspection,
-    Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Total,
+    Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Selection, TensorName,
+    Total,
 };
-use crate::checkpoint::{Config, listed};
+use crate::checkpoint::{Config, IgnoredNames, listed};
 use crate::display::{Table, plural, size, with_thousands};
 use crate::onnx::ValueInfo;
 use crate::weights::Provenance;
@@ -81,6 +82,7 @@ fn folder(table: &mut Table, it: &FolderInspection) {
 fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) {
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
+    ignored(table, &it.ignored);
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
     provenance(table, "dense", &it.provenances.dense);
@@ -100,16 +102,38 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
-    let Some(Scan { bytes, damaged }) = &it.scan else { return };
-    for DamagedTensor { tensor, numbers, not_finite } in damaged {
+    if let Some(scan) = &it.scan {
+        scanned(table, scan);
+    }
+}
+
+fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
+    let shown = |it: &TensorName| format!("{}{}", it.tensor, stored(&it.stored_as));
+    for DamagedTensor { name, numbers, not_finite } in damaged {
         let [wrong, all] = [*not_finite, *numbers].map(with_thousands);
-        table.row("DAMAGED", format!("{tensor}: {wrong} of {all} values are infinite or NaN"));
+        let name = shown(name);
+        table.row("DAMAGED", format!("{name}: {wrong} of {all} values are infinite or NaN"));
+    }
+    for name in zero {
+        let name = shown(name);
+        table.row("ZERO", format!("{name}: all bytes are 0, as in an unfinished download"));
     }
     let result = match damaged.len() {
         0 => "all values are finite".to_owned(),
         some => format!("{} damaged", plural(some, "tensor")),
     };
-    table.row("scanned", format!("{}: {result}", size(*bytes)));
+    let zero = match zero.len() {
+        0 => String::new(),
+        some => format!(", {} of zeros alone", plural(some, "tensor")),
+    };
+    table.row("scanned", format!("{}: {result}{zero}", size(*bytes)));
+}
+
+/// What was ignored of a checkpoint.
+fn ignored(table: &mut Table, names: &IgnoredNames) {
+    if !names.is_empty() {
+        table.row("ignored", names);
+    }
 }
 
 fn listed_file(ListedFile { file, tensors, bytes }: &ListedFile) -> String {
@@ -157,11 +181,13 @@ fn config(table: &mut Table, config: &Config) {
 fn model(table: &mut Table, it: &ModelInspection) {
     let (path, onnx) = (it.path.display(), &it.onnx);
     let (bytes, version, producer) = (size(onnx.bytes), onnx.ir_version, &onnx.producer);
-    table.row("model", format!("{path}: {bytes}, IR {version}, by {producer}"));
+    let by = if producer.is_empty() { String::new() } else { format!(", by {producer}") };
+    table.row("model", format!("{path}: {bytes}, IR {version}{by}"));
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
+    ignored(table, &it.ignored);
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {
         for line in ValueInfo::lines(interfaces) {
             table.note(format!("{kind}    {line}"));
@@ -188,8 +214,11 @@ fn model(table: &mut Table, it: &ModelInspection) {
     for (key, value) in &onnx.properties {
         table.row("metadata", format!("{key}: {value}"));
     }
-    let state =
-        if it.whole { "complete, as far as lengths and samples tell" } else { "NOT complete" };
+    let state = if it.whole {
+        "complete, as far as lengths and samples tell"
+    } else {
+        "NOT as the model expects them"
+    };
     table.row("weights", state);
     tensors(table, &it.tensors);
 }
@@ -202,7 +231,19 @@ fn totals(table: &mut Table, totals: &[Total]) {
     }
 }
 
-fn tensors(table: &mut Table, tensors: &[ListedTensor]) {
+/// The names of a tensor in files, in brackets.
+fn stored(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!(" ({one})"),
+        [first, .., last] => format!(" ({first} … {last})"),
+    }
+}
+
+fn tensors(table: &mut Table, Selection { pattern, tensors }: &Selection) {
+    if let Some(pattern) = pattern.as_ref().filter(|_| tensors.is_empty()) {
+        table.row("tensor", format!("no name of a tensor matches `{pattern}`"));
+    }
     for ListedTensor { name, stored_as, dtype, shape, places } in tensors {
         let mut line = format!("{name} {dtype} {shape:?}");
         if let Some(first) = places.first() {
@@ -212,11 +253,7 @@ fn tensors(table: &mut Table, tensors: &[ListedTensor]) {
         if places.len() > 1 {
             line += &format!(" and {} more ranges", places.len() - 1);
         }
-        match &stored_as[..] {
-            [] => {}
-            [one] => line += &format!(" ({one})"),
-            [first, .., last] => line += &format!(" ({first} … {last})"),
-        }
+        line += &stored(stored_as);
         table.row("tensor", line);
     }
 }

@@ -11,4 +11,4 @@ mod read;
 
 pub use data_digest::{data_digests, is_changed};
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
-pub use read::{OnnxFile, StoredInitializer, ValueInfo, read};
+pub use read::{OnnxFile, StoredInitializer, ValueInfo, has_extension, read};

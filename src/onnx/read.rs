@@ -85,6 +85,12 @@ impl ValueInfo {
 }
 
 pub fn read(path: &Path) -> Result<OnnxFile> {
+    ensure!(
+        !path.is_dir(),
+        "`{}` is a folder, expected an ONNX model{}",
+        path.display(),
+        within(path)
+    );
     ensure!(path.is_file(), "there is no file `{}`", path.display());
     let bytes = fs::metadata(path)?.len();
     ensure!(
@@ -92,8 +98,26 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
         "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}",
         path.display()
     );
-    parse(&fs::read(path)?, parent_dir(path))
-        .map_err(|error| err!("`{}` is not an ONNX model: {error}", path.display()))
+    parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {
+        err!("`{}` is not an ONNX model, or is truncated: {error}", path.display())
+    })
+}
+
+/// Whether a path has the extension of ONNX models.
+pub fn has_extension(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "onnx")
+}
+
+/// A question whether the models in a folder were meant.
+fn within(folder: &Path) -> String {
+    let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut models: Vec<_> = entries.filter(|path| has_extension(path)).collect();
+    models.sort();
+    let models: Vec<_> = models.iter().map(|path| format!("`{}`", path.display())).collect();
+    match &models[..] {
+        [] => String::new(),
+        [.., _] => format!(" (did you mean {}?)", models.join(" or ")),
+    }
 }
 
 fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {

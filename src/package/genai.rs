@@ -48,7 +48,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let text = genai_config(name, config, options, &generation, max_length);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
-    let (copies, tokenizer) = tokenizer::plan(&dirs, dir)?;
+    let (copies, tokenizer) = tokenizer::plan(&dirs, dir, config.vocab_size)?;
     let summary = GenaiSummary {
         config: path.clone(),
         replaced,

@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::display::Table;
-use crate::error::{Result, ensure};
-use crate::files::{canonicalize_existing, json, lossy_paths};
+use crate::display::{Table, with_thousands};
+use crate::error::{Error, Result, ensure};
+use crate::files::{canonicalize_existing, foreign, json, lossy_paths};
 
 /// The most bytes of a file: the released models' have up to 28 MB.
 pub const LARGEST_FILE: u64 = 256 << 20;
@@ -17,12 +19,14 @@ pub const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// The tokenizer's files. Text needs the first two.
 pub const FILES: [&str; 5] = [
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     GENERATION_CONFIG,
 ];
+
+const TOKENIZER: &str = "tokenizer.json";
 
 /// The tokenizer in a folder.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +37,41 @@ pub struct TokenizerSummary {
     #[serde(rename = "there")]
     pub present: Vec<&'static str>,
     pub missing: Vec<&'static str>,
+    /// The largest token id of `tokenizer.json`, if the model's vocabulary does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond_vocabulary: Option<u64>,
+}
+
+/// The token ids in `tokenizer.json`.
+#[derive(Deserialize)]
+struct Tokenizer {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    model: TokenizerModel,
+}
+
+#[derive(Default, Deserialize)]
+struct TokenizerModel {
+    #[serde(default)]
+    vocab: Value,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u64,
+}
+
+impl Tokenizer {
+    /// The largest id. A vocabulary is an object of ids, or a list in their order.
+    fn largest_id(&self) -> Option<u64> {
+        let vocabulary = match &self.model.vocab {
+            Value::Object(ids) => ids.values().filter_map(Value::as_u64).max(),
+            Value::Array(tokens) => (tokens.len() as u64).checked_sub(1),
+            _ => None,
+        };
+        self.added_tokens.iter().map(|token| token.id).chain(vocabulary).max()
+    }
 }
 
 impl TokenizerSummary {
@@ -44,6 +83,12 @@ impl TokenizerSummary {
             if !names.is_empty() {
                 table.note(format!("{what} {}", names.join(", ")));
             }
+        }
+        if let Some(id) = self.beyond_vocabulary {
+            table.note(format!(
+                "{TOKENIZER} has tokens up to {}, which are not in the model's vocabulary: it may be another model's",
+                with_thousands(id)
+            ));
         }
     }
 }
@@ -69,14 +114,29 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Plans copies into a folder, each from the first folder that has the file. Returns their
-/// sources and targets.
-pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
-    let (mut copies, mut summary) = (Vec::new(), TokenizerSummary::default());
+/// sources and targets. Refuses files that are something else, such as pointers of Git LFS.
+pub fn plan(
+    dirs: &[PathBuf],
+    target: &Path,
+    vocab_size: u64,
+) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
+    let (mut copies, mut summary, mut wrong) =
+        (Vec::new(), TokenizerSummary::default(), Vec::new());
     for name in FILES {
         let Some(source) = find(dirs, name)? else {
             summary.missing.push(name);
             continue;
         };
+        match check(&source, name) {
+            Ok(largest_id) => {
+                summary.beyond_vocabulary =
+                    summary.beyond_vocabulary.or(largest_id.filter(|id| *id >= vocab_size));
+            }
+            Err(error) => {
+                wrong.push(error);
+                continue;
+            }
+        }
         let open = |path| json::open(path, LARGEST_FILE).map(BufReader::new);
         let reader = open(&source)?;
         if let Some(path) = find(&[target.to_owned()], name)? {
@@ -92,7 +152,25 @@ pub fn plan(dirs: &[PathBuf], target: &Path) -> Result<(Vec<[PathBuf; 2]>, Token
             copies.push([source, target.join(name)]);
         }
     }
+    Error::all(wrong)?;
     Ok((copies, summary))
+}
+
+/// Refuses a file that is not what its name says; the largest token id of `tokenizer.json`.
+fn check(path: &Path, name: &str) -> Result<Option<u64>> {
+    let (shown, text) = (path.display(), json::read(path, LARGEST_FILE)?);
+    if name == TOKENIZER {
+        return Ok(json::parse::<Tokenizer>(shown, &text)?.largest_id());
+    }
+    if name.ends_with(".json") {
+        json::parse::<IgnoredAny>(shown, &text)?;
+    } else if let Some(what) = foreign::identify(&text) {
+        // A template may begin as any text.
+        let is_template =
+            ["{{", "{%"].iter().any(|it| text.windows(2).any(|two| two == it.as_bytes()));
+        ensure!(is_template, "`{shown}` is {what}");
+    }
+    Ok(None)
 }
 
 fn are_equal(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {

@@ -98,7 +98,7 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .and_then(|()| add_entry(&mut config, model, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
     dirs.push(folder.clone());
-    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder)?;
+    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder, model.checkpoint.config.vocab_size)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;
     let summary = TransformersJsSummary { folder, dtype, device, tokenizer };

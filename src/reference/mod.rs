@@ -20,6 +20,8 @@ mod reading;
 mod rope;
 mod routing;
 
+use std::error::Error as _;
+
 use ndarray::{Array2, ArrayView1};
 
 pub use matrix::{EncodedNumbers, Encoding};
@@ -28,7 +30,7 @@ pub use pass::ExpertCoverage;
 pub use reading::{ReadOptions, read};
 pub use routing::{ExpertChoices, Position, Tie, ranked};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::{Progress, Unit, phase};
 use pass::Pass;
 use routing::choose;
@@ -70,6 +72,7 @@ pub fn run<'c>(
     options: &PassOptions,
     progress: &'c dyn Progress,
 ) -> Result<Activations<'c>> {
+    start_threads()?;
     let layers = &model.layers;
     let (count, factor) = (model.numbers.experts_per_token as usize, options.tie_factor);
     let mut exact = Pass::new(model, rows, progress)?;
@@ -99,6 +102,14 @@ pub fn run<'c>(
         progress.advance(layer.bytes());
     }
     Ok(Activations { residuals, ties, experts: exact.coverage, exact, single })
+}
+
+/// Starts rayon's threads, which would panic where they cannot be started.
+fn start_threads() -> Result<()> {
+    let started = rayon::ThreadPoolBuilder::new().build_global();
+    // An error without a cause says that they run already.
+    let failed = started.err().filter(|error| error.source().is_some());
+    failed.map_or(Ok(()), |error| Err(Error::no_thread(error)))
 }
 
 impl Activations<'_> {

@@ -9,7 +9,7 @@ mod rounding;
 
 pub use cast::{decode, encode};
 pub use dtype::DType;
-pub use non_finite::not_finite;
+pub use non_finite::{minus_infinite, not_finite};
 pub use rounding::Rounding;
 
 /// Values that share a scale in quantized formats. Casts convert as many at a time, so that

@@ -88,6 +88,10 @@ impl<'c> ActivationComparison<'c> {
 
     pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
         self.compare_waiting()?;
+        ensure!(
+            self.found.largest_logit > 0.0,
+            "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; use another copy"
+        );
         let count = self.found.positions.len() as f64;
         self.found.mean /= count * self.inputs.signature.vocab as f64;
         self.found.kl_divergence /= count;
@@ -112,7 +116,7 @@ impl LogitDifferences {
     fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
         ensure!(
             expected.iter().all(|logit| logit.is_finite()),
-            "the checkpoint's own logits at {position} are infinite or NaN: its weights are damaged"
+            "the checkpoint's own logits at {position} are infinite or NaN, so its weights are damaged: `inspect` names the tensors with such values in a scan; use another copy"
         );
         let [largest, sum, magnitude] = differences(found, expected);
         self.largest_logit = self.largest_logit.max(magnitude);

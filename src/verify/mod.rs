@@ -28,6 +28,7 @@ pub use crate::runtime::Library;
 
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, ensure};
+use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, ReadOptions};
 use model_file::ModelFile;
@@ -58,6 +59,12 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         source.exists(),
         "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
         source.display()
+    );
+    ensure!(
+        !onnx::has_extension(source),
+        "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
+        source.display(),
+        path.display()
     );
     let (mut checkpoint, recorded) = Checkpoint::open_any(source, &request.ignored)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
@@ -96,6 +103,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
+        ignored: checkpoint.ignored.clone(),
         identity,
         runtime: model.library.clone(),
         texts: inputs,

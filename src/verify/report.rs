@@ -11,6 +11,7 @@ use super::subject::Identity;
 use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
+use crate::checkpoint::IgnoredNames;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
@@ -30,6 +31,8 @@ pub struct Report {
     pub layers: usize,
     /// Layers of the checkpoint.
     pub layers_there: usize,
+    /// What was ignored of the checkpoint.
+    pub ignored: IgnoredNames,
     pub identity: Identity,
     pub runtime: Library,
     pub texts: Inputs,
@@ -110,8 +113,11 @@ impl Report {
         table.row("ties", format!("{close} of experts within the noise of float32; {followed}"));
         for Tie { position, layer, dropped, taken, margin, bound } in flips.iter().take(LISTED) {
             let (taken, dropped) = (experts(taken), experts(dropped));
-            let (margin, bound) = (num(*margin), num(*bound));
-            table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {margin} apart where {bound} would tell"));
+            let apart = match margin {
+                0.0 => "of equal scores".to_owned(),
+                _ => format!("{} apart where {} would tell", num(*margin), num(*bound)),
+            };
+            table.note(format!("{position}, layer {layer}: {taken} for {dropped}, {apart}"));
         }
         if flips.len() > LISTED {
             table.note(format!("and {} more", flips.len() - LISTED));
@@ -132,15 +138,17 @@ impl Report {
         }
     }
 
-    fn verdict(&self) -> &'static str {
-        match self.comparison.tolerance.from {
+    fn verdict(&self) -> String {
+        let verdict = match self.comparison.tolerance.from {
             _ if !self.passed => "the model does not compute what the checkpoint says",
             ToleranceSource::Float32 => "the model computes what the checkpoint says",
             ToleranceSource::ModelValues => {
                 "the model computes what its own values say, which are the checkpoint's, rounded"
             }
             ToleranceSource::Requested => "the model is within the tolerance",
-        }
+        };
+        let comma = if self.ignored.is_empty() { "" } else { "," };
+        format!("{verdict}{comma}{}", self.ignored.apart())
     }
 }
 
@@ -155,6 +163,9 @@ impl fmt::Display for Report {
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
         self.add_identity(&mut table);
+        if !self.ignored.is_empty() {
+            table.row("ignored", &self.ignored);
+        }
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));

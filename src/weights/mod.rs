@@ -18,7 +18,7 @@ pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use low_rank::{Changes, Factor, FactorAxes, LowRank, NewRows, Rows};
 pub use provenance::{PerRole, Provenance};
 pub use reader::{
-    FileCache, cannot_read, count_non_finite, ensure_finite, has_equal_values, read_range,
+    FileCache, cannot_read, count_non_finite, ensure_finite, examine, has_equal_values, read_range,
 };
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, ensure, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
 use crate::progress::Progress;
-use crate::tensor::{decode, not_finite};
+use crate::tensor::{decode, minus_infinite, not_finite};
 
 /// Bytes read at once, whole elements of every dtype.
 const CHUNK: u64 = 1 << 20;
@@ -147,19 +147,41 @@ pub fn cannot_read(file: &Path, error: std::io::Error) -> Error {
     err!("cannot read `{}`", file.display()).with_io(error)
 }
 
-/// Counts the infinite and NaN elements of a weight that is not converted: a conversion
-/// counts its own.
+/// What all bytes of a weight tell.
+pub struct Examination {
+    /// Elements that are infinite or NaN. A sink of -∞ is none: it takes no attention.
+    pub non_finite: u64,
+    /// Whether all bytes are zero.
+    pub is_zero: bool,
+}
+
+/// Reads a weight that is not converted: a conversion looks at its own.
+pub fn examine(
+    weight: &Weight,
+    files: &mut FileCache,
+    progress: &dyn Progress,
+) -> Result<Examination> {
+    let dtype = weight.encoded_dtype();
+    let has_sinks = weight.name.ends_with(".sinks");
+    let mut found = Examination { non_finite: 0, is_zero: true };
+    for_each_chunk(weight, files, progress, |_, bytes| {
+        found.non_finite += not_finite(dtype, bytes);
+        if has_sinks {
+            found.non_finite -= minus_infinite(dtype, bytes);
+        }
+        found.is_zero &= bytes.iter().all(|byte| *byte == 0);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Counts the infinite and NaN elements of a weight, as [`examine`].
 pub fn count_non_finite(
     weight: &Weight,
     files: &mut FileCache,
     progress: &dyn Progress,
 ) -> Result<u64> {
-    let mut count = 0;
-    for_each_chunk(weight, files, progress, |_, bytes| {
-        count += not_finite(weight.encoded_dtype(), bytes);
-        Ok(())
-    })?;
-    Ok(count)
+    Ok(examine(weight, files, progress)?.non_finite)
 }
 
 pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {

@@ -236,7 +236,7 @@ fn names_what_is_no_adapter() {
         adapter_config.json adapter_model.bin | | adapter_model.bin` is PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors
         adapter_config.json adapters.safetensors | | adapters.safetensors` is mlx-lm's format: merge it into its base model with mlx_lm.fuse
         config.json model.safetensors | | holds no adapter_config.json; it holds a whole model
-        adapter_config.json adapter_model.safetensors | | adapter_config.json` is not valid JSON";
+        adapter_config.json adapter_model.safetensors | | adapter_config.json` is empty, expected an object of JSON";
     for [files, _, expected] in cases(table) {
         let home = Home::with("tiny-hf");
         fs::create_dir(home.join("adapter")).unwrap();

@@ -176,6 +176,35 @@ fn stray_words_get_tips() {
         export --checkpoint tiny --output m.onnx | an export needs no command: leave out `export`
         --checkpoint my tiny --output m.onnx | leave out `tiny`, or put quotes around a path with spaces
         --checkpoint tiny --output m.onnx export | leave out `export`
+        convert tiny --output m.onnx | an export needs no command: leave out `convert`
+        build --checkpoint=tiny --output m.onnx | an export needs no command: leave out `build`
+        tiny m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
+        m.onnx | to describe a model, pass inspect m.onnx; to verify it, verify m.onnx --checkpoint DIR
+        --checkpoint tiny m.onnx | the model is the value of an option: --output m.onnx
+        --weights w.safetensors out/m.onnx | the model is the value of an option: --output out/m.onnx
+        --model tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
+        --input=tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
+        inspect --checkpoint tiny | the path needs no option: inspect tiny
+        inspect --weights=w.safetensors | the path needs no option: inspect w.safetensors
+        inspect --output m.onnx | the path needs no option: inspect m.onnx
+        inspect my tiny | `inspect` takes one path: put quotes around one with spaces
+        verify m.onnx tiny | the checkpoint is an option: verify m.onnx --checkpoint tiny
+        verify tiny m.onnx | the checkpoint is an option: verify m.onnx --checkpoint tiny
+        verify --model m.onnx --checkpoint tiny | the model needs no option: verify m.onnx --checkpoint DIR
+        verify m.onnx --weights w.safetensors | a staged weights file is a checkpoint here: --checkpoint w.safetensors
+        verify my m.onnx --checkpoint tiny | `verify` takes one path: put quotes around one with spaces
+        verfy m.onnx | a similar subcommand exists: 'verify'
+        --for cpu | a similar value exists: 'onnxruntime'
+        --for ort | a similar value exists: 'onnxruntime'
+        --for gpu | a similar value exists: 'cuda'
+        --for browser | a similar value exists: 'transformers-js'
+        --ep gpu | a similar value exists: 'cuda'
+        --target onnxruntime | a similar value exists: 'ort'
+        --experts q4 | a similar value exists: 'int4'
+        --experts INT8 | a similar value exists: 'int8'
+        --experts fp4 | a similar value exists: 'mxfp4'
+        --dense 8bit | a similar value exists: 'int8'
+        --compute bfloat16 | a similar value exists: 'bf16'
         --checkpoint tiny verify m.onnx | the command `verify` comes first, and has options of its own
         --layers 0 --checkpoint tiny --output m.onnx | 0 is not in 1..
         --max-length 0 --checkpoint tiny --output m.onnx | 0 is not in 1..";

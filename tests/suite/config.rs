@@ -1,27 +1,31 @@
 //! The configs of one model in both dialects, edited.
 
-use gpt_oss_export::checkpoint::{Config, Dialect, IgnoredNames};
+use gpt_oss_export::checkpoint::{Config, ConfigFile, Dialect, IgnoredNames};
 use gpt_oss_export::error::{Result, Setting};
 use serde_json::{Map, Value, json};
 
 use crate::support::{assert_contains, cases, fixture, read_json};
 
-fn openai() -> Value {
+pub fn openai() -> Value {
     read_json(&fixture("tiny/config.json"))
 }
 
-fn hugging_face() -> Value {
+pub fn hugging_face() -> Value {
     read_json(&fixture("tiny-hf/config.json"))
 }
 
-fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
+pub fn read_file(config: &Value, ignored: &[&str]) -> Result<ConfigFile> {
     let config_keys = ignored.iter().map(|name| (*name).to_owned()).collect();
     let ignored = IgnoredNames { config_keys, ..IgnoredNames::default() };
-    Ok(Config::read("config.json", config.to_string().as_bytes(), &ignored)?.0)
+    ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored)
+}
+
+pub fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
+    Ok(read_file(config, ignored)?.config)
 }
 
 /// Sets the value at a path, as `rope_scaling.factor`.
-fn edited(mut config: Value, path: &str, value: Value) -> Value {
+pub fn edited(mut config: Value, path: &str, value: Value) -> Value {
     let pointer = format!("/{}", path.replace('.', "/"));
     let (object, key) = pointer.rsplit_once('/').unwrap();
     config.pointer_mut(object).unwrap()[key] = value;
@@ -39,9 +43,7 @@ fn refuses(config: fn() -> Value, table: &str) {
 
 #[test]
 fn both_dialects_define_the_same_model() {
-    let text = openai().to_string();
-    let (config, dialect) =
-        Config::read("config.json", text.as_bytes(), &IgnoredNames::default()).unwrap();
+    let ConfigFile { config, dialect, .. } = read_file(&openai(), &[]).unwrap();
     assert_eq!(dialect, Dialect::OpenAi);
     assert_eq!(read(&hugging_face(), &[]).unwrap(), config);
     assert_eq!(config.windows, [Some(8), None, Some(8)]);
@@ -104,7 +106,9 @@ fn ignores_keys_by_full_name() {
     assert_eq!(read(&config, &names).unwrap(), read(&hugging_face(), &[]).unwrap());
     assert!(read(&config, &names[..1]).is_err());
     let error = read(&config, &names[1..]).unwrap_err();
-    assert_eq!(error.remedies(), [[(Setting::IgnoreConfigKey, names[0].to_owned())]]);
+    // The other way is to set it.
+    let remedies = [vec![(Setting::IgnoreConfigKey, names[0].to_owned())], Vec::new()];
+    assert_eq!(error.remedies(), remedies);
     assert!(read(&edited(openai(), "extra", json!(1)), &["extra"]).is_ok());
     for unused in ["head_dim", "absent"] {
         let sentence = read(&openai(), &[unused]).unwrap_err().to_string();
@@ -195,11 +199,9 @@ fn accepts_whole_configs_of_transformers() {
         pruned_heads | {"1": [0]} | `pruned_heads` (only {} is known:
         tie_encoder_decoder | true | `tie_encoder_decoder` (only false is known:
         torchscript | true | `torchscript` (only false is known:
-        is_causal | false | `is_causal` (only true is known:
-        partial_rotary_factor | 0.5 | `partial_rotary_factor` (only 1.0 is known:
+        norm_topk_prob | false | `norm_topk_prob` (only true is known:
         use_bfloat16 | true | `use_bfloat16` (only false is known:
-        cross_attention_hidden_size | 8 | an unknown key `cross_attention_hidden_size`
-        per_layer_config | {"0": {}} | an unknown key `per_layer_config`"#;
+        cross_attention_hidden_size | 8 | an unknown key `cross_attention_hidden_size`"#;
     refuses(hugging_face, table);
     for [key, value, _] in cases(table) {
         let config = edited(hugging_face(), key, value.parse().unwrap());
@@ -255,8 +257,7 @@ fn refuses_inconsistent_or_unsupported_values() {
         initial_context_length | 10 | YaRN's bounds must satisfy
         attention_dropout | 0.5 | has an unknown key `attention_dropout`, which can be ignored if"#;
     refuses(openai, table);
-    let table = r#"model_type | "llama" | `model_type` must be "gpt_oss" or "gpt_oss_puzzle", found "llama"
-        hidden_act | "gelu" | `hidden_act` must be "silu", found "gelu"
+    let table = r#"hidden_act | "gelu" | `hidden_act` must be "silu", found "gelu"
         swiglu_alpha | 2.0 | `swiglu_alpha` must be 1.702, found 2.0
         attention_bias | "yes" | `attention_bias` must be true or false, found "yes"
         use_qk_norm | true | has an unknown key `use_qk_norm`
@@ -265,12 +266,15 @@ fn refuses_inconsistent_or_unsupported_values() {
         sliding_window | 0 | must be a whole number from 1 to 4294967295, found 0
         layer_types | ["none", "none", "none"] | and "full_attention", found "none"
         layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
-        rope_scaling | null | for no scaling, found null
-        rope_scaling | {} | for no scaling, found {}
+        rope_scaling | {} | `rope_scaling` must be an object, found {}: write {"rope_type": "yarn",
         rope_parameters | {} | has an unknown key `rope_parameters`
         rope_parameters | {"rope_type": "default"} | must be the same as `rope_scaling`
         rope_scaling.truncate | true | `rope_scaling.truncate` must be false, found true
-        rope_scaling.truncate | null | lacks the key `rope_scaling.truncate`
+        rope_scaling.truncate | null | lacks the key `rope_scaling.truncate`, which must be false: transformers rounds
+        rope_scaling.factor | 0.5 | `rope_scaling.factor` must be a number of at least 1, found 0.5
+        rope_scaling.factor | 0 | `rope_scaling.factor` must be a number of at least 1, found 0
+        rope_parameters | {"full_attention": {"rope_type": "default"}} | `rope_parameters` has an object for each kind of layer
+        rope_scaling.sliding_attention | {"rope_type": "yarn"} | `rope_scaling` has an object for each kind of layer
         rope_scaling.rope_type | "llama3" | must be "yarn" or "default"
         rope_scaling.type | "linear" | must be "yarn", as `rope_scaling.rope_type`
         rope_scaling.mscale | 0.7 | has an unknown key `rope_scaling.mscale`

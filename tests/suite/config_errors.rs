@@ -37,19 +37,20 @@ fn says_all_errors_at_once() {
     let table = r#"head_dim="x" vocab_size=null extra=1 | CONFIG lacks the key `vocab_size` // CONFIG: key `head_dim` must be a whole number // an unknown key `extra`, which
         num_hidden_layers=0 layer_types=[] rope_theta=-1 | key `num_hidden_layers` must be // key `rope_theta` must be a positive number
         num_hidden_layers=null | lacks the key `num_hidden_layers`
-        rope_scaling.factor="x" max_position_embeddings=7 | key `rope_scaling.factor` must be a positive number
-        rope_scaling.factor=null rope_scaling.truncate=null | lacks the keys `rope_scaling.truncate` and `rope_scaling.factor`
+        rope_scaling.factor="x" max_position_embeddings=7 | key `rope_scaling.factor` must be a number of at least 1
+        rope_scaling.factor=null rope_scaling.truncate=null | lacks the key `rope_scaling.factor` // lacks the key `rope_scaling.truncate`, which must be false
         rope_scaling={"rope_type":"llama3","low_freq_factor":1} hidden_act="gelu" | `hidden_act` must be "silu" // `rope_scaling.rope_type` must be "yarn" or "default"
-        rope_scaling="yarn" | `rope_scaling` must be an object, {"rope_type": "default"} for no scaling, found "yarn"
-        rope_scaling=null rope_theta=null | `rope_scaling` must be an object
+        rope_scaling="yarn" | `rope_scaling` must be an object, found "yarn": write
+        rope_scaling=null rope_theta=null | lacks the key `rope_theta` // `rope_scaling` must be an object, found null
         quantization_config={"quant_method":"gptq"} swiglu_alpha=2 | `swiglu_alpha` must be 1.702 // quantized with "gptq" cannot be read
         quantization_config={"bits":4} | lacks the key `quantization_config.quant_method`
         head_dim=31 num_key_value_heads=3 num_experts_per_tok=9 experts_per_token=9 | `num_attention_heads` must be a multiple // `head_dim` must be even, found 31 // the number of experts per token must be at most
-        max_position_embeddings=8192 extra=1 | key `max_position_embeddings` must be 131072 (`original_max // an unknown key `extra`, which // all of these can be passed together: --ignore-config-key max_position_embeddings --ignore-config-key extra
-        num_experts_per_tok=2 initial_context_length=1 extra=1 | `initial_context_length` must be 4096 // `experts_per_token` must be 2, as `num_experts_per_tok`, found 4 // unknown key `extra` // those with one option can be passed together: --ignore-config-key initial_context_length --ignore-config-key extra
+        max_position_embeddings=8192 extra=1 | key `max_position_embeddings` must be 131072 (`original_max // an unknown key `extra`, which
+        num_experts_per_tok=2 initial_context_length=1 extra=1 | `initial_context_length` must be 4096 // `experts_per_token` must be 2, as `num_experts_per_tok`, found 4 // unknown key `extra`
+        swiglu_limt=3 extra=1 | `swiglu_limt` (did you mean `swiglu_limit`?): rename it // unknown key `extra`
         model_type="llama" head_dim=null extra=1 | `model_type` must be "gpt_oss" or "gpt_oss_puzzle", found "llama"
         model_type=null extra=1 | lacks the key `model_type` // unknown key `extra`
-        rope_theta=-1 rope_parameters={"rope_type":"default"} | key `rope_theta` must be a positive number
+        rope_theta=-1 rope_parameters={"rope_type":"default"} | key `rope_theta` must be a positive number // must be the same as `rope_scaling`: `rope_type` is "default" instead of "yarn"
         rope_scaling.a=1 my_a=1 | has unknown keys `my_a` and `rope_scaling.a`, which can be ignored if they do not"#;
     for [edits, expected] in cases(table) {
         let found = refusal(&edited(|config| set(config, edits)));
@@ -99,11 +100,11 @@ fn suggests_known_names() {
             config.pointer_mut(&object).unwrap()[key] = value;
         }));
         let line = found.iter().find(|line| line.contains("an unknown key")).unwrap();
-        let question = match meant {
-            "" => String::new(),
-            meant => format!(" (did you mean `{meant}`?)"),
+        let then = match meant {
+            "" => ", which can".to_owned(),
+            meant => format!(" (did you mean `{meant}`?): rename it"),
         };
-        assert_starts(line, &format!("CONFIG has an unknown key `{typed}`{question}, which can"));
+        assert_starts(line, &format!("CONFIG has an unknown key `{typed}`{then}"));
     }
 }
 

@@ -77,7 +77,7 @@ fn describes_what_is_there_before_all_obstacles() {
             &[
                 "config.json` is an HTML page, not the file itself: download it again\n",
                 "00000-of-00002.safetensors` is a text that begins \"Entry not found\", not the file itself: download it again\n",
-                "00002-of-00002.safetensors` is a Git LFS pointer, not the file itself: download it with `git lfs pull`\n",
+                "00002-of-00002.safetensors` is a Git LFS pointer, not the file itself: run `git lfs pull` in its clone, or download it again from the hub\n",
             ],
         ),
         (
@@ -136,7 +136,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::create_dir(folder).unwrap();
             },
             &["folder "],
-            &["holds no config.json\n"],
+            &["holds no config.json: it is empty\n"],
         ),
     ];
     for (edit, lines, ends) in table {
@@ -224,8 +224,8 @@ fn describes_snapshots_of_links() {
     printed(&mut binary(&["inspect", text(&snapshot)]));
     fs::remove_file(real.checkpoint().join(SHARDS[1])).unwrap();
     let (printed, error) = described(&snapshot, &["--scan"]);
-    assert_contains(&printed, "model-00001-of-00002.safetensors: NOT USABLE: there is no file");
-    assert_ends(&error, "which is missing: add it\n");
+    assert_contains(&printed, "model-00001-of-00002.safetensors: NOT USABLE: `");
+    assert_ends(&error, "`, where nothing is: download it again\n");
 }
 
 /// Files that an export wrote are no part of a checkpoint.

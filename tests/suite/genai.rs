@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Special tokens that the references never generate.
-fn generation() -> String {
+pub fn generation() -> String {
     json!({"bos_token_id": 316, "eos_token_id": [317, 318], "pad_token_id": 319}).to_string()
 }
 
@@ -349,7 +349,11 @@ fn refuses_invalid_generation_config() {
     let (released, tiny) = (&released_vocabulary(), &Home::with("tiny"));
     // Without a file where its text is empty.
     for (home, file, sentence) in [
-        (released, "[]", "generation_config.json` is invalid: invalid type: sequence, expected a"),
+        (
+            released,
+            "[]",
+            "generation_config.json` is invalid: it must be an object of JSON, found a list",
+        ),
         (released, r#"{"a": 1, "a": 1}"#, "duplicate key \"a\""),
         (
             tiny,

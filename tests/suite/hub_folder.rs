@@ -112,7 +112,7 @@ fn refuses_local_files_of_another_save() {
     let sentence = test.hub.failure(&test.original());
     assert_contains(
         &sentence,
-        "original` holds both model.safetensors and an model.safetensors.index",
+        "original` holds both model.safetensors and a model.safetensors.index",
     );
     assert_ends(&sentence, "; pass --download-dir DIR");
     for name in ["model.safetensors", "model.safetensors.index.json"] {
@@ -131,8 +131,12 @@ fn refuses_local_files_of_another_save() {
 fn exports_offline_from_downloaded_files_only() {
     let test = HubTest::new();
     let sentence = test.hub.sentence(test.hub.command(&test.root()).env("HF_HUB_OFFLINE", "1"));
-    let expected = "`config.json` of `owner/tiny` is neither in the download folder nor in Hugging Face's cache, and HF_HUB_OFFLINE forbids downloads";
-    assert_eq!(sentence, expected);
+    let start = "`config.json` of `owner/tiny` is neither in the download folder `";
+    assert_starts(&sentence, start);
+    assert_contains(&sentence, "owner--tiny` nor in Hugging Face's cache `");
+    let end =
+        "`, and HF_HUB_OFFLINE forbids downloads; pass --checkpoint DIR or --download-dir DIR";
+    assert_ends(&sentence, end);
     assert!(test.hub.take_requests("").is_empty() && contents(&test.here).is_empty());
 
     test.hub.export(&test.original());
@@ -147,10 +151,20 @@ fn exports_offline_from_downloaded_files_only() {
     let table = "other/tiny/original | holds files of `owner/tiny`
         owner/tiny@ffffffffffffffffffffffffffffffffffffffff/original | `original/config.json` of
         owner/tiny@v2/original | no download has told which commit the revision `v2` of `owner/tiny` is, and offline mode forbids to ask: run the command once without it, or name the commit of the download folder, `owner/tiny@COMMIT/original`
-        owner/tiny | `config.json` of `owner/tiny` is neither in the download folder nor in";
+        owner/tiny | `config.json` of `owner/tiny` is neither in the download folder `";
     for [name, expected] in cases(table) {
         assert_contains(&test.hub.sentence(&mut offline(name)), expected);
     }
+    // Files that another program put there.
+    let copied = test.here.join("copied");
+    copy_folder(&test.repository.join("original"), &copied.join("original"));
+    let options = ["--offline", "--download-dir", text(&copied)];
+    let arguments = [&test.original()[..], &options].concat();
+    let sentence = test.hub.failure(&arguments);
+    let start =
+        format!("`original/config.json` is in the download folder `{}` without", text(&copied));
+    assert_starts(&sentence, &start);
+    assert_ends(&sentence, &format!("; pass --checkpoint {}/original", text(&copied)));
     // After a run for another commit, which failed by its tokenizer.
     fs::write(test.repository.join("tokenizer_config.json"), "{}").unwrap();
     let sentence = test.hub.failure(&test.original());
@@ -233,8 +247,11 @@ fn the_hub_and_folders_have_one_rule() {
     let offline = [&ignoring[..], &["--offline"]].concat();
     assert_eq!(test.hub.export(&offline)["fingerprint"], summary["fingerprint"]);
     let sentence = test.hub.failure(&[&test.root()[..], &["--offline"]].concat());
-    let start = "`mtp.safetensors` of `owner/tiny` is neither in the download folder nor in Hugging Face's cache, and offline mode forbids downloads: `";
-    assert_starts(&sentence, start);
+    assert_starts(
+        &sentence,
+        "`mtp.safetensors` of `owner/tiny` is neither in the download folder `",
+    );
+    assert_contains(&sentence, ", and offline mode forbids downloads: `");
     assert_contains(&sentence, expected);
 
     let repository = with_weights_as("weights.safetensors");

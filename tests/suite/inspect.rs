@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::layout_fixtures::in_folder;
+use crate::layout_fixtures::{config, home, in_folder, in_layout};
 use crate::support::{
-    Home, assert_contains, export, export_args, failure, fixture, resize, run, text,
+    Home, assert_contains, assert_starts, binary, export, export_args, failure, fixture, printed,
+    resize, run, text,
 };
 
 /// The report as JSON. The exit status tells whether all data is there.
@@ -72,8 +73,69 @@ fn filters_tensors_by_canonical_and_stored_names() {
     assert_eq!(tensors(&["--tensors", "layers.?.mlp.router.bias"]), 3);
     assert_eq!(tensors(&["--tensors", "qkv"]), 0);
     assert_eq!(tensors(&[]), 0);
+    for (pattern, matches) in [("zzz", false), ("qkv", false), ("*qkv*", true)] {
+        let printed = printed(&mut binary(&["inspect", text(&tiny), "--tensors", pattern]));
+        let said = printed.contains(&format!("no name of a tensor matches `{pattern}`"));
+        assert!(said != matches, "{printed}");
+    }
     let sentence = failure(&["inspect", text(&tiny), "--tensors", "a***"]);
     assert_contains(&sentence, "invalid pattern \"a***\" for tensor names");
+}
+
+#[test]
+fn a_pattern_without_a_match_is_told() {
+    let home = Home::with("tiny");
+    home.export("m", &[]);
+    for path in ["checkpoint", "checkpoint/model.safetensors", "m.onnx"] {
+        let path = home.join(path);
+        let report = run(&["inspect", text(&path), "--tensors", "zzz*"]);
+        let report = String::from_utf8(report.stdout).unwrap();
+        assert_contains(&report, "no name of a tensor matches `zzz*`");
+    }
+}
+
+/// The edit of a tensor's bytes, which tensor, and lines of the scan.
+#[test]
+fn scan_names_tensors_of_zeros_and_spares_sinks_of_minus_infinity() {
+    type Fill = fn(&mut [u8]);
+    let minus_infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0xff80_u16.to_le_bytes();
+    let infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0x7f80_u16.to_le_bytes();
+    let zero: Fill = |bytes| bytes.fill(0);
+    for (name, edit, is_damaged, lines) in [
+        ("model.layers.1.self_attn.sinks", minus_infinity, false, "all values are finite\n"),
+        (
+            "model.layers.1.self_attn.sinks",
+            infinity,
+            true,
+            "layers.1.attn.sinks (model.layers.1.self_attn.sinks): 1 of 8 values",
+        ),
+        (
+            "model.norm.weight",
+            minus_infinity,
+            true,
+            "norm.scale (model.norm.weight): 1 of 96 values",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj.weight",
+            zero,
+            false,
+            "layers.0.attn.q.weight (model.layers.0.self_attn.q_proj.weight): all bytes are 0, as in an unfinished download",
+        ),
+        (
+            "model.layers.2.mlp.experts.down_proj_blocks",
+            zero,
+            false,
+            "all values are finite, 1 tensor of zeros alone\n",
+        ),
+        ("model.layers.0.self_attn.q_proj.bias", zero, false, "all values are finite\n"),
+    ] {
+        let mut tensors = in_layout("hf");
+        edit(&mut tensors.get_mut(name).unwrap().2);
+        let home = home(&config(), &tensors);
+        let scan = run(&["inspect", text(&home.checkpoint()), "--scan"]);
+        assert_contains(&String::from_utf8(scan.stdout).unwrap(), lines);
+        assert_eq!(scan.status.success(), !is_damaged, "{name}");
+    }
 }
 
 #[test]
@@ -128,7 +190,7 @@ fn reports_missing_and_short_data() {
         let report = inspect(&model, &[]);
         let problem = report["files"][0]["problem"].as_str().unwrap();
         assert!(problem.contains(expected) && report["whole"] == false, "{problem}");
-        assert_contains(&printed_report(&model), "NOT complete");
+        assert_contains(&printed_report(&model), "NOT as the model expects them");
     };
     resize(&weights, |length| length - 1);
     let short = fs::metadata(&weights).unwrap().len();
@@ -159,6 +221,8 @@ fn reports_exchanged_data() {
     *tuned.last_mut().unwrap() ^= 0x80;
     fs::write(&source, tuned).unwrap();
     assert_eq!(problem(), "it was changed since the export: restore it, or export again");
+    let expected = "m.onnx` is not what it expects: `checkpoint/model.safetensors`: it was changed since the export: restore it, or export again";
+    assert_contains(&failure(&["inspect", text(&model)]), expected);
     assert_eq!(inspect(&model, &[])["whole"], false);
     fs::write(&source, released).unwrap();
     assert_eq!(problem(), Value::Null);
@@ -177,15 +241,28 @@ fn refuses_other_files() {
     for (name, text, expected) in [
         ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
         ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
-        ("empty.onnx", "", "is not an ONNX model: it has no graph"),
-        ("text.onnx", "hello, this is text", "is not an ONNX model: "),
+        ("empty.onnx", "", "is not an ONNX model, or is truncated: it has no graph"),
+        ("text.onnx", "hello, this is text", "is not an ONNX model, or is truncated: "),
         ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);
         fs::write(&path, text).unwrap();
         assert_contains(&failure(&["inspect", path.to_str().unwrap()]), expected);
     }
-    assert_contains(&failure(&["inspect", "no/where"]), "there is nothing at `");
+    for (path, hub) in [
+        ("no/where/at/all", false),
+        ("none.onnx", false),
+        ("no/where", true),
+        ("hf:no/where", true),
+        ("https://huggingface.co/no/where", true),
+    ] {
+        let sentence = failure(&["inspect", path]);
+        assert_starts(&sentence, &format!("there is nothing at `{path}`"));
+        assert_eq!(sentence.contains("for a repository on the hub an export"), hub, "{sentence}");
+    }
+    let meant = Home::with("tiny");
+    let sentence = failure(&["inspect", text(&meant.join("chekpoint"))]);
+    assert_contains(&sentence, &format!("(did you mean `{}`?)", text(&meant.checkpoint())));
 }
 
 #[test]

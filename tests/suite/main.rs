@@ -8,6 +8,7 @@ mod architecture;
 mod cli;
 mod config;
 mod config_errors;
+mod config_readings;
 mod conversions;
 mod documents;
 mod fake_hub;
@@ -28,6 +29,7 @@ mod matrix_formats;
 mod mutations;
 #[cfg(unix)]
 mod paths;
+mod places;
 mod provenance;
 mod puzzle;
 mod python {
@@ -64,6 +66,7 @@ mod staging;
 mod support;
 mod tensor_names;
 mod tensor_problems;
+mod tokenizer;
 mod transformers_js;
 mod untrusted_metadata;
 mod weights_file;

@@ -82,7 +82,7 @@ fn source_of_another_kind_is_named() {
 
 #[test]
 fn missing_permission_is_an_error_that_names_the_path() {
-    let table = "checkpoint | `checkpoint/config.json`: Permission denied
+    let table = "checkpoint | `checkpoint`: Permission denied
         checkpoint/config.json | `checkpoint/config.json`: Permission denied
         checkpoint/model.safetensors | `checkpoint/model.safetensors`: Permission denied
         out | cannot write `out";

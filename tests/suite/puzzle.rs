@@ -82,12 +82,12 @@ fn refuses_blocks_that_it_does_not_understand() {
         /block_configs/1/num_local_experts | 3 | experts per token must be at most the number of experts, found 4 of 3
         /block_configs/1/num_local_experts | 5 | gives layer 1 5 experts, and `model.layers.1.mlp.router.weight` has a row for each of 4
         /block_configs/0/sliding_window | -1 | `block_configs.0.sliding_window` must be a whole number from 1
-        /block_configs/2/sliding_windw | 8 | an unknown key `block_configs.2.sliding_windw` (did you mean `sliding_window`?), which
+        /block_configs/2/sliding_windw | 8 | an unknown key `block_configs.2.sliding_windw` (did you mean `sliding_window`?): rename it to use its value 8
         /block_configs/2/no_op | true | ; pass --ignore-config-key block_configs.2.no_op
         /layer_types | ["full_attention", "sliding_attention", "full_attention"] | differs in layer 0; it can be ignored if the windows are right; pass --ignore-config-key layer_types
         /layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`)
         /model_type | "gpt_oss" | `block_configs` can be ignored if all layers are alike; pass --ignore-config-key block_configs
-        /per_layer_config | {"0": {}} | an unknown key `per_layer_config`
+        /per_layer_config | {"0": {}} | `per_layer_config` must be {}, found {"0":{}}: others change layers
         /rope_scaling/factor | null | lacks the key `rope_scaling.factor`"#;
     for [pointer, value, sentence] in cases(table) {
         let home = with(|config, _| {
@@ -140,7 +140,7 @@ fn accepts_scales_of_a_cache() {
     ] {
         let name = format!("{attention}{name}");
         let home = with(|_, tensors| insert(tensors, &name));
-        assert_contains(&home.refusal("m", &[]), &format!("with MXFP4 experts: `{name}`"));
+        assert_contains(&home.refusal("m", &[]), &format!("`{name}`"));
     }
     let home = with(|_, tensors| insert(tensors, "model.layers.1.mlp.k_scale"));
     assert_contains(&home.refusal("m", &[]), "`model.layers.1.mlp.k_scale`");

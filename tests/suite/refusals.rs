@@ -109,7 +109,7 @@ fn names_what_came_in_the_place_of_a_file() {
     let table: [(&[u8], &str); 9] = [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "a Git LFS pointer, not the file itself: download it with `git lfs pull`",
+            "a Git LFS pointer, not the file itself: run `git lfs pull` in its clone, or download it again from the hub",
         ),
         (b"<!doctype html>\n<html>", "an HTML page, not the file itself: download it again"),
         (
@@ -205,7 +205,7 @@ fn refuses_damaged_and_foreign_weights_files() {
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
         ),
         (&damaged, "was changed after it was staged"),
-        (&short, "download it again"),
+        (&short, "stage it, or export it, again"),
     ] {
         assert_contains(&failure(&staged_args(path, &model, &[])), expected);
         assert!(!model.exists());
@@ -231,7 +231,7 @@ fn suggests_similar_and_enclosing_folders() {
         gpt_oss_20b | (did you mean `MEANT`?); a checkpoint is a folder
         GPT-OSS-20B-it | (did you mean `MEANT`?); a checkpoint is a folder
         llama | there is no folder `GIVEN`; a checkpoint
-        gpt-oss-20 | holds no config.json";
+        gpt-oss-20 | holds no config.json: it is empty";
     for [name, expected] in cases(table) {
         let given = home.join(name);
         let expected = expected.replace("MEANT", text(&checkpoint)).replace("GIVEN", text(&given));
@@ -290,7 +290,7 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
 
 #[test]
 fn refuses_configs_that_contradict_tensors() {
-    let table = r#"bf16 | num_local_experts | 7 | `model.layers.0.mlp.router.weight` must have shape [7, 96] (from the config), found [8, 96]
+    let table = r#"bf16 | num_local_experts | 7 | config.json`: the number of experts is 7, and 8 in 18 tensors, such as `model.layers.0.mlp.router.weight` of shape [8, 96]: use a config and tensors of one save
         hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
     for [layout, key, value, sentence] in cases(table) {
         let mut config = config();
@@ -307,7 +307,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
-            "holds no experts under the names of a supported layout, found `model.layers.0.mlp.experts.down_proj_bias`",
+            "holds no experts under the names of a supported layout, such as `model.layers.0.mlp.experts.gate_up_proj_blocks`; the most similar name is `model.layers.0.mlp.experts.gate_up_proj_bias`",
         ),
         (
             "bf16",
@@ -335,7 +335,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |tensors, _| drop_experts(tensors, 1, 5, false),
-            "`model.layers.1.mlp.experts.gate_up_proj_blocks` must have shape [8, 256, 3, 16] (from the config), found [5, 256, 3, 16]",
+            "the number of experts is 8, and 5 in 6 tensors, such as `model.layers.1.mlp.experts.gate_up_proj_blocks` of shape [5, 256, 3, 16]",
         ),
         (
             "hf",
@@ -367,7 +367,7 @@ fn refuses_tensors_that_fit_no_layout() {
                 drop_experts(tensors, 1, 5, true);
                 config["intermediate_size"] = json!(96);
             },
-            "`model.layers.0.mlp.experts.gate_up_proj_blocks` must have shape [8, 192, 3, 16] (from the config), found [8, 256, 3, 16]",
+            "`intermediate_size` is 96, and 128 in 15 tensors, such as `model.layers.0.mlp.experts.gate_up_proj_blocks` of shape [8, 256, 3, 16]",
         ),
     ];
     for (layout, edit, sentence) in edits {

@@ -183,6 +183,34 @@ fn needless_entries_of_an_index_can_be_ignored() {
     }
 }
 
+/// A shard of another save in the place of one.
+#[test]
+fn shards_of_different_saves_are_told_apart() {
+    for (ours, theirs, part) in [
+        ("bf16", "hf", "layers.1.mlp.experts."),
+        ("hf", "bf16", "layers.2.mlp.experts."),
+        ("bf16", "linears", "layers.0.mlp.experts."),
+    ] {
+        let split = |layout| -> (Tensors, Tensors) {
+            in_layout(layout).into_iter().partition(|(name, _)| name.contains(part))
+        };
+        let [(own, rest), (other, _)] = [split(ours), split(theirs)];
+        let mut index = all_in(&rest, "rest.safetensors");
+        index.extend(all_in(&own, "part.safetensors"));
+        let home = indexed(&[("rest.safetensors", rest), ("part.safetensors", other)], &index);
+        let sentence = home.refusal("m", &[]);
+        assert_contains(
+            &sentence,
+            "in `part.safetensors`, which holds others such as `model.layers.",
+        );
+        assert_ends(
+            &sentence,
+            "`: they are of different saves, use the index and the shards of one",
+        );
+        assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
+    }
+}
+
 #[test]
 fn entries_that_the_model_uses_cannot_be_ignored() {
     let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::layout_fixtures::{edit_config, edited, tiny, write_shards};
 use crate::support::{
-    Home, assert_contains, contents, export, export_args, failure, fixture, flip_last_bit,
-    read_json, text, weights_metadata,
+    Home, assert_contains, assert_ends, binary, contents, export, export_args, failure, fixture,
+    flip_last_bit, printed, read_json, resize, run, staged_args, text, weights_metadata,
 };
 
 const COPY: [&str; 2] = ["--external-data", "copy"];
@@ -192,5 +192,56 @@ fn export_into_the_checkpoints_folder_can_be_repeated() {
     for written in [true, false] {
         let (_, summary) = home.export("checkpoint/model", &COPY);
         assert_eq!(summary["weights"]["bytes_written"].as_u64().unwrap() > 0, written);
+    }
+}
+
+/// A staged file that is truncated, changed or given as a checkpoint, and what to do.
+#[test]
+fn staged_files_are_named_as_such() {
+    let home = Home::with("tiny");
+    let (staged, _) = home.stage("w", &[]);
+    let model = home.join("m.onnx");
+    let sentence = failure(&export_args(&staged, &model, &[]));
+    let expected = format!(
+        "`{0}` is a staged weights file, expected a checkpoint's folder: give it as the weights instead; pass --weights {0}",
+        text(&staged)
+    );
+    assert_eq!(sentence, expected);
+    let note = "as it was staged, as far as lengths and samples tell";
+    assert_contains(&printed(&mut binary(&staged_args(&staged, &model, &[]))), note);
+    let direct = printed(&mut binary(&export_args(&home.checkpoint(), &model, &[])));
+    assert!(!direct.contains(note), "{direct}");
+    let whole = fs::metadata(&staged).unwrap().len();
+    resize(&staged, |length| length - 1000);
+    let sentence = failure(&staged_args(&staged, &model, &[]));
+    let end = format!(
+        "` has {} bytes, but its header describes {whole}: stage it, or export it, again",
+        whole - 1000
+    );
+    assert_ends(&sentence, &end);
+    assert_ends(&failure(&["inspect", text(&staged)]), &end);
+    // That of a checkpoint comes from elsewhere.
+    let single = home.join("checkpoint/model.safetensors");
+    resize(&single, |length| length - 1000);
+    assert_ends(&home.refusal("m", &[]), ": download it again");
+}
+
+/// The size that is recommended is accepted.
+#[test]
+fn smallest_shard_size_is_told_at_once() {
+    let home = Home::with("tiny");
+    for (size, options) in [("1", &[][..]), ("5000", &["--experts", "int4"]), ("60kB", &[])] {
+        let with = |size: &str| {
+            let all = [&["--max-shard-size", size], options].concat();
+            let model = home.join("out/m.onnx");
+            run(&export_args(&home.checkpoint(), &model, &all))
+        };
+        let refused = with(size);
+        assert_eq!(refused.status.code(), Some(1), "{size}");
+        let sentence = String::from_utf8(refused.stderr).unwrap();
+        let (_, enough) = sentence.trim_end().rsplit_once("--max-shard-size ").unwrap();
+        assert!(with(enough).status.success(), "{sentence}");
+        let less = (enough.parse::<u64>().unwrap() - 1).to_string();
+        assert!(!with(&less).status.success(), "{sentence}");
     }
 }

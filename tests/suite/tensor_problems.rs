@@ -126,10 +126,7 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
     larger["num_hidden_layers"] = json!(9000);
     larger["layer_types"].take();
     let sentence = home(&larger, &in_layout("linears")).refusal("m", &[]);
-    assert_contains(
-        &sentence,
-        "holds 186 tensors and lacks more than 186 of the model that its config describes, such as `model.layers.3.",
-    );
+    assert_contains(&sentence, "describes 9,000 layers (`num_hidden_layers`), and `");
 }
 
 #[test]
@@ -154,11 +151,176 @@ fn all_wrong_tensors_are_named() {
         assert_contains(line, expected);
     }
     // The first few of many.
-    let mut wider = config();
-    wider["hidden_size"] = json!(192);
-    let sentence = home(&wider, &in_layout("bf16")).refusal("m", &[]);
+    let sentence = with("bf16", |tensors| tensors.values_mut().for_each(|it| it.0 = Dtype::I16));
+    assert_contains(&sentence.refusal("m", &[]), "has dtype I16");
+    let flat = with("bf16", |tensors| {
+        for (name, (_, shape, _)) in tensors.iter_mut() {
+            if name.contains("norm") || name.contains("proj") {
+                shape.push(1);
+            }
+        }
+    });
+    let sentence = flat.refusal("m", &[]);
     assert_eq!(sentence.lines().count(), 9, "{sentence}");
-    assert_ends(&sentence, "checkpoint` holds 28 other tensors of the wrong dtype or shape");
+    assert_ends(&sentence, "checkpoint` holds 35 other tensors of the wrong dtype or shape");
+}
+
+/// A size of the config that tensors contradict is one error, however many tensors do.
+#[test]
+fn contradicted_sizes_are_named_once() {
+    let table = "hf | num_key_value_heads | 4 | `num_key_value_heads` × `head_dim` is KEYS, and FOUND in 12 tensors, such as `model.layers.0.self_attn.k_proj.weight`
+        bf16 | vocab_size | 384 | `vocab_size` is 384, and 320 in 2 tensors, such as `model.embed_tokens.weight` of shape [320, 96]
+        hf | hidden_size | 192 | `hidden_size` is 192, and 96 in 42 tensors
+        linears | intermediate_size | 64 | `intermediate_size` is 64, and 128 in
+        mlx | intermediate_size | 64 | `intermediate_size` is 64, and 128 in 15 tensors
+        split | intermediate_size | 64 | `intermediate_size` is 64, and 128 in
+        fp8 | num_local_experts | 16 | the number of experts is 16, and 8 in 18 tensors";
+    for [layout, key, value, expected] in cases(table) {
+        let mut config = config();
+        let [heads, width] =
+            ["num_key_value_heads", "head_dim"].map(|key| config[key].as_u64().unwrap());
+        // Twice as many heads.
+        config[key] = if key == "num_key_value_heads" {
+            json!(2 * heads)
+        } else {
+            value.parse::<u64>().unwrap().into()
+        };
+        let expected = expected.replace("KEYS", &(2 * heads * width).to_string());
+        let expected = expected.replace("FOUND", &(heads * width).to_string());
+        let sentence = home(&config, &in_layout(layout)).refusal("m", &[]);
+        assert_contains(&sentence, &expected);
+        assert_ends(&sentence, ": use a config and tensors of one save");
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+}
+
+/// Where a config and the tensors disagree as a whole, either may be right.
+#[test]
+fn both_ways_are_said_where_config_and_tensors_disagree() {
+    type Change = fn(&mut Tensors, &mut serde_json::Value);
+    fn set_layers(config: &mut serde_json::Value, count: usize) {
+        config["num_hidden_layers"] = json!(count);
+        config.as_object_mut().unwrap().remove("layer_types");
+    }
+    let table: [(&str, Change, &str); 10] = [
+        (
+            "hf",
+            |_, config| set_layers(config, 2),
+            "config.json` describes 2 layers (`num_hidden_layers`), and `CHECKPOINT` holds tensors of 3 layers, such as `model.layers.2.input_layernorm.weight`: set the key to 3 if they all are layers of the model, or ignore the others; pass --ignore-tensor 'model.layers.2.*'",
+        ),
+        (
+            "bf16",
+            |_, config| set_layers(config, 4),
+            "config.json` describes 4 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers: add the tensors of the others, or set the key to 3 if the model has no others",
+        ),
+        (
+            "bf16",
+            |tensors, _| rename(tensors, "layers.1.", "layers.3."),
+            "config.json` describes 3 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers, up to number 3 without `1`: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps and set the key to 3",
+        ),
+        (
+            "hf",
+            |tensors, config| {
+                tensors.retain(|name, _| !name.contains("layers.0."));
+                set_layers(config, 2);
+            },
+            "holds 2 layers, up to number 2 without `0`: add",
+        ),
+        (
+            "hf",
+            |_, config| config["attention_bias"] = json!(false),
+            "says that attention has no biases (`attention_bias` false), and `CHECKPOINT` holds 12 tensors, such as `model.layers.0.self_attn.k_proj.bias`: set the key to true if the model adds them, or ignore them if not; pass --ignore-tensor",
+        ),
+        (
+            "bf16",
+            |tensors, _| tensors.retain(|name, _| !name.ends_with("_proj.bias")),
+            "says that attention has biases (`attention_bias`, true unless set), and `CHECKPOINT` lacks all of them, such as `model.layers.0.self_attn.q_proj.bias`: set the key to false if the model has none",
+        ),
+        (
+            "hf",
+            |tensors, _| drop(tensors.remove("lm_head.weight")),
+            "CHECKPOINT` lacks `lm_head.weight`, the language-model head, and `CHECKPOINT/config.json` does not tie it to the embedding: save the model with its head (as GptOssForCausalLM, not as GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
+        ),
+        (
+            "hf",
+            |tensors, _| rename(tensors, "lm_head.weight", "score.weight"),
+            "CHECKPOINT` holds `score.weight`, the head of a model for another task, and no `lm_head.weight`: only models with a language-model head can be exported",
+        ),
+        (
+            "bf16",
+            |tensors, _| rename(tensors, "lm_head.weight", "classifier.out_proj.weight"),
+            "holds `classifier.out_proj.weight`, the head of a model for another task",
+        ),
+        (
+            "bf16",
+            |tensors, _| rename(tensors, "lm_head.weight", "qa_outputs.weight"),
+            "holds `qa_outputs.weight`, the head of a model for another task",
+        ),
+    ];
+    for (layout, change, expected) in table {
+        let (mut tensors, mut config) = (in_layout(layout), config());
+        change(&mut tensors, &mut config);
+        let home = home(&config, &tensors);
+        let sentence = home.refusal("m", &[]);
+        let checkpoint = home.checkpoint().display().to_string();
+        assert_contains(&sentence, &expected.replace("CHECKPOINT", &checkpoint));
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+}
+
+/// Tensors in formats that are not read: how the names of some tensors begin, what they become,
+/// and the sentence.
+#[test]
+fn foreign_formats_are_known_by_their_tensors() {
+    let table = "hf | _proj.weight | qweight qzeros scales g_idx | weights in GPTQ's format (`
+        bf16 | _proj.weight | qweight qzeros scales | weights in GPTQ's or AWQ's format (`
+        hf | _proj.weight | weight.absmax weight.quant_map weight.quant_state.bitsandbytes__nf4 | weights in bitsandbytes' format (`
+        hf | _proj.weight | SCB | weights in bitsandbytes' format (`
+        hf | _proj.weight | weight_packed weight_scale weight_shape | weights in the format of compressed-tensors (`
+        hf | _proj.weight | weight weight_scale weight_scale_2 input_scale | weights in ModelOpt's NVFP4 (`
+        hf | _proj.weight | weight weight_scale | scales of weights in FP8 or NVFP4 (`
+        hf | _proj.weight | weight weight_scale_inv | scales of weights in FP8 or NVFP4 (`
+        hf | _proj.weight | W_q meta | weights in HQQ's format (`
+        hf | _proj.weight | weight._data weight._scale | weights in quanto's format (`
+        hf | _proj.weight | _weight_qdata _weight_scale | FP8
+        hf | _proj.weight | codes codebooks | weights in AQLM's or EXL's format (`
+        hf | _proj.weight | base_layer.weight | an adapter that is not merged (`
+        bf16 | experts.gate_up_proj | qweight qzeros scales | weights in GPTQ's or AWQ's format (`
+        bf16 | experts.gate_up_proj | weight_packed weight_scale | compressed-tensors (`";
+    for [layout, end, parts, expected] in cases(table) {
+        let home = with(layout, |tensors| {
+            let names: Vec<String> =
+                tensors.keys().filter(|name| name.ends_with(end)).cloned().collect();
+            assert!(!names.is_empty());
+            for name in names {
+                let tensor = tensors.remove(&name).unwrap();
+                let stem = name.strip_suffix(".weight").unwrap_or(&name);
+                tensors.extend(
+                    parts.split(' ').map(|part| (format!("{stem}.{part}"), tensor.clone())),
+                );
+            }
+        });
+        let sentence = home.refusal("m", &[]);
+        assert_contains(&sentence, expected);
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        // Scales beside whole weights may be needless, and the choice is the user's.
+        let is_complete = parts.starts_with("weight ");
+        assert_eq!(sentence.contains("--ignore-tensor"), is_complete, "{sentence}");
+    }
+    for name in ["qkv_proj", "qkv", "query_key_value"] {
+        let joined = with("hf", |tensors| {
+            rename(tensors, "self_attn.q_proj", &format!("self_attn.{name}"));
+            tensors.retain(|name, _| {
+                !name.contains("k_proj") && !name.contains("v_proj") || name.contains("qkv_proj")
+            });
+        });
+        let sentence = joined.refusal("m", &[]);
+        assert_contains(&sentence, "holds q, k and v in one tensor (`model.layers.0.self_attn.");
+        assert_ends(
+            &sentence,
+            "): split the tensor into `q_proj`, `k_proj` and `v_proj` by rows, and export the result",
+        );
+    }
 }
 
 #[test]

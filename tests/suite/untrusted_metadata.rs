@@ -144,7 +144,7 @@ fn control_characters_in_paths_are_escaped() {
 #[test]
 fn recognizes_names_of_wrappers_and_adapters() {
     type Rename = fn(String) -> Vec<String>;
-    let adapter = "of a model with an unmerged adapter";
+    let adapter = "holds an adapter that is not merged";
     let cases: [(Rename, &str); 4] = [
         (|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")], adapter),
         (|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")], adapter),
@@ -166,5 +166,5 @@ fn refuses_config_without_rope_scaling() {
     let home = Home::with("tiny-hf");
     edit_config(&home.checkpoint(), "\"rope_scaling\"", "\"rope_scaled\"");
     let sentence = failure(&["inspect", text(&home.checkpoint())]);
-    assert_contains(&sentence, "`rope_scaling` must be an object");
+    assert_contains(&sentence, "lacks the key `rope_scaling` (`rope_parameters`");
 }

@@ -1,17 +1,17 @@
 //! `config.json`, in either dialect.
 
-mod harmless;
+mod known;
 mod reader;
 mod rope;
 mod unknown;
 mod values;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::names::IgnoredNames;
+use super::ignored::IgnoredNames;
 use super::suggest;
-use crate::error::{Error, Result, Setting, err};
-pub use harmless::{Group, any as any_value};
+use crate::error::{Error, Result, Setting, bail, err};
+pub use known::{Group, any as any_value};
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
 pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
@@ -27,26 +27,53 @@ pub enum Dialect {
     HuggingFace,
 }
 
+const GPT_OSS: &str = "gpt_oss";
+/// The `quant_method` of the released models.
+const MXFP4: &str = "mxfp4";
 /// The `model_type` of NVIDIA's Puzzle models, whose layers differ from each other.
 pub const PUZZLE: &str = "gpt_oss_puzzle";
 /// The key of a Puzzle config with an object for each layer.
 pub const BLOCKS: &str = "block_configs";
 const LAYER_TYPES: &str = "layer_types";
 
-impl Config {
+/// Keys that a config of one dialect has and of the other has not; the first may be misspelled.
+const HUGGING_FACE: [&str; 7] = [
+    "model_type",
+    "architectures",
+    "rope_scaling.",
+    "rope_parameters.",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "max_position_embeddings",
+];
+const OPENAI: [&str; 4] = ["num_experts", "rope_scaling_factor", "rope_ntk_alpha", "rope_ntk_beta"];
+
+/// What a `config.json` says.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    pub config: Config,
+    pub dialect: Dialect,
+    /// The keys that the user ignores, but for those that change nothing.
+    pub ignored: Vec<String>,
+}
+
+impl ConfigFile {
     /// Parses and checks a `config.json`, and says all that is wrong with it. Unknown keys are
     /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`.
-    pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<(Self, Dialect)> {
+    pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<Self> {
         let mut keys = ConfigReader::parse(file, text, &ignored.config_keys)?;
-        // The first two may be misspelled.
-        let marks = ["model_type", "architectures", "rope_scaling.", "rope_parameters."];
-        let is_hugging_face = marks.iter().any(|mark| keys.has(mark));
-        let (config, dialect, harmless) = if is_hugging_face {
-            (hugging_face(&mut keys)?, Dialect::HuggingFace, harmless::HUGGING_FACE)
+        let has_any = |marks: &[&str]| marks.iter().any(|mark| keys.has(mark));
+        let (config, dialect, groups) = if has_any(&HUGGING_FACE) {
+            (hugging_face(&mut keys)?, Dialect::HuggingFace, known::HUGGING_FACE)
+        } else if has_any(&OPENAI) {
+            (openai(&mut keys), Dialect::OpenAi, known::OPENAI)
         } else {
-            (openai(&mut keys), Dialect::OpenAi, harmless::OPENAI)
+            bail!(
+                "`{file}` is no config of a model: it has neither the key `model_type`, as Hugging Face's have, nor `{}`, as OpenAI's have; use the config.json that was saved with the weights",
+                OPENAI.join("`, `")
+            );
         };
-        keys.finish(harmless, |keys| {
+        let ignored = keys.finish(groups, |keys| {
             config.check(file)?;
             let used = keys.used_ignored();
             let unused = ignored.of_base(&ignored.config_keys).filter(|it| !used.contains(it));
@@ -54,7 +81,7 @@ impl Config {
                 unused.map(|it| err!("nothing to ignore: `{file}` has no unknown key `{it}`")),
             )
         })?;
-        Ok((config, dialect))
+        Ok(Self { config, dialect, ignored })
     }
 }
 
@@ -110,20 +137,16 @@ fn openai(keys: &mut ConfigReader) -> Config {
 fn hugging_face(keys: &mut ConfigReader) -> Result<Config> {
     let model_type = keys.required("model_type", &NAME);
     let is_puzzle = model_type == PUZZLE;
-    if !["gpt_oss", PUZZLE, ""].contains(&&*model_type) {
-        let expected = format!("\"gpt_oss\" or \"{PUZZLE}\"");
-        return Err(keys.invalid("model_type", &expected, &model_type.into()));
+    if ![GPT_OSS, PUZZLE, ""].contains(&&*model_type) {
+        return Err(other_model(keys, &model_type));
     }
-    keys.allow_only("hidden_act", &json!("silu"));
-    // A constant of OpenAI's implementation.
-    keys.allow_only("swiglu_alpha", &json!(1.702));
     refuse_quantized(keys);
     let layers = keys.required("num_hidden_layers", &LAYERS);
     let (experts, windows) = if is_puzzle { blocks(keys, layers) } else { uniform(keys, layers) };
     let used = ["num_experts_per_tok", "experts_per_token"];
     Ok(Config {
         experts,
-        experts_per_token: keys.either(used, &SIZE),
+        experts_per_token: keys.one_of(&used, &SIZE),
         windows,
         rms_norm_eps: keys.optional("rms_norm_eps", &POSITIVE).unwrap_or(1e-5),
         rope: rope::read(keys, is_puzzle),
@@ -131,6 +154,27 @@ fn hugging_face(keys: &mut ConfigReader) -> Result<Config> {
         attention_bias: keys.optional("attention_bias", &BOOL).unwrap_or(true),
         ..common(keys)
     })
+}
+
+/// The error for a model of another architecture, or for a type that is misspelled.
+fn other_model(keys: &ConfigReader, model_type: &str) -> Error {
+    let architectures = keys.get("architectures").and_then(Value::as_array).into_iter().flatten();
+    let architectures: Vec<&str> = architectures.filter_map(Value::as_str).collect();
+    let is_misspelled = unknown::resembles(GPT_OSS, model_type);
+    if is_misspelled || architectures.iter().any(|it| it.starts_with("GptOss")) {
+        let expected = format!("\"{GPT_OSS}\" or \"{PUZZLE}\"");
+        let error = keys.invalid("model_type", &expected, &model_type.into());
+        let question = if is_misspelled { " (did you mean \"gpt_oss\"?)" } else { "" };
+        return err!("{error}{question}");
+    }
+    let architectures = match &architectures[..] {
+        [] => String::new(),
+        names => format!(" ({})", names.join(", ")),
+    };
+    err!(
+        "`{}` is of a {model_type:?} model{architectures}: only GPT-OSS can be exported",
+        keys.file
+    )
 }
 
 /// Refuses weights that are quantized, except for MXFP4 as released.
@@ -144,7 +188,12 @@ fn refuse_quantized(keys: &mut ConfigReader) {
     } else {
         return;
     };
-    if !["mxfp4", ""].contains(&&*method) {
+    let digits = |name: &str| name.matches(char::is_numeric).collect::<String>();
+    if unknown::resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
+        let key = "quantization_config.quant_method";
+        let error = keys.invalid(key, "\"mxfp4\"", &method.into());
+        keys.refuse(err!("{error} (did you mean \"mxfp4\"?)"));
+    } else if ![MXFP4, ""].contains(&&*method) {
         keys.refuse(err!(
             "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; export the unquantized model, or {}",
             keys.file,
@@ -166,7 +215,7 @@ fn uniform(keys: &mut ConfigReader, layers: u64) -> Layers {
         keys.refuse(error.with_remedy(Setting::IgnoreConfigKey, BLOCKS).with_another_remedy());
         return blocks(keys, layers);
     }
-    let experts = keys.either(["num_local_experts", "num_experts"], &SIZE);
+    let experts = keys.one_of(&["num_local_experts", "num_experts"], &SIZE);
     (vec![experts; layers as usize], windows(keys, layers))
 }
 

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::harmless::Group;
-use super::unknown;
+use super::known::{self, Effect, Group};
+use super::unknown::{self, Unread};
 use crate::checkpoint::names::matches;
 use crate::display::join;
 use crate::error::{Error, Result, Setting, err};
@@ -26,8 +26,12 @@ pub struct ConfigReader<'a> {
     keys: BTreeMap<String, Value>,
     /// Names that were asked for, whether they are there or not.
     known: BTreeSet<String>,
+    /// Keys whose value is null.
+    nulls: BTreeSet<String>,
     /// Unknown keys that the user allows, by name or by a pattern.
     ignored: &'a [String],
+    /// Keys that have another value than programs derive, and that the user ignores.
+    overruled: BTreeSet<String>,
     /// Required keys that are not there.
     missing: Vec<String>,
     errors: Vec<Error>,
@@ -46,6 +50,8 @@ pub const LAYERS: Expected<u64> =
 /// Also finite: JSON has no infinity, and its parser refuses 1e999.
 pub const POSITIVE: Expected<f64> =
     Expected("a positive number", |value| value.as_f64().filter(|number| *number > 0.0));
+pub const FROM_ONE: Expected<f64> =
+    Expected("a number of at least 1", |value| value.as_f64().filter(|number| *number >= 1.0));
 pub const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
 pub const NAME: Expected<String> =
     Expected("a name", |value| value.as_str().filter(|name| !name.is_empty()).map(str::to_owned));
@@ -80,12 +86,16 @@ impl<'a> ConfigReader<'a> {
                 }
             }
         }
+        let nulls = keys.iter().filter(|(_, value)| value.is_null());
+        let nulls = nulls.map(|(key, _)| key.clone()).collect();
         keys.retain(|_, value| !value.is_null());
         Ok(Self {
             file: file.to_owned(),
             keys,
             known: BTreeSet::new(),
+            nulls,
             ignored,
+            overruled: BTreeSet::new(),
             missing: Vec::new(),
             errors,
         })
@@ -97,6 +107,15 @@ impl<'a> ConfigReader<'a> {
 
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.keys.get(key)
+    }
+
+    pub fn is_null(&self, key: &str) -> bool {
+        self.nulls.contains(key)
+    }
+
+    /// Whether a key is there under a name with a slip.
+    pub fn has_slip_of(&self, name: &str) -> bool {
+        self.keys.keys().any(|key| unknown::resembles(name, key))
     }
 
     /// The value of a key, which remains unread.
@@ -119,7 +138,7 @@ impl<'a> ConfigReader<'a> {
         self.optional(key, expected).unwrap_or_default()
     }
 
-    fn require(&mut self, key: &str) {
+    pub fn require(&mut self, key: &str) {
         if !self.keys.contains_key(key) && !self.missing.iter().any(|other| other == key) {
             self.missing.push(key.to_owned());
         }
@@ -135,50 +154,38 @@ impl<'a> ConfigReader<'a> {
         self.known.extend(self.keys.keys().filter(|key| key.starts_with(prefix)).cloned());
     }
 
-    /// A required value with two names. If both are read, they must agree.
-    pub fn either<T: PartialEq + Default>(
-        &mut self,
-        names: [&str; 2],
-        expected: &Expected<T>,
-    ) -> T {
-        let [name, alias] = names;
-        match self.chosen(names) {
-            [true, true] => {
-                let value = self.optional(name, expected);
-                let other = self.optional(alias, expected);
-                if value.is_some() && other.is_some() && value != other {
-                    let expected = format!("{}, as `{name}`", self.keys[name]);
-                    let error = self.invalid(alias, &expected, &self.keys[alias]);
-                    self.choose(&error, [alias, name]);
-                }
-                value.or(other).unwrap_or_default()
-            }
-            [false, true] => {
-                self.skip_absent(name);
-                self.required(alias, expected)
-            }
-            [_, false] => {
-                self.skip_absent(alias);
-                self.required(name, expected)
-            }
+    /// A required value with several names. All of them that are read must agree.
+    pub fn one_of<T: PartialEq + Default>(&mut self, names: &[&str], expected: &Expected<T>) -> T {
+        let read = self.chosen(names);
+        if read.is_empty() {
+            self.require(names[0]);
         }
+        for name in names.iter().filter(|name| !self.keys.contains_key(**name)) {
+            self.known.insert((*name).to_owned());
+        }
+        let value = |name| Some((name, self.optional(name, expected)?));
+        let values: Vec<(&str, T)> = read.into_iter().filter_map(value).collect();
+        if let Some((other, _)) = values.iter().find(|(_, value)| *value != values[0].1) {
+            let name = values[0].0;
+            let expected = format!("{}, as `{name}`", self.keys[name]);
+            let error = self.invalid(other, &expected, &self.keys[*other]);
+            self.choose(&error, &values);
+        }
+        values.into_iter().next().map(|(_, value)| value).unwrap_or_default()
     }
 
-    fn skip_absent(&mut self, key: &str) {
-        if !self.keys.contains_key(key) {
-            self.skip(key);
-        }
-    }
-
-    /// Which of two names of one value are read: those that are there, but not one that the
-    /// user ignores in favour of the other. A name that ends with a dot is that of an object,
+    /// Which of the names of one value are read: those that are there, but not ones that the
+    /// user ignores in favour of others. A name that ends with a dot is that of an object,
     /// which is ignored if all its keys are.
-    pub fn chosen(&self, names: [&str; 2]) -> [bool; 2] {
-        let there = names.map(|name| self.keys.keys().any(|key| is_of(name, key)));
-        let ignored = names.map(|name| {
-            self.keys.keys().filter(|key| is_of(name, key)).all(|key| self.is_ignored(key))
-        });
-        if there == [true; 2] && ignored[0] != ignored[1] { ignored.map(|it| !it) } else { there }
+    pub fn chosen<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
+        let any = |name: &str, holds: &dyn Fn(&str) -> bool| {
+            self.keys.keys().any(|key| is_of(name, key) && holds(key))
+        };
+        let mut there = names.to_owned();
+        there.retain(|name| any(name, &|_| true));
+        let mut read = there.clone();
+        read.retain(|name| any(name, &|key| !self.is_ignored(key)));
+        if read.is_empty() { there } else { read }
     }
 
     /// The number of objects in a required list, whose keys become paths as `name.3.key`.
@@ -193,46 +200,51 @@ impl<'a> ConfigReader<'a> {
         Some(count)
     }
 
-    /// A key that must have the one value that is supported.
-    pub fn require_only(&mut self, key: &str, expected: &Value) {
-        self.require(key);
-        self.allow_only(key, expected);
-    }
-
-    pub fn allow_only(&mut self, key: &str, expected: &Value) {
-        self.skip(key);
-        if let Some(other) = self.keys.get(key).filter(|value| *value != expected) {
-            self.refuse(self.invalid(key, &expected.to_string(), other));
-        }
-    }
-
-    /// A number of positions that follows from other keys by `formula`, and may be rounded.
-    /// The user may ignore another value, because not every program uses it.
-    pub fn expect_derived(&mut self, key: &str, expected: f64, formula: &str) {
+    /// A number of positions that has to be `expected`, which follows from other keys by
+    /// `formula`, and may be rounded. Of another one `readings` tells what programs make of it, and
+    /// how to choose. The user may ignore it.
+    pub fn expect_derived(
+        &mut self,
+        key: &str,
+        expected: f64,
+        formula: &str,
+        readings: impl Fn(f64) -> String,
+    ) {
         // Nothing follows from keys that are wrong themselves.
-        if self.is_ignored(key) || expected == 0.0 {
+        if expected == 0.0 {
+            return;
+        }
+        if self.is_ignored(key) {
+            let found = self.keys.get(key).and_then(POSITIVE.1);
+            if found.is_none_or(|found| (found - expected).abs() >= 1.0) {
+                self.overruled.insert(key.to_owned());
+            }
             return;
         }
         if let Some(found) = self.peek(key, &POSITIVE)
             && (found - expected).abs() >= 1.0
         {
             let error = err!(
-                "`{}`: key `{key}` must be {expected} ({formula}), found {found}; it can be ignored if nothing uses it",
-                self.file
+                "`{}`: key `{key}` must be {expected} ({formula}), found {found}: {}",
+                self.file,
+                readings(found)
             );
-            self.refuse(error.with_remedy(Setting::IgnoreConfigKey, key));
+            self.refuse(error.with_remedy(Setting::IgnoreConfigKey, key).with_another_remedy());
         }
     }
 
-    /// Notes the error of two names of one value that disagree; one of them can be ignored, by
-    /// its name or a pattern for it.
-    pub fn choose(&mut self, error: &Error, names: [&str; 2]) {
-        let error = err!("{error}; ignore the one that is wrong");
-        self.refuse(
-            names
-                .iter()
-                .fold(error, |error, name| error.with_remedy(Setting::IgnoreConfigKey, *name)),
-        );
+    /// Notes the error of names of one value that disagree. Either value can be chosen: all names
+    /// that have another one are ignored then, by name or by a pattern.
+    pub fn choose<T: PartialEq>(&mut self, error: &Error, values: &[(&str, T)]) {
+        let mut error = err!("{error}; ignore the one that is wrong");
+        for (at, (_, kept)) in values.iter().enumerate() {
+            if values[..at].iter().all(|(_, earlier)| earlier != kept) {
+                let others = values.iter().filter(|(_, value)| value != kept);
+                let ignore = |(name, _): &(&str, T)| (Setting::IgnoreConfigKey, (*name).to_owned());
+                error = error.with_remedies(others.map(ignore).collect());
+            }
+        }
+        self.refuse(error);
     }
 
     /// Notes an error; a key of two objects may be read twice.
@@ -247,13 +259,19 @@ impl<'a> ConfigReader<'a> {
         self.missing.len() + self.errors.len()
     }
 
-    /// Says all that is wrong: what was noted, or else what `check` says of the values, and the
-    /// keys that are unread, except those that the user ignores and those of `harmless`.
+    /// The names of the keys that the user ignores and that are not harmless by `groups`. Or all
+    /// that is wrong: what was noted, or else what `check` says of the values, and other keys
+    /// that are unread.
     pub fn finish(
         mut self,
-        harmless: &[Group],
+        groups: &[Group],
         check: impl FnOnce(&Self) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
+        self.refuse_unsupported(groups);
+        let unread = self.unread().filter(|(key, _)| !self.is_ignored(key));
+        let unread =
+            Unread { file: &self.file, known: &self.known, missing: &self.missing, groups }
+                .errors(unread);
         if !self.missing.is_empty() {
             let missing: Vec<_> = self.missing.iter().map(|key| format!("`{key}`")).collect();
             let keys = if missing.len() == 1 { "key" } else { "keys" };
@@ -262,10 +280,30 @@ impl<'a> ConfigReader<'a> {
         if self.errors.is_empty() {
             self.errors.extend(check(&self).err());
         }
-        let unknown = self.unread().filter(|(key, _)| !self.is_ignored(key));
-        let unknown = unknown::refuse(&self.file, unknown, &self.known, harmless);
-        self.errors.extend(unknown);
-        Error::all(self.errors)
+        self.errors.extend(unread);
+        Error::all(std::mem::take(&mut self.errors))?;
+        let matters = |key: &str, value| {
+            self.overruled.contains(key)
+                || !known::find(groups, key).is_some_and(|it| it.allows(value))
+        };
+        let ignored = self.unread().filter(|(key, value)| matters(key, value));
+        Ok(ignored.map(|(key, _)| key.clone()).collect())
+    }
+
+    /// Notes the errors of keys that would make another model than is supported.
+    fn refuse_unsupported(&mut self, groups: &[Group]) {
+        let mut errors = Vec::new();
+        for (key, value) in &self.keys {
+            let group = known::find(groups, key);
+            let Some(group) = group.filter(|it| it.effect == Effect::Unsupported) else { continue };
+            self.known.insert(key.clone());
+            if !group.allows(value) {
+                let expected = group.only.unwrap_or_default();
+                let error = self.invalid(key, expected, value);
+                errors.push(err!("{error}: {}, which is not supported", group.about));
+            }
+        }
+        errors.into_iter().for_each(|error| self.refuse(error));
     }
 
     /// The ignored names and patterns that fit a key which is unread so far.
@@ -283,7 +321,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     pub fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {
-        let found: String = found.to_string().chars().take(100).collect();
+        let found = unknown::shortened(found);
         err!("`{}`: key `{key}` must be {expected}, found {found}", self.file)
     }
 }

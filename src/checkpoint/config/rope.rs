@@ -1,71 +1,204 @@
 //! How Hugging Face's dialect describes the rotary embedding.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::reader::{ConfigReader, NAME, POSITIVE};
+use super::reader::{BOOL, ConfigReader, FROM_ONE, NAME, POSITIVE};
 use super::values::Rope;
+use crate::display::join;
 use crate::error::err;
 
 const CONTEXT: &str = "max_position_embeddings";
+const OBJECTS: [&str; 2] = ["rope_scaling.", "rope_parameters."];
+/// What a config with the scaling of the released models says.
+const RELEASED: &str = r#"{"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false}"#;
+/// What a config without scaling says.
+const UNSCALED: &str = r#"{"rope_type": "default"}"#;
 
 /// Version 4 has `rope_scaling`, with `rope_theta` beside it; version 5 has
 /// `rope_parameters`, with `rope_theta` in it. Without either, versions differ in what
 /// they compute. In a Puzzle model the factor is what the config says, whatever the length of
 /// the context is: no program for it computes one from the other.
 pub fn read(keys: &mut ConfigReader, is_puzzle: bool) -> Rope {
-    let (objects, before) = (["rope_scaling.", "rope_parameters."], keys.errors());
-    let [first, second] = keys.chosen(objects);
-    let rope = first.then(|| read_object(keys, objects[0], is_puzzle));
-    let other = second.then(|| read_object(keys, objects[1], is_puzzle));
-    if rope.is_some() && other.is_some() && rope != other && keys.errors() == before {
-        let error = err!("`{}`: `rope_parameters` must be the same as `rope_scaling`", keys.file);
-        keys.choose(&error, ["rope_parameters.*", "rope_scaling.*"]);
+    let objects = keys.chosen(&OBJECTS);
+    let thetas = ["rope_theta", "rope_scaling.rope_theta", "rope_parameters.rope_theta"];
+    let (theta, before) = (keys.one_of(&thetas, &POSITIVE), keys.errors());
+    if objects.is_empty() {
+        refuse_no_object(keys);
     }
-    rope.or(other).unwrap_or_else(|| {
-        let expected = "an object, {\"rope_type\": \"default\"} for no scaling";
-        let found = ["rope_scaling", "rope_parameters"].iter().find_map(|key| keys.get(key));
-        let error = keys.invalid("rope_scaling", expected, found.unwrap_or(&Value::Null));
-        keys.refuse(error);
-        for key in ["rope_theta", "rope_scaling", "rope_parameters"] {
-            keys.skip(key);
-        }
-        Rope::default()
-    })
+    let object = |object| (object, read_object(keys, object, is_puzzle));
+    let read: Vec<(&str, Scaling)> = objects.into_iter().map(object).collect();
+    if let [(_, one), (_, other)] = &read[..]
+        && keys.errors() == before
+        && one != other
+    {
+        let error = err!(
+            "`{}`: `rope_parameters` must be the same as `rope_scaling`: {}",
+            keys.file,
+            differences(one, other)
+        );
+        keys.choose(&error, &[("rope_scaling.*", one), ("rope_parameters.*", other)]);
+    }
+    let scaling = read.into_iter().next().map(|(_, scaling)| scaling.rope).unwrap_or_default();
+    Rope { theta, ..scaling }
 }
 
-fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {
-    let path = |key: &str| format!("{object}{key}");
-    let theta = keys.either(["rope_theta", &path("rope_theta")], &POSITIVE);
-    let rope_type = keys.either([&path("rope_type"), &path("type")], &NAME);
-    if rope_type == "default" {
-        let initial_context = keys.peek(CONTEXT, &POSITIVE).unwrap_or(4096.0);
-        return Rope { theta, factor: 1.0, initial_context, slow: 1.0, fast: 32.0, context: None };
-    }
-    if rope_type != "yarn" {
-        if !rope_type.is_empty() {
-            let expected = "\"yarn\" or \"default\"";
-            keys.refuse(keys.invalid(&path("rope_type"), expected, &rope_type.into()));
+/// What an object says.
+#[derive(PartialEq)]
+struct Scaling {
+    rope_type: String,
+    /// Without the base.
+    rope: Rope,
+}
+
+/// In what the second object differs.
+fn differences(one: &Scaling, other: &Scaling) -> String {
+    let [one, other] = [one, other].map(|Scaling { rope_type, rope }| {
+        let Rope { factor, initial_context, slow, fast, .. } = rope;
+        let numbers = [factor, initial_context, fast, slow].map(f64::to_string);
+        [format!("{rope_type:?}")].into_iter().chain(numbers)
+    });
+    let keys =
+        ["rope_type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow"];
+    let all = keys.iter().zip(one.zip(other)).filter(|(_, (one, other))| one != other);
+    let all: Vec<String> =
+        all.map(|(key, (one, other))| format!("`{key}` is {other} instead of {one}")).collect();
+    // Other types have no numbers.
+    join(if all[0].starts_with("`rope_type`") { &all[..1] } else { &all })
+}
+
+/// Refuses a config that does not say whether positions are scaled.
+fn refuse_no_object(keys: &mut ConfigReader) {
+    let name = "rope_scaling";
+    let found = [name, "rope_parameters"].into_iter().find_map(|it| Some((it, keys.get(it)?)));
+    let write =
+        format!("write {RELEASED} for the scaling of the released models, or {UNSCALED} for none");
+    let error = match found {
+        Some((name, value)) => {
+            let error = keys.invalid(name, "an object", value);
+            err!("{error}: {write}")
         }
-        // What other types need is not known.
+        None if keys.is_null(name) => err!(
+            "`{}`: key `{name}` must be an object, found null, which transformers 4 reads as no scaling, and transformers 5 as the scaling of the released models: {write}",
+            keys.file
+        ),
+        // Renaming that key is all there is to do.
+        None if keys.has_slip_of(name) || keys.has_slip_of("rope_parameters") => {
+            return keys.require(name);
+        }
+        None => err!(
+            "`{}` lacks the key `{name}` (`rope_parameters` in transformers 5): without it transformers 5 takes the scaling of the released models, and versions of transformers 4 differ: {write}",
+            keys.file
+        ),
+    };
+    keys.refuse(error);
+    keys.skip(name);
+    keys.skip("rope_parameters");
+}
+
+fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Scaling {
+    let path = |key: &str| format!("{object}{key}");
+    let layers = ["full_attention", "sliding_attention"];
+    if layers.iter().any(|kind| keys.get(&path(kind)).is_some_and(Value::is_object)) {
+        let name = object.trim_end_matches('.');
+        keys.refuse(err!(
+            "`{}`: `{name}` has an object for each kind of layer (`full_attention`, `sliding_attention`), expected one for all layers, as GPT-OSS has: if both are equal, write the keys of one into `{name}` itself",
+            keys.file
+        ));
         keys.skip_all(object);
-        return Rope::default();
+        return Scaling { rope_type: String::new(), rope: Rope::default() };
     }
-    // transformers rounds YaRN's bounds otherwise, OpenAI's implementation never does.
-    keys.require_only(&path("truncate"), &json!(false));
-    let context_key = "original_max_position_embeddings";
+    let rope_type = keys.one_of(&[&path("rope_type"), &path("type")], &NAME);
+    let rope = match &*rope_type {
+        "yarn" => yarn(keys, object, is_puzzle),
+        "default" => {
+            let initial_context = keys.peek(CONTEXT, &POSITIVE).unwrap_or(4096.0);
+            Rope { factor: 1.0, initial_context, slow: 1.0, fast: 32.0, ..Rope::default() }
+        }
+        other => {
+            if !other.is_empty() {
+                let expected = "\"yarn\" or \"default\"";
+                keys.refuse(keys.invalid(&path("rope_type"), expected, &other.into()));
+            }
+            // What other types need is not known.
+            keys.skip_all(object);
+            Rope::default()
+        }
+    };
+    Scaling { rope_type, rope }
+}
+
+fn yarn(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {
+    let path = |key: &str| format!("{object}{key}");
+    refuse_truncated(keys, &path("truncate"));
+    let [context_key, factor_key] = ["original_max_position_embeddings", "factor"];
     let initial_context = keys.required(&path(context_key), &POSITIVE);
-    let factor = keys.required(&path("factor"), &POSITIVE);
-    keys.expect_derived("initial_context_length", initial_context, &format!("as `{context_key}`"));
+    let factor = keys.required(&path(factor_key), &FROM_ONE);
+    refuse_attention_factor(keys, object, factor);
+    keys.expect_derived(
+        "initial_context_length",
+        initial_context,
+        &format!("as `{context_key}`"),
+        |found| {
+            format!("transformers reads `{context_key}` alone: to compute with {initial_context}, set both to it or ignore this key; to compute with {found}, set `{context_key}` to it")
+        },
+    );
     let context = if is_puzzle {
         let context = keys.peek(CONTEXT, &POSITIVE);
         context.filter(|context| *context != initial_context * factor)
     } else {
-        // Versions of transformers 4 compute the factor from this key.
-        let formula = format!("`{context_key}` times `factor`");
-        keys.expect_derived(CONTEXT, initial_context * factor, &formula);
+        let formula = format!("`{context_key}` times `{factor_key}`");
+        keys.expect_derived(CONTEXT, initial_context * factor, &formula, |found| {
+            let other = found / initial_context;
+            let and = if other < 1.0 { ", which is below 1 and not supported" } else { "" };
+            format!("some versions of transformers 4 stretch positions by {other}{and}, computed from this key, others and transformers 5 by `{factor_key}`, {factor}: to stretch by {factor}, set this key to {} or ignore it; to stretch by {other}, set `{}` to it", initial_context * factor, path(factor_key))
+        });
         None
     };
     let slow = keys.optional(&path("beta_slow"), &POSITIVE).unwrap_or(1.0);
     let fast = keys.optional(&path("beta_fast"), &POSITIVE).unwrap_or(32.0);
-    Rope { theta, factor, initial_context, slow, fast, context }
+    Rope { factor, initial_context, slow, fast, context, ..Rope::default() }
+}
+
+/// Refuses bounds that are rounded: transformers rounds YaRN's unless `truncate` is false, and
+/// OpenAI's implementation never does.
+fn refuse_truncated(keys: &mut ConfigReader, key: &str) {
+    const WHY: &str = "transformers rounds YaRN's bounds otherwise, which is not supported; the released models have false";
+    match keys.optional(key, &BOOL) {
+        Some(true) => {
+            let error = keys.invalid(key, "false", &true.into());
+            keys.refuse(err!("{error}: {WHY}"));
+        }
+        None if keys.get(key).is_none() => {
+            keys.refuse(err!("`{}` lacks the key `{key}`, which must be false: {WHY}", keys.file));
+        }
+        _ => {}
+    }
+}
+
+/// Refuses another factor of cos and sin than YaRN's, 1 + 0.1 ln `factor`: a given one, or the
+/// ratio of two such terms.
+fn refuse_attention_factor(keys: &mut ConfigReader, object: &str, factor: f64) {
+    const SCALES: [&str; 2] = ["mscale", "mscale_all_dim"];
+    let path = |key: &str| format!("{object}{key}");
+    let (given, term) = (path("attention_factor"), |scale: f64| 1.0 + 0.1 * scale * factor.ln());
+    let scales = SCALES.map(path);
+    let (named, found) = if keys.get(&given).is_some() {
+        // Nothing reads the others then.
+        scales.iter().for_each(|key| keys.skip(key));
+        (given.clone(), keys.optional(&given, &POSITIVE))
+    } else if scales.iter().all(|key| keys.get(key).is_some()) {
+        let [over, under] = scales.each_ref().map(|key| keys.optional(key, &POSITIVE));
+        let ratio = over.zip(under).map(|(over, under)| term(over) / term(under));
+        (scales.join("` and `"), ratio)
+    } else {
+        (given.clone(), None)
+    };
+    keys.skip(&given);
+    let usual = term(1.0);
+    if let Some(found) = found.filter(|found| usual.is_finite() && (found - usual).abs() > 1e-6) {
+        keys.refuse(err!(
+            "`{}`: `{named}` must make the factor of cos and sin {usual} (1 + 0.1 ln `factor`), found {found}, which is not supported",
+            keys.file
+        ));
+    }
 }

@@ -1,6 +1,7 @@
 //! The canonical weights of a model with some config: names, kinds and shapes, taken from
 //! the tensors of a layout.
 
+use super::sizes::{Contradictions, axes};
 use super::{Form, Layout, PLAIN};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::Tensors;
@@ -15,11 +16,14 @@ use crate::weights::{Changes, ElementKind, Matrix, Recipe, Weight};
 pub struct Assembly<'a> {
     pub layout: Layout,
     pub config: &'a Config,
+    /// What the config is read from.
+    pub file: &'a str,
     pub tensors: &'a mut Tensors,
     /// The form of experts of which nothing is there.
     pub usual: &'static Form,
     /// What is wrong with tensors that are there.
     pub wrong: Vec<Error>,
+    pub contradictions: Contradictions,
 }
 
 /// Any matrix of floats alone.
@@ -41,12 +45,11 @@ impl Assembly<'_> {
             }
             layers.push(LayerWeights { attn: self.attention(n), mlp: self.mlp(n) });
         }
-        ModelWeights {
-            embedding,
-            layers,
-            norm: self.vector("norm.scale", &[hidden]),
-            lm_head: has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]).into()),
-        }
+        let norm = self.vector("norm.scale", &[hidden]);
+        let lm_head = has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]).into());
+        let contradictions = std::mem::take(&mut self.contradictions);
+        self.wrong.splice(..0, contradictions.errors(self.file));
+        ModelWeights { embedding, layers, norm, lm_head }
     }
 
     fn attention(&mut self, n: usize) -> AttentionWeights {
@@ -121,9 +124,15 @@ impl Assembly<'_> {
         form: &Form,
     ) -> Weight {
         let sources = self.layout.sources(&name, form.names, self.tensors);
-        let mut expected = if sources.is_split() { shape[1..].to_vec() } else { shape.clone() };
+        let (mut expected, mut axes) = (shape.clone(), axes(&name).unwrap_or_default());
+        if sources.is_split() {
+            expected.remove(0);
+            axes.drain(..1.min(axes.len()));
+        }
         if sources.alternate() {
-            expected[usize::from(!sources.is_split())] /= 2;
+            let out = usize::from(!sources.is_split());
+            expected[out] /= 2;
+            axes.iter_mut().skip(out).take(1).for_each(|axis| *axis = axis.halved());
         }
         let (mut first, mut ranges) = (None, Vec::new());
         for tensor in sources.tensors(shape[0]) {
@@ -148,10 +157,13 @@ impl Assembly<'_> {
                 // The tensors of single experts have other axes.
                 let first_axis = !sources.is_split() && found.first() != expected.first();
                 let router = self.router_of(&name).filter(|_| first_axis);
-                let by = router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
-                self.wrong.push(err!(
-                    "`{path}`: tensor `{tensor}` must have shape {expected:?} (from {by}), found {found:?}"
-                ));
+                if router.is_some() || !self.contradictions.add(&tensor, &axes, &expected, &found) {
+                    let by =
+                        router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
+                    self.wrong.push(err!(
+                        "`{path}`: tensor `{tensor}` must have shape {expected:?} (from {by}), found {found:?}"
+                    ));
+                }
             }
             ranges.push(data);
         }

@@ -59,7 +59,9 @@ impl Layout {
         }
         let outside = ["embedding.weight", "norm.scale", "lm_head.weight"];
         let outside = outside.map(|it| self.sources(it, &[], tensors).first());
-        problems::no_experts(tensors, &outside)
+        let usual = &self.experts[0];
+        let expected = self.first_tensor(usual, "layers.0.mlp.experts.gate_up", tensors);
+        problems::no_experts(tensors, &outside, &expected)
     }
 
     /// The forms of a matrix whose tensors are there, but for ignored ones, and those that only the
@@ -133,7 +135,7 @@ impl Layout {
         Err(doubled.keys().fold(error, |error, kept| {
             let others = doubled.iter().filter(|(form, _)| *form != kept);
             let names: Vec<&str> = others.flat_map(|(_, names)| names).copied().collect();
-            problems::ignoring(error, tensors, &names)
+            tensors.ignoring(error, &names)
         }))
     }
 }

@@ -4,9 +4,11 @@
 mod assemble;
 mod forms;
 mod known;
+mod sizes;
 mod sources;
 
 pub use assemble::Assembly;
+pub use sizes::Contradictions;
 
 use super::config::Config;
 use super::tensors::Tensors;

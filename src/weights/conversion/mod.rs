@@ -3,7 +3,7 @@
 
 mod blocks;
 
-use std::io::{self, ErrorKind};
+use std::env;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::format::MatrixFormat;
 use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
-use crate::error::{Result, Setting, ensure, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
 use crate::tensor::{self, BLOCK, BLOCK_LENGTH, Rounding, ints, mxfp4};
 use blocks::SourceBlocks;
@@ -32,8 +32,8 @@ const CHUNK: u64 = 1 << 19;
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
 /// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
-/// chunks, so that all three overlap. There are as many threads as processors, unless that takes
-/// too much memory.
+/// chunks, so that all three overlap. There are as many threads as processors, or as
+/// `RAYON_NUM_THREADS` says, unless that takes too much memory.
 pub fn convert(
     conversion: &Conversion,
     progress: &dyn Progress,
@@ -42,7 +42,7 @@ pub fn convert(
     let row_bytes = conversion.row_bytes();
     let largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
     let most = (MEMORY / largest.max(1)).max(1) as usize;
-    let threads = available_parallelism().map_or(1, NonZero::get).min(most);
+    let threads = usual_threads().min(most);
     // Buffers are reused across chunks: page faults cost more than the conversion.
     let idle: Mutex<Vec<(FileCache, Vec<Vec<u8>>)>> = Mutex::default();
     let convert_rows = |rows: Range<u64>| {
@@ -65,8 +65,7 @@ pub fn convert(
         Ok(rounding)
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let no_thread = |error| io::Error::new(ErrorKind::WouldBlock, error);
-    let pool = pool.map_err(|error| err!("cannot start a thread").with_io(no_thread(error)))?;
+    let pool = pool.map_err(Error::no_thread)?;
     let chunks = conversion.row_chunks();
     let all: Result<Vec<Rounding>> =
         pool.install(|| chunks.into_par_iter().map(convert_rows).collect());
@@ -75,6 +74,12 @@ pub fn convert(
     all?.into_iter().for_each(|rounding| sum += rounding);
     conversion.check(&sum)?;
     Ok(sum)
+}
+
+/// The number of threads that rayon would start by itself.
+fn usual_threads() -> usize {
+    let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
+    set.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get)
 }
 
 impl Conversion {

@@ -270,7 +270,7 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     let [report, error] = [scan.stdout, scan.stderr].map(|it| String::from_utf8(it).unwrap());
     assert_eq!(scan.status.code(), Some(1), "{error}");
     assert_contains(&error, "has damaged tensors");
-    let expected = "layers.1.mlp.experts.down.scales: 1 of 3,072 values are infinite or NaN";
+    let expected = "layers.1.mlp.experts.down.scales (block.1.mlp.mlp2_weight.scales): 1 of 3,072 values are infinite or NaN";
     assert_contains(&report, expected);
     assert_ends(&report, "1 tensor damaged\n");
     let whole = printed(&mut binary(&["inspect", "--scan", text(&fixture("tiny"))]));

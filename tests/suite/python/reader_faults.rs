@@ -97,33 +97,33 @@ const FAULTS: [Fault; 9] = [
     Fault {
         name: "windows a layer late",
         file: "checkpoint/config/mod.rs",
-        right: "Ok((config, dialect))",
+        right: "Ok(Self { config, dialect, ignored })",
         wrong: "
             let mut config = config;
             if PLANTED { config.windows.rotate_right(1); }
-            Ok((config, dialect))",
+            Ok(Self { config, dialect, ignored })",
         export: &[],
         spared: &[],
     },
     Fault {
         name: "swiglu_limit ignored",
         file: "checkpoint/config/mod.rs",
-        right: "Ok((config, dialect))",
+        right: "Ok(Self { config, dialect, ignored })",
         wrong: "
             let mut config = config;
             if PLANTED { config.swiglu_limit = 7.0; }
-            Ok((config, dialect))",
+            Ok(Self { config, dialect, ignored })",
         export: &[],
         spared: &[],
     },
     Fault {
         name: "YaRN's factor under another dialect's key",
         file: "checkpoint/config/mod.rs",
-        right: "Ok((config, dialect))",
+        right: "Ok(Self { config, dialect, ignored })",
         wrong: "
             let mut config = config;
             if PLANTED { config.rope.factor = 1.0; }
-            Ok((config, dialect))",
+            Ok(Self { config, dialect, ignored })",
         export: &[],
         spared: &[],
     },

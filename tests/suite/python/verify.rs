@@ -193,7 +193,7 @@ fn export_refuses_unverifiable_model_before_writing() {
         (
             &from_checkpoint,
             &["--target=ort", "--compute=f16"],
-            "it computes in f16; pass --tolerance X",
+            "it computes in f16; an export that computes in f32",
         ),
         (&from_checkpoint, &["--target=onnx", "--compute=bf16"], BF16),
         (&from_checkpoint, &["--target=onnx", "--compute=bf16", "--tolerance=1"], BF16),
@@ -211,7 +211,7 @@ fn export_refuses_unverifiable_model_before_writing() {
         (
             &from_staged,
             &["--target=ort", "--compute=f16", "--keep-activations"],
-            "model: it computes in f16; pass",
+            "model: it computes in f16; an export",
         ),
     ] {
         assert_contains(&failure(&[arguments, options].concat()), sentence);

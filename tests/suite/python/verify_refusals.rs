@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::environment::{interpreter, onnxruntime};
 use super::verify::{exported, fails, passes, refused};
-use crate::support::{Home, assert_contains, cases, failure, printed, text, words};
+use crate::layout_fixtures::{edit_tensors, edited};
+use crate::support::{Home, as_user, assert_contains, cases, failure, printed, shell, text, words};
 
 /// Edits a model by Python that has it as `m`, its metadata as `metadata` and the type of its first input as `ids`.
 fn edit(model: &Path, code: &str) {
@@ -80,6 +81,84 @@ fn refuses_unsuitable_requests_in_one_sentence() {
     }
     fs::remove_dir_all(&checkpoint).unwrap();
     assert_contains(&refused(&model, &other, &[]), "model.safetensors`, which does not exist");
+}
+
+/// What is not where it should be, or is something else: a table of what happens to the files of an
+/// export, the arguments, and the sentence.
+#[test]
+fn names_files_that_are_not_what_they_should_be() {
+    let table = "truncate -s 400000 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which has 400000 bytes, and the model reads up to
+        truncate -s 0 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which has 0 bytes, and the model reads up to
+        rm m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which does not exist: restore the file, or export again
+        rm m_data.safetensors; mkdir m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which is not a regular file
+        truncate -s 5000 m.onnx | m.onnx --checkpoint checkpoint | `m.onnx` is not an ONNX model, or is truncated
+        true | . --checkpoint checkpoint | `.` is a folder, expected an ONNX model (did you mean `./m.onnx`?)
+        cp m.onnx n.onnx | ./ --checkpoint checkpoint | (did you mean `./m.onnx` or `./n.onnx`?)
+        true | checkpoint --checkpoint checkpoint | `checkpoint` is a folder, expected an ONNX model
+        true | checkpoint --checkpoint m.onnx | `m.onnx` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `checkpoint` is the checkpoint
+        true | m_data.safetensors --checkpoint m.onnx | exchange the two paths if `m_data.safetensors` is the checkpoint
+        true | m.onnx --checkpoint m.onnx | `m.onnx` is an ONNX model
+        truncate -s 400000 m_data.safetensors | m.onnx --checkpoint m_data.safetensors | m_data.safetensors` has 400000 bytes, but its header describes";
+    for [change, arguments, expected] in cases(table) {
+        let home = Home::with("tiny");
+        let staged = home.stage("m_data", &[]).0;
+        home.export_staged(&staged, "m", &[]);
+        let line =
+            format!("{change}; \"$0\" verify {arguments} --onnxruntime {}", text(onnxruntime()));
+        let (status, _, error) = shell(&line, &home);
+        assert_eq!((status, error.lines().count()), (Some(1), 1), "{change}: {error}");
+        assert_contains(&error, expected);
+    }
+}
+
+/// Sets the data of a checkpoint's tensors, whose names in OpenAI's layout match a pattern.
+fn fill(folder: &Path, pattern: &str, byte: u8) {
+    let pattern = glob::Pattern::new(pattern).unwrap();
+    edit_tensors(folder, |tensors| {
+        for (_, (_, _, data)) in tensors.iter_mut().filter(|(name, _)| pattern.matches(name)) {
+            data.fill(byte);
+        }
+    });
+}
+
+/// Zeros and NaN pass through the graph as through the reference, and prove nothing.
+#[test]
+fn damaged_weights_are_no_reason_to_pass() {
+    let table = "* | 0 | the checkpoint's own logits are all 0, and a comparison with them proves nothing
+        unembedding.weight | 0 | the checkpoint's own logits are all 0
+        norm.scale | 0 | the checkpoint's own logits are all 0
+        norm.scale | 255 | are infinite or NaN, so its weights are damaged: `inspect` names the tensors with such values in a scan
+        block.1.attn.qkv.bias | 255 | are infinite or NaN, so its weights are damaged: `inspect` names";
+    for [tensors, byte, expected] in cases(table) {
+        let home = edited(|folder| fill(folder, tensors, byte.parse().unwrap()));
+        let (model, _) = home.export("m", &[]);
+        assert_contains(&refused(&model, &home.checkpoint(), &[]), expected);
+    }
+}
+
+/// A limit on threads is a sentence wherever they are started.
+#[cfg(unix)]
+#[test]
+fn too_few_threads_are_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let (home, checkpoint, _model) = exported("tiny", &[]);
+    for folder in [&*home, &checkpoint] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let library = home.join("libonnxruntime.so.1.32.0");
+    fs::copy(onnxruntime().join("capi/libonnxruntime.so.1.32.0"), &library).unwrap();
+    for threads in [8, 64] {
+        let line = format!(
+            "export RAYON_NUM_THREADS={threads}; ulimit -u {threads}; exec \"$0\" verify model.onnx --checkpoint checkpoint --onnxruntime {}",
+            text(&library)
+        );
+        let (status, _, error) = shell(&as_user(&line), &home);
+        assert_eq!(status, Some(1), "{error}");
+        assert_contains(
+            &error,
+            "cannot start a thread: Resource temporarily unavailable (os error 11)",
+        );
+    }
 }
 
 /// The version is in the name of the library's file.

@@ -1,5 +1,5 @@
-//! Keys that nothing reads, and that leave what a GPT-OSS model computes as it is: at any value,
-//! or at the one that the key has by default. All other keys are refused.
+//! Keys that no number of a model is read from, and that leave what a GPT-OSS model computes as it
+//! is: at any value, or at the one that the key has by default. All other keys are refused.
 
 use std::fmt;
 
@@ -9,9 +9,20 @@ use serde_json::Value;
 pub struct Group {
     names: &'static [&'static str],
     /// The only value that leaves the model as it is, in JSON; any does if `None`.
-    only: Option<&'static str>,
+    pub only: Option<&'static str>,
     /// What the keys are about, or what another value would do.
-    about: &'static str,
+    pub about: &'static str,
+    /// Of another value.
+    pub effect: Effect,
+}
+
+/// What a value that is not the only known one does to a model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// None that transformers' GPT-OSS has: the user may know better, and ignore it.
+    Unknown,
+    /// It makes another model in transformers' GPT-OSS.
+    Unsupported,
 }
 
 /// Of OpenAI's `ModelConfig`.
@@ -31,6 +42,7 @@ pub const HUGGING_FACE: &[Group] = &[
     any("a task", &["finetuning_task", "task_specific_params"]),
     any("training", &["attention_dropout", "initializer_range", "gradient_checkpointing"]),
     any("training", &["output_router_logits", "router_aux_loss_coef", "tf_legacy_loss"]),
+    any("training", &["router_jitter_noise"]),
     // The method is read.
     any("how weights are stored", &["dtype", "torch_dtype", "quantization_config.*"]),
     any("what a program returns", &["return_dict", "use_cache", "tie_last_hidden_states"]),
@@ -56,13 +68,20 @@ pub const HUGGING_FACE: &[Group] = &[
     only("false", "others add attention to an encoder's output", &["add_cross_attention"]),
     only("false", "others have an encoder", &["is_encoder_decoder", "tie_encoder_decoder"]),
     only("false", "some programs let encoders alone see later tokens", &["is_decoder"]),
-    only("true", "otherwise tokens see later ones", &["is_causal"]),
+    only("true", "otherwise scores of experts that are not chosen count too", &["norm_topk_prob"]),
     only("0", "others change the order of sums", &["chunk_size_feed_forward"]),
     only("{}", "others remove heads when a model is loaded", &["pruned_heads"]),
     only("false", "tied weights become copies, which training changes apart", &["torchscript"]),
     only("false", "TensorFlow computes in bfloat16", &["use_bfloat16"]),
-    only("1.0", "others rotate a part of each head", &["partial_rotary_factor"]),
-    only("1.0", "others rotate a part of each head", &["rope_parameters.partial_rotary_factor"]),
+    // Read by transformers' GPT-OSS.
+    fixed("\"silu\"", "others compute experts otherwise", &["hidden_act"]),
+    // A constant of OpenAI's implementation.
+    fixed("1.702", "others compute experts otherwise", &["swiglu_alpha"]),
+    fixed("true", "otherwise tokens see later ones", &["is_causal"]),
+    fixed("1.0", "others rotate a part of each head", &["partial_rotary_factor"]),
+    fixed("1.0", "others rotate a part of each head", &["rope_parameters.partial_rotary_factor"]),
+    fixed("1.0", "others rotate a part of each head", &["rope_scaling.partial_rotary_factor"]),
+    fixed("{}", "others change layers", &["per_layer_config"]),
 ];
 
 /// How tokens are chosen from logits.
@@ -70,11 +89,15 @@ const GENERATION: &str = "settings of a generation config";
 
 /// Keys that may have any value.
 pub const fn any(about: &'static str, names: &'static [&'static str]) -> Group {
-    Group { names, only: None, about }
+    Group { names, only: None, about, effect: Effect::Unknown }
 }
 
 const fn only(value: &'static str, about: &'static str, names: &'static [&'static str]) -> Group {
-    Group { names, only: Some(value), about }
+    Group { names, only: Some(value), about, effect: Effect::Unknown }
+}
+
+const fn fixed(value: &'static str, about: &'static str, names: &'static [&'static str]) -> Group {
+    Group { names, only: Some(value), about, effect: Effect::Unsupported }
 }
 
 impl Group {

@@ -1,0 +1,147 @@
+//! Where a config and the names of tensors disagree as a whole, and either may be right: in the
+//! layers, the biases of attention, the lm_head.
+
+use std::collections::BTreeSet;
+
+use super::config::Config;
+use super::names::{Similar, layer};
+use super::suggest::listed;
+use super::tensors::Tensors;
+use crate::display::plural;
+use crate::error::{Error, err};
+
+/// A config, and what it was read from.
+#[derive(Clone, Copy)]
+pub struct ReadConfig<'c> {
+    pub config: &'c Config,
+    pub file: &'c str,
+}
+
+/// Names of tensors that a layout has not found, and of those that it has not taken.
+pub struct Left<'t> {
+    pub lacking: Vec<&'t String>,
+    pub unknown: BTreeSet<&'t str>,
+}
+
+/// Names of lm_heads in Hugging Face's layout, and of what other tasks have in their place.
+const LM_HEAD: &str = "lm_head.weight";
+const OTHER_HEADS: [&str; 6] =
+    ["score.", "classifier.", "qa_outputs.", "v_head.", "value_head.", "regression_head."];
+
+impl<'t> Left<'t> {
+    /// The errors for what disagrees, which is taken out.
+    pub fn mismatches(&mut self, tensors: &Tensors, it: ReadConfig) -> Vec<Error> {
+        let found = [
+            self.layers(tensors, it),
+            self.needless_biases(tensors, it),
+            self.missing_biases(tensors, it),
+            self.head(tensors, it),
+        ];
+        found.into_iter().flatten().collect()
+    }
+
+    fn take_unknown(&mut self, is_taken: impl Fn(&str) -> bool) -> BTreeSet<&'t str> {
+        let (taken, others) = self.unknown.iter().partition(|name| is_taken(name));
+        self.unknown = others;
+        taken
+    }
+
+    /// Layers that the config does not count, or counts in vain.
+    pub fn layers(
+        &mut self,
+        tensors: &Tensors,
+        ReadConfig { config, file }: ReadConfig,
+    ) -> Option<Error> {
+        let layers = config.num_layers();
+        let there: BTreeSet<usize> = tensors.wanted().filter_map(layer).collect();
+        let end = there.last()? + 1;
+        let gaps: Vec<usize> = (0..end).filter(|n| !there.contains(n)).collect();
+        let is_there = |name: &str| layer(name).is_none_or(|n| there.contains(&n));
+        let (lacking, path) = (self.lacking.len(), tensors.path.display());
+        self.lacking.retain(|name| is_there(name));
+        let others = self.take_unknown(|name| layer(name).is_some_and(|n| n >= layers));
+        if lacking == self.lacking.len() && others.is_empty() {
+            return None;
+        }
+        let config =
+            format!("`{file}` describes {} (`num_hidden_layers`)", plural(layers, "layer"));
+        let found = plural(there.len(), "layer");
+        if (0..layers).all(|n| there.contains(&n)) {
+            let names: Vec<&str> = others.iter().map(|name| &*tensors.map[*name].name).collect();
+            let to = if gaps.is_empty() { format!(" to {end}") } else { String::new() };
+            let error = err!(
+                "{config}, and `{path}` holds tensors of {found}, such as `{}`: set the key{to} if they all are layers of the model, or ignore the others",
+                names[0]
+            );
+            return Some(tensors.ignoring(error, &names).with_another_remedy());
+        }
+        if gaps.is_empty() {
+            let doubt = tensors.doubt();
+            return Some(err!(
+                "{config}, and `{path}` holds {found}: add the tensors of the others, or set the key to {end} if the model has no others{doubt}"
+            ));
+        }
+        Some(err!(
+            "{config}, and `{path}` holds {found}, up to number {} without {}: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps and set the key to {}",
+            end - 1,
+            listed(gaps.iter()),
+            there.len()
+        ))
+    }
+
+    fn needless_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
+        if it.config.attention_bias {
+            return None;
+        }
+        let biases = self.take_unknown(is_attention_bias);
+        let names: Vec<&str> = biases.iter().map(|name| &*tensors.map[*name].name).collect();
+        let error = err!(
+            "`{}` says that attention has no biases (`attention_bias` false), and `{}` holds {}, such as `{}`: set the key to true if the model adds them, or ignore them if not",
+            it.file,
+            tensors.path.display(),
+            plural(names.len(), "tensor"),
+            names.first()?
+        );
+        Some(tensors.ignoring(error, &names).with_another_remedy())
+    }
+
+    fn missing_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
+        let first = self.lacking.iter().find(|name| is_attention_bias(name))?;
+        if tensors.wanted().any(is_attention_bias) {
+            return None;
+        }
+        let error = err!(
+            "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` lacks all of them, such as `{first}`: set the key to false if the model has none",
+            it.file,
+            tensors.path.display()
+        );
+        self.lacking.retain(|name| !is_attention_bias(name));
+        Some(error)
+    }
+
+    fn head(&mut self, tensors: &Tensors, ReadConfig { file, .. }: ReadConfig) -> Option<Error> {
+        let at = self.lacking.iter().position(|name| *name == LM_HEAD)?;
+        if Similar::new(self.unknown.iter().copied()).to(LM_HEAD).is_some() {
+            return None;
+        }
+        self.lacking.remove(at);
+        let is_head = |name: &str| OTHER_HEADS.iter().any(|head| name.starts_with(head));
+        let others = self.take_unknown(is_head);
+        let path = tensors.path.display();
+        Some(match others.first() {
+            Some(other) => err!(
+                "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported",
+                tensors.map[*other].name
+            ),
+            None => err!(
+                "`{path}` lacks `{}{LM_HEAD}`, the language-model head, and `{file}` does not tie it to the embedding: save the model with its head (as GptOssForCausalLM, not as GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
+                tensors.wrapping.prefix
+            ),
+        })
+    }
+}
+
+/// Whether a tensor is a bias of attention in Hugging Face's layout.
+fn is_attention_bias(name: &str) -> bool {
+    name.contains(".self_attn.") && name.ends_with("_proj.bias")
+}
