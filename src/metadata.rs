@@ -58,12 +58,17 @@ pub struct AdapterRecord {
     pub fingerprint: Fingerprint,
     /// Multiplies what it adds.
     pub weight: f64,
+    /// What was ignored of it.
+    #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
+    pub ignored: IgnoredNames,
 }
 
 impl fmt::Display for AdapterRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, fingerprint, weight } = self;
-        write!(f, "{name}, weight {weight}, fingerprint {fingerprint}")
+        let Self { name, fingerprint, weight, ignored } = self;
+        let comma = if ignored.is_empty() { "" } else { "," };
+        let apart = ignored.apart();
+        write!(f, "{name}{comma}{apart}, weight {weight}, fingerprint {fingerprint}")
     }
 }
 

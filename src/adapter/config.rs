@@ -10,7 +10,8 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::checkpoint::{
-    ADAPTER_CONFIG, ConfigReader, Expected, Group, LARGEST_CONFIG, MERGE_ADAPTER, any_value,
+    ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, MERGE_ADAPTER,
+    any_value,
 };
 use crate::error::{Result, err};
 use crate::files::json;
@@ -116,9 +117,9 @@ impl<'de> Visitor<'de> for Entries {
 }
 
 impl AdapterConfig {
-    /// Reads a config, and says all that is wrong with it. Returns those of the `ignored` names
-    /// and patterns that fit an unknown key too.
-    pub fn read(path: &Path, ignored: &[String]) -> Result<(Self, Vec<String>)> {
+    /// Reads a config, and says all that is wrong with it. Returns the keys that the user ignores
+    /// too, and those of the `ignored` names and patterns that fit one.
+    pub fn read(path: &Path, ignored: &[String]) -> Result<(Self, IgnoredNames)> {
         let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
         let mut keys = ConfigReader::parse(&file, &text, ignored)?;
         let ordered: OrderedKeys = json::parse(&file, &text)?;
@@ -134,9 +135,9 @@ impl AdapterConfig {
             parameters: keys.optional("target_parameters", &NAMES).unwrap_or_default(),
             tokens: keys.optional("trainable_token_indices", &TOKENS).unwrap_or_default(),
         };
-        let used = keys.used_ignored();
-        keys.finish(HARMLESS, |_| Ok(()))?;
-        Ok((config, used))
+        let of_adapters = keys.used_ignored();
+        let config_keys = keys.finish(HARMLESS, |_| Ok(()))?;
+        Ok((config, IgnoredNames { config_keys, of_adapters, ..IgnoredNames::default() }))
     }
 
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with

@@ -37,8 +37,8 @@ pub struct AdapterFile {
     /// The SafeTensors file.
     pub weights: PathBuf,
     pub modules: BTreeMap<Module, Parts>,
-    /// The ignored names and patterns that fit something in its files.
-    pub ignored: Vec<String>,
+    /// What the user ignores of it, and by which names and patterns.
+    pub ignored: IgnoredNames,
 }
 
 /// The tensors of a module.
@@ -87,9 +87,10 @@ impl AdapterFile {
         }
         let config = AdapterConfig::read(&config, &ignored.config_keys);
         let modules = read_modules(&weights, &ignored.tensors);
-        let ((config, mut used), (modules, used_too)) = Error::both(config, modules)?;
-        used.extend(used_too);
-        let mut file = Self { config, weights, modules, ignored: used };
+        let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
+        let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
+        let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
+        let mut file = Self { config, weights, modules, ignored };
         file.name_wrapped()?;
         Ok(file)
     }
@@ -144,7 +145,10 @@ impl AdapterFile {
 
 /// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit
 /// a tensor without a module; all others without one are refused.
-fn read_modules(path: &Path, ignored: &[String]) -> Result<(BTreeMap<Module, Parts>, Vec<String>)> {
+fn read_modules(
+    path: &Path,
+    ignored: &[String],
+) -> Result<(BTreeMap<Module, Parts>, IgnoredNames)> {
     let shown = path.display();
     let (mut modules, mut unknown) = (BTreeMap::<_, Parts>::new(), Vec::new());
     let tensors = Header::read(path)?.tensors;
@@ -162,8 +166,8 @@ fn read_modules(path: &Path, ignored: &[String]) -> Result<(BTreeMap<Module, Par
         }
     }
     let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
-    let used = used.cloned().collect();
-    unknown.retain(|name| !is_ignored(name, ignored));
+    let of_adapters = used.cloned().collect();
+    let tensors = unknown.extract_if(.., |name| is_ignored(name, ignored)).collect();
     let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
     let errors = [
         unsupported_ways(path, &unsupported),
@@ -171,7 +175,7 @@ fn read_modules(path: &Path, ignored: &[String]) -> Result<(BTreeMap<Module, Par
         unpaired(path, &modules),
     ];
     Error::all(errors.into_iter().flatten())?;
-    Ok((modules, used))
+    Ok((modules, IgnoredNames { tensors, of_adapters, ..IgnoredNames::default() }))
 }
 
 /// Whether a tensor without a place adapts a module of a GPT-OSS model all the same.

@@ -16,7 +16,7 @@ pub struct IgnoredNames {
     pub config_keys: Vec<String>,
     /// Tensors by name.
     pub tensors: Vec<String>,
-    /// Those of a request that fit something in an adapter, and may fit nothing in its base.
+    /// Names and patterns that fit something in an adapter, and may fit nothing in its base.
     #[serde(skip)]
     pub of_adapters: Vec<String>,
 }

@@ -10,7 +10,7 @@ pub fn read(request: &Request) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
     let mut ignored = request.ignored.clone();
     let files = collect(request.adapters.iter().map(|it| AdapterFile::open(&it.path, &ignored)));
     ignored.of_adapters = match &files {
-        Ok(files) => files.iter().flat_map(|it| it.ignored.clone()).collect(),
+        Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
         Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
     };
     (files, ignored)

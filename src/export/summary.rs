@@ -192,6 +192,7 @@ impl AdapterSummary {
                 name: file.name(),
                 fingerprint: adapter.fingerprint()?,
                 weight,
+                ignored: file.ignored.clone(),
             },
             base: file.config.base.clone(),
             modules: file.adapted_modules(),

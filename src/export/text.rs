@@ -90,10 +90,14 @@ impl Summary {
     fn whose_logits(&self) -> String {
         let apart = self.ignored.apart();
         let comma = if apart.is_empty() { "" } else { "," };
-        match self.adapters.len() {
-            0 => format!("the checkpoint's{apart}"),
-            1 => format!("those of the checkpoint{apart}{comma} with the adapter"),
-            _ => format!("those of the checkpoint{apart}{comma} with the adapters"),
+        match &self.adapters[..] {
+            [] => format!("the checkpoint's{apart}"),
+            adapters => {
+                let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
+                let ignored = adapters.iter().map(|it| it.record.ignored.apart());
+                let rest = ignored.collect::<String>();
+                format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub struct AdapterInspection {
     pub parameters: u64,
     pub dtypes: BTreeSet<String>,
     pub count: usize,
+    /// What was ignored of it.
+    pub ignored: IgnoredNames,
     /// Why it is not supported.
     pub refused: Option<String>,
     pub modules: Vec<AdaptedModules>,
@@ -57,6 +59,7 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
         path: path.to_owned(),
         modules: file.adapted_modules(),
         sizes: sizes(&file),
+        ignored: file.ignored,
         base: file.config.base,
         peft_version: file.config.peft_version,
         bytes: tensors.iter().map(|tensor| tensor.data.len()).sum(),

@@ -44,6 +44,7 @@ impl fmt::Display for Inspection {
             }
             Self::Adapter(it) => {
                 it.describe(&mut table);
+                ignored(&mut table, &it.ignored);
                 tensors(&mut table, &it.tensors);
             }
             Self::Model(it) => model(&mut table, it),
@@ -129,7 +130,7 @@ fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
     table.row("scanned", format!("{}: {result}{zero}", size(*bytes)));
 }
 
-/// What was ignored of a checkpoint.
+/// What was ignored of a checkpoint or an adapter.
 fn ignored(table: &mut Table, names: &IgnoredNames) {
     if !names.is_empty() {
         table.row("ignored", names);

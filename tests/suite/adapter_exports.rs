@@ -236,7 +236,32 @@ fn ignores_names_in_all_files() {
         &sentence,
         "--ignore-config-key lora_magic --ignore-tensor score.weight --ignore-config-key lora_trick",
     );
-    export_in(&home, &ignoring).unwrap();
+    let summary = export_in(&home, &ignoring).unwrap();
+    let ignored = json!({"config_keys": ["lora_magic"], "tensors": ["score.weight"]});
+    let model = home.join("m.onnx");
+    assert_eq!(summary["adapters"][0]["ignored"], ignored);
+    assert_eq!(model_metadata(&model)["adapters"][0]["ignored"], ignored);
+    assert_eq!(model_metadata(&model)["ignored"]["config_keys"], json!(["lora_trick"]));
+
+    let apart = "apart from the config key `lora_magic` and the tensor `score.weight`";
+    let ignoring = words("--ignore-config-key lora_* --ignore-tensor score.weight");
+    let adapter = text(&home.join("adapter")).to_owned();
+    let options = [&["--adapter", &adapter], &ignoring[..]].concat();
+    let shown = printed(&mut binary(&export_args(&home.checkpoint(), &model, &options)));
+    assert_contains(&shown, &format!("\nadapter  adapter, {apart}, weight 1, fingerprint "));
+    assert_contains(
+        &shown,
+        &format!(
+            "\nlogits   those of the checkpoint apart from the config key `lora_trick`, with the adapter {apart}, but"
+        ),
+    );
+    let shown = printed(&mut binary(&["inspect", text(&model)]));
+    assert_contains(&shown, &format!("adapter   adapter, {apart}, weight 1, fingerprint "));
+    let shown = printed(binary(&["inspect", &adapter]).args(&ignoring));
+    assert_contains(
+        &shown,
+        "\nignored  the config key `lora_magic` and the tensor `score.weight`\n",
+    );
 
     // A staged file has no unknown names; its adapters may.
     let home = copied("attention");
