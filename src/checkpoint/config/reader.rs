@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use glob::Pattern;
 use serde_json::{Map, Value};
 
 use super::known::{self, Effect, Group};
 use super::unknown::{self, Unread};
+use crate::checkpoint::names;
 use crate::display::join;
 use crate::error::{Error, Result, Setting, err};
 use crate::files::json;
@@ -62,10 +62,6 @@ pub const OBJECTS: Expected<Vec<Map<String, Value>>> =
 /// Whether a key has a name, or is in the object of that name.
 fn is_of(name: &str, key: &str) -> bool {
     key == name || name.ends_with('.') && key.starts_with(name)
-}
-
-fn matches(pattern: &str, key: &str) -> bool {
-    pattern == key || Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(key))
 }
 
 fn whole(value: &Value, range: RangeInclusive<u64>) -> Option<u64> {
@@ -285,7 +281,7 @@ impl<'a> ConfigReader<'a> {
             self.errors.extend(check().err());
         }
         if self.errors.is_empty() {
-            let is_there = |name| self.unread().any(|(key, _)| matches(name, key));
+            let is_there = |name| self.unread().any(|(key, _)| names::matches(name, key));
             let unused = self.ignored.iter().filter(|name| !is_there(name));
             let unused = unused
                 .map(|name| err!("nothing to ignore: `{}` has no unknown key `{name}`", self.file));
@@ -322,7 +318,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     pub fn is_ignored(&self, key: &str) -> bool {
-        self.ignored.iter().any(|name| matches(name, key))
+        names::is_ignored(key, self.ignored)
     }
 
     pub fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {
