@@ -153,7 +153,7 @@ impl Header {
             let info = parsed.info(&name).expect("listed");
             let Some((_, dtype)) = DTYPES.into_iter().find(|(it, _)| *it == info.dtype) else {
                 bail!(
-                    "`{path}`: tensor `{name}` has dtype {}; use a checkpoint in MXFP4, BF16, F16, F32 or F8_E5M2",
+                    "`{path}`: tensor `{name}` has dtype {}; use a checkpoint in BF16, F16 or F32, with experts in one of these, MXFP4 or F8_E5M2",
                     info.dtype
                 );
             };

@@ -78,7 +78,7 @@ impl<'t> Left<'t> {
         if gaps.is_empty() {
             let doubt = tensors.doubt();
             return Some(err!(
-                "{config}, and `{path}` holds {found}: add the tensors of the others, or set the key to {end} if the model has no others{doubt}"
+                "{config}, and `{path}` holds {found}: add the tensors of the others, or set the key to {end} (and shorten `layer_types`, if it is there) if the model has no others{doubt}"
             ));
         }
         Some(err!(

@@ -140,6 +140,10 @@ impl Checkpoint {
                 said[0]
             );
         }
+        if !tensors.unused_files.is_empty() {
+            let files = suggest::listed(tensors.unused_files.iter());
+            description += &format!(", without the other SafeTensors files {files}");
+        }
         let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);

@@ -1,4 +1,4 @@
-//! Names of tensors: what wrappers add to them, patterns that fit them, and similar ones.
+//! Names: what wrappers add to those of tensors, patterns that fit them, and similar ones.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -77,7 +77,7 @@ pub fn layer(name: &str) -> Option<usize> {
     rest.split_once('.')?.0.parse().ok()
 }
 
-/// Whether a tensor is one of the `ignored` names and patterns.
+/// Whether a name is one of the `ignored` names and patterns.
 pub fn is_ignored(name: &str, ignored: &[String]) -> bool {
     ignored.iter().any(|pattern| matches(pattern, name))
 }
@@ -134,9 +134,14 @@ impl<'n> Similar<'n> {
     /// The most similar name of the same layer and expert.
     pub fn to(&self, name: &str) -> Option<&'n str> {
         let others = self.0.get(&numbers(name))?.iter();
-        let slips = others.map(|other| (strsim::osa_distance(other, name), *other));
-        slips.filter(|(edits, _)| *edits <= SLIPS).min().map(|(_, other)| other)
+        let slips = others.filter(|other| is_slip(other, name)).copied();
+        slips.min_by_key(|other| (strsim::osa_distance(other, name), *other))
     }
+}
+
+/// Whether a few edits make one name of the other.
+pub fn is_slip(one: &str, other: &str) -> bool {
+    strsim::osa_distance(one, other) <= SLIPS
 }
 
 /// The most similar of some names, however far it is; much longer ones are not compared.

@@ -184,12 +184,13 @@ fn absences(tensors: &Tensors, absent: &[&String]) -> Vec<Error> {
         let other = tensors.unlisted.get(shard);
         let names = others.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
         let names: Vec<_> = names.collect();
-        let (tensors, are) = if names.len() == 1 { ("tensor", "is") } else { ("tensors", "are") };
+        let (tensors, are, it) =
+            if names.len() == 1 { ("tensor", "is", "it") } else { ("tensors", "are", "them") };
         let names = listed(names.into_iter());
         let says = format!("`{index}` says that {tensors} {names} {are} in `{shard}`");
         match other {
             Some(other) => err!("{says}, which holds others such as `{other}`: they are of different saves, use the index and the shards of one"),
-            None => err!("{says}, which does not hold it"),
+            None => err!("{says}, which does not hold {it}"),
         }
     }));
     errors

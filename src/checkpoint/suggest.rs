@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
+use super::names::is_slip;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested.
 const SIMILAR: f64 = 0.85;
-/// Most edits between the name of a file and one that was to be it.
-const SLIPS: usize = 2;
 /// Most names that a sentence lists.
 pub const LISTED: usize = 8;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -207,10 +206,10 @@ fn is_near(name: &str, file: &str) -> bool {
         suffix.is_some_and(|it| it.trim_end_matches('.').trim().starts_with('('))
     };
     let added = name.strip_prefix(file).unwrap_or_default();
-    [".txt", ".json", ".bak", ".orig", ".1", ".safetensors"].contains(&added)
+    [".txt", ".json", ".bak", ".orig", ".1"].contains(&added)
         || is_copy()
         || is_safetensors(file.as_ref()) && name.ends_with(".safetensors")
-        || strsim::osa_distance(&name, file) <= SLIPS
+        || is_slip(&name, file)
 }
 
 /// The checkpoints one level below a folder, or in `snapshots`, as Hugging Face's cache has them.

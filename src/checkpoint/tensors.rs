@@ -25,6 +25,8 @@ pub struct Tensors {
     pub missing_shards: Vec<String>,
     /// The first tensor of a shard that the index does not have, by shard.
     pub unlisted: BTreeMap<String, String>,
+    /// SafeTensors files of the folder that are no part of the checkpoint.
+    pub unused_files: Vec<String>,
     /// The names of files that no index lists.
     pub unindexed: Vec<String>,
     pub wrapping: Wrapping,
@@ -53,6 +55,7 @@ impl Tensors {
             absent: BTreeMap::new(),
             missing_shards: Vec::new(),
             unlisted: BTreeMap::new(),
+            unused_files: Vec::new(),
             unindexed: Vec::new(),
             wrapping: Wrapping::default(),
             ignored: ignored.clone(),
@@ -66,6 +69,7 @@ impl Tensors {
     pub fn open_folder(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
         let mut tensors = Self::none(folder, ignored);
         let (index, files) = selection::select_local(folder, remote)?;
+        tensors.unused_files = selection::unused(folder, &files);
         if index.is_none() && files.is_empty() {
             return Err(suggest::missing_file(folder, SINGLE_FILE));
         }

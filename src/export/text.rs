@@ -63,6 +63,12 @@ impl Summary {
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
+            if self.layers < self.layers_there {
+                let (kept, all) = (self.layers, self.layers_there);
+                table.note(format!(
+                    "with its first {kept} of {all} layers alone: not those of the whole model"
+                ));
+            }
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));

@@ -190,9 +190,9 @@ pub fn refuse_adapters<'n>(names: impl Iterator<Item = &'n str>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a model that cannot be verified: it is not for a CPU, its fixed sizes are too large, it
-/// has no default tolerance and none is requested, or no suitable onnxruntime is found. Returns the one that is. `formats` are
-/// those that its matrices have, whether converted by this export, by an earlier one, or stored so.
+/// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
+/// sizes that are too large, or needs a tolerance and has none, and refuses if no suitable
+/// onnxruntime is found. `formats` are those of its matrices, converted or stored.
 pub fn prepare(
     options: &GraphOptions,
     formats: &PerRole<FormatSet>,

@@ -266,3 +266,15 @@ fn describes_itself() {
     let expected = option_env!("GPT_OSS_EXPORT_VERSION").unwrap_or(env!("CARGO_PKG_VERSION"));
     assert_eq!(version, format!("gpt-oss-export {expected}\n"));
 }
+
+#[test]
+fn part_of_the_layers_is_told_beside_the_logits() {
+    let home = Home::with("tiny");
+    for (layers, told) in [("1", true), ("2", true), ("3", false)] {
+        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+        let printed =
+            printed(&mut binary(&export_args(&checkpoint, &model, &["--layers", layers])));
+        let note = format!("with its first {layers} of 3 layers alone: not those of the whole");
+        assert_eq!(printed.contains(&note), told, "{printed}");
+    }
+}

@@ -263,3 +263,26 @@ fn tied_lm_heads_are_copies_or_ambiguous() {
         assert_eq!(opened.fingerprint().unwrap().to_string(), expected);
     }
 }
+
+#[test]
+fn files_beside_the_checkpoint_are_told() {
+    for (beside, told) in [
+        ("model_merged.safetensors", true),
+        ("model (1).safetensors", true),
+        ("model-00001-of-00002.safetensors", true),
+        ("notes.txt", false),
+    ] {
+        let home = in_folder("hf");
+        let checkpoint = home.checkpoint();
+        fs::copy(checkpoint.join("model.safetensors"), checkpoint.join(beside)).unwrap();
+        let (_, summary) = home.export("m", &[]);
+        let layout = summary["layout"].as_str().unwrap();
+        let ending = format!(", without the other SafeTensors files `{beside}`");
+        assert_eq!(layout.ends_with(&ending), told, "{layout}");
+    }
+    // Files that an export wrote are none.
+    let home = in_folder("hf");
+    home.stage("checkpoint/staged", &[]);
+    let (_, summary) = home.export("m", &[]);
+    assert_eq!(summary["layout"], "Hugging Face's layout with MXFP4 experts");
+}

@@ -211,7 +211,7 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
         (
             "bf16",
             |_, config| set_layers(config, 4),
-            "config.json` describes 4 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers: add the tensors of the others, or set the key to 3 if the model has no others",
+            "config.json` describes 4 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers: add the tensors of the others, or set the key to 3 (and shorten `layer_types`, if it is there) if the model has no others",
         ),
         (
             "bf16",

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::known::{self, Effect, Group};
 use super::unknown::{self, Unread};
-use crate::checkpoint::names::matches;
+use crate::checkpoint::names;
 use crate::display::join;
 use crate::error::{Error, Result, Setting, err};
 use crate::files::json;
@@ -308,7 +308,7 @@ impl<'a> ConfigReader<'a> {
 
     /// The ignored names and patterns that fit a key which is unread so far.
     pub fn used_ignored(&self) -> Vec<String> {
-        let fits = |name: &&String| self.unread().any(|(key, _)| matches(name, key));
+        let fits = |name: &&String| self.unread().any(|(key, _)| names::matches(name, key));
         self.ignored.iter().filter(fits).cloned().collect()
     }
 
@@ -317,7 +317,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     pub fn is_ignored(&self, key: &str) -> bool {
-        self.ignored.iter().any(|name| matches(name, key))
+        names::is_ignored(key, self.ignored)
     }
 
     pub fn invalid(&self, key: &str, expected: &str, found: &Value) -> Error {

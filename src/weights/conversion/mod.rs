@@ -32,8 +32,8 @@ const CHUNK: u64 = 1 << 19;
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
 
 /// Runs a conversion and hands out its bytes. Each thread reads, converts and hands out its
-/// chunks, so that all three overlap. There are as many threads as processors, or as
-/// `RAYON_NUM_THREADS` says, unless that takes too much memory.
+/// chunks, so that all three overlap. There are as many threads as in the caller's pool, as
+/// `RAYON_NUM_THREADS` says, or as processors, unless that takes too much memory.
 pub fn convert(
     conversion: &Conversion,
     progress: &dyn Progress,
@@ -76,8 +76,12 @@ pub fn convert(
     Ok(sum)
 }
 
-/// The number of threads that rayon would start by itself.
+/// The number of threads of the caller's pool, or that rayon would start by itself.
 fn usual_threads() -> usize {
+    // Outside of a pool this would start one, which panics if it cannot.
+    if rayon::current_thread_index().is_some() {
+        return rayon::current_num_threads();
+    }
     let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     set.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::environment::{interpreter, onnxruntime};
+use crate::fake_hub::HubTest;
 use crate::layout_fixtures::{LAYOUTS, edit_tensors, edited, in_folder};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, edit_json, export, export_args, failure, fixture,
@@ -173,6 +174,18 @@ fn export_prints_summary_even_if_verification_fails() {
 }
 
 const BF16: &str = "a model that computes in bf16 cannot be verified: onnxruntime has no kernels for it on a CPU; verify an export that computes in f32";
+
+/// Its download is opened by the rule of the export, also where the folder holds another save.
+#[test]
+fn export_from_the_hub_is_verified() {
+    let test = HubTest::new();
+    let verified = ["--verify", "--onnxruntime", text(onnxruntime())];
+    for source in [test.root(), test.original()] {
+        let summary = test.hub.export(&[&source[..], &verified].concat());
+        assert_eq!(summary["verification"]["passed"], true, "{summary}");
+        assert_eq!(summary["verification"]["identity"], json!({"is": "same"}));
+    }
+}
 
 #[test]
 fn export_refuses_unverifiable_model_before_writing() {
