@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, bail, err};
-use crate::model::GraphOptions;
+use crate::model::{GraphOptions, LimitedCaches};
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
 pub const KEY: &str = "gpt_oss_export";
@@ -34,6 +34,9 @@ pub struct ModelMetadata {
     pub ignored: IgnoredNames,
     pub options: GraphOptions,
     pub layers: usize,
+    /// Caches that keep the last tokens alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub limited_caches: Vec<LimitedCaches>,
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
     /// Values that hold the residual stream: the embedding, then after each layer.

@@ -9,8 +9,8 @@ use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
     AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary, MatrixFormat,
-    ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target, export,
-    similar_dir,
+    ModelSummary, Preset, Provider, RepoPath, Request, SlidingCache, Source, Spec, Summary, Target,
+    export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
 use serde::Serialize;
@@ -151,6 +151,11 @@ pub struct Export {
     /// Add inputs and outputs for the key-value cache; --target ort always has them
     #[arg(help_heading = GRAPH, long)]
     kv_cache: bool,
+    /// What caches of layers with a sliding window keep [default: window where nothing is lost]
+    ///
+    /// With --target onnx --genai the default is full.
+    #[arg(help_heading = GRAPH, long, value_name = "KEEP", value_parser = one_of(values::SLIDING_CACHES))]
+    sliding_cache: Option<SlidingCache>,
     /// Compute logits of the last token of each row only
     #[arg(help_heading = GRAPH, long)]
     last_logits: bool,
@@ -303,6 +308,7 @@ impl Export {
         request.batch = self.batch_size.filter(|_| !self.dynamic_b);
         request.length = self.seq_len.filter(|_| !self.dynamic_seq);
         request.kv_cache = self.kv_cache;
+        request.sliding_cache = self.sliding_cache;
         request.last_logits = self.last_logits;
         request.external_data = self.external_data.unwrap_or_default();
         request.max_shard_size = self.max_shard_size.map(|size| size.as_u64());

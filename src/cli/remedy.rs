@@ -9,7 +9,8 @@ use gpt_oss_export::error::{Error, Setting};
 use serde::Serialize;
 
 /// Settings without a value.
-const FLAGS: [Setting; 3] = [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations];
+const FLAGS: [Setting; 4] =
+    [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations, Setting::KvCache];
 
 /// One thing that is wrong, and what to type against it: alternatives, the best first.
 #[derive(Serialize)]
@@ -128,11 +129,13 @@ fn option(setting: Setting) -> &'static str {
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",
         Setting::KeepActivations => "--keep-activations",
+        Setting::KvCache => "--kv-cache",
         Setting::MaxLength => "--max-length",
         Setting::MaxShardSize => "--max-shard-size",
         Setting::Onnxruntime => "--onnxruntime",
         Setting::Output => "--output",
         Setting::Provider => "--ep",
+        Setting::SlidingCache => "--sliding-cache",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",
         Setting::Weights => "--weights",

@@ -3,7 +3,8 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
-    Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset, Provider, Target,
+    Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset, Provider,
+    SlidingCache, Target,
 };
 
 /// Options that accept unknown names.
@@ -77,6 +78,11 @@ pub const COMPUTE_DTYPES: [Word<DType>; 3] =
 pub const TARGETS: [Word<Target>; 2] = [
     ("onnx", Target::Onnx, "Standard operators only, for every runtime"),
     ("ort", Target::Ort, "ONNX Runtime's operators too, fast on a CPU"),
+];
+
+pub const SLIDING_CACHES: [Word<SlidingCache>; 2] = [
+    ("window", SlidingCache::Window, "The last tokens: the window and 15 more"),
+    ("full", SlidingCache::Full, "All tokens, so that a text can be cut anywhere"),
 ];
 
 pub const PROVIDERS: [Word<Provider>; 3] = [

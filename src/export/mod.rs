@@ -19,7 +19,7 @@ pub use summary::{
 pub use crate::adapter::FactorOrder;
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
-pub use crate::model::{GraphOptions, Provider, Target};
+pub use crate::model::{GraphOptions, Provider, SlidingCache, Target};
 pub use crate::onnx::ValueInfo;
 pub use crate::package::{GenaiSummary, TransformersJsSummary};
 pub use crate::tensor::DType;

@@ -12,7 +12,7 @@ use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
 use crate::graph::Style;
 use crate::hub::RepoPath;
-use crate::model::{self, BatchSymbol, GraphOptions, Provider, Target};
+use crate::model::{self, BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
 use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
@@ -55,6 +55,8 @@ pub struct Request {
     pub batch: Option<u64>,
     pub length: Option<u64>,
     pub kv_cache: bool,
+    /// What the caches of sliding layers keep; by default as little as loses nothing.
+    pub sliding_cache: Option<SlidingCache>,
     /// Logits of each row's last token alone.
     pub last_logits: bool,
     pub external_data: ExternalData,
@@ -253,7 +255,7 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
         "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
     );
     let provider = request.provider.unwrap_or_default();
-    let graph = GraphOptions {
+    let mut graph = GraphOptions {
         target: request.target.unwrap_or_default(),
         provider,
         compute: request.compute.unwrap_or_else(|| provider.default_compute()),
@@ -262,8 +264,21 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
         batch: request.batch,
         length: request.length,
         kv_cache: request.kv_cache || genai || transformers_js,
+        sliding_cache: SlidingCache::Full,
         last_logits: request.last_logits || genai || transformers_js,
         batch_symbol: if transformers_js { BatchSymbol::BatchSize } else { BatchSymbol::B },
+    };
+    graph.sliding_cache = match request.sliding_cache {
+        Some(_) if !graph.has_cache() => {
+            return Err(err!("what caches keep applies to a model with a cache alone")
+                .with_remedy(Setting::KvCache, "")
+                .with_remedy(Setting::Target, "ort"));
+        }
+        Some(asked) => asked,
+        None if !graph.has_cache() || genai && !genai::takes_limited_caches(&graph) => {
+            SlidingCache::Full
+        }
+        None => SlidingCache::Window,
     };
     if genai {
         genai::check(&graph)?;

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
 use crate::metadata::AdapterRecord;
-use crate::model::GraphOptions;
+use crate::model::{GraphOptions, LimitedCaches};
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
 use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
@@ -139,6 +139,9 @@ pub struct ModelSummary {
     /// operator of the target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slowed_layers: Vec<usize>,
+    /// Caches that keep the last tokens alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limited_caches: Vec<LimitedCaches>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.

@@ -10,7 +10,7 @@ use crate::display::{Table, plural, size, spans, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::graph::Style;
-use crate::model::{Provider, Target};
+use crate::model::{Provider, SLACK, Target};
 use crate::onnx::ValueInfo;
 use crate::runtime;
 use crate::tensor::ints::Bits;
@@ -46,6 +46,7 @@ impl Summary {
         let experts = &self.experts.matrices.provenance.format;
         if let Some(model) = &self.model {
             model_rows(&mut table, model);
+            cache_rows(&mut table, model, self.genai.is_some(), &pass);
             let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
             if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
                 // QMoE with 8 bits has no kernel that keeps activations in float.
@@ -160,6 +161,25 @@ fn model_rows(table: &mut Table, it: &ModelSummary) {
     if !it.slowed_layers.is_empty() {
         let layers = spans(it.slowed_layers.iter().copied());
         table.note(format!("experts of layers {layers} run in a Loop, several times slower than the others: the operator for experts takes no adapter"));
+    }
+}
+
+/// Caches that keep the last tokens alone, and what a program can no longer do.
+fn cache_rows(
+    table: &mut Table,
+    model: &ModelSummary,
+    is_genai: bool,
+    pass: impl Fn(&[(Setting, &str)]) -> String,
+) {
+    model.limited_caches.iter().for_each(|caches| table.row("cache", caches));
+    if !model.limited_caches.is_empty() {
+        let keep = pass(&[(Setting::SlidingCache, "full")]);
+        let back = if is_genai {
+            "onnxruntime-genai rewinds no text that is longer".to_owned()
+        } else {
+            format!("up to {SLACK} tokens can be taken back: the last places of every cache")
+        };
+        table.note(format!("{back}; keep full caches to go back further{keep}"));
     }
 }
 

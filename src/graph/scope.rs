@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::builder::{Frame, wiring_error};
 use super::fact::{broadcast, joined};
 use super::{
-    Attribute, Builder, Constant, Data, FUNCTIONS, Fact, Function, IntoShape, Node, Style, Value,
+    Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node, Style,
+    Value,
 };
 use crate::error::Result;
 use crate::tensor::DType;
@@ -163,6 +164,13 @@ impl Scope<'_> {
         });
         self.builder.frames.extend(functions);
         value
+    }
+
+    /// A dimension whose size a value of the main graph has, i64 `[1]`: [`Scope::shape_tensor`]
+    /// returns that value, as no input has such an axis.
+    pub fn dimension(&mut self, name: &str, size: Value) -> Result<Dim> {
+        self.shared(&format!("shape.{name}"), |_| Ok(size))?;
+        Ok(Dim::symbol(name))
     }
 
     /// A part of the model: its nodes are inlined under `name`, or stand in a function

@@ -11,6 +11,7 @@ use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
 use crate::metadata::{AdapterRecord, ModelMetadata};
+use crate::model::LimitedCaches;
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
@@ -28,6 +29,9 @@ pub struct ModelInspection {
     pub adapters: Vec<AdapterRecord>,
     /// What was ignored of its checkpoint.
     pub ignored: IgnoredNames,
+    /// Caches that keep the last tokens alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limited_caches: Vec<LimitedCaches>,
     pub files: Vec<DataFile>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
@@ -81,6 +85,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         path: path.to_owned(),
         adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
         ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
+        limited_caches: metadata.as_ref().map(|it| it.limited_caches.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,

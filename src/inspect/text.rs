@@ -194,6 +194,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
             table.note(format!("{kind}    {line}"));
         }
     }
+    it.limited_caches.iter().for_each(|caches| table.row("cache", caches));
     let mut operators: Vec<_> = onnx.operators.iter().collect();
     operators.sort_by_key(|(_, count)| Reverse(**count));
     let nodes = plural(operators.iter().map(|(_, count)| **count).sum(), "node");

@@ -35,11 +35,11 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
     let sequence = Sequence::new(g, config, &options)?;
     let (tokens, positions, backend) = match options.target {
         Target::Onnx => {
-            let mask = Mask::new(g, &sequence, options.compute)?;
+            let mask = Mask::new(g, &sequence, config.num_kv_heads, options.compute)?;
             (sequence.tokens, mask.positions, Backend::Portable(mask))
         }
         Target::Ort => {
-            let packing = Packing::new(g, &sequence, options.provider)?;
+            let packing = Packing::new(g, &sequence, config.num_kv_heads, options.provider)?;
             (packing.tokens, packing.positions, Backend::Ort(packing))
         }
     };
@@ -55,8 +55,7 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
         x = outputs[0];
         g.probe(ROUTERS, outputs[1])?;
         g.probe(RESIDUALS, x)?;
-        let cache = ["key", "value"].iter().zip(outputs.into_iter().skip(2));
-        present.extend(cache.map(|(part, value)| (format!("present.{n}.{part}"), value)));
+        present.push(outputs.into_iter().skip(2));
     }
     let x = rows_of_logits(g, x, &context)?;
     let Sequence { batch, length, .. } = &context.sequence;
@@ -67,7 +66,11 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
     let logits = in_dtype(g, "lm_head", logits, DType::F32)?;
     let logits = g.reshape("logits", logits, [batch, length, &config.vocab_size.into()])?;
     g.output("logits", logits)?;
-    present.into_iter().try_for_each(|(name, value)| g.output(&name, value))?;
+    for n in context.sequence.cache_order() {
+        for (part, value) in ["key", "value"].iter().zip(&mut present[n]) {
+            g.output(&format!("present.{n}.{part}"), value)?;
+        }
+    }
     Ok(builder.finish())
 }
 

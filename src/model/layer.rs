@@ -14,6 +14,7 @@ use super::context::{Backend, Context};
 use super::linear::linear;
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
+use super::window::cut;
 use super::{in_dtype, ort, portable};
 use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights};
 use crate::error::Result;
@@ -61,15 +62,19 @@ fn attention_block(
                 g.concat("qkv", &parts, 1)?
             }
         };
-        let (mixed, cache) = match &context.backend {
+        let limit = context.options.cache_window(window);
+        let (mixed, mut cache) = match &context.backend {
             Backend::Portable(mask) => {
-                let bias = mask.bias(g, window)?;
+                let bias = mask.bias(g, window, limit)?;
                 portable::attention(g, qkv, past, &weights.sinks, bias, context)?
             }
             Backend::Ort(packing) => {
                 ort::attention(g, qkv, past, &weights.sinks, window, packing, context)?
             }
         };
+        if let Some(kept) = context.backend.kept(limit) {
+            cache = cut(g, &cache, kept)?;
+        }
         let out = linear(g, "out", mixed, &weights.out, context)?;
         let out = in_dtype(g, "out", out, DType::F32)?;
         Ok([vec![g.add("residual", x, out)?], cache].concat())

@@ -19,13 +19,15 @@ mod portable;
 mod rope;
 mod rules;
 mod sequence;
+mod window;
 
 use std::ops::Range;
 
 pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use layer::layers_slowed_by_adapters;
-pub use options::{BatchSymbol, GraphOptions, Provider, Target};
+pub use options::{BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
 pub use rules::check_options;
+pub use window::{LimitedCaches, SLACK, limited_caches};
 
 use crate::error::Result;
 pub use crate::graph::Style;

@@ -28,6 +28,9 @@ pub struct GraphOptions {
     pub length: Option<u64>,
     /// Cache inputs and outputs. [`Target::Ort`] always has them.
     pub kv_cache: bool,
+    /// What the caches of sliding layers keep.
+    #[serde(default)]
+    pub sliding_cache: SlidingCache,
     /// Logits of each row's last token alone.
     pub last_logits: bool,
     /// Name of a symbolic batch axis.
@@ -54,6 +57,17 @@ pub enum Provider {
     Cpu,
     Cuda,
     WebGpu,
+}
+
+/// What the cache of a layer with a sliding window keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlidingCache {
+    /// All tokens, as other layers do.
+    #[default]
+    Full,
+    /// The last tokens of each row: those that the next token sees, and some more.
+    Window,
 }
 
 /// Names of a symbolic batch axis.
@@ -108,6 +122,14 @@ impl GraphOptions {
         self.kv_cache || self.target == Target::Ort
     }
 
+    /// The window to which the cache of a layer with this window is limited; `None` if it keeps all
+    /// tokens.
+    pub fn cache_window(&self, window: Option<u64>) -> Option<u64> {
+        let is_limited = self.has_cache() && self.sliding_cache == SlidingCache::Window;
+        // A longer one is none to ONNX Runtime, which counts with 32 bits.
+        window.filter(|size| is_limited && i32::try_from(*size).is_ok())
+    }
+
     /// Whether it takes `attention_mask`.
     pub fn has_mask(&self) -> bool {
         self.has_cache() || self.last_logits
@@ -150,4 +172,4 @@ macro_rules! display_as_in_metadata {
     )+};
 }
 
-display_as_in_metadata!(Target, Provider, BatchSymbol);
+display_as_in_metadata!(Target, Provider, SlidingCache, BatchSymbol);

@@ -4,10 +4,13 @@
 //! at the beginning of the row. So tokens are moved there, in order, and padding behind them.
 //! Only attention mixes places, so all layers work on packed rows.
 
+use std::collections::BTreeMap;
+
+use super::sequence::{Counts, Sequence};
+use super::window::{Window, for_heads};
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::Provider;
-use crate::model::sequence::Sequence;
 use crate::tensor::DType;
 
 /// Made once for all layers.
@@ -16,58 +19,65 @@ pub struct Packing {
     pub tokens: Value,
     /// Position of each token, i64 `[B, T]`; of padding it has no meaning.
     pub positions: Value,
-    /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
-    pub last: Value,
     /// Number of this step's tokens in each row, i32 `[B]`: `query_seqlens`, which the CPU
     /// operator alone has. With a past, other providers need equally many tokens in all rows.
     pub queries: Option<Value>,
-    /// Largest number of places of a row, i32: `total_sequence_length`.
-    pub places: Value,
+    /// By the window to which they are limited.
+    pub caches: BTreeMap<Option<u64>, PackedCache>,
     /// This step's part of the mask, i64 `[B, T]`.
     mask: Value,
     /// Number of tokens in this step's part of each row, i64 `[B, 1]`.
     count: Value,
 }
 
+/// What the operator is told of a cache.
+pub struct PackedCache {
+    /// The last place that a row fills after this step, i32 `[B]`: `seqlens_k`.
+    pub last: Value,
+    /// Largest number of places of a row, i32: `total_sequence_length`.
+    pub filled: Value,
+    /// The places of the cache with this step's keys and values.
+    pub places: Dim,
+    /// Those of them that stay, i64 `[B, kv, L, 1]`; `None` if all do.
+    pub kept: Option<Value>,
+}
+
 impl Packing {
     /// From the attention mask, which every graph for ONNX Runtime has.
-    pub fn new(g: &mut Scope, sequence: &Sequence, provider: Provider) -> Result<Self> {
-        let Sequence { length, places, .. } = sequence;
-        let whole = sequence.mask.expect("there is a cache, and so a mask");
+    pub fn new(g: &mut Scope, sequence: &Sequence, kv: u64, provider: Provider) -> Result<Self> {
+        let Sequence { length, .. } = sequence;
+        let (mask, counts) = (sequence.mask_of_step(g)?, sequence.counts(g)?);
+        let limits = sequence.limits().into_iter();
+        let caches = limits.map(|limit| {
+            let cache = match limit {
+                None => PackedCache::full(g, sequence, &counts),
+                Some(window) => PackedCache::limited(g, window, sequence, kv),
+            };
+            Ok((limit, cache?))
+        });
+        let caches = caches.collect::<Result<_>>()?;
         let g = &mut g.child("packing");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
-        let mask = sequence.this_step(g, "mask", whole)?;
-        let count = g.reduce_sum("count", mask, 1, true)?;
-        let total = g.reduce_sum("total", whole, 1, true)?;
         let steps = g.range("steps", length)?;
         let mut tokens = sequence.tokens;
         if length.known() != Some(1) {
             // Tokens come first, in order: they are sorted by `T − t`, and padding by `−t`.
-            let length = g.shape_tensor([length])?;
-            let rank = g.mul("rank.token", mask, length)?;
+            let size = g.shape_tensor([length])?;
+            let rank = g.mul("rank.token", mask, size)?;
             let rank = g.sub("rank", rank, steps)?;
-            let order = g.argsort_desc("order", rank)?;
+            let order = g.top_k("order", rank, length)?[1];
             tokens = g.gather_elements("tokens", tokens, order, 1)?;
         }
-        let earlier = g.sub("earlier", total, count)?;
-        let positions = g.add("positions", earlier, steps)?;
-
-        // A row of padding alone must still fill a place; its result is not used.
-        let filled = g.sub("last.i64", total, one)?;
-        let filled = g.max("last.from_0", filled, zero)?;
-        let last = per_row(g, "last", filled, &sequence.batch)?;
+        let positions = g.add("positions", counts.earlier, steps)?;
         let queries = match provider {
             Provider::Cpu => {
-                let is_empty = g.equal("is_empty", total, zero)?;
-                let queries = g.select("queries.i64", is_empty, one, count)?;
+                let is_empty = g.equal("is_empty", counts.all, zero)?;
+                let queries = g.select("queries.i64", is_empty, one, counts.now)?;
                 Some(per_row(g, "queries", queries, &sequence.batch)?)
             }
             Provider::Cuda | Provider::WebGpu => None,
         };
-        let places = g.shape_tensor([places])?;
-        let places = g.reshape("places.i64", places, [] as [Dim; 0])?;
-        let places = g.cast("places", places, DType::I32)?;
-        Ok(Self { tokens, positions, last, queries, places, mask, count })
+        Ok(Self { tokens, positions, queries, caches, mask, count: counts.now })
     }
 
     /// The packed place of each token, i64 `[B, T, 1]`, or of each row's last one, `[B, 1]`.
@@ -81,6 +91,47 @@ impl Packing {
         let place = g.sub(name, counted, one)?;
         let place = g.max(&format!("{name}.from_0"), place, zero)?;
         if last { Ok(place) } else { g.unsqueeze("place.column", place, 2) }
+    }
+}
+
+impl PackedCache {
+    /// Keeps all tokens.
+    fn full(g: &mut Scope, sequence: &Sequence, counts: &Counts) -> Result<Self> {
+        let filled = g.shape_tensor([&sequence.places])?;
+        let g = &mut g.child("packing");
+        Self::new(g, sequence, counts.all, filled, &sequence.places)
+    }
+
+    /// Keeps the last tokens of each row.
+    fn limited(g: &mut Scope, window: u64, sequence: &Sequence, kv: u64) -> Result<Self> {
+        let it = Window::new(g, window, sequence)?;
+        let g = &mut g.child(&format!("window_{window}"));
+        let total = g.add("total", it.resident, it.counts.now)?;
+        let zero = g.constant(0i64)?;
+        let begin = g.sub("begin", total, it.held)?;
+        let begin = g.max("begin.from_0", begin, zero)?;
+        let order = g.range("order", &it.kept)?;
+        let kept = g.add("kept.order", begin, order)?;
+        let kept = Some(for_heads(g, "kept.places", kept, kv)?);
+        Ok(Self { kept, ..Self::new(g, sequence, total, it.filled, &it.places)? })
+    }
+
+    /// Rows have `total` tokens, i64 `[B, 1]`, in places of which `filled`, i64 `[1]`, may be filled.
+    fn new(
+        g: &mut Scope,
+        sequence: &Sequence,
+        total: Value,
+        filled: Value,
+        places: &Dim,
+    ) -> Result<Self> {
+        let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
+        // A row of padding alone must still fill a place; its result is not used.
+        let last = g.sub("last.i64", total, one)?;
+        let last = g.max("last.from_0", last, zero)?;
+        let last = per_row(g, "last", last, &sequence.batch)?;
+        let filled = g.reshape("filled.scalar", filled, [] as [Dim; 0])?;
+        let filled = g.cast("filled.i32", filled, DType::I32)?;
+        Ok(Self { last, filled, places: places.clone(), kept: None })
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A row has `S = P + T` places: `P` of earlier steps, whose keys and values are in the
 //! cache, and `T` of this step. The attention mask tells tokens from padding; without a mask
-//! all places are tokens, and `P` is 0.
+//! all places are tokens, and `P` is 0. A cache that is limited to a window `w` has `P_w` places.
+
+use std::collections::BTreeSet;
 
 use super::options::GraphOptions;
 use crate::checkpoint::Config;
@@ -15,8 +17,10 @@ pub struct Sequence {
     pub tokens: Value,
     /// `attention_mask`, i64 `[B, S]`: 1 for a token, 0 for padding.
     pub mask: Option<Value>,
-    /// `past_key_values.N.key|value` `[B, kv, P, D]`: keys and values of each layer, or none.
+    /// `past_key_values.N.key|value` `[B, kv, P or P_w, D]`: keys and values of each layer, or none.
     pub past: Vec<[Value; 2]>,
+    /// The window to which each layer's cache is limited.
+    limits: Vec<Option<u64>>,
     /// B, the rows of a batch.
     pub batch: Dim,
     /// T, the tokens of a row in this step.
@@ -25,26 +29,59 @@ pub struct Sequence {
     pub places: Dim,
 }
 
+/// Numbers of tokens in each row, i64 `[B, 1]`.
+pub struct Counts {
+    /// In this step.
+    pub now: Value,
+    /// In earlier steps.
+    pub earlier: Value,
+    /// In all of them.
+    pub all: Value,
+}
+
 impl Sequence {
-    /// Declares the inputs in the usual order.
+    /// Declares the inputs, caches in [`Sequence::cache_order`].
     pub fn new(g: &mut Scope, config: &Config, options: &GraphOptions) -> Result<Self> {
         let dim =
             |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
         let batch = dim(options.batch, &options.batch_symbol.to_string());
         let length = dim(options.length, "T");
-        let earlier = if options.has_cache() { Dim::symbol("P") } else { Dim::from(0) };
+        let earlier = if options.has_cache() { past_places(None) } else { Dim::from(0) };
         let places = earlier.plus(&length);
 
         let tokens = g.input("input_ids", Fact::new(DType::I64, [&batch, &length]))?;
         let mask = Fact::new(DType::I64, [&batch, &places]);
         let mask = options.has_mask().then(|| g.input("attention_mask", mask)).transpose()?;
-        let layers = if options.has_cache() { config.num_layers() } else { 0 };
-        let shape = [&batch, &config.num_kv_heads.into(), &earlier, &config.head_dim.into()];
-        let fact = Fact::new(options.compute, shape);
-        let mut input = |n, part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
-        let past = (0..layers).map(|n| Ok([input(n, "key")?, input(n, "value")?]));
-        let past = past.collect::<Result<_>>()?;
-        Ok(Self { tokens, mask, past, batch, length, places })
+        let limits = config.windows.iter().map(|window| options.cache_window(*window)).collect();
+        let mut sequence = Self { tokens, mask, past: vec![], limits, batch, length, places };
+        if options.has_cache() {
+            let mut past = Vec::new();
+            for n in sequence.cache_order() {
+                let places = past_places(sequence.limits[n]);
+                let sizes = [config.num_kv_heads, config.head_dim].map(Dim::from);
+                let shape = [&sequence.batch, &sizes[0], &places, &sizes[1]];
+                let fact = Fact::new(options.compute, shape);
+                let mut input =
+                    |part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
+                past.push((n, [input("key")?, input("value")?]));
+            }
+            past.sort_by_key(|(n, _)| *n);
+            sequence.past = past.into_iter().map(|(_, past)| past).collect();
+        }
+        Ok(sequence)
+    }
+
+    /// The layers in the order in which their caches are inputs and outputs: first those that keep
+    /// all tokens, because transformers.js takes the length of a text from the first cache.
+    pub fn cache_order(&self) -> Vec<usize> {
+        let mut layers: Vec<usize> = (0..self.limits.len()).collect();
+        layers.sort_by_key(|n| self.limits[*n].is_some());
+        layers
+    }
+
+    /// The windows to which caches are limited; `None` is for caches that keep all tokens.
+    pub fn limits(&self) -> BTreeSet<Option<u64>> {
+        self.limits.iter().copied().collect()
     }
 
     /// This step's part `[B, T]` of a value `[B, S]`.
@@ -52,10 +89,30 @@ impl Sequence {
         if self.length == self.places { Ok(x) } else { g.slice_last(name, x, 1, &self.length) }
     }
 
+    /// This step's part of the mask, i64 `[B, T]`, of a graph that has one.
+    pub fn mask_of_step(&self, g: &mut Scope) -> Result<Value> {
+        let mask =
+            self.mask.expect("a cache or the last token is asked for, and so there is a mask");
+        g.shared("tokens.mask", |g| self.this_step(g, "tokens.mask", mask))
+    }
+
+    /// How many tokens rows have, of a graph with a cache.
+    pub fn counts(&self, g: &mut Scope) -> Result<Counts> {
+        let (step, whole) = (self.mask_of_step(g)?, self.mask.expect("there is a cache"));
+        let now = g.shared("tokens.now", |g| g.reduce_sum("tokens.now", step, 1, true))?;
+        let all = g.shared("tokens.all", |g| g.reduce_sum("tokens.all", whole, 1, true))?;
+        let earlier = g.shared("tokens.earlier", |g| g.sub("tokens.earlier", all, now))?;
+        Ok(Counts { now, earlier, all })
+    }
+
     /// The place in this step of the last 1 of each row's mask: i64 `[B, 1]`.
     pub fn last_places(&self, g: &mut Scope) -> Result<Value> {
-        let mask = self.mask.expect("the last token is asked for, and so there is a mask");
-        let here = self.this_step(g, "mask", mask)?;
+        let here = self.mask_of_step(g)?;
         g.argmax_last("token", here, 1)
     }
+}
+
+/// P, or P_w of a cache that is limited to a window.
+pub fn past_places(limit: Option<u64>) -> Dim {
+    Dim::symbol(limit.map_or_else(|| "P".to_owned(), |window| format!("P_{window}")))
 }

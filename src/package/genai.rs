@@ -11,7 +11,9 @@ use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::{
+    GraphOptions, LimitedCaches, Provider, SLACK, SlidingCache, Target, limited_caches,
+};
 
 const GENAI_CONFIG: &str = "genai_config.json";
 
@@ -19,13 +21,33 @@ const GENAI_CONFIG: &str = "genai_config.json";
 /// `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
 const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 
-/// Prompt tokens that are processed at once. Attention holds a score for every head,
-/// token and position, so a long prompt at once takes more memory and time.
-/// onnxruntime-genai splits prompts for batches of one row only.
-const CHUNK_SIZE: u64 = 512;
+/// Limit to the size of a layer's scores, which attention holds for every head, token and
+/// position: a long prompt at once takes more memory and time.
+const CHUNK_SCORES_BYTES: u64 = 1 << 30;
+/// Smaller chunks take more time; larger ones save none.
+const CHUNK_SIZES: [u64; 2] = [32, 512];
+
+/// Whether onnxruntime-genai can use caches that are limited to a window: those of buffers that a
+/// graph appends to in place. In others it goes back in a text to the wrong tokens.
+pub fn takes_limited_caches(options: &GraphOptions) -> bool {
+    shares_buffers(options)
+}
+
+/// Whether the graph appends to a buffer of past keys and values in place.
+fn shares_buffers(options: &GraphOptions) -> bool {
+    options.target == Target::Ort
+}
 
 /// Refuses a graph that onnxruntime-genai cannot use.
 pub fn check(options: &GraphOptions) -> Result<()> {
+    if options.sliding_cache == SlidingCache::Window && !takes_limited_caches(options) {
+        return Err(err!(
+            "onnxruntime-genai does not support target `{}` with caches that are limited to the window: it would go back in a text to the wrong tokens",
+            options.target
+        )
+        .with_remedy(Setting::SlidingCache, SlidingCache::Full.to_string())
+        .with_remedy(Setting::Target, Target::Ort.to_string()));
+    }
     ensure!(
         options.length.is_none(),
         "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
@@ -53,7 +75,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         config: path.clone(),
         replaced,
         max_length,
-        cache_bytes: cache_bytes_per_token(config, options).saturating_mul(max_length),
+        cache_bytes: cache_bytes(config, options, max_length),
         eos_token_ids: generation.eos,
         eos_assumed: generation.eos_assumed,
         left_out: generation.left_out,
@@ -63,11 +85,14 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else
-/// the largest power of two for which the cache of a batch fits [`DEFAULT_CACHE_BYTES`].
+/// the context or the largest power of two for which the cache of a batch fits
+/// [`DEFAULT_CACHE_BYTES`].
 fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Result<u64> {
     let context = config.rope.context();
-    let fitting = DEFAULT_CACHE_BYTES / cache_bytes_per_token(config, options);
-    let length = asked.unwrap_or(context.min(1 << fitting.max(1).ilog2()));
+    let powers = (0..u64::BITS).rev().map(|exponent| 1 << exponent).filter(|it| *it < context);
+    let fits = |length: &u64| cache_bytes(config, options, *length) <= DEFAULT_CACHE_BYTES;
+    let length =
+        asked.unwrap_or_else(|| [context].into_iter().chain(powers).find(fits).unwrap_or(1));
     if length > context {
         let error =
             err!("the maximum length is {length} tokens, and the model's context is {context}");
@@ -76,11 +101,33 @@ fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Re
     Ok(length)
 }
 
-/// Bytes of the cache for one token in each row of a batch.
-fn cache_bytes_per_token(config: &Config, options: &GraphOptions) -> u64 {
-    let heads = config.num_layers() as u64 * 2 * config.num_kv_heads;
-    let width = config.head_dim * options.compute.size();
-    heads.saturating_mul(width).saturating_mul(options.batch.unwrap_or(1))
+/// Bytes of the cache for a text of this length in each row of a batch.
+fn cache_bytes(config: &Config, options: &GraphOptions, length: u64) -> u64 {
+    let limited = limited_caches(config, options);
+    let [limited_layers, all] = [limited_layers(&limited).len(), config.num_layers()];
+    // onnxruntime-genai gives all limited caches the same size: the window, and what a chunk or
+    // the slack takes besides.
+    let beyond = chunk_size(config, options, length).map_or(SLACK, |chunk| SLACK.max(chunk - 1));
+    let short = limited.iter().map(|it| it.window.saturating_add(beyond)).max().unwrap_or(0);
+    let places = (limited_layers as u64).saturating_mul(short.min(length));
+    let places = places.saturating_add(((all - limited_layers) as u64).saturating_mul(length));
+    let bytes = 2 * config.num_kv_heads * config.head_dim * options.compute.size();
+    places.saturating_mul(bytes).saturating_mul(options.batch.unwrap_or(1))
+}
+
+fn limited_layers(limited: &[LimitedCaches]) -> Vec<usize> {
+    let mut layers: Vec<usize> = limited.iter().flat_map(|it| it.layers.clone()).collect();
+    layers.sort_unstable();
+    layers
+}
+
+/// Prompt tokens that are processed at once, in texts of this length. onnxruntime-genai splits
+/// prompts for batches of one row only.
+fn chunk_size(config: &Config, options: &GraphOptions, length: u64) -> Option<u64> {
+    let token = 4u64.saturating_mul(config.num_heads).saturating_mul(length);
+    let fitting = CHUNK_SCORES_BYTES / token.max(1);
+    let [least, most] = CHUNK_SIZES;
+    (options.batch == Some(1)).then(|| (1 << fitting.max(1).ilog2()).clamp(least, most))
 }
 
 fn genai_config(
@@ -92,10 +139,9 @@ fn genai_config(
 ) -> String {
     let mut search = Value::Object(generation.search.clone());
     search["max_length"] = max_length.into();
-    // ONNX Runtime's own operators append to a buffer of past keys and values in place.
-    search["past_present_share_buffer"] = (options.target == Target::Ort).into();
-    if options.batch == Some(1) {
-        search["chunk_size"] = CHUNK_SIZE.into();
+    search["past_present_share_buffer"] = shares_buffers(options).into();
+    if let Some(size) = chunk_size(config, options, max_length) {
+        search["chunk_size"] = size.into();
     }
     // The providers to use before the CPU, with the options that are set most.
     let provider_options = match options.provider {
@@ -103,7 +149,7 @@ fn genai_config(
         Provider::Cuda => json!([{ "cuda": { "enable_cuda_graph": "0" } }]),
         Provider::WebGpu => json!([{ "webgpu": { "enableGraphCapture": "0" } }]),
     };
-    let config = json!({
+    let mut genai_config = json!({
         "model": {
             "type": "gptoss",
             "vocab_size": config.vocab_size,
@@ -111,8 +157,6 @@ fn genai_config(
             "bos_token_id": generation.bos,
             "eos_token_id": generation.eos,
             "pad_token_id": generation.pad,
-            // No `sliding_window`: it would shorten caches, and the graph's hold every
-            // token.
             "decoder": {
                 "filename": name,
                 "num_hidden_layers": config.num_layers(),
@@ -134,7 +178,18 @@ fn genai_config(
         },
         "search": search,
     });
-    format!("{config:#}\n")
+    let limited = limited_caches(config, options);
+    if let Some(window) = limited.iter().map(|it| it.window).max() {
+        genai_config["model"]["decoder"]["sliding_window"] = json!({
+            "window_size": window,
+            "cache_slack": SLACK,
+            // The graph does both.
+            "slide_key_value_cache": false,
+            "slide_inputs": false,
+            "layers": limited_layers(&limited),
+        });
+    }
+    format!("{genai_config:#}\n")
 }
 
 /// Whether a different `genai_config.json` will be replaced. One that describes another

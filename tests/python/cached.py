@@ -3,7 +3,8 @@ logits with references: attention is causal, so whatever part of a reference's r
 whatever steps, its logits are the reference's.
 
 Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard input; if
-`fresh`, each way gets a session of its own. A way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
+`fresh`, each way gets a session of its own. A way is {"rows", "lengths", "padding", "chunks", "then",
+"steps", "undo", "random", "buffers"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
   lengths  tokens of each row's prompt
@@ -12,6 +13,12 @@ Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard 
   then     more prompts, which go on where the last one ended: lengths,
            padding and chunks of each
   steps    single tokens that follow
+  undo     before each single token, how many wrong ones are given and taken back:
+           their places are dropped from the mask and from the end of every cache
+  random   a seed: instead of a prompt, rows take 0 to 25 of their tokens in each
+           step, at random places
+  buffers  a symbol of a cache's length to the length of the buffer that it is, in which
+           unused places have any content
 `last` says that the models give logits for each row's last token only. Prints
 for each model the largest absolute error of each way."""
 
@@ -29,9 +36,9 @@ class Model:
         self.session = Session(path, engine)
         self.names = self.session.past_names()
 
-    def begin(self, batch):
+    def begin(self, batch, buffers):
         self.mask = np.zeros((batch, 0), np.int64)
-        self.past = self.session.empty_past(batch)
+        self.past = self.session.empty_past(batch, buffers)
 
     def step(self, ids, mask):
         self.mask = np.concatenate([self.mask, mask], 1)
@@ -39,6 +46,10 @@ class Model:
         found = self.session.run(feeds)
         self.past = [found[name.replace("past_key_values", "present")] for name in self.names]
         return found["logits"]
+
+    def undo(self, count):
+        self.mask = self.mask[:, :-count]
+        self.past = [np.ascontiguousarray(past[:, :, :-count]) for past in self.past]
 
 
 def error(found, expected, mask, last):
@@ -88,6 +99,23 @@ def prompt(model, turn, ids, logits, begin, last):
     return worst
 
 
+def scattered(model, lengths, ids, logits, seed, last):
+    """Rows take their tokens in random parts at random places, and may pause."""
+    random, worst, begin = np.random.default_rng(seed), 0.0, np.zeros(len(lengths), int)
+    while (begin < lengths).any():
+        width = random.integers(1, 26)
+        tokens = random.integers(0, 7, (len(lengths), width))
+        mask, wanted = np.zeros_like(tokens), np.zeros((*tokens.shape, logits.shape[2]), np.float32)
+        for row, left in enumerate(lengths - begin):
+            count = min(left, random.integers(0, width + 1))
+            at = np.sort(random.choice(width, count, replace=False))
+            taken = slice(begin[row], begin[row] + count)
+            tokens[row, at], mask[row, at], wanted[row, at] = ids[row, taken], 1, logits[row, taken]
+        begin += mask.sum(1)
+        worst = max(worst, error(model.step(tokens, mask), wanted, mask, last))
+    return worst
+
+
 def run(model, way, references, last):
     turns, steps = [way] + way.get("then", []), way.get("steps", 0)
     needed = sum(max(turn["lengths"]) for turn in turns) + steps
@@ -98,11 +126,17 @@ def run(model, way, references, last):
     rows = [row % len(ids) for row in way["rows"]]
     ids, whole = ids[rows], whole[rows]
 
-    model.begin(len(rows))
+    model.begin(len(rows), way.get("buffers", {}))
+    if "random" in way:
+        return scattered(model, np.array(way["lengths"]), ids, whole, way["random"], last)
     begin = np.zeros(len(rows), int)
     worst = max(prompt(model, turn, ids, whole, begin, last) for turn in turns)
     one = np.ones((len(rows), 1), np.int64)
     for step in range(steps):
+        if undo := way.get("undo"):
+            wrong = (ids[:, :undo] + begin[0] + step) % logits.shape[2]
+            model.step(wrong, np.ones_like(wrong))
+            model.undo(undo)
         here = (np.arange(len(rows)), begin + step)
         found = model.step(ids[here][:, None], one)
         worst = max(worst, error(found, whole[here][:, None], one, last))

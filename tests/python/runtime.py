@@ -46,9 +46,13 @@ class Session:
     def past_names(self):
         return [name for name in self.shapes if name.startswith("past_key_values.")]
 
-    def empty_past(self, batch):
+    def empty_past(self, batch, buffers={}):
+        """Caches without tokens: without places, or buffers of these lengths by their symbols."""
         shapes = [self.shapes[name] for name in self.past_names()]
-        return [np.zeros((batch, heads, 0, width), self.dtype) for _, heads, _, width in shapes]
+        return [
+            np.full((batch, heads, buffers.get(places, 0), width), 7, self.dtype)
+            for _, heads, places, width in shapes
+        ]
 
     def logits(self, ids):
         """Logits for tokens alone: nothing is padding, nothing came before."""

@@ -2,7 +2,7 @@
 
 use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::graph::{Builder, Data, Dim, Fact, Model, Scope, Style};
-use gpt_oss_export::model::{GraphOptions, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, SlidingCache, Target, decoder};
 use gpt_oss_export::tensor::DType;
 
 use crate::graph_text::Text;
@@ -16,11 +16,12 @@ fn dump(checkpoint: &Checkpoint, options: GraphOptions) -> String {
 fn dump_matches_snapshots() {
     let flat = GraphOptions::default();
     let functions = GraphOptions { style: Style::Functions, ..flat };
+    let limited = GraphOptions { kv_cache: true, sliding_cache: SlidingCache::Window, ..flat };
     for (name, options) in [
         ("flat", flat),
         ("functions", functions),
-        ("cache", GraphOptions { kv_cache: true, last_logits: true, ..functions }),
-        ("ort", GraphOptions { target: Target::Ort, ..flat }),
+        ("cache", GraphOptions { last_logits: true, style: Style::Functions, ..limited }),
+        ("ort", GraphOptions { target: Target::Ort, ..limited }),
     ] {
         insta::assert_snapshot!(name, dump(&open(&fixture("tiny")), options));
     }
@@ -34,10 +35,16 @@ fn windows_beyond_32_bits_are_omitted() {
         [(8, "8,"), ((1 << 31) - 1, "2147483647,"), (1 << 31, "-1,"), (u32::MAX.into(), "-1,")]
     {
         checkpoint.config.windows = vec![Some(window), None, Some(window)];
-        let options = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
+        let options = GraphOptions {
+            target: Target::Ort,
+            sliding_cache: SlidingCache::Window,
+            ..GraphOptions::default()
+        };
         let text = dump(&checkpoint, options);
         let count = text.matches(&format!("local_window_size={attribute}")).count();
         assert_eq!(count, if attribute == "-1," { 3 } else { 2 }, "{window}");
+        let limited = format!("min(P_{window}+T,{})", window + 15);
+        assert_eq!(text.contains(&limited), attribute != "-1,", "{window}");
     }
 }
 

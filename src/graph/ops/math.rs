@@ -151,26 +151,20 @@ impl Scope<'_> {
         node.attr("scale", 1f32).output(query.with_size(3, &value.shape[3]))
     }
 
-    /// The indices that sort the last axis, largest first: i64.
-    pub fn argsort_desc(&mut self, name: &str, x: Value) -> Result<Value> {
-        let fact = self.node(name, "TopK").with_axis(x, 0)?;
-        let size = self.shape_tensor(fact.shape.last())?;
-        let indices = fact.with_dtype(DType::I64);
-        let node = self.node(name, "TopK").inputs([x, size]).attr("axis", -1);
-        let [_, order] = node.outputs([("values", fact), ("indices", indices)])?;
-        Ok(order)
-    }
-
-    /// The `k` largest along the last axis, descending, and their indices.
-    pub fn top_k(&mut self, name: &str, x: Value, k: u64) -> Result<[Value; 2]> {
-        let node = self.node(name, "TopK").input(x).constant(&[k as i64][..])?;
+    /// The `k` largest along the last axis, descending, and their indices, i64.
+    pub fn top_k(&mut self, name: &str, x: Value, k: impl Into<Dim>) -> Result<[Value; 2]> {
+        let k = k.into();
+        let size = self.shape_tensor([&k])?;
+        let node = self.node(name, "TopK").inputs([x, size]);
         let fact = node.with_axis(x, 0)?;
         let last = fact.rank() - 1;
-        let is_wide = fact.shape[last].known().is_none_or(|size| k <= size);
-        node.check(is_wide, &fact, &fact.with_shape([k]))?;
-        let fact = fact.with_size(last, k);
+        let is_wide = match (k.known(), fact.shape[last].known()) {
+            (Some(k), Some(size)) => k <= size,
+            _ => true,
+        };
+        node.check(is_wide, &fact, &fact.with_shape([&k]))?;
+        let fact = fact.with_size(last, &k);
         let indices = fact.with_dtype(DType::I64);
-        let node = node.attr("axis", -1).attr("largest", 1).attr("sorted", 1);
-        node.outputs([("values", fact), ("indices", indices)])
+        node.attr("axis", -1).outputs([("values", fact), ("indices", indices)])
     }
 }

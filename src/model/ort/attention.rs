@@ -24,6 +24,7 @@ pub fn attention(
     let Context { config, options, sequence, .. } = context;
     let [heads, kv, width] = [config.num_heads, config.num_kv_heads, config.head_dim];
     let [keys, values] = *past else { unreachable!("a graph for ONNX Runtime has a cache") };
+    let cache = &packing.caches[&options.cache_window(window)];
 
     let row = Dim::from((heads + 2 * kv) * width);
     let qkv = g.reshape("qkv.rows", qkv, [&sequence.batch, &sequence.length, &row])?;
@@ -36,12 +37,12 @@ pub fn attention(
     // The operator counts with 32 bits; -1 is for no window.
     let window = window.and_then(|window| i32::try_from(window).ok()).map_or(-1, i64::from);
     let window = g.parameter("window", window);
-    let cache = [sequence.batch.clone(), kv.into(), sequence.places.clone(), width.into()];
-    let (rows, cache) = (g.fact(q)?, Fact::new(options.compute, cache));
+    let present = [sequence.batch.clone(), kv.into(), cache.places.clone(), width.into()];
+    let (rows, present) = (g.fact(q)?, Fact::new(options.compute, present));
     let [mixed, keys, values] = g
         .node("mixed", "GroupQueryAttention")
         .domain(MICROSOFT)
-        .inputs([q, k, v, keys, values, packing.last, packing.places])
+        .inputs([q, k, v, keys, values, cache.last, cache.filled])
         // Tables of cosines and sines, positions, a bias.
         .absent(4)
         .input(sinks)
@@ -53,7 +54,7 @@ pub fn attention(
         .attr("scale", 1.0 / (width as f32).sqrt())
         .attr("local_window_size", window)
         .attr("do_rotary", 0)
-        .outputs([("out", rows), ("present.key", cache.clone()), ("present.value", cache)])?;
+        .outputs([("out", rows), ("present.key", present.clone()), ("present.value", present)])?;
     let shape = [&(&sequence.batch * &sequence.length), &(heads * width).into()];
     Ok((g.reshape("rows", mixed, shape)?, vec![keys, values]))
 }

@@ -67,7 +67,7 @@ fn active_experts(g: &mut Scope, scores: Value, chosen: Value) -> Result<[Value;
     let ranks = g.sub("ranks.chosen", all, chosen)?;
     let none = g.table(&format!("experts.{experts}.none"), &vec![0i64; experts as usize][..])?;
     let ranks = g.scatter_elements("ranks", [none, chosen, ranks], 0)?;
-    let order = g.argsort_desc("", ranks)?;
+    let order = g.top_k("", ranks, experts)?[1];
     let one = g.constant(1i64)?;
     let is_active = g.min("is_active", ranks, one)?;
     Ok([order, g.reduce_sum("count", is_active, 0, false)?])

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::environment::{OPENVINO, assert_steps};
 use crate::support::{Home, cases, export, export_args, fixture, words};
 
-const VARIANTS: [&[&str]; 4] = [
+const VARIANTS: [&[&str]; 5] = [
     &["--target", "ort"],
     &["--target", "onnx", "--kv-cache"],
     &["--target", "onnx", "--kv-cache", "--functions"],
-    &["--target", "ort", "--kv-cache", "--external-data", "copy"],
+    &["--target", "ort", "--sliding-cache", "full", "--external-data", "copy"],
+    &["--target", "onnx", "--kv-cache", "--sliding-cache", "full"],
 ];
 
 /// Exports a fixture with options of `variants` and `more`.
@@ -55,7 +56,32 @@ fn ways() -> Value {
         turns("left", "right"),
         turns("right", "left"),
         turns("right", "between"),
+        {"rows": [0, 1, 0, 1], "lengths": [40, 31, 24, 2], "random": 1},
+        {"rows": [0, 0], "lengths": [300, 188], "random": 2},
     ])
+}
+
+/// Caches of sliding layers have the last 23 tokens: 7 for the window, and 16 that can be taken
+/// back. A buffer keeps its length.
+#[test]
+fn limited_caches_can_be_cut_and_be_buffers() {
+    let (_home, models) = exported("tiny", &VARIANTS[..3], &[]);
+    let mut ways = vec![
+        json!({"rows": [0], "lengths": [100], "steps": 60, "undo": 16}),
+        json!({"rows": [0, 1], "lengths": [12, 5], "padding": "right", "steps": 20, "undo": 5}),
+        json!({"rows": [0], "lengths": [1], "steps": 80, "undo": 1}),
+    ];
+    ways.extend([23, 24, 64].map(|length| {
+        json!({"rows": [0, 1, 0], "lengths": [40, 33, 21], "random": 3, "buffers": {"P_8": length}})
+    }));
+    assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"ways": ways}));
+    // As onnxruntime-genai allocates them: of a length for the whole text, or longer than the
+    // window.
+    let ways = [(20, 20, 20), (40, 40, 24), (40, 64, 40)].map(|(tokens, full, limited)| {
+        let buffers = json!({"P": full, "P_8": limited});
+        json!({"rows": [0, 1], "lengths": [tokens, 9], "random": 4, "buffers": buffers})
+    });
+    assert_steps(1e-5, &models[..1], &["2x40"], json!({"ways": ways}));
 }
 
 #[test]

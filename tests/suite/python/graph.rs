@@ -26,7 +26,7 @@ fn standard_graph_has_standard_operators_and_small_tables() {
     assert_eq!(seen["metadata"]["fingerprint"], summary["fingerprint"]);
     let options = json!({
         "target": "onnx", "provider": "cpu", "compute": "f32", "keep_activations": false,
-        "style": "flat", "batch": null, "length": null, "kv_cache": false,
+        "style": "flat", "batch": null, "length": null, "kv_cache": false, "sliding_cache": "full",
         "last_logits": false, "batch_symbol": "B",
     });
     assert_eq!(seen["metadata"]["options"], options);
@@ -50,10 +50,18 @@ fn onnxruntime_graph_has_a_cache_and_its_operators() {
             let values = summary["model"][side].as_array().unwrap().iter();
             values.map(|value| format!("{} {}", value["name"], value["shape"])).collect()
         };
-        let inputs = r#""input_ids" ["B","T"] "attention_mask" ["B","P+T"] "past_key_values.0.key" ["B",2,"P",32]"#;
-        assert_eq!(names("inputs")[..3].join(" "), inputs);
+        // The caches that keep all tokens come first.
+        let inputs = [
+            r#""input_ids" ["B","T"]"#,
+            r#""attention_mask" ["B","P+T"]"#,
+            r#""past_key_values.1.key" ["B",2,"P",32]"#,
+            r#""past_key_values.1.value" ["B",2,"P",32]"#,
+            r#""past_key_values.0.key" ["B",2,"P_8",32]"#,
+        ];
+        assert_eq!(names("inputs")[..5], inputs);
         assert_eq!(names("outputs")[0], format!(r#""logits" ["B",{length},320]"#));
-        assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"P+T",32]"#);
+        assert_eq!(names("outputs")[1], r#""present.1.key" ["B",2,"P+T",32]"#);
+        assert_eq!(names("outputs")[6], r#""present.2.value" ["B",2,"min(P_8+T,23)",32]"#);
     }
 }
 
@@ -82,6 +90,8 @@ fn fixed_length_is_the_length_of_a_step() {
         let [summary, _] = checked(&options);
         let shapes = [0, 1, 2].map(|input| &summary["model"]["inputs"][input]["shape"]);
         assert_eq!(shapes, [&json!([2, 1]), &json!([2, "P+1"]), &json!([2, 2, "P", 32])]);
+        let kept = &summary["model"]["outputs"][3]["shape"];
+        assert_eq!(*kept, json!([2, 2, "min(P_8+1,23)", 32]));
     }
 }
 
