@@ -10,7 +10,7 @@ use crate::checkpoint::{BLOCKS, CONFIG, LARGEST_CONFIG, PUZZLE, is_checkpoint};
 use crate::display::size;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
-use crate::model::{GraphOptions, Provider, Target};
+use crate::model::{GraphOptions, Provider, SlidingCache, Target};
 use crate::tensor::DType;
 
 /// The most bytes of a file: browsers take less than 2 GB.
@@ -82,6 +82,13 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         data_files <= MAX_DATA_FILES,
         "the weights take {data_files} data files, and transformers.js looks for at most {MAX_DATA_FILES}: use a larger maximum shard size, or smaller formats"
     );
+    let config = &model.checkpoint.config;
+    if config.windows.iter().all(|window| model.options.cache_window(*window).is_some()) {
+        return Err(err!(
+            "transformers.js takes the length of a text from the first cache, and no layer of this model keeps all tokens: keep full caches"
+        )
+        .with_remedy(Setting::SlidingCache, SlidingCache::Full.to_string()));
+    }
     let folder = parent_dir(&model_dir(model.path)?).to_owned();
     let path = folder.join(CONFIG);
     let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;

@@ -1,12 +1,14 @@
 """Generates with onnxruntime-genai from folders as they were exported, and
 compares tokens and logits with references.
 
-Reads {"folders", "greedy", "references", "steps"} from standard input. `greedy`,
+Reads {"folders", "greedy", "references", "steps", "rewinds"} from standard input. `greedy`,
 if given, is an .npy of prompts of `steps` fewer tokens, each continued by that
-many of the largest logits. Prints for each folder the largest error of a logit, with
+many of the largest logits. A reference may be cut to a `length`. `rewinds`, if given, says
+whether a text can be continued from an earlier token. Prints for each folder the largest error of a logit, with
 every token that should be generated asserted."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -107,6 +109,21 @@ def check_given(model, ids, expected, worst):
     worst.compare(text.logits()[0], expected[0, -1])
 
 
+def check_rewinds(model, ids, expected, rewinds, worst):
+    """A text that is continued from earlier tokens, or may not be."""
+    length = ids.shape[1]
+    for back in (1, length // 2, length - 1):
+        text = Texts(model, [ids[0, :length]], length + 1)
+        try:
+            text.generator.rewind_to(length - back)
+        except Exception as error:
+            assert not rewinds and "Cannot rewind" in str(error), error
+            continue
+        assert rewinds
+        text.append([ids[0, length - back :]])
+        worst.compare(text.logits()[0], expected[0, -1])
+
+
 def main():
     global PAD
     request = json.load(sys.stdin)
@@ -115,13 +132,18 @@ def main():
         with open(f"{folder}/genai_config.json") as file:
             PAD = json.load(file)["model"]["pad_token_id"]
         model, worst = og.Model(folder), Worst()
-        check_text(model)
+        if os.path.exists(f"{folder}/tokenizer.json"):
+            check_text(model)
         if "greedy" in request:
             greedy = np.load(request["greedy"])
             check_greedy(model, greedy, request["steps"], worst)
             check_turns(model, greedy, request["steps"], worst)
         for case in request["references"]:
-            check_given(model, np.load(case["ids"]), np.load(case["logits"]), worst)
+            part = slice(case.get("length"))
+            ids, logits = np.load(case["ids"])[:, part], np.load(case["logits"])[:, part]
+            check_given(model, ids, logits, worst)
+            if "rewinds" in request:
+                check_rewinds(model, ids, logits, request["rewinds"], worst)
         errors.append(worst.error)
     print(json.dumps(errors))
 

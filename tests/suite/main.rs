@@ -50,6 +50,7 @@ mod python {
     mod packages;
     mod puzzle;
     mod reader_faults;
+    mod sliding_cache;
     mod trained;
     mod transformers;
     pub mod verify;
@@ -62,6 +63,7 @@ mod refusals;
 mod repo_path;
 mod shards;
 mod sizes;
+mod sliding_cache;
 mod staging;
 mod support;
 mod tensor_names;

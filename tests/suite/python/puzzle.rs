@@ -16,7 +16,7 @@ use crate::support::{Home, export, fixture, npy, text};
 const IDS: &str = "reference/logits-2x40.ids.npy";
 
 /// The logits of a checkpoint by definition, as a case.
-fn defined(home: &Home) -> Value {
+pub fn defined(home: &Home) -> Value {
     let case = json!({"ids": fixture(IDS), "logits": home.join("defined.npy")});
     let mut request = case.clone();
     request["checkpoint"] = json!(home.checkpoint());
