@@ -7,7 +7,7 @@ use std::path::Path;
 use gpt_oss_export::adapter::apply;
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Node, Style};
-use gpt_oss_export::model::{GraphOptions, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, SlidingCache, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
@@ -59,7 +59,7 @@ fn name_in_block(Node { name, op, .. }: &Node) -> Option<String> {
         return None;
     }
     let mut name = name.clone();
-    for block in ["layers.0.attn.", "layers.0.mlp.", "norm."] {
+    for block in ["layers.0.attn.", "layers.0.mlp.", "norm.", "window_8."] {
         name = name.strip_prefix(block).map_or(name.clone(), str::to_owned);
     }
     for part in ["experts.gate_up.", "experts.down."] {
@@ -107,9 +107,10 @@ fn listed_nodes() -> Nodes {
 
 #[test]
 fn graph_document_lists_exactly_the_emitted_nodes() {
-    let plain = GraphOptions { style: Style::Functions, ..GraphOptions::default() };
+    let limited = GraphOptions { sliding_cache: SlidingCache::Window, ..GraphOptions::default() };
+    let plain = GraphOptions { style: Style::Functions, ..limited };
     let cached = GraphOptions { kv_cache: true, last_logits: true, ..plain };
-    let ort = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
+    let ort = GraphOptions { target: Target::Ort, ..limited };
     let mut emitted = Nodes::new();
     for options in [plain, cached, ort, GraphOptions { last_logits: true, ..ort }] {
         emitted.extend(emitted_nodes(&open(&fixture("tiny")), options, name_in_block));
