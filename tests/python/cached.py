@@ -4,7 +4,7 @@ whatever steps, its logits are the reference's.
 
 Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard input; if
 `fresh`, each way gets a session of its own. A way is {"rows", "lengths", "padding", "chunks", "then",
-"steps", "undo", "random", "buffers"}:
+"steps", "undo", "masked", "random", "buffers"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
   lengths  tokens of each row's prompt
@@ -15,6 +15,7 @@ Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard 
   steps    single tokens that follow
   undo     before each single token, how many wrong ones are given and taken back:
            their places are dropped from the mask and from the end of every cache
+  masked   they become padding instead
   random   a seed: instead of a prompt, rows take 0 to 25 of their tokens in each
            step, at random places
   buffers  a symbol of a cache's length to the length of the buffer that it is, in which
@@ -47,7 +48,10 @@ class Model:
         self.past = [found[name.replace("past_key_values", "present")] for name in self.names]
         return found["logits"]
 
-    def undo(self, count):
+    def undo(self, count, masked):
+        if masked:
+            self.mask[:, -count:] = 0
+            return
         self.mask = self.mask[:, :-count]
         self.past = [np.ascontiguousarray(past[:, :, :-count]) for past in self.past]
 
@@ -136,7 +140,7 @@ def run(model, way, references, last):
         if undo := way.get("undo"):
             wrong = (ids[:, :undo] + begin[0] + step) % logits.shape[2]
             model.step(wrong, np.ones_like(wrong))
-            model.undo(undo)
+            model.undo(undo, way.get("masked"))
         here = (np.arange(len(rows)), begin + step)
         found = model.step(ids[here][:, None], one)
         worst = max(worst, error(found, whole[here][:, None], one, last))

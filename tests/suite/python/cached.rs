@@ -75,6 +75,13 @@ fn limited_caches_can_be_cut_and_be_buffers() {
         json!({"rows": [0, 1, 0], "lengths": [40, 33, 21], "random": 3, "buffers": {"P_8": length}})
     }));
     assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"ways": ways}));
+    // Full caches can be cut to any length, and by the mask.
+    let (_full, full) = exported("tiny", &VARIANTS[3..], &[]);
+    let ways = json!([
+        {"rows": [0, 1], "lengths": [12, 5], "padding": "right", "steps": 8, "undo": 20},
+        {"rows": [0, 1], "lengths": [12, 5], "padding": "right", "steps": 8, "undo": 20, "masked": true},
+    ]);
+    assert_steps(1e-5, &full, &["2x40"], json!({"ways": ways}));
     // As onnxruntime-genai allocates them: of a length for the whole text, or longer than the
     // window.
     let ways = [(20, 20, 20), (40, 40, 24), (40, 64, 40)].map(|(tokens, full, limited)| {

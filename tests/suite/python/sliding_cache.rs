@@ -1,6 +1,7 @@
 //! Caches limited to the window, of models whose layers have other windows, against the model's
 //! definition in NumPy.
 
+use std::path::Path;
 use std::slice::from_ref;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::environment::{OPENVINO, assert_steps_of, javascript, python, reference};
 use super::puzzle::defined;
 use crate::sliding_cache::with_windows;
-use crate::support::{Home, fixture, npy};
+use crate::support::{Home, edit_json, fixture, npy};
 
 /// Windows of no layer, of all, of one token, and of different numbers.
 const WINDOWS: [[Option<u64>; 3]; 5] = [
@@ -65,18 +66,28 @@ fn onnxruntime_genai_keeps_the_window() {
     }
 }
 
-/// Rewinding needs what the window has left behind.
+/// Rewinding needs what a short buffer has no longer.
 #[test]
-fn onnxruntime_genai_rewinds_full_caches() {
+fn onnxruntime_genai_rewinds_long_buffers() {
     let home = with_windows([Some(8), None, Some(8)]);
-    for (cache, rewinds) in [("window", false), ("full", true)] {
+    let folder = |cache: &str| {
         let options = ["--for", "genai", "--sliding-cache", cache];
-        let folder = home.export(&format!("{cache}/model"), &options).0.with_file_name("");
+        home.export(&format!("{cache}/model"), &options).0.with_file_name("")
+    };
+    let (short, long) = (folder("window"), folder("full"));
+    let rewinds = |folder: &Path, rewinds: bool| {
         let request =
             json!({"folders": [folder], "references": [reference("2x40")], "rewinds": rewinds});
         let error = &python("generate.py", &[], &request)[0];
-        assert!(error.as_f64().unwrap() <= 1e-5, "{cache}: {error}");
-    }
+        assert!(error.as_f64().unwrap() <= 1e-5, "{error}");
+    };
+    rewinds(&long, true);
+    rewinds(&short, false);
+    // The same graph with buffers for the whole text.
+    edit_json(&short.join("genai_config.json"), |config| {
+        config["model"]["decoder"].as_object_mut().unwrap().remove("sliding_window").unwrap();
+    });
+    rewinds(&short, true);
 }
 
 /// A second prompt in transformers.js over the cache of the first: it measures the text by the
