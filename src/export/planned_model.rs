@@ -5,11 +5,12 @@ use std::path::Path;
 
 use super::open::Opened;
 use super::{ModelSummary, Request, Spec};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Result, err};
 use crate::files::{FileRange, parent_dir};
 use crate::graph::{Data, Graph, Model};
 use crate::metadata::{self, ModelMetadata, WeightSlice};
-use crate::model::{self, GraphOptions, Target};
+use crate::model::{self, GraphOptions, SlidingCache, Target};
 use crate::onnx::{self, ValueInfo};
 use crate::package::{Package, PackagedModel, genai, transformers_js};
 use crate::publish::{Existing, Transaction};
@@ -18,7 +19,7 @@ use crate::weights::PerRole;
 
 pub struct PlannedModel<'p> {
     path: &'p Path,
-    options: &'p GraphOptions,
+    options: GraphOptions,
     opened: &'p Opened,
     graph: Model,
 }
@@ -26,17 +27,23 @@ pub struct PlannedModel<'p> {
 impl<'p> PlannedModel<'p> {
     /// Builds the graph; `None` if weights alone are staged.
     pub fn new(spec: &'p Spec, opened: &'p Opened) -> Result<Option<Self>> {
-        let (Some(path), Some(options)) = (&spec.request.output, spec.graph()) else {
+        let Spec { request, .. } = spec;
+        let (Some(path), Some(mut options)) = (&request.output, spec.graph().copied()) else {
             return Ok(None);
         };
-        let graph =
-            model::decoder(&opened.checkpoint.config, &opened.checkpoint.weights, *options)?;
+        let Checkpoint { config, weights, .. } = &opened.checkpoint;
+        let can_measure =
+            !request.transformers_js || transformers_js::can_measure(config, &options);
+        if request.sliding_cache.is_none() && !can_measure {
+            options.sliding_cache = SlidingCache::Full;
+        }
+        let graph = model::decoder(config, weights, options)?;
         Ok(Some(Self { path, options, opened, graph }))
     }
 
     /// Plans what a runtime needs beside the model and its data files.
     pub fn package(&self, request: &Request, data_files: usize) -> Result<Package> {
-        let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = *self;
+        let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = self;
         let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
         if request.genai {
             genai::plan(&model, request.max_length)
@@ -69,7 +76,7 @@ impl<'p> PlannedModel<'p> {
             opset: onnx::OPSET,
             requires: options.requires(),
             rounding: options.rounding(&self.opened.checkpoint.provenances.formats()),
-            options: **options,
+            options: *options,
             slowed_layers: model::layers_slowed_by_adapters(
                 &self.opened.checkpoint.weights,
                 options,
@@ -117,7 +124,7 @@ impl<'p> PlannedModel<'p> {
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: adapters.iter().map(|it| it.record.clone()).collect(),
             ignored: checkpoint.ignored.clone(),
-            options: **options,
+            options: *options,
             layers: checkpoint.config.num_layers(),
             limited_caches: model::limited_caches(&checkpoint.config, options),
             provenances: checkpoint.provenances.after(rounding),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{Package, PackagedModel, TransformersJsSummary, model_name, tokenizer};
-use crate::checkpoint::{BLOCKS, CONFIG, LARGEST_CONFIG, PUZZLE, is_checkpoint};
+use crate::checkpoint::{BLOCKS, CONFIG, Config, LARGEST_CONFIG, PUZZLE, is_checkpoint};
 use crate::display::size;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, json, parent_dir};
@@ -71,6 +71,11 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
     Ok(())
 }
 
+/// Whether the first cache is as long as the text: transformers.js takes the length from it.
+pub fn can_measure(config: &Config, options: &GraphOptions) -> bool {
+    config.windows.iter().any(|window| options.cache_window(*window).is_none())
+}
+
 pub fn data_file(model: &Path, at: usize) -> Result<String> {
     let name = model_name(model)?;
     Ok(if at == 0 { format!("{name}_data") } else { format!("{name}_data_{at}") })
@@ -82,8 +87,7 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         data_files <= MAX_DATA_FILES,
         "the weights take {data_files} data files, and transformers.js looks for at most {MAX_DATA_FILES}: use a larger maximum shard size, or smaller formats"
     );
-    let config = &model.checkpoint.config;
-    if config.windows.iter().all(|window| model.options.cache_window(*window).is_some()) {
+    if !can_measure(&model.checkpoint.config, model.options) {
         return Err(err!(
             "transformers.js takes the length of a text from the first cache, and no layer of this model keeps all tokens: keep full caches"
         )

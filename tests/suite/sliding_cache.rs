@@ -127,12 +127,13 @@ fn refuses_caches_that_a_runtime_cannot_use() {
         ("model", "--sliding-cache full", no_cache),
         ("model", "--sliding-cache window --last-logits", no_cache),
         ("model", "--genai --sliding-cache window", no_buffer),
-        ("onnx/model", "--transformers-js", no_length),
+        ("onnx/model", "--transformers-js --sliding-cache window", no_length),
     ] {
         assert_eq!(home.refusal(output, &words(options)), sentence, "{options}");
     }
-    home.export("onnx/model", &["--transformers-js", "--sliding-cache", "full"]);
-    home.export("model", &["--target", "ort"]);
+    let limited = |(_, summary): (_, Value)| !summary["model"]["limited_caches"].is_null();
+    assert!(!limited(home.export("onnx/model", &["--transformers-js"])));
+    assert!(limited(home.export("model", &["--target", "ort"])));
 }
 
 /// A place of a layer has 2 · 8 · 64 · 4 bytes. By onnxruntime-genai's documentation, sliding layers

@@ -273,9 +273,21 @@ fn finds_slightly_wrong_constants() {
             assert!(report["weights"]["different"].as_array().unwrap().is_empty(), "{report}");
         }
         let (_home, checkpoint, model) = exported("tiny", &["--target", target]);
-        let planted = python("constant.py", &[text(&model), "1.7021"], &Value::Null);
+        let planted = python("constant.py", &[text(&model), "1.702", "1.7021"], &Value::Null);
         assert!(planted.as_u64().unwrap() > 0);
         fails(&model, &checkpoint, &["--batch", "1"]);
+    }
+}
+
+/// A limited cache of a window of 8 tokens that keeps 6 in place of 23: the next token sees 7.
+#[test]
+fn finds_cache_that_forgets() {
+    for options in [&["--kv-cache"][..], &["--target", "ort"]] {
+        let (_home, checkpoint, model) = exported("tiny", options);
+        passes(&model, &checkpoint, &[]);
+        let planted = python("constant.py", &[text(&model), "23", "6"], &Value::Null);
+        assert_eq!(planted, 1);
+        fails(&model, &checkpoint, &[]);
     }
 }
 
