@@ -35,11 +35,11 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
     let sequence = Sequence::new(g, config, &options)?;
     let (tokens, positions, backend) = match options.target {
         Target::Onnx => {
-            let mask = Mask::new(g, &sequence, config.num_kv_heads, options.compute)?;
+            let mask = Mask::new(g, &sequence, options.compute)?;
             (sequence.tokens, mask.positions, Backend::Portable(mask))
         }
         Target::Ort => {
-            let packing = Packing::new(g, &sequence, config.num_kv_heads, options.provider)?;
+            let packing = Packing::new(g, &sequence, options.provider)?;
             (packing.tokens, packing.positions, Backend::Ort(packing))
         }
     };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::sequence::Sequence;
-use super::window::{Window, for_heads};
+use super::window::Window;
 use crate::error::Result;
 use crate::graph::{Attribute, Fact, Scope, Value};
 use crate::model::in_dtype;
@@ -36,7 +36,7 @@ struct CachedKeys {
 impl Mask {
     /// Computed once for all layers. A token's position is the number of tokens before it in
     /// its row; the position of padding has no meaning.
-    pub fn new(g: &mut Scope, sequence: &Sequence, kv: u64, dtype: DType) -> Result<Self> {
+    pub fn new(g: &mut Scope, sequence: &Sequence, dtype: DType) -> Result<Self> {
         let (positions, all) = match sequence.mask {
             None => {
                 let row = g.range("positions.row", &sequence.length)?;
@@ -59,7 +59,7 @@ impl Mask {
                     let is_token = sequence.mask.map(|mask| g.cast("is_token", mask, DType::Bool));
                     CachedKeys::new(g, queries, all, is_token.transpose()?)
                 }
-                Some(window) => CachedKeys::limited(g, window, sequence, [queries, positions], kv),
+                Some(window) => CachedKeys::limited(g, window, sequence, [queries, positions]),
             };
             Ok((limit, keys?))
         });
@@ -109,7 +109,7 @@ impl Mask {
 }
 
 impl CachedKeys {
-    /// CachedKeys at these positions, i64 `[B or 1, S]`.
+    /// Keys at these positions, i64 `[B or 1, S]`.
     fn new(
         g: &mut Scope,
         queries: Value,
@@ -129,7 +129,6 @@ impl CachedKeys {
         window: u64,
         sequence: &Sequence,
         [queries, positions]: [Value; 2],
-        kv: u64,
     ) -> Result<Self> {
         let it = Window::new(g, window, sequence)?;
         let step = sequence.mask_of_step(g)?;
@@ -151,7 +150,7 @@ impl CachedKeys {
         let places = g.range("places.all", &it.places)?;
         let rank = g.sub("rank", rank, places)?;
         let kept = g.top_k("kept.order", rank, &it.kept)?[1];
-        let kept = Some(for_heads(g, "kept.places", kept, kv)?);
+        let kept = Some(it.for_heads(g, kept, sequence)?);
         Ok(Self { kept, ..Self::new(g, queries, positions, Some(is_token))? })
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::sequence::{Counts, Sequence};
-use super::window::{Window, for_heads};
+use super::window::Window;
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::Provider;
@@ -44,14 +44,14 @@ pub struct PackedCache {
 
 impl Packing {
     /// From the attention mask, which every graph for ONNX Runtime has.
-    pub fn new(g: &mut Scope, sequence: &Sequence, kv: u64, provider: Provider) -> Result<Self> {
-        let Sequence { length, .. } = sequence;
+    pub fn new(g: &mut Scope, sequence: &Sequence, provider: Provider) -> Result<Self> {
+        let length = &sequence.length;
         let (mask, counts) = (sequence.mask_of_step(g)?, sequence.counts(g)?);
         let limits = sequence.limits().into_iter();
         let caches = limits.map(|limit| {
             let cache = match limit {
-                None => PackedCache::full(g, sequence, &counts),
-                Some(window) => PackedCache::limited(g, window, sequence, kv),
+                None => PackedCache::full(g, sequence),
+                Some(window) => PackedCache::limited(g, window, sequence),
             };
             Ok((limit, cache?))
         });
@@ -96,14 +96,14 @@ impl Packing {
 
 impl PackedCache {
     /// Keeps all tokens.
-    fn full(g: &mut Scope, sequence: &Sequence, counts: &Counts) -> Result<Self> {
+    fn full(g: &mut Scope, sequence: &Sequence) -> Result<Self> {
+        let Counts { all, .. } = sequence.counts(g)?;
         let filled = g.shape_tensor([&sequence.places])?;
-        let g = &mut g.child("packing");
-        Self::new(g, sequence, counts.all, filled, &sequence.places)
+        Self::new(&mut g.child("packing"), sequence, all, filled, &sequence.places)
     }
 
     /// Keeps the last tokens of each row.
-    fn limited(g: &mut Scope, window: u64, sequence: &Sequence, kv: u64) -> Result<Self> {
+    fn limited(g: &mut Scope, window: u64, sequence: &Sequence) -> Result<Self> {
         let it = Window::new(g, window, sequence)?;
         let g = &mut g.child(&format!("window_{window}"));
         let total = g.add("total", it.resident, it.counts.now)?;
@@ -112,7 +112,7 @@ impl PackedCache {
         let begin = g.max("begin.from_0", begin, zero)?;
         let order = g.range("order", &it.kept)?;
         let kept = g.add("kept.order", begin, order)?;
-        let kept = Some(for_heads(g, "kept.places", kept, kv)?);
+        let kept = Some(it.for_heads(g, kept, sequence)?);
         Ok(Self { kept, ..Self::new(g, sequence, total, it.filled, &it.places)? })
     }
 

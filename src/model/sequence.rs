@@ -19,6 +19,8 @@ pub struct Sequence {
     pub mask: Option<Value>,
     /// `past_key_values.N.key|value` `[B, kv, P or P_w, D]`: keys and values of each layer, or none.
     pub past: Vec<[Value; 2]>,
+    /// Key heads of a layer.
+    pub kv: Dim,
     /// The window to which each layer's cache is limited.
     limits: Vec<Option<u64>>,
     /// B, the rows of a batch.
@@ -53,13 +55,13 @@ impl Sequence {
         let mask = Fact::new(DType::I64, [&batch, &places]);
         let mask = options.has_mask().then(|| g.input("attention_mask", mask)).transpose()?;
         let limits = config.windows.iter().map(|window| options.cache_window(*window)).collect();
-        let mut sequence = Self { tokens, mask, past: vec![], limits, batch, length, places };
+        let [kv, width] = [config.num_kv_heads, config.head_dim].map(Dim::from);
+        let mut sequence = Self { tokens, mask, past: vec![], kv, limits, batch, length, places };
         if options.has_cache() {
             let mut past = Vec::new();
             for n in sequence.cache_order() {
                 let places = past_places(sequence.limits[n]);
-                let sizes = [config.num_kv_heads, config.head_dim].map(Dim::from);
-                let shape = [&sequence.batch, &sizes[0], &places, &sizes[1]];
+                let shape = [&sequence.batch, &sequence.kv, &places, &width];
                 let fact = Fact::new(options.compute, shape);
                 let mut input =
                     |part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());

@@ -100,14 +100,13 @@ impl Window {
         let kept = g.dimension(&format!("min({places},{capacity})"), kept)?;
         Ok(Self { counts, past, places, filled, resident, held, kept })
     }
-}
 
-/// Places `[B, L]` for each of `kv` heads, `[B, kv, L, 1]`.
-pub fn for_heads(g: &mut Scope, name: &str, places: Value, kv: u64) -> Result<Value> {
-    let [batch, length] = [0, 1].map(|axis| g.fact(places).map(|it| it.shape[axis].clone()));
-    let places = g.unsqueeze(&format!("{name}.heads"), places, 1)?;
-    let places = g.unsqueeze(&format!("{name}.column"), places, 3)?;
-    g.expand(name, places, [batch?, kv.into(), length?, 1.into()])
+    /// The places of what stays, i64 `[B, L]`, for each key head: `[B, kv, L, 1]`.
+    pub fn for_heads(&self, g: &mut Scope, kept: Value, sequence: &Sequence) -> Result<Value> {
+        let kept = g.unsqueeze("kept.heads", kept, 1)?;
+        let kept = g.unsqueeze("kept.column", kept, 3)?;
+        g.expand("kept.places", kept, [&sequence.batch, &sequence.kv, &self.kept, &1.into()])
+    }
 }
 
 /// The places `[B, kv, L, 1]` of keys and values `[B, kv, P_w + T, D]` that stay in the cache.
