@@ -151,9 +151,10 @@ pub struct Export {
     /// Add inputs and outputs for the key-value cache; --target ort always has them
     #[arg(help_heading = GRAPH, long)]
     kv_cache: bool,
-    /// What caches of layers with a sliding window keep [default: window where nothing is lost]
+    /// What caches of sliding layers keep [default: window; with --target onnx --genai full]
     ///
-    /// With --target onnx --genai the default is full.
+    /// Logits are the same. With window, programs can take back up to 16 tokens, and
+    /// onnxruntime-genai cannot rewind long texts.
     #[arg(help_heading = GRAPH, long, value_name = "KEEP", value_parser = one_of(values::SLIDING_CACHES))]
     sliding_cache: Option<SlidingCache>,
     /// Compute logits of the last token of each row only

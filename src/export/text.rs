@@ -175,7 +175,7 @@ fn cache_rows(
     if !model.limited_caches.is_empty() {
         let keep = pass(&[(Setting::SlidingCache, "full")]);
         let back = if is_genai {
-            "onnxruntime-genai rewinds no text that is longer".to_owned()
+            "onnxruntime-genai does not rewind longer texts".to_owned()
         } else {
             format!("up to {SLACK} tokens can be taken back: the last places of every cache")
         };

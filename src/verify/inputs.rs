@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::error::{Result, bail, ensure};
+use crate::model::SLACK;
 use crate::reference::Position;
 
 /// What the inputs and outputs of a model allow.
@@ -75,8 +76,8 @@ const MASKED_ROWS: usize = 3;
 const DECODED: usize = 16;
 /// The same without a cache, where each is a run from the beginning.
 const DECODED_UNCACHED: usize = 4;
-/// Default number of tokens beyond the sliding window.
-const BEYOND_WINDOW: usize = 32;
+/// Default number of tokens beyond the sliding window, of which limited caches drop some.
+const BEYOND_WINDOW: usize = 2 * SLACK as usize;
 /// Largest default number of tokens.
 const MAX_DEFAULT: usize = 8192;
 /// Most tokens in all steps together: a model may claim any fixed size.

@@ -94,7 +94,7 @@ fn what_is_kept_is_said() {
             [Some(8), None, None],
             "--for genai",
             &[
-                "  onnxruntime-genai rewinds no text that is longer; keep full caches to go back further; pass --sliding-cache full\n",
+                "  onnxruntime-genai does not rewind longer texts; keep full caches to go back further; pass --sliding-cache full\n",
             ],
         ),
         (
