@@ -55,7 +55,7 @@ pub struct Request {
     pub batch: Option<u64>,
     pub length: Option<u64>,
     pub kv_cache: bool,
-    /// What the caches of sliding layers keep; by default as little as loses nothing.
+    /// What the caches of sliding layers keep; by default the window, where the runtime can use it.
     pub sliding_cache: Option<SlidingCache>,
     /// Logits of each row's last token alone.
     pub last_logits: bool,
@@ -268,18 +268,16 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
         last_logits: request.last_logits || genai || transformers_js,
         batch_symbol: if transformers_js { BatchSymbol::BatchSize } else { BatchSymbol::B },
     };
-    graph.sliding_cache = match request.sliding_cache {
-        Some(_) if !graph.has_cache() => {
-            return Err(err!("what caches keep applies to a model with a cache alone")
-                .with_remedy(Setting::KvCache, "")
-                .with_remedy(Setting::Target, "ort"));
-        }
-        Some(asked) => asked,
-        None if !graph.has_cache() || genai && !genai::takes_limited_caches(&graph) => {
-            SlidingCache::Full
-        }
-        None => SlidingCache::Window,
-    };
+    if request.sliding_cache.is_some() && !graph.has_cache() {
+        return Err(err!("what caches keep applies to a model with a cache alone")
+            .with_remedy(Setting::KvCache, "")
+            .with_remedy(Setting::Target, "ort"));
+    }
+    if graph.has_cache() {
+        let can_limit = !genai || genai::shares_buffers(&graph);
+        let default = if can_limit { SlidingCache::Window } else { SlidingCache::Full };
+        graph.sliding_cache = request.sliding_cache.unwrap_or(default);
+    }
     if genai {
         genai::check(&graph)?;
     }

@@ -11,9 +11,7 @@ use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
-use crate::model::{
-    GraphOptions, LimitedCaches, Provider, SLACK, SlidingCache, Target, limited_caches,
-};
+use crate::model::{GraphOptions, Provider, SLACK, SlidingCache, Target};
 
 const GENAI_CONFIG: &str = "genai_config.json";
 
@@ -27,20 +25,15 @@ const CHUNK_SCORES_BYTES: u64 = 1 << 30;
 /// Smaller chunks take more time; larger ones save none.
 const CHUNK_SIZES: [u64; 2] = [32, 512];
 
-/// Whether onnxruntime-genai can use caches that are limited to a window: those of buffers that a
-/// graph appends to in place. In others it goes back in a text to the wrong tokens.
-pub fn takes_limited_caches(options: &GraphOptions) -> bool {
-    shares_buffers(options)
-}
-
-/// Whether the graph appends to a buffer of past keys and values in place.
-fn shares_buffers(options: &GraphOptions) -> bool {
+/// Whether the graph appends to buffers of past keys and values in place. In others
+/// onnxruntime-genai goes back in a text to the wrong tokens if caches are limited to a window.
+pub fn shares_buffers(options: &GraphOptions) -> bool {
     options.target == Target::Ort
 }
 
 /// Refuses a graph that onnxruntime-genai cannot use.
 pub fn check(options: &GraphOptions) -> Result<()> {
-    if options.sliding_cache == SlidingCache::Window && !takes_limited_caches(options) {
+    if options.sliding_cache == SlidingCache::Window && !shares_buffers(options) {
         return Err(err!(
             "onnxruntime-genai does not support target `{}` with caches that are limited to the window: it would go back in a text to the wrong tokens",
             options.target
@@ -103,22 +96,26 @@ fn max_length(asked: Option<u64>, config: &Config, options: &GraphOptions) -> Re
 
 /// Bytes of the cache for a text of this length in each row of a batch.
 fn cache_bytes(config: &Config, options: &GraphOptions, length: u64) -> u64 {
-    let limited = limited_caches(config, options);
-    let [limited_layers, all] = [limited_layers(&limited).len(), config.num_layers()];
-    // onnxruntime-genai gives all limited caches the same size: the window, and what a chunk or
-    // the slack takes besides.
+    // Beside the window a limited cache has places for a chunk, or for the slack if that is more.
     let beyond = chunk_size(config, options, length).map_or(SLACK, |chunk| SLACK.max(chunk - 1));
-    let short = limited.iter().map(|it| it.window.saturating_add(beyond)).max().unwrap_or(0);
-    let places = (limited_layers as u64).saturating_mul(short.min(length));
-    let places = places.saturating_add(((all - limited_layers) as u64).saturating_mul(length));
+    let short = limited_layers(config, options)
+        .map_or(length, |(window, _)| window.saturating_add(beyond).min(length));
+    let places = config.windows.iter().map(|window| match options.cache_window(*window) {
+        Some(_) => short,
+        None => length,
+    });
     let bytes = 2 * config.num_kv_heads * config.head_dim * options.compute.size();
-    places.saturating_mul(bytes).saturating_mul(options.batch.unwrap_or(1))
+    let row = places.fold(0, u64::saturating_add).saturating_mul(bytes);
+    row.saturating_mul(options.batch.unwrap_or(1))
 }
 
-fn limited_layers(limited: &[LimitedCaches]) -> Vec<usize> {
-    let mut layers: Vec<usize> = limited.iter().flat_map(|it| it.layers.clone()).collect();
-    layers.sort_unstable();
-    layers
+/// The layers with limited caches, and the largest of their windows: onnxruntime-genai knows one
+/// for all of them.
+fn limited_layers(config: &Config, options: &GraphOptions) -> Option<(u64, Vec<usize>)> {
+    let windows = config.windows.iter().map(|window| options.cache_window(*window)).enumerate();
+    let limited = windows.filter_map(|(n, window)| Some((window?, n)));
+    let (windows, layers): (Vec<u64>, Vec<usize>) = limited.unzip();
+    Some((windows.into_iter().max()?, layers))
 }
 
 /// Prompt tokens that are processed at once, in texts of this length. onnxruntime-genai splits
@@ -178,15 +175,14 @@ fn genai_config(
         },
         "search": search,
     });
-    let limited = limited_caches(config, options);
-    if let Some(window) = limited.iter().map(|it| it.window).max() {
+    if let Some((window, layers)) = limited_layers(config, options) {
         genai_config["model"]["decoder"]["sliding_window"] = json!({
             "window_size": window,
             "cache_slack": SLACK,
-            // The graph does both.
+            // The graph drops tokens itself, and takes all of a prompt.
             "slide_key_value_cache": false,
             "slide_inputs": false,
-            "layers": limited_layers(&limited),
+            "layers": layers,
         });
     }
     format!("{genai_config:#}\n")
