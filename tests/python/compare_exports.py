@@ -82,7 +82,8 @@ def graphs():
         "", "--last-logits", "--batch-size 2 --seq-len 7", "--layers 1",
         "--batch-size 2 --seq-len 7 --dynamic-b", "--batch-size 2 --seq-len 7 --dynamic-seq",
     ]  # fmt: skip
-    targets = ["", "--kv-cache", "--target ort", "--target ort --kv-cache"]
+    full = "--sliding-cache full"
+    targets = ["", "--kv-cache", f"--kv-cache {full}", "--target ort", f"--target ort {full}"]
     for source, target, style, form in product(FIRST + ODD + VARIANTS, targets, ["", "--functions"], forms):
         yield source, [from_checkpoint(f"{target} {style} {form}")]
     for accepted in ["", "--ignore-config-key extra_key", "--ignore-config-key extra_key --ignore-tensor extra.*"]:
