@@ -62,6 +62,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         preset: request.preset,
         preset_changes: spec.preset_changes.clone(),
         layout: checkpoint.layout.clone(),
+        notes: checkpoint.notes.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),

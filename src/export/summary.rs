@@ -23,6 +23,8 @@ pub struct Summary {
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
     pub layout: String,
+    /// What was left out or decided when the checkpoint was read.
+    pub notes: Vec<String>,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.

@@ -33,6 +33,7 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        self.notes.iter().for_each(|note| table.note(note));
         if self.source.is_file() {
             table.note("as it was staged, as far as lengths and samples tell");
         }

@@ -31,7 +31,7 @@ pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
     let (shown, bytes, most) = (path.display(), require_file(path)?.len(), size(limit));
     ensure!(
         bytes <= limit,
-        "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"
+        "`{shown}` has {bytes} bytes, expected at most {most}: it is damaged or another kind of file; download it again"
     );
     // It may grow meanwhile.
     Ok(fs::File::open(path)?.take(limit))
@@ -44,7 +44,8 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
     }
     let first = text.trim_ascii_start().first();
     ensure!(first.is_some(), "`{file}` is empty, expected an object of JSON: download it again");
-    let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
+    let invalid =
+        |reason| err!("`{file}` is not valid JSON: {reason}; correct it, or download it again");
     reject_duplicate_keys(text).map_err(invalid)?;
     let found = match first {
         Some(b'{') => None,
@@ -53,7 +54,9 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
         _ => Some("a number"),
     };
     if let Some(found) = found {
-        bail!("`{file}` is invalid: it must be an object of JSON, found {found}");
+        bail!(
+            "`{file}` is invalid: it must be an object of JSON, found {found}; download it again"
+        );
     }
     // The text is an object; it may not be a `T`.
     serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))

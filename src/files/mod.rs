@@ -23,7 +23,10 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(found) => {
-            ensure!(found.is_file(), "`{shown}` is not a regular file");
+            ensure!(
+                found.is_file(),
+                "`{shown}` is not a regular file: put a copy of the file in its place"
+            );
             Ok(found)
         }
         // A link in a circle has a kind that is not stable.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use glob::Pattern;
 use serde::Serialize;
 
-use crate::container::{self, AnyTensor};
+use crate::container::{Header, StoredTensor};
 use crate::error::{Result, err};
 use crate::files::FileRange;
 
@@ -81,11 +81,11 @@ pub struct Selection {
 /// The tensors of a SafeTensors file.
 pub fn list(path: &Path) -> Result<Vec<ListedTensor>> {
     let file: Arc<Path> = Path::new(path.file_name().unwrap_or_default()).into();
-    let listed = |AnyTensor { name, dtype, shape, range }| {
-        let places = vec![FileRange { file: file.clone(), range }];
-        ListedTensor { name, dtype, shape, places, ..ListedTensor::default() }
+    let listed = |StoredTensor { name, dtype, shape, data }| {
+        let places = vec![FileRange { file: file.clone(), range: data.range }];
+        ListedTensor { name, dtype: dtype.to_string(), shape, places, ..ListedTensor::default() }
     };
-    Ok(container::list(path)?.into_iter().map(listed).collect())
+    Ok(Header::read(path)?.tensors.into_iter().map(listed).collect())
 }
 
 /// Adds up the tensors whose bytes are in files.

@@ -78,6 +78,7 @@ fn folder(table: &mut Table, it: &FolderInspection) {
 fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) {
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
+    it.notes.iter().for_each(|note| table.note(note));
     ignored(table, &it.ignored);
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
@@ -98,8 +99,9 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
-    if let Some(scan) = &it.scan {
-        scanned(table, scan);
+    match &it.scan {
+        Some(scan) => scanned(table, scan),
+        None => table.row("scanned", "headers and samples alone; a scan reads every number"),
     }
 }
 

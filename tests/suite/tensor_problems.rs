@@ -81,12 +81,12 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
         (
             "hf",
             |it| rename(it, "layers.0.self_attn.sinks", "layers.0.self_attn.sink"),
-            "checkpoint` lacks tensor `model.layers.0.self_attn.sinks` of the model that its config describes (did you mean `model.layers.0.self_attn.sink`?)",
+            "checkpoint` lacks tensors of the model that its config describes, and holds similar ones: rename `model.layers.0.self_attn.sink` to `model.layers.0.self_attn.sinks`",
         ),
         (
             "bf16",
             |it| rename(it, "input_layernorm", "input_layer_norm"),
-            "lacks tensors `model.layers.0.input_layernorm.weight`, `model.layers.1.input_layernorm.weight`, `model.layers.2.input_layernorm.weight` of the model that its config describes (did you mean `model.layers.0.input_layer_norm.weight`, `model.layers.1.input_layer_norm.weight`, `model.layers.2.input_layer_norm.weight`?)",
+            ": rename `model.layers.0.input_layer_norm.weight` to `model.layers.0.input_layernorm.weight`, `model.layers.1.input_layer_norm.weight` to `model.layers.1.input_layernorm.weight`, `model.layers.2",
         ),
         (
             "hf",
@@ -97,17 +97,17 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
                     "layers.2.mlp.experts.down_proj.scales",
                 );
             },
-            "(did you mean `model.layers.2.mlp.experts.down_proj.scales`?)",
+            ": rename `model.layers.2.mlp.experts.down_proj.scales` to `model.layers.2.mlp.experts.down_proj_scales`",
         ),
         (
             "linears",
             |it| rename(it, "experts.7.up_proj.weight", "experts.7.upproj.weight"),
-            "(did you mean `model.layers.0.mlp.experts.7.upproj.weight`, `model.layers.1.",
+            ": rename `model.layers.0.mlp.experts.7.upproj.weight` to `model.layers.0.mlp.experts.7.up_proj.weight`, `model.layers.1.",
         ),
         (
             "mlx",
             |it| drop(it.remove("model.layers.2.mlp.experts.gate_proj.bias")),
-            "lacks tensor `model.layers.2.mlp.experts.gate_proj.bias` of the model",
+            "lacks tensor `model.layers.2.mlp.experts.gate_proj.bias` of the model that its config describes: add it from the checkpoint that this one was made from, or download this one again",
         ),
     ];
     for (layout, edit, expected) in table {
@@ -120,7 +120,7 @@ fn missing_tensors_are_listed_with_those_that_are_meant() {
     let sentence =
         with("hf", |it| rename(it, "layers.1.self_attn.sinks", "layers.4.self_attn.sinks"))
             .refusal("m", &[]);
-    assert!(!sentence.contains("did you mean"), "{sentence}");
+    assert!(!sentence.contains("rename"), "{sentence}");
     // A config of a much larger model.
     let mut larger = config();
     larger["num_hidden_layers"] = json!(9000);
@@ -144,15 +144,13 @@ fn all_wrong_tensors_are_named() {
     assert_eq!(lines.len(), 4, "{sentence}");
     for (line, expected) in lines.iter().zip([
         "lacks tensor `model.layers.2.self_attn.o_proj.bias` of the",
-        "tensor `model.layers.0.self_attn.sinks` must have shape [8] (from the config), found [4, 2]",
-        "tensor `model.layers.1.mlp.experts.down_proj_scales` must be u8 (MXFP4 scales), found i8",
+        "tensor `model.layers.1.mlp.experts.down_proj_scales` must be u8 (MXFP4 scales), found i8: export a checkpoint with tensors in BF16, F16 or F32, and",
+        "tensor `model.layers.0.self_attn.sinks` must have shape [8] (from the config), found [4, 2]: use the config.json that was saved with these tensors",
         "are not part of Hugging Face's layout with MXFP4 experts: `extra.weight`; ignore what the model does not use, by name or by a pattern with * and ?; pass --ignore-tensor extra.weight",
     ]) {
         assert_contains(line, expected);
     }
     // The first few of many.
-    let sentence = with("bf16", |tensors| tensors.values_mut().for_each(|it| it.0 = Dtype::I16));
-    assert_contains(&sentence.refusal("m", &[]), "has dtype I16");
     let flat = with("bf16", |tensors| {
         for (name, (_, shape, _)) in tensors.iter_mut() {
             if name.contains("norm") || name.contains("proj") {
@@ -162,19 +160,165 @@ fn all_wrong_tensors_are_named() {
     });
     let sentence = flat.refusal("m", &[]);
     assert_eq!(sentence.lines().count(), 9, "{sentence}");
-    assert_ends(&sentence, "checkpoint` holds 35 other tensors of the wrong dtype or shape");
+    assert_ends(
+        &sentence,
+        "other faults of dtype or shape: use a checkpoint and a config.json of one save",
+    );
+}
+
+/// One error for each dtype, also for those that no weight has; what is ignored may have any.
+#[test]
+fn wrong_dtypes_are_named_once() {
+    let table: [(&str, Dtype, usize, Choice, &str); 6] = [
+        (
+            "bf16",
+            Dtype::I16,
+            2,
+            |_| true,
+            "48 tensors, such as `model.embed_tokens.weight`, must be bf16, f16 or f32",
+        ),
+        (
+            "bf16",
+            Dtype::U16,
+            2,
+            |name| name.contains("norm"),
+            "7 tensors, such as `model.layers.0.input_layernorm.weight`, must be bf16, f16 or f32, found u16: export",
+        ),
+        (
+            "fp8",
+            Dtype::F8_E4M3,
+            1,
+            |name| name.ends_with("_proj"),
+            "6 tensors, such as `model.layers.0.mlp.experts.gate_up_proj`",
+        ),
+        ("f32", Dtype::U32, 4, |name| name.ends_with("experts.down_proj"), "3 tensors, such as"),
+        (
+            "hf",
+            Dtype::BOOL,
+            1,
+            |name| name.ends_with("layers.1.mlp.experts.down_proj_blocks"),
+            "tensor `model.layers.1.mlp.experts.down_proj_blocks` must be u8 (MXFP4 blocks), found bool: export",
+        ),
+        (
+            "hf",
+            Dtype::F8_E4M3,
+            1,
+            |name| name.ends_with("gate_up_proj_blocks"),
+            "3 tensors, such as `model.layers.0.mlp.experts.gate_up_proj_blocks`, must be u8 (MXFP4 blocks), found f8e4m3: export",
+        ),
+    ];
+    for (layout, dtype, size, is_wrong, expected) in table {
+        let home = with(layout, |tensors| {
+            let old = |it: &Dtype| it.bitsize() == 8 * size;
+            let wrong = tensors.iter_mut().filter(|(name, it)| is_wrong(name) && old(&it.0));
+            wrong.for_each(|(_, it)| it.0 = dtype);
+        });
+        assert_contains(&home.refusal("m", &[]), expected);
+    }
+    // Beside other faults, and ignored.
+    let spare = |dtype| {
+        with("hf", |tensors| {
+            tensors
+                .insert("model.layers.0.self_attn.mask".to_owned(), (dtype, vec![2], vec![0; 16]));
+        })
+    };
+    for dtype in [Dtype::I64, Dtype::U64, Dtype::F64, Dtype::C64] {
+        let sentence = spare(dtype).refusal("m", &[]);
+        assert_ends(&sentence, "; pass --ignore-tensor model.layers.0.self_attn.mask");
+        assert_eq!(export(&spare(dtype), &advised(&sentence)[0]), fingerprint(&in_folder("hf")));
+    }
+}
+
+/// Tensors that may stand for missing ones of their layer are shown beside those, with shapes, and
+/// are never to be ignored.
+#[test]
+fn other_ways_to_split_experts_are_told_from_needless_tensors() {
+    let experts = |n: usize, name: &str| format!("`model.layers.{n}.mlp.experts.{name}`");
+    let lacks = format!(
+        "lacks {} [8, 96, 256], {} [8, 256], ",
+        experts(0, "gate_up_proj"),
+        experts(0, "gate_up_proj_bias")
+    );
+    let end = "rename or join these to those; gate and up alternate in a tensor of both";
+    // What names become, and what is said of both sides.
+    let table: [(&str, &[(&str, &str)], &str, &str); 7] = [
+        (
+            "mlx",
+            &[("gate_proj.weight", "gate_proj"), ("up_proj.weight", "up_proj")],
+            "lacks `model.layers.0.mlp.experts.gate_proj.weight` [8, 128, 96], ",
+            "gate_proj` [8, 128, 96]",
+        ),
+        (
+            "mlx",
+            &[
+                ("experts.gate_proj.", "experts.w1."),
+                ("experts.up_proj.", "experts.w3."),
+                ("experts.down_proj.", "experts.w2."),
+            ],
+            &lacks,
+            "experts.w1.bias` [8, 128], ",
+        ),
+        (
+            "linears",
+            &[(".gate_proj.", ".w1."), (".up_proj.", ".w3."), (".down_proj.", ".w2.")],
+            &lacks,
+            "experts.0.w1.bias` [128], ",
+        ),
+        (
+            "mlx",
+            &[("experts.down_proj.", "experts.output.")],
+            "lacks `model.layers.0.mlp.experts.down_proj.weight` [8, 96, 128], ",
+            "experts.output.weight` [8, 96, 128]",
+        ),
+        (
+            "bf16",
+            &[("gate_up_proj", "in_projection"), ("down_proj", "out_projection")],
+            &lacks,
+            "in_projection` [8, 96, 256], ",
+        ),
+        (
+            "hf",
+            &[("experts.", "moe.")],
+            "lacks `model.layers.0.mlp.experts.gate_up_proj_blocks` [8, 256, 3, 16], ",
+            "moe.down_proj_bias` [8, 96], ",
+        ),
+        (
+            "bf16",
+            &[("self_attn.q_proj", "self_attn.query")],
+            "lacks `model.layers.0.self_attn.q_proj.weight` [",
+            "self_attn.query.bias` [",
+        ),
+    ];
+    for (layout, renamings, lacking, found) in table {
+        let home = with(layout, |tensors| {
+            renamings.iter().for_each(|(from, to)| rename(tensors, from, to));
+        });
+        let sentence = home.refusal("m", &[]);
+        for part in [lacking, " of Hugging Face's layout with ", ", and holds `", found] {
+            assert_contains(&sentence, part);
+        }
+        assert_ends(&sentence, end);
+        assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
+    }
+    // In another layer an unknown tensor is needless.
+    let home = with("hf", |tensors| {
+        let norm = tensors["model.norm.weight"].clone();
+        tensors.remove("model.layers.2.self_attn.o_proj.bias");
+        tensors.insert("model.layers.1.self_attn.gain".to_owned(), norm);
+    });
+    assert_ends(&home.refusal("m", &[]), "; pass --ignore-tensor model.layers.1.self_attn.gain");
 }
 
 /// A size of the config that tensors contradict is one error, however many tensors do.
 #[test]
 fn contradicted_sizes_are_named_once() {
-    let table = "hf | num_key_value_heads | 4 | `num_key_value_heads` × `head_dim` is KEYS, and FOUND in 12 tensors, such as `model.layers.0.self_attn.k_proj.weight`
-        bf16 | vocab_size | 384 | `vocab_size` is 384, and 320 in 2 tensors, such as `model.embed_tokens.weight` of shape [320, 96]
-        hf | hidden_size | 192 | `hidden_size` is 192, and 96 in 42 tensors
-        linears | intermediate_size | 64 | `intermediate_size` is 64, and 128 in
-        mlx | intermediate_size | 64 | `intermediate_size` is 64, and 128 in 15 tensors
-        split | intermediate_size | 64 | `intermediate_size` is 64, and 128 in
-        fp8 | num_local_experts | 16 | the number of experts is 16, and 8 in 18 tensors";
+    let table = "hf | num_key_value_heads | 4 | 12 tensors, such as `model.layers.0.self_attn.k_proj.weight`, must have `num_key_value_heads` × `head_dim` KEYS (from `CONFIG`), found FOUND
+        bf16 | vocab_size | 384 | 2 tensors, such as `model.embed_tokens.weight`, must have `vocab_size` 384 (from `CONFIG`), found 320
+        hf | hidden_size | 192 | 42 tensors, such as `model.embed_tokens.weight`, must have `hidden_size` 192 (from `CONFIG`), found 96
+        linears | intermediate_size | 64 | must have `intermediate_size` 64 (from `CONFIG`), found 128
+        mlx | intermediate_size | 64 | 15 tensors, such as `model.layers.0.mlp.experts.gate_proj.weight`, must have `intermediate_size` 64 (from `CONFIG`), found 128
+        split | intermediate_size | 64 | must have `intermediate_size` 64 (from `CONFIG`), found 128
+        fp8 | num_local_experts | 16 | 18 tensors, such as `model.layers.0.mlp.router.weight`, must have the number of experts 16 (from `CONFIG`), found 8";
     for [layout, key, value, expected] in cases(table) {
         let mut config = config();
         let [heads, width] =
@@ -187,9 +331,11 @@ fn contradicted_sizes_are_named_once() {
         };
         let expected = expected.replace("KEYS", &(2 * heads * width).to_string());
         let expected = expected.replace("FOUND", &(heads * width).to_string());
-        let sentence = home(&config, &in_layout(layout)).refusal("m", &[]);
-        assert_contains(&sentence, &expected);
-        assert_ends(&sentence, ": use a config and tensors of one save");
+        let home = home(&config, &in_layout(layout));
+        let sentence = home.refusal("m", &[]);
+        let file = home.checkpoint().join("config.json").display().to_string();
+        assert_contains(&sentence, &expected.replace("CONFIG", &file));
+        assert_ends(&sentence, ": use the config.json that was saved with these tensors");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
     }
 }
@@ -272,20 +418,20 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
 /// and the sentence.
 #[test]
 fn foreign_formats_are_known_by_their_tensors() {
-    let table = "hf | _proj.weight | qweight qzeros scales g_idx | weights in GPTQ's format (`
-        bf16 | _proj.weight | qweight qzeros scales | weights in GPTQ's or AWQ's format (`
-        hf | _proj.weight | weight.absmax weight.quant_map weight.quant_state.bitsandbytes__nf4 | weights in bitsandbytes' format (`
-        hf | _proj.weight | SCB | weights in bitsandbytes' format (`
-        hf | _proj.weight | weight_packed weight_scale weight_shape | weights in the format of compressed-tensors (`
-        hf | _proj.weight | weight weight_scale weight_scale_2 input_scale | weights in ModelOpt's NVFP4 (`
-        hf | _proj.weight | weight weight_scale | scales of weights in FP8 or NVFP4 (`
-        hf | _proj.weight | weight weight_scale_inv | scales of weights in FP8 or NVFP4 (`
-        hf | _proj.weight | W_q meta | weights in HQQ's format (`
-        hf | _proj.weight | weight._data weight._scale | weights in quanto's format (`
+    let table = "hf | _proj.weight | qweight qzeros scales g_idx | a model quantized by GPTQ (`
+        bf16 | _proj.weight | qweight qzeros scales | a model quantized by GPTQ or AWQ (`
+        hf | _proj.weight | weight.absmax weight.quant_map weight.quant_state.bitsandbytes__nf4 | a model quantized by bitsandbytes (`
+        hf | _proj.weight | SCB | a model quantized by bitsandbytes (`
+        hf | _proj.weight | weight_packed weight_scale weight_shape | a model quantized by compressed-tensors (`
+        hf | _proj.weight | weight weight_scale weight_scale_2 input_scale | a model quantized to ModelOpt's NVFP4 (`
+        hf | _proj.weight | weight weight_scale | a model quantized to FP8 or NVFP4, with scales (`
+        hf | _proj.weight | weight weight_scale_inv | a model quantized to FP8 or NVFP4, with scales (`
+        hf | _proj.weight | W_q meta | a model quantized by HQQ (`
+        hf | _proj.weight | weight._data weight._scale | a model quantized by quanto (`
         hf | _proj.weight | _weight_qdata _weight_scale | FP8
-        hf | _proj.weight | codes codebooks | weights in AQLM's or EXL's format (`
-        hf | _proj.weight | base_layer.weight | an adapter that is not merged (`
-        bf16 | experts.gate_up_proj | qweight qzeros scales | weights in GPTQ's or AWQ's format (`
+        hf | _proj.weight | codes codebooks | a model quantized by AQLM or EXL (`
+        hf | _proj.weight | base_layer.weight | a LoRA adapter that is not merged (`
+        bf16 | experts.gate_up_proj | qweight qzeros scales | a model quantized by GPTQ or AWQ (`
         bf16 | experts.gate_up_proj | weight_packed weight_scale | compressed-tensors (`";
     for [layout, end, parts, expected] in cases(table) {
         let home = with(layout, |tensors| {

@@ -8,8 +8,8 @@ mod values;
 
 use serde_json::Value;
 
-use super::suggest;
 use crate::error::{Error, Result, Setting, bail, err};
+use crate::files::foreign::USE_SOURCE;
 pub use reader::ConfigReader;
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
 pub use values::{Config, Rope};
@@ -65,6 +65,8 @@ impl ConfigFile {
             (hugging_face(&mut keys)?, Dialect::HuggingFace, known::HUGGING_FACE)
         } else if has_any(&OPENAI) {
             (openai(&mut keys), Dialect::OpenAi, known::OPENAI)
+        } else if ["pretrained_config", "architecture"].iter().any(|key| keys.get(key).is_some()) {
+            bail!("`{file}` is a config of TensorRT-LLM, not of a checkpoint: {USE_SOURCE}");
         } else {
             bail!(
                 "`{file}` is no config of a model: it has neither the key `model_type`, as Hugging Face's have, nor `{}`, as OpenAI's have; use the config.json that was saved with the weights",
@@ -186,9 +188,8 @@ fn refuse_quantized(keys: &mut ConfigReader) {
         keys.refuse(err!("{error} (did you mean \"mxfp4\"?)"));
     } else if ![MXFP4, ""].contains(&&*method) {
         keys.refuse(err!(
-            "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; export the unquantized model, or {}",
-            keys.file,
-            suggest::USE_SOURCE
+            "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released: {USE_SOURCE}",
+            keys.file
         ));
     }
 }

@@ -109,7 +109,9 @@ impl Config {
             ),
         ];
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
-        Error::all(broken.map(|(_, rule)| err!("`{file}`: {rule}")))
+        let sentence =
+            |rule| err!("`{file}`: {rule}: write the numbers that were saved with the weights");
+        Error::all(broken.map(|(_, rule)| sentence(rule)))
     }
 }
 
