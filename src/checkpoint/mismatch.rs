@@ -112,7 +112,7 @@ impl<'t> Left<'t> {
             return None;
         }
         let error = err!(
-            "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` lacks all of them, such as `{first}`: set the key to false if the model has none",
+            "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` holds none such as `{first}`: set the key to false if the model has none",
             it.file,
             tensors.path.display()
         );

@@ -1,6 +1,7 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 
 use super::layout::Wrong;
 use super::mismatch::{Left, ReadConfig};
@@ -59,6 +60,10 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
     absent.extend(needed);
     let mut errors = ignored_in_vain(tensors);
     errors.extend(absences(tensors, &absent));
+    // What a shard holds in the place of those is of another save.
+    let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
+    let shard = |name: &str| tensors.map[name].data.file.file_name();
+    left.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
     errors.extend(left.mismatches(tensors, config));
     errors.extend(lacks(tensors, &mut left, layout));
     errors.extend(wrong.errors(&tensors.path));
@@ -83,8 +88,8 @@ fn is_needless(name: &str) -> bool {
     match parts[..] {
         ["inv_freq" | "original_inv_freq", "rotary_emb", ..] => true,
         [scale, "self_attn", ..] => is_scale(scale),
-        [scale, ref proj, "self_attn", ..] => {
-            is_scale(scale) && *proj == format!("{}_proj", &scale[..1])
+        [scale, proj, "self_attn", ..] => {
+            is_scale(scale) && proj == format!("{}_proj", &scale[..1])
         }
         _ => false,
     }
@@ -108,8 +113,12 @@ fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
     let stored = map.values().map(|it| &it.name);
     let names = stored.chain(absent.values().map(|it| &it.name)).chain(displaced);
     let is_vain = |pattern: &&String| !names.clone().any(|name| names::matches(pattern, name));
-    let error =
-        |pattern| err!("nothing to ignore: `{}` has no unknown tensor `{pattern}`", path.display());
+    let error = |pattern| {
+        err!(
+            "nothing to ignore: `{}` has no unknown tensor `{pattern}`; leave this name out",
+            path.display()
+        )
+    };
     ignored.iter().filter(is_vain).map(error).collect()
 }
 

@@ -59,7 +59,8 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
         );
     }
     // The text is an object; it may not be a `T`.
-    serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))
+    serde_json::from_slice(text)
+        .map_err(|error| err!("`{file}` is invalid: {error}; correct it, or download it again"))
 }
 
 /// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.

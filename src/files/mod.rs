@@ -7,7 +7,7 @@ pub mod json;
 pub mod positional;
 
 use std::fs::Metadata;
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,4 +99,17 @@ pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(absolute)
+}
+
+/// Whether both have the same bytes.
+pub fn are_equal(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 || left[..length] != right[..length] {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }

@@ -97,7 +97,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 write(&folder.join(SHARDS[0]), &[("experts.w".to_owned(), tensor)].into());
             },
             &["f8e4m3 6 B in 1 tensor"],
-            &["lacks"],
+            &["they are of different saves, use the index and the shards of one\n"],
         ),
         (
             |folder| {

@@ -10,6 +10,7 @@ mod conversions;
 mod documents;
 mod fake_hub;
 mod folders;
+mod foreign_tensors;
 mod genai;
 mod graph;
 mod graph_text;

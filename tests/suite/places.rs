@@ -88,7 +88,8 @@ fn saves_in_other_formats_are_named() {
             config.iter().for_each(|it| fs::write(folder.join("config.json"), it).unwrap());
             let found = home.refusal("m", &[]);
             assert_contains(&found, sentence);
-            assert_eq!(found.lines().count(), 1, "{found}");
+            // Beside an adapter, a config is read too.
+            assert!(found.lines().count() == 1 || files.contains("adapter"), "{found}");
         }
     }
 }

@@ -188,7 +188,7 @@ fn prefix_of_some_names_is_refused() {
 #[test]
 fn tensors_of_the_other_layout_are_named() {
     let [original, hugging_face] = ["OpenAI's original layout", "Hugging Face's layout"];
-    let end = "use the config.json that was saved with them; a released repository has OpenAI's config and tensors in its folder `original`, and Hugging Face's in its root";
+    let end = "use the config.json that was saved with them (released repositories have OpenAI's in the folder `original`, Hugging Face's in the root)";
     for (config, layout, example) in [
         ("numbers", "hf", "model.layers.0.mlp.experts.gate_up_proj_blocks"),
         ("numbers", "bf16", "model.layers.0.mlp.experts.gate_up_proj"),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, Setting, bail, err};
 use crate::files::foreign::USE_SOURCE;
 pub use reader::ConfigReader;
-use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
+use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, RESTORE, SIZE, SIZE_OR_ZERO};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.
@@ -70,7 +70,7 @@ impl ConfigFile {
         } else {
             bail!(
                 "`{file}` is no config of a model: it has neither the key `model_type`, as Hugging Face's have, nor `{}`, as OpenAI's have; use the config.json that was saved with the weights",
-                OPENAI.join("`, `")
+                OPENAI[0]
             );
         };
         let ignored = keys.finish(groups, || config.check(file))?;
@@ -158,7 +158,7 @@ fn other_model(keys: &ConfigReader, model_type: &str) -> Error {
         let expected = format!("\"{GPT_OSS}\" or \"{PUZZLE}\"");
         let error = keys.invalid("model_type", &expected, &model_type.into());
         let question = if is_misspelled { " (did you mean \"gpt_oss\"?)" } else { "" };
-        return err!("{error}{question}");
+        return err!("{error}{question}: {RESTORE}");
     }
     let architectures = match &architectures[..] {
         [] => String::new(),
@@ -185,7 +185,7 @@ fn refuse_quantized(keys: &mut ConfigReader) {
     if unknown::resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
         let key = "quantization_config.quant_method";
         let error = keys.invalid(key, "\"mxfp4\"", &method.into());
-        keys.refuse(err!("{error} (did you mean \"mxfp4\"?)"));
+        keys.refuse(err!("{error} (did you mean \"mxfp4\"?): {RESTORE}"));
     } else if ![MXFP4, ""].contains(&&*method) {
         keys.refuse(err!(
             "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released: {USE_SOURCE}",
@@ -229,7 +229,8 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     // The number of layers may be wrong itself.
     if types.len() as u64 != layers && layers > 0 {
         let expected = format!("a list of {layers} entries (`num_hidden_layers`)");
-        keys.refuse(keys.invalid(LAYER_TYPES, &expected, &types.into()));
+        let error = keys.invalid(LAYER_TYPES, &expected, &types.into());
+        keys.refuse(err!("{error}: {RESTORE}"));
         return Some(Vec::new());
     }
     let is_sliding = |kind: &Value| match kind.as_str() {
@@ -239,7 +240,8 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     };
     if let Some(wrong) = types.iter().find(|kind| is_sliding(kind).is_none()) {
         let expected = "a list of \"sliding_attention\" and \"full_attention\"";
-        keys.refuse(keys.invalid(LAYER_TYPES, expected, wrong));
+        let error = keys.invalid(LAYER_TYPES, expected, wrong);
+        keys.refuse(err!("{error}: {RESTORE}"));
     }
     Some(types.iter().filter_map(is_sliding).collect())
 }
@@ -254,7 +256,8 @@ fn blocks(keys: &mut ConfigReader, layers: u64) -> Layers {
     let Some(count) = keys.objects(BLOCKS) else { return Layers::default() };
     if count != layers && layers > 0 {
         let expected = format!("a list of {layers} objects (`num_hidden_layers`)");
-        keys.refuse(keys.invalid(BLOCKS, &expected, &count.into()));
+        let error = keys.invalid(BLOCKS, &expected, &count.into());
+        keys.refuse(err!("{error}: {RESTORE}"));
         return Layers::default();
     }
     let mut block = |at| {

@@ -37,6 +37,9 @@ pub struct ConfigReader<'a> {
     errors: Vec<Error>,
 }
 
+/// What to do about a value that is wrong.
+pub const RESTORE: &str = "write the value that was saved with the weights";
+
 /// A description of the values that a key accepts, and their parser.
 pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
@@ -124,7 +127,7 @@ impl<'a> ConfigReader<'a> {
         let parsed = read(value);
         if parsed.is_none() {
             let error = self.invalid(key, text, value);
-            self.refuse(err!("{error}: write the value that was saved with the weights"));
+            self.refuse(err!("{error}: {RESTORE}"));
         }
         parsed
     }
@@ -289,8 +292,12 @@ impl<'a> ConfigReader<'a> {
         if self.errors.is_empty() {
             let is_there = |name| self.unread().any(|(key, _)| names::matches(name, key));
             let unused = self.ignored.iter().filter(|name| !is_there(name));
-            let unused = unused
-                .map(|name| err!("nothing to ignore: `{}` has no unknown key `{name}`", self.file));
+            let unused = unused.map(|name| {
+                err!(
+                    "nothing to ignore: `{}` has no unknown key `{name}`; leave this name out",
+                    self.file
+                )
+            });
             self.errors = unused.collect();
         }
         self.errors.extend(unread);

@@ -55,7 +55,7 @@ impl Layout {
             let mut found = paths(layers).map(|it| other.first_tensor(form, &it, tensors));
             let example = found.find_map(|name| Some(&*tensors.get(&name)?.name));
             bail!(
-                "`{file}` is a config of {}, and the tensors in `{}` have the names of {}, such as `{}`: use the config.json that was saved with them; a released repository has OpenAI's config and tensors in its folder `original`, and Hugging Face's in its root",
+                "`{file}` is a config of {}, and the tensors in `{}` have the names of {}, such as `{}`: use the config.json that was saved with them (released repositories have OpenAI's in the folder `original`, Hugging Face's in the root)",
                 self.name,
                 tensors.path.display(),
                 other.name,
