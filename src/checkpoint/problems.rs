@@ -11,11 +11,13 @@ use super::suggest::{listed, several};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
 use crate::display::plural;
-use crate::error::{Error, Result, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::Foreign;
 
-/// Refuses tensors without elements, before anything is said about their shapes.
+/// Refuses files without tensors and tensors without elements, before anything is said about shapes.
 pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
+    let nothing = tensors.map.is_empty() && tensors.absent.is_empty();
+    ensure!(!nothing, "`{}` holds no tensors: download it again", tensors.path.display());
     let all = || tensors.map.values().filter(|it| !tensors.is_ignored(&it.name));
     let empty: Vec<_> = all().filter(|it| it.shape.contains(&0)).collect();
     let Some(StoredTensor { name, shape, .. }) = empty.first() else { return Ok(()) };
@@ -49,17 +51,20 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
     if let Some(error) = certain.or_else(|| partial_prefix(tensors, &left)) {
         return Err(error);
     }
-    if tensors.lacks_most() {
-        let error = left.layers(tensors, config);
-        return Err(error.unwrap_or_else(|| lacks_most(tensors, &left, layout, config.file)));
-    }
     let mut absent: Vec<_> = missing.iter().map(|it| &tensors.absent[&it.name]).collect();
     // What another shard holds, or the model lacks, may be in its place.
     let (needed, needless): (Vec<_>, Vec<_>) = unasked_entries(tensors)
         .partition(|it| tensors.unlisted.contains_key(&it.shard) || !left.lacking.is_empty());
     absent.extend(needed);
-    let mut errors = ignored_in_vain(tensors);
-    errors.extend(absences(tensors, &absent));
+    let mut errors = absences(tensors, &absent);
+    if tensors.lacks_most() {
+        if errors.is_empty() {
+            let error = left.layers(tensors, config);
+            errors.push(error.unwrap_or_else(|| lacks_most(tensors, &left, layout, config.file)));
+        }
+        return Error::all(errors);
+    }
+    errors.extend(ignored_in_vain(tensors));
     // What a shard holds in the place of those is of another save.
     let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
     let shard = |name: &str| tensors.map[name].data.file.file_name();
@@ -222,8 +227,10 @@ fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
         let lacking = several(others.iter().map(|(it, _)| shaped((full(it), &it.shape))));
         let stored = beside.iter().map(|name| &tensors.map[*name]);
         let found = several(stored.map(|it| shaped((it.name.clone(), &it.shape))));
+        let has_experts = others.iter().any(|(it, _)| it.name.contains(".mlp."));
+        let order = if has_experts { "; gate and up alternate in a tensor of both" } else { "" };
         errors.push(err!(
-            "`{path}` lacks {lacking} of {layout}, and holds {found}: rename or join these to those; gate and up alternate in a tensor of both"
+            "`{path}` lacks {lacking} of {layout}, and holds {found}: rename or join these to those{order}"
         ));
     } else if !others.is_empty() {
         let (ending, it) = if others.len() == 1 { ("", "it") } else { ("s", "them") };

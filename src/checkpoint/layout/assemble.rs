@@ -193,9 +193,9 @@ impl Assembly<'_> {
 fn wrong_shape(expected: &[u64], found: &[u64], router: Option<String>) -> String {
     let by = router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
     let remedy = if is_transposed(expected, found) {
-        "save it with its axes in that order"
+        "save with the axes in that order"
     } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
-        "save it in that shape"
+        "save in that shape"
     } else {
         "use the config.json that was saved with these tensors"
     };
