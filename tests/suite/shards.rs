@@ -85,8 +85,8 @@ fn names_what_numbered_sets_lack() {
     let table = "model-00001-of-00003 model-00002-of-00003 model-00003-of-00003 | model-00002-of-00003 | LACKS `model-00002-of-00003.safetensors`: add what is missing
         model-00001-of-00003 model-00002-of-00003 model-00003-of-00003 | model-00001-of-00003 model-00003-of-00003 | LACKS `model-00001-of-00003.safetensors`, `model-00003-of-00003.safetensors`: add what is missing, or rename the one that is there to model.safetensors if it is the whole checkpoint
         model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00001-of-00002 | LACKS `model-00001-of-00002.safetensors`: add what is missing
-        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00000-of-00002 | of the model that its config describes; no index says whether `model-00000-of-00002.safetensors` belongs to it too
-        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00002-of-00002 | of the model that its config describes; no index says whether `model-00002-of-00002.safetensors` belongs to it too
+        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00000-of-00002 | or download this one again; no index says whether `model-00000-of-00002.safetensors` belongs to it too
+        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00002-of-00002 | or download this one again; no index says whether `model-00002-of-00002.safetensors` belongs to it too
         model-00001-of-00002 model-00002-of-00002 other | | holds 3 .safetensors files and no model.safetensors.index.json
         model-00001-of-00002 other-00002-of-00002 | | holds 2 .safetensors files
         model-00001-of-00002 model-00002-of-00003 | | holds 2 .safetensors files

@@ -65,7 +65,7 @@ fn prefix_of_all_names_is_left_out() {
     let mut tensors = renamed(in_layout("hf"), |name| format!("module.{name}"));
     tensors.insert("module.aux.layers.0.w".to_owned(), tensors["module.lm_head.weight"].clone());
     let more = home(&config(), &tensors);
-    assert_contains(&more.refusal("m", &[]), "names: `module.aux.layers.0.w`; ignore");
+    assert_contains(&more.refusal("m", &[]), "MXFP4 experts: `module.aux.layers.0.w`; ignore");
     more.export("m", &["--ignore-tensor", "module.aux.*"]);
     // Some files lack `model.` behind it.
     let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));

@@ -145,7 +145,7 @@ fn all_wrong_tensors_are_named() {
     for (line, expected) in lines.iter().zip([
         "lacks tensor `model.layers.2.self_attn.o_proj.bias` of the",
         "tensor `model.layers.1.mlp.experts.down_proj_scales` must be u8 (MXFP4 scales), found i8: export a checkpoint with tensors in BF16, F16 or F32, and",
-        "tensor `model.layers.0.self_attn.sinks` must have shape [8] (from the config), found [4, 2]: use the config.json that was saved with these tensors",
+        "tensor `model.layers.0.self_attn.sinks` must have shape [8] (from the config), found [4, 2]: save in that shape",
         "are not part of Hugging Face's layout with MXFP4 experts: `extra.weight`; ignore what the model does not use, by name or by a pattern with * and ?; pass --ignore-tensor extra.weight",
     ]) {
         assert_contains(line, expected);
