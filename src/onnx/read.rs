@@ -99,7 +99,7 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
         path.display()
     );
     parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {
-        err!("`{}` is not an ONNX model, or is truncated: {error}", path.display())
+        err!("`{}` is not an ONNX model, or is truncated ({error}): export again", path.display())
     })
 }
 
