@@ -194,7 +194,8 @@ impl Export {
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
             let onnxruntime = self.onnxruntime.as_deref();
-            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
+            let (formats, config) = spec.foresee();
+            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
+use gpt_oss_export::error::Setting;
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
@@ -79,12 +80,20 @@ impl Verify {
     }
 }
 
-/// An error if the model departs, with a hint besides.
+/// Whether the command has an option for a setting; otherwise an export does.
+pub fn has(setting: Setting) -> bool {
+    use Setting::{Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance};
+    [Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance].contains(&setting)
+}
+
+/// An error if the model does not pass, with a hint besides.
 pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
-    let trace =
-        if report.comparison.trace.is_some() { "" } else { "; `verify --trace` shows where" };
-    ensure!(report.passed, "{}{hint}{trace}", report.departure());
-    Ok(())
+    if report.passed {
+        return Ok(());
+    }
+    let is_traced = report.agrees() || report.comparison.trace.is_some();
+    let trace = if is_traced { "" } else { "; `verify --trace` shows where" };
+    Err(report.departure(&format!("{hint}{trace}")).into())
 }
 
 fn count(text: &str) -> Result<usize, &'static str> {

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::checkpoint::Config;
 use crate::error::{Result, bail, ensure};
 use crate::reference::Position;
 
@@ -82,6 +83,13 @@ const MAX_DEFAULT: usize = 8192;
 /// Most tokens in all steps together: a model may claim any fixed size.
 const MAX_TOTAL: usize = 1 << 24;
 
+/// The keys that a query sees through the widest sliding window of a model, 0 without any, and its
+/// context, both in tokens.
+pub fn limits(config: &Config) -> [usize; 2] {
+    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
+    [window as usize, config.rope.context() as usize]
+}
+
 impl Inputs {
     /// Limits are the keys that a query sees through the widest sliding window, and the
     /// tokens of the longest row. By default the longest row goes past the window: most of
@@ -121,7 +129,7 @@ impl Inputs {
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         ensure!(
             total.is_some_and(|total| total <= MAX_TOTAL),
-            "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all"
+            "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all; take fewer of them, or export the model with smaller sizes"
         );
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
