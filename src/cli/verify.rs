@@ -13,7 +13,8 @@ use super::values::Ignored;
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
 /// Logits are compared with those of a float64 reference, a plain forward pass that reads the
-/// checkpoint by itself. Ends with status 1 if the model departs.
+/// checkpoint by itself. Ends with status 1 if the model departs, or if the checkpoint has weights in
+/// another form, whose bytes cannot be compared.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Model to verify

@@ -135,7 +135,7 @@ impl Downloader<'_> {
         fs::remove_file(path)?;
         let (RemoteFile { path, digest, .. }, found) = (partial.file, partial.digest.clone().hex());
         bail!(
-            "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept",
+            "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept: try another network",
             self.listing.name.repository
         )
     }

@@ -164,14 +164,21 @@ impl<'p> Client<'p> {
 
 fn roots(path: &Path) -> Result<RootCerts> {
     let file = path.display();
-    let cannot_read = |error| err!("cannot read `{file}`, named by SSL_CERT_FILE: {error}");
+    let cannot_read = |error| {
+        err!(
+            "cannot read `{file}`, named by SSL_CERT_FILE ({error}): set it to a file of certificates"
+        )
+    };
     let pem = std::fs::read(path).map_err(|error| cannot_read(error).with_kind(Kind::Io))?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
     let certificates: Vec<_> = certificates.collect();
-    ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
+    ensure!(
+        !certificates.is_empty(),
+        "`{file}`, named by SSL_CERT_FILE, contains no certificates: set it to a PEM file of them"
+    );
     Ok(certificates.into())
 }
 
@@ -200,7 +207,9 @@ impl Failure {
             Io(error) => Self::transient(error.to_string()),
             HostNotFound => Self::transient("no such host"),
             ConnectionFailed | Protocol(_) | BodyStalled => Self::transient(error.to_string()),
-            error => Self::Fatal(err!("cannot request `{url}`: {error}")),
+            error => Self::Fatal(err!(
+                "cannot request `{url}` ({error}): check HF_ENDPOINT and the proxy"
+            )),
         }
     }
 

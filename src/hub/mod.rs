@@ -83,7 +83,7 @@ impl<'p> Repository<'p> {
         for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
             ensure!(
                 *size <= LARGEST_TEXT,
-                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint"
+                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint, choose another repository"
             );
         }
         let cached = cache.and_then(|cache| CachedRepo::find(&cache, name, Some(&listing.commit)));

@@ -95,7 +95,7 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
     let bytes = fs::metadata(path)?.len();
     ensure!(
         bytes <= MAX_BYTES as u64,
-        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}",
+        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}: choose another file",
         path.display()
     );
     parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {

@@ -3,6 +3,7 @@
 
 mod activations;
 mod inputs;
+mod memory;
 mod model_file;
 mod prepare;
 mod report;
@@ -109,6 +110,6 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         passed: comparison.passed() && weights_pass,
         weights,
         comparison,
-        peak_rss: report::peak_rss(),
+        peak_rss: memory::peak_rss(),
     })
 }

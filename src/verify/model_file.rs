@@ -160,5 +160,8 @@ fn size(value: &ValueInfo, axis: usize) -> Option<usize> {
 
 /// The error of a model that is not like ours.
 pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
-    err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
+    err!(
+        "`{}` has {what}, so gpt-oss-export did not write it as it is: export again, and verify that model",
+        path.display()
+    )
 }

@@ -12,7 +12,7 @@ use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
-/// sizes that are too large, or needs a tolerance and has none, and refuses if no suitable
+/// sizes that are too large for this machine, or needs a tolerance and has none, and refuses if no suitable
 /// onnxruntime is found. `formats` are those of its matrices, converted or stored; `config` is that
 /// of its checkpoint, if it is known yet.
 pub fn prepare(
@@ -42,7 +42,7 @@ pub fn prepare(
         cache: options.has_cache(),
         mask: options.has_mask(),
         last: options.last_logits,
-        vocab: 1,
+        vocab: config.map_or(1, |config| config.vocab_size),
     };
     Inputs::new(signature, InputOptions::default(), config.map_or([0, usize::MAX], limits))?;
     // Only a requested tolerance fits a model that rounds while it computes.
@@ -59,7 +59,9 @@ pub fn prepare(
     // An older one may compute wrong logits.
     if library.version_numbers().is_some_and(|version| version < oldest) {
         let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
-        let needed = format!("a model for target `{target}` needs {oldest} or newer");
+        let needed = format!(
+            "a model for target `{target}` needs {oldest} or newer: install one, or choose another"
+        );
         return Err(err!("`{path}` is {library}, and {needed}")
             .with_kind(Kind::OldRuntime)
             .with_remedy(Setting::Onnxruntime, "PATH"));

@@ -47,14 +47,6 @@ pub struct Report {
     pub peak_rss: Option<u64>,
 }
 
-/// The most bytes that this process had in memory at once, as Linux reports it.
-pub(super) fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 impl Report {
     /// Whether logits agree, and the residual stream if it is known.
     pub fn agrees(&self) -> bool {

@@ -42,7 +42,7 @@ fn refuses_models_with_edited_metadata_or_inputs() {
     let original = fs::read(&model).unwrap();
     let table = "metadata['residuals'][1:] = metadata['routers'] | --trace | has a residual stream of another size
         metadata['residuals'].pop() | --trace | has 3 values of the residual stream for 3
-        metadata['routers'].append('x') | | has 4 values of router scores for 3 layers: it
+        metadata['routers'].append('x') | | has 4 values of router scores for 3 layers, so gpt-oss-export did not write it as it is: export again
         metadata['residuals'] = [] | --trace | does not list the values of its residual
         m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1; metadata['residuals'] = [] | | does not list the values of its residual
         metadata['layers'] = 4 | | the model has 4 layers, the checkpoint 3
@@ -98,7 +98,7 @@ fn names_files_that_are_not_what_they_should_be() {
         true | checkpoint --checkpoint m.onnx | `m.onnx` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `checkpoint` is the checkpoint
         true | m_data.safetensors --checkpoint m.onnx | exchange the two paths if `m_data.safetensors` is the checkpoint
         true | m.onnx --checkpoint m.onnx | `m.onnx` is an ONNX model
-        true | m.onnx --checkpoint chekpoint | there is nothing at `chekpoint` (did you mean `checkpoint`?)
+        true | m.onnx --checkpoint chekpoint | there is nothing at `chekpoint` (did you mean `./checkpoint`?)
         true | m.onnx --checkpoint owner/name | there is nothing at `owner/name`; only an export reads repositories on the hub: choose the folder into which
         true | m.onnx --checkpoint hf:owner/name | there is nothing at `hf:owner/name`; only an export reads repositories on the hub
         truncate -s 400000 m_data.safetensors | m.onnx --checkpoint m_data.safetensors | m_data.safetensors` has 400000 bytes, but its header describes";

@@ -2,8 +2,7 @@
 
 use super::environment::onnxruntime;
 use crate::support::{
-    Home, assert_contains, binary, cases, export_args, failure, run, staged_args, summary, text,
-    words,
+    Home, assert_contains, binary, cases, export_args, failure, staged_args, summary, text, words,
 };
 
 /// What follows `; pass` in a sentence, as arguments: alternatives.
@@ -96,8 +95,23 @@ fn what_cannot_be_verified_is_refused_before_writing() {
         }
     }
     let rounding = ["--target=ort", "--verify", "--onnxruntime", text(onnxruntime())];
-    let output = run(&staged_args(&staged, &model, &rounding));
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_contains(&error, "quantizes activations to 8 bits");
+    assert_contains(&failure(&staged_args(&staged, &model, &rounding)), "activations to 8 bits");
     assert!(!model.exists());
+}
+
+/// At the released model's vocabulary.
+#[test]
+fn logits_beyond_the_memory_are_refused_before_writing() {
+    let home = Home::new();
+    crate::sizes::sparse(&home, 2, 32, 1);
+    let model = home.join("m.onnx");
+    for options in
+        ["--batch-size=20000", "--kv-cache --batch-size=5000", "--seq-len=4000 --batch-size=100"]
+    {
+        let library = ["--verify", "--onnxruntime", text(onnxruntime())];
+        let options = [words(options), library.to_vec()].concat();
+        let sentence = failure(&export_args(&home, &model, &options));
+        assert_contains(&sentence, "of memory are free: take fewer of them");
+        assert!(!model.exists());
+    }
 }
