@@ -25,10 +25,10 @@ pub struct Inspect {
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
     tensors: Option<String>,
-    /// Read all weights, and list tensors of zeros and those with infinite or NaN values
+    /// Read all weights, and list damaged tensors and tensors of zeros
     ///
-    /// Ends with status 1 if values are infinite or NaN. A tensor of zeros may be intended, or left
-    /// by an unfinished download; biases may be zero.
+    /// A tensor with infinite or NaN values is damaged, and the status is 1. One of zeros may be
+    /// intended, or left by an unfinished download; biases of zeros are not listed.
     #[arg(long)]
     scan: bool,
     #[command(flatten)]

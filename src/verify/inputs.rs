@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::memory;
 use crate::checkpoint::Config;
-use crate::display::size;
+use crate::display::{plural, size};
 use crate::error::{Result, bail, ensure};
 use crate::reference::Position;
 
@@ -133,7 +133,8 @@ impl Inputs {
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         ensure!(
             total.is_some_and(|total| total <= MAX_TOTAL),
-            "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all; take fewer of them, or export the model with smaller sizes"
+            "{} of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all; take fewer of them, or export the model with smaller sizes",
+            plural(steps, "step")
         );
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =

@@ -86,6 +86,7 @@ fn exact_settings(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Vec<(
         (!is_standard && has_ints && !options.keep_activations, Setting::KeepActivations, ""),
     ]
     .into_iter()
-    .filter_map(|(helps, setting, value)| helps.then(|| (setting, value.to_owned())))
+    .filter(|(helps, ..)| *helps)
+    .map(|(_, setting, value)| (setting, value.to_owned()))
     .collect()
 }

@@ -59,7 +59,7 @@ impl Report {
         let (model, bound) = (self.model.display(), num(tolerance.bound));
         let weights = self.weights.faults().chain(self.weights.not_compared());
         let weights = weights.collect::<Vec<_>>().join("; ");
-        if self.agrees() && self.weights.faults().next().is_none() {
+        if self.agrees() && !self.weights.has_faults() {
             // Otherwise the rounding of the export would count.
             let can_decide = tolerance.from == ToleranceSource::Float32;
             let way = if can_decide { ", or let logits decide" } else { "" };
@@ -155,9 +155,7 @@ impl Report {
     fn verdict(&self) -> String {
         let verdict = match self.comparison.tolerance.from {
             _ if !self.agrees() => "the model does not compute what the checkpoint says",
-            _ if !self.passed && self.weights.faults().next().is_some() => {
-                "logits agree, and weights are not the checkpoint's"
-            }
+            _ if !self.passed && self.weights.has_faults() => "logits agree, and weights do not",
             _ if !self.passed => "logits agree, and weights in another form were not compared",
             ToleranceSource::Float32 => "the model computes what the checkpoint says",
             ToleranceSource::ModelValues => {

@@ -48,7 +48,11 @@ pub struct WeightDifferences {
 impl WeightDifferences {
     /// Whether all bytes are the checkpoint's.
     pub(super) fn is_none(&self) -> bool {
-        self.faults().chain(self.not_compared()).next().is_none()
+        !self.has_faults() && self.other_form.is_empty()
+    }
+
+    pub(super) fn has_faults(&self) -> bool {
+        self.faults().next().is_some()
     }
 
     /// A phrase for each kind of fault, with the first names.
@@ -65,9 +69,7 @@ impl WeightDifferences {
     pub(super) fn not_compared(&self) -> Option<String> {
         named("weights in another form than the checkpoint's", self.other_form.iter())
     }
-}
 
-impl WeightDifferences {
     /// A quantity that is unknown under one name and missing under another has two forms, as those
     /// of some slices that `differ`.
     fn set_other_forms_apart<'s>(&mut self, differ: impl Iterator<Item = &'s Slice<'s>>) {
@@ -134,8 +136,8 @@ pub fn compare(
         compare_converted(matrix, &fitting, progress)?;
     }
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
-    let different = slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
-    found.different = different.map(|slice| slice.tensor.stored.name.clone()).collect();
+    let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
+    found.different = different().map(|slice| slice.tensor.stored.name.clone()).collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
     found.missing = missing.map(|weight| weight.name.clone()).collect();
     let provenance = model.metadata.as_ref().map(|metadata| &metadata.provenances.experts);
@@ -145,9 +147,8 @@ pub fn compare(
             && [ElementKind::Mxfp4Blocks, ElementKind::Mxfp4Scales].contains(&slice.weight.kind)
             && provenance.is_some_and(Provenance::is_unchanged)
     };
-    let differing = slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
-    let other_forms = differing.filter(|slice| slice.is_recast() || is_encoded_anew(slice));
-    found.set_other_forms_apart(other_forms);
+    let is_other_form = |slice: &&Slice| slice.is_recast() || is_encoded_anew(slice);
+    found.set_other_forms_apart(different().filter(is_other_form));
     Ok(found)
 }
 
