@@ -205,7 +205,8 @@ impl Export {
             // Refuses what cannot be verified before anything is written.
             refuse_adapters(spec.adapters())?;
             let onnxruntime = self.onnxruntime.as_deref();
-            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
+            let (formats, config) = spec.foresee();
+            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::adapter::{self, FactorOrder};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
 use crate::graph::Style;
@@ -222,20 +222,27 @@ impl Spec {
         names.map(|name| name.and_then(OsStr::to_str).unwrap_or("."))
     }
 
-    /// The formats that matrices will have, as far as they are known before a checkpoint is
-    /// opened: those of conversions and of a staged file, whose header is read. Formats that are
-    /// not known yet are never integers.
-    pub fn formats(&self) -> Result<PerRole<FormatSet>> {
-        let Request { source, experts, dense, .. } = &self.request;
-        let stored = match source {
-            Source::Staged(path) => Some(Checkpoint::open_staged(path)?.0.weights),
-            _ => None,
+    /// What is known of the model before the export, which says what is wrong with its source: the
+    /// formats that matrices will have, and the config. Unknown formats are never integers.
+    pub fn foresee(&self) -> (PerRole<FormatSet>, Option<Config>) {
+        let Request { source, ignored, experts, dense, layers, .. } = &self.request;
+        let opened = match source {
+            Source::Staged(path) => Checkpoint::open_staged(path).ok().map(|(opened, _)| opened),
+            Source::Checkpoint(folder) => Checkpoint::open(folder, ignored).ok(),
+            Source::Hub(_) => None,
         };
-        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &stored) {
-            (None, Some(weights)) => weights.formats(role),
+        let opened = opened.and_then(|mut opened| {
+            layers.map_or(Ok(()), |layers| opened.truncate(layers)).ok().map(|()| opened)
+        });
+        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &opened) {
+            (None, Some(opened)) => opened.weights.formats(role),
             (asked, _) => asked.iter().copied().collect(),
         };
-        Ok(PerRole { experts: formats(Role::Experts, experts), dense: formats(Role::Dense, dense) })
+        let formats = PerRole {
+            experts: formats(Role::Experts, experts),
+            dense: formats(Role::Dense, dense),
+        };
+        (formats, opened.map(|opened| opened.config))
     }
 }
 

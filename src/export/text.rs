@@ -34,7 +34,7 @@ impl Summary {
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
         if self.source.is_file() {
-            table.note("as it was staged, as far as lengths and samples tell");
+            table.note("as it was staged, as far as lengths and samples tell: `verify` with its checkpoint compares all bytes");
         }
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);

@@ -27,7 +27,7 @@ use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, lossy_path};
-use crate::hub::RepoPath;
+use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 
@@ -105,7 +105,7 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     if !path.exists() {
-        return Err(nothing_at(path));
+        return Err(hub::nothing_at(path));
     }
     if is_adapter(path) && scan.is_none() {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
@@ -141,19 +141,6 @@ pub fn inspect(
             source::enclosing(path)
         )
     }))
-}
-
-/// The error for a path where nothing is, which may be misspelt or a name on the hub.
-fn nothing_at(path: &Path) -> Error {
-    let similar = source::similar_dir(path)
-        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
-    let text = path.to_str().unwrap_or_default();
-    let on_hub = RepoPath::from_address(text)
-        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
-        .map_or("", |_| {
-            "; only files on this machine are described, and for a repository on the hub an export fetches them"
-        });
-    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {

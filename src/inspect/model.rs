@@ -114,22 +114,19 @@ fn data_file(
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
     let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    let unreachable = match status {
-        _ if !Path::new(&file).components().all(is_below) => Some(
-            "it is outside the model's folder, where onnxruntime reads no external data".into(),
-        ),
-        None => Some("it does not exist".into()),
-        Some(status) if !status.is_file() => Some("it is not a regular file".into()),
-        Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
+    let unreachable = if Path::new(&file).components().all(is_below) {
+        let obstacle = obstacle.filter(|_| !is_followed);
+        obstacle.map(|it| format!("{it}: put a copy of it there, or export again"))
+    } else {
+        Some("it is outside the model's folder, where onnxruntime reads no external data: export again".to_owned())
     };
     let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
-    let damage = || match found? {
-        found if found < needed => {
-            Some(format!("it has {found} bytes, and the model reads up to {needed}"))
-        }
-        _ => digest
-            .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
-            .map(|_| "it was changed since the export: restore it, or export again".to_owned()),
+    let damage = || {
+        onnx::data_problem(&path, needed).or_else(|| {
+            digest
+                .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
+                .map(|_| "it was changed since the export: restore it, or export again".to_owned())
+        })
     };
     let bytes = ranges.iter().map(FileRange::len).fold(0, u64::saturating_add);
     DataFile {
@@ -157,5 +154,5 @@ fn wrong((tensor, external): (&StoredInitializer, &FileRange)) -> Option<String>
     let StoredInitializer { name, dtype, shape, .. } = tensor;
     let (dtype, length) = ((*dtype)?, external.len());
     (dtype.bytes(shape) != Some(length))
-        .then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes"))
+        .then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes: export again"))
 }

@@ -53,7 +53,9 @@ mod python {
     mod trained;
     mod transformers;
     pub mod verify;
+    mod verify_forms;
     mod verify_refusals;
+    mod verify_remedies;
 }
 mod reference;
 mod reference_reading;
