@@ -84,6 +84,21 @@ impl fmt::Display for Table {
     }
 }
 
+/// Ascending numbers with those that follow each other as one span: `0-2 5`.
+pub fn spans(numbers: impl IntoIterator<Item = usize>) -> String {
+    let mut spans: Vec<[usize; 2]> = Vec::new();
+    for number in numbers {
+        match spans.last_mut() {
+            Some([_, last]) if *last + 1 == number => *last = number,
+            _ => spans.push([number; 2]),
+        }
+    }
+    let text = spans.into_iter().map(|[first, last]| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    });
+    text.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,6 +44,8 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
+    Adapter,
+    AdapterLayout,
     Checkpoint,
     Compute,
     DownloadDir,

@@ -28,6 +28,8 @@ pub mod progress;
 pub mod tensor;
 pub mod verify;
 
+#[doc(hidden)]
+pub mod adapter;
 mod background;
 #[doc(hidden)]
 pub mod checkpoint;

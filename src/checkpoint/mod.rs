@@ -2,6 +2,7 @@
 //! every weight gets its canonical name and a recipe.
 
 mod config;
+mod ignored;
 mod layout;
 mod mismatch;
 mod names;
@@ -14,30 +15,34 @@ mod tensors;
 mod tied;
 mod weights;
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-pub use config::{BLOCKS, Config, ConfigFile, ConfigReader, Dialect, LARGEST_CONFIG, PUZZLE, Rope};
+pub use config::{
+    BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
+    Rope, any_value,
+};
+pub use ignored::IgnoredNames;
 use layout::{Assembly, Layout, Wrong};
 use mismatch::ReadConfig;
+pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use suggest::{
-    CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
+    ADAPTER_CONFIG, CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
     refuse_file as refuse_unsupported, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{
-    AttentionWeights, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, Embedding, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
-use crate::weights::{Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata};
+use crate::weights::{
+    Changes, Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata,
+};
 
 /// A checkpoint of which only headers have been read.
 #[derive(Clone, Debug)]
@@ -54,43 +59,6 @@ pub struct Checkpoint {
     pub layers_there: usize,
     /// What the user ignores of it.
     pub ignored: IgnoredNames,
-}
-
-/// Unknown names that the user allows. In a request each may be a pattern with `*` and `?`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct IgnoredNames {
-    /// Config keys by full name, as `rope_scaling.factor`.
-    pub config_keys: Vec<String>,
-    /// Tensors by name.
-    pub tensors: Vec<String>,
-}
-
-impl IgnoredNames {
-    #[allow(missing_docs)]
-    pub fn is_empty(&self) -> bool {
-        self.config_keys.is_empty() && self.tensors.is_empty()
-    }
-
-    /// What a sentence says after "the checkpoint": nothing, or that it is not the whole one.
-    pub fn apart(&self) -> String {
-        if self.is_empty() { String::new() } else { format!(" apart from {self}") }
-    }
-}
-
-impl fmt::Display for IgnoredNames {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds = [("config key", &self.config_keys), ("tensor", &self.tensors)];
-        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
-        let kinds = kinds.map(|(kind, names)| {
-            format!(
-                "the {kind}{} {}",
-                if names.len() == 1 { "" } else { "s" },
-                listed(names.iter())
-            )
-        });
-        f.write_str(&kinds.collect::<Vec<_>>().join(" and "))
-    }
 }
 
 impl Checkpoint {
@@ -119,9 +87,9 @@ impl Checkpoint {
             return Err(suggest::missing_file(folder, SINGLE_FILE));
         }
         let config = json::read(&path, LARGEST_CONFIG)
-            .and_then(|text| ConfigFile::read(&file, &text, &ignored.config_keys));
-        let mut tensors = selected
-            .and_then(|files| Tensors::open_folder(folder, files, remote, &ignored.tensors));
+            .and_then(|text| ConfigFile::read(&file, &text, ignored));
+        let mut tensors =
+            selected.and_then(|files| Tensors::open_folder(folder, files, remote, ignored));
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
@@ -204,9 +172,11 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// What identifies the model besides its weights: config and provenance.
+    /// What identifies the model besides its weights: config, provenance, how changes are made.
     pub fn identity(&self) -> String {
-        serde_json::to_string(&self.config).expect("plain numbers") + &self.provenances.canonical()
+        let changes = self.weights.changes().map(Changes::identity).collect::<String>();
+        let config = serde_json::to_string(&self.config).expect("plain numbers");
+        config + &self.provenances.canonical() + &changes
     }
 
     pub fn fingerprint(&self) -> Result<Fingerprint> {

@@ -124,7 +124,7 @@ fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
             path.display()
         )
     };
-    ignored.iter().filter(is_vain).map(error).collect()
+    ignored.of_base(&ignored.tensors).filter(is_vain).map(error).collect()
 }
 
 /// What is wrong with the index, which names these absent tensors.

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::layout::{Form, Layout, PLAIN, TRANSPOSED};
 use super::suggest;
 use super::tensors::Tensors;
-use crate::error::{Error, Result, ensure, err};
+use crate::error::{Error, Result, bail, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
@@ -46,6 +46,14 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
         path.display()
     );
     let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
+    let of_adapter =
+        tensors.map.keys().find(|it| it.contains(".lora_") || it.contains(".new_rows"));
+    if let Some(name) = of_adapter {
+        bail!(
+            "`{}` holds the weights of a model with an adapter, such as `{name}`, and no checkpoint: export the checkpoint itself, with the adapter",
+            path.display()
+        );
+    }
     metadata.config.check(&path.display().to_string())?;
     Ok((tensors, metadata))
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 
 use super::names::is_slip;
-use crate::error::{Error, Result, ensure, err};
-use crate::files::foreign::{Foreign, MERGE_ADAPTER};
+use crate::error::{Error, Result, Setting, ensure, err};
+use crate::files::foreign::{ADD_ADAPTER, Foreign};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
@@ -16,7 +16,7 @@ pub const CONFIG: &str = "config.json";
 const SIMILAR: f64 = 0.85;
 /// Most names that a sentence lists.
 pub const LISTED: usize = 8;
-const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
     ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
@@ -36,7 +36,16 @@ fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
 /// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
     let format = identify(path.file_name()?.to_str()?)?;
-    Some(err!("`{}` is {format}", path.display()))
+    Some(refusal(path, format))
+}
+
+fn refusal(path: &Path, format: &Foreign) -> Error {
+    let error = err!("`{}` is {format}", path.display());
+    if format.remedy != ADD_ADAPTER {
+        return error;
+    }
+    let adapter = parent_dir(path).display().to_string();
+    error.with_remedies(vec![(Setting::Checkpoint, "BASE".into()), (Setting::Adapter, adapter)])
 }
 
 /// Refuses a place where only variants have an index; programs have to be told which.
@@ -66,21 +75,24 @@ fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
 
 /// Refuses an adapter, which would change the result of a whole model beside it.
 pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<()> {
-    let [beside, or] = if has_weights(there.iter().map(|it| &**it)) {
-        [" beside a whole model", ", or export a folder without it if this model is the result"]
-    } else {
-        [""; 2]
+    if !there.contains(ADAPTER_CONFIG) {
+        return Ok(());
+    }
+    let adapter = Path::new(&place.to_string()).join(ADAPTER_CONFIG);
+    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| !has_weights(there)) else {
+        let adapter = adapter.display();
+        return Err(err!(
+            "`{adapter}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
+        )
+        .with_remedy(Setting::Adapter, "FOLDER"));
     };
-    ensure!(
-        !there.contains(ADAPTER_CONFIG),
-        "`{place}/{ADAPTER_CONFIG}` is a LoRA adapter{beside}: {MERGE_ADAPTER}{or}"
-    );
-    Ok(())
+    Err(refusal(&adapter, format))
 }
 
 /// Whether there are weights of a whole model.
-fn has_weights<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
-    names.any(|name| is_safetensors(name.as_ref()) && !name.starts_with("adapter_model"))
+fn has_weights(names: &BTreeSet<String>) -> bool {
+    let is_weights = |name: &&String| is_safetensors(Path::new(name));
+    names.iter().filter(is_weights).any(|name| !name.starts_with("adapter_model"))
 }
 
 /// The error for a folder without `file`, which is no checkpoint: where a checkpoint is, what there
@@ -88,8 +100,8 @@ fn has_weights<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
 pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let names = names(folder);
+    let has_weights = has_weights(&names);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let has_weights = has_weights(names.iter().copied());
     let below = checkpoints_in(folder);
     // The real path, because `.` has no parent in its name.
     let real = folder.canonicalize().ok();
@@ -102,7 +114,7 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         );
     }
     if let Some((name, format)) = find_format(&names).filter(|_| !has_weights) {
-        return err!("`{}` is {format}", folder.join(name).display());
+        return refusal(&folder.join(name), format);
     }
     if let Some(near) = names.iter().find(|name| is_near(name, file)) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");

@@ -5,6 +5,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ignored::IgnoredNames;
 use super::names::{Wrapping, is_ignored, patterns};
 use super::numbered::NumberedSet;
 use super::selection::{self, Headers, Index};
@@ -29,8 +30,8 @@ pub struct Tensors {
     /// The names of files that no index lists.
     pub unindexed: Vec<String>,
     pub wrapping: Wrapping,
-    /// Names and patterns of tensors that the user ignores.
-    pub ignored: Vec<String>,
+    /// What the user ignores.
+    pub ignored: IgnoredNames,
     /// Ignored tensors of which others have the name.
     pub displaced: Vec<String>,
     /// Stored names of tensors that a layout has taken, by its names.
@@ -60,10 +61,10 @@ impl Tensors {
         folder: &Path,
         (index, files): (Option<Index>, BTreeSet<String>),
         remote: &Headers,
-        ignored: &[String],
+        ignored: &IgnoredNames,
     ) -> Result<Self> {
         let mut tensors =
-            Self { path: folder.to_owned(), ignored: ignored.to_owned(), ..Self::default() };
+            Self { path: folder.to_owned(), ignored: ignored.clone(), ..Self::default() };
         tensors.unused_files = selection::unused(folder, &files);
         let mut damaged = Vec::new();
         for name in &files {
@@ -208,7 +209,7 @@ impl Tensors {
     }
 
     pub fn is_ignored(&self, stored: &str) -> bool {
-        is_ignored(stored, &self.ignored)
+        is_ignored(stored, &self.ignored.tensors)
     }
 
     /// The key of a layout's name: some files lack the prefix `model.`.

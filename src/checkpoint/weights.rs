@@ -1,18 +1,26 @@
 //! The weights of a model under canonical names, whatever the layout. Names are paths
 //! that agree with those in the graph.
 
+use std::ops::Range;
+
 use crate::error::Result;
-use crate::weights::{FormatSet, Matrix, MatrixFormat, Role, Weight};
+use crate::weights::{Changes, FormatSet, Matrix, MatrixFormat, Role, Weight};
 
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
-    /// `embedding.weight [vocab, hidden]`
-    pub embedding: Weight,
+    pub embedding: Embedding,
     pub layers: Vec<LayerWeights>,
     /// `norm.scale [hidden]`
     pub norm: Weight,
     /// `lm_head [vocab, hidden]`; `None` if it is tied to the embedding.
-    pub lm_head: Option<Matrix>,
+    pub lm_head: Option<Linear>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// `embedding.weight [vocab, hidden]`
+    pub weight: Weight,
+    pub changes: Changes,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +59,7 @@ pub struct MlpWeights {
 pub struct Linear {
     pub matrix: Matrix,
     pub bias: Option<Weight>,
+    pub changes: Changes,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +67,7 @@ pub struct ExpertWeights {
     pub matrix: Matrix,
     /// `bias [experts, out]`
     pub bias: Weight,
+    pub changes: Changes,
 }
 
 pub const LM_HEAD: &str = "lm_head";
@@ -66,8 +76,10 @@ impl ModelWeights {
     /// Every weight, in the order in which the model uses them.
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
         let layers = self.layers.iter().flat_map(LayerWeights::iter);
-        let lm_head = self.lm_head.iter().flat_map(|it| &it.parts);
-        [&self.embedding].into_iter().chain(layers).chain([&self.norm]).chain(lm_head)
+        let lm_head = self.lm_head.iter().flat_map(Linear::iter);
+        let Embedding { weight, changes } = &self.embedding;
+        let embedding = [weight].into_iter().chain(changes.weights());
+        embedding.chain(layers).chain([&self.norm]).chain(lm_head)
     }
 
     /// Converts the matrices of a role, [`Matrix::converted`]. Routers and the embedding
@@ -79,8 +91,9 @@ impl ModelWeights {
         }
         if role == Role::Dense && self.lm_head.is_none() {
             let tied = self.lm_head();
-            let converted = tied.converted(LM_HEAD, role, to.for_lm_head(), accept_rounding)?;
-            self.lm_head = Some(converted).filter(|converted| *converted != tied);
+            let matrix = tied.matrix.converted(LM_HEAD, role, to.for_lm_head(), accept_rounding)?;
+            let differs = matrix != tied.matrix;
+            self.lm_head = differs.then_some(Linear { matrix, ..tied });
         }
         Ok(())
     }
@@ -92,7 +105,8 @@ impl ModelWeights {
             let attention = attn.qkv.iter().chain([&attn.out]).map(|it| &it.matrix);
             attention.chain([&mlp.gate_up.matrix, &mlp.down.matrix])
         });
-        layers.chain(&self.lm_head).filter(move |it| has_role(it, role))
+        let lm_head = self.lm_head.iter().map(|it| &it.matrix);
+        layers.chain(lm_head).filter(move |it| has_role(it, role))
     }
 
     pub fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
@@ -100,7 +114,8 @@ impl ModelWeights {
             let attention = attn.qkv.iter_mut().chain([&mut attn.out]).map(|it| &mut it.matrix);
             attention.chain([&mut mlp.gate_up.matrix, &mut mlp.down.matrix])
         });
-        layers.chain(&mut self.lm_head).filter(move |it| has_role(it, role))
+        let lm_head = self.lm_head.iter_mut().map(|it| &mut it.matrix);
+        layers.chain(lm_head).filter(move |it| has_role(it, role))
     }
 
     pub fn formats(&self, role: Role) -> FormatSet {
@@ -108,9 +123,81 @@ impl ModelWeights {
     }
 
     /// lm_head `[vocab, hidden]`, or the embedding if they are tied.
-    pub fn lm_head(&self) -> Matrix {
-        let tied = || Matrix::from_weight("embedding", &self.embedding);
+    pub fn lm_head(&self) -> Linear {
+        let tied = || Matrix::from_weight("embedding", &self.embedding.weight).into();
         self.lm_head.clone().unwrap_or_else(tied)
+    }
+
+    /// Takes fused matrices of attention apart, so that q, k and v are parts by themselves:
+    /// matrices of `query`, `key` and again `key` rows, which are ranges of the same bytes.
+    pub fn split_qkv(&mut self, query: u64, key: u64) {
+        for (n, LayerWeights { attn, .. }) in self.layers.iter_mut().enumerate() {
+            let [fused] = &attn.qkv[..] else { continue };
+            let ends = [query, query + key, query + 2 * key];
+            let part = |(name, (start, end))| {
+                fused.rows(&format!("layers.{n}.attn.{name}"), &(start..end))
+            };
+            let ranges = [0, query, query + key].into_iter().zip(ends);
+            attn.qkv = ["q", "k", "v"].into_iter().zip(ranges).map(part).collect();
+        }
+    }
+
+    /// The changes of every matrix.
+    pub fn changes(&self) -> impl Iterator<Item = &Changes> {
+        let layers = self.layers.iter().flat_map(|LayerWeights { attn, mlp }| {
+            let dense = attn.qkv.iter().chain([&attn.out, &mlp.router]).map(|it| &it.changes);
+            dense.chain([&mlp.gate_up.changes, &mlp.down.changes])
+        });
+        let lm_head = self.lm_head.iter().map(|it| &it.changes);
+        [&self.embedding.changes].into_iter().chain(layers).chain(lm_head)
+    }
+
+    /// Attention, routers and lm_head unless it is tied.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
+            attn.qkv.iter_mut().chain([&mut attn.out, &mut mlp.router])
+        });
+        layers.chain(&mut self.lm_head)
+    }
+
+    pub fn experts_mut(&mut self) -> impl Iterator<Item = &mut ExpertWeights> {
+        self.layers.iter_mut().flat_map(|it| [&mut it.mlp.gate_up, &mut it.mlp.down])
+    }
+
+    /// Norms, sinks and biases.
+    pub fn vectors_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
+            let linears = attn.qkv.iter_mut().chain([&mut attn.out, &mut mlp.router]);
+            let others = [&mut attn.norm, &mut attn.sinks, &mut mlp.norm];
+            let experts = [&mut mlp.gate_up.bias, &mut mlp.down.bias];
+            linears.flat_map(|it| &mut it.bias).chain(others).chain(experts)
+        });
+        layers.chain([&mut self.norm])
+    }
+}
+
+impl From<Matrix> for Linear {
+    fn from(matrix: Matrix) -> Self {
+        Self { matrix, bias: None, changes: Changes::default() }
+    }
+}
+
+impl Linear {
+    fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
+        self.matrix.parts.iter().chain(&self.bias).chain(self.changes.weights())
+    }
+
+    /// Some rows as a layer with another path.
+    fn rows(&self, path: &str, rows: &Range<u64>) -> Self {
+        let bias = self.bias.as_ref().map(|bias| bias.rows(format!("{path}.bias"), rows));
+        Self { bias, ..self.matrix.rows(path, rows).into() }
+    }
+}
+
+impl MlpWeights {
+    /// Whether something changes its experts.
+    pub fn has_changed_experts(&self) -> bool {
+        !self.gate_up.changes.is_empty() || !self.down.changes.is_empty()
     }
 }
 
@@ -120,15 +207,13 @@ fn has_role(matrix: &Matrix, role: Role) -> bool {
 
 impl LayerWeights {
     pub fn iter(&self) -> impl Iterator<Item = &Weight> + Clone {
-        fn linear(it: &Linear) -> impl Iterator<Item = &Weight> + Clone {
-            it.matrix.parts.iter().chain(&it.bias)
-        }
         let Self { attn, mlp } = self;
-        let qkv = attn.qkv.iter().flat_map(linear);
+        let qkv = attn.qkv.iter().flat_map(Linear::iter);
         let attention = [&attn.norm].into_iter().chain(qkv).chain([&attn.sinks]);
-        let router = [&mlp.norm].into_iter().chain(linear(&mlp.router));
+        let router = [&mlp.norm].into_iter().chain(mlp.router.iter());
         let experts = [&mlp.gate_up, &mlp.down].into_iter();
-        let experts = experts.flat_map(|it| it.matrix.parts.iter().chain([&it.bias]));
-        attention.chain(linear(&attn.out)).chain(router).chain(experts)
+        let experts = experts
+            .flat_map(|it| it.matrix.parts.iter().chain([&it.bias]).chain(it.changes.weights()));
+        attention.chain(attn.out.iter()).chain(router).chain(experts)
     }
 }

@@ -8,10 +8,11 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    DType, ExternalData, HubSource, HubSummary, MatrixFormat, ModelSummary, Preset, Provider,
-    RepoPath, Request, Source, Spec, Summary, Target, export, similar_dir,
+    AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary, MatrixFormat,
+    ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target, export,
+    similar_dir,
 };
-use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
@@ -38,7 +39,7 @@ pub struct Export {
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint
-    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin", conflicts_with_all = ["ignore_config_key", "ignore_tensor"])]
+    #[arg(help_heading = SOURCE, long, value_name = "FILE", group = "origin")]
     weights: Option<PathBuf>,
     /// Folder for downloads [default: owner--name beside the output]
     #[arg(help_heading = SOURCE, long, value_name = "DIR", conflicts_with = "weights")]
@@ -53,6 +54,15 @@ pub struct Export {
     /// The model runs once the weights are where it reads them.
     #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
+    /// LoRA adapter to add: its folder or file; with a weight as DIR=0.7
+    ///
+    /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
+    /// rounded, and conversions leave adapters as they are. May be given several times.
+    #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
+    adapters: Vec<AdapterSource>,
+    /// How --adapter stores the factors of experts, if its files do not tell
+    #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
+    adapter_layout: Option<FactorOrder>,
     /// Export the first N layers only
     #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
@@ -193,8 +203,10 @@ impl Export {
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
+            refuse_adapters(spec.adapters())?;
             let onnxruntime = self.onnxruntime.as_deref();
-            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
+            let (formats, config) = spec.foresee();
+            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {
@@ -277,6 +289,8 @@ impl Export {
         request.output.clone_from(&self.output);
         request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
+        request.adapters.clone_from(&self.adapters);
+        request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
         request.layers = self.layers.map(|layers| layers as usize);
         request.experts = self.experts;
@@ -315,6 +329,14 @@ fn table(summary: &Summary) -> Table {
         table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
     }
     table
+}
+
+/// A path that exists, or a path and a weight behind the last `=`.
+fn adapter(path: PathBuf) -> AdapterSource {
+    let weighted = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
+    let parsed = weighted.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
+    let (path, weight) = parsed.unwrap_or((path, 1.0));
+    AdapterSource { path, weight }
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {

@@ -13,7 +13,6 @@ use std::env;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-pub use remedy::report;
 use tip::with_tip;
 
 /// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
@@ -76,7 +75,14 @@ impl Cli {
         })
     }
 
-    pub fn run(self) -> Result<()> {
+    /// Runs a command; what to print of an error, line by line.
+    pub fn run(self) -> Result<(), Vec<String>> {
+        let is_verify = matches!(self.command, Some(Command::Verify(_)));
+        let has = if is_verify { verify::has } else { remedy::any };
+        self.run_command().map_err(|error| remedy::report(&error, has))
+    }
+
+    fn run_command(self) -> Result<()> {
         #[cfg(unix)]
         console::survive_file_size_limit()?;
         let mut text = Vec::new();

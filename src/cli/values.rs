@@ -3,13 +3,13 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
-    Bits, DType, ExternalData, IgnoredNames, MatrixFormat, Preset, Provider, Target,
+    Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset, Provider, Target,
 };
 
 /// Options that accept unknown names.
 #[derive(Args, Debug)]
 pub struct Ignored {
-    /// Accept an unknown key in config.json, or those that match a pattern
+    /// Accept an unknown key of a config, or those that match a pattern
     #[arg(long, value_name = "KEY", action = ArgAction::Append)]
     ignore_config_key: Vec<String>,
     /// Accept an unknown tensor, or those that match a pattern
@@ -20,7 +20,11 @@ pub struct Ignored {
 impl Ignored {
     pub fn names(&self) -> IgnoredNames {
         let Self { ignore_config_key, ignore_tensor } = self;
-        IgnoredNames { config_keys: ignore_config_key.clone(), tensors: ignore_tensor.clone() }
+        IgnoredNames {
+            config_keys: ignore_config_key.clone(),
+            tensors: ignore_tensor.clone(),
+            ..IgnoredNames::default()
+        }
     }
 }
 
@@ -79,6 +83,11 @@ pub const PROVIDERS: [Word<Provider>; 3] = [
     ("cpu", Provider::Cpu, "CPUs"),
     ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
     ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
+];
+
+pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
+    ("plain", FactorOrder::Plain, "lora_A has the inputs of a matrix, lora_B its outputs"),
+    ("swapped", FactorOrder::Swapped, "The other way round, as some versions of PEFT have it"),
 ];
 
 pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [

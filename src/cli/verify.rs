@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
+use gpt_oss_export::error::Setting;
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
@@ -12,7 +13,8 @@ use super::values::Ignored;
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
 /// Logits are compared with those of a float64 reference, a plain forward pass that reads the
-/// checkpoint by itself. Ends with status 1 if the model departs.
+/// checkpoint by itself. Ends with status 1 if the model departs, or if the checkpoint has weights in
+/// another form, whose bytes cannot be compared.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Model to verify
@@ -79,12 +81,20 @@ impl Verify {
     }
 }
 
-/// An error if the model departs, with a hint besides.
+/// Whether the command has an option for a setting; otherwise an export does.
+pub fn has(setting: Setting) -> bool {
+    use Setting::{Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance};
+    [Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance].contains(&setting)
+}
+
+/// An error if the model does not pass, with a hint besides.
 pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
-    let trace =
-        if report.comparison.trace.is_some() { "" } else { "; `verify --trace` shows where" };
-    ensure!(report.passed, "{}{hint}{trace}", report.departure());
-    Ok(())
+    if report.passed {
+        return Ok(());
+    }
+    let is_traced = report.agrees() || report.comparison.trace.is_some();
+    let trace = if is_traced { "" } else { "; `verify --trace` shows where" };
+    Err(report.departure(&format!("{hint}{trace}")).into())
 }
 
 fn count(text: &str) -> Result<usize, &'static str> {

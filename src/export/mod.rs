@@ -1,5 +1,6 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
+mod adapters;
 mod open;
 mod placement;
 mod planned_model;
@@ -9,11 +10,13 @@ mod text;
 
 use std::time::Instant;
 
-pub use request::{ExternalData, HubSource, Preset, Request, Source, Spec};
+pub use request::{AdapterSource, ExternalData, HubSource, Preset, Request, Source, Spec};
 pub use summary::{
-    Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary, WeightsSummary,
+    AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
+    WeightsSummary,
 };
 
+pub use crate::adapter::FactorOrder;
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, Target};
@@ -36,7 +39,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let Opened { checkpoint, fingerprint, folder, hub } = &opened;
+    let Opened { checkpoint, fingerprint, folder, hub, adapters } = &opened;
 
     // Everything that headers decide is decided before anything is written.
     let model = PlannedModel::new(spec, &opened)?;
@@ -68,6 +71,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         ignored: checkpoint.ignored.clone(),
         fingerprint: fingerprint.as_ref().map(ToString::to_string),
         hub: hub.clone(),
+        adapters: adapters.clone(),
         source: match &request.source {
             Source::Staged(file) => file.clone(),
             _ => folder.clone(),

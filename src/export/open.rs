@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{HubSource, HubSummary, Request, Source, Spec};
-use crate::checkpoint::Checkpoint;
+use super::adapters;
+use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use crate::adapter::AdapterFile;
+use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::container::Header;
-use crate::error::{Result, Setting, ensure, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
 use crate::hub::Repository;
 use crate::model::{self, Provider};
@@ -22,6 +24,7 @@ pub struct Opened {
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
     pub hub: Option<HubSummary>,
+    pub adapters: Vec<AdapterSummary>,
 }
 
 impl Opened {
@@ -35,18 +38,23 @@ impl Opened {
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
-    let Request { source, ignored, .. } = &spec.request;
-    let (mut checkpoint, folder) = match source {
+    let source = &spec.request.source;
+    let (files, ignored) = adapters::read(&spec.request);
+    let ignored = &ignored;
+    let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
-            refuse_staged(folder)?;
-            (Checkpoint::open(folder, ignored)?, folder.clone())
+            let opened = refuse_staged(folder).and_then(|()| Checkpoint::open(folder, ignored));
+            let (files, checkpoint) = Error::both(files, opened)?;
+            (files, (checkpoint, folder.clone()))
         }
         Source::Hub(wanted) => {
-            let (repository, checkpoint) = fetch(spec, wanted, progress)?;
+            let files = files?;
+            let (repository, checkpoint) = fetch(spec, wanted, &files, ignored, progress)?;
             hub = Some(HubSummary::new(&repository));
-            (checkpoint, repository.folder())
+            (files, (checkpoint, repository.folder()))
         }
         Source::Staged(path) => {
+            ignored.require_use(path)?;
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
             let found =
                 Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
@@ -57,18 +65,19 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
                 metadata.contents
             );
             recorded = Some(metadata.fingerprint);
-            (checkpoint, parent_dir(path).to_owned())
+            (files?, (checkpoint, parent_dir(path).to_owned()))
         }
     };
-    prepare(&mut checkpoint, &spec.request)?;
+    let adapters = prepare(&mut checkpoint, &spec.request, &files)?;
     let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
-    let is_unchanged = is_whole && !checkpoint.weights.iter().any(Weight::is_converted);
+    let is_unchanged =
+        is_whole && adapters.is_empty() && !checkpoint.weights.iter().any(Weight::is_converted);
     let fingerprint = match recorded.filter(|_| is_unchanged) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.fingerprint()?),
     };
-    Ok(Opened { checkpoint, fingerprint, folder, hub })
+    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.
@@ -82,8 +91,14 @@ fn refuse_staged(path: &Path) -> Result<()> {
         .with_remedy(Setting::Weights, path.to_string()))
 }
 
-/// Gives a checkpoint the layers and formats of the model.
-fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
+/// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
+/// of adapters as they are.
+fn prepare(
+    checkpoint: &mut Checkpoint,
+    request: &Request,
+    files: &[AdapterFile],
+) -> Result<Vec<AdapterSummary>> {
+    let mut summaries = adapters::add(checkpoint, request, files)?;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
@@ -101,7 +116,8 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
             checkpoint.convert(role, format, accept_rounding)?;
         }
     }
-    Ok(())
+    summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
+    Ok(summaries)
 }
 
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be
@@ -109,6 +125,8 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request) -> Result<()> {
 fn fetch<'p>(
     spec: &Spec,
     wanted: &HubSource,
+    adapters: &[AdapterFile],
+    ignored: &IgnoredNames,
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
     let HubSource { name, folder, offline, headers_only } = wanted;
@@ -121,11 +139,11 @@ fn fetch<'p>(
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
     let read = |repository: &Repository| {
         let (folder, headers) = (repository.folder(), &repository.headers);
-        let opened = Checkpoint::open_files(&folder, headers, &spec.request.ignored);
+        let opened = Checkpoint::open_files(&folder, headers, ignored);
         opened.map_err(|error| repository.explain(error))
     };
     let mut prepared = read(&repository)?;
-    prepare(&mut prepared, &spec.request)?;
+    prepare(&mut prepared, &spec.request, adapters)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }

@@ -72,8 +72,10 @@ impl<'p> Placement<'p> {
                         "without the weights the model must reference `{file}` in place: {obstacle}"
                     );
                 }
-                // A staged file may be read in place.
-                let is_auto = !obstacle.concerns_file() || self.request.save_weights.is_some();
+                // A staged file, or another folder's, may be read in place.
+                let is_auto = !obstacle.concerns_file()
+                    || self.request.save_weights.is_some()
+                    || !found.in_place.is_empty();
                 let instead = if is_auto { "auto" } else { "copy" };
                 return Err(err!("cannot reference `{file}` in place: {obstacle}")
                     .with_remedy(Setting::ExternalData, instead));

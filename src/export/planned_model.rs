@@ -70,6 +70,10 @@ impl<'p> PlannedModel<'p> {
             requires: options.requires(),
             rounding: options.rounding(&self.opened.checkpoint.provenances.formats()),
             options: **options,
+            slowed_layers: model::layers_slowed_by_adapters(
+                &self.opened.checkpoint.weights,
+                options,
+            ),
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),
             inputs: main.body.inputs.iter().map(value_info).collect(),
@@ -87,7 +91,7 @@ impl<'p> PlannedModel<'p> {
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, fingerprint, hub, .. } = opened;
+        let Opened { checkpoint, fingerprint, hub, adapters, .. } = opened;
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
             Target::Ort => "ONNX Runtime's operators",
@@ -110,6 +114,7 @@ impl<'p> PlannedModel<'p> {
             requires: options.requires().to_owned(),
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
+            adapters: adapters.iter().map(|it| it.record.clone()).collect(),
             ignored: checkpoint.ignored.clone(),
             options: **options,
             layers: checkpoint.config.num_layers(),

@@ -1,12 +1,15 @@
 //! What to export, and what the options imply. What no checkpoint could make possible is refused
 //! here; the rest of the pipeline reads the [`Spec`] alone.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::adapter::{self, FactorOrder};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
+use crate::files::canonicalize_existing;
 use crate::graph::Style;
 use crate::hub::RepoPath;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider, Target};
@@ -26,7 +29,11 @@ pub struct Request {
     pub output: Option<PathBuf>,
     pub save_weights: Option<PathBuf>,
     pub preset: Option<Preset>,
-    /// Names in the checkpoint that count as absent.
+    /// Adapters to add to the checkpoint, in this order.
+    pub adapters: Vec<AdapterSource>,
+    /// How adapters store the factors of experts, where their files do not tell.
+    pub adapter_layout: Option<FactorOrder>,
+    /// Names in the checkpoint and in adapters that count as absent.
     pub ignored: IgnoredNames,
     /// Export the first layers only.
     pub layers: Option<usize>,
@@ -95,6 +102,15 @@ pub struct HubSource {
     pub offline: bool,
     /// Fetch no weights; the model runs once they are where it reads them.
     pub headers_only: bool,
+}
+
+/// An adapter, and how much of it to add.
+#[derive(Clone, Debug)]
+pub struct AdapterSource {
+    /// Its folder, or its SafeTensors file.
+    pub path: PathBuf,
+    /// Multiplies what it adds; 1 adds what was trained.
+    pub weight: f64,
 }
 
 /// Where a model reads its weights.
@@ -186,6 +202,7 @@ impl Spec {
         let preset_changes = request.apply_preset();
         check_format(Role::Experts, request.experts)?;
         check_format(Role::Dense, request.dense)?;
+        check_adapters(&request)?;
         if request.source.headers_only() {
             check_headers_only(&request)?;
         }
@@ -199,20 +216,33 @@ impl Spec {
         self.graph.as_ref()
     }
 
-    /// The formats that matrices will have, as far as they are known before a checkpoint is
-    /// opened: those of conversions and of a staged file, whose header is read. Formats that are
-    /// not known yet are never integers.
-    pub fn formats(&self) -> Result<PerRole<FormatSet>> {
-        let Request { source, experts, dense, .. } = &self.request;
-        let stored = match source {
-            Source::Staged(path) => Some(Checkpoint::open_staged(path)?.0.weights),
-            _ => None,
+    /// The names of the adapters' folders or files.
+    pub fn adapters(&self) -> impl Iterator<Item = &str> {
+        let names = self.request.adapters.iter().map(|it| it.path.file_name());
+        names.map(|name| name.and_then(OsStr::to_str).unwrap_or("."))
+    }
+
+    /// What is known of the model before the export, which says what is wrong with its source: the
+    /// formats that matrices will have, and the config. Unknown formats are never integers.
+    pub fn foresee(&self) -> (PerRole<FormatSet>, Option<Config>) {
+        let Request { source, ignored, experts, dense, layers, .. } = &self.request;
+        let opened = match source {
+            Source::Staged(path) => Checkpoint::open_staged(path).ok().map(|(opened, _)| opened),
+            Source::Checkpoint(folder) => Checkpoint::open(folder, ignored).ok(),
+            Source::Hub(_) => None,
         };
-        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &stored) {
-            (None, Some(weights)) => weights.formats(role),
+        let opened = opened.and_then(|mut opened| {
+            layers.map_or(Ok(()), |layers| opened.truncate(layers)).ok().map(|()| opened)
+        });
+        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &opened) {
+            (None, Some(opened)) => opened.weights.formats(role),
             (asked, _) => asked.iter().copied().collect(),
         };
-        Ok(PerRole { experts: formats(Role::Experts, experts), dense: formats(Role::Dense, dense) })
+        let formats = PerRole {
+            experts: formats(Role::Experts, experts),
+            dense: formats(Role::Dense, dense),
+        };
+        (formats, opened.map(|opened| opened.config))
     }
 }
 
@@ -279,6 +309,36 @@ fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
     }
 }
 
+/// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
+fn check_adapters(request: &Request) -> Result<()> {
+    let Request { adapters, adapter_layout, save_weights, .. } = request;
+    let real = |AdapterSource { path, .. }: &AdapterSource| {
+        let file = if path.is_dir() { path.join(adapter::WEIGHTS) } else { path.clone() };
+        Ok(canonicalize_existing(&file)?)
+    };
+    let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
+    for (at, AdapterSource { path, weight }) in adapters.iter().enumerate() {
+        let path = path.display();
+        ensure!(
+            weight.is_finite() && *weight != 0.0,
+            "adapter `{path}` has the weight {weight}, expected a number other than 0, such as 0.5: leave the adapter out to add nothing"
+        );
+        ensure!(
+            !paths[..at].contains(&paths[at]),
+            "adapter `{path}` is there twice: give it once, with the sum of the weights"
+        );
+    }
+    ensure!(
+        adapter_layout.is_none() || !adapters.is_empty(),
+        "the layout of an adapter's factors is given, and no adapter"
+    );
+    ensure!(
+        save_weights.is_none() || adapters.is_empty(),
+        "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters"
+    );
+    Ok(())
+}
+
 /// Refuses what needs the weights.
 fn check_headers_only(request: &Request) -> Result<()> {
     let needs_weights = [
@@ -288,6 +348,9 @@ fn check_headers_only(request: &Request) -> Result<()> {
         (request.external_data == ExternalData::Copy, "a copy of the weights"),
         (request.max_shard_size.is_some(), "a copy of the weights"),
         (request.transformers_js, "a folder for transformers.js"),
+        // What is replaced by the base's own values is not replaced.
+        (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
+        (request.adapters.len() > 1, "a sum of adapters"),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
         bail!("{what} needs weight data, and only headers are fetched from the hub");

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{GenaiSummary, Preset, TransformersJsSummary};
+use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
+use crate::metadata::AdapterRecord;
 use crate::model::GraphOptions;
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
@@ -34,6 +37,9 @@ pub struct Summary {
     /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
     pub hub: Option<HubSummary>,
+    /// Adapters that the model has, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterSummary>,
     /// The folder or staged file of the weights.
     #[serde(serialize_with = "lossy_path")]
     pub source: PathBuf,
@@ -62,6 +68,20 @@ pub struct HubSummary {
     /// Weights files that are still on the hub.
     pub awaited: Vec<String>,
     pub bytes_awaited: u64,
+}
+
+/// An adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterSummary {
+    /// As the model's metadata lists it.
+    #[serde(flatten)]
+    pub record: AdapterRecord,
+    /// The base that its config names.
+    pub base: Option<String>,
+    /// In the layers exported.
+    pub modules: Vec<AdaptedModules>,
+    /// Bytes of its values.
+    pub bytes: u64,
 }
 
 /// The matrices of experts.
@@ -117,6 +137,10 @@ pub struct ModelSummary {
     pub rounding: Vec<&'static str>,
     #[serde(skip)]
     pub(super) options: GraphOptions,
+    /// Layers whose experts run in a Loop because adapters change them, in place of a faster
+    /// operator of the target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slowed_layers: Vec<usize>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.
@@ -160,6 +184,36 @@ impl HubSummary {
             awaited: paths(awaited),
             bytes_awaited: bytes(awaited),
         }
+    }
+}
+
+impl AdapterSummary {
+    pub(super) fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
+        Ok(Self {
+            record: AdapterRecord {
+                name: file.name(),
+                fingerprint: adapter.fingerprint()?,
+                weight,
+                ignored: file.ignored.clone(),
+            },
+            base: file.config.base.clone(),
+            modules: file.adapted_modules(),
+            bytes: file
+                .modules
+                .values()
+                .flat_map(|parts| parts.values())
+                .map(|it| it.data.len())
+                .sum(),
+        })
+    }
+
+    /// Leaves out what it changes beyond the first layers.
+    pub(super) fn truncate(&mut self, layers: usize) {
+        self.modules.retain_mut(|module| {
+            let had_layers = !module.layers.is_empty();
+            module.layers.retain(|layer| *layer < layers);
+            !had_layers || !module.layers.is_empty()
+        });
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{
-    ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary, WeightsSummary,
+    AdapterSummary, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary,
+    WeightsSummary,
 };
-use crate::checkpoint::IgnoredNames;
-use crate::display::{Table, plural, size, with_thousands};
+use crate::display::{Table, plural, size, spans, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::graph::Style;
@@ -35,11 +35,12 @@ impl Summary {
         table.row("read", self.source_line());
         self.notes.iter().for_each(|note| table.note(note));
         if self.source.is_file() {
-            table.note("as it was staged, as far as lengths and samples tell");
+            table.note("as it was staged, as far as lengths and samples tell: `verify` with its checkpoint compares all bytes");
         }
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
+        self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
@@ -62,7 +63,7 @@ impl Summary {
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
-            logits_rows(&mut table, model, &self.ignored, self.preset, matrices, pass);
+            logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
             if self.layers < self.layers_there {
                 let (kept, all) = (self.layers, self.layers_there);
                 table.note(format!(
@@ -90,6 +91,21 @@ impl Summary {
             }
         }
         table
+    }
+
+    /// Of what the model has the logits.
+    fn whose_logits(&self) -> String {
+        let apart = self.ignored.apart();
+        let comma = if apart.is_empty() { "" } else { "," };
+        match &self.adapters[..] {
+            [] => format!("the checkpoint's{apart}"),
+            adapters => {
+                let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
+                let ignored = adapters.iter().map(|it| it.record.ignored.apart());
+                let rest = ignored.collect::<String>();
+                format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
+            }
+        }
     }
 
     fn source_line(&self) -> String {
@@ -126,6 +142,12 @@ fn hub_rows(table: &mut Table, it: &HubSummary) {
     }
 }
 
+fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
+    let base = it.base.as_ref().map_or(String::new(), |base| format!(", trained on {base}"));
+    table.row("adapter", format!("{}, {}{base}", it.record, size(it.bytes)));
+    it.modules.iter().for_each(|module| table.note(module));
+}
+
 fn model_rows(table: &mut Table, it: &ModelSummary) {
     let ModelSummary { path, opset, ir_version, .. } = it;
     let (path, bytes) = (path.display(), size(it.bytes as u64));
@@ -136,6 +158,10 @@ fn model_rows(table: &mut Table, it: &ModelSummary) {
         }
     }
     table.row("needs", it.requires);
+    if !it.slowed_layers.is_empty() {
+        let layers = spans(it.slowed_layers.iter().copied());
+        table.note(format!("experts of layers {layers} run in a Loop, several times slower than the others: the operator for experts takes no adapter"));
+    }
 }
 
 fn weights_rows(table: &mut Table, it: &WeightsSummary) {
@@ -201,12 +227,12 @@ fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -
     true
 }
 
-/// How far logits can be from the checkpoint's: what was `ignored` of it, whose values were
+/// How far logits can be from those of the checkpoint, or `whose` they are: which values were
 /// rounded, and what is rounded while the model runs.
 fn logits_rows(
     table: &mut Table,
+    whose: &str,
     model: &ModelSummary,
-    ignored: &IgnoredNames,
     preset: Option<Preset>,
     [experts, dense]: [&MatricesSummary; 2],
     pass: impl Fn(&[(Setting, &str)]) -> String,
@@ -220,17 +246,13 @@ fn logits_rows(
     }
     rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
     if rounded.is_empty() {
-        table.row(
-            "logits",
-            format!("the checkpoint's{}, but for the noise of float32", ignored.apart()),
-        );
+        table.row("logits", format!("{whose}, but for the noise of float32"));
         if preset == Some(Preset::Openvino) {
             table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
         }
         return;
     }
-    let (apart, rounded) = (ignored.apart(), rounded.join("; "));
-    table.row("logits", format!("differ from the checkpoint's{apart}: {rounded}"));
+    table.row("logits", format!("differ from {whose}: {}", rounded.join("; ")));
     let formats = [experts, dense].map(|it| &it.provenance.format);
     let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
     if has_integers && model.options.quantizes_activations() {

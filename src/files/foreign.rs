@@ -23,6 +23,7 @@ pub struct Foreign {
     bytes: &'static [&'static [u8]],
 }
 
+pub const ADD_ADAPTER: &str = "export the checkpoint of its base model with it";
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
 const SAVE_AGAIN: &str =
@@ -37,10 +38,9 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 36] = [
-    of("a LoRA adapter that is not merged", MERGE_ADAPTER)
-        .files("adapter_config.json adapter_model.*")
-        .tensors("*.base_layer.* *lora_*"),
+const KNOWN: [Foreign; 37] = [
+    of("a LoRA adapter", ADD_ADAPTER).files("adapter_config.json adapter_model.*"),
+    of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*.base_layer.* *lora_*"),
     of("GGUF, llama.cpp's format", USE_SOURCE).files("*.gguf").bytes(&[b"gguf"]),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
     of("CTranslate2's format", USE_SOURCE)

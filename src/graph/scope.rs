@@ -119,13 +119,22 @@ impl Scope<'_> {
         if let Some(id) = frame.shared.get(key) {
             return Ok(frame.handle(*id));
         }
-        let nested = std::mem::take(&mut frame.nested);
-        let value = wire(&mut self.builder.scope());
-        self.builder.frame().nested = nested;
-        let id = self.builder.resolve(value?, key)?;
+        let value = self.outside_bodies(|g| wire(&mut g.builder.scope()))?;
+        let id = self.builder.resolve(value, key)?;
         let frame = self.builder.frame();
         frame.shared.insert(key.to_owned(), id);
         Ok(frame.handle(id))
+    }
+
+    /// Wires values outside nested bodies, where runtimes compute constants when they load a model.
+    pub fn outside_bodies(
+        &mut self,
+        wire: impl FnOnce(&mut Scope) -> Result<Value>,
+    ) -> Result<Value> {
+        let nested = std::mem::take(&mut self.builder.frame().nested);
+        let value = wire(self);
+        self.builder.frame().nested = nested;
+        value
     }
 
     /// A shape as an i64 vector: a constant if all dimensions are known, otherwise read

@@ -1,6 +1,7 @@
-//! What a checkpoint, a weights file or a model is, from headers and samples alone unless
-//! a scan is asked for.
+//! What a checkpoint, a weights file, an adapter or a model is, from headers and samples alone
+//! unless a scan is asked for.
 
+mod adapter;
 mod checkpoint;
 mod folder;
 mod model;
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::adapter::AdapterInspection;
+pub use crate::adapter::AdaptedModules;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -19,11 +22,12 @@ pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
+use crate::adapter::is_adapter;
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, lossy_path};
-use crate::hub::RepoPath;
+use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 
@@ -39,6 +43,8 @@ pub enum Inspection {
     Weights(CheckpointInspection),
     /// Another SafeTensors file, such as a shard.
     Tensors(FileInspection),
+    /// A LoRA adapter's folder.
+    Adapter(AdapterInspection),
     /// An ONNX model.
     Model(ModelInspection),
 }
@@ -76,7 +82,7 @@ impl Inspection {
         match self {
             Self::Checkpoint(_) | Self::Weights(_) => Some(true),
             Self::Folder(_) => Some(false),
-            Self::Tensors(_) | Self::Model(_) => None,
+            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
         }
     }
 
@@ -84,7 +90,7 @@ impl Inspection {
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
-            Self::Folder(_) | Self::Tensors(_) | Self::Model(_) => None,
+            Self::Folder(_) | Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
         }
     }
 }
@@ -99,7 +105,10 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     if !path.exists() {
-        return Err(nothing_at(path));
+        return Err(hub::nothing_at(path));
+    }
+    if is_adapter(path) && scan.is_none() {
+        return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
     }
     if path.is_dir() {
         return Ok(match Checkpoint::open(path, ignored) {
@@ -132,19 +141,6 @@ pub fn inspect(
             source::enclosing(path)
         )
     }))
-}
-
-/// The error for a path where nothing is, which may be misspelt or a name on the hub.
-fn nothing_at(path: &Path) -> Error {
-    let similar = source::similar_dir(path)
-        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
-    let text = path.to_str().unwrap_or_default();
-    let on_hub = RepoPath::from_address(text)
-        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
-        .map_or("", |_| {
-            "; only files on this machine are described, and for a repository on the hub an export fetches them"
-        });
-    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {

@@ -42,6 +42,11 @@ impl fmt::Display for Inspection {
                 table.row("file", format!("{}: {bytes}, {count}", path.display()));
                 tensors(&mut table, listed);
             }
+            Self::Adapter(it) => {
+                it.describe(&mut table);
+                ignored(&mut table, &it.ignored);
+                tensors(&mut table, &it.tensors);
+            }
             Self::Model(it) => model(&mut table, it),
         }
         table.fmt(f)
@@ -127,7 +132,7 @@ fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
     table.row("scanned", format!("{}: {result}{zero}", size(*bytes)));
 }
 
-/// What was ignored of a checkpoint.
+/// What was ignored of a checkpoint or an adapter.
 fn ignored(table: &mut Table, names: &IgnoredNames) {
     if !names.is_empty() {
         table.row("ignored", names);
@@ -183,6 +188,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
     table.row("model", format!("{path}: {bytes}, IR {version}{by}"));
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
+    it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
     it.requires.iter().for_each(|requires| table.row("needs", requires));
     ignored(table, &it.ignored);
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {

@@ -5,6 +5,7 @@
 //! and routers are f32; other products, attention and the cache have the compute dtype, as
 //! have router scores and SwiGLU in ONNX Runtime's MoE operators.
 
+use super::changes::change_rows;
 use super::context::{Backend, Context};
 use super::layer::layer;
 use super::linear::linear;
@@ -15,7 +16,7 @@ use super::packing::Packing;
 use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{in_dtype, rules, stored};
-use crate::checkpoint::{Config, Linear, ModelWeights};
+use crate::checkpoint::{Config, Embedding, ModelWeights};
 use crate::error::Result;
 use crate::graph::{Builder, Dim, Model, Scope, Value};
 use crate::tensor::DType;
@@ -62,8 +63,7 @@ pub fn decoder(config: &Config, weights: &ModelWeights, options: GraphOptions) -
     let length = if options.last_logits { &1.into() } else { length };
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
     let normed = in_dtype(g, "norm", normed, options.compute)?;
-    let lm_head = Linear { matrix: weights.lm_head(), bias: None };
-    let logits = linear(g, "lm_head", normed, &lm_head, &context)?;
+    let logits = linear(g, "lm_head", normed, &weights.lm_head(), &context)?;
     let logits = in_dtype(g, "lm_head", logits, DType::F32)?;
     let logits = g.reshape("logits", logits, [batch, length, &config.vocab_size.into()])?;
     g.output("logits", logits)?;
@@ -76,9 +76,11 @@ fn embed(g: &mut Scope, tokens: Value, weights: &ModelWeights) -> Result<Value> 
     let g = &mut g.child("embedding");
     let count = Dim::product(&g.fact(tokens)?.shape);
     let rows = g.reshape("tokens", tokens, [count])?;
-    let table = stored(g, &weights.embedding)?;
+    let Embedding { weight, changes } = &weights.embedding;
+    let table = stored(g, weight)?;
     let x = g.gather("rows", table, rows, 0)?;
-    in_dtype(g, "rows", x, DType::F32)
+    let x = in_dtype(g, "rows", x, DType::F32)?;
+    change_rows(g, x, rows, changes)
 }
 
 /// The rows of `x [B·T, hidden]` for which there are logits: all, with each token at its

@@ -13,9 +13,9 @@
 use super::context::{Backend, Context};
 use super::linear::linear;
 use super::norm::rms_norm;
-use super::options::Target;
+use super::options::{GraphOptions, Target};
 use super::{in_dtype, ort, portable};
-use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights};
+use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights};
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 use crate::tensor::DType;
@@ -87,11 +87,22 @@ fn mlp_block(
         let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| it.matrix.format);
-        // One operator reads both matrices.
-        let has_operator = gate_up == down && ort::reads_experts(gate_up, options);
-        let is_ort = options.target == Target::Ort && has_operator;
+        let is_ort = has_operator(weights, options) && !weights.has_changed_experts();
         let experts = if is_ort { ort::experts } else { portable::experts };
         Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
+}
+
+/// Whether an operator of the target reads the experts as they are stored, both matrices at once.
+fn has_operator(weights: &MlpWeights, options: &GraphOptions) -> bool {
+    let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| it.matrix.format);
+    options.target == Target::Ort && gate_up == down && ort::reads_experts(gate_up, options)
+}
+
+/// The layers whose experts run in a Loop because adapters change them: the operator of the target
+/// takes no changes.
+pub fn layers_slowed_by_adapters(weights: &ModelWeights, options: &GraphOptions) -> Vec<usize> {
+    let is_slowed = |mlp: &MlpWeights| mlp.has_changed_experts() && has_operator(mlp, options);
+    let layers = weights.layers.iter().enumerate();
+    layers.filter(|(_, layer)| is_slowed(&layer.mlp)).map(|(n, _)| n).collect()
 }

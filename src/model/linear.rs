@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::changes::change_product;
 use super::context::Context;
 use super::options::Target;
 use super::{float, ort, portable, stored_rows};
@@ -19,8 +20,7 @@ const LARGEST_WHOLE: u64 = 512 << 20;
 /// it folds, so small parts keep the peak memory of loading low, at the same speed.
 const LARGEST_PART: u64 = 128 << 20;
 
-/// `x [n, in]` to `[n, out]`, in the dtype of `x`. A large matrix is multiplied in parts of its
-/// rows, which are byte ranges of the same weights.
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`.
 pub fn linear(
     g: &mut Scope,
     name: &str,
@@ -28,7 +28,15 @@ pub fn linear(
     layer: &Linear,
     context: &Context,
 ) -> Result<Value> {
-    let (dtype, g) = (g.fact(x)?.dtype, &mut g.child(name));
+    let g = &mut g.child(name);
+    let y = product(g, x, layer, context)?;
+    change_product(g, y, x, &layer.changes, None)
+}
+
+/// The product with the stored matrix. A large one is multiplied in parts of its rows, which are
+/// byte ranges of the same weights.
+fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result<Value> {
+    let dtype = g.fact(x)?.dtype;
     let bias = layer.bias.as_ref().map(|bias| float(g, "bias", bias, dtype)).transpose()?;
     let (matrix, options) = (&layer.matrix, &context.options);
     if let (Target::Ort, MatrixFormat::Int(bits)) = (options.target, matrix.format)

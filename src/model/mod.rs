@@ -5,6 +5,7 @@
 //! `portable` has standard operators, `ort` those of ONNX Runtime. The graph asks for
 //! weights by their canonical names; where their bytes are is not known here.
 
+mod changes;
 mod context;
 mod decoder;
 mod layer;
@@ -22,6 +23,7 @@ mod sequence;
 use std::ops::Range;
 
 pub use decoder::{RESIDUALS, ROUTERS, decoder};
+pub use layer::layers_slowed_by_adapters;
 pub use options::{BatchSymbol, GraphOptions, Provider, Target};
 pub use rules::check_options;
 

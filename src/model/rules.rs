@@ -6,6 +6,7 @@ use super::options::{GraphOptions, Provider, Target};
 use super::ort;
 use crate::checkpoint::{Config, ModelWeights};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::foreign::MERGE_ADAPTER;
 use crate::graph::Style;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
@@ -62,6 +63,14 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.target == Target::Onnx {
         ensure!(!formats.contains(|it| it == MatrixFormat::Mxfp4ColMajor), "{LAID_OUT_FOR_CUDA}");
         return Ok(());
+    }
+    let has_changes = weights.layers.iter().any(|it| it.mlp.has_changed_experts());
+    if options.provider != Provider::Cpu && has_changes {
+        return Err(err!(
+            "execution provider `{}` does not support an adapter of experts: its operator takes none; {MERGE_ADAPTER}",
+            options.provider
+        )
+        .with_remedy(Setting::Provider, "cpu"));
     }
     let too_many = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU);
     let error = if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {

@@ -2,6 +2,7 @@
 //! knows the messages.
 
 mod data_digest;
+mod data_files;
 mod encode;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, clippy::doc_markdown)]
@@ -10,5 +11,6 @@ mod proto;
 mod read;
 
 pub use data_digest::{data_digests, is_changed};
+pub use data_files::data_problem;
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
 pub use read::{OnnxFile, StoredInitializer, ValueInfo, has_extension, read};

@@ -95,11 +95,11 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
     let bytes = fs::metadata(path)?.len();
     ensure!(
         bytes <= MAX_BYTES as u64,
-        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}",
+        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}: choose another file",
         path.display()
     );
     parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {
-        err!("`{}` is not an ONNX model, or is truncated: {error}", path.display())
+        err!("`{}` is not an ONNX model, or is truncated ({error}): export again", path.display())
     })
 }
 

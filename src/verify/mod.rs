@@ -3,7 +3,9 @@
 
 mod activations;
 mod inputs;
+mod memory;
 mod model_file;
+mod prepare;
 mod report;
 mod session;
 mod subject;
@@ -16,7 +18,8 @@ use std::time::Instant;
 
 pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
-pub use model_file::prepare;
+pub use model_file::refuse_adapters;
+pub use prepare::prepare;
 pub use report::Report;
 pub use subject::Identity;
 pub use tolerance::{Tolerance, ToleranceSource};
@@ -28,9 +31,11 @@ pub use crate::runtime::Library;
 
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, ensure};
+use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, ReadOptions};
+use inputs::limits;
 use model_file::ModelFile;
 use session::ModelSession;
 use verifier::{Verifier, lap};
@@ -55,11 +60,9 @@ pub struct VerifyRequest {
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
     let VerifyRequest { model: path, checkpoint: source, tolerance: requested, .. } = request;
-    ensure!(
-        source.exists(),
-        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
-        source.display()
-    );
+    if !source.exists() {
+        return Err(hub::nothing_at(source));
+    }
     ensure!(
         !onnx::has_extension(source),
         "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
@@ -82,9 +85,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     }
     let reference = reference::read(source, &read)?;
 
-    let window = reference.numbers.windows.iter().flatten().max().copied().unwrap_or_default();
-    let limits = [window as usize, checkpoint.config.rope.context() as usize];
-    let inputs = Inputs::new(model.signature, request.inputs, limits)?;
+    let inputs = Inputs::new(model.signature, request.inputs, limits(&checkpoint.config))?;
 
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();
@@ -96,7 +97,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let reference = &reference;
     let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run()?;
 
-    let weights_pass = requested.is_some() || weights.faults().next().is_none();
+    let weights_pass = requested.is_some() || weights.is_none();
     Ok(Report {
         model: path.clone(),
         checkpoint: source.clone(),
@@ -110,6 +111,6 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         passed: comparison.passed() && weights_pass,
         weights,
         comparison,
-        peak_rss: report::peak_rss(),
+        peak_rss: memory::peak_rss(),
     })
 }

@@ -40,12 +40,12 @@ pub fn match_model(
     let layers = metadata.map_or(all, |metadata| metadata.layers);
     ensure!(
         model.signature.vocab == vocab,
-        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
+        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint: verify it with that one",
         model.signature.vocab
     );
     ensure!(
         layers <= all,
-        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint"
+        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint: verify it with that one"
     );
     checkpoint.truncate(layers)?;
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };

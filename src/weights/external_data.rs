@@ -1,7 +1,7 @@
 //! ONNX's rules for external data: a regular file without links, in the model's folder or
 //! below, named by a relative path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use fs_err as fs;
 
 use super::{Recipe, Weight};
 use crate::error::Result;
-use crate::files::{FileRange, canonicalize_existing};
+use crate::files::{FileRange, canonicalize_existing, parent_dir};
 
 /// Why external data cannot be referenced in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,43 +54,53 @@ pub struct References<'w> {
     /// Weights that must be written.
     pub others: Vec<&'w Weight>,
     /// Why there are others: the first file that cannot be referenced, and what keeps it from
-    /// that. No weight is in place if it concerns the file itself.
+    /// that.
     pub obstacle: Option<(PathBuf, Obstacle)>,
 }
 
-/// Finds the weights that a model in `folder` can reference in place. Paths of the ranges
-/// are relative to that folder.
+/// Finds the weights that a model in `folder` can reference in place: of each folder with weights
+/// all files, or none. Paths of the ranges are relative to the model's folder.
 pub fn reference<'w>(
     weights: impl Iterator<Item = &'w Weight> + Clone,
     folder: &Path,
 ) -> Result<References<'w>> {
     let mut names: HashMap<&Path, Arc<Path>> = HashMap::new();
-    let mut found = References::default();
+    let (mut found, mut unusable) = (References::default(), HashSet::new());
     for weight in weights.clone() {
-        let Recipe::Slice(FileRange { file: path, range }) = &weight.recipe else {
-            let obstacle =
-                if weight.is_converted() { Obstacle::Converted } else { Obstacle::MultipleRanges };
-            let file = weight.recipe.sources()[0].file.to_path_buf();
-            found.obstacle.get_or_insert((file, obstacle));
-            found.others.push(weight);
+        let Recipe::Slice(FileRange { file, .. }) = &weight.recipe else { continue };
+        if names.contains_key(&**file) || unusable.contains(parent_dir(file)) {
             continue;
-        };
-        if !names.contains_key(&**path) {
-            let name = match link_kind(path)? {
-                Some(link) => Err(link),
-                None => relative_to(folder, path)?,
-            };
-            match name {
-                Ok(name) => names.insert(path, Path::new(&name).into()),
-                Err(obstacle) => {
-                    let obstacle = Some((path.to_path_buf(), obstacle));
-                    let others = weights.collect();
-                    return Ok(References { others, obstacle, ..References::default() });
-                }
-            };
         }
-        let range = FileRange { file: names[&**path].clone(), range: range.clone() };
-        found.in_place.push((weight, range));
+        let name = match link_kind(file)? {
+            Some(link) => Err(link),
+            None => relative_to(folder, file)?,
+        };
+        match name {
+            Ok(name) => drop(names.insert(file, Path::new(&name).into())),
+            Err(obstacle) => {
+                found.obstacle.get_or_insert((file.to_path_buf(), obstacle));
+                unusable.insert(parent_dir(file));
+            }
+        }
+    }
+    for weight in weights {
+        match &weight.recipe {
+            Recipe::Slice(FileRange { file, .. }) if unusable.contains(parent_dir(file)) => {
+                found.others.push(weight);
+            }
+            Recipe::Slice(FileRange { file, range }) => {
+                let range = FileRange { file: names[&**file].clone(), range: range.clone() };
+                found.in_place.push((weight, range));
+            }
+            recipe => {
+                let is_converted = weight.is_converted();
+                let obstacle =
+                    if is_converted { Obstacle::Converted } else { Obstacle::MultipleRanges };
+                let file = recipe.sources()[0].file.to_path_buf();
+                found.obstacle.get_or_insert((file, obstacle));
+                found.others.push(weight);
+            }
+        }
     }
     Ok(found)
 }

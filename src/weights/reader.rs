@@ -11,7 +11,7 @@ use crate::error::{Error, Result, ensure, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
 use crate::progress::Progress;
-use crate::tensor::{minus_infinite, not_finite};
+use crate::tensor::{decode, minus_infinite, not_finite};
 
 /// Bytes read at once, whole elements of every dtype.
 const CHUNK: u64 = 1 << 20;
@@ -113,6 +113,23 @@ fn read_at(
         (bytes, offset) = (rest, 0);
     }
     Ok(())
+}
+
+/// Whether two weights that are not converted have equal values, in whatever dtypes.
+pub fn has_equal_values(one: &Weight, other: &Weight, files: &mut FileCache) -> Result<bool> {
+    let elements: u64 = one.shape.iter().product();
+    let mut read = |weight: &Weight, range: &Range<u64>| -> Result<Vec<f32>> {
+        let size = weight.dtype.size();
+        let bytes = read_range(weight, files, range.start * size..range.end * size)?;
+        Ok(decode(weight.dtype, &bytes))
+    };
+    for start in (0..elements).step_by(CHUNK as usize) {
+        let range = start..elements.min(start + CHUNK);
+        if read(one, &range)? != read(other, &range)? {
+            return Ok(false);
+        }
+    }
+    Ok(one.shape == other.shape)
 }
 
 /// The error of reading a tensor; an early end of file means that the file changed.

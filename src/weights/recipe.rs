@@ -1,6 +1,7 @@
 //! Weights, matrices of them, and how their bytes come about.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::format::{ElementKind, MatrixFormat, MatrixPart};
@@ -59,6 +60,18 @@ impl Weight {
     /// The dtype that its bytes encode: scales of MXFP4 are often stored as U8.
     pub fn encoded_dtype(&self) -> DType {
         if self.kind == ElementKind::Mxfp4Scales { DType::F8E8M0 } else { self.dtype }
+    }
+
+    /// Some of its rows, which are one byte range of its own, under a name.
+    pub fn rows(&self, name: String, rows: &Range<u64>) -> Self {
+        let Recipe::Slice(FileRange { file, range }) = &self.recipe else {
+            unreachable!("`{}` is one byte range", self.name)
+        };
+        let row = self.bytes() / self.shape[0];
+        let range = range.start + rows.start * row..range.start + rows.end * row;
+        let recipe = Recipe::Slice(FileRange { file: file.clone(), range });
+        let shape = [&[rows.end - rows.start], &self.shape[1..]].concat();
+        Self { name, shape, recipe, ..*self }
     }
 
     pub fn conversion(&self) -> Option<(&Arc<Conversion>, usize)> {
@@ -146,6 +159,14 @@ impl Matrix {
         let (format, shape) = (MatrixFormat::Float(weight.dtype), &weight.shape);
         let sides = [shape[0], shape[1]];
         Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
+    }
+
+    /// Some of its rows as a matrix with another path.
+    pub fn rows(&self, path: &str, rows: &Range<u64>) -> Self {
+        let part =
+            |part: &Weight| part.rows(format!("{path}{}", &part.name[self.path.len()..]), rows);
+        let parts = self.parts.iter().map(part).collect();
+        Self { path: path.to_owned(), out: rows.end - rows.start, parts, ..*self }
     }
 
     /// Its only tensor: floats.

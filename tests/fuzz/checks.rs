@@ -5,12 +5,13 @@
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::{Checkpoint, ConfigFile, INDEX, read_index};
+use gpt_oss_export::checkpoint::{Checkpoint, ConfigFile, INDEX, IgnoredNames, read_index};
 use gpt_oss_export::container::{Header, lay_out};
 
 /// A config.json.
 pub fn config(text: &[u8]) {
-    let Ok(ConfigFile { config, .. }) = ConfigFile::read("config.json", text, &[]) else { return };
+    let read = ConfigFile::read("config.json", text, &IgnoredNames::default());
+    let Ok(ConfigFile { config, .. }) = read else { return };
     config.check("config.json").expect("what is read has been checked");
     let [low, high] = config.rope.bounds(config.head_dim);
     assert!(low.is_finite() && high.is_finite());

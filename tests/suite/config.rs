@@ -1,6 +1,6 @@
 //! The configs of one model in both dialects, edited.
 
-use gpt_oss_export::checkpoint::{Config, ConfigFile, Dialect};
+use gpt_oss_export::checkpoint::{Config, ConfigFile, Dialect, IgnoredNames};
 use gpt_oss_export::error::{Result, Setting};
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,8 @@ pub fn hugging_face() -> Value {
 }
 
 pub fn read_file(config: &Value, ignored: &[&str]) -> Result<ConfigFile> {
-    let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
+    let config_keys = ignored.iter().map(|name| (*name).to_owned()).collect();
+    let ignored = IgnoredNames { config_keys, ..IgnoredNames::default() };
     ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored)
 }
 

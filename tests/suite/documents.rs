@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::checkpoint::Checkpoint;
-use gpt_oss_export::graph::{Attribute, Body, Style};
+use gpt_oss_export::adapter::apply;
+use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
+use gpt_oss_export::graph::{Attribute, Body, Node, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
 
+use crate::adapters::fitted;
 use crate::layout_fixtures::in_folder;
 use crate::support::{Home, fixture, open};
 
@@ -38,38 +40,50 @@ fn document(name: &str) -> String {
 /// Names and operators of nodes; layers, and nodes that compute shapes, are listed once.
 type Nodes = BTreeSet<(String, String)>;
 
-fn collect_nodes(body: &Body, found: &mut Nodes) {
+/// `listed` gives the name that a node has in the document, if it has one.
+fn collect_nodes(body: &Body, listed: fn(&Node) -> Option<String>, found: &mut Nodes) {
     for node in &body.nodes {
-        let is_other_layer = node.name.starts_with("layers.") && !node.name.starts_with("layers.0");
-        let is_shape = node.op == "Concat" && node.name.starts_with("shape.");
-        if !is_other_layer && !is_shape {
-            found.insert((listed_name(&node.name), node.op.clone()));
-        }
+        found.extend(listed(node).map(|name| (name, node.op.clone())));
         for (_, attribute) in &node.attributes {
             if let Attribute::Body(nested) = attribute {
-                collect_nodes(nested, found);
+                collect_nodes(nested, listed, found);
             }
         }
     }
 }
 
-/// A node's name as in the document: relative to its block.
-fn listed_name(name: &str) -> String {
-    let mut name = name.to_owned();
+/// A node's name relative to its block.
+fn name_in_block(Node { name, op, .. }: &Node) -> Option<String> {
+    let is_other_layer = name.starts_with("layers.") && !name.starts_with("layers.0");
+    if is_other_layer || op == "Concat" && name.starts_with("shape.") {
+        return None;
+    }
+    let mut name = name.clone();
     for block in ["layers.0.attn.", "layers.0.mlp.", "norm."] {
         name = name.strip_prefix(block).map_or(name.clone(), str::to_owned);
     }
     for part in ["experts.gate_up.", "experts.down."] {
         name = name.replace(part, "experts.W.");
     }
-    name
+    Some(name)
 }
 
-fn emitted_nodes(checkpoint: &Checkpoint, options: GraphOptions) -> Nodes {
+/// The name of an adapter's node relative to its matrix `M`, or the embedding.
+fn name_in_matrix(Node { name, .. }: &Node) -> Option<String> {
+    let at = [".lora", ".new"].iter().find_map(|it| name.find(it))?;
+    let matrix = if name.starts_with("embedding.") { "embedding" } else { "M" };
+    Some(matrix.to_owned() + &name[at..].replace("lora_2", "lora"))
+}
+
+fn emitted_nodes(
+    checkpoint: &Checkpoint,
+    options: GraphOptions,
+    listed: fn(&Node) -> Option<String>,
+) -> Nodes {
     let mut found = Nodes::new();
     let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
     for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
-        collect_nodes(&graph.body, &mut found);
+        collect_nodes(&graph.body, listed, &mut found);
     }
     found
 }
@@ -98,11 +112,18 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
     let ort = GraphOptions { target: Target::Ort, ..GraphOptions::default() };
     let mut emitted = Nodes::new();
     for options in [plain, cached, ort, GraphOptions { last_logits: true, ..ort }] {
-        emitted.extend(emitted_nodes(&open(&fixture("tiny")), options));
+        emitted.extend(emitted_nodes(&open(&fixture("tiny")), options, name_in_block));
     }
     for layout in ["bf16", "fp8"] {
         let home = in_folder(layout);
-        emitted.extend(emitted_nodes(&open(&home.checkpoint()), plain));
+        emitted.extend(emitted_nodes(&open(&home.checkpoint()), plain, name_in_block));
+    }
+    for adapter in ["experts", "experts-peft-0.19.0", "tinker", "tokens", "embedding", "biases"] {
+        let mut checkpoint = open(&fixture("tiny"));
+        let folder = fixture("lora").join(adapter);
+        let fitted = fitted(&folder, &checkpoint, &IgnoredNames::default(), None).unwrap();
+        apply(&mut checkpoint, &[(fitted, 1.0)]).unwrap();
+        emitted.extend(emitted_nodes(&checkpoint, GraphOptions::default(), name_in_matrix));
     }
     let listed = listed_nodes();
     let [four, eight] = [Bits::Four, Bits::Eight].map(MatrixFormat::Int);
@@ -116,12 +137,14 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         checkpoint.convert(Role::Experts, experts, false).unwrap();
         checkpoint.convert(Role::Dense, dense, false).unwrap();
         // Integer matrices are listed once, as `M`.
-        emitted.extend(emitted_nodes(&checkpoint, options).into_iter().map(|(name, op)| {
-            let matrices = ["qkv", "out", "lm_head", "experts.W"];
-            let rest = matrices.iter().find_map(|matrix| name.strip_prefix(matrix));
-            let general = (format!("M{}", rest.unwrap_or(&name)), op.clone());
-            if listed.contains(&general) { general } else { (name, op) }
-        }));
+        emitted.extend(emitted_nodes(&checkpoint, options, name_in_block).into_iter().map(
+            |(name, op)| {
+                let matrices = ["qkv", "out", "lm_head", "experts.W"];
+                let rest = matrices.iter().find_map(|matrix| name.strip_prefix(matrix));
+                let general = (format!("M{}", rest.unwrap_or(&name)), op.clone());
+                if listed.contains(&general) { general } else { (name, op) }
+            },
+        ));
     }
     let missing: Vec<_> = emitted.difference(&listed).collect();
     let invented: Vec<_> = listed.difference(&emitted).collect();

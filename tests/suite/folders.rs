@@ -104,10 +104,8 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::write(folder.join("adapter_config.json"), "{}").unwrap();
                 fs::write(folder.join("adapter_model.bin"), "").unwrap();
             },
-            &[
-                "other `adapter_config.json`, `adapter_model.bin`: a LoRA adapter that is not merged",
-            ],
-            &["if this model is the result\n"],
+            &["other `adapter_config.json`, `adapter_model.bin`: a LoRA adapter"],
+            &["; pass --adapter FOLDER\n"],
         ),
         (
             |folder| {

@@ -12,8 +12,8 @@ use crate::inspect::inspect;
 use crate::layout_fixtures::{config, in_layout, write_index, write_shards};
 use crate::sizes::sparse;
 use crate::support::{
-    Home, assert_contains, assert_ends, cases, contents, export, export_args, model_metadata,
-    printed, sentence, text,
+    Home, assert_contains, assert_ends, cases, contents, copy_folder, export, export_args, fixture,
+    model_metadata, printed, sentence, text,
 };
 
 #[test]
@@ -45,6 +45,37 @@ fn exports_repository_in_place() {
     let offline = test.hub.export(&[&test.root()[..], &["--offline"]].concat());
     assert_eq!((&offline["hub"], &offline["fingerprint"]), (&again["hub"], &again["fingerprint"]));
     assert!(test.hub.take_requests("").is_empty());
+}
+
+/// Adapters are read before a base is downloaded, and their copies of its values compared after.
+#[test]
+fn exports_repository_with_adapters() {
+    let test = HubTest::new();
+    let adapter = text(&fixture("lora/router-head")).to_owned();
+    let export = |more: &[&str]| test.hub.export(&[&test.root()[..], more].concat());
+    let refuse = |more: &[&str]| test.hub.failure(&[&test.root()[..], more].concat());
+    let dora = text(&fixture("lora/dora")).to_owned();
+    assert_contains(&refuse(&["--adapter", &dora]), "key `use_dora` is set");
+    assert!(test.hub.take_requests("").is_empty());
+    let square = text(&fixture("lora/square")).to_owned();
+    assert_contains(&refuse(&["--adapter", &square]), "to fit the base");
+    assert!(!test.hub.take_requests("").iter().any(|it| it.path.contains("tokenizer")));
+    let half = format!("{adapter}=0.5");
+    let sentence = refuse(&["--adapter", &half, "--headers-only"]);
+    assert_contains(&sentence, "the weight of an adapter needs weight data");
+    assert_contains(
+        &refuse(&["--adapter", &adapter, "--headers-only"]),
+        "router-head/adapter_model.safetensors` in place: it is outside",
+    );
+
+    let copied = test.here.join("adapter");
+    copy_folder(&fixture("lora/router-head"), &copied);
+    let summary = export(&["--adapter", text(&copied), "--headers-only"]);
+    assert_eq!(summary["fingerprint"], json!(null));
+    assert!(summary["adapters"][0]["fingerprint"].is_string());
+
+    let summary = export(&["--adapter", &format!("{}=0.5", text(&copied))]);
+    assert_eq!(summary["weights"]["bytes_written"], 0);
 }
 
 #[test]
@@ -212,7 +243,7 @@ fn refuses_repository_that_hub_does_not_list() {
     let test = HubTest::new();
     let table = "401 | | `owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access
         403 | x-error-code: GatedRepo | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account
-        404 | | `owner/tiny/original` is neither a local folder nor a repository on HUB (404)
+        404 | | `owner/tiny/original` is neither a local folder nor a repository on HUB (404): check the name
         418 | x-error-message: a teapot | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot";
     for [status, header, expected] in cases(table) {
         test.hub.fail(LIST, 1, Fault::Status(status.parse().unwrap(), header));
@@ -220,8 +251,14 @@ fn refuses_repository_that_hub_does_not_list() {
         assert_eq!(test.hub.take_requests("").len(), 1, "asked once");
     }
     for (name, expected) in [
-        ("owner/other", "`owner/other` is neither a local folder nor a repository on HUB (404)"),
-        ("owner/tiny@v9", "`owner/tiny` has no revision `v9` on HUB"),
+        (
+            "owner/other",
+            "`owner/other` is neither a local folder nor a repository on HUB (404): check the name",
+        ),
+        (
+            "owner/tiny@v9",
+            "`owner/tiny` has no revision `v9` on HUB: check the name of the branch, tag or commit",
+        ),
     ] {
         assert_eq!(test.hub.failure(&test.named(name)), expected);
     }
@@ -283,7 +320,7 @@ fn refuses_invalid_environment_variables() {
     let test = HubTest::new();
     let table = r#"HF_ENDPOINT | hub.example | HF_ENDPOINT is "hub.example", expected a URL that begins with https:// or http://
         HF_HUB_DOWNLOAD_TIMEOUT | soon | HF_HUB_DOWNLOAD_TIMEOUT is "soon", expected a number of seconds
-        SSL_CERT_FILE | Cargo.toml | `Cargo.toml`, named by SSL_CERT_FILE, contains no certificates"#;
+        SSL_CERT_FILE | Cargo.toml | `Cargo.toml`, named by SSL_CERT_FILE, contains no certificates: set it to a PEM file of them"#;
     for [name, value, expected] in cases(table) {
         let mut command = test.hub.command(&test.original());
         assert_eq!(test.hub.sentence(command.env(name, value)), expected);

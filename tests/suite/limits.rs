@@ -51,7 +51,7 @@ fn exceeded_limit_is_an_error_that_says_what_to_raise() {
         ulimit -u 2 | --output out/m.onnx | cannot start a thread: Resource temporarily unavailable (os error 11): raise the limit on processes (`ulimit -u`)
         ulimit -u 3 | --experts int4 --output out/m.onnx | cannot start a thread: Resource temporarily unavailable (os error 11): raise the limit on processes (`ulimit -u`)
         export RAYON_NUM_THREADS=64; ulimit -u 32 | --experts int4 --output out/m.onnx | cannot start a thread: Resource temporarily unavailable (os error 11): raise the limit on processes (`ulimit -u`)
-        ulimit -v 20000 | --experts int4 --output out/m.onnx | or on memory (`ulimit -v`)";
+        ulimit -v 23000 | --experts int4 --output out/m.onnx | or on memory (`ulimit -v`)";
     for [limit, options, sentence] in cases(table) {
         let export = format!("exec \"$0\" --checkpoint checkpoint {options}");
         let (status, _, error) = shell(&as_user(&format!("{limit}; {export}")), &home);

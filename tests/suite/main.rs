@@ -1,6 +1,9 @@
 //! Tests of the binary on real files. Those below `python` need network and Python, for
 //! onnxruntime and onnx.
 
+mod adapter_exports;
+mod adapter_refusals;
+mod adapters;
 mod architecture;
 mod cli;
 mod config;
@@ -31,6 +34,7 @@ mod places;
 mod provenance;
 mod puzzle;
 mod python {
+    mod adapters;
     mod cached;
     mod combinations;
     mod documents;
@@ -50,7 +54,9 @@ mod python {
     mod trained;
     mod transformers;
     pub mod verify;
+    mod verify_forms;
     mod verify_refusals;
+    mod verify_remedies;
 }
 mod reference;
 mod reference_reading;

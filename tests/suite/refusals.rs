@@ -50,8 +50,8 @@ fn create(folder: &Path, names: &str) {
 #[test]
 fn refuses_unsupported_formats_with_alternative() {
     // Files that only training needs are no weights.
-    let table = "| adapter_config.json adapter_model.safetensors | adapter_config.json` is a LoRA adapter that is not merged: merge it into its base model
-        | tiny/config.json tiny/model.safetensors adapter_config.json | adapter_config.json` is a LoRA adapter beside a whole model: merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result, or export a folder without it if this model is the result
+    let table = "| adapter_config.json adapter_model.safetensors | adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter HOME
+        | tiny/config.json tiny/model.safetensors adapter_config.json | adapter_config.json` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it; pass --adapter FOLDER
         | tiny-hf/config.json pytorch_model-00001-of-00002.bin | pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors
         x-MXFP4.gguf | x-MXFP4.gguf | x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b
         | x.gguf | x.gguf` is GGUF
@@ -62,7 +62,8 @@ fn refuses_unsupported_formats_with_alternative() {
         let home = Home::new();
         create(&home, files);
         let model = home.join("m.onnx");
-        assert_contains(&failure(&export_args(&home.join(name), &model, &[])), sentence);
+        let sentence = sentence.replace("HOME", text(&home));
+        assert_contains(&failure(&export_args(&home.join(name), &model, &[])), &sentence);
         assert!(!model.exists());
     }
 }

@@ -87,7 +87,8 @@ pub const HUGGING_FACE: &[Group] = &[
 /// How tokens are chosen from logits.
 const GENERATION: &str = "settings of a generation config";
 
-const fn any(about: &'static str, names: &'static [&'static str]) -> Group {
+/// Keys that may have any value.
+pub const fn any(about: &'static str, names: &'static [&'static str]) -> Group {
     Group { names, only: None, about, effect: Effect::Unknown }
 }
 

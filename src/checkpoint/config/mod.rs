@@ -8,10 +8,12 @@ mod values;
 
 use serde_json::Value;
 
+use super::ignored::IgnoredNames;
 use crate::error::{Error, Result, Setting, bail, err};
 use crate::files::foreign::USE_SOURCE;
-pub use reader::ConfigReader;
+pub use known::{Group, any as any_value};
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, RESTORE, SIZE, SIZE_OR_ZERO};
+pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.
@@ -58,8 +60,8 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// Parses and checks a `config.json`, and says all that is wrong with it. Unknown keys are
     /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`.
-    pub fn read(file: &str, text: &[u8], ignored: &[String]) -> Result<Self> {
-        let mut keys = ConfigReader::parse(file, text, ignored)?;
+    pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<Self> {
+        let mut keys = ConfigReader::parse(file, text, &ignored.config_keys)?;
         let has_any = |marks: &[&str]| marks.iter().any(|mark| keys.has(mark));
         let (config, dialect, groups) = if has_any(&HUGGING_FACE) {
             (hugging_face(&mut keys)?, Dialect::HuggingFace, known::HUGGING_FACE)
@@ -73,7 +75,14 @@ impl ConfigFile {
                 OPENAI[0]
             );
         };
-        let ignored = keys.finish(groups, || config.check(file))?;
+        let ignored = keys.finish(groups, |keys| {
+            config.check(file)?;
+            let used = keys.used_ignored();
+            let unused = ignored.of_base(&ignored.config_keys).filter(|it| !used.contains(it));
+            Error::all(unused.map(|it| {
+                err!("nothing to ignore: `{file}` has no unknown key `{it}`; leave this name out")
+            }))
+        })?;
         Ok(Self { config, dialect, ignored })
     }
 }

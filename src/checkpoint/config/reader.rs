@@ -269,7 +269,7 @@ impl<'a> ConfigReader<'a> {
     pub fn finish(
         mut self,
         groups: &[Group],
-        check: impl FnOnce() -> Result<()>,
+        check: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<Vec<String>> {
         self.refuse_unsupported(groups);
         let unread = self.unread().filter(|(key, _)| !self.is_ignored(key));
@@ -287,18 +287,7 @@ impl<'a> ConfigReader<'a> {
             self.errors.insert(0, error);
         }
         if self.errors.is_empty() {
-            self.errors.extend(check().err());
-        }
-        if self.errors.is_empty() {
-            let is_there = |name| self.unread().any(|(key, _)| names::matches(name, key));
-            let unused = self.ignored.iter().filter(|name| !is_there(name));
-            let unused = unused.map(|name| {
-                err!(
-                    "nothing to ignore: `{}` has no unknown key `{name}`; leave this name out",
-                    self.file
-                )
-            });
-            self.errors = unused.collect();
+            self.errors.extend(check(&self).err());
         }
         self.errors.extend(unread);
         Error::all(std::mem::take(&mut self.errors))?;
@@ -324,6 +313,12 @@ impl<'a> ConfigReader<'a> {
             }
         }
         errors.into_iter().for_each(|error| self.refuse(error));
+    }
+
+    /// The ignored names and patterns that fit a key which is unread so far.
+    pub fn used_ignored(&self) -> Vec<String> {
+        let fits = |name: &&String| self.unread().any(|(key, _)| names::matches(name, key));
+        self.ignored.iter().filter(fits).cloned().collect()
     }
 
     fn unread(&self) -> impl Iterator<Item = (&String, &Value)> {

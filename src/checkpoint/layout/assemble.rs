@@ -7,11 +7,12 @@ use super::{Form, Layout, PLAIN};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::weights::{
-    AttentionWeights, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights, ModelWeights,
+    AttentionWeights, Embedding, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights,
+    ModelWeights,
 };
 use crate::container::StoredTensor;
 use crate::tensor::DType;
-use crate::weights::{ElementKind, Matrix, Recipe, Weight};
+use crate::weights::{Changes, ElementKind, Matrix, Recipe, Weight};
 
 pub struct Assembly<'a> {
     pub layout: Layout,
@@ -38,7 +39,8 @@ impl Assembly<'_> {
         let has_lm_head = !self.config.tied
             || self.layout.unties
                 && self.layout.form(self.layout.dense, LM_HEAD, self.tensors).is_some();
-        let embedding = self.vector("embedding.weight", &[vocab, hidden]);
+        let weight = self.vector("embedding.weight", &[vocab, hidden]);
+        let embedding = Embedding { weight, changes: Changes::default() };
         let mut layers = Vec::new();
         for n in 0..self.config.num_layers() {
             if self.tensors.lacks_most() {
@@ -47,7 +49,7 @@ impl Assembly<'_> {
             layers.push(LayerWeights { attn: self.attention(n), mlp: self.mlp(n) });
         }
         let norm = self.vector("norm.scale", &[hidden]);
-        let lm_head = has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]));
+        let lm_head = has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]).into());
         ModelWeights { embedding, layers, norm, lm_head }
     }
 
@@ -65,7 +67,7 @@ impl Assembly<'_> {
             let path = format!("{path}.{name}");
             let matrix = self.dense(&path, &sides);
             let bias = attention_bias.then(|| self.vector(&format!("{path}.bias"), &sides[..1]));
-            Linear { matrix, bias }
+            Linear { bias, ..matrix.into() }
         };
         let qkv = parts.iter().map(|(name, rows)| linear(name, [*rows, hidden_size])).collect();
         AttentionWeights {
@@ -79,12 +81,12 @@ impl Assembly<'_> {
     fn mlp(&mut self, n: usize) -> MlpWeights {
         let (path, count) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
+        let norm = self.vector(&format!("{path}.norm.scale"), &[hidden]);
+        let router = self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]);
+        let bias = Some(self.vector(&format!("{path}.router.bias"), &[count]));
         MlpWeights {
-            norm: self.vector(&format!("{path}.norm.scale"), &[hidden]),
-            router: Linear {
-                matrix: self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]),
-                bias: Some(self.vector(&format!("{path}.router.bias"), &[count])),
-            },
+            norm,
+            router: Linear { bias, ..router.into() },
             gate_up: self.experts(&format!("{path}.experts.gate_up"), &[count, 2 * inner, hidden]),
             down: self.experts(&format!("{path}.experts.down"), &[count, hidden, inner]),
         }
@@ -93,7 +95,8 @@ impl Assembly<'_> {
     fn experts(&mut self, path: &str, shape: &[u64]) -> ExpertWeights {
         let form = self.layout.form(self.layout.experts, path, self.tensors).unwrap_or(self.usual);
         let bias = (format!("{path}.bias"), ElementKind::Float, shape[..2].to_vec());
-        ExpertWeights { matrix: self.matrix(path, form, shape), bias: self.weight(bias, form) }
+        let matrix = self.matrix(path, form, shape);
+        ExpertWeights { matrix, bias: self.weight(bias, form), changes: Changes::default() }
     }
 
     fn dense(&mut self, path: &str, shape: &[u64]) -> Matrix {

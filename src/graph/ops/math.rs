@@ -97,6 +97,18 @@ impl Scope<'_> {
         c: Option<Value>,
         trans_b: bool,
     ) -> Result<Value> {
+        self.scaled_gemm(name, [x, w], c, trans_b, [1.0; 2])
+    }
+
+    /// [`Scope::gemm`] with factors for the product and for `c`.
+    pub fn scaled_gemm(
+        &mut self,
+        name: &str,
+        [x, w]: [Value; 2],
+        c: Option<Value>,
+        trans_b: bool,
+        scales: [f32; 2],
+    ) -> Result<Value> {
         let node = self.node(name, "Gemm").inputs([x, w]).input(c);
         let (left, right) = (node.ranked(x, 2)?, node.ranked(w, 2)?);
         let [inner, outer] = if trans_b { [1, 0] } else { [0, 1] };
@@ -107,7 +119,12 @@ impl Scope<'_> {
             let added = node.fact(c)?;
             node.check(added.broadcasts_to(&fact), &fact, &added)?;
         }
-        let node = if trans_b { node.attr("transB", 1) } else { node };
+        let mut node = if trans_b { node.attr("transB", 1) } else { node };
+        for (name, scale) in ["alpha", "beta"].into_iter().zip(scales) {
+            if scale != 1.0 {
+                node = node.attr(name, scale);
+            }
+        }
         node.output(fact)
     }
 

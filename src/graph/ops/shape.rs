@@ -116,6 +116,15 @@ impl Scope<'_> {
         self.node(name, "Expand").inputs([x, sizes]).output(fact)
     }
 
+    /// Repeats axes of size 1 up to the shape of another value.
+    pub fn expand_like(&mut self, name: &str, x: Value, like: Value) -> Result<Value> {
+        let node = self.node(&format!("{name}.shape"), "Shape").input(like);
+        let (from, to) = (node.fact(x)?, node.fact(like)?.with_dtype(node.fact(x)?.dtype));
+        node.check(from.broadcasts_to(&to), &from, &to)?;
+        let shape = node.output(Fact::new(DType::I64, [to.rank() as u64]))?;
+        self.node(name, "Expand").inputs([x, shape]).output(to)
+    }
+
     /// The numbers 0, 1, … below a dimension: i64 `[dim]`.
     pub fn range(&mut self, name: &str, end: &Dim) -> Result<Value> {
         let (zero, one) = (self.constant(0i64)?, self.constant(1i64)?);
@@ -197,18 +206,20 @@ impl Scope<'_> {
         node.attr("reduction", "add").output(fact)
     }
 
-    /// ScatterElements: `data [n]` with `updates [m]` at the places `indices [m]`; an index that
-    /// occurs again has the same update.
+    /// ScatterElements: `data [n]` with `updates [m]` at the places `indices [m]` for axis 0; the
+    /// other axes are equal. An index that occurs again has the same update.
     pub fn scatter_elements(
         &mut self,
         name: &str,
         [data, indices, updates]: [Value; 3],
+        axis: usize,
     ) -> Result<Value> {
         let node = self.node(name, "ScatterElements").inputs([data, indices, updates]);
-        let (fact, index) = (node.ranked(data, 1)?, node.typed(indices, DType::I64)?);
+        let (fact, index) = (node.with_axis(data, axis)?, node.typed(indices, DType::I64)?);
         let (added, expected) = (node.fact(updates)?, index.with_dtype(fact.dtype));
-        node.check(added == expected && index.rank() == 1, &expected, &added)?;
-        node.attr("axis", 0).output(fact)
+        let fits = index.shape.get(axis).is_some_and(|size| expected == fact.with_size(axis, size));
+        node.check(added == expected && fits, &expected, &added)?;
+        node.attr("axis", axis as i64).output(fact)
     }
 
     /// Indices of true elements: i64 `[rank, count]`.

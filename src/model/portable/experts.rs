@@ -6,6 +6,7 @@ use super::mxfp4;
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
+use crate::model::changes::change_product;
 use crate::model::context::Context;
 use crate::model::{SWIGLU_ALPHA, in_dtype};
 use crate::tensor::DType;
@@ -65,7 +66,7 @@ fn active_experts(g: &mut Scope, scores: Value, chosen: Value) -> Result<[Value;
     let all = g.constant(experts as i64)?;
     let ranks = g.sub("ranks.chosen", all, chosen)?;
     let none = g.table(&format!("experts.{experts}.none"), &vec![0i64; experts as usize][..])?;
-    let ranks = g.scatter_elements("ranks", [none, chosen, ranks])?;
+    let ranks = g.scatter_elements("ranks", [none, chosen, ranks], 0)?;
     let order = g.argsort_desc("", ranks)?;
     let one = g.constant(1i64)?;
     let is_active = g.min("is_active", ranks, one)?;
@@ -101,10 +102,18 @@ fn linear(
     expert: Value,
     is_one: Option<Value>,
 ) -> Result<Value> {
-    let (dtype, g) = (g.fact(x)?.dtype, &mut g.child(name));
-    if weights.matrix.format == MatrixFormat::Mxfp4 {
-        return mxfp4::linear(g, x, weights, expert, is_one);
-    }
+    let g = &mut g.child(name);
+    let product = if weights.matrix.format == MatrixFormat::Mxfp4 {
+        mxfp4::linear(g, x, weights, expert, is_one)
+    } else {
+        floats(g, x, weights, expert)
+    };
+    change_product(g, product?, x, &weights.changes, Some(expert))
+}
+
+/// The product with a matrix of floats or integers.
+fn floats(g: &mut Scope, x: Value, weights: &ExpertWeights, expert: Value) -> Result<Value> {
+    let dtype = g.fact(x)?.dtype;
     let read = |g: &mut Scope, name: &str, weight: &Weight| gather_expert(g, name, weight, expert);
     let weight = decoded(g, &weights.matrix, dtype, read)?;
     let bias = gather_expert(g, "bias", &weights.bias, expert)?;

@@ -179,7 +179,7 @@ fn faulty_binary() -> &'static Path {
         copy(&source, &folder.join("src"), &|path, text| {
             let of_file = FAULTS.iter().filter(|it| path == source.join(it.file));
             let mut faulty = of_file.fold(text, |text, Fault { name, right, wrong, .. }| {
-                assert_eq!(text.matches(right).count(), 1, "{name}: `{right}` in {}", path.display());
+                assert_eq!(text.matches(right).count(), 1, "{name}: `{right}` in `{}`", path.display());
                 text.replace(right, &wrong.replace(PLANTED, &format!("crate::planted({name:?})")))
             });
             if path.ends_with("src/lib.rs") {

@@ -1,0 +1,242 @@
+//! `adapter_config.json`: what scales an adapter, and what nothing here computes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use regex_lite::Regex;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::checkpoint::{
+    ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, any_value,
+};
+use crate::error::{Result, err};
+use crate::files::foreign::MERGE_ADAPTER;
+use crate::files::json;
+
+/// Keys that leave what an adapter computes as it is.
+const HARMLESS: &[Group] = &[
+    any_value("who wrote the file", &["auto_mapping", "revision", "task_type"]),
+    any_value("which program runs it", &["runtime_config", "inference_mode"]),
+    // PEFT shortens the lists: the names of the tensors say it.
+    any_value("which modules are adapted", &["target_modules", "exclude_modules"]),
+    any_value("which modules are adapted", &["layers_to_transform", "layers_pattern"]),
+    any_value("which values are stored", &["modules_to_save", "bias", "lora_bias"]),
+    any_value("which values are stored", &["ensure_weight_tying"]),
+    any_value("training", &["lora_dropout", "velora_config"]),
+    any_value("methods that other keys turn on", &["corda_config", "eva_config"]),
+    any_value("methods that other keys turn on", &["loftq_config", "lora_ga_config"]),
+    any_value("methods that other keys turn on", &["megatron_core", "qalora_group_size"]),
+];
+
+/// Keys that change what an adapter computes, unless they are absent, null, false or empty.
+const METHODS: [(&str, &str); 10] = [
+    ("use_dora", "DoRA scales the rows of the adapted matrices"),
+    (
+        "alora_invocation_tokens",
+        "activated LoRA leaves the tokens before an invocation as they are",
+    ),
+    ("arrow_config", "Arrow chooses among adapters for each token"),
+    ("layer_replication", "it repeats layers of the base"),
+    ("use_qalora", "QALoRA pools the inputs of its factors"),
+    ("use_bdlora", "BD-LoRA has factors of blocks"),
+    ("kasa_config", "KaSA truncates the base and scales each rank"),
+    ("monteclora_config", "MonteCLoRA draws its factors at random"),
+    ("fan_in_fan_out", "its matrices are stored input-major"),
+    ("megatron_config", "it adapts the parallel layers of Megatron"),
+];
+
+/// Values of `init_lora_weights`, besides true and false, that leave the base as it is.
+const INITIALIZATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+const TEXT: Expected<String> = Expected("a string", |it| it.as_str().map(str::to_owned));
+const RANK: Expected<u64> =
+    Expected("a whole number from 1", |it| it.as_u64().filter(|rank| *rank > 0));
+const NUMBER: Expected<f64> = Expected("a number", Value::as_f64);
+const BOOL: Expected<bool> = Expected("true or false", Value::as_bool);
+const NAMES: Expected<Vec<String>> = Expected("a list of names", |it| Vec::deserialize(it).ok());
+const TOKENS: Expected<BTreeMap<String, Vec<u64>>> = Expected("lists of tokens", |it| {
+    let of_embedding = Vec::deserialize(it).map(|tokens| [("embed_tokens".into(), tokens)].into());
+    of_embedding.or_else(|_| BTreeMap::deserialize(it)).ok()
+});
+
+/// The keys of an `adapter_config.json` that decide what an adapter computes.
+#[derive(Debug, Default)]
+pub struct AdapterConfig {
+    /// The base that it names: a path, or a repository of the hub.
+    pub base: Option<String>,
+    /// `None` before PEFT 0.18 and from other programs.
+    pub peft_version: Option<String>,
+    rank: Option<u64>,
+    alpha: Option<f64>,
+    rank_stabilized: bool,
+    ranks: Patterns,
+    alphas: Patterns,
+    /// Parameters that are adapted, by ends of their names.
+    parameters: Vec<String>,
+    /// New rows of embeddings, by ends of their modules' names.
+    tokens: BTreeMap<String, Vec<u64>>,
+}
+
+/// Numbers by regular expressions for ends of names; the first that matches counts.
+type Patterns = Vec<(Regex, f64)>;
+
+/// The objects of which the order matters.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OrderedKeys {
+    rank_pattern: Option<Entries>,
+    alpha_pattern: Option<Entries>,
+}
+
+/// The entries of an object in the file's order.
+#[derive(Default)]
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of patterns")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(entry) = map.next_entry()? {
+            self.0.push(entry);
+        }
+        Ok(self)
+    }
+}
+
+impl AdapterConfig {
+    /// Reads a config, and says all that is wrong with it. Returns the keys that the user ignores
+    /// too, and those of the `ignored` names and patterns that fit one.
+    pub fn read(path: &Path, ignored: &[String]) -> Result<(Self, IgnoredNames)> {
+        let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
+        let mut keys = ConfigReader::parse(&file, &text, ignored)?;
+        let ordered: OrderedKeys = json::parse(&file, &text)?;
+        refuse_other_methods(&mut keys);
+        let config = Self {
+            base: keys.optional("base_model_name_or_path", &TEXT),
+            peft_version: keys.optional("peft_version", &TEXT),
+            rank: keys.optional("r", &RANK),
+            alpha: keys.optional("lora_alpha", &NUMBER),
+            rank_stabilized: keys.optional("use_rslora", &BOOL).unwrap_or(false),
+            ranks: patterns(&mut keys, "rank_pattern", ordered.rank_pattern),
+            alphas: patterns(&mut keys, "alpha_pattern", ordered.alpha_pattern),
+            parameters: keys.optional("target_parameters", &NAMES).unwrap_or_default(),
+            tokens: keys.optional("trainable_token_indices", &TOKENS).unwrap_or_default(),
+        };
+        let of_adapters = keys.used_ignored();
+        let config_keys = keys.finish(HARMLESS, |_| Ok(()))?;
+        Ok((config, IgnoredNames { config_keys, of_adapters, ..IgnoredNames::default() }))
+    }
+
+    /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
+    /// factors of this rank. The config has to agree with the rank.
+    pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {
+        let configured = self.rank(module).filter(|it| *it != rank);
+        if let Some(other) = configured {
+            return Err(format!(
+                "`{module}` has factors of rank {rank}, and {ADAPTER_CONFIG} says {other} (`r` and `rank_pattern`)"
+            ));
+        }
+        let alpha = first(&self.alphas, &self.adapted(module)).or(self.alpha);
+        let alpha = alpha.ok_or_else(|| format!("{ADAPTER_CONFIG} lacks the key `lora_alpha`"))?;
+        let rank = rank as f64;
+        Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
+    }
+
+    /// The rank that the config gives a module.
+    pub fn rank(&self, module: &str) -> Option<u64> {
+        first(&self.ranks, &self.adapted(module)).map(|rank| (rank as u64).max(1)).or(self.rank)
+    }
+
+    /// The name by which patterns know a module: that of its weight if this is a target.
+    fn adapted(&self, module: &str) -> String {
+        let weight = format!("{module}.weight");
+        if self.adapts_parameter(&weight) { weight } else { module.to_owned() }
+    }
+
+    /// Whether `target_parameters` names a parameter, by the end of its name.
+    pub fn adapts_parameter(&self, name: &str) -> bool {
+        self.parameters.iter().any(|end| is_end(end, name))
+    }
+
+    /// The tokens whose rows an adapter replaces in the embedding or lm_head of this name.
+    pub fn tokens(&self, module: &str) -> &[u64] {
+        let found = self.tokens.iter().find(|(end, _)| is_end(end, module));
+        found.map_or(&[], |(_, tokens)| tokens)
+    }
+}
+
+fn first(patterns: &Patterns, name: &str) -> Option<f64> {
+    patterns.iter().find(|(pattern, _)| pattern.is_match(name)).map(|(_, number)| *number)
+}
+
+fn is_end(end: &str, name: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => !on,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// Refuses adapters that are no LoRA or extend it.
+fn refuse_other_methods(keys: &mut ConfigReader) {
+    let file = keys.file.clone();
+    // Tinker's configs have no type.
+    keys.skip("peft_type");
+    if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
+        keys.refuse(err!(
+            "`{file}`: key `peft_type` must be \"LORA\", found {kind}: {MERGE_ADAPTER}"
+        ));
+    }
+    for (key, what) in METHODS {
+        keys.skip(key);
+        if keys.get(key).is_some_and(|value| !is_off(value)) {
+            keys.refuse(err!(
+                "`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE_ADAPTER}"
+            ));
+        }
+    }
+    let initialization = "init_lora_weights";
+    keys.skip(initialization);
+    let leaves_base =
+        |it: &Value| it.is_boolean() || INITIALIZATIONS.iter().any(|known| it == known);
+    if let Some(it) = keys.get(initialization).filter(|it| !leaves_base(it)) {
+        keys.refuse(err!(
+            "`{file}`: key `{initialization}` is {it}: the adapter belongs to a base that this initialization changed; merge it, or save it as plain LoRA, in the program that trained it"
+        ));
+    }
+}
+
+fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<Entries>) -> Patterns {
+    keys.skip(key);
+    let mut patterns = Vec::new();
+    for (text, value) in entries.unwrap_or_default().0 {
+        // Python's `re.match(r"(.*\.)?(KEY)$", name)`.
+        match (Regex::new(&format!(r"^(?:.*\.)?(?:{text})$")), value.as_f64()) {
+            (Ok(regex), Some(number)) => patterns.push((regex, number)),
+            (Ok(_), None) => keys.refuse(keys.invalid(key, "an object of numbers", &value)),
+            (Err(_), _) => keys.refuse(err!(
+                "`{}`: key `{key}` has the regular expression {text:?}, which is invalid or has lookaround or backreferences: write the names of modules instead",
+                keys.file
+            )),
+        }
+    }
+    patterns
+}

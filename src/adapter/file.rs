@@ -1,0 +1,233 @@
+//! An adapter's folder: its tensors by the modules that they adapt, before there is a base.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use super::config::AdapterConfig;
+use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
+use crate::checkpoint::{
+    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint, is_ignored, listed, matches,
+    patterns,
+};
+use crate::container::{Header, StoredTensor};
+use crate::display::plural;
+use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::foreign::MERGE_ADAPTER;
+use crate::files::parent_dir;
+use crate::weights::ElementKind;
+
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Files in the place of the weights, and what to do.
+const OTHER_WEIGHTS: [(&str, &str); 2] = [
+    (
+        "adapter_model.bin",
+        "PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors (save_pretrained does)",
+    ),
+    (
+        "adapters.safetensors",
+        "mlx-lm's format: merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
+    ),
+];
+
+/// An adapter of which the config and the header have been read.
+#[derive(Debug, Default)]
+pub struct AdapterFile {
+    pub config: AdapterConfig,
+    /// The SafeTensors file.
+    pub weights: PathBuf,
+    pub modules: BTreeMap<Module, Parts>,
+    /// What the user ignores of it, and by which names and patterns.
+    pub ignored: IgnoredNames,
+}
+
+/// The tensors of a module.
+pub type Parts = BTreeMap<Part, StoredTensor>;
+
+/// Whether a folder holds an adapter and no whole model.
+pub fn is_adapter(folder: &Path) -> bool {
+    let has = |name: &&str| folder.join(name).exists();
+    has(&ADAPTER_CONFIG) && ![SINGLE_FILE, INDEX].iter().any(has)
+}
+
+/// The rank of factors, by the shape of `lora_A`. That of wrapped experts depends on their
+/// number.
+pub fn rank(form: ModuleForm, shape: &[u64], experts: Option<u64>) -> Option<u64> {
+    match form {
+        ModuleForm::Wrapped(_) => shape.first()?.checked_div(experts?),
+        ModuleForm::Stacked => shape.get(1).copied(),
+        _ => shape.first().copied(),
+    }
+}
+
+impl AdapterFile {
+    /// Opens an adapter's folder, or its SafeTensors file with the config beside it.
+    pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<Self> {
+        let (folder, weights) = if path.is_file() {
+            (parent_dir(path), path.to_owned())
+        } else {
+            (path, path.join(WEIGHTS))
+        };
+        let shown = folder.display();
+        ensure!(
+            folder.is_dir(),
+            "there is no folder `{shown}`; an adapter is a folder on this machine with {ADAPTER_CONFIG} and {WEIGHTS}"
+        );
+        let other = OTHER_WEIGHTS.iter().find(|(name, _)| folder.join(name).exists());
+        if let Some((name, what)) = other.filter(|_| !weights.exists()) {
+            bail!("`{}` is {what}", folder.join(name).display());
+        }
+        let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
+        let config = folder.join(ADAPTER_CONFIG);
+        for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, WEIGHTS)] {
+            ensure!(
+                file.symlink_metadata().is_ok(),
+                "`{shown}` holds no {name}{whole}; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
+            );
+        }
+        let config = AdapterConfig::read(&config, &ignored.config_keys);
+        let modules = read_modules(&weights, &ignored.tensors);
+        let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
+        let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
+        let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
+        let mut file = Self { config, weights, modules, ignored };
+        file.name_wrapped()?;
+        Ok(file)
+    }
+
+    /// The name of its folder.
+    pub fn name(&self) -> String {
+        let folder = parent_dir(&self.weights);
+        // `.` has no name.
+        let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        real.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Gives wrapped experts the names of their parameters: PEFT wraps those of
+    /// `target_parameters` one after the other, in the module's order, the first one innermost.
+    fn name_wrapped(&mut self) -> Result<()> {
+        let is_wrapped =
+            |(module, _): &(Module, Parts)| matches!(module.form, ModuleForm::Wrapped(_));
+        let (wrapped, others) = mem::take(&mut self.modules).into_iter().partition(is_wrapped);
+        self.modules = others;
+        let mut by_name = BTreeMap::<_, Vec<_>>::new();
+        for (module, parts) in wrapped {
+            by_name.entry(module.name.clone()).or_default().push((module, parts));
+        }
+        let path = self.weights.display();
+        for (name, wrappers) in by_name {
+            let is_adapted =
+                |at: &usize| self.config.adapts_parameter(&format!("{name}.{}", PARAMETERS[*at].0));
+            let adapted: Vec<usize> = (0..PARAMETERS.len()).filter(is_adapted).collect();
+            ensure!(
+                adapted.iter().all(|at| !PARAMETERS[*at].2.is_empty()),
+                "`{path}` adapts a bias of `{name}` (key `target_parameters` of {ADAPTER_CONFIG}), which is not supported: {MERGE_ADAPTER}"
+            );
+            let is_innermost = |(module, _): &(Module, Parts)| {
+                module.form == ModuleForm::Wrapped(adapted.len().saturating_sub(1))
+            };
+            ensure!(
+                adapted.len() == wrappers.len() && wrappers.last().is_some_and(is_innermost),
+                "`{path}` has factors for {} parameters of `{name}`, and key `target_parameters` of {ADAPTER_CONFIG} names {} of them: use the config that was saved with the file",
+                wrappers.len(),
+                adapted.len()
+            );
+            for (at, (module, parts)) in adapted.into_iter().zip(wrappers.into_iter().rev()) {
+                let (stored, canonical, sides) = PARAMETERS[at];
+                let (name, path) =
+                    (format!("{name}.{stored}"), format!("{}.{canonical}", module.path));
+                self.modules.insert(Module { path, sides, name, ..module }, parts);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit
+/// a tensor without a module; all others without one are refused.
+fn read_modules(
+    path: &Path,
+    ignored: &[String],
+) -> Result<(BTreeMap<Module, Parts>, IgnoredNames)> {
+    let shown = path.display();
+    let (mut modules, mut unknown) = (BTreeMap::<_, Parts>::new(), Vec::new());
+    let tensors = Header::read(path)?.tensors;
+    let names: Vec<String> = tensors.iter().map(|it| it.name.clone()).collect();
+    for tensor in tensors {
+        let name = tensor.name.clone();
+        let Some((module, part)) = place(&name) else {
+            unknown.push(name);
+            continue;
+        };
+        let (kind, dtype) = (ElementKind::Float, tensor.dtype);
+        ensure!(kind.accepts(dtype), "`{shown}`: tensor `{name}` must be {kind}, found {dtype}");
+        if let Some(other) = modules.entry(module).or_default().insert(part, tensor) {
+            bail!("`{shown}` holds both `{name}` and `{}`, which say the same", other.name);
+        }
+    }
+    let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
+    let of_adapters = used.cloned().collect();
+    let tensors = unknown.extract_if(.., |name| is_ignored(name, ignored)).collect();
+    let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
+    let errors = [
+        unsupported_ways(path, &unsupported),
+        misplaced(path, &foreign, &names),
+        unpaired(path, &modules),
+    ];
+    Error::all(errors.into_iter().flatten())?;
+    Ok((modules, IgnoredNames { tensors, of_adapters, ..IgnoredNames::default() }))
+}
+
+/// Whether a tensor without a place adapts a module of a GPT-OSS model all the same.
+fn adapts(tensor: &str) -> bool {
+    let module = tensor.replace(".base_layer", "");
+    let module = module.split_once(".lora_").map(|(module, _)| module);
+    let has_place = |module: &str, end| place(&format!("{module}{end}")).is_some();
+    module.is_some_and(|it| has_place(it, ".weight") || has_place(it, ".lora_A.weight"))
+}
+
+/// The error for tensors that adapt modules of the model in other ways.
+fn unsupported_ways(path: &Path, tensors: &[String]) -> Option<Error> {
+    (!tensors.is_empty()).then(|| {
+        err!(
+            "`{}` adapts modules in a way that is not supported, with the tensors {}: {MERGE_ADAPTER}",
+            path.display(),
+            listed(tensors.iter())
+        )
+    })
+}
+
+/// The error for tensors without a module, of all `names` in a file.
+fn misplaced(path: &Path, unknown: &[String], names: &[String]) -> Option<Error> {
+    if unknown.is_empty() {
+        return None;
+    }
+    let error = err!(
+        "`{}` holds tensors that adapt nothing in a GPT-OSS model: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
+        path.display(),
+        listed(unknown.iter())
+    );
+    let others = names.iter().filter(|name| !unknown.contains(name)).map(String::as_str);
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let patterns = patterns(&unknown, others).into_iter().map(|it| (Setting::IgnoreTensor, it));
+    Some(error.with_remedies(patterns.collect()))
+}
+
+/// The error for factors without the other one.
+fn unpaired(path: &Path, modules: &BTreeMap<Module, Parts>) -> Option<Error> {
+    let mut unpaired = modules.values().filter_map(|tensors| {
+        let [a, b] = [Part::A, Part::B].map(|part| tensors.get(&part));
+        let lonely = a.xor(b).or(tensors.get(&Part::BiasOfB).filter(|_| a.is_none()))?;
+        Some((lonely, if a.is_none() { "A" } else { "B" }))
+    });
+    let (StoredTensor { name, .. }, missing) = unpaired.next()?;
+    let others = match unpaired.count() {
+        0 => String::new(),
+        count => format!("; also incomplete: {}", plural(count, "module")),
+    };
+    Some(err!(
+        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{others}",
+        path.display()
+    ))
+}

@@ -1,0 +1,71 @@
+//! LoRA adapters, of which only headers are read: what an adapter changes in a base, under
+//! canonical names, with recipes for the bytes.
+//!
+//! An adapter first replaces values, then adds a product of two small matrices to others:
+//!
+//! ```text
+//! W' = W + s · B · A        A [r, in], B [out, r]; for experts W, A and B of each expert
+//! y  = x·Wᵀ + b + s · ((x·Aᵀ)·Bᵀ + bias of B)
+//! ```
+//!
+//! `A` is here always the factor that inputs meet first, whatever the file calls it.
+
+mod apply;
+mod config;
+mod file;
+mod fit;
+mod modules;
+mod names;
+
+use std::path::PathBuf;
+
+pub use apply::apply;
+pub use file::{AdapterFile, WEIGHTS, is_adapter};
+pub use fit::fit;
+pub use modules::AdaptedModules;
+pub use names::{ModuleForm, Part, Side};
+
+use crate::error::Result;
+use crate::weights::{Fingerprint, LowRank, Weight};
+
+/// What an adapter changes in a base.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// The SafeTensors file.
+    pub file: PathBuf,
+    /// Values that replace others, before anything is added.
+    pub replacements: Vec<Replacement>,
+    pub terms: Vec<LowRank>,
+}
+
+/// Values in the place of a matrix, a vector, or some rows of a matrix. Of an embedding or lm_head
+/// with factors PEFT stores the whole matrix too, mostly with the base's own values.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    /// Canonical path of the base's matrix (`embedding`, `layers.0.mlp.router`), or name of its
+    /// vector (`layers.0.mlp.router.bias`).
+    pub replaced: String,
+    /// The rows of these tokens, in this order; all rows if `None`.
+    pub tokens: Option<Vec<u64>>,
+    /// The rows, in the order of the base's axes.
+    pub weight: Weight,
+}
+
+/// How PEFT stores the factors of all experts: its versions differ in what is `in` and `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactorOrder {
+    /// `lora_A [experts·r, in]`, `lora_B [out, r·experts]`
+    Plain,
+    /// `lora_A [experts·r, out]`, `lora_B [in, r·experts]`
+    Swapped,
+}
+
+impl Adapter {
+    /// Of what it changes in its base, from samples.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let rows = self.replacements.iter().map(|it| format!("{} {:?}\n", it.replaced, it.tokens));
+        let identity: String = rows.chain(self.terms.iter().map(LowRank::identity)).collect();
+        let replaced = self.replacements.iter().map(|it| &it.weight);
+        Fingerprint::of(&identity, replaced.chain(self.terms.iter().flat_map(LowRank::weights)))
+    }
+}

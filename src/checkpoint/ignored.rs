@@ -1,0 +1,63 @@
+//! What the user ignores of a checkpoint and of adapters.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::suggest::listed;
+use crate::error::{Error, Result, err};
+
+/// Unknown names that the user allows. In a request each may be a pattern with `*` and `?`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IgnoredNames {
+    /// Config keys by full name, as `rope_scaling.factor`.
+    pub config_keys: Vec<String>,
+    /// Tensors by name.
+    pub tensors: Vec<String>,
+    /// Names and patterns that fit something in an adapter, and may fit nothing in its base.
+    #[serde(skip)]
+    pub of_adapters: Vec<String>,
+}
+
+impl IgnoredNames {
+    #[allow(missing_docs)]
+    pub fn is_empty(&self) -> bool {
+        self.config_keys.is_empty() && self.tensors.is_empty()
+    }
+
+    /// What a sentence says after "the checkpoint": nothing, or that it is not the whole one.
+    pub fn apart(&self) -> String {
+        if self.is_empty() { String::new() } else { format!(" apart from {self}") }
+    }
+
+    /// Refuses those that fit nothing, of a weights file without unknown names.
+    pub fn require_use(&self, staged: &Path) -> Result<()> {
+        let unused = [&self.config_keys, &self.tensors].into_iter().flat_map(|it| self.of_base(it));
+        let staged = staged.display();
+        Error::all(unused.map(|name| {
+            err!("nothing to ignore: `{staged}` has no unknown key or tensor `{name}`")
+        }))
+    }
+
+    /// Those that have to fit something in a checkpoint.
+    pub(super) fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
+        names.iter().filter(|name| !self.of_adapters.contains(name))
+    }
+}
+
+impl fmt::Display for IgnoredNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [("config key", &self.config_keys), ("tensor", &self.tensors)];
+        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        let kinds = kinds.map(|(kind, names)| {
+            format!(
+                "the {kind}{} {}",
+                if names.len() == 1 { "" } else { "s" },
+                listed(names.iter())
+            )
+        });
+        f.write_str(&kinds.collect::<Vec<_>>().join(" and "))
+    }
+}

@@ -1,0 +1,255 @@
+//! Refusals of adapters: one sentence that says what is wrong, and what to do.
+
+use std::fs;
+
+use gpt_oss_export::checkpoint::IgnoredNames;
+use gpt_oss_export::error::{Error, Setting};
+use safetensors::Dtype;
+use serde_json::json;
+
+use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
+use crate::layout_fixtures::{Tensors, config, home, in_layout};
+use crate::support::{Home, assert_contains, assert_starts, cases, fixture, open, resize, words};
+
+#[test]
+fn refuses_configs_of_other_methods_and_wrong_values() {
+    let table = r#"peft_type | "IA3" | key `peft_type` must be "LORA", found "IA3": merge it into its base model (merge_and_unload
+        peft_type | "ADALORA" | must be "LORA", found "ADALORA"
+        use_dora | true | key `use_dora` is set: DoRA scales the rows of the adapted matrices, which is not supported; merge it into
+        alora_invocation_tokens | [1, 2] | activated LoRA leaves the tokens before an invocation as they are
+        arrow_config | {"top_k": 2} | Arrow chooses among adapters
+        layer_replication | [[0, 2], [1, 3]] | repeats layers
+        use_qalora | true | QALoRA pools
+        use_bdlora | {"nblocks": 2} | BD-LoRA
+        kasa_config | {"beta": 0.1} | KaSA truncates
+        monteclora_config | {"n": 2} | MonteCLoRA draws
+        fan_in_fan_out | true | stored input-major
+        megatron_config | {"a": 1} | parallel layers of Megatron
+        init_lora_weights | "pissa" | key `init_lora_weights` is "pissa": the adapter belongs to a base that this initialization changed; merge it
+        init_lora_weights | "pissa_niter_4" | is "pissa_niter_4": the adapter belongs to a base
+        init_lora_weights | "olora" | a base that this initialization changed
+        init_lora_weights | "corda" | a base that this initialization changed
+        init_lora_weights | "loftq" | a base that this initialization changed
+        init_lora_weights | "lora_ga" | a base that this initialization changed
+        init_lora_weights | "of next year" | a base that this initialization changed
+        r | "4" | key `r` must be a whole number from 1, found "4"
+        r | 0 | key `r` must be a whole number from 1, found 0
+        r | 8 | `model.layers.0.self_attn.k_proj` has factors of rank 4, and adapter_config.json says 8 (`r` and `rank_pattern`); also unfit: 11 modules
+        rank_pattern | {"q_proj": 2} | `model.layers.0.self_attn.q_proj` has factors of rank 4, and adapter_config.json says 2 (`r` and `rank_pattern`); also unfit: 2 modules
+        lora_alpha | "8" | key `lora_alpha` must be a number, found "8"
+        lora_alpha | null | adapter_config.json lacks the key `lora_alpha`
+        use_rslora | 1 | key `use_rslora` must be true or false, found 1
+        alpha_pattern | {"q_proj": "a"} | key `alpha_pattern` must be an object of numbers, found "a"
+        alpha_pattern | [1] | adapter_config.json` is invalid: invalid type: sequence, expected an object of patterns
+        alpha_pattern | {"(?=q)q_proj": 2} | key `alpha_pattern` has the regular expression "(?=q)q_proj", which is invalid or has lookaround
+        alpha_pattern | {"q_proj)": 2} | has the regular expression "q_proj)", which is invalid
+        target_parameters | 3 | key `target_parameters` must be a list of names, found 3
+        trainable_token_indices | [-1] | key `trainable_token_indices` must be lists of tokens, found [-1]
+        base_model_name_or_path | 3 | key `base_model_name_or_path` must be a string, found 3"#;
+    for [key, value, expected] in cases(table) {
+        let home = copied("attention");
+        edit_config(&home, key, value.parse().unwrap());
+        let sentence = refusal(&home).to_string();
+        assert_contains(&sentence, expected);
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+    assert_contains(&refusal(&copied("dora")).to_string(), "key `use_dora` is set");
+    let home = copied("attention");
+    let path = home.join("adapter").join(CONFIG);
+    let infinite =
+        fs::read_to_string(&path).unwrap().replace("\"lora_alpha\": 8", "\"lora_alpha\": NaN");
+    fs::write(&path, infinite).unwrap();
+    assert_contains(&refusal(&home).to_string(), "adapter_config.json` is not valid JSON");
+}
+
+#[test]
+fn says_all_that_is_wrong_at_once() {
+    let home = copied("attention");
+    edit_config(&home, "use_dora", json!(true));
+    edit_config(&home, "init_lora_weights", json!("pissa"));
+    edit_config(&home, "kasa_config", json!({"a": 1}));
+    assert_eq!(refusal(&home).each().count(), 3);
+
+    let home = copied("attention");
+    edit_config(&home, "lora_magic", json!(1));
+    edit_config(&home, "lora_trick", json!({"a": 1}));
+    edit_tensors(&home, |tensors| {
+        for name in ["score.weight", "model.vision_tower.0.q_proj.lora_A.weight"] {
+            tensors.insert(format!("base_model.model.{name}"), (Dtype::F32, vec![1], vec![0; 4]));
+        }
+        tensors.retain(|name, _| !name.contains("layers.0.self_attn.q_proj.lora_B"));
+    });
+    let error = refusal(&home);
+    let sentences: Vec<&str> = error.each().map(Error::sentence).collect();
+    let expected = [
+        "has unknown keys `lora_magic` and `lora_trick`, which can be ignored if they do not change what the model computes",
+        "holds tensors that adapt nothing in a GPT-OSS model: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`, `base_model.model.score.weight`; use an adapter",
+        "has `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` without the factor B of its module: the file is incomplete",
+    ];
+    assert_eq!(sentences.len(), expected.len(), "{error}");
+    expected.iter().zip(sentences).for_each(|(part, sentence)| assert_contains(sentence, part));
+    let keys = ["lora_magic", "lora_trick"].map(|key| (Setting::IgnoreConfigKey, key.to_owned()));
+    assert_eq!(error.remedies(), [keys]);
+
+    let home = copied("attention");
+    edit_config(&home, "lora_magic", json!(1));
+    edit_tensors(&home, |tensors| {
+        tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    let ignored = IgnoredNames {
+        config_keys: vec!["lora_*".into()],
+        tensors: vec!["score.*".into()],
+        ..IgnoredNames::default()
+    };
+    let base = open(&home.checkpoint());
+    fitted(&home.join("adapter"), &base, &ignored, None).unwrap();
+}
+
+/// `drop PART` removes the tensors with a part in their names, `rename FROM TO` replaces it,
+/// `copy FROM TO` adds renamed copies, `shape END SIZES` cuts or fills a tensor, `dtype END`
+/// makes integers of it.
+fn apply(edit: &str, tensors: &mut Tensors) {
+    let words = words(edit);
+    if words[0] == "drop" {
+        return tensors.retain(|name, _| !name.contains(words[1]));
+    }
+    if ["rename", "copy"].contains(&words[0]) {
+        let old = tensors.clone();
+        let renamed = old.iter().map(|(name, it)| (name.replace(words[1], words[2]), it.clone()));
+        tensors.retain(|name, _| words[0] == "copy" || !name.contains(words[1]));
+        return tensors.extend(renamed);
+    }
+    let mut found = tensors.iter_mut().filter(|(name, _)| name.ends_with(words[1]));
+    let (dtype, shape, data) = found.next().unwrap().1;
+    if words[0] == "dtype" {
+        *dtype = Dtype::I32;
+        return;
+    }
+    let size = data.len() / shape.iter().product::<usize>();
+    *shape = words[2..].iter().map(|size| size.parse().unwrap()).collect();
+    data.resize(shape.iter().product::<usize>() * size, 0);
+}
+
+#[test]
+fn refuses_tensors_that_do_not_fit() {
+    let table = "attention | drop layers.0.self_attn.q_proj.lora_A | q_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again
+        biases | drop lora_A | o_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again; also incomplete: 5 modules
+        attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the base, found [256, 3]
+        attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` must have shape [1, 96] to fit the base, found [0]
+        attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
+        attention | rename lora_A.weight lora_A.default.weight | adapts modules in a way that is not supported, with the tensors `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
+        attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the base has 3 layers; also unfit: 3 modules
+        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
+        attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
+        attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
+        attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l`; use
+        attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`: merge it into
+        attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_B.weight`; use
+        embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`: merge it into
+        whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: merge it
+        embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
+        router-head | shape lm_head.lora_B.weight 384 4 | has shape [384, 4], and the base has a vocabulary of 320
+        whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
+        whole-modules | rename lm_head.weight lm_head.bias | the base has no bias that `base_model.model.lm_head.bias` could replace
+        split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
+        split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
+        split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert
+        tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
+        tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted, and not each expert
+        tinker | shape w2.lora_A.weight 4 2 128 | w2.lora_A.weight` must have shape [8, 2, 128] to fit the base, found [4, 2, 128]
+        tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | trainable_tokens_delta` must have shape [1, 96] to fit the base, found [2, 96]
+        router-head | copy router. router.linear. | `model.layers.0.mlp.router` and `model.layers.0.mlp.router.linear` are the same, keep one of them; also unfit: 2 modules
+        tinker | copy experts.w2 experts.0.down_proj | `model.layers.1.mlp.experts.0.down_proj` and `model.layers.1.mlp.experts.w2` are the same";
+    for [adapter, edit, expected] in cases(table) {
+        let home = copied(adapter);
+        edit_tensors(&home, |tensors| apply(edit, tensors));
+        assert_contains(refusal(&home).sentence(), expected);
+    }
+}
+
+#[test]
+fn refuses_tokens_and_patterns_that_do_not_fit() {
+    let table = r#"tokens | trainable_token_indices | {"embed_tokens": [5, 42, 320], "lm_head": [7]} | must list different tokens below 320, the vocabulary, for `model.embed_tokens`
+        tokens | trainable_token_indices | {"embed_tokens": [5, 42, 5], "lm_head": [7]} | must list different tokens below 320
+        tokens | trainable_token_indices | [5, 42, 17] | must list different tokens below 320, the vocabulary, for `lm_head`
+        tokens | trainable_token_indices | null | for `model.embed_tokens`; also unfit: 1 module
+        split | alpha_pattern | {"down_projs.3": 3} | key `alpha_pattern` scales the experts of `layers.1.mlp.experts.down` differently: merge it
+        experts | target_parameters | null | has factors for 2 parameters of `model.layers.1.mlp.experts`, and key `target_parameters` of adapter_config.json names 0 of them
+        experts | target_parameters | ["1.mlp.experts.down_proj", "2.mlp.experts.down_proj"] | names 1 of them
+        experts | target_parameters | ["experts.down_proj", "experts.gate_up_proj_bias"] | adapts a bias of `model.layers.1.mlp.experts` (key `target_parameters` of adapter_config.json), which is not supported
+        one-parameter-each | target_parameters | ["1.mlp.experts.gate_up_proj", "0.mlp.experts.down_proj"] | experts.lora_A.weight` must have shape [16, 128] to fit the base, found [16, 96]; also unfit: 1 module
+        one-parameter-each | target_parameters | ["experts.gate_up_proj", "experts.down_proj"] | has factors for 1 parameters"#;
+    for [adapter, key, value, expected] in cases(table) {
+        let home = copied(adapter);
+        edit_config(&home, key, value.parse().unwrap());
+        assert_contains(refusal(&home).sentence(), expected);
+    }
+}
+
+#[test]
+fn refuses_other_bases() {
+    for (base, expected) in [
+        (
+            "tiny-3-heads",
+            "`, whose base is `tiny-hf-bf16`: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` must have shape [4, 32] to fit the base, found [4, 96]; also unfit: 11 modules",
+        ),
+        (
+            "tiny-1-kv",
+            "must have shape [4, 64] to fit the base, found [4, 96]; also unfit: 11 modules",
+        ),
+        (
+            "tiny-128",
+            "must have shape [4, 128] to fit the base, found [4, 96]; also unfit: 11 modules",
+        ),
+        (
+            "tiny-square",
+            "it adapts `model.layers.2.self_attn.k_proj`, and the base has 2 layers; also unfit: 3 modules",
+        ),
+    ] {
+        let (folder, base) = (fixture("lora/attention"), open(&fixture(base)));
+        let error = fitted(&folder, &base, &IgnoredNames::default(), None).unwrap_err();
+        assert_contains(&error.to_string(), expected);
+    }
+    let (mut config, mut tensors) = (config(), in_layout("bf16"));
+    config["tie_word_embeddings"] = json!(true);
+    tensors.remove("lm_head.weight");
+    let base = open(&home(&config, &tensors).checkpoint());
+    for (adapter, is_refused) in [
+        ("attention", false),
+        ("embedding", true),
+        ("router-head", true),
+        ("tokens", true),
+        ("whole-modules", true),
+    ] {
+        let found = fitted(&fixture("lora").join(adapter), &base, &IgnoredNames::default(), None);
+        let expected = "and the base ties its embedding to lm_head: programs differ in whether both change; save the base";
+        assert!(
+            found.err().map_or(!is_refused, |it| is_refused && it.to_string().contains(expected))
+        );
+    }
+}
+
+#[test]
+fn names_what_is_no_adapter() {
+    let table = "| | holds no adapter_config.json; an adapter is a folder with adapter_config.json and adapter_model.safetensors
+        adapter_config.json | | holds no adapter_model.safetensors; an adapter is
+        adapter_config.json adapter_model.bin | | adapter_model.bin` is PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors
+        adapter_config.json adapters.safetensors | | adapters.safetensors` is mlx-lm's format: merge it into its base model with mlx_lm.fuse
+        config.json model.safetensors | | holds no adapter_config.json; it holds a whole model
+        adapter_config.json adapter_model.safetensors | | adapter_config.json` is empty, expected an object of JSON";
+    for [files, _, expected] in cases(table) {
+        let home = Home::with("tiny-hf");
+        fs::create_dir(home.join("adapter")).unwrap();
+        for file in files.split_whitespace() {
+            fs::write(home.join("adapter").join(file), "").unwrap();
+        }
+        assert_contains(refusal(&home).sentence(), expected);
+    }
+    let home = Home::with("tiny-hf");
+    assert_starts(refusal(&home).sentence(), "there is no folder `");
+    let home = copied("attention");
+    resize(&home.join("adapter").join(WEIGHTS), |length| length - 1);
+    assert_contains(refusal(&home).sentence(), "but its header describes 52184: download it again");
+    fs::write(home.join("adapter").join(WEIGHTS), "<!DOCTYPE html>").unwrap();
+    assert_contains(refusal(&home).sentence(), "is an HTML page, not the file itself");
+}
