@@ -56,6 +56,7 @@ mod python {
     mod verify_refusals;
 }
 mod reference;
+mod reference_adapters;
 mod reference_reading;
 mod reference_refusals;
 mod refusals;
