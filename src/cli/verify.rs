@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use gpt_oss_export::export::{AdapterSource, FactorOrder};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::Ignored;
+use super::values::{self, Ignored, adapter, one_of};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -21,6 +23,14 @@ pub struct Verify {
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
+    /// LoRA adapter that it was exported with; with the weight as DIR=0.7
+    ///
+    /// May be given several times, in any order.
+    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
+    adapters: Vec<AdapterSource>,
+    /// How --adapter stores the factors of experts, if its files do not tell
+    #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
+    adapter_layout: Option<FactorOrder>,
     /// Length of the longest text in tokens [default: sliding window + 32]
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
@@ -65,6 +75,8 @@ impl Verify {
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
+            adapters: self.adapters,
+            adapter_layout: self.adapter_layout,
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
