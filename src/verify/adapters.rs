@@ -88,7 +88,7 @@ fn differs(model: &Path, wanted: &AdapterRecord, given: Option<&Given>) -> Error
     let path = source.path.display().to_string();
     if record.fingerprint == *fingerprint {
         return err!(
-            "`{model}` has the adapter `{path}` with weight {weight}, found {}: give it that weight",
+            "adapter `{path}` is given with weight {}, and `{model}` has it with weight {weight}: give it that weight",
             record.weight
         )
         .with_remedy(Setting::Adapter, typed(&path));

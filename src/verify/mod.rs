@@ -99,7 +99,9 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
 
     let window = reference.numbers.windows.iter().flatten().max().copied().unwrap_or_default();
     let limits = [window as usize, checkpoint.config.rope.context() as usize];
-    let inputs = Inputs::new(model.signature, request.inputs, limits)?;
+    let mut inputs = Inputs::new(model.signature, request.inputs, limits)?;
+    let new_rows = reference.embedding.new_rows.iter().flat_map(|it| &it.tokens);
+    inputs.include(new_rows.map(|token| *token as u32));
 
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();

@@ -54,6 +54,12 @@ pub fn bases(adapter: &str) -> Vec<Home> {
     vec![Home::with("tiny"), Home::with("tiny-hf"), in_folder("bf16")]
 }
 
+/// Copies an adapter into a folder beside a checkpoint, and returns its path.
+pub fn add(home: &Path, adapter: &str, folder: &str) -> String {
+    copy_folder(&fixture("lora").join(adapter), &home.join(folder));
+    text(&home.join(folder)).to_owned()
+}
+
 /// A copy of an adapter, and of its base in `checkpoint`.
 pub fn copied(adapter: &str) -> Home {
     let home = Home::with(if adapter.starts_with("square") { "tiny-square" } else { "tiny-hf" });

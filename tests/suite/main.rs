@@ -33,12 +33,14 @@ mod places;
 mod provenance;
 mod puzzle;
 mod python {
+    mod adapter_faults;
     mod adapters;
     mod cached;
     mod combinations;
     mod documents;
     mod environment;
     mod faults;
+    mod faulty;
     mod graph;
     #[cfg(unix)]
     mod hostile;
@@ -53,6 +55,7 @@ mod python {
     mod trained;
     mod transformers;
     pub mod verify;
+    mod verify_adapters;
     mod verify_refusals;
 }
 mod reference;

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::environment::{OPENVINO, assert_equal, assert_steps_of, python};
-use crate::adapters::{ADAPTERS, CONFIG, WEIGHTS, bases, order};
+use crate::adapters::{ADAPTERS, CONFIG, WEIGHTS, add, bases, order};
 use crate::layout_fixtures::{in_folder, read, write};
-use crate::support::{Home, copy_folder, edit_json, fixture, text};
+use crate::support::{Home, edit_json, fixture, text};
 
 /// Ids and logits `[2, 40]`, and `[1, 150]` of which the last 50 rows are known.
 fn references(logits: &str) -> [Value; 2] {
@@ -26,12 +26,6 @@ fn ways() -> Value {
         {"rows": [0], "lengths": [120], "steps": 30},
         {"rows": [0, 1], "lengths": [9, 3], "padding": "left", "steps": 20},
     ])
-}
-
-/// Copies an adapter into a folder beside a checkpoint, and returns its path.
-fn add(home: &Path, adapter: &str, folder: &str) -> String {
-    copy_folder(&fixture("lora").join(adapter), &home.join(folder));
-    text(&home.join(folder)).to_owned()
 }
 
 #[test]
