@@ -36,9 +36,9 @@ pub struct AdapterReader<'a> {
 /// What PEFT puts before and into the names of modules.
 const PREFIX: &str = "base_model.model.";
 const WRAPPER: &str = ".base_layer";
-/// How the names of tensors end by which modules are found.
 const NEW_ROWS: &str = ".token_adapter.trainable_tokens_delta";
-const BIAS: &str = ".lora_B.bias";
+const BIAS_OF_B: &str = ".lora_B.bias";
+/// How the names of tensors end that tell which modules are adapted.
 const ENDS: [&str; 3] = [".lora_A.weight", ".lora_embedding_A", NEW_ROWS];
 /// The parameters of the experts' module, in the order in which PEFT wraps them.
 const PARAMETERS: [&str; 2] = ["gate_up_proj", "down_proj"];
@@ -143,7 +143,7 @@ impl<'a> AdapterReader<'a> {
     ) -> Result<AdapterTerm> {
         let is_transposed = name_of_a.ends_with(ENDS[1]) || is_swapped && is_parameter(module);
         let (a, b, columns) = self.factors(name_of_a, target, is_transposed)?;
-        let bias = name_of_a.replace(ENDS[0], BIAS).replace(ENDS[1], BIAS);
+        let bias = name_of_a.replace(ENDS[0], BIAS_OF_B).replace(ENDS[1], BIAS_OF_B);
         let read = |_| self.tensors.floats(&bias, None, &target.sides()[..1], false);
         let bias = self.tensors.by_name.get(&bias).map(read).transpose()?;
         let scale = self.adapter.weight * self.keys.scale(module, a.rows)?;

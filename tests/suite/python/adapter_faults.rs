@@ -128,7 +128,7 @@ fn verify_finds_every_fault_of_adapters() {
             // In turn in one layout and the other.
             let homes = bases(name);
             let home = &homes[at % homes.len()];
-            let adapter = add(&home, name, "adapter");
+            let adapter = add(home, name, "adapter");
             let options = [&["--adapter", &adapter], order(name)].concat();
             let model = home.join("model.onnx");
             let exported = [&options[..], targets[at % 2]].concat();
