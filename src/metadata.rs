@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::{Adapter, AdapterFile};
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, bail, err};
 use crate::model::GraphOptions;
@@ -61,6 +62,14 @@ pub struct AdapterRecord {
     /// What was ignored of it.
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
+}
+
+impl AdapterRecord {
+    /// Of an adapter that was read from a file.
+    pub fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
+        let (fingerprint, ignored) = (adapter.fingerprint()?, file.ignored.clone());
+        Ok(Self { name: file.name(), fingerprint, weight, ignored })
+    }
 }
 
 impl fmt::Display for AdapterRecord {

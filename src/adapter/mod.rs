@@ -16,6 +16,7 @@ mod file;
 mod fit;
 mod modules;
 mod names;
+mod sources;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use file::{AdapterFile, WEIGHTS, is_adapter};
 pub use fit::fit;
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
+pub use sources::{AdapterSource, fit_all, open_all};
 
 use crate::error::Result;
 use crate::weights::{Fingerprint, LowRank, Weight};

@@ -12,12 +12,12 @@ use gpt_oss_export::export::{
     ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target, export,
     similar_dir,
 };
-use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::remedy::{options, pass};
-use super::values::{self, Ignored, one_of};
+use super::values::{self, Ignored, adapter, one_of};
 use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
@@ -203,7 +203,6 @@ impl Export {
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
-            refuse_adapters(spec.adapters())?;
             let onnxruntime = self.onnxruntime.as_deref();
             let (formats, config) = spec.foresee();
             prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
@@ -217,6 +216,8 @@ impl Export {
             let request = VerifyRequest {
                 model: model.path.clone(),
                 checkpoint: summary.source.clone(),
+                adapters: self.adapters.clone(),
+                adapter_layout: self.adapter_layout,
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
                 onnxruntime: self.onnxruntime.clone(),
@@ -329,14 +330,6 @@ fn table(summary: &Summary) -> Table {
         table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
     }
     table
-}
-
-/// A path that exists, or a path and a weight behind the last `=`.
-fn adapter(path: PathBuf) -> AdapterSource {
-    let weighted = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
-    let parsed = weighted.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
-    let (path, weight) = parsed.unwrap_or((path, 1.0));
-    AdapterSource { path, weight }
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {

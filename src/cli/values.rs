@@ -1,9 +1,12 @@
 //! Values of options, with their help, and the options of several commands.
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
-    Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset, Provider, Target,
+    AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset,
+    Provider, Target,
 };
 
 /// Options that accept unknown names.
@@ -95,6 +98,14 @@ pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [
     ("in-place", ExternalData::InPlace, "From the files of --checkpoint or --weights, or fail"),
     ("copy", ExternalData::Copy, "From a weights file beside the model"),
 ];
+
+/// A path that exists, or a path and a weight behind the last `=`.
+pub fn adapter(path: PathBuf) -> AdapterSource {
+    let weighted = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
+    let parsed = weighted.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
+    let (path, weight) = parsed.unwrap_or((path, 1.0));
+    AdapterSource { path, weight }
+}
 
 /// Parses one of some words.
 pub fn one_of<T, const N: usize>(words: [Word<T>; N]) -> impl TypedValueParser<Value = T>

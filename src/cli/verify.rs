@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use gpt_oss_export::error::Setting;
+use gpt_oss_export::export::{AdapterSource, FactorOrder};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::Ignored;
+use super::values::{self, Ignored, adapter, one_of};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -23,6 +25,14 @@ pub struct Verify {
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
+    /// LoRA adapter that it was exported with; with the weight as DIR=0.7
+    ///
+    /// May be given several times, in any order.
+    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
+    adapters: Vec<AdapterSource>,
+    /// How --adapter stores the factors of experts, if its files do not tell
+    #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
+    adapter_layout: Option<FactorOrder>,
     /// Length of the longest text in tokens [default: sliding window + 32]
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
@@ -67,6 +77,8 @@ impl Verify {
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
+            adapters: self.adapters,
+            adapter_layout: self.adapter_layout,
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
@@ -83,8 +95,19 @@ impl Verify {
 
 /// Whether the command has an option for a setting; otherwise an export does.
 pub fn has(setting: Setting) -> bool {
-    use Setting::{Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance};
-    [Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance].contains(&setting)
+    use Setting::{
+        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance,
+    };
+    matches!(
+        setting,
+        Adapter
+            | AdapterLayout
+            | Checkpoint
+            | IgnoreConfigKey
+            | IgnoreTensor
+            | Onnxruntime
+            | Tolerance
+    )
 }
 
 /// An error if the model does not pass, with a hint besides.

@@ -10,13 +10,13 @@ mod text;
 
 use std::time::Instant;
 
-pub use request::{AdapterSource, ExternalData, HubSource, Preset, Request, Source, Spec};
+pub use request::{ExternalData, HubSource, Preset, Request, Source, Spec};
 pub use summary::{
     AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
     WeightsSummary,
 };
 
-pub use crate::adapter::FactorOrder;
+pub use crate::adapter::{AdapterSource, FactorOrder};
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, Target};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::adapters;
 use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::AdapterFile;
+use crate::adapter::{self, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
@@ -39,7 +39,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let source = &spec.request.source;
-    let (files, ignored) = adapters::read(&spec.request);
+    let (files, ignored) = adapter::open_all(&spec.request.adapters, &spec.request.ignored);
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {

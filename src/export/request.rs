@@ -1,12 +1,11 @@
 //! What to export, and what the options imply. What no checkpoint could make possible is refused
 //! here; the rest of the pipeline reads the [`Spec`] alone.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::adapter::{self, FactorOrder};
+use crate::adapter::{self, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
@@ -102,15 +101,6 @@ pub struct HubSource {
     pub offline: bool,
     /// Fetch no weights; the model runs once they are where it reads them.
     pub headers_only: bool,
-}
-
-/// An adapter, and how much of it to add.
-#[derive(Clone, Debug)]
-pub struct AdapterSource {
-    /// Its folder, or its SafeTensors file.
-    pub path: PathBuf,
-    /// Multiplies what it adds; 1 adds what was trained.
-    pub weight: f64,
 }
 
 /// Where a model reads its weights.
@@ -214,12 +204,6 @@ impl Spec {
     /// The options of the graph, if a model is written.
     pub fn graph(&self) -> Option<&GraphOptions> {
         self.graph.as_ref()
-    }
-
-    /// The names of the adapters' folders or files.
-    pub fn adapters(&self) -> impl Iterator<Item = &str> {
-        let names = self.request.adapters.iter().map(|it| it.path.file_name());
-        names.map(|name| name.and_then(OsStr::to_str).unwrap_or("."))
     }
 
     /// What is known of the model before the export, which says what is wrong with its source: the

@@ -190,12 +190,7 @@ impl HubSummary {
 impl AdapterSummary {
     pub(super) fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
         Ok(Self {
-            record: AdapterRecord {
-                name: file.name(),
-                fingerprint: adapter.fingerprint()?,
-                weight,
-                ignored: file.ignored.clone(),
-            },
+            record: AdapterRecord::new(file, adapter, weight)?,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),
             bytes: file

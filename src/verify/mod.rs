@@ -2,6 +2,7 @@
 //! get the same tokens, and logits are compared; weights are compared byte for byte.
 
 mod activations;
+mod adapters;
 mod inputs;
 mod memory;
 mod model_file;
@@ -18,7 +19,6 @@ use std::time::Instant;
 
 pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
-pub use model_file::refuse_adapters;
 pub use prepare::prepare;
 pub use report::Report;
 pub use subject::Identity;
@@ -29,8 +29,9 @@ pub use weights::WeightDifferences;
 pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 
+use crate::adapter::{self, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
@@ -47,6 +48,10 @@ pub struct VerifyRequest {
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
+    /// The adapters that it was exported with, in any order.
+    pub adapters: Vec<AdapterSource>,
+    /// How adapters store the factors of experts, where their files do not tell.
+    pub adapter_layout: Option<FactorOrder>,
     pub ignored: IgnoredNames,
     pub inputs: InputOptions,
     /// The largest absolute difference of logits; the default of the model if `None`.
@@ -69,8 +74,16 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         source.display(),
         path.display()
     );
-    let (mut checkpoint, recorded) = Checkpoint::open_any(source, &request.ignored)?;
+    let (files, ignored) = adapter::open_all(&request.adapters, &request.ignored);
+    let opened = Checkpoint::open_any(source, &ignored);
+    let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
+    let (adapters, to_read) = adapters::add(
+        &mut checkpoint,
+        (path, model.metadata.as_ref()),
+        (&request.adapters, request.adapter_layout),
+        &files,
+    )?;
     let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
@@ -78,6 +91,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: Some(checkpoint.config.num_layers()),
         ignored_keys: &request.ignored.config_keys,
         ignored_tensors: &request.ignored.tensors,
+        adapters: to_read,
         ..ReadOptions::default()
     };
     if tolerance.from == ToleranceSource::ModelValues {
@@ -85,7 +99,9 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     }
     let reference = reference::read(source, &read)?;
 
-    let inputs = Inputs::new(model.signature, request.inputs, limits(&checkpoint.config))?;
+    let mut inputs = Inputs::new(model.signature, request.inputs, limits(&checkpoint.config))?;
+    let new_rows = reference.embedding.new_rows.iter().flat_map(|it| &it.tokens);
+    inputs.include(new_rows.map(|token| *token as u32));
 
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();
@@ -105,6 +121,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),
+        adapters,
         identity,
         runtime: model.library.clone(),
         texts: inputs,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::inputs::Signature;
 use super::prepare::prepare;
-use crate::checkpoint::listed;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
@@ -60,8 +59,6 @@ impl<'m> ModelFile<'m> {
         let (signature, caches) = interface(&onnx).map_err(|what| unexpected(path, what))?;
         let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
         let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
-        let adapters = metadata.iter().flat_map(|it| &it.adapters);
-        refuse_adapters(adapters.map(|it| &*it.name))?;
         let library = prepare(&options, &formats, None, tolerance, onnxruntime)?;
         let model = Self { path, library, onnx, metadata, options, signature, caches };
         model.require_data()?;
@@ -167,15 +164,4 @@ pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
         "`{}` has {what}, so gpt-oss-export did not write it as it is: export again, and verify that model",
         path.display()
     )
-}
-
-/// Refuses a model with adapters of these names, which the reference does not compute.
-pub fn refuse_adapters<'n>(names: impl Iterator<Item = &'n str>) -> Result<()> {
-    let names: Vec<&str> = names.collect();
-    ensure!(
-        names.is_empty(),
-        "the model has adapters, {}, and a verification computes checkpoints without any: verify an export of the checkpoint alone",
-        listed(names.iter())
-    );
-    Ok(())
 }

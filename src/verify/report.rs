@@ -15,6 +15,7 @@ use crate::checkpoint::IgnoredNames;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
+use crate::metadata::AdapterRecord;
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
 use crate::weights::PerRole;
@@ -34,6 +35,9 @@ pub struct Report {
     pub layers_there: usize,
     /// What was ignored of the checkpoint.
     pub ignored: IgnoredNames,
+    /// The adapters of the model, as its metadata lists them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterRecord>,
     pub identity: Identity,
     pub runtime: Library,
     pub texts: Inputs,
@@ -164,7 +168,12 @@ impl Report {
             ToleranceSource::Requested => "the model is within the tolerance",
         };
         let comma = if self.ignored.is_empty() { "" } else { "," };
-        format!("{verdict}{comma}{}", self.ignored.apart())
+        let adapters = match self.adapters.len() {
+            0 => String::new(),
+            1 => ", with the adapter".to_owned(),
+            count => format!(", with {count} adapters"),
+        };
+        format!("{verdict}{comma}{}{adapters}", self.ignored.apart())
     }
 }
 
@@ -182,6 +191,7 @@ impl fmt::Display for Report {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
+        self.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));

@@ -34,12 +34,14 @@ mod places;
 mod provenance;
 mod puzzle;
 mod python {
+    mod adapter_faults;
     mod adapters;
     mod cached;
     mod combinations;
     mod documents;
     mod environment;
     mod faults;
+    mod faulty;
     mod graph;
     #[cfg(unix)]
     mod hostile;
@@ -54,11 +56,13 @@ mod python {
     mod trained;
     mod transformers;
     pub mod verify;
+    mod verify_adapters;
     mod verify_forms;
     mod verify_refusals;
     mod verify_remedies;
 }
 mod reference;
+mod reference_adapters;
 mod reference_reading;
 mod reference_refusals;
 mod refusals;

@@ -99,9 +99,9 @@ fn what_is_missing_is_to_be_added() {
     assert_said(
         "rm C/config.json | `C` holds no config.json: copy the one that was saved with its weights into it
         rm C/model.safetensors | `C` holds no model.safetensors: add the files that the checkpoint lacks
-        touch C/adapter_config.json; mv C/model.safetensors C/adapter_model.safetensors | `C/adapter_config.json` is a LoRA adapter: merge it
-        touch C/adapter_config.json; rm C/model.safetensors | `C/adapter_config.json` is a LoRA adapter: merge it
-        touch C/adapter_config.json | `C/adapter_config.json` is a LoRA adapter beside a whole model: merge it
+        touch C/adapter_config.json; mv C/model.safetensors C/adapter_model.safetensors | `C/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C
+        touch C/adapter_config.json; rm C/model.safetensors | `C/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C
+        touch C/adapter_config.json | `C/adapter_config.json` is a LoRA adapter beside a whole model, and the model may have it or lack it
         mv C/model.safetensors C/rank0.safetensors; echo '{\"pretrained_config\": {\"architecture\": \"GPTForCausalLM\"}}' > C/config.json | `C/config.json` is a config of TensorRT-LLM, not of a checkpoint: use",
     );
     let home = Home::with("tiny-hf");
