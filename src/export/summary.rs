@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{GenaiSummary, Preset, TransformersJsSummary};
+use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::Result;
@@ -74,6 +74,9 @@ pub struct AdapterSummary {
     /// As the model's metadata lists it.
     #[serde(flatten)]
     pub record: AdapterRecord,
+    /// The file from which a runtime adds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -139,6 +142,9 @@ pub struct ModelSummary {
     /// operator of the target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slowed_layers: Vec<usize>,
+    /// What a runtime may change by adapters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub swappable: Vec<AdaptedModules>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.
@@ -186,14 +192,19 @@ impl HubSummary {
 }
 
 impl AdapterSummary {
-    pub(super) fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
+    pub(super) fn new(
+        file: &AdapterFile,
+        source: &AdapterSource,
+        adapter: &Adapter,
+    ) -> Result<Self> {
         Ok(Self {
             record: AdapterRecord {
-                name: file.name(),
+                name: source.name.clone().unwrap_or_else(|| file.name()),
                 fingerprint: adapter.fingerprint()?,
-                weight,
+                weight: source.weight,
                 ignored: file.ignored.clone(),
             },
+            file: None,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),
             bytes: file
