@@ -95,7 +95,7 @@ fn stored(
         let slice = metadata.slices.get(&it.name);
         let start = slice.map_or(0, |slice| slice.bytes.start);
         let weight = slice.map_or(&it.name, |slice| &slice.weight);
-        (weight == name).then(|| (start, it, data))
+        (weight == name).then_some((start, it, data))
     });
     let mut parts: Vec<_> = parts.collect();
     parts.sort_by_key(|(start, ..)| *start);

@@ -35,7 +35,7 @@ const VTABLE: u32 = 12;
 /// Bytes of a table of four fields.
 const TABLE: u32 = 20;
 /// What is read at most.
-const MOST_PARAMETERS: u32 = 1 << 16;
+const MOST_PARAMETERS: u32 = 1 << 14;
 const LONGEST_NAME: u32 = 4096;
 const HIGHEST_RANK: u32 = 16;
 

@@ -158,8 +158,8 @@ fn files_made_later_are_the_same() {
         ("tiny-square", &["square"]),
     ] {
         let home = with_adapters(base, adapters);
-        let given: String = adapters.iter().map(|it| format!(" --adapter {it}=0.5")).collect();
-        export_in(&home, &format!("{SWAPPABLE} --target ort{given}")).unwrap();
+        let given: Vec<String> = adapters.iter().map(|it| format!("--adapter {it}=0.5")).collect();
+        export_in(&home, &format!("{SWAPPABLE} --target ort {}", given.join(" "))).unwrap();
         for name in adapters {
             let file = |name: &str| home.join(name).with_extension("onnx_adapter");
             let written = fs::read(home.join(format!("{name}.onnx_adapter"))).unwrap();
