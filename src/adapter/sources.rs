@@ -4,15 +4,36 @@ use std::path::PathBuf;
 
 use super::{Adapter, AdapterFile, FactorOrder, fit};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure};
 
 /// An adapter, and how much of it to add.
 #[derive(Clone, Debug)]
 pub struct AdapterSource {
+    /// By default that of its folder.
+    pub name: Option<String>,
     /// Its folder, or its SafeTensors file.
     pub path: PathBuf,
     /// Multiplies what it adds; 1 adds what was trained.
     pub weight: f64,
+}
+
+impl AdapterSource {
+    /// Refuses a weight that adds nothing.
+    pub fn check(&self) -> Result<()> {
+        let (path, weight) = (self.path.display(), self.weight);
+        ensure!(
+            weight.is_finite() && weight != 0.0,
+            "adapter `{path}` has the weight {weight}, expected a number other than 0, such as 0.5: leave the adapter out to add nothing"
+        );
+        Ok(())
+    }
+}
+
+impl Default for AdapterSource {
+    /// The adapter in the current folder.
+    fn default() -> Self {
+        Self { name: None, path: ".".into(), weight: 1.0 }
+    }
 }
 
 /// Reads the configs and headers of adapters. The names that they ignore need not be in their base.

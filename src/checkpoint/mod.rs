@@ -183,6 +183,12 @@ impl Checkpoint {
         Fingerprint::of(&self.identity(), self.weights.iter())
     }
 
+    /// Takes fused matrices of attention apart, [`ModelWeights::split_qkv`].
+    pub fn split_qkv(&mut self) {
+        let Config { num_heads, num_kv_heads, head_dim, .. } = self.config;
+        self.weights.split_qkv(num_heads * head_dim, num_kv_heads * head_dim);
+    }
+
     pub fn truncate(&mut self, layers: usize) -> Result<()> {
         let all = self.config.num_layers();
         ensure!(layers <= all, "cannot keep {layers} layers: the checkpoint has {all}");

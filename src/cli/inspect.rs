@@ -20,7 +20,7 @@ use super::values::Ignored;
 /// folder cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Folder, .safetensors file or .onnx file
+    /// Folder, or .safetensors, .onnx or .onnx_adapter file
     path: PathBuf,
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]

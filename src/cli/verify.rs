@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use clap::builder::{PathBufValueParser, TypedValueParser};
 use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::{AdapterSource, FactorOrder};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
@@ -28,7 +27,7 @@ pub struct Verify {
     /// LoRA adapter that it was exported with; with the weight as DIR=0.7
     ///
     /// May be given several times, in any order.
-    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
+    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
     /// How --adapter stores the factors of experts, if its files do not tell
     #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]

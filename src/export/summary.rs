@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{GenaiSummary, Preset, TransformersJsSummary};
+use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::Result;
@@ -76,6 +76,9 @@ pub struct AdapterSummary {
     /// As the model's metadata lists it.
     #[serde(flatten)]
     pub record: AdapterRecord,
+    /// The file from which a runtime adds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -141,6 +144,9 @@ pub struct ModelSummary {
     /// operator of the target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slowed_layers: Vec<usize>,
+    /// What a runtime may change by adapters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub swappable: Vec<AdaptedModules>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.
@@ -188,9 +194,14 @@ impl HubSummary {
 }
 
 impl AdapterSummary {
-    pub(super) fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
+    pub(super) fn new(
+        file: &AdapterFile,
+        source: &AdapterSource,
+        adapter: &Adapter,
+    ) -> Result<Self> {
         Ok(Self {
-            record: AdapterRecord::new(file, adapter, weight)?,
+            record: AdapterRecord::new(file, source, adapter)?,
+            file: None,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),
             bytes: file

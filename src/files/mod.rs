@@ -44,7 +44,7 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
 
 /// A byte range of a file. The path is absolute, or relative to a folder that the
 /// context names; in an ONNX model it is relative to the model's folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileRange {
     pub file: Arc<Path>,
     pub range: Range<u64>,

@@ -5,6 +5,7 @@ mod adapter;
 mod checkpoint;
 mod folder;
 mod model;
+mod onnx_adapter;
 mod tensors;
 mod text;
 
@@ -20,6 +21,7 @@ pub use crate::weights::{Fingerprint, PerRole, Provenance};
 pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
+pub use onnx_adapter::OnnxAdapterInspection;
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::adapter::is_adapter;
@@ -47,6 +49,8 @@ pub enum Inspection {
     Adapter(AdapterInspection),
     /// An ONNX model.
     Model(ModelInspection),
+    /// An adapter's file for ONNX Runtime.
+    OnnxAdapter(OnnxAdapterInspection),
 }
 
 /// A SafeTensors file by itself.
@@ -82,7 +86,7 @@ impl Inspection {
         match self {
             Self::Checkpoint(_) | Self::Weights(_) => Some(true),
             Self::Folder(_) => Some(false),
-            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
         }
     }
 
@@ -90,7 +94,7 @@ impl Inspection {
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
-            Self::Folder(_) | Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+            _ => None,
         }
     }
 }
@@ -134,9 +138,12 @@ pub fn inspect(
     if onnx::has_extension(path) {
         return Ok(Inspection::Model(model::inspect(path, filter)?));
     }
+    if path.extension().is_some_and(|it| it == onnx::ADAPTER_EXTENSION) {
+        return Ok(Inspection::OnnxAdapter(onnx_adapter::inspect(path, filter)?));
+    }
     Err(source::refuse_unsupported(path).unwrap_or_else(|| {
         err!(
-            "`{}` is not a checkpoint folder, a .safetensors or an .onnx file{}",
+            "`{}` is not a checkpoint folder, a .safetensors, .onnx or .onnx_adapter file{}",
             path.display(),
             source::enclosing(path)
         )

@@ -1,12 +1,13 @@
 //! An ONNX model: its interface, and whether its external data is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
+use crate::adapter::AdaptedModules;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
@@ -26,6 +27,8 @@ pub struct ModelInspection {
     pub requires: Option<String>,
     /// Adapters of which it has the changes.
     pub adapters: Vec<AdapterRecord>,
+    /// What runtimes may change by adapters.
+    pub swappable: Vec<AdaptedModules>,
     /// What was ignored of its checkpoint.
     pub ignored: IgnoredNames,
     pub files: Vec<DataFile>,
@@ -77,18 +80,28 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         ..ListedTensor::default()
     });
     let tensors: Vec<ListedTensor> = tensors.collect();
+    let mut seen = HashSet::new();
+    let distinct = tensors.iter().filter(|it| seen.insert(&it.places) || it.places.is_empty());
+    let totals = totals(distinct);
     Ok(ModelInspection {
         path: path.to_owned(),
         adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
+        swappable: swappable(&onnx),
         ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
         wrong,
-        totals: totals(&tensors),
+        totals,
         tensors: filter.apply(tensors),
         onnx,
     })
+}
+
+/// The matrices of which both factors are optional inputs.
+fn swappable(onnx: &OnnxFile) -> Vec<AdaptedModules> {
+    let names = onnx.optional.iter().filter_map(|it| it.name.strip_suffix(".lora_A"));
+    AdaptedModules::grouped(names.map(|name| (name, None)))
 }
 
 impl ModelInspection {
@@ -128,7 +141,9 @@ fn data_file(
                 .map(|_| "it was changed since the export: restore it, or export again".to_owned())
         })
     };
-    let bytes = ranges.iter().map(FileRange::len).fold(0, u64::saturating_add);
+    // Several initializers may read one range.
+    let distinct: HashSet<&FileRange> = ranges.iter().collect();
+    let bytes = distinct.into_iter().map(FileRange::len).fold(0, u64::saturating_add);
     DataFile {
         listed: ListedFile { file, tensors: ranges.len(), bytes },
         needed,

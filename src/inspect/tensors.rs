@@ -89,9 +89,9 @@ pub fn list(path: &Path) -> Result<Vec<ListedTensor>> {
 }
 
 /// Adds up the tensors whose bytes are in files.
-pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
+pub fn totals<'t>(tensors: impl IntoIterator<Item = &'t ListedTensor>) -> Vec<Total> {
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    let external = tensors.iter().filter(|tensor| !tensor.places.is_empty());
+    let external = tensors.into_iter().filter(|tensor| !tensor.places.is_empty());
     for ListedTensor { name, dtype, places, .. } in external {
         let at = KINDS.iter().position(|(_, is)| is(name)).expect("the last takes all");
         let total = totals.entry(at).or_default();

@@ -48,6 +48,10 @@ impl fmt::Display for Inspection {
                 tensors(&mut table, &it.tensors);
             }
             Self::Model(it) => model(&mut table, it),
+            Self::OnnxAdapter(it) => {
+                it.describe(&mut table);
+                tensors(&mut table, &it.tensors);
+            }
         }
         table.fmt(f)
     }
@@ -189,6 +193,10 @@ fn model(table: &mut Table, it: &ModelInspection) {
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
+    if !it.swappable.is_empty() {
+        table.row("swappable", "runtimes may add adapters that change these");
+        it.swappable.iter().for_each(|module| table.note(module));
+    }
     it.requires.iter().for_each(|requires| table.row("needs", requires));
     ignored(table, &it.ignored);
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {

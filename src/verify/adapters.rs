@@ -25,7 +25,7 @@ pub fn add(
 ) -> Result<(Vec<AdapterRecord>, Vec<AdapterToRead>)> {
     let fitted = adapter::fit_all(files, checkpoint, order)?;
     let given = sources.iter().zip(files.iter().zip(fitted)).map(|(source, (file, adapter))| {
-        let record = AdapterRecord::new(file, &adapter, source.weight)?;
+        let record = AdapterRecord::new(file, source, &adapter)?;
         Ok(Given { source, adapter, record })
     });
     let mut given = given.collect::<Result<Vec<_>>>()?;
@@ -34,7 +34,7 @@ pub fn add(
     }
     let is_swapped = order.map(|it| it == FactorOrder::Swapped);
     let (mut adapters, mut records, mut to_read) = (Vec::new(), Vec::new(), Vec::new());
-    for Given { source: AdapterSource { path, weight }, adapter, record } in given {
+    for Given { source: AdapterSource { path, weight, .. }, adapter, record } in given {
         to_read.push(AdapterToRead { path: path.clone(), weight: *weight, is_swapped });
         adapters.push((adapter, *weight));
         records.push(record);

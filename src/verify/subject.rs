@@ -48,6 +48,10 @@ pub fn match_model(
         "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint: verify it with that one"
     );
     checkpoint.truncate(layers)?;
+    // A model that adapters may change has q, k and v apart.
+    if model.tensors().any(|it| it.weight.starts_with("layers.0.attn.q.")) {
+        checkpoint.split_qkv();
+    }
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
     // Otherwise some of them would not be compared.
     for (names, expected, what) in [

@@ -15,7 +15,7 @@ use crate::support::{
 use safetensors::Dtype;
 
 /// A checkpoint in `checkpoint`, and these adapters beside it.
-fn with_adapters(base: &str, adapters: &[&str]) -> Home {
+pub fn with_adapters(base: &str, adapters: &[&str]) -> Home {
     let home = Home::with(base);
     for adapter in adapters {
         copy_folder(&fixture("lora").join(adapter), &home.join(adapter));
@@ -24,7 +24,7 @@ fn with_adapters(base: &str, adapters: &[&str]) -> Home {
 }
 
 /// Exports the checkpoint of a folder, with paths relative to it.
-fn export_in(home: &Path, options: &str) -> Result<Value, String> {
+pub fn export_in(home: &Path, options: &str) -> Result<Value, String> {
     let mut command = binary(&words("--checkpoint checkpoint --json"));
     let output = command.args(words(options)).current_dir(home).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -243,7 +243,7 @@ fn reports_exchanged_data() {
 fn refuses_other_files() {
     let home = Home::new();
     for (name, text, expected) in [
-        ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
+        ("a.txt", "", "is not a checkpoint folder, a .safetensors, .onnx or .onnx_adapter file"),
         ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
         ("empty.onnx", "", "is not an ONNX model, or is truncated (it has no graph): export again"),
         (

@@ -2,6 +2,7 @@
 //! onnxruntime and onnx.
 
 mod adapter_exports;
+mod adapter_files;
 mod adapter_refusals;
 mod adapters;
 mod architecture;
@@ -53,6 +54,7 @@ mod python {
     mod packages;
     mod puzzle;
     mod reader_faults;
+    mod swappable;
     mod trained;
     mod transformers;
     pub mod verify;
@@ -71,6 +73,7 @@ mod shards;
 mod sizes;
 mod staging;
 mod support;
+mod swappable;
 mod tensor_names;
 mod tensor_problems;
 mod tokenizer;

@@ -10,7 +10,7 @@ use crate::layout_fixtures::{in_folder, read, write};
 use crate::support::{Home, edit_json, fixture, text};
 
 /// Ids and logits `[2, 40]`, and `[1, 150]` of which the last 50 rows are known.
-fn references(logits: &str) -> [Value; 2] {
+pub fn references(logits: &str) -> [Value; 2] {
     ["2x40", "1x150"].map(|size| {
         let path = |name: &str| fixture("lora").join(format!("{name}{size}.npy"));
         json!({"ids": path("ids-"), "logits": path(&format!("{logits}."))})
@@ -18,7 +18,7 @@ fn references(logits: &str) -> [Value; 2] {
 }
 
 /// A prompt at once, token by token past the window of 8, and rows of unequal length.
-fn ways() -> Value {
+pub fn ways() -> Value {
     json!([
         {"rows": [0, 1], "lengths": [40, 40]},
         {"rows": [0], "lengths": [150]},
