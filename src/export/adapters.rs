@@ -3,22 +3,10 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{AdapterSummary, Request};
+use super::{AdapterAs, AdapterSummary, Request};
 use crate::adapter::{self, Adapter, AdapterFile, ModuleGroup};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Setting, err};
-
-/// What becomes of adapters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AdapterAs {
-    /// The model adds them, from their own files.
-    #[default]
-    Inline,
-    /// A runtime adds those that it is told to, from files beside the model.
-    Swappable,
-    /// They are folded into the weights.
-    Merge,
-}
 
 /// Adapters of a checkpoint, each with its weight and what is said of it.
 pub type Added = Vec<(Adapter, f64, AdapterSummary)>;

@@ -12,8 +12,7 @@ mod text;
 
 use std::time::Instant;
 
-pub use adapters::AdapterAs;
-pub use request::{ExternalData, HubSource, Preset, Request, Source, Spec};
+pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, Source, Spec};
 pub use summary::{
     AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
     WeightsSummary,

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::AdapterAs;
 use crate::adapter::{self, AdapterSource, FactorOrder, ModuleGroup};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
@@ -107,6 +106,18 @@ pub struct HubSource {
     pub offline: bool,
     /// Fetch no weights; the model runs once they are where it reads them.
     pub headers_only: bool,
+}
+
+/// What becomes of adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdapterAs {
+    /// The model adds them, from their own files.
+    #[default]
+    Inline,
+    /// A runtime adds those that it is told to, from files beside the model.
+    Swappable,
+    /// They are folded into the weights.
+    Merge,
 }
 
 /// Where a model reads its weights.

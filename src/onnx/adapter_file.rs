@@ -129,18 +129,18 @@ fn push(bytes: &mut Vec<u8>, numbers: impl IntoIterator<Item = u32>) {
 pub fn read_adapter(path: &Path) -> Result<AdapterHead> {
     let file = fs::File::open(path)?;
     let length = file.metadata()?.len();
-    let reader = AdapterReader { file: file.file(), length };
+    let reader = FlatBuffer { file: file.file(), length };
     reader.adapter().map_err(|error| {
         err!("`{}` is not an adapter for ONNX Runtime, or is truncated: {error}", path.display())
     })
 }
 
-struct AdapterReader<'f> {
+struct FlatBuffer<'f> {
     file: &'f File,
     length: u64,
 }
 
-impl AdapterReader<'_> {
+impl FlatBuffer<'_> {
     fn adapter(&self) -> Result<AdapterHead> {
         ensure!(
             self.bytes::<4>(4)? == *IDENTIFIER,
