@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::IgnoredNames;
+use crate::adapter::{Adapter, AdapterFile, AdapterSource};
+use crate::checkpoint::{Config, IgnoredNames};
 use crate::error::{Result, bail, err};
 use crate::model::{GraphOptions, LimitedCaches};
 use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -29,6 +30,9 @@ pub struct ModelMetadata {
     /// Adapters of which the model has the changes, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub adapters: Vec<AdapterRecord>,
+    /// The config of a model with optional inputs for adapters, by which these are fitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<Config>,
     /// What was ignored of the checkpoint.
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
@@ -64,6 +68,15 @@ pub struct AdapterRecord {
     /// What was ignored of it.
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
+}
+
+impl AdapterRecord {
+    /// Of an adapter that was read from a file.
+    pub fn new(file: &AdapterFile, source: &AdapterSource, adapter: &Adapter) -> Result<Self> {
+        let name = source.name.clone().unwrap_or_else(|| file.name());
+        let (fingerprint, ignored) = (adapter.fingerprint()?, file.ignored.clone());
+        Ok(Self { name, fingerprint, weight: source.weight, ignored })
+    }
 }
 
 impl fmt::Display for AdapterRecord {

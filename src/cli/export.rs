@@ -4,20 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgGroup, Args};
+use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary, MatrixFormat,
-    ModelSummary, Preset, Provider, RepoPath, Request, SlidingCache, Source, Spec, Summary, Target,
-    export, similar_dir,
+    AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
+    MatrixFormat, ModelSummary, ModuleGroup, Preset, Provider, RepoPath, Request, SlidingCache,
+    Source, Spec, Summary, Target, export, similar_dir,
 };
-use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::remedy::{options, pass};
-use super::values::{self, Ignored, one_of};
+use super::values::{self, Ignored, adapter, one_of, with_extension};
 use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
@@ -57,9 +56,19 @@ pub struct Export {
     /// LoRA adapter to add: its folder or file; with a weight as DIR=0.7
     ///
     /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
-    /// rounded, and conversions leave adapters as they are. May be given several times.
-    #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
+    /// rounded, and conversions leave adapters as they are. May be given several times. Its name is
+    /// that of its folder, unless another comes first, as in NAME=DIR.
+    #[arg(help_heading = SOURCE, long = "adapter", value_name = "[NAME=]DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
+    /// What becomes of adapters [default: inline]
+    #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTER_AS))]
+    adapter_as: Option<AdapterAs>,
+    /// What swappable adapters may change [default: what --adapter changes]
+    ///
+    /// In addition to what those of --adapter change; without any, attention is the default. May
+    /// be given several times.
+    #[arg(help_heading = SOURCE, long, value_name = "MODULES", value_parser = one_of(values::ADAPTER_MODULES), value_delimiter = ',', action = ArgAction::Append)]
+    adapter_modules: Vec<ModuleGroup>,
     /// How --adapter stores the factors of experts, if its files do not tell
     #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
     adapter_layout: Option<FactorOrder>,
@@ -209,19 +218,23 @@ impl Export {
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
-            refuse_adapters(spec.adapters())?;
             let onnxruntime = self.onnxruntime.as_deref();
-            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
+            let (formats, config) = spec.foresee();
+            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {
             print(&table(&summary).to_string()).context(LOST)?;
         }
+        let is_swappable = self.adapter_as == Some(AdapterAs::Swappable);
         // The summary is printed whatever the verification says.
         let check = |model: &ModelSummary| {
             let request = VerifyRequest {
                 model: model.path.clone(),
                 checkpoint: summary.source.clone(),
+                // A runtime adds those of a swappable model.
+                adapters: if is_swappable { Vec::new() } else { self.adapters.clone() },
+                adapter_layout: self.adapter_layout,
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
                 onnxruntime: self.onnxruntime.clone(),
@@ -295,6 +308,8 @@ impl Export {
         request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
         request.adapters.clone_from(&self.adapters);
+        request.adapter_as = self.adapter_as.unwrap_or_default();
+        request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
         request.layers = self.layers.map(|layers| layers as usize);
@@ -337,25 +352,6 @@ fn table(summary: &Summary) -> Table {
     table
 }
 
-/// A path that exists, or a path and a weight behind the last `=`.
-fn adapter(path: PathBuf) -> AdapterSource {
-    let weighted = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
-    let parsed = weighted.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
-    let (path, weight) = parsed.unwrap_or((path, 1.0));
-    AdapterSource { path, weight }
-}
-
 fn size(text: &str) -> Result<ByteSize, &'static str> {
     text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
-}
-
-/// A parser of file names with an extension, which need not be UTF-8.
-fn with_extension(extension: &'static str) -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(move |path| {
-        let is_file = path.extension().is_some_and(|found| found == extension);
-        // `a.onnx/` has the extension too, and is a folder.
-        let fits = is_file && path.as_os_str().as_encoded_bytes().ends_with(extension.as_bytes());
-        let expected = || format!("expected a file name that ends in .{extension}");
-        fits.then_some(path).ok_or_else(expected)
-    })
 }

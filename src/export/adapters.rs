@@ -1,45 +1,80 @@
-//! The adapters of an export: their files, and what of them a checkpoint gets.
+//! The adapters of an export: what of them a checkpoint gets.
 
-use super::{AdapterSource, AdapterSummary, Request};
-use crate::adapter::{self, AdapterFile};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Error, Result};
+use std::ffi::OsStr;
+use std::path::Path;
 
-/// Reads the configs and headers of adapters. The names that they ignore need not be in their base.
-pub fn read(request: &Request) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
-    let mut ignored = request.ignored.clone();
-    let files = collect(request.adapters.iter().map(|it| AdapterFile::open(&it.path, &ignored)));
-    ignored.of_adapters = match &files {
-        Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
-        Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
-    };
-    (files, ignored)
+use super::{AdapterAs, AdapterSummary, Request};
+use crate::adapter::{self, Adapter, AdapterFile, ModuleGroup};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result, Setting, err};
+
+/// Adapters of a checkpoint, each with its weight and what is said of it.
+pub type Added = Vec<(Adapter, f64, AdapterSummary)>;
+
+/// Adds adapters to a whole checkpoint, or lets a runtime add them.
+pub fn add(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
+    let fitted = adapter::fit_all(files, checkpoint, request.adapter_layout)?;
+    let weights = request.adapters.iter().map(|it| it.weight);
+    let weighted: Vec<(Adapter, f64)> = fitted.into_iter().zip(weights).collect();
+    match request.adapter_as {
+        AdapterAs::Inline => adapter::apply(checkpoint, &weighted)?,
+        AdapterAs::Swappable => let_runtime_add(checkpoint, request, &weighted)?,
+        AdapterAs::Merge => unreachable!("a spec has it not"),
+    }
+    let all = files.iter().zip(&request.adapters).zip(weighted);
+    let added = all.map(|((file, source), (adapter, weight))| {
+        Ok((adapter.clone(), weight, AdapterSummary::new(file, source, &adapter)?))
+    });
+    let added = added.collect::<Result<Added>>()?;
+    if request.adapter_as == AdapterAs::Swappable {
+        check_names(
+            added
+                .iter()
+                .zip(&request.adapters)
+                .map(|((.., it), source)| (&*it.record.name, &*source.path)),
+        )?;
+    }
+    Ok(added)
 }
 
-/// Adds adapters to a whole checkpoint.
-pub fn add(
+/// Without an adapter or a word on what may be changed, all of attention may.
+fn let_runtime_add(
     checkpoint: &mut Checkpoint,
     request: &Request,
-    files: &[AdapterFile],
-) -> Result<Vec<AdapterSummary>> {
-    let fit = |(file, AdapterSource { weight, .. }): (_, &AdapterSource)| {
-        Ok((adapter::fit(file, checkpoint, request.adapter_layout)?, *weight))
+    adapters: &[(Adapter, f64)],
+) -> Result<()> {
+    let weights = &checkpoint.weights;
+    let stored = |name: &str| Ok(weights.iter().find(|it| it.name == name).cloned());
+    let misfits =
+        adapters.iter().filter_map(|(it, _)| adapter::require_swappable(it, stored).err());
+    Error::all(misfits.map(|error| error.with_remedy(Setting::AdapterAs, "inline")))?;
+    let groups = match &request.adapter_modules[..] {
+        [] if adapters.is_empty() => &[ModuleGroup::Attention],
+        groups => groups,
     };
-    let fitted = collect(files.iter().zip(&request.adapters).map(fit))?;
-    adapter::apply(checkpoint, &fitted)?;
-    let fitted = files.iter().zip(&fitted);
-    fitted.map(|(file, (adapter, weight))| AdapterSummary::new(file, adapter, *weight)).collect()
+    adapter::add_slots(checkpoint, groups, adapters.iter().map(|(it, _)| it))
 }
 
-/// All values, or all errors.
-fn collect<T>(results: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::all(errors)?;
-    Ok(values)
+/// Refuses names, of adapters at these paths, that two have or that are not names of files.
+fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n Path)>) -> Result<()> {
+    let mut earlier: Vec<(&str, &Path)> = Vec::new();
+    let errors = named.filter_map(|(name, path)| {
+        let shown = path.display();
+        let other = earlier.iter().find(|(other, _)| *other == name);
+        let error = match other {
+            _ if Path::new(name).file_name() != Some(OsStr::new(name)) || name.contains('\\') => err!(
+                "adapter `{shown}` has the name `{name}`, which cannot be that of a file: give it one without slashes"
+            ),
+            Some((_, other)) => err!(
+                "adapters `{}` and `{shown}` both have the name `{name}`, and each becomes a file of its name: give them different ones",
+                other.display()
+            ),
+            None => {
+                earlier.push((name, path));
+                return None;
+            }
+        };
+        Some(error.with_remedy(Setting::Adapter, format!("NAME={shown}")))
+    });
+    Error::all(errors.collect::<Vec<_>>())
 }

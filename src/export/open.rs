@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::adapters;
-use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::AdapterFile;
+use super::adapters::{self, Added};
+use super::planned_adapter::PlannedAdapter;
+use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use crate::adapter::{self, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
@@ -13,7 +14,7 @@ use crate::hub::Repository;
 use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Slot, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -25,6 +26,8 @@ pub struct Opened {
     pub folder: PathBuf,
     pub hub: Option<HubSummary>,
     pub adapters: Vec<AdapterSummary>,
+    /// Those that a runtime adds.
+    pub adapter_files: Vec<PlannedAdapter>,
 }
 
 impl Opened {
@@ -39,7 +42,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let source = &spec.request.source;
-    let (files, ignored) = adapters::read(&spec.request);
+    let (files, ignored) = adapter::open_all(&spec.request.adapters, &spec.request.ignored);
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
@@ -68,16 +71,24 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (files?, (checkpoint, parent_dir(path).to_owned()))
         }
     };
-    let adapters = prepare(&mut checkpoint, &spec.request, &files)?;
-    let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
-    let is_unchanged =
-        is_whole && adapters.is_empty() && !checkpoint.weights.iter().any(Weight::is_converted);
-    let fingerprint = match recorded.filter(|_| is_unchanged) {
+    let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
+    let mut added = prepare(&mut checkpoint, &spec.request, &files)?;
+    let mut adapter_files = Vec::new();
+    if spec.request.adapter_as == AdapterAs::Swappable {
+        let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
+        for (adapter, weight, summary) in &mut added {
+            let path = spec.request.adapter_path(&summary.record.name);
+            summary.file = Some(path.clone());
+            adapter_files.push(PlannedAdapter::new(path, adapter.clone(), *weight, &slots)?);
+        }
+    }
+    let adapters = added.into_iter().map(|(.., summary)| summary).collect();
+    let fingerprint = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.fingerprint()?),
     };
-    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
+    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters, adapter_files })
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.
@@ -93,12 +104,8 @@ fn refuse_staged(path: &Path) -> Result<()> {
 
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
 /// of adapters as they are.
-fn prepare(
-    checkpoint: &mut Checkpoint,
-    request: &Request,
-    files: &[AdapterFile],
-) -> Result<Vec<AdapterSummary>> {
-    let mut summaries = adapters::add(checkpoint, request, files)?;
+fn prepare(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
+    let mut added = adapters::add(checkpoint, request, files)?;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
@@ -116,8 +123,8 @@ fn prepare(
             checkpoint.convert(role, format, accept_rounding)?;
         }
     }
-    summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
-    Ok(summaries)
+    added.iter_mut().for_each(|(.., it)| it.truncate(checkpoint.config.num_layers()));
+    Ok(added)
 }
 
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::open::Opened;
 use super::{ModelSummary, Request, Spec};
+use crate::adapter::AdaptedModules;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, err};
 use crate::files::{FileRange, parent_dir};
@@ -82,6 +83,9 @@ impl<'p> PlannedModel<'p> {
                 options,
             ),
             limited_caches: model::limited_caches(&self.opened.checkpoint.config, options),
+            swappable: AdaptedModules::grouped(
+                self.opened.checkpoint.weights.slots().map(|slot| (&*slot.matrix, None)),
+            ),
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),
             inputs: main.body.inputs.iter().map(value_info).collect(),
@@ -117,12 +121,14 @@ impl<'p> PlannedModel<'p> {
             let these = graph.probes.iter().filter(|(other, _)| *other == kind);
             these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
         };
+        let inline = adapters.iter().filter(|it| it.file.is_none());
         let metadata = ModelMetadata {
             version: metadata::VERSION,
             requires: options.requires().to_owned(),
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
-            adapters: adapters.iter().map(|it| it.record.clone()).collect(),
+            adapters: inline.map(|it| it.record.clone()).collect(),
+            config: checkpoint.weights.slots().next().map(|_| checkpoint.config.clone()),
             ignored: checkpoint.ignored.clone(),
             options: *options,
             layers: checkpoint.config.num_layers(),

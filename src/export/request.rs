@@ -1,18 +1,18 @@
 //! What to export, and what the options imply. What no checkpoint could make possible is refused
 //! here; the rest of the pipeline reads the [`Spec`] alone.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::adapter::{self, FactorOrder};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::adapter::{self, AdapterSource, FactorOrder, ModuleGroup};
+use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
 use crate::graph::Style;
 use crate::hub::RepoPath;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
+use crate::onnx::ADAPTER_EXTENSION;
 use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
@@ -31,6 +31,10 @@ pub struct Request {
     pub preset: Option<Preset>,
     /// Adapters to add to the checkpoint, in this order.
     pub adapters: Vec<AdapterSource>,
+    pub adapter_as: AdapterAs,
+    /// What a runtime may change besides, if adapters are swappable. By default attention, unless
+    /// there are adapters.
+    pub adapter_modules: Vec<ModuleGroup>,
     /// How adapters store the factors of experts, where their files do not tell.
     pub adapter_layout: Option<FactorOrder>,
     /// Names in the checkpoint and in adapters that count as absent.
@@ -106,13 +110,16 @@ pub struct HubSource {
     pub headers_only: bool,
 }
 
-/// An adapter, and how much of it to add.
-#[derive(Clone, Debug)]
-pub struct AdapterSource {
-    /// Its folder, or its SafeTensors file.
-    pub path: PathBuf,
-    /// Multiplies what it adds; 1 adds what was trained.
-    pub weight: f64,
+/// What becomes of adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdapterAs {
+    /// The model adds them, from their own files.
+    #[default]
+    Inline,
+    /// A runtime adds those that it is told to, from files beside the model.
+    Swappable,
+    /// They are folded into the weights.
+    Merge,
 }
 
 /// Where a model reads its weights.
@@ -146,6 +153,12 @@ impl Request {
     /// A request with the defaults: standard operators, as few bytes written as possible.
     pub fn new(source: Source) -> Self {
         Self { source, ..Self::default() }
+    }
+
+    /// The file of a swappable adapter, beside the model.
+    pub(super) fn adapter_path(&self, name: &str) -> PathBuf {
+        let model = self.output.as_ref().expect("a swappable adapter needs a model");
+        model.with_file_name(format!("{name}.{ADAPTER_EXTENSION}"))
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.
@@ -218,26 +231,27 @@ impl Spec {
         self.graph.as_ref()
     }
 
-    /// The names of the adapters' folders or files.
-    pub fn adapters(&self) -> impl Iterator<Item = &str> {
-        let names = self.request.adapters.iter().map(|it| it.path.file_name());
-        names.map(|name| name.and_then(OsStr::to_str).unwrap_or("."))
-    }
-
-    /// The formats that matrices will have, as far as they are known before a checkpoint is
-    /// opened: those of conversions and of a staged file, whose header is read. Formats that are
-    /// not known yet are never integers.
-    pub fn formats(&self) -> Result<PerRole<FormatSet>> {
-        let Request { source, experts, dense, .. } = &self.request;
-        let stored = match source {
-            Source::Staged(path) => Some(Checkpoint::open_staged(path)?.0.weights),
-            _ => None,
+    /// What is known of the model before the export, which says what is wrong with its source: the
+    /// formats that matrices will have, and the config. Unknown formats are never integers.
+    pub fn foresee(&self) -> (PerRole<FormatSet>, Option<Config>) {
+        let Request { source, ignored, experts, dense, layers, .. } = &self.request;
+        let opened = match source {
+            Source::Staged(path) => Checkpoint::open_staged(path).ok().map(|(opened, _)| opened),
+            Source::Checkpoint(folder) => Checkpoint::open(folder, ignored).ok(),
+            Source::Hub(_) => None,
         };
-        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &stored) {
-            (None, Some(weights)) => weights.formats(role),
+        let opened = opened.and_then(|mut opened| {
+            layers.map_or(Ok(()), |layers| opened.truncate(layers)).ok().map(|()| opened)
+        });
+        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &opened) {
+            (None, Some(opened)) => opened.weights.formats(role),
             (asked, _) => asked.iter().copied().collect(),
         };
-        Ok(PerRole { experts: formats(Role::Experts, experts), dense: formats(Role::Dense, dense) })
+        let formats = PerRole {
+            experts: formats(Role::Experts, experts),
+            dense: formats(Role::Dense, dense),
+        };
+        (formats, opened.map(|opened| opened.config))
     }
 }
 
@@ -317,20 +331,17 @@ fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
 
 /// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
 fn check_adapters(request: &Request) -> Result<()> {
-    let Request { adapters, adapter_layout, save_weights, .. } = request;
+    let Request { adapters, adapter_layout, adapter_as, save_weights, .. } = request;
     let real = |AdapterSource { path, .. }: &AdapterSource| {
         let file = if path.is_dir() { path.join(adapter::WEIGHTS) } else { path.clone() };
         Ok(canonicalize_existing(&file)?)
     };
     let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
-    for (at, AdapterSource { path, weight }) in adapters.iter().enumerate() {
+    for (at, AdapterSource { path, .. }) in adapters.iter().enumerate() {
+        adapters[at].check()?;
         let path = path.display();
         ensure!(
-            weight.is_finite() && *weight != 0.0,
-            "adapter `{path}` has the weight {weight}, expected a number other than 0, such as 0.5: leave the adapter out to add nothing"
-        );
-        ensure!(
-            !paths[..at].contains(&paths[at]),
+            *adapter_as == AdapterAs::Swappable || !paths[..at].contains(&paths[at]),
             "adapter `{path}` is there twice: give it once, with the sum of the weights"
         );
     }
@@ -338,10 +349,35 @@ fn check_adapters(request: &Request) -> Result<()> {
         adapter_layout.is_none() || !adapters.is_empty(),
         "the layout of an adapter's factors is given, and no adapter"
     );
+    check_adapter_as(request)?;
     ensure!(
         save_weights.is_none() || adapters.is_empty(),
         "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters"
     );
+    Ok(())
+}
+
+/// Refuses ways to have adapters that the rest of the request does not go with.
+fn check_adapter_as(request: &Request) -> Result<()> {
+    let is_swappable = request.adapter_as == AdapterAs::Swappable;
+    ensure!(
+        request.adapter_as != AdapterAs::Merge,
+        "adapters are not merged by this version: add them inline, which rounds nothing"
+    );
+    ensure!(
+        is_swappable || request.adapter_modules.is_empty(),
+        "what adapters may change is given, and a model that has them inline takes no others"
+    );
+    ensure!(
+        !is_swappable || request.output.is_some(),
+        "swappable adapters need inputs of a model, and only weights are staged: give the file of a model"
+    );
+    if is_swappable && request.preset == Some(Preset::Openvino) {
+        return Err(err!(
+            "OpenVINO takes optional inputs for constants, so that adapters cannot be swapped: add one inline"
+        )
+        .with_remedy(Setting::AdapterAs, "inline"));
+    }
     Ok(())
 }
 
@@ -357,6 +393,10 @@ fn check_headers_only(request: &Request) -> Result<()> {
         // What is replaced by the base's own values is not replaced.
         (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
         (request.adapters.len() > 1, "a sum of adapters"),
+        (
+            request.adapter_as == AdapterAs::Swappable && !request.adapters.is_empty(),
+            "the file of a swappable adapter",
+        ),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
         bail!("{what} needs weight data, and only headers are fetched from the hub");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{GenaiSummary, Preset, TransformersJsSummary};
+use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::Result;
@@ -26,6 +26,8 @@ pub struct Summary {
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
     pub layout: String,
+    /// What was left out or decided when the checkpoint was read.
+    pub notes: Vec<String>,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.
@@ -74,6 +76,9 @@ pub struct AdapterSummary {
     /// As the model's metadata lists it.
     #[serde(flatten)]
     pub record: AdapterRecord,
+    /// The file from which a runtime adds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -142,6 +147,9 @@ pub struct ModelSummary {
     /// Caches that keep the last tokens alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limited_caches: Vec<LimitedCaches>,
+    /// What a runtime may change by adapters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub swappable: Vec<AdaptedModules>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.
@@ -189,14 +197,14 @@ impl HubSummary {
 }
 
 impl AdapterSummary {
-    pub(super) fn new(file: &AdapterFile, adapter: &Adapter, weight: f64) -> Result<Self> {
+    pub(super) fn new(
+        file: &AdapterFile,
+        source: &AdapterSource,
+        adapter: &Adapter,
+    ) -> Result<Self> {
         Ok(Self {
-            record: AdapterRecord {
-                name: file.name(),
-                fingerprint: adapter.fingerprint()?,
-                weight,
-                ignored: file.ignored.clone(),
-            },
+            record: AdapterRecord::new(file, source, adapter)?,
+            file: None,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),
             bytes: file

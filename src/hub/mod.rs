@@ -17,7 +17,7 @@ pub use listing::RemoteFile;
 pub use repo_path::RepoPath;
 
 use crate::checkpoint::{self, CONFIG, Headers, INDEX};
-use crate::error::{Error, Result, ensure};
+use crate::error::{Error, Result, ensure, err};
 use crate::progress::Progress;
 use cache::{CachedRepo, list_offline};
 use download::Downloader;
@@ -28,6 +28,19 @@ use listing::Listing;
 
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
+
+/// The error for a path where nothing is, which may be misspelt or a name on the hub.
+pub fn nothing_at(path: &Path) -> Error {
+    let similar = checkpoint::similar_dir(path)
+        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
+    let text = path.to_str().unwrap_or_default();
+    let on_hub = RepoPath::from_address(text)
+        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
+        .map_or("", |_| {
+            "; only an export reads repositories on the hub: choose the folder into which it downloads them"
+        });
+    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
+}
 
 /// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
 /// the hub still.
@@ -70,7 +83,7 @@ impl<'p> Repository<'p> {
         for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
             ensure!(
                 *size <= LARGEST_TEXT,
-                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint"
+                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint, choose another repository"
             );
         }
         let cached = cache.and_then(|cache| CachedRepo::find(&cache, name, Some(&listing.commit)));

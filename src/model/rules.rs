@@ -4,8 +4,9 @@ use std::fmt::Display;
 
 use super::options::{GraphOptions, Provider, Target};
 use super::ort;
-use crate::checkpoint::{Config, MERGE_ADAPTER, ModelWeights};
+use crate::checkpoint::{Config, ModelWeights};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::foreign::MERGE_ADAPTER;
 use crate::graph::Style;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
