@@ -45,6 +45,7 @@ pub enum Kind {
 pub enum Setting {
     AcceptRounding,
     Adapter,
+    AdapterAs,
     AdapterLayout,
     Checkpoint,
     Compute,

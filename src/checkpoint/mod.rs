@@ -163,6 +163,15 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Folds what adapters change into the values, [`ModelWeights::merge`].
+    pub fn merge(&mut self, to: &PerRole<MatrixFormat>, accept_rounding: bool) -> Result<()> {
+        self.weights.merge(to, accept_rounding)?;
+        for role in Role::ALL {
+            self.provenances[role].format = self.weights.formats(role);
+        }
+        Ok(())
+    }
+
     /// What identifies the model besides its weights: config, provenance, how changes are made.
     pub fn identity(&self) -> String {
         let changes = self.weights.changes().map(Changes::identity).collect::<String>();

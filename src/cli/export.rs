@@ -8,9 +8,9 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
-    AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary, MatrixFormat,
-    ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target, export,
-    similar_dir,
+    AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
+    MatrixFormat, ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target,
+    export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
 use serde::Serialize;
@@ -60,6 +60,9 @@ pub struct Export {
     /// rounded, and conversions leave adapters as they are. May be given several times.
     #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
     adapters: Vec<AdapterSource>,
+    /// How the model has its adapters [default: inline]
+    #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTERS_AS), requires = "adapters")]
+    adapter_as: Option<AdapterAs>,
     /// How --adapter stores the factors of experts, if its files do not tell
     #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
     adapter_layout: Option<FactorOrder>,
@@ -289,6 +292,7 @@ impl Export {
         request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
         request.adapters.clone_from(&self.adapters);
+        request.adapter_as = self.adapter_as.unwrap_or_default();
         request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
         request.layers = self.layers.map(|layers| layers as usize);

@@ -118,6 +118,7 @@ fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
         Setting::Adapter => "--adapter",
+        Setting::AdapterAs => "--adapter-as",
         Setting::AdapterLayout => "--adapter-layout",
         Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",

@@ -3,7 +3,8 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
-    Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset, Provider, Target,
+    AdapterAs, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset,
+    Provider, Target,
 };
 
 /// Options that accept unknown names.
@@ -83,6 +84,15 @@ pub const PROVIDERS: [Word<Provider>; 3] = [
     ("cpu", Provider::Cpu, "CPUs"),
     ("cuda", Provider::Cuda, "NVIDIA GPUs (not run in this project's tests)"),
     ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
+];
+
+pub const ADAPTERS_AS: [Word<AdapterAs>; 2] = [
+    ("inline", AdapterAs::Inline, "Beside the base's weights, which stay as they are: exact"),
+    (
+        "merge",
+        AdapterAs::Merge,
+        "In the weights that they change, which become f32, or what --experts and --dense say: rounds",
+    ),
 ];
 
 pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [

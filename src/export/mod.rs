@@ -10,7 +10,9 @@ mod text;
 
 use std::time::Instant;
 
-pub use request::{AdapterSource, ExternalData, HubSource, Preset, Request, Source, Spec};
+pub use request::{
+    AdapterAs, AdapterSource, ExternalData, HubSource, Preset, Request, Source, Spec,
+};
 pub use summary::{
     AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
     WeightsSummary,

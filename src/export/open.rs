@@ -13,7 +13,8 @@ use crate::hub::Repository;
 use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Weight};
+use crate::tensor::DType;
+use crate::weights::{FileCache, Fingerprint, MatrixFormat, PerRole, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -111,10 +112,17 @@ fn prepare(
         // CUDA reads MXFP4 in an order of its own, which a staged file for it has too.
         experts = Some(MatrixFormat::Mxfp4ColMajor);
     }
+    // With merging a format is for what adapters change, unless a provider reads one format alone.
+    let is_for_all = !request.merges() || provider.is_some_and(|it| it != Provider::Cpu);
     for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
-        if let Some(format) = format {
+        if let Some(format) = format.filter(|_| is_for_all) {
             checkpoint.convert(role, format, accept_rounding)?;
         }
+    }
+    if request.merges() {
+        let to = |format: Option<MatrixFormat>| format.unwrap_or(MatrixFormat::Float(DType::F32));
+        let formats = PerRole { experts: to(experts), dense: to(dense) };
+        checkpoint.merge(&formats, accept_rounding)?;
     }
     summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
     Ok(summaries)

@@ -31,6 +31,7 @@ pub struct Request {
     pub preset: Option<Preset>,
     /// Adapters to add to the checkpoint, in this order.
     pub adapters: Vec<AdapterSource>,
+    pub adapter_as: AdapterAs,
     /// How adapters store the factors of experts, where their files do not tell.
     pub adapter_layout: Option<FactorOrder>,
     /// Names in the checkpoint and in adapters that count as absent.
@@ -113,6 +114,16 @@ pub struct AdapterSource {
     pub weight: f64,
 }
 
+/// How a model has its adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdapterAs {
+    /// Their factors are constants beside the base's weights.
+    #[default]
+    Inline,
+    /// Folded into the weights that they change.
+    Merge,
+}
+
 /// Where a model reads its weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExternalData {
@@ -144,6 +155,11 @@ impl Request {
     /// A request with the defaults: standard operators, as few bytes written as possible.
     pub fn new(source: Source) -> Self {
         Self { source, ..Self::default() }
+    }
+
+    /// Whether adapters are folded into the weights.
+    pub(super) fn merges(&self) -> bool {
+        self.adapter_as == AdapterAs::Merge
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.
@@ -326,9 +342,15 @@ fn check_adapters(request: &Request) -> Result<()> {
         "the layout of an adapter's factors is given, and no adapter"
     );
     ensure!(
-        save_weights.is_none() || adapters.is_empty(),
-        "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters"
+        !request.merges() || !adapters.is_empty(),
+        "adapters are to be merged, and none is given"
     );
+    if save_weights.is_some() && !adapters.is_empty() && !request.merges() {
+        return Err(err!(
+            "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters, or merge them"
+        )
+        .with_remedy(Setting::AdapterAs, "merge"));
+    }
     Ok(())
 }
 
@@ -344,6 +366,7 @@ fn check_headers_only(request: &Request) -> Result<()> {
         // What is replaced by the base's own values is not replaced.
         (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
         (request.adapters.len() > 1, "a sum of adapters"),
+        (request.merges(), "merging"),
     ];
     if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
         bail!("{what} needs weight data, and only headers are fetched from the hub");

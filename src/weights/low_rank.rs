@@ -4,14 +4,14 @@
 use super::Weight;
 
 /// Changes of a matrix: rows first, then terms.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     pub rows: Vec<NewRows>,
     pub terms: Vec<LowRank>,
 }
 
 /// Rows in the place of a matrix's own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NewRows {
     /// Which rows.
     pub places: Vec<u64>,
@@ -20,7 +20,7 @@ pub struct NewRows {
 }
 
 /// A term `s · (B·A·x + bias)` that is added to `W·x`, for one matrix or for that of each expert.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LowRank {
     /// Canonical path: that of `matrix`, or of half of its rows (`layers.0.mlp.experts.gate`).
     pub path: String,
@@ -37,7 +37,7 @@ pub struct LowRank {
 }
 
 /// A factor with its axes as the file stores them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Factor {
     pub weight: Weight,
     pub axes: FactorAxes,
@@ -68,6 +68,11 @@ pub enum Rows {
 impl Changes {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.terms.is_empty()
+    }
+
+    /// Whether a bias changes too.
+    pub fn add_bias(&self) -> bool {
+        self.terms.iter().any(|it| it.bias.is_some())
     }
 
     pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {

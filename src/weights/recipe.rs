@@ -4,13 +4,14 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Changes;
 use super::format::{ElementKind, MatrixFormat, MatrixPart};
 use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::tensor::{BLOCK, DType};
 
 /// A tensor that a graph reads, and how its bytes come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// Canonical name, the same for every checkpoint layout.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct Weight {
 }
 
 /// How the bytes of a weight come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Recipe {
     /// A byte range as it is.
     Slice(FileRange),
@@ -45,8 +46,7 @@ impl Recipe {
             Self::Concat(sources) => sources.iter().collect(),
             Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
             Self::Converted(conversion, _) => {
-                let parts = conversion.from.parts.iter();
-                parts.flat_map(|weight| weight.recipe.sources()).collect()
+                conversion.sources().flat_map(|weight| weight.recipe.sources()).collect()
             }
         }
     }
@@ -74,6 +74,24 @@ impl Weight {
         Self { name, shape, recipe, ..*self }
     }
 
+    /// A bias `[out]` or `[experts, out]` in f32, with the biases of the terms of its matrix.
+    pub fn merged_bias(&self, changes: &Changes) -> Result<Self> {
+        let [rows @ .., out] = &self.shape[..] else { unreachable!("a bias has an axis") };
+        let sides = [rows.iter().product(), *out];
+        let row_major = MatrixFormat::Float(self.dtype);
+        let from = Matrix::new(&self.name, row_major, None, sides, |_| Ok(self.clone()))?;
+        let conversion = Conversion {
+            path: self.name.clone(),
+            role: None,
+            from,
+            merge: Some(Merge::Bias(changes.clone())),
+            to: MatrixFormat::Float(DType::F32),
+            accept_rounding: false,
+        };
+        let recipe = Recipe::Converted(Arc::new(conversion), 0);
+        Ok(Self { dtype: DType::F32, recipe, ..self.clone() })
+    }
+
     pub fn conversion(&self) -> Option<(&Arc<Conversion>, usize)> {
         match &self.recipe {
             Recipe::Converted(conversion, part) => Some((conversion, *part)),
@@ -93,14 +111,46 @@ impl Weight {
 }
 
 /// A matrix to be converted.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Conversion {
     /// Canonical name of the result.
     pub(super) path: String,
-    pub(crate) role: Role,
+    /// `None` for values that only a merge converts: routers, the embedding and biases.
+    pub(crate) role: Option<Role>,
     pub(crate) from: Matrix,
+    pub(super) merge: Option<Merge>,
     pub(super) to: MatrixFormat,
     pub(super) accept_rounding: bool,
+}
+
+/// What adapters change in the values of a conversion.
+#[derive(Debug, PartialEq)]
+pub(super) enum Merge {
+    Matrix(Changes),
+    /// The biases of terms are added to a bias, which is a matrix with a row, or one for each
+    /// expert.
+    Bias(Changes),
+}
+
+impl Merge {
+    pub fn changes(&self) -> &Changes {
+        match self {
+            Self::Matrix(changes) | Self::Bias(changes) => changes,
+        }
+    }
+}
+
+impl Conversion {
+    /// All that it reads.
+    pub fn sources(&self) -> impl Iterator<Item = &Weight> {
+        let changes = self.merge.iter().flat_map(|it| it.changes().weights());
+        self.from.parts.iter().chain(changes)
+    }
+
+    /// What belongs to the identity of a model besides the sources.
+    pub fn identity(&self) -> String {
+        self.merge.as_ref().map_or(String::new(), |it| it.changes().identity())
+    }
 }
 
 /// What matrices are for.
@@ -125,7 +175,7 @@ impl fmt::Display for Role {
 }
 
 /// A matrix `[out, in]`, or one for each expert, all in one format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
     /// Canonical name, such as `layers.0.attn.q`; parts are named `path.part`.
     pub path: String,
@@ -212,6 +262,37 @@ impl Matrix {
             return Ok(from);
         }
         ensure!(
+            from.fills_blocks(),
+            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
+            from.inn
+        );
+        let (path, role) = (path.to_owned(), Some(role));
+        Self::made_by(Conversion { path, role, from, merge: None, to, accept_rounding })
+    }
+
+    /// The matrix with changes, in a format.
+    pub fn merged(
+        &self,
+        changes: &Changes,
+        role: Option<Role>,
+        to: MatrixFormat,
+        accept_rounding: bool,
+    ) -> Result<Self> {
+        let (path, from) = (self.path.clone(), self.source().clone());
+        let is_plain =
+            matches!((from.format, to), (MatrixFormat::Float(_), MatrixFormat::Float(_)));
+        ensure!(
+            is_plain || from.fills_blocks(),
+            "`{path}` has rows of {} elements, and merging into {to} needs a multiple of 32",
+            from.inn
+        );
+        let merge = Some(Merge::Matrix(changes.clone()));
+        Self::made_by(Conversion { path, role, from, merge, to, accept_rounding })
+    }
+
+    fn made_by(conversion: Conversion) -> Result<Self> {
+        let Conversion { path, from, to, .. } = &conversion;
+        ensure!(
             from.format != MatrixFormat::Mxfp4ColMajor,
             "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
         );
@@ -219,15 +300,9 @@ impl Matrix {
             !matches!(to, MatrixFormat::FloatTransposed(_)),
             "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"
         );
-        ensure!(
-            from.fills_blocks(),
-            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
-            from.inn
-        );
-        let (experts, sides) = (from.experts, [from.out, from.inn]);
-        let conversion = Conversion { path: path.to_owned(), role, from, to, accept_rounding };
+        let (path, to, experts, sides) = (path.clone(), *to, from.experts, [from.out, from.inn]);
         let conversion = Arc::new(conversion);
-        Self::new(path, to, experts, sides, |(at, part)| {
+        Self::new(&path, to, experts, sides, |(at, part)| {
             let MatrixPart { name, kind, dtype, shape } = part;
             let recipe = Recipe::Converted(conversion.clone(), at);
             Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })

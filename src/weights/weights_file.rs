@@ -232,7 +232,10 @@ impl<'w> WeightsFile<'w> {
                 let starts: HashMap<usize, u64> = starts.collect();
                 let visit_part =
                     |part, offset, bytes: &[u8]| visit_pieces(starts[&part] + offset, bytes);
-                rounding[conversion.role] += convert(conversion, progress, &visit_part)?;
+                let made = convert(conversion, progress, &visit_part)?;
+                if let Some(role) = conversion.role {
+                    rounding[role] += made;
+                }
             }
             Ok(rounding)
         };

@@ -46,6 +46,7 @@ mod python {
     #[cfg(unix)]
     mod killed;
     mod layouts;
+    mod merged;
     mod numerics;
     mod packages;
     mod puzzle;

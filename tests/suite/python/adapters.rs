@@ -10,7 +10,7 @@ use crate::layout_fixtures::{in_folder, read, write};
 use crate::support::{Home, copy_folder, edit_json, fixture, text};
 
 /// Adapters, and those of which the logits are theirs too.
-const ADAPTERS: [(&str, &[&str]); 13] = [
+pub const ADAPTERS: [(&str, &[&str]); 13] = [
     ("attention", &[]),
     ("biases", &[]),
     ("embedding", &[]),
@@ -27,7 +27,7 @@ const ADAPTERS: [(&str, &[&str]); 13] = [
 ];
 
 /// The order that nothing in these files tells.
-fn order(adapter: &str) -> &'static [&'static str] {
+pub fn order(adapter: &str) -> &'static [&'static str] {
     match adapter {
         "square-down" => &["--adapter-layout", "plain"],
         "square-down-transformers-4" => &["--adapter-layout", "swapped"],
@@ -37,7 +37,7 @@ fn order(adapter: &str) -> &'static [&'static str] {
 
 /// The same model in several layouts: with q, k and v apart and in one matrix, with experts in
 /// MXFP4 and in numbers.
-fn bases(adapter: &str) -> Vec<Home> {
+pub fn bases(adapter: &str) -> Vec<Home> {
     if adapter.starts_with("square") {
         return vec![Home::with("tiny-square")];
     }
@@ -45,7 +45,7 @@ fn bases(adapter: &str) -> Vec<Home> {
 }
 
 /// Ids and logits `[2, 40]`, and `[1, 150]` of which the last 50 rows are known.
-fn references(logits: &str) -> [Value; 2] {
+pub fn references(logits: &str) -> [Value; 2] {
     ["2x40", "1x150"].map(|size| {
         let path = |name: &str| fixture("lora").join(format!("{name}{size}.npy"));
         json!({"ids": path("ids-"), "logits": path(&format!("{logits}."))})
@@ -53,7 +53,7 @@ fn references(logits: &str) -> [Value; 2] {
 }
 
 /// A prompt at once, token by token past the window of 8, and rows of unequal length.
-fn ways() -> Value {
+pub fn ways() -> Value {
     json!([
         {"rows": [0, 1], "lengths": [40, 40]},
         {"rows": [0], "lengths": [150]},
@@ -64,7 +64,7 @@ fn ways() -> Value {
 }
 
 /// Copies an adapter into a folder beside a checkpoint, and returns its path.
-fn add(home: &Path, adapter: &str, folder: &str) -> String {
+pub fn add(home: &Path, adapter: &str, folder: &str) -> String {
     copy_folder(&fixture("lora").join(adapter), &home.join(folder));
     text(&home.join(folder)).to_owned()
 }
