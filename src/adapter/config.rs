@@ -48,6 +48,18 @@ const METHODS: [(&str, &str); 10] = [
     ("megatron_config", "it adapts the parallel layers of Megatron"),
 ];
 
+/// Values of `peft_type` of which nothing can be merged.
+const PROMPT_METHODS: [&str; 6] = [
+    "PROMPT_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "ADAPTION_PROMPT",
+    "CPT",
+];
+const NO_EXPORT: &str =
+    "it adds learned values to prompts, which no weights can hold; train a LoRA adapter instead";
+
 /// Values of `init_lora_weights`, besides true and false, that leave the base as it is.
 const INITIALIZATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
@@ -201,9 +213,9 @@ fn refuse_other_methods(keys: &mut ConfigReader) {
     // Tinker's configs have no type.
     keys.skip("peft_type");
     if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
-        keys.refuse(err!(
-            "`{file}`: key `peft_type` must be \"LORA\", found {kind}: {MERGE_ADAPTER}"
-        ));
+        let is_of_prompts = PROMPT_METHODS.iter().any(|it| kind == it);
+        let what = if is_of_prompts { NO_EXPORT } else { MERGE_ADAPTER };
+        keys.refuse(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
     }
     for (key, what) in METHODS {
         keys.skip(key);

@@ -36,6 +36,8 @@ pub struct AdapterFile {
     pub config: AdapterConfig,
     /// The SafeTensors file.
     pub weights: PathBuf,
+    /// Repository, commit and folder on the hub that it was fetched from.
+    pub source: Option<String>,
     pub modules: BTreeMap<Module, Parts>,
     /// What the user ignores of it, and by which names and patterns.
     pub ignored: IgnoredNames,
@@ -71,7 +73,7 @@ impl AdapterFile {
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder on this machine with {ADAPTER_CONFIG} and {WEIGHTS}"
+            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
         let other = OTHER_WEIGHTS.iter().find(|(name, _)| folder.join(name).exists());
         if let Some((name, what)) = other.filter(|_| !weights.exists()) {
@@ -90,7 +92,7 @@ impl AdapterFile {
         let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
         let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
-        let mut file = Self { config, weights, modules, ignored };
+        let mut file = Self { config, weights, source: None, modules, ignored };
         file.name_wrapped()?;
         Ok(file)
     }

@@ -1,6 +1,7 @@
 //! Opens checkpoints: config and headers are read and checked against each other, and
 //! every weight gets its canonical name and a recipe.
 
+mod adapter_record;
 mod config;
 mod foreign;
 mod ignored;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
+pub use adapter_record::AdapterRecord;
 pub use config::{
     BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
     Rope, any_value,
@@ -30,6 +32,7 @@ use layout::{Assembly, Contradictions, Layout};
 use mismatch::ReadConfig;
 pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
+pub use staged::StagedModel;
 pub use suggest::{
     ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, enclosing, format_of, identify, is_checkpoint,
     is_safetensors, listed, names, refuse_file as refuse_unsupported, similar_dir,
@@ -58,6 +61,8 @@ pub struct Checkpoint {
     pub layers_there: usize,
     /// What the user ignores of it.
     pub ignored: IgnoredNames,
+    /// Adapters that are merged into its values.
+    pub adapters: Vec<AdapterRecord>,
 }
 
 impl Checkpoint {
@@ -92,14 +97,20 @@ impl Checkpoint {
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
-    pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<Config>)> {
+    pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<StagedModel>)> {
         let (tensors, metadata) = staged::open(path)?;
         let layout = staged::layout(&tensors);
-        let (config, file) = (metadata.config.clone(), path.display().to_string());
+        let StagedModel { config, adapters } = metadata.model.clone();
+        let file = path.display().to_string();
         let mut checkpoint = Self::assemble(layout, config, tensors, &file)?;
         let invalid = |reason| staged::invalid_metadata(path, &reason);
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
+        if !adapters.is_empty() {
+            let names = suggest::listed(adapters.iter().map(|it| &it.name));
+            checkpoint.layout += &format!(", with merged adapters: {names}");
+        }
+        checkpoint.adapters = adapters;
         Ok((checkpoint, metadata))
     }
 
@@ -152,6 +163,7 @@ impl Checkpoint {
             layout: description,
             layers_there: layers,
             ignored,
+            adapters: Vec::new(),
             config,
             weights,
         })

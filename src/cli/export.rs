@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
@@ -10,12 +10,13 @@ use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
     MatrixFormat, ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target,
-    export, similar_dir,
+    export,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
+use super::place::Place;
 use super::remedy::{options, pass};
 use super::values::{self, Ignored, one_of};
 use super::verify::{exit_status, tolerance};
@@ -54,12 +55,13 @@ pub struct Export {
     /// The model runs once the weights are where it reads them.
     #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
-    /// LoRA adapter to add: its folder or file; with a weight as DIR=0.7
+    /// LoRA adapter to add: folder, file or owner/name; with a weight as DIR=0.7
     ///
     /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
-    /// rounded, and conversions leave adapters as they are. May be given several times.
-    #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = PathBufValueParser::new().map(adapter))]
-    adapters: Vec<AdapterSource>,
+    /// rounded, and conversions leave adapters as they are. May be given several times. A repository
+    /// is named as one of a checkpoint is, and fetched into owner--name beside the output.
+    #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE|REPO[=WEIGHT]", value_parser = PathBufValueParser::new().map(weighted))]
+    adapters: Vec<(PathBuf, f64)>,
     /// How the model has its adapters [default: inline]
     #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTERS_AS), requires = "adapters")]
     adapter_as: Option<AdapterAs>,
@@ -236,54 +238,42 @@ impl Export {
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
-    /// `hf:owner/name` and addresses are on the hub; `owner/name` too, unless a local path may have
-    /// been meant: a mistyped one is sent nowhere.
     fn source(&self) -> Result<Source> {
         let Some(path) = &self.checkpoint else {
             let weights = self.weights.clone().expect("clap requires one of the two");
             return Ok(Source::Staged(weights));
         };
         let Self { download_dir: folder, offline, headers_only, .. } = self;
-        let text = path.to_str().unwrap_or_default();
-        // A dangling link counts as existing.
-        let there = path.symlink_metadata().is_ok();
-        let address = RepoPath::from_address(text).filter(|_| !there);
-        if address.is_none() && !there && (text.contains("://") || text.starts_with("git@")) {
-            bail!(
-                "`{text}` is not the address of a repository on the Hugging Face hub: pass such an address, owner/name, or the folder into which you downloaded it"
-            );
-        }
-        let named = text.strip_prefix("hf:").filter(|_| address.is_none());
-        let is_certain = named.is_some() || address.is_some();
         let for_hub = match folder {
-            _ if is_certain => Some("hf:"),
             _ if *headers_only => Some("--headers-only"),
             folder => folder.as_ref().map(|_| "--download-dir"),
         };
-        let exists = there && !is_certain;
+        let place = Place { path, option: "--checkpoint", for_hub, offline: *offline };
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
-        let name = address.or_else(|| RepoPath::parse(named.unwrap_or(text)));
-        let Some(name) = name.filter(|name| !exists || is_target(name)) else {
-            let Some(for_hub) = for_hub else { return Ok(Source::Checkpoint(path.clone())) };
-            bail!(
-                "{for_hub} is for repositories on the hub (owner/name), and `{}` is {}",
-                path.display(),
-                if exists { "a local path" } else { "not such a name" }
-            );
+        let Some(name) = place.on_hub(is_target)? else {
+            return Ok(Source::Checkpoint(path.clone()));
         };
-        let local = Path::new(&name.repository);
-        if for_hub.is_none()
-            && !offline
-            && local.parent().is_some_and(|it| it.symlink_metadata().is_ok())
-        {
-            let similar = similar_dir(local)
-                .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
-            bail!(
-                "there is no folder `{text}`{similar}; for the repository on the hub, pass --checkpoint hf:{name}"
-            );
-        }
         let (folder, offline, headers_only) = (folder.clone(), *offline, *headers_only);
         Ok(Source::Hub(HubSource { name, folder, offline, headers_only }))
+    }
+
+    /// The adapters of a request that is complete but for them.
+    fn adapters(&self, request: &Request) -> Result<Vec<AdapterSource>> {
+        let source = |(path, weight): &(PathBuf, f64)| {
+            let weight = *weight;
+            let place = Place { path, option: "--adapter", for_hub: None, offline: self.offline };
+            Ok(match place.on_hub(|_| false)? {
+                None => AdapterSource { path: path.clone(), hub: None, weight },
+                Some(name) => {
+                    let root = request.download_folder(&name);
+                    let (path, folder) = (name.folder_in(&root), Some(root));
+                    let Self { offline, .. } = *self;
+                    let hub = Some(HubSource { name, folder, offline, headers_only: false });
+                    AdapterSource { path, hub, weight }
+                }
+            })
+        };
+        self.adapters.iter().map(source).collect()
     }
 
     fn request(&self) -> Result<Request> {
@@ -291,7 +281,7 @@ impl Export {
         request.output.clone_from(&self.output);
         request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
-        request.adapters.clone_from(&self.adapters);
+        request.adapters = self.adapters(&request)?;
         request.adapter_as = self.adapter_as.unwrap_or_default();
         request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
@@ -335,11 +325,10 @@ fn table(summary: &Summary) -> Table {
 }
 
 /// A path that exists, or a path and a weight behind the last `=`.
-fn adapter(path: PathBuf) -> AdapterSource {
-    let weighted = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
-    let parsed = weighted.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
-    let (path, weight) = parsed.unwrap_or((path, 1.0));
-    AdapterSource { path, weight }
+fn weighted(path: PathBuf) -> (PathBuf, f64) {
+    let split = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
+    let parsed = split.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
+    parsed.unwrap_or((path, 1.0))
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {

@@ -3,6 +3,7 @@
 mod console;
 mod export;
 mod inspect;
+mod place;
 mod remedy;
 mod tip;
 mod values;

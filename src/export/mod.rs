@@ -73,6 +73,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         fingerprint: fingerprint.as_ref().map(ToString::to_string),
         hub: hub.clone(),
         adapters: adapters.clone(),
+        adapter_records: opened.adapter_records(),
         source: match &request.source {
             Source::Staged(file) => file.clone(),
             _ => folder.clone(),

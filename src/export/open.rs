@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::adapters;
 use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::AdapterFile;
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
@@ -14,7 +14,7 @@ use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
 use crate::tensor::DType;
-use crate::weights::{FileCache, Fingerprint, MatrixFormat, PerRole, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -29,6 +29,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The adapters that the model has, those that its weights hold first.
+    pub fn adapter_records(&self) -> Vec<AdapterRecord> {
+        let beside = self.adapters.iter().map(|it| &it.record).filter(|it| !it.merged);
+        self.checkpoint.adapters.iter().chain(beside).cloned().collect()
+    }
+
     /// The fingerprint of weights on this machine.
     pub fn fingerprint(&self) -> &Fingerprint {
         self.fingerprint.as_ref().expect("local weights have a fingerprint")
@@ -40,7 +46,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let source = &spec.request.source;
-    let (files, ignored) = adapters::read(&spec.request);
+    let (files, ignored) = adapters::read(&spec.request, progress);
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
@@ -123,6 +129,16 @@ fn prepare(
         let to = |format: Option<MatrixFormat>| format.unwrap_or(MatrixFormat::Float(DType::F32));
         let formats = PerRole { experts: to(experts), dense: to(dense) };
         checkpoint.merge(&formats, accept_rounding)?;
+        for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
+            let is_used = is_for_all || checkpoint.weights.matrices(role).any(Matrix::is_merged);
+            let differs = format
+                .is_some_and(|format| checkpoint.weights.formats(role).contains(|it| it != format));
+            ensure!(
+                is_used || !differs,
+                "no adapter changes {role}, and in merging a format is for what adapters change: leave it out, or stage the merged weights and convert them in an export of the staged file"
+            );
+        }
+        checkpoint.adapters.extend(summaries.iter().map(|it| it.record.clone()));
     }
     summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
     Ok(summaries)
@@ -138,10 +154,7 @@ fn fetch<'p>(
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
     let HubSource { name, folder, offline, headers_only } = wanted;
-    let root = folder.clone().unwrap_or_else(|| {
-        let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
-        beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
-    });
+    let root = folder.clone().unwrap_or_else(|| spec.request.download_folder(name));
     let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;

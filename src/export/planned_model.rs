@@ -91,7 +91,7 @@ impl<'p> PlannedModel<'p> {
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, fingerprint, hub, adapters, .. } = opened;
+        let Opened { checkpoint, fingerprint, hub, .. } = opened;
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
             Target::Ort => "ONNX Runtime's operators",
@@ -114,7 +114,7 @@ impl<'p> PlannedModel<'p> {
             requires: options.requires().to_owned(),
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
-            adapters: adapters.iter().map(|it| it.record.clone()).collect(),
+            adapters: opened.adapter_records(),
             ignored: checkpoint.ignored.clone(),
             options: **options,
             layers: checkpoint.config.num_layers(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::adapter::{self, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Result, Setting, bail, ensure, err};
-use crate::files::canonicalize_existing;
+use crate::files::{canonicalize_existing, parent_dir};
 use crate::graph::Style;
 use crate::hub::RepoPath;
 use crate::model::{self, BatchSymbol, GraphOptions, Provider, Target};
@@ -92,7 +92,7 @@ impl Source {
     }
 }
 
-/// A checkpoint on the hub, and what to fetch of it.
+/// A checkpoint or an adapter on the hub, and what to fetch of it.
 #[derive(Clone, Debug)]
 pub struct HubSource {
     /// Repository, revision and folder.
@@ -110,6 +110,8 @@ pub struct HubSource {
 pub struct AdapterSource {
     /// Its folder, or its SafeTensors file.
     pub path: PathBuf,
+    /// Where the hub has what is fetched into the folder.
+    pub hub: Option<HubSource>,
     /// Multiplies what it adds; 1 adds what was trained.
     pub weight: f64,
 }
@@ -155,6 +157,12 @@ impl Request {
     /// A request with the defaults: standard operators, as few bytes written as possible.
     pub fn new(source: Source) -> Self {
         Self { source, ..Self::default() }
+    }
+
+    /// The default folder for the files of a repository: beside what is written.
+    pub fn download_folder(&self, name: &RepoPath) -> PathBuf {
+        let beside = self.output.as_ref().or(self.save_weights.as_ref());
+        beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
     }
 
     /// Whether adapters are folded into the weights.
@@ -326,7 +334,7 @@ fn check_adapters(request: &Request) -> Result<()> {
         Ok(canonicalize_existing(&file)?)
     };
     let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
-    for (at, AdapterSource { path, weight }) in adapters.iter().enumerate() {
+    for (at, AdapterSource { path, weight, .. }) in adapters.iter().enumerate() {
         let path = path.display();
         ensure!(
             weight.is_finite() && *weight != 0.0,

@@ -19,6 +19,7 @@ use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 use crate::tensor::DType;
+use crate::weights::Matrix;
 
 /// Inputs of a layer: the residual stream `[B·T, hidden]`, and with a cache the keys and values
 /// of earlier steps.
@@ -87,22 +88,32 @@ fn mlp_block(
         let (x, options) = (inputs[0], &context.options);
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let is_ort = has_operator(weights, options) && !weights.has_changed_experts();
+        let is_ort = has_operator(weights, options, |it| it) && !weights.has_changed_experts();
         let experts = if is_ort { ort::experts } else { portable::experts };
         Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
 }
 
-/// Whether an operator of the target reads the experts as they are stored, both matrices at once.
-fn has_operator(weights: &MlpWeights, options: &GraphOptions) -> bool {
-    let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| it.matrix.format);
+/// Whether an operator of the target reads the experts, both matrices at once, as they are stored or
+/// as what they `come_from`.
+fn has_operator(
+    weights: &MlpWeights,
+    options: &GraphOptions,
+    come_from: impl Fn(&Matrix) -> &Matrix,
+) -> bool {
+    let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| come_from(&it.matrix).format);
     options.target == Target::Ort && gate_up == down && ort::reads_experts(gate_up, options)
 }
 
 /// The layers whose experts run in a Loop because adapters change them: the operator of the target
-/// takes no changes.
+/// takes no changes, and no two formats.
 pub fn layers_slowed_by_adapters(weights: &ModelWeights, options: &GraphOptions) -> Vec<usize> {
-    let is_slowed = |mlp: &MlpWeights| mlp.has_changed_experts() && has_operator(mlp, options);
+    let is_slowed = |mlp: &MlpWeights| {
+        let is_read = has_operator(mlp, options, |it| it);
+        let is_merged = [&mlp.gate_up, &mlp.down].iter().any(|it| it.matrix.is_merged());
+        is_read && mlp.has_changed_experts()
+            || !is_read && is_merged && has_operator(mlp, options, Matrix::source)
+    };
     let layers = weights.layers.iter().enumerate();
     layers.filter(|(_, layer)| is_slowed(&layer.mlp)).map(|(n, _)| n).collect()
 }

@@ -1,14 +1,12 @@
-//! Weights, matrices of them, and how their bytes come about.
+//! Weights, matrices of them, how their bytes come about, and what adapters change in them.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Changes;
-use super::format::{ElementKind, MatrixFormat, MatrixPart};
-use crate::error::{Result, ensure};
+use super::format::{ElementKind, MatrixFormat};
 use crate::files::FileRange;
-use crate::tensor::{BLOCK, DType};
+use crate::tensor::DType;
 
 /// A tensor that a graph reads, and how its bytes come about.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,24 +70,6 @@ impl Weight {
         let recipe = Recipe::Slice(FileRange { file: file.clone(), range });
         let shape = [&[rows.end - rows.start], &self.shape[1..]].concat();
         Self { name, shape, recipe, ..*self }
-    }
-
-    /// A bias `[out]` or `[experts, out]` in f32, with the biases of the terms of its matrix.
-    pub fn merged_bias(&self, changes: &Changes) -> Result<Self> {
-        let [rows @ .., out] = &self.shape[..] else { unreachable!("a bias has an axis") };
-        let sides = [rows.iter().product(), *out];
-        let row_major = MatrixFormat::Float(self.dtype);
-        let from = Matrix::new(&self.name, row_major, None, sides, |_| Ok(self.clone()))?;
-        let conversion = Conversion {
-            path: self.name.clone(),
-            role: None,
-            from,
-            merge: Some(Merge::Bias(changes.clone())),
-            to: MatrixFormat::Float(DType::F32),
-            accept_rounding: false,
-        };
-        let recipe = Recipe::Converted(Arc::new(conversion), 0);
-        Ok(Self { dtype: DType::F32, recipe, ..self.clone() })
     }
 
     pub fn conversion(&self) -> Option<(&Arc<Conversion>, usize)> {
@@ -188,124 +168,102 @@ pub struct Matrix {
     pub parts: Vec<Weight>,
 }
 
-impl Matrix {
-    /// A matrix whose parts `weight` finds or makes. Floats may turn out to have another
-    /// dtype than the format says.
-    pub fn new(
-        path: &str,
-        format: MatrixFormat,
-        experts: Option<u64>,
-        [out, inn]: [u64; 2],
-        weight: impl FnMut((usize, MatrixPart)) -> Result<Weight>,
-    ) -> Result<Self> {
-        let parts = format.parts(experts.as_slice(), [out, inn]).into_iter().enumerate();
-        let parts = parts.map(weight).collect::<Result<Vec<_>>>()?;
-        let format = format.with_dtype(parts[0].dtype);
-        Ok(Self { path: path.to_owned(), format, experts, out, inn, parts })
+/// Changes of a matrix: rows first, then terms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    pub rows: Vec<NewRows>,
+    pub terms: Vec<LowRank>,
+}
+
+/// Rows in the place of a matrix's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRows {
+    /// Which rows.
+    pub places: Vec<u64>,
+    /// `[places, in]`
+    pub weight: Weight,
+}
+
+/// A term `s · (B·A·x + bias)` that is added to `W·x`, for one matrix or for that of each expert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowRank {
+    /// Canonical path: that of `matrix`, or of half of its rows (`layers.0.mlp.experts.gate`).
+    pub path: String,
+    pub matrix: String,
+    pub rows: Rows,
+    /// `s`
+    pub scale: f64,
+    /// `[r, in]`
+    pub a: Factor,
+    /// `[out, r]`
+    pub b: Factor,
+    /// `[out]` or `[experts, out]`
+    pub bias: Option<Weight>,
+}
+
+/// A factor with its axes as the file stores them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factor {
+    pub weight: Weight,
+    pub axes: FactorAxes,
+}
+
+/// The order of a factor's axes: the rank, the width (`in` of A, `out` of B), and experts, an axis
+/// that the factor of a dense matrix lacks, and one that all experts share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactorAxes {
+    /// `[experts, r, width]`
+    RankWidth,
+    /// `[experts, width, r]`
+    WidthRank,
+    /// `[width, r, experts]`
+    WidthRankExperts,
+}
+
+/// Rows of a matrix along `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    All,
+    /// Those of the gate.
+    Even,
+    /// Those that the gate is for.
+    Odd,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.terms.is_empty()
     }
 
-    /// A single tensor `[out, in]` of floats as a matrix.
-    pub fn from_weight(path: &str, weight: &Weight) -> Self {
-        let (format, shape) = (MatrixFormat::Float(weight.dtype), &weight.shape);
-        let sides = [shape[0], shape[1]];
-        Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
+    /// Whether a bias changes too.
+    pub fn add_bias(&self) -> bool {
+        self.terms.iter().any(|it| it.bias.is_some())
     }
 
-    /// Some of its rows as a matrix with another path.
-    pub fn rows(&self, path: &str, rows: &Range<u64>) -> Self {
-        let part =
-            |part: &Weight| part.rows(format!("{path}{}", &part.name[self.path.len()..]), rows);
-        let parts = self.parts.iter().map(part).collect();
-        Self { path: path.to_owned(), out: rows.end - rows.start, parts, ..*self }
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {
+        let terms = self.terms.iter().flat_map(LowRank::weights);
+        self.rows.iter().map(|it| &it.weight).chain(terms)
     }
 
-    /// Its only tensor: floats.
-    pub fn whole(&self) -> &Weight {
-        &self.parts[0]
+    /// What belongs to the identity of a model besides the weights.
+    pub fn identity(&self) -> String {
+        let rows = self.rows.iter().map(|it| format!("{} {:?}\n", it.weight.name, it.places));
+        rows.chain(self.terms.iter().map(LowRank::identity)).collect()
+    }
+}
+
+impl LowRank {
+    /// What belongs to the identity of a model besides the weights.
+    pub fn identity(&self) -> String {
+        let Self { path, rows, scale, a, b, .. } = self;
+        format!("{path} {rows:?} {scale} {:?} {:?}\n", a.axes, b.axes)
     }
 
-    /// Its codes and scales, of a format that has both.
-    pub fn codes_and_scales(&self) -> [&Weight; 2] {
-        [&self.parts[0], &self.parts[1]]
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {
+        [&self.a.weight, &self.b.weight].into_iter().chain(&self.bias)
     }
 
-    /// Number of matrices, `out` and `in`.
-    pub fn dims(&self) -> [u64; 3] {
-        [self.experts.unwrap_or(1), self.out, self.inn]
-    }
-
-    pub fn num_elements(&self) -> u64 {
-        self.dims().iter().product()
-    }
-
-    /// Whether rows are whole blocks of 32.
-    pub fn fills_blocks(&self) -> bool {
-        self.inn.is_multiple_of(BLOCK)
-    }
-
-    /// What it is converted from, or itself.
-    pub fn source(&self) -> &Self {
-        self.parts[0].conversion().map_or(self, |(conversion, _)| &conversion.from)
-    }
-
-    /// The matrix in a format, under a canonical name; itself if it has the format. A
-    /// converted matrix is converted anew from its source.
-    pub fn converted(
-        &self,
-        path: &str,
-        role: Role,
-        to: MatrixFormat,
-        accept_rounding: bool,
-    ) -> Result<Self> {
-        let from = self.source().clone();
-        if from.format == to {
-            return Ok(from);
-        }
-        ensure!(
-            from.fills_blocks(),
-            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
-            from.inn
-        );
-        let (path, role) = (path.to_owned(), Some(role));
-        Self::made_by(Conversion { path, role, from, merge: None, to, accept_rounding })
-    }
-
-    /// The matrix with changes, in a format.
-    pub fn merged(
-        &self,
-        changes: &Changes,
-        role: Option<Role>,
-        to: MatrixFormat,
-        accept_rounding: bool,
-    ) -> Result<Self> {
-        let (path, from) = (self.path.clone(), self.source().clone());
-        let is_plain =
-            matches!((from.format, to), (MatrixFormat::Float(_), MatrixFormat::Float(_)));
-        ensure!(
-            is_plain || from.fills_blocks(),
-            "`{path}` has rows of {} elements, and merging into {to} needs a multiple of 32",
-            from.inn
-        );
-        let merge = Some(Merge::Matrix(changes.clone()));
-        Self::made_by(Conversion { path, role, from, merge, to, accept_rounding })
-    }
-
-    fn made_by(conversion: Conversion) -> Result<Self> {
-        let Conversion { path, from, to, .. } = &conversion;
-        ensure!(
-            from.format != MatrixFormat::Mxfp4ColMajor,
-            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
-        );
-        ensure!(
-            !matches!(to, MatrixFormat::FloatTransposed(_)),
-            "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"
-        );
-        let (path, to, experts, sides) = (path.clone(), *to, from.experts, [from.out, from.inn]);
-        let conversion = Arc::new(conversion);
-        Self::new(&path, to, experts, sides, |(at, part)| {
-            let MatrixPart { name, kind, dtype, shape } = part;
-            let recipe = Recipe::Converted(conversion.clone(), at);
-            Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
-        })
+    pub fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        [&mut self.a.weight, &mut self.b.weight].into_iter().chain(&mut self.bias)
     }
 }

@@ -15,7 +15,7 @@ use crate::support::{
 use safetensors::Dtype;
 
 /// A checkpoint in `checkpoint`, and these adapters beside it.
-fn with_adapters(base: &str, adapters: &[&str]) -> Home {
+pub fn with_adapters(base: &str, adapters: &[&str]) -> Home {
     let home = Home::with(base);
     for adapter in adapters {
         copy_folder(&fixture("lora").join(adapter), &home.join(adapter));
@@ -24,7 +24,7 @@ fn with_adapters(base: &str, adapters: &[&str]) -> Home {
 }
 
 /// Exports the checkpoint of a folder, with paths relative to it.
-fn export_in(home: &Path, options: &str) -> Result<Value, String> {
+pub fn export_in(home: &Path, options: &str) -> Result<Value, String> {
     let mut command = binary(&words("--checkpoint checkpoint --json"));
     let output = command.args(words(options)).current_dir(home).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -168,9 +168,9 @@ fn refuses_adapters_that_cannot_be_added() {
         experts=1e999 | has the weight inf, expected
         experts=1e39 | scales what it adds to `layers.0.attn.k` by 2e39, more than float32 holds: use a smaller weight
         experts= | there is no folder `experts=`
-        experts=half | there is no folder `experts=half`; an adapter is a folder on this machine with adapter_config.json and adapter_model.safetensors
+        experts=half | there is no folder `experts=half`; an adapter is a folder with adapter_config.json and adapter_model.safetensors
         nowhere=0.5 | there is no folder `nowhere`
-        owner/adapter | there is no folder `owner/adapter`; an adapter is a folder on this machine
+        experts/adapter | there is no folder `experts/adapter`; for the repository on the hub, pass --adapter hf:experts/adapter
         a=2=0.5 | `a=2/adapter_model.safetensors` replaces values of `embedding`, and a weight multiplies only what an adapter adds: give it the weight 1, found 0.5
         empty | `empty` holds no adapter_config.json
         checkpoint | `checkpoint` holds no adapter_config.json; it holds a whole model

@@ -17,6 +17,7 @@ mod genai;
 mod graph;
 mod graph_text;
 mod headers;
+mod hub_adapters;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
@@ -26,6 +27,7 @@ mod layout_fixtures;
 #[cfg(unix)]
 mod limits;
 mod matrix_formats;
+mod merged;
 mod mutations;
 #[cfg(unix)]
 mod paths;
@@ -49,6 +51,7 @@ mod python {
     mod merged;
     mod numerics;
     mod packages;
+    mod peft;
     mod puzzle;
     mod reader_faults;
     mod trained;

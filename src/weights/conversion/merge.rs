@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{BLOCK_LENGTH, decode, mxfp4};
+use crate::tensor::{BLOCK_LENGTH, DType, decode, mxfp4};
 use crate::weights::reader::{FileCache, read_range};
 use crate::weights::recipe::Merge;
 use crate::weights::{Conversion, Factor, FactorAxes, LowRank, Matrix, MatrixFormat, Rows, Weight};
@@ -93,10 +93,11 @@ impl Addends {
 
 impl Term {
     fn read(LowRank { rows, scale, a, b, .. }: &LowRank, files: &mut FileCache) -> Result<Self> {
-        let rank_axis = a.weight.shape.len() - if a.axes == FactorAxes::RankWidth { 2 } else { 1 };
+        let shape = &a.weight.shape;
         let rank = match a.axes {
-            FactorAxes::WidthRankExperts => a.weight.shape[1],
-            _ => a.weight.shape[rank_axis],
+            FactorAxes::RankWidth => shape[shape.len() - 2],
+            FactorAxes::WidthRank => shape[shape.len() - 1],
+            FactorAxes::WidthRankExperts => shape[1],
         };
         let [a, b] = [Strided::read(a, files)?, Strided::read(b, files)?];
         Ok(Self { rows: *rows, scale: *scale, rank: rank as usize, a, b })
@@ -167,12 +168,28 @@ fn values(weight: &Weight, files: &mut FileCache) -> Result<Vec<f32>> {
 
 /// The values of some rows of one matrix as they are.
 fn stored(conversion: &Conversion, rows: &Range<u64>, files: &mut FileCache) -> Result<Vec<f64>> {
-    let Matrix { inn, format, .. } = conversion.from;
-    if let MatrixFormat::Float(dtype) = format {
-        // Rows need not be blocks.
-        let [start, end] = [rows.start, rows.end].map(|row| row * inn * dtype.size());
-        let bytes = read_range(conversion.from.whole(), files, start..end)?;
-        return Ok(decode(dtype, &bytes).into_iter().map(f64::from).collect());
+    let Matrix { out, inn, format, .. } = conversion.from;
+    let mut read = |dtype: DType, elements: Range<u64>| -> Result<Vec<f64>> {
+        let bytes = elements.start * dtype.size()..elements.end * dtype.size();
+        let stored = read_range(conversion.from.whole(), files, bytes)?;
+        Ok(decode(dtype, &stored).into_iter().map(f64::from).collect())
+    };
+    // Rows of floats need not be blocks.
+    match format {
+        MatrixFormat::Float(dtype) => return read(dtype, rows.start * inn..rows.end * inn),
+        MatrixFormat::FloatTransposed(dtype) => {
+            let (expert, first) = (rows.start / out, rows.start % out);
+            let count = rows.end - rows.start;
+            let mut values = vec![0.0; (count * inn) as usize];
+            for at in 0..inn {
+                let start = (expert * inn + at) * out + first;
+                let column = values.iter_mut().skip(at as usize).step_by(inn as usize);
+                let stored = read(dtype, start..start + count)?;
+                column.zip(stored).for_each(|(value, stored)| *value = stored);
+            }
+            return Ok(values);
+        }
+        _ => {}
     }
     let mut values = vec![0.0; ((rows.end - rows.start) * inn) as usize];
     conversion.each_blocks(rows, files, |at, blocks| {

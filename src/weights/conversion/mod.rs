@@ -123,7 +123,7 @@ impl Conversion {
                 return Err(err!(
                     "`{path}` with its adapter does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: merge it into f32, or accept the rounding"
                 )
-                .with_remedy(Setting::AcceptRounding, ""));
+                .with_remedies(self.accepted()));
             }
             return Err(err!(
                 "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding must be accepted"
@@ -133,14 +133,23 @@ impl Conversion {
         Ok(())
     }
 
+    /// The settings that accept what a merge rounds: the format may have been implied.
+    fn accepted(&self) -> Vec<(Setting, String)> {
+        let implied = (self.to == MatrixFormat::Mxfp4ColMajor)
+            .then(|| (Setting::Experts, MatrixFormat::Mxfp4.to_string()));
+        implied.into_iter().chain([(Setting::AcceptRounding, String::new())]).collect()
+    }
+
     /// Rows of one matrix that are converted at once.
     fn chunk_rows(&self) -> u64 {
         let Matrix { out, inn, format, .. } = self.from;
         match (format, self.to) {
             // Every byte holds elements of two rows.
             (_, MatrixFormat::Mxfp4ColMajor) => out,
-            (MatrixFormat::FloatTransposed(_), _) if self.merge.is_none() => {
-                (TRANSPOSE_CHUNK / inn).clamp(1, out)
+            (MatrixFormat::FloatTransposed(_), _) => {
+                let chunk =
+                    if self.merge.is_none() { TRANSPOSE_CHUNK } else { TRANSPOSE_CHUNK / 4 };
+                (chunk / inn).clamp(1, out)
             }
             _ => (CHUNK / inn).clamp(1, out),
         }

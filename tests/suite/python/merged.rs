@@ -26,8 +26,8 @@ fn merged_models_compute_what_peft_computes() {
     }
 }
 
-/// Bounds are what transformers' model is off by with weights merged in float64 and rounded to
-/// these formats, and half as much again.
+/// Bounds are what logits of 40 tokens are off by with weights that another program merged in float64
+/// and rounded to these formats, and half as much again.
 #[test]
 fn merged_models_round_as_their_formats_do() {
     let table: [(&str, &[&str], f64); 10] = [
@@ -50,7 +50,8 @@ fn merged_models_round_as_their_formats_do() {
         let models = ["onnx", "ort"].map(|target| {
             home.export(target, &[&merge, options, &["--target", target]].concat()).0
         });
-        assert_steps_of(bound, &models, &references(logits), json!({"ways": ways()}));
+        let prompts = json!({"ways": [{"rows": [0, 1], "lengths": [40, 40]}]});
+        assert_steps_of(bound, &models, &references(logits)[..1], prompts);
     }
 }
 
