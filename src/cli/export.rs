@@ -57,8 +57,8 @@ pub struct Export {
     headers_only: bool,
     /// LoRA adapter to add: folder, file or owner/name; with a weight as DIR=0.7
     ///
-    /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
-    /// rounded, and conversions leave adapters as they are. May be given several times. A repository
+    /// The model reads the adapter's own file beside the checkpoint's weights: nothing is rounded, and
+    /// conversions leave adapters as they are, unless --adapter-as merges them. May be given several times. A repository
     /// is named as one of a checkpoint is, and fetched into owner--name beside the output.
     #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE|REPO[=WEIGHT]", value_parser = PathBufValueParser::new().map(weighted))]
     adapters: Vec<(PathBuf, f64)>,
@@ -125,12 +125,13 @@ pub struct Export {
     /// Convert experts to a format [default: as in the checkpoint]
     ///
     /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
-    /// refused, unless --accept-rounding is given.
+    /// refused, unless --accept-rounding is given. With --adapter-as merge only what adapters change
+    /// is converted, except for the GPUs of --ep.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
     ///
-    /// Routers and the embedding stay as they are.
+    /// Routers and the embedding stay as they are. With --adapter-as merge as --experts.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
     /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32

@@ -183,7 +183,7 @@ fn refuses_adapters_that_cannot_be_added() {
         square-down | `, whose base is `tiny-square`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the base, found [16, 96]; also unfit: 1 module
         experts --save-weights w.safetensors | a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters
         experts --verify | the model has adapters, `experts`, and a verification computes checkpoints without any: verify an export of the checkpoint alone
-        experts --for cuda | execution provider `cuda` does not support an adapter of experts: its operator takes none; merge it into its base model
+        experts --for cuda | execution provider `cuda` does not support an adapter of experts: its operator takes none; merge it into the weights; pass --adapter-as merge or --ep cpu
         experts --for webgpu | execution provider `webgpu` does not support an adapter of experts
         experts --ignore-tensor score.* | nothing to ignore: `checkpoint` has no unknown tensor `score.*`
         experts --ignore-config-key r | has no unknown key `r`";

@@ -36,7 +36,7 @@ fn merged_models_round_as_their_formats_do() {
         ("experts", &["--experts", "bf16", "--accept-rounding"], 1.5e-2),
         ("experts", &["--experts", "bf16", "--dense", "bf16", "--accept-rounding"], 0.23),
         ("experts", &["--experts", "mxfp4", "--accept-rounding"], 1.0),
-        ("experts", &["--experts", "f32", "--functions"], 2e-5),
+        ("experts", &["--experts", "f32"], 2e-5),
         ("patterns", &["--experts", "bf16", "--accept-rounding"], 0.54),
         ("patterns", &["--experts", "mxfp4", "--accept-rounding"], 1.5),
         ("tinker", &["--external-data", "copy"], 2e-5),
