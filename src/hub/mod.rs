@@ -41,10 +41,7 @@ impl HubFolder<'_> {
     }
 
     /// The files of the repository, by a request unless these are forbidden.
-    fn list<'p>(
-        self,
-        progress: &'p dyn Progress,
-    ) -> Result<(Listing, Option<Client<'p>>, Option<Cache>)> {
+    fn list(self, progress: &dyn Progress) -> Result<(Listing, Option<Client<'_>>, Option<Cache>)> {
         let mut environment = Environment::read()?;
         let cache = environment.cache.take();
         let forbidden = if self.offline { Some("offline mode") } else { environment.offline };

@@ -70,8 +70,8 @@ fn other_methods_are_one_fault() {
         VERA | q_proj.vera_lambda_b | merge it into its base model
         OFT | q_proj.oft_R.weight | merge it into its base model
         PROMPT_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter
-        PREFIX_TUNING | prompt_embeddings | which no weights can hold; train a LoRA adapter
-        P_TUNING | prompt_embeddings | which no weights can hold; train a LoRA adapter";
+        PREFIX_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter
+        P_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter";
     for [kind, tensor, expected] in cases(table) {
         let home = copied("attention");
         edit_config(&home, "peft_type", json!(kind));
