@@ -38,43 +38,6 @@ pub struct StoredTensor {
     pub data: FileRange,
 }
 
-/// A tensor of any dtype of the format.
-#[derive(Clone, Debug)]
-pub struct AnyTensor {
-    pub name: String,
-    /// In lower case.
-    pub dtype: String,
-    pub shape: Vec<u64>,
-    pub range: Range<u64>,
-}
-
-/// The tensors of a file, in the order of their bytes.
-pub fn list(path: &Path) -> Result<Vec<AnyTensor>> {
-    let (text, length) = read_text(path)?;
-    let (header, start) = parse_text(&path.display().to_string(), &text, length)?;
-    let tensor = |name: String| {
-        let info = header.info(&name).expect("listed");
-        let ours = DTYPES.into_iter().find(|(it, _)| *it == info.dtype);
-        AnyTensor {
-            dtype: ours.map_or(info.dtype.to_string().to_lowercase(), |(_, it)| it.to_string()),
-            shape: shape(info),
-            range: range(info, start),
-            name,
-        }
-    };
-    Ok(header.offset_keys().into_iter().map(tensor).collect())
-}
-
-fn shape(info: &TensorInfo) -> Vec<u64> {
-    info.shape.iter().map(|dim| *dim as u64).collect()
-}
-
-/// The bytes of a tensor in a file whose data begins at `start`.
-fn range(info: &TensorInfo, start: u64) -> Range<u64> {
-    let (first, end) = info.data_offsets;
-    start + first as u64..start + end as u64
-}
-
 /// The header of a file as text, and the file's length.
 fn read_text(path: &Path) -> Result<(Vec<u8>, u64)> {
     require_file(path)?;
@@ -139,7 +102,7 @@ impl Header {
         );
         ensure!(
             header <= LONGEST_HEADER,
-            "`{path}` announces a header of {header} bytes, more than any checkpoint needs ({LONGEST_HEADER}): the file is damaged or not SafeTensors"
+            "`{path}` announces a header of {header} bytes, more than any checkpoint needs ({LONGEST_HEADER}): it is damaged or not SafeTensors; download it again"
         );
         Ok(header)
     }
@@ -151,16 +114,17 @@ impl Header {
         let (parsed, start) = parse_text(&path, text, length)?;
         let tensor = |name: String| {
             let info = parsed.info(&name).expect("listed");
-            let Some((_, dtype)) = DTYPES.into_iter().find(|(it, _)| *it == info.dtype) else {
-                bail!(
-                    "`{path}`: tensor `{name}` has dtype {}; use a checkpoint in BF16, F16 or F32, with experts in one of these, MXFP4 or F8_E5M2",
-                    info.dtype
-                );
-            };
-            let data = FileRange { file: file.clone(), range: range(info, start) };
-            Ok(StoredTensor { name, dtype, shape: shape(info), data })
+            let dtype = DTYPES.into_iter().find(|(it, _)| *it == info.dtype);
+            let (first, end) = info.data_offsets;
+            let range = start + first as u64..start + end as u64;
+            StoredTensor {
+                name,
+                dtype: dtype.map_or(DType::Other("unknown"), |(_, dtype)| dtype),
+                shape: info.shape.iter().map(|dim| *dim as u64).collect(),
+                data: FileRange { file: file.clone(), range },
+            }
         };
-        let tensors = parsed.offset_keys().into_iter().map(tensor).collect::<Result<_>>()?;
+        let tensors = parsed.offset_keys().into_iter().map(tensor).collect();
         let metadata = parsed.metadata().as_ref().and_then(|map| map.get(METADATA_KEY).cloned());
         Ok(Self { tensors, metadata })
     }
@@ -190,8 +154,8 @@ pub fn lay_out(metadata: String, tensors: &[(&str, DType, &[u64])]) -> (Vec<u8>,
     (header_bytes, ranges.collect())
 }
 
-/// Dtypes of the format and ours; others are refused.
-const DTYPES: [(Dtype, DType); 10] = [
+/// Dtypes of the format and ours.
+const DTYPES: [(Dtype, DType); 22] = [
     (Dtype::BOOL, DType::Bool),
     (Dtype::U8, DType::U8),
     (Dtype::I8, DType::I8),
@@ -202,4 +166,16 @@ const DTYPES: [(Dtype, DType); 10] = [
     (Dtype::F16, DType::F16),
     (Dtype::BF16, DType::BF16),
     (Dtype::F32, DType::F32),
+    (Dtype::F4, DType::Other("f4")),
+    (Dtype::F6_E2M3, DType::Other("f6e2m3")),
+    (Dtype::F6_E3M2, DType::Other("f6e3m2")),
+    (Dtype::F8_E4M3, DType::Other("f8e4m3")),
+    (Dtype::F8_E4M3FNUZ, DType::Other("f8e4m3fnuz")),
+    (Dtype::F8_E5M2FNUZ, DType::Other("f8e5m2fnuz")),
+    (Dtype::I16, DType::Other("i16")),
+    (Dtype::U16, DType::Other("u16")),
+    (Dtype::U32, DType::Other("u32")),
+    (Dtype::U64, DType::Other("u64")),
+    (Dtype::C64, DType::Other("c64")),
+    (Dtype::F64, DType::Other("f64")),
 ];

@@ -10,9 +10,9 @@ use gpt_oss_export::display::escape_control;
 fn main() -> ExitCode {
     match cli::Cli::read().run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(lines) => {
             // Where nobody can be told, the status still tells.
-            for line in cli::report(&error) {
+            for line in lines {
                 let _ = writeln!(std::io::stderr(), "{}", escape_control(&line));
             }
             ExitCode::FAILURE

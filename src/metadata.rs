@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{AdapterRecord, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
 use crate::error::{Result, bail, err};
 use crate::model::GraphOptions;
 use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -28,6 +28,9 @@ pub struct ModelMetadata {
     /// Adapters of which the model has the changes, in this order, the merged ones first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub adapters: Vec<AdapterRecord>,
+    /// The config of a model with optional inputs for adapters, by which these are fitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<Config>,
     /// What was ignored of the checkpoint.
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,

@@ -52,6 +52,12 @@ pub fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| err!("cannot write `{}`", path.display()).with_io(error)
 }
 
+/// A new file, with the permissions of any other.
+fn temporary(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
+    let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+    tempfile::Builder::new().prefix(PREFIX).suffix(suffix).make_in(folder, create)
+}
+
 impl Transaction {
     /// Creates the folder of a file if needed, and keeps other exports out of it.
     pub fn claim(&mut self, target: &Path) -> Result<()> {
@@ -82,13 +88,7 @@ impl Transaction {
         write: impl FnOnce(&File) -> Result<T>,
     ) -> Result<T> {
         self.claim(target)?;
-        let folder = parent_dir(target);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(PREFIX).suffix(UNFINISHED);
-        // As any other new file; the umask still applies.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder).map_err(cannot_write(folder))?;
+        let temporary = temporary(parent_dir(target), UNFINISHED).map_err(cannot_write(target))?;
         let file = temporary.as_file();
         // Synced while it is written, so that the final sync is short.
         let sync = |flag: &StopFlag| {
@@ -165,9 +165,8 @@ fn rename(
     }
     let mut backup = None;
     if target.is_file() {
-        let mut builder = tempfile::Builder::new();
-        let copy = builder.prefix(PREFIX).suffix(BACKUP).tempfile_in(parent_dir(target))?;
-        fs::copy(target, copy.path())?;
+        let copy = temporary(parent_dir(target), BACKUP)?;
+        std::fs::copy(target, copy.path())?;
         backup = Some(copy);
     }
     file.persist(target)?;

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::{Adapter, Replacement};
 use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, bail, ensure};
-use crate::weights::{Changes, FileCache, LowRank, Matrix, NewRows, Role, has_equal_values};
+use crate::weights::{
+    Changes, FileCache, LowRank, Matrix, NewRows, Role, Weight, has_equal_values,
+};
 
 /// Applies adapters that fit a base, each with a weight that multiplies what it adds: first all
 /// that they replace, then all that they add.
@@ -13,13 +15,12 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     if adapters.is_empty() {
         return Ok(());
     }
-    let [query, key] =
-        [base.config.num_heads, base.config.num_kv_heads].map(|it| it * base.config.head_dim);
-    base.weights.split_qkv(query, key);
+    base.split_qkv();
     let mut earlier: Vec<(&Path, &Replacement)> = Vec::new();
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for it in &adapter.replacements {
-            match is_copy(&base.weights, it)? {
+            let there = base.weights.iter().find(|weight| weight.name == it.weight.name);
+            match is_copy(it, there)? {
                 Some(true) => continue,
                 Some(false) => check(&adapter.file, it, *factor, &mut earlier)?,
                 // The base is still to be downloaded, and opened again then.
@@ -30,15 +31,7 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     }
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for term in &adapter.terms {
-            let scale = factor * term.scale;
-            // Operators compute with it in f32.
-            ensure!(
-                (scale as f32).is_finite(),
-                "`{}` scales what it adds to `{}` by {scale:e}, more than float32 holds: use a smaller weight, or the `lora_alpha` that it was trained with",
-                adapter.file.display(),
-                term.path
-            );
-            let mut term = LowRank { scale, ..term.clone() };
+            let mut term = weighted(term, *factor, &adapter.file)?;
             term.weights_mut().for_each(|weight| weight.name += &suffix(number));
             changes(&mut base.weights, &term.matrix).terms.push(term);
         }
@@ -49,11 +42,24 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a replacement has the values that are there; `None` if these are not on this machine.
-fn is_copy(base: &ModelWeights, it: &Replacement) -> Result<Option<bool>> {
+/// A term of the adapter in a file, multiplied by a factor.
+pub fn weighted(term: &LowRank, factor: f64, file: &Path) -> Result<LowRank> {
+    let scale = factor * term.scale;
+    // Operators compute with it in f32.
+    ensure!(
+        (scale as f32).is_finite(),
+        "`{}` scales what it adds to `{}` by {scale:e}, more than float32 holds: use a smaller weight, or the `lora_alpha` that it was trained with",
+        file.display(),
+        term.path
+    );
+    Ok(LowRank { scale, ..term.clone() })
+}
+
+/// Whether a replacement has the values of the base's weight of this name; `None` if these are not
+/// on this machine.
+pub fn is_copy(it: &Replacement, there: Option<&Weight>) -> Result<Option<bool>> {
     let Replacement { tokens, weight, .. } = it;
-    let same_name = base.iter().find(|it| tokens.is_none() && it.name == weight.name);
-    let Some(there) = same_name else { return Ok(Some(false)) };
+    let Some(there) = there.filter(|_| tokens.is_none()) else { return Ok(Some(false)) };
     if there.recipe.sources().iter().any(|source| !source.file.exists()) {
         return Ok(None);
     }

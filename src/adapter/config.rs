@@ -1,20 +1,18 @@
 //! `adapter_config.json`: what scales an adapter, and what nothing here computes.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use regex_lite::Regex;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::checkpoint::{
-    ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, MERGE_ADAPTER,
-    any_value,
+    ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, any_value,
 };
 use crate::error::{Error, Result, err};
-use crate::files::json;
+use crate::files::foreign::MERGE_ADAPTER;
+use crate::files::json::{self, OrderedObject};
 
 /// Keys that leave what an adapter computes as it is.
 const HARMLESS: &[Group] = &[
@@ -100,33 +98,8 @@ type Patterns = Vec<(Regex, f64)>;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OrderedKeys {
-    rank_pattern: Option<Entries>,
-    alpha_pattern: Option<Entries>,
-}
-
-/// The entries of an object in the file's order.
-#[derive(Default)]
-struct Entries(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Self::default())
-    }
-}
-
-impl<'de> Visitor<'de> for Entries {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of patterns")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some(entry) = map.next_entry()? {
-            self.0.push(entry);
-        }
-        Ok(self)
-    }
+    rank_pattern: Option<OrderedObject>,
+    alpha_pattern: Option<OrderedObject>,
 }
 
 impl AdapterConfig {
@@ -234,7 +207,7 @@ pub fn refuse_other_methods(path: &Path) -> Result<()> {
     Error::all(errors)
 }
 
-fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<Entries>) -> Patterns {
+fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<OrderedObject>) -> Patterns {
     keys.skip(key);
     let mut patterns = Vec::new();
     for (text, value) in entries.unwrap_or_default().0 {

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, INDEX, IgnoredNames, MERGE_ADAPTER, SINGLE_FILE, is_checkpoint, is_ignored,
-    listed, matches, names, patterns,
+    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint, is_ignored, listed, matches,
+    names, patterns,
 };
 use crate::container::{Header, StoredTensor};
 use crate::display::plural;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
 use crate::weights::ElementKind;
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::file::{self, AdapterFile, Parts};
 use super::names::{Module, ModuleForm, Part, Side};
 use super::{Adapter, FactorOrder, Replacement};
-use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, MERGE_ADAPTER};
+use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, Config, ModelWeights};
 use crate::container::StoredTensor;
 use crate::display::plural;
 use crate::error::{Result, Setting, bail, err};
+use crate::files::foreign::MERGE_ADAPTER;
 use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Weight};
 
 /// A module, or the modules of all experts, with their tensors.
@@ -19,7 +20,9 @@ type Misfit = String;
 
 struct Fit<'a> {
     file: &'a AdapterFile,
-    base: &'a Checkpoint,
+    config: &'a Config,
+    /// `None` if only the sizes of the base are known.
+    weights: Option<&'a ModelWeights>,
     /// In which order factors of experts are, if anything tells.
     order: Option<FactorOrder>,
 }
@@ -27,15 +30,25 @@ struct Fit<'a> {
 /// What an adapter changes in a base. All of it has to fit. Where the file does not tell the order of
 /// the factors of experts, `given` does.
 pub fn fit(file: &AdapterFile, base: &Checkpoint, given: Option<FactorOrder>) -> Result<Adapter> {
+    fit_to(file, &base.config, Some(&base.weights), given)
+}
+
+/// [`fit`] to a base of these sizes.
+pub fn fit_to(
+    file: &AdapterFile,
+    config: &Config,
+    weights: Option<&ModelWeights>,
+    given: Option<FactorOrder>,
+) -> Result<Adapter> {
     let path = file.weights.display();
     let has_tokens = |module: &Module| module.layer.is_none() && module.sides[0] == Side::Vocab;
-    if let Some(module) = file.modules.keys().find(|it| base.config.tied && has_tokens(it)) {
+    if let Some(module) = file.modules.keys().find(|it| config.tied && has_tokens(it)) {
         bail!(
             "`{path}` adapts `{}`, and the base ties its embedding to lm_head: programs differ in whether both change; save the base with an lm_head of its own and `tie_word_embeddings` false",
             module.name
         );
     }
-    let mut fit = Fit { file, base, order: given };
+    let mut fit = Fit { file, config, weights, order: given };
     let mut matrices: BTreeMap<_, Modules> = BTreeMap::new();
     for (module, tensors) in &file.modules {
         matrices.entry((module.layer, &*module.path)).or_default().push((module, tensors));
@@ -59,17 +72,17 @@ pub fn fit(file: &AdapterFile, base: &Checkpoint, given: Option<FactorOrder>) ->
 
 impl Fit<'_> {
     fn sizes(&self, module: &Module) -> Vec<u64> {
-        module.sides.iter().map(|side| side.size(&self.base.config, module.layer)).collect()
+        module.sides.iter().map(|side| side.size(self.config, module.layer)).collect()
     }
 
     fn experts(&self, module: &Module) -> u64 {
-        Side::Experts.size(&self.base.config, module.layer)
+        Side::Experts.size(self.config, module.layer)
     }
 
     /// Adds what some modules change: one module, or that of each expert.
     fn add(&self, modules: &Modules, adapter: &mut Adapter) -> Result<(), Misfit> {
         let (module, tensors) = modules[0];
-        let layers = self.base.config.num_layers();
+        let layers = self.config.num_layers();
         if module.layer.is_some_and(|layer| layer >= layers) {
             return Err(format!("it adapts `{}`, and the base has {layers} layers", module.name));
         }
@@ -229,7 +242,7 @@ impl Fit<'_> {
         if shape == expected {
             return Ok(());
         }
-        let vocabulary = self.base.config.vocab_size;
+        let vocabulary = self.config.vocab_size;
         let mut sizes = expected.iter().zip(shape);
         let is_resized = module.sides[0] == Side::Vocab
             && shape.len() == expected.len()
@@ -247,7 +260,8 @@ impl Fit<'_> {
     fn has_vector(&self, name: &str) -> bool {
         let fused = ["q", "k", "v"].map(|part| (format!(".attn.{part}."), ".attn.qkv."));
         let fused = fused.iter().fold(name.to_owned(), |name, (part, all)| name.replace(part, all));
-        self.base.weights.iter().any(|weight| weight.name == name || weight.name == fused)
+        let is_it = |weight: &Weight| weight.name == name || weight.name == fused;
+        self.weights.is_none_or(|weights| weights.iter().any(is_it))
     }
 
     /// Decides the order of the factors of wrapped experts. One program wrote all of them, so

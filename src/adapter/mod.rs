@@ -9,6 +9,8 @@
 //! ```
 //!
 //! `A` is here always the factor that inputs meet first, whatever the file calls it.
+//!
+//! In a swappable model a runtime adds the products, and nothing is replaced.
 
 mod apply;
 mod config;
@@ -16,14 +18,18 @@ mod file;
 mod fit;
 mod modules;
 mod names;
+mod sources;
+mod swappable;
 
 use std::path::PathBuf;
 
-pub use apply::apply;
+pub use apply::{apply, weighted};
 pub use file::{AdapterFile, WEIGHTS, is_adapter};
-pub use fit::fit;
+pub use fit::{fit, fit_to};
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
+pub use sources::{AdapterSource, all_opened, fit_all};
+pub use swappable::{ModuleGroup, add_slots, require_swappable};
 
 use crate::error::Result;
 use crate::weights::{Fingerprint, LowRank, Weight};

@@ -23,19 +23,37 @@ pub struct AdaptedModules {
     pub is_replaced: bool,
 }
 
+impl AdaptedModules {
+    /// Modules with these paths, perhaps with ranks.
+    pub fn grouped<'p>(modules: impl Iterator<Item = (&'p str, Option<u64>)>) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (path, rank) in modules {
+            Self::entry(&mut all, path).ranks.extend(rank);
+        }
+        all
+    }
+
+    /// The entry of a module, with its layer.
+    fn entry<'a>(all: &'a mut Vec<Self>, path: &str) -> &'a mut Self {
+        let in_layer = path.strip_prefix("layers.").and_then(|it| it.split_once('.'));
+        let in_layer =
+            in_layer.and_then(|(layer, name)| Some((layer.parse::<usize>().ok()?, name)));
+        let (layer, name) = in_layer.map_or((None, path), |(layer, name)| (Some(layer), name));
+        let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
+            all.push(Self { module: name.to_owned(), ..Self::default() });
+            all.len() - 1
+        });
+        all[at].layers.extend(layer);
+        &mut all[at]
+    }
+}
+
 impl AdapterFile {
     /// What it adapts, before there is a base.
     pub fn adapted_modules(&self) -> Vec<AdaptedModules> {
         let mut all: Vec<AdaptedModules> = Vec::new();
         for (module, parts) in &self.modules {
-            let layer = module.layer.map_or_else(String::new, |layer| format!("layers.{layer}."));
-            let name = module.path.strip_prefix(&layer).unwrap_or(&module.path);
-            let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
-                all.push(AdaptedModules { module: name.to_owned(), ..AdaptedModules::default() });
-                all.len() - 1
-            });
-            let entry = &mut all[at];
-            entry.layers.extend(module.layer);
+            let entry = AdaptedModules::entry(&mut all, &module.path);
             entry.is_replaced |=
                 parts.keys().any(|it| matches!(it, Part::Weight | Part::Bias | Part::Rows));
             let Some(a) = parts.get(&Part::A) else { continue };
@@ -53,15 +71,20 @@ impl fmt::Display for AdaptedModules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { module, layers, ranks, scales, is_replaced } = self;
         let mut what = Vec::new();
-        if !ranks.is_empty() {
+        what.extend((!ranks.is_empty()).then(|| format!("rank {}", joined(ranks))));
+        if !scales.is_empty() {
             let scales = scales.iter().map(|scale| (scale * 1e4).round() / 1e4);
-            what.push(format!("rank {}, scale {}", joined(ranks), joined(scales)));
+            what.push(format!("scale {}", joined(scales)));
         }
         what.extend(is_replaced.then(|| "replaced".to_owned()));
         what.extend(
             (!layers.is_empty()).then(|| format!("layers {}", spans(layers.iter().copied()))),
         );
-        write!(f, "{module:19} {}", what.join(", "))
+        if what.is_empty() {
+            f.write_str(module)
+        } else {
+            write!(f, "{module:19} {}", what.join(", "))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::config::Config;
 use super::names::{Similar, layer};
 use super::suggest::listed;
-use super::tensors::Tensors;
+use super::tensors::{Missing, Tensors};
 use crate::display::plural;
 use crate::error::{Error, err};
 
@@ -19,7 +19,7 @@ pub struct ReadConfig<'c> {
 
 /// Names of tensors that a layout has not found, and of those that it has not taken.
 pub struct Left<'t> {
-    pub lacking: Vec<&'t String>,
+    pub lacking: Vec<&'t Missing>,
     pub unknown: BTreeSet<&'t str>,
 }
 
@@ -40,7 +40,7 @@ impl<'t> Left<'t> {
         found.into_iter().flatten().collect()
     }
 
-    fn take_unknown(&mut self, is_taken: impl Fn(&str) -> bool) -> BTreeSet<&'t str> {
+    pub fn take_unknown(&mut self, is_taken: impl Fn(&str) -> bool) -> BTreeSet<&'t str> {
         let (taken, others) = self.unknown.iter().partition(|name| is_taken(name));
         self.unknown = others;
         taken
@@ -58,7 +58,7 @@ impl<'t> Left<'t> {
         let gaps: Vec<usize> = (0..end).filter(|n| !there.contains(n)).collect();
         let is_there = |name: &str| layer(name).is_none_or(|n| there.contains(&n));
         let (lacking, path) = (self.lacking.len(), tensors.path.display());
-        self.lacking.retain(|name| is_there(name));
+        self.lacking.retain(|it| is_there(&it.name));
         let others = self.take_unknown(|name| layer(name).is_some_and(|n| n >= layers));
         if lacking == self.lacking.len() && others.is_empty() {
             return None;
@@ -106,21 +106,22 @@ impl<'t> Left<'t> {
     }
 
     fn missing_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
-        let first = self.lacking.iter().find(|name| is_attention_bias(name))?;
+        let Missing { name: first, .. } =
+            self.lacking.iter().find(|it| is_attention_bias(&it.name))?;
         if tensors.wanted().any(is_attention_bias) {
             return None;
         }
         let error = err!(
-            "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` lacks all of them, such as `{first}`: set the key to false if the model has none",
+            "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` holds none such as `{first}`: set the key to false if the model has none",
             it.file,
             tensors.path.display()
         );
-        self.lacking.retain(|name| !is_attention_bias(name));
+        self.lacking.retain(|it| !is_attention_bias(&it.name));
         Some(error)
     }
 
     fn head(&mut self, tensors: &Tensors, ReadConfig { file, .. }: ReadConfig) -> Option<Error> {
-        let at = self.lacking.iter().position(|name| *name == LM_HEAD)?;
+        let at = self.lacking.iter().position(|it| it.name == LM_HEAD)?;
         if Similar::new(self.unknown.iter().copied()).to(LM_HEAD).is_some() {
             return None;
         }
@@ -130,7 +131,7 @@ impl<'t> Left<'t> {
         let path = tensors.path.display();
         Some(match others.first() {
             Some(other) => err!(
-                "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported",
+                "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported; save it as GptOssForCausalLM",
                 tensors.map[*other].name
             ),
             None => err!(

@@ -3,7 +3,6 @@
 
 mod adapter_record;
 mod config;
-mod foreign;
 mod ignored;
 mod layout;
 mod mismatch;
@@ -18,7 +17,7 @@ mod tied;
 mod weights;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -28,14 +27,14 @@ pub use config::{
     Rope, any_value,
 };
 pub use ignored::IgnoredNames;
-use layout::{Assembly, Contradictions, Layout};
+use layout::{Assembly, Layout, Wrong};
 use mismatch::ReadConfig;
 pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, enclosing, format_of, identify, is_checkpoint,
-    is_safetensors, listed, names, refuse_file as refuse_unsupported, similar_dir,
+    ADAPTER_CONFIG, CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
+    refuse_file as refuse_unsupported, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{
@@ -55,8 +54,10 @@ pub struct Checkpoint {
     pub weights: ModelWeights,
     /// Formats and rounding of the matrices, without the rounding of pending conversions.
     pub provenances: PerRole<Provenance>,
-    /// The layout, for people: its name, the forms of experts, what names have besides.
+    /// The layout and the forms of experts, for people.
     pub layout: String,
+    /// What was left out or decided when it was read, for people.
+    pub notes: Vec<String>,
     /// Number of layers in the checkpoint, before [`Self::truncate`].
     pub layers_there: usize,
     /// What the user ignores of it.
@@ -73,6 +74,8 @@ impl Checkpoint {
 
     /// The same with `remote` SafeTensors files that are still to be downloaded.
     pub fn open_files(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
+        // Sentences show paths without a slash at the end.
+        let folder = &folder.components().collect::<PathBuf>();
         if !folder.is_dir() {
             return Err(suggest::not_a_folder(folder));
         }
@@ -84,9 +87,14 @@ impl Checkpoint {
             return Err(suggest::missing_file(folder, CONFIG));
         }
         let file = path.display().to_string();
+        let selected = selection::select_local(folder, remote);
+        if matches!(&selected, Ok((None, files)) if files.is_empty()) {
+            return Err(suggest::missing_file(folder, SINGLE_FILE));
+        }
         let config = json::read(&path, LARGEST_CONFIG)
             .and_then(|text| ConfigFile::read(&file, &text, ignored));
-        let mut tensors = Tensors::open_folder(folder, remote, ignored);
+        let mut tensors =
+            selected.and_then(|files| Tensors::open_folder(folder, files, remote, ignored));
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
@@ -127,40 +135,41 @@ impl Checkpoint {
     fn assemble(layout: Layout, config: Config, mut tensors: Tensors, file: &str) -> Result<Self> {
         problems::refuse_empty(&tensors)?;
         let layers = config.num_layers();
-        let forms = layout.forms_of_experts(layers, &tensors);
-        let Some(usual) = forms.first() else {
-            return Err(layout.no_experts(layers, &tensors, file));
-        };
+        let mut forms = layout.forms_of_experts(layers, &tensors);
+        if forms.is_empty() {
+            layout.refuse_other(layers, &tensors, file)?;
+            forms.push(layout.expected_form(&tensors));
+        }
         layout.refuse_ambiguous(layers, &tensors)?;
-        let mut description = layout.description(&forms, &tensors);
         let said = config.experts.clone();
         let config = layout.resolve_config(config, &tensors, file)?;
         if config.tied && !layout.unties {
             tied::accept_copy(&layout, &mut tensors, file)?;
         }
-        let (tensors, wrong) = (&mut tensors, Vec::new());
-        let contradictions = Contradictions::default();
-        let mut assembly =
-            Assembly { layout, config: &config, file, tensors, usual, wrong, contradictions };
+        let (tensors, wrong) = (&mut tensors, Wrong::default());
+        let usual = forms[0];
+        let mut assembly = Assembly { layout, config: &config, file, tensors, usual, wrong };
         let weights = assembly.model();
-        let read = ReadConfig { config: &config, file };
-        problems::refuse(assembly.tensors, assembly.wrong, &description, read)?;
+        let (read, name) = (ReadConfig { config: &config, file }, layout.with_forms(&forms));
+        problems::refuse(assembly.tensors, assembly.wrong, &name, read)?;
+        let mut notes = tensors.wrapping.notes();
         if config.experts != said {
-            description += &format!(
-                ", with experts by the rows of routers (the config says {} in each layer)",
+            notes.push(format!(
+                "layers have as many experts as routers have rows; the config says {} in each",
                 said[0]
-            );
+            ));
         }
         if !tensors.unused_files.is_empty() {
             let files = suggest::listed(tensors.unused_files.iter());
-            description += &format!(", without the other SafeTensors files {files}");
+            notes.push(format!("not used: the other SafeTensors files {files}"));
         }
         let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {
             provenances: PerRole { experts, dense },
-            layout: description,
+            layout: name,
+            notes,
             layers_there: layers,
             ignored,
             adapters: Vec::new(),
@@ -193,6 +202,12 @@ impl Checkpoint {
 
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         Fingerprint::of(&self.identity(), self.weights.iter())
+    }
+
+    /// Takes fused matrices of attention apart, [`ModelWeights::split_qkv`].
+    pub fn split_qkv(&mut self) {
+        let Config { num_heads, num_kv_heads, head_dim, .. } = self.config;
+        self.weights.split_qkv(num_heads * head_dim, num_kv_heads * head_dim);
     }
 
     pub fn truncate(&mut self, layers: usize) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 
 use glob::Pattern;
 
@@ -46,16 +45,15 @@ impl Wrapping {
         let name = stored.split('.').filter(is_own).collect::<Vec<_>>().join(".");
         name.strip_prefix(&self.prefix).map_or(name.clone(), str::to_owned)
     }
-}
 
-impl fmt::Display for Wrapping {
-    /// The end of a sentence about names.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.prefix.is_empty() {
-            write!(f, ", without the prefix `{}` of all names", self.prefix)?;
-        }
-        let mut wrappers = self.wrappers.iter();
-        wrappers.try_for_each(|(part, wrapper)| write!(f, ", without `{part}` ({wrapper})"))
+    /// What is told of it.
+    pub fn notes(&self) -> Vec<String> {
+        let prefix = (!self.prefix.is_empty())
+            .then(|| format!("the prefix `{}` of all names is left out", self.prefix));
+        let wrappers = self.wrappers.iter();
+        let wrappers =
+            wrappers.map(|(part, wrapper)| format!("`{part}` ({wrapper}) in names is left out"));
+        prefix.into_iter().chain(wrappers).collect()
     }
 }
 
@@ -142,12 +140,6 @@ impl<'n> Similar<'n> {
 /// Whether a few edits make one name of the other.
 pub fn is_slip(one: &str, other: &str) -> bool {
     strsim::osa_distance(one, other) <= SLIPS
-}
-
-/// The most similar of some names, however far it is; much longer ones are not compared.
-pub fn nearest<'n>(names: impl Iterator<Item = &'n str>, wanted: &str) -> Option<&'n str> {
-    let near = names.filter(|name| name.len() <= 2 * wanted.len());
-    near.min_by_key(|name| strsim::osa_distance(name, wanted))
 }
 
 fn numbers(name: &str) -> Vec<&str> {

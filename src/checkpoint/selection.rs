@@ -39,7 +39,7 @@ pub fn read_index(folder: &Path) -> Result<Option<Index>> {
     for shard in weight_map.values() {
         ensure!(
             Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-            "`{path}` names the shard {shard:?}, which is not a plain file name"
+            "`{path}` names the shard {shard:?}, which is not a plain file name: download the index again"
         );
     }
     Ok(Some(weight_map))

@@ -8,6 +8,7 @@ use glob::Pattern;
 
 use super::names::is_slip;
 use crate::error::{Error, Result, Setting, ensure, err};
+use crate::files::foreign::{ADD_ADAPTER, Foreign};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
@@ -20,96 +21,27 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 const TRAINING_STATE: [&str; 5] =
     ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
 
-pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
-const ADD_ADAPTER: &str = "export the checkpoint of its base model with it";
-pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
-const SAVE_AGAIN: &str =
-    "load it in transformers and save it as SafeTensors (save_pretrained does)";
-
-/// Names of files and folders in lower case, the format that they have, and what to do. The
-/// first of these formats counts; of names joined by `+` all have to be there.
-const FORMATS: [(&str, &str, &str); 13] = [
-    ("adapter_config.json adapter_model.*", "a LoRA adapter", ADD_ADAPTER),
-    ("*.gguf", "GGUF, llama.cpp's format", USE_SOURCE),
-    (
-        "model.bin",
-        "OpenAI's format for Metal",
-        "use the same model in SafeTensors, in the folder `original` or the root of the repository",
-    ),
-    (
-        "zero_to_fp32.py global_step* *zero_pp_rank_*_states.pt mp_rank_*_states.pt",
-        "DeepSpeed's format, in parts as each process saved them",
-        "join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result",
-    ),
-    (
-        "*.nemo context+weights *.distcp+common.pt",
-        "NeMo's or Megatron's format",
-        "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",
-    ),
-    (
-        "*.distcp pytorch_model_fsdp_*",
-        "PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them",
-        "run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result",
-    ),
-    (
-        "consolidated*.pth",
-        "PyTorch's format, which can run code when it is read, with names that are not Hugging Face's",
-        "convert it to Hugging Face's names and SafeTensors with the program that wrote it",
-    ),
-    ("*.bin.index.json", "an index of files in PyTorch's format", SAVE_AGAIN),
-    ("*.bin *.pt *.pth *.ckpt", "PyTorch's format, which can run code when it is read", SAVE_AGAIN),
-    (
-        "*.incomplete *.part *.partial *.crdownload *.aria2 *.download",
-        "an unfinished download",
-        "finish it or download again",
-    ),
-    (
-        "*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar",
-        "an archive",
-        "unpack it and export the folder that was in it",
-    ),
-    ("params.json", "a config in Meta's or Mistral's format", USE_SOURCE),
-    ("*.onnx *.onnx_data *.onnx.data", "an ONNX model and no checkpoint", USE_SOURCE),
-];
-
-/// The format of a file of this name, if it is a known one that cannot be read, and what to
-/// use instead.
-pub fn identify(name: &str) -> Option<String> {
-    find_format(&[name]).map(|(_, what, remedy)| format!("{what}: {remedy}"))
-}
-
 /// The format of a file of this name, if it is a known one that cannot be read.
-pub fn format_of(name: &str) -> Option<&'static str> {
-    find_format(&[name]).map(|(_, what, _)| what)
+pub fn identify(name: &str) -> Option<&'static Foreign> {
+    find_format(&[name]).map(|(_, format)| format)
 }
 
-/// The first name that has a format of [`FORMATS`], what it is, and what to do.
-fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static str, &'static str)> {
-    let find = |pattern: &str| {
-        let pattern = Pattern::new(pattern).expect("a pattern of a table");
-        let matches = |name: &str| pattern.matches(&name.to_lowercase());
-        names.iter().find(|name| matches(name) && !is_training_state(name)).copied()
-    };
-    FORMATS.into_iter().find_map(|(patterns, what, remedy)| {
-        let all = |joined: &str| joined.split('+').map(find).collect::<Option<Vec<_>>>();
-        let found = patterns.split(' ').find_map(all)?;
-        Some((found[0], what, remedy))
-    })
-}
-
-fn is_training_state(name: &str) -> bool {
-    TRAINING_STATE.iter().any(|prefix| name.to_lowercase().starts_with(prefix))
+/// The first name of a known format, but for what training writes.
+fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
+    let is_state = |name: &str| TRAINING_STATE.iter().any(|it| name.to_lowercase().starts_with(it));
+    let names: Vec<&str> = names.iter().copied().filter(|name| !is_state(name)).collect();
+    Foreign::of_files(&names)
 }
 
 /// The refusal of a file in a known format.
 pub fn refuse_file(path: &Path) -> Option<Error> {
-    let (_, what, remedy) = find_format(&[path.file_name()?.to_str()?])?;
-    Some(refusal(path, what, remedy))
+    let format = identify(path.file_name()?.to_str()?)?;
+    Some(refusal(path, format))
 }
 
-fn refusal(path: &Path, what: &str, remedy: &str) -> Error {
-    let error = err!("`{}` is {what}: {remedy}", path.display());
-    if remedy != ADD_ADAPTER {
+fn refusal(path: &Path, format: &Foreign) -> Error {
+    let error = err!("`{}` is {format}", path.display());
+    if format.remedy != ADD_ADAPTER {
         return error;
     }
     let adapter = parent_dir(path).display().to_string();
@@ -141,54 +73,73 @@ fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
     saved.max_by_key(|name| number(name)).copied()
 }
 
-/// Refuses an adapter beside a whole model, whose result it would change.
+/// Refuses an adapter, which would change the result of a whole model beside it.
 pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<()> {
     if !there.contains(ADAPTER_CONFIG) {
         return Ok(());
     }
-    let error = err!(
-        "`{place}/{ADAPTER_CONFIG}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
-    );
-    Err(error.with_remedy(Setting::Adapter, "FOLDER"))
+    let adapter = Path::new(&place.to_string()).join(ADAPTER_CONFIG);
+    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| !has_weights(there)) else {
+        let adapter = adapter.display();
+        return Err(err!(
+            "`{adapter}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
+        )
+        .with_remedy(Setting::Adapter, "FOLDER"));
+    };
+    Err(refusal(&adapter, format))
 }
 
-/// The error for a folder without `file`, which is no checkpoint: what is to be renamed, where a
-/// checkpoint is, or what there is instead.
+/// Whether there are weights of a whole model.
+fn has_weights(names: &BTreeSet<String>) -> bool {
+    let is_weights = |name: &&String| is_safetensors(Path::new(name));
+    names.iter().filter(is_weights).any(|name| !name.starts_with("adapter_model"))
+}
+
+/// The error for a folder without `file`, which is no checkpoint: where a checkpoint is, what there
+/// is instead, or what is to be renamed or added.
 pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let names = names(folder);
+    let has_weights = has_weights(&names);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    if let Some(near) = names.iter().find(|name| is_near(name, file)) {
-        return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
-    }
+    let below = checkpoints_in(folder);
+    // The real path, because `.` has no parent in its name.
+    let real = folder.canonicalize().ok();
+    let above = real.as_deref().and_then(Path::parent).filter(|parent| is_checkpoint(parent));
     let original = folder.join("original");
     if original.join(CONFIG).is_file() {
         let original = original.display();
-        return err!("{lacks}; `{original}` holds a checkpoint with the weights as released");
+        return err!(
+            "{lacks}; `{original}` holds a checkpoint with the weights as released: use it"
+        );
     }
-    if let Some((name, what, remedy)) = find_format(&names) {
-        return refusal(&folder.join(name), what, remedy);
+    if let Some((name, format)) = find_format(&names).filter(|_| !has_weights) {
+        return refusal(&folder.join(name), format);
+    }
+    if let Some(near) = names.iter().find(|name| is_near(name, file)) {
+        return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }
     if let Some(newest) = newest_saved(folder, &names) {
         let newest = folder.join(newest);
-        return err!("{lacks}; `{}` is the newest checkpoint in it", newest.display());
+        return err!("{lacks}; `{}` is the newest checkpoint in it: use it", newest.display());
     }
-    match &checkpoints_in(folder)[..] {
+    match &below[..] {
         [] => {}
-        [one] => return err!("{lacks}; `{}` in it holds a checkpoint", one.display()),
+        [one] => return err!("{lacks}; `{}` in it holds a checkpoint: use it", one.display()),
         several => {
             let several = listed(several.iter().map(|it| it.display()));
             return err!("{lacks}; several folders in it hold checkpoints, {several}: choose one");
         }
     }
-    // The real path, because `.` has no parent in its name.
-    let real = folder.canonicalize().ok();
-    match real.as_deref().and_then(Path::parent).filter(|parent| is_checkpoint(parent)) {
-        Some(parent) => err!("{lacks}; `{}` above it holds a checkpoint", parent.display()),
-        None if folder.read_dir().is_ok_and(|mut entries| entries.next().is_none()) => {
-            err!("{lacks}: it is empty")
+    match above {
+        Some(above) => err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()),
+        None if names.is_empty() => {
+            err!("{lacks}: it is empty; download the checkpoint into it, or choose another folder")
         }
-        None => err!("{lacks}"),
+        None if file == CONFIG && has_weights => {
+            err!("{lacks}: copy the one that was saved with its weights into it")
+        }
+        None => err!("{lacks}: add the files that the checkpoint lacks, or choose another folder"),
     }
 }
 
@@ -244,8 +195,13 @@ pub fn enclosing(file: &Path) -> String {
 
 /// Names for a sentence, the first few of many.
 pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
-    let more = names.len().saturating_sub(LISTED);
-    let shown: Vec<_> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
+    several(names.map(|name| format!("`{name}`")))
+}
+
+/// Parts of a sentence, the first few of many.
+pub fn several(parts: impl ExactSizeIterator<Item = String>) -> String {
+    let more = parts.len().saturating_sub(LISTED);
+    let shown: Vec<String> = parts.take(LISTED).collect();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     shown.join(", ") + &more
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::ignored::IgnoredNames;
 use super::names::{Wrapping, is_ignored, patterns};
 use super::numbered::NumberedSet;
-use super::selection::{self, Headers, Index, SINGLE_FILE};
-use super::suggest;
+use super::selection::{self, Headers, Index};
 use crate::container::{Header, StoredTensor};
 use crate::error::{Error, Result, Setting, bail, err};
 
 /// Tensors by the names of a layout, which are the stored ones without what wrappers added. A
 /// layout takes them out.
+#[derive(Default)]
 pub struct Tensors {
     /// The folder or file that errors name.
     pub path: PathBuf,
@@ -36,8 +36,15 @@ pub struct Tensors {
     pub displaced: Vec<String>,
     /// Stored names of tensors that a layout has taken, by its names.
     pub taken: BTreeMap<String, String>,
-    /// Names that a layout has asked for in vain.
-    pub missing: Vec<String>,
+    /// What a layout has asked for in vain.
+    pub missing: Vec<Missing>,
+}
+
+/// A tensor that is not there, by its name in the layout.
+pub struct Missing {
+    pub name: String,
+    /// The shape that it should have.
+    pub shape: Vec<u64>,
 }
 
 /// An entry of an index.
@@ -48,31 +55,17 @@ pub struct AbsentTensor {
 }
 
 impl Tensors {
-    fn none(path: &Path, ignored: &IgnoredNames) -> Self {
-        Self {
-            path: path.to_owned(),
-            map: BTreeMap::new(),
-            absent: BTreeMap::new(),
-            missing_shards: Vec::new(),
-            unlisted: BTreeMap::new(),
-            unused_files: Vec::new(),
-            unindexed: Vec::new(),
-            wrapping: Wrapping::default(),
-            ignored: ignored.clone(),
-            displaced: Vec::new(),
-            taken: BTreeMap::new(),
-            missing: Vec::new(),
-        }
-    }
-
-    /// Opens the checkpoint of a folder, of which `remote` files are still to be downloaded.
-    pub fn open_folder(folder: &Path, remote: &Headers, ignored: &IgnoredNames) -> Result<Self> {
-        let mut tensors = Self::none(folder, ignored);
-        let (index, files) = selection::select_local(folder, remote)?;
+    /// Opens the checkpoint of a folder, which consists of these files by an index, if there is one.
+    /// `remote` ones are still to be downloaded.
+    pub fn open_folder(
+        folder: &Path,
+        (index, files): (Option<Index>, BTreeSet<String>),
+        remote: &Headers,
+        ignored: &IgnoredNames,
+    ) -> Result<Self> {
+        let mut tensors =
+            Self { path: folder.to_owned(), ignored: ignored.clone(), ..Self::default() };
         tensors.unused_files = selection::unused(folder, &files);
-        if index.is_none() && files.is_empty() {
-            return Err(suggest::missing_file(folder, SINGLE_FILE));
-        }
         let mut damaged = Vec::new();
         for name in &files {
             let file = folder.join(name);
@@ -97,7 +90,7 @@ impl Tensors {
 
     /// Opens one file, and returns the metadata that an export wrote.
     pub fn open_file(path: &Path) -> Result<(Self, Option<String>)> {
-        let mut tensors = Self::none(path, &IgnoredNames::default());
+        let mut tensors = Self { path: path.to_owned(), ..Self::default() };
         let metadata = tensors.add(path, &Headers::default(), None)?;
         Ok((tensors, metadata))
     }
@@ -128,7 +121,9 @@ impl Tensors {
             }
             if let Some(other) = self.map.insert(name.clone(), tensor) {
                 let (first, second) = (other.data.file.display(), path.display());
-                bail!("tensor `{name}` is both in `{first}` and in `{second}`");
+                bail!(
+                    "tensor `{name}` is both in `{first}` and in `{second}`: remove one of these files, or add the index that says which counts"
+                );
             }
         }
         Ok(header.metadata)
@@ -241,15 +236,21 @@ impl Tensors {
         Some(&self.get(name)?.shape)
     }
 
-    /// Takes a tensor out, or notes that it is missing.
-    pub fn take(&mut self, name: &str) -> Option<StoredTensor> {
+    /// Takes a tensor out, or notes that one of this shape is missing.
+    pub fn take(&mut self, name: &str, shape: &[u64]) -> Option<StoredTensor> {
         let key = self.key(name);
         let Some(tensor) = self.map.remove(key) else {
             let known = if self.has_key(key) { key } else { name };
-            self.missing.push(known.to_owned());
+            self.missing.push(Missing { name: known.to_owned(), shape: shape.to_owned() });
             return None;
         };
         self.taken.insert(key.to_owned(), tensor.name.clone());
         Some(tensor)
     }
+}
+
+/// The file of some tensors of a folder if they are in one, otherwise the folder.
+pub fn place<'t>(folder: &'t Path, mut files: impl Iterator<Item = &'t Path>) -> Option<&'t Path> {
+    let first = files.next()?;
+    Some(if files.all(|file| file == first) { first } else { folder })
 }

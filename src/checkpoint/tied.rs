@@ -1,5 +1,6 @@
 //! A stored lm_head beside a config that ties it to the embedding.
 
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use fs_err as fs;
@@ -7,11 +8,10 @@ use fs_err as fs;
 use super::layout::Layout;
 use super::tensors::Tensors;
 use crate::error::{Result, Setting, err};
-use crate::files::FileRange;
-use crate::files::positional::read_exact_at;
+use crate::files::{FileRange, are_equal};
 
-/// Bytes that are compared at a time.
-const PART: u64 = 1 << 20;
+/// Bytes that are read at a time.
+const BUFFER: usize = 1 << 20;
 
 /// Takes an lm_head that is equal to the embedding, and refuses another one that is not
 /// ignored. A config is read from `file`.
@@ -24,8 +24,8 @@ pub fn accept_copy(layout: &Layout, tensors: &mut Tensors, file: &str) -> Result
     // A checkpoint without an embedding is refused anyway.
     let embedding = tensors.get(&embedding).unwrap_or(stored);
     let has_its_form = (stored.dtype, &stored.shape) == (embedding.dtype, &embedding.shape);
-    if has_its_form && are_equal([&stored.data, &embedding.data])? {
-        tensors.take(&name);
+    if has_its_form && hold_equal_bytes([&stored.data, &embedding.data])? {
+        tensors.take(&name, &[]);
         return Ok(());
     }
     let (path, name) = (stored.data.file.display(), &stored.name);
@@ -35,23 +35,17 @@ pub fn accept_copy(layout: &Layout, tensors: &mut Tensors, file: &str) -> Result
     Err(error.with_remedy(Setting::IgnoreTensor, name).with_another_remedy())
 }
 
-/// Whether two ranges of one length hold the same bytes. Files that are not downloaded yet
-/// count as equal: the checkpoint is opened again once they are.
-fn are_equal(ranges: [&FileRange; 2]) -> Result<bool> {
+/// Whether two ranges hold the same bytes. Files that are not downloaded yet count as equal: the
+/// checkpoint is opened again once they are.
+fn hold_equal_bytes(ranges: [&FileRange; 2]) -> Result<bool> {
     if ranges.iter().any(|range| !range.file.exists()) {
         return Ok(true);
     }
-    let open = |range: &FileRange| fs::File::open::<&Path>(&range.file);
-    let files = [open(ranges[0])?, open(ranges[1])?];
-    for start in (0..ranges[0].len()).step_by(PART as usize) {
-        let length = PART.min(ranges[0].len() - start) as usize;
-        let mut parts = [vec![0; length], vec![0; length]];
-        for ((file, range), part) in files.iter().zip(ranges).zip(&mut parts) {
-            read_exact_at(file.file(), part, range.range.start + start)?;
-        }
-        if parts[0] != parts[1] {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let open = |range: &FileRange| {
+        let mut file = fs::File::open::<&Path>(&range.file)?;
+        file.seek(SeekFrom::Start(range.range.start))?;
+        io::Result::Ok(BufReader::with_capacity(BUFFER, file.take(range.len())))
+    };
+    let [one, other] = ranges.map(open);
+    Ok(are_equal(one?, other?)?)
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result, Setting, err};
 use crate::tensor::DType;
-use crate::weights::{Changes, FormatSet, Matrix, MatrixFormat, PerRole, Role, Weight};
+use crate::weights::{Changes, FormatSet, Matrix, MatrixFormat, PerRole, Role, Slot, Weight};
 
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
@@ -188,6 +188,11 @@ impl ModelWeights {
         [&self.embedding.changes].into_iter().chain(layers).chain(lm_head)
     }
 
+    /// What a runtime may change.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.changes().filter_map(|it| it.slot.as_ref())
+    }
+
     /// Attention, routers and lm_head unless it is tied.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
@@ -231,9 +236,14 @@ impl Linear {
 }
 
 impl MlpWeights {
-    /// Whether something changes its experts.
+    /// Whether something changes its experts, or a runtime may.
     pub fn has_changed_experts(&self) -> bool {
         !self.gate_up.changes.is_empty() || !self.down.changes.is_empty()
+    }
+
+    /// Whether a runtime may change its experts.
+    pub fn has_swappable_experts(&self) -> bool {
+        self.gate_up.changes.slot.is_some() || self.down.changes.slot.is_some()
     }
 }
 

@@ -4,21 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgGroup, Args};
+use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
-    MatrixFormat, ModelSummary, Preset, Provider, RepoPath, Request, Source, Spec, Summary, Target,
-    export,
+    MatrixFormat, ModelSummary, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter,
+    Source, Spec, Summary, Target, export,
 };
-use gpt_oss_export::verify::{Report, VerifyRequest, prepare, refuse_adapters, verify};
+use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::place::Place;
 use super::remedy::{options, pass};
-use super::values::{self, Ignored, one_of};
+use super::values::{self, Ignored, adapter, one_of, with_extension};
 use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
@@ -57,14 +56,21 @@ pub struct Export {
     headers_only: bool,
     /// LoRA adapter to add: folder, file or owner/name; with a weight as DIR=0.7
     ///
-    /// The model reads the adapter's own file beside the checkpoint's weights: nothing is rounded, and
-    /// conversions leave adapters as they are, unless --adapter-as merges them. May be given several times. A repository
-    /// is named as one of a checkpoint is, and fetched into owner--name beside the output.
-    #[arg(help_heading = SOURCE, long = "adapter", value_name = "DIR|FILE|REPO[=WEIGHT]", value_parser = PathBufValueParser::new().map(weighted))]
-    adapters: Vec<(PathBuf, f64)>,
-    /// How the model has its adapters [default: inline]
-    #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTERS_AS), requires = "adapters")]
+    /// By default the model reads the adapter's own file beside the checkpoint's weights: nothing is
+    /// rounded, and conversions leave adapters as they are. May be given several times. A repository
+    /// is named as one of a checkpoint is, and fetched into owner--name beside the output. An
+    /// adapter's name is that of its folder, unless another comes first, as in NAME=DIR.
+    #[arg(help_heading = SOURCE, long = "adapter", value_name = "[NAME=]DIR|FILE|REPO[=WEIGHT]", value_parser = adapter())]
+    adapters: Vec<AdapterSource>,
+    /// What becomes of adapters [default: inline]
+    #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTER_AS))]
     adapter_as: Option<AdapterAs>,
+    /// What swappable adapters may change [default: what --adapter changes]
+    ///
+    /// In addition to what those of --adapter change; without any, attention is the default. May
+    /// be given several times.
+    #[arg(help_heading = SOURCE, long, value_name = "MODULES", value_parser = one_of(values::ADAPTER_MODULES), value_delimiter = ',', action = ArgAction::Append)]
+    adapter_modules: Vec<ModuleGroup>,
     /// How --adapter stores the factors of experts, if its files do not tell
     #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
     adapter_layout: Option<FactorOrder>,
@@ -206,22 +212,28 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
         let request = self.request()?;
+        let adapters: Vec<AdapterSource> =
+            request.adapters.iter().map(|it| it.source.clone()).collect();
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
-            refuse_adapters(spec.adapters())?;
             let onnxruntime = self.onnxruntime.as_deref();
-            prepare(options, &spec.formats()?, self.tolerance, onnxruntime)?;
+            let (formats, config) = spec.foresee();
+            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         if !self.quiet && !self.json {
             print(&table(&summary).to_string()).context(LOST)?;
         }
+        let is_swappable = self.adapter_as == Some(AdapterAs::Swappable);
         // The summary is printed whatever the verification says.
         let check = |model: &ModelSummary| {
             let request = VerifyRequest {
                 model: model.path.clone(),
                 checkpoint: summary.source.clone(),
+                // A runtime adds those of a swappable model.
+                adapters: if is_swappable { Vec::new() } else { adapters.clone() },
+                adapter_layout: self.adapter_layout,
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
                 onnxruntime: self.onnxruntime.clone(),
@@ -259,22 +271,19 @@ impl Export {
     }
 
     /// The adapters of a request that is complete but for them.
-    fn adapters(&self, request: &Request) -> Result<Vec<AdapterSource>> {
-        let source = |(path, weight): &(PathBuf, f64)| {
-            let weight = *weight;
-            let place = Place { path, option: "--adapter", for_hub: None, offline: self.offline };
-            Ok(match place.on_hub(|_| false)? {
-                None => AdapterSource { path: path.clone(), hub: None, weight },
-                Some(name) => {
-                    let root = request.download_folder(&name);
-                    let (path, folder) = (name.folder_in(&root), Some(root));
-                    let Self { offline, .. } = *self;
-                    let hub = Some(HubSource { name, folder, offline, headers_only: false });
-                    AdapterSource { path, hub, weight }
-                }
-            })
+    fn adapters(&self, request: &Request) -> Result<Vec<RequestedAdapter>> {
+        let Self { offline, .. } = *self;
+        let requested = |source: &AdapterSource| {
+            let place = Place { path: &source.path, option: "--adapter", for_hub: None, offline };
+            let Some(name) = place.on_hub(|_| false)? else {
+                return Ok(RequestedAdapter { source: source.clone(), hub: None });
+            };
+            let root = request.download_folder(&name);
+            let source = AdapterSource { path: name.folder_in(&root), ..source.clone() };
+            let hub = HubSource { name, folder: Some(root), offline, headers_only: false };
+            Ok(RequestedAdapter { source, hub: Some(hub) })
         };
-        self.adapters.iter().map(source).collect()
+        self.adapters.iter().map(requested).collect()
     }
 
     fn request(&self) -> Result<Request> {
@@ -284,6 +293,7 @@ impl Export {
         request.preset = self.preset;
         request.adapters = self.adapters(&request)?;
         request.adapter_as = self.adapter_as.unwrap_or_default();
+        request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
         request.layers = self.layers.map(|layers| layers as usize);
@@ -325,24 +335,6 @@ fn table(summary: &Summary) -> Table {
     table
 }
 
-/// A path that exists, or a path and a weight behind the last `=`.
-fn weighted(path: PathBuf) -> (PathBuf, f64) {
-    let split = path.to_str().filter(|_| !path.exists()).and_then(|it| it.rsplit_once('='));
-    let parsed = split.and_then(|(path, weight)| Some((path.into(), weight.parse().ok()?)));
-    parsed.unwrap_or((path, 1.0))
-}
-
 fn size(text: &str) -> Result<ByteSize, &'static str> {
     text.parse().map_err(|_| "expected a size such as 500MB or 2GiB")
-}
-
-/// A parser of file names with an extension, which need not be UTF-8.
-fn with_extension(extension: &'static str) -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(move |path| {
-        let is_file = path.extension().is_some_and(|found| found == extension);
-        // `a.onnx/` has the extension too, and is a folder.
-        let fits = is_file && path.as_os_str().as_encoded_bytes().ends_with(extension.as_bytes());
-        let expected = || format!("expected a file name that ends in .{extension}");
-        fits.then_some(path).ok_or_else(expected)
-    })
 }

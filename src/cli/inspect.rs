@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use gpt_oss_export::error::Error;
 use gpt_oss_export::inspect::{Filter, Inspection, inspect};
 use gpt_oss_export::progress::Progress;
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::remedy::Refusal;
+use super::remedy::{Refusal, any};
 use super::values::Ignored;
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
@@ -19,14 +20,15 @@ use super::values::Ignored;
 /// folder cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 pub struct Inspect {
-    /// Folder, .safetensors file or .onnx file
+    /// Folder, or .safetensors, .onnx or .onnx_adapter file
     path: PathBuf,
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
     tensors: Option<String>,
-    /// Read all weights and report infinite and NaN values
+    /// Read all weights, and list damaged tensors and tensors of zeros
     ///
-    /// Ends with status 1 if there are any.
+    /// A tensor with infinite or NaN values is damaged, and the status is 1. One of zeros may be
+    /// intended, or left by an unfinished download; biases of zeros are not listed.
     #[arg(long)]
     scan: bool,
     #[command(flatten)]
@@ -57,19 +59,17 @@ impl Inspect {
             print_json(&Described {
                 inspection: &inspection,
                 exportable: inspection.is_exportable(),
-                obstacles: inspection.refusal().map(Refusal::each),
+                obstacles: inspection.refusal().map(|it| Refusal::each(it, any)),
             })?;
         } else {
             print(&inspection.to_string())?;
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();
-        let faults = inspection.faults();
-        ensure!(
-            faults.is_empty(),
-            "the external data of `{path}` is not what it expects: {}",
-            faults.join("; ")
-        );
+        let wrong = |fault: String| {
+            Error::new(format!("the external data of `{path}` is not what it expects: {fault}"))
+        };
+        Error::all(inspection.faults().into_iter().map(wrong))?;
         ensure!(damaged == 0, "`{path}` has damaged tensors ({damaged}): use another copy");
         Ok(inspection.require_exportable()?)
     }

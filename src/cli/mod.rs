@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adapter;
 mod console;
 mod export;
 mod inspect;
@@ -14,7 +15,6 @@ use std::env;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-pub use remedy::report;
 use tip::with_tip;
 
 /// A release may add its commit, as `GPT_OSS_EXPORT_VERSION="0.1.0 (1a2b3c4d5)" cargo build`.
@@ -33,6 +33,9 @@ Examples:
     gpt-oss-export --checkpoint my-fine-tune --output web/onnx/model_q4f16.onnx --for transformers-js
   Export it smaller and faster for a CPU; weights and activations are rounded:
     gpt-oss-export --checkpoint my-fine-tune --output small/model.onnx --for onnxruntime --experts int4 --dense int8
+  Export a model that takes LoRA adapters at run time, and add one later, as a file:
+    gpt-oss-export --checkpoint my-base --adapter-as swappable --output swap/model.onnx --for onnxruntime
+    gpt-oss-export adapter my-adapter --for swap/model.onnx --output swap/my-adapter.onnx_adapter
   Describe a checkpoint, and check whether a model's data is complete:
     gpt-oss-export inspect my-fine-tune
     gpt-oss-export inspect my-fine-tune/model.onnx";
@@ -57,6 +60,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Adapter(adapter::WriteAdapter),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     /// Print shell completions
@@ -77,12 +81,20 @@ impl Cli {
         })
     }
 
-    pub fn run(self) -> Result<()> {
+    /// Runs a command; what to print of an error, line by line.
+    pub fn run(self) -> Result<(), Vec<String>> {
+        let is_verify = matches!(self.command, Some(Command::Verify(_)));
+        let has = if is_verify { verify::has } else { remedy::any };
+        self.run_command().map_err(|error| remedy::report(&error, has))
+    }
+
+    fn run_command(self) -> Result<()> {
         #[cfg(unix)]
         console::survive_file_size_limit()?;
         let mut text = Vec::new();
         match self.command {
             None => return self.export.run(),
+            Some(Command::Adapter(adapter)) => return adapter.run(),
             Some(Command::Inspect(inspect)) => return inspect.run(),
             Some(Command::Verify(verify)) => return verify.run(),
             Some(Command::Completions { shell }) => {
@@ -116,6 +128,6 @@ mod tests {
     fn examples_parse() {
         let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
         let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));
-        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 6);
+        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 8);
     }
 }

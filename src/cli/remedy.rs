@@ -16,30 +16,45 @@ const FLAGS: [Setting; 3] = [Setting::AcceptRounding, Setting::Genai, Setting::K
 pub struct Refusal {
     pub sentence: String,
     pub remedies: Vec<String>,
+    /// What to type to export another model instead, where the command is no export.
+    #[serde(skip)]
+    exports: Vec<String>,
 }
 
 impl Refusal {
-    /// Of an error and its causes, each with its first sentence.
-    fn of<'e>(chain: impl Iterator<Item = &'e (dyn StdError + 'static)>) -> Self {
-        let (mut sentences, mut remedies) = (Vec::new(), Vec::new());
+    /// Of an error and its causes, each with its first sentence, of a command that `has` some
+    /// settings.
+    fn of<'e>(
+        chain: impl Iterator<Item = &'e (dyn StdError + 'static)>,
+        has: fn(Setting) -> bool,
+    ) -> Self {
+        let (mut sentences, mut remedies, mut exports) = (Vec::new(), Vec::new(), Vec::new());
         for cause in chain {
             let error = cause.downcast_ref::<Error>();
             sentences.push(error.map_or_else(|| cause.to_string(), |it| it.sentence().to_owned()));
-            let settings = error.into_iter().flat_map(Error::remedies).filter(|it| !it.is_empty());
-            remedies.extend(settings.map(|it| together([it])));
+            for settings in error.into_iter().flat_map(Error::remedies).filter(|it| !it.is_empty())
+            {
+                let is_taken = settings.iter().all(|(setting, _)| has(*setting));
+                let list = if is_taken { &mut remedies } else { &mut exports };
+                list.push(together([settings]));
+            }
         }
-        Self { sentence: sentences.join(": "), remedies }
+        Self { sentence: sentences.join(": "), remedies, exports }
     }
 
     /// Everything that is wrong, one by one.
-    pub fn each(error: &Error) -> Vec<Self> {
-        error.each().map(|it| Self::of(causes(it))).collect()
+    pub fn each(error: &Error, has: fn(Setting) -> bool) -> Vec<Self> {
+        error.each().map(|it| Self::of(causes(it), has)).collect()
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.sentence, pass(&self.remedies.join(" or ")))
+        write!(f, "{}{}", self.sentence, pass(&self.remedies.join(" or ")))?;
+        match &self.exports[..] {
+            [] => Ok(()),
+            exports => write!(f, "; export with {}", exports.join(" or ")),
+        }
     }
 }
 
@@ -53,9 +68,14 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     })
 }
 
+/// Of a command that has all settings.
+pub fn any(_: Setting) -> bool {
+    true
+}
+
 /// What to print of an error: a line for each thing that is wrong, below the context that they
-/// have in common, and one to paste.
-pub fn report(error: &anyhow::Error) -> Vec<String> {
+/// have in common, and one to paste. The command `has` some settings.
+pub fn report(error: &anyhow::Error, has: fn(Setting) -> bool) -> Vec<String> {
     let chain: Vec<_> = error.chain().collect();
     let several = chain.iter().enumerate().find_map(|(at, cause)| {
         let error = cause.downcast_ref::<Error>()?;
@@ -64,12 +84,12 @@ pub fn report(error: &anyhow::Error) -> Vec<String> {
     let line = |it: &dyn fmt::Display| format!("error: {it}");
     let mut lines = Vec::new();
     if let Some((at, several)) = several {
-        let context = Refusal::of(chain[..at].iter().copied());
+        let context = Refusal::of(chain[..at].iter().copied(), has);
         lines.extend((at > 0).then(|| line(&format!("{context}:"))));
-        lines.extend(Refusal::each(several).iter().map(|it| line(it)));
+        lines.extend(Refusal::each(several, has).iter().map(|it| line(it)));
         lines.extend(one_line(several).map(|options| format!("help: {options}")));
     } else {
-        lines.push(line(&Refusal::of(error.chain())));
+        lines.push(line(&Refusal::of(error.chain(), has)));
     }
     if let Err(error) = std::env::current_dir() {
         lines
@@ -190,7 +210,7 @@ mod tests {
             ),
         ];
         for (error, lines) in table {
-            assert_eq!(report(&error), lines);
+            assert_eq!(report(&error, any), lines);
         }
     }
 }

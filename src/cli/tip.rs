@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
 use gpt_oss_export::display::shell_quote;
 
 /// Words of other tools, and the values that they may mean: the first that an option has.
@@ -22,17 +22,46 @@ const SYNONYMS: [(&str, &str); 12] = [
     ("fp32 float32 float", "f32"),
 ];
 
-/// Options of other commands, by the command that does not have them (`""` is an export), and
+const VERIFY: &str = "--verify";
+
+/// Options of other tools, by the command that does not have them (`""` is an export), and
 /// what to type; `PATH` stands for the value.
-const OTHER_OPTIONS: [(&str, &str, &str); 4] = [
+const OTHER_OPTIONS: [(&str, &str, &str); 11] = [
     (
         "inspect",
         "--checkpoint --weights --model --output",
         "the path needs no option: inspect PATH",
     ),
+    ("inspect", "--verify", "to verify a model, pass verify FILE.onnx --checkpoint DIR"),
     ("verify", "--model --output", "the model needs no option: verify PATH --checkpoint DIR"),
     ("verify", "--weights", "a staged weights file is a checkpoint here: --checkpoint PATH"),
     ("", "--model --input --model-path -m -i", "the source is a checkpoint: --checkpoint PATH"),
+    (
+        "",
+        "--quantize --quantization --quant --bits --load-in-4bit --load-in-8bit -q",
+        "matrices have formats: --experts FORMAT, and --dense FORMAT for attention and lm_head",
+    ),
+    (
+        "",
+        "--dtype --torch-dtype --precision --fp16 --bf16 --half",
+        "weights keep their dtypes: --experts FORMAT and --dense FORMAT convert matrices, --compute DTYPE is that of activations",
+    ),
+    (
+        "",
+        "--device --execution-provider --provider --runtime --backend",
+        "the runtime is a value of --for RUNTIME, the execution provider of --ep PROVIDER",
+    ),
+    ("", "--use-cache --use-past --with-past", "the cache is --kv-cache"),
+    (
+        "",
+        "--opset --opset-version --ir-version",
+        "the operators need one opset, which the summary tells: leave out the option",
+    ),
+    (
+        "",
+        "--task --format --framework --library --trust-remote-code",
+        "an export has one task and one format, and runs no code of a checkpoint: leave out the option",
+    ),
 ];
 
 /// The same error with a tip, if there is one for these arguments of the process.
@@ -58,15 +87,26 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
             Some(format!("the command `{word}` comes first, and has options of its own"))
         } else if is_similar && !Path::new(&word).exists() {
             None
+        } else if arguments.first().is_some_and(|it| it == "help") {
+            let commands: Vec<_> = cli.get_subcommands().map(Command::get_name).collect();
+            Some(format!("there is help for the commands {}", commands.join(", ")))
         } else {
-            Some(stray_word(&word, arguments, follows_option))
+            Some(stray_word(&word, cli, arguments, follows_option))
         }
-    } else if error.kind() == ErrorKind::UnknownArgument {
-        context(ContextKind::InvalidArg).and_then(|it| unknown_argument(&it, arguments))
     } else {
-        None
+        match (error.kind(), context(ContextKind::InvalidArg)) {
+            (ErrorKind::UnknownArgument, Some(unknown)) => {
+                unknown_argument(&unknown, cli, arguments)
+            }
+            (ErrorKind::TooManyValues, Some(option)) if option == VERIFY => {
+                context(ContextKind::InvalidValue).map(|model| to_verify(&model, arguments))
+            }
+            _ => None,
+        }
     };
     if let Some(tip) = tip {
+        // The most similar option of the command may mean something else.
+        error.insert(ContextKind::SuggestedArg, ContextValue::None);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
@@ -82,40 +122,85 @@ fn synonym(word: &str, values: &[String]) -> Option<String> {
 }
 
 /// The tip against a word that is no option's.
-fn stray_word(word: &str, arguments: &[String], follows_option: bool) -> String {
-    let rest = arguments.iter().skip_while(|it| *it != word).skip(1);
-    let next = rest.clone().next().filter(|it| !it.starts_with('-'));
+fn stray_word(word: &str, cli: &Command, arguments: &[String], follows_option: bool) -> String {
+    let words = words(cli, arguments);
+    let other = words.iter().copied().find(|it| *it != word);
     let has_source = has(arguments, "--checkpoint") || has(arguments, "--weights");
     let has_output = has(arguments, "--output") || has(arguments, "-o");
     let quoted = shell_quote(word);
-    if is_model(word) && has_source && !has_output {
+    if is_model(word) && arguments.windows(2).any(|it| it == [VERIFY, word]) {
+        to_verify(word, arguments)
+    } else if is_model(word) && has_source && !has_output {
         format!("the model is the value of an option: --output {quoted}")
-    } else if follows_option {
+    } else if has_source && follows_option && word != "export" {
         format!("leave out `{word}`, or put quotes around a path with spaces")
-    } else if is_model(word) {
+    } else if is_model(word) && other.is_none() {
         format!(
             "to describe a model, pass inspect {quoted}; to verify it, verify {quoted} --checkpoint DIR"
         )
-    } else if word == "export" || has_source || next.is_some_and(|it| !is_model(it)) {
+    } else if word == "export"
+        || has_source
+        || !is_model(word) && other.is_some_and(|it| !is_model(it))
+    {
         format!("an export needs no command: leave out `{word}`")
+    } else if has_output {
+        format!("the checkpoint is the value of an option: --checkpoint {quoted}")
     } else {
-        let output = next.map_or("FILE.onnx".to_owned(), |it| shell_quote(it));
-        format!("to export a checkpoint, pass --checkpoint {quoted} --output {output}")
+        let [source, output] =
+            if is_model(word) { [other, Some(word)] } else { [Some(word), other] };
+        let source = source.map_or("DIR".to_owned(), shell_quote);
+        let output = output.map_or("FILE.onnx".to_owned(), shell_quote);
+        format!("to export a checkpoint, pass --checkpoint {source} --output {output}")
     }
 }
 
+/// The tip for who wants to verify a model that is there.
+fn to_verify(model: &str, arguments: &[String]) -> String {
+    let source = value_of(arguments, "--checkpoint").or_else(|| value_of(arguments, "--weights"));
+    let source = source.map_or("DIR".to_owned(), shell_quote);
+    let model = shell_quote(model);
+    format!("to verify a model that is there, pass verify {model} --checkpoint {source}")
+}
+
+/// Words that are neither options nor their values.
+fn words<'a>(cli: &Command, arguments: &'a [String]) -> Vec<&'a str> {
+    let takes_value = |option: &str| {
+        let mut all = cli.get_arguments().filter(|it| it.get_action().takes_values());
+        all.any(|it| is_named(it, option))
+    };
+    let before = std::iter::once("").chain(arguments.iter().map(String::as_str));
+    let pairs = before.zip(arguments.iter().map(String::as_str));
+    let words = pairs.filter(|(before, word)| !word.starts_with('-') && !takes_value(before));
+    words.map(|(_, word)| word).collect()
+}
+
+/// Whether an argument of a command is this option.
+fn is_named(argument: &Arg, option: &str) -> bool {
+    let long = argument.get_long().is_some_and(|long| option.strip_prefix("--") == Some(long));
+    long || argument.get_short().is_some_and(|short| option == format!("-{short}"))
+}
+
 /// The tip against an option or a word that a command does not have.
-fn unknown_argument(unknown: &str, arguments: &[String]) -> Option<String> {
+fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Option<String> {
     let command = arguments.first().filter(|it| ["inspect", "verify"].contains(&it.as_str()));
     let command = command.map_or("", String::as_str);
     if unknown.starts_with('-') {
         let mut all = OTHER_OPTIONS.iter();
         let is_it = |options: &str| options.split(' ').any(|it| it == unknown);
-        let (.., tip) = all.find(|(of, options, _)| *of == command && is_it(options))?;
-        let at = arguments.iter().position(|it| it.split('=').next() == Some(unknown))?;
-        let joined = arguments[at].split_once('=').map(|(_, value)| value);
-        let value = joined.or(arguments.get(at + 1).map(String::as_str)).map(shell_quote);
-        return Some(tip.replace("PATH", &value.unwrap_or_else(|| "PATH".to_owned())));
+        if let Some((.., tip)) = all.find(|(of, options, _)| *of == command && is_it(options)) {
+            let value = value_of(arguments, unknown).map_or("PATH".to_owned(), shell_quote);
+            return Some(tip.replace("PATH", &value));
+        }
+        let mut commands = std::iter::once(cli).chain(cli.get_subcommands());
+        let owner = commands.find(|it| it.get_arguments().any(|it| is_named(it, unknown)))?;
+        return Some(if owner.get_name() == cli.get_name() {
+            format!("`{unknown}` is an option of an export, not of `{command}`")
+        } else {
+            format!(
+                "`{unknown}` is an option of the command `{}`, which comes first",
+                owner.get_name()
+            )
+        });
     }
     let mut words = arguments.iter().skip(1).filter(|it| !it.starts_with('-'));
     match command {
@@ -132,6 +217,13 @@ fn unknown_argument(unknown: &str, arguments: &[String]) -> Option<String> {
 
 fn has(arguments: &[String], option: &str) -> bool {
     arguments.iter().any(|it| it.split('=').next() == Some(option))
+}
+
+/// What follows an option, or its `=`.
+fn value_of<'a>(arguments: &'a [String], option: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|it| it.split('=').next() == Some(option))?;
+    let joined = arguments[at].split_once('=').map(|(_, value)| value);
+    joined.or(arguments.get(at + 1).map(String::as_str))
 }
 
 fn is_model(word: &str) -> bool {

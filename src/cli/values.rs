@@ -1,10 +1,12 @@
 //! Values of options, with their help, and the options of several commands.
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
+
+use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
-    AdapterAs, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat, Preset,
-    Provider, Target,
+    AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
+    ModuleGroup, Preset, Provider, RepoPath, Target,
 };
 
 /// Options that accept unknown names.
@@ -86,8 +88,18 @@ pub const PROVIDERS: [Word<Provider>; 3] = [
     ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
 ];
 
-pub const ADAPTERS_AS: [Word<AdapterAs>; 2] = [
-    ("inline", AdapterAs::Inline, "Beside the base's weights, which stay as they are: exact"),
+pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
+    ("plain", FactorOrder::Plain, "lora_A has the inputs of a matrix, lora_B its outputs"),
+    ("swapped", FactorOrder::Swapped, "The other way round, as some versions of PEFT have it"),
+];
+
+pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
+    ("inline", AdapterAs::Inline, "Beside the weights, which stay as they are: exact"),
+    (
+        "swappable",
+        AdapterAs::Swappable,
+        "Files NAME.onnx_adapter beside the model, which runtimes load and switch",
+    ),
     (
         "merge",
         AdapterAs::Merge,
@@ -95,9 +107,13 @@ pub const ADAPTERS_AS: [Word<AdapterAs>; 2] = [
     ),
 ];
 
-pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
-    ("plain", FactorOrder::Plain, "lora_A has the inputs of a matrix, lora_B its outputs"),
-    ("swapped", FactorOrder::Swapped, "The other way round, as some versions of PEFT have it"),
+pub const ADAPTER_MODULES: [Word<ModuleGroup>; 6] = [
+    ("attention", ModuleGroup::Attention, "q, k, v and o"),
+    ("router", ModuleGroup::Router, ""),
+    ("experts", ModuleGroup::Experts, "gate_up and down"),
+    ("lm-head", ModuleGroup::LmHead, ""),
+    ("embedding", ModuleGroup::Embedding, ""),
+    ("all", ModuleGroup::All, "Whatever adapters may change in the checkpoint"),
 ];
 
 pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [
@@ -118,5 +134,60 @@ where
     PossibleValuesParser::new(words.each_ref().map(value)).map(move |given| {
         let same = words.iter().find(|(word, ..)| *word == given);
         same.expect("clap accepts no other").1.clone()
+    })
+}
+
+/// A parser of adapters: a path that exists or a repository, perhaps with a name before the first `=`,
+/// and with a weight behind the last.
+pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
+    PathBufValueParser::new().try_map(|path| {
+        let text = path.to_str().filter(|_| !path.exists()).unwrap_or_default();
+        let with_weight = |(name, text): (Option<&str>, &str)| {
+            let (path, weight) = text.rsplit_once('=')?;
+            Some(source(name, path, weight.parse().ok()?))
+        };
+        let named = text.split_once('=').filter(|(name, _)| !name.contains(['/', '\\']));
+        let named = named.map(|(name, rest)| (Some(name), rest));
+        let weighted = with_weight((None, text));
+        let with_name = named.map(|(name, rest)| source(name, rest, 1.0));
+        let readings = [weighted.clone(), with_name, named.and_then(with_weight)];
+        let readings: Vec<AdapterSource> = readings.into_iter().flatten().collect();
+        let there: Vec<_> = readings.iter().filter(|it| it.path.exists()).collect();
+        let on_hub = readings.iter().find(|it| it.path.to_str().is_some_and(is_on_hub)).cloned();
+        match &there[..] {
+            // What is not there is said by whoever opens it.
+            [] => {
+                let whole = || AdapterSource { path, ..AdapterSource::default() };
+                Ok(on_hub.or(weighted).unwrap_or_else(whole))
+            }
+            [one] => Ok((*one).clone()),
+            [one, other, ..] => Err(format!(
+                "there are both `{}` and `{}`: put ./ before the one that is meant",
+                one.path.display(),
+                other.path.display()
+            )),
+        }
+    })
+}
+
+/// Whether a text without a name and a weight is a repository's.
+fn is_on_hub(text: &str) -> bool {
+    let name = text.strip_prefix("hf:").unwrap_or(text);
+    let named = RepoPath::from_address(text).or_else(|| RepoPath::parse(name));
+    named.is_some() && !text.contains('=')
+}
+
+fn source(name: Option<&str>, path: &str, weight: f64) -> AdapterSource {
+    AdapterSource { name: name.map(str::to_owned), path: path.into(), weight }
+}
+
+/// A parser of file names with an extension, which need not be UTF-8.
+pub fn with_extension(extension: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let is_file = path.extension().is_some_and(|found| found == extension);
+        // `a.onnx/` has the extension too, and is a folder.
+        let fits = is_file && path.as_os_str().as_encoded_bytes().ends_with(extension.as_bytes());
+        let expected = || format!("expected a file name that ends in .{extension}");
+        fits.then_some(path).ok_or_else(expected)
     })
 }

@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
+use gpt_oss_export::error::Setting;
+use gpt_oss_export::export::{AdapterSource, FactorOrder};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::Ignored;
+use super::values::{self, Ignored, adapter, one_of};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
 /// Logits are compared with those of a float64 reference, a plain forward pass that reads the
-/// checkpoint by itself. Ends with status 1 if the model departs.
+/// checkpoint by itself. Ends with status 1 if the model departs, or if the checkpoint has weights in
+/// another form, whose bytes cannot be compared.
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Model to verify
@@ -21,6 +24,14 @@ pub struct Verify {
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
+    /// LoRA adapter that it was exported with; with the weight as DIR=0.7
+    ///
+    /// May be given several times, in any order.
+    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
+    adapters: Vec<AdapterSource>,
+    /// How --adapter stores the factors of experts, if its files do not tell
+    #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
+    adapter_layout: Option<FactorOrder>,
     /// Length of the longest text in tokens [default: sliding window + 32]
     #[arg(long, value_name = "N", value_parser = count)]
     tokens: Option<usize>,
@@ -65,6 +76,8 @@ impl Verify {
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
+            adapters: self.adapters,
+            adapter_layout: self.adapter_layout,
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
@@ -79,12 +92,31 @@ impl Verify {
     }
 }
 
-/// An error if the model departs, with a hint besides.
+/// Whether the command has an option for a setting; otherwise an export does.
+pub fn has(setting: Setting) -> bool {
+    use Setting::{
+        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance,
+    };
+    matches!(
+        setting,
+        Adapter
+            | AdapterLayout
+            | Checkpoint
+            | IgnoreConfigKey
+            | IgnoreTensor
+            | Onnxruntime
+            | Tolerance
+    )
+}
+
+/// An error if the model does not pass, with a hint besides.
 pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
-    let trace =
-        if report.comparison.trace.is_some() { "" } else { "; `verify --trace` shows where" };
-    ensure!(report.passed, "{}{hint}{trace}", report.departure());
-    Ok(())
+    if report.passed {
+        return Ok(());
+    }
+    let is_traced = report.agrees() || report.comparison.trace.is_some();
+    let trace = if is_traced { "" } else { "; `verify --trace` shows where" };
+    Err(report.departure(&format!("{hint}{trace}")).into())
 }
 
 fn count(text: &str) -> Result<usize, &'static str> {

@@ -1,11 +1,17 @@
-//! The adapters of an export: their files, and what of them a checkpoint gets.
+//! The adapters of an export: what of them a checkpoint gets.
 
-use super::{AdapterSource, AdapterSummary, HubSource, Request};
-use crate::adapter::{self, AdapterFile};
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::{AdapterAs, AdapterSummary, HubSource, Request, RequestedAdapter};
+use crate::adapter::{self, Adapter, AdapterFile, ModuleGroup};
 use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, IgnoredNames};
-use crate::error::{Error, Result, Setting};
+use crate::error::{Error, Result, Setting, err};
 use crate::hub::HubFolder;
 use crate::progress::Progress;
+
+/// Adapters of a checkpoint, each with its weight and what is said of it.
+pub type Added = Vec<(Adapter, f64, AdapterSummary)>;
 
 /// Fetches adapters from the hub, and reads the configs and headers of all. The names that they ignore
 /// need not be in their base.
@@ -13,17 +19,11 @@ pub fn read(
     request: &Request,
     progress: &dyn Progress,
 ) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
-    let mut ignored = request.ignored.clone();
-    let open = |it: &AdapterSource| {
-        let source = it.hub.as_ref().map(|it| fetch(request, it, progress)).transpose()?;
-        Ok(AdapterFile { source, ..AdapterFile::open(&it.path, &ignored)? })
+    let open = |RequestedAdapter { source, hub }: &RequestedAdapter| {
+        let on_hub = hub.as_ref().map(|it| fetch(request, it, progress)).transpose()?;
+        Ok(AdapterFile { source: on_hub, ..AdapterFile::open(&source.path, &request.ignored)? })
     };
-    let files = collect(request.adapters.iter().map(open));
-    ignored.of_adapters = match &files {
-        Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
-        Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
-    };
-    (files, ignored)
+    adapter::all_opened(request.adapters.iter().map(open), &request.ignored)
 }
 
 /// Fetches the two files of an adapter; its name with the commit.
@@ -35,33 +35,67 @@ fn fetch(request: &Request, wanted: &HubSource, progress: &dyn Progress) -> Resu
     folder.fetch(&[ADAPTER_CONFIG, adapter::WEIGHTS], progress)
 }
 
-/// Adds adapters to a whole checkpoint.
-pub fn add(
-    checkpoint: &mut Checkpoint,
-    request: &Request,
-    files: &[AdapterFile],
-) -> Result<Vec<AdapterSummary>> {
-    let fit = |(file, AdapterSource { weight, .. }): (_, &AdapterSource)| {
-        Ok((adapter::fit(file, checkpoint, request.adapter_layout)?, *weight))
-    };
-    let fitted = collect(files.iter().zip(&request.adapters).map(fit))?;
-    adapter::apply(checkpoint, &fitted)?;
-    let fitted = files.iter().zip(&fitted);
-    let summary = |(file, (adapter, weight)): (_, &(_, f64))| {
-        AdapterSummary::new(file, adapter, *weight, request.merges())
-    };
-    fitted.map(summary).collect()
+/// Adds adapters to a whole checkpoint, or lets a runtime add them.
+pub fn add(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
+    let sources = || request.adapters.iter().map(|it| &it.source);
+    let fitted = adapter::fit_all(files, checkpoint, request.adapter_layout)?;
+    let weighted: Vec<(Adapter, f64)> =
+        fitted.into_iter().zip(sources().map(|it| it.weight)).collect();
+    match request.adapter_as {
+        AdapterAs::Inline | AdapterAs::Merge => adapter::apply(checkpoint, &weighted)?,
+        AdapterAs::Swappable => let_runtime_add(checkpoint, request, &weighted)?,
+    }
+    let all = files.iter().zip(sources()).zip(weighted);
+    let added = all.map(|((file, source), (adapter, weight))| {
+        let summary = AdapterSummary::new(file, source, &adapter, request.merges())?;
+        Ok((adapter, weight, summary))
+    });
+    let added = added.collect::<Result<Added>>()?;
+    if request.adapter_as == AdapterAs::Swappable {
+        let names = added.iter().map(|(.., it)| &*it.record.name);
+        check_names(names.zip(sources().map(|it| &*it.path)))?;
+    }
+    Ok(added)
 }
 
-/// All values, or all errors.
-fn collect<T>(results: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::all(errors)?;
-    Ok(values)
+/// Without an adapter or a word on what may be changed, all of attention may.
+fn let_runtime_add(
+    checkpoint: &mut Checkpoint,
+    request: &Request,
+    adapters: &[(Adapter, f64)],
+) -> Result<()> {
+    let weights = &checkpoint.weights;
+    let stored = |name: &str| Ok(weights.iter().find(|it| it.name == name).cloned());
+    let misfits =
+        adapters.iter().filter_map(|(it, _)| adapter::require_swappable(it, stored).err());
+    Error::all(misfits.map(|error| error.with_remedy(Setting::AdapterAs, "inline")))?;
+    let groups = match &request.adapter_modules[..] {
+        [] if adapters.is_empty() => &[ModuleGroup::Attention],
+        groups => groups,
+    };
+    adapter::add_slots(checkpoint, groups, adapters.iter().map(|(it, _)| it))
+}
+
+/// Refuses names, of adapters at these paths, that two have or that are not names of files.
+fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n Path)>) -> Result<()> {
+    let mut earlier: Vec<(&str, &Path)> = Vec::new();
+    let errors = named.filter_map(|(name, path)| {
+        let shown = path.display();
+        let other = earlier.iter().find(|(other, _)| *other == name);
+        let error = match other {
+            _ if Path::new(name).file_name() != Some(OsStr::new(name)) || name.contains('\\') => err!(
+                "adapter `{shown}` has the name `{name}`, which cannot be that of a file: give it one without slashes"
+            ),
+            Some((_, other)) => err!(
+                "adapters `{}` and `{shown}` both have the name `{name}`, and each becomes a file of its name: give them different ones",
+                other.display()
+            ),
+            None => {
+                earlier.push((name, path));
+                return None;
+            }
+        };
+        Some(error.with_remedy(Setting::Adapter, format!("NAME={shown}")))
+    });
+    Error::all(errors.collect::<Vec<_>>())
 }

@@ -3,22 +3,25 @@
 mod adapters;
 mod open;
 mod placement;
+mod planned_adapter;
 mod planned_model;
 mod request;
+mod spec;
 mod summary;
+mod swappable;
 mod text;
 
 use std::time::Instant;
 
-pub use request::{
-    AdapterAs, AdapterSource, ExternalData, HubSource, Preset, Request, Source, Spec,
-};
+pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
+pub use spec::Spec;
 pub use summary::{
     AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
     WeightsSummary,
 };
+pub use swappable::{AdapterRequest, export_adapter};
 
-pub use crate::adapter::FactorOrder;
+pub use crate::adapter::{AdapterSource, FactorOrder, ModuleGroup};
 pub use crate::checkpoint::{IgnoredNames, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, Target};
@@ -34,6 +37,7 @@ use crate::publish::Transaction;
 use crate::weights::Role;
 use open::{Opened, open};
 use placement::Placement;
+use planned_adapter::PlannedAdapter;
 use planned_model::PlannedModel;
 
 /// Runs an export. If it fails, the destination is as it was before.
@@ -41,7 +45,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let Opened { checkpoint, fingerprint, folder, hub, adapters } = &opened;
+    let Opened { checkpoint, fingerprint, folder, hub, adapters, adapter_files } = &opened;
 
     // Everything that headers decide is decided before anything is written.
     let model = PlannedModel::new(spec, &opened)?;
@@ -51,12 +55,15 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
 
     let mut transaction = Transaction::default();
     let weights = placement.files.iter().map(|(path, _)| path);
-    let targets = weights.chain(&request.output).map(|path| &**path).chain(package.targets());
+    let adapter_paths = adapter_files.iter().map(PlannedAdapter::path);
+    let targets = weights.chain(&request.output).map(|path| &**path);
+    let targets = targets.chain(package.targets()).chain(adapter_paths);
     for path in targets {
         transaction.claim(path)?;
     }
     let rounding = placement.write(&mut transaction, progress)?;
     package.write(&mut transaction)?;
+    adapter_files.iter().try_for_each(|it| it.write(&mut transaction, progress))?;
     // Last, so that a model never appears without its weights.
     let write = |model: PlannedModel| model.write(&placement.ranges, &rounding, &mut transaction);
     let model = model.map(write).transpose()?;
@@ -67,6 +74,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         preset: request.preset,
         preset_changes: spec.preset_changes.clone(),
         layout: checkpoint.layout.clone(),
+        notes: checkpoint.notes.clone(),
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),

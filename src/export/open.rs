@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::adapters;
-use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use super::adapters::{self, Added};
+use super::planned_adapter::PlannedAdapter;
+use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::AdapterFile;
 use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::container::Header;
@@ -14,7 +15,7 @@ use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
 use crate::tensor::DType;
-use crate::weights::{FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Weight};
+use crate::weights::{FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Slot, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -26,12 +27,15 @@ pub struct Opened {
     pub folder: PathBuf,
     pub hub: Option<HubSummary>,
     pub adapters: Vec<AdapterSummary>,
+    /// Those that a runtime adds.
+    pub adapter_files: Vec<PlannedAdapter>,
 }
 
 impl Opened {
     /// The adapters that the model has, those that its weights hold first.
     pub fn adapter_records(&self) -> Vec<AdapterRecord> {
-        let beside = self.adapters.iter().map(|it| &it.record).filter(|it| !it.merged);
+        let added = self.adapters.iter().filter(|it| it.file.is_none()).map(|it| &it.record);
+        let beside = added.filter(|it| !it.merged);
         self.checkpoint.adapters.iter().chain(beside).cloned().collect()
     }
 
@@ -75,16 +79,24 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             (files?, (checkpoint, parent_dir(path).to_owned()))
         }
     };
-    let adapters = prepare(&mut checkpoint, &spec.request, &files)?;
-    let is_whole = checkpoint.config.num_layers() == checkpoint.layers_there;
-    let is_unchanged =
-        is_whole && adapters.is_empty() && !checkpoint.weights.iter().any(Weight::is_converted);
-    let fingerprint = match recorded.filter(|_| is_unchanged) {
+    let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
+    let mut added = prepare(&mut checkpoint, &spec.request, &files)?;
+    let mut adapter_files = Vec::new();
+    if spec.request.adapter_as == AdapterAs::Swappable {
+        let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
+        for (adapter, weight, summary) in &mut added {
+            let path = spec.request.adapter_path(&summary.record.name);
+            summary.file = Some(path.clone());
+            adapter_files.push(PlannedAdapter::new(path, adapter.clone(), *weight, &slots)?);
+        }
+    }
+    let adapters = added.into_iter().map(|(.., summary)| summary).collect();
+    let fingerprint = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.fingerprint()?),
     };
-    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters })
+    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters, adapter_files })
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.
@@ -100,12 +112,8 @@ fn refuse_staged(path: &Path) -> Result<()> {
 
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
 /// of adapters as they are.
-fn prepare(
-    checkpoint: &mut Checkpoint,
-    request: &Request,
-    files: &[AdapterFile],
-) -> Result<Vec<AdapterSummary>> {
-    let mut summaries = adapters::add(checkpoint, request, files)?;
+fn prepare(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
+    let mut added = adapters::add(checkpoint, request, files)?;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
@@ -126,22 +134,34 @@ fn prepare(
         }
     }
     if request.merges() {
-        let to = |format: Option<MatrixFormat>| format.unwrap_or(MatrixFormat::Float(DType::F32));
-        let formats = PerRole { experts: to(experts), dense: to(dense) };
-        checkpoint.merge(&formats, accept_rounding)?;
-        for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
-            let is_used = is_for_all || checkpoint.weights.matrices(role).any(Matrix::is_merged);
-            let differs = format
-                .is_some_and(|format| checkpoint.weights.formats(role).contains(|it| it != format));
-            ensure!(
-                is_used || !differs,
-                "no adapter changes {role}, and in merging a format is for what adapters change: leave it out, or stage the merged weights and convert them in an export of the staged file"
-            );
-        }
-        checkpoint.adapters.extend(summaries.iter().map(|it| it.record.clone()));
+        merge(checkpoint, PerRole { experts, dense }, is_for_all, accept_rounding)?;
+        checkpoint.adapters.extend(added.iter().map(|(.., it)| it.record.clone()));
     }
-    summaries.iter_mut().for_each(|it| it.truncate(checkpoint.config.num_layers()));
-    Ok(summaries)
+    added.iter_mut().for_each(|(.., it)| it.truncate(checkpoint.config.num_layers()));
+    Ok(added)
+}
+
+/// Folds what adapters change into the values. The matrices that they change get these formats, f32 by
+/// default.
+fn merge(
+    checkpoint: &mut Checkpoint,
+    formats: PerRole<Option<MatrixFormat>>,
+    is_for_all: bool,
+    accept_rounding: bool,
+) -> Result<()> {
+    let to = |role| formats[role].unwrap_or(MatrixFormat::Float(DType::F32));
+    let to = PerRole { experts: to(Role::Experts), dense: to(Role::Dense) };
+    checkpoint.merge(&to, accept_rounding)?;
+    for role in Role::ALL {
+        let is_used = is_for_all || checkpoint.weights.matrices(role).any(Matrix::is_merged);
+        let differs = formats[role]
+            .is_some_and(|format| checkpoint.weights.formats(role).contains(|it| it != format));
+        ensure!(
+            is_used || !differs,
+            "no adapter changes {role}, and in merging a format is for what adapters change: leave it out, or stage the merged weights and convert them in an export of the staged file"
+        );
+    }
+    Ok(())
 }
 
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be

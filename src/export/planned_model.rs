@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::open::Opened;
 use super::{ModelSummary, Request, Spec};
+use crate::adapter::AdaptedModules;
 use crate::error::{Result, err};
 use crate::files::{FileRange, parent_dir};
 use crate::graph::{Data, Graph, Model};
@@ -74,6 +75,9 @@ impl<'p> PlannedModel<'p> {
                 &self.opened.checkpoint.weights,
                 options,
             ),
+            swappable: AdaptedModules::grouped(
+                self.opened.checkpoint.weights.slots().map(|slot| (&*slot.matrix, None)),
+            ),
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),
             inputs: main.body.inputs.iter().map(value_info).collect(),
@@ -115,6 +119,7 @@ impl<'p> PlannedModel<'p> {
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: opened.adapter_records(),
+            config: checkpoint.weights.slots().next().map(|_| checkpoint.config.clone()),
             ignored: checkpoint.ignored.clone(),
             options: **options,
             layers: checkpoint.config.num_layers(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{GenaiSummary, Preset, TransformersJsSummary};
+use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
 use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::error::Result;
@@ -25,6 +25,8 @@ pub struct Summary {
     #[serde(skip)]
     pub(super) preset_changes: Vec<String>,
     pub layout: String,
+    /// What was left out or decided when the checkpoint was read.
+    pub notes: Vec<String>,
     /// Layers exported.
     pub layers: usize,
     /// Layers of the checkpoint.
@@ -76,6 +78,9 @@ pub struct AdapterSummary {
     /// As the model's metadata lists it.
     #[serde(flatten)]
     pub record: AdapterRecord,
+    /// The file from which a runtime adds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -141,6 +146,9 @@ pub struct ModelSummary {
     /// operator of the target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slowed_layers: Vec<usize>,
+    /// What a runtime may change by adapters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub swappable: Vec<AdaptedModules>,
     /// Number of nodes in the main graph.
     pub nodes: usize,
     /// Model-local functions, callees first.
@@ -190,19 +198,13 @@ impl HubSummary {
 impl AdapterSummary {
     pub(super) fn new(
         file: &AdapterFile,
+        source: &AdapterSource,
         adapter: &Adapter,
-        weight: f64,
         merged: bool,
     ) -> Result<Self> {
         Ok(Self {
-            record: AdapterRecord {
-                name: file.name(),
-                source: file.source.clone(),
-                fingerprint: adapter.fingerprint()?,
-                weight,
-                merged,
-                ignored: file.ignored.clone(),
-            },
+            record: source.record(file, adapter, merged)?,
+            file: None,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),
             bytes: file

@@ -33,8 +33,9 @@ impl Summary {
         }
         self.hub.iter().for_each(|hub| hub_rows(&mut table, hub));
         table.row("read", self.source_line());
+        self.notes.iter().for_each(|note| table.note(note));
         if self.source.is_file() {
-            table.note("as it was staged, as far as lengths and samples tell");
+            table.note("as it was staged, as far as lengths and samples tell: `verify` with its checkpoint compares all bytes");
         }
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
@@ -73,7 +74,8 @@ impl Summary {
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
         let WeightsSummary { written, reused, bytes_written, .. } = &self.weights;
-        written.iter().for_each(|path| table.row("written", path.display()));
+        let adapter_files = self.adapters.iter().filter_map(|it| it.file.as_ref());
+        written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
         reused.iter().for_each(|path| table.row("reused", path.display()));
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
@@ -97,7 +99,8 @@ impl Summary {
         let apart = self.ignored.apart();
         let comma = if apart.is_empty() { "" } else { "," };
         match &self.adapter_records[..] {
-            [] => format!("the checkpoint's{apart}"),
+            [] if self.adapters.is_empty() => format!("the checkpoint's{apart}"),
+            [] => format!("the checkpoint's{apart}{comma} without an adapter"),
             adapters => {
                 let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
                 let ignored = adapters.iter().map(|it| it.ignored.apart());
@@ -124,6 +127,15 @@ impl Summary {
             None => "headers only".to_owned(),
         };
         format!("{}, {layers}{experts}, {identity}", self.layout)
+    }
+}
+
+impl fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::default();
+        adapter_rows(&mut table, self);
+        self.file.iter().for_each(|path| table.row("written", path.display()));
+        table.fmt(f)
     }
 }
 
@@ -162,8 +174,20 @@ fn model_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
     table.row("needs", it.requires);
     if !it.slowed_layers.is_empty() {
         let layers = spans(it.slowed_layers.iter().copied());
+        let (when, others) = if it.swappable.is_empty() {
+            ("", "the others")
+        } else {
+            (" while an adapter changes them", "otherwise")
+        };
         let what = if is_merged { "does not read their formats" } else { "takes no adapter" };
-        table.note(format!("experts of layers {layers} run in a Loop, several times slower than the others: the operator for experts {what}"));
+        table.note(format!("experts of layers {layers} run in a Loop{when}, several times slower than {others}: the operator for experts {what}"));
+    }
+    if !it.swappable.is_empty() {
+        table.row(
+            "swappable",
+            "runtimes may add adapters that change these, and compute the checkpoint without one",
+        );
+        it.swappable.iter().for_each(|module| table.note(module));
     }
 }
 

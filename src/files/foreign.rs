@@ -1,5 +1,9 @@
-//! What came in the place of a file: a pointer, a page, an error message, a compressed copy,
-//! another format.
+//! What is not read, known by names of files, first bytes or names of tensors: other formats, and
+//! what comes in the place of a file.
+
+use std::fmt;
+
+use glob::Pattern;
 
 /// As many first bytes of a file as [`identify`] looks at.
 pub const FIRST_BYTES: usize = 256;
@@ -7,57 +11,174 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Most characters of a text that are shown.
 const SHOWN: usize = 60;
 
-/// First bytes in lower case, what begins with them, and what to do.
-const KNOWN: [(&[u8], &str); 18] = [
-    (
-        b"version http",
-        "a Git LFS pointer, not the file itself: run `git lfs pull` in its clone, or download it again from the hub",
-    ),
-    (b"\x1f\x8b\x08", "compressed with gzip: unpack it, or download it again"),
-    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard: unpack it, or download it again"),
-    (b"\xfd7zxz\0", "compressed with xz: unpack it, or download it again"),
-    (b"bzh", "compressed with bzip2: unpack it, or download it again"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it, or download it again"),
-    (
-        b"pk\x03\x04",
-        "a ZIP archive, as PyTorch's .bin and .pt files are: load it in transformers and save it as SafeTensors, or unpack it",
-    ),
-    (
-        b"gguf",
-        "GGUF, llama.cpp's format, under another name: use the SafeTensors checkpoint that it was made from",
-    ),
-    (
-        b"ggml",
-        "GGML, llama.cpp's former format, under another name: use the SafeTensors checkpoint that it was made from",
-    ),
-    (b"\x89hdf\r\n", "HDF5, Keras's format, under another name: save the model as SafeTensors"),
-    (b"\x93numpy", "an array of NumPy under another name: save the model as SafeTensors"),
-    (b"\0\0\0\0\0\0\0\0", "zeros, as an unfinished download is: download it again"),
-    (b"%pdf", "a PDF document, not the file itself: download it again"),
-    (b"<!doctype html", HTML),
-    (b"<html", HTML),
-    (b"<head", HTML),
-    (b"<?xml", XML),
-    (b"<error>", XML),
+/// Something that is not read, and what to do about it.
+pub struct Foreign {
+    pub what: &'static str,
+    pub remedy: &'static str,
+    /// Patterns of names of files and folders; of names joined by `+` all have to be there.
+    files: &'static str,
+    /// Patterns of names of tensors.
+    tensors: &'static str,
+    /// First bytes.
+    bytes: &'static [&'static [u8]],
+}
+
+pub const ADD_ADAPTER: &str = "export the checkpoint of its base model with it";
+pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
+pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
+const SAVE_AGAIN: &str =
+    "load it in transformers and save it as SafeTensors (save_pretrained does)";
+const CONVERT: &str =
+    "convert it to Hugging Face's names and SafeTensors with the program that wrote it";
+const UNPACK: &str = "unpack it, and use the files that are in it";
+const DOWNLOAD: &str = "download it again";
+
+const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is read", SAVE_AGAIN)
+    .files("*.bin *.pt *.pth *.ckpt");
+const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
+
+/// The first that has a name or the first bytes counts. All of these are in lower case.
+const KNOWN: [Foreign; 37] = [
+    of("a LoRA adapter", ADD_ADAPTER).files("adapter_config.json adapter_model.*"),
+    of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*.base_layer.* *lora_*"),
+    of("GGUF, llama.cpp's format", USE_SOURCE).files("*.gguf").bytes(&[b"gguf"]),
+    of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
+    of("CTranslate2's format", USE_SOURCE)
+        .files("model.bin+vocabulary.* model.bin+shared_vocabulary.*"),
+    of("OpenAI's format for Metal", USE_SOURCE).files("model.bin"),
+    of("an engine of TensorRT-LLM", USE_SOURCE).files("*.engine"),
+    of(
+        "DeepSpeed's format, in parts as each process saved them",
+        "join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result",
+    )
+    .files("zero_to_fp32.py global_step* *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
+    of(
+        "NeMo's or Megatron's format",
+        "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",
+    )
+    .files("*.nemo context+weights *.distcp+common.pt latest_checkpointed_iteration.txt iter_0* mp_rank_*"),
+    of(
+        "PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them",
+        "run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result",
+    )
+    .files("*.distcp pytorch_model_fsdp_*"),
+    of("Orbax's format, of JAX programs", CONVERT)
+        .files("_checkpoint_metadata manifest.ocdbt ocdbt.process_*"),
+    of("Flax's format", CONVERT).files("*.msgpack"),
+    of("TensorFlow's format", CONVERT)
+        .files("*.h5 *.keras saved_model.pb *.ckpt.index")
+        .bytes(&[b"\x89hdf\r\n"]),
+    of("an array of NumPy", CONVERT).files("*.npy *.npz").bytes(&[b"\x93numpy"]),
+    of("PyTorch's format, with names that are not Hugging Face's", CONVERT)
+        .files("consolidated*.pth"),
+    of("an index of files in PyTorch's format", SAVE_AGAIN).files("*.bin.index.json"),
+    PYTORCH,
+    of("an unfinished download", DOWNLOAD)
+        .files("*.incomplete *.part *.partial *.crdownload *.aria2 *.download")
+        .bytes(&[&[0; 8]]),
+    of("an archive or a compressed file", UNPACK)
+        .files("*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar")
+        .bytes(&[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zxz\0", b"bzh", b"7z\xbc\xaf\x27\x1c"]),
+    of(
+        "a ZIP archive, as files of PyTorch are too",
+        "unpack it, or load it in transformers and save it as SafeTensors (save_pretrained does)",
+    )
+    .bytes(&[b"pk\x03\x04"]),
+    of(
+        "a Git LFS pointer, not the file itself",
+        "run `git lfs pull` in its clone, or download it again from the hub",
+    )
+    .bytes(&[b"version http"]),
+    of("an HTML page, not the file itself", DOWNLOAD)
+        .bytes(&[b"<!doctype html", b"<html", b"<head"]),
+    of("an XML or PDF document, not the file itself", DOWNLOAD)
+        .bytes(&[b"<?xml", b"<error>", b"%pdf"]),
+    of("a config in Meta's or Mistral's format", USE_SOURCE).files("params.json"),
+    of("an ONNX model and no checkpoint", USE_SOURCE).files("*.onnx *.onnx_data *.onnx.data"),
+    of("a model quantized by GPTQ", USE_SOURCE).tensors("*.g_idx"),
+    of("a model quantized by GPTQ or AWQ", USE_SOURCE).tensors("*qweight *qzeros"),
+    of("a model quantized by bitsandbytes", USE_SOURCE)
+        .tensors("*.absmax *.quant_map *.nested_absmax *.quant_state.* *.scb *.weight_format"),
+    of("a model quantized to ModelOpt's NVFP4", USE_SOURCE).tensors("*weight_scale_2"),
+    of("a model quantized by compressed-tensors", USE_SOURCE)
+        .tensors("*weight_packed *weight_shape *weight_global_scale *weight_zero_point"),
+    of("a model quantized to FP8 or NVFP4, with scales", USE_SOURCE)
+        .tensors("*weight_scale *scale_inv *input_scale *.scale_weight *.scale_input"),
+    of("a model quantized by HQQ", USE_SOURCE).tensors("*.w_q"),
+    of("a model quantized by quanto", USE_SOURCE).tensors("*._data *._scale"),
+    of("a model quantized by torchao", USE_SOURCE).tensors("*_qdata"),
+    of("a model quantized by AQLM or EXL", USE_SOURCE).tensors("*.codebooks *.q_weight *.trellis"),
+    of("a model quantized by MLX", USE_SOURCE).tensors("*.biases"),
+    of(
+        "q, k and v in one tensor",
+        "split the tensor into `q_proj`, `k_proj` and `v_proj` by rows, and export the result",
+    )
+    .tensors("*.qkv_proj.* *.self_attn.qkv.* *.wqkv.* *.query_key_value.* *.c_attn.*"),
 ];
-const PICKLE: &str = "a pickle, as older versions of PyTorch save, which can run code when it is read: load it in transformers and save it as SafeTensors";
-const HTML: &str = "an HTML page, not the file itself: download it again";
-const XML: &str = "an XML document, not the file itself: download it again";
+
+const fn of(what: &'static str, remedy: &'static str) -> Foreign {
+    Foreign { what, remedy, files: "", tensors: "", bytes: &[] }
+}
+
+impl Foreign {
+    const fn files(self, files: &'static str) -> Self {
+        Self { files, ..self }
+    }
+
+    const fn tensors(self, tensors: &'static str) -> Self {
+        Self { tensors, ..self }
+    }
+
+    const fn bytes(self, bytes: &'static [&'static [u8]]) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// What some names of files and folders at one place stand for, and the first of these.
+    pub fn of_files<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
+        Self::find(names, |it| it.files)
+    }
+
+    /// What some names of tensors stand for, and the first of these.
+    pub fn of_tensors<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
+        Self::find(names, |it| it.tensors)
+    }
+
+    fn find<'n>(
+        names: &[&'n str],
+        patterns: fn(&Self) -> &'static str,
+    ) -> Option<(&'n str, &'static Self)> {
+        let lower: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        let first = |pattern: &str| {
+            let pattern = Pattern::new(pattern).expect("a pattern of a table");
+            Some(names[lower.iter().position(|name| pattern.matches(name))?])
+        };
+        KNOWN.iter().find_map(|known| {
+            let all = |joined: &str| joined.split('+').map(first).collect::<Option<Vec<_>>>();
+            Some((patterns(known).split_whitespace().find_map(all)?[0], known))
+        })
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.remedy)
+    }
+}
 
 /// What a file is by its first bytes if it is neither an object of JSON nor SafeTensors, or
 /// a server's message in JSON; and what to do.
 pub fn identify(first: &[u8]) -> Option<String> {
     let first = &first[..first.len().min(FIRST_BYTES)];
-    if is_utf16(first) {
-        return Some("text in UTF-16, expected UTF-8: save it in UTF-8".to_owned());
-    }
     let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
     let lower = text.to_ascii_lowercase();
-    if is_pickle(first) {
-        return Some(PICKLE.to_owned());
-    }
-    if let Some((_, what)) = KNOWN.into_iter().find(|(start, _)| lower.starts_with(start)) {
-        return Some(what.to_owned());
+    let begins = |known: &&Foreign| known.bytes.iter().any(|start| lower.starts_with(start));
+    let known = match first {
+        _ if is_utf16(first) => Some(&UTF16),
+        _ if is_pickle(first) => Some(&PYTORCH),
+        _ => KNOWN.iter().find(begins),
+    };
+    if let Some(known) = known {
+        return Some(known.to_string());
     }
     // The last character may be cut off.
     let shown = text.utf8_chunks().next()?.valid();
@@ -66,7 +187,7 @@ pub fn identify(first: &[u8]) -> Option<String> {
     let is_message = shown.starts_with(char::is_alphanumeric) || lower.starts_with(b"{\"error\"");
     let line: String = shown.lines().next()?.trim_end().chars().take(SHOWN).collect();
     (is_text && is_message)
-        .then(|| format!("a text that begins {line:?}, not the file itself: download it again"))
+        .then(|| format!("a text that begins {line:?}, not the file itself: {DOWNLOAD}"))
 }
 
 /// Whether these are the version of a pickle and a first opcode: a number, a frame, a dictionary, a
@@ -86,80 +207,4 @@ fn is_utf16(first: &[u8]) -> bool {
     let units = &units[..units.len().min(4)];
     let zero = |half: usize| units.iter().all(|unit| unit[half] == 0 && unit[1 - half] != 0);
     !units.is_empty() && (zero(0) || zero(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
-        text.encode_utf16().flat_map(bytes).collect()
-    }
-
-    #[test]
-    fn identifies_what_came_instead() {
-        let long = "é".repeat(200);
-        let table: [(&[u8], &str); 33] = [
-            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
-            (b"version https://hawser.github.com/spec/v1\n", "a Git LFS pointer"),
-            (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "compressed with gzip"),
-            (b"\x28\xb5\x2f\xfd\x04\x58", "compressed with Zstandard"),
-            (b"\xfd7zXZ\0\0\x04", "compressed with xz"),
-            (b"BZh91AY&SY", "compressed with bzip2"),
-            (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
-            (b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", "a ZIP archive"),
-            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle"),
-            (b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", "a pickle"),
-            (b"GGUF\x03\0\0\0\x3b\0\0\0\0\0\0\0", "GGUF"),
-            (b"ggml\x01\0\0\0", "GGML"),
-            (b"\x89HDF\r\n\x1a\n\0", "HDF5"),
-            (b"\x93NUMPY\x01\0v\0", "an array of NumPy"),
-            (&[0; 64], "zeros, as an unfinished download is"),
-            (b"%PDF-1.7", "a PDF document"),
-            (b"<!DOCTYPE html>\n<html>", "an HTML page"),
-            (b"\n  <HTML lang=en>", "an HTML page"),
-            (b"\xef\xbb\xbf<html>", "an HTML page"),
-            (b"<head><title>302</title>", "an HTML page"),
-            (b"<?xml version=\"1.0\"?><Error>", "an XML document"),
-            (b"<Error><Code>AccessDenied</Code>", "an XML document"),
-            (b"Entry not found", "a text that begins \"Entry not found\""),
-            (b"Access denied\r\nTry later", "a text that begins \"Access denied\""),
-            (b"Repository not found\n", "a text that begins \"Repository not found\""),
-            (b"404: Not Found", "a text that begins \"404: Not Found\""),
-            (b"{\"error\":\"Not Found\"}", r#"a text that begins "{\"error\":\"Not Found\"}""#),
-            ("Zugriff verweigert für".as_bytes(), "a text that begins \"Zugriff verweigert für\""),
-            (long.as_bytes(), &format!("a text that begins \"{}\", not", "é".repeat(60))),
-            (&utf16("{\"a\": 1}", u16::to_le_bytes), "text in UTF-16"),
-            (&utf16("{\"a\": 1}", u16::to_be_bytes), "text in UTF-16"),
-            (&utf16("\u{feff}{}", u16::to_le_bytes), "text in UTF-16"),
-            (&utf16("\u{feff}{}", u16::to_be_bytes), "text in UTF-16"),
-        ];
-        for (bytes, start) in table {
-            let what = identify(bytes).unwrap_or_default();
-            assert!(what.starts_with(start), "{what}\ndoes not start: {start}");
-        }
-    }
-
-    #[test]
-    fn identifies_neither_json_nor_headers() {
-        let header = |length: u64| [&length.to_le_bytes(), &b"{\"a\":{"[..]].concat();
-        let all: [&[u8]; 12] = [
-            b"",
-            b"{}",
-            b" {\"model_type\": ",
-            b"[",
-            b"\xef\xbb\xbf{",
-            b"\x01\x02\x03",
-            &[0xff; 64],
-            // The low bytes of these lengths are text, gzip's and UTF-16's marks.
-            &header(u64::from(u32::from_le_bytes(*b"ab\n\0"))),
-            &header(u64::from(u32::from_le_bytes(*b"{\0a\0"))),
-            &header(0x8b1f),
-            &header(0xfeff),
-            &header(0x0280),
-        ];
-        for bytes in all {
-            assert_eq!(identify(bytes), None, "{bytes:?}");
-        }
-    }
 }

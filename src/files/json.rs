@@ -10,6 +10,7 @@ use fs_err as fs;
 use serde::de::{
     Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
 };
+use serde_json::Value;
 
 use crate::display::size;
 use crate::error::{Result, bail, ensure, err};
@@ -31,7 +32,7 @@ pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
     let (shown, bytes, most) = (path.display(), require_file(path)?.len(), size(limit));
     ensure!(
         bytes <= limit,
-        "`{shown}` has {bytes} bytes, expected at most {most}: the file is damaged or another kind of file"
+        "`{shown}` has {bytes} bytes, expected at most {most}: it is damaged or another kind of file; download it again"
     );
     // It may grow meanwhile.
     Ok(fs::File::open(path)?.take(limit))
@@ -44,7 +45,8 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
     }
     let first = text.trim_ascii_start().first();
     ensure!(first.is_some(), "`{file}` is empty, expected an object of JSON: download it again");
-    let invalid = |reason| err!("`{file}` is not valid JSON: {reason}");
+    let invalid =
+        |reason| err!("`{file}` is not valid JSON: {reason}; correct it, or download it again");
     reject_duplicate_keys(text).map_err(invalid)?;
     let found = match first {
         Some(b'{') => None,
@@ -53,10 +55,13 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
         _ => Some("a number"),
     };
     if let Some(found) = found {
-        bail!("`{file}` is invalid: it must be an object of JSON, found {found}");
+        bail!(
+            "`{file}` is invalid: it must be an object of JSON, found {found}; download it again"
+        );
     }
     // The text is an object; it may not be a `T`.
-    serde_json::from_slice(text).map_err(|error| err!("`{file}` is invalid: {error}"))
+    serde_json::from_slice(text)
+        .map_err(|error| err!("`{file}` is invalid: {error}; correct it, or download it again"))
 }
 
 /// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.
@@ -107,6 +112,31 @@ impl<'de> Visitor<'de> for NoDuplicateKeys {
     scalars! { visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str }
 
     fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+}
+
+/// The entries of an object in the file's order.
+#[derive(Debug, Default)]
+pub struct OrderedObject(pub Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for OrderedObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for OrderedObject {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(entry) = map.next_entry()? {
+            self.0.push(entry);
+        }
         Ok(self)
     }
 }

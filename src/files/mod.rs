@@ -7,7 +7,7 @@ pub mod json;
 pub mod positional;
 
 use std::fs::Metadata;
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,10 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(found) => {
-            ensure!(found.is_file(), "`{shown}` is not a regular file");
+            ensure!(
+                found.is_file(),
+                "`{shown}` is not a regular file: put a copy of the file in its place"
+            );
             Ok(found)
         }
         // A link in a circle has a kind that is not stable.
@@ -41,7 +44,7 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
 
 /// A byte range of a file. The path is absolute, or relative to a folder that the
 /// context names; in an ONNX model it is relative to the model's folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileRange {
     pub file: Arc<Path>,
     pub range: Range<u64>,
@@ -96,4 +99,17 @@ pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(absolute)
+}
+
+/// Whether both have the same bytes.
+pub fn are_equal(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 || left[..length] != right[..length] {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }

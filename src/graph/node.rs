@@ -126,6 +126,8 @@ pub enum Data {
     Inline(Vec<u8>),
     /// A byte range of a weight, from the weight's first byte.
     External { weight: String, range: Range<u64> },
+    /// The default of an optional input of the model: no elements, with 0 for symbolic sizes.
+    Empty,
 }
 
 /// A small tensor of known shape.

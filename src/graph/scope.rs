@@ -54,6 +54,12 @@ impl Scope<'_> {
         self.builder.frames[0].input(name, fact)
     }
 
+    /// An input of the main graph that callers may leave out, without the path in its name: then
+    /// its symbolic sizes are 0. Equal ones are the same.
+    pub fn optional_input(&mut self, name: String, fact: Fact) -> Result<Value> {
+        self.builder.frames[0].initialize(name, fact, Data::Empty)
+    }
+
     /// Makes a value an output of the main graph and renames it.
     pub fn output(&mut self, name: &str, value: Value) -> Result<()> {
         let id = self.builder.resolve_in_main(value, name)?;
@@ -127,14 +133,11 @@ impl Scope<'_> {
     }
 
     /// Wires values outside nested bodies, where runtimes compute constants when they load a model.
-    pub fn outside_bodies(
-        &mut self,
-        wire: impl FnOnce(&mut Scope) -> Result<Value>,
-    ) -> Result<Value> {
+    pub fn outside_bodies<T>(&mut self, wire: impl FnOnce(&mut Scope) -> Result<T>) -> Result<T> {
         let nested = std::mem::take(&mut self.builder.frame().nested);
-        let value = wire(self);
+        let values = wire(self);
         self.builder.frame().nested = nested;
-        value
+        values
     }
 
     /// A shape as an i64 vector: a constant if all dimensions are known, otherwise read

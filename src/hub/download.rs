@@ -9,11 +9,11 @@ use hf_hub::Cache;
 
 use super::cache::CachedRepo;
 use super::folder::{DownloadFolder, folder_error};
-use super::http::{Client, Failure, check_download_cancelled};
+use super::http::{Client, Failure};
 use super::listing::{HubFolder, Listing, RemoteFile};
 use crate::checkpoint::{self, Headers};
 use crate::container::Header;
-use crate::error::{Error, Result, Setting, bail};
+use crate::error::{Error, Kind, Result, Setting, bail, err};
 use crate::files::digest::Digest;
 use crate::files::parent_dir;
 use crate::progress::{Progress, Unit, phase};
@@ -98,7 +98,22 @@ impl<'p> Downloader<'p> {
     pub fn fetch(&self, files: &[RemoteFile]) -> Result<()> {
         let total = files.iter().map(|file| file.size).sum();
         let _phase = phase(self.progress, "downloading", Unit::Bytes, total);
-        files.iter().try_for_each(|file| self.fetch_one(file))
+        let fetched = files.iter().try_for_each(|file| self.fetch_one(file));
+        fetched.map_err(|error| self.resumable(files, error))
+    }
+
+    /// The same error, with what becomes of the parts that have arrived.
+    fn resumable(&self, files: &[RemoteFile], error: Error) -> Error {
+        let is_begun = |file: &RemoteFile| {
+            let paths = [self.folder.path(file), self.folder.incomplete(file)];
+            paths.iter().any(|path| path.metadata().is_ok_and(|it| it.len() > 0))
+        };
+        let kind = error.kind();
+        if ![Kind::Io, Kind::Interrupted].contains(&kind) || !files.iter().any(is_begun) {
+            return error;
+        }
+        err!("{error}; downloaded parts are kept, and the same command goes on from there")
+            .with_kind(kind)
     }
 
     fn fetch_one(&self, file: &RemoteFile) -> Result<()> {
@@ -147,7 +162,7 @@ impl<'p> Downloader<'p> {
         fs::remove_file(path)?;
         let (RemoteFile { path, digest, .. }, found) = (partial.file, partial.digest.clone().hex());
         bail!(
-            "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept",
+            "`{path}` of `{}` arrived twice with digest {found}, expected {digest}: the network or the hub changes its bytes, and nothing of it was kept: try another network",
             self.listing.name.repository
         )
     }
@@ -225,7 +240,7 @@ fn for_each_chunk(
 ) -> Result<()> {
     let mut bytes = vec![0; CHUNK];
     loop {
-        check_download_cancelled(progress)?;
+        progress.check_cancelled()?;
         match input.read(&mut bytes)? {
             0 => return Ok(()),
             count => take(&bytes[..count])?,
@@ -241,7 +256,7 @@ fn append_response(client: &Client, url: &str, partial: &mut Partial) -> Result<
     }
     let mut bytes = vec![0; CHUNK];
     while partial.length < size {
-        check_download_cancelled(partial.progress)?;
+        partial.progress.check_cancelled()?;
         let rest = CHUNK.min((size - partial.length) as usize);
         match body.read(&mut bytes[..rest]) {
             Ok(0) => return Err(Failure::transient("a response that ended early")),

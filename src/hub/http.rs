@@ -23,7 +23,6 @@ const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: u32 = 20;
 /// The longest pause between attempts, whatever the hub asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-const RESUMES: &str = "downloaded parts are kept, and the same command goes on from there";
 const POLL: Duration = Duration::from_millis(50);
 /// The largest response that is read into memory.
 const LARGEST_RESPONSE: u64 = 64 << 20;
@@ -122,13 +121,14 @@ impl<'p> Client<'p> {
                 Err(Failure::Transient(reason, retry_after)) => (reason, retry_after),
                 result => return result,
             };
-            check_download_cancelled(self.progress)?;
+            self.progress.check_cancelled()?;
             let pause = pauses.next().ok_or_else(|| {
-                err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}; {RESUMES}")
+                err!("`{url}` failed {ATTEMPTS} times in a row, last with {reason}: check the network, and try again")
+                    .with_kind(Kind::Io)
             })?;
             let end = Instant::now() + retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
             while Instant::now() < end {
-                check_download_cancelled(self.progress)?;
+                self.progress.check_cancelled()?;
                 thread::sleep(POLL.min(end - Instant::now()));
             }
         };
@@ -148,7 +148,7 @@ impl<'p> Client<'p> {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || drop(sender.send(request.call())));
         loop {
-            check_download_cancelled(self.progress)?;
+            self.progress.check_cancelled()?;
             match receiver.recv_timeout(POLL) {
                 Ok(Ok(response)) if response.status().is_success() => return Ok(response),
                 Ok(Ok(response)) => return Err(Failure::status(url, &response)),
@@ -162,22 +162,23 @@ impl<'p> Client<'p> {
     }
 }
 
-/// Fails once the user has cancelled.
-pub fn check_download_cancelled(progress: &dyn Progress) -> Result<()> {
-    let resumes = |error: Error| err!("{error}; {RESUMES}").with_kind(error.kind());
-    progress.check_cancelled().map_err(resumes)
-}
-
 fn roots(path: &Path) -> Result<RootCerts> {
     let file = path.display();
-    let cannot_read = |error| err!("cannot read `{file}`, named by SSL_CERT_FILE: {error}");
+    let cannot_read = |error| {
+        err!(
+            "cannot read `{file}`, named by SSL_CERT_FILE ({error}): set it to a file of certificates"
+        )
+    };
     let pem = std::fs::read(path).map_err(|error| cannot_read(error).with_kind(Kind::Io))?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
     let certificates: Vec<_> = certificates.collect();
-    ensure!(!certificates.is_empty(), "`{file}`, named by SSL_CERT_FILE, contains no certificates");
+    ensure!(
+        !certificates.is_empty(),
+        "`{file}`, named by SSL_CERT_FILE, contains no certificates: set it to a PEM file of them"
+    );
     Ok(certificates.into())
 }
 
@@ -206,7 +207,9 @@ impl Failure {
             Io(error) => Self::transient(error.to_string()),
             HostNotFound => Self::transient("no such host"),
             ConnectionFailed | Protocol(_) | BodyStalled => Self::transient(error.to_string()),
-            error => Self::Fatal(err!("cannot request `{url}`: {error}")),
+            error => Self::Fatal(err!(
+                "cannot request `{url}` ({error}): check HF_ENDPOINT and the proxy"
+            )),
         }
     }
 

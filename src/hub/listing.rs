@@ -124,9 +124,13 @@ impl Listing {
         let models = format!("{}/api/models", client.environment.endpoint);
         let url = format!("{models}/{repository}/revision/{revision}?blobs=true");
         let json = client.read(&url).map_err(|failure| refused(failure, name, client))?;
-        let info: ModelInfo = serde_json::from_slice(&json)
-            .map_err(|error| err!("`{url}`: invalid list of files: {error}"))?;
-        ensure!(is_hash(&info.sha), "`{url}`: invalid list of files: it has no commit");
+        let info: ModelInfo = serde_json::from_slice(&json).map_err(|error| {
+            err!("`{url}` sent an invalid list of files ({error}): check that HF_ENDPOINT is a hub")
+        })?;
+        ensure!(
+            is_hash(&info.sha),
+            "`{url}` sent an invalid list of files (it has no commit): check that HF_ENDPOINT is a hub"
+        );
         let file = |sibling: Sibling| {
             let digest = sibling.lfs.map(|lfs| lfs.sha256).or(sibling.blob_id)?;
             RemoteFile::new(sibling.rfilename, sibling.size?, digest)
@@ -210,10 +214,14 @@ fn refused(failure: Failure, name: &RepoPath, client: &Client) -> Error {
             "`{name}` is not a local folder, and {hub} shows no such repository to {users} (401): check the name, or set HF_TOKEN to a token with access"
         ),
         (404, None | Some("RepoNotFound")) => {
-            err!("`{name}` is neither a local folder nor a repository on {hub} (404)")
+            err!(
+                "`{name}` is neither a local folder nor a repository on {hub} (404): check the name"
+            )
         }
         (404, Some("RevisionNotFound")) => {
-            err!("`{repository}` has no revision `{revision}` on {hub}")
+            err!(
+                "`{repository}` has no revision `{revision}` on {hub}: check the name of the branch, tag or commit"
+            )
         }
         _ => failure.into(),
     }

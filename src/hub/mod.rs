@@ -18,7 +18,7 @@ pub use listing::{HubFolder, RemoteFile};
 pub use repo_path::RepoPath;
 
 use crate::checkpoint::{self, CONFIG, Headers, INDEX};
-use crate::error::{Error, Result, Setting, ensure};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
 use cache::list_offline;
 use download::Downloader;
@@ -28,6 +28,19 @@ use listing::Listing;
 
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
+
+/// The error for a path where nothing is, which may be misspelt or a name on the hub.
+pub fn nothing_at(path: &Path) -> Error {
+    let similar = checkpoint::similar_dir(path)
+        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
+    let text = path.to_str().unwrap_or_default();
+    let on_hub = RepoPath::from_address(text)
+        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
+        .map_or("", |_| {
+            "; only an export reads repositories on the hub: choose the folder into which it downloads them"
+        });
+    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
+}
 
 impl HubFolder<'_> {
     /// Fetches these files of the folder, whole; the name with its commit as the revision.
@@ -88,7 +101,7 @@ impl<'p> Repository<'p> {
         for RemoteFile { path, size, .. } in texts.iter().chain(&companions) {
             ensure!(
                 *size <= LARGEST_TEXT,
-                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint"
+                "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint, choose another repository"
             );
         }
         let downloader = Downloader::open(source, listing, client, cache, progress)?;

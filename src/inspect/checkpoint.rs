@@ -22,6 +22,8 @@ pub struct CheckpointInspection {
     #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
     pub layout: String,
+    /// What was left out or decided when it was read.
+    pub notes: Vec<String>,
     /// What was ignored of it.
     pub ignored: IgnoredNames,
     pub fingerprint: Fingerprint,
@@ -148,6 +150,7 @@ pub fn inspect(
     Ok(CheckpointInspection {
         path: path.to_owned(),
         layout: checkpoint.layout.clone(),
+        notes: checkpoint.notes.clone(),
         ignored: checkpoint.ignored.clone(),
         fingerprint,
         provenances: checkpoint.provenances.clone(),

@@ -90,7 +90,7 @@ pub fn inspect(path: &Path, refusal: Error, filter: &Filter) -> Result<FolderIns
 fn by_format(names: BTreeSet<String>) -> Vec<OtherFiles> {
     let mut formats: BTreeMap<Option<&str>, Vec<String>> = BTreeMap::new();
     for name in names {
-        formats.entry(source::format_of(&name)).or_default().push(name);
+        formats.entry(source::identify(&name).map(|it| it.what)).or_default().push(name);
     }
     let known = formats.into_iter().rev();
     known.map(|(format, names)| OtherFiles { format, names }).collect()

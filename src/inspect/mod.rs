@@ -5,6 +5,7 @@ mod adapter;
 mod checkpoint;
 mod folder;
 mod model;
+mod onnx_adapter;
 mod tensors;
 mod text;
 
@@ -20,6 +21,7 @@ pub use crate::weights::{Fingerprint, PerRole, Provenance};
 pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
+pub use onnx_adapter::OnnxAdapterInspection;
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::adapter::is_adapter;
@@ -27,7 +29,7 @@ use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, lossy_path};
-use crate::hub::RepoPath;
+use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 
@@ -47,6 +49,8 @@ pub enum Inspection {
     Adapter(AdapterInspection),
     /// An ONNX model.
     Model(ModelInspection),
+    /// An adapter's file for ONNX Runtime.
+    OnnxAdapter(OnnxAdapterInspection),
 }
 
 /// A SafeTensors file by itself.
@@ -82,7 +86,7 @@ impl Inspection {
         match self {
             Self::Checkpoint(_) | Self::Weights(_) => Some(true),
             Self::Folder(_) => Some(false),
-            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
         }
     }
 
@@ -90,7 +94,7 @@ impl Inspection {
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
-            Self::Folder(_) | Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) => None,
+            _ => None,
         }
     }
 }
@@ -105,7 +109,7 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     if !path.exists() {
-        return Err(nothing_at(path));
+        return Err(hub::nothing_at(path));
     }
     if is_adapter(path) && scan.is_none() {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
@@ -134,26 +138,16 @@ pub fn inspect(
     if onnx::has_extension(path) {
         return Ok(Inspection::Model(model::inspect(path, filter)?));
     }
+    if path.extension().is_some_and(|it| it == onnx::ADAPTER_EXTENSION) {
+        return Ok(Inspection::OnnxAdapter(onnx_adapter::inspect(path, filter)?));
+    }
     Err(source::refuse_unsupported(path).unwrap_or_else(|| {
         err!(
-            "`{}` is not a checkpoint folder, a .safetensors or an .onnx file{}",
+            "`{}` is not a checkpoint folder, a .safetensors, .onnx or .onnx_adapter file{}",
             path.display(),
             source::enclosing(path)
         )
     }))
-}
-
-/// The error for a path where nothing is, which may be misspelt or a name on the hub.
-fn nothing_at(path: &Path) -> Error {
-    let similar = source::similar_dir(path)
-        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
-    let text = path.to_str().unwrap_or_default();
-    let on_hub = RepoPath::from_address(text)
-        .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
-        .map_or("", |_| {
-            "; only files on this machine are described, and for a repository on the hub an export fetches them"
-        });
-    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {

@@ -1,12 +1,13 @@
 //! An ONNX model: its interface, and whether its external data is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
+use crate::adapter::AdaptedModules;
 use crate::checkpoint::AdapterRecord;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
@@ -27,6 +28,8 @@ pub struct ModelInspection {
     pub requires: Option<String>,
     /// Adapters of which it has the changes.
     pub adapters: Vec<AdapterRecord>,
+    /// What runtimes may change by adapters.
+    pub swappable: Vec<AdaptedModules>,
     /// What was ignored of its checkpoint.
     pub ignored: IgnoredNames,
     pub files: Vec<DataFile>,
@@ -78,18 +81,28 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         ..ListedTensor::default()
     });
     let tensors: Vec<ListedTensor> = tensors.collect();
+    let mut seen = HashSet::new();
+    let distinct = tensors.iter().filter(|it| seen.insert(&it.places) || it.places.is_empty());
+    let totals = totals(distinct);
     Ok(ModelInspection {
         path: path.to_owned(),
         adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
+        swappable: swappable(&onnx),
         ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
         wrong,
-        totals: totals(&tensors),
+        totals,
         tensors: filter.apply(tensors),
         onnx,
     })
+}
+
+/// The matrices of which both factors are optional inputs.
+fn swappable(onnx: &OnnxFile) -> Vec<AdaptedModules> {
+    let names = onnx.optional.iter().filter_map(|it| it.name.strip_suffix(".lora_A"));
+    AdaptedModules::grouped(names.map(|name| (name, None)))
 }
 
 impl ModelInspection {
@@ -115,24 +128,23 @@ fn data_file(
     let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
     let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
     let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    let unreachable = match status {
-        _ if !Path::new(&file).components().all(is_below) => Some(
-            "it is outside the model's folder, where onnxruntime reads no external data".into(),
-        ),
-        None => Some("it does not exist".into()),
-        Some(status) if !status.is_file() => Some("it is not a regular file".into()),
-        Some(_) => obstacle.filter(|_| !is_followed).map(|obstacle| obstacle.to_string()),
+    let unreachable = if Path::new(&file).components().all(is_below) {
+        let obstacle = obstacle.filter(|_| !is_followed);
+        obstacle.map(|it| format!("{it}: put a copy of it there, or export again"))
+    } else {
+        Some("it is outside the model's folder, where onnxruntime reads no external data: export again".to_owned())
     };
     let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
-    let damage = || match found? {
-        found if found < needed => {
-            Some(format!("it has {found} bytes, and the model reads up to {needed}"))
-        }
-        _ => digest
-            .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
-            .map(|_| "it was changed since the export: restore it, or export again".to_owned()),
+    let damage = || {
+        onnx::data_problem(&path, needed).or_else(|| {
+            digest
+                .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
+                .map(|_| "it was changed since the export: restore it, or export again".to_owned())
+        })
     };
-    let bytes = ranges.iter().map(FileRange::len).fold(0, u64::saturating_add);
+    // Several initializers may read one range.
+    let distinct: HashSet<&FileRange> = ranges.iter().collect();
+    let bytes = distinct.into_iter().map(FileRange::len).fold(0, u64::saturating_add);
     DataFile {
         listed: ListedFile { file, tensors: ranges.len(), bytes },
         needed,
@@ -158,5 +170,5 @@ fn wrong((tensor, external): (&StoredInitializer, &FileRange)) -> Option<String>
     let StoredInitializer { name, dtype, shape, .. } = tensor;
     let (dtype, length) = ((*dtype)?, external.len());
     (dtype.bytes(shape) != Some(length))
-        .then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes"))
+        .then(|| format!("`{name}` {dtype} {shape:?} refers to {length} bytes: export again"))
 }

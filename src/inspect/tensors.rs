@@ -7,7 +7,7 @@ use std::sync::Arc;
 use glob::Pattern;
 use serde::Serialize;
 
-use crate::container::{self, AnyTensor};
+use crate::container::{Header, StoredTensor};
 use crate::error::{Result, err};
 use crate::files::FileRange;
 
@@ -81,17 +81,17 @@ pub struct Selection {
 /// The tensors of a SafeTensors file.
 pub fn list(path: &Path) -> Result<Vec<ListedTensor>> {
     let file: Arc<Path> = Path::new(path.file_name().unwrap_or_default()).into();
-    let listed = |AnyTensor { name, dtype, shape, range }| {
-        let places = vec![FileRange { file: file.clone(), range }];
-        ListedTensor { name, dtype, shape, places, ..ListedTensor::default() }
+    let listed = |StoredTensor { name, dtype, shape, data }| {
+        let places = vec![FileRange { file: file.clone(), range: data.range }];
+        ListedTensor { name, dtype: dtype.to_string(), shape, places, ..ListedTensor::default() }
     };
-    Ok(container::list(path)?.into_iter().map(listed).collect())
+    Ok(Header::read(path)?.tensors.into_iter().map(listed).collect())
 }
 
 /// Adds up the tensors whose bytes are in files.
-pub fn totals(tensors: &[ListedTensor]) -> Vec<Total> {
+pub fn totals<'t>(tensors: impl IntoIterator<Item = &'t ListedTensor>) -> Vec<Total> {
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
-    let external = tensors.iter().filter(|tensor| !tensor.places.is_empty());
+    let external = tensors.into_iter().filter(|tensor| !tensor.places.is_empty());
     for ListedTensor { name, dtype, places, .. } in external {
         let at = KINDS.iter().position(|(_, is)| is(name)).expect("the last takes all");
         let total = totals.entry(at).or_default();

@@ -48,6 +48,10 @@ impl fmt::Display for Inspection {
                 tensors(&mut table, &it.tensors);
             }
             Self::Model(it) => model(&mut table, it),
+            Self::OnnxAdapter(it) => {
+                it.describe(&mut table);
+                tensors(&mut table, &it.tensors);
+            }
         }
         table.fmt(f)
     }
@@ -83,6 +87,7 @@ fn folder(table: &mut Table, it: &FolderInspection) {
 fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) {
     table.row(kind, it.path.display());
     table.row("layout", format!("{}, fingerprint {}", it.layout, it.fingerprint));
+    it.notes.iter().for_each(|note| table.note(note));
     ignored(table, &it.ignored);
     config(table, &it.config);
     provenance(table, "experts", &it.provenances.experts);
@@ -103,8 +108,9 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
-    if let Some(scan) = &it.scan {
-        scanned(table, scan);
+    match &it.scan {
+        Some(scan) => scanned(table, scan),
+        None => table.row("scanned", "headers and samples alone; a scan reads every number"),
     }
 }
 
@@ -187,6 +193,10 @@ fn model(table: &mut Table, it: &ModelInspection) {
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
     it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
+    if !it.swappable.is_empty() {
+        table.row("swappable", "runtimes may add adapters that change these");
+        it.swappable.iter().for_each(|module| table.note(module));
+    }
     it.requires.iter().for_each(|requires| table.row("needs", requires));
     ignored(table, &it.ignored);
     for (kind, interfaces) in [("input ", &onnx.inputs), ("output", &onnx.outputs)] {

@@ -1,13 +1,14 @@
 //! What adapters change in a matrix, beside what is computed with its stored values: some rows
 //! have other values, and then terms of low rank are added, `W·x + s · (B·(A·x) + bias)`.
 //!
-//! Factors and biases are constants: runtimes fold the nodes that only they go through.
+//! Factors and biases are constants: runtimes fold the nodes that only they go through. Where a runtime
+//! may add a term, `W·x + B·(A·x)`, A and B are optional inputs of the model.
 
 use super::{float, in_dtype};
 use crate::error::Result;
-use crate::graph::{Scope, Value};
+use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
-use crate::weights::{Changes, Factor, FactorAxes, LowRank, NewRows, Rows};
+use crate::weights::{Changes, Factor, FactorAxes, LowRank, NewRows, Rows, Slot};
 
 /// `y [n, out]`, a product with `x [n, in]` in the dtype of both, with the changes of its matrix;
 /// of experts with those of `expert`, an i64 of rank 0.
@@ -32,7 +33,41 @@ pub fn change_product(
         let g = &mut g.child(&numbered("lora", at));
         y = add_term(g, y, x, term, expert)?;
     }
-    Ok(y)
+    let Some(slot) = &changes.slot else { return Ok(y) };
+    let g = &mut g.child("lora");
+    let [a, b] = inputs(g, slot)?;
+    let [a, b] = [("a", a), ("b", b)].map(|(name, it)| chosen(g, name, it, expert, 2, dtype));
+    let low = g.gemm("low", [x, a?], None, true)?;
+    g.gemm("", [low, b?], Some(y), true)
+}
+
+/// The factors of a slot: A f32 `[r, in]` and B f32 `[out, r]`, with experts as the first axis. Each
+/// slot has a rank of its own.
+fn inputs(g: &mut Scope, slot: &Slot) -> Result<[Value; 2]> {
+    let Slot { matrix, experts, out, inn } = slot;
+    let rank = Dim::symbol(format!("{matrix}.rank"));
+    let mut input = |name, sides: [Dim; 2]| {
+        let shape = experts.iter().map(|count| Dim::from(*count)).chain(sides);
+        g.optional_input(name, Fact::new(DType::F32, shape))
+    };
+    let [a, b] = slot.names();
+    Ok([input(a, [rank.clone(), (*inn).into()])?, input(b, [(*out).into(), rank])?])
+}
+
+/// Whether a runtime adds a term to one of these matrices: a bool of rank 0.
+pub fn has_terms(g: &mut Scope, changes: [&Changes; 2]) -> Result<Value> {
+    let slots = changes.into_iter().flat_map(|it| &it.slot);
+    let mut numbers = Vec::new();
+    for (at, slot) in slots.enumerate() {
+        let [a, _] = inputs(g, slot)?;
+        numbers.push(g.element_count(&numbered("numbers", at), a)?);
+    }
+    let all = match numbers[..] {
+        [one] => one,
+        [one, other] => g.add("numbers.all", one, other)?,
+        _ => unreachable!("one of the matrices has a slot"),
+    };
+    g.cast("", all, DType::Bool)
 }
 
 /// `y + s · (B·(A·x) + bias)`
@@ -83,7 +118,11 @@ pub fn change_rows(g: &mut Scope, mut x: Value, tokens: Value, changes: &Changes
         let low = g.gather("low", b?, tokens, 0)?;
         x = g.scaled_gemm("", [low, a?], Some(x), true, [*scale as f32, 1.0])?;
     }
-    Ok(x)
+    let Some(slot) = &changes.slot else { return Ok(x) };
+    let g = &mut g.child("lora");
+    let [a, b] = inputs(g, slot)?;
+    let low = g.gather("low", b, tokens, 0)?;
+    g.gemm("", [low, a], Some(x), false)
 }
 
 /// The name of the change of an adapter, of which there may be several.

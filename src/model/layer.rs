@@ -10,6 +10,7 @@
 //! `gate = min(even columns, limit)`, `up = clamp(odd columns, ±limit)` and
 //! `swiglu = gate · sigmoid(1.702·gate) · (up + 1)`. The sum of share × expert is added.
 
+use super::changes::has_terms;
 use super::context::{Backend, Context};
 use super::linear::linear;
 use super::norm::rms_norm;
@@ -85,13 +86,35 @@ fn mlp_block(
     context: &Context,
 ) -> Result<Vec<Value>> {
     g.block("mlp", "MLPBlock", &["x"], &[x], |g, inputs| {
-        let (x, options) = (inputs[0], &context.options);
+        let x = inputs[0];
         let normed = rms_norm(g, "norm", x, &weights.norm, context.config)?;
         let scores = linear(g, "router", normed, &weights.router, context)?;
-        let is_ort = has_operator(weights, options, |it| it) && !weights.has_changed_experts();
-        let experts = if is_ort { ort::experts } else { portable::experts };
         Ok(vec![experts(g, [x, normed, scores], weights, context)?, scores])
     })
+}
+
+/// The experts by the operator of the target, which takes no changes, or by a Loop. Where a runtime
+/// may change them, it is the one or the other in each run.
+fn experts(
+    g: &mut Scope,
+    values: [Value; 3],
+    weights: &MlpWeights,
+    context: &Context,
+) -> Result<Value> {
+    let is_changed = weights.has_changed_experts();
+    match has_operator(weights, &context.options, |it| it) {
+        true if weights.has_swappable_experts() => {
+            let changes = [&weights.gate_up.changes, &weights.down.changes];
+            let is_changed = has_terms(&mut g.child("experts.are_changed"), changes)?;
+            let by_loop =
+                |g: &mut Scope| portable::experts(&mut g.child("loop"), values, weights, context);
+            let by_operator =
+                |g: &mut Scope| ort::experts(&mut g.child("operator"), values, weights, context);
+            g.if_else("experts", is_changed, by_loop, by_operator)
+        }
+        true if !is_changed => ort::experts(g, values, weights, context),
+        _ => portable::experts(g, values, weights, context),
+    }
 }
 
 /// Whether an operator of the target reads the experts, both matrices at once, as they are stored or

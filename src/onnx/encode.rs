@@ -58,12 +58,16 @@ pub fn encode(
     let graphs = functions.iter().map(|function| &function.graph).chain([main]);
     let initializers = main.initializers.iter().map(|init| initializer(main, init, locate));
     let initializer = initializers.collect::<Result<_>>()?;
+    let optional = main.initializers.iter().filter(|it| it.data == Data::Empty);
+    let optional = optional.map(|it| value_info(main, it.value));
+    let mut graph = GraphProto { initializer, ..body(main, &main.body, "gpt_oss") };
+    graph.input.extend(optional);
     let message = ModelProto {
         ir_version: ir_version(model),
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         doc_string: doc_string.to_owned(),
-        graph: Some(GraphProto { initializer, ..body(main, &main.body, "gpt_oss") }),
+        graph: Some(graph),
         opset_import: opsets(graphs),
         metadata_props: properties.iter().map(|(key, value)| entry(key, value)).collect(),
         functions: functions.iter().map(function).collect(),
@@ -179,7 +183,11 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
 
 fn initializer(graph: &Graph, initializer: &Initializer, locate: Locate) -> Result<TensorProto> {
     let (name, fact) = &graph.values[initializer.value];
-    let dims = fact.shape.iter().map(|dim| dim.known().expect("a stored shape is known") as i64);
+    let size = |dim: &Dim| match initializer.data {
+        Data::Empty => dim.known().unwrap_or(0),
+        _ => dim.known().expect("a stored shape is known"),
+    };
+    let dims = fact.shape.iter().map(|dim| size(dim) as i64);
     let mut proto = TensorProto {
         name: name.clone(),
         dims: dims.collect(),
@@ -250,7 +258,7 @@ fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.to_owned(), value: value.to_owned() }
 }
 
-fn data_type(dtype: DType) -> i32 {
+pub(super) fn data_type(dtype: DType) -> i32 {
     DTYPES.iter().find(|(_, ours)| *ours == dtype).expect("every dtype is listed").0.into()
 }
 

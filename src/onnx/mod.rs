@@ -1,7 +1,9 @@
 //! The ONNX file: a graph becomes protobuf, and any model can be read. No other module
-//! knows the messages.
+//! knows the messages. Values of a model's optional inputs have a file format of their own.
 
+mod adapter_file;
 mod data_digest;
+mod data_files;
 mod encode;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, clippy::doc_markdown)]
@@ -9,6 +11,8 @@ mod encode;
 mod proto;
 mod read;
 
+pub use adapter_file::{ADAPTER_EXTENSION, AdapterHead, Parameter, adapter_head, read_adapter};
 pub use data_digest::{data_digests, is_changed};
+pub use data_files::data_problem;
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
 pub use read::{OnnxFile, StoredInitializer, ValueInfo, has_extension, read};

@@ -30,6 +30,9 @@ pub struct OnnxFile {
     /// `metadata_props`.
     pub properties: BTreeMap<String, String>,
     pub inputs: Vec<ValueInfo>,
+    /// Inputs with a default. Older files list all initializers among the inputs.
+    #[serde(skip)]
+    pub optional: Vec<ValueInfo>,
     pub outputs: Vec<ValueInfo>,
     /// Names of model-local functions.
     pub functions: Vec<String>,
@@ -95,11 +98,11 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
     let bytes = fs::metadata(path)?.len();
     ensure!(
         bytes <= MAX_BYTES as u64,
-        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}",
+        "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}: choose another file",
         path.display()
     );
     parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {
-        err!("`{}` is not an ONNX model, or is truncated: {error}", path.display())
+        err!("`{}` is not an ONNX model, or is truncated ({error}): export again", path.display())
     })
 }
 
@@ -126,14 +129,19 @@ fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {
     let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
     let opsets = model.opset_import.into_iter().map(|set| (opset(set.domain), set.version));
     let properties = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value));
+    let stored: HashSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
+    let (optional, inputs): (Vec<_>, _) =
+        graph.input.iter().partition(|it| stored.contains(&*it.name));
+    let infos = |values: Vec<&ValueInfoProto>| values.into_iter().map(value_info).collect();
     let mut found = OnnxFile {
         bytes: file.len() as u64,
         ir_version: model.ir_version,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
         opsets: opsets.collect(),
         properties: properties.collect(),
-        inputs: value_infos(&graph, &graph.input),
-        outputs: value_infos(&graph, &graph.output),
+        inputs: infos(inputs),
+        optional: infos(optional),
+        outputs: graph.output.iter().map(value_info).collect(),
         functions: model.functions.iter().map(|function| function.name.clone()).collect(),
         operators: BTreeMap::new(),
         initializers: Vec::new(),
@@ -212,12 +220,6 @@ fn byte_range(
     let length = number("length")?.or(bytes);
     let length = length.unwrap_or_else(|| rest().saturating_sub(start));
     Ok(FileRange { file: file.into(), range: start..start.saturating_add(length) })
-}
-
-/// Inputs or outputs; older files list initializers among the inputs.
-fn value_infos(graph: &GraphProto, values: &[ValueInfoProto]) -> Vec<ValueInfo> {
-    let stored: HashSet<&str> = graph.initializer.iter().map(|tensor| &*tensor.name).collect();
-    values.iter().filter(|value| !stored.contains(&*value.name)).map(value_info).collect()
 }
 
 fn value_info(info: &ValueInfoProto) -> ValueInfo {

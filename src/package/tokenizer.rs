@@ -1,6 +1,6 @@
 //! The tokenizer's files: found beside the weights and copied byte for byte.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::display::{Table, with_thousands};
 use crate::error::{Error, Result, ensure};
-use crate::files::{canonicalize_existing, foreign, json, lossy_paths};
+use crate::files::{are_equal, canonicalize_existing, foreign, json, lossy_paths};
 
 /// The most bytes of a file: the released models' have up to 28 MB.
 pub const LARGEST_FILE: u64 = 256 << 20;
@@ -171,16 +171,4 @@ fn check(path: &Path, name: &str) -> Result<Option<u64>> {
         ensure!(is_template, "`{shown}` is {what}");
     }
     Ok(None)
-}
-
-fn are_equal(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
-    loop {
-        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
-        let length = left.len().min(right.len());
-        if length == 0 || left[..length] != right[..length] {
-            return Ok(left.is_empty() && right.is_empty());
-        }
-        one.consume(length);
-        other.consume(length);
-    }
 }

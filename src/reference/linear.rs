@@ -1,48 +1,109 @@
 //! `x · Wᵀ + b` for matrices `W [out, in]` of any size: a few rows at a time are decoded, used
-//! and dropped.
+//! and dropped. What adapters add is computed beside it.
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayViewMut2, Axis, Slice, concatenate};
+use ndarray::{Array2, ArrayViewMut2, Axis, Slice};
 use rayon::prelude::*;
 
 use super::matrix::{Real, StoredMatrix};
-use super::model::LinearMap;
+use super::model::{AdapterTerm, LinearMap, RowsOfTokens};
 use crate::error::Result;
 
 /// Values that a thread decodes at once: 4 MiB of them.
 const DECODED: u64 = 1 << 20;
 
 impl LinearMap {
+    /// `[out, in]`
+    pub fn sides(&self) -> [u64; 2] {
+        [self.weights.iter().map(|it| it.sides()[0]).sum(), self.weights[0].sides()[1]]
+    }
+
     /// `x [n, in]` to `[n, out]`.
     pub fn apply<F: Real>(&self, x: &Array2<F>) -> Result<Array2<F>> {
-        let mut y = self.product(x)?;
-        if !self.biases.is_empty() {
-            y += &self.bias()?;
+        let mut y = Array2::zeros((x.nrows(), self.sides()[0] as usize));
+        let outputs = self.outputs(self.weights.iter().map(|it| it.sides()[0]));
+        for (weight, outputs) in self.weights.iter().zip(outputs) {
+            multiply(x, weight, y.slice_axis_mut(Axis(1), outputs))?;
+        }
+        for RowsOfTokens { tokens, rows } in &self.new_rows {
+            let products = x.dot(&rows.values()?.t());
+            for (token, product) in tokens.iter().zip(products.columns()) {
+                y.column_mut(*token).assign(&product);
+            }
+        }
+        for term in &self.terms {
+            let mut y = y.slice_axis_mut(Axis(1), term.outputs);
+            y += &term.apply(x)?;
+        }
+        let outputs = self.outputs(self.biases.iter().map(|it| it.columns));
+        for (bias, outputs) in self.biases.iter().zip(outputs) {
+            let mut y = y.slice_axis_mut(Axis(1), outputs);
+            y += &bias.values::<F>()?;
         }
         Ok(y)
     }
 
-    /// The same without the bias.
-    pub fn product<F: Real>(&self, x: &Array2<F>) -> Result<Array2<F>> {
-        let out =
-            |weight: &StoredMatrix| if weight.is_transposed { weight.columns } else { weight.rows };
-        let mut y = Array2::zeros((x.nrows(), self.weights.iter().map(out).sum::<u64>() as usize));
-        let mut start = 0;
-        for weight in &self.weights {
-            let columns = start..start + out(weight);
-            multiply(x, weight, y.slice_axis_mut(Axis(1), slice(&columns)))?;
-            start = columns.end;
+    /// The rows of `W` for some tokens, `[n, in]`.
+    pub fn rows<F: Real>(&self, tokens: &[usize]) -> Result<Array2<F>> {
+        let weight = self.weights[0].open()?;
+        let mut found = Array2::zeros((tokens.len(), self.sides()[1] as usize));
+        for (mut row, token) in found.rows_mut().into_iter().zip(tokens) {
+            let token = *token as u64;
+            row.assign(&weight.rows(token..token + 1)?.row(0));
         }
-        Ok(y)
+        for RowsOfTokens { tokens: new, rows } in &self.new_rows {
+            let rows = rows.values()?;
+            for (mut row, token) in found.rows_mut().into_iter().zip(tokens) {
+                if let Some(at) = new.iter().position(|it| it == token) {
+                    row.assign(&rows.row(at));
+                }
+            }
+        }
+        for term in &self.terms {
+            found += &term.rows(tokens)?;
+        }
+        Ok(found)
     }
 
-    /// The bias `[1, out]`.
-    pub fn bias<F: Real>(&self) -> Result<Array2<F>> {
-        let parts =
-            self.biases.iter().map(StoredMatrix::values).collect::<Result<Vec<Array2<F>>>>()?;
-        let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
-        Ok(concatenate(Axis(1), &parts).expect("a row each"))
+    /// Which outputs each part has, if it has so many.
+    fn outputs(&self, parts: impl ExactSizeIterator<Item = u64>) -> Vec<Slice> {
+        let (count, mut start) = (parts.len() as isize, 0);
+        let of_part = |(at, out)| {
+            let outputs = start..start + out;
+            start = outputs.end;
+            if self.alternates { Slice::new(at, None, count) } else { slice(&outputs) }
+        };
+        (0..).zip(parts).map(of_part).collect()
+    }
+}
+
+impl AdapterTerm {
+    /// `x [n, in]` to `[n, out]`.
+    fn apply<F: Real>(&self, x: &Array2<F>) -> Result<Array2<F>> {
+        let [a, b] = self.factors()?;
+        let mut y = if self.is_transposed { x.dot(&b).dot(&a) } else { x.dot(&a.t()).dot(&b.t()) };
+        if let Some(bias) = &self.bias {
+            y += &bias.values::<F>()?;
+        }
+        Ok(y * F::of(self.scale))
+    }
+
+    /// The rows of `s · W` for some tokens, `[n, in]`.
+    fn rows<F: Real>(&self, tokens: &[usize]) -> Result<Array2<F>> {
+        let [a, b] = self.factors()?;
+        let rows = if self.is_transposed {
+            a.select(Axis(1), tokens).t().dot(&b.t())
+        } else {
+            b.select(Axis(0), tokens).dot(&a)
+        };
+        Ok(rows * F::of(self.scale))
+    }
+
+    /// `A` and `B`
+    fn factors<F: Real>(&self) -> Result<[Array2<F>; 2]> {
+        let b: Array2<F> = self.b.values()?;
+        Ok([self.a.values()?, b.slice_axis(Axis(1), self.columns).to_owned()])
     }
 }
 

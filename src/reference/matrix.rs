@@ -125,9 +125,26 @@ impl EncodedNumbers {
         let numbers = Self { encoding: self.encoding, parts };
         StoredMatrix { rows, columns, is_transposed, numbers }
     }
+
+    /// Some of them, which are whole blocks.
+    pub fn slice(&self, numbers: Range<u64>) -> Self {
+        let [start, end] = [numbers.start, numbers.end].map(|at| self.encoding.bytes(at));
+        let part = |(whole, (start, end)): (&FileRange, (u64, u64))| {
+            let (file, first) = (whole.file.clone(), whole.range.start);
+            FileRange { file, range: first + start..first + end }
+        };
+        let parts = self.parts.iter().zip(start.into_iter().zip(end)).map(part).collect();
+        Self { encoding: self.encoding, parts }
+    }
 }
 
 impl StoredMatrix {
+    /// `[out, in]`
+    pub fn sides(&self) -> [u64; 2] {
+        let Self { rows, columns, is_transposed, .. } = *self;
+        if is_transposed { [columns, rows] } else { [rows, columns] }
+    }
+
     /// Bytes in files.
     pub fn bytes(&self) -> u64 {
         self.numbers.parts.iter().map(FileRange::len).sum()

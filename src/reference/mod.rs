@@ -27,7 +27,7 @@ use ndarray::{Array2, ArrayView1};
 pub use matrix::{EncodedNumbers, Encoding};
 pub use model::{Hyperparameters, LayerMatrices, ReferenceModel};
 pub use pass::ExpertCoverage;
-pub use reading::{ReadOptions, read};
+pub use reading::{AdapterToRead, ReadOptions, read};
 pub use routing::{ExpertChoices, Position, Tie, ranked};
 
 use crate::error::{Error, Result};

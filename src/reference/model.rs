@@ -1,13 +1,15 @@
 //! The quantities of the model's definition, and where their values are.
 
+use ndarray::Slice;
+
 use super::matrix::StoredMatrix;
 
 /// Everything that a forward pass needs.
 #[derive(Debug)]
 pub struct ReferenceModel {
     pub numbers: Hyperparameters,
-    /// `[vocab, hidden]`.
-    pub embedding: StoredMatrix,
+    /// `[vocab, hidden]`, of which tokens choose rows, without a bias.
+    pub embedding: LinearMap,
     pub layers: Vec<LayerMatrices>,
     pub norm: StoredMatrix,
     /// `[vocab, hidden]`, without a bias.
@@ -62,19 +64,49 @@ pub struct LayerMatrices {
     pub experts: Vec<Expert>,
 }
 
-/// `x · Wᵀ + b`.
-#[derive(Debug, Default)]
+/// `x · Wᵀ + b`, and what adapters add.
+#[derive(Clone, Debug, Default)]
 pub struct LinearMap {
-    /// The rows of `W [out, in]`, in one matrix or one after the other in several.
+    /// The rows of `W [out, in]`, in one matrix or in several.
     pub weights: Vec<StoredMatrix>,
     /// The same of `b`, in as many parts or in others; none if there is no bias.
     pub biases: Vec<StoredMatrix>,
+    /// Whether the rows of several matrices alternate; otherwise one comes after the other.
+    pub alternates: bool,
+    /// Rows in the place of those of `W`.
+    pub new_rows: Vec<RowsOfTokens>,
+    pub terms: Vec<AdapterTerm>,
+}
+
+/// Rows of some tokens in the embedding or lm_head.
+#[derive(Clone, Debug)]
+pub struct RowsOfTokens {
+    pub tokens: Vec<usize>,
+    /// `[tokens, hidden]`
+    pub rows: StoredMatrix,
+}
+
+/// `s · (x · Wᵀ + b)` with `W = B · A`, or `W = (B · A)ᵀ` if it is transposed.
+#[derive(Clone, Debug)]
+pub struct AdapterTerm {
+    /// `s`
+    pub scale: f64,
+    /// `[r, in]`, transposed `[r, out]`
+    pub a: StoredMatrix,
+    /// `[out, r]`, transposed `[in, r]`, in some columns
+    pub b: StoredMatrix,
+    /// Which columns of `b`: of all experts those of one.
+    pub columns: Slice,
+    pub is_transposed: bool,
+    /// `[1, out]`
+    pub bias: Option<StoredMatrix>,
+    /// The outputs of the linear map to which it is added.
+    pub outputs: Slice,
 }
 
 #[derive(Debug)]
 pub struct Expert {
-    /// Weights are one matrix whose even rows are gate and whose odd rows are up, or one for
-    /// gate and one for up; so are biases.
+    /// Even outputs are gate, odd ones up.
     pub gate_up: LinearMap,
     pub down: LinearMap,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array2, Axis, Slice};
 use rayon::prelude::*;
 
 use super::matrix::Real;
@@ -51,13 +51,12 @@ impl<F: Real> Pass<'_, F> {
     /// `x [n, hidden]` through one expert, and whether a value reached SwiGLU's limit.
     fn expert(&self, n: usize, expert: usize, x: &Array2<F>) -> Result<(Array2<F>, bool)> {
         let expert = &self.model.layers[n].experts[expert];
-        let (products, bias) = (expert.gate_up.product(x)?, expert.gate_up.bias()?);
-        let products = gate_and_up(&products, expert.gate_up.weights.len());
-        let bias = gate_and_up(&bias, expert.gate_up.biases.len());
+        let both = expert.gate_up.apply(x)?;
+        let halves = [0, 1].map(|first| both.slice_axis(Axis(1), Slice::new(first, None, 2)));
         let [limit, alpha] = [self.model.numbers.swiglu_limit, ALPHA].map(F::of);
         let mut limited = false;
-        let inner = Array2::from_shape_fn(products[0].raw_dim(), |(token, at)| {
-            let [gate, up] = [0, 1].map(|half| products[half][[token, at]] + bias[half][[0, at]]);
+        let inner = Array2::from_shape_fn(halves[0].raw_dim(), |(token, at)| {
+            let [gate, up] = halves.map(|half| half[[token, at]]);
             limited |= gate > limit || up > limit || up < -limit;
             // Comparisons keep NaN, which `min` would replace by the limit.
             let gate = if gate > limit { limit } else { gate };
@@ -67,13 +66,4 @@ impl<F: Real> Pass<'_, F> {
         });
         Ok((expert.down.apply(&inner)?, limited))
     }
-}
-
-/// The columns of gate and of up: they alternate if they come from one matrix, and are apart if
-/// they come from two.
-fn gate_and_up<F>(both: &Array2<F>, matrices: usize) -> [ArrayView2<'_, F>; 2] {
-    if matrices == 2 {
-        return both.view().split_at(Axis(1), both.ncols() / 2).into();
-    }
-    [0, 1].map(|first| both.slice_axis(Axis(1), Slice::new(first, None, 2)))
 }

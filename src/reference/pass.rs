@@ -41,17 +41,17 @@ impl<'c, F: Real> Pass<'c, F> {
         rows: &[Vec<u32>],
         progress: &'c dyn Progress,
     ) -> Result<Self> {
-        let (numbers, embedding) = (&model.numbers, model.embedding.open()?);
+        let numbers = &model.numbers;
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let longest = lengths.iter().max().copied().unwrap_or_default();
         let rope = RotaryEmbedding::new(numbers, longest);
-        let mut residual = Array2::zeros((lengths.iter().sum(), numbers.hidden as usize));
-        let ids = rows.iter().flat_map(|row| row.iter().enumerate());
-        for (mut embedded, (token, id)) in residual.rows_mut().into_iter().zip(ids) {
+        let mut ids = Vec::with_capacity(lengths.iter().sum());
+        for (token, id) in rows.iter().flat_map(|row| row.iter().enumerate()) {
             let (id, vocab) = (u64::from(*id), numbers.vocab);
             ensure!(id < vocab, "token {token} of a row is {id}, and the vocabulary has {vocab}");
-            embedded.assign(&embedding.rows(id..id + 1)?.row(0));
+            ids.push(id as usize);
         }
+        let residual = model.embedding.rows(&ids)?;
         let (there, limit) =
             (model.layers.iter().map(|it| it.experts.len() as u64).sum(), numbers.swiglu_limit);
         let coverage = ExpertCoverage { used: 0, there, limit, limited: false };

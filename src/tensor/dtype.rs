@@ -5,7 +5,7 @@ use std::fmt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-/// The element type of a tensor. Every element fills whole bytes.
+/// The element type of a tensor. Every element fills whole bytes, but for other ones.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -23,16 +23,20 @@ pub enum DType {
     BF16,
     #[default]
     F32,
+    /// One of SafeTensors that no weight has, by its name in lower case.
+    #[serde(skip)]
+    Other(#[serde(skip)] &'static str),
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Bytes of one element; 0 of another dtype.
     pub const fn size(self) -> u64 {
         match self {
             Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E8M0 => 1,
             Self::F16 | Self::BF16 => 2,
             Self::I32 | Self::F32 => 4,
             Self::I64 => 8,
+            Self::Other(_) => 0,
         }
     }
 
@@ -53,6 +57,6 @@ impl DType {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
+        if let Self::Other(name) = self { f.write_str(name) } else { self.serialize(f) }
     }
 }

@@ -90,7 +90,7 @@ impl<'c> ActivationComparison<'c> {
         self.compare_waiting()?;
         ensure!(
             self.found.largest_logit > 0.0,
-            "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; use another copy"
+            "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; `inspect` names tensors of zeros in a scan; use another copy"
         );
         let count = self.found.positions.len() as f64;
         self.found.mean /= count * self.inputs.signature.vocab as f64;

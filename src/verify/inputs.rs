@@ -2,6 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
+use super::memory;
+use crate::checkpoint::Config;
+use crate::display::{plural, size};
 use crate::error::{Result, bail, ensure};
 use crate::reference::Position;
 
@@ -82,6 +85,13 @@ const MAX_DEFAULT: usize = 8192;
 /// Most tokens in all steps together: a model may claim any fixed size.
 const MAX_TOTAL: usize = 1 << 24;
 
+/// The keys that a query sees through the widest sliding window of a model, 0 without any, and its
+/// context, both in tokens.
+pub fn limits(config: &Config) -> [usize; 2] {
+    let window = config.windows.iter().flatten().max().copied().unwrap_or_default();
+    [window as usize, config.rope.context() as usize]
+}
+
 impl Inputs {
     /// Limits are the keys that a query sees through the widest sliding window, and the
     /// tokens of the longest row. By default the longest row goes past the window: most of
@@ -94,18 +104,20 @@ impl Inputs {
         let default = signature.batch.unwrap_or(if signature.mask { MASKED_ROWS } else { 1 });
         let batch = options.batch.unwrap_or(default);
         if let Some(fixed) = signature.batch.filter(|fixed| *fixed != batch) {
-            bail!("the model takes {fixed} rows, and {batch} were requested");
+            bail!("the model takes {fixed} rows, and {batch} were requested: request {fixed}");
         }
         ensure!(batch > 0, "no rows were requested");
         let limit = signature.length.filter(|_| !signature.cache);
         let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
         let tokens = options.tokens.unwrap_or(default.min(context));
         if let Some(limit) = limit.filter(|limit| tokens > *limit) {
-            bail!("the model takes at most {limit} tokens, and {tokens} were requested");
+            bail!(
+                "the model takes at most {limit} tokens, and {tokens} were requested: request fewer"
+            );
         }
         ensure!(
             tokens <= context,
-            "the model's context is {context} tokens, and {tokens} were requested"
+            "the model's context is {context} tokens, and {tokens} were requested: request fewer"
         );
         let default = match (signature.cache, signature.last) {
             (true, _) => DECODED,
@@ -115,18 +127,29 @@ impl Inputs {
         let decoded = options.decode.unwrap_or(default.min(tokens / 2));
         ensure!(
             decoded < tokens,
-            "{decoded} decode steps need a text of more than {decoded} tokens, found {tokens}"
+            "{decoded} decode steps need a text of more than {decoded} tokens, found {tokens}: request fewer steps or more tokens"
         );
         let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         ensure!(
             total.is_some_and(|total| total <= MAX_TOTAL),
-            "{steps} steps of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all"
+            "{} of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all; take fewer of them, or export the model with smaller sizes",
+            plural(steps, "step")
         );
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
             (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
         let steps = plan_steps(signature, &prompts, decoded);
+        let width = |step: &Step| if signature.last { 1 } else { step.width() };
+        let width = steps.iter().map(width).max().unwrap_or_default();
+        let logits = ((batch * width) as u64).saturating_mul(signature.vocab).saturating_mul(4);
+        let free = memory::available().unwrap_or(u64::MAX);
+        ensure!(
+            logits <= free,
+            "the logits of {batch} rows of {width} tokens take {}, and {} of memory are free: take fewer of them, or export the model with smaller sizes",
+            size(logits),
+            size(free)
+        );
         let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
         let mut row =
@@ -134,6 +157,12 @@ impl Inputs {
         let rows = lengths.iter().map(&mut row).collect();
         let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
         Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
+    }
+
+    /// Puts tokens that chance would hardly choose at every second place, as far as there is room.
+    pub fn include(&mut self, tokens: impl Iterator<Item = u32>) {
+        let places = self.rows.iter_mut().flat_map(|row| row.iter_mut().skip(1).step_by(2));
+        places.zip(tokens).for_each(|(place, token)| *place = token);
     }
 
     /// The index of a token when tokens are counted over all rows.

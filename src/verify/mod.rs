@@ -2,8 +2,11 @@
 //! get the same tokens, and logits are compared; weights are compared byte for byte.
 
 mod activations;
+mod adapters;
 mod inputs;
+mod memory;
 mod model_file;
+mod prepare;
 mod report;
 mod session;
 mod subject;
@@ -16,7 +19,7 @@ use std::time::Instant;
 
 pub use activations::{LogitDifferences, Stage, Trace};
 pub use inputs::{InputOptions, Inputs};
-pub use model_file::{prepare, refuse_adapters};
+pub use prepare::prepare;
 pub use report::Report;
 pub use subject::Identity;
 pub use tolerance::{Tolerance, ToleranceSource};
@@ -26,11 +29,14 @@ pub use weights::WeightDifferences;
 pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 
+use crate::adapter::{self, AdapterFile, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
+use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, ReadOptions};
+use inputs::limits;
 use model_file::ModelFile;
 use session::ModelSession;
 use verifier::{Verifier, lap};
@@ -42,6 +48,10 @@ pub struct VerifyRequest {
     pub model: PathBuf,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
+    /// The adapters that it was exported with, in any order.
+    pub adapters: Vec<AdapterSource>,
+    /// How adapters store the factors of experts, where their files do not tell.
+    pub adapter_layout: Option<FactorOrder>,
     pub ignored: IgnoredNames,
     pub inputs: InputOptions,
     /// The largest absolute difference of logits; the default of the model if `None`.
@@ -55,19 +65,26 @@ pub struct VerifyRequest {
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
     let VerifyRequest { model: path, checkpoint: source, tolerance: requested, .. } = request;
-    ensure!(
-        source.exists(),
-        "there is nothing at `{}`: expected the folder that holds config.json, or a staged weights file",
-        source.display()
-    );
+    if !source.exists() {
+        return Err(hub::nothing_at(source));
+    }
     ensure!(
         !onnx::has_extension(source),
         "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
         source.display(),
         path.display()
     );
-    let (mut checkpoint, recorded) = Checkpoint::open_any(source, &request.ignored)?;
+    let files = request.adapters.iter().map(|it| AdapterFile::open(&it.path, &request.ignored));
+    let (files, ignored) = adapter::all_opened(files, &request.ignored);
+    let opened = Checkpoint::open_any(source, &ignored);
+    let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
+    let (adapters, to_read) = adapters::add(
+        &mut checkpoint,
+        (path, model.metadata.as_ref()),
+        (&request.adapters, request.adapter_layout),
+        &files,
+    )?;
     let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
@@ -75,6 +92,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: Some(checkpoint.config.num_layers()),
         ignored_keys: &request.ignored.config_keys,
         ignored_tensors: &request.ignored.tensors,
+        adapters: to_read,
         ..ReadOptions::default()
     };
     if tolerance.from == ToleranceSource::ModelValues {
@@ -82,9 +100,9 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     }
     let reference = reference::read(source, &read)?;
 
-    let window = reference.numbers.windows.iter().flatten().max().copied().unwrap_or_default();
-    let limits = [window as usize, checkpoint.config.rope.context() as usize];
-    let inputs = Inputs::new(model.signature, request.inputs, limits)?;
+    let mut inputs = Inputs::new(model.signature, request.inputs, limits(&checkpoint.config))?;
+    let new_rows = reference.embedding.new_rows.iter().flat_map(|it| &it.tokens);
+    inputs.include(new_rows.map(|token| *token as u32));
 
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();
@@ -96,7 +114,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let reference = &reference;
     let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run()?;
 
-    let weights_pass = requested.is_some() || weights.faults().next().is_none();
+    let weights_pass = requested.is_some() || weights.is_none();
     Ok(Report {
         model: path.clone(),
         checkpoint: source.clone(),
@@ -104,12 +122,13 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),
+        adapters,
         identity,
         runtime: model.library.clone(),
         texts: inputs,
         passed: comparison.passed() && weights_pass,
         weights,
         comparison,
-        peak_rss: report::peak_rss(),
+        peak_rss: memory::peak_rss(),
     })
 }

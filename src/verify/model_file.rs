@@ -1,21 +1,19 @@
 //! A model before it is loaded: its metadata, its inputs and outputs, where its weights are.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::inputs::{InputOptions, Inputs, Signature};
-use crate::checkpoint::listed;
-use crate::error::{Error, Kind, Result, Setting, ensure, err};
+use super::inputs::Signature;
+use super::prepare::prepare;
+use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
-use crate::model::{GraphOptions, Provider};
+use crate::model::GraphOptions;
 use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
-use crate::weights::{FormatSet, PerRole};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
@@ -61,9 +59,7 @@ impl<'m> ModelFile<'m> {
         let (signature, caches) = interface(&onnx).map_err(|what| unexpected(path, what))?;
         let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
         let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
-        let adapters = metadata.iter().flat_map(|it| &it.adapters);
-        refuse_adapters(adapters.map(|it| &*it.name))?;
-        let library = prepare(&options, &formats, tolerance, onnxruntime)?;
+        let library = prepare(&options, &formats, None, tolerance, onnxruntime)?;
         let model = Self { path, library, onnx, metadata, options, signature, caches };
         model.require_data()?;
         Ok(model)
@@ -77,18 +73,8 @@ impl<'m> ModelFile<'m> {
             *end = data.range.end.max(*end);
         }
         let problem = |(file, needed): (&Arc<Path>, &u64)| {
-            let what = match fs::metadata(file) {
-                Err(_) => "which does not exist".to_owned(),
-                Ok(status) if !status.is_file() => "which is not a regular file".to_owned(),
-                Ok(status) if status.len() < *needed => {
-                    format!("which has {} bytes, and the model reads up to {needed}", status.len())
-                }
-                Ok(_) => return None,
-            };
-            let (path, file) = (self.path.display(), file.display());
-            Some(err!(
-                "`{path}` reads its weights from `{file}`, {what}: restore the file, or export again"
-            ))
+            let (path, problem) = (self.path.display(), onnx::data_problem(file, *needed)?);
+            Some(err!("`{path}` cannot read its weights from `{}`: {problem}", file.display()))
         };
         Error::all(needed.iter().filter_map(problem))
     }
@@ -123,8 +109,6 @@ impl<'m> ModelFile<'m> {
 }
 
 const PAST: &str = "past_key_values";
-/// The errors of rounding activations, as docs/formats.md measured them.
-const SCALE: &str = "for scale, on random weights with logits up to 5.2 activations in 8 bits were off by up to 2.7, and BF16 throughout by 3.2";
 
 /// What the inputs and outputs of a model of ours are. An error says what it would not have.
 fn interface(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<(Signature, Vec<Cache>)> {
@@ -176,67 +160,8 @@ fn size(value: &ValueInfo, axis: usize) -> Option<usize> {
 
 /// The error of a model that is not like ours.
 pub fn unexpected(path: &Path, what: impl std::fmt::Display) -> Error {
-    err!("`{}` has {what}: it was not written by gpt-oss-export", path.display())
-}
-
-/// Refuses a model with adapters of these names, which the reference does not compute.
-pub fn refuse_adapters<'n>(names: impl Iterator<Item = &'n str>) -> Result<()> {
-    let names: Vec<&str> = names.collect();
-    ensure!(
-        names.is_empty(),
-        "the model has adapters, {}, and a verification computes checkpoints without any: verify an export of the checkpoint alone",
-        listed(names.iter())
-    );
-    Ok(())
-}
-
-/// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
-/// sizes that are too large, or needs a tolerance and has none, and refuses if no suitable
-/// onnxruntime is found. `formats` are those of its matrices, converted or stored.
-pub fn prepare(
-    options: &GraphOptions,
-    formats: &PerRole<FormatSet>,
-    tolerance: Option<f64>,
-    onnxruntime: Option<&Path>,
-) -> Result<Library> {
-    let GraphOptions { target, provider, compute, .. } = *options;
-    ensure!(
-        provider == Provider::Cpu,
-        "a model for execution provider `{provider}` cannot be verified on a CPU: export the same checkpoint once more, for execution provider `cpu` and in the same formats, and verify that model, which has the same values"
-    );
-    ensure!(
-        compute != DType::BF16,
-        "a model that computes in bf16 cannot be verified: onnxruntime has no kernels for it on a CPU; verify an export that computes in f32, which has the same weights"
-    );
-    // A model of fixed sizes may be too large, whatever the checkpoint.
-    let size = |size: Option<u64>| size.map(|size| size as usize);
-    let signature = Signature {
-        batch: size(options.batch),
-        length: size(options.length),
-        cache: options.has_cache(),
-        mask: options.has_mask(),
-        last: options.last_logits,
-        vocab: 1,
-    };
-    Inputs::new(signature, InputOptions::default(), [0, usize::MAX])?;
-    // Only a requested tolerance fits a model that rounds while it computes.
-    let rounding = options.rounding(formats);
-    if tolerance.is_none() && !rounding.is_empty() {
-        return Err(err!(
-            "there is no default tolerance for the model: {}; an export that computes in f32 with activations in float needs none, and for this one choose the largest error of a logit that you accept: {SCALE}",
-            rounding.join("; ")
-        )
-        .with_remedy(Setting::Tolerance, "X"));
-    }
-    let library = Library::load(onnxruntime)?;
-    let oldest = target.oldest_onnxruntime();
-    // An older one may compute wrong logits.
-    if library.version_numbers().is_some_and(|version| version < oldest) {
-        let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
-        let needed = format!("a model for target `{target}` needs {oldest} or newer");
-        return Err(err!("`{path}` is {library}, and {needed}")
-            .with_kind(Kind::OldRuntime)
-            .with_remedy(Setting::Onnxruntime, "PATH"));
-    }
-    Ok(library)
+    err!(
+        "`{}` has {what}, so gpt-oss-export did not write it as it is: export again, and verify that model",
+        path.display()
+    )
 }

@@ -11,8 +11,9 @@ use super::subject::Identity;
 use super::tolerance::{FACTOR, ToleranceSource};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
-use crate::checkpoint::IgnoredNames;
+use crate::checkpoint::{AdapterRecord, IgnoredNames};
 use crate::display::{Table, plural, size, with_thousands};
+use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
@@ -33,6 +34,9 @@ pub struct Report {
     pub layers_there: usize,
     /// What was ignored of the checkpoint.
     pub ignored: IgnoredNames,
+    /// The adapters of the model, as its metadata lists them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterRecord>,
     pub identity: Identity,
     pub runtime: Library,
     pub texts: Inputs,
@@ -46,28 +50,41 @@ pub struct Report {
     pub peak_rss: Option<u64>,
 }
 
-/// The most bytes that this process had in memory at once, as Linux reports it.
-pub(super) fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 impl Report {
-    /// What is wrong with the model, as a sentence.
-    pub fn departure(&self) -> String {
+    /// Whether logits agree, and the residual stream if it is known.
+    pub fn agrees(&self) -> bool {
+        self.comparison.passed()
+    }
+
+    /// Why the model does not pass; `hint` ends the sentence.
+    pub fn departure(&self, hint: &str) -> Error {
         let Comparison { logits, tolerance, trace, .. } = &self.comparison;
-        let mut faults = Vec::new();
-        if logits.max > tolerance.bound {
-            let (max, bound) = (num(logits.max), num(tolerance.bound));
-            faults.push(format!("logits differ by {max}, and {bound} is allowed"));
-        } else if let Some((at, stage)) = trace.as_ref().and_then(Trace::first_beyond) {
-            let (stage, relative, bound) = (stage_name(at), num(stage.relative), num(stage.bound));
-            faults.push(format!("the residual stream departs in {stage} by {relative} of a token's largest value, and {bound} is allowed"));
+        let (model, bound) = (self.model.display(), num(tolerance.bound));
+        let weights = self.weights.faults().chain(self.weights.not_compared());
+        let weights = weights.collect::<Vec<_>>().join("; ");
+        if self.agrees() && !self.weights.has_faults() {
+            // Otherwise the rounding of the export would count.
+            let can_decide = tolerance.from == ToleranceSource::Float32;
+            let way = if can_decide { ", or let logits decide" } else { "" };
+            let error = err!(
+                "`{model}`: logits agree, and bytes cannot be compared: {weights}; verify it with the checkpoint that it was made from{way}{hint}"
+            );
+            let enough = num(tolerance.bound * 1.01);
+            return if can_decide { error.with_remedy(Setting::Tolerance, enough) } else { error };
         }
-        faults.extend(self.weights.faults());
-        format!("`{}`: {}", self.model.display(), faults.join("; "))
+        let computed = if self.agrees() {
+            "logits agree, and bytes do not".to_owned()
+        } else if logits.max > tolerance.bound {
+            format!("logits differ by {}, and {bound} is allowed", num(logits.max))
+        } else {
+            let first = trace.as_ref().and_then(Trace::first_beyond);
+            first.map_or_else(String::new, |(at, stage)| {
+                let [relative, bound] = [stage.relative, stage.bound].map(num);
+                format!("the residual stream departs in {} by {relative} of a token's largest value, and {bound} is allowed", stage_name(at))
+            })
+        };
+        let separator = if weights.is_empty() { "" } else { "; " };
+        err!("`{model}`: {computed}{separator}{weights}{hint}")
     }
 
     fn add_identity(&self, table: &mut Table) {
@@ -77,7 +94,7 @@ impl Report {
                 "the model has experts in {experts} and dense matrices in {dense}"
             )),
             Identity::Different { model, checkpoint } => table.note(format!(
-                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one, it was changed, or another version made the model"
+                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one or has another form, it was changed, or another version made the model"
             )),
             Identity::Unknown => table.note("the model does not say which weights it was made from"),
         }
@@ -140,7 +157,9 @@ impl Report {
 
     fn verdict(&self) -> String {
         let verdict = match self.comparison.tolerance.from {
-            _ if !self.passed => "the model does not compute what the checkpoint says",
+            _ if !self.agrees() => "the model does not compute what the checkpoint says",
+            _ if !self.passed && self.weights.has_faults() => "logits agree, and weights do not",
+            _ if !self.passed => "logits agree, and weights in another form were not compared",
             ToleranceSource::Float32 => "the model computes what the checkpoint says",
             ToleranceSource::ModelValues => {
                 "the model computes what its own values say, which are the checkpoint's, rounded"
@@ -148,7 +167,12 @@ impl Report {
             ToleranceSource::Requested => "the model is within the tolerance",
         };
         let comma = if self.ignored.is_empty() { "" } else { "," };
-        format!("{verdict}{comma}{}", self.ignored.apart())
+        let adapters = match self.adapters.len() {
+            0 => String::new(),
+            1 => ", with the adapter".to_owned(),
+            count => format!(", with {count} adapters"),
+        };
+        format!("{verdict}{comma}{}{adapters}", self.ignored.apart())
     }
 }
 
@@ -166,13 +190,15 @@ impl fmt::Display for Report {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
+        self.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");
         table.row("ran in", format!("onnxruntime {version}, {}", path.display()));
         table.row("inputs", &self.texts);
         let (in_place, compared) = (size(self.weights.in_place), size(self.weights.compared));
-        let faults: Vec<String> = self.weights.faults().collect();
+        let mut faults: Vec<String> = self.weights.faults().collect();
         let none = if faults.is_empty() { ", none different" } else { "" };
+        faults.extend(self.weights.not_compared());
         table.row("weights", format!("{in_place} in place, {compared} compared{none}"));
         faults.into_iter().for_each(|fault| table.note(fault));
         table.note("by the exporter's reading of the checkpoint");

@@ -40,14 +40,18 @@ pub fn match_model(
     let layers = metadata.map_or(all, |metadata| metadata.layers);
     ensure!(
         model.signature.vocab == vocab,
-        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint",
+        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint: verify it with that one",
         model.signature.vocab
     );
     ensure!(
         layers <= all,
-        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint"
+        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint: verify it with that one"
     );
     checkpoint.truncate(layers)?;
+    // A model that adapters may change has q, k and v apart.
+    if model.tensors().any(|it| it.weight.starts_with("layers.0.attn.q.")) {
+        checkpoint.split_qkv();
+    }
     let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
     // Otherwise some of them would not be compared.
     for (names, expected, what) in [

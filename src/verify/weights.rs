@@ -2,7 +2,7 @@
 //! the checkpoint make. That covers what random tokens do not: unused tokens and experts, and
 //! bits that are lost in noise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,8 +19,8 @@ use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    FileCache, Matrix, Recipe, Role, Weight, cannot_read, convert, count_non_finite, ensure_finite,
-    read_range,
+    ElementKind, FileCache, Matrix, Provenance, Recipe, Role, Weight, cannot_read, convert,
+    count_non_finite, ensure_finite, read_range,
 };
 
 /// Bytes compared at once.
@@ -41,9 +41,20 @@ pub struct WeightDifferences {
     pub missing: Vec<String>,
     /// Initializers that hold no weight of the checkpoint.
     pub unknown: Vec<String>,
+    /// What the model and the checkpoint have in two forms, whose bytes cannot be compared.
+    pub other_form: BTreeSet<String>,
 }
 
 impl WeightDifferences {
+    /// Whether all bytes are the checkpoint's.
+    pub(super) fn is_none(&self) -> bool {
+        !self.has_faults() && self.other_form.is_empty()
+    }
+
+    pub(super) fn has_faults(&self) -> bool {
+        self.faults().next().is_some()
+    }
+
     /// A phrase for each kind of fault, with the first names.
     pub(super) fn faults(&self) -> impl Iterator<Item = String> {
         let kinds = [
@@ -51,13 +62,46 @@ impl WeightDifferences {
             ("weights missing or incomplete", &self.missing),
             ("tensors that are not in the checkpoint", &self.unknown),
         ];
-        kinds.into_iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| {
-            let first: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
-            let more = names.len() - first.len();
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            format!("{kind}: {}{more}", first.join(", "))
-        })
+        kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
     }
+
+    /// A phrase for what cannot be compared, with the first names.
+    pub(super) fn not_compared(&self) -> Option<String> {
+        named("weights in another form than the checkpoint's", self.other_form.iter())
+    }
+
+    /// A quantity that is unknown under one name and missing under another has two forms, as those
+    /// of some slices that `differ`.
+    fn set_other_forms_apart<'s>(&mut self, differ: impl Iterator<Item = &'s Slice<'s>>) {
+        let quantities = |names: &[String]| -> BTreeSet<String> {
+            names.iter().map(|name| quantity(name)).collect()
+        };
+        self.other_form = &quantities(&self.unknown) & &quantities(&self.missing);
+        self.other_form.extend(differ.map(|slice| quantity(&slice.weight.name)));
+        for names in [&mut self.different, &mut self.missing, &mut self.unknown] {
+            names.retain(|name| !self.other_form.contains(&quantity(name)));
+        }
+    }
+}
+
+/// A phrase for names of a kind; `None` if there are none.
+fn named<'n>(kind: &str, names: impl ExactSizeIterator<Item = &'n String>) -> Option<String> {
+    let more = names.len().saturating_sub(NAMED);
+    let first: Vec<_> = names.take(NAMED).map(|name| format!("`{name}`")).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!first.is_empty()).then(|| format!("{kind}: {}{more}", first.join(", ")))
+}
+
+/// What a weight is in every form: the names of its matrix in other formats, and of queries, keys
+/// and values apart, give the same.
+fn quantity(name: &str) -> String {
+    let (stem, part) = name.rsplit_once('.').unwrap_or((name, ""));
+    let stem = match stem.rsplit_once('.') {
+        Some((attention, "q" | "k" | "v")) => format!("{attention}.qkv"),
+        _ => stem.to_owned(),
+    };
+    let is_of_matrix = !["bias", "scale", "sinks"].contains(&part);
+    format!("{stem}.{}", if is_of_matrix { "weight" } else { part })
 }
 
 /// Compares the external data of a model with a checkpoint in the model's formats.
@@ -92,10 +136,19 @@ pub fn compare(
         compare_converted(matrix, &fitting, progress)?;
     }
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
-    let different = slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
-    found.different = different.map(|slice| slice.tensor.stored.name.clone()).collect();
+    let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
+    found.different = different().map(|slice| slice.tensor.stored.name.clone()).collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
     found.missing = missing.map(|weight| weight.name.clone()).collect();
+    let provenance = model.metadata.as_ref().map(|metadata| &metadata.provenances.experts);
+    // Several blocks and scales encode the same values, so other bytes of a conversion tell nothing.
+    let is_encoded_anew = |slice: &&Slice| {
+        slice.weight.is_converted()
+            && [ElementKind::Mxfp4Blocks, ElementKind::Mxfp4Scales].contains(&slice.weight.kind)
+            && provenance.is_some_and(Provenance::is_unchanged)
+    };
+    let is_other_form = |slice: &&Slice| slice.is_recast() || is_encoded_anew(slice);
+    found.set_other_forms_apart(different().filter(is_other_form));
     Ok(found)
 }
 
@@ -136,6 +189,14 @@ impl<'w> Slice<'w> {
             && reads_as(weight.dtype, stored.dtype);
         let (compared, differs) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { tensor, weight, bytes, fits, compared, differs }
+    }
+
+    /// Whether it holds as many elements in another dtype.
+    fn is_recast(&self) -> bool {
+        let ExternalTensor { stored, slice, .. } = &self.tensor;
+        slice.is_none()
+            && stored.shape == self.weight.shape
+            && !reads_as(self.weight.dtype, stored.dtype)
     }
 
     /// Whether the model reads the same place as the recipe.

@@ -9,6 +9,7 @@ mod matrix;
 mod provenance;
 mod reader;
 mod recipe;
+mod stacked;
 mod weights_file;
 
 pub use conversion::convert;
@@ -20,6 +21,8 @@ pub use reader::{
     FileCache, cannot_read, count_non_finite, ensure_finite, examine, has_equal_values, read_range,
 };
 pub use recipe::{
-    Changes, Conversion, Factor, FactorAxes, LowRank, Matrix, NewRows, Recipe, Role, Rows, Weight,
+    Changes, Conversion, Factor, FactorAxes, LowRank, Matrix, NewRows, Recipe, Role, Rows, Slot,
+    Weight,
 };
+pub use stacked::{stack, total_rank};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -173,6 +173,7 @@ pub struct Matrix {
 pub struct Changes {
     pub rows: Vec<NewRows>,
     pub terms: Vec<LowRank>,
+    pub slot: Option<Slot>,
 }
 
 /// Rows in the place of a matrix's own.
@@ -199,6 +200,17 @@ pub struct LowRank {
     pub b: Factor,
     /// `[out]` or `[experts, out]`
     pub bias: Option<Weight>,
+}
+
+/// Room for a term that a runtime adds: `B·A·x`, of any rank and none by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Canonical path of the matrix.
+    pub matrix: String,
+    /// `None` for a dense matrix.
+    pub experts: Option<u64>,
+    pub out: u64,
+    pub inn: u64,
 }
 
 /// A factor with its axes as the file stores them.
@@ -232,7 +244,7 @@ pub enum Rows {
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.terms.is_empty()
+        self.rows.is_empty() && self.terms.is_empty() && self.slot.is_none()
     }
 
     /// Whether a bias changes too.
@@ -249,6 +261,49 @@ impl Changes {
     pub fn identity(&self) -> String {
         let rows = self.rows.iter().map(|it| format!("{} {:?}\n", it.weight.name, it.places));
         rows.chain(self.terms.iter().map(LowRank::identity)).collect()
+    }
+}
+
+impl Slot {
+    /// Whether a term changes its matrix, and fits.
+    pub fn takes(&self, LowRank { matrix, rows, a, b, .. }: &LowRank) -> bool {
+        let out = b.sides()[1] * if *rows == Rows::All { 1 } else { 2 };
+        let fits = |it: &Factor| it.experts().is_none_or(|experts| Some(experts) == self.experts);
+        *matrix == self.matrix && [out, a.sides()[1]] == [self.out, self.inn] && fits(a) && fits(b)
+    }
+
+    /// The names of its factors: A `[r, in]`, B `[out, r]`, with experts as the first axis.
+    pub fn names(&self) -> [String; 2] {
+        ["lora_A", "lora_B"].map(|factor| format!("{}.{factor}", self.matrix))
+    }
+}
+
+impl Factor {
+    /// The rank, and the width.
+    pub fn sides(&self) -> [u64; 2] {
+        match (self.axes, &self.weight.shape[..]) {
+            (FactorAxes::RankWidth, [.., rank, width])
+            | (FactorAxes::WidthRank, [.., width, rank])
+            | (FactorAxes::WidthRankExperts, [width, rank, _]) => [*rank, *width],
+            _ => unreachable!("`{}` has a rank and a width", self.weight.name),
+        }
+    }
+
+    /// The number of experts; `None` of a dense matrix, and where they share it.
+    fn experts(&self) -> Option<u64> {
+        let at = if self.axes == FactorAxes::WidthRankExperts { 2 } else { 0 };
+        (self.weight.shape.len() > 2).then(|| self.weight.shape[at])
+    }
+}
+
+impl Rows {
+    /// The row of the matrix that this row of B is for.
+    pub fn place(self, row: u64) -> u64 {
+        match self {
+            Self::All => row,
+            Self::Even => 2 * row,
+            Self::Odd => 2 * row + 1,
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 logits with references: attention is causal, so whatever part of a reference's row comes in
 whatever steps, its logits are the reference's.
 
-Reads {"models", "engine", "fresh", "last", "references", "ways"} from standard input; if
-`fresh`, each way gets a session of its own. A way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
+Reads {"models", "adapters", "engine", "fresh", "last", "references", "ways"} from standard input;
+if `fresh`, each way gets a session of its own. `adapters`, if given, are files that onnxruntime
+adds, one for each model. A way is {"rows", "lengths", "padding", "chunks", "then", "steps"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
   lengths  tokens of each row's prompt
@@ -25,8 +26,8 @@ from runtime import Session
 class Model:
     """A model with the cache of a batch."""
 
-    def __init__(self, path, engine):
-        self.session = Session(path, engine)
+    def __init__(self, path, engine, adapter):
+        self.session = Session(path, engine, adapter)
         self.names = self.session.past_names()
 
     def begin(self, batch):
@@ -114,11 +115,12 @@ def main():
     references = [(np.load(case["ids"]), np.load(case["logits"])) for case in request["references"]]
     last = request.get("last", False)
     results = []
-    for path in request["models"]:
+    models = request["models"]
+    for path, adapter in zip(models, request.get("adapters") or [None] * len(models)):
         model, errors = None, []
         for way in request["ways"]:
             if model is None or request.get("fresh"):
-                model = Model(path, request.get("engine"))
+                model = Model(path, request.get("engine"), adapter)
             errors.append(run(model, way, references, last))
         results.append(errors)
     print(json.dumps(results))

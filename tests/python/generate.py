@@ -1,7 +1,8 @@
 """Generates with onnxruntime-genai from folders as they were exported, and
 compares tokens and logits with references.
 
-Reads {"folders", "greedy", "references", "steps"} from standard input. `greedy`,
+Reads {"folders", "adapters", "greedy", "references", "steps"} from standard input. `adapters` are
+files by names; a reference may have the name of one as its `adapter`. `greedy`,
 if given, is an .npy of prompts of `steps` fewer tokens, each continued by that
 many of the largest logits. Prints for each folder the largest error of a logit, with
 every token that should be generated asserted."""
@@ -14,13 +15,15 @@ import onnxruntime_genai as og
 
 
 class Texts:
-    """Some rows of tokens, being continued."""
+    """Some rows of tokens, being continued, perhaps with an adapter of some that are loaded."""
 
-    def __init__(self, model, rows, longest):
+    def __init__(self, model, rows, longest, adapter=None):
         parameters = og.GeneratorParams(model)
         parameters.set_search_options(do_sample=False, max_length=longest, batch_size=len(rows))
         self.batch = len(rows)
         self.generator = og.Generator(model, parameters)
+        if adapter:
+            self.generator.set_active_adapter(*adapter)
         self.append(rows)
 
     def append(self, rows):
@@ -92,17 +95,17 @@ def check_turns(model, greedy, steps, worst):
         assert tokens[0].tolist() == row[appended:].tolist(), (tokens, row)
 
 
-def check_given(model, ids, expected, worst):
+def check_given(model, ids, expected, worst, adapter=None):
     """Given tokens, in steps of one and of many. A reference may hold the last
     logits of its row only."""
     length, missing = ids.shape[1], ids.shape[1] - expected.shape[1]
     for begin in {max(3, missing + 1), (length + missing) // 2, length - 1}:
-        text = Texts(model, [ids[0, :begin]], length + 1)
+        text = Texts(model, [ids[0, :begin]], length + 1, adapter)
         worst.compare(text.logits()[0], expected[0, begin - 1 - missing])
         for at in range(begin, min(begin + 40, length)):
             text.append([ids[0, at : at + 1]])
             worst.compare(text.logits()[0], expected[0, at - missing])
-    text = Texts(model, [ids[0, : length // 3]], length + 1)
+    text = Texts(model, [ids[0, : length // 3]], length + 1, adapter)
     text.append([ids[0, length // 3 :]])
     worst.compare(text.logits()[0], expected[0, -1])
 
@@ -120,8 +123,12 @@ def main():
             greedy = np.load(request["greedy"])
             check_greedy(model, greedy, request["steps"], worst)
             check_turns(model, greedy, request["steps"], worst)
+        adapters = og.Adapters(model)
+        for name, path in request.get("adapters", {}).items():
+            adapters.load(path, name)
         for case in request["references"]:
-            check_given(model, np.load(case["ids"]), np.load(case["logits"]), worst)
+            adapter = (adapters, case["adapter"]) if "adapter" in case else None
+            check_given(model, np.load(case["ids"]), np.load(case["logits"]), worst, adapter)
         errors.append(worst.error)
     print(json.dumps(errors))
 

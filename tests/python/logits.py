@@ -5,6 +5,7 @@ largest absolute error in each case. A case has "ids", "logits" or "model", and 
   ids      an .npy file of token ids
   logits   an .npy file of logits for all tokens, or for the last ones
   model    a model that computes the logits instead
+  adapter  a file with an adapter that the models get
   length   how many tokens of each row to run: attention is causal, so their logits are a
            prefix of the reference's
   rows     how many rows to run, which are the reference's in turn
@@ -22,6 +23,8 @@ def error(model, case):
     ids = np.load(case["ids"])
     expected = np.load(case["logits"]) if "logits" in case else Session(case["model"]).logits(ids)
     assert np.abs(expected).max() > 0.1, "there is something to compare"
+    if "adapter" in case:
+        model.use(case["adapter"])
     length = case.get("length", ids.shape[1])
     if length < ids.shape[1]:
         ids, expected = ids[:, :length], expected[:, :length]

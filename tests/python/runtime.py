@@ -4,9 +4,10 @@ import numpy as np
 
 
 class Session:
-    """A model that is run with and gives arrays by name."""
+    """A model that is run with and gives arrays by name, in onnxruntime perhaps with an adapter
+    of a file."""
 
-    def __init__(self, path, engine=None):
+    def __init__(self, path, engine=None, adapter=None):
         self.engine = engine
         if engine == "reference":
             from onnx.reference import ReferenceEvaluator
@@ -35,13 +36,27 @@ class Session:
             self.shapes = {value.name: value.shape for value in inputs}
             is_half = any(value.type == "tensor(float16)" for value in inputs)
             self.dtype = np.float16 if is_half else np.float32
+            self.use(adapter)
+
+    def use(self, adapter):
+        """Adds this adapter in later runs, and no other."""
+        import onnxruntime
+
+        self.options = onnxruntime.RunOptions()
+        if adapter:
+            # The options do not keep it alive, and without it they add nothing.
+            self.adapter = onnxruntime.LoraAdapter()
+            self.adapter.Load(adapter)
+            self.options.add_active_adapter(self.adapter)
 
     def run(self, feeds):
         if self.engine == "openvino":
             found = self.session(feeds)
             # Copied: the next run overwrites what this one returns.
             return {name: np.array(found[place]) for place, name in enumerate(self.outputs)}
-        return dict(zip(self.outputs, self.session.run(None, feeds)))
+        if self.engine == "reference":
+            return dict(zip(self.outputs, self.session.run(None, feeds)))
+        return dict(zip(self.outputs, self.session.run(None, feeds, self.options)))
 
     def past_names(self):
         return [name for name in self.shapes if name.startswith("past_key_values.")]

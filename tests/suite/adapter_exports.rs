@@ -10,7 +10,7 @@ use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
 use crate::support::{
     Home, assert_contains, assert_starts, binary, cases, contents, copy_folder, edit_json, export,
-    export_args, failure, fixture, model_metadata, printed, run, staged_args, text, words,
+    export_args, failure, fixture, model_metadata, printed, staged_args, text, words,
 };
 use safetensors::Dtype;
 
@@ -182,7 +182,6 @@ fn refuses_adapters_that_cannot_be_added() {
         dora | key `use_dora` is set: DoRA
         square-down | `, whose base is `tiny-square`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the base, found [16, 96]; also unfit: 1 module
         experts --save-weights w.safetensors | a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters
-        experts --verify | the model has adapters, `experts`, and a verification computes checkpoints without any: verify an export of the checkpoint alone
         experts --for cuda | execution provider `cuda` does not support an adapter of experts: its operator takes none; merge it into the weights; pass --adapter-as merge or --ep cpu
         experts --for webgpu | execution provider `webgpu` does not support an adapter of experts
         experts --ignore-tensor score.* | nothing to ignore: `checkpoint` has no unknown tensor `score.*`
@@ -201,12 +200,6 @@ fn refuses_adapters_that_cannot_be_added() {
     export_in(&home, "--output m.onnx --adapter a=2").unwrap();
     // Attention alone needs no operator for experts.
     export_in(&home, "--output c.onnx --adapter attention --for cuda").unwrap();
-    let verify =
-        run(&["verify", text(&home.join("m.onnx")), "--checkpoint", text(&home.checkpoint())]);
-    assert_contains(
-        &String::from_utf8(verify.stderr).unwrap(),
-        "the model has adapters, `a=2`, and a verification",
-    );
 }
 
 /// One option ignores names in the checkpoint and in adapters.

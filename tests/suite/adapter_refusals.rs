@@ -40,7 +40,7 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
         lora_alpha | null | adapter_config.json lacks the key `lora_alpha`
         use_rslora | 1 | key `use_rslora` must be true or false, found 1
         alpha_pattern | {"q_proj": "a"} | key `alpha_pattern` must be an object of numbers, found "a"
-        alpha_pattern | [1] | adapter_config.json` is invalid: invalid type: sequence, expected an object of patterns
+        alpha_pattern | [1] | adapter_config.json` is invalid: invalid type: sequence, expected an object at
         alpha_pattern | {"(?=q)q_proj": 2} | key `alpha_pattern` has the regular expression "(?=q)q_proj", which is invalid or has lookaround
         alpha_pattern | {"q_proj)": 2} | has the regular expression "q_proj)", which is invalid
         target_parameters | 3 | key `target_parameters` must be a list of names, found 3

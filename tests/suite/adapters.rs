@@ -11,13 +11,54 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::{inspect, printed_report};
-use crate::layout_fixtures::{Tensor, Tensors, read, write};
+use crate::layout_fixtures::{Tensor, Tensors, in_folder, read, write};
 use crate::support::{
     Home, assert_contains, cases, copy_folder, edit_json, failure, fixture, open, text, words,
 };
 
 pub const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Adapters, and those of which the logits are theirs too.
+pub const ADAPTERS: [(&str, &[&str]); 13] = [
+    ("attention", &[]),
+    ("biases", &[]),
+    ("embedding", &[]),
+    ("experts", &["experts-peft-0.17.0", "experts-peft-0.19.0", "experts-transformers-4"]),
+    ("one-parameter-each", &[]),
+    ("patterns", &[]),
+    ("router-head", &[]),
+    ("split", &[]),
+    ("square", &["square-peft-0.19.0"]),
+    ("square-down", &["square-down-transformers-4"]),
+    ("tinker-peft", &["tinker"]),
+    ("tokens", &[]),
+    ("whole-modules", &[]),
+];
+
+/// The order that nothing in these files tells.
+pub fn order(adapter: &str) -> &'static [&'static str] {
+    match adapter {
+        "square-down" => &["--adapter-layout", "plain"],
+        "square-down-transformers-4" => &["--adapter-layout", "swapped"],
+        _ => &[],
+    }
+}
+
+/// The same model in several layouts: with q, k and v apart and in one matrix, with experts in
+/// MXFP4 and in numbers.
+pub fn bases(adapter: &str) -> Vec<Home> {
+    if adapter.starts_with("square") {
+        return vec![Home::with("tiny-square")];
+    }
+    vec![Home::with("tiny"), Home::with("tiny-hf"), in_folder("bf16")]
+}
+
+/// Copies an adapter into a folder beside a checkpoint, and returns its path.
+pub fn add(home: &Path, adapter: &str, folder: &str) -> String {
+    copy_folder(&fixture("lora").join(adapter), &home.join(folder));
+    text(&home.join(folder)).to_owned()
+}
 
 /// A copy of an adapter, and of its base in `checkpoint`.
 pub fn copied(adapter: &str) -> Home {

@@ -170,7 +170,8 @@ fn wrong_usage_has_status_2() {
 #[test]
 fn stray_words_get_tips() {
     let table = "tiny | to export a checkpoint, pass --checkpoint tiny --output FILE.onnx
-        my/tiny --output m.onnx | to export a checkpoint, pass --checkpoint my/tiny --output FILE.onnx
+        my/tiny --output m.onnx | the checkpoint is the value of an option: --checkpoint my/tiny
+        tiny -o m.onnx | the checkpoint is the value of an option: --checkpoint tiny
         hf:owner/name | to export a checkpoint, pass --checkpoint 'hf:owner/name' --output FILE.onnx
         export tiny | an export needs no command: leave out `export`
         export --checkpoint tiny --output m.onnx | an export needs no command: leave out `export`
@@ -193,6 +194,31 @@ fn stray_words_get_tips() {
         verify --model m.onnx --checkpoint tiny | the model needs no option: verify m.onnx --checkpoint DIR
         verify m.onnx --weights w.safetensors | a staged weights file is a checkpoint here: --checkpoint w.safetensors
         verify my m.onnx --checkpoint tiny | `verify` takes one path: put quotes around one with spaces
+        --for genai tiny m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
+        tiny --for genai m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
+        m.onnx --kv-cache tiny | to export a checkpoint, pass --checkpoint tiny --output m.onnx
+        --verify m.onnx | to verify a model that is there, pass verify m.onnx --checkpoint DIR
+        --verify=m.onnx --checkpoint tiny | to verify a model that is there, pass verify m.onnx --checkpoint tiny
+        --checkpoint=tiny --verify m.onnx | to verify a model that is there, pass verify m.onnx --checkpoint tiny
+        --weights w.safetensors --verify m.onnx | to verify a model that is there, pass verify m.onnx --checkpoint w.safetensors
+        --checkpoint tiny --output m.onnx --quantize int4 | matrices have formats: --experts FORMAT, and --dense FORMAT
+        --quantization=int8 --checkpoint tiny | matrices have formats: --experts FORMAT, and --dense FORMAT
+        --checkpoint tiny --output m.onnx --load-in-4bit | matrices have formats
+        --checkpoint tiny --output m.onnx --dtype fp16 | weights keep their dtypes
+        --checkpoint tiny --output m.onnx --precision=fp16 | weights keep their dtypes
+        --checkpoint tiny --output m.onnx --device cuda | the runtime is a value of --for RUNTIME
+        --checkpoint tiny --output m.onnx --opset 18 | the operators need one opset
+        --checkpoint tiny --output m.onnx --task text-generation | an export has one task and one format
+        --checkpoint tiny --output m.onnx --trust-remote-code | runs no code of a checkpoint
+        --checkpoint tiny --output m.onnx --format onnx | an export has one task and one format
+        --checkpoint tiny --output m.onnx --use-cache | the cache is --kv-cache
+        --checkpoint tiny --output m.onnx --trace | `--trace` is an option of the command `verify`
+        --checkpoint tiny --output m.onnx --scan | `--scan` is an option of the command `inspect`
+        verify m.onnx --checkpoint tiny --target ort | `--target` is an option of an export, not of `verify`
+        inspect m.onnx --verify | to verify a model, pass verify FILE.onnx --checkpoint DIR
+        inspect tiny --experts int4 | `--experts` is an option of an export, not of `inspect`
+        help verfy | there is help for the commands inspect, verify
+        help m.onnx | there is help for the commands inspect, verify
         verfy m.onnx | a similar subcommand exists: 'verify'
         --for cpu | a similar value exists: 'onnxruntime'
         --for ort | a similar value exists: 'onnxruntime'

@@ -39,7 +39,7 @@ fn says_all_errors_at_once() {
         num_hidden_layers=null | lacks the key `num_hidden_layers`
         rope_scaling.factor="x" max_position_embeddings=7 | key `rope_scaling.factor` must be a number of at least 1
         rope_scaling.factor=null rope_scaling.truncate=null | lacks the key `rope_scaling.factor` // lacks the key `rope_scaling.truncate`, which must be false
-        rope_scaling={"rope_type":"llama3","low_freq_factor":1} hidden_act="gelu" | `hidden_act` must be "silu" // `rope_scaling.rope_type` must be "yarn" or "default"
+        rope_scaling={"rope_type":"llama3","low_freq_factor":1} hidden_act="gelu" | `hidden_act` must be "silu" // `rope_scaling.rope_type` must be "yarn" or "default", found "llama3": models that were trained with another scaling cannot be exported
         rope_scaling="yarn" | `rope_scaling` must be an object, found "yarn": write
         rope_scaling=null rope_theta=null | lacks the key `rope_theta` // `rope_scaling` must be an object, found null
         quantization_config={"quant_method":"gptq"} swiglu_alpha=2 | `swiglu_alpha` must be 1.702 // quantized with "gptq" cannot be read
@@ -67,7 +67,10 @@ fn says_all_errors_at_once() {
         initial_context_length rope_ntk_alpha rope_ntk_beta vocab_size hidden_size \
         intermediate_size num_attention_heads num_key_value_heads head_dim";
     let keys = format!("`{}`", words(keys).join("`, `")).replace(", `head_dim`", " and `head_dim`");
-    assert_eq!(found[0], format!("CONFIG lacks the keys {keys}"));
+    assert_eq!(
+        found[0],
+        format!("CONFIG lacks the keys {keys}: add them as saved with the weights")
+    );
     assert_starts(&found[1], "CONFIG: key `num_experts` must be a whole number");
     assert_starts(&found[2], "CONFIG has an unknown key `a`, which");
     assert_eq!(found.len(), 3);

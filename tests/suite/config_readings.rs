@@ -101,7 +101,7 @@ fn recommends_to_rename_slips() {
     let error = read(&missing, &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`config.json` lacks the key `rope_scaling`\n`config.json` has an unknown key `rope_scalings` (did you mean `rope_scaling`?): rename it"
+        "`config.json` lacks the key `rope_scaling`: add it as saved with the weights\n`config.json` has an unknown key `rope_scalings` (did you mean `rope_scaling`?): rename it"
     );
     assert!(error.each().all(|it| it.remedies().is_empty()));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use gpt_oss_export::adapter::apply;
+use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Node, Style};
 use gpt_oss_export::model::{GraphOptions, Target, decoder};
@@ -75,6 +75,14 @@ fn name_in_matrix(Node { name, .. }: &Node) -> Option<String> {
     Some(matrix.to_owned() + &name[at..].replace("lora_2", "lora"))
 }
 
+/// The name of a node that chooses how to compute experts, relative to its block.
+fn name_in_choice(node: &Node) -> Option<String> {
+    let is_choice = |name: &String| name.starts_with("experts.are_changed") || name == "experts";
+    name_in_block(node)
+        .filter(is_choice)
+        .filter(|_| ["If", "Size", "Add", "Cast"].contains(&&*node.op))
+}
+
 fn emitted_nodes(
     checkpoint: &Checkpoint,
     options: GraphOptions,
@@ -125,6 +133,10 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         apply(&mut checkpoint, &[(fitted, 1.0)]).unwrap();
         emitted.extend(emitted_nodes(&checkpoint, GraphOptions::default(), name_in_matrix));
     }
+    let mut checkpoint = open(&fixture("tiny"));
+    add_slots(&mut checkpoint, &[ModuleGroup::All], [].iter()).unwrap();
+    emitted.extend(emitted_nodes(&checkpoint, GraphOptions::default(), name_in_matrix));
+    emitted.extend(emitted_nodes(&checkpoint, ort, name_in_choice));
     let listed = listed_nodes();
     let [four, eight] = [Bits::Four, Bits::Eight].map(MatrixFormat::Int);
     for (experts, dense, options) in [

@@ -96,8 +96,8 @@ fn describes_what_is_there_before_all_obstacles() {
                 let tensor = (Dtype::F8_E4M3, vec![2, 3], vec![0; 6]);
                 write(&folder.join(SHARDS[0]), &[("experts.w".to_owned(), tensor)].into());
             },
-            &["f8_e4m3 6 B in 1 tensor"],
-            &["F8_E5M2\n"],
+            &["f8e4m3 6 B in 1 tensor"],
+            &["they are of different saves, use the index and the shards of one\n"],
         ),
         (
             |folder| {
@@ -128,7 +128,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::write(folder.join("model.safetensors.index.json"), "[]").unwrap();
             },
             &["file model-00000-of-00002.safetensors: ", "other `model.safetensors.index"],
-            &["holds no config.json\n"],
+            &["holds no config.json: copy the one that was saved with its weights into it\n"],
         ),
         (
             |folder| {
@@ -136,7 +136,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 fs::create_dir(folder).unwrap();
             },
             &["folder "],
-            &["holds no config.json: it is empty\n"],
+            &["it is empty; download the checkpoint into it, or choose another folder\n"],
         ),
     ];
     for (edit, lines, ends) in table {
@@ -243,5 +243,8 @@ fn own_files_beside_a_checkpoint_are_not_counted() {
     let home = Home::new();
     fs::create_dir(home.checkpoint()).unwrap();
     fs::copy(fixture("tiny/config.json"), home.join("checkpoint/config.json")).unwrap();
-    assert_ends(&home.refusal("m", &[]), "holds no model.safetensors");
+    assert_ends(
+        &home.refusal("m", &[]),
+        ": add the files that the checkpoint lacks, or choose another folder",
+    );
 }

@@ -23,6 +23,7 @@ fn dump_graph(graph: &Graph, f: &mut Formatter<'_>) -> fmt::Result {
         let value = typed_name(graph, initializer.value);
         match &initializer.data {
             Data::Inline(bytes) => writeln!(f, "  constant {value}, {} bytes", bytes.len())?,
+            Data::Empty => writeln!(f, "  optional {value}")?,
             Data::External { weight, range } => {
                 writeln!(f, "  weight {value} = {weight}[{}..{}]", range.start, range.end)?;
             }

@@ -86,7 +86,7 @@ fn keeps_downloaded_bytes_after_unexpected_responses() {
     assert_eq!(export_with(&test, &[]), [600_000]);
 
     let sentence = fail_with(&HubTest::new(), &[Fault::Append(1); 5]);
-    let expected = "failed 5 times in a row, last with content-length `991681`, expected `991680`;";
+    let expected = "failed 5 times in a row, last with content-length `991681`, expected `991680`: check the network, and try again";
     assert_contains(&sentence, expected);
 }
 
@@ -101,7 +101,7 @@ fn retries_after_silence() {
     let mut test = HubTest::new();
     test.hub.timeout = "1";
     test.hub.fail(LIST, 9, Fault::Stall(0));
-    let expected = "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time; downloaded parts are kept, and the same command goes on from there";
+    let expected = "`HUB/api/models/owner/tiny/revision/main?blobs=true` failed 5 times in a row, last with no response in time: check the network, and try again";
     assert_eq!(test.hub.failure(&test.original()), expected);
     assert!(contents(&test.here).is_empty());
 }
@@ -119,7 +119,10 @@ fn retries_after_transient_statuses() {
     let test = HubTest::new();
     test.hub.fail("original/config.json", 9, busy);
     let sentence = test.hub.failure(&test.original());
-    assert_contains(&sentence, "failed 5 times in a row, last with status 500;");
+    assert_contains(
+        &sentence,
+        "failed 5 times in a row, last with status 500: check the network, and try again",
+    );
 }
 
 #[cfg(unix)]

@@ -243,7 +243,7 @@ fn refuses_repository_that_hub_does_not_list() {
     let test = HubTest::new();
     let table = "401 | | `owner/tiny/original` is not a local folder, and HUB shows no such repository to users without a token (401): check the name, or set HF_TOKEN to a token with access
         403 | x-error-code: GatedRepo | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 403; if access is restricted, accept the repository's terms on its page on the hub, and set HF_TOKEN to a token of that account
-        404 | | `owner/tiny/original` is neither a local folder nor a repository on HUB (404)
+        404 | | `owner/tiny/original` is neither a local folder nor a repository on HUB (404): check the name
         418 | x-error-message: a teapot | `HUB/api/models/owner/tiny/revision/main?blobs=true` answered 418: a teapot";
     for [status, header, expected] in cases(table) {
         test.hub.fail(LIST, 1, Fault::Status(status.parse().unwrap(), header));
@@ -251,8 +251,14 @@ fn refuses_repository_that_hub_does_not_list() {
         assert_eq!(test.hub.take_requests("").len(), 1, "asked once");
     }
     for (name, expected) in [
-        ("owner/other", "`owner/other` is neither a local folder nor a repository on HUB (404)"),
-        ("owner/tiny@v9", "`owner/tiny` has no revision `v9` on HUB"),
+        (
+            "owner/other",
+            "`owner/other` is neither a local folder nor a repository on HUB (404): check the name",
+        ),
+        (
+            "owner/tiny@v9",
+            "`owner/tiny` has no revision `v9` on HUB: check the name of the branch, tag or commit",
+        ),
     ] {
         assert_eq!(test.hub.failure(&test.named(name)), expected);
     }
@@ -314,7 +320,7 @@ fn refuses_invalid_environment_variables() {
     let test = HubTest::new();
     let table = r#"HF_ENDPOINT | hub.example | HF_ENDPOINT is "hub.example", expected a URL that begins with https:// or http://
         HF_HUB_DOWNLOAD_TIMEOUT | soon | HF_HUB_DOWNLOAD_TIMEOUT is "soon", expected a number of seconds
-        SSL_CERT_FILE | Cargo.toml | `Cargo.toml`, named by SSL_CERT_FILE, contains no certificates"#;
+        SSL_CERT_FILE | Cargo.toml | `Cargo.toml`, named by SSL_CERT_FILE, contains no certificates: set it to a PEM file of them"#;
     for [name, value, expected] in cases(table) {
         let mut command = test.hub.command(&test.original());
         assert_eq!(test.hub.sentence(command.env(name, value)), expected);

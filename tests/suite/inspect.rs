@@ -194,18 +194,22 @@ fn reports_missing_and_short_data() {
     };
     resize(&weights, |length| length - 1);
     let short = fs::metadata(&weights).unwrap().len();
-    assert_problem(&format!("it has {short} bytes, and the model reads up to {}", short + 1));
+    assert_problem(&format!(
+        "it has {short} bytes, and the model reads up to {}: restore it, or",
+        short + 1
+    ));
     #[cfg(unix)]
     {
         let elsewhere = home.join("elsewhere");
         fs::rename(&weights, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
         assert_problem("it is a symbolic link");
+        assert_problem("model's folder: put a copy of it there, or export again");
     }
     fs::remove_file(&weights).unwrap();
-    assert_problem("it does not exist");
+    assert_problem("it does not exist: restore it, or export again");
     fs::create_dir(&weights).unwrap();
-    assert_problem("it is not a regular file");
+    assert_problem("it is not a regular file: restore it, or export again");
 }
 
 /// A model in place whose source is replaced by a fine-tune of equal header and size.
@@ -231,7 +235,7 @@ fn reports_exchanged_data() {
     {
         fs::remove_file(&source).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&source).status().unwrap().success());
-        assert_eq!(problem(), "it is not a regular file");
+        assert_eq!(problem(), "it is not a regular file: restore it, or export again");
     }
 }
 
@@ -239,10 +243,14 @@ fn reports_exchanged_data() {
 fn refuses_other_files() {
     let home = Home::new();
     for (name, text, expected) in [
-        ("a.txt", "", "is not a checkpoint folder, a .safetensors or an .onnx file"),
+        ("a.txt", "", "is not a checkpoint folder, a .safetensors, .onnx or .onnx_adapter file"),
         ("a.gguf", "", "is GGUF, llama.cpp's format: use"),
-        ("empty.onnx", "", "is not an ONNX model, or is truncated: it has no graph"),
-        ("text.onnx", "hello, this is text", "is not an ONNX model, or is truncated: "),
+        ("empty.onnx", "", "is not an ONNX model, or is truncated (it has no graph): export again"),
+        (
+            "text.onnx",
+            "hello, this is text",
+            "is not an ONNX model, or is truncated (failed to decode",
+        ),
         ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);
@@ -258,7 +266,11 @@ fn refuses_other_files() {
     ] {
         let sentence = failure(&["inspect", path]);
         assert_starts(&sentence, &format!("there is nothing at `{path}`"));
-        assert_eq!(sentence.contains("for a repository on the hub an export"), hub, "{sentence}");
+        assert_eq!(
+            sentence.contains("only an export reads repositories on the hub"),
+            hub,
+            "{sentence}"
+        );
     }
     let meant = Home::with("tiny");
     let sentence = failure(&["inspect", text(&meant.join("chekpoint"))]);

@@ -2,6 +2,7 @@
 //! onnxruntime and onnx.
 
 mod adapter_exports;
+mod adapter_files;
 mod adapter_refusals;
 mod adapters;
 mod architecture;
@@ -13,6 +14,7 @@ mod conversions;
 mod documents;
 mod fake_hub;
 mod folders;
+mod foreign_tensors;
 mod genai;
 mod graph;
 mod graph_text;
@@ -35,12 +37,14 @@ mod places;
 mod provenance;
 mod puzzle;
 mod python {
+    mod adapter_faults;
     mod adapters;
     mod cached;
     mod combinations;
     mod documents;
     mod environment;
     mod faults;
+    mod faulty;
     mod graph;
     #[cfg(unix)]
     mod hostile;
@@ -54,12 +58,17 @@ mod python {
     mod peft;
     mod puzzle;
     mod reader_faults;
+    mod swappable;
     mod trained;
     mod transformers;
     pub mod verify;
+    mod verify_adapters;
+    mod verify_forms;
     mod verify_refusals;
+    mod verify_remedies;
 }
 mod reference;
+mod reference_adapters;
 mod reference_reading;
 mod reference_refusals;
 mod refusals;
@@ -68,6 +77,7 @@ mod shards;
 mod sizes;
 mod staging;
 mod support;
+mod swappable;
 mod tensor_names;
 mod tensor_problems;
 mod tokenizer;

@@ -85,7 +85,7 @@ fn missing_permission_is_an_error_that_names_the_path() {
     let table = "checkpoint | `checkpoint`: Permission denied
         checkpoint/config.json | `checkpoint/config.json`: Permission denied
         checkpoint/model.safetensors | `checkpoint/model.safetensors`: Permission denied
-        out | cannot write `out";
+        out | cannot write `out/weights-";
     for [locked, sentence] in cases(table) {
         let home = Home::with("tiny");
         fs::create_dir(home.join("out")).unwrap();
@@ -99,7 +99,11 @@ fn missing_permission_is_an_error_that_names_the_path() {
         set(locked, 0o755);
         assert_eq!(status, Some(1), "{locked}: {error}");
         assert_contains(&error, sentence);
-        assert_contains(&error, ": give this user the permission, or choose another path");
+        assert_contains(
+            &error,
+            "(os error 13): give this user the permission, or choose another path",
+        );
+        assert!(!error.contains(".part"), "{error}");
         assert_eq!(fs::read_dir(home.join("out")).unwrap().count(), 0);
     }
 }

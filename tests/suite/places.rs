@@ -39,9 +39,9 @@ fn a_file_under_another_name_is_named() {
         mv C/model.safetensors C/MODEL.SAFETENSORS | `C` holds no model.safetensors, but `MODEL.SAFETENSORS`: rename it to model.safetensors
         mv C/model.safetensors C/model.safetensors.bak | but `model.safetensors.bak`: rename
         mv C/model.safetensors C/model.safetensor | but `model.safetensor`: rename
-        mv C/model.safetensors C/model.safetensors.incomplete | model.safetensors.incomplete` is an unfinished download: finish it or download again
+        mv C/model.safetensors C/model.safetensors.incomplete | model.safetensors.incomplete` is an unfinished download: download it again
         mv C/model.safetensors C/model.safetensors.crdownload | is an unfinished download
-        rm C/config.json; mv C/model.safetensors C/gpt-oss.tar.gz | gpt-oss.tar.gz` is an archive: unpack it and export the folder that was in it
+        rm C/config.json; mv C/model.safetensors C/gpt-oss.tar.gz | gpt-oss.tar.gz` is an archive or a compressed file: unpack it, and use the files that are in it
         rm C/config.json; mv C/model.safetensors C/gpt-oss.zip | gpt-oss.zip` is an archive
         rm C/*; touch C/params.json | params.json` is a config in Meta's or Mistral's format
         rm C/*; touch C/model.onnx C/model.onnx_data | is an ONNX model and no checkpoint: use the SafeTensors checkpoint",
@@ -57,23 +57,59 @@ fn a_link_to_nothing_is_named() {
     );
 }
 
+/// Folders of other programs, with a config.json and without.
 #[test]
-fn other_formats_are_known_by_their_first_bytes() {
-    let table: [(&[u8], &str); 6] = [
-        (b"PK\x03\x04\0\0\x08\x08\0\0\0\0\0\0model/data.pkl", "is a ZIP archive, as PyTorch's"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "is a pickle, as older"),
-        (b"\x80\x04\x95\x20\0\0\0\0\0\0\0}", "is a pickle, as older"),
-        (
-            b"GGUF\x03\0\0\0\xcb\x01\0\0\0\0\0\0",
-            "is GGUF, llama.cpp's format, under another name: use",
-        ),
-        (b"\x89HDF\r\n\x1a\n\0\0\0\0", "is HDF5"),
-        (&[0; 4096], "is zeros, as an unfinished download is: download it again"),
-    ];
-    for (bytes, what) in table {
-        let home = Home::with("tiny-hf");
-        fs::write(home.join("checkpoint/model.safetensors"), bytes).unwrap();
-        assert_contains(&home.refusal("m", &[]), &format!("model.safetensors` {what}"));
+fn saves_in_other_formats_are_named() {
+    let table = "flax_model.msgpack | flax_model.msgpack` is Flax's format: convert it to Hugging Face's names and SafeTensors with the program that wrote it
+        flax_model-00001-of-00002.msgpack | is Flax's format: convert
+        tf_model.h5 | tf_model.h5` is TensorFlow's format: convert
+        saved_model.pb variables | saved_model.pb` is TensorFlow's format: convert
+        iter_0000100 latest_checkpointed_iteration.txt | latest_checkpointed_iteration.txt` is NeMo's or Megatron's format: convert it to Hugging Face's (
+        mp_rank_00 mp_rank_01 | mp_rank_00` is NeMo's or Megatron's format
+        _CHECKPOINT_METADATA d manifest.ocdbt | _CHECKPOINT_METADATA` is Orbax's format, of JAX programs: convert
+        d manifest.ocdbt | manifest.ocdbt` is Orbax's format
+        rank0.engine rank1.engine | rank0.engine` is an engine of TensorRT-LLM: use the SafeTensors
+        model.bin shared_vocabulary.json | model.bin` is CTranslate2's format: use the SafeTensors
+        model.bin vocabulary.txt | model.bin` is CTranslate2's format: use the SafeTensors
+        model.bin | model.bin` is OpenAI's format for Metal
+        model.onnx model.onnx.data | model.onnx` is an ONNX model and no checkpoint: use the
+        gpt-oss-20b-mxfp4.gguf | gpt-oss-20b-mxfp4.gguf` is GGUF, llama.cpp's format: use the
+        pytorch_model.bin.index.json pytorch_model-00001-of-00002.bin | is an index of files in PyTorch's format: load it
+        adapter_config.json adapter_model.safetensors | adapter_config.json` is a LoRA adapter
+        weights.npz | weights.npz` is an array of NumPy";
+    for [files, sentence] in cases(table) {
+        for config in [None, Some("{}"), Some(r#"{"model_type": "gpt_oss"}"#)] {
+            let home = Home::new();
+            let folder = home.checkpoint();
+            fs::create_dir(&folder).unwrap();
+            for name in files.split(' ') {
+                fs::write(folder.join(name), "").unwrap();
+            }
+            config.iter().for_each(|it| fs::write(folder.join("config.json"), it).unwrap());
+            let found = home.refusal("m", &[]);
+            assert_contains(&found, sentence);
+            // Beside an adapter, a config is read too.
+            assert!(found.lines().count() == 1 || files.contains("adapter"), "{found}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_to_be_added() {
+    assert_said(
+        "rm C/config.json | `C` holds no config.json: copy the one that was saved with its weights into it
+        rm C/model.safetensors | `C` holds no model.safetensors: add the files that the checkpoint lacks
+        touch C/adapter_config.json; mv C/model.safetensors C/adapter_model.safetensors | `C/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C
+        touch C/adapter_config.json; rm C/model.safetensors | `C/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C
+        touch C/adapter_config.json | `C/adapter_config.json` is a LoRA adapter beside a whole model, and the model may have it or lack it
+        mv C/model.safetensors C/rank0.safetensors; echo '{\"pretrained_config\": {\"architecture\": \"GPTForCausalLM\"}}' > C/config.json | `C/config.json` is a config of TensorRT-LLM, not of a checkpoint: use",
+    );
+    let home = Home::with("tiny-hf");
+    fs::write(home.join("checkpoint/adapter_config.json"), "{}").unwrap();
+    for path in ["checkpoint/", "checkpoint//", "./checkpoint/."] {
+        let (_, _, error) = shell(&format!("\"$0\" --checkpoint {path} --output m.onnx"), &home);
+        assert_contains(&error, "checkpoint/adapter_config.json` is a LoRA adapter beside");
+        assert!(!error.contains("//") && !error.contains("/./"), "{error}");
     }
 }
 

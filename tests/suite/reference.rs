@@ -10,8 +10,11 @@ use crate::layout_fixtures::{LAYOUTS, in_folder};
 use crate::support::{fixture, npy};
 
 pub fn ids(name: &str) -> Vec<Vec<u32>> {
-    let path = fixture("reference").join(format!("logits-{name}.ids.npy"));
-    let ids = npy(&path, i64::from_le_bytes);
+    ids_in(&fixture("reference").join(format!("logits-{name}.ids.npy")))
+}
+
+pub fn ids_in(path: &Path) -> Vec<Vec<u32>> {
+    let ids = npy(path, i64::from_le_bytes);
     ids.rows().into_iter().map(|row| row.iter().map(|id| *id as u32).collect()).collect()
 }
 
@@ -26,10 +29,13 @@ pub fn run<'c>(checkpoint: &'c ReferenceModel, rows: &[Vec<u32>]) -> Activations
 /// The largest difference between the reference's logits and a case's, which may have the
 /// last ones of a row only.
 pub fn error(checkpoint: &ReferenceModel, name: &str) -> f64 {
-    let rows = ids(name);
-    let path = fixture("reference").join(format!("logits-{name}.npy"));
-    let expected = npy(&path, f32::from_le_bytes).into_dimensionality::<Ix3>().unwrap();
-    let activations = run(checkpoint, &rows);
+    error_of(checkpoint, &ids(name), &fixture("reference").join(format!("logits-{name}.npy")))
+}
+
+/// The same for rows of tokens and the logits in a file.
+pub fn error_of(checkpoint: &ReferenceModel, rows: &[Vec<u32>], logits: &Path) -> f64 {
+    let expected = npy(logits, f32::from_le_bytes).into_dimensionality::<Ix3>().unwrap();
+    let activations = run(checkpoint, rows);
     let (length, mut worst) = (rows[0].len(), 0f64);
     for (at, expected) in expected.axis_iter(Axis(0)).enumerate() {
         let end = (at + 1) * length;

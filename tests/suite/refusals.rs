@@ -55,7 +55,7 @@ fn refuses_unsupported_formats_with_alternative() {
         | tiny-hf/config.json pytorch_model-00001-of-00002.bin | pytorch_model-00001-of-00002.bin` is PyTorch's format, which can run code when it is read: load it in transformers and save it as SafeTensors
         x-MXFP4.gguf | x-MXFP4.gguf | x-MXFP4.gguf` is GGUF, llama.cpp's format: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b
         | x.gguf | x.gguf` is GGUF
-        | model.bin | model.bin` is OpenAI's format for Metal: use the same model in SafeTensors
+        | model.bin | model.bin` is OpenAI's format for Metal: use the SafeTensors checkpoint that it was made from
         | tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth | holds no model.safetensors
         | tiny-hf/config.json training_args.bin optimizer.pt scheduler.pt rng_state_0.pth pytorch_model.bin | pytorch_model.bin` is PyTorch's format";
     for [name, files, sentence] in cases(table) {
@@ -79,7 +79,7 @@ fn names_saves_that_are_no_checkpoints() {
         __0_0.distcp common.pt .metadata metadata.json | __0_0.distcp` is NeMo's or Megatron's
         __0_0.distcp .metadata | __0_0.distcp` is PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them: run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result
         tiny-hf/config.json pytorch_model_fsdp_0/ optimizer_0/ scheduler.pt | pytorch_model_fsdp_0` is PyTorch's format of distributed
-        consolidated.00.pth params.json | consolidated.00.pth` is PyTorch's format, which can run code when it is read, with names that are not Hugging Face's: convert it to Hugging Face's names and SafeTensors with the program that wrote it
+        consolidated.00.pth params.json | consolidated.00.pth` is PyTorch's format, with names that are not Hugging Face's: convert it to Hugging Face's names and SafeTensors with the program that wrote it
         tiny-hf/config.json consolidated.pth | consolidated.pth` is PyTorch's
         tiny-hf/config.json pytorch_model.bin.index.json | pytorch_model.bin.index.json` is an index of files in PyTorch's format: load it in transformers and save it as SafeTensors
         pytorch_model.bf16.bin.index.json | index.json` is an index of files in PyTorch's
@@ -95,7 +95,8 @@ fn names_saves_that_are_no_checkpoints() {
         let found = failure(&export_args(&home, &home.join("m.onnx"), &[]));
         assert_contains(&found, &sentence.replace("HOME", text(&home)));
         // Nothing is said about what cannot be told.
-        assert!(!sentence.ends_with("config.json") || found.ends_with(sentence), "{found}");
+        let unknown = ": add the files that the checkpoint lacks, or choose another folder";
+        assert!(!sentence.ends_with("config.json") || found.ends_with(unknown), "{found}");
     }
     // A variant beside a model is another choice.
     let home = Home::with("tiny");
@@ -114,7 +115,7 @@ fn names_what_came_in_the_place_of_a_file() {
         (b"<!doctype html>\n<html>", "an HTML page, not the file itself: download it again"),
         (
             b"<?xml version=\"1.0\"?><Error/>",
-            "an XML document, not the file itself: download it again",
+            "an XML or PDF document, not the file itself: download it again",
         ),
         (
             b"Entry not found",
@@ -134,7 +135,7 @@ fn names_what_came_in_the_place_of_a_file() {
         ),
         (
             b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\x56",
-            "compressed with gzip: unpack it, or download it again",
+            "an archive or a compressed file: unpack it, and use the files that are in it",
         ),
         (&utf16, "text in UTF-16, expected UTF-8: save it in UTF-8"),
     ];
@@ -150,7 +151,7 @@ fn names_what_came_in_the_place_of_a_file() {
     let home = Home::with("tiny");
     let file = home.checkpoint().join("model.safetensors");
     fs::write(&file, [table[7].0, &vec![0xab; 600_000]].concat()).unwrap();
-    assert_contains(&home.refusal("m", &[]), "is compressed with gzip");
+    assert_contains(&home.refusal("m", &[]), "is an archive or a compressed file");
 }
 
 #[test]
@@ -290,8 +291,8 @@ fn refuses_more_experts_than_webgpu_has_threads_for() {
 
 #[test]
 fn refuses_configs_that_contradict_tensors() {
-    let table = r#"bf16 | num_local_experts | 7 | config.json`: the number of experts is 7, and 8 in 18 tensors, such as `model.layers.0.mlp.router.weight` of shape [8, 96]: use a config and tensors of one save
-        hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released; export the unquantized model, or use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
+    let table = r#"bf16 | num_local_experts | 7 | 18 tensors, such as `model.layers.0.mlp.router.weight`, must have the number of experts 7 (from `
+        hf | quantization_config | {"quant_method": "gptq"} | weights quantized with "gptq" cannot be read, only MXFP4 as released: use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b"#;
     for [layout, key, value, sentence] in cases(table) {
         let mut config = config();
         config[key] = value.parse().unwrap();
@@ -307,7 +308,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |tensors, _| tensors.retain(|name, _| !name.contains("_blocks")),
-            "holds no experts under the names of a supported layout, such as `model.layers.0.mlp.experts.gate_up_proj_blocks`; the most similar name is `model.layers.0.mlp.experts.gate_up_proj_bias`",
+            "lacks tensors `model.layers.0.mlp.experts.gate_up_proj_blocks`, `model.layers.0.mlp.experts.down_proj_blocks`, ",
         ),
         (
             "bf16",
@@ -317,7 +318,7 @@ fn refuses_tensors_that_fit_no_layout() {
                 *dtype = Dtype::F8_E4M3;
                 data.truncate(data.len() / 2);
             },
-            "has dtype F8_E4M3",
+            "must be bf16, f16, f32 or f8e5m2, found f8e4m3: export",
         ),
         (
             "split",
@@ -335,7 +336,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |tensors, _| drop_experts(tensors, 1, 5, false),
-            "the number of experts is 8, and 5 in 6 tensors, such as `model.layers.1.mlp.experts.gate_up_proj_blocks` of shape [5, 256, 3, 16]",
+            "6 tensors, such as `model.layers.1.mlp.experts.gate_up_proj_blocks`, must have the number of experts 8 (from `",
         ),
         (
             "hf",
@@ -367,7 +368,7 @@ fn refuses_tensors_that_fit_no_layout() {
                 drop_experts(tensors, 1, 5, true);
                 config["intermediate_size"] = json!(96);
             },
-            "`intermediate_size` is 96, and 128 in 15 tensors, such as `model.layers.0.mlp.experts.gate_up_proj_blocks` of shape [8, 256, 3, 16]",
+            "15 tensors, such as `model.layers.0.mlp.experts.gate_up_proj_blocks`, must have `intermediate_size` 96 (from `",
         ),
     ];
     for (layout, edit, sentence) in edits {

@@ -85,8 +85,8 @@ fn names_what_numbered_sets_lack() {
     let table = "model-00001-of-00003 model-00002-of-00003 model-00003-of-00003 | model-00002-of-00003 | LACKS `model-00002-of-00003.safetensors`: add what is missing
         model-00001-of-00003 model-00002-of-00003 model-00003-of-00003 | model-00001-of-00003 model-00003-of-00003 | LACKS `model-00001-of-00003.safetensors`, `model-00003-of-00003.safetensors`: add what is missing, or rename the one that is there to model.safetensors if it is the whole checkpoint
         model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00001-of-00002 | LACKS `model-00001-of-00002.safetensors`: add what is missing
-        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00000-of-00002 | of the model that its config describes; no index says whether `model-00000-of-00002.safetensors` belongs to it too
-        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00002-of-00002 | of the model that its config describes; no index says whether `model-00002-of-00002.safetensors` belongs to it too
+        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00000-of-00002 | or download this one again; no index says whether `model-00000-of-00002.safetensors` belongs to it too
+        model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00002-of-00002 | or download this one again; no index says whether `model-00002-of-00002.safetensors` belongs to it too
         model-00001-of-00002 model-00002-of-00002 other | | holds 3 .safetensors files and no model.safetensors.index.json
         model-00001-of-00002 other-00002-of-00002 | | holds 2 .safetensors files
         model-00001-of-00002 model-00002-of-00003 | | holds 2 .safetensors files
@@ -114,7 +114,10 @@ fn no_tensor_is_twice_in_a_numbered_set() {
     fs::copy(one, two).unwrap();
     let sentence = home.refusal("m", &[]);
     assert_contains(&sentence, "is both in `");
-    assert_ends(&sentence, "model-00002-of-00002.safetensors`");
+    assert_ends(
+        &sentence,
+        "model-00002-of-00002.safetensors`: remove one of these files, or add the index that says which counts",
+    );
 }
 
 /// Tensors by the files that hold them, and an index that finds them where `find` says.
@@ -165,7 +168,7 @@ fn the_index_decides_between_copies_of_a_tensor() {
 #[test]
 fn needless_entries_of_an_index_can_be_ignored() {
     // Entries, their shard, how the sentence ends, and what else has the same effect.
-    let table = "mtp.fc.weight | w.safetensors | index.json` says that tensor `mtp.fc.weight` is in `w.safetensors`, which does not hold it; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp.*
+    let table = "mtp.fc.weight | w.safetensors | index.json` says that tensor `mtp.fc.weight` is in `w.safetensors`, which does not hold it: download both again, or delete the index if the shards hold all tensors; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp.*
         mtp.fc.weight mtp.norm.weight | w.safetensors | does not use `mtp.fc.weight`, `mtp.norm.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor 'mtp.*' | *
         mtp.fc.weight | mtp.safetensors | index.json` names the shard `mtp.safetensors`, which is missing: add it; the model does not use `mtp.fc.weight`: ignore what the index names in vain, by name or by a pattern with * and ?; pass --ignore-tensor mtp.fc.weight | mtp*";
     let tensors = in_layout("hf");
@@ -213,8 +216,8 @@ fn shards_of_different_saves_are_told_apart() {
 
 #[test]
 fn entries_that_the_model_uses_cannot_be_ignored() {
-    let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it
-        model.layers.0.mlp.experts.down_proj_blocks | w.safetensors | says that tensor `model.layers.0.mlp.experts.down_proj_blocks` is in `w.safetensors`, which does not hold it
+    let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it: download both again, or delete the index if the shards hold all tensors
+        model.layers.0.mlp.experts.down_proj_blocks | w.safetensors | says that tensor `model.layers.0.mlp.experts.down_proj_blocks` is in `w.safetensors`, which does not hold it: download both again, or delete the index if the shards hold all tensors
         model.norm.weight | absent.safetensors | names the shard `absent.safetensors`, which is missing: add it";
     for [name, shard, expected] in cases(table) {
         let mut tensors = in_layout("hf");
@@ -276,13 +279,13 @@ fn files_beside_the_checkpoint_are_told() {
         let checkpoint = home.checkpoint();
         fs::copy(checkpoint.join("model.safetensors"), checkpoint.join(beside)).unwrap();
         let (_, summary) = home.export("m", &[]);
-        let layout = summary["layout"].as_str().unwrap();
-        let ending = format!(", without the other SafeTensors files `{beside}`");
-        assert_eq!(layout.ends_with(&ending), told, "{layout}");
+        let note = format!("not used: the other SafeTensors files `{beside}`");
+        assert_eq!(summary["notes"], if told { json!([note]) } else { json!([]) });
     }
     // Files that an export wrote are none.
     let home = in_folder("hf");
     home.stage("checkpoint/staged", &[]);
     let (_, summary) = home.export("m", &[]);
     assert_eq!(summary["layout"], "Hugging Face's layout with MXFP4 experts");
+    assert_eq!(summary["notes"], json!([]));
 }

@@ -52,10 +52,10 @@ fn prefix_of_all_names_is_left_out() {
         assert_eq!(fingerprint(&sharded), expected, "{layout} {prefix}");
 
         let (_, summary) = whole.export("m", &[]);
-        let said = format!(", without the prefix `{prefix}` of all names");
-        assert_ends(summary["layout"].as_str().unwrap(), &said);
+        let said = format!("the prefix `{prefix}` of all names is left out");
+        assert_eq!(summary["notes"], json!([said]));
         let report = inspect(&whole.checkpoint(), &["--tensors", "*"]);
-        assert_eq!(report["layout"], summary["layout"]);
+        assert_eq!([&report["notes"], &report["layout"]], [&summary["notes"], &summary["layout"]]);
         let listed = report["tensors"].as_array().unwrap().iter();
         let stored = listed.flat_map(|it| it["stored_as"].as_array().unwrap());
         let stored: BTreeSet<&str> = stored.map(|name| name.as_str().unwrap()).collect();
@@ -65,7 +65,7 @@ fn prefix_of_all_names_is_left_out() {
     let mut tensors = renamed(in_layout("hf"), |name| format!("module.{name}"));
     tensors.insert("module.aux.layers.0.w".to_owned(), tensors["module.lm_head.weight"].clone());
     let more = home(&config(), &tensors);
-    assert_contains(&more.refusal("m", &[]), "names: `module.aux.layers.0.w`; ignore");
+    assert_contains(&more.refusal("m", &[]), "MXFP4 experts: `module.aux.layers.0.w`; ignore");
     more.export("m", &["--ignore-tensor", "module.aux.*"]);
     // Some files lack `model.` behind it.
     let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));
@@ -78,7 +78,7 @@ fn wrappers_within_names_are_left_out() {
     let table = "layers.1. | layers.1._orig_mod. | `_orig_mod` (torch.compile)
         layers.0. | layers.0._checkpoint_wrapped_module. | `_checkpoint_wrapped_module` (activation checkpointing)
         layers. | layers._fsdp_wrapped_module. | `_fsdp_wrapped_module` (FSDP)
-        mlp. | _checkpoint_wrapped_module.mlp._orig_mod. | `_orig_mod` (torch.compile), without `_checkpoint_wrapped_module` (activation checkpointing)
+        mlp. | _checkpoint_wrapped_module.mlp._orig_mod. | `_orig_mod` (torch.compile), `_checkpoint_wrapped_module` (activation checkpointing)
         model.e | _orig_mod.model.e | `_orig_mod` (torch.compile)
         block.2. | block.2._orig_mod. | `_orig_mod` (torch.compile)
         norm. | norm._orig_mod. | `_orig_mod` (torch.compile)";
@@ -91,7 +91,9 @@ fn wrappers_within_names_are_left_out() {
             let wrapped = home(&config_of(layout), &tensors);
             let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
             assert_eq!(fingerprint(&wrapped), expected, "{layout} {to}");
-            assert_ends(&open(&wrapped.checkpoint()).layout, &format!(", without {said}"));
+            let said: Vec<_> =
+                said.split(", ").map(|it| format!("{it} in names is left out")).collect();
+            assert_eq!(open(&wrapped.checkpoint()).notes, said);
         }
     }
     // With a prefix of all names besides.
@@ -99,8 +101,11 @@ fn wrappers_within_names_are_left_out() {
         |name: &str| format!("module.{}", name.replace("self_attn", "self_attn._orig_mod"));
     let wrapped = home(&config(), &renamed(in_layout("hf"), rename));
     assert_eq!(fingerprint(&wrapped), fingerprint(&in_folder("hf")));
-    let said = "MXFP4 experts, without the prefix `module.` of all names, without `_orig_mod` (torch.compile)";
-    assert_ends(&open(&wrapped.checkpoint()).layout, said);
+    let said = [
+        "the prefix `module.` of all names is left out",
+        "`_orig_mod` (torch.compile) in names is left out",
+    ];
+    assert_eq!(open(&wrapped.checkpoint()).notes, said);
 }
 
 #[test]
@@ -183,7 +188,7 @@ fn prefix_of_some_names_is_refused() {
 #[test]
 fn tensors_of_the_other_layout_are_named() {
     let [original, hugging_face] = ["OpenAI's original layout", "Hugging Face's layout"];
-    let end = "use the config.json that was saved with them; a released repository has OpenAI's config and tensors in its folder `original`, and Hugging Face's in its root";
+    let end = "use the config.json that was saved with them (released repositories have OpenAI's in the folder `original`, Hugging Face's in the root)";
     for (config, layout, example) in [
         ("numbers", "hf", "model.layers.0.mlp.experts.gate_up_proj_blocks"),
         ("numbers", "bf16", "model.layers.0.mlp.experts.gate_up_proj"),

@@ -144,12 +144,15 @@ fn control_characters_in_paths_are_escaped() {
 #[test]
 fn recognizes_names_of_wrappers_and_adapters() {
     type Rename = fn(String) -> Vec<String>;
-    let adapter = "holds an adapter that is not merged";
+    let adapter = "holds a LoRA adapter that is not merged";
     let cases: [(Rename, &str); 4] = [
         (|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")], adapter),
         (|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")], adapter),
         (|name| vec![format!("{name}.lora_A.weight"), name], adapter),
-        (|name| vec![name.replace("input_layernorm", "other")], "lacks tensor"),
+        (
+            |name| vec![name.replace("input_layernorm", "other")],
+            "lacks `model.layers.0.input_layernorm.weight` [96], ",
+        ),
     ];
     for (rename, expected) in cases {
         let renamed = in_layout("hf").into_iter().flat_map(|(name, tensor)| {

@@ -9,10 +9,10 @@ mod values;
 use serde_json::Value;
 
 use super::ignored::IgnoredNames;
-use super::suggest;
 use crate::error::{Error, Result, Setting, bail, err};
+use crate::files::foreign::USE_SOURCE;
 pub use known::{Group, any as any_value};
-use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, SIZE, SIZE_OR_ZERO};
+use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, RESTORE, SIZE, SIZE_OR_ZERO};
 pub use reader::{ConfigReader, Expected};
 pub use values::{Config, Rope};
 
@@ -67,19 +67,21 @@ impl ConfigFile {
             (hugging_face(&mut keys)?, Dialect::HuggingFace, known::HUGGING_FACE)
         } else if has_any(&OPENAI) {
             (openai(&mut keys), Dialect::OpenAi, known::OPENAI)
+        } else if ["pretrained_config", "architecture"].iter().any(|key| keys.get(key).is_some()) {
+            bail!("`{file}` is a config of TensorRT-LLM, not of a checkpoint: {USE_SOURCE}");
         } else {
             bail!(
                 "`{file}` is no config of a model: it has neither the key `model_type`, as Hugging Face's have, nor `{}`, as OpenAI's have; use the config.json that was saved with the weights",
-                OPENAI.join("`, `")
+                OPENAI[0]
             );
         };
         let ignored = keys.finish(groups, |keys| {
             config.check(file)?;
             let used = keys.used_ignored();
             let unused = ignored.of_base(&ignored.config_keys).filter(|it| !used.contains(it));
-            Error::all(
-                unused.map(|it| err!("nothing to ignore: `{file}` has no unknown key `{it}`")),
-            )
+            Error::all(unused.map(|it| {
+                err!("nothing to ignore: `{file}` has no unknown key `{it}`; leave this name out")
+            }))
         })?;
         Ok(Self { config, dialect, ignored })
     }
@@ -165,7 +167,7 @@ fn other_model(keys: &ConfigReader, model_type: &str) -> Error {
         let expected = format!("\"{GPT_OSS}\" or \"{PUZZLE}\"");
         let error = keys.invalid("model_type", &expected, &model_type.into());
         let question = if is_misspelled { " (did you mean \"gpt_oss\"?)" } else { "" };
-        return err!("{error}{question}");
+        return err!("{error}{question}: {RESTORE}");
     }
     let architectures = match &architectures[..] {
         [] => String::new(),
@@ -192,12 +194,11 @@ fn refuse_quantized(keys: &mut ConfigReader) {
     if unknown::resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
         let key = "quantization_config.quant_method";
         let error = keys.invalid(key, "\"mxfp4\"", &method.into());
-        keys.refuse(err!("{error} (did you mean \"mxfp4\"?)"));
+        keys.refuse(err!("{error} (did you mean \"mxfp4\"?): {RESTORE}"));
     } else if ![MXFP4, ""].contains(&&*method) {
         keys.refuse(err!(
-            "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released; export the unquantized model, or {}",
-            keys.file,
-            suggest::USE_SOURCE
+            "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released: {USE_SOURCE}",
+            keys.file
         ));
     }
 }
@@ -237,7 +238,8 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     // The number of layers may be wrong itself.
     if types.len() as u64 != layers && layers > 0 {
         let expected = format!("a list of {layers} entries (`num_hidden_layers`)");
-        keys.refuse(keys.invalid(LAYER_TYPES, &expected, &types.into()));
+        let error = keys.invalid(LAYER_TYPES, &expected, &types.into());
+        keys.refuse(err!("{error}: {RESTORE}"));
         return Some(Vec::new());
     }
     let is_sliding = |kind: &Value| match kind.as_str() {
@@ -247,7 +249,8 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     };
     if let Some(wrong) = types.iter().find(|kind| is_sliding(kind).is_none()) {
         let expected = "a list of \"sliding_attention\" and \"full_attention\"";
-        keys.refuse(keys.invalid(LAYER_TYPES, expected, wrong));
+        let error = keys.invalid(LAYER_TYPES, expected, wrong);
+        keys.refuse(err!("{error}: {RESTORE}"));
     }
     Some(types.iter().filter_map(is_sliding).collect())
 }
@@ -262,7 +265,8 @@ fn blocks(keys: &mut ConfigReader, layers: u64) -> Layers {
     let Some(count) = keys.objects(BLOCKS) else { return Layers::default() };
     if count != layers && layers > 0 {
         let expected = format!("a list of {layers} objects (`num_hidden_layers`)");
-        keys.refuse(keys.invalid(BLOCKS, &expected, &count.into()));
+        let error = keys.invalid(BLOCKS, &expected, &count.into());
+        keys.refuse(err!("{error}: {RESTORE}"));
         return Layers::default();
     }
     let mut block = |at| {

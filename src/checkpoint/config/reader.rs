@@ -37,6 +37,9 @@ pub struct ConfigReader<'a> {
     errors: Vec<Error>,
 }
 
+/// What to do about a value that is wrong.
+pub const RESTORE: &str = "write the value that was saved with the weights";
+
 /// A description of the values that a key accepts, and their parser.
 pub struct Expected<T>(pub &'static str, pub fn(&Value) -> Option<T>);
 
@@ -123,7 +126,8 @@ impl<'a> ConfigReader<'a> {
         let value = self.keys.get(key)?;
         let parsed = read(value);
         if parsed.is_none() {
-            self.refuse(self.invalid(key, text, value));
+            let error = self.invalid(key, text, value);
+            self.refuse(err!("{error}: {RESTORE}"));
         }
         parsed
     }
@@ -274,8 +278,13 @@ impl<'a> ConfigReader<'a> {
                 .errors(unread);
         if !self.missing.is_empty() {
             let missing: Vec<_> = self.missing.iter().map(|key| format!("`{key}`")).collect();
-            let keys = if missing.len() == 1 { "key" } else { "keys" };
-            self.errors.insert(0, err!("`{}` lacks the {keys} {}", self.file, join(&missing)));
+            let (keys, them) = if missing.len() == 1 { ("key", "it") } else { ("keys", "them") };
+            let error = err!(
+                "`{}` lacks the {keys} {}: add {them} as saved with the weights",
+                self.file,
+                join(&missing)
+            );
+            self.errors.insert(0, error);
         }
         if self.errors.is_empty() {
             self.errors.extend(check(&self).err());

@@ -117,7 +117,8 @@ fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Scalin
         other => {
             if !other.is_empty() {
                 let expected = "\"yarn\" or \"default\"";
-                keys.refuse(keys.invalid(&path("rope_type"), expected, &other.into()));
+                let error = keys.invalid(&path("rope_type"), expected, &other.into());
+                keys.refuse(err!("{error}: models that were trained with another scaling cannot be exported; for others write the one that was saved with the weights"));
             }
             // What other types need is not known.
             keys.skip_all(object);

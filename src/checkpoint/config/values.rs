@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::reader::{POSITIVE, SIZE, SIZES};
+use super::reader::{POSITIVE, RESTORE, SIZE, SIZES};
 use crate::error::{Error, Result, err};
 
 /// The numbers that define a GPT-OSS model besides its weights. Fingerprints and weights
@@ -109,7 +109,8 @@ impl Config {
             ),
         ];
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
-        Error::all(broken.map(|(_, rule)| err!("`{file}`: {rule}")))
+        let sentence = |rule| err!("`{file}`: {rule}: {RESTORE}");
+        Error::all(broken.map(|(_, rule)| sentence(rule)))
     }
 }
 
@@ -142,6 +143,6 @@ fn wrong_numbers(file: &str, key: &str, value: &Value) -> Vec<Error> {
         Value::Number(_) => (SIZE.0, SIZE.1(value).is_some()),
         Value::Null | Value::Bool(_) | Value::String(_) => return Vec::new(),
     };
-    let error = || err!("`{file}`: `{key}` must be {expected}, found {value}");
+    let error = || err!("`{file}`: `{key}` must be {expected}, found {value}: {RESTORE}");
     if fits { Vec::new() } else { vec![error()] }
 }

@@ -1,7 +1,8 @@
 //! The canonical weights of a model with some config: names, kinds and shapes, taken from
 //! the tensors of a layout.
 
-use super::sizes::{Contradictions, axes};
+use super::sizes::{axes, contradictions, is_transposed};
+use super::wrong::Wrong;
 use super::{Form, Layout, PLAIN};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::Tensors;
@@ -10,7 +11,7 @@ use crate::checkpoint::weights::{
     ModelWeights,
 };
 use crate::container::StoredTensor;
-use crate::error::{Error, err};
+use crate::tensor::DType;
 use crate::weights::{Changes, ElementKind, Matrix, Recipe, Weight};
 
 pub struct Assembly<'a> {
@@ -22,9 +23,11 @@ pub struct Assembly<'a> {
     /// The form of experts of which nothing is there.
     pub usual: &'static Form,
     /// What is wrong with tensors that are there.
-    pub wrong: Vec<Error>,
-    pub contradictions: Contradictions,
+    pub wrong: Wrong,
 }
+
+/// What to do about a dtype.
+const READ: &str = "export a checkpoint with tensors in BF16, F16 or F32, and experts in one of these, MXFP4 or F8_E5M2";
 
 /// Any matrix of floats alone.
 const FLOATS: &Form = &Form { name: "", format: PLAIN, names: &[] };
@@ -47,8 +50,6 @@ impl Assembly<'_> {
         }
         let norm = self.vector("norm.scale", &[hidden]);
         let lm_head = has_lm_head.then(|| self.dense(LM_HEAD, &[vocab, hidden]).into());
-        let contradictions = std::mem::take(&mut self.contradictions);
-        self.wrong.splice(..0, contradictions.errors(self.file));
         ModelWeights { embedding, layers, norm, lm_head }
     }
 
@@ -140,30 +141,32 @@ impl Assembly<'_> {
                 break;
             }
             let Some(StoredTensor { name: tensor, dtype, shape: found, data }) =
-                self.tensors.take(&tensor)
+                self.tensors.take(&tensor, &expected)
             else {
                 continue;
             };
-            let path = data.file.display();
             let first = *first.get_or_insert(dtype);
             if !kind.accepts(dtype) {
-                self.wrong.push(err!("`{path}`: tensor `{tensor}` must be {kind}, found {dtype}"));
+                let fault = format!("must be {kind}, found {dtype}: {READ}");
+                self.wrong.add(fault, &tensor, &data.file);
             } else if dtype != first {
-                self.wrong.push(err!(
-                    "`{path}`: tensor `{tensor}` must be {first} as those of the other experts, found {dtype}"
-                ));
+                let fault = format!(
+                    "must be {first} as those of the other experts, found {dtype}: save all in one dtype"
+                );
+                self.wrong.add(fault, &tensor, &data.file);
             }
             if found != expected {
                 // The tensors of single experts have other axes.
                 let first_axis = !sources.is_split() && found.first() != expected.first();
                 let router = self.router_of(&name).filter(|_| first_axis);
-                if router.is_some() || !self.contradictions.add(&tensor, &axes, &expected, &found) {
-                    let by =
-                        router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
-                    self.wrong.push(err!(
-                        "`{path}`: tensor `{tensor}` must have shape {expected:?} (from {by}), found {found:?}"
-                    ));
+                let mut faults = match router {
+                    None => contradictions(&axes, &expected, &found, self.file),
+                    Some(_) => Vec::new(),
+                };
+                if faults.is_empty() {
+                    faults.push(wrong_shape(&expected, &found, router));
                 }
+                faults.into_iter().for_each(|it| self.wrong.add(it, &tensor, &data.file));
             }
             ranges.push(data);
         }
@@ -187,4 +190,17 @@ impl Assembly<'_> {
         let differ = experts.iter().any(|count| *count != experts[0]);
         differ.then(|| self.layout.router(mlp, self.tensors))
     }
+}
+
+/// The fault of a tensor whose shape follows from the config, or from the rows of a router.
+fn wrong_shape(expected: &[u64], found: &[u64], router: Option<String>) -> String {
+    let by = router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
+    let remedy = if is_transposed(expected, found) {
+        "save with the axes in that order"
+    } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
+        "save in that shape"
+    } else {
+        "use the config.json that was saved with these tensors"
+    };
+    format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}")
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{Form, Layout};
-use crate::checkpoint::problems;
 use crate::checkpoint::suggest::listed;
 use crate::checkpoint::tensors::Tensors;
-use crate::error::{Error, Result, err};
+use crate::error::{Result, bail, err};
+use crate::tensor::DType;
 use crate::weights::MatrixFormat;
 
 /// The matrices of a layer's experts.
@@ -32,36 +32,37 @@ impl Layout {
         self.experts.iter().filter(is_used).collect()
     }
 
-    /// What is told of a checkpoint whose experts have these forms.
-    pub fn description(&self, forms: &[&Form], tensors: &Tensors) -> String {
+    /// The layout with experts in these forms, for people.
+    pub fn with_forms(&self, forms: &[&Form]) -> String {
         let named = forms.iter().map(|form| form.name).filter(|name| !name.is_empty());
         let named: Vec<&str> = named.collect();
         let with = if named.is_empty() { "" } else { " with " };
-        format!("{}{with}{}{}", self.name, named.join(" and "), tensors.wrapping)
+        format!("{}{with}{}", self.name, named.join(" and "))
     }
 
-    /// The error for tensors that have the experts of no form of the layout. A config is read
-    /// from `file`.
-    pub fn no_experts(&self, layers: usize, tensors: &Tensors, file: &str) -> Error {
+    /// The form that experts should have of which no form is there: packed ones are MXFP4.
+    pub fn expected_form(&self, tensors: &Tensors) -> &'static Form {
+        let has_blocks = tensors.map.values().any(|it| it.dtype == DType::U8);
+        let form = self.experts.iter().find(|form| form.format.has_blocks() == has_blocks);
+        form.unwrap_or(&self.experts[0])
+    }
+
+    /// Refuses tensors that have the experts of another layout. A config is read from `file`.
+    pub fn refuse_other(&self, layers: usize, tensors: &Tensors, file: &str) -> Result<()> {
         for other in Self::ALL {
             let forms = other.forms_of_experts(layers, tensors);
-            if let Some(form) = forms.first() {
-                let mut found = paths(layers).map(|it| other.first_tensor(form, &it, tensors));
-                let example = found.find_map(|name| Some(&*tensors.get(&name)?.name));
-                return err!(
-                    "`{file}` is a config of {}, and the tensors in `{}` have the names of {}, such as `{}`: use the config.json that was saved with them; a released repository has OpenAI's config and tensors in its folder `original`, and Hugging Face's in its root",
-                    self.name,
-                    tensors.path.display(),
-                    other.name,
-                    example.unwrap_or_default()
-                );
-            }
+            let Some(form) = forms.first() else { continue };
+            let mut found = paths(layers).map(|it| other.first_tensor(form, &it, tensors));
+            let example = found.find_map(|name| Some(&*tensors.get(&name)?.name));
+            bail!(
+                "`{file}` is a config of {}, and the tensors in `{}` have the names of {}, such as `{}`: use the config.json that was saved with them (released repositories have OpenAI's in the folder `original`, Hugging Face's in the root)",
+                self.name,
+                tensors.path.display(),
+                other.name,
+                example.unwrap_or_default()
+            );
         }
-        let outside = ["embedding.weight", "norm.scale", "lm_head.weight"];
-        let outside = outside.map(|it| self.sources(it, &[], tensors).first());
-        let usual = &self.experts[0];
-        let expected = self.first_tensor(usual, "layers.0.mlp.experts.gate_up", tensors);
-        problems::no_experts(tensors, &outside, &expected)
+        Ok(())
     }
 
     /// The forms of a matrix whose tensors are there, but for ignored ones, and those that only the

@@ -6,9 +6,10 @@ mod forms;
 mod known;
 mod sizes;
 mod sources;
+mod wrong;
 
 pub use assemble::Assembly;
-pub use sizes::Contradictions;
+pub use wrong::Wrong;
 
 use super::config::Config;
 use super::tensors::Tensors;
@@ -85,7 +86,7 @@ impl Layout {
         ] {
             ensure!(
                 !has_blocks || size.is_multiple_of(BLOCK),
-                "`{file}`: {name} must be a multiple of {BLOCK}, the block size, found {size}"
+                "`{file}`: {name} must be a multiple of {BLOCK}, the block size, found {size}: write the size that was saved with the weights"
             );
         }
         Ok(config)

@@ -1,9 +1,5 @@
-//! Sizes of a config that tensors contradict: one error for each, however many tensors do.
+//! The sizes of a config that decide the axes of tensors, and shapes that contradict them.
 
-use std::collections::BTreeMap;
-
-use crate::display::plural;
-use crate::error::{Error, err};
 use crate::tensor::mxfp4::BLOCK;
 
 /// What decides the length of an axis: `times / per` of a size of the config.
@@ -84,44 +80,30 @@ pub fn axes(canonical: &str) -> Option<Vec<Axis>> {
     Some(if is_stacked { [vec![EXPERTS], axes].concat() } else { axes })
 }
 
-/// The tensors that contradict a size, with their shapes, by the size: its name, its value, and
-/// theirs.
-#[derive(Default)]
-pub struct Contradictions(BTreeMap<(&'static str, u64, u64), Vec<String>>);
-
-impl Contradictions {
-    /// Adds a tensor whose shape differs from the expected one in sizes alone, and says whether it
-    /// does.
-    pub fn add(&mut self, tensor: &str, axes: &[Axis], expected: &[u64], found: &[u64]) -> bool {
-        if [expected.len(), found.len()] != [axes.len(); 2] {
-            return false;
-        }
-        // Transposed.
-        let [mut one, mut other] = [expected, found].map(<[u64]>::to_vec);
-        one.sort_unstable();
-        other.sort_unstable();
-        let lengths = expected.iter().zip(found).zip(axes);
-        let wrong = lengths.filter(|((expected, found), _)| expected != found);
-        let wrong = wrong.map(|((expected, found), axis)| {
-            Some((axis.size, axis.size_at(*expected)?, axis.size_at(*found)?))
-        });
-        let Some(wrong) = wrong.collect::<Option<Vec<_>>>().filter(|_| one != other) else {
-            return false;
-        };
-        for size in wrong {
-            self.0.entry(size).or_default().push(format!("`{tensor}` of shape {found:?}"));
-        }
-        true
+/// The sizes in which a shape contradicts a config that is read from `file`, as they must be and are;
+/// none if it differs in another way.
+pub fn contradictions(axes: &[Axis], expected: &[u64], found: &[u64], file: &str) -> Vec<String> {
+    if [expected.len(), found.len()] != [axes.len(); 2] || is_transposed(expected, found) {
+        return Vec::new();
     }
+    let lengths = expected.iter().zip(found).zip(axes);
+    let wrong = lengths.filter(|((expected, found), _)| expected != found);
+    let sizes = wrong.map(|((expected, found), axis)| {
+        let (name, expected, found) =
+            (axis.size, axis.size_at(*expected)?, axis.size_at(*found)?);
+        Some(format!(
+            "must have {name} {expected} (from `{file}`), found {found}: use the config.json that was saved with these tensors"
+        ))
+    });
+    sizes.collect::<Option<_>>().unwrap_or_default()
+}
 
-    /// An error for each size of a config that is read from `file`.
-    pub fn errors(self, file: &str) -> impl Iterator<Item = Error> {
-        self.0.into_iter().map(move |((size, expected, found), tensors)| {
-            let (count, first) = (plural(tensors.len(), "tensor"), &tensors[0]);
-            let such_as = if tensors.len() > 1 { "such as " } else { "" };
-            err!(
-                "`{file}`: {size} is {expected}, and {found} in {count}, {such_as}{first}: use a config and tensors of one save"
-            )
-        })
-    }
+/// Whether two shapes have the same axes in another order.
+pub fn is_transposed(one: &[u64], other: &[u64]) -> bool {
+    let [one, other] = [one, other].map(|shape| {
+        let mut sorted = shape.to_vec();
+        sorted.sort_unstable();
+        sorted
+    });
+    one == other
 }

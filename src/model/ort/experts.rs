@@ -35,8 +35,11 @@ pub fn experts(
     let dtype = options.compute;
     let normed = in_dtype(g, "norm", normed, dtype)?;
     let scores = in_dtype(g, "router", scores, dtype)?;
-    let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, dtype)?;
-    let down = expert_inputs(g, "down", &weights.down, dtype)?;
+    // A Loop in the place of the operator reads the same bytes under other shapes and dtypes.
+    let end = if weights.has_swappable_experts() { ".of_operator" } else { "" };
+    let mut inputs = |name, it| g.outside_bodies(|g| expert_inputs(g, name, it, end, dtype));
+    let gate_up = inputs("gate_up", &weights.gate_up)?;
+    let down = inputs("down", &weights.down)?;
     let fact = g.fact(normed)?;
     let format = weights.gate_up.matrix.format;
     // The global scales of NVFP4, which the schema demands for MXFP4 too.
@@ -87,21 +90,25 @@ pub fn experts(
 /// The inputs for one of the two matrices, and its bias `[experts, out]`. MXFP4: codes u8
 /// `[experts, out, in/2]`, for CUDA `[experts, in, out/2]`, and scales f8e8m0 `[experts, out,
 /// in/32]`. Integers: codes u8 `[experts, out, in]`, for int4 `[experts, out, in/2]`, and
-/// scales `[experts, out, in/32]` in the operator's dtype. Floats: `[experts, out, in]`.
+/// scales `[experts, out, in/32]` in the operator's dtype. Floats: `[experts, out, in]`. `end` is
+/// that of the names of bytes with a shape or dtype of the operator's own.
 fn expert_inputs(
     g: &mut Scope,
     name: &str,
     weights: &ExpertWeights,
+    end: &str,
     dtype: DType,
 ) -> Result<Vec<Value>> {
     let mut inputs = match (weights.matrix.format, &weights.matrix.parts[..]) {
         (MatrixFormat::Float(_), [whole]) => vec![stored(g, whole)?],
-        (MatrixFormat::Mxfp4, [codes, scales]) => vec![rows(g, codes)?, powers(g, scales)?],
+        (MatrixFormat::Mxfp4, [codes, scales]) => {
+            vec![rows(g, codes, end)?, powers(g, scales, end)?]
+        }
         (MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
-            vec![stored(g, codes)?, powers(g, scales)?]
+            vec![stored(g, codes)?, powers(g, scales, end)?]
         }
         (MatrixFormat::Int(_), [codes, scales]) => {
-            vec![rows(g, codes)?, float(g, &format!("{name}.scales"), scales, dtype)?]
+            vec![rows(g, codes, end)?, float(g, &format!("{name}.scales"), scales, dtype)?]
         }
         (format, _) => unreachable!("no operator reads {format}"),
     };
@@ -110,14 +117,14 @@ fn expert_inputs(
 }
 
 /// MXFP4 scales as f8e8m0.
-fn powers(g: &mut Scope, scales: &Weight) -> Result<Value> {
+fn powers(g: &mut Scope, scales: &Weight, end: &str) -> Result<Value> {
     let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
-    g.weight(&scales.name, fact, &scales.name, 0..scales.bytes())
+    g.weight(&format!("{}{end}", scales.name), fact, &scales.name, 0..scales.bytes())
 }
 
 /// Blocks of codes as rows: u8 `[experts, out, bytes]`.
-fn rows(g: &mut Scope, codes: &Weight) -> Result<Value> {
+fn rows(g: &mut Scope, codes: &Weight, end: &str) -> Result<Value> {
     let [experts, out, groups, bytes] = codes.shape[..] else { unreachable!("codes have rank 4") };
     let fact = Fact::new(DType::U8, [experts, out, groups * bytes]);
-    g.weight(&codes.name, fact, &codes.name, 0..codes.bytes())
+    g.weight(&format!("{}{end}", codes.name), fact, &codes.name, 0..codes.bytes())
 }

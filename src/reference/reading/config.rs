@@ -9,6 +9,8 @@ use super::names::matches_any;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::reference::model::{Hyperparameters, Yarn};
 
+/// The most bytes of a config.
+pub const MOST_BYTES: u64 = 1 << 24;
 /// Counts are below, so that products of a few fit into 64 bits.
 const MOST: u64 = 1 << 24;
 

@@ -3,9 +3,12 @@
 //!
 //! It refuses only what leaves it without an answer; the exporter's reader has refused the rest.
 
+mod adapter;
+mod adapter_config;
 mod config;
 mod names;
 mod quantities;
+mod targets;
 mod tensors;
 
 use std::collections::HashMap;
@@ -14,15 +17,16 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use adapter::AdapterToRead;
+
 use super::matrix::EncodedNumbers;
 use super::model::ReferenceModel;
 use crate::error::Result;
 use crate::files::json;
-use config::Keys;
+use adapter::AdapterReader;
+use config::{Keys, MOST_BYTES};
 use quantities::Reader;
-
-/// The most bytes of a config.
-const MOST: u64 = 1 << 24;
+use tensors::{NamedTensors, Precedence};
 
 /// What is read of a checkpoint, and what is not.
 #[derive(Clone, Debug, Default)]
@@ -36,16 +40,18 @@ pub struct ReadOptions<'o> {
     pub ignored_tensors: &'o [String],
     /// Matrices whose numbers are taken from elsewhere, by their canonical names.
     pub replaced: HashMap<String, EncodedNumbers>,
+    /// Adapters whose changes the model has.
+    pub adapters: Vec<AdapterToRead>,
 }
 
-/// Reads the headers of a checkpoint's folder or of a staged weights file.
+/// Reads the headers of a checkpoint's folder or of a staged weights file, and of adapters.
 pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
-    let ReadOptions { ignored_keys, ignored_tensors, replaced, .. } = options;
+    let ReadOptions { ignored_keys, ignored_tensors, replaced, adapters, .. } = options;
     let (mut tensors, path, config);
     if source.is_dir() {
         tensors = tensors::of_folder(source, ignored_tensors)?;
         path = source.join("config.json");
-        config = json::parse(path.display(), &json::read(&path, MOST)?)?;
+        config = json::parse(path.display(), &json::read(&path, MOST_BYTES)?)?;
     } else {
         /// The metadata of a staged weights file.
         #[derive(Deserialize)]
@@ -61,7 +67,16 @@ pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
     numbers.windows.truncate(options.layers.unwrap_or(usize::MAX));
     if numbers.is_tied {
         // One that is ignored differs from the embedding.
-        tensors.retain(|name, tensor| !tensor.is_ignored || name != "lm_head.weight");
+        tensors.retain(|name, it| it.precedence > Precedence::Ignored || name != "lm_head.weight");
     }
-    Reader { source, tensors, replaced }.model(numbers)
+    let mut changes = Vec::new();
+    for adapter in adapters {
+        let (adapter, values) = AdapterReader::open(adapter, ignored_tensors)?;
+        tensors.extend(values);
+        changes.push(adapter);
+    }
+    let tensors = NamedTensors { source, by_name: tensors };
+    let mut model = Reader { tensors, replaced }.model(numbers)?;
+    changes.iter().try_for_each(|adapter| adapter.change(&mut model))?;
+    Ok(model)
 }

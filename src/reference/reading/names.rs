@@ -18,6 +18,7 @@ const NAMES: &str = "
     mlp2_bias                         experts.down.bias
 
     embed_tokens                      embedding
+    unembed_tokens                    lm_head
     input_layernorm.weight            attn.norm.scale
     post_attention_layernorm.weight   mlp.norm.scale
     norm.weight                       norm.scale
@@ -33,6 +34,9 @@ const NAMES: &str = "
     gate_up_proj                      gate_up.weight_t
     gate_up_projs                     gate_up
     gate_proj                         gate
+    w1                                gate
+    w2                                down
+    w3                                up
     up_proj                           up
     down_proj_blocks                  down.blocks
     down_proj_scales                  down.scales

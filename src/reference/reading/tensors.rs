@@ -9,8 +9,9 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use super::names::{canonical, common_prefix, matches_any, without_wrappers};
-use crate::error::{Result, bail, ensure, err};
+use crate::error::{Error, Result, bail, ensure, err};
 use crate::files::{FileRange, json};
+use crate::reference::matrix::{EncodedNumbers, Encoding, StoredMatrix};
 use crate::tensor::DType;
 
 /// The most bytes of a header, as in the library of SafeTensors, and of an index.
@@ -25,12 +26,77 @@ pub struct TensorInFile {
     pub dtype: Option<DType>,
     pub shape: Vec<u64>,
     pub data: FileRange,
-    /// Whether the user declares it to be of no use.
-    pub is_ignored: bool,
+    pub precedence: Precedence,
+}
+
+/// Which of several tensors with one meaning is read: the last of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precedence {
+    /// The user declares it to be of no use.
+    Ignored,
+    OfCheckpoint,
+    OfAdapter,
 }
 
 /// Tensors by the names that the reference has for them.
 pub type TensorsInFiles = HashMap<String, TensorInFile>;
+
+/// An expert, and the number of all in its layer.
+pub type OneOf = [u64; 2];
+
+const FLOATS: &[DType] = &[DType::F32, DType::BF16, DType::F16, DType::F8E5M2];
+
+/// Tensors to look up.
+pub struct NamedTensors<'r> {
+    /// Where they are from, for errors.
+    pub source: &'r Path,
+    pub by_name: TensorsInFiles,
+}
+
+impl NamedTensors<'_> {
+    /// A matrix of floats, or a vector.
+    pub fn floats(
+        &self,
+        name: &str,
+        expert: Option<OneOf>,
+        shape: &[u64],
+        is_transposed: bool,
+    ) -> Result<StoredMatrix> {
+        let (data, dtype) = self.tensor(name, FLOATS, expert, shape)?;
+        let numbers = EncodedNumbers { encoding: Encoding::Float(dtype), parts: vec![data] };
+        let sides = if let [rows, columns] = *shape { [rows, columns] } else { [1, shape[0]] };
+        Ok(numbers.matrix(expert, sides, is_transposed))
+    }
+
+    /// The data and the dtype of a tensor that has one of these dtypes and, for each expert, this
+    /// shape.
+    pub fn tensor(
+        &self,
+        name: &str,
+        dtypes: &[DType],
+        expert: Option<OneOf>,
+        shape: &[u64],
+    ) -> Result<(FileRange, DType)> {
+        let shape = [expert.map(|[_, all]| all).as_slice(), shape].concat();
+        let TensorInFile { dtype, shape: found, data, .. } = self.get(name)?;
+        let (file, bytes) = (data.file.display(), data.len());
+        let fits = |it: &DType| dtypes.contains(it) && it.bytes(&shape) == Some(bytes);
+        let dtype = dtype.filter(|it| *found == shape && fits(it)).ok_or_else(|| {
+            let dtypes: Vec<String> = dtypes.iter().map(DType::to_string).collect();
+            let dtypes = dtypes.join(", ");
+            err!("`{file}`: `{name}` has shape {found:?} in {bytes} bytes, expected {shape:?} in {dtypes}")
+        })?;
+        Ok((data.clone(), dtype))
+    }
+
+    pub fn get(&self, name: &str) -> Result<&TensorInFile> {
+        self.by_name.get(name).ok_or_else(|| self.lacks(name))
+    }
+
+    pub fn lacks(&self, name: &str) -> Error {
+        err!("`{}` has no tensor that the reference could read as `{name}`", self.source.display())
+    }
+}
 
 /// The header of a SafeTensors file.
 #[derive(Deserialize)]
@@ -111,10 +177,12 @@ fn by_canonical_name(
 ) -> Result<TensorsInFiles> {
     let stored = stored.into_iter().map(|(name, tensor)| {
         let is_ignored = matches_any(ignored, &name);
-        (without_wrappers(&name), TensorInFile { is_ignored, ..tensor })
+        let precedence = if is_ignored { Precedence::Ignored } else { tensor.precedence };
+        (without_wrappers(&name), TensorInFile { precedence, ..tensor })
     });
     let stored: Vec<(String, TensorInFile)> = stored.collect();
-    let needed = stored.iter().filter(|(_, tensor)| !tensor.is_ignored).map(|(name, _)| &**name);
+    let needed = stored.iter().filter(|(_, tensor)| tensor.precedence > Precedence::Ignored);
+    let needed = needed.map(|(name, _)| &**name);
     let prefix = needed.reduce(common_prefix).unwrap_or_default().to_owned();
     let mut tensors = HashMap::new();
     for (name, tensor) in stored {
@@ -130,7 +198,7 @@ fn by_canonical_name(
 }
 
 /// The metadata and the tensors of a SafeTensors file.
-fn read_file(path: &Path) -> Result<(HashMap<String, String>, BTreeMap<String, TensorInFile>)> {
+pub fn read_file(path: &Path) -> Result<(HashMap<String, String>, BTreeMap<String, TensorInFile>)> {
     let (shown, mut file) = (path.display(), json::open(path, u64::MAX)?);
     let (length, mut announced) = (fs::metadata(path)?.len(), [0; 8]);
     let damaged = |what| err!("`{shown}` {what}: it is damaged or not a SafeTensors file");
@@ -151,7 +219,7 @@ fn read_file(path: &Path) -> Result<(HashMap<String, String>, BTreeMap<String, T
         );
         let dtype = dtype_of(&dtype);
         let data = FileRange { file: file.clone(), range: start + from..start + to };
-        Ok((name, TensorInFile { dtype, shape, data, is_ignored: false }))
+        Ok((name, TensorInFile { dtype, shape, data, precedence: Precedence::OfCheckpoint }))
     });
     Ok((metadata, located.collect::<Result<_>>()?))
 }

@@ -5,44 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::environment::{OPENVINO, assert_equal, assert_steps_of, python};
-use crate::adapters::{CONFIG, WEIGHTS};
+use crate::adapters::{ADAPTERS, CONFIG, WEIGHTS, add, bases, order};
 use crate::layout_fixtures::{in_folder, read, write};
-use crate::support::{Home, copy_folder, edit_json, fixture, text};
-
-/// Adapters, and those of which the logits are theirs too.
-pub const ADAPTERS: [(&str, &[&str]); 13] = [
-    ("attention", &[]),
-    ("biases", &[]),
-    ("embedding", &[]),
-    ("experts", &["experts-peft-0.17.0", "experts-peft-0.19.0", "experts-transformers-4"]),
-    ("one-parameter-each", &[]),
-    ("patterns", &[]),
-    ("router-head", &[]),
-    ("split", &[]),
-    ("square", &["square-peft-0.19.0"]),
-    ("square-down", &["square-down-transformers-4"]),
-    ("tinker-peft", &["tinker"]),
-    ("tokens", &[]),
-    ("whole-modules", &[]),
-];
-
-/// The order that nothing in these files tells.
-pub fn order(adapter: &str) -> &'static [&'static str] {
-    match adapter {
-        "square-down" => &["--adapter-layout", "plain"],
-        "square-down-transformers-4" => &["--adapter-layout", "swapped"],
-        _ => &[],
-    }
-}
-
-/// The same model in several layouts: with q, k and v apart and in one matrix, with experts in
-/// MXFP4 and in numbers.
-pub fn bases(adapter: &str) -> Vec<Home> {
-    if adapter.starts_with("square") {
-        return vec![Home::with("tiny-square")];
-    }
-    vec![Home::with("tiny"), Home::with("tiny-hf"), in_folder("bf16")]
-}
+use crate::support::{Home, edit_json, fixture, text};
 
 /// Ids and logits `[2, 40]`, and `[1, 150]` of which the last 50 rows are known.
 pub fn references(logits: &str) -> [Value; 2] {
@@ -61,12 +26,6 @@ pub fn ways() -> Value {
         {"rows": [0], "lengths": [120], "steps": 30},
         {"rows": [0, 1], "lengths": [9, 3], "padding": "left", "steps": 20},
     ])
-}
-
-/// Copies an adapter into a folder beside a checkpoint, and returns its path.
-pub fn add(home: &Path, adapter: &str, folder: &str) -> String {
-    copy_folder(&fixture("lora").join(adapter), &home.join(folder));
-    text(&home.join(folder)).to_owned()
 }
 
 #[test]

@@ -56,12 +56,10 @@ fn place_for(document: &str) -> Home {
     let (from, to) = match document {
         "docs/checkpoints.md" => (in_folder("bf16"), "out/checkpoint"),
         "docs/adapters.md" => {
-            for (from, to) in
-                [("tiny-hf", "base"), ("lora/experts", "adapter"), ("lora/attention", "style")]
-            {
+            for (from, to) in [("lora/experts", "adapter"), ("lora/attention", "style")] {
                 copy_folder(&fixture(from), &home.join("out").join(to));
             }
-            return home;
+            (with_tokenizer(), "out/base")
         }
         "docs/serving.md" => (with_tokenizer(), "out/checkpoint"),
         "docs/ci.md" => (Home::with("tiny"), "checkpoint"),

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::adapters::{ADAPTERS, add, bases, order, references, ways};
+use super::adapters::{references, ways};
 use super::environment::{OPENVINO, assert_steps_of, python};
+use crate::adapters::{ADAPTERS, add, bases, order};
 use crate::layout_fixtures::in_folder;
 use crate::support::{Home, text};
 

@@ -42,7 +42,7 @@ fn refuses_models_with_edited_metadata_or_inputs() {
     let original = fs::read(&model).unwrap();
     let table = "metadata['residuals'][1:] = metadata['routers'] | --trace | has a residual stream of another size
         metadata['residuals'].pop() | --trace | has 3 values of the residual stream for 3
-        metadata['routers'].append('x') | | has 4 values of router scores for 3 layers: it
+        metadata['routers'].append('x') | | has 4 values of router scores for 3 layers, so gpt-oss-export did not write it as it is: export again
         metadata['residuals'] = [] | --trace | does not list the values of its residual
         m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1; metadata['residuals'] = [] | | does not list the values of its residual
         metadata['layers'] = 4 | | the model has 4 layers, the checkpoint 3
@@ -80,24 +80,27 @@ fn refuses_unsuitable_requests_in_one_sentence() {
         assert!(error.contains(sentence) && !error.contains("on the hub"), "{error}");
     }
     fs::remove_dir_all(&checkpoint).unwrap();
-    assert_contains(&refused(&model, &other, &[]), "model.safetensors`, which does not exist");
+    assert_contains(&refused(&model, &other, &[]), "model.safetensors`: it does not exist");
 }
 
 /// What is not where it should be, or is something else: a table of what happens to the files of an
 /// export, the arguments, and the sentence.
 #[test]
 fn names_files_that_are_not_what_they_should_be() {
-    let table = "truncate -s 400000 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which has 400000 bytes, and the model reads up to
-        truncate -s 0 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which has 0 bytes, and the model reads up to
-        rm m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which does not exist: restore the file, or export again
-        rm m_data.safetensors; mkdir m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`, which is not a regular file
-        truncate -s 5000 m.onnx | m.onnx --checkpoint checkpoint | `m.onnx` is not an ONNX model, or is truncated
+    let table = "truncate -s 400000 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`: it has 400000 bytes, and the model reads up to
+        truncate -s 0 m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`: it has 0 bytes, and the model reads up to
+        rm m_data.safetensors | m.onnx --checkpoint checkpoint | cannot read its weights from `./m_data.safetensors`: it does not exist: restore it, or export again
+        rm m_data.safetensors; mkdir m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`: it is not a regular file: restore it, or export again
+        truncate -s 5000 m.onnx | m.onnx --checkpoint checkpoint | `m.onnx` is not an ONNX model, or is truncated (failed to decode
         true | . --checkpoint checkpoint | `.` is a folder, expected an ONNX model (did you mean `./m.onnx`?)
         cp m.onnx n.onnx | ./ --checkpoint checkpoint | (did you mean `./m.onnx` or `./n.onnx`?)
         true | checkpoint --checkpoint checkpoint | `checkpoint` is a folder, expected an ONNX model
         true | checkpoint --checkpoint m.onnx | `m.onnx` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `checkpoint` is the checkpoint
         true | m_data.safetensors --checkpoint m.onnx | exchange the two paths if `m_data.safetensors` is the checkpoint
         true | m.onnx --checkpoint m.onnx | `m.onnx` is an ONNX model
+        true | m.onnx --checkpoint chekpoint | there is nothing at `chekpoint` (did you mean `./checkpoint`?)
+        true | m.onnx --checkpoint owner/name | there is nothing at `owner/name`; only an export reads repositories on the hub: choose the folder into which
+        true | m.onnx --checkpoint hf:owner/name | there is nothing at `hf:owner/name`; only an export reads repositories on the hub
         truncate -s 400000 m_data.safetensors | m.onnx --checkpoint m_data.safetensors | m_data.safetensors` has 400000 bytes, but its header describes";
     for [change, arguments, expected] in cases(table) {
         let home = Home::with("tiny");
@@ -124,7 +127,7 @@ fn fill(folder: &Path, pattern: &str, byte: u8) {
 /// Zeros and NaN pass through the graph as through the reference, and prove nothing.
 #[test]
 fn damaged_weights_are_no_reason_to_pass() {
-    let table = "* | 0 | the checkpoint's own logits are all 0, and a comparison with them proves nothing
+    let table = "* | 0 | or their download is unfinished; `inspect` names tensors of zeros in a scan; use another copy
         unembedding.weight | 0 | the checkpoint's own logits are all 0
         norm.scale | 0 | the checkpoint's own logits are all 0
         norm.scale | 255 | are infinite or NaN, so its weights are damaged: `inspect` names the tensors with such values in a scan

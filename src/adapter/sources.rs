@@ -1,0 +1,90 @@
+//! Several adapters, as they are named in a request.
+
+use std::path::PathBuf;
+
+use super::{Adapter, AdapterFile, FactorOrder, fit};
+use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
+use crate::error::{Error, Result, ensure};
+
+/// An adapter, and how much of it to add.
+#[derive(Clone, Debug)]
+pub struct AdapterSource {
+    /// By default that of its folder.
+    pub name: Option<String>,
+    /// Its folder, or its SafeTensors file.
+    pub path: PathBuf,
+    /// Multiplies what it adds; 1 adds what was trained.
+    pub weight: f64,
+}
+
+impl AdapterSource {
+    /// Refuses a weight that adds nothing.
+    pub fn check(&self) -> Result<()> {
+        let (path, weight) = (self.path.display(), self.weight);
+        ensure!(
+            weight.is_finite() && weight != 0.0,
+            "adapter `{path}` has the weight {weight}, expected a number other than 0, such as 0.5: leave the adapter out to add nothing"
+        );
+        Ok(())
+    }
+
+    /// What is said of a model that has it, read from a file and fitted to a base.
+    pub fn record(
+        &self,
+        file: &AdapterFile,
+        adapter: &Adapter,
+        merged: bool,
+    ) -> Result<AdapterRecord> {
+        Ok(AdapterRecord {
+            name: self.name.clone().unwrap_or_else(|| file.name()),
+            source: file.source.clone(),
+            fingerprint: adapter.fingerprint()?,
+            weight: self.weight,
+            merged,
+            ignored: file.ignored.clone(),
+        })
+    }
+}
+
+impl Default for AdapterSource {
+    /// The adapter in the current folder.
+    fn default() -> Self {
+        Self { name: None, path: ".".into(), weight: 1.0 }
+    }
+}
+
+/// All of some files, or all errors, and what is ignored of their base: the names that they ignore
+/// need not be there.
+pub fn all_opened(
+    files: impl Iterator<Item = Result<AdapterFile>>,
+    ignored: &IgnoredNames,
+) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
+    let files = collect(files);
+    let of_adapters = match &files {
+        Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
+        Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
+    };
+    (files, IgnoredNames { of_adapters, ..ignored.clone() })
+}
+
+/// What adapters change in a base.
+pub fn fit_all(
+    files: &[AdapterFile],
+    base: &Checkpoint,
+    order: Option<FactorOrder>,
+) -> Result<Vec<Adapter>> {
+    collect(files.iter().map(|file| fit(file, base, order)))
+}
+
+/// All values, or all errors.
+fn collect<T>(results: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors)?;
+    Ok(values)
+}

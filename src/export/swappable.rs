@@ -1,0 +1,133 @@
+//! Adapters for a swappable model that exists: the model itself says what it takes.
+
+use std::path::{Path, PathBuf};
+
+use super::planned_adapter::PlannedAdapter;
+use super::{AdapterSource, AdapterSummary};
+use crate::adapter::{self, AdapterFile, FactorOrder};
+use crate::checkpoint::{IgnoredNames, listed};
+use crate::error::{Result, bail, ensure, err};
+use crate::files::{FileRange, parent_dir};
+use crate::metadata::ModelMetadata;
+use crate::onnx::{self, OnnxFile};
+use crate::progress::Progress;
+use crate::publish::Transaction;
+use crate::weights::{ElementKind, LowRank, Recipe, Slot, Weight};
+
+/// An adapter, and the model that it is for.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct AdapterRequest {
+    pub adapter: AdapterSource,
+    /// A swappable model of this program.
+    pub model: PathBuf,
+    /// The file to write.
+    pub output: PathBuf,
+    /// How the adapter stores the factors of experts, where its file does not tell.
+    pub adapter_layout: Option<FactorOrder>,
+    /// Names in the adapter that count as absent.
+    pub ignored: IgnoredNames,
+}
+
+/// Writes an adapter for a model that exists. Of the model, its metadata and inputs are read, and
+/// values of which the adapter has a copy.
+pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Result<AdapterSummary> {
+    let AdapterRequest { adapter: source, model, output, adapter_layout, ignored } = request;
+    source.check()?;
+    let (shown, onnx) = (model.display(), onnx::read(model)?);
+    let metadata =
+        ModelMetadata::read(&onnx.properties).map_err(|error| err!("`{shown}`: {error}"))?;
+    let config = metadata.as_ref().and_then(|it| it.config.as_ref());
+    let slots: Vec<Slot> = slots_of(&onnx).collect();
+    let (Some(metadata), Some(config), false) = (&metadata, config, slots.is_empty()) else {
+        bail!("`{shown}` takes no adapters: export it as a swappable model");
+    };
+    config.check(&shown.to_string())?;
+    let file = AdapterFile::open(&source.path, ignored)?;
+    let of_adapters = file.ignored.of_adapters.clone();
+    IgnoredNames { of_adapters, ..ignored.clone() }.require_use(&source.path)?;
+    let adapter = adapter::fit_to(&file, config, None, *adapter_layout)?;
+    adapter::require_swappable(&adapter, |name| stored(model, &onnx, metadata, name))?;
+    let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let source = &AdapterSource { name, ..source.clone() };
+    let mut summary = AdapterSummary::new(&file, source, &adapter, false)?;
+    let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
+    let others: Vec<&String> =
+        adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();
+    ensure!(
+        others.is_empty(),
+        "`{}` changes {}, for which `{shown}` has no inputs: export the model with this adapter",
+        file.weights.display(),
+        listed(others.iter())
+    );
+    let planned = PlannedAdapter::new(output.clone(), adapter, source.weight, &slots)?;
+    let mut transaction = Transaction::default();
+    planned.write(&mut transaction, progress)?;
+    progress.check_cancelled()?;
+    transaction.commit()?;
+    summary.file = Some(output.clone());
+    Ok(summary)
+}
+
+/// What the optional inputs of a model are for.
+fn slots_of(onnx: &OnnxFile) -> impl Iterator<Item = Slot> {
+    let shape = |name: &str| onnx.optional.iter().find(|it| it.name == name).map(|it| &*it.shape);
+    onnx.optional.iter().filter_map(move |input| {
+        let matrix = input.name.strip_suffix(".lora_A")?;
+        let experts = match &input.shape[..] {
+            [experts, _, _] => Some(experts.known()?),
+            _ => None,
+        };
+        let [.., inn] = &input.shape[..] else { return None };
+        let [.., out, _] = shape(&format!("{matrix}.lora_B"))? else { return None };
+        Some(Slot { matrix: matrix.to_owned(), experts, out: out.known()?, inn: inn.known()? })
+    })
+}
+
+/// A weight as a model stores it, in one initializer or in several for ranges of rows.
+fn stored(
+    model: &Path,
+    onnx: &OnnxFile,
+    metadata: &ModelMetadata,
+    name: &str,
+) -> Result<Option<Weight>> {
+    let parts = onnx.external_data().filter_map(|(it, data)| {
+        let slice = metadata.slices.get(&it.name);
+        let start = slice.map_or(0, |slice| slice.bytes.start);
+        let weight = slice.map_or(&it.name, |slice| &slice.weight);
+        (weight == name).then_some((start, it, data))
+    });
+    let mut parts: Vec<_> = parts.collect();
+    parts.sort_by_key(|(start, ..)| *start);
+    let Some((_, first, _)) = parts.first() else {
+        let is_matrix = name.ends_with(".weight");
+        ensure!(
+            !is_matrix,
+            "the adapter holds values of `{name}`, and `{}` holds those of its base in another format, so that nothing tells whether they differ: export the model with this adapter",
+            model.display()
+        );
+        return Ok(None);
+    };
+    let rows = parts.iter().filter_map(|(_, it, _)| it.shape.first()).sum();
+    let rest = first.shape.iter().skip(1).copied();
+    let sources = parts.iter().map(|(.., data)| {
+        let file = parent_dir(model).join(&data.file).into();
+        FileRange { file, range: data.range.clone() }
+    });
+    let sources: Vec<FileRange> = sources.collect();
+    for FileRange { file, .. } in &sources {
+        let shown = file.display();
+        ensure!(
+            file.is_file(),
+            "the adapter has a copy of values of `{name}`, and `{shown}`, where the model has them, does not exist: restore the file"
+        );
+    }
+    let Some(dtype) = first.dtype else { return Ok(None) };
+    Ok(Some(Weight {
+        name: name.to_owned(),
+        dtype,
+        shape: [rows].into_iter().chain(rest).collect(),
+        kind: ElementKind::Float,
+        recipe: Recipe::Concat(sources),
+    }))
+}

@@ -1,0 +1,92 @@
+//! Whether a model can be verified at all, which is known before it is written.
+
+use std::path::Path;
+
+use super::inputs::{InputOptions, Inputs, Signature, limits};
+use crate::checkpoint::Config;
+use crate::error::{Error, Kind, Result, Setting, err};
+use crate::model::{BatchSymbol, GraphOptions, Provider, Target};
+use crate::runtime::Library;
+use crate::tensor::DType;
+use crate::tensor::ints::Bits;
+use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
+
+/// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
+/// sizes that are too large for this machine, or needs a tolerance and has none, and refuses if no suitable
+/// onnxruntime is found. `formats` are those of its matrices, converted or stored; `config` is that
+/// of its checkpoint, if it is known yet.
+pub fn prepare(
+    options: &GraphOptions,
+    formats: &PerRole<FormatSet>,
+    config: Option<&Config>,
+    tolerance: Option<f64>,
+    onnxruntime: Option<&Path>,
+) -> Result<Library> {
+    let GraphOptions { target, provider, compute, .. } = *options;
+    let instead = |error: Error| error.with_remedies(exact_settings(options, formats));
+    if provider != Provider::Cpu {
+        return Err(instead(err!(
+            "a model for execution provider `{provider}` cannot be verified on a CPU: export the checkpoint for execution provider `cpu`, and verify that model, which has the same weights"
+        )));
+    }
+    if compute == DType::BF16 {
+        return Err(instead(err!(
+            "a model that computes in bf16 cannot be verified, as onnxruntime has no kernels for it on a CPU: export one that computes in f32, and verify that model, which has the same weights"
+        )));
+    }
+    // A model of fixed sizes may be too large, whatever the checkpoint.
+    let size = |size: Option<u64>| size.map(|size| size as usize);
+    let signature = Signature {
+        batch: size(options.batch),
+        length: size(options.length),
+        cache: options.has_cache(),
+        mask: options.has_mask(),
+        last: options.last_logits,
+        vocab: config.map_or(1, |config| config.vocab_size),
+    };
+    Inputs::new(signature, InputOptions::default(), config.map_or([0, usize::MAX], limits))?;
+    // Only a requested tolerance fits a model that rounds while it computes.
+    let rounding = options.rounding(formats);
+    if tolerance.is_none() && !rounding.is_empty() {
+        return Err(instead(err!(
+            "there is no default tolerance for the model: {}; export one that does not round, or choose X, the largest error of a logit that you accept",
+            rounding.join("; ")
+        ))
+        .with_remedy(Setting::Tolerance, "X"));
+    }
+    let library = Library::load(onnxruntime)?;
+    let oldest = target.oldest_onnxruntime();
+    // An older one may compute wrong logits.
+    if library.version_numbers().is_some_and(|version| version < oldest) {
+        let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
+        let needed = format!(
+            "a model for target `{target}` needs {oldest} or newer: install one, or choose another"
+        );
+        return Err(err!("`{path}` is {library}, and {needed}")
+            .with_kind(Kind::OldRuntime)
+            .with_remedy(Setting::Onnxruntime, "PATH"));
+    }
+    Ok(library)
+}
+
+/// The settings with which an export of the same weights rounds nothing while it runs on a CPU.
+fn exact_settings(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Vec<(Setting, String)> {
+    let has = |role: Role, is: fn(MatrixFormat) -> bool| formats[role].contains(is);
+    let is_int8 = |format| format == MatrixFormat::Int(Bits::Eight);
+    let has_ints = Role::ALL.into_iter().any(|role| has(role, MatrixFormat::is_int));
+    // ONNX Runtime's experts in int8 always quantize activations, and transformers.js takes no model
+    // for another provider.
+    let is_standard = options.target == Target::Onnx
+        || has(Role::Experts, is_int8)
+        || options.batch_symbol == BatchSymbol::BatchSize;
+    [
+        (options.target == Target::Ort && is_standard, Setting::Target, "onnx"),
+        (options.provider != Provider::Cpu, Setting::Provider, "cpu"),
+        (options.compute != DType::F32, Setting::Compute, "f32"),
+        (!is_standard && has_ints && !options.keep_activations, Setting::KeepActivations, ""),
+    ]
+    .into_iter()
+    .filter(|(helps, ..)| *helps)
+    .map(|(_, setting, value)| (setting, value.to_owned()))
+    .collect()
+}

@@ -1,0 +1,209 @@
+//! Tensors that stand for those of a model in a way that is not read: other dtypes, formats and
+//! names.
+
+use safetensors::Dtype;
+
+use crate::layout_fixtures::in_folder;
+use crate::support::{assert_contains, assert_ends, cases};
+use crate::tensor_problems::{Choice, advised, export, fingerprint, rename, with};
+
+type Renaming = (&'static str, &'static str);
+
+/// One error for each dtype, also for those that no weight has; what is ignored may have any.
+#[test]
+fn wrong_dtypes_are_named_once() {
+    let table: [(&str, Dtype, usize, Choice, &str); 6] = [
+        (
+            "bf16",
+            Dtype::I16,
+            2,
+            |_| true,
+            "48 tensors, such as `model.embed_tokens.weight`, must be bf16, f16 or f32",
+        ),
+        (
+            "bf16",
+            Dtype::U16,
+            2,
+            |name| name.contains("norm"),
+            "7 tensors, such as `model.layers.0.input_layernorm.weight`, must be bf16, f16 or f32, found u16: export",
+        ),
+        (
+            "fp8",
+            Dtype::F8_E4M3,
+            1,
+            |name| name.ends_with("_proj"),
+            "6 tensors, such as `model.layers.0.mlp.experts.gate_up_proj`",
+        ),
+        ("f32", Dtype::U32, 4, |name| name.ends_with("experts.down_proj"), "3 tensors, such as"),
+        (
+            "hf",
+            Dtype::BOOL,
+            1,
+            |name| name.ends_with("layers.1.mlp.experts.down_proj_blocks"),
+            "tensor `model.layers.1.mlp.experts.down_proj_blocks` must be u8 (MXFP4 blocks), found bool: export",
+        ),
+        (
+            "hf",
+            Dtype::F8_E4M3,
+            1,
+            |name| name.ends_with("gate_up_proj_blocks"),
+            "3 tensors, such as `model.layers.0.mlp.experts.gate_up_proj_blocks`, must be u8 (MXFP4 blocks), found f8e4m3: export",
+        ),
+    ];
+    for (layout, dtype, size, is_wrong, expected) in table {
+        let home = with(layout, |tensors| {
+            let old = |it: &Dtype| it.bitsize() == 8 * size;
+            let wrong = tensors.iter_mut().filter(|(name, it)| is_wrong(name) && old(&it.0));
+            wrong.for_each(|(_, it)| it.0 = dtype);
+        });
+        assert_contains(&home.refusal("m", &[]), expected);
+    }
+    // Beside other faults, and ignored.
+    let spare = |dtype| {
+        with("hf", |tensors| {
+            tensors
+                .insert("model.layers.0.self_attn.mask".to_owned(), (dtype, vec![2], vec![0; 16]));
+        })
+    };
+    for dtype in [Dtype::I64, Dtype::U64, Dtype::F64, Dtype::C64] {
+        let sentence = spare(dtype).refusal("m", &[]);
+        assert_ends(&sentence, "; pass --ignore-tensor model.layers.0.self_attn.mask");
+        assert_eq!(export(&spare(dtype), &advised(&sentence)[0]), fingerprint(&in_folder("hf")));
+    }
+}
+
+/// Tensors that may stand for missing ones of their layer are shown beside those, with shapes, and
+/// are never to be ignored.
+#[test]
+fn other_ways_to_split_experts_are_told_from_needless_tensors() {
+    let experts = |n: usize, name: &str| format!("`model.layers.{n}.mlp.experts.{name}`");
+    let lacks = format!(
+        "lacks {} [8, 96, 256], {} [8, 256], ",
+        experts(0, "gate_up_proj"),
+        experts(0, "gate_up_proj_bias")
+    );
+    // What names become, and what is said of both sides.
+    let table: [(&str, &[Renaming], &str, &str); 7] = [
+        (
+            "mlx",
+            &[("gate_proj.weight", "gate_proj"), ("up_proj.weight", "up_proj")],
+            "lacks `model.layers.0.mlp.experts.gate_proj.weight` [8, 128, 96], ",
+            "gate_proj` [8, 128, 96]",
+        ),
+        (
+            "mlx",
+            &[
+                ("experts.gate_proj.", "experts.w1."),
+                ("experts.up_proj.", "experts.w3."),
+                ("experts.down_proj.", "experts.w2."),
+            ],
+            &lacks,
+            "experts.w1.bias` [8, 128], ",
+        ),
+        (
+            "linears",
+            &[(".gate_proj.", ".w1."), (".up_proj.", ".w3."), (".down_proj.", ".w2.")],
+            &lacks,
+            "experts.0.w1.bias` [128], ",
+        ),
+        (
+            "mlx",
+            &[("experts.down_proj.", "experts.output.")],
+            "lacks `model.layers.0.mlp.experts.down_proj.weight` [8, 96, 128], ",
+            "experts.output.weight` [8, 96, 128]",
+        ),
+        (
+            "bf16",
+            &[("gate_up_proj", "in_projection"), ("down_proj", "out_projection")],
+            &lacks,
+            "in_projection` [8, 96, 256], ",
+        ),
+        (
+            "hf",
+            &[("experts.", "moe.")],
+            "lacks `model.layers.0.mlp.experts.gate_up_proj_blocks` [8, 256, 3, 16], ",
+            "moe.down_proj_bias` [8, 96], ",
+        ),
+        (
+            "bf16",
+            &[("self_attn.q_proj", "self_attn.query")],
+            "lacks `model.layers.0.self_attn.q_proj.weight` [",
+            "self_attn.query.bias` [",
+        ),
+    ];
+    for (layout, renamings, lacking, found) in table {
+        let home = with(layout, |tensors| {
+            renamings.iter().for_each(|(from, to)| rename(tensors, from, to));
+        });
+        let sentence = home.refusal("m", &[]);
+        for part in [lacking, " of Hugging Face's layout with ", ", and holds `", found] {
+            assert_contains(&sentence, part);
+        }
+        let order = "; gate and up alternate in a tensor of both";
+        let order = if found.contains("query") { "" } else { order };
+        assert_ends(&sentence, &format!(": rename or join these to those{order}"));
+        assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
+    }
+    // In another layer an unknown tensor is needless.
+    let home = with("hf", |tensors| {
+        let norm = tensors["model.norm.weight"].clone();
+        tensors.remove("model.layers.2.self_attn.o_proj.bias");
+        tensors.insert("model.layers.1.self_attn.gain".to_owned(), norm);
+    });
+    assert_ends(&home.refusal("m", &[]), "; pass --ignore-tensor model.layers.1.self_attn.gain");
+}
+
+/// Tensors in formats that are not read: how the names of some tensors begin, what they become,
+/// and the sentence.
+#[test]
+fn foreign_formats_are_known_by_their_tensors() {
+    let table = "hf | _proj.weight | qweight qzeros scales g_idx | a model quantized by GPTQ (`
+        bf16 | _proj.weight | qweight qzeros scales | a model quantized by GPTQ or AWQ (`
+        hf | _proj.weight | weight.absmax weight.quant_map weight.quant_state.bitsandbytes__nf4 | a model quantized by bitsandbytes (`
+        hf | _proj.weight | SCB | a model quantized by bitsandbytes (`
+        hf | _proj.weight | weight_packed weight_scale weight_shape | a model quantized by compressed-tensors (`
+        hf | _proj.weight | weight weight_scale weight_scale_2 input_scale | a model quantized to ModelOpt's NVFP4 (`
+        hf | _proj.weight | weight weight_scale | a model quantized to FP8 or NVFP4, with scales (`
+        hf | _proj.weight | weight weight_scale_inv | a model quantized to FP8 or NVFP4, with scales (`
+        hf | _proj.weight | W_q meta | a model quantized by HQQ (`
+        hf | _proj.weight | weight._data weight._scale | a model quantized by quanto (`
+        hf | _proj.weight | _weight_qdata _weight_scale | FP8
+        hf | _proj.weight | codes codebooks | a model quantized by AQLM or EXL (`
+        hf | _proj.weight | base_layer.weight | a LoRA adapter that is not merged (`
+        bf16 | experts.gate_up_proj | qweight qzeros scales | a model quantized by GPTQ or AWQ (`
+        bf16 | experts.gate_up_proj | weight_packed weight_scale | compressed-tensors (`";
+    for [layout, end, parts, expected] in cases(table) {
+        let home = with(layout, |tensors| {
+            let names: Vec<String> =
+                tensors.keys().filter(|name| name.ends_with(end)).cloned().collect();
+            assert!(!names.is_empty());
+            for name in names {
+                let tensor = tensors.remove(&name).unwrap();
+                let stem = name.strip_suffix(".weight").unwrap_or(&name);
+                tensors.extend(
+                    parts.split(' ').map(|part| (format!("{stem}.{part}"), tensor.clone())),
+                );
+            }
+        });
+        let sentence = home.refusal("m", &[]);
+        assert_contains(&sentence, expected);
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        // Scales beside whole weights may be needless, and the choice is the user's.
+        let is_complete = parts.starts_with("weight ");
+        assert_eq!(sentence.contains("--ignore-tensor"), is_complete, "{sentence}");
+    }
+    for name in ["qkv_proj", "qkv", "query_key_value"] {
+        let joined = with("hf", |tensors| {
+            rename(tensors, "self_attn.q_proj", &format!("self_attn.{name}"));
+            tensors.retain(|name, _| {
+                !name.contains("k_proj") && !name.contains("v_proj") || name.contains("qkv_proj")
+            });
+        });
+        let sentence = joined.refusal("m", &[]);
+        assert_contains(&sentence, "holds q, k and v in one tensor (`model.layers.0.self_attn.");
+        assert_ends(
+            &sentence,
+            "): split the tensor into `q_proj`, `k_proj` and `v_proj` by rows, and export the result",
+        );
+    }
+}
