@@ -217,8 +217,8 @@ fn stray_words_get_tips() {
         verify m.onnx --checkpoint tiny --target ort | `--target` is an option of an export, not of `verify`
         inspect m.onnx --verify | to verify a model, pass verify FILE.onnx --checkpoint DIR
         inspect tiny --experts int4 | `--experts` is an option of an export, not of `inspect`
-        help verfy | there is help for the commands inspect, verify
-        help m.onnx | there is help for the commands inspect, verify
+        help verfy | there is help for the commands adapter, inspect, verify
+        help m.onnx | there is help for the commands adapter, inspect, verify
         verfy m.onnx | a similar subcommand exists: 'verify'
         --for cpu | a similar value exists: 'onnxruntime'
         --for ort | a similar value exists: 'onnxruntime'
