@@ -2,13 +2,11 @@
 //! written by an export, read by `inspect` and `verify`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Adapter, AdapterFile, AdapterSource};
-use crate::checkpoint::{Config, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
 use crate::error::{Result, bail, err};
 use crate::model::{GraphOptions, LimitedCaches};
 use crate::weights::{Fingerprint, PerRole, Provenance};
@@ -27,7 +25,7 @@ pub struct ModelMetadata {
     /// Repository and commit of a checkpoint from the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Adapters of which the model has the changes, in this order.
+    /// Adapters of which the model has the changes, in this order, the merged ones first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub adapters: Vec<AdapterRecord>,
     /// The config of a model with optional inputs for adapters, by which these are fitted.
@@ -54,38 +52,6 @@ pub struct ModelMetadata {
     /// Digests of the files that the model reads, by their paths.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub data: BTreeMap<String, String>,
-}
-
-/// An adapter of a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdapterRecord {
-    /// The name of its folder.
-    pub name: String,
-    /// Of what it changes.
-    pub fingerprint: Fingerprint,
-    /// Multiplies what it adds.
-    pub weight: f64,
-    /// What was ignored of it.
-    #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
-    pub ignored: IgnoredNames,
-}
-
-impl AdapterRecord {
-    /// Of an adapter that was read from a file.
-    pub fn new(file: &AdapterFile, source: &AdapterSource, adapter: &Adapter) -> Result<Self> {
-        let name = source.name.clone().unwrap_or_else(|| file.name());
-        let (fingerprint, ignored) = (adapter.fingerprint()?, file.ignored.clone());
-        Ok(Self { name, fingerprint, weight: source.weight, ignored })
-    }
-}
-
-impl fmt::Display for AdapterRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, fingerprint, weight, ignored } = self;
-        let comma = if ignored.is_empty() { "" } else { "," };
-        let apart = ignored.apart();
-        write!(f, "{name}{comma}{apart}, weight {weight}, fingerprint {fingerprint}")
-    }
 }
 
 /// Some bytes of a weight.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::checkpoint::{
     ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, any_value,
 };
-use crate::error::{Result, err};
+use crate::error::{Error, Result, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::json::{self, OrderedObject};
 
@@ -46,7 +46,20 @@ const METHODS: [(&str, &str); 10] = [
     ("megatron_config", "it adapts the parallel layers of Megatron"),
 ];
 
-/// Values of `init_lora_weights`, besides true and false, that leave the base as it is.
+/// Values of `peft_type` of which nothing can be merged.
+const PROMPT_METHODS: [&str; 6] = [
+    "PROMPT_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "ADAPTION_PROMPT",
+    "CPT",
+];
+const NO_EXPORT: &str =
+    "it adds learned values to prompts, which no weights can hold; train a LoRA adapter instead";
+
+const INITIALIZATION: &str = "init_lora_weights";
+/// Its values, besides true and false, that leave the base as it is.
 const INITIALIZATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
 const TEXT: Expected<String> = Expected("a string", |it| it.as_str().map(str::to_owned));
@@ -96,7 +109,8 @@ impl AdapterConfig {
         let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
         let mut keys = ConfigReader::parse(&file, &text, ignored)?;
         let ordered: OrderedKeys = json::parse(&file, &text)?;
-        refuse_other_methods(&mut keys);
+        let of_methods = METHODS.map(|(key, _)| key);
+        ["peft_type", INITIALIZATION].iter().chain(&of_methods).for_each(|key| keys.skip(key));
         let config = Self {
             base: keys.optional("base_model_name_or_path", &TEXT),
             peft_version: keys.optional("peft_version", &TEXT),
@@ -168,33 +182,29 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// Refuses adapters that are no LoRA or extend it.
-fn refuse_other_methods(keys: &mut ConfigReader) {
-    let file = keys.file.clone();
+/// Refuses adapters that are no LoRA or extend it. What else their files have is no fault.
+pub fn refuse_other_methods(path: &Path) -> Result<()> {
+    let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
+    let keys = ConfigReader::parse(&file, &text, &[])?;
+    let mut errors = Vec::new();
     // Tinker's configs have no type.
-    keys.skip("peft_type");
     if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
-        keys.refuse(err!(
-            "`{file}`: key `peft_type` must be \"LORA\", found {kind}: {MERGE_ADAPTER}"
-        ));
+        let is_of_prompts = PROMPT_METHODS.iter().any(|it| kind == it);
+        let what = if is_of_prompts { NO_EXPORT } else { MERGE_ADAPTER };
+        errors.push(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
     }
-    for (key, what) in METHODS {
-        keys.skip(key);
-        if keys.get(key).is_some_and(|value| !is_off(value)) {
-            keys.refuse(err!(
-                "`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE_ADAPTER}"
-            ));
-        }
-    }
-    let initialization = "init_lora_weights";
-    keys.skip(initialization);
+    let is_set = |key| keys.get(key).is_some_and(|value| !is_off(value));
+    errors.extend(METHODS.into_iter().filter(|(key, _)| is_set(key)).map(|(key, what)| {
+        err!("`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE_ADAPTER}")
+    }));
     let leaves_base =
         |it: &Value| it.is_boolean() || INITIALIZATIONS.iter().any(|known| it == known);
-    if let Some(it) = keys.get(initialization).filter(|it| !leaves_base(it)) {
-        keys.refuse(err!(
-            "`{file}`: key `{initialization}` is {it}: the adapter belongs to a base that this initialization changed; merge it, or save it as plain LoRA, in the program that trained it"
+    if let Some(it) = keys.get(INITIALIZATION).filter(|it| !leaves_base(it)) {
+        errors.push(err!(
+            "`{file}`: key `{INITIALIZATION}` is {it}: the adapter belongs to a base that this initialization changed; merge it, or save it as plain LoRA, in the program that trained it"
         ));
     }
+    Error::all(errors)
 }
 
 fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<OrderedObject>) -> Patterns {

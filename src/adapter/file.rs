@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use super::config::AdapterConfig;
+use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
     ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint, is_ignored, listed, matches,
-    patterns,
+    names, patterns,
 };
 use crate::container::{Header, StoredTensor};
 use crate::display::plural;
@@ -19,8 +19,8 @@ use crate::weights::ElementKind;
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// Files in the place of the weights, and what to do.
-const OTHER_WEIGHTS: [(&str, &str); 2] = [
+/// Names of files in the place of the weights, what they are, and what to do.
+const OTHER_WEIGHTS: [(&str, &str); 8] = [
     (
         "adapter_model.bin",
         "PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors (save_pretrained does)",
@@ -29,6 +29,15 @@ const OTHER_WEIGHTS: [(&str, &str); 2] = [
         "adapters.safetensors",
         "mlx-lm's format: merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
     ),
+    (
+        "adapter_model-*-of-*.safetensors",
+        "one of several files, and an adapter is read from one: join them under the name adapter_model.safetensors",
+    ),
+    ("*.gguf", "GGUF, llama.cpp's format: use the adapter that it was converted from"),
+    ("*.h5", "TensorFlow's format: use the adapter that PEFT saved as SafeTensors"),
+    ("*.incomplete", "an unfinished download: finish it or download again"),
+    ("*.part", "an unfinished download: finish it or download again"),
+    ("*.zip", "an archive: unpack it and give the folder that was in it"),
 ];
 
 /// An adapter of which the config and the header have been read.
@@ -37,6 +46,8 @@ pub struct AdapterFile {
     pub config: AdapterConfig,
     /// The SafeTensors file.
     pub weights: PathBuf,
+    /// Repository, commit and folder on the hub that it was fetched from.
+    pub source: Option<String>,
     pub modules: BTreeMap<Module, Parts>,
     /// What the user ignores of it, and by which names and patterns.
     pub ignored: IgnoredNames,
@@ -72,10 +83,13 @@ impl AdapterFile {
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder on this machine with {ADAPTER_CONFIG} and {WEIGHTS}"
+            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
-        let other = OTHER_WEIGHTS.iter().find(|(name, _)| folder.join(name).exists());
-        if let Some((name, what)) = other.filter(|_| !weights.exists()) {
+        let there = names(folder);
+        let other = OTHER_WEIGHTS.iter().find_map(|(pattern, what)| {
+            Some((there.iter().find(|name| matches(pattern, name))?, what))
+        });
+        if let Some((name, what)) = other.filter(|_| weights.symlink_metadata().is_err()) {
             bail!("`{}` is {what}", folder.join(name).display());
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
@@ -86,12 +100,13 @@ impl AdapterFile {
                 "`{shown}` holds no {name}{whole}; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
             );
         }
+        refuse_other_methods(&config)?;
         let config = AdapterConfig::read(&config, &ignored.config_keys);
         let modules = read_modules(&weights, &ignored.tensors);
         let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
         let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
-        let mut file = Self { config, weights, modules, ignored };
+        let mut file = Self { config, weights, source: None, modules, ignored };
         file.name_wrapped()?;
         Ok(file)
     }

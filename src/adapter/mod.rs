@@ -28,7 +28,7 @@ pub use file::{AdapterFile, WEIGHTS, is_adapter};
 pub use fit::{fit, fit_to};
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
-pub use sources::{AdapterSource, fit_all, open_all};
+pub use sources::{AdapterSource, all_opened, fit_all};
 pub use swappable::{ModuleGroup, add_slots, require_swappable};
 
 use crate::error::Result;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Adapter, AdapterFile, FactorOrder, fit};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, ensure};
 
 /// An adapter, and how much of it to add.
@@ -27,6 +27,23 @@ impl AdapterSource {
         );
         Ok(())
     }
+
+    /// What is said of a model that has it, read from a file and fitted to a base.
+    pub fn record(
+        &self,
+        file: &AdapterFile,
+        adapter: &Adapter,
+        merged: bool,
+    ) -> Result<AdapterRecord> {
+        Ok(AdapterRecord {
+            name: self.name.clone().unwrap_or_else(|| file.name()),
+            source: file.source.clone(),
+            fingerprint: adapter.fingerprint()?,
+            weight: self.weight,
+            merged,
+            ignored: file.ignored.clone(),
+        })
+    }
 }
 
 impl Default for AdapterSource {
@@ -36,12 +53,13 @@ impl Default for AdapterSource {
     }
 }
 
-/// Reads the configs and headers of adapters. The names that they ignore need not be in their base.
-pub fn open_all(
-    sources: &[AdapterSource],
+/// All of some files, or all errors, and what is ignored of their base: the names that they ignore
+/// need not be there.
+pub fn all_opened(
+    files: impl Iterator<Item = Result<AdapterFile>>,
     ignored: &IgnoredNames,
 ) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
-    let files = collect(sources.iter().map(|it| AdapterFile::open(&it.path, ignored)));
+    let files = collect(files);
     let of_adapters = match &files {
         Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
         Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),

@@ -1,6 +1,7 @@
 //! Opens checkpoints: config and headers are read and checked against each other, and
 //! every weight gets its canonical name and a recipe.
 
+mod adapter_record;
 mod config;
 mod ignored;
 mod layout;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+pub use adapter_record::AdapterRecord;
 pub use config::{
     BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
     Rope, any_value,
@@ -29,6 +31,7 @@ use layout::{Assembly, Layout, Wrong};
 use mismatch::ReadConfig;
 pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
+pub use staged::StagedModel;
 pub use suggest::{
     ADAPTER_CONFIG, CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
     refuse_file as refuse_unsupported, similar_dir,
@@ -59,6 +62,8 @@ pub struct Checkpoint {
     pub layers_there: usize,
     /// What the user ignores of it.
     pub ignored: IgnoredNames,
+    /// Adapters that are merged into its values.
+    pub adapters: Vec<AdapterRecord>,
 }
 
 impl Checkpoint {
@@ -100,14 +105,20 @@ impl Checkpoint {
     }
 
     /// Opens a weights file that an export wrote, and returns its metadata too.
-    pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<Config>)> {
+    pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<StagedModel>)> {
         let (tensors, metadata) = staged::open(path)?;
         let layout = staged::layout(&tensors);
-        let (config, file) = (metadata.config.clone(), path.display().to_string());
+        let StagedModel { config, adapters } = metadata.model.clone();
+        let file = path.display().to_string();
         let mut checkpoint = Self::assemble(layout, config, tensors, &file)?;
         let invalid = |reason| staged::invalid_metadata(path, &reason);
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
+        if !adapters.is_empty() {
+            let names = suggest::listed(adapters.iter().map(|it| &it.name));
+            checkpoint.layout += &format!(", with merged adapters: {names}");
+        }
+        checkpoint.adapters = adapters;
         Ok((checkpoint, metadata))
     }
 
@@ -161,6 +172,7 @@ impl Checkpoint {
             notes,
             layers_there: layers,
             ignored,
+            adapters: Vec::new(),
             config,
             weights,
         })
@@ -169,6 +181,15 @@ impl Checkpoint {
     pub fn convert(&mut self, role: Role, to: MatrixFormat, accept_rounding: bool) -> Result<()> {
         self.weights.convert(role, to, accept_rounding)?;
         self.provenances[role].format = self.weights.formats(role);
+        Ok(())
+    }
+
+    /// Folds what adapters change into the values, [`ModelWeights::merge`].
+    pub fn merge(&mut self, to: &PerRole<MatrixFormat>, accept_rounding: bool) -> Result<()> {
+        self.weights.merge(to, accept_rounding)?;
+        for role in Role::ALL {
+            self.provenances[role].format = self.weights.formats(role);
+        }
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::AdapterRecord;
 use super::config::Config;
 use super::layout::{Form, Layout, PLAIN, TRANSPOSED};
 use super::suggest;
@@ -14,7 +15,16 @@ use crate::error::{Error, Result, bail, ensure, err};
 use crate::tensor::ints::Bits;
 use crate::weights::{FORMAT_VERSION, MatrixFormat, StagedMetadata};
 
-pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
+/// What a weights file says of its model, besides what is said of all weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagedModel {
+    pub config: Config,
+    /// Adapters that are merged into its values.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub adapters: Vec<AdapterRecord>,
+}
+
+pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<StagedModel>)> {
     /// The part of the metadata that every version has.
     #[derive(Deserialize)]
     struct StagedVersion {
@@ -45,7 +55,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
         "`{}` was staged in format {format}, expected {FORMAT_VERSION}: stage it again with this version",
         path.display()
     );
-    let metadata: StagedMetadata<Config> = serde_json::from_str(&text).map_err(invalid)?;
+    let metadata: StagedMetadata<StagedModel> = serde_json::from_str(&text).map_err(invalid)?;
     let of_adapter =
         tensors.map.keys().find(|it| it.contains(".lora_") || it.contains(".new_rows"));
     if let Some(name) = of_adapter {
@@ -54,7 +64,7 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<Config>)> {
             path.display()
         );
     }
-    metadata.config.check(&path.display().to_string())?;
+    metadata.model.config.check(&path.display().to_string())?;
     Ok((tensors, metadata))
 }
 

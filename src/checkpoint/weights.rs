@@ -1,10 +1,12 @@
 //! The weights of a model under canonical names, whatever the layout. Names are paths
 //! that agree with those in the graph.
 
+use std::mem;
 use std::ops::Range;
 
-use crate::error::Result;
-use crate::weights::{Changes, FormatSet, Matrix, MatrixFormat, Role, Slot, Weight};
+use crate::error::{Error, Result, Setting, err};
+use crate::tensor::DType;
+use crate::weights::{Changes, FormatSet, Matrix, MatrixFormat, PerRole, Role, Slot, Weight};
 
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
@@ -95,6 +97,40 @@ impl ModelWeights {
             let differs = matrix != tied.matrix;
             self.lm_head = differs.then_some(Linear { matrix, ..tied });
         }
+        Ok(())
+    }
+
+    /// Folds all changes into the values. The matrices of a role get the format that it is given;
+    /// routers, the embedding and biases become f32.
+    pub fn merge(&mut self, to: &PerRole<MatrixFormat>, accept_rounding: bool) -> Result<()> {
+        let merge =
+            |matrix: &mut Matrix, changes: &mut Changes, role: Option<Role>| -> Result<()> {
+                let changes = mem::take(changes);
+                if !changes.is_empty() {
+                    let to = role.map_or(MatrixFormat::Float(DType::F32), |role| to[role]);
+                    let to = if matrix.path == LM_HEAD { to.for_lm_head() } else { to };
+                    *matrix = matrix.merged(&changes, role, to, accept_rounding)?;
+                }
+                Ok(())
+            };
+        for Linear { matrix, bias, changes } in self.linears_mut() {
+            if changes.add_bias() {
+                let bias = bias.as_mut().ok_or_else(|| without_bias(&matrix.path))?;
+                *bias = bias.merged_bias(changes)?;
+            }
+            let is_router = matrix.path.ends_with(".router");
+            merge(matrix, changes, (!is_router).then_some(Role::Dense))?;
+        }
+        for ExpertWeights { matrix, bias, changes } in self.experts_mut() {
+            if changes.add_bias() {
+                *bias = bias.merged_bias(changes)?;
+            }
+            merge(matrix, changes, Some(Role::Experts))?;
+        }
+        let Embedding { weight, changes } = &mut self.embedding;
+        let mut table = Matrix::from_weight("embedding", weight);
+        merge(&mut table, changes, None)?;
+        weight.clone_from(table.whole());
         Ok(())
     }
 
@@ -209,6 +245,11 @@ impl MlpWeights {
     pub fn has_swappable_experts(&self) -> bool {
         self.gate_up.changes.slot.is_some() || self.down.changes.slot.is_some()
     }
+}
+
+fn without_bias(path: &str) -> Error {
+    err!("an adapter adds a bias to `{path}`, which has none in the base: it cannot be merged, add the adapter beside the weights")
+        .with_remedy(Setting::AdapterAs, "inline")
 }
 
 fn has_role(matrix: &Matrix, role: Role) -> bool {

@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
-    MatrixFormat, ModelSummary, ModuleGroup, Preset, Provider, RepoPath, Request, SlidingCache,
-    Source, Spec, Summary, Target, export, similar_dir,
+    MatrixFormat, ModelSummary, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter,
+    SlidingCache, Source, Spec, Summary, Target, export,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
+use super::place::Place;
 use super::remedy::{options, pass};
 use super::values::{self, Ignored, adapter, one_of, with_extension};
 use super::verify::{exit_status, tolerance};
@@ -53,12 +54,13 @@ pub struct Export {
     /// The model runs once the weights are where it reads them.
     #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
-    /// LoRA adapter to add: its folder or file; with a weight as DIR=0.7
+    /// LoRA adapter to add: folder, file or owner/name; with a weight as DIR=0.7
     ///
-    /// The model reads the adapter's own file beside the checkpoint's weights: nothing is merged or
-    /// rounded, and conversions leave adapters as they are. May be given several times. Its name is
-    /// that of its folder, unless another comes first, as in NAME=DIR.
-    #[arg(help_heading = SOURCE, long = "adapter", value_name = "[NAME=]DIR|FILE[=WEIGHT]", value_parser = adapter())]
+    /// By default the model reads the adapter's own file beside the checkpoint's weights: nothing is
+    /// rounded, and conversions leave adapters as they are. May be given several times. A repository
+    /// is named as one of a checkpoint is, and fetched into owner--name beside the output. An
+    /// adapter's name is that of its folder, unless another comes first, as in NAME=DIR.
+    #[arg(help_heading = SOURCE, long = "adapter", value_name = "[NAME=]DIR|FILE|REPO[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
     /// What becomes of adapters [default: inline]
     #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTER_AS))]
@@ -129,12 +131,13 @@ pub struct Export {
     /// Convert experts to a format [default: as in the checkpoint]
     ///
     /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
-    /// refused, unless --accept-rounding is given.
+    /// refused, unless --accept-rounding is given. With --adapter-as merge only what adapters change
+    /// is converted, except for the GPUs of --ep.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
     ///
-    /// Routers and the embedding stay as they are.
+    /// Routers and the embedding stay as they are. With --adapter-as merge as --experts.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
     /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32
@@ -215,6 +218,8 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
         let request = self.request()?;
+        let adapters: Vec<AdapterSource> =
+            request.adapters.iter().map(|it| it.source.clone()).collect();
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
@@ -233,7 +238,7 @@ impl Export {
                 model: model.path.clone(),
                 checkpoint: summary.source.clone(),
                 // A runtime adds those of a swappable model.
-                adapters: if is_swappable { Vec::new() } else { self.adapters.clone() },
+                adapters: if is_swappable { Vec::new() } else { adapters.clone() },
                 adapter_layout: self.adapter_layout,
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
@@ -252,54 +257,39 @@ impl Export {
         outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
     }
 
-    /// `hf:owner/name` and addresses are on the hub; `owner/name` too, unless a local path may have
-    /// been meant: a mistyped one is sent nowhere.
     fn source(&self) -> Result<Source> {
         let Some(path) = &self.checkpoint else {
             let weights = self.weights.clone().expect("clap requires one of the two");
             return Ok(Source::Staged(weights));
         };
         let Self { download_dir: folder, offline, headers_only, .. } = self;
-        let text = path.to_str().unwrap_or_default();
-        // A dangling link counts as existing.
-        let there = path.symlink_metadata().is_ok();
-        let address = RepoPath::from_address(text).filter(|_| !there);
-        if address.is_none() && !there && (text.contains("://") || text.starts_with("git@")) {
-            bail!(
-                "`{text}` is not the address of a repository on the Hugging Face hub: pass such an address, owner/name, or the folder into which you downloaded it"
-            );
-        }
-        let named = text.strip_prefix("hf:").filter(|_| address.is_none());
-        let is_certain = named.is_some() || address.is_some();
         let for_hub = match folder {
-            _ if is_certain => Some("hf:"),
             _ if *headers_only => Some("--headers-only"),
             folder => folder.as_ref().map(|_| "--download-dir"),
         };
-        let exists = there && !is_certain;
+        let place = Place { path, option: "--checkpoint", for_hub, offline: *offline };
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
-        let name = address.or_else(|| RepoPath::parse(named.unwrap_or(text)));
-        let Some(name) = name.filter(|name| !exists || is_target(name)) else {
-            let Some(for_hub) = for_hub else { return Ok(Source::Checkpoint(path.clone())) };
-            bail!(
-                "{for_hub} is for repositories on the hub (owner/name), and `{}` is {}",
-                path.display(),
-                if exists { "a local path" } else { "not such a name" }
-            );
+        let Some(name) = place.on_hub(is_target)? else {
+            return Ok(Source::Checkpoint(path.clone()));
         };
-        let local = Path::new(&name.repository);
-        if for_hub.is_none()
-            && !offline
-            && local.parent().is_some_and(|it| it.symlink_metadata().is_ok())
-        {
-            let similar = similar_dir(local)
-                .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
-            bail!(
-                "there is no folder `{text}`{similar}; for the repository on the hub, pass --checkpoint hf:{name}"
-            );
-        }
         let (folder, offline, headers_only) = (folder.clone(), *offline, *headers_only);
         Ok(Source::Hub(HubSource { name, folder, offline, headers_only }))
+    }
+
+    /// The adapters of a request that is complete but for them.
+    fn adapters(&self, request: &Request) -> Result<Vec<RequestedAdapter>> {
+        let Self { offline, .. } = *self;
+        let requested = |source: &AdapterSource| {
+            let place = Place { path: &source.path, option: "--adapter", for_hub: None, offline };
+            let Some(name) = place.on_hub(|_| false)? else {
+                return Ok(RequestedAdapter { source: source.clone(), hub: None });
+            };
+            let root = request.download_folder(&name);
+            let source = AdapterSource { path: name.folder_in(&root), ..source.clone() };
+            let hub = HubSource { name, folder: Some(root), offline, headers_only: false };
+            Ok(RequestedAdapter { source, hub: Some(hub) })
+        };
+        self.adapters.iter().map(requested).collect()
     }
 
     fn request(&self) -> Result<Request> {
@@ -307,7 +297,7 @@ impl Export {
         request.output.clone_from(&self.output);
         request.save_weights.clone_from(&self.save_weights);
         request.preset = self.preset;
-        request.adapters.clone_from(&self.adapters);
+        request.adapters = self.adapters(&request)?;
         request.adapter_as = self.adapter_as.unwrap_or_default();
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.adapter_layout;

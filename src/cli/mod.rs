@@ -4,6 +4,7 @@ mod adapter;
 mod console;
 mod export;
 mod inspect;
+mod place;
 mod remedy;
 mod tip;
 mod values;

@@ -6,7 +6,7 @@ use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, Typ
 use clap::{ArgAction, Args};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
-    ModuleGroup, Preset, Provider, SlidingCache, Target,
+    ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
 };
 
 /// Options that accept unknown names.
@@ -99,13 +99,17 @@ pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
 ];
 
 pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
-    ("inline", AdapterAs::Inline, "Nodes of the model, which reads the adapters' own files"),
+    ("inline", AdapterAs::Inline, "Beside the weights, which stay as they are: exact"),
     (
         "swappable",
         AdapterAs::Swappable,
         "Files NAME.onnx_adapter beside the model, which runtimes load and switch",
     ),
-    ("merge", AdapterAs::Merge, "Folded into the weights"),
+    (
+        "merge",
+        AdapterAs::Merge,
+        "In the weights that they change, which become f32, or what --experts and --dense say: rounds",
+    ),
 ];
 
 pub const ADAPTER_MODULES: [Word<ModuleGroup>; 6] = [
@@ -138,8 +142,8 @@ where
     })
 }
 
-/// A parser of adapters: a path that exists, perhaps with a name before the first `=`, and with a
-/// weight behind the last.
+/// A parser of adapters: a path that exists or a repository, perhaps with a name before the first `=`,
+/// and with a weight behind the last.
 pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
     PathBufValueParser::new().try_map(|path| {
         let text = path.to_str().filter(|_| !path.exists()).unwrap_or_default();
@@ -152,11 +156,16 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
         let weighted = with_weight((None, text));
         let with_name = named.map(|(name, rest)| source(name, rest, 1.0));
         let readings = [weighted.clone(), with_name, named.and_then(with_weight)];
-        let there: Vec<_> = readings.into_iter().flatten().filter(|it| it.path.exists()).collect();
+        let readings: Vec<AdapterSource> = readings.into_iter().flatten().collect();
+        let there: Vec<_> = readings.iter().filter(|it| it.path.exists()).collect();
+        let on_hub = readings.iter().find(|it| it.path.to_str().is_some_and(is_on_hub)).cloned();
         match &there[..] {
             // What is not there is said by whoever opens it.
-            [] => Ok(weighted.unwrap_or(AdapterSource { path, ..AdapterSource::default() })),
-            [one] => Ok(one.clone()),
+            [] => {
+                let whole = || AdapterSource { path, ..AdapterSource::default() };
+                Ok(on_hub.or(weighted).unwrap_or_else(whole))
+            }
+            [one] => Ok((*one).clone()),
             [one, other, ..] => Err(format!(
                 "there are both `{}` and `{}`: put ./ before the one that is meant",
                 one.path.display(),
@@ -164,6 +173,13 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
             )),
         }
     })
+}
+
+/// Whether a text without a name and a weight is a repository's.
+fn is_on_hub(text: &str) -> bool {
+    let name = text.strip_prefix("hf:").unwrap_or(text);
+    let named = RepoPath::from_address(text).or_else(|| RepoPath::parse(name));
+    named.is_some() && !text.contains('=')
 }
 
 fn source(name: Option<&str>, path: &str, weight: f64) -> AdapterSource {

@@ -3,36 +3,57 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{AdapterAs, AdapterSummary, Request};
+use super::{AdapterAs, AdapterSummary, HubSource, Request, RequestedAdapter};
 use crate::adapter::{self, Adapter, AdapterFile, ModuleGroup};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, Setting, err};
+use crate::hub::HubFolder;
+use crate::progress::Progress;
 
 /// Adapters of a checkpoint, each with its weight and what is said of it.
 pub type Added = Vec<(Adapter, f64, AdapterSummary)>;
 
+/// Fetches adapters from the hub, and reads the configs and headers of all. The names that they ignore
+/// need not be in their base.
+pub fn read(
+    request: &Request,
+    progress: &dyn Progress,
+) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
+    let open = |RequestedAdapter { source, hub }: &RequestedAdapter| {
+        let on_hub = hub.as_ref().map(|it| fetch(request, it, progress)).transpose()?;
+        Ok(AdapterFile { source: on_hub, ..AdapterFile::open(&source.path, &request.ignored)? })
+    };
+    adapter::all_opened(request.adapters.iter().map(open), &request.ignored)
+}
+
+/// Fetches the two files of an adapter; its name with the commit.
+fn fetch(request: &Request, wanted: &HubSource, progress: &dyn Progress) -> Result<String> {
+    let HubSource { name, folder, offline, .. } = wanted;
+    let root = &folder.clone().unwrap_or_else(|| request.download_folder(name));
+    let (config, setting, offline) = (ADAPTER_CONFIG, Setting::Adapter, *offline);
+    let folder = HubFolder { name, root, config, setting, offline };
+    folder.fetch(&[ADAPTER_CONFIG, adapter::WEIGHTS], progress)
+}
+
 /// Adds adapters to a whole checkpoint, or lets a runtime add them.
 pub fn add(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
+    let sources = || request.adapters.iter().map(|it| &it.source);
     let fitted = adapter::fit_all(files, checkpoint, request.adapter_layout)?;
-    let weights = request.adapters.iter().map(|it| it.weight);
-    let weighted: Vec<(Adapter, f64)> = fitted.into_iter().zip(weights).collect();
+    let weighted: Vec<(Adapter, f64)> =
+        fitted.into_iter().zip(sources().map(|it| it.weight)).collect();
     match request.adapter_as {
-        AdapterAs::Inline => adapter::apply(checkpoint, &weighted)?,
+        AdapterAs::Inline | AdapterAs::Merge => adapter::apply(checkpoint, &weighted)?,
         AdapterAs::Swappable => let_runtime_add(checkpoint, request, &weighted)?,
-        AdapterAs::Merge => unreachable!("a spec has it not"),
     }
-    let all = files.iter().zip(&request.adapters).zip(weighted);
+    let all = files.iter().zip(sources()).zip(weighted);
     let added = all.map(|((file, source), (adapter, weight))| {
-        Ok((adapter.clone(), weight, AdapterSummary::new(file, source, &adapter)?))
+        let summary = AdapterSummary::new(file, source, &adapter, request.merges())?;
+        Ok((adapter, weight, summary))
     });
     let added = added.collect::<Result<Added>>()?;
     if request.adapter_as == AdapterAs::Swappable {
-        check_names(
-            added
-                .iter()
-                .zip(&request.adapters)
-                .map(|((.., it), source)| (&*it.record.name, &*source.path)),
-        )?;
+        let names = added.iter().map(|(.., it)| &*it.record.name);
+        check_names(names.zip(sources().map(|it| &*it.path)))?;
     }
     Ok(added)
 }

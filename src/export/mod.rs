@@ -6,13 +6,15 @@ mod placement;
 mod planned_adapter;
 mod planned_model;
 mod request;
+mod spec;
 mod summary;
 mod swappable;
 mod text;
 
 use std::time::Instant;
 
-pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, Source, Spec};
+pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
+pub use spec::Spec;
 pub use summary::{
     AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
     WeightsSummary,
@@ -79,6 +81,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         fingerprint: fingerprint.as_ref().map(ToString::to_string),
         hub: hub.clone(),
         adapters: adapters.clone(),
+        adapter_records: opened.adapter_records(),
         source: match &request.source {
             Source::Staged(file) => file.clone(),
             _ => folder.clone(),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::adapters::{self, Added};
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::{self, AdapterFile};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::adapter::AdapterFile;
+use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
@@ -14,7 +14,8 @@ use crate::hub::Repository;
 use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
-use crate::weights::{FileCache, Fingerprint, MatrixFormat, Role, Slot, Weight};
+use crate::tensor::DType;
+use crate::weights::{FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Slot, Weight};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
@@ -31,6 +32,13 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The adapters that the model has, those that its weights hold first.
+    pub fn adapter_records(&self) -> Vec<AdapterRecord> {
+        let added = self.adapters.iter().filter(|it| it.file.is_none()).map(|it| &it.record);
+        let beside = added.filter(|it| !it.merged);
+        self.checkpoint.adapters.iter().chain(beside).cloned().collect()
+    }
+
     /// The fingerprint of weights on this machine.
     pub fn fingerprint(&self) -> &Fingerprint {
         self.fingerprint.as_ref().expect("local weights have a fingerprint")
@@ -42,7 +50,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     // A staged file records the fingerprint of the checkpoint that it was made from.
     let (mut hub, mut recorded) = (None, None);
     let source = &spec.request.source;
-    let (files, ignored) = adapter::open_all(&spec.request.adapters, &spec.request.ignored);
+    let (files, ignored) = adapters::read(&spec.request, progress);
     let ignored = &ignored;
     let (files, (mut checkpoint, folder)) = match source {
         Source::Checkpoint(folder) => {
@@ -118,13 +126,42 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]
         // CUDA reads MXFP4 in an order of its own, which a staged file for it has too.
         experts = Some(MatrixFormat::Mxfp4ColMajor);
     }
+    // With merging a format is for what adapters change, unless a provider reads one format alone.
+    let is_for_all = !request.merges() || provider.is_some_and(|it| it != Provider::Cpu);
     for (role, format) in [(Role::Experts, experts), (Role::Dense, dense)] {
-        if let Some(format) = format {
+        if let Some(format) = format.filter(|_| is_for_all) {
             checkpoint.convert(role, format, accept_rounding)?;
         }
     }
+    if request.merges() {
+        merge(checkpoint, PerRole { experts, dense }, is_for_all, accept_rounding)?;
+        checkpoint.adapters.extend(added.iter().map(|(.., it)| it.record.clone()));
+    }
     added.iter_mut().for_each(|(.., it)| it.truncate(checkpoint.config.num_layers()));
     Ok(added)
+}
+
+/// Folds what adapters change into the values. The matrices that they change get these formats, f32 by
+/// default.
+fn merge(
+    checkpoint: &mut Checkpoint,
+    formats: PerRole<Option<MatrixFormat>>,
+    is_for_all: bool,
+    accept_rounding: bool,
+) -> Result<()> {
+    let to = |role| formats[role].unwrap_or(MatrixFormat::Float(DType::F32));
+    let to = PerRole { experts: to(Role::Experts), dense: to(Role::Dense) };
+    checkpoint.merge(&to, accept_rounding)?;
+    for role in Role::ALL {
+        let is_used = is_for_all || checkpoint.weights.matrices(role).any(Matrix::is_merged);
+        let differs = formats[role]
+            .is_some_and(|format| checkpoint.weights.formats(role).contains(|it| it != format));
+        ensure!(
+            is_used || !differs,
+            "no adapter changes {role}, and in merging a format is for what adapters change: leave it out, or stage the merged weights and convert them in an export of the staged file"
+        );
+    }
+    Ok(())
 }
 
 /// Fetches a checkpoint from the hub. Its headers come first, so that one which cannot be
@@ -137,10 +174,7 @@ fn fetch<'p>(
     progress: &'p dyn Progress,
 ) -> Result<(Repository<'p>, Checkpoint)> {
     let HubSource { name, folder, offline, headers_only } = wanted;
-    let root = folder.clone().unwrap_or_else(|| {
-        let beside = spec.request.output.as_ref().or(spec.request.save_weights.as_ref());
-        beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
-    });
+    let root = folder.clone().unwrap_or_else(|| spec.request.download_folder(name));
     let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::open::Opened;
 use super::{ExternalData, Request, WeightsSummary};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, StagedModel};
 use crate::error::{Result, Setting, bail, err};
 use crate::files::{FileRange, parent_dir};
 use crate::package::transformers_js;
@@ -115,8 +115,9 @@ impl<'p> Placement<'p> {
     }
 
     fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
-        let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
-        WeightsFile::plan(weights.iter().copied(), fingerprint, config, provenances)
+        let Checkpoint { config, provenances, adapters, .. } = &self.opened.checkpoint;
+        let model = StagedModel { config: config.clone(), adapters: adapters.clone() };
+        WeightsFile::plan(weights.iter().copied(), fingerprint, model, provenances)
     }
 
     /// Writes the weights files that do not exist. Returns what the conversions of all have

@@ -103,7 +103,7 @@ impl<'p> PlannedModel<'p> {
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, fingerprint, hub, adapters, .. } = opened;
+        let Opened { checkpoint, fingerprint, hub, .. } = opened;
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
             Target::Ort => "ONNX Runtime's operators",
@@ -121,13 +121,12 @@ impl<'p> PlannedModel<'p> {
             let these = graph.probes.iter().filter(|(other, _)| *other == kind);
             these.map(|(_, id)| graph.main.values[*id].0.clone()).collect()
         };
-        let inline = adapters.iter().filter(|it| it.file.is_none());
         let metadata = ModelMetadata {
             version: metadata::VERSION,
             requires: options.requires().to_owned(),
             fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
-            adapters: inline.map(|it| it.record.clone()).collect(),
+            adapters: opened.adapter_records(),
             config: checkpoint.weights.slots().next().map(|_| checkpoint.config.clone()),
             ignored: checkpoint.ignored.clone(),
             options: *options,

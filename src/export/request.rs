@@ -1,25 +1,21 @@
-//! What to export, and what the options imply. What no checkpoint could make possible is refused
-//! here; the rest of the pipeline reads the [`Spec`] alone.
+//! What to export.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::adapter::{self, AdapterSource, FactorOrder, ModuleGroup};
-use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
-use crate::error::{Result, Setting, bail, ensure, err};
-use crate::files::canonicalize_existing;
-use crate::graph::Style;
+use crate::adapter::{AdapterSource, FactorOrder, ModuleGroup};
+use crate::checkpoint::IgnoredNames;
+use crate::files::parent_dir;
 use crate::hub::RepoPath;
-use crate::model::{self, BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
+use crate::model::{Provider, SlidingCache, Target};
 use crate::onnx::ADAPTER_EXTENSION;
-use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
-use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
+use crate::weights::MatrixFormat;
 
 /// What an export is asked for. What is `None` or `false` is left to the preset, or to the
-/// defaults; [`Spec::resolve`] decides.
+/// defaults; [`Spec::resolve`](super::Spec::resolve) decides.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -30,7 +26,7 @@ pub struct Request {
     pub save_weights: Option<PathBuf>,
     pub preset: Option<Preset>,
     /// Adapters to add to the checkpoint, in this order.
-    pub adapters: Vec<AdapterSource>,
+    pub adapters: Vec<RequestedAdapter>,
     pub adapter_as: AdapterAs,
     /// What a runtime may change besides, if adapters are swappable. By default attention, unless
     /// there are adapters.
@@ -97,7 +93,7 @@ impl Source {
     }
 }
 
-/// A checkpoint on the hub, and what to fetch of it.
+/// A checkpoint or an adapter on the hub, and what to fetch of it.
 #[derive(Clone, Debug)]
 pub struct HubSource {
     /// Repository, revision and folder.
@@ -110,6 +106,15 @@ pub struct HubSource {
     pub headers_only: bool,
 }
 
+/// An adapter, wherever it is.
+#[derive(Clone, Debug)]
+pub struct RequestedAdapter {
+    /// On this machine, once it is fetched.
+    pub source: AdapterSource,
+    /// Where the hub has it.
+    pub hub: Option<HubSource>,
+}
+
 /// What becomes of adapters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdapterAs {
@@ -118,7 +123,7 @@ pub enum AdapterAs {
     Inline,
     /// A runtime adds those that it is told to, from files beside the model.
     Swappable,
-    /// They are folded into the weights.
+    /// They are folded into the weights that they change.
     Merge,
 }
 
@@ -155,6 +160,17 @@ impl Request {
         Self { source, ..Self::default() }
     }
 
+    /// The default folder for the files of a repository: beside what is written.
+    pub fn download_folder(&self, name: &RepoPath) -> PathBuf {
+        let beside = self.output.as_ref().or(self.save_weights.as_ref());
+        beside.map_or(Path::new("."), |path| parent_dir(path)).join(name.default_folder())
+    }
+
+    /// Whether adapters are folded into the weights.
+    pub(super) fn merges(&self) -> bool {
+        self.adapter_as == AdapterAs::Merge
+    }
+
     /// The file of a swappable adapter, beside the model.
     pub(super) fn adapter_path(&self, name: &str) -> PathBuf {
         let model = self.output.as_ref().expect("a swappable adapter needs a model");
@@ -162,7 +178,7 @@ impl Request {
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.
-    fn apply_preset(&mut self) -> Vec<String> {
+    pub(super) fn apply_preset(&mut self) -> Vec<String> {
         let Some(preset) = self.preset else { return Vec::new() };
         let (target, provider, experts) = match preset {
             Preset::Onnxruntime | Preset::Genai => (Target::Ort, Provider::Cpu, None),
@@ -196,213 +212,4 @@ impl Request {
         }
         set
     }
-}
-
-/// A resolved and checked [`Request`].
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// After the preset, with implied formats and placement. Options of the graph (target to
-    /// last_logits) are resolved in `graph` only.
-    pub(super) request: Request,
-    /// Settings that the preset changed.
-    pub(super) preset_changes: Vec<String>,
-    /// The options of the model at `output`.
-    graph: Option<GraphOptions>,
-}
-
-impl Spec {
-    /// Applies the preset and what options imply, and refuses what no checkpoint could make
-    /// possible.
-    pub fn resolve(mut request: Request) -> Result<Self> {
-        let preset_changes = request.apply_preset();
-        check_format(Role::Experts, request.experts)?;
-        check_format(Role::Dense, request.dense)?;
-        check_adapters(&request)?;
-        if request.source.headers_only() {
-            check_headers_only(&request)?;
-        }
-        let output = request.output.clone();
-        let graph = output.map(|path| resolve_model(&path, &mut request)).transpose()?;
-        Ok(Self { request, preset_changes, graph })
-    }
-
-    /// The options of the graph, if a model is written.
-    pub fn graph(&self) -> Option<&GraphOptions> {
-        self.graph.as_ref()
-    }
-
-    /// What is known of the model before the export, which says what is wrong with its source: the
-    /// formats that matrices will have, and the config. Unknown formats are never integers.
-    pub fn foresee(&self) -> (PerRole<FormatSet>, Option<Config>) {
-        let Request { source, ignored, experts, dense, layers, .. } = &self.request;
-        let opened = match source {
-            Source::Staged(path) => Checkpoint::open_staged(path).ok().map(|(opened, _)| opened),
-            Source::Checkpoint(folder) => Checkpoint::open(folder, ignored).ok(),
-            Source::Hub(_) => None,
-        };
-        let opened = opened.and_then(|mut opened| {
-            layers.map_or(Ok(()), |layers| opened.truncate(layers)).ok().map(|()| opened)
-        });
-        let formats = |role, asked: &Option<MatrixFormat>| match (asked, &opened) {
-            (None, Some(opened)) => opened.weights.formats(role),
-            (asked, _) => asked.iter().copied().collect(),
-        };
-        let formats = PerRole {
-            experts: formats(Role::Experts, experts),
-            dense: formats(Role::Dense, dense),
-        };
-        (formats, opened.map(|opened| opened.config))
-    }
-}
-
-/// The options of the graph of the model at a path. What the model implies for its weights
-/// is applied to the request.
-fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
-    ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
-    let Request { genai, transformers_js, .. } = *request;
-    if request.max_length.is_some() && !genai {
-        return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
-            .with_remedy(Setting::Genai, ""));
-    }
-    ensure!(
-        !(genai && transformers_js),
-        "one folder cannot serve both onnxruntime-genai and transformers.js: export twice"
-    );
-    let provider = request.provider.unwrap_or_default();
-    let mut graph = GraphOptions {
-        target: request.target.unwrap_or_default(),
-        provider,
-        compute: request.compute.unwrap_or_else(|| provider.default_compute()),
-        keep_activations: request.keep_activations,
-        style: if request.functions { Style::Functions } else { Style::Flat },
-        batch: request.batch,
-        length: request.length,
-        kv_cache: request.kv_cache || genai || transformers_js,
-        sliding_cache: SlidingCache::Full,
-        last_logits: request.last_logits || genai || transformers_js,
-        batch_symbol: if transformers_js { BatchSymbol::BatchSize } else { BatchSymbol::B },
-    };
-    if request.sliding_cache.is_some() && !graph.has_cache() {
-        return Err(err!("what caches keep applies to a model with a cache alone")
-            .with_remedy(Setting::KvCache, "")
-            .with_remedy(Setting::Target, "ort"));
-    }
-    if graph.has_cache() {
-        let can_limit = !genai || genai::shares_buffers(&graph);
-        let default = if can_limit { SlidingCache::Window } else { SlidingCache::Full };
-        graph.sliding_cache = request.sliding_cache.unwrap_or(default);
-    }
-    if genai {
-        genai::check(&graph)?;
-    }
-    let mut copying = "a maximum shard size applies to copies of the weights";
-    if transformers_js {
-        transformers_js::check(path, &graph, request.max_shard_size)?;
-        request.max_shard_size.get_or_insert(transformers_js::MAX_FILE_BYTES);
-        copying = "transformers.js reads copies of the weights";
-    }
-    if request.max_shard_size.is_some() {
-        if request.external_data == ExternalData::InPlace {
-            return Err(err!("{copying}, and with external data in place nothing is copied")
-                .with_remedy(Setting::ExternalData, "copy"));
-        }
-        ensure!(
-            request.save_weights.is_none(),
-            "{copying}, and the same export cannot stage them: stage the weights first, then export from the staged file"
-        );
-        // Existing files may be larger.
-        request.external_data = ExternalData::Copy;
-    } else if request.source.headers_only() {
-        request.external_data = ExternalData::InPlace;
-    }
-    model::check_options(&graph)?;
-    Ok(graph)
-}
-
-/// Whether matrices of a role can be converted to a format.
-fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
-    use MatrixFormat::{Float, Int, Mxfp4};
-    match format {
-        None | Some(Int(_) | Float(DType::F32 | DType::F16 | DType::BF16)) => Ok(()),
-        Some(Mxfp4) if role == Role::Experts => Ok(()),
-        Some(format) => bail!("{role} cannot be converted to {format}"),
-    }
-}
-
-/// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
-fn check_adapters(request: &Request) -> Result<()> {
-    let Request { adapters, adapter_layout, adapter_as, save_weights, .. } = request;
-    let real = |AdapterSource { path, .. }: &AdapterSource| {
-        let file = if path.is_dir() { path.join(adapter::WEIGHTS) } else { path.clone() };
-        Ok(canonicalize_existing(&file)?)
-    };
-    let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
-    for (at, AdapterSource { path, .. }) in adapters.iter().enumerate() {
-        adapters[at].check()?;
-        let path = path.display();
-        ensure!(
-            *adapter_as == AdapterAs::Swappable || !paths[..at].contains(&paths[at]),
-            "adapter `{path}` is there twice: give it once, with the sum of the weights"
-        );
-    }
-    ensure!(
-        adapter_layout.is_none() || !adapters.is_empty(),
-        "the layout of an adapter's factors is given, and no adapter"
-    );
-    check_adapter_as(request)?;
-    ensure!(
-        save_weights.is_none() || adapters.is_empty(),
-        "a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters"
-    );
-    Ok(())
-}
-
-/// Refuses ways to have adapters that the rest of the request does not go with.
-fn check_adapter_as(request: &Request) -> Result<()> {
-    let is_swappable = request.adapter_as == AdapterAs::Swappable;
-    ensure!(
-        request.adapter_as != AdapterAs::Merge,
-        "adapters are not merged by this version: add them inline, which rounds nothing"
-    );
-    ensure!(
-        is_swappable || request.adapter_modules.is_empty(),
-        "what adapters may change is given, and a model that has them inline takes no others"
-    );
-    ensure!(
-        !is_swappable || request.output.is_some(),
-        "swappable adapters need inputs of a model, and only weights are staged: give the file of a model"
-    );
-    if is_swappable && request.preset == Some(Preset::Openvino) {
-        return Err(err!(
-            "OpenVINO takes optional inputs for constants, so that adapters cannot be swapped: add one inline"
-        )
-        .with_remedy(Setting::AdapterAs, "inline"));
-    }
-    Ok(())
-}
-
-/// Refuses what needs the weights.
-fn check_headers_only(request: &Request) -> Result<()> {
-    let needs_weights = [
-        (request.save_weights.is_some(), "a staged weights file"),
-        (request.experts.is_some(), "a conversion of experts"),
-        (request.dense.is_some(), "a conversion of dense matrices"),
-        (request.external_data == ExternalData::Copy, "a copy of the weights"),
-        (request.max_shard_size.is_some(), "a copy of the weights"),
-        (request.transformers_js, "a folder for transformers.js"),
-        // What is replaced by the base's own values is not replaced.
-        (request.adapters.iter().any(|it| it.weight != 1.0), "the weight of an adapter"),
-        (request.adapters.len() > 1, "a sum of adapters"),
-        (
-            request.adapter_as == AdapterAs::Swappable && !request.adapters.is_empty(),
-            "the file of a swappable adapter",
-        ),
-    ];
-    if let Some((_, what)) = needs_weights.iter().find(|(asked, _)| *asked) {
-        bail!("{what} needs weight data, and only headers are fetched from the hub");
-    }
-    if let Source::Hub(HubSource { offline: true, .. }) = request.source {
-        bail!("headers can only be fetched from the hub, which offline mode forbids");
-    }
-    Ok(())
 }

@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
-use crate::checkpoint::{Checkpoint, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
-use crate::metadata::AdapterRecord;
 use crate::model::{GraphOptions, LimitedCaches};
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
@@ -37,9 +36,12 @@ pub struct Summary {
     /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
     pub hub: Option<HubSummary>,
-    /// Adapters that the model has, in this order.
+    /// Adapters that this export added, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterSummary>,
+    /// Adapters that the model has, of a staged file too.
+    #[serde(skip)]
+    pub(super) adapter_records: Vec<AdapterRecord>,
     /// The folder or staged file of the weights.
     #[serde(serialize_with = "lossy_path")]
     pub source: PathBuf,
@@ -201,9 +203,10 @@ impl AdapterSummary {
         file: &AdapterFile,
         source: &AdapterSource,
         adapter: &Adapter,
+        merged: bool,
     ) -> Result<Self> {
         Ok(Self {
-            record: AdapterRecord::new(file, source, adapter)?,
+            record: source.record(file, adapter, merged)?,
             file: None,
             base: file.config.base.clone(),
             modules: file.adapted_modules(),

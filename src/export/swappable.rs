@@ -50,7 +50,7 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     adapter::require_swappable(&adapter, |name| stored(model, &onnx, metadata, name))?;
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
     let source = &AdapterSource { name, ..source.clone() };
-    let mut summary = AdapterSummary::new(&file, source, &adapter)?;
+    let mut summary = AdapterSummary::new(&file, source, &adapter, false)?;
     let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
     let others: Vec<&String> =
         adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();

@@ -46,7 +46,7 @@ impl Summary {
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
         let experts = &self.experts.matrices.provenance.format;
         if let Some(model) = &self.model {
-            model_rows(&mut table, model);
+            model_rows(&mut table, model, self.adapter_records.iter().any(|it| it.merged));
             cache_rows(&mut table, model, self.genai.is_some(), &pass);
             let has_mxfp4 = experts.contains(MatrixFormat::is_mxfp4);
             if let Some(options) = ort_on_cpu.filter(|_| has_mxfp4 && runtime::lacks_avx512()) {
@@ -99,14 +99,12 @@ impl Summary {
     fn whose_logits(&self) -> String {
         let apart = self.ignored.apart();
         let comma = if apart.is_empty() { "" } else { "," };
-        match &self.adapters[..] {
-            [] => format!("the checkpoint's{apart}"),
-            [AdapterSummary { file: Some(_), .. }, ..] => {
-                format!("the checkpoint's{apart}{comma} without an adapter")
-            }
+        match &self.adapter_records[..] {
+            [] if self.adapters.is_empty() => format!("the checkpoint's{apart}"),
+            [] => format!("the checkpoint's{apart}{comma} without an adapter"),
             adapters => {
                 let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
-                let ignored = adapters.iter().map(|it| it.record.ignored.apart());
+                let ignored = adapters.iter().map(|it| it.ignored.apart());
                 let rest = ignored.collect::<String>();
                 format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
             }
@@ -160,9 +158,12 @@ fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
     let base = it.base.as_ref().map_or(String::new(), |base| format!(", trained on {base}"));
     table.row("adapter", format!("{}, {}{base}", it.record, size(it.bytes)));
     it.modules.iter().for_each(|module| table.note(module));
+    if it.record.merged {
+        table.note("in the weights: products and sums in float64, rounded once");
+    }
 }
 
-fn model_rows(table: &mut Table, it: &ModelSummary) {
+fn model_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
     let ModelSummary { path, opset, ir_version, .. } = it;
     let (path, bytes) = (path.display(), size(it.bytes as u64));
     table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
@@ -174,12 +175,13 @@ fn model_rows(table: &mut Table, it: &ModelSummary) {
     table.row("needs", it.requires);
     if !it.slowed_layers.is_empty() {
         let layers = spans(it.slowed_layers.iter().copied());
-        let (while_changed, others) = if it.swappable.is_empty() {
+        let (when, others) = if it.swappable.is_empty() {
             ("", "the others")
         } else {
             (" while an adapter changes them", "otherwise")
         };
-        table.note(format!("experts of layers {layers} run in a Loop{while_changed}, several times slower than {others}: the operator for experts takes no adapter"));
+        let what = if is_merged { "does not read their formats" } else { "takes no adapter" };
+        table.note(format!("experts of layers {layers} run in a Loop{when}, several times slower than {others}: the operator for experts {what}"));
     }
     if !it.swappable.is_empty() {
         table.row(
@@ -285,7 +287,7 @@ fn logits_rows(
     let mut rounded = Vec::new();
     for (matrices, what) in [(experts, "the values of experts"), (dense, "those of dense matrices")]
     {
-        if !matrices.provenance.is_lossless() {
+        if !matrices.provenance.is_within_f32() {
             rounded.push(format!("{what} are rounded"));
         }
     }

@@ -7,8 +7,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::RepoPath;
 use super::folder::{DownloadRecord, ref_path};
-use super::listing::{Listing, Offline, RemoteFile, is_hash};
-use crate::checkpoint::CONFIG;
+use super::listing::{HubFolder, Listing, Offline, RemoteFile, is_hash};
 use crate::error::{Result, Setting, err};
 
 /// A repository in Hugging Face's cache: files named by their digests, and a folder of links
@@ -43,8 +42,7 @@ impl CachedRepo {
 /// The files of a checkpoint that are on this machine, at the commit of the last download
 /// into the folder or else into the cache. Requests are forbidden `by` something.
 pub fn list_offline(
-    name: &RepoPath,
-    root: &Path,
+    HubFolder { name, root, config, setting, .. }: HubFolder,
     cache: Option<&Cache>,
     by: &'static str,
 ) -> Result<Listing> {
@@ -60,22 +58,22 @@ pub fn list_offline(
     };
     // Files of an unknown commit are there, or none.
     let unknown = || {
-        match DownloadRecord::read(root, &name.file(CONFIG)) {
+        match DownloadRecord::read(root, &name.file(config)) {
         Some(DownloadRecord { commit, .. }) => err!(
             "no download has told which commit the revision `{}` of `{}` is, and {by} forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
             name.revision,
             name.repository,
             name.at(&commit)
         ),
-        None if root.join(name.file(CONFIG)).exists() => err!(
-            "`{}` is in the download folder `{}` without Hugging Face's record of its download, so its commit is unknown: export the folder as a local checkpoint",
-            name.file(CONFIG),
+        None if root.join(name.file(config)).exists() => err!(
+            "`{}` is in the download folder `{}` without Hugging Face's record of its download, so its commit is unknown: give the folder itself",
+            name.file(config),
             root.display()
         )
-        .with_remedy(Setting::Checkpoint, name.folder_in(root).display().to_string()),
+        .with_remedy(setting, name.folder_in(root).display().to_string()),
         None => offline
-            .missing(name, &name.file(CONFIG))
-            .with_remedy(Setting::Checkpoint, "DIR")
+            .missing(name, &name.file(config))
+            .with_remedy(setting, "DIR")
             .with_remedy(Setting::DownloadDir, "DIR"),
     }
     };

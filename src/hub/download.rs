@@ -5,11 +5,12 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use fs_err as fs;
+use hf_hub::Cache;
 
 use super::cache::CachedRepo;
 use super::folder::{DownloadFolder, folder_error};
 use super::http::{Client, Failure};
-use super::listing::{Listing, RemoteFile};
+use super::listing::{HubFolder, Listing, RemoteFile};
 use crate::checkpoint::{self, Headers};
 use crate::container::Header;
 use crate::error::{Error, Kind, Result, Setting, bail, err};
@@ -42,7 +43,33 @@ struct Partial<'a> {
     progress: &'a dyn Progress,
 }
 
-impl Downloader<'_> {
+impl<'p> Downloader<'p> {
+    /// Creates and locks the folder for the files of a list.
+    pub fn open(
+        HubFolder { name, root, .. }: HubFolder,
+        listing: Listing,
+        client: Option<Client<'p>>,
+        cache: Option<Cache>,
+        progress: &'p dyn Progress,
+    ) -> Result<Self> {
+        let cached = cache.and_then(|cache| CachedRepo::find(&cache, name, Some(&listing.commit)));
+        let folder = DownloadFolder::open(root, &name.repository)?;
+        Ok(Self { listing, folder, client, cached, progress })
+    }
+
+    /// The repository's name with its commit as the revision.
+    pub fn source_name(&self) -> String {
+        let Listing { name, commit, .. } = &self.listing;
+        name.at(commit).to_string()
+    }
+
+    /// Remembers at which commit these files were fetched, all of them.
+    pub fn finish(&self, files: &[RemoteFile]) -> Result<()> {
+        let Self { folder, listing: Listing { name, commit, .. }, .. } = self;
+        files.iter().try_for_each(|file| folder.write_record(file, commit))?;
+        folder.write_commit(name, commit)
+    }
+
     /// The files that are not in the folder yet. Other files in their places are errors.
     pub fn missing(&self, files: &[RemoteFile]) -> Result<Vec<RemoteFile>> {
         let is_missing = |file: &RemoteFile| self.folder.path(file).symlink_metadata().is_err();

@@ -1,7 +1,7 @@
 //! The files of a repository at one commit.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -10,14 +10,30 @@ use super::RepoPath;
 use super::environment::Environment;
 use super::http::{Client, Failure};
 use crate::checkpoint::{self, Index, SINGLE_FILE};
-use crate::error::{Error, Result, ensure, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::digest::Digest;
 
+/// How the names of an adapter's weights begin, in whatever format.
+const ADAPTER: &str = "adapter_model.";
 const LARGEST_FILE: u64 = 1 << 50;
 const SHA1_DIGITS: usize = 40;
 const SHA256_DIGITS: usize = 64;
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-').remove(b'~');
+
+/// What is asked of the hub.
+#[derive(Clone, Copy)]
+pub struct HubFolder<'a> {
+    pub name: &'a RepoPath,
+    /// The folder for the repository's files.
+    pub root: &'a Path,
+    /// The name of the file that every such folder has.
+    pub config: &'a str,
+    /// By which a user names it.
+    pub setting: Setting,
+    /// Use only files that are on this machine.
+    pub offline: bool,
+}
 
 pub struct Listing {
     pub name: RepoPath,
@@ -171,10 +187,15 @@ impl Listing {
         }
         let original = RepoPath { folder: "original".into(), ..name.clone() };
         let unsupported = self.in_folder().find_map(|(file, _)| checkpoint::identify(file));
+        let is_of_adapter = wanted.starts_with(ADAPTER);
+        let other = self.in_folder().map(|(file, _)| file).find(|it| it.starts_with(ADAPTER));
         let instead = match unsupported {
             _ if self.find(&original.file(checkpoint::CONFIG)).is_some() => {
                 format!("; it has a checkpoint in `{original}`")
             }
+            _ if is_of_adapter => other.map_or_else(String::new, |file| {
+                format!("; it has {file}: load it in PEFT and save it as SafeTensors (save_pretrained does)")
+            }),
             Some(what) => format!("; it has {what}"),
             None => String::new(),
         };

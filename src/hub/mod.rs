@@ -13,16 +13,16 @@ mod repo_path;
 
 use std::path::{Path, PathBuf};
 
-pub use listing::RemoteFile;
+use hf_hub::Cache;
+pub use listing::{HubFolder, RemoteFile};
 pub use repo_path::RepoPath;
 
 use crate::checkpoint::{self, CONFIG, Headers, INDEX};
-use crate::error::{Error, Result, ensure, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
-use cache::{CachedRepo, list_offline};
+use cache::list_offline;
 use download::Downloader;
 use environment::Environment;
-use folder::DownloadFolder;
 use http::Client;
 use listing::Listing;
 
@@ -40,6 +40,30 @@ pub fn nothing_at(path: &Path) -> Error {
             "; only an export reads repositories on the hub: choose the folder into which it downloads them"
         });
     err!("there is nothing at `{}`{similar}{on_hub}", path.display())
+}
+
+impl HubFolder<'_> {
+    /// Fetches these files of the folder, whole; the name with its commit as the revision.
+    pub fn fetch(self, files: &[&str], progress: &dyn Progress) -> Result<String> {
+        let (listing, client, cache) = self.list(progress)?;
+        let files = files.iter().map(|file| listing.require(file)).collect::<Result<Vec<_>>>()?;
+        let downloader = Downloader::open(self, listing, client, cache, progress)?;
+        downloader.fetch(&downloader.missing(&files)?)?;
+        downloader.finish(&files)?;
+        Ok(downloader.source_name())
+    }
+
+    /// The files of the repository, by a request unless these are forbidden.
+    fn list(self, progress: &dyn Progress) -> Result<(Listing, Option<Client<'_>>, Option<Cache>)> {
+        let mut environment = Environment::read()?;
+        let cache = environment.cache.take();
+        let forbidden = if self.offline { Some("offline mode") } else { environment.offline };
+        if let Some(by) = forbidden {
+            return Ok((list_offline(self, cache.as_ref(), by)?, None, cache));
+        }
+        let client = Client::new(environment, progress)?;
+        Ok((Listing::request(&client, self.name)?, Some(client), cache))
+    }
 }
 
 /// A checkpoint on the hub. Its config, index and headers are known, its weights may be on
@@ -66,15 +90,9 @@ impl<'p> Repository<'p> {
         offline: bool,
         progress: &'p dyn Progress,
     ) -> Result<Self> {
-        let mut environment = Environment::read()?;
-        let cache = environment.cache.take();
-        let forbidden = if offline { Some("offline mode") } else { environment.offline };
-        let (listing, client) = if let Some(by) = forbidden {
-            (list_offline(name, root, cache.as_ref(), by)?, None)
-        } else {
-            let client = Client::new(environment, progress)?;
-            (Listing::request(&client, name)?, Some(client))
-        };
+        let source =
+            HubFolder { name, root, config: CONFIG, setting: Setting::Checkpoint, offline };
+        let (listing, client, cache) = source.list(progress)?;
         let index = listing.find(&name.file(INDEX)).cloned();
         let has_index = index.is_some();
         let texts: Vec<_> = [listing.require(CONFIG)?].into_iter().chain(index).collect();
@@ -86,9 +104,7 @@ impl<'p> Repository<'p> {
                 "`{path}` has {size} bytes on the hub, far too many for such a file: `{name}` is not a checkpoint, choose another repository"
             );
         }
-        let cached = cache.and_then(|cache| CachedRepo::find(&cache, name, Some(&listing.commit)));
-        let folder = DownloadFolder::open(root, &name.repository)?;
-        let downloader = Downloader { listing, folder, client, cached, progress };
+        let downloader = Downloader::open(source, listing, client, cache, progress)?;
         let missing_companions = downloader.missing(&companions)?;
         let fetched = downloader.missing(&texts)?;
         downloader.fetch(&fetched)?;
@@ -128,8 +144,7 @@ impl<'p> Repository<'p> {
 
     /// The checkpoint's name with its commit as the revision.
     pub fn source(&self) -> String {
-        let Listing { name, commit, .. } = &self.downloader.listing;
-        name.at(commit).to_string()
+        self.downloader.source_name()
     }
 
     /// The error of a checkpoint, whose shards may be missing because requests are forbidden.
@@ -153,8 +168,6 @@ impl<'p> Repository<'p> {
         if headers_only {
             return Ok(());
         }
-        let Downloader { folder, listing: Listing { name, commit, .. }, .. } = &self.downloader;
-        self.files.iter().try_for_each(|file| folder.write_record(file, commit))?;
-        folder.write_commit(name, commit)
+        self.downloader.finish(&self.files)
     }
 }

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
 use crate::adapter::AdaptedModules;
+use crate::checkpoint::AdapterRecord;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
-use crate::metadata::{AdapterRecord, ModelMetadata};
+use crate::metadata::ModelMetadata;
 use crate::model::LimitedCaches;
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};

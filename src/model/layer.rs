@@ -21,6 +21,7 @@ use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights
 use crate::error::Result;
 use crate::graph::{Scope, Value};
 use crate::tensor::DType;
+use crate::weights::Matrix;
 
 /// Inputs of a layer: the residual stream `[B·T, hidden]`, and with a cache the keys and values
 /// of earlier steps.
@@ -106,7 +107,7 @@ fn experts(
     context: &Context,
 ) -> Result<Value> {
     let is_changed = weights.has_changed_experts();
-    match has_operator(weights, &context.options) {
+    match has_operator(weights, &context.options, |it| it) {
         true if weights.has_swappable_experts() => {
             let changes = [&weights.gate_up.changes, &weights.down.changes];
             let is_changed = has_terms(&mut g.child("experts.are_changed"), changes)?;
@@ -121,16 +122,26 @@ fn experts(
     }
 }
 
-/// Whether an operator of the target reads the experts as they are stored, both matrices at once.
-fn has_operator(weights: &MlpWeights, options: &GraphOptions) -> bool {
-    let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| it.matrix.format);
+/// Whether an operator of the target reads the experts, both matrices at once, as they are stored or
+/// as what they `come_from`.
+fn has_operator(
+    weights: &MlpWeights,
+    options: &GraphOptions,
+    come_from: impl Fn(&Matrix) -> &Matrix,
+) -> bool {
+    let [gate_up, down] = [&weights.gate_up, &weights.down].map(|it| come_from(&it.matrix).format);
     options.target == Target::Ort && gate_up == down && ort::reads_experts(gate_up, options)
 }
 
 /// The layers whose experts run in a Loop because adapters change them: the operator of the target
-/// takes no changes.
+/// takes no changes, and no two formats.
 pub fn layers_slowed_by_adapters(weights: &ModelWeights, options: &GraphOptions) -> Vec<usize> {
-    let is_slowed = |mlp: &MlpWeights| mlp.has_changed_experts() && has_operator(mlp, options);
+    let is_slowed = |mlp: &MlpWeights| {
+        let is_read = has_operator(mlp, options, |it| it);
+        let is_merged = [&mlp.gate_up, &mlp.down].iter().any(|it| it.matrix.is_merged());
+        is_read && mlp.has_changed_experts()
+            || !is_read && is_merged && has_operator(mlp, options, Matrix::source)
+    };
     let layers = weights.layers.iter().enumerate();
     layers.filter(|(_, layer)| is_slowed(&layer.mlp)).map(|(n, _)| n).collect()
 }

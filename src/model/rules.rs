@@ -6,7 +6,6 @@ use super::options::{GraphOptions, Provider, Target};
 use super::ort;
 use crate::checkpoint::{Config, ModelWeights};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
-use crate::files::foreign::MERGE_ADAPTER;
 use crate::graph::Style;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
@@ -67,9 +66,10 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     let has_changes = weights.layers.iter().any(|it| it.mlp.has_changed_experts());
     if options.provider != Provider::Cpu && has_changes {
         return Err(err!(
-            "execution provider `{}` does not support an adapter of experts: its operator takes none; {MERGE_ADAPTER}",
+            "execution provider `{}` does not support an adapter of experts: its operator takes none; merge it into the weights",
             options.provider
         )
+        .with_remedy(Setting::AdapterAs, "merge")
         .with_remedy(Setting::Provider, "cpu"));
     }
     let too_many = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU);

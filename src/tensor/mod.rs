@@ -2,6 +2,7 @@
 
 mod cast;
 mod dtype;
+mod exact;
 pub mod ints;
 pub mod mxfp4;
 mod non_finite;
@@ -9,6 +10,7 @@ mod rounding;
 
 pub use cast::{decode, encode};
 pub use dtype::DType;
+pub use exact::{nearest, to_odd};
 pub use non_finite::{minus_infinite, not_finite};
 pub use rounding::Rounding;
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FactorOrder};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{AdapterRecord, Checkpoint};
 use crate::error::{Error, Result, Setting, err};
-use crate::metadata::{AdapterRecord, ModelMetadata};
+use crate::metadata::ModelMetadata;
 use crate::reference::AdapterToRead;
 
 /// An adapter that was read.
@@ -25,7 +25,7 @@ pub fn add(
 ) -> Result<(Vec<AdapterRecord>, Vec<AdapterToRead>)> {
     let fitted = adapter::fit_all(files, checkpoint, order)?;
     let given = sources.iter().zip(files.iter().zip(fitted)).map(|(source, (file, adapter))| {
-        let record = AdapterRecord::new(file, source, &adapter)?;
+        let record = source.record(file, &adapter, false)?;
         Ok(Given { source, adapter, record })
     });
     let mut given = given.collect::<Result<Vec<_>>>()?;

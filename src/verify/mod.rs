@@ -29,7 +29,7 @@ pub use weights::WeightDifferences;
 pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 
-use crate::adapter::{self, AdapterSource, FactorOrder};
+use crate::adapter::{self, AdapterFile, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, ensure};
 use crate::hub;
@@ -74,7 +74,8 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         source.display(),
         path.display()
     );
-    let (files, ignored) = adapter::open_all(&request.adapters, &request.ignored);
+    let files = request.adapters.iter().map(|it| AdapterFile::open(&it.path, &request.ignored));
+    let (files, ignored) = adapter::all_opened(files, &request.ignored);
     let opened = Checkpoint::open_any(source, &ignored);
     let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;

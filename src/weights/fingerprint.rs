@@ -56,7 +56,8 @@ fn add(hash: &mut Digest, weight: &Weight, files: &mut FileCache) -> Result<()> 
     let Weight { name, dtype, shape, .. } = weight;
     hash.update(format!("{name} {dtype} {shape:?}\n"));
     if let Some((conversion, _)) = weight.conversion() {
-        return conversion.from.parts.iter().try_for_each(|source| add(hash, source, files));
+        hash.update(conversion.identity());
+        return conversion.sources().try_for_each(|source| add(hash, source, files));
     }
     for [start, end] in sample_ranges(weight.bytes()) {
         hash.update(read_range(weight, files, start..end)?);

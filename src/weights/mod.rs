@@ -5,7 +5,7 @@ mod conversion;
 mod external_data;
 mod fingerprint;
 mod format;
-mod low_rank;
+mod matrix;
 mod provenance;
 mod reader;
 mod recipe;
@@ -16,11 +16,13 @@ pub use conversion::convert;
 pub use external_data::{Obstacle, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
-pub use low_rank::{Changes, Factor, FactorAxes, LowRank, NewRows, Rows, Slot};
 pub use provenance::{PerRole, Provenance};
 pub use reader::{
     FileCache, cannot_read, count_non_finite, ensure_finite, examine, has_equal_values, read_range,
 };
-pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
+pub use recipe::{
+    Changes, Conversion, Factor, FactorAxes, LowRank, Matrix, NewRows, Recipe, Role, Rows, Slot,
+    Weight,
+};
 pub use stacked::{stack, total_rank};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -80,6 +80,11 @@ impl Provenance {
         self.rounded == 0
     }
 
+    /// Whether values are off by no more than what f32 rounds.
+    pub fn is_within_f32(&self) -> bool {
+        self.relative_error <= f64::from(f32::EPSILON) / 2.0
+    }
+
     /// Whether nothing was converted or rounded.
     pub fn is_unchanged(&self) -> bool {
         self.origin == self.format && self.is_lossless()

@@ -1,16 +1,15 @@
-//! Weights, matrices of them, and how their bytes come about.
+//! Weights, matrices of them, how their bytes come about, and what adapters change in them.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{ElementKind, MatrixFormat, MatrixPart};
-use crate::error::{Result, ensure};
+use super::format::{ElementKind, MatrixFormat};
 use crate::files::FileRange;
-use crate::tensor::{BLOCK, DType};
+use crate::tensor::DType;
 
 /// A tensor that a graph reads, and how its bytes come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// Canonical name, the same for every checkpoint layout.
     pub name: String,
@@ -21,7 +20,7 @@ pub struct Weight {
 }
 
 /// How the bytes of a weight come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Recipe {
     /// A byte range as it is.
     Slice(FileRange),
@@ -45,8 +44,7 @@ impl Recipe {
             Self::Concat(sources) => sources.iter().collect(),
             Self::InterleaveRows { pairs, .. } => pairs.as_flattened().iter().collect(),
             Self::Converted(conversion, _) => {
-                let parts = conversion.from.parts.iter();
-                parts.flat_map(|weight| weight.recipe.sources()).collect()
+                conversion.sources().flat_map(|weight| weight.recipe.sources()).collect()
             }
         }
     }
@@ -93,14 +91,46 @@ impl Weight {
 }
 
 /// A matrix to be converted.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Conversion {
     /// Canonical name of the result.
     pub(super) path: String,
-    pub(crate) role: Role,
+    /// `None` for values that only a merge converts: routers, the embedding and biases.
+    pub(crate) role: Option<Role>,
     pub(crate) from: Matrix,
+    pub(super) merge: Option<Merge>,
     pub(super) to: MatrixFormat,
     pub(super) accept_rounding: bool,
+}
+
+/// What adapters change in the values of a conversion.
+#[derive(Debug, PartialEq)]
+pub(super) enum Merge {
+    Matrix(Changes),
+    /// The biases of terms are added to a bias, which is a matrix with a row, or one for each
+    /// expert.
+    Bias(Changes),
+}
+
+impl Merge {
+    pub fn changes(&self) -> &Changes {
+        match self {
+            Self::Matrix(changes) | Self::Bias(changes) => changes,
+        }
+    }
+}
+
+impl Conversion {
+    /// All that it reads.
+    pub fn sources(&self) -> impl Iterator<Item = &Weight> {
+        let changes = self.merge.iter().flat_map(|it| it.changes().weights());
+        self.from.parts.iter().chain(changes)
+    }
+
+    /// What belongs to the identity of a model besides the sources.
+    pub fn identity(&self) -> String {
+        self.merge.as_ref().map_or(String::new(), |it| it.changes().identity())
+    }
 }
 
 /// What matrices are for.
@@ -125,7 +155,7 @@ impl fmt::Display for Role {
 }
 
 /// A matrix `[out, in]`, or one for each expert, all in one format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
     /// Canonical name, such as `layers.0.attn.q`; parts are named `path.part`.
     pub path: String,
@@ -138,99 +168,157 @@ pub struct Matrix {
     pub parts: Vec<Weight>,
 }
 
-impl Matrix {
-    /// A matrix whose parts `weight` finds or makes. Floats may turn out to have another
-    /// dtype than the format says.
-    pub fn new(
-        path: &str,
-        format: MatrixFormat,
-        experts: Option<u64>,
-        [out, inn]: [u64; 2],
-        weight: impl FnMut((usize, MatrixPart)) -> Result<Weight>,
-    ) -> Result<Self> {
-        let parts = format.parts(experts.as_slice(), [out, inn]).into_iter().enumerate();
-        let parts = parts.map(weight).collect::<Result<Vec<_>>>()?;
-        let format = format.with_dtype(parts[0].dtype);
-        Ok(Self { path: path.to_owned(), format, experts, out, inn, parts })
+/// Changes of a matrix: rows first, then terms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    pub rows: Vec<NewRows>,
+    pub terms: Vec<LowRank>,
+    pub slot: Option<Slot>,
+}
+
+/// Rows in the place of a matrix's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRows {
+    /// Which rows.
+    pub places: Vec<u64>,
+    /// `[places, in]`
+    pub weight: Weight,
+}
+
+/// A term `s · (B·A·x + bias)` that is added to `W·x`, for one matrix or for that of each expert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowRank {
+    /// Canonical path: that of `matrix`, or of half of its rows (`layers.0.mlp.experts.gate`).
+    pub path: String,
+    pub matrix: String,
+    pub rows: Rows,
+    /// `s`
+    pub scale: f64,
+    /// `[r, in]`
+    pub a: Factor,
+    /// `[out, r]`
+    pub b: Factor,
+    /// `[out]` or `[experts, out]`
+    pub bias: Option<Weight>,
+}
+
+/// Room for a term that a runtime adds: `B·A·x`, of any rank and none by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Canonical path of the matrix.
+    pub matrix: String,
+    /// `None` for a dense matrix.
+    pub experts: Option<u64>,
+    pub out: u64,
+    pub inn: u64,
+}
+
+/// A factor with its axes as the file stores them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factor {
+    pub weight: Weight,
+    pub axes: FactorAxes,
+}
+
+/// The order of a factor's axes: the rank, the width (`in` of A, `out` of B), and experts, an axis
+/// that the factor of a dense matrix lacks, and one that all experts share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactorAxes {
+    /// `[experts, r, width]`
+    RankWidth,
+    /// `[experts, width, r]`
+    WidthRank,
+    /// `[width, r, experts]`
+    WidthRankExperts,
+}
+
+/// Rows of a matrix along `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    All,
+    /// Those of the gate.
+    Even,
+    /// Those that the gate is for.
+    Odd,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.terms.is_empty() && self.slot.is_none()
     }
 
-    /// A single tensor `[out, in]` of floats as a matrix.
-    pub fn from_weight(path: &str, weight: &Weight) -> Self {
-        let (format, shape) = (MatrixFormat::Float(weight.dtype), &weight.shape);
-        let sides = [shape[0], shape[1]];
-        Self::new(path, format, None, sides, |_| Ok(weight.clone())).expect("its only part")
+    /// Whether a bias changes too.
+    pub fn add_bias(&self) -> bool {
+        self.terms.iter().any(|it| it.bias.is_some())
     }
 
-    /// Some of its rows as a matrix with another path.
-    pub fn rows(&self, path: &str, rows: &Range<u64>) -> Self {
-        let part =
-            |part: &Weight| part.rows(format!("{path}{}", &part.name[self.path.len()..]), rows);
-        let parts = self.parts.iter().map(part).collect();
-        Self { path: path.to_owned(), out: rows.end - rows.start, parts, ..*self }
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {
+        let terms = self.terms.iter().flat_map(LowRank::weights);
+        self.rows.iter().map(|it| &it.weight).chain(terms)
     }
 
-    /// Its only tensor: floats.
-    pub fn whole(&self) -> &Weight {
-        &self.parts[0]
+    /// What belongs to the identity of a model besides the weights.
+    pub fn identity(&self) -> String {
+        let rows = self.rows.iter().map(|it| format!("{} {:?}\n", it.weight.name, it.places));
+        rows.chain(self.terms.iter().map(LowRank::identity)).collect()
+    }
+}
+
+impl Slot {
+    /// Whether a term changes its matrix, and fits.
+    pub fn takes(&self, LowRank { matrix, rows, a, b, .. }: &LowRank) -> bool {
+        let out = b.sides()[1] * if *rows == Rows::All { 1 } else { 2 };
+        let fits = |it: &Factor| it.experts().is_none_or(|experts| Some(experts) == self.experts);
+        *matrix == self.matrix && [out, a.sides()[1]] == [self.out, self.inn] && fits(a) && fits(b)
     }
 
-    /// Its codes and scales, of a format that has both.
-    pub fn codes_and_scales(&self) -> [&Weight; 2] {
-        [&self.parts[0], &self.parts[1]]
+    /// The names of its factors: A `[r, in]`, B `[out, r]`, with experts as the first axis.
+    pub fn names(&self) -> [String; 2] {
+        ["lora_A", "lora_B"].map(|factor| format!("{}.{factor}", self.matrix))
     }
+}
 
-    /// Number of matrices, `out` and `in`.
-    pub fn dims(&self) -> [u64; 3] {
-        [self.experts.unwrap_or(1), self.out, self.inn]
-    }
-
-    pub fn num_elements(&self) -> u64 {
-        self.dims().iter().product()
-    }
-
-    /// Whether rows are whole blocks of 32.
-    pub fn fills_blocks(&self) -> bool {
-        self.inn.is_multiple_of(BLOCK)
-    }
-
-    /// What it is converted from, or itself.
-    pub fn source(&self) -> &Self {
-        self.parts[0].conversion().map_or(self, |(conversion, _)| &conversion.from)
-    }
-
-    /// The matrix in a format, under a canonical name; itself if it has the format. A
-    /// converted matrix is converted anew from its source.
-    pub fn converted(
-        &self,
-        path: &str,
-        role: Role,
-        to: MatrixFormat,
-        accept_rounding: bool,
-    ) -> Result<Self> {
-        let from = self.source().clone();
-        if from.format == to {
-            return Ok(from);
+impl Factor {
+    /// The rank, and the width.
+    pub fn sides(&self) -> [u64; 2] {
+        match (self.axes, &self.weight.shape[..]) {
+            (FactorAxes::RankWidth, [.., rank, width])
+            | (FactorAxes::WidthRank, [.., width, rank])
+            | (FactorAxes::WidthRankExperts, [width, rank, _]) => [*rank, *width],
+            _ => unreachable!("`{}` has a rank and a width", self.weight.name),
         }
-        ensure!(
-            from.format != MatrixFormat::Mxfp4ColMajor,
-            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
-        );
-        ensure!(
-            !matches!(to, MatrixFormat::FloatTransposed(_)),
-            "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"
-        );
-        ensure!(
-            from.fills_blocks(),
-            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
-            from.inn
-        );
-        let (experts, sides) = (from.experts, [from.out, from.inn]);
-        let conversion = Conversion { path: path.to_owned(), role, from, to, accept_rounding };
-        let conversion = Arc::new(conversion);
-        Self::new(path, to, experts, sides, |(at, part)| {
-            let MatrixPart { name, kind, dtype, shape } = part;
-            let recipe = Recipe::Converted(conversion.clone(), at);
-            Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
-        })
+    }
+
+    /// The number of experts; `None` of a dense matrix, and where they share it.
+    fn experts(&self) -> Option<u64> {
+        let at = if self.axes == FactorAxes::WidthRankExperts { 2 } else { 0 };
+        (self.weight.shape.len() > 2).then(|| self.weight.shape[at])
+    }
+}
+
+impl Rows {
+    /// The row of the matrix that this row of B is for.
+    pub fn place(self, row: u64) -> u64 {
+        match self {
+            Self::All => row,
+            Self::Even => 2 * row,
+            Self::Odd => 2 * row + 1,
+        }
+    }
+}
+
+impl LowRank {
+    /// What belongs to the identity of a model besides the weights.
+    pub fn identity(&self) -> String {
+        let Self { path, rows, scale, a, b, .. } = self;
+        format!("{path} {rows:?} {scale} {:?} {:?}\n", a.axes, b.axes)
+    }
+
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {
+        [&self.a.weight, &self.b.weight].into_iter().chain(&self.bias)
+    }
+
+    pub fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        [&mut self.a.weight, &mut self.b.weight].into_iter().chain(&mut self.bias)
     }
 }

@@ -1,8 +1,8 @@
 //! Terms of low rank as the factors of a slot: those of one term after those of the other along
 //! the rank, with scales in B.
 
-use super::low_rank::{Factor, FactorAxes, LowRank, Slot};
 use super::reader::{FileCache, read_range};
+use super::recipe::{Factor, FactorAxes, LowRank, Slot};
 use crate::error::{Result, ensure};
 use crate::tensor::decode;
 

@@ -34,9 +34,9 @@ const COPIED: u64 = 64 << 20;
 /// more, Linux takes several times longer for a write while earlier ones are flushed.
 const PIECE: usize = 1 << 18;
 
-/// The metadata of a weights file, with the model's config of type `C`.
+/// The metadata of a weights file, with what is said of its model, a struct `M`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StagedMetadata<C> {
+pub struct StagedMetadata<M> {
     /// [`FORMAT_VERSION`] of the program that wrote it.
     pub format: u32,
     /// Fingerprint of the weights that it was made from.
@@ -45,7 +45,8 @@ pub struct StagedMetadata<C> {
     pub contents: Fingerprint,
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
-    pub config: C,
+    #[serde(flatten)]
+    pub model: M,
 }
 
 /// A planned weights file: SafeTensors whose data begins on a page, ordered so that large
@@ -62,7 +63,7 @@ impl<'w> WeightsFile<'w> {
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
-        config: impl Serialize,
+        model: impl Serialize,
         provenances: &PerRole<Provenance>,
     ) -> Self {
         let mut weights: Vec<&Weight> = weights.into_iter().collect();
@@ -75,7 +76,7 @@ impl<'w> WeightsFile<'w> {
             fingerprint: fingerprint.clone(),
             contents: fingerprint.clone(),
             provenances: provenances.clone(),
-            config: serde_json::to_value(config).expect("plain data"),
+            model: serde_json::to_value(model).expect("plain data"),
         };
         let mut file = Self { metadata, weights, ranges: Vec::new() };
         file.ranges = file.layout(fingerprint, &PerRole::default()).1;
@@ -232,7 +233,10 @@ impl<'w> WeightsFile<'w> {
                 let starts: HashMap<usize, u64> = starts.collect();
                 let visit_part =
                     |part, offset, bytes: &[u8]| visit_pieces(starts[&part] + offset, bytes);
-                rounding[conversion.role] += convert(conversion, progress, &visit_part)?;
+                let made = convert(conversion, progress, &visit_part)?;
+                if let Some(role) = conversion.role {
+                    rounding[role] += made;
+                }
             }
             Ok(rounding)
         };
@@ -309,8 +313,9 @@ mod tests {
             Weight { name: "w".to_owned(), dtype: DType::U8, shape: vec![8], kind, recipe };
         // Wherever the header ends.
         for length in 0..container::ALIGNMENT as usize {
-            let (config, fingerprint) = ("x".repeat(length), Fingerprint::of("", []).unwrap());
-            let file = WeightsFile::plan([&weight], &fingerprint, config, &provenances);
+            let model = serde_json::json!({"config": "x".repeat(length)});
+            let fingerprint = Fingerprint::of("", []).unwrap();
+            let file = WeightsFile::plan([&weight], &fingerprint, model, &provenances);
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }

@@ -62,6 +62,33 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
     assert_contains(&refusal(&home).to_string(), "adapter_config.json` is not valid JSON");
 }
 
+/// Their tensors and keys are those of the method: one sentence says it.
+#[test]
+fn other_methods_are_one_fault() {
+    let table = "IA3 | k_proj.ia3_l | merge it into its base model
+        LOHA | q_proj.hada_w1_a | merge it into its base model
+        VERA | q_proj.vera_lambda_b | merge it into its base model
+        OFT | q_proj.oft_R.weight | merge it into its base model
+        PROMPT_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter
+        PREFIX_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter
+        P_TUNING | prompt_embeddings | it adds learned values to prompts, which no weights can hold; train a LoRA adapter";
+    for [kind, tensor, expected] in cases(table) {
+        let home = copied("attention");
+        edit_config(&home, "peft_type", json!(kind));
+        edit_config(&home, "num_virtual_tokens", json!(8));
+        edit_tensors(&home, |tensors| {
+            *tensors = [(tensor.to_owned(), (Dtype::F32, vec![1], vec![0; 4]))].into();
+        });
+        let error = refusal(&home);
+        assert_eq!(error.each().count(), 1, "{error}");
+        assert_contains(
+            error.sentence(),
+            &format!("must be \"LORA\", found \"{kind}\": {expected}"),
+        );
+    }
+    assert_eq!(refusal(&copied("dora")).each().count(), 1);
+}
+
 #[test]
 fn says_all_that_is_wrong_at_once() {
     let home = copied("attention");
@@ -235,6 +262,11 @@ fn names_what_is_no_adapter() {
         adapter_config.json | | holds no adapter_model.safetensors; an adapter is
         adapter_config.json adapter_model.bin | | adapter_model.bin` is PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors
         adapter_config.json adapters.safetensors | | adapters.safetensors` is mlx-lm's format: merge it into its base model with mlx_lm.fuse
+        adapter_config.json adapter_model-00001-of-00002.safetensors | | is one of several files, and an adapter is read from one: join them
+        adapter_config.json adapter.gguf | | adapter.gguf` is GGUF, llama.cpp's format: use the adapter that it was converted from
+        adapter_config.json tf_model.h5 | | tf_model.h5` is TensorFlow's format: use the adapter that PEFT saved
+        adapter_config.json adapter_model.safetensors.incomplete | | is an unfinished download: finish it or download again
+        adapter_config.json adapter.zip | | adapter.zip` is an archive: unpack it
         config.json model.safetensors | | holds no adapter_config.json; it holds a whole model
         adapter_config.json adapter_model.safetensors | | adapter_config.json` is empty, expected an object of JSON";
     for [files, _, expected] in cases(table) {
@@ -252,4 +284,9 @@ fn names_what_is_no_adapter() {
     assert_contains(refusal(&home).sentence(), "but its header describes 52184: download it again");
     fs::write(home.join("adapter").join(WEIGHTS), "<!DOCTYPE html>").unwrap();
     assert_contains(refusal(&home).sentence(), "is an HTML page, not the file itself");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n";
+    fs::write(home.join("adapter").join(WEIGHTS), pointer).unwrap();
+    assert_contains(refusal(&home).sentence(), "is a Git LFS pointer, not the file itself: run");
+    fs::write(home.join("adapter").join(WEIGHTS), "").unwrap();
+    assert_contains(refusal(&home).sentence(), "has 0 bytes, too few for a SafeTensors file");
 }

@@ -185,6 +185,10 @@ impl HubTest {
         assert!(!written.iter().any(is_data), "{written:?}");
     }
 
+    pub fn assert_no_model(&self) {
+        assert!(!self.model.exists());
+    }
+
     /// The incomplete download.
     pub fn incomplete(&self) -> Option<(PathBuf, Vec<u8>)> {
         let mut files = contents(&self.here).into_iter();

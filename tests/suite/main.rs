@@ -19,6 +19,7 @@ mod genai;
 mod graph;
 mod graph_text;
 mod headers;
+mod hub_adapters;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
@@ -28,6 +29,7 @@ mod layout_fixtures;
 #[cfg(unix)]
 mod limits;
 mod matrix_formats;
+mod merged;
 mod mutations;
 #[cfg(unix)]
 mod paths;
@@ -50,8 +52,10 @@ mod python {
     #[cfg(unix)]
     mod killed;
     mod layouts;
+    mod merged;
     mod numerics;
     mod packages;
+    mod peft;
     mod puzzle;
     mod reader_faults;
     mod sliding_cache;

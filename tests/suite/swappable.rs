@@ -227,16 +227,13 @@ fn refuses_adapters_that_cannot_be_swapped() {
     for (options, expected) in [
         (
             "--output m.onnx --adapter-modules all",
-            "what adapters may change is given, and a model that has them inline takes no others",
+            "what adapters may change is given, and only a swappable model takes others than those that it is exported with",
         ),
         (
             "--save-weights w.safetensors --skip-onnx --adapter-as swappable",
             "swappable adapters need inputs of a model, and only weights are staged",
         ),
-        (
-            "--output m.onnx --adapter attention --adapter-as merge",
-            "adapters are not merged by this version",
-        ),
+        ("--output m.onnx --adapter-as merge", "adapters are to be merged, and none is given"),
     ] {
         assert_contains(&export_in(&home, options).unwrap_err(), expected);
     }

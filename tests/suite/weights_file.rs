@@ -12,6 +12,7 @@ use gpt_oss_export::weights::{
     Weight, WeightsFile, read_range,
 };
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::interrupted::cancelled_at_once;
 use crate::support::Home;
@@ -25,7 +26,7 @@ fn weight(recipe: Recipe, bytes: u64) -> Weight {
 fn plan(weight: &Weight) -> WeightsFile<'_> {
     let experts = Provenance::unchanged(FormatSet::from_iter([MatrixFormat::Float(DType::F32)]));
     let provenances = PerRole { dense: experts.clone(), experts };
-    WeightsFile::plan([weight], &Fingerprint::of("", []).unwrap(), "", &provenances)
+    WeightsFile::plan([weight], &Fingerprint::of("", []).unwrap(), json!({}), &provenances)
 }
 
 fn create(path: &Path) -> File {

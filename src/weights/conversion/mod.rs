@@ -2,6 +2,7 @@
 //! along `in`, and handed out, as many at once as memory allows.
 
 mod blocks;
+mod merge;
 
 use std::env;
 use std::num::NonZero;
@@ -16,8 +17,9 @@ use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
-use crate::tensor::{self, BLOCK, BLOCK_LENGTH, Rounding, ints, mxfp4};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding, ints, mxfp4};
 use blocks::SourceBlocks;
+use merge::Addends;
 
 /// Receives the index of a part of the matrix, an offset in it, and the bytes there; from
 /// any thread.
@@ -27,6 +29,8 @@ type Visit<'v> = dyn Fn(usize, u64, &[u8]) -> Result<()> + Sync + 'v;
 const MEMORY: u64 = 80 << 20;
 /// Elements converted at once; they fit the processor's cache.
 const CHUNK: u64 = 1 << 19;
+/// Bytes of an element while it is added up, in f64 and f32.
+const SUM: u64 = 12;
 /// The same for a transposed matrix: a chunk reads pieces of all its rows, which must be
 /// long enough to be worth a call.
 const TRANSPOSE_CHUNK: u64 = 1 << 23;
@@ -40,7 +44,12 @@ pub fn convert(
     visit: &Visit,
 ) -> Result<Rounding> {
     let row_bytes = conversion.row_bytes();
-    let largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
+    let addends = conversion.merge.as_ref();
+    let addends = addends.map(|it| Addends::read(it, &mut FileCache::default())).transpose()?;
+    let mut largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
+    if addends.is_some() {
+        largest += conversion.chunk_rows() * conversion.from.inn * SUM;
+    }
     let most = (MEMORY / largest.max(1)).max(1) as usize;
     let threads = usual_threads().min(most);
     // Buffers are reused across chunks: page faults cost more than the conversion.
@@ -54,9 +63,14 @@ pub fn convert(
             part.resize(((rows.end - rows.start) * row) as usize, 0);
         }
         let mut rounding = Rounding::default();
-        conversion.each_blocks(&rows, &mut files, |at, blocks| {
-            rounding += conversion.store(at, &blocks, &mut parts);
-        })?;
+        if let Some(addends) = &addends {
+            let sums = addends.fold(conversion, &rows, &mut files)?;
+            rounding = conversion.store_sums(&sums, &mut parts);
+        } else {
+            conversion.each_blocks(&rows, &mut files, |at, blocks| {
+                rounding += conversion.store(at, &blocks, &mut parts);
+            })?;
+        }
         for (at, (part, row)) in parts.iter().zip(&row_bytes).enumerate() {
             visit(at, rows.start * row, part)?;
             progress.advance(part.len() as u64);
@@ -88,9 +102,10 @@ fn usual_threads() -> usize {
 
 impl Conversion {
     /// Refuses damaged values, overflow, and rounding that was not accepted. Integers round
-    /// by their nature.
+    /// by their nature, and so does f32 what a merge adds up.
     fn check(&self, outcome: &Rounding) -> Result<()> {
-        let (path, role, format) = (&self.path, self.role, self.to);
+        let (path, format) = (&self.path, self.to);
+        let role = self.role.map_or_else(|| "weights".to_owned(), |role| role.to_string());
         let Rounding { values, changed, not_finite, overflowed, .. } = *outcome;
         ensure!(
             not_finite == 0,
@@ -100,8 +115,16 @@ impl Conversion {
             overflowed == 0,
             "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
         );
-        if changed > 0 && !self.accept_rounding && !format.is_int() {
+        let has_merged = self.merge.is_some();
+        let may_round = format.is_int() || has_merged && format == MatrixFormat::Float(DType::F32);
+        if changed > 0 && !self.accept_rounding && !may_round {
             let error = outcome.relative_error();
+            if has_merged {
+                return Err(err!(
+                    "`{path}` with its adapter does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: merge it into f32, or accept the rounding"
+                )
+                .with_remedies(self.accepted()));
+            }
             return Err(err!(
                 "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding must be accepted"
             )
@@ -110,13 +133,24 @@ impl Conversion {
         Ok(())
     }
 
+    /// The settings that accept what a merge rounds: the format may have been implied.
+    fn accepted(&self) -> Vec<(Setting, String)> {
+        let implied = (self.to == MatrixFormat::Mxfp4ColMajor)
+            .then(|| (Setting::Experts, MatrixFormat::Mxfp4.to_string()));
+        implied.into_iter().chain([(Setting::AcceptRounding, String::new())]).collect()
+    }
+
     /// Rows of one matrix that are converted at once.
     fn chunk_rows(&self) -> u64 {
         let Matrix { out, inn, format, .. } = self.from;
         match (format, self.to) {
             // Every byte holds elements of two rows.
             (_, MatrixFormat::Mxfp4ColMajor) => out,
-            (MatrixFormat::FloatTransposed(_), _) => (TRANSPOSE_CHUNK / inn).clamp(1, out),
+            (MatrixFormat::FloatTransposed(_), _) => {
+                let chunk =
+                    if self.merge.is_none() { TRANSPOSE_CHUNK } else { TRANSPOSE_CHUNK / 4 };
+                (chunk / inn).clamp(1, out)
+            }
             _ => (CHUNK / inn).clamp(1, out),
         }
     }
@@ -137,6 +171,29 @@ impl Conversion {
         let Matrix { out, inn, .. } = self.from;
         let parts = self.to.parts(&[], [out, inn]).into_iter();
         parts.map(|part| part.dtype.size() * part.shape.iter().product::<u64>() / out).collect()
+    }
+
+    /// Stores the sums of a chunk, rounded once; how far they are off.
+    fn store_sums(&self, sums: &[f64], parts: &mut [Vec<u8>]) -> Rounding {
+        let to_f32 = self.to == MatrixFormat::Float(DType::F32);
+        let (mut values, rounded) = if to_f32 {
+            tensor::nearest(sums)
+        } else {
+            (sums.iter().map(|sum| tensor::to_odd(*sum)).collect(), Rounding::default())
+        };
+        // Rows of floats need not be blocks.
+        let missing = sums.len().next_multiple_of(BLOCK_LENGTH) - sums.len();
+        values.resize(sums.len() + missing, 0.0);
+        for part in parts.iter_mut().filter(|_| missing > 0) {
+            part.resize(part.len() / sums.len() * values.len(), 0);
+        }
+        let blocks = SourceBlocks::Floats(values.as_chunks().0);
+        let mut stored = self.store(0, &blocks, parts);
+        stored.values -= missing as u64;
+        for part in parts.iter_mut().filter(|_| missing > 0) {
+            part.truncate(part.len() / values.len() * sums.len());
+        }
+        if to_f32 { rounded } else { stored }
     }
 
     /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off.

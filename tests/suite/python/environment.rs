@@ -138,6 +138,13 @@ pub fn newest_transformers(script: &str, arguments: &[&str]) -> Value {
     run_script(&interpreter, script, arguments, &Value::Null)
 }
 
+/// Runs a script with the PEFT, transformers and torch that were the newest when the environment
+/// was installed.
+pub fn newest_peft(script: &str, arguments: &[&str]) -> Value {
+    let interpreter = environment("peft", "python/peft.txt");
+    run_script(&interpreter, script, arguments, &Value::Null)
+}
+
 pub fn python_of(home: &Path) -> PathBuf {
     home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
 }
