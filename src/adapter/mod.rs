@@ -23,13 +23,15 @@ mod swappable;
 
 use std::path::PathBuf;
 
-pub use apply::{apply, weighted};
+pub use apply::apply;
 pub use file::{AdapterFile, WEIGHTS, is_adapter};
 pub use fit::{fit, fit_to};
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
 pub use sources::{AdapterSource, all_opened, fit_all};
-pub use swappable::{ModuleGroup, add_slots, require_swappable};
+pub use swappable::{
+    ModuleGroup, RuntimeAdapter, add_slots, require_slots, require_swappable, slots_of,
+};
 
 use crate::error::Result;
 use crate::weights::{Fingerprint, LowRank, Weight};

@@ -1,13 +1,55 @@
-//! Models whose adapters a runtime chooses: which matrices these may change, and which adapters
-//! fit.
+//! Models whose adapters a runtime chooses: which matrices these may change, which adapters fit, and
+//! what a runtime gets of them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::Adapter;
-use super::apply::is_copy;
+use super::apply::{is_copy, weighted};
 use crate::checkpoint::{Checkpoint, listed};
 use crate::error::{Result, ensure, err};
-use crate::weights::{Changes, Matrix, Slot, Weight};
+use crate::onnx::OnnxFile;
+use crate::weights::{self, Changes, LowRank, Matrix, Slot, Weight};
+
+/// An adapter for a model that exists or is planned, as much of it as its weight says.
+pub struct RuntimeAdapter {
+    adapter: Adapter,
+    /// Those that it changes.
+    pub slots: Vec<Slot>,
+}
+
+impl RuntimeAdapter {
+    /// An adapter for a model with these slots.
+    pub fn new(mut adapter: Adapter, weight: f64, slots: &[Slot]) -> Result<Self> {
+        for term in &mut adapter.terms {
+            *term = weighted(term, weight, &adapter.file)?;
+        }
+        let is_changed = |slot: &&Slot| adapter.terms.iter().any(|it| it.matrix == slot.matrix);
+        let slots: Vec<Slot> = slots.iter().filter(is_changed).cloned().collect();
+        let file = adapter.file.display();
+        ensure!(!slots.is_empty(), "`{file}` changes nothing in the model: leave it out");
+        Ok(Self { adapter, slots })
+    }
+
+    /// The shapes of A and B of a slot.
+    pub fn shapes(&self, slot: &Slot) -> [Vec<u64>; 2] {
+        let (rank, Slot { experts, out, inn, .. }) = (weights::total_rank(&self.terms(slot)), slot);
+        [[rank, *inn], [*out, rank]].map(|sides| experts.iter().copied().chain(sides).collect())
+    }
+
+    /// The values of A and B of a slot.
+    pub fn factors(&self, slot: &Slot) -> Result<[Vec<f32>; 2]> {
+        weights::stack(&self.terms(slot), slot).map_err(|error| {
+            let kind = error.kind();
+            let file = self.adapter.file.display();
+            err!("cannot convert `{file}`").with_kind(kind).with_source(error)
+        })
+    }
+
+    fn terms(&self, slot: &Slot) -> Vec<&LowRank> {
+        self.adapter.terms.iter().filter(|term| term.matrix == slot.matrix).collect()
+    }
+}
 
 /// Matrices that adapters change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,4 +131,34 @@ pub fn require_swappable(
         adapter.file.display(),
         listed(found.iter())
     ))
+}
+
+/// Refuses an adapter that changes what the model at a path has no slot for.
+pub fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> {
+    let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
+    let others: Vec<&String> =
+        adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();
+    ensure!(
+        others.is_empty(),
+        "`{}` changes {}, for which `{}` has no inputs: export the model with this adapter",
+        adapter.file.display(),
+        listed(others.iter()),
+        model.display()
+    );
+    Ok(())
+}
+
+/// What the optional inputs of a model are for.
+pub fn slots_of(onnx: &OnnxFile) -> impl Iterator<Item = Slot> {
+    let shape = |name: &str| onnx.optional.iter().find(|it| it.name == name).map(|it| &*it.shape);
+    onnx.optional.iter().filter_map(move |input| {
+        let matrix = input.name.strip_suffix(".lora_A")?;
+        let experts = match &input.shape[..] {
+            [experts, _, _] => Some(experts.known()?),
+            _ => None,
+        };
+        let [.., inn] = &input.shape[..] else { return None };
+        let [.., out, _] = shape(&format!("{matrix}.lora_B"))? else { return None };
+        Some(Slot { matrix: matrix.to_owned(), experts, out: out.known()?, inn: inn.known()? })
+    })
 }

@@ -8,8 +8,8 @@ use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
-    MatrixFormat, ModelSummary, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter,
-    SlidingCache, Source, Spec, Summary, Target, export,
+    MatrixFormat, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache,
+    Source, Spec, Summary, Target, export,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
@@ -210,6 +210,9 @@ struct Outcome<'r> {
     summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<&'r Report>,
+    /// Of a swappable model with each of its adapters in turn.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    adapter_verifications: &'r [Report],
 }
 
 const LOST: &str = "the export succeeded, but its summary could not be printed";
@@ -218,6 +221,7 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.quiet)?;
         let request = self.request()?;
+        let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
         let spec = Spec::resolve(request)?;
@@ -231,14 +235,16 @@ impl Export {
         if !self.quiet && !self.json {
             print(&table(&summary).to_string()).context(LOST)?;
         }
-        let is_swappable = self.adapter_as == Some(AdapterAs::Swappable);
-        // The summary is printed whatever the verification says.
-        let check = |model: &ModelSummary| {
+        // A swappable model is compared with the checkpoint, then with each adapter in turn.
+        let sets: Vec<&[AdapterSource]> = match adapter_as {
+            AdapterAs::Swappable => [&[][..]].into_iter().chain(adapters.chunks(1)).collect(),
+            AdapterAs::Inline | AdapterAs::Merge => vec![&adapters],
+        };
+        let check = |model: &Path, adapters: &&[AdapterSource]| {
             let request = VerifyRequest {
-                model: model.path.clone(),
+                model: model.to_owned(),
                 checkpoint: summary.source.clone(),
-                // A runtime adds those of a swappable model.
-                adapters: if is_swappable { Vec::new() } else { adapters.clone() },
+                adapters: adapters.to_vec(),
                 adapter_layout: self.adapter_layout,
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
@@ -247,14 +253,19 @@ impl Export {
             };
             verify(&request, &console).context("the model is written, and could not be verified")
         };
-        let outcome = summary.model.as_ref().filter(|_| self.verify).map(check).transpose();
-        let verification = outcome.as_ref().ok().and_then(Option::as_ref);
-        match verification {
-            _ if self.json => print_json(&Outcome { summary, verification }).context(LOST)?,
-            Some(report) if !self.quiet => print(&report.to_string())?,
-            _ => {}
+        let model = summary.model.as_ref().filter(|_| self.verify).map(|it| it.path.clone());
+        let checked = model.iter().flat_map(|model| sets.iter().map(|set| check(model, set)));
+        // The summary is printed whatever the verification says.
+        let outcome = checked.collect::<Result<Vec<Report>>>();
+        let reports = outcome.as_deref().unwrap_or_default();
+        if self.json {
+            let (verification, rest) = (reports.first(), reports.get(1..).unwrap_or_default());
+            let outcome = Outcome { summary, verification, adapter_verifications: rest };
+            print_json(&outcome).context(LOST)?;
+        } else if !self.quiet {
+            reports.iter().try_for_each(|report| print(&report.to_string()))?;
         }
-        outcome?.map_or(Ok(()), |report| exit_status(&report, "; the files are kept"))
+        outcome?.iter().try_for_each(|report| exit_status(report, "; the files are kept"))
     }
 
     fn source(&self) -> Result<Source> {

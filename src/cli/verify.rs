@@ -26,7 +26,7 @@ pub struct Verify {
     checkpoint: PathBuf,
     /// LoRA adapter that it was exported with; with the weight as DIR=0.7
     ///
-    /// May be given several times, in any order.
+    /// May be given several times, in any order. A swappable model takes any that fits, or none.
     #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
     /// How --adapter stores the factors of experts, if its files do not tell

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::adapters::{self, Added};
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::AdapterFile;
+use crate::adapter::{AdapterFile, RuntimeAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
@@ -87,7 +87,8 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         for (adapter, weight, summary) in &mut added {
             let path = spec.request.adapter_path(&summary.record.name);
             summary.file = Some(path.clone());
-            adapter_files.push(PlannedAdapter::new(path, adapter.clone(), *weight, &slots)?);
+            let adapter = RuntimeAdapter::new(adapter.clone(), *weight, &slots)?;
+            adapter_files.push(PlannedAdapter::new(path, adapter)?);
         }
     }
     let adapters = added.into_iter().map(|(.., summary)| summary).collect();

@@ -60,6 +60,11 @@ impl Spec {
             layers.map_or(Ok(()), |layers| opened.truncate(layers)).ok().map(|()| opened)
         });
         let formats = |role, asked: &Option<MatrixFormat>| match (asked, &opened) {
+            // Only what adapters change gets another format.
+            (asked, Some(opened)) if self.request.merges() => {
+                let stored = opened.weights.matrices(role).map(|it| it.format);
+                stored.chain([asked.unwrap_or(MatrixFormat::Float(DType::F32))]).collect()
+            }
             (None, Some(opened)) => opened.weights.formats(role),
             (asked, _) => asked.iter().copied().collect(),
         };

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterSource, AdapterSummary};
-use crate::adapter::{self, AdapterFile, FactorOrder};
-use crate::checkpoint::{IgnoredNames, listed};
+use crate::adapter::{self, AdapterFile, FactorOrder, RuntimeAdapter};
+use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
+use crate::hub;
 use crate::metadata::ModelMetadata;
 use crate::onnx::{self, OnnxFile};
 use crate::progress::Progress;
 use crate::publish::Transaction;
-use crate::weights::{ElementKind, LowRank, Recipe, Slot, Weight};
+use crate::weights::{ElementKind, Recipe, Slot, Weight};
 
 /// An adapter, and the model that it is for.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +39,12 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let metadata =
         ModelMetadata::read(&onnx.properties).map_err(|error| err!("`{shown}`: {error}"))?;
     let config = metadata.as_ref().and_then(|it| it.config.as_ref());
-    let slots: Vec<Slot> = slots_of(&onnx).collect();
+    let slots: Vec<Slot> = adapter::slots_of(&onnx).collect();
     let (Some(metadata), Some(config), false) = (&metadata, config, slots.is_empty()) else {
         bail!("`{shown}` takes no adapters: export it as a swappable model");
     };
     config.check(&shown.to_string())?;
+    hub::require_path(&source.path)?;
     let file = AdapterFile::open(&source.path, ignored)?;
     let of_adapters = file.ignored.of_adapters.clone();
     IgnoredNames { of_adapters, ..ignored.clone() }.require_use(&source.path)?;
@@ -51,37 +53,15 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
     let source = &AdapterSource { name, ..source.clone() };
     let mut summary = AdapterSummary::new(&file, source, &adapter, false)?;
-    let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
-    let others: Vec<&String> =
-        adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();
-    ensure!(
-        others.is_empty(),
-        "`{}` changes {}, for which `{shown}` has no inputs: export the model with this adapter",
-        file.weights.display(),
-        listed(others.iter())
-    );
-    let planned = PlannedAdapter::new(output.clone(), adapter, source.weight, &slots)?;
+    adapter::require_slots(&adapter, &slots, model)?;
+    let adapter = RuntimeAdapter::new(adapter, source.weight, &slots)?;
+    let planned = PlannedAdapter::new(output.clone(), adapter)?;
     let mut transaction = Transaction::default();
     planned.write(&mut transaction, progress)?;
     progress.check_cancelled()?;
     transaction.commit()?;
     summary.file = Some(output.clone());
     Ok(summary)
-}
-
-/// What the optional inputs of a model are for.
-fn slots_of(onnx: &OnnxFile) -> impl Iterator<Item = Slot> {
-    let shape = |name: &str| onnx.optional.iter().find(|it| it.name == name).map(|it| &*it.shape);
-    onnx.optional.iter().filter_map(move |input| {
-        let matrix = input.name.strip_suffix(".lora_A")?;
-        let experts = match &input.shape[..] {
-            [experts, _, _] => Some(experts.known()?),
-            _ => None,
-        };
-        let [.., inn] = &input.shape[..] else { return None };
-        let [.., out, _] = shape(&format!("{matrix}.lora_B"))? else { return None };
-        Some(Slot { matrix: matrix.to_owned(), experts, out: out.known()?, inn: inn.known()? })
-    })
 }
 
 /// A weight as a model stores it, in one initializer or in several for ranges of rows.

@@ -18,7 +18,7 @@ pub use listing::{HubFolder, RemoteFile};
 pub use repo_path::RepoPath;
 
 use crate::checkpoint::{self, CONFIG, Headers, INDEX};
-use crate::error::{Error, Result, Setting, ensure, err};
+use crate::error::{Error, Result, Setting, bail, ensure};
 use crate::progress::Progress;
 use cache::list_offline;
 use download::Downloader;
@@ -29,8 +29,11 @@ use listing::Listing;
 /// The largest config, index or tokenizer file.
 const LARGEST_TEXT: u64 = 256 << 20;
 
-/// The error for a path where nothing is, which may be misspelt or a name on the hub.
-pub fn nothing_at(path: &Path) -> Error {
+/// Refuses a path where nothing is, which may be misspelt or a name on the hub.
+pub fn require_path(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     let similar = checkpoint::similar_dir(path)
         .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
     let text = path.to_str().unwrap_or_default();
@@ -39,7 +42,7 @@ pub fn nothing_at(path: &Path) -> Error {
         .map_or("", |_| {
             "; only an export reads repositories on the hub: choose the folder into which it downloads them"
         });
-    err!("there is nothing at `{}`{similar}{on_hub}", path.display())
+    bail!("there is nothing at `{}`{similar}{on_hub}", path.display())
 }
 
 impl HubFolder<'_> {

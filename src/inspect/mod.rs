@@ -108,9 +108,7 @@ pub fn inspect(
     ignored: &IgnoredNames,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
-    if !path.exists() {
-        return Err(hub::nothing_at(path));
-    }
+    hub::require_path(path)?;
     if is_adapter(path) && scan.is_none() {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
     }

@@ -111,6 +111,14 @@ pub struct Expert {
     pub down: LinearMap,
 }
 
+impl AdapterTerm {
+    /// What remains to be added once `W` has the product: the bias, as a term of rank 0.
+    pub fn without_product(self) -> Self {
+        let a = StoredMatrix { rows: 0, ..self.a };
+        Self { a, columns: (0..0).into(), ..self }
+    }
+}
+
 impl LayerMatrices {
     /// Bytes in files.
     pub fn bytes(&self) -> u64 {

@@ -96,6 +96,11 @@ impl TensorValue {
         Ok(Self(tensor.into_dyn()))
     }
 
+    pub fn f32(shape: &[usize], values: Vec<f32>) -> Result<Self> {
+        let tensor = Tensor::from_array((shape, values)).map_err(failed_run)?;
+        Ok(Self(tensor.into_dyn()))
+    }
+
     /// A tensor of F32 or F16 without elements: some axis of `shape` is 0.
     pub fn empty(dtype: DType, shape: &[usize]) -> Result<Self> {
         let tensor = match dtype {

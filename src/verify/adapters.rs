@@ -1,12 +1,26 @@
-//! The adapters of a model: those that its metadata lists have to be those that are given.
+//! The adapters of a model: those that its metadata lists have to be those that are given. A swappable
+//! model takes others besides.
 
 use std::path::Path;
 
-use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FactorOrder};
+use super::model_file::ModelFile;
+use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FactorOrder, RuntimeAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint};
-use crate::error::{Error, Result, Setting, err};
-use crate::metadata::ModelMetadata;
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::reference::AdapterToRead;
+use crate::runtime::TensorValue;
+use crate::weights::Slot;
+
+/// The adapters with which a model is compared.
+#[derive(Default)]
+pub struct ModelAdapters {
+    /// What identifies each.
+    pub records: Vec<AdapterRecord>,
+    /// What the reference reads.
+    pub to_read: Vec<AdapterToRead>,
+    /// Inputs of a swappable model.
+    pub factors: Vec<(String, TensorValue)>,
+}
 
 /// An adapter that was read.
 struct Given<'g> {
@@ -15,41 +29,99 @@ struct Given<'g> {
     record: AdapterRecord,
 }
 
-/// Adds adapters to a whole checkpoint in the order in which the model at a path has them. Returns
-/// what identifies each, and what the reference reads.
+/// Adds adapters to a whole checkpoint in the order in which a model has them. Those that the
+/// model does not have are inputs of one that takes them.
 pub fn add(
     checkpoint: &mut Checkpoint,
-    (model, metadata): (&Path, Option<&ModelMetadata>),
+    model: &ModelFile,
     (sources, order): (&[AdapterSource], Option<FactorOrder>),
     files: &[AdapterFile],
-) -> Result<(Vec<AdapterRecord>, Vec<AdapterToRead>)> {
+) -> Result<ModelAdapters> {
     let fitted = adapter::fit_all(files, checkpoint, order)?;
     let given = sources.iter().zip(files.iter().zip(fitted)).map(|(source, (file, adapter))| {
         let record = source.record(file, &adapter, false)?;
         Ok(Given { source, adapter, record })
     });
-    let mut given = given.collect::<Result<Vec<_>>>()?;
-    if let Some(metadata) = metadata {
-        given = in_order_of(model, &metadata.adapters, given)?;
+    let mut own = given.collect::<Result<Vec<_>>>()?;
+    let (slots, mut others) = (model.slots(), Vec::new());
+    if let Some(metadata) = &model.metadata {
+        // A staged file has some of them in its values.
+        let is_staged = |it: &&AdapterRecord| checkpoint.adapters.contains(it);
+        let wanted: Vec<_> = metadata.adapters.iter().filter(|it| !is_staged(it)).collect();
+        ensure!(
+            wanted.iter().all(|it| it.merged) || !wanted.iter().any(|it| it.merged),
+            "`{}` has merged adapters and others beside them: verify it with the staged file that has the merged ones, and give the others",
+            model.path.display()
+        );
+        let mut errors;
+        (own, others, errors) = in_order_of(model.path, &wanted, own);
+        if slots.is_empty() {
+            errors.extend(others.iter().map(|it| unwanted(model.path, it, checkpoint)));
+        }
+        Error::all(errors)?;
     }
+    let factors = factors(model, &slots, &others, checkpoint)?;
+    let mut adapters = ModelAdapters { factors, ..ModelAdapters::default() };
     let is_swapped = order.map(|it| it == FactorOrder::Swapped);
-    let (mut adapters, mut records, mut to_read) = (Vec::new(), Vec::new(), Vec::new());
-    for Given { source: AdapterSource { path, weight, .. }, adapter, record } in given {
-        to_read.push(AdapterToRead { path: path.clone(), weight: *weight, is_swapped });
-        adapters.push((adapter, *weight));
-        records.push(record);
+    let weighted: Vec<_> = own.iter().map(|it| (it.adapter.clone(), it.source.weight)).collect();
+    for Given { source: AdapterSource { path, weight, .. }, record, .. } in
+        own.into_iter().chain(others)
+    {
+        adapters.to_read.push(AdapterToRead { path: path.clone(), weight: *weight, is_swapped });
+        adapters.records.push(record);
     }
-    adapter::apply(checkpoint, &adapters)?;
-    Ok((records, to_read))
+    adapter::apply(checkpoint, &weighted)?;
+    Ok(adapters)
 }
 
-/// Those that are given in the order of the model's, or all that differs. A folder may have
-/// another name by now.
+/// The inputs of a swappable model for some adapters, as far as it has layers.
+fn factors(
+    model: &ModelFile,
+    slots: &[Slot],
+    given: &[Given],
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(String, TensorValue)>> {
+    let stored = |name: &str| Ok(checkpoint.weights.iter().find(|it| it.name == name).cloned());
+    let layers = model.metadata.as_ref().map_or(usize::MAX, |it| it.layers);
+    let (mut inputs, mut changed) = (Vec::new(), Vec::<(String, &Path)>::new());
+    for Given { source: source @ AdapterSource { path, weight, .. }, adapter, .. } in given {
+        source.check()?;
+        adapter::require_swappable(adapter, stored)?;
+        let mut adapter = adapter.clone();
+        adapter.terms.retain(|it| layer_of(&it.matrix).is_none_or(|layer| layer < layers));
+        adapter::require_slots(&adapter, slots, model.path)?;
+        let adapter = RuntimeAdapter::new(adapter, *weight, slots)?;
+        for slot in &adapter.slots {
+            if let Some((matrix, other)) = changed.iter().find(|(it, _)| *it == slot.matrix) {
+                return Err(err!(
+                    "adapters `{}` and `{}` both change `{matrix}`, and a runtime adds one adapter to a matrix at a time: verify the model with one after the other",
+                    other.display(),
+                    path.display()
+                ));
+            }
+            let named = slot.names().into_iter().zip(adapter.shapes(slot));
+            for ((name, shape), values) in named.zip(adapter.factors(slot)?) {
+                let shape: Vec<usize> = shape.into_iter().map(|it| it as usize).collect();
+                inputs.push((name, TensorValue::f32(&shape, values)?));
+            }
+        }
+        changed.extend(adapter.slots.into_iter().map(|it| (it.matrix, &**path)));
+    }
+    Ok(inputs)
+}
+
+/// The layer of a matrix; `None` for those of no layer.
+fn layer_of(matrix: &str) -> Option<usize> {
+    matrix.strip_prefix("layers.")?.split('.').next()?.parse().ok()
+}
+
+/// Those that are given in the order of the model's and as its metadata lists them, the others, and an
+/// error for each that differs or is missing. A folder may have another name by now.
 fn in_order_of<'g>(
     model: &Path,
-    wanted: &[AdapterRecord],
+    wanted: &[&AdapterRecord],
     mut given: Vec<Given<'g>>,
-) -> Result<Vec<Given<'g>>> {
+) -> (Vec<Given<'g>>, Vec<Given<'g>>, Vec<Error>) {
     let mut take = |is_it: &dyn Fn(&AdapterRecord) -> bool| {
         let at = given.iter().position(|it| is_it(&it.record))?;
         Some(given.remove(at))
@@ -58,19 +130,31 @@ fn in_order_of<'g>(
     for it in wanted {
         let same =
             take(&|other| (&other.fingerprint, other.weight) == (&it.fingerprint, it.weight));
-        same.map_or_else(|| others.push(it), |same| found.push(same));
+        match same {
+            Some(same) => found.push(Given { record: (*it).clone(), ..same }),
+            None => others.push(it),
+        }
     }
     for it in others {
         let similar = take(&|other| other.fingerprint == it.fingerprint);
         let similar = similar.or_else(|| take(&|other| other.name == it.name));
         errors.push(differs(model, it, similar.as_ref()));
     }
-    errors.extend(given.iter().map(|Given { source, .. }| {
-        let (path, model) = (source.path.display(), model.display());
-        err!("adapter `{path}` is given, and `{model}` was exported without it: leave it out")
-    }));
-    Error::all(errors)?;
-    Ok(found)
+    (found, given, errors)
+}
+
+/// The error for an adapter that the model neither has nor takes.
+fn unwanted(model: &Path, Given { source, record, .. }: &Given, checkpoint: &Checkpoint) -> Error {
+    let (path, model) = (source.path.display(), model.display());
+    let is_it = |it: &&AdapterRecord| it.fingerprint == record.fingerprint;
+    match checkpoint.adapters.iter().find(is_it) {
+        Some(_) => err!(
+            "adapter `{path}` is given, and the staged weights have it in their values: leave it out"
+        ),
+        None => {
+            err!("adapter `{path}` is given, and `{model}` was exported without it: leave it out")
+        }
+    }
 }
 
 /// The error for an adapter of a model for which none, or another one, is given.

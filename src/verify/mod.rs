@@ -36,6 +36,7 @@ use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, ReadOptions};
+use adapters::ModelAdapters;
 use inputs::limits;
 use model_file::ModelFile;
 use session::ModelSession;
@@ -65,26 +66,24 @@ pub struct VerifyRequest {
 /// Runs a model and the reference, and compares them.
 pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
     let VerifyRequest { model: path, checkpoint: source, tolerance: requested, .. } = request;
-    if !source.exists() {
-        return Err(hub::nothing_at(source));
-    }
+    hub::require_path(source)?;
     ensure!(
         !onnx::has_extension(source),
         "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
         source.display(),
         path.display()
     );
-    let files = request.adapters.iter().map(|it| AdapterFile::open(&it.path, &request.ignored));
+    let files = request.adapters.iter().map(|AdapterSource { path, .. }| {
+        hub::require_path(path)?;
+        AdapterFile::open(path, &request.ignored)
+    });
     let (files, ignored) = adapter::all_opened(files, &request.ignored);
     let opened = Checkpoint::open_any(source, &ignored);
     let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
-    let (adapters, to_read) = adapters::add(
-        &mut checkpoint,
-        (path, model.metadata.as_ref()),
-        (&request.adapters, request.adapter_layout),
-        &files,
-    )?;
+    let given = (&request.adapters[..], request.adapter_layout);
+    let adapters = adapters::add(&mut checkpoint, &model, given, &files)?;
+    let ModelAdapters { records: adapters, to_read, factors } = adapters;
     let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
@@ -93,6 +92,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         ignored_keys: &request.ignored.config_keys,
         ignored_tensors: &request.ignored.tensors,
         adapters: to_read,
+        are_merged: adapters.iter().any(|it| it.merged),
         ..ReadOptions::default()
     };
     if tolerance.from == ToleranceSource::ModelValues {
@@ -107,7 +107,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let inner = model.residuals(request.trace)?.to_vec();
     let residuals = inner.len();
     let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
-    let session = ModelSession::load(&model, &inputs, inner, progress)?;
+    let session = ModelSession::load(&model, &inputs, &factors, inner, progress)?;
     seconds.load = lap(&mut clock);
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::inputs::Signature;
 use super::prepare::prepare;
+use crate::adapter;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::ModelMetadata;
@@ -14,6 +15,7 @@ use crate::model::GraphOptions;
 use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
 use crate::tensor::DType;
+use crate::weights::{Slot, Weight};
 
 /// A model that can be loaded as often as needed.
 pub struct ModelFile<'m> {
@@ -45,6 +47,19 @@ pub struct ExternalTensor<'m> {
     /// The bytes of the weight that it holds; `None` for all.
     pub slice: Option<&'m Range<u64>>,
     pub data: FileRange,
+}
+
+impl ExternalTensor<'_> {
+    /// Whether it holds a weight of a dtype. Dtypes that operators do not know are bytes to them.
+    pub fn reads_as(&self, expected: DType) -> bool {
+        let stored = self.stored.dtype;
+        match expected {
+            DType::U8 | DType::F8E8M0 | DType::F8E5M2 => {
+                stored.is_none_or(|dtype| dtype.size() == 1)
+            }
+            dtype => stored == Some(dtype),
+        }
+    }
 }
 
 impl<'m> ModelFile<'m> {
@@ -92,6 +107,21 @@ impl<'m> ModelFile<'m> {
                 data: FileRange { file, range: external.range.clone() },
             }
         })
+    }
+
+    /// Whether some tensors of it may hold a weight: by name, dtype and size.
+    pub fn has(&self, weight: &Weight) -> bool {
+        let of_it = self.tensors().filter(|it| it.weight == weight.name);
+        let end = of_it.map(|it| {
+            let end = it.slice.map_or(it.data.len(), |slice| slice.end);
+            if it.reads_as(weight.dtype) { end } else { 0 }
+        });
+        end.max() == Some(weight.bytes())
+    }
+
+    /// What a runtime may change by adapters.
+    pub fn slots(&self) -> Vec<Slot> {
+        adapter::slots_of(&self.onnx).collect()
     }
 
     /// Names of the residual stream's values, if a trace was requested or a model of ours returns

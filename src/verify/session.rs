@@ -13,6 +13,8 @@ use crate::runtime::{Session, TensorValue};
 pub struct ModelSession<'m> {
     pub model: &'m ModelFile<'m>,
     pub inputs: &'m Inputs,
+    /// Inputs of every step besides: factors of adapters.
+    factors: &'m [(String, TensorValue)],
     pub progress: &'m dyn Progress,
     /// Names of inner values that are outputs too.
     inner: Vec<String>,
@@ -34,6 +36,7 @@ impl<'m> ModelSession<'m> {
     pub fn load(
         model: &'m ModelFile,
         inputs: &'m Inputs,
+        factors: &'m [(String, TensorValue)],
         inner: Vec<String>,
         progress: &'m dyn Progress,
     ) -> Result<Self> {
@@ -43,19 +46,19 @@ impl<'m> ModelSession<'m> {
             edited = Some(onnx::with_outputs(fs_err::read(model.path)?, &inner));
         }
         let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
-        Ok(Self { model, inputs, progress, inner, session })
+        Ok(Self { model, inputs, factors, progress, inner, session })
     }
 
     /// Loads the model again with more inner values as outputs. Memory never holds it twice.
     pub fn with_inner(self, more: &[String]) -> Result<Self> {
-        let Self { model, inputs, progress, inner, session } = self;
+        let Self { model, inputs, factors, progress, inner, session } = self;
         drop(session);
-        Self::load(model, inputs, [&inner, more].concat(), progress)
+        Self::load(model, inputs, factors, [&inner, more].concat(), progress)
     }
 
     /// Runs all steps, and hands out what each returns.
     pub fn run(&mut self, mut visit: impl FnMut(&StepOutputs) -> Result<()>) -> Result<()> {
-        let Self { model, inputs, progress, session, .. } = self;
+        let Self { model, inputs, factors, progress, session, .. } = self;
         let (rows, ModelFile { signature, caches, .. }) = (&inputs.rows, *model);
         let batch = rows.len();
         let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
@@ -80,6 +83,7 @@ impl<'m> ModelSession<'m> {
             if signature.mask {
                 taken.push(("attention_mask", &mask));
             }
+            taken.extend(factors.iter().map(|(name, factor)| (&**name, factor)));
             taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
             let mut outputs = session.run(&taken, *progress)?;
             let inner = self.inner.iter().map(|name| outputs[name].values());

@@ -10,6 +10,7 @@ use crate::error::{Result, ensure};
 use crate::files::FileRange;
 use crate::metadata::ModelMetadata;
 use crate::reference::{EncodedNumbers, Encoding};
+use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Weight};
 
@@ -28,8 +29,9 @@ pub enum Identity {
     Unknown,
 }
 
-/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, converts
-/// its matrices to the model's formats, and tells whether the model was made from it.
+/// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, merges
+/// adapters if the model has them merged, converts its matrices to the model's formats, and tells
+/// whether the model was made from it.
 pub fn match_model(
     checkpoint: &mut Checkpoint,
     recorded: Option<Fingerprint>,
@@ -62,6 +64,10 @@ pub fn match_model(
             let found = format!("{} {what} for {layers} layers", names.len());
             return Err(unexpected(model.path, found));
         }
+    }
+    // A staged file may have them in its values.
+    if metadata.adapters.iter().any(|it| it.merged && !checkpoint.adapters.contains(it)) {
+        merge(checkpoint, model, metadata)?;
     }
     let found = checkpoint.fingerprint()?;
     convert(checkpoint, model, metadata);
@@ -99,6 +105,31 @@ pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, 
     };
     let matrices = Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role));
     matrices.filter(|matrix| matrix.parts[0].is_converted()).filter_map(values).collect()
+}
+
+/// Folds what adapters change into the values, in formats in which the model has the matrices that they
+/// change, or in f32 if it has them in none.
+fn merge(checkpoint: &mut Checkpoint, model: &ModelFile, metadata: &ModelMetadata) -> Result<()> {
+    let f32 = MatrixFormat::Float(DType::F32);
+    let mut formats = PerRole { experts: f32, dense: f32 };
+    for role in Role::ALL {
+        let has_format =
+            |it: &MatrixFormat| metadata.provenances[role].format.contains(|of| of == *it);
+        for format in MatrixFormat::TARGETS.into_iter().filter(has_format) {
+            let (mut merged, mut tried) = (checkpoint.clone(), formats);
+            tried[role] = format;
+            if merged.merge(&tried, true).is_ok() && has_merged(model, &merged, role) {
+                formats = tried;
+            }
+        }
+    }
+    checkpoint.merge(&formats, true)
+}
+
+/// Whether a model may have the merged matrices of a role as a checkpoint has them.
+fn has_merged(model: &ModelFile, checkpoint: &Checkpoint, role: Role) -> bool {
+    let mut merged = checkpoint.weights.matrices(role).filter(|it| it.is_merged());
+    merged.all(|it| it.parts.iter().all(|part| model.has(part)))
 }
 
 /// Converts matrices to the formats of the model. If that is not possible, the model was made

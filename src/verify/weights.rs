@@ -19,8 +19,8 @@ use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    ElementKind, FileCache, Matrix, Provenance, Recipe, Role, Weight, cannot_read, convert,
-    count_non_finite, ensure_finite, read_range,
+    ElementKind, FileCache, Provenance, Recipe, Weight, cannot_read, convert, count_non_finite,
+    ensure_finite, read_range,
 };
 
 /// Bytes compared at once.
@@ -132,8 +132,8 @@ pub fn compare(
             slice.compare_stored(&mut sources, progress)?;
         }
     }
-    for matrix in Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role)) {
-        compare_converted(matrix, &fitting, progress)?;
+    for weight in checkpoint.weights.iter() {
+        compare_converted(weight, &fitting, progress)?;
     }
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
     let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
@@ -186,7 +186,7 @@ impl<'w> Slice<'w> {
         let fits = (bytes.start..=weight.bytes()).contains(&bytes.end)
             && data.len() == length
             && stored.dtype.and_then(|dtype| dtype.bytes(&stored.shape)) == Some(length)
-            && reads_as(weight.dtype, stored.dtype);
+            && tensor.reads_as(weight.dtype);
         let (compared, differs) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { tensor, weight, bytes, fits, compared, differs }
     }
@@ -196,7 +196,7 @@ impl<'w> Slice<'w> {
         let ExternalTensor { stored, slice, .. } = &self.tensor;
         slice.is_none()
             && stored.shape == self.weight.shape
-            && !reads_as(self.weight.dtype, stored.dtype)
+            && !self.tensor.reads_as(self.weight.dtype)
     }
 
     /// Whether the model reads the same place as the recipe.
@@ -245,33 +245,22 @@ impl<'w> Slice<'w> {
     }
 }
 
-/// Converts a matrix again, and compares it.
-fn compare_converted(matrix: &Matrix, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
-    let Some((conversion, _)) = matrix.parts[0].conversion() else { return Ok(()) };
+/// Makes what a weight is the first part of again, and compares all parts.
+fn compare_converted(first: &Weight, slices: &[&Slice], progress: &dyn Progress) -> Result<()> {
+    let Some((conversion, 0)) = first.conversion() else { return Ok(()) };
     let mut open = Vec::new();
-    for slice in slices {
-        let mut parts = matrix.parts.iter();
-        if let Some(part) = parts.position(|part| part.name == slice.weight.name) {
-            open.push((part, slice, File::open(&*slice.tensor.data.file)?));
-        }
+    for slice in slices.iter().filter(|it| it.weight.shares_conversion(first)) {
+        let part = slice.weight.conversion().map(|(_, part)| part);
+        open.push((part, slice, File::open(&*slice.tensor.data.file)?));
     }
     if open.is_empty() {
         return Ok(());
     }
     convert(conversion, progress, &|part, offset, expected| {
-        let mut slices = open.iter().filter(|(of, ..)| *of == part);
+        let mut slices = open.iter().filter(|(of, ..)| *of == Some(part));
         slices.try_for_each(|(_, slice, file)| slice.compare(file, offset, expected))
     })?;
     Ok(())
-}
-
-/// Whether an initializer of a dtype holds a weight of `expected`. Dtypes that operators do not
-/// know are bytes to them.
-fn reads_as(expected: DType, stored: Option<DType>) -> bool {
-    match expected {
-        DType::U8 | DType::F8E8M0 | DType::F8E5M2 => stored.is_none_or(|dtype| dtype.size() == 1),
-        dtype => stored == Some(dtype),
-    }
 }
 
 /// Whether slices have every byte of a weight.

@@ -74,7 +74,7 @@ impl Matrix {
     }
 
     /// The matrix in a format, under a canonical name; itself if it has the format. A
-    /// converted matrix is converted anew from its source.
+    /// converted matrix is converted anew from its source, with what is merged into it.
     pub fn converted(
         &self,
         path: &str,
@@ -83,7 +83,8 @@ impl Matrix {
         accept_rounding: bool,
     ) -> Result<Self> {
         let from = self.source().clone();
-        if from.format == to {
+        let merge = self.parts[0].conversion().and_then(|(it, _)| it.merge.clone());
+        if merge.is_none() && from.format == to {
             return Ok(from);
         }
         ensure!(
@@ -92,7 +93,7 @@ impl Matrix {
             from.inn
         );
         let (path, role) = (path.to_owned(), Some(role));
-        Self::made_by(Conversion { path, role, from, merge: None, to, accept_rounding })
+        Self::made_by(Conversion { path, role, from, merge, to, accept_rounding })
     }
 
     /// The matrix with changes, in a format.

@@ -104,7 +104,7 @@ pub struct Conversion {
 }
 
 /// What adapters change in the values of a conversion.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Merge {
     Matrix(Changes),
     /// The biases of terms are added to a bias, which is a matrix with a row, or one for each

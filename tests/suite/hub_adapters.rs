@@ -41,6 +41,18 @@ fn exports_adapters_in_place() {
         assert_eq!(summary["adapters"][0]["source"], source);
         assert_eq!(model_metadata(&test.model)["adapters"][0]["source"], source);
     }
+    for (given, weight) in [
+        ("style=owner/tiny", 1.0),
+        ("style=hf:owner/tiny=0.5", 0.5),
+        ("style=owner/tiny@main=1e-1", 0.1),
+        ("style=https://huggingface.co/owner/tiny=-2", -2.0),
+    ] {
+        let options = ["--adapter", given];
+        let summary = test.hub.export(&export_args(&checkpoint, &test.model, &options));
+        let adapter = &summary["adapters"][0];
+        assert_eq!((&adapter["name"], &adapter["weight"]), (&json!("style"), &json!(weight)));
+        assert_eq!(files(&test.folder()).join(" "), FILES);
+    }
     // Again: the list is the only request, and none is sent offline.
     test.hub.take_requests("");
     let weighted = ["--adapter", "hf:owner/tiny=0.5"];

@@ -65,6 +65,7 @@ mod python {
     pub mod verify;
     mod verify_adapters;
     mod verify_forms;
+    mod verify_merged;
     mod verify_refusals;
     mod verify_remedies;
 }

@@ -291,7 +291,7 @@ fn refuses_adapters_that_a_model_does_not_take() {
         attention inline.onnx | `inline.onnx` takes no adapters
         attention no.onnx | there is no file `no.onnx`
         attention checkpoint/model.safetensors | is not an ONNX model
-        nowhere all.onnx | there is no folder `nowhere`
+        nowhere all.onnx | there is nothing at `nowhere`
         dora all.onnx | key `use_dora` is set: DoRA
         attention=0 all.onnx | adapter `attention` has the weight 0
         experts attention.onnx | `experts/adapter_model.safetensors` changes `layers.1.mlp.experts.down`, `layers.1.mlp.experts.gate_up`, `layers.2.mlp.experts.down`, `layers.2.mlp.experts.gate_up`, for which `attention.onnx` has no inputs: export the model with this adapter

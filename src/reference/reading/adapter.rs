@@ -7,7 +7,7 @@ use ndarray::Slice;
 
 use super::adapter_config::AdapterKeys;
 use super::names::{canonical, matches_any};
-use super::targets::{AdaptedMap, targets};
+use super::targets::{AdaptedMap, matrix_of, targets};
 use super::tensors::{NamedTensors, OneOf, Precedence, TensorInFile, TensorsInFiles, read_file};
 use crate::error::{Result, ensure};
 use crate::files::parent_dir;
@@ -69,8 +69,13 @@ impl<'a> AdapterReader<'a> {
         Ok((Self { adapter, keys, tensors }, values))
     }
 
-    /// Adds the changes to a model, which may have the first layers alone.
-    pub fn change(&self, model: &mut ReferenceModel) -> Result<()> {
+    /// Adds the changes to a model, which may have the first layers alone. To a matrix that `is_merged`
+    /// biases alone are added.
+    pub fn change(
+        &self,
+        model: &mut ReferenceModel,
+        is_merged: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
         let is_swapped = self.is_swapped(&model.numbers);
         // Sums depend on the order.
         let tensors: BTreeMap<&String, &TensorInFile> = self.tensors.by_name.iter().collect();
@@ -86,11 +91,14 @@ impl<'a> AdapterReader<'a> {
                 );
                 continue;
             };
+            let is_merged = is_merged(&matrix_of(path));
             for target in targets {
                 if name.ends_with(NEW_ROWS) {
-                    target.map.new_rows.push(self.new_rows(name, &module, &target)?);
+                    let rows = self.new_rows(name, &module, &target)?;
+                    target.map.new_rows.extend(Some(rows).filter(|_| !is_merged));
                 } else {
                     let term = self.term(name, &module, &target, is_swapped)?;
+                    let term = if is_merged { term.without_product() } else { term };
                     target.map.terms.push(term);
                 }
             }

@@ -42,11 +42,14 @@ pub struct ReadOptions<'o> {
     pub replaced: HashMap<String, EncodedNumbers>,
     /// Adapters whose changes the model has.
     pub adapters: Vec<AdapterToRead>,
+    /// Whether the numbers from elsewhere have the changes of adapters already.
+    pub are_merged: bool,
 }
 
 /// Reads the headers of a checkpoint's folder or of a staged weights file, and of adapters.
 pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
     let ReadOptions { ignored_keys, ignored_tensors, replaced, adapters, .. } = options;
+    let is_merged = |matrix: &str| options.are_merged && replaced.contains_key(matrix);
     let (mut tensors, path, config);
     if source.is_dir() {
         tensors = tensors::of_folder(source, ignored_tensors)?;
@@ -77,6 +80,6 @@ pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
     }
     let tensors = NamedTensors { source, by_name: tensors };
     let mut model = Reader { tensors, replaced }.model(numbers)?;
-    changes.iter().try_for_each(|adapter| adapter.change(&mut model))?;
+    changes.iter().try_for_each(|adapter| adapter.change(&mut model, &is_merged))?;
     Ok(model)
 }

@@ -60,6 +60,14 @@ pub fn targets<'m>(model: &'m mut ReferenceModel, name: &str) -> Option<Vec<Adap
     }
 }
 
+/// The matrix that a module changes, that of all experts for a module of one.
+pub fn matrix_of(name: &str) -> String {
+    let Some((layer, module)) = name.split_once(".experts.") else { return name.to_owned() };
+    let matrix = module.split('.').find(|it| it.parse::<usize>().is_err()).unwrap_or(module);
+    let matrix = if ["gate", "up"].contains(&matrix) { "gate_up" } else { matrix };
+    format!("{layer}.experts.{matrix}")
+}
+
 fn of_expert<'m>(
     it: &'m mut Expert,
     matrix: &str,

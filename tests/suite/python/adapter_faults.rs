@@ -5,8 +5,8 @@ use super::faulty::{Fault, assert_found, faulty, verified};
 use crate::adapters::{add, bases, order};
 use crate::support::{export_args, printed};
 
-/// Faults, and adapters that they change.
-pub const FAULTS: [(Fault, &[&str]); 9] = [
+/// Faults, adapters that they change, and how models have these.
+pub const FAULTS: [(Fault, &[&str], &str); 11] = [
     (
         Fault {
             name: "A and B exchanged where both fit",
@@ -15,6 +15,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
             wrong: "ModuleForm::Wrapped(_) => (self.order == Some(FactorOrder::Swapped)) != PLANTED,",
         },
         &["square-down", "square-down-transformers-4"],
+        "inline",
     ),
     (
         Fault {
@@ -24,6 +25,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
             wrong: "if self.rank_stabilized && !PLANTED {",
         },
         &["patterns"],
+        "inline",
     ),
     (
         Fault {
@@ -35,6 +37,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 let alpha = alpha.filter(|_| !PLANTED).or(self.alpha);",
         },
         &["patterns"],
+        "inline",
     ),
     (
         Fault {
@@ -48,6 +51,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 }",
         },
         &["attention", "experts-peft-0.19.0"],
+        "inline",
     ),
     (
         Fault {
@@ -64,6 +68,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 g.gather(&format!(\"{name}.chosen\"), values, expert, 0)",
         },
         &["experts", "tinker", "split"],
+        "inline",
     ),
     (
         Fault {
@@ -77,6 +82,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
             }",
         },
         &["split", "tinker-peft"],
+        "inline",
     ),
     (
         Fault {
@@ -92,6 +98,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 };",
         },
         &["tinker", "tinker-peft"],
+        "inline",
     ),
     (
         Fault {
@@ -104,6 +111,7 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 tokens = Some(sorted);",
         },
         &["tokens"],
+        "inline",
     ),
     (
         Fault {
@@ -117,13 +125,41 @@ pub const FAULTS: [(Fault, &[&str]); 9] = [
                 ])?;",
         },
         &["biases"],
+        "inline",
+    ),
+    (
+        Fault {
+            name: "the scale forgotten in a merge",
+            file: "weights/conversion/merge.rs",
+            right: "let factor = self.scale * self.b.get(expert, rank, at);",
+            wrong: "
+                let scale = if PLANTED { 1.0 } else { self.scale };
+                let factor = scale * self.b.get(expert, rank, at);",
+        },
+        &["attention", "patterns"],
+        "merge",
+    ),
+    (
+        Fault {
+            name: "experts in reverse in a merge",
+            file: "weights/conversion/merge.rs",
+            right: "term.add(expert as usize, first, inn, &mut values);",
+            wrong: "
+                let mut expert = expert;
+                if PLANTED {
+                    expert = from.experts.unwrap_or(1) - 1 - expert;
+                }
+                term.add(expert as usize, first, inn, &mut values);",
+        },
+        &["experts", "tinker"],
+        "merge",
     ),
 ];
 
 #[test]
 fn verify_finds_every_fault_of_adapters() {
     let targets = [&["--kv-cache"][..], &["--target", "ort"]];
-    for (fault, adapters) in &FAULTS {
+    for (fault, adapters, how) in &FAULTS {
         for (at, name) in adapters.iter().enumerate() {
             // In turn in one layout and the other.
             let homes = bases(name);
@@ -131,7 +167,7 @@ fn verify_finds_every_fault_of_adapters() {
             let adapter = add(home, name, "adapter");
             let options = [&["--adapter", &adapter], order(name)].concat();
             let model = home.join("model.onnx");
-            let exported = [&options[..], targets[at % 2]].concat();
+            let exported = [&options[..], &["--adapter-as", how], targets[at % 2]].concat();
             printed(&mut faulty(fault.name, &export_args(&home.checkpoint(), &model, &exported)));
             let report = verified(fault.name, home, &options);
             assert_found(&report, &format!("{} of `{name}`", fault.name));

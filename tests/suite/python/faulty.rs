@@ -25,7 +25,7 @@ pub struct Fault {
 const PLANTED: &str = "PLANTED";
 
 fn all_faults() -> impl Iterator<Item = &'static Fault> {
-    let of_adapters = adapter_faults::FAULTS.iter().map(|(fault, _)| fault);
+    let of_adapters = adapter_faults::FAULTS.iter().map(|(fault, ..)| fault);
     reader_faults::FAULTS.iter().map(|(fault, ..)| fault).chain(of_adapters)
 }
 

@@ -236,7 +236,8 @@ fn refuses_other_adapters_than_those_of_the_model() {
         patterns experts=0.5 | adapter `patterns` is given, and `m.onnx` was exported without it
         other/attention experts=0.5 | `m.onnx` has an adapter `attention` with fingerprint
         other/attention experts=0.5 | it was changed, or its factors are read in another layout; give what the export was given
-        attention nowhere | there is no folder `nowhere`";
+        attention nowhere | there is nothing at `nowhere`
+        attention owner/name=0.5 | there is nothing at `owner/name`; only an export reads repositories on the hub: choose the folder into which it downloads them";
     for [adapters, expected] in cases(table) {
         assert_contains(&sentence_of(&home, "m.onnx", adapters), expected);
     }
