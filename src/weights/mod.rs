@@ -18,9 +18,7 @@ pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use low_rank::{Changes, Factor, FactorAxes, LowRank, NewRows, Rows, Slot};
 pub use provenance::{PerRole, Provenance};
-pub use reader::{
-    FileCache, cannot_read, count_non_finite, ensure_finite, examine, has_equal_values, read_range,
-};
+pub use reader::{FileCache, cannot_read, examine, has_equal_values, read_range, require_finite};
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
 pub use stacked::{stack, total_rank};
 pub use weights_file::{StagedMetadata, WeightsFile};

@@ -22,6 +22,7 @@ mod headers;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
+mod inconsistent_saves;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;
