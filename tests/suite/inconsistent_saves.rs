@@ -97,3 +97,31 @@ fn tensors_of_another_model_are_told() {
     let few = with("hf", |tensors| tensors.retain(|name, _| !name.contains("layers.")));
     assert_contains(&few.refusal("m", &[]), "holds 3 tensors, and lacks more of the model that");
 }
+
+/// A copy is looked at while it is written; a model in place says that nobody has looked.
+#[test]
+fn damaged_values_are_found_in_copies() {
+    // A tensor with a NaN or an infinity in its last two bytes, and how many values it has.
+    for (layout, name, last, values) in [
+        ("bf16", "model.norm.weight", [0xc0, 0x7f], 96),
+        ("hf", "model.embed_tokens.weight", [0x80, 0xff], 320 * 96),
+        ("bf16", "model.layers.1.mlp.experts.down_proj", [0x80, 0x7f], 8 * 128 * 96),
+        ("linears", "model.layers.2.mlp.experts.3.up_proj.weight", [0xc0, 0xff], 128 * 96),
+        ("split", "model.layers.0.mlp.experts.gate_up_projs.7.weight", [0xc1, 0x7f], 256 * 96),
+    ] {
+        let home = with(layout, |tensors| {
+            tensors.get_mut(name).unwrap().2.last_chunk_mut::<2>().unwrap().copy_from_slice(&last);
+        });
+        let sentence = home.refusal("onnx/m", &["--external-data", "copy"]);
+        let expected = format!(
+            "checkpoint/model.safetensors`: 1 of {values} values of `{name}` are infinite or NaN: the checkpoint is damaged, use another copy"
+        );
+        assert_contains(&sentence, &expected);
+    }
+    // A sink of -∞ takes no attention.
+    let name = "model.layers.0.self_attn.sinks";
+    let home = with("hf", |tensors| {
+        tensors.get_mut(name).unwrap().2[..2].copy_from_slice(&[0x80, 0xff]);
+    });
+    home.export("onnx/m", &["--external-data", "copy"]);
+}
