@@ -148,7 +148,7 @@ impl Checkpoint {
         }
         let (tensors, wrong) = (&mut tensors, Wrong::default());
         let usual = forms[0];
-        let mut assembly = Assembly { layout, config: &config, file, tensors, usual, wrong };
+        let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
         let weights = assembly.model();
         let (read, name) = (ReadConfig { config: &config, file }, layout.with_forms(&forms));
         problems::refuse(assembly.tensors, assembly.wrong, &name, read)?;

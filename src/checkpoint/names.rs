@@ -142,7 +142,13 @@ pub fn is_slip(one: &str, other: &str) -> bool {
     strsim::osa_distance(one, other) <= SLIPS
 }
 
-fn numbers(name: &str) -> Vec<&str> {
+/// A name without its numbers.
+pub fn without_numbers(name: &str) -> String {
+    name.replace(|c: char| c.is_ascii_digit(), "")
+}
+
+/// The numbers in a name.
+pub fn numbers(name: &str) -> Vec<&str> {
     name.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).collect()
 }
 

@@ -1,13 +1,14 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
 use super::layout::Wrong;
 use super::mismatch::{Left, ReadConfig};
-use super::names::{self, Similar, layer};
+use super::names::{self, Similar, layer, without_numbers};
 use super::selection::INDEX;
-use super::suggest::{listed, several};
+use super::suggest::{self, LISTED, is_safetensors, listed, several};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
 use crate::display::plural;
@@ -71,7 +72,7 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
     left.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
     errors.extend(left.mismatches(tensors, config));
     errors.extend(lacks(tensors, &mut left, layout));
-    errors.extend(wrong.errors(&tensors.path));
+    errors.extend(wrong.errors(&tensors.path, config.file));
     errors.extend(not_part_of(tensors, layout, &left.unknown));
     errors.extend(in_vain(tensors, &needless));
     Error::all(errors)
@@ -129,7 +130,7 @@ fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
 
 /// What is wrong with the index, which names these absent tensors.
 fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
-    let Tensors { path, missing_shards, unlisted, .. } = tensors;
+    let Tensors { path, missing_shards, unlisted, unused_files, .. } = tensors;
     let index = path.join(INDEX).display().to_string();
     let shards: BTreeSet<&String> = absent.iter().map(|it| &it.shard).collect();
     let (missing, others): (BTreeSet<_>, _) =
@@ -140,7 +141,19 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
             _ => ["shards", "are", "them"],
         };
         let names = listed(missing.iter());
-        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}")
+        // No other shard.
+        let is_free = |it: &&String| !is_safetensors(it.as_ref()) || unused_files.contains(it);
+        let there: Vec<String> =
+            suggest::names(path).into_iter().filter(|it| is_free(&it)).collect();
+        let near = |shard| suggest::near(shard, there.iter().map(String::as_str));
+        let renamed = missing.iter().filter_map(|shard| Some((near(shard)?, shard)));
+        let renamed: Vec<_> = renamed.map(|(from, to)| format!("`{from}` to `{to}`")).collect();
+        let rename = if renamed.is_empty() {
+            String::new()
+        } else {
+            format!(", or rename {} if that is what it holds", several(renamed.into_iter()))
+        };
+        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}")
     });
     let of_others = others.into_iter().map(|shard| {
         let names = absent.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
@@ -188,19 +201,37 @@ fn partial_prefix(tensors: &Tensors, left: &Left) -> Option<Error> {
     Some(tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), &without))
 }
 
+/// The error if most of the model is missing. Layers that nobody has looked for are no other
+/// model's.
 fn lacks_most(tensors: &Tensors, left: &Left, layout: &str, file: &str) -> Error {
-    let (path, count) = (tensors.path.display(), tensors.count());
-    let others = left.unknown.first().map_or_else(String::new, |name| {
-        format!(
-            ", or rename what is there, such as `{}`, to the names of {layout}",
-            tensors.map[*name].name
-        )
-    });
+    let (path, missing) = (tensors.path.display(), &tensors.missing[0].name);
+    let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
+    let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
+    let is_other = |name: &&&str| !wanted.contains(&without_numbers(name));
+    let others: Vec<_> = left.unknown.iter().filter(is_other).collect();
+    let Some(other) = others.first() else {
+        return err!(
+            "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or download those that are missing",
+            plural(tensors.count(), "tensor")
+        );
+    };
+    let count = plural(others.len(), "tensor");
     err!(
-        "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{}`: use the config.json that was saved with these tensors{others}",
-        plural(count, "tensor"),
-        tensors.missing[0].name
+        "`{path}` lacks most tensors of {layout}, such as `{missing}`, and {count} in it, such as `{}`, are none of that layout: they look like another model's, which cannot be exported, and has a config.json of its own; if they are GPT-OSS's, rename them to the names of {layout}",
+        tensors.map[**other].name
     )
+}
+
+/// Names with shapes for a sentence: one for all that differ in numbers alone, the first few.
+fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
+    const SHOWN: usize = LISTED / 2;
+    let (all, mut seen) = (tensors.len(), BTreeSet::new());
+    tensors.retain(|(name, shape)| seen.insert((without_numbers(name), *shape)));
+    tensors.truncate(SHOWN);
+    let more = all - tensors.len();
+    let shown = tensors.into_iter().map(|(name, shape)| format!("`{name}` {shape:?}"));
+    let more = (more > 0).then(|| format!(" and {more} more")).unwrap_or_default();
+    shown.collect::<Vec<_>>().join(", ") + &more
 }
 
 /// The errors for tensors that are not there: those of which unknown ones may be slips, and
@@ -211,7 +242,6 @@ fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
     let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
     let path = tensors.path.display();
     let full = |it: &Missing| format!("{}{}", tensors.wrapping.prefix, it.name);
-    let shaped = |(name, shape): (String, &Vec<u64>)| format!("`{name}` {shape:?}");
     let mut errors = Vec::new();
     if !slips.is_empty() {
         let meant: Vec<_> =
@@ -224,14 +254,24 @@ fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
     let layers: BTreeSet<_> = others.iter().map(|(it, _)| layer(&it.name)).collect();
     let beside = left.take_unknown(|name| layers.contains(&layer(name)));
     if !beside.is_empty() {
-        let lacking = several(others.iter().map(|(it, _)| shaped((full(it), &it.shape))));
+        let lacking = shaped(others.iter().map(|(it, _)| (full(it), &it.shape[..])).collect());
         let stored = beside.iter().map(|name| &tensors.map[*name]);
-        let found = several(stored.map(|it| shaped((it.name.clone(), &it.shape))));
+        let found = shaped(stored.map(|it| (it.name.clone(), &it.shape[..])).collect());
+        let change = match others.len().cmp(&beside.len()) {
+            Ordering::Less => "join these to those",
+            Ordering::Equal => "rename these to those",
+            Ordering::Greater => "split these into those",
+        };
         let has_experts = others.iter().any(|(it, _)| it.name.contains(".mlp."));
-        let order = if has_experts { "; gate and up alternate in a tensor of both" } else { "" };
-        errors.push(err!(
-            "`{path}` lacks {lacking} of {layout}, and holds {found}: rename or join these to those{order}"
-        ));
+        let order = if !has_experts {
+            ""
+        } else if change.starts_with("split") {
+            "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up"
+        } else {
+            "; gate and up alternate in a tensor of both"
+        };
+        errors
+            .push(err!("`{path}` lacks {lacking} of {layout}, and holds {found}: {change}{order}"));
     } else if !others.is_empty() {
         let (ending, it) = if others.len() == 1 { ("", "it") } else { ("s", "them") };
         errors.push(err!(

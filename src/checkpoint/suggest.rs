@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::names::is_slip;
+use super::names::{is_slip, numbers};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::{ADD_ADAPTER, Foreign};
 use crate::files::parent_dir;
@@ -116,7 +116,11 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     if let Some((name, format)) = find_format(&names).filter(|_| !has_weights) {
         return refusal(&folder.join(name), format);
     }
-    if let Some(near) = names.iter().find(|name| is_near(name, file)) {
+    // That another SafeTensors file has been passed over has a reason.
+    let mut others = names.iter().copied().filter(|it| !is_safetensors(it.as_ref()));
+    let is_weights = |name: &str| name.to_lowercase().ends_with(".safetensors");
+    let weights = others.clone().find(|it| is_safetensors(file.as_ref()) && is_weights(it));
+    if let Some(near) = near(file, &mut others).or(weights) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }
     if let Some(newest) = newest_saved(folder, &names) {
@@ -143,24 +147,25 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     }
 }
 
-/// Whether a file seems to be another one under a changed name, as `Config.json` or
-/// `config.json.txt`.
+/// The first name of what seems to be a file under a changed name.
+pub fn near<'n>(file: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    names.find(|name| is_near(name, file))
+}
+
+/// Whether a file seems to be another one under a changed name, as `Config.json`,
+/// `config.json.txt` or `config (1).json`.
 fn is_near(name: &str, file: &str) -> bool {
-    // That another file has been passed over has a reason.
-    if is_safetensors(name.as_ref()) {
-        return false;
-    }
     let name = name.to_lowercase();
     let is_copy = || {
         let (stem, extension) = file.rsplit_once('.').unwrap_or((file, ""));
         let suffix = name.strip_prefix(stem).and_then(|it| it.strip_suffix(extension));
-        suffix.is_some_and(|it| it.trim_end_matches('.').trim().starts_with('('))
+        let suffix = suffix.map(|it| it.trim_matches([' ', '.', '-', '_']));
+        suffix.is_some_and(|it| it.starts_with('(') || it.starts_with("copy"))
     };
     let added = name.strip_prefix(file).unwrap_or_default();
     [".txt", ".json", ".bak", ".orig", ".1"].contains(&added)
         || is_copy()
-        || is_safetensors(file.as_ref()) && name.ends_with(".safetensors")
-        || is_slip(&name, file)
+        || is_slip(&name, file) && numbers(&name) == numbers(file)
 }
 
 /// The checkpoints one level below a folder, or in `snapshots`, as Hugging Face's cache has them.

@@ -65,6 +65,10 @@ impl Summary {
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
+            let WeightsSummary { in_place, written, reused, .. } = &self.weights;
+            if *in_place && written.is_empty() && reused.is_empty() {
+                table.note("weights were not read: a scan by `inspect` finds damaged ones");
+            }
             if self.layers < self.layers_there {
                 let (kept, all) = (self.layers, self.layers_there);
                 table.note(format!(

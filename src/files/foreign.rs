@@ -38,9 +38,14 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 37] = [
+const KNOWN: [Foreign; 38] = [
     of("a LoRA adapter", ADD_ADAPTER).files("adapter_config.json adapter_model.*"),
-    of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*.base_layer.* *lora_*"),
+    of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*lora_*"),
+    of(
+        "the base layers of a LoRA adapter without its factors",
+        "save the model again with the adapter merged (merge_and_unload of PEFT, then save_pretrained), or take `.base_layer` out of the names to export the base alone",
+    )
+    .tensors("*.base_layer.*"),
     of("GGUF, llama.cpp's format", USE_SOURCE).files("*.gguf").bytes(&[b"gguf"]),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
     of("CTranslate2's format", USE_SOURCE)
@@ -49,14 +54,14 @@ const KNOWN: [Foreign; 37] = [
     of("an engine of TensorRT-LLM", USE_SOURCE).files("*.engine"),
     of(
         "DeepSpeed's format, in parts as each process saved them",
-        "join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result",
+        "run `python zero_to_fp32.py . OUTPUT` with its option safe_serialization in the folder of zero_to_fp32.py, add config.json to OUTPUT and export that",
     )
-    .files("zero_to_fp32.py global_step* *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
+    .files("global_step* zero_to_fp32.py *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
     of(
         "NeMo's or Megatron's format",
         "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",
     )
-    .files("*.nemo context+weights *.distcp+common.pt latest_checkpointed_iteration.txt iter_0* mp_rank_*"),
+    .files("*.nemo weights+context *.distcp+common.pt latest_checkpointed_iteration.txt iter_0* mp_rank_*"),
     of(
         "PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them",
         "run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result",

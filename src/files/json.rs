@@ -66,7 +66,22 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
 
 /// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.
 pub fn reject_duplicate_keys(text: &[u8]) -> Result<(), String> {
-    serde_json::from_slice::<NoDuplicateKeys>(text).map(|_| ()).map_err(|error| error.to_string())
+    serde_json::from_slice::<NoDuplicateKeys>(text).map(|_| ()).map_err(|error| {
+        let at = format!("at line {} column {}", error.line(), error.column());
+        not_a_number(text, &error).map_or_else(
+            || error.to_string(),
+            |word| format!("found `{word}` {at}, and JSON has neither NaN nor infinity"),
+        )
+    })
+}
+
+/// What Python writes for NaN or infinity, if that is where an error is.
+fn not_a_number(text: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().checked_sub(1)?)?;
+    // A sign has been read already.
+    let rest = line.get(error.column().checked_sub(1)?..)?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"-").unwrap_or(rest);
+    ["NaN", "Infinity"].into_iter().find(|word| rest.starts_with(word.as_bytes()))
 }
 
 /// A value in which each object has unique keys.

@@ -19,8 +19,8 @@ use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Unit, phase};
 use crate::tensor::DType;
 use crate::weights::{
-    ElementKind, FileCache, Provenance, Recipe, Weight, cannot_read, convert, count_non_finite,
-    ensure_finite, read_range,
+    ElementKind, FileCache, Provenance, Recipe, Weight, cannot_read, convert, read_range,
+    require_finite,
 };
 
 /// Bytes compared at once.
@@ -161,9 +161,7 @@ fn check_scales(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<()> 
     let total = scales().map(Weight::bytes).sum();
     let _phase = phase(progress, "checking scales", Unit::Bytes, total);
     let mut files = FileCache::default();
-    scales().try_for_each(|weight| {
-        ensure_finite(weight, count_non_finite(weight, &mut files, progress)?)
-    })
+    scales().try_for_each(|weight| require_finite(weight, &mut files, progress))
 }
 
 /// Some bytes of a weight, and where the model has them.

@@ -17,9 +17,7 @@ pub use external_data::{Obstacle, link_kind, reference, relative_to};
 pub use fingerprint::{FORMAT_VERSION, Fingerprint};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
-pub use reader::{
-    FileCache, cannot_read, count_non_finite, ensure_finite, examine, has_equal_values, read_range,
-};
+pub use reader::{FileCache, cannot_read, examine, has_equal_values, read_range, require_finite};
 pub use recipe::{
     Changes, Conversion, Factor, FactorAxes, LowRank, Matrix, NewRows, Recipe, Role, Rows, Slot,
     Weight,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use fs_err as fs;
 
 use super::{Recipe, Weight};
-use crate::error::{Error, Result, ensure, err};
+use crate::container::Header;
+use crate::error::{Error, Result, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::tensor::{decode, minus_infinite, not_finite};
 
 /// Bytes read at once, whole elements of every dtype.
@@ -164,35 +165,58 @@ pub fn examine(
     files: &mut FileCache,
     progress: &dyn Progress,
 ) -> Result<Examination> {
-    let dtype = weight.encoded_dtype();
-    let has_sinks = weight.name.ends_with(".sinks");
     let mut found = Examination { non_finite: 0, is_zero: true };
     for_each_chunk(weight, files, progress, |_, bytes| {
-        found.non_finite += not_finite(dtype, bytes);
-        if has_sinks {
-            found.non_finite -= minus_infinite(dtype, bytes);
-        }
+        found.non_finite += count_in(weight, bytes);
         found.is_zero &= bytes.iter().all(|byte| *byte == 0);
         Ok(())
     })?;
     Ok(found)
 }
 
-/// Counts the infinite and NaN elements of a weight, as [`examine`].
-pub fn count_non_finite(
+/// How many elements in some bytes of a weight are infinite or NaN, as [`Examination`] counts.
+pub fn count_in(weight: &Weight, bytes: &[u8]) -> u64 {
+    let dtype = weight.encoded_dtype();
+    let is_allowed = weight.name.ends_with(".sinks");
+    not_finite(dtype, bytes) - if is_allowed { minus_infinite(dtype, bytes) } else { 0 }
+}
+
+/// Refuses a weight that is not converted if elements are infinite or NaN.
+pub fn require_finite(
     weight: &Weight,
     files: &mut FileCache,
     progress: &dyn Progress,
-) -> Result<u64> {
-    Ok(examine(weight, files, progress)?.non_finite)
+) -> Result<()> {
+    ensure_finite(weight, examine(weight, files, progress)?.non_finite)
 }
 
+/// Refuses a weight that is not converted and has so many infinite and NaN elements. The error
+/// names the first stored tensor that has some.
 pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
-    let elements = weight.shape.iter().product::<u64>();
-    ensure!(
-        non_finite == 0,
-        "`{}`: {non_finite} of {elements} elements are infinite or NaN: the checkpoint is damaged, use another copy",
-        weight.name
-    );
-    Ok(())
+    if non_finite == 0 {
+        return Ok(());
+    }
+    for source in weight.recipe.sources() {
+        let shape = vec![source.len() / weight.dtype.size()];
+        let part = Weight { shape, recipe: Recipe::Slice(source.clone()), ..weight.clone() };
+        let found = examine(&part, &mut FileCache::default(), &Silent)?.non_finite;
+        if found > 0 {
+            return Err(damaged(source, &weight.name, found, part.shape[0]));
+        }
+    }
+    // It has changed meanwhile.
+    let sources = weight.recipe.sources();
+    Err(damaged(sources[0], &weight.name, non_finite, weight.shape.iter().product()))
+}
+
+/// The error for a byte range with values that are not finite, in a weight of this name.
+fn damaged(source: &FileRange, name: &str, non_finite: u64, values: u64) -> Error {
+    let header = Header::read(&source.file).ok();
+    let mut stored = header.iter().flat_map(|it| &it.tensors);
+    let tensor = stored.find(|it| it.data.range.contains(&source.range.start));
+    err!(
+        "`{}`: {non_finite} of {values} values of `{}` are infinite or NaN: the checkpoint is damaged, use another copy",
+        source.file.display(),
+        tensor.map_or(name, |it| &it.name)
+    )
 }

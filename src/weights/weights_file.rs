@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conversion::convert;
 use super::external_data::link_kind;
-use super::reader::{FileCache, cannot_read, ensure_finite, for_each_chunk, read_error};
+use super::reader::{FileCache, cannot_read, count_in, ensure_finite, for_each_chunk, read_error};
 use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
 use crate::background::with_background;
 use crate::container;
@@ -22,7 +22,7 @@ use crate::files::FileRange;
 use crate::files::positional::{copy_to, read_exact_at, write_all_at};
 use crate::progress::{Progress, Unit, phase};
 use crate::publish::cannot_write;
-use crate::tensor::{Rounding, not_finite};
+use crate::tensor::Rounding;
 
 /// Room in the header for the digits of what conversions round. For each role, the count of
 /// rounded values grows from 1 digit to at most 20, and the relative error from 3 characters
@@ -201,18 +201,17 @@ impl<'w> WeightsFile<'w> {
             let mut files = FileCache::default();
             let unconverted = self.tensors().filter(|(weight, _)| !weight.is_converted());
             for (weight, Range { start, .. }) in unconverted {
-                // Scales are few, and a NaN scale spoils a block.
-                let is_scales = weight.kind == ElementKind::Mxfp4Scales;
+                // Any bytes of codes are numbers, so nobody has to look at them.
+                let is_codes =
+                    matches!(weight.kind, ElementKind::Mxfp4Blocks | ElementKind::IntCodes);
                 match (destination, &weight.recipe) {
-                    (Some(to), Recipe::Slice(_) | Recipe::Concat(_)) if !is_scales => {
+                    (Some(to), Recipe::Slice(_) | Recipe::Concat(_)) if is_codes => {
                         copy(weight, &mut files, to, *start, progress, &go_on)?;
                     }
                     _ => {
                         let mut non_finite = 0;
                         for_each_chunk(weight, &mut files, progress, |offset, bytes| {
-                            if is_scales {
-                                non_finite += not_finite(weight.encoded_dtype(), bytes);
-                            }
+                            non_finite += count_in(weight, bytes);
                             visit_pieces(start + offset, bytes)
                         })?;
                         ensure_finite(weight, non_finite)?;

@@ -76,6 +76,27 @@ fn says_all_errors_at_once() {
     assert_eq!(found.len(), 3);
 }
 
+/// Python writes words that are not JSON.
+#[test]
+fn numbers_that_json_has_not_are_named() {
+    for (value, word) in
+        [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "Infinity"), ("[1, NaN]", "NaN")]
+    {
+        let home = edited(|_| ());
+        let text = format!("{{\n\"a\": {value}\n}}");
+        fs::write(home.checkpoint().join("config.json"), text).unwrap();
+        let found = refusal(&home);
+        assert_starts(
+            &found[0],
+            &format!("CONFIG is not valid JSON: found `{word}` at line 2 column "),
+        );
+        assert_contains(
+            &found[0],
+            ", and JSON has neither NaN nor infinity; correct it, or download it again",
+        );
+    }
+}
+
 /// A key under a wrong name is said with the name that was meant.
 #[test]
 fn suggests_known_names() {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::config::{edited, hugging_face, read, read_file};
 use crate::support::{
-    Home, assert_contains, binary, cases, edit_json, export, export_args, model_metadata, printed,
-    text,
+    Home, assert_contains, assert_ends, binary, cases, edit_json, export, export_args,
+    model_metadata, printed, text,
 };
 
 /// A value that changes what a GPT-OSS model computes is refused, and nothing is recommended that
@@ -21,8 +21,8 @@ fn refuses_values_that_change_the_model() {
         per_layer_config | {"0": {"sliding_window": 4}} | {} | others change layers
         hidden_act | "gelu" | "silu" | must be "silu", found "gelu": others compute experts otherwise
         swiglu_alpha | 1.5 | 1.702 | must be 1.702, found 1.5: others compute experts otherwise
-        rope_scaling.attention_factor | 2.0 | 1.3465735902799727 | factor of cos and sin 1.346573
-        rope_scaling.attention_factor | 1 | 1.3465735902799727 | found 1, which is not supported"#;
+        rope_scaling.attention_factor | 2.0 | 1.3465735902799727 | `rope_scaling.attention_factor` makes the factor of cos and sin 2.00000, expected 1.34657 (1 + 0.1 ln `factor`): remove it unless the model was trained so; if it was, it cannot be exported
+        rope_scaling.attention_factor | 1 | 1.3465735902799727 | cos and sin 1.00000, expected 1.34657"#;
     let expected = read(&hugging_face(), &[]).unwrap();
     for [key, wrong, usual, sentence] in cases(table) {
         let config = |value: &str| edited(hugging_face(), key, value.parse().unwrap());
@@ -38,8 +38,23 @@ fn refuses_values_that_change_the_model() {
         let config = edited(hugging_face(), "rope_scaling.mscale", json!(over));
         edited(config, "rope_scaling.mscale_all_dim", json!(under))
     };
-    let sentence = read(&scales(1.0, 1.0), &[]).unwrap_err().to_string();
-    assert_contains(&sentence, "`rope_scaling.mscale` and `rope_scaling.mscale_all_dim` must make");
+    // All that are named have to go.
+    let factor = |config, value: f64| edited(config, "rope_scaling.attention_factor", json!(value));
+    let alone = edited(hugging_face(), "rope_scaling.mscale", json!(1.0));
+    for (config, names) in [
+        (scales(1.0, 1.0), "mscale mscale_all_dim"),
+        (factor(scales(1.0, 1.0), 1.0), "attention_factor mscale mscale_all_dim"),
+        (factor(alone, 1.0), "attention_factor mscale"),
+    ] {
+        let sentence = read(&config, &[]).unwrap_err().to_string();
+        let mut rest = config;
+        for name in names.split(' ') {
+            assert_contains(&sentence, &format!("`rope_scaling.{name}`"));
+            rest["rope_scaling"].as_object_mut().unwrap().remove(name);
+        }
+        assert_eq!(sentence.matches("`rope_scaling.").count(), names.split(' ').count());
+        assert_eq!(read(&rest, &[]).unwrap(), expected);
+    }
     let given = edited(scales(1.0, 1.0), "rope_scaling.attention_factor", json!(1.346_573_590_28));
     assert_eq!(read(&given, &[]).unwrap(), expected);
 }
@@ -176,6 +191,69 @@ fn tells_both_readings_of_a_length() {
             _ => set,
         };
         assert!(read(&set, &[]).is_ok(), "{key}");
+    }
+}
+
+/// A stretch below 1 is no way out.
+#[test]
+fn offers_no_stretch_below_1() {
+    for found in [2048.0_f64, 1024.0, 4094.0] {
+        let config = edited(hugging_face(), "max_position_embeddings", json!(found));
+        let error = read(&config, &[]).unwrap_err();
+        let stretch = found / 4096.0;
+        assert_ends(
+            &error.to_string(),
+            &format!(
+                "to stretch by 32, set this key to 131072 or ignore it; a model that was trained with {stretch}, below 1, cannot be exported"
+            ),
+        );
+        assert!(read(&config, &["max_position_embeddings"]).is_ok());
+    }
+}
+
+/// Code that comes with a checkpoint may compute otherwise than the model whose type it has.
+#[test]
+fn doubts_classes_of_others() {
+    let table = r#"["GptOssForCausalLM"] |
+        ["GptOssModel"] |
+        [] |
+        ["MyGptOssForCausalLM"] | key `architectures` (only
+        ["GptOssForCausalLM", "GptOssWithMemory"] | key `architectures` (only
+        "MyGptOss" | key `architectures` (only"#;
+    for [value, sentence] in cases(table) {
+        let config = edited(hugging_face(), "architectures", value.parse().unwrap());
+        let config = edited(config, "auto_map", json!({"AutoModelForCausalLM": "own.MyGptOss"}));
+        if sentence.is_empty() {
+            assert!(read_file(&config, &[]).unwrap().ignored.is_empty());
+            continue;
+        }
+        let error = read(&config, &[]).unwrap_err();
+        assert_contains(&error.to_string(), sentence);
+        assert_contains(&error.to_string(), "others may be code that computes otherwise");
+        let remedy = vec![(Setting::IgnoreConfigKey, "architectures".to_owned())];
+        assert_eq!(error.remedies(), [remedy]);
+        assert_eq!(read_file(&config, &["architectures"]).unwrap().ignored, ["architectures"]);
+    }
+}
+
+/// A model in a larger one is named by the key of its config.
+#[test]
+fn names_the_part_of_a_larger_model() {
+    for (key, outer) in [
+        ("text_config", json!({"model_type": "internvl", "architectures": ["InternVL"]})),
+        (
+            "llm_config",
+            json!({"architectures": ["Own"], "vision_config": {"model_type": "siglip"}}),
+        ),
+        ("language_config", json!({})),
+    ] {
+        let config = edited(outer, key, hugging_face());
+        assert_ends(
+            &read(&config, &[]).unwrap_err().to_string(),
+            &format!(
+                "` is the config of a larger model, and `{key}` in it that of its GPT-OSS model: only the latter can be exported; save it alone, with `{key}` as its config.json"
+            ),
+        );
     }
 }
 

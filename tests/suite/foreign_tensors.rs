@@ -141,9 +141,31 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         }
         let order = "; gate and up alternate in a tensor of both";
         let order = if found.contains("query") { "" } else { order };
-        assert_ends(&sentence, &format!(": rename or join these to those{order}"));
+        let change = if lacking == &lacks && !renamings[0].0.contains("gate_up") {
+            "join"
+        } else {
+            "rename"
+        };
+        assert_ends(&sentence, &format!(": {change} these to those{order}"));
         assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
     }
+    // Gate and up in one tensor for each expert, where others are apart.
+    let home = with("linears", |tensors| {
+        tensors.retain(|name, _| !name.contains("up_proj"));
+        rename(tensors, "gate_proj", "gate_up_proj");
+        for (_, (_, shape, data)) in tensors.iter_mut().filter(|(name, _)| name.contains("gate_up"))
+        {
+            shape[0] *= 2;
+            data.extend(data.clone());
+        }
+    });
+    let sentence = home.refusal("m", &[]);
+    assert_contains(&sentence, "0.mlp.experts.0.gate_up_proj.weight` [256, 96]");
+    assert_ends(
+        &sentence,
+        ": split these into those; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up",
+    );
+    assert!(sentence.matches("` [").count() <= 8, "{sentence}");
     // In another layer an unknown tensor is needless.
     let home = with("hf", |tensors| {
         let norm = tensors["model.norm.weight"].clone();
@@ -169,7 +191,7 @@ fn foreign_formats_are_known_by_their_tensors() {
         hf | _proj.weight | weight._data weight._scale | a model quantized by quanto (`
         hf | _proj.weight | _weight_qdata _weight_scale | FP8
         hf | _proj.weight | codes codebooks | a model quantized by AQLM or EXL (`
-        hf | _proj.weight | base_layer.weight | a LoRA adapter that is not merged (`
+        hf | _proj.weight | base_layer.weight | the base layers of a LoRA adapter without its factors (`
         bf16 | experts.gate_up_proj | qweight qzeros scales | a model quantized by GPTQ or AWQ (`
         bf16 | experts.gate_up_proj | weight_packed weight_scale | compressed-tensors (`";
     for [layout, end, parts, expected] in cases(table) {

@@ -23,6 +23,7 @@ mod hub_adapters;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
+mod inconsistent_saves;
 mod inspect;
 mod interrupted;
 mod layout_fixtures;

@@ -70,11 +70,11 @@ fn refuses_unsupported_formats_with_alternative() {
 
 #[test]
 fn names_saves_that_are_no_checkpoints() {
-    let table = "zero_to_fp32.py latest global_step10/ | zero_to_fp32.py` is DeepSpeed's format, in parts as each process saved them: join them with its zero_to_fp32.py (option safe_serialization), add config.json and export the result
+    let table = "zero_to_fp32.py latest global_step10/ | global_step10` is DeepSpeed's format, in parts as each process saved them: run `python zero_to_fp32.py . OUTPUT` with its option safe_serialization in the folder of zero_to_fp32.py, add config.json to OUTPUT and export that
         tiny-hf/config.json global_step10/ pytorch_model.bin training_args.bin | global_step10` is DeepSpeed's format
         bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt | optim_states.pt` is DeepSpeed's format
         mp_rank_00_model_states.pt | model_states.pt` is DeepSpeed's format
-        context/ weights/ | context` is NeMo's or Megatron's format: convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result
+        context/ weights/ | weights` is NeMo's or Megatron's format: convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result
         gpt-oss.nemo | gpt-oss.nemo` is NeMo's
         __0_0.distcp common.pt .metadata metadata.json | __0_0.distcp` is NeMo's or Megatron's
         __0_0.distcp .metadata | __0_0.distcp` is PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them: run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result
@@ -336,7 +336,7 @@ fn refuses_tensors_that_fit_no_layout() {
         (
             "hf",
             |tensors, _| drop_experts(tensors, 1, 5, false),
-            "6 tensors, such as `model.layers.1.mlp.experts.gate_up_proj_blocks`, must have the number of experts 8 (from `",
+            "tensors disagree about the number of experts, so no config.json fits them: 6 tensors, such as `model.layers.1.mlp.experts.gate_up_proj_blocks`, have 5, 18 tensors, such as `model.layers.0.mlp.router.weight`, have 8; give all of them one size and save the model again",
         ),
         (
             "hf",

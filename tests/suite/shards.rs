@@ -214,6 +214,43 @@ fn shards_of_different_saves_are_told_apart() {
     }
 }
 
+/// A shard under a changed name is told, and no other shard is taken for it.
+#[test]
+fn shards_under_changed_names_are_told() {
+    let shard = "model-00002-of-00002.safetensors";
+    let table = [
+        ("model-00002-of-00002 (1).safetensors", true),
+        ("model-00002-of-00002(2).safetensors", true),
+        ("model-00002-of-00002 copy.safetensors", true),
+        ("Model-00002-of-00002.SafeTensors", true),
+        ("model_00002-of-00002.safetensors", true),
+        ("model-00002-of-00002.safetensors.txt", true),
+        ("model-00003-of-00002.safetensors", false),
+        ("consolidated.safetensors", false),
+    ];
+    for (name, is_meant) in table {
+        let first = "model-00001-of-00002.safetensors";
+        let (own, rest): (Tensors, Tensors) =
+            in_layout("hf").into_iter().partition(|(name, _)| name.contains("layers.1."));
+        let mut index = all_in(&rest, first);
+        index.extend(all_in(&own, shard));
+        let home = indexed(&[(first, rest), (shard, own)], &index);
+        let [from, to] = [shard, name].map(|name| home.checkpoint().join(name));
+        fs::rename(&from, &to).unwrap();
+        let missing = format!("names the shard `{shard}`, which is missing: add it");
+        let expected = if is_meant {
+            format!("{missing}, or rename `{name}` to `{shard}` if that is what it holds")
+        } else {
+            missing
+        };
+        assert_ends(&home.refusal("m", &[]), &expected);
+        if is_meant {
+            fs::rename(to, from).unwrap();
+            home.export("m", &[]);
+        }
+    }
+}
+
 #[test]
 fn entries_that_the_model_uses_cannot_be_ignored() {
     let table = "model.norm.weight | w.safetensors | says that tensor `model.norm.weight` is in `w.safetensors`, which does not hold it: download both again, or delete the index if the shards hold all tensors

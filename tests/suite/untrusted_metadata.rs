@@ -145,13 +145,14 @@ fn control_characters_in_paths_are_escaped() {
 fn recognizes_names_of_wrappers_and_adapters() {
     type Rename = fn(String) -> Vec<String>;
     let adapter = "holds a LoRA adapter that is not merged";
+    let base = "holds the base layers of a LoRA adapter without its factors";
     let cases: [(Rename, &str); 4] = [
-        (|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")], adapter),
-        (|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")], adapter),
+        (|name| vec![name.replace("q_proj.weight", "q_proj.base_layer.weight")], base),
+        (|name| vec![name.replace("mlp.experts", "mlp.experts.base_layer")], base),
         (|name| vec![format!("{name}.lora_A.weight"), name], adapter),
         (
             |name| vec![name.replace("input_layernorm", "other")],
-            "lacks `model.layers.0.input_layernorm.weight` [96], ",
+            "lacks `model.layers.0.input_layernorm.weight` [96] and 2 more of ",
         ),
     ];
     for (rename, expected) in cases {

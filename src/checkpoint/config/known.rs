@@ -8,7 +8,8 @@ use serde_json::Value;
 /// Keys of one subject. A name ends with `*` if it is a prefix.
 pub struct Group {
     names: &'static [&'static str],
-    /// The only value that leaves the model as it is, in JSON; any does if `None`.
+    /// The only value that leaves the model as it is, in JSON, or a list with all elements of such
+    /// values; any does if `None`.
     pub only: Option<&'static str>,
     /// What the keys are about, or what another value would do.
     pub about: &'static str,
@@ -31,7 +32,7 @@ pub const OPENAI: &[Group] = &[any("how weights are stored", &["dtype", "torch_d
 /// Of `GptOssConfig` of transformers and its base classes `PretrainedConfig` (version 4) and
 /// `PreTrainedConfig` (version 5), and of programs that add keys to it.
 pub const HUGGING_FACE: &[Group] = &[
-    any("who wrote the file", &["_name_or_path", "name_or_path", "architectures", "model_name"]),
+    any("who wrote the file", &["_name_or_path", "name_or_path", "model_name"]),
     any("who wrote the file", &["transformers_version", "_commit_hash"]),
     any("who wrote the file", &["unsloth_fixed", "unsloth_fixed_mxfp4", "unsloth_version"]),
     any("settings of a runtime", &["transformers.js_config"]),
@@ -50,6 +51,7 @@ pub const HUGGING_FACE: &[Group] = &[
     any("what a program returns", &["output_hidden_states"]),
     any("which kernels compute it", &["attn_implementation", "_attn_implementation*"]),
     any("which kernels compute it", &["experts_implementation", "_experts_implementation*"]),
+    only(CLASSES, "others may be code that computes otherwise", &["architectures"]),
     any("code that runs only on demand", &["auto_map"]),
     // Lengths are checked where YaRN is used.
     any("how positions were extended", &["rope_parameters.finetuned", "rope_scaling.finetuned"]),
@@ -84,6 +86,8 @@ pub const HUGGING_FACE: &[Group] = &[
     fixed("{}", "others change layers", &["per_layer_config"]),
 ];
 
+/// The classes of transformers and of NVIDIA's Puzzle models. Tensors tell which head there is.
+const CLASSES: &str = r#"["GptOssForCausalLM", "GptOssPuzzleForCausalLM", "GptOssModel", "GptOssForSequenceClassification", "GptOssForTokenClassification"]"#;
 /// How tokens are chosen from logits.
 const GENERATION: &str = "settings of a generation config";
 
@@ -112,6 +116,9 @@ impl Group {
     pub fn allows(&self, value: &Value) -> bool {
         let Some(only) = self.only else { return true };
         let only: Value = only.parse().expect("JSON of a table");
+        if let (Some(known), Some(found)) = (only.as_array(), value.as_array()) {
+            return found.iter().all(|it| known.contains(it));
+        }
         *value == only || value.is_number() && value.as_f64() == only.as_f64()
     }
 }

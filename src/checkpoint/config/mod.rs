@@ -62,6 +62,7 @@ impl ConfigFile {
     /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`.
     pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<Self> {
         let mut keys = ConfigReader::parse(file, text, &ignored.config_keys)?;
+        refuse_outer(&keys)?;
         let has_any = |marks: &[&str]| marks.iter().any(|mark| keys.has(mark));
         let (config, dialect, groups) = if has_any(&HUGGING_FACE) {
             (hugging_face(&mut keys)?, Dialect::HuggingFace, known::HUGGING_FACE)
@@ -156,6 +157,21 @@ fn hugging_face(keys: &mut ConfigReader) -> Result<Config> {
         attention_bias: keys.optional("attention_bias", &BOOL).unwrap_or(true),
         ..common(keys)
     })
+}
+
+/// Refuses the config of a model that has GPT-OSS as a part, as those with vision do.
+fn refuse_outer(keys: &ConfigReader) -> Result<()> {
+    let is_own = |kind: Option<&Value>| {
+        [Some(GPT_OSS), Some(PUZZLE)].contains(&kind.and_then(Value::as_str))
+    };
+    if is_own(keys.get("model_type")) {
+        return Ok(());
+    }
+    let Some(part) = keys.find(|value| is_own(value.get("model_type"))) else { return Ok(()) };
+    bail!(
+        "`{}` is the config of a larger model, and `{part}` in it that of its GPT-OSS model: only the latter can be exported; save it alone, with `{part}` as its config.json",
+        keys.file
+    )
 }
 
 /// The error for a model of another architecture, or for a type that is misspelled.

@@ -112,6 +112,11 @@ impl<'a> ConfigReader<'a> {
         self.keys.get(key)
     }
 
+    /// The first key whose value is like this.
+    pub fn find(&self, is_it: impl Fn(&Value) -> bool) -> Option<&str> {
+        self.keys.iter().find(|(_, value)| is_it(value)).map(|(key, _)| &**key)
+    }
+
     pub fn is_null(&self, key: &str) -> bool {
         self.nulls.contains(key)
     }

@@ -150,8 +150,12 @@ fn yarn(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {
         let formula = format!("`{context_key}` times `{factor_key}`");
         keys.expect_derived(CONTEXT, initial_context * factor, &formula, |found| {
             let other = found / initial_context;
-            let and = if other < 1.0 { ", which is below 1 and not supported" } else { "" };
-            format!("some versions of transformers 4 stretch positions by {other}{and}, computed from this key, others and transformers 5 by `{factor_key}`, {factor}: to stretch by {factor}, set this key to {} or ignore it; to stretch by {other}, set `{}` to it", initial_context * factor, path(factor_key))
+            let choice = if other < 1.0 {
+                format!("a model that was trained with {other}, below 1, cannot be exported")
+            } else {
+                format!("to stretch by {other}, set `{}` to it", path(factor_key))
+            };
+            format!("some versions of transformers 4 stretch positions by {other}, computed from this key, others and transformers 5 by `{factor_key}`, {factor}: to stretch by {factor}, set this key to {} or ignore it; {choice}", initial_context * factor)
         });
         None
     };
@@ -183,23 +187,30 @@ fn refuse_attention_factor(keys: &mut ConfigReader, object: &str, factor: f64) {
     let path = |key: &str| format!("{object}{key}");
     let (given, term) = (path("attention_factor"), |scale: f64| 1.0 + 0.1 * scale * factor.ln());
     let scales = SCALES.map(path);
-    let (named, found) = if keys.get(&given).is_some() {
+    let (is_given, has_scales) =
+        (keys.get(&given).is_some(), scales.iter().all(|key| keys.get(key).is_some()));
+    let found = if is_given {
         // Nothing reads the others then.
         scales.iter().for_each(|key| keys.skip(key));
-        (given.clone(), keys.optional(&given, &POSITIVE))
-    } else if scales.iter().all(|key| keys.get(key).is_some()) {
+        keys.optional(&given, &POSITIVE)
+    } else if has_scales {
         let [over, under] = scales.each_ref().map(|key| keys.optional(key, &POSITIVE));
-        let ratio = over.zip(under).map(|(over, under)| term(over) / term(under));
-        (scales.join("` and `"), ratio)
+        over.zip(under).map(|(over, under)| term(over) / term(under))
     } else {
-        (given.clone(), None)
+        None
     };
     keys.skip(&given);
     let usual = term(1.0);
     if let Some(found) = found.filter(|found| usual.is_finite() && (found - usual).abs() > 1e-6) {
+        // Without the first the others would be read.
+        let scales = scales.into_iter().filter(|key| keys.get(key).is_some());
+        let named = is_given.then_some(given).into_iter().chain(scales);
+        let named: Vec<String> = named.map(|key| format!("`{key}`")).collect();
+        let [make, them] = if named.len() == 1 { ["makes", "it"] } else { ["make", "them"] };
         keys.refuse(err!(
-            "`{}`: `{named}` must make the factor of cos and sin {usual} (1 + 0.1 ln `factor`), found {found}, which is not supported",
-            keys.file
+            "`{}`: {} {make} the factor of cos and sin {found:.5}, expected {usual:.5} (1 + 0.1 ln `factor`): remove {them} unless the model was trained so; if it was, it cannot be exported",
+            keys.file,
+            join(&named)
         ));
     }
 }

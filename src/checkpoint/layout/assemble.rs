@@ -1,24 +1,22 @@
 //! The canonical weights of a model with some config: names, kinds and shapes, taken from
 //! the tensors of a layout.
 
-use super::sizes::{axes, contradictions, is_transposed};
-use super::wrong::Wrong;
+use super::sizes::axes;
+use super::wrong::{Shape, Wrong};
 use super::{Form, Layout, PLAIN};
 use crate::checkpoint::config::Config;
+use crate::checkpoint::names::layer;
 use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::weights::{
     AttentionWeights, Embedding, ExpertWeights, LM_HEAD, LayerWeights, Linear, MlpWeights,
     ModelWeights,
 };
 use crate::container::StoredTensor;
-use crate::tensor::DType;
 use crate::weights::{Changes, ElementKind, Matrix, Recipe, Weight};
 
 pub struct Assembly<'a> {
     pub layout: Layout,
     pub config: &'a Config,
-    /// What the config is read from.
-    pub file: &'a str,
     pub tensors: &'a mut Tensors,
     /// The form of experts of which nothing is there.
     pub usual: &'static Form,
@@ -136,8 +134,8 @@ impl Assembly<'_> {
             axes.iter_mut().skip(out).take(1).for_each(|axis| *axis = axis.halved());
         }
         let (mut first, mut ranges) = (None, Vec::new());
-        for tensor in sources.tensors(shape[0]) {
-            if self.tensors.lacks_most() {
+        for (at, tensor) in sources.tensors(shape[0]).enumerate() {
+            if at > 0 && self.tensors.lacks_most() {
                 break;
             }
             let Some(StoredTensor { name: tensor, dtype, shape: found, data }) =
@@ -155,19 +153,17 @@ impl Assembly<'_> {
                 );
                 self.wrong.add(fault, &tensor, &data.file);
             }
-            if found != expected {
-                // The tensors of single experts have other axes.
-                let first_axis = !sources.is_split() && found.first() != expected.first();
-                let router = self.router_of(&name).filter(|_| first_axis);
-                let mut faults = match router {
-                    None => contradictions(&axes, &expected, &found, self.file),
-                    Some(_) => Vec::new(),
-                };
-                if faults.is_empty() {
-                    faults.push(wrong_shape(&expected, &found, router));
-                }
-                faults.into_iter().for_each(|it| self.wrong.add(it, &tensor, &data.file));
-            }
+            // The tensors of single experts have other axes.
+            let first_axis = !sources.is_split() && found.first() != expected.first();
+            let router = self.router_of(&name).filter(|_| first_axis);
+            self.wrong.compare(Shape {
+                place: (tensor, data.file.clone()),
+                layer: layer(&name),
+                expected: expected.clone(),
+                found,
+                axes: axes.clone(),
+                router,
+            });
             ranges.push(data);
         }
         let dtype = first.unwrap_or_default();
@@ -190,17 +186,4 @@ impl Assembly<'_> {
         let differ = experts.iter().any(|count| *count != experts[0]);
         differ.then(|| self.layout.router(mlp, self.tensors))
     }
-}
-
-/// The fault of a tensor whose shape follows from the config, or from the rows of a router.
-fn wrong_shape(expected: &[u64], found: &[u64], router: Option<String>) -> String {
-    let by = router.map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
-    let remedy = if is_transposed(expected, found) {
-        "save with the axes in that order"
-    } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
-        "save in that shape"
-    } else {
-        "use the config.json that was saved with these tensors"
-    };
-    format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}")
 }

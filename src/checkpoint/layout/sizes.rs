@@ -1,4 +1,4 @@
-//! The sizes of a config that decide the axes of tensors, and shapes that contradict them.
+//! The sizes of a config that decide the axes of tensors.
 
 use crate::tensor::mxfp4::BLOCK;
 
@@ -6,12 +6,12 @@ use crate::tensor::mxfp4::BLOCK;
 #[derive(Clone, Copy)]
 pub struct Axis {
     /// For people: a key, several that are multiplied, or words.
-    size: &'static str,
+    pub size: &'static str,
     times: u64,
     per: u64,
 }
 
-const VOCAB: Axis = Axis::of("`vocab_size`");
+pub const VOCAB: Axis = Axis::of("`vocab_size`");
 const HIDDEN: Axis = Axis::of("`hidden_size`");
 const INNER: Axis = Axis::of("`intermediate_size`");
 const HEADS: Axis = Axis::of("`num_attention_heads`");
@@ -51,7 +51,7 @@ impl Axis {
     }
 
     /// The size by which an axis has this length.
-    fn size_at(self, length: u64) -> Option<u64> {
+    pub fn size_at(self, length: u64) -> Option<u64> {
         let scaled = length.checked_mul(self.per)?;
         scaled.is_multiple_of(self.times).then_some(scaled / self.times)
     }
@@ -78,24 +78,6 @@ pub fn axes(canonical: &str) -> Option<Vec<Axis>> {
     };
     let is_stacked = path.starts_with("mlp.experts.");
     Some(if is_stacked { [vec![EXPERTS], axes].concat() } else { axes })
-}
-
-/// The sizes in which a shape contradicts a config that is read from `file`, as they must be and are;
-/// none if it differs in another way.
-pub fn contradictions(axes: &[Axis], expected: &[u64], found: &[u64], file: &str) -> Vec<String> {
-    if [expected.len(), found.len()] != [axes.len(); 2] || is_transposed(expected, found) {
-        return Vec::new();
-    }
-    let lengths = expected.iter().zip(found).zip(axes);
-    let wrong = lengths.filter(|((expected, found), _)| expected != found);
-    let sizes = wrong.map(|((expected, found), axis)| {
-        let (name, expected, found) =
-            (axis.size, axis.size_at(*expected)?, axis.size_at(*found)?);
-        Some(format!(
-            "must have {name} {expected} (from `{file}`), found {found}: use the config.json that was saved with these tensors"
-        ))
-    });
-    sizes.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// Whether two shapes have the same axes in another order.

@@ -1,43 +1,83 @@
 //! What is wrong with tensors that are there: one error for each fault, however many have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::suggest::LISTED;
+use super::sizes::{Axis, VOCAB, is_transposed};
+use crate::checkpoint::suggest::{LISTED, several};
 use crate::checkpoint::tensors::place;
 use crate::display::plural;
 use crate::error::{Error, err};
+use crate::tensor::DType;
 
-/// Tensors by the fault that they have, and their files.
+/// Tensors by the fault that they have, and the shapes of all.
 #[derive(Default)]
-pub struct Wrong(BTreeMap<String, Vec<(String, Arc<Path>)>>);
+pub struct Wrong {
+    faults: BTreeMap<String, Vec<Place>>,
+    shapes: Vec<Shape>,
+}
+
+/// A tensor and its file.
+type Place = (String, Arc<Path>);
+
+/// The shape of a tensor, which may be wrong.
+pub struct Shape {
+    pub place: Place,
+    pub layer: Option<usize>,
+    pub expected: Vec<u64>,
+    pub found: Vec<u64>,
+    /// Those of `expected` that follow from the config.
+    pub axes: Vec<Axis>,
+    /// The tensor whose rows decide the first axis instead of the config, if that is wrong.
+    pub router: Option<String>,
+}
 
 impl Wrong {
     /// Adds a tensor and what it must be, what it is, and what to do.
     pub fn add(&mut self, fault: String, tensor: &str, file: &Arc<Path>) {
-        self.0.entry(fault).or_default().push((tensor.to_owned(), file.clone()));
+        self.add_at(fault, (tensor.to_owned(), file.clone()));
+    }
+
+    fn add_at(&mut self, fault: String, place: Place) {
+        self.faults.entry(fault).or_default().push(place);
+    }
+
+    /// Adds the shape of a tensor, right or wrong: right ones tell what is wrong with others.
+    pub fn compare(&mut self, shape: Shape) {
+        self.shapes.push(shape);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.faults.is_empty() && self.shapes.iter().all(Shape::is_right)
     }
 
-    /// An error for each of the first faults of tensors in a folder, and one for all others.
-    pub fn errors(self, folder: &Path) -> Vec<Error> {
-        let more = self.0.len().saturating_sub(LISTED);
-        let error = |(fault, tensors): &(String, Vec<(String, Arc<Path>)>)| {
-            let place = place(folder, tensors.iter().map(|(_, file)| &**file)).unwrap_or(folder);
-            let which = match &tensors[..] {
-                [(one, _)] => format!("tensor `{one}`"),
-                several => {
-                    format!("{}, such as `{}`,", plural(several.len(), "tensor"), several[0].0)
+    /// The errors of tensors in a folder, whose config is read from `config`: for names that are
+    /// exchanged, for sizes in which tensors disagree, for each of the first other faults, and one
+    /// for all that remain.
+    pub fn errors(mut self, folder: &Path, config: &str) -> Vec<Error> {
+        let exchanged = self.exchanged(folder);
+        let disputed = self.disputed_sizes();
+        let disputes = disputed.iter().map(|name| self.dispute(name, folder)).collect::<Vec<_>>();
+        for shape in std::mem::take(&mut self.shapes).into_iter().filter(|it| !it.is_right()) {
+            let contradictions = shape.contradictions(config);
+            if contradictions.is_empty() {
+                self.add_at(shape.fault(), shape.place.clone());
+            }
+            for (name, fault) in contradictions {
+                if !disputed.contains(name) {
+                    self.add_at(fault, shape.place.clone());
                 }
-            };
+            }
+        }
+        let more = self.faults.len().saturating_sub(LISTED);
+        let error = |(fault, tensors): &(String, Vec<Place>)| {
+            let (place, which) = (place_of(folder, tensors.iter()), which(tensors));
             err!("`{}`: {which} {fault}", place.display())
         };
-        let all: Vec<_> = self.0.into_iter().collect();
-        let mut errors: Vec<Error> = all.iter().take(LISTED).map(error).collect();
+        let all: Vec<_> = self.faults.into_iter().collect();
+        let mut errors: Vec<Error> = exchanged.into_iter().chain(disputes).collect();
+        errors.extend(all.iter().take(LISTED).map(error));
         if more > 0 {
             let more = plural(more, "other fault");
             errors.push(err!(
@@ -46,5 +86,138 @@ impl Wrong {
             ));
         }
         errors
+    }
+
+    /// The error for tensors of a layer that have each other's shapes, which are taken out.
+    fn exchanged(&mut self, folder: &Path) -> Option<Error> {
+        let (mut pairs, mut paired) = (Vec::new(), BTreeSet::new());
+        let mut waiting = BTreeMap::<_, Vec<usize>>::new();
+        for (at, it) in self.shapes.iter().enumerate() {
+            if it.is_right() || is_transposed(&it.expected, &it.found) {
+                continue;
+            }
+            match waiting.get_mut(&(it.layer, &it.found, &it.expected)) {
+                Some(others) if !others.is_empty() => {
+                    let other = others.remove(0);
+                    pairs.push([self.shapes[other].place.clone(), it.place.clone()]);
+                    paired.extend([other, at]);
+                }
+                _ => waiting.entry((it.layer, &it.expected, &it.found)).or_default().push(at),
+            }
+        }
+        let mut numbers = 0..;
+        self.shapes.retain(|_| !numbers.next().is_some_and(|at| paired.contains(&at)));
+        let place = (!pairs.is_empty()).then(|| place_of(folder, pairs.as_flattened().iter()))?;
+        let names = pairs.iter().map(|[(one, _), (other, _)]| format!("`{one}` and `{other}`"));
+        Some(err!(
+            "`{}`: tensors have each other's shapes: exchange the names of {}",
+            place.display(),
+            several(names)
+        ))
+    }
+
+    /// Sizes of the config that some tensors contradict, each with another value than others have.
+    fn disputed_sizes(&self) -> BTreeSet<&'static str> {
+        let wrong = self.shapes.iter().flat_map(Shape::wrong_sizes).map(|(name, ..)| name);
+        wrong.filter(|name| self.by_size(name).len() > 1).collect()
+    }
+
+    /// Tensors by the value that they have of a size.
+    fn by_size(&self, name: &str) -> BTreeMap<u64, Vec<Place>> {
+        let mut by_size = BTreeMap::<u64, Vec<Place>>::new();
+        for shape in &self.shapes {
+            let sizes = shape.sizes().into_iter().flatten().filter(|(it, ..)| *it == name);
+            sizes.for_each(|(.., found)| {
+                by_size.entry(found).or_default().push(shape.place.clone())
+            });
+        }
+        by_size
+    }
+
+    fn dispute(&self, name: &str, folder: &Path) -> Error {
+        let by_size = self.by_size(name);
+        let place = place_of(folder, by_size.values().flatten());
+        let sides = by_size.iter().map(|(size, tensors)| {
+            let have = if tensors.len() == 1 { "has" } else { "have" };
+            format!("{} {have} {size}", which(tensors))
+        });
+        let remedy = if name == VOCAB.size {
+            "resize both with resize_token_embeddings"
+        } else {
+            "give all of them one size"
+        };
+        err!(
+            "`{}`: tensors disagree about {name}, so no config.json fits them: {}; {remedy} and save the model again, or use another copy",
+            place.display(),
+            several(sides)
+        )
+    }
+}
+
+fn place_of<'t>(folder: &'t Path, tensors: impl Iterator<Item = &'t Place>) -> &'t Path {
+    place(folder, tensors.map(|(_, file)| &**file)).unwrap_or(folder)
+}
+
+/// Tensors for a sentence.
+fn which(tensors: &[Place]) -> String {
+    match tensors {
+        [(one, _)] => format!("tensor `{one}`"),
+        several => format!("{}, such as `{}`,", plural(several.len(), "tensor"), several[0].0),
+    }
+}
+
+impl Shape {
+    fn is_right(&self) -> bool {
+        self.expected == self.found
+    }
+
+    /// The sizes of the config that the axes follow from, as they must be and are; none if the shape
+    /// differs in another way.
+    fn sizes(&self) -> Option<Vec<(&'static str, u64, u64)>> {
+        let Self { expected, found, axes, router, .. } = self;
+        let is_of_others = router.is_some()
+            || [expected.len(), found.len()] != [axes.len(); 2]
+            || !self.is_right() && is_transposed(expected, found);
+        let lengths = expected.iter().zip(found).zip(axes).filter(|_| !is_of_others);
+        let sizes: Option<Vec<_>> = lengths
+            .map(|((expected, found), axis)| {
+                Some((axis.size, axis.size_at(*expected)?, axis.size_at(*found)?))
+            })
+            .collect();
+        sizes.filter(|sizes| !sizes.is_empty())
+    }
+
+    fn wrong_sizes(&self) -> Vec<(&'static str, u64, u64)> {
+        let sizes = self.sizes().unwrap_or_default().into_iter();
+        sizes.filter(|(_, expected, found)| expected != found).collect()
+    }
+
+    /// The faults of wrong sizes, each with the name of the size.
+    fn contradictions(&self, config: &str) -> Vec<(&'static str, String)> {
+        let sizes = self.wrong_sizes().into_iter();
+        let fault = |(name, expected, found)| {
+            (
+                name,
+                format!(
+                    "must have {name} {expected} (from `{config}`), found {found}: use the config.json that was saved with these tensors"
+                ),
+            )
+        };
+        sizes.map(fault).collect()
+    }
+
+    /// The fault of a shape that is wrong in another way.
+    fn fault(&self) -> String {
+        let Self { expected, found, router, .. } = self;
+        let by =
+            router.as_ref().map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
+        let remedy = if is_transposed(expected, found) {
+            "save with the axes in that order"
+        } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
+            "save in that shape"
+        } else {
+            "use the config.json that was saved with these tensors"
+        };
+        format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}")
     }
 }

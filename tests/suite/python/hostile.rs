@@ -259,7 +259,7 @@ fn reports_nan_scales_wherever_bytes_are_read() {
         });
     });
     let checkpoint = home.checkpoint();
-    let scales = "`layers.1.mlp.experts.down.scales`: 1 of 3072 elements are infinite or NaN";
+    let scales = "checkpoint/model.safetensors`: 1 of 3072 values of `block.1.mlp.mlp2_weight.scales` are infinite or NaN";
     let values = "`layers.1.mlp.experts.down`: 32 of 98304 values are infinite or NaN";
     assert_contains(&home.refusal("onnx/model", &["--external-data", "copy"]), scales);
     assert_contains(&home.refusal("onnx/model", &["--experts", "int8"]), values);
