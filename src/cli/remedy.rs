@@ -50,11 +50,12 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.sentence, pass(&self.remedies.join(" or ")))?;
-        match &self.exports[..] {
-            [] => Ok(()),
-            exports => write!(f, "; export with {}", exports.join(" or ")),
-        }
+        let ways = [("pass", &self.remedies), ("export with", &self.exports)];
+        let ways = ways.iter().filter(|(_, options)| !options.is_empty());
+        let ways = ways.map(|(verb, options)| format!("{verb} {}", options.join(" or ")));
+        let ways = ways.collect::<Vec<_>>().join(", or ");
+        let separator = if ways.is_empty() { "" } else { "; " };
+        write!(f, "{}{separator}{ways}", self.sentence)
     }
 }
 

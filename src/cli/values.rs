@@ -1,6 +1,7 @@
 //! Values of options, with their help, and the options of several commands.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
@@ -133,6 +134,20 @@ where
     })
 }
 
+/// Parses a whole number.
+pub fn number<N: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<N, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| {
+            let (first, last) = (range.start(), range.end());
+            let end = if *last == u64::MAX { String::new() } else { format!(" to {last}") };
+            format!("expected a whole number from {first}{end}")
+        })
+    }
+}
+
 /// A parser of adapters: a path that exists, perhaps with a name before the first `=`, and with a
 /// weight behind the last.
 pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
@@ -149,8 +164,11 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
         let readings = [weighted.clone(), with_name, named.and_then(with_weight)];
         let there: Vec<_> = readings.into_iter().flatten().filter(|it| it.path.exists()).collect();
         match &there[..] {
-            // What is not there is said by whoever opens it.
-            [] => Ok(weighted.unwrap_or(AdapterSource { path, ..AdapterSource::default() })),
+            [] => match wrong_weight(text) {
+                Some(problem) => Err(problem),
+                // What is not there is said by whoever opens it.
+                None => Ok(weighted.unwrap_or(AdapterSource { path, ..AdapterSource::default() })),
+            },
             [one] => Ok(one.clone()),
             [one, other, ..] => Err(format!(
                 "there are both `{}` and `{}`: put ./ before the one that is meant",
@@ -159,6 +177,16 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
             )),
         }
     })
+}
+
+/// What is wrong with the weight behind a path that exists.
+fn wrong_weight(text: &str) -> Option<String> {
+    let (path, weight) = text.rsplit_once('=')?;
+    let is_there = |path: &str| Path::new(path).exists();
+    let is_adapter = is_there(path) || path.split_once('=').is_some_and(|(_, it)| is_there(it));
+    let is_wrong = is_adapter && weight.parse::<f64>().is_err();
+    let meant = weight.replace(',', ".").parse::<f64>().unwrap_or(0.7);
+    is_wrong.then(|| format!("the weight `{weight}` is not a number: write {path}={meant}"))
 }
 
 fn source(name: Option<&str>, path: &str, weight: f64) -> AdapterSource {

@@ -253,7 +253,9 @@ fn stored(names: &[String]) -> String {
 
 fn tensors(table: &mut Table, Selection { pattern, tensors }: &Selection) {
     if let Some(pattern) = pattern.as_ref().filter(|_| tensors.is_empty()) {
-        table.row("tensor", format!("no name of a tensor matches `{pattern}`"));
+        let is_whole = !pattern.contains(['*', '?', '[']);
+        let hint = if is_whole { format!("; `*{pattern}*` matches parts of names") } else { String::new() };
+        table.row("tensor", format!("no name of a tensor matches `{pattern}`{hint}"));
     }
     for ListedTensor { name, stored_as, dtype, shape, places } in tensors {
         let mut line = format!("{name} {dtype} {shape:?}");

@@ -95,7 +95,7 @@ impl Report {
                 "the model has experts in {experts} and dense matrices in {dense}"
             )),
             Identity::Different { model, checkpoint } => table.note(format!(
-                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one or has another form, it was changed, or another version made the model"
+                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: other weights, or another form of them"
             )),
             Identity::Unknown => table.note("the model does not say which weights it was made from"),
         }
