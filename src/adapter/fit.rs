@@ -102,7 +102,8 @@ impl Fit<'_> {
         let (module, tensors) = modules[0];
         let layers = self.config.num_layers();
         if module.layer.is_some_and(|layer| layer >= layers) {
-            let why = format!("it adapts `{}`, and the given base has {layers} layers", module.name);
+            let why =
+                format!("it adapts `{}`, and the given base has {layers} layers", module.name);
             return Err(Misfit::of_base(why));
         }
         for ((one, _), (two, _)) in modules.iter().zip(&modules[1..]) {

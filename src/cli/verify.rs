@@ -114,9 +114,8 @@ pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
     if report.passed {
         return Ok(());
     }
-    let is_traced = report.agrees()
-        || report.comparison.trace.is_some()
-        || !report.changed_data.is_empty();
+    let is_traced =
+        report.agrees() || report.comparison.trace.is_some() || !report.changed_data.is_empty();
     let trace = if is_traced { "" } else { "; `verify --trace` shows where" };
     Err(report.departure(&format!("{hint}{trace}")).into())
 }

@@ -12,9 +12,7 @@ use crate::package::transformers_js;
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_disk_space};
 use crate::tensor::Rounding;
-use crate::weights::{
-    self, Fingerprint, PerRole, Present, Role, Weight, WeightsFile, relative_to,
-};
+use crate::weights::{self, Fingerprint, PerRole, Present, Role, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 pub struct Placement<'p> {

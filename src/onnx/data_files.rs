@@ -26,7 +26,8 @@ pub fn data_problem(file: &Path, needed: u64) -> Option<String> {
 /// what to do.
 pub fn data_change(file: &Path, ranges: &[FileRange], recorded: &str) -> Option<String> {
     let changed = || "it was changed since the export: restore it, or export again".to_owned();
-    is_changed(recorded, ranges.iter().cloned(), file).then(|| foreign(file).unwrap_or_else(changed))
+    is_changed(recorded, ranges.iter().cloned(), file)
+        .then(|| foreign(file).unwrap_or_else(changed))
 }
 
 /// What came in the place of a file.

@@ -105,7 +105,10 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
     parse(&file, parent_dir(path)).map_err(|error| match foreign::identify(&file) {
         Some(what) => err!("`{}` is {what}", path.display()),
         None => {
-            err!("`{}` is not an ONNX model, or is truncated ({error}): export again", path.display())
+            err!(
+                "`{}` is not an ONNX model, or is truncated ({error}): export again",
+                path.display()
+            )
         }
     })
 }

@@ -23,4 +23,4 @@ pub use reader::{
 };
 pub use recipe::{Conversion, Matrix, Recipe, Role, Weight};
 pub use stacked::{stack, total_rank};
-pub use weights_file::{StagedMetadata, Present, WeightsFile};
+pub use weights_file::{Present, StagedMetadata, WeightsFile};

@@ -90,7 +90,10 @@ fn a_pattern_without_a_match_is_told() {
         let path = home.join(path);
         let report = run(&["inspect", text(&path), "--tensors", "zzz*"]);
         let report = String::from_utf8(report.stdout).unwrap();
-        assert_contains(&report, "no name of a tensor matches `zzz*`");
+        assert_contains(&report, "no name of a tensor matches `zzz*`\n");
+        let report = run(&["inspect", text(&path), "--tensors", "rout"]);
+        let report = String::from_utf8(report.stdout).unwrap();
+        assert_contains(&report, "matches `rout`; `*rout*` matches parts of names\n");
     }
 }
 
@@ -192,6 +195,18 @@ fn reports_missing_and_short_data() {
         assert!(problem.contains(expected) && report["whole"] == false, "{problem}");
         assert_contains(&printed_report(&model), "NOT as the model expects them");
     };
+    let original = fs::read(&weights).unwrap();
+    for (first, expected) in [
+        ("version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer, not"),
+        ("<html>", "it is an HTML page, not the file itself: download it again"),
+        ("\x1f\u{8b}", "it has 3 bytes, and the model reads up to"),
+    ] {
+        fs::write(&weights, first).unwrap();
+        assert_problem(expected);
+    }
+    fs::write(&weights, [&b"\x1f\x8b\x08"[..], &original].concat()).unwrap();
+    assert_problem("it is an archive or a compressed file: unpack it");
+    fs::write(&weights, original).unwrap();
     resize(&weights, |length| length - 1);
     let short = fs::metadata(&weights).unwrap().len();
     assert_problem(&format!(
@@ -249,8 +264,15 @@ fn refuses_other_files() {
         (
             "text.onnx",
             "hello, this is text",
-            "is not an ONNX model, or is truncated (failed to decode",
+            "text.onnx` is a text that begins \"hello, this is text\", not the file itself",
         ),
+        (
+            "lfs.onnx",
+            "version https://git-lfs.github.com/spec/v1",
+            "lfs.onnx` is a Git LFS pointer, not the file itself: run `git lfs pull`",
+        ),
+        ("page.onnx", "<!DOCTYPE html>", "page.onnx` is an HTML page, not the file itself"),
+        ("a.onnx", "\x1f\u{8}", "is not an ONNX model, or is truncated (failed to decode"),
         ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);

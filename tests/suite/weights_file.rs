@@ -8,8 +8,8 @@ use gpt_oss_export::files::FileRange;
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::weights::{
-    ElementKind, FileCache, Fingerprint, FormatSet, MatrixFormat, PerRole, Present, Provenance, Recipe,
-    Weight, WeightsFile, read_range,
+    ElementKind, FileCache, Fingerprint, FormatSet, MatrixFormat, PerRole, Present, Provenance,
+    Recipe, Weight, WeightsFile, read_range,
 };
 use proptest::prelude::*;
 
