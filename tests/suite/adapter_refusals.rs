@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{
-    Home, assert_contains, assert_starts, cases, copy_folder, fixture, open, resize, words,
+    Home, assert_contains, assert_starts, cases, copy_folder, failure, fixture, open, resize, text,
+    words,
 };
 
 #[test]
@@ -113,9 +114,10 @@ fn says_all_that_is_wrong_at_once() {
 fn apply(edit: &str, tensors: &mut Tensors) {
     let words = words(edit);
     if words[0] == "exchange" {
-        let other = |name: &str| match name.contains("lora_A") {
-            true => name.replace("lora_A", "lora_B"),
-            false => name.replace("lora_B", "lora_A"),
+        let other = |name: &str| {
+            let is_a = name.contains("lora_A");
+            let [from, to] = if is_a { ["lora_A", "lora_B"] } else { ["lora_B", "lora_A"] };
+            name.replace(from, to)
         };
         *tensors = tensors.iter().map(|(name, it)| (other(name), it.clone())).collect();
         return;
@@ -167,7 +169,7 @@ fn refuses_tensors_that_do_not_fit() {
         whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
         whole-modules | rename lm_head.weight lm_head.bias | the given base has no bias that `base_model.model.lm_head.bias` could replace; give the base
         split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
-        split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
+        split | shape down_projs.3.lora_A.weight 2 128 | `model.layers.1.mlp.experts.down_projs.3` has factors of rank 2, and key `r`
         split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert
         tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
         tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted, and not each expert
@@ -269,6 +271,11 @@ fn names_what_is_no_adapter() {
             copy_folder(&fixture("lora/attention"), &home.join("adapter").join(folder));
         }
         assert_contains(refusal(&home).sentence(), expected);
+        if folders.contains("checkpoint-50") {
+            let expected = "checkpoint-50/adapter_config.json` is a LoRA adapter: export";
+            let folder = home.join("adapter");
+            assert_contains(&failure(&["inspect", text(&folder)]), expected);
+        }
     }
     let home = Home::with("tiny-hf");
     assert_starts(refusal(&home).sentence(), "there is no folder `");

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
+use crate::adapters::{WEIGHTS, copied, edit_tensors};
 use crate::layout_fixtures::{config, home, in_folder, in_layout};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, export, export_args, failure, fixture, printed,
-    resize, run, text,
+    resize, run, text, words,
 };
 
 /// The report as JSON. The exit status tells whether all data is there.
@@ -312,5 +313,38 @@ fn describes_20b() {
         "window 128 in 12 of 24",
     ] {
         assert_contains(&printed, line);
+    }
+}
+
+/// Values of an adapter that are damaged, in its folder and in its file.
+#[test]
+fn inspect_scans_adapters() {
+    let home = copied("attention");
+    let (folder, file) = (home.join("adapter"), home.join("adapter").join(WEIGHTS));
+    let scan = |path: &Path| run(&["inspect", "--scan", text(path)]);
+    for path in [&folder, &file] {
+        let output = scan(path);
+        assert!(output.status.success(), "{output:?}");
+        assert_contains(&String::from_utf8(output.stdout).unwrap(), "all values are finite\n");
+        let next = format!("next     `inspect --scan {}` reads every value\n", text(path));
+        assert_contains(&words(&printed_report(path)).join(" "), words(&next).join(" ").as_str());
+    }
+    for (values, count) in [(f32::NAN, 1), (f32::INFINITY, 1), (0.0, 0)] {
+        edit_tensors(&home, |tensors| {
+            let (name, (_, _, data)) =
+                tensors.iter_mut().find(|(name, _)| name.contains("v_proj")).unwrap();
+            assert!(name.contains("layers.0"));
+            data.as_chunks_mut().0[0] = values.to_le_bytes();
+        });
+        for path in [&folder, &file] {
+            let output = scan(path);
+            assert_eq!(output.status.success(), count == 0);
+            let printed = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(
+                printed.contains("layers.0.self_attn.v_proj.lora_A.weight: 1 of "),
+                count == 1,
+                "{printed}"
+            );
+        }
     }
 }

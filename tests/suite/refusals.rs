@@ -12,8 +12,7 @@ use crate::layout_fixtures::{
 };
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
-    failure, fixture, flip_last_bit, printed, resize, stage_args, staged_args, summary, text,
-    words,
+    failure, fixture, flip_last_bit, printed, resize, stage_args, staged_args, text, words,
 };
 
 #[test]
@@ -86,7 +85,6 @@ fn names_saves_that_are_no_checkpoints() {
         pytorch_model.bf16.bin.index.json | index.json` is an index of files in PyTorch's
         checkpoint-9/ checkpoint-10/ checkpoint-best/ runs/ | holds no config.json; `HOME/checkpoint-10` is the newest checkpoint in it
         tiny-hf/config.json checkpoint-500/ training_args.bin | holds no model.safetensors; `HOME/checkpoint-500` is the newest
-        checkpoint-9/adapter_config.json checkpoint-9/adapter_model.safetensors | `HOME/checkpoint-9/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter HOME/checkpoint-9
         checkpoint-x/ checkpoint-7 weights/ | holds no config.json
         tiny-hf/config.json model.safetensors.index.bf16.json | HOME` holds no model.safetensors.index.json, but one for each saved variant, `model.safetensors.index.bf16.json`: copy that of the variant to export to `model.safetensors.index.json`
         tiny-hf/config.json model.safetensors.index.bf16.json model.safetensors.index.fp16.json model.bf16-00001-of-00002.safetensors model.bf16-00002-of-00002.safetensors | variant, `model.safetensors.index.bf16.json`, `model.safetensors.index.fp16.json`: copy
@@ -217,45 +215,6 @@ fn refuses_damaged_and_foreign_weights_files() {
     for path in [&damaged, &short] {
         let sentence = failure(&stage_args(&home.checkpoint(), path, &[]));
         assert_contains(&sentence, "exists and differs from the file to write");
-    }
-}
-
-/// What happened to the weights beside a model, and what an export says of them; without a
-/// sentence it writes them anew.
-#[test]
-fn export_again_replaces_weights_that_no_model_can_read() {
-    type Damage = fn(&Path);
-    let cut: Damage = |path| resize(path, |length| length / 2);
-    let differs = "exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again";
-    let damages: [(Damage, &str); 7] = [
-        (cut, ""),
-        (|path| resize(path, |_| 0), ""),
-        (|path| fs::write(path, "version https://git-lfs.github.com/spec/v1").unwrap(), ""),
-        (|path| fs::write(path, "<!DOCTYPE html>").unwrap(), ""),
-        (flip_last_bit, differs),
-        (|path| resize(path, |length| length + 1), differs),
-        (
-            |path| {
-                fs::write(path, fs::read(fixture("tiny-1-kv/model.safetensors")).unwrap()).unwrap()
-            },
-            differs,
-        ),
-    ];
-    for (damage, expected) in damages {
-        let home = Home::with("tiny");
-        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
-        let options = ["--external-data", "copy", "--json"];
-        let arguments = export_args(&checkpoint, &model, &options);
-        let written = summary(&mut binary(&arguments))["weights"]["written"][0].clone();
-        let weights = Path::new(written.as_str().unwrap());
-        let original = fs::read(weights).unwrap();
-        damage(weights);
-        if !expected.is_empty() {
-            assert_contains(&failure(&arguments), expected);
-            fs::remove_file(weights).unwrap();
-        }
-        export(&export_args(&checkpoint, &model, &options[..2]));
-        assert!(fs::read(weights).unwrap() == original);
     }
 }
 
