@@ -111,7 +111,9 @@ impl AdapterFile {
                     a.name, a.shape, b.name, b.shape
                 ));
             }
-            self.config.scale(&module.name, rank(module.form, &a.shape, None)?).err()
+            let is_alone = matches!(module.form, ModuleForm::Linear | ModuleForm::Embedding);
+            let rank = rank(module.form, &a.shape, None).filter(|_| is_alone)?;
+            self.config.scale(&module.name, rank).err()
         });
         let Some(first) = wrong.next() else { return Ok(()) };
         let others = match wrong.count() {

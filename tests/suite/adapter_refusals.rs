@@ -169,7 +169,7 @@ fn refuses_tensors_that_do_not_fit() {
         whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
         whole-modules | rename lm_head.weight lm_head.bias | the given base has no bias that `base_model.model.lm_head.bias` could replace; give the base
         split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
-        split | shape down_projs.3.lora_A.weight 2 128 | `model.layers.1.mlp.experts.down_projs.3` has factors of rank 2, and key `r`
+        split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
         split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert
         tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
         tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted, and not each expert
