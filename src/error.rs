@@ -33,6 +33,8 @@ pub enum Kind {
     Invalid,
     /// A file could not be read or written.
     Io,
+    /// The values of weights are damaged.
+    Damaged,
     /// [`Progress::is_cancelled`](crate::progress::Progress::is_cancelled) said so.
     Interrupted,
     /// The onnxruntime that was found is too old.
@@ -62,6 +64,8 @@ pub enum Setting {
     Onnxruntime,
     Output,
     Provider,
+    /// Of a request to describe the files at a path: read all their values.
+    Scan,
     SlidingCache,
     Target,
     Tolerance,

@@ -132,8 +132,10 @@ impl AdapterConfig {
     pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {
         let configured = self.rank(module).filter(|it| *it != rank);
         if let Some(other) = configured {
+            let of_pattern = first(&self.ranks, &self.adapted(module)).is_some();
+            let key = if of_pattern { "rank_pattern" } else { "r" };
             return Err(format!(
-                "`{module}` has factors of rank {rank}, and {ADAPTER_CONFIG} says {other} (`r` and `rank_pattern`)"
+                "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set `{key}` to {rank}"
             ));
         }
         let alpha = first(&self.alphas, &self.adapted(module)).or(self.alpha);

@@ -97,7 +97,8 @@ impl AdapterFile {
         for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, WEIGHTS)] {
             ensure!(
                 file.symlink_metadata().is_ok(),
-                "`{shown}` holds no {name}{whole}; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
+                "`{shown}` holds no {name}{whole}; {}",
+                below(folder)
             );
         }
         refuse_other_methods(&config)?;
@@ -108,7 +109,33 @@ impl AdapterFile {
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
         let mut file = Self { config, weights, source: None, modules, ignored };
         file.name_wrapped()?;
+        file.check_ranks()?;
         Ok(file)
+    }
+
+    /// Refuses factors that do not have the rank of the config, as far as no base is needed.
+    fn check_ranks(&self) -> Result<()> {
+        let mut wrong = self.modules.iter().filter_map(|(module, parts)| {
+            let [a, b] = [parts.get(&Part::A)?, parts.get(&Part::B)?];
+            let is_exchanged = |a: &[u64], b: &[u64]| {
+                matches!((a, b), ([first, inner], [other, last]) if first != last && inner == other)
+            };
+            if module.form == ModuleForm::Linear && is_exchanged(&a.shape, &b.shape) {
+                return Some(format!(
+                    "`{}` has shape {:?} and `{}` {:?}, expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both",
+                    a.name, a.shape, b.name, b.shape
+                ));
+            }
+            let is_alone = matches!(module.form, ModuleForm::Linear | ModuleForm::Embedding);
+            let rank = rank(module.form, &a.shape, None).filter(|_| is_alone)?;
+            self.config.scale(&module.name, rank).err()
+        });
+        let Some(first) = wrong.next() else { return Ok(()) };
+        let others = match wrong.count() {
+            0 => String::new(),
+            count => format!("; also wrong: {}", plural(count, "module")),
+        };
+        bail!("`{}`: {first}{others}", self.weights.display());
     }
 
     /// The name of its folder.
@@ -156,6 +183,27 @@ impl AdapterFile {
             }
         }
         Ok(())
+    }
+}
+
+/// What to do about a folder that is no adapter: where one is, the newest that a Trainer saved or
+/// the only one, or what an adapter is.
+fn below(folder: &Path) -> String {
+    let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut adapters: Vec<PathBuf> = entries.filter(|path| is_adapter(path)).collect();
+    adapters.sort();
+    let step = |path: &&PathBuf| {
+        path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok()
+    };
+    let newest = adapters.iter().filter(|path| step(path).is_some()).max_by_key(step);
+    match (newest, &adapters[..]) {
+        (Some(newest), _) => format!("`{}` is the newest adapter in it: use it", newest.display()),
+        (_, []) => format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"),
+        (_, [one]) => format!("`{}` in it is an adapter: use it", one.display()),
+        (_, several) => {
+            let several = listed(several.iter().map(|it| it.display()));
+            format!("several folders in it are adapters, {several}: choose one")
+        }
     }
 }
 

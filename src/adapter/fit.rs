@@ -16,7 +16,23 @@ use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Wei
 type Modules<'a> = Vec<(&'a Module, &'a Parts)>;
 
 /// Why something does not fit.
-type Misfit = String;
+struct Misfit {
+    why: String,
+    /// Whether another base would do.
+    is_of_base: bool,
+}
+
+impl From<String> for Misfit {
+    fn from(why: String) -> Self {
+        Self { why, is_of_base: false }
+    }
+}
+
+impl Misfit {
+    fn of_base(why: String) -> Self {
+        Self { why, is_of_base: true }
+    }
+}
 
 struct Fit<'a> {
     file: &'a AdapterFile,
@@ -58,13 +74,15 @@ pub fn fit_to(
         Adapter { file: file.weights.clone(), replacements: Vec::new(), terms: Vec::new() };
     let misfits = matrices.values().filter_map(|modules| fit.add(modules, &mut adapter).err());
     if let [first, others @ ..] = &misfits.collect::<Vec<Misfit>>()[..] {
-        let named = file.config.base.as_ref();
-        let named = named.map_or(String::new(), |base| format!(", whose base is `{base}`"));
         let others = match others.len() {
             0 => String::new(),
             count => format!("; also unfit: {}", plural(count, "module")),
         };
-        bail!("`{path}`{named}: {first}{others}");
+        let named = file.config.base.as_ref();
+        let named = named.map_or(String::new(), |base| format!(", which it calls `{base}`"));
+        let advice = format!("; give the base that it was trained on{named}");
+        let advice = if first.is_of_base { &*advice } else { "" };
+        bail!("`{path}`: {}{others}{advice}", first.why);
     }
     undecided?;
     Ok(adapter)
@@ -84,7 +102,9 @@ impl Fit<'_> {
         let (module, tensors) = modules[0];
         let layers = self.config.num_layers();
         if module.layer.is_some_and(|layer| layer >= layers) {
-            return Err(format!("it adapts `{}`, and the base has {layers} layers", module.name));
+            let why =
+                format!("it adapts `{}`, and the given base has {layers} layers", module.name);
+            return Err(Misfit::of_base(why));
         }
         for ((one, _), (two, _)) in modules.iter().zip(&modules[1..]) {
             let are_experts =
@@ -93,7 +113,8 @@ impl Fit<'_> {
                 return Err(format!(
                     "`{}` and `{}` are the same, keep one of them",
                     one.name, two.name
-                ));
+                )
+                .into());
             }
         }
         for (part, tensor) in tensors {
@@ -131,14 +152,16 @@ impl Fit<'_> {
                 return Err(format!(
                     "key `trainable_token_indices` of {ADAPTER_CONFIG} must list different tokens below {}, the vocabulary, for `{}`",
                     shape[0], module.name
-                ));
+                )
+                .into());
             }
             shape[0] = listed.len() as u64;
             tokens = Some(listed.to_owned());
         }
         let is_vector = part == Part::Bias || module.form == ModuleForm::Vector;
         if is_vector && !self.has_vector(&replaced) {
-            return Err(format!("the base has no bias that `{}` could replace", tensor.name));
+            let why = format!("the given base has no bias that `{}` could replace", tensor.name);
+            return Err(Misfit::of_base(why));
         }
         self.check(module, tensor, &shape)?;
         Ok(Replacement {
@@ -217,17 +240,19 @@ impl Fit<'_> {
                 "`{}` is adapted, and not each expert of its layer in the same way: {MERGE_ADAPTER}",
                 first.name
             )
+            .into()
         })
     }
 
     fn scale(&self, modules: &Modules, rank: u64) -> Result<f64, Misfit> {
         let scales = modules.iter().map(|(module, _)| self.file.config.scale(&module.name, rank));
-        let scales = scales.collect::<Result<Vec<f64>, Misfit>>()?;
+        let scales = scales.collect::<Result<Vec<f64>, String>>()?;
         if scales.iter().any(|scale| *scale != scales[0]) {
             let path = &modules[0].0.path;
             return Err(format!(
                 "key `alpha_pattern` scales the experts of `{path}` differently: {MERGE_ADAPTER}"
-            ));
+            )
+            .into());
         }
         Ok(scales[0])
     }
@@ -251,8 +276,11 @@ impl Fit<'_> {
             format!(
                 "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE_ADAPTER}"
             )
+            .into()
         } else {
-            format!("`{name}` must have shape {expected:?} to fit the base, found {shape:?}")
+            Misfit::of_base(format!(
+                "`{name}` must have shape {expected:?} to fit the given base, found {shape:?}"
+            ))
         })
     }
 

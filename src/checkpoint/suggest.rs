@@ -125,6 +125,9 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     }
     if let Some(newest) = newest_saved(folder, &names) {
         let newest = folder.join(newest);
+        if let Err(adapter) = refuse_adapter(newest.display(), &self::names(&newest)) {
+            return adapter;
+        }
         return err!("{lacks}; `{}` is the newest checkpoint in it: use it", newest.display());
     }
     match &below[..] {

@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
+use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
     MatrixFormat, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache,
-    Source, Spec, Summary, Target, export,
+    Source, Spec, Summary, Target, export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::console::{Console, print, print_json};
 use super::place::Place;
 use super::remedy::{options, pass};
-use super::values::{self, Ignored, adapter, one_of, with_extension};
+use super::values::{self, Ignored, adapter, number, one_of, with_extension};
 use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
@@ -25,6 +26,9 @@ const OUTPUT: &str = "Output";
 const PRECISION: &str = "Precision";
 const GRAPH: &str = "Graph";
 const CHECKS: &str = "Checks";
+
+/// Names of OpenAI's repositories.
+const RELEASED: [&str; 2] = ["gpt-oss-20b", "gpt-oss-120b"];
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("origin").required(true)))]
@@ -75,8 +79,8 @@ pub struct Export {
     #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
     adapter_layout: Option<FactorOrder>,
     /// Export the first N layers only
-    #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    layers: Option<u32>,
+    #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = number::<usize>(1..=u64::MAX))]
+    layers: Option<usize>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
 
@@ -102,7 +106,7 @@ pub struct Export {
     #[arg(help_heading = OUTPUT, long, conflicts_with = "skip_onnx")]
     genai: bool,
     /// Longest text of onnxruntime-genai in tokens [default: a cache of at most 1 GiB]
-    #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "skip_onnx")]
+    #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = number::<u64>(1..=u64::MAX), conflicts_with = "skip_onnx")]
     max_length: Option<u64>,
     /// Write a folder for transformers.js: --output DIR/onnx/model[_DTYPE].onnx
     ///
@@ -176,10 +180,10 @@ pub struct Export {
     #[arg(help_heading = GRAPH, long)]
     functions: bool,
     /// Fix the number of rows in a batch [default: symbol B]
-    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = number::<u64>(1..=65_536))]
     batch_size: Option<u64>,
     /// Fix the number of tokens in a row [default: symbol T]
-    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    #[arg(help_heading = GRAPH, long, value_name = "N", value_parser = number::<u64>(1..=1_048_576))]
     seq_len: Option<u64>,
     /// Keep the batch axis symbolic despite --batch-size, for scripts
     #[arg(help_heading = GRAPH, long, hide_short_help = true)]
@@ -281,6 +285,14 @@ impl Export {
         let place = Place { path, option: "--checkpoint", for_hub, offline: *offline };
         let is_target = |it: &RepoPath| folder.as_deref() == Some(Path::new(&it.repository));
         let Some(name) = place.on_hub(is_target)? else {
+            let text = path.to_str().unwrap_or_default();
+            if RELEASED.contains(&text) && !path.exists() && similar_dir(path).is_none() {
+                return Err(Error::new(format!(
+                    "there is no folder `{text}`; the released model is `openai/{text}` on the hub"
+                ))
+                .with_remedy(Setting::Checkpoint, format!("openai/{text}"))
+                .into());
+            }
             return Ok(Source::Checkpoint(path.clone()));
         };
         let (folder, offline, headers_only) = (folder.clone(), *offline, *headers_only);
@@ -313,7 +325,7 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.adapter_layout;
         request.ignored = self.ignored.names();
-        request.layers = self.layers.map(|layers| layers as usize);
+        request.layers = self.layers;
         request.experts = self.experts;
         request.dense = self.dense;
         request.accept_rounding = self.accept_rounding;

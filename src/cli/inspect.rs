@@ -2,22 +2,22 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
-use gpt_oss_export::error::Error;
+use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::inspect::{Filter, Inspection, inspect};
 use gpt_oss_export::progress::Progress;
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::remedy::{Refusal, any};
+use super::remedy::{Refusal, any, options};
 use super::values::Ignored;
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
 /// Of a folder that cannot be exported it says what is there, and everything that keeps it from
 /// being exported. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
-/// folder cannot be exported, or a model's external data is incomplete or changed.
+/// folder or an adapter cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 pub struct Inspect {
     /// Folder, or .safetensors, .onnx or .onnx_adapter file
@@ -25,7 +25,7 @@ pub struct Inspect {
     /// List tensors whose names match a pattern with * and ?
     #[arg(long, value_name = "PATTERN")]
     tensors: Option<String>,
-    /// Read all weights, and list damaged tensors and tensors of zeros
+    /// Read all values, and list damaged tensors and tensors of zeros
     ///
     /// A tensor with infinite or NaN values is damaged, and the status is 1. One of zeros may be
     /// intended, or left by an unfinished download; biases of zeros are not listed.
@@ -62,7 +62,12 @@ impl Inspect {
                 obstacles: inspection.refusal().map(|it| Refusal::each(it, any)),
             })?;
         } else {
-            print(&inspection.to_string())?;
+            let mut table = inspection.table();
+            if inspection.can_be_scanned() {
+                let scan = options([(Setting::Scan, &*self.path.display().to_string())]);
+                table.row("next", format!("`{scan}` reads every value"));
+            }
+            print(&table.to_string())?;
         }
         let damaged = inspection.scan().map_or(0, |scan| scan.damaged.len());
         let path = self.path.display();
@@ -70,7 +75,9 @@ impl Inspect {
             Error::new(format!("the external data of `{path}` is not what it expects: {fault}"))
         };
         Error::all(inspection.faults().into_iter().map(wrong))?;
-        ensure!(damaged == 0, "`{path}` has damaged tensors ({damaged}): use another copy");
-        Ok(inspection.require_exportable()?)
+        let why = || format!("`{path}` has damaged tensors ({damaged}): use another copy");
+        let damage = (damaged > 0).then(|| Error::new(why()));
+        let refusal = inspection.require_exportable().err();
+        Ok(Error::all(damage.into_iter().chain(refusal))?)
     }
 }

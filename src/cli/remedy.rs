@@ -20,6 +20,9 @@ pub struct Refusal {
     /// What to type to export another model instead, where the command is no export.
     #[serde(skip)]
     exports: Vec<String>,
+    /// Commands that tell more.
+    #[serde(skip)]
+    commands: Vec<String>,
 }
 
 impl Refusal {
@@ -29,18 +32,25 @@ impl Refusal {
         chain: impl Iterator<Item = &'e (dyn StdError + 'static)>,
         has: fn(Setting) -> bool,
     ) -> Self {
-        let (mut sentences, mut remedies, mut exports) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sentences = Vec::new();
+        let (mut remedies, mut exports, mut commands) = (Vec::new(), Vec::new(), Vec::new());
         for cause in chain {
             let error = cause.downcast_ref::<Error>();
             sentences.push(error.map_or_else(|| cause.to_string(), |it| it.sentence().to_owned()));
             for settings in error.into_iter().flat_map(Error::remedies).filter(|it| !it.is_empty())
             {
-                let is_taken = settings.iter().all(|(setting, _)| has(*setting));
-                let list = if is_taken { &mut remedies } else { &mut exports };
-                list.push(together([settings]));
+                let of_all = |is: &dyn Fn(Setting) -> bool| settings.iter().all(|it| is(it.0));
+                if of_all(&|setting| setting == Setting::Scan) {
+                    let command = |it| format!("`{}`", together([&vec![it]]));
+                    commands.extend(settings.iter().cloned().map(command));
+                } else if of_all(&has) {
+                    remedies.push(together([settings]));
+                } else {
+                    exports.push(together([settings]));
+                }
             }
         }
-        Self { sentence: sentences.join(": "), remedies, exports }
+        Self { sentence: sentences.join(": "), remedies, exports, commands }
     }
 
     /// Everything that is wrong, one by one.
@@ -51,10 +61,15 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.sentence, pass(&self.remedies.join(" or ")))?;
-        match &self.exports[..] {
+        let ways = [("pass", &self.remedies), ("export with", &self.exports)];
+        let ways = ways.iter().filter(|(_, options)| !options.is_empty());
+        let ways = ways.map(|(verb, options)| format!("{verb} {}", options.join(" or ")));
+        let ways = ways.collect::<Vec<_>>().join(", or ");
+        let separator = if ways.is_empty() { "" } else { "; " };
+        write!(f, "{}{separator}{ways}", self.sentence)?;
+        match &self.commands[..] {
             [] => Ok(()),
-            exports => write!(f, "; export with {}", exports.join(" or ")),
+            commands => write!(f, "; {} tells which", commands.join(" or ")),
         }
     }
 }
@@ -156,6 +171,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Onnxruntime => "--onnxruntime",
         Setting::Output => "--output",
         Setting::Provider => "--ep",
+        Setting::Scan => "inspect --scan",
         Setting::SlidingCache => "--sliding-cache",
         Setting::Target => "--target",
         Setting::Tolerance => "--tolerance",

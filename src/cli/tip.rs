@@ -26,7 +26,7 @@ const VERIFY: &str = "--verify";
 
 /// Options of other tools, by the command that does not have them (`""` is an export), and
 /// what to type; `PATH` stands for the value.
-const OTHER_OPTIONS: [(&str, &str, &str); 11] = [
+const OTHER_OPTIONS: [(&str, &str, &str); 13] = [
     (
         "inspect",
         "--checkpoint --weights --model --output",
@@ -35,7 +35,12 @@ const OTHER_OPTIONS: [(&str, &str, &str); 11] = [
     ("inspect", "--verify", "to verify a model, pass verify FILE.onnx --checkpoint DIR"),
     ("verify", "--model --output", "the model needs no option: verify PATH --checkpoint DIR"),
     ("verify", "--weights", "a staged weights file is a checkpoint here: --checkpoint PATH"),
-    ("", "--model --input --model-path -m -i", "the source is a checkpoint: --checkpoint PATH"),
+    ("verify", "--atol --rtol", "the largest error of a logit is --tolerance PATH"),
+    (
+        "",
+        "--model --input --model-path --model-id --model-name --model-name-or-path -m -i",
+        "the source is a checkpoint: --checkpoint PATH",
+    ),
     (
         "",
         "--quantize --quantization --quant --bits --load-in-4bit --load-in-8bit -q",
@@ -51,7 +56,8 @@ const OTHER_OPTIONS: [(&str, &str, &str); 11] = [
         "--device --execution-provider --provider --runtime --backend",
         "the runtime is a value of --for RUNTIME, the execution provider of --ep PROVIDER",
     ),
-    ("", "--use-cache --use-past --with-past", "the cache is --kv-cache"),
+    ("", "--use-cache --use-past --with-past --past", "the cache is --kv-cache"),
+    ("", "--atol --rtol", "the largest error of a logit is --tolerance PATH, beside --verify"),
     (
         "",
         "--opset --opset-version --ir-version",
@@ -106,7 +112,7 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
     };
     if let Some(tip) = tip {
         // The most similar option of the command may mean something else.
-        error.insert(ContextKind::SuggestedArg, ContextValue::None);
+        error.remove(ContextKind::SuggestedArg);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
@@ -186,7 +192,8 @@ fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Optio
     let command = command.map_or("", String::as_str);
     if unknown.starts_with('-') {
         let mut all = OTHER_OPTIONS.iter();
-        let is_it = |options: &str| options.split(' ').any(|it| it == unknown);
+        let hyphenated = unknown.replace('_', "-");
+        let is_it = |options: &str| options.split(' ').any(|it| it == hyphenated);
         if let Some((.., tip)) = all.find(|(of, options, _)| *of == command && is_it(options)) {
             let value = value_of(arguments, unknown).map_or("PATH".to_owned(), shell_quote);
             return Some(tip.replace("PATH", &value));

@@ -1,6 +1,7 @@
 //! Values of options, with their help, and the options of several commands.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
@@ -142,6 +143,20 @@ where
     })
 }
 
+/// Parses a whole number.
+pub fn number<N: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<N, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| {
+            let (first, last) = (range.start(), range.end());
+            let end = if *last == u64::MAX { String::new() } else { format!(" to {last}") };
+            format!("expected a whole number from {first}{end}")
+        })
+    }
+}
+
 /// A parser of adapters: a path that exists or a repository, perhaps with a name before the first `=`,
 /// and with a weight behind the last.
 pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
@@ -159,6 +174,10 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
         let readings: Vec<AdapterSource> = readings.into_iter().flatten().collect();
         let there: Vec<_> = readings.iter().filter(|it| it.path.exists()).collect();
         let on_hub = readings.iter().find(|it| it.path.to_str().is_some_and(is_on_hub)).cloned();
+        let problem = wrong_weight(text).filter(|_| there.is_empty() && on_hub.is_none());
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
         match &there[..] {
             // What is not there is said by whoever opens it.
             [] => {
@@ -180,6 +199,16 @@ fn is_on_hub(text: &str) -> bool {
     let name = text.strip_prefix("hf:").unwrap_or(text);
     let named = RepoPath::from_address(text).or_else(|| RepoPath::parse(name));
     named.is_some() && !text.contains('=')
+}
+
+/// What is wrong with the weight behind a path that exists.
+fn wrong_weight(text: &str) -> Option<String> {
+    let (path, weight) = text.rsplit_once('=')?;
+    let is_there = |path: &str| Path::new(path).exists();
+    let is_adapter = is_there(path) || path.split_once('=').is_some_and(|(_, it)| is_there(it));
+    let is_wrong = is_adapter && weight.parse::<f64>().is_err();
+    let meant = weight.replace(',', ".").parse::<f64>().unwrap_or(0.7);
+    is_wrong.then(|| format!("the weight `{weight}` is not a number: write {path}={meant}"))
 }
 
 fn source(name: Option<&str>, path: &str, weight: f64) -> AdapterSource {

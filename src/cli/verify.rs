@@ -9,7 +9,7 @@ use gpt_oss_export::export::{AdapterSource, FactorOrder};
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::{self, Ignored, adapter, one_of};
+use super::values::{self, Ignored, adapter, number, one_of};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -33,19 +33,19 @@ pub struct Verify {
     #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
     adapter_layout: Option<FactorOrder>,
     /// Length of the longest text in tokens [default: sliding window + 32]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
     /// Number of texts, of unequal lengths [default: 3 with attention_mask, else 1]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     batch: Option<usize>,
     /// Number of decode steps after the prompt [default: 16 with a cache]
     ///
     /// Without a cache each step runs the whole text, and the default is 0, or 4 if the model
     /// computes the last logits only.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(0..=u64::MAX))]
     decode: Option<usize>,
     /// Seed of the random tokens
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
     seed: u64,
     /// Largest absolute logit error [default: 8 times float32's noise]
     ///
@@ -114,14 +114,10 @@ pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
     if report.passed {
         return Ok(());
     }
-    let is_traced = report.agrees() || report.comparison.trace.is_some();
+    let is_traced =
+        report.agrees() || report.comparison.trace.is_some() || !report.changed_data.is_empty();
     let trace = if is_traced { "" } else { "; `verify --trace` shows where" };
     Err(report.departure(&format!("{hint}{trace}")).into())
-}
-
-fn count(text: &str) -> Result<usize, &'static str> {
-    let number = text.parse().ok().filter(|number| (1..=1_048_576).contains(number));
-    number.ok_or("expected a number from 1 to 1048576")
 }
 
 pub fn tolerance(text: &str) -> Result<f64, &'static str> {

@@ -12,7 +12,7 @@ use crate::package::transformers_js;
 use crate::progress::Progress;
 use crate::publish::{Existing, Transaction, check_disk_space};
 use crate::tensor::Rounding;
-use crate::weights::{self, Fingerprint, PerRole, Role, Weight, WeightsFile, relative_to};
+use crate::weights::{self, Fingerprint, PerRole, Present, Role, Weight, WeightsFile, relative_to};
 
 /// The decision for one export.
 pub struct Placement<'p> {
@@ -104,9 +104,9 @@ impl<'p> Placement<'p> {
             let name = if request.transformers_js {
                 transformers_js::data_file(model, at)?
             } else if count == 1 {
-                format!("weights-{fingerprint}.safetensors")
+                format!("{}.safetensors", file.stem())
             } else {
-                format!("weights-{fingerprint}-{:05}-of-{count:05}.safetensors", at + 1)
+                format!("{}-{:05}-of-{count:05}.safetensors", file.stem(), at + 1)
             };
             self.ranges.extend(ranges_of(&file, &name));
             self.files.push((parent_dir(model).join(&name), file));
@@ -130,20 +130,24 @@ impl<'p> Placement<'p> {
         let existing = self.files.iter().map(|(path, file)| file.check_existing(path, progress));
         let existing = existing.collect::<Result<Vec<_>>>()?;
         let files = self.files.iter().zip(existing);
-        let absent = files.clone().filter(|(_, existing)| existing.is_none());
-        check_disk_space(absent.map(|((path, file), _)| (&**path, file.bytes())))?;
+        let written = files.clone().filter(|(_, it)| !matches!(it, Present::Same(_)));
+        check_disk_space(written.map(|((path, file), _)| (&**path, file.bytes())))?;
 
         let Self { summary, ranges, .. } = self;
         let mut sum = PerRole::default();
         for (at, ((path, file), existing)) in files.enumerate() {
-            let rounding = if let Some(rounding) = existing {
-                summary.reused.push(path.clone());
-                rounding
-            } else {
+            let mut write = |existing| {
                 summary.written.push(path.clone());
                 summary.bytes_written += file.bytes();
-                transaction
-                    .create(path, Existing::Keep, |handle| file.write(handle, path, progress))?
+                transaction.create(path, existing, |handle| file.write(handle, path, progress))
+            };
+            let rounding = match existing {
+                Present::Same(rounding) => {
+                    summary.reused.push(path.clone());
+                    rounding
+                }
+                Present::Nothing => write(Existing::Keep)?,
+                Present::Damaged => write(Existing::Replace)?,
             };
             // A staged file comes first and holds everything; a copy rounds the same again.
             if at == 0 || self.request.save_weights.is_none() {

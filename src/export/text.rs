@@ -298,7 +298,7 @@ fn logits_rows(
     rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
     if rounded.is_empty() {
         table.row("logits", format!("{whose}, but for the noise of float32"));
-        if preset == Some(Preset::Openvino) {
+        if preset == Some(Preset::Openvino) && model.options.target == Target::Onnx {
             table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
         }
         return;

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::scan::{Scan, scan_stored};
 use super::tensors::{Filter, ListedTensor, Selection};
 use crate::adapter::{AdaptedModules, AdapterFile, ModuleForm, Part, Side, WEIGHTS};
 use crate::checkpoint::IgnoredNames;
 use crate::container::Header;
 use crate::display::{Table, plural, size, with_thousands};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::FileRange;
+use crate::progress::Progress;
 
 /// What an adapter is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct AdapterInspection {
     pub path: PathBuf,
@@ -29,22 +31,32 @@ pub struct AdapterInspection {
     pub count: usize,
     /// What was ignored of it.
     pub ignored: IgnoredNames,
-    /// Why it is not supported.
-    pub refused: Option<String>,
     pub modules: Vec<AdaptedModules>,
     /// Sizes of the bases that it fits, as far as shapes tell.
     pub sizes: BTreeMap<&'static str, u64>,
     pub tensors: Selection,
+    /// Result of the scan, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
+    /// Everything that keeps it from being exported, with any base.
+    #[serde(skip)]
+    pub refusal: Option<Error>,
 }
 
-/// Describes an adapter's folder. An adapter that is not supported has tensors alone.
-pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<AdapterInspection> {
-    let (file, mut refused) = match AdapterFile::open(path, ignored) {
+/// Describes an adapter's folder. An adapter that is not supported has tensors alone. With
+/// `progress` all values are scanned too.
+pub fn inspect(
+    path: &Path,
+    filter: &Filter,
+    ignored: &IgnoredNames,
+    progress: Option<&dyn Progress>,
+) -> Result<AdapterInspection> {
+    let (file, mut refusal) = match AdapterFile::open(path, ignored) {
         Ok(file) => (file, None),
         Err(error) => (AdapterFile::default(), Some(error)),
     };
     let header = Header::read(&path.join(WEIGHTS));
-    let tensors = header.map_err(|error| refused.take().unwrap_or(error))?.tensors;
+    let tensors = header.map_err(|error| refusal.take().unwrap_or(error))?.tensors;
     let listed = tensors.iter().map(|tensor| ListedTensor {
         name: tensor.name.clone(),
         dtype: tensor.dtype.to_string(),
@@ -55,6 +67,7 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
         }],
         ..ListedTensor::default()
     });
+    let listed: Vec<ListedTensor> = listed.collect();
     Ok(AdapterInspection {
         path: path.to_owned(),
         modules: file.adapted_modules(),
@@ -66,8 +79,9 @@ pub fn inspect(path: &Path, filter: &Filter, ignored: &IgnoredNames) -> Result<A
         parameters: tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum(),
         dtypes: tensors.iter().map(|tensor| tensor.dtype.to_string()).collect(),
         count: tensors.len(),
-        refused: refused.map(|error| error.to_string()),
-        tensors: filter.apply(listed.collect()),
+        scan: progress.map(|it| scan_stored(&tensors, &listed, it)).transpose()?,
+        tensors: filter.apply(listed),
+        refusal,
     })
 }
 
@@ -119,7 +133,7 @@ fn name(side: Side) -> &'static str {
 
 impl AdapterInspection {
     pub(super) fn describe(&self, table: &mut Table) {
-        let Self { path, base, peft_version, bytes, parameters, count, refused, .. } = self;
+        let Self { path, base, peft_version, bytes, parameters, count, .. } = self;
         let writer = peft_version.as_ref().map_or(String::new(), |it| format!(", by PEFT {it}"));
         table.row("adapter", format!("{}{writer}", path.display()));
         base.iter().for_each(|base| table.row("base", base));
@@ -136,6 +150,5 @@ impl AdapterInspection {
         if !self.sizes.is_empty() {
             table.row("fits", sizes.collect::<Vec<_>>().join(", "));
         }
-        refused.iter().flat_map(|it| it.lines()).for_each(|line| table.row("not supported", line));
     }
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::scan::{Scan, scan};
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::Result;
 use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
-use crate::progress::{Progress, Unit, phase};
-use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Weight, examine};
+use crate::progress::Progress;
+use crate::weights::{self, Fingerprint, PerRole, Provenance, Weight};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -56,37 +57,6 @@ pub struct TargetSupport {
     pub requires: &'static str,
     /// Why it is not supported.
     pub refused: Option<String>,
-}
-
-/// Infinite and NaN values in a checkpoint, and tensors of zeros.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Scan {
-    pub bytes: u64,
-    pub damaged: Vec<DamagedTensor>,
-    /// Tensors other than biases of which all bytes are zero, as in an unfinished download.
-    pub zero: Vec<TensorName>,
-}
-
-/// The names of a tensor.
-#[derive(Clone, Debug, Serialize)]
-pub struct TensorName {
-    /// Canonical name.
-    pub tensor: String,
-    /// Names in the checkpoint's files, if they differ.
-    pub stored_as: Vec<String>,
-}
-
-/// A tensor with infinite or NaN values, or invalid MXFP4 scales.
-#[derive(Clone, Debug, Serialize)]
-pub struct DamagedTensor {
-    /// Its names.
-    #[serde(flatten)]
-    pub name: TensorName,
-    /// Number of values; scales and blocks of MXFP4 are separate tensors.
-    pub numbers: u64,
-    /// How many are infinite or NaN.
-    pub not_finite: u64,
 }
 
 /// Describes a checkpoint in a folder, or in a staged weights file that records a fingerprint.
@@ -160,27 +130,8 @@ pub fn inspect(
         bytes_to_write: references.others.iter().map(|weight| weight.bytes()).sum(),
         obstacle,
         totals: totals(&tensors),
-        scan: progress.map(|progress| scan(&checkpoint, &tensors, progress)).transpose()?,
+        scan: progress.map(|progress| scan(weights(), &tensors, progress)).transpose()?,
         tensors: filter.apply(tensors),
         config: checkpoint.config,
     })
-}
-
-/// Reads all weights, which are listed in the same order.
-fn scan(checkpoint: &Checkpoint, listed: &[ListedTensor], progress: &dyn Progress) -> Result<Scan> {
-    let bytes = checkpoint.weights.iter().map(Weight::bytes).sum();
-    let _phase = phase(progress, "reading weights", Unit::Bytes, bytes);
-    let mut files = FileCache::default();
-    let mut scan = Scan { bytes, damaged: Vec::new(), zero: Vec::new() };
-    for (weight, ListedTensor { name, stored_as, .. }) in checkpoint.weights.iter().zip(listed) {
-        let found = examine(weight, &mut files, progress)?;
-        let name = TensorName { tensor: name.clone(), stored_as: stored_as.clone() };
-        if found.non_finite > 0 {
-            let (numbers, not_finite) = (weight.shape.iter().product(), found.non_finite);
-            scan.damaged.push(DamagedTensor { name, numbers, not_finite });
-        } else if found.is_zero && !weight.name.ends_with(".bias") {
-            scan.zero.push(name);
-        }
-    }
-    Ok(scan)
 }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod folder;
 mod model;
 mod onnx_adapter;
+mod scan;
 mod tensors;
 mod text;
 
@@ -18,10 +19,11 @@ pub use crate::adapter::AdaptedModules;
 pub use crate::checkpoint::{Config, Rope};
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
-pub use checkpoint::{CheckpointInspection, DamagedTensor, Scan, TargetSupport, TensorName};
+pub use checkpoint::{CheckpointInspection, TargetSupport};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
 pub use onnx_adapter::OnnxAdapterInspection;
+pub use scan::{DamagedTensor, Scan, TensorName};
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::adapter::is_adapter;
@@ -62,6 +64,9 @@ pub struct FileInspection {
     pub bytes: u64,
     pub count: usize,
     pub tensors: Selection,
+    /// Result of the scan, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
 }
 
 impl Inspection {
@@ -70,23 +75,32 @@ impl Inspection {
         if let Self::Model(model) = self { model.faults() } else { Vec::new() }
     }
 
-    /// Everything that keeps a folder from being exported.
+    /// Everything that keeps a folder, or an adapter with any base, from being exported.
     pub fn refusal(&self) -> Option<&Error> {
-        if let Self::Folder(folder) = self { Some(&folder.refusal) } else { None }
+        match self {
+            Self::Folder(folder) => Some(&folder.refusal),
+            Self::Adapter(adapter) => adapter.refusal.as_ref(),
+            _ => None,
+        }
     }
 
     /// The same as an error.
     pub fn require_exportable(self) -> Result<()> {
-        if let Self::Folder(folder) = self { Err(folder.refusal) } else { Ok(()) }
+        let refusal = match self {
+            Self::Folder(folder) => Some(folder.refusal),
+            Self::Adapter(adapter) => adapter.refusal,
+            _ => None,
+        };
+        refusal.map_or(Ok(()), Err)
     }
 
-    /// Whether there is a checkpoint or a staged weights file that can be exported; `None` for
-    /// other files.
+    /// Whether there is a checkpoint, a staged weights file or an adapter that can be exported;
+    /// `None` for other files.
     pub fn is_exportable(&self) -> Option<bool> {
         match self {
             Self::Checkpoint(_) | Self::Weights(_) => Some(true),
-            Self::Folder(_) => Some(false),
-            Self::Tensors(_) | Self::Adapter(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
+            Self::Folder(_) | Self::Adapter(_) => Some(self.refusal().is_none()),
+            Self::Tensors(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
         }
     }
 
@@ -94,14 +108,26 @@ impl Inspection {
     pub fn scan(&self) -> Option<&Scan> {
         match self {
             Self::Checkpoint(it) | Self::Weights(it) => it.scan.as_ref(),
+            Self::Adapter(it) => it.scan.as_ref(),
+            Self::Tensors(it) => it.scan.as_ref(),
             _ => None,
         }
+    }
+
+    /// Whether a scan would tell more.
+    pub fn can_be_scanned(&self) -> bool {
+        let has_values = matches!(
+            self,
+            Self::Checkpoint(_) | Self::Weights(_) | Self::Adapter(_) | Self::Tensors(_)
+        );
+        has_values && self.scan().is_none()
     }
 }
 
 /// Describes what is at a path, and lists the tensors that the filter selects. In a
-/// checkpoint the `ignored` names count as absent. With `scan` all weights of a checkpoint that
-/// can be exported are read, in search of infinite and NaN values.
+/// checkpoint the `ignored` names count as absent. With `scan` all values of a checkpoint that
+/// can be exported, of an adapter or of a SafeTensors file are read, in search of infinite and NaN
+/// ones.
 pub fn inspect(
     path: &Path,
     filter: &Filter,
@@ -109,8 +135,8 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     hub::require_path(path)?;
-    if is_adapter(path) && scan.is_none() {
-        return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored)?));
+    if is_adapter(path) {
+        return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored, scan)?));
     }
     if path.is_dir() {
         return Ok(match Checkpoint::open(path, ignored) {
@@ -125,14 +151,14 @@ pub fn inspect(
         let inspection = checkpoint::inspect(path, it, recorded, filter, scan)?;
         return Ok(Inspection::Weights(inspection));
     }
+    if is_shard {
+        return Ok(Inspection::Tensors(file(path, filter, scan)?));
+    }
     ensure!(
         scan.is_none(),
-        "`{}` is neither a checkpoint nor a staged weights file, and only those are scanned; `verify` compares the weights of a model",
+        "`{}` is neither a checkpoint, an adapter nor a SafeTensors file, and only those are scanned; `verify` compares the weights of a model",
         path.display()
     );
-    if is_shard {
-        return Ok(Inspection::Tensors(file(path, filter)?));
-    }
     if onnx::has_extension(path) {
         return Ok(Inspection::Model(model::inspect(path, filter)?));
     }
@@ -148,9 +174,11 @@ pub fn inspect(
     }))
 }
 
-fn file(path: &Path, filter: &Filter) -> Result<FileInspection> {
+fn file(path: &Path, filter: &Filter, progress: Option<&dyn Progress>) -> Result<FileInspection> {
     let listed = tensors::list(path)?;
+    let stored = Header::read(path)?.tensors;
+    let scan = progress.map(|it| scan::scan_stored(&stored, &listed, it)).transpose()?;
     let bytes = listed.iter().flat_map(|tensor| &tensor.places).map(FileRange::len).sum();
     let count = listed.len();
-    Ok(FileInspection { path: path.to_owned(), bytes, count, tensors: filter.apply(listed) })
+    Ok(FileInspection { path: path.to_owned(), bytes, count, tensors: filter.apply(listed), scan })
 }

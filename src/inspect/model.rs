@@ -1,6 +1,6 @@
 //! An ONNX model: its interface, and whether its external data is complete.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
 
@@ -66,12 +66,7 @@ pub struct DataFile {
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let onnx = onnx::read(path)?;
     let metadata = ModelMetadata::read(&onnx.properties).ok().flatten();
-    let mut ranges: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
-    for (_, external) in onnx.external_data() {
-        let file = external.file.to_string_lossy().into_owned();
-        ranges.entry(file).or_default().push(external.clone());
-    }
-    let files = ranges.into_iter().map(|(file, ranges)| {
+    let files = onnx.external_files().into_iter().map(|(file, ranges)| {
         let digest = metadata.as_ref().and_then(|metadata| metadata.data.get(&file));
         data_file(path, file, &ranges, digest)
     });
@@ -140,13 +135,8 @@ fn data_file(
         Some("it is outside the model's folder, where onnxruntime reads no external data: export again".to_owned())
     };
     let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
-    let damage = || {
-        onnx::data_problem(&path, needed).or_else(|| {
-            digest
-                .filter(|digest| onnx::is_changed(digest, ranges.iter().cloned(), &path))
-                .map(|_| "it was changed since the export: restore it, or export again".to_owned())
-        })
-    };
+    let change = || onnx::data_change(&path, ranges, digest?);
+    let damage = || onnx::data_problem(&path, needed).or_else(change);
     // Several initializers may read one range.
     let distinct: HashSet<&FileRange> = ranges.iter().collect();
     let bytes = distinct.into_iter().map(FileRange::len).fold(0, u64::saturating_add);

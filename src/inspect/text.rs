@@ -29,15 +29,15 @@ const TELLING_KEYS: [&str; 12] = [
     "experts_per_token",
 ];
 
-impl fmt::Display for Inspection {
+impl Inspection {
     /// What is there; the refusal of a folder says what is wrong.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub fn table(&self) -> Table {
         let mut table = Table::default();
         match self {
             Self::Checkpoint(it) => checkpoint(&mut table, "checkpoint", it),
             Self::Folder(it) => folder(&mut table, it),
             Self::Weights(it) => checkpoint(&mut table, "weights", it),
-            Self::Tensors(FileInspection { path, bytes, count, tensors: listed }) => {
+            Self::Tensors(FileInspection { path, bytes, count, tensors: listed, .. }) => {
                 let (bytes, count) = (size(*bytes), plural(*count, "tensor"));
                 table.row("file", format!("{}: {bytes}, {count}", path.display()));
                 tensors(&mut table, listed);
@@ -53,7 +53,18 @@ impl fmt::Display for Inspection {
                 tensors(&mut table, &it.tensors);
             }
         }
-        table.fmt(f)
+        match self.scan() {
+            Some(scan) => scanned(&mut table, scan),
+            None if self.can_be_scanned() => table.row("scanned", "headers and samples alone"),
+            None => {}
+        }
+        table
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table().fmt(f)
     }
 }
 
@@ -108,10 +119,6 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
     tensors(table, &it.tensors);
-    match &it.scan {
-        Some(scan) => scanned(table, scan),
-        None => table.row("scanned", "headers and samples alone; a scan reads every number"),
-    }
 }
 
 fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
@@ -254,7 +261,13 @@ fn stored(names: &[String]) -> String {
 
 fn tensors(table: &mut Table, Selection { pattern, tensors }: &Selection) {
     if let Some(pattern) = pattern.as_ref().filter(|_| tensors.is_empty()) {
-        table.row("tensor", format!("no name of a tensor matches `{pattern}`"));
+        let is_whole = !pattern.contains(['*', '?', '[']);
+        let hint = if is_whole {
+            format!("; `*{pattern}*` matches parts of names")
+        } else {
+            String::new()
+        };
+        table.row("tensor", format!("no name of a tensor matches `{pattern}`{hint}"));
     }
     for ListedTensor { name, stored_as, dtype, shape, places } in tensors {
         let mut line = format!("{name} {dtype} {shape:?}");

@@ -13,7 +13,7 @@ use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::error::{Result, ensure, err};
-use crate::files::{FileRange, parent_dir};
+use crate::files::{FileRange, foreign, parent_dir};
 use crate::graph::{Dim, Fact, joined};
 use crate::tensor::DType;
 
@@ -101,8 +101,15 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
         "`{}` has {bytes} bytes, and an ONNX file has at most {MAX_BYTES}: choose another file",
         path.display()
     );
-    parse(&fs::read(path)?, parent_dir(path)).map_err(|error| {
-        err!("`{}` is not an ONNX model, or is truncated ({error}): export again", path.display())
+    let file = fs::read(path)?;
+    parse(&file, parent_dir(path)).map_err(|error| match foreign::identify(&file) {
+        Some(what) => err!("`{}` is {what}", path.display()),
+        None => {
+            err!(
+                "`{}` is not an ONNX model, or is truncated ({error}): export again",
+                path.display()
+            )
+        }
     })
 }
 
@@ -155,6 +162,16 @@ impl OnnxFile {
     /// Initializers whose bytes are in other files.
     pub fn external_data(&self) -> impl Iterator<Item = (&StoredInitializer, &FileRange)> {
         self.initializers.iter().filter_map(|stored| Some((stored, stored.external.as_ref()?)))
+    }
+
+    /// What is read of each file, by the model's name of it.
+    pub fn external_files(&self) -> BTreeMap<String, Vec<FileRange>> {
+        let mut files: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
+        for (_, external) in self.external_data() {
+            let file = external.file.to_string_lossy().into_owned();
+            files.entry(file).or_default().push(external.clone());
+        }
+        files
     }
 
     fn add_graph(&mut self, graph: &GraphProto, folder: &Path) -> Result<()> {

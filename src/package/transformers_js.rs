@@ -59,14 +59,16 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
         .with_remedy(Setting::MaxShardSize, "2GB"));
     }
     let (name, dir) = (model_name(model)?, model_dir(model)?);
-    dtype(name)?;
+    if let Err(error) = dtype(name) {
+        let name = if options.compute == DType::F16 { "model_q4f16.onnx" } else { "model.onnx" };
+        return Err(error.with_remedy(Setting::Output, output(&dir, name)));
+    }
     if !dir.ends_with(MODEL_DIR) {
-        let output = dir.join(MODEL_DIR).join(name);
         return Err(err!(
             "transformers.js looks for models in a folder called `{MODEL_DIR}`, found `{}`",
             model.display()
         )
-        .with_remedy(Setting::Output, output.display().to_string()));
+        .with_remedy(Setting::Output, output(&dir, name)));
     }
     Ok(())
 }
@@ -74,6 +76,12 @@ pub fn check(model: &Path, options: &GraphOptions, max_shard_size: Option<u64>) 
 /// Whether the first cache is as long as the text: transformers.js takes the length from it.
 pub fn can_measure(config: &Config, options: &GraphOptions) -> bool {
     config.windows.iter().any(|window| options.cache_window(*window).is_none())
+}
+
+/// Where a model of this name belongs if it was to be in a folder.
+fn output(dir: &Path, name: &str) -> String {
+    let dir = if dir.ends_with(MODEL_DIR) { dir.to_owned() } else { dir.join(MODEL_DIR) };
+    dir.join(name).display().to_string()
 }
 
 pub fn data_file(model: &Path, at: usize) -> Result<String> {

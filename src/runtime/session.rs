@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use ::ort::ErrorCode;
 use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ::ort::value::{DynValue, Tensor};
 use fs_err as fs;
@@ -33,7 +34,10 @@ impl Session {
     ) -> Result<Self> {
         const FOLDER: &str = "session.model_external_initializers_file_folder_path";
         let failed = |error: ::ort::Error| {
-            err!("{library} cannot load `{}`: {}", model.display(), message(&error))
+            let (path, message) = (model.display(), message(&error));
+            let is_graph = error.code() == ErrorCode::InvalidGraph;
+            let advice = if is_graph { " The file was changed: export again" } else { "" };
+            err!("{library} cannot load `{path}`: {message}{advice}")
         };
         let mut builder =
             ::ort::session::Session::builder(library.environment()).map_err(failed)?;

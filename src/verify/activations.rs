@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::inputs::Inputs;
 use super::session::StepOutputs;
 use super::tolerance::allowed;
-use crate::error::{Result, ensure};
+use crate::error::{Error, Kind, Result, ensure, err};
 use crate::reference::{Activations, ExactValues, Position};
 
 /// Tokens whose logits the reference computes at once, with one pass over lm_head.
@@ -88,10 +88,10 @@ impl<'c> ActivationComparison<'c> {
 
     pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
         self.compare_waiting()?;
-        ensure!(
-            self.found.largest_logit > 0.0,
-            "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; `inspect` names tensors of zeros in a scan; use another copy"
-        );
+        if self.found.largest_logit == 0.0 {
+            let what = "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; use another copy";
+            return Err(Error::new(what).with_kind(Kind::Damaged));
+        }
         let count = self.found.positions.len() as f64;
         self.found.mean /= count * self.inputs.signature.vocab as f64;
         self.found.kl_divergence /= count;
@@ -114,10 +114,12 @@ impl<'c> ActivationComparison<'c> {
 
 impl LogitDifferences {
     fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
-        ensure!(
-            expected.iter().all(|logit| logit.is_finite()),
-            "the checkpoint's own logits at {position} are infinite or NaN, so its weights are damaged: `inspect` names the tensors with such values in a scan; use another copy"
-        );
+        if !expected.iter().all(|logit| logit.is_finite()) {
+            return Err(err!(
+                "the reference's logits at {position} are infinite or NaN, so values that it reads are damaged: use another copy"
+            )
+            .with_kind(Kind::Damaged));
+        }
         let [largest, sum, magnitude] = differences(found, expected);
         self.largest_logit = self.largest_logit.max(magnitude);
         if largest > self.max || self.positions.is_empty() {

@@ -167,7 +167,7 @@ fn differs(model: &Path, wanted: &AdapterRecord, given: Option<&Given>) -> Error
     let model = model.display();
     let Some(Given { source, record, .. }) = given else {
         return err!("`{model}` has the adapter `{name}` with weight {weight}, and it is not given: give its folder or file")
-            .with_remedy(Setting::Adapter, typed(name));
+            .with_remedy(Setting::Adapter, typed("DIR"));
     };
     let path = source.path.display().to_string();
     if record.fingerprint == *fingerprint {

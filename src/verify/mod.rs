@@ -31,7 +31,7 @@ pub use crate::runtime::Library;
 
 use crate::adapter::{self, AdapterFile, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
-use crate::error::{Error, Result, ensure};
+use crate::error::{Error, Kind, Result, Setting, ensure};
 use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
@@ -112,7 +112,8 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let weights = weights::compare(&model, &checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
     let reference = &reference;
-    let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run()?;
+    let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run();
+    let comparison = comparison.map_err(|error| to_scan(error, request))?;
 
     let weights_pass = requested.is_some() || weights.is_none();
     Ok(Report {
@@ -124,6 +125,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         ignored: checkpoint.ignored.clone(),
         adapters,
         identity,
+        changed_data: model.changed_data(),
         runtime: model.library.clone(),
         texts: inputs,
         passed: comparison.passed() && weights_pass,
@@ -131,4 +133,14 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         comparison,
         peak_rss: memory::peak_rss(),
     })
+}
+
+/// The same error with what may be damaged, if that is why.
+fn to_scan(error: Error, request: &VerifyRequest) -> Error {
+    if error.kind() != Kind::Damaged {
+        return error;
+    }
+    let adapters = request.adapters.iter().map(|it| &it.path);
+    let sources = std::iter::once(&request.checkpoint).chain(adapters);
+    error.with_remedies(sources.map(|it| (Setting::Scan, it.display().to_string())).collect())
 }

@@ -1,16 +1,14 @@
 //! A model before it is loaded: its metadata, its inputs and outputs, where its weights are.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::inputs::Signature;
 use super::prepare::prepare;
 use crate::adapter;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
-use crate::metadata::ModelMetadata;
+use crate::metadata::{ModelMetadata, WeightSlice};
 use crate::model::GraphOptions;
 use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
 use crate::runtime::Library;
@@ -82,23 +80,42 @@ impl<'m> ModelFile<'m> {
 
     /// Refuses missing and truncated data, which onnxruntime would report without a file's name.
     fn require_data(&self) -> Result<()> {
-        let mut needed: BTreeMap<Arc<Path>, u64> = BTreeMap::new();
-        for ExternalTensor { data, .. } in self.tensors() {
-            let end = needed.entry(data.file).or_default();
-            *end = data.range.end.max(*end);
-        }
-        let problem = |(file, needed): (&Arc<Path>, &u64)| {
-            let (path, problem) = (self.path.display(), onnx::data_problem(file, *needed)?);
+        let problem = |(file, ranges): (String, Vec<FileRange>)| {
+            let file = parent_dir(self.path).join(file);
+            let needed = ranges.iter().map(|it| it.range.end).max().unwrap_or(0);
+            let (path, problem) = (self.path.display(), onnx::data_problem(&file, needed)?);
             Some(err!("`{path}` cannot read its weights from `{}`: {problem}", file.display()))
         };
-        Error::all(needed.iter().filter_map(problem))
+        Error::all(self.onnx.external_files().into_iter().filter_map(problem))
+    }
+
+    /// The files of its data that are no longer those of the export, each as a phrase that says
+    /// what to do.
+    pub fn changed_data(&self) -> Vec<String> {
+        let Some(metadata) = &self.metadata else { return Vec::new() };
+        let change = |(file, ranges): (String, Vec<FileRange>)| {
+            let path = parent_dir(self.path).join(&file);
+            let change = onnx::data_change(&path, &ranges, metadata.data.get(&file)?)?;
+            Some(format!("its data `{file}`: {change}"))
+        };
+        self.onnx.external_files().into_iter().filter_map(change).collect()
+    }
+
+    /// Weights whose bytes are in the model's own file, where programs store them that save a model
+    /// anew.
+    pub fn inline_weights(&self) -> impl Iterator<Item = &str> {
+        let inline = self.onnx.initializers.iter().filter(|it| it.external.is_none());
+        inline.map(|stored| self.slice(stored).map_or(&*stored.name, |slice| &slice.weight))
+    }
+
+    fn slice(&self, stored: &StoredInitializer) -> Option<&WeightSlice> {
+        self.metadata.as_ref()?.slices.get(&stored.name)
     }
 
     /// Initializers with external data, whose paths include the model's folder.
     pub fn tensors(&self) -> impl Iterator<Item = ExternalTensor<'_>> {
         self.onnx.external_data().map(|(stored, external)| {
-            let metadata = self.metadata.as_ref();
-            let slice = metadata.and_then(|metadata| metadata.slices.get(&stored.name));
+            let slice = self.slice(stored);
             let file = parent_dir(self.path).join(&external.file).into();
             ExternalTensor {
                 stored,

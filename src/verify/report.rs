@@ -38,6 +38,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterRecord>,
     pub identity: Identity,
+    /// The files of the model's data that are no longer those of the export, and what to do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed_data: Vec<String>,
     pub runtime: Library,
     pub texts: Inputs,
     pub weights: WeightDifferences,
@@ -60,14 +63,22 @@ impl Report {
     pub fn departure(&self, hint: &str) -> Error {
         let Comparison { logits, tolerance, trace, .. } = &self.comparison;
         let (model, bound) = (self.model.display(), num(tolerance.bound));
+        if !self.changed_data.is_empty() {
+            return err!("`{model}`: {}", self.changed_data.join("; "));
+        }
         let weights = self.weights.faults().chain(self.weights.not_compared());
         let weights = weights.collect::<Vec<_>>().join("; ");
         if self.agrees() && !self.weights.has_faults() {
             // Otherwise the rounding of the export would count.
             let can_decide = tolerance.from == ToleranceSource::Float32;
             let way = if can_decide { ", or let logits decide" } else { "" };
+            let instead = if self.weights.inline.is_empty() {
+                "verify it with the checkpoint that it was made from"
+            } else {
+                "verify the model that was exported"
+            };
             let error = err!(
-                "`{model}`: logits agree, and bytes cannot be compared: {weights}; verify it with the checkpoint that it was made from{way}{hint}"
+                "`{model}`: logits agree, and bytes cannot be compared: {weights}; {instead}{way}{hint}"
             );
             let enough = num(tolerance.bound * 1.01);
             return if can_decide { error.with_remedy(Setting::Tolerance, enough) } else { error };
@@ -94,7 +105,7 @@ impl Report {
                 "the model has experts in {experts} and dense matrices in {dense}"
             )),
             Identity::Different { model, checkpoint } => table.note(format!(
-                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: it is another one or has another form, it was changed, or another version made the model"
+                "the model was made from weights with fingerprint {model}, and the checkpoint has {checkpoint}: other weights, or another form of them"
             )),
             Identity::Unknown => table.note("the model does not say which weights it was made from"),
         }
@@ -187,6 +198,7 @@ impl fmt::Display for Report {
         let checkpoint = self.checkpoint.display();
         table.row("against", format!("{checkpoint}, {}, {layers}", self.layout));
         self.add_identity(&mut table);
+        self.changed_data.iter().for_each(|change| table.note(change));
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }

@@ -41,6 +41,8 @@ pub struct WeightDifferences {
     pub missing: Vec<String>,
     /// Initializers that hold no weight of the checkpoint.
     pub unknown: Vec<String>,
+    /// Weights in the model's own file, whose bytes are not compared.
+    pub inline: BTreeSet<String>,
     /// What the model and the checkpoint have in two forms, whose bytes cannot be compared.
     pub other_form: BTreeSet<String>,
 }
@@ -48,11 +50,14 @@ pub struct WeightDifferences {
 impl WeightDifferences {
     /// Whether all bytes are the checkpoint's.
     pub(super) fn is_none(&self) -> bool {
-        !self.has_faults() && self.other_form.is_empty()
+        self.faults().chain(self.not_compared()).next().is_none()
     }
 
+    /// Whether the checkpoint does not have what the model has. Of a model that was saved anew
+    /// constants may be in files too.
     pub(super) fn has_faults(&self) -> bool {
-        self.faults().next().is_some()
+        let has_unknown = !self.unknown.is_empty() && self.inline.is_empty();
+        !self.different.is_empty() || !self.missing.is_empty() || has_unknown
     }
 
     /// A phrase for each kind of fault, with the first names.
@@ -65,9 +70,13 @@ impl WeightDifferences {
         kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
     }
 
-    /// A phrase for what cannot be compared, with the first names.
-    pub(super) fn not_compared(&self) -> Option<String> {
-        named("weights in another form than the checkpoint's", self.other_form.iter())
+    /// A phrase for each kind that cannot be compared, with the first names.
+    pub(super) fn not_compared(&self) -> impl Iterator<Item = String> {
+        let kinds = [
+            ("weights in another form than the checkpoint's", &self.other_form),
+            ("weights stored in the model itself", &self.inline),
+        ];
+        kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
     }
 
     /// A quantity that is unknown under one name and missing under another has two forms, as those
@@ -138,8 +147,11 @@ pub fn compare(
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
     let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
     found.different = different().map(|slice| slice.tensor.stored.name.clone()).collect();
+    let inline: BTreeSet<&str> = model.inline_weights().collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
-    found.missing = missing.map(|weight| weight.name.clone()).collect();
+    let missing = missing.map(|weight| weight.name.clone());
+    let (inline, missing) = missing.partition(|name| inline.contains(&**name));
+    (found.inline, found.missing) = (Vec::into_iter(inline).collect(), missing);
     let provenance = model.metadata.as_ref().map(|metadata| &metadata.provenances.experts);
     // Several blocks and scales encode the same values, so other bytes of a conversion tell nothing.
     let is_encoded_anew = |slice: &&Slice| {

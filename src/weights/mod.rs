@@ -23,4 +23,4 @@ pub use recipe::{
     Weight,
 };
 pub use stacked::{stack, total_rank};
-pub use weights_file::{StagedMetadata, WeightsFile};
+pub use weights_file::{Present, StagedMetadata, WeightsFile};

@@ -16,7 +16,7 @@ use super::external_data::link_kind;
 use super::reader::{FileCache, cannot_read, count_in, ensure_finite, for_each_chunk, read_error};
 use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
 use crate::background::with_background;
-use crate::container;
+use crate::container::{self, Header};
 use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::FileRange;
 use crate::files::positional::{copy_to, read_exact_at, write_all_at};
@@ -47,6 +47,16 @@ pub struct StagedMetadata<M> {
     pub provenances: PerRole<Provenance>,
     #[serde(flatten)]
     pub model: M,
+}
+
+/// What there is at the path of a planned weights file.
+#[derive(Clone)]
+pub enum Present {
+    Nothing,
+    /// A file that no model can read, which may be replaced.
+    Damaged,
+    /// The file; what its conversions rounded.
+    Same(PerRole<Rounding>),
 }
 
 /// A planned weights file: SafeTensors whose data begins on a page, ordered so that large
@@ -127,16 +137,20 @@ impl<'w> WeightsFile<'w> {
         self.ranges.last().map_or(0, |range| range.end)
     }
 
-    /// Compares an existing file at `path` byte for byte; `None` if there is none, else what
-    /// its conversions rounded. A different file is an error.
-    pub fn check_existing(
-        &self,
-        path: &Path,
-        progress: &dyn Progress,
-    ) -> Result<Option<PerRole<Rounding>>> {
-        let Ok(status) = fs::symlink_metadata(path) else { return Ok(None) };
+    /// Compares an existing file at `path` byte for byte. A different file is an error, unless it
+    /// is damaged and has the name of these weights.
+    pub fn check_existing(&self, path: &Path, progress: &dyn Progress) -> Result<Present> {
+        let Ok(status) = fs::symlink_metadata(path) else { return Ok(Present::Nothing) };
         if let Some(link) = link_kind(path)? {
             bail!("cannot use `{}`: {link}; remove it or its other links", path.display());
+        }
+        if status.is_file() && status.len() < self.bytes() && self.is_named(path) {
+            match Header::read(path) {
+                // No model of these weights runs with it, and of others none reads it.
+                Err(error) if error.kind() != Kind::Io => return Ok(Present::Damaged),
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
         }
         if !status.is_file() || status.len() != self.bytes() {
             return Err(occupied(path));
@@ -158,7 +172,16 @@ impl<'w> WeightsFile<'w> {
         // What conversions rounded is known now, and is part of the header.
         let mut files = FileCache::holding(path, existing.file())?;
         compare(0, &self.header(path, &mut files, &rounding)?)?;
-        Ok(Some(rounding))
+        Ok(Present::Same(rounding))
+    }
+
+    /// The name, without an end, of a file that an export calls by these weights.
+    pub fn stem(&self) -> String {
+        format!("weights-{}", self.metadata.fingerprint)
+    }
+
+    fn is_named(&self, path: &Path) -> bool {
+        path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&self.stem()))
     }
 
     /// Writes the file that will be at `path`; what its conversions rounded.
@@ -287,7 +310,7 @@ fn alignment(length: u64) -> u64 {
 
 fn occupied(path: &Path) -> Error {
     err!(
-        "`{}` exists and differs from the file to write (other weights, another format, or a damaged copy), and a model may be reading it: write under another name or into another folder, or move it away if nothing uses it",
+        "`{}` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise write under another name or into another folder",
         path.display()
     )
 }

@@ -167,8 +167,11 @@ fn refuses_adapters_that_cannot_be_added() {
         experts=inf | has the weight inf, expected
         experts=1e999 | has the weight inf, expected
         experts=1e39 | scales what it adds to `layers.0.attn.k` by 2e39, more than float32 holds: use a smaller weight
-        experts= | there is no folder `experts=`
-        experts=half | there is no folder `experts=half`; an adapter is a folder with adapter_config.json and adapter_model.safetensors
+        experts= | the weight `` is not a number: write experts=0.7
+        experts=half | the weight `half` is not a number: write experts=0.7
+        experts=0,5 | the weight `0,5` is not a number: write experts=0.5
+        x=experts=0,5 | the weight `0,5` is not a number: write x=experts=0.5
+        nowhere=half | there is no folder `nowhere=half`; an adapter is a folder with adapter_config.json and adapter_model.safetensors
         nowhere=0.5 | there is no folder `nowhere`
         experts/adapter | there is no folder `experts/adapter`; for the repository on the hub, pass --adapter hf:experts/adapter
         a=2=0.5 | `a=2/adapter_model.safetensors` replaces values of `embedding`, and a weight multiplies only what an adapter adds: give it the weight 1, found 0.5
@@ -180,7 +183,7 @@ fn refuses_adapters_that_cannot_be_added() {
         tokens copy | `tokens/adapter_model.safetensors` and `copy/adapter_model.safetensors` both replace values of `embedding`, and a model has one of them: leave one adapter out
         whole-modules tokens | both replace values of `embedding`
         dora | key `use_dora` is set: DoRA
-        square-down | `, whose base is `tiny-square`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the base, found [16, 96]; also unfit: 1 module
+        square-down | adapter_model.safetensors`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; also unfit: 1 module; give the base that it was trained on, which it calls `tiny-square`
         experts --save-weights w.safetensors | a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters
         experts --for cuda | execution provider `cuda` does not support an adapter of experts: its operator takes none; merge it into the weights; pass --adapter-as merge or --ep cpu
         experts --for webgpu | execution provider `webgpu` does not support an adapter of experts

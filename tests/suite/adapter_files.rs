@@ -128,7 +128,7 @@ fn edited_models_are_refused() {
         (
             &br#""hidden_size":96"#[..],
             &br#""hidden_size":95"#[..],
-            "must have shape [4, 95] to fit the base",
+            "must have shape [4, 95] to fit the given base",
         ),
         (
             br#""hidden_size":96"#,

@@ -9,7 +9,10 @@ use serde_json::json;
 
 use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
-use crate::support::{Home, assert_contains, assert_starts, cases, fixture, open, resize, words};
+use crate::support::{
+    Home, assert_contains, assert_starts, cases, copy_folder, failure, fixture, open, resize, text,
+    words,
+};
 
 #[test]
 fn refuses_configs_of_other_methods_and_wrong_values() {
@@ -34,8 +37,8 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
         init_lora_weights | "of next year" | a base that this initialization changed
         r | "4" | key `r` must be a whole number from 1, found "4"
         r | 0 | key `r` must be a whole number from 1, found 0
-        r | 8 | `model.layers.0.self_attn.k_proj` has factors of rank 4, and adapter_config.json says 8 (`r` and `rank_pattern`); also unfit: 11 modules
-        rank_pattern | {"q_proj": 2} | `model.layers.0.self_attn.q_proj` has factors of rank 4, and adapter_config.json says 2 (`r` and `rank_pattern`); also unfit: 2 modules
+        r | 8 | `model.layers.0.self_attn.k_proj` has factors of rank 4, and key `r` of adapter_config.json says 8: use the adapter_config.json that was saved with the file, or set `r` to 4; also wrong: 11 modules
+        rank_pattern | {"q_proj": 2} | `model.layers.0.self_attn.q_proj` has factors of rank 4, and key `rank_pattern` of adapter_config.json says 2: use the adapter_config.json that was saved with the file, or set `rank_pattern` to 4; also wrong: 2 modules
         lora_alpha | "8" | key `lora_alpha` must be a number, found "8"
         lora_alpha | null | adapter_config.json lacks the key `lora_alpha`
         use_rslora | 1 | key `use_rslora` must be true or false, found 1
@@ -132,11 +135,23 @@ fn says_all_that_is_wrong_at_once() {
     fitted(&home.join("adapter"), &base, &ignored, None).unwrap();
 }
 
-/// `drop PART` removes the tensors with a part in their names, `rename FROM TO` replaces it,
+/// `exchange` gives the two factors each other's names, `transpose` turns each. `drop PART` removes the tensors with a part in their names, `rename FROM TO` replaces it,
 /// `copy FROM TO` adds renamed copies, `shape END SIZES` cuts or fills a tensor, `dtype END`
 /// makes integers of it.
 fn apply(edit: &str, tensors: &mut Tensors) {
     let words = words(edit);
+    if words[0] == "exchange" {
+        let other = |name: &str| {
+            let is_a = name.contains("lora_A");
+            let [from, to] = if is_a { ["lora_A", "lora_B"] } else { ["lora_B", "lora_A"] };
+            name.replace(from, to)
+        };
+        *tensors = tensors.iter().map(|(name, it)| (other(name), it.clone())).collect();
+        return;
+    }
+    if words[0] == "transpose" {
+        return tensors.values_mut().for_each(|(_, shape, _)| shape.reverse());
+    }
     if words[0] == "drop" {
         return tensors.retain(|name, _| !name.contains(words[1]));
     }
@@ -161,11 +176,13 @@ fn apply(edit: &str, tensors: &mut Tensors) {
 fn refuses_tensors_that_do_not_fit() {
     let table = "attention | drop layers.0.self_attn.q_proj.lora_A | q_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again
         biases | drop lora_A | o_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again; also incomplete: 5 modules
-        attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the base, found [256, 3]
-        attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` must have shape [1, 96] to fit the base, found [0]
+        attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the given base, found [256, 3]
+        attention | shape 0.self_attn.q_proj.lora_A.weight 0 | `model.layers.0.self_attn.q_proj` has factors of rank 0, and key `r` of adapter_config.json says 4
+        attention | exchange | `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` has shape [64, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 96], expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both; also wrong: 11 modules
+        attention | transpose | has shape [96, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 64], expected [rank, inputs]
         attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
         attention | rename lora_A.weight lora_A.default.weight | adapts modules in a way that is not supported, with the tensors `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
-        attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the base has 3 layers; also unfit: 3 modules
+        attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; also unfit: 3 modules; give the base that it was trained on
         attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
         attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
         attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
@@ -177,14 +194,14 @@ fn refuses_tensors_that_do_not_fit() {
         embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
         router-head | shape lm_head.lora_B.weight 384 4 | has shape [384, 4], and the base has a vocabulary of 320
         whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
-        whole-modules | rename lm_head.weight lm_head.bias | the base has no bias that `base_model.model.lm_head.bias` could replace
+        whole-modules | rename lm_head.weight lm_head.bias | the given base has no bias that `base_model.model.lm_head.bias` could replace; give the base
         split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
         split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
         split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert
         tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
         tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted, and not each expert
-        tinker | shape w2.lora_A.weight 4 2 128 | w2.lora_A.weight` must have shape [8, 2, 128] to fit the base, found [4, 2, 128]
-        tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | trainable_tokens_delta` must have shape [1, 96] to fit the base, found [2, 96]
+        tinker | shape w2.lora_A.weight 4 2 128 | w2.lora_A.weight` must have shape [8, 2, 128] to fit the given base, found [4, 2, 128]
+        tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | trainable_tokens_delta` must have shape [1, 96] to fit the given base, found [2, 96]
         router-head | copy router. router.linear. | `model.layers.0.mlp.router` and `model.layers.0.mlp.router.linear` are the same, keep one of them; also unfit: 2 modules
         tinker | copy experts.w2 experts.0.down_proj | `model.layers.1.mlp.experts.0.down_proj` and `model.layers.1.mlp.experts.w2` are the same";
     for [adapter, edit, expected] in cases(table) {
@@ -204,7 +221,7 @@ fn refuses_tokens_and_patterns_that_do_not_fit() {
         experts | target_parameters | null | has factors for 2 parameters of `model.layers.1.mlp.experts`, and key `target_parameters` of adapter_config.json names 0 of them
         experts | target_parameters | ["1.mlp.experts.down_proj", "2.mlp.experts.down_proj"] | names 1 of them
         experts | target_parameters | ["experts.down_proj", "experts.gate_up_proj_bias"] | adapts a bias of `model.layers.1.mlp.experts` (key `target_parameters` of adapter_config.json), which is not supported
-        one-parameter-each | target_parameters | ["1.mlp.experts.gate_up_proj", "0.mlp.experts.down_proj"] | experts.lora_A.weight` must have shape [16, 128] to fit the base, found [16, 96]; also unfit: 1 module
+        one-parameter-each | target_parameters | ["1.mlp.experts.gate_up_proj", "0.mlp.experts.down_proj"] | experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; also unfit: 1 module
         one-parameter-each | target_parameters | ["experts.gate_up_proj", "experts.down_proj"] | has factors for 1 parameters"#;
     for [adapter, key, value, expected] in cases(table) {
         let home = copied(adapter);
@@ -218,19 +235,19 @@ fn refuses_other_bases() {
     for (base, expected) in [
         (
             "tiny-3-heads",
-            "`, whose base is `tiny-hf-bf16`: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` must have shape [4, 32] to fit the base, found [4, 96]; also unfit: 11 modules",
+            "adapter_model.safetensors`: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` must have shape [4, 32] to fit the given base, found [4, 96]; also unfit: 11 modules; give the base that it was trained on, which it calls `tiny-hf-bf16`",
         ),
         (
             "tiny-1-kv",
-            "must have shape [4, 64] to fit the base, found [4, 96]; also unfit: 11 modules",
+            "must have shape [4, 64] to fit the given base, found [4, 96]; also unfit: 11 modules",
         ),
         (
             "tiny-128",
-            "must have shape [4, 128] to fit the base, found [4, 96]; also unfit: 11 modules",
+            "must have shape [4, 128] to fit the given base, found [4, 96]; also unfit: 11 modules",
         ),
         (
             "tiny-square",
-            "it adapts `model.layers.2.self_attn.k_proj`, and the base has 2 layers; also unfit: 3 modules",
+            "it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; also unfit: 3 modules; give the base that it was trained on",
         ),
     ] {
         let (folder, base) = (fixture("lora/attention"), open(&fixture(base)));
@@ -276,6 +293,21 @@ fn names_what_is_no_adapter() {
             fs::write(home.join("adapter").join(file), "").unwrap();
         }
         assert_contains(refusal(&home).sentence(), expected);
+    }
+    let table = "checkpoint-9 checkpoint-50 final | adapter/checkpoint-50` is the newest adapter in it: use it
+        final | adapter/final` in it is an adapter: use it
+        a b | several folders in it are adapters, `";
+    for [folders, expected] in cases(table) {
+        let home = Home::with("tiny-hf");
+        for folder in words(folders) {
+            copy_folder(&fixture("lora/attention"), &home.join("adapter").join(folder));
+        }
+        assert_contains(refusal(&home).sentence(), expected);
+        if folders.contains("checkpoint-50") {
+            let expected = "checkpoint-50/adapter_config.json` is a LoRA adapter: export";
+            let folder = home.join("adapter");
+            assert_contains(&failure(&["inspect", text(&folder)]), expected);
+        }
     }
     let home = Home::with("tiny-hf");
     assert_starts(refusal(&home).sentence(), "there is no folder `");

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::inspect::{inspect, printed_report};
 use crate::layout_fixtures::{Tensor, Tensors, in_folder, read, write};
 use crate::support::{
-    Home, assert_contains, cases, copy_folder, edit_json, failure, fixture, open, text, words,
+    Home, assert_contains, cases, copy_folder, edit_json, export_args, failure, fixture, open, run,
+    text, words,
 };
 
 pub const CONFIG: &str = "adapter_config.json";
@@ -278,7 +279,7 @@ fn asks_for_the_order_of_factors() {
     let error = fitted(&fixture("lora/experts"), &base, &IgnoredNames::default(), given);
     assert_contains(
         error.unwrap_err().sentence(),
-        "must have shape [32, 96] to fit the base, found [32, 128]",
+        "must have shape [32, 96] to fit the given base, found [32, 128]",
     );
 }
 
@@ -290,7 +291,7 @@ fn inspect_describes_adapters() {
     assert_eq!(report["base"], "tiny-hf-bf16");
     assert_eq!(report["peft_version"], "0.21.2");
     assert_eq!(report["tensors"].as_array().unwrap().len(), 6);
-    assert_eq!(report["refused"], Value::Null);
+    assert_eq!((&report["exportable"], &report["obstacles"]), (&json!(true), &Value::Null));
     let sizes = json!({"hidden size": 96, "width of all query heads": 256, "width of all key heads": 64, "intermediate size": 128, "experts": 8});
     assert_eq!(report["sizes"], sizes);
     let modules = report["modules"].as_array().unwrap();
@@ -317,11 +318,14 @@ fn inspect_describes_adapters() {
     let printed = printed_report(&fixture("lora/whole-modules"));
     assert_contains(&printed, "mlp.router          replaced, layers 0-2\n");
     // What is not supported is described by its tensors.
-    let report = inspect(&fixture("lora/dora"), &["--tensors", "*.q_proj.*"]);
-    assert_contains(report["refused"].as_str().unwrap(), "key `use_dora` is set: DoRA");
-    assert_eq!(report["tensors"].as_array().unwrap().len(), 9);
-    assert_contains(&printed_report(&fixture("lora/dora")), "adapter_config.json`: key `use_dora`");
-    // A folder with a model, too, is a checkpoint that is refused; nothing is scanned.
+    let folder = fixture("lora/dora");
+    let dora = ["inspect", text(&folder), "--json", "--tensors", "*.q_proj.*"];
+    let report: Value = serde_json::from_slice(&run(&dora).stdout).unwrap();
+    assert_eq!(
+        (&report["exportable"], report["tensors"].as_array().unwrap().len()),
+        (&json!(false), 9)
+    );
+    // A folder with a model, too, is a checkpoint that is refused.
     let home = copied("attention");
     copy_folder(&fixture("tiny-hf"), &home.join("adapter"));
     let folder = home.join("adapter");
@@ -329,6 +333,44 @@ fn inspect_describes_adapters() {
         &failure(&["inspect", text(&folder)]),
         "is a LoRA adapter beside a whole model",
     );
-    let folder = fixture("lora/attention");
-    assert_contains(&failure(&["inspect", "--scan", text(&folder)]), "is a LoRA adapter");
+}
+
+/// A change of an adapter with which no base can be exported.
+#[test]
+fn inspect_and_export_refuse_adapters_alike() {
+    type Change = fn(&Home);
+    let drop_b: Change = |home| {
+        edit_tensors(home, |it| it.retain(|name, _| !name.contains("2.self_attn.q_proj.lora_B")));
+    };
+    let add: Change = |home| {
+        edit_tensors(home, |it| {
+            it.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+        });
+    };
+    let changes: [(Change, &str); 6] = [
+        (drop_b, "without the factor B of its module"),
+        (
+            add,
+            "adapt nothing in a GPT-OSS model: `score.weight`; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?; pass --ignore-tensor score.weight",
+        ),
+        (|home| edit_config(home, "peft_type", json!("IA3")), "found \"IA3\": merge it"),
+        (|home| edit_config(home, "use_dora", json!(true)), "key `use_dora` is set: DoRA"),
+        (
+            |home| edit_config(home, "use_rslorra", json!(true)),
+            "pass --ignore-config-key use_rslorra",
+        ),
+        (
+            |home| edit_config(home, "r", json!(8)),
+            "and key `r` of adapter_config.json says 8: use the",
+        ),
+    ];
+    for (change, expected) in changes {
+        let home = copied("attention");
+        change(&home);
+        let (base, folder) = (home.checkpoint(), home.join("adapter"));
+        let inspected = failure(&["inspect", text(&folder)]);
+        assert_contains(&inspected, expected);
+        let model = home.join("m.onnx");
+        assert_eq!(failure(&export_args(&base, &model, &["--adapter", text(&folder)])), inspected);
+    }
 }

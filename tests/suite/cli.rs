@@ -82,6 +82,7 @@ fn summary_tells_whether_logits_are_exact() {
         --for onnxruntime | EXACT
         --for genai | EXACT
         --for openvino | EXACT
+        --for openvino --target ort | EXACT
         --target onnx --experts int8 | EXACT
         --target onnx --experts f32 --dense f32 | EXACT
         --target ort --experts int8 | differ from the checkpoint's: onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float
@@ -151,9 +152,12 @@ fn wrong_usage_has_status_2() {
         --weights w.safetensors --output m.onnx --offline | cannot be used with
         --weights w.safetensors --output m.onnx --headers-only | cannot be used with
         verify m.onnx --checkpoint TINY --tolerance -1 | such as 1e-4
-        --checkpoint TINY --output m.onnx --layers 0 | 0 is not in
+        --checkpoint TINY --output m.onnx --layers 0 | expected a whole number from 1
         verify m.onnx | --checkpoint
-        verify m.onnx --checkpoint TINY --tokens 0 | from 1 to 1048576
+        verify m.onnx --checkpoint TINY --tokens 0 | expected a whole number from 1 to 1048576
+        verify m.onnx --checkpoint TINY --seed x | expected a whole number from 0
+        verify m.onnx --checkpoint TINY --decode 1.5 | expected a whole number from 0
+        --checkpoint TINY --output m.onnx --batch-size two | expected a whole number from 1 to 65536
         verify m.onnx --checkpoint TINY --tolerance nan | such as 1e-4
         --checkpoint TINY verify m.onnx | cannot be used with
         --checkpoint TINY --output m.onnx --seq-len 0 | --seq-len
@@ -184,6 +188,11 @@ fn stray_words_get_tips() {
         --checkpoint tiny m.onnx | the model is the value of an option: --output m.onnx
         --weights w.safetensors out/m.onnx | the model is the value of an option: --output out/m.onnx
         --model tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
+        --model_id tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
+        --model-name-or-path tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
+        --checkpoint tiny --output m.onnx --past | the cache is --kv-cache
+        --checkpoint tiny --output m.onnx --atol 1e-3 | the largest error of a logit is --tolerance 1e-3, beside --verify
+        verify m.onnx --checkpoint tiny --atol=1e-3 | the largest error of a logit is --tolerance 1e-3
         --input=tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
         inspect --checkpoint tiny | the path needs no option: inspect tiny
         inspect --weights=w.safetensors | the path needs no option: inspect w.safetensors
@@ -232,12 +241,28 @@ fn stray_words_get_tips() {
         --dense 8bit | a similar value exists: 'int8'
         --compute bfloat16 | a similar value exists: 'bf16'
         --checkpoint tiny verify m.onnx | the command `verify` comes first, and has options of its own
-        --layers 0 --checkpoint tiny --output m.onnx | 0 is not in 1..
-        --max-length 0 --checkpoint tiny --output m.onnx | 0 is not in 1..";
+        --layers 0 --checkpoint tiny --output m.onnx | expected a whole number from 1
+        --max-length 0 --checkpoint tiny --output m.onnx | expected a whole number from 1";
     for [line, expected] in cases(table) {
         let output = run(&words(line));
         assert_eq!(output.status.code(), Some(2), "{line}");
-        assert_contains(&String::from_utf8(output.stderr).unwrap(), expected);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_contains(&error, expected);
+        assert!(error.matches("tip:").count() <= 1, "{error}");
+    }
+}
+
+/// The name of a released model alone.
+#[test]
+fn released_models_are_offered() {
+    for name in ["gpt-oss-20b", "gpt-oss-120b"] {
+        let home = Home::new();
+        let line = ["--checkpoint", name, "--output", "m.onnx"];
+        let sentence = crate::support::sentence(binary(&line).current_dir(&*home));
+        let expected = format!(
+            "there is no folder `{name}`; the released model is `openai/{name}` on the hub; pass --checkpoint openai/{name}"
+        );
+        assert_eq!(sentence, expected);
     }
 }
 

@@ -58,7 +58,7 @@ fn exports_repository_with_adapters() {
     assert_contains(&refuse(&["--adapter", &dora]), "key `use_dora` is set");
     assert!(test.hub.take_requests("").is_empty());
     let square = text(&fixture("lora/square")).to_owned();
-    assert_contains(&refuse(&["--adapter", &square]), "to fit the base");
+    assert_contains(&refuse(&["--adapter", &square]), "to fit the given base");
     assert!(!test.hub.take_requests("").iter().any(|it| it.path.contains("tokenizer")));
     let half = format!("{adapter}=0.5");
     let sentence = refuse(&["--adapter", &half, "--headers-only"]);

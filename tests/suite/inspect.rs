@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
+use crate::adapters::{WEIGHTS, copied, edit_tensors};
 use crate::layout_fixtures::{config, home, in_folder, in_layout};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, export, export_args, failure, fixture, printed,
-    resize, run, text,
+    resize, run, text, words,
 };
 
 /// The report as JSON. The exit status tells whether all data is there.
@@ -90,7 +91,10 @@ fn a_pattern_without_a_match_is_told() {
         let path = home.join(path);
         let report = run(&["inspect", text(&path), "--tensors", "zzz*"]);
         let report = String::from_utf8(report.stdout).unwrap();
-        assert_contains(&report, "no name of a tensor matches `zzz*`");
+        assert_contains(&report, "no name of a tensor matches `zzz*`\n");
+        let report = run(&["inspect", text(&path), "--tensors", "rout"]);
+        let report = String::from_utf8(report.stdout).unwrap();
+        assert_contains(&report, "matches `rout`; `*rout*` matches parts of names\n");
     }
 }
 
@@ -192,6 +196,18 @@ fn reports_missing_and_short_data() {
         assert!(problem.contains(expected) && report["whole"] == false, "{problem}");
         assert_contains(&printed_report(&model), "NOT as the model expects them");
     };
+    let original = fs::read(&weights).unwrap();
+    for (first, expected) in [
+        ("version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer, not"),
+        ("<html>", "it is an HTML page, not the file itself: download it again"),
+        ("\x1f\u{8b}", "it has 3 bytes, and the model reads up to"),
+    ] {
+        fs::write(&weights, first).unwrap();
+        assert_problem(expected);
+    }
+    fs::write(&weights, [&b"\x1f\x8b\x08"[..], &original].concat()).unwrap();
+    assert_problem("it is an archive or a compressed file: unpack it");
+    fs::write(&weights, original).unwrap();
     resize(&weights, |length| length - 1);
     let short = fs::metadata(&weights).unwrap().len();
     assert_problem(&format!(
@@ -249,8 +265,15 @@ fn refuses_other_files() {
         (
             "text.onnx",
             "hello, this is text",
-            "is not an ONNX model, or is truncated (failed to decode",
+            "text.onnx` is a text that begins \"hello, this is text\", not the file itself",
         ),
+        (
+            "lfs.onnx",
+            "version https://git-lfs.github.com/spec/v1",
+            "lfs.onnx` is a Git LFS pointer, not the file itself: run `git lfs pull`",
+        ),
+        ("page.onnx", "<!DOCTYPE html>", "page.onnx` is an HTML page, not the file itself"),
+        ("a.onnx", "\x1f\u{8}", "is not an ONNX model, or is truncated (failed to decode"),
         ("a.safetensors", "{}", "has 2 bytes, too few for a SafeTensors file"),
     ] {
         let path = home.join(name);
@@ -290,5 +313,38 @@ fn describes_20b() {
         "window 128 in 12 of 24",
     ] {
         assert_contains(&printed, line);
+    }
+}
+
+/// Values of an adapter that are damaged, in its folder and in its file.
+#[test]
+fn inspect_scans_adapters() {
+    let home = copied("attention");
+    let (folder, file) = (home.join("adapter"), home.join("adapter").join(WEIGHTS));
+    let scan = |path: &Path| run(&["inspect", "--scan", text(path)]);
+    for path in [&folder, &file] {
+        let output = scan(path);
+        assert!(output.status.success(), "{output:?}");
+        assert_contains(&String::from_utf8(output.stdout).unwrap(), "all values are finite\n");
+        let next = format!("next     `inspect --scan {}` reads every value\n", text(path));
+        assert_contains(&words(&printed_report(path)).join(" "), words(&next).join(" ").as_str());
+    }
+    for (values, count) in [(f32::NAN, 1), (f32::INFINITY, 1), (0.0, 0)] {
+        edit_tensors(&home, |tensors| {
+            let (name, (_, _, data)) =
+                tensors.iter_mut().find(|(name, _)| name.contains("v_proj")).unwrap();
+            assert!(name.contains("layers.0"));
+            data.as_chunks_mut().0[0] = values.to_le_bytes();
+        });
+        for path in [&folder, &file] {
+            let output = scan(path);
+            assert_eq!(output.status.success(), count == 0);
+            let printed = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(
+                printed.contains("layers.0.self_attn.v_proj.lora_A.weight: 1 of "),
+                count == 1,
+                "{printed}"
+            );
+        }
     }
 }

@@ -211,7 +211,7 @@ fn refuses_damaged_and_foreign_weights_files() {
         assert_contains(&failure(&staged_args(path, &model, &[])), expected);
         assert!(!model.exists());
     }
-    // Nor are they reused as the file that another run would write.
+    // Nor are they, under names of their own, reused as the file that another run would write.
     for path in [&damaged, &short] {
         let sentence = failure(&stage_args(&home.checkpoint(), path, &[]));
         assert_contains(&sentence, "exists and differs from the file to write");

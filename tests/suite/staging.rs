@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::layout_fixtures::{edit_config, edited, tiny, write_shards};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, contents, export, export_args, failure, fixture,
-    flip_last_bit, printed, read_json, resize, run, staged_args, text, weights_metadata,
+    flip_last_bit, printed, read_json, resize, run, staged_args, summary, text, weights_metadata,
 };
 
 const COPY: [&str; 2] = ["--external-data", "copy"];
@@ -126,7 +126,7 @@ fn models_share_equal_weights_file_and_never_overwrite_another() {
     flip_last_bit(&home.join(written["weights"]["files"][0].as_str().unwrap()));
     let before = contents(&home);
     let sentence = failure(&export_args(&checkpoint, &second, &[]));
-    assert_contains(&sentence, "and a model may be reading it");
+    assert_contains(&sentence, "if no other model reads it, delete it and export again");
     assert_eq!(contents(&home), before);
 }
 
@@ -243,5 +243,44 @@ fn smallest_shard_size_is_told_at_once() {
         assert!(with(enough).status.success(), "{sentence}");
         let less = (enough.parse::<u64>().unwrap() - 1).to_string();
         assert!(!with(&less).status.success(), "{sentence}");
+    }
+}
+
+/// What happened to the weights beside a model, and what an export says of them; without a
+/// sentence it writes them anew.
+#[test]
+fn export_again_replaces_weights_that_no_model_can_read() {
+    type Damage = fn(&Path);
+    let cut: Damage = |path| resize(path, |length| length / 2);
+    let differs = "exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again";
+    let damages: [(Damage, &str); 7] = [
+        (cut, ""),
+        (|path| resize(path, |_| 0), ""),
+        (|path| fs::write(path, "version https://git-lfs.github.com/spec/v1").unwrap(), ""),
+        (|path| fs::write(path, "<!DOCTYPE html>").unwrap(), ""),
+        (flip_last_bit, differs),
+        (|path| resize(path, |length| length + 1), differs),
+        (
+            |path| {
+                fs::write(path, fs::read(fixture("tiny-1-kv/model.safetensors")).unwrap()).unwrap();
+            },
+            differs,
+        ),
+    ];
+    for (damage, expected) in damages {
+        let home = Home::with("tiny");
+        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+        let options = ["--external-data", "copy", "--json"];
+        let arguments = export_args(&checkpoint, &model, &options);
+        let written = summary(&mut binary(&arguments))["weights"]["written"][0].clone();
+        let weights = Path::new(written.as_str().unwrap());
+        let original = fs::read(weights).unwrap();
+        damage(weights);
+        if !expected.is_empty() {
+            assert_contains(&failure(&arguments), expected);
+            fs::remove_file(weights).unwrap();
+        }
+        export(&export_args(&checkpoint, &model, &options[..2]));
+        assert!(fs::read(weights).unwrap() == original);
     }
 }

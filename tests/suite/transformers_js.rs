@@ -49,7 +49,7 @@ fn refuses_what_transformers_js_cannot_use() {
     let table = "checkpoint/onnx/model | --target ort --ep webgpu --experts int4 | config.json` belongs to a checkpoint
         web/model | --target ort --ep webgpu --experts int4 | web/model.onnx`; pass --output HOME/web/onnx/model.onnx
         web/mine | --target ort --ep webgpu --experts int4 | looks for `model.onnx` or `model_DTYPE.onnx`
-        onnx/mine | --target ort --ep webgpu --experts int4 | looks for `model.onnx` or `model_DTYPE.onnx`
+        onnx/mine | --target ort --ep webgpu --experts int4 | found `mine.onnx`; pass --output HOME/onnx/model_q4f16.onnx
         onnx/model | --target ort | `cpu`; pass --ep webgpu or --target onnx
         onnx/model | --max-shard-size 3GB | ; pass --max-shard-size 2GB
         onnx/model | --compute bf16 | ; pass --compute f16 or --compute f32

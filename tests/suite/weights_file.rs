@@ -8,8 +8,8 @@ use gpt_oss_export::files::FileRange;
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::weights::{
-    ElementKind, FileCache, Fingerprint, FormatSet, MatrixFormat, PerRole, Provenance, Recipe,
-    Weight, WeightsFile, read_range,
+    ElementKind, FileCache, Fingerprint, FormatSet, MatrixFormat, PerRole, Present, Provenance,
+    Recipe, Weight, WeightsFile, read_range,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -45,7 +45,7 @@ fn check(recipe: Recipe, expected: &[u8], [place, length]: [usize; 2]) {
     let path = home.join("written");
     file.write(&create(&path), &path, &Silent).unwrap();
     assert!(fs::read(&path).unwrap().ends_with(expected));
-    assert!(file.check_existing(&path, &Silent).unwrap().is_some());
+    assert!(matches!(file.check_existing(&path, &Silent).unwrap(), Present::Same(_)));
 }
 
 /// Matrices one after the other, and pairs of them whose rows alternate.

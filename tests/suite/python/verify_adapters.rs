@@ -224,9 +224,9 @@ fn refuses_other_adapters_than_those_of_the_model() {
     let (model, _) = home.export("m", &["--adapter", &halved, "--adapter", &attention]);
     home.export("plain", &[]);
     passes(&model, &home.checkpoint(), &["--adapter", &attention, "--adapter", &halved]);
-    let table = "experts=0.5 | `m.onnx` has the adapter `attention` with weight 1, and it is not given: give its folder or file; pass --adapter attention
-        | `m.onnx` has the adapter `experts` with weight 0.5, and it is not given: give its folder or file; pass --adapter 'experts=0.5'
-        | help: all of these can be passed together: --adapter 'experts=0.5' --adapter attention
+    let table = "experts=0.5 | `m.onnx` has the adapter `attention` with weight 1, and it is not given: give its folder or file; pass --adapter DIR
+        | `m.onnx` has the adapter `experts` with weight 0.5, and it is not given: give its folder or file; pass --adapter 'DIR=0.5'
+        | help: all of these can be passed together: --adapter 'DIR=0.5' --adapter DIR
         attention experts | adapter `experts` is given with weight 1, and `m.onnx` has it with weight 0.5: give it that weight; pass --adapter 'experts=0.5'
         attention=2 experts=0.5 | adapter `attention` is given with weight 2, and `m.onnx` has it with weight 1: give it that weight; pass --adapter attention
         attention experts=nan | adapter `experts` is given with weight NaN, and `m.onnx` has it
@@ -256,6 +256,28 @@ fn refuses_other_adapters_than_those_of_the_model() {
     let sentence = refused(&model, &home.checkpoint(), &options("plain")[..2]);
     assert_contains(&sentence, "fit in two orders");
     passes(&model, &home.checkpoint(), &options("plain"));
+}
+
+/// NaN in the base, in an adapter, in both: all may be damaged, and are named.
+#[test]
+fn damaged_adapters_are_named() {
+    let home = Home::with("tiny-hf");
+    let adapter = add(&home, "attention", "adapter");
+    edit_tensors(&home, |tensors| {
+        tensors.values_mut().next().unwrap().2.fill(255);
+    });
+    let options = ["--adapter", &adapter];
+    let (model, _) = home.export("m", &options);
+    let checkpoint = home.checkpoint();
+    let sentence = refused(&model, &checkpoint, &options);
+    let scans =
+        [text(&checkpoint), &adapter].map(|it| format!("`inspect --scan {it}`")).join(" or ");
+    assert_contains(
+        &sentence,
+        &format!(
+            "are infinite or NaN, so values that it reads are damaged: use another copy; {scans} tells which"
+        ),
+    );
 }
 
 /// Bytes that were copied beside the model, and values that samples do not show.

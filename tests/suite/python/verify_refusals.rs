@@ -67,7 +67,7 @@ fn refuses_unsuitable_requests_in_one_sentence() {
     fs::write(&broken, "no model").unwrap();
     let nowhere = checkpoint.join("owner/name");
     for (model, checkpoint, options, sentence) in [
-        (&broken, &checkpoint, "", "broken.onnx` is not an ONNX model"),
+        (&broken, &checkpoint, "", "broken.onnx` is a text that begins \"no model\", not the file"),
         (&absent, &checkpoint, "", "none.onnx"),
         (&model, &nowhere, "", "there is nothing at `"),
         (&model, &other, "", "a vocabulary of 320 tokens, the checkpoint of 77"),
@@ -127,15 +127,73 @@ fn fill(folder: &Path, pattern: &str, byte: u8) {
 /// Zeros and NaN pass through the graph as through the reference, and prove nothing.
 #[test]
 fn damaged_weights_are_no_reason_to_pass() {
-    let table = "* | 0 | or their download is unfinished; `inspect` names tensors of zeros in a scan; use another copy
+    let table = "* | 0 | or their download is unfinished; use another copy; `inspect --scan FOLDER` tells which
         unembedding.weight | 0 | the checkpoint's own logits are all 0
         norm.scale | 0 | the checkpoint's own logits are all 0
-        norm.scale | 255 | are infinite or NaN, so its weights are damaged: `inspect` names the tensors with such values in a scan
-        block.1.attn.qkv.bias | 255 | are infinite or NaN, so its weights are damaged: `inspect` names";
+        norm.scale | 255 | are infinite or NaN, so values that it reads are damaged: use another copy; `inspect --scan FOLDER` tells which
+        block.1.attn.qkv.bias | 255 | are infinite or NaN, so values that it reads are damaged";
     for [tensors, byte, expected] in cases(table) {
         let home = edited(|folder| fill(folder, tensors, byte.parse().unwrap()));
         let (model, _) = home.export("m", &[]);
-        assert_contains(&refused(&model, &home.checkpoint(), &[]), expected);
+        let checkpoint = home.checkpoint();
+        let expected = expected.replace("FOLDER", text(&checkpoint));
+        assert_contains(&refused(&model, &checkpoint, &[]), &expected);
+    }
+}
+
+/// What replaced the data of a model, beside it and in place: `verify` says what `inspect` says.
+#[test]
+fn changed_data_is_the_reason() {
+    let table = "in-place | fill | checkpoint/model.safetensors`: it was changed since the export: restore it, or export again
+        copy | fill | .safetensors`: it was changed since the export: restore it, or export again
+        copy | gzip | .safetensors`: it is an archive or a compressed file: unpack it";
+    for [placement, change, expected] in cases(table) {
+        let (home, checkpoint, model) = exported("tiny", &["--external-data", placement]);
+        let data = match placement {
+            "copy" => crate::inspect::data_file(&model),
+            _ => checkpoint.join("model.safetensors"),
+        };
+        let mut bytes = fs::read(&data).unwrap();
+        bytes.iter_mut().rev().take(1 << 17).for_each(|it| *it = 0x11);
+        if change == "gzip" {
+            bytes[..9].copy_from_slice(b"\x1f\x8b\x08\0\0\0\0\0\0");
+        }
+        fs::write(&data, bytes).unwrap();
+        let original = Home::with("tiny");
+        let (report, sentence) = fails(&model, &original.checkpoint(), &[]);
+        assert_contains(&sentence, expected);
+        assert!(!sentence.contains("--trace") && !sentence.contains("differ"), "{sentence}");
+        let inspected = failure(&["inspect", text(&model)]);
+        assert_contains(&inspected, expected);
+        assert_eq!(report["changed_data"].as_array().unwrap().len(), 1);
+        drop(home);
+    }
+}
+
+/// A model that another program saved anew, with all bytes in it and with those of large tensors in
+/// a file.
+#[test]
+fn weights_in_the_model_itself_are_told() {
+    for external in ["", "save_as_external_data=True, location='all.data', size_threshold=1024"] {
+        let (_home, checkpoint, model) = exported("tiny", &[]);
+        let again = model.with_file_name("again.onnx");
+        let program = format!(
+            "import onnx; onnx.save(onnx.load('{}'), '{}', {external})",
+            text(&model),
+            text(&again)
+        );
+        printed(Command::new(interpreter()).args(["-c", &program]));
+        let (report, sentence) = fails(&again, &checkpoint, &[]);
+        assert!(report["weights"]["missing"].as_array().unwrap().is_empty(), "{report}");
+        let expected = "logits agree, and bytes cannot be compared: ";
+        assert_contains(&sentence, expected);
+        assert_contains(&sentence, "weights stored in the model itself: `");
+        assert_contains(
+            &sentence,
+            "; verify the model that was exported, or let logits decide; pass --tolerance ",
+        );
+        let (_, tolerance) = sentence.trim_end().rsplit_once(' ').unwrap();
+        passes(&again, &checkpoint, &["--tolerance", tolerance]);
     }
 }
 

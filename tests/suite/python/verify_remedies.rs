@@ -61,8 +61,8 @@ fn advice_of_verify_names_the_options_of_an_export() {
     let table = "--for cuda | ; export with --ep cpu --compute f32
         --for webgpu | ; export with --ep cpu --compute f32 --keep-activations
         --compute bf16 | ; export with --compute f32
-        --target ort --dense int8 | ; pass --tolerance X; export with --keep-activations
-        --compute f16 | ; pass --tolerance X; export with --compute f32";
+        --target ort --dense int8 | ; pass --tolerance X, or export with --keep-activations
+        --compute f16 | ; pass --tolerance X, or export with --compute f32";
     for [options, advice] in cases(table) {
         let home = Home::with("tiny-128");
         let (model, _) = home.export("m", &words(options));
