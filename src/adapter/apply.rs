@@ -16,7 +16,7 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
         return Ok(());
     }
     base.split_qkv();
-    let mut earlier: Vec<(&Path, &Replacement)> = Vec::new();
+    let (mut earlier, mut changed) = (Vec::new(), Vec::new());
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for it in &adapter.replacements {
             let there = base.weights.iter().find(|weight| weight.name == it.weight.name);
@@ -26,9 +26,11 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
                 // The base is still to be downloaded, and opened again then.
                 None => {}
             }
-            replace(&mut base.weights, it, number);
+            changed.push((it, number));
         }
     }
+    // Afterwards, as a copy has the values of the base alone.
+    changed.into_iter().for_each(|(it, number)| replace(&mut base.weights, it, number));
     for (number, (adapter, factor)) in adapters.iter().enumerate() {
         for term in &adapter.terms {
             let mut term = weighted(term, *factor, &adapter.file)?;

@@ -298,7 +298,7 @@ impl Fit<'_> {
         let AdapterFile { modules, weights, config, .. } = self.file;
         let wrapped =
             modules.iter().filter(|(module, _)| matches!(module.form, ModuleForm::Wrapped(_)));
-        let (mut known, mut open) = (self.order, None);
+        let (mut known, mut open) = (None, None);
         for (module, tensors) in wrapped {
             let [out, inn] = self.sizes(module)[..] else { unreachable!("a matrix has two sides") };
             let [a, b] = [Part::A, Part::B].map(|part| tensors.get(&part).map(|it| &*it.shape));
@@ -313,8 +313,8 @@ impl Fit<'_> {
                 [false, false] => {}
             }
         }
-        self.order = known;
-        let (Some(module), None) = (open, known) else { return Ok(()) };
+        self.order = known.or(self.order);
+        let (Some(module), None) = (open, self.order) else { return Ok(()) };
         let Some(version) = config.peft_version.as_ref().filter(|it| !is_always_plain(it)) else {
             self.order = Some(FactorOrder::Plain);
             return Ok(());

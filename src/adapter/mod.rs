@@ -28,7 +28,7 @@ pub use file::{AdapterFile, WEIGHTS, is_adapter};
 pub use fit::{fit, fit_to};
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
-pub use sources::{AdapterSource, all_opened, fit_all};
+pub use sources::{AdapterSource, all_opened, fit_all, written};
 pub use swappable::{
     ModuleGroup, RuntimeAdapter, add_slots, require_slots, require_swappable, slots_of,
 };

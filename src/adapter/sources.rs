@@ -1,5 +1,6 @@
 //! Several adapters, as they are named in a request.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use super::{Adapter, AdapterFile, FactorOrder, fit};
@@ -51,6 +52,11 @@ impl Default for AdapterSource {
     fn default() -> Self {
         Self { name: None, path: ".".into(), weight: 1.0 }
     }
+}
+
+/// How an adapter and its weight are written in a request.
+pub fn written(path: impl Display, weight: f64) -> String {
+    if weight == 1.0 { path.to_string() } else { format!("{path}={weight}") }
 }
 
 /// All of some files, or all errors, and what is ignored of their base: the names that they ignore

@@ -230,7 +230,7 @@ fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
     tensors.truncate(SHOWN);
     let more = all - tensors.len();
     let shown = tensors.into_iter().map(|(name, shape)| format!("`{name}` {shape:?}"));
-    let more = (more > 0).then(|| format!(" and {more} more")).unwrap_or_default();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     shown.collect::<Vec<_>>().join(", ") + &more
 }
 

@@ -56,12 +56,11 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<StagedModel>)> {
         path.display()
     );
     let metadata: StagedMetadata<StagedModel> = serde_json::from_str(&text).map_err(invalid)?;
-    let of_adapter =
-        tensors.map.keys().find(|it| it.contains(".lora_") || it.contains(".new_rows"));
-    if let Some(name) = of_adapter {
+    if let Some(adapter) = metadata.model.adapters.iter().find(|it| !it.merged) {
         bail!(
-            "`{}` holds the weights of a model with an adapter, such as `{name}`, and no checkpoint: export the checkpoint itself, with the adapter",
-            path.display()
+            "`{}` holds the weights of a model with the adapter `{}`, and no checkpoint: export the checkpoint itself, with the adapter",
+            path.display(),
+            adapter.name
         );
     }
     metadata.model.config.check(&path.display().to_string())?;

@@ -26,11 +26,17 @@ const VERIFY: &str = "--verify";
 
 /// Options of other tools, by the command that does not have them (`""` is an export), and
 /// what to type; `PATH` stands for the value.
-const OTHER_OPTIONS: [(&str, &str, &str); 13] = [
+const OTHER_OPTIONS: [(&str, &str, &str); 15] = [
     (
         "inspect",
         "--checkpoint --weights --model --output",
         "the path needs no option: inspect PATH",
+    ),
+    ("adapter", "--model", "the model is the value of an option: --for PATH"),
+    (
+        "adapter",
+        "--checkpoint --weights",
+        "the model says what its checkpoint is: leave out the option",
     ),
     ("inspect", "--verify", "to verify a model, pass verify FILE.onnx --checkpoint DIR"),
     ("verify", "--model --output", "the model needs no option: verify PATH --checkpoint DIR"),
@@ -188,7 +194,7 @@ fn is_named(argument: &Arg, option: &str) -> bool {
 
 /// The tip against an option or a word that a command does not have.
 fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Option<String> {
-    let command = arguments.first().filter(|it| ["inspect", "verify"].contains(&it.as_str()));
+    let command = arguments.first().filter(|it| cli.find_subcommand(it).is_some());
     let command = command.map_or("", String::as_str);
     if unknown.starts_with('-') {
         let mut all = OTHER_OPTIONS.iter();

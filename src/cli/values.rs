@@ -206,7 +206,7 @@ fn wrong_weight(text: &str) -> Option<String> {
     let (path, weight) = text.rsplit_once('=')?;
     let is_there = |path: &str| Path::new(path).exists();
     let is_adapter = is_there(path) || path.split_once('=').is_some_and(|(_, it)| is_there(it));
-    let is_wrong = is_adapter && weight.parse::<f64>().is_err();
+    let is_wrong = is_adapter && !is_there(weight) && weight.parse::<f64>().is_err();
     let meant = weight.replace(',', ".").parse::<f64>().unwrap_or(0.7);
     is_wrong.then(|| format!("the weight `{weight}` is not a number: write {path}={meant}"))
 }

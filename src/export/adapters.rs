@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::{AdapterAs, AdapterSummary, HubSource, Request, RequestedAdapter};
-use crate::adapter::{self, Adapter, AdapterFile, ModuleGroup};
+use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, ModuleGroup};
 use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, Setting, err};
 use crate::hub::HubFolder;
@@ -53,7 +53,7 @@ pub fn add(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]
     let added = added.collect::<Result<Added>>()?;
     if request.adapter_as == AdapterAs::Swappable {
         let names = added.iter().map(|(.., it)| &*it.record.name);
-        check_names(names.zip(sources().map(|it| &*it.path)))?;
+        check_names(names.zip(sources()))?;
     }
     Ok(added)
 }
@@ -76,10 +76,10 @@ fn let_runtime_add(
     adapter::add_slots(checkpoint, groups, adapters.iter().map(|(it, _)| it))
 }
 
-/// Refuses names, of adapters at these paths, that two have or that are not names of files.
-fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n Path)>) -> Result<()> {
+/// Refuses names of adapters that two have or that are not names of files.
+fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n AdapterSource)>) -> Result<()> {
     let mut earlier: Vec<(&str, &Path)> = Vec::new();
-    let errors = named.filter_map(|(name, path)| {
+    let errors = named.filter_map(|(name, AdapterSource { path, weight, .. })| {
         let shown = path.display();
         let other = earlier.iter().find(|(other, _)| *other == name);
         let error = match other {
@@ -95,7 +95,8 @@ fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n Path)>) -> Result<(
                 return None;
             }
         };
-        Some(error.with_remedy(Setting::Adapter, format!("NAME={shown}")))
+        let named = format!("NAME={}", adapter::written(shown, *weight));
+        Some(error.with_remedy(Setting::Adapter, named))
     });
     Error::all(errors.collect::<Vec<_>>())
 }

@@ -115,8 +115,9 @@ impl<'p> Placement<'p> {
     }
 
     fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
-        let Checkpoint { config, provenances, adapters, .. } = &self.opened.checkpoint;
-        let model = StagedModel { config: config.clone(), adapters: adapters.clone() };
+        let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
+        let adapters = self.opened.adapter_records();
+        let model = StagedModel { config: config.clone(), adapters };
         WeightsFile::plan(weights.iter().copied(), fingerprint, model, provenances)
     }
 

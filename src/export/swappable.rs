@@ -10,7 +10,7 @@ use crate::error::{Result, bail, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::hub;
 use crate::metadata::ModelMetadata;
-use crate::onnx::{self, OnnxFile};
+use crate::onnx::{self, ADAPTER_EXTENSION, OnnxFile};
 use crate::progress::Progress;
 use crate::publish::Transaction;
 use crate::weights::{ElementKind, Recipe, Slot, Weight};
@@ -35,6 +35,11 @@ pub struct AdapterRequest {
 pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Result<AdapterSummary> {
     let AdapterRequest { adapter: source, model, output, adapter_layout, ignored } = request;
     source.check()?;
+    ensure!(
+        output.extension().is_some_and(|it| it == ADAPTER_EXTENSION),
+        "`{}` is to be an adapter for ONNX Runtime: give a name that ends in .{ADAPTER_EXTENSION}",
+        output.display()
+    );
     let (shown, onnx) = (model.display(), onnx::read(model)?);
     let metadata =
         ModelMetadata::read(&onnx.properties).map_err(|error| err!("`{shown}`: {error}"))?;
@@ -88,7 +93,8 @@ fn stored(
         );
         return Ok(None);
     };
-    let rows = parts.iter().filter_map(|(_, it, _)| it.shape.first()).sum();
+    let rows = parts.iter().filter_map(|(_, it, _)| it.shape.first().copied());
+    let rows = rows.fold(0, u64::saturating_add);
     let rest = first.shape.iter().skip(1).copied();
     let sources = parts.iter().map(|(.., data)| {
         let file = parent_dir(model).join(&data.file).into();
@@ -103,10 +109,17 @@ fn stored(
         );
     }
     let Some(dtype) = first.dtype else { return Ok(None) };
+    let shape: Vec<u64> = [rows].into_iter().chain(rest).collect();
+    let found = sources.iter().map(FileRange::len).fold(0, u64::saturating_add);
+    ensure!(
+        dtype.bytes(&shape) == Some(found),
+        "`{}` has {found} bytes of `{name}`, and not what its shape {shape:?} takes: export the model again",
+        model.display()
+    );
     Ok(Some(Weight {
         name: name.to_owned(),
         dtype,
-        shape: [rows].into_iter().chain(rest).collect(),
+        shape,
         kind: ElementKind::Float,
         recipe: Recipe::Concat(sources),
     }))

@@ -160,10 +160,7 @@ fn unwanted(model: &Path, Given { source, record, .. }: &Given, checkpoint: &Che
 /// The error for an adapter of a model for which none, or another one, is given.
 fn differs(model: &Path, wanted: &AdapterRecord, given: Option<&Given>) -> Error {
     let AdapterRecord { name, fingerprint, weight, .. } = wanted;
-    let typed = |path: &str| match weight {
-        1.0 => path.to_owned(),
-        weight => format!("{path}={weight}"),
-    };
+    let typed = |path: &str| adapter::written(path, *weight);
     let model = model.display();
     let Some(Given { source, record, .. }) = given else {
         return err!("`{model}` has the adapter `{name}` with weight {weight}, and it is not given: give its folder or file")

@@ -95,7 +95,7 @@ fn adapters_are_copied_by_themselves() {
     let sentence = failure(&staged_args(Path::new(weights.as_str().unwrap()), &model, &[]));
     assert_contains(
         &sentence,
-        "` holds the weights of a model with an adapter, such as `layers.0.attn.k.lora_A`, and no checkpoint: export the checkpoint itself",
+        "` holds the weights of a model with the adapter `attention`, and no checkpoint: export the checkpoint itself",
     );
 }
 
@@ -149,6 +149,20 @@ fn copies_of_the_base_replace_nothing() {
         let mut tensors = listed["tensors"].as_array().unwrap().iter();
         let tensor = tensors.find(|it| it["name"] == name).unwrap();
         assert_starts(tensor["places"][0]["file"].as_str().unwrap(), "checkpoint/");
+    }
+}
+
+/// A copy of the base's values is told by the base, whatever another adapter has replaced.
+#[test]
+fn copies_of_the_base_go_with_replacements_in_any_order() {
+    let home = with_adapters("tiny-hf", &["router-head", "whole-modules"]);
+    for [one, other] in [["router-head", "whole-modules"], ["whole-modules", "router-head"]] {
+        let options = format!("--output m.onnx --adapter {one} --adapter {other}");
+        export_in(&home, &options).unwrap();
+        let listed =
+            export(&["inspect", text(&home.join("m.onnx")), "--tensors", "lm_head.weight"]);
+        let file = listed["tensors"][0]["file"].as_str().unwrap();
+        assert!(file.contains("whole-modules"), "{listed}");
     }
 }
 

@@ -141,7 +141,7 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         }
         let order = "; gate and up alternate in a tensor of both";
         let order = if found.contains("query") { "" } else { order };
-        let change = if lacking == &lacks && !renamings[0].0.contains("gate_up") {
+        let change = if *lacking == lacks && !renamings[0].0.contains("gate_up") {
             "join"
         } else {
             "rename"

@@ -43,7 +43,7 @@ fn exceeded_limit_is_an_error_that_says_what_to_raise() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
     }
     let before = contents(&home);
-    let table = "ulimit -f 100 | --external-data copy --output out/m.onnx | ` from `checkpoint/model.safetensors` to `out/weights-
+    let table = "ulimit -f 100 | --external-data copy --output out/m.onnx | cannot write `out/weights-
         ulimit -f 100 | --external-data copy --output out/m.onnx | File too large (os error 27): raise the limit on the size of files (`ulimit -f`)
         ulimit -f 10 | --output checkpoint/m.onnx | cannot write `checkpoint/m.onnx`: File too large
         ulimit -n 5 | --external-data copy --output out/m.onnx | `checkpoint/model.safetensors`: Too many open files (os error 24): raise the limit on open files (`ulimit -n`)

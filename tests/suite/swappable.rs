@@ -298,7 +298,7 @@ fn refuses_adapters_that_a_model_does_not_take() {
         router-head attention.onnx | for which `attention.onnx` has no inputs
         whole-modules all.onnx | replaces values or adds biases, and a runtime can only add products of factors
         router-head int8.onnx | the adapter holds values of `lm_head.weight`, and `int8.onnx` holds those of its base in another format, so that nothing tells whether they differ: export the model with this adapter
-        attention square.onnx | it adapts `model.layers.2.self_attn.k_proj`, and the base has 2 layers; also unfit: 3 modules
+        attention square.onnx | it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; also unfit: 3 modules
         square-down square.onnx | say which it is; pass --adapter-layout plain or --adapter-layout swapped
         attention all.onnx --ignore-tensor score.* | nothing to ignore: `attention` has no unknown key or tensor `score.*`";
     for [arguments, expected] in cases(table) {

@@ -14,16 +14,16 @@ use crate::tensor::DType;
 /// Tensors by the fault that they have, and the shapes of all.
 #[derive(Default)]
 pub struct Wrong {
-    faults: BTreeMap<String, Vec<Place>>,
+    faults: BTreeMap<String, Vec<TensorPlace>>,
     shapes: Vec<Shape>,
 }
 
 /// A tensor and its file.
-type Place = (String, Arc<Path>);
+type TensorPlace = (String, Arc<Path>);
 
 /// The shape of a tensor, which may be wrong.
 pub struct Shape {
-    pub place: Place,
+    pub place: TensorPlace,
     pub layer: Option<usize>,
     pub expected: Vec<u64>,
     pub found: Vec<u64>,
@@ -39,7 +39,7 @@ impl Wrong {
         self.add_at(fault, (tensor.to_owned(), file.clone()));
     }
 
-    fn add_at(&mut self, fault: String, place: Place) {
+    fn add_at(&mut self, fault: String, place: TensorPlace) {
         self.faults.entry(fault).or_default().push(place);
     }
 
@@ -71,7 +71,7 @@ impl Wrong {
             }
         }
         let more = self.faults.len().saturating_sub(LISTED);
-        let error = |(fault, tensors): &(String, Vec<Place>)| {
+        let error = |(fault, tensors): &(String, Vec<TensorPlace>)| {
             let (place, which) = (place_of(folder, tensors.iter()), which(tensors));
             err!("`{}`: {which} {fault}", place.display())
         };
@@ -123,12 +123,12 @@ impl Wrong {
     }
 
     /// Tensors by the value that they have of a size.
-    fn by_size(&self, name: &str) -> BTreeMap<u64, Vec<Place>> {
-        let mut by_size = BTreeMap::<u64, Vec<Place>>::new();
+    fn by_size(&self, name: &str) -> BTreeMap<u64, Vec<TensorPlace>> {
+        let mut by_size = BTreeMap::<u64, Vec<TensorPlace>>::new();
         for shape in &self.shapes {
             let sizes = shape.sizes().into_iter().flatten().filter(|(it, ..)| *it == name);
             sizes.for_each(|(.., found)| {
-                by_size.entry(found).or_default().push(shape.place.clone())
+                by_size.entry(found).or_default().push(shape.place.clone());
             });
         }
         by_size
@@ -154,12 +154,12 @@ impl Wrong {
     }
 }
 
-fn place_of<'t>(folder: &'t Path, tensors: impl Iterator<Item = &'t Place>) -> &'t Path {
+fn place_of<'t>(folder: &'t Path, tensors: impl Iterator<Item = &'t TensorPlace>) -> &'t Path {
     place(folder, tensors.map(|(_, file)| &**file)).unwrap_or(folder)
 }
 
 /// Tensors for a sentence.
-fn which(tensors: &[Place]) -> String {
+fn which(tensors: &[TensorPlace]) -> String {
     match tensors {
         [(one, _)] => format!("tensor `{one}`"),
         several => format!("{}, such as `{}`,", plural(several.len(), "tensor"), several[0].0),

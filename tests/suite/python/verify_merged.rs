@@ -39,7 +39,7 @@ fn accepts_every_merged_adapter() {
 fn accepts_merged_adapters_with_other_options() {
     let table = "--functions | float32
         --external-data copy | float32
-        --max-shard-size 600kB --target ort | float32
+        --max-shard-size 900kB --target ort | float32
         --layers 1 --target ort | float32
         --last-logits --kv-cache | float32
         --experts f32 --dense f32 | float32
