@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Adapter;
 use super::apply::{is_copy, weighted};
 use crate::checkpoint::{Checkpoint, listed};
-use crate::error::{Result, ensure, err};
+use crate::error::{Result, Setting, ensure, err};
 use crate::onnx::OnnxFile;
 use crate::weights::{self, Changes, LowRank, Matrix, Slot, Weight};
 
@@ -138,14 +138,17 @@ pub fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<
     let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
     let others: Vec<&String> =
         adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();
-    ensure!(
-        others.is_empty(),
-        "`{}` changes {}, for which `{}` has no inputs: export the model with this adapter",
-        adapter.file.display(),
+    if others.is_empty() {
+        return Ok(());
+    }
+    let file = adapter.file.display();
+    let error = err!(
+        "`{file}` changes {}, for which `{}` has no inputs: export the model with this adapter",
         listed(others.iter()),
         model.display()
     );
-    Ok(())
+    let settings = [(Setting::AdapterAs, "swappable".into()), (Setting::Adapter, file.to_string())];
+    Err(error.with_remedies(settings.into()))
 }
 
 /// What the optional inputs of a model are for.

@@ -82,7 +82,7 @@ impl<'t> Left<'t> {
             ));
         }
         Some(err!(
-            "{config}, and `{path}` holds {found}, up to number {} without {}: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps and set the key to {}",
+            "{config}, and `{path}` holds {found}, up to number {} without {}: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps, set the key to {}, and remove the entries of the removed ones from `layer_types`, if it is there",
             end - 1,
             listed(gaps.iter()),
             there.len()

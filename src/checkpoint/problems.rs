@@ -262,7 +262,7 @@ fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
             Ordering::Equal => "rename these to those",
             Ordering::Greater => "split these into those",
         };
-        let has_experts = others.iter().any(|(it, _)| it.name.contains(".mlp."));
+        let has_experts = others.iter().any(|(it, _)| it.name.contains(".experts."));
         let order = if !has_experts {
             ""
         } else if change.starts_with("split") {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 
 use super::names::{is_slip, numbers};
+use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::{ADD_ADAPTER, Foreign};
 use crate::files::parent_dir;
@@ -89,6 +90,11 @@ pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<(
     Err(refusal(&adapter, format))
 }
 
+/// Whether an export wrote a SafeTensors file.
+pub fn is_own_file(path: &Path) -> bool {
+    Header::read(path).is_ok_and(|header| header.metadata.is_some())
+}
+
 /// Whether there are weights of a whole model.
 fn has_weights(names: &BTreeSet<String>) -> bool {
     let is_weights = |name: &&String| is_safetensors(Path::new(name));
@@ -120,6 +126,13 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let mut others = names.iter().copied().filter(|it| !is_safetensors(it.as_ref()));
     let is_weights = |name: &str| name.to_lowercase().ends_with(".safetensors");
     let weights = others.clone().find(|it| is_safetensors(file.as_ref()) && is_weights(it));
+    if let Some(own) = names.iter().find(|name| is_own_file(&folder.join(name))) {
+        let own = folder.join(own);
+        return err!(
+            "{lacks}, but weights that an export wrote: give `{}` in its place",
+            own.display()
+        );
+    }
     if let Some(near) = near(file, &mut others).or(weights) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }

@@ -26,7 +26,7 @@ const VERIFY: &str = "--verify";
 
 /// Options of other tools, by the command that does not have them (`""` is an export), and
 /// what to type; `PATH` stands for the value.
-const OTHER_OPTIONS: [(&str, &str, &str); 15] = [
+const OTHER_OPTIONS: [(&str, &str, &str); 17] = [
     (
         "inspect",
         "--checkpoint --weights --model --output",
@@ -61,6 +61,16 @@ const OTHER_OPTIONS: [(&str, &str, &str); 15] = [
         "",
         "--device --execution-provider --provider --runtime --backend",
         "the runtime is a value of --for RUNTIME, the execution provider of --ep PROVIDER",
+    ),
+    (
+        "",
+        "--lora --lora-path --peft --adapter-path",
+        "an adapter is the value of an option: --adapter PATH",
+    ),
+    (
+        "",
+        "--cache-dir --local-dir",
+        "the folder for downloads is the value of an option: --download-dir PATH",
     ),
     ("", "--use-cache --use-past --with-past --past", "the cache is --kv-cache"),
     ("", "--atol --rtol", "the largest error of a logit is --tolerance PATH, beside --verify"),
@@ -140,7 +150,10 @@ fn stray_word(word: &str, cli: &Command, arguments: &[String], follows_option: b
     let has_source = has(arguments, "--checkpoint") || has(arguments, "--weights");
     let has_output = has(arguments, "--output") || has(arguments, "-o");
     let quoted = shell_quote(word);
-    if is_model(word) && arguments.windows(2).any(|it| it == [VERIFY, word]) {
+    let command = words.iter().copied().find(|it| cli.find_subcommand(it).is_some());
+    if let Some(command) = command {
+        format!("the command `{command}` comes first, and has options of its own")
+    } else if is_model(word) && arguments.windows(2).any(|it| it == [VERIFY, word]) {
         to_verify(word, arguments)
     } else if is_model(word) && has_source && !has_output {
         format!("the model is the value of an option: --output {quoted}")

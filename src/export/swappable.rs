@@ -6,7 +6,7 @@ use super::planned_adapter::PlannedAdapter;
 use super::{AdapterSource, AdapterSummary};
 use crate::adapter::{self, AdapterFile, FactorOrder, RuntimeAdapter};
 use crate::checkpoint::IgnoredNames;
-use crate::error::{Result, bail, ensure, err};
+use crate::error::{Result, Setting, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::hub;
 use crate::metadata::ModelMetadata;
@@ -46,7 +46,8 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let config = metadata.as_ref().and_then(|it| it.config.as_ref());
     let slots: Vec<Slot> = adapter::slots_of(&onnx).collect();
     let (Some(metadata), Some(config), false) = (&metadata, config, slots.is_empty()) else {
-        bail!("`{shown}` takes no adapters: export it as a swappable model");
+        return Err(err!("`{shown}` takes no adapters: export it as a swappable model")
+            .with_remedy(Setting::AdapterAs, "swappable"));
     };
     config.check(&shown.to_string())?;
     hub::require_path(&source.path)?;

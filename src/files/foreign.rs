@@ -56,7 +56,7 @@ const KNOWN: [Foreign; 38] = [
         "DeepSpeed's format, in parts as each process saved them",
         "run `python zero_to_fp32.py . OUTPUT` with its option safe_serialization in the folder of zero_to_fp32.py, add config.json to OUTPUT and export that",
     )
-    .files("global_step* zero_to_fp32.py *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
+    .files("global_step[0-9]* zero_to_fp32.py *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
     of(
         "NeMo's or Megatron's format",
         "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",

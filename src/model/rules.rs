@@ -80,7 +80,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
         )
     } else if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
         err!(
-            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph"
+            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export without functions, or for target `onnx`"
         )
     } else if let (Provider::WebGpu, Some(count)) = (options.provider, too_many) {
         err!(

@@ -226,6 +226,11 @@ fn stray_words_get_tips() {
         verify m.onnx --checkpoint tiny --target ort | `--target` is an option of an export, not of `verify`
         inspect m.onnx --verify | to verify a model, pass verify FILE.onnx --checkpoint DIR
         inspect tiny --experts int4 | `--experts` is an option of an export, not of `inspect`
+        adapter lora --model m.onnx | the model is the value of an option: --for m.onnx
+        --checkpoint tiny --output m.onnx --lora lora | an adapter is the value of an option: --adapter lora
+        --checkpoint tiny --output m.onnx --cache-dir here | the folder for downloads is the value of an option: --download-dir here
+        tiny inspect | the command `inspect` comes first
+        tiny verify m.onnx | the command `verify` comes first
         help verfy | there is help for the commands adapter, inspect, verify
         help m.onnx | there is help for the commands adapter, inspect, verify
         verfy m.onnx | a similar subcommand exists: 'verify'

@@ -22,7 +22,7 @@ fn refuses_impossible_requests_before_writing() {
         tiny | --external-data in-place | it is outside the model's folder, where ONNX allows no external data; pass --external-data copy
         tiny | --external-data in-place --save-weights w.safetensors | ; pass --external-data auto
         tiny-1-kv | --target ort | target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx
-        tiny | --target=ort --functions | target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export a flat graph; pass --target onnx
+        tiny | --target=ort --functions | target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export without functions, or for target `onnx`; pass --target onnx
         tiny | --for=cuda --keep-activations | execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them
         tiny | --target=onnx --ep=cuda | execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu
         tiny | --ignore-tensor foo | tiny` has no unknown tensor `foo`
@@ -72,6 +72,7 @@ fn refuses_unsupported_formats_with_alternative() {
 fn names_saves_that_are_no_checkpoints() {
     let table = "zero_to_fp32.py latest global_step10/ | global_step10` is DeepSpeed's format, in parts as each process saved them: run `python zero_to_fp32.py . OUTPUT` with its option safe_serialization in the folder of zero_to_fp32.py, add config.json to OUTPUT and export that
         tiny-hf/config.json global_step10/ pytorch_model.bin training_args.bin | global_step10` is DeepSpeed's format
+        global_step_100/ | holds no config.json: add the files that the checkpoint lacks
         bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt | optim_states.pt` is DeepSpeed's format
         mp_rank_00_model_states.pt | model_states.pt` is DeepSpeed's format
         context/ weights/ | weights` is NeMo's or Megatron's format: convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result

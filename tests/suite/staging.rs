@@ -197,6 +197,20 @@ fn export_into_the_checkpoints_folder_can_be_repeated() {
 
 /// A staged file that is truncated, changed or given as a checkpoint, and what to do.
 #[test]
+fn folders_of_exports_name_their_weights() {
+    let home = Home::with("tiny");
+    let (model, summary) = home.export("out/model", &["--external-data", "copy"]);
+    let weights = summary["weights"]["written"][0].as_str().unwrap();
+    let folder = Path::new(weights).parent().unwrap();
+    let sentence = failure(&export_args(folder, &model, &[]));
+    let expected = format!(
+        "holds no config.json, but weights that an export wrote: give `{weights}` in its place"
+    );
+    assert_contains(&sentence, &expected);
+    run(&staged_args(Path::new(weights), &model, &[]));
+}
+
+#[test]
 fn staged_files_are_named_as_such() {
     let home = Home::with("tiny");
     let (staged, _) = home.stage("w", &[]);

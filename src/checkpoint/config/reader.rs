@@ -282,7 +282,10 @@ impl<'a> ConfigReader<'a> {
             Unread { file: &self.file, known: &self.known, missing: &self.missing, groups }
                 .errors(unread);
         if !self.missing.is_empty() {
-            let missing: Vec<_> = self.missing.iter().map(|key| format!("`{key}`")).collect();
+            let shown = |key: &String| {
+                format!("`{key}`{}", if self.is_null(key) { ", which is null" } else { "" })
+            };
+            let missing: Vec<_> = self.missing.iter().map(shown).collect();
             let (keys, them) = if missing.len() == 1 { ("key", "it") } else { ("keys", "them") };
             let error = err!(
                 "`{}` lacks the {keys} {}: add {them} as saved with the weights",

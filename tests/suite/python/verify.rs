@@ -169,7 +169,7 @@ fn export_prints_summary_even_if_verification_fails() {
     assert_eq!(summary["model"]["path"], json!(model));
     assert_eq!(summary["verification"], Value::Null);
     let error = String::from_utf8(output.stderr).unwrap();
-    let begins = "error: the model is written, and could not be verified: the checkpoint's own";
+    let begins = "error: the model is written, and could not be verified: the reference's logits";
     assert_starts(&error, begins);
 }
 

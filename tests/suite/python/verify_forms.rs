@@ -11,13 +11,11 @@ fn in_layout(layout: &str) -> Home {
 }
 
 /// The layouts of the model and of the checkpoint, and what has two forms, by their definitions:
-/// OpenAI's layouts have queries, keys and values in one matrix, and those with dtypes as names have
-/// experts `[in, out]`. `gate_up` of the fixture has other MXFP4 blocks than a conversion makes.
+/// OpenAI's layouts have queries, keys and values in one matrix, which a model that has them apart is
+/// compared with part by part, and those with dtypes as names have experts `[in, out]`. `gate_up` of the fixture has other MXFP4 blocks than a conversion makes.
 #[test]
 fn tells_other_forms_from_other_weights() {
     let table = "tiny | hf | attn.qkv.weight attn.qkv.bias
-        hf | tiny | attn.qkv.weight attn.qkv.bias
-        split | numbers | attn.qkv.weight attn.qkv.bias
         tiny | numbers | mlp.experts.gate_up.weight
         hf | bf16 | mlp.experts.gate_up.weight
         hf | f32 | mlp.experts.gate_up.weight
@@ -26,7 +24,9 @@ fn tells_other_forms_from_other_weights() {
         bf16 | hf | mlp.experts.gate_up.weight mlp.experts.down.weight
         bf16 | f16 | mlp.experts.gate_up.weight mlp.experts.down.weight
         fp8 | split | mlp.experts.gate_up.weight mlp.experts.down.weight
-        f32 | tiny | attn.qkv.weight attn.qkv.bias mlp.experts.gate_up.weight mlp.experts.down.weight
+        f32 | tiny | mlp.experts.gate_up.weight mlp.experts.down.weight
+        hf | tiny |
+        split | numbers |
         split | bf16 |
         mlx | hf |
         numbers | tiny |";
