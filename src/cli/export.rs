@@ -167,10 +167,11 @@ pub struct Export {
     /// Add inputs and outputs for the key-value cache; --target ort always has them
     #[arg(help_heading = GRAPH, long)]
     kv_cache: bool,
-    /// What caches of sliding layers keep [default: window; with --target onnx --genai full]
+    /// What caches of sliding layers keep [default: window]
     ///
     /// Logits are the same. With window, programs can take back up to 16 tokens, and
     /// onnxruntime-genai cannot rewind long texts.
+    /// With --target onnx --genai the default is full.
     #[arg(help_heading = GRAPH, long, value_name = "KEEP", value_parser = one_of(values::SLIDING_CACHES))]
     sliding_cache: Option<SlidingCache>,
     /// Compute logits of the last token of each row only
