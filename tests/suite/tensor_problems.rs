@@ -219,7 +219,7 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
         (
             "bf16",
             |tensors, _| rename(tensors, "layers.1.", "layers.3."),
-            "config.json` describes 3 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers, up to number 3 without `1`: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps and set the key to 3",
+            "config.json` describes 3 layers (`num_hidden_layers`), and `CHECKPOINT` holds 3 layers, up to number 3 without `1`: add the tensors of those, or, if these layers were removed, number the others from 0 without gaps, set the key to 3",
         ),
         (
             "hf",
