@@ -9,7 +9,7 @@ use glob::Pattern;
 use super::names::{is_slip, numbers};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
-use crate::files::foreign::{ADD_ADAPTER, Foreign};
+use crate::files::foreign::Foreign;
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
@@ -42,7 +42,7 @@ pub fn refuse_file(path: &Path) -> Option<Error> {
 
 fn refusal(path: &Path, format: &Foreign) -> Error {
     let error = err!("`{}` is {format}", path.display());
-    if format.remedy != ADD_ADAPTER {
+    if !format.is_adapter {
         return error;
     }
     let adapter = parent_dir(path).display().to_string();
@@ -122,17 +122,16 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     if let Some((name, format)) = find_format(&names).filter(|_| !has_weights) {
         return refusal(&folder.join(name), format);
     }
+    let mut weights_files =
+        names.iter().map(|name| folder.join(name)).filter(|it| is_safetensors(it));
+    if let Some(own) = weights_files.find(|it| is_own_file(it)) {
+        let own = own.display();
+        return err!("{lacks}, but weights that an export wrote: give `{own}` in its place");
+    }
     // That another SafeTensors file has been passed over has a reason.
     let mut others = names.iter().copied().filter(|it| !is_safetensors(it.as_ref()));
     let is_weights = |name: &str| name.to_lowercase().ends_with(".safetensors");
     let weights = others.clone().find(|it| is_safetensors(file.as_ref()) && is_weights(it));
-    if let Some(own) = names.iter().find(|name| is_own_file(&folder.join(name))) {
-        let own = folder.join(own);
-        return err!(
-            "{lacks}, but weights that an export wrote: give `{}` in its place",
-            own.display()
-        );
-    }
     if let Some(near) = near(file, &mut others).or(weights) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::{AdapterRequest, AdapterSource, FactorOrder, export_adapter};
 
 use super::console::{Console, show};
@@ -50,4 +51,10 @@ impl WriteAdapter {
         let summary = export_adapter(&request, &console)?;
         if self.quiet { Ok(()) } else { show(&summary, self.json) }
     }
+}
+
+/// Whether the command has an option for a setting; otherwise an export does.
+pub fn has(setting: Setting) -> bool {
+    use Setting::{AdapterLayout, IgnoreConfigKey, IgnoreTensor};
+    [AdapterLayout, IgnoreConfigKey, IgnoreTensor].contains(&setting)
 }

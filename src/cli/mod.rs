@@ -83,8 +83,11 @@ impl Cli {
 
     /// Runs a command; what to print of an error, line by line.
     pub fn run(self) -> Result<(), Vec<String>> {
-        let is_verify = matches!(self.command, Some(Command::Verify(_)));
-        let has = if is_verify { verify::has } else { remedy::any };
+        let has = match self.command {
+            Some(Command::Adapter(_)) => adapter::has,
+            Some(Command::Verify(_)) => verify::has,
+            _ => remedy::any,
+        };
         self.run_command().map_err(|error| remedy::report(&error, has))
     }
 

@@ -64,6 +64,11 @@ fn let_runtime_add(
     request: &Request,
     adapters: &[(Adapter, f64)],
 ) -> Result<()> {
+    // A copy of queries, keys or values is compared with those of the base.
+    let mut replaced = adapters.iter().flat_map(|(it, _)| &it.replacements);
+    if replaced.any(|it| it.replaced.contains(".attn.")) {
+        checkpoint.split_qkv();
+    }
     let weights = &checkpoint.weights;
     let stored = |name: &str| Ok(weights.iter().find(|it| it.name == name).cloned());
     let misfits =

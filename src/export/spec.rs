@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
-use crate::adapter;
+use crate::adapter::{self, AdapterFile};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
@@ -53,7 +53,12 @@ impl Spec {
         let Request { source, ignored, experts, dense, layers, .. } = &self.request;
         let opened = match source {
             Source::Staged(path) => Checkpoint::open_staged(path).ok().map(|(opened, _)| opened),
-            Source::Checkpoint(folder) => Checkpoint::open(folder, ignored).ok(),
+            Source::Checkpoint(folder) => {
+                // Names that adapters ignore need not be in their base.
+                let files = self.request.adapters.iter().map(|it| &it.source.path);
+                let files = files.map(|path| AdapterFile::open(path, ignored));
+                Checkpoint::open(folder, &adapter::all_opened(files, ignored).1).ok()
+            }
             Source::Hub(_) => None,
         };
         let opened = opened.and_then(|mut opened| {

@@ -15,6 +15,8 @@ const SHOWN: usize = 60;
 pub struct Foreign {
     pub what: &'static str,
     pub remedy: &'static str,
+    /// Whether a checkpoint can be exported with it.
+    pub is_adapter: bool,
     /// Patterns of names of files and folders; of names joined by `+` all have to be there.
     files: &'static str,
     /// Patterns of names of tensors.
@@ -23,7 +25,6 @@ pub struct Foreign {
     bytes: &'static [&'static [u8]],
 }
 
-pub const ADD_ADAPTER: &str = "export the checkpoint of its base model with it";
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
 const SAVE_AGAIN: &str =
@@ -39,7 +40,11 @@ const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
 const KNOWN: [Foreign; 38] = [
-    of("a LoRA adapter", ADD_ADAPTER).files("adapter_config.json adapter_model.*"),
+    Foreign {
+        is_adapter: true,
+        ..of("a LoRA adapter", "export the checkpoint of its base model with it")
+    }
+    .files("adapter_config.json adapter_model.*"),
     of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*lora_*"),
     of(
         "the base layers of a LoRA adapter without its factors",
@@ -122,7 +127,7 @@ const KNOWN: [Foreign; 38] = [
 ];
 
 const fn of(what: &'static str, remedy: &'static str) -> Foreign {
-    Foreign { what, remedy, files: "", tensors: "", bytes: &[] }
+    Foreign { what, remedy, is_adapter: false, files: "", tensors: "", bytes: &[] }
 }
 
 impl Foreign {

@@ -12,9 +12,9 @@ use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
-/// sizes that are too large for this machine, or needs a tolerance and has none, and refuses if no suitable
-/// onnxruntime is found. `formats` are those of its matrices, converted or stored; `config` is that
-/// of its checkpoint, if it is known yet.
+/// sizes that are too large for this machine, or needs a tolerance and has none, and refuses if no
+/// suitable onnxruntime is found. `formats` are those of its matrices, converted or stored; `config`
+/// is that of its checkpoint, if it is known yet.
 pub fn prepare(
     options: &GraphOptions,
     formats: &PerRole<FormatSet>,

@@ -2,7 +2,7 @@
 //! the checkpoint make. That covers what random tokens do not: unused tokens and experts, and
 //! bits that are lost in noise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -129,7 +129,11 @@ pub fn compare(
             None => found.unknown.push(tensor.stored.name.clone()),
         }
     }
-    let fitting: Vec<&Slice> = slices.iter().filter(|slice| slice.fits).collect();
+    // Operators may read the same bytes, each through an initializer of its own.
+    let mut seen = HashSet::new();
+    let place = |it: &Slice| (it.weight.name.clone(), it.bytes.clone(), it.tensor.data.clone());
+    let fitting = slices.iter().filter(|slice| slice.fits);
+    let fitting: Vec<&Slice> = fitting.filter(|slice| seen.insert(place(slice))).collect();
     let total = fitting.iter().map(|slice| slice.tensor.data.len()).sum();
     let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
     let mut sources = FileCache::default();
