@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Most names that a sentence lists.
+pub const LISTED: usize = 8;
+
 /// Bytes in the unit that fits.
 pub fn size(bytes: u64) -> String {
     match bytes {
@@ -34,6 +37,19 @@ pub fn join(words: &[String]) -> String {
         [one] => one.clone(),
         [others @ .., last] => format!("{} and {last}", others.join(", ")),
     }
+}
+
+/// Names for a sentence, the first few of many.
+pub fn listed(names: impl ExactSizeIterator<Item = impl fmt::Display>) -> String {
+    several(names.map(|name| format!("`{name}`")))
+}
+
+/// Parts of a sentence, the first few of many.
+pub fn several(parts: impl ExactSizeIterator<Item = String>) -> String {
+    let more = parts.len().saturating_sub(LISTED);
+    let shown: Vec<String> = parts.take(LISTED).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    shown.join(", ") + &more
 }
 
 /// Text with control characters escaped, safe to print: names come from other people's

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint, is_ignored, listed, matches,
-    names, patterns,
+    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, below, choice, is_checkpoint, is_ignored,
+    matches, names, nearest, patterns,
 };
 use crate::container::{Header, StoredTensor};
-use crate::display::plural;
+use crate::display::{listed, plural};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
@@ -98,7 +98,7 @@ impl AdapterFile {
             ensure!(
                 file.symlink_metadata().is_ok(),
                 "`{shown}` holds no {name}{whole}; {}",
-                below(folder)
+                elsewhere(folder)
             );
         }
         refuse_other_methods(&config)?;
@@ -106,7 +106,7 @@ impl AdapterFile {
         let modules = read_modules(&weights, &ignored.tensors);
         let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
         let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
-        let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys };
+        let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys }.by(ignored);
         let mut file = Self { config, weights, source: None, modules, ignored };
         file.name_wrapped()?;
         file.check_ranks()?;
@@ -186,25 +186,11 @@ impl AdapterFile {
     }
 }
 
-/// What to do about a folder that is no adapter: where one is, the newest that a Trainer saved or
-/// the only one, or what an adapter is.
-fn below(folder: &Path) -> String {
-    let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut adapters: Vec<PathBuf> = entries.filter(|path| is_adapter(path)).collect();
-    adapters.sort();
-    let step = |path: &&PathBuf| {
-        path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok()
-    };
-    let newest = adapters.iter().filter(|path| step(path).is_some()).max_by_key(step);
-    match (newest, &adapters[..]) {
-        (Some(newest), _) => format!("`{}` is the newest adapter in it: use it", newest.display()),
-        (_, []) => format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"),
-        (_, [one]) => format!("`{}` in it is an adapter: use it", one.display()),
-        (_, several) => {
-            let several = listed(several.iter().map(|it| it.display()));
-            format!("several folders in it are adapters, {several}: choose one")
-        }
-    }
+/// What to do about a folder that is no adapter: where one is, or what an adapter is.
+fn elsewhere(folder: &Path) -> String {
+    let below = below(folder);
+    choice(&nearest(&below, |it| is_adapter(&it.path)), "LoRA adapter")
+        .unwrap_or_else(|| format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"))
 }
 
 /// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit

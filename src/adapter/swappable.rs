@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::Adapter;
 use super::apply::{is_copy, weighted};
-use crate::checkpoint::{Checkpoint, listed};
+use crate::checkpoint::Checkpoint;
+use crate::display::listed;
 use crate::error::{Result, Setting, ensure, err};
 use crate::onnx::OnnxFile;
 use crate::weights::{self, Changes, LowRank, Matrix, Slot, Weight};

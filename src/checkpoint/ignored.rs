@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::suggest::listed;
+use super::names::matches;
+use crate::display::several;
 use crate::error::{Error, Result, err};
 
 /// Unknown names that the user allows. In a request each may be a pattern with `*` and `?`.
@@ -16,6 +17,9 @@ pub struct IgnoredNames {
     pub config_keys: Vec<String>,
     /// Tensors by name.
     pub tensors: Vec<String>,
+    /// Patterns that fit several of these, if those were ignored by patterns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
     /// Names and patterns that fit something in an adapter, and may fit nothing in its base.
     #[serde(skip)]
     pub of_adapters: Vec<String>,
@@ -45,19 +49,39 @@ impl IgnoredNames {
     pub(super) fn of_base<'n>(&'n self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
         names.iter().filter(|name| !self.of_adapters.contains(name))
     }
+
+    /// The same, ignored by these names and patterns.
+    pub fn by(mut self, wanted: &Self) -> Self {
+        let all = || self.config_keys.iter().chain(&self.tensors);
+        let has_several = |it: &&String| all().filter(|name| matches(it, name)).count() > 1;
+        let patterns = wanted.config_keys.iter().chain(&wanted.tensors).filter(has_several);
+        self.patterns = patterns.cloned().collect();
+        self
+    }
+
+    /// Some of the names for a sentence, those that fit a pattern as one, with their number.
+    fn shown(&self, names: &[String]) -> String {
+        let (mut names, mut shown) = (names.to_vec(), Vec::new());
+        for pattern in &self.patterns {
+            match &names.extract_if(.., |name| matches(pattern, name)).collect::<Vec<_>>()[..] {
+                [] => {}
+                [one] => shown.push(format!("`{one}`")),
+                several => shown.push(format!("`{pattern}` ({})", several.len())),
+            }
+        }
+        shown.extend(names.iter().map(|name| format!("`{name}`")));
+        several(shown.into_iter())
+    }
 }
 
 impl fmt::Display for IgnoredNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
         let kinds = [("config key", &self.config_keys), ("tensor", &self.tensors)];
-        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
-        let kinds = kinds.map(|(kind, names)| {
-            format!(
-                "the {kind}{} {}",
-                if names.len() == 1 { "" } else { "s" },
-                listed(names.iter())
-            )
-        });
-        f.write_str(&kinds.collect::<Vec<_>>().join(" and "))
+        for (kind, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
+            let ending = if names.len() == 1 { "" } else { "s" };
+            parts.push(format!("the {kind}{ending} {}", self.shown(names)));
+        }
+        f.write_str(&parts.join(" and "))
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 
 use super::config::Config;
 use super::names::{Similar, layer};
-use super::suggest::listed;
 use super::tensors::{Missing, Tensors};
-use crate::display::plural;
+use crate::display::{listed, plural};
 use crate::error::{Error, err};
 
 /// A config, and what it was read from.

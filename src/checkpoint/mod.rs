@@ -2,13 +2,16 @@
 //! every weight gets its canonical name and a recipe.
 
 mod adapter_record;
+mod below;
 mod config;
 mod ignored;
+mod lacking;
 mod layout;
 mod mismatch;
 mod names;
 mod numbered;
 mod problems;
+mod renamed;
 mod selection;
 mod staged;
 mod suggest;
@@ -22,6 +25,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 pub use adapter_record::AdapterRecord;
+pub use below::{below, nearest};
 pub use config::{
     BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
     Rope, any_value,
@@ -33,7 +37,7 @@ pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
+    ADAPTER_CONFIG, CONFIG, choice, enclosing, identify, is_checkpoint, is_safetensors, names,
     refuse_file as refuse_unsupported, similar_dir,
 };
 use tensors::Tensors;
@@ -41,10 +45,11 @@ pub use weights::{
     AttentionWeights, Embedding, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
+use crate::display::listed;
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
 use crate::weights::{
-    Changes, Fingerprint, MatrixFormat, PerRole, Provenance, Role, StagedMetadata,
+    Changes, Fingerprint, MatrixFormat, PerRole, Provenance, Role, Samples, StagedMetadata,
 };
 
 /// A checkpoint of which only headers have been read.
@@ -98,9 +103,10 @@ impl Checkpoint {
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
-        let (ConfigFile { config, dialect, ignored }, tensors) = Error::both(config, tensors)?;
+        let (ConfigFile { config, dialect, ignored: config_keys }, tensors) =
+            Error::both(config, tensors)?;
         let mut checkpoint = Self::assemble(Layout::of(dialect), config, tensors, &file)?;
-        checkpoint.ignored.config_keys = ignored;
+        checkpoint.ignored = IgnoredNames { config_keys, ..checkpoint.ignored }.by(ignored);
         Ok(checkpoint)
     }
 
@@ -115,7 +121,7 @@ impl Checkpoint {
         metadata.provenances.check(&checkpoint.provenances).map_err(invalid)?;
         checkpoint.provenances = metadata.provenances.clone();
         if !adapters.is_empty() {
-            let names = suggest::listed(adapters.iter().map(|it| &it.name));
+            let names = listed(adapters.iter().map(|it| &it.name));
             checkpoint.layout += &format!(", with merged adapters: {names}");
         }
         checkpoint.adapters = adapters;
@@ -160,7 +166,7 @@ impl Checkpoint {
             ));
         }
         if !tensors.unused_files.is_empty() {
-            let files = suggest::listed(tensors.unused_files.iter());
+            let files = listed(tensors.unused_files.iter());
             notes.push(format!("not used: the other SafeTensors files {files}"));
         }
         let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
@@ -200,8 +206,9 @@ impl Checkpoint {
         config + &self.provenances.canonical() + &changes
     }
 
-    pub fn fingerprint(&self) -> Result<Fingerprint> {
-        Fingerprint::of(&self.identity(), self.weights.iter())
+    /// What samples of all weights tell.
+    pub fn samples(&self) -> Result<Samples> {
+        Samples::of(&self.identity(), self.weights.iter())
     }
 
     /// Takes fused matrices of attention apart, [`ModelWeights::split_qkv`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::suggest::listed;
+use crate::display::listed;
 use crate::error::{Result, ensure};
 
 /// More digits than the number of any checkpoint's shards.
@@ -31,14 +31,9 @@ impl<'n> NumberedSet<'n> {
         Some(Self { prefix, count, numbers })
     }
 
-    /// Refuses a set without some of its files. Sets "of 2" have numbers from 1 to 2, as
-    /// transformers gives them, from 0 to 1, or from 0 to 2, as the released ones.
+    /// Refuses a set without some of its files.
     pub fn require_all(&self, place: &str) -> Result<()> {
-        let mut missing: Vec<u32> =
-            (self.first()..=self.count()).filter(|it| !self.numbers.contains(it)).collect();
-        if self.first() == 0 && missing == [self.count()] {
-            missing.clear();
-        }
+        let missing = self.missing();
         let lone = if self.numbers.len() == 1 {
             ", or rename the one that is there to model.safetensors if it is the whole checkpoint"
         } else {
@@ -47,9 +42,18 @@ impl<'n> NumberedSet<'n> {
         ensure!(
             missing.is_empty(),
             "`{place}` has no index, and of the shards that its files belong to it lacks {}: add what is missing{lone}",
-            listed(missing.iter().map(|at| self.name(*at)))
+            listed(missing.iter())
         );
         Ok(())
+    }
+
+    /// The files that a set lacks. Sets "of 2" have numbers from 1 to 2, as transformers gives them,
+    /// from 0 to 1, or from 0 to 2, as the released ones.
+    pub fn missing(&self) -> Vec<String> {
+        let numbers = self.first()..=self.count();
+        let missing: Vec<u32> = numbers.filter(|it| !self.numbers.contains(it)).collect();
+        let is_whole = self.first() == 0 && missing == [self.count()];
+        missing.into_iter().filter(|_| !is_whole).map(|at| self.name(at)).collect()
     }
 
     /// The file that the set has under one way of counting, and not under the other.

@@ -1,17 +1,18 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
+use super::lacking::{lacks, lacks_most};
 use super::layout::Wrong;
 use super::mismatch::{Left, ReadConfig};
-use super::names::{self, Similar, layer, without_numbers};
+use super::names;
+use super::renamed;
 use super::selection::INDEX;
-use super::suggest::{self, LISTED, is_safetensors, listed, several};
+use super::suggest::{self, is_safetensors, renaming};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
-use crate::display::plural;
+use crate::display::{listed, plural};
 use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::Foreign;
 
@@ -142,16 +143,22 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
         };
         let names = listed(missing.iter());
         // No other shard.
-        let is_free = |it: &&String| !is_safetensors(it.as_ref()) || unused_files.contains(it);
-        let there: Vec<String> =
-            suggest::names(path).into_iter().filter(|it| is_free(&it)).collect();
-        let near = |shard| suggest::near(shard, there.iter().map(String::as_str));
-        let renamed = missing.iter().filter_map(|shard| Some((near(shard)?, shard)));
-        let renamed: Vec<_> = renamed.map(|(from, to)| format!("`{from}` to `{to}`")).collect();
+        let is_free = |it: &String| !is_safetensors(it.as_ref()) || unused_files.contains(it);
+        let there: Vec<String> = suggest::names(path).into_iter().filter(is_free).collect();
+        let renamed = missing.iter().filter_map(|shard| {
+            let own = tensors.absent.values().filter(|it| it.shard == **shard);
+            let own = own.map(|it| &*it.name).collect();
+            Some((renamed::shard(path, &there, &own)?.to_owned(), (*shard).clone()))
+        });
+        let renamed: Vec<_> = renamed.collect();
+        if renamed.len() == missing.len() {
+            let renaming = renaming(renamed.iter());
+            return err!("`{index}` names the {shards} {names}, which {are} there under {}: rename {renaming}", if missing.len() == 1 { "another name" } else { "other names" });
+        }
         let rename = if renamed.is_empty() {
             String::new()
         } else {
-            format!(", or rename {} if that is what it holds", several(renamed.into_iter()))
+            format!(", and rename {}", renaming(renamed.iter()))
         };
         err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}")
     });
@@ -199,88 +206,6 @@ fn partial_prefix(tensors: &Tensors, left: &Left) -> Option<Error> {
         return Some(error);
     }
     Some(tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), &without))
-}
-
-/// The error if most of the model is missing. Layers that nobody has looked for are no other
-/// model's.
-fn lacks_most(tensors: &Tensors, left: &Left, layout: &str, file: &str) -> Error {
-    let (path, missing) = (tensors.path.display(), &tensors.missing[0].name);
-    let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
-    let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
-    let is_other = |name: &&&str| !wanted.contains(&without_numbers(name));
-    let others: Vec<_> = left.unknown.iter().filter(is_other).collect();
-    let Some(other) = others.first() else {
-        return err!(
-            "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or download those that are missing",
-            plural(tensors.count(), "tensor")
-        );
-    };
-    let count = plural(others.len(), "tensor");
-    err!(
-        "`{path}` lacks most tensors of {layout}, such as `{missing}`, and {count} in it, such as `{}`, are none of that layout: they look like another model's, which cannot be exported, and has a config.json of its own; if they are GPT-OSS's, rename them to the names of {layout}",
-        tensors.map[**other].name
-    )
-}
-
-/// Names with shapes for a sentence: one for all that differ in numbers alone, the first few.
-fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
-    const SHOWN: usize = LISTED / 2;
-    let (all, mut seen) = (tensors.len(), BTreeSet::new());
-    tensors.retain(|(name, shape)| seen.insert((without_numbers(name), *shape)));
-    tensors.truncate(SHOWN);
-    let more = all - tensors.len();
-    let shown = tensors.into_iter().map(|(name, shape)| format!("`{name}` {shape:?}"));
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    shown.collect::<Vec<_>>().join(", ") + &more
-}
-
-/// The errors for tensors that are not there: those of which unknown ones may be slips, and
-/// others, with all that is unknown in the same layers. It may stand for them, so it is taken out.
-fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
-    let similar = Similar::new(left.unknown.iter().copied());
-    let meant = left.lacking.iter().map(|it| (*it, similar.to(&it.name)));
-    let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
-    let path = tensors.path.display();
-    let full = |it: &Missing| format!("{}{}", tensors.wrapping.prefix, it.name);
-    let mut errors = Vec::new();
-    if !slips.is_empty() {
-        let meant: Vec<_> =
-            slips.iter().filter_map(|(it, meant)| Some((full(it), (*meant)?))).collect();
-        let renamed =
-            meant.iter().map(|(to, from)| format!("`{}` to `{to}`", tensors.map[*from].name));
-        errors.push(err!("`{path}` lacks tensors of the model that its config describes, and holds similar ones: rename {}", several(renamed)));
-        left.take_unknown(|name| meant.iter().any(|(_, from)| *from == name));
-    }
-    let layers: BTreeSet<_> = others.iter().map(|(it, _)| layer(&it.name)).collect();
-    let beside = left.take_unknown(|name| layers.contains(&layer(name)));
-    if !beside.is_empty() {
-        let lacking = shaped(others.iter().map(|(it, _)| (full(it), &it.shape[..])).collect());
-        let stored = beside.iter().map(|name| &tensors.map[*name]);
-        let found = shaped(stored.map(|it| (it.name.clone(), &it.shape[..])).collect());
-        let change = match others.len().cmp(&beside.len()) {
-            Ordering::Less => "join these to those",
-            Ordering::Equal => "rename these to those",
-            Ordering::Greater => "split these into those",
-        };
-        let has_experts = others.iter().any(|(it, _)| it.name.contains(".experts."));
-        let order = if !has_experts {
-            ""
-        } else if change.starts_with("split") {
-            "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up"
-        } else {
-            "; gate and up alternate in a tensor of both"
-        };
-        errors
-            .push(err!("`{path}` lacks {lacking} of {layout}, and holds {found}: {change}{order}"));
-    } else if !others.is_empty() {
-        let (ending, it) = if others.len() == 1 { ("", "it") } else { ("s", "them") };
-        errors.push(err!(
-            "`{path}` lacks tensor{ending} {} of the model that its config describes: add {it} from the checkpoint that this one was made from, or download this one again{}",
-            listed(others.iter().map(|(it, _)| full(it))),
-            tensors.doubt()
-        ));
-    }
-    errors
 }
 
 fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Option<Error> {

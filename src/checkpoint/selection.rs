@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::numbered::NumberedSet;
+use super::renamed;
 use super::suggest::{self, is_safetensors};
 use crate::container::Header;
 use crate::error::{Result, bail, ensure};
@@ -91,12 +92,23 @@ pub fn select(
     suggest::refuse_variants(&place, INDEX, there)?;
     let is_shard = |name: &&String| is_safetensors(name.as_ref()) && !is_own(name);
     let found: BTreeSet<String> = there.iter().filter(is_shard).cloned().collect();
+    let renamed = renamed::numbered_set(there);
+    ensure!(
+        renamed.is_empty(),
+        "`{place}` holds a set of shards of which some have other names: rename {}",
+        suggest::renaming(renamed.iter())
+    );
     match NumberedSet::of(found.iter().map(String::as_str)) {
         Some(set) => set.require_all(&place.to_string())?,
-        None if found.len() > 1 => bail!(
-            "`{place}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with those of the checkpoint alone, or with its index",
-            found.len()
-        ),
+        None if found.len() > 1 => {
+            let near = renamed::near(INDEX, there.iter().map(String::as_str));
+            let near =
+                near.map_or(String::new(), |near| format!(" (rename `{near}` if it is that)"));
+            bail!(
+                "`{place}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with those of the checkpoint alone, or with its index{near}",
+                found.len()
+            )
+        }
         None => {}
     }
     Ok(found)

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::names::{is_slip, numbers};
+use super::below::{self, Subfolder};
+use super::renamed;
 use crate::container::Header;
+use crate::display::{LISTED, listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::Foreign;
 use crate::files::parent_dir;
@@ -15,8 +17,6 @@ use crate::files::parent_dir;
 pub const CONFIG: &str = "config.json";
 /// Jaro-Winkler similarity from which a name is suggested.
 const SIMILAR: f64 = 0.85;
-/// Most names that a sentence lists.
-pub const LISTED: usize = 8;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -45,8 +45,13 @@ fn refusal(path: &Path, format: &Foreign) -> Error {
     if !format.is_adapter {
         return error;
     }
-    let adapter = parent_dir(path).display().to_string();
-    error.with_remedies(vec![(Setting::Checkpoint, "BASE".into()), (Setting::Adapter, adapter)])
+    with_adapter(error, parent_dir(path))
+}
+
+/// The error that exporting the base of an adapter with it would help against.
+fn with_adapter(error: Error, folder: &Path) -> Error {
+    let adapter = (Setting::Adapter, folder.display().to_string());
+    error.with_remedies(vec![(Setting::Checkpoint, "BASE".into()), adapter])
 }
 
 /// Refuses a place where only variants have an index; programs have to be told which.
@@ -65,13 +70,6 @@ pub fn refuse_variants(place: impl Display, index: &str, there: &BTreeSet<String
 pub fn names(folder: &Path) -> BTreeSet<String> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// The folder with the highest number that a Trainer of transformers saved in its output folder.
-fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
-    let number = |name: &str| name.strip_prefix("checkpoint-")?.parse::<u64>().ok();
-    let saved = names.iter().filter(|name| number(name).is_some() && folder.join(name).is_dir());
-    saved.max_by_key(|name| number(name)).copied()
 }
 
 /// Refuses an adapter, which would change the result of a whole model beside it.
@@ -107,11 +105,6 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let lacks = format!("`{}` holds no {file}", folder.display());
     let names = names(folder);
     let has_weights = has_weights(&names);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let below = checkpoints_in(folder);
-    // The real path, because `.` has no parent in its name.
-    let real = folder.canonicalize().ok();
-    let above = real.as_deref().and_then(Path::parent).filter(|parent| is_checkpoint(parent));
     let original = folder.join("original");
     if original.join(CONFIG).is_file() {
         let original = original.display();
@@ -119,79 +112,110 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
             "{lacks}; `{original}` holds a checkpoint with the weights as released: use it"
         );
     }
-    if let Some((name, format)) = find_format(&names).filter(|_| !has_weights) {
+    let here: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let Some((name, format)) = find_format(&here).filter(|_| !has_weights) {
         return refusal(&folder.join(name), format);
     }
-    let mut weights_files =
-        names.iter().map(|name| folder.join(name)).filter(|it| is_safetensors(it));
+    let mut weights_files = here.iter().map(|it| folder.join(it)).filter(|it| is_safetensors(it));
     if let Some(own) = weights_files.find(|it| is_own_file(it)) {
         let own = own.display();
         return err!("{lacks}, but weights that an export wrote: give `{own}` in its place");
+    }
+    let elsewhere = || below(folder, &lacks, has_weights).or_else(|| above(folder, &lacks));
+    if let Some(error) = renamed_file(folder, file, &here, &lacks).or_else(elsewhere) {
+        return error;
+    }
+    if names.is_empty() {
+        err!("{lacks}: it is empty; download the checkpoint into it, or choose another folder")
+    } else if file == CONFIG && has_weights {
+        err!("{lacks}: copy the one that was saved with its weights into it")
+    } else {
+        err!("{lacks}: add the files that the checkpoint lacks, or choose another folder")
+    }
+}
+
+/// The error for a folder that `lacks` a file and has it under another name.
+fn renamed_file(folder: &Path, file: &str, names: &[&str], lacks: &str) -> Option<Error> {
+    if file == CONFIG {
+        match &renamed::configs(folder, names)[..] {
+            [] => {}
+            [one] => {
+                return Some(err!("{lacks}, but `{one}`, which has its keys: rename it to {file}"));
+            }
+            several => {
+                let several = listed(several.iter());
+                return Some(err!(
+                    "{lacks}, but several files with its keys, {several}: rename that of these weights to {file}"
+                ));
+            }
+        }
     }
     // That another SafeTensors file has been passed over has a reason.
     let mut others = names.iter().copied().filter(|it| !is_safetensors(it.as_ref()));
     let is_weights = |name: &str| name.to_lowercase().ends_with(".safetensors");
     let weights = others.clone().find(|it| is_safetensors(file.as_ref()) && is_weights(it));
-    if let Some(near) = near(file, &mut others).or(weights) {
-        return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
-    }
-    if let Some(newest) = newest_saved(folder, &names) {
-        let newest = folder.join(newest);
-        if let Err(adapter) = refuse_adapter(newest.display(), &self::names(&newest)) {
-            return adapter;
-        }
-        return err!("{lacks}; `{}` is the newest checkpoint in it: use it", newest.display());
-    }
-    match &below[..] {
-        [] => {}
-        [one] => return err!("{lacks}; `{}` in it holds a checkpoint: use it", one.display()),
-        several => {
-            let several = listed(several.iter().map(|it| it.display()));
-            return err!("{lacks}; several folders in it hold checkpoints, {several}: choose one");
-        }
-    }
-    match above {
-        Some(above) => err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()),
-        None if names.is_empty() => {
-            err!("{lacks}: it is empty; download the checkpoint into it, or choose another folder")
-        }
-        None if file == CONFIG && has_weights => {
-            err!("{lacks}: copy the one that was saved with its weights into it")
-        }
-        None => err!("{lacks}: add the files that the checkpoint lacks, or choose another folder"),
-    }
+    let near = renamed::near(file, &mut others).or(weights)?;
+    Some(err!("{lacks}, but `{near}`: rename it to {file} if it is that file"))
 }
 
-/// The first name of what seems to be a file under a changed name.
-pub fn near<'n>(file: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    names.find(|name| is_near(name, file))
-}
-
-/// Whether a file seems to be another one under a changed name, as `Config.json`,
-/// `config.json.txt` or `config (1).json`.
-fn is_near(name: &str, file: &str) -> bool {
-    let name = name.to_lowercase();
-    let is_copy = || {
-        let (stem, extension) = file.rsplit_once('.').unwrap_or((file, ""));
-        let suffix = name.strip_prefix(stem).and_then(|it| it.strip_suffix(extension));
-        let suffix = suffix.map(|it| it.trim_matches([' ', '.', '-', '_']));
-        suffix.is_some_and(|it| it.starts_with('(') || it.starts_with("copy"))
+/// The error for a folder that `lacks` something, if there is something known below it; with
+/// weights of its own it lacks no other format.
+fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
+    let places = below::below(folder);
+    let is_adapter = |it: &Subfolder| it.names.contains(ADAPTER_CONFIG);
+    let checkpoints = below::nearest(&places, |it| !is_adapter(it) && is_checkpoint(&it.path));
+    if let Some(choice) = choice(&checkpoints, "checkpoint") {
+        return Some(err!("{lacks}; {choice}"));
+    }
+    let adapters = below::nearest(&places, is_adapter);
+    if let [one] = &adapters[..] {
+        return refuse_adapter(one.display(), &names(one)).err();
+    }
+    if let Some(choice) = choice(&adapters, "LoRA adapter") {
+        let error = err!("{lacks}; {choice}, and export the checkpoint of its base model with it");
+        let older = if below::are_steps(&adapters) { adapters.len() - 1 } else { 0 };
+        let meant = adapters.iter().skip(older).take(LISTED);
+        return Some(meant.fold(error, |error, adapter| with_adapter(error, adapter)));
+    }
+    let format = |it: &Subfolder| {
+        let names: Vec<&str> = it.names.iter().map(String::as_str).collect();
+        let (name, format) = find_format(&names)?;
+        Some((it.path.join(name), format))
     };
-    let added = name.strip_prefix(file).unwrap_or_default();
-    [".txt", ".json", ".bak", ".orig", ".1"].contains(&added)
-        || is_copy()
-        || is_slip(&name, file) && numbers(&name) == numbers(file)
+    let found = below::nearest(&places, |it| format(it).is_some());
+    let place = places.iter().find(|it| Some(&&*it.path) == found.last())?;
+    let (path, format) = format(place).filter(|_| !has_weights)?;
+    Some(err!("{lacks}, and `{}` in it is {format}", path.display()))
 }
 
-/// The checkpoints one level below a folder, or in `snapshots`, as Hugging Face's cache has them.
-fn checkpoints_in(folder: &Path) -> Vec<PathBuf> {
-    let below = |folder: &Path| -> Vec<PathBuf> {
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| is_checkpoint(path)).collect()
+/// The error for a folder that `lacks` something, if it is in a checkpoint's folder, or beside files
+/// that were saved in parts.
+fn above(folder: &Path, lacks: &str) -> Option<Error> {
+    // The real path, because `.` has no parent in its name.
+    let real = folder.canonicalize().ok()?;
+    let above = real.parent()?;
+    if is_checkpoint(above) {
+        return Some(err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()));
+    }
+    let names = names(above);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (name, format) = find_format(&names).filter(|(_, format)| format.is_in_parts)?;
+    Some(err!("{lacks}, and `{}` beside it is {format}", above.join(name).display()))
+}
+
+/// The end of a sentence about a folder in which others are what was meant: which to use.
+pub fn choice(folders: &[&Path], what: &str) -> Option<String> {
+    let (last, others) = folders.split_last()?;
+    if others.is_empty() {
+        return Some(format!("`{}` in it holds a {what}: use it", last.display()));
+    }
+    let several = listed(folders.iter().map(|it| it.display()));
+    let last = if below::are_steps(folders) {
+        format!(", such as the last, `{}`", last.display())
+    } else {
+        String::new()
     };
-    let mut found: Vec<PathBuf> = [below(folder), below(&folder.join("snapshots"))].concat();
-    found.sort();
-    found
+    Some(format!("several folders in it hold {what}s, {several}: choose one{last}"))
 }
 
 /// The error for a checkpoint's path that is not a folder.
@@ -213,17 +237,9 @@ pub fn enclosing(file: &Path) -> String {
     did_you_mean(Some(parent_dir(file)).filter(|folder| folder.join(CONFIG).is_file()))
 }
 
-/// Names for a sentence, the first few of many.
-pub fn listed(names: impl ExactSizeIterator<Item = impl Display>) -> String {
-    several(names.map(|name| format!("`{name}`")))
-}
-
-/// Parts of a sentence, the first few of many.
-pub fn several(parts: impl ExactSizeIterator<Item = String>) -> String {
-    let more = parts.len().saturating_sub(LISTED);
-    let shown: Vec<String> = parts.take(LISTED).collect();
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    shown.join(", ") + &more
+/// What to rename to what.
+pub fn renaming<'n>(names: impl ExactSizeIterator<Item = &'n (String, String)>) -> String {
+    several(names.map(|(from, to)| format!("`{from}` to `{to}`")))
 }
 
 fn did_you_mean(path: Option<&Path>) -> String {

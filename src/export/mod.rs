@@ -45,7 +45,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let Opened { checkpoint, fingerprint, folder, hub, adapters, adapter_files } = &opened;
+    let Opened { checkpoint, samples, folder, hub, adapters, adapter_files } = &opened;
 
     // Everything that headers decide is decided before anything is written.
     let model = PlannedModel::new(spec, &opened)?;
@@ -78,7 +78,8 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),
-        fingerprint: fingerprint.as_ref().map(ToString::to_string),
+        fingerprint: samples.as_ref().map(|it| it.fingerprint.to_string()),
+        zeros: samples.as_ref().map(|it| it.zeros.clone()).unwrap_or_default(),
         hub: hub.clone(),
         adapters: adapters.clone(),
         adapter_records: opened.adapter_records(),

@@ -15,14 +15,16 @@ use crate::model::{self, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
 use crate::tensor::DType;
-use crate::weights::{FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Slot, Weight};
+use crate::weights::{
+    FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Samples, Slot, Weight,
+};
 
 /// A checkpoint that is ready to be exported.
 pub struct Opened {
     /// With the layers and formats of the model.
     pub checkpoint: Checkpoint,
-    /// Fingerprint of the weights; `None` while they are on the hub.
-    pub fingerprint: Option<Fingerprint>,
+    /// Of the weights; `None` while they are on the hub.
+    pub samples: Option<Samples>,
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
     pub hub: Option<HubSummary>,
@@ -41,7 +43,7 @@ impl Opened {
 
     /// The fingerprint of weights on this machine.
     pub fn fingerprint(&self) -> &Fingerprint {
-        self.fingerprint.as_ref().expect("local weights have a fingerprint")
+        &self.samples.as_ref().expect("local weights have a fingerprint").fingerprint
     }
 }
 
@@ -67,15 +69,15 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         Source::Staged(path) => {
             ignored.require_use(path)?;
             let (checkpoint, metadata) = Checkpoint::open_staged(path)?;
-            let found =
-                Fingerprint::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
+            let found = Samples::of_stored(checkpoint.weights.iter(), &mut FileCache::default())?;
+            let contents = &found.fingerprint;
             ensure!(
-                found == metadata.contents,
-                "`{}` was changed after it was staged (fingerprint of its contents: expected {}, found {found}): stage it again",
+                *contents == metadata.contents,
+                "`{}` was changed after it was staged (fingerprint of its contents: expected {}, found {contents}): stage it again",
                 path.display(),
                 metadata.contents
             );
-            recorded = Some(metadata.fingerprint);
+            recorded = Some(Samples { fingerprint: metadata.fingerprint, ..found });
             (files?, (checkpoint, parent_dir(path).to_owned()))
         }
     };
@@ -92,12 +94,12 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         }
     }
     let adapters = added.into_iter().map(|(.., summary)| summary).collect();
-    let fingerprint = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
+    let samples = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
-        None => Some(checkpoint.fingerprint()?),
+        None => Some(checkpoint.samples()?),
     };
-    Ok(Opened { checkpoint, fingerprint, folder, hub, adapters, adapter_files })
+    Ok(Opened { checkpoint, samples, folder, hub, adapters, adapter_files })
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.

@@ -103,7 +103,8 @@ impl<'p> PlannedModel<'p> {
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, fingerprint, hub, .. } = opened;
+        let Opened { checkpoint, samples, hub, .. } = opened;
+        let fingerprint = samples.as_ref().map(|it| it.fingerprint.clone());
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
             Target::Ort => "ONNX Runtime's operators",
@@ -124,7 +125,7 @@ impl<'p> PlannedModel<'p> {
         let metadata = ModelMetadata {
             version: metadata::VERSION,
             requires: options.requires().to_owned(),
-            fingerprint: fingerprint.clone(),
+            fingerprint,
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: opened.adapter_records(),
             config: checkpoint.weights.slots().next().map(|_| checkpoint.config.clone()),

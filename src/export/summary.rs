@@ -14,7 +14,7 @@ use crate::hub;
 use crate::model::{GraphOptions, LimitedCaches};
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{Matrix, PerRole, Provenance, Role, Weight};
+use crate::weights::{Matrix, PerRole, Provenance, Role, Weight, Zeros};
 
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,9 @@ pub struct Summary {
     pub ignored: IgnoredNames,
     /// Fingerprint of the weights; `None` while they are on the hub.
     pub fingerprint: Option<String>,
+    /// Weights that seem to be of zeros alone.
+    #[serde(skip_serializing_if = "Zeros::is_empty")]
+    pub zeros: Zeros,
     pub hub: Option<HubSummary>,
     /// Adapters that this export added, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]

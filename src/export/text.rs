@@ -40,6 +40,9 @@ impl Summary {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
+        if !self.zeros.is_empty() {
+            table.row("ZERO", &self.zeros);
+        }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);

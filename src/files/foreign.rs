@@ -17,6 +17,8 @@ pub struct Foreign {
     pub remedy: &'static str,
     /// Whether a checkpoint can be exported with it.
     pub is_adapter: bool,
+    /// Whether each process of a training saved a part, beside a folder with the config.
+    pub is_in_parts: bool,
     /// Patterns of names of files and folders; of names joined by `+` all have to be there.
     files: &'static str,
     /// Patterns of names of tensors.
@@ -39,7 +41,7 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 38] = [
+const KNOWN: [Foreign; 41] = [
     Foreign {
         is_adapter: true,
         ..of("a LoRA adapter", "export the checkpoint of its base model with it")
@@ -58,22 +60,34 @@ const KNOWN: [Foreign; 38] = [
     of("OpenAI's format for Metal", USE_SOURCE).files("model.bin"),
     of("an engine of TensorRT-LLM", USE_SOURCE).files("*.engine"),
     of(
+        "verl's format for FSDP, in parts as each process saved them",
+        "run `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUTPUT` on the folder of these files and export OUTPUT",
+    )
+    .in_parts()
+    .files("model_world_size_*_rank_*.pt"),
+    of("Nanotron's format, in parts as each process saved them", CONVERT)
+        .in_parts()
+        .files("checkpoint_metadata.json+model_config.json"),
+    of(
         "DeepSpeed's format, in parts as each process saved them",
         "run `python zero_to_fp32.py . OUTPUT` with its option safe_serialization in the folder of zero_to_fp32.py, add config.json to OUTPUT and export that",
     )
+    .in_parts()
     .files("global_step[0-9]* zero_to_fp32.py *zero_pp_rank_*_states.pt mp_rank_*_states.pt"),
     of(
         "NeMo's or Megatron's format",
         "convert it to Hugging Face's (llm.export_ckpt of NeMo and AutoBridge of Megatron-Bridge do) and export the result",
     )
+    .in_parts()
     .files("*.nemo weights+context *.distcp+common.pt latest_checkpointed_iteration.txt iter_0* mp_rank_*"),
     of(
         "PyTorch's format of distributed checkpoints (DCP), in parts as each process saved them",
         "run `accelerate merge-weights FOLDER OUTPUT` on the folder of the .distcp files, add config.json and export the result",
     )
+    .in_parts()
     .files("*.distcp pytorch_model_fsdp_*"),
     of("Orbax's format, of JAX programs", CONVERT)
-        .files("_checkpoint_metadata manifest.ocdbt ocdbt.process_*"),
+        .files("_checkpoint_metadata _metadata manifest.ocdbt ocdbt.process_*"),
     of("Flax's format", CONVERT).files("*.msgpack"),
     of("TensorFlow's format", CONVERT)
         .files("*.h5 *.keras saved_model.pb *.ckpt.index")
@@ -81,6 +95,11 @@ const KNOWN: [Foreign; 38] = [
     of("an array of NumPy", CONVERT).files("*.npy *.npz").bytes(&[b"\x93numpy"]),
     of("PyTorch's format, with names that are not Hugging Face's", CONVERT)
         .files("consolidated*.pth"),
+    of(
+        "torchtune's save in PyTorch's format",
+        "save it as SafeTensors (`safe_serialization: True` of its FullModelHFCheckpointer) and export the result",
+    )
+    .files("hf_model_*.pt"),
     of("an index of files in PyTorch's format", SAVE_AGAIN).files("*.bin.index.json"),
     PYTORCH,
     of("an unfinished download", DOWNLOAD)
@@ -127,10 +146,22 @@ const KNOWN: [Foreign; 38] = [
 ];
 
 const fn of(what: &'static str, remedy: &'static str) -> Foreign {
-    Foreign { what, remedy, is_adapter: false, files: "", tensors: "", bytes: &[] }
+    Foreign {
+        what,
+        remedy,
+        is_adapter: false,
+        is_in_parts: false,
+        files: "",
+        tensors: "",
+        bytes: &[],
+    }
 }
 
 impl Foreign {
+    const fn in_parts(self) -> Self {
+        Self { is_in_parts: true, ..self }
+    }
+
     const fn files(self, files: &'static str) -> Self {
         Self { files, ..self }
     }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::Progress;
-use crate::weights::{self, Fingerprint, PerRole, Provenance, Weight};
+use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Samples, Weight, Zeros};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,9 @@ pub struct CheckpointInspection {
     /// What was ignored of it.
     pub ignored: IgnoredNames,
     pub fingerprint: Fingerprint,
+    /// Weights that seem to be of zeros alone.
+    #[serde(skip_serializing_if = "Zeros::is_empty")]
+    pub zeros: Zeros,
     pub config: Config,
     /// Formats and history of matrices.
     #[serde(flatten)]
@@ -68,7 +71,13 @@ pub fn inspect(
     filter: &Filter,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
-    let fingerprint = recorded.map_or_else(|| checkpoint.fingerprint(), Ok)?;
+    let samples = match recorded {
+        None => checkpoint.samples()?,
+        Some(fingerprint) => {
+            let stored = checkpoint.weights.iter();
+            Samples { fingerprint, ..Samples::of_stored(stored, &mut FileCache::default())? }
+        }
+    };
     let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();
     let relative = |file: &Path| file.strip_prefix(folder).unwrap_or(file).to_owned();
@@ -122,7 +131,8 @@ pub fn inspect(
         layout: checkpoint.layout.clone(),
         notes: checkpoint.notes.clone(),
         ignored: checkpoint.ignored.clone(),
-        fingerprint,
+        fingerprint: samples.fingerprint,
+        zeros: samples.zeros,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),
         targets: [Target::Onnx, Target::Ort].map(support).into(),

@@ -14,7 +14,7 @@ use crate::weights::{ElementKind, FileCache, Recipe, Weight, examine};
 pub struct Scan {
     pub bytes: u64,
     pub damaged: Vec<DamagedTensor>,
-    /// Tensors other than biases of which all bytes are zero, as in an unfinished download.
+    /// Tensors of which all bytes are zero, and should not be, as in an unfinished download.
     pub zero: Vec<TensorName>,
 }
 
@@ -55,7 +55,7 @@ pub fn scan<'w>(
         if found.non_finite > 0 {
             let (numbers, not_finite) = (weight.shape.iter().product(), found.non_finite);
             scan.damaged.push(DamagedTensor { name, numbers, not_finite });
-        } else if found.is_zero && !weight.name.ends_with(".bias") {
+        } else if found.is_zero && !weight.may_be_zero() {
             scan.zero.push(name);
         }
     }

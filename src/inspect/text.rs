@@ -8,8 +8,8 @@ use super::{
     Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Selection, TensorName,
     Total,
 };
-use crate::checkpoint::{Config, IgnoredNames, listed};
-use crate::display::{Table, plural, size, with_thousands};
+use crate::checkpoint::{Config, IgnoredNames};
+use crate::display::{Table, listed, plural, size, with_thousands};
 use crate::onnx::ValueInfo;
 use crate::weights::Provenance;
 
@@ -118,6 +118,9 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         (None, missing) => format!(" but {missing}"),
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
+    if !it.zeros.is_empty() && it.scan.is_none() {
+        table.row("ZERO", &it.zeros);
+    }
     tensors(table, &it.tensors);
 }
 

@@ -84,7 +84,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let given = (&request.adapters[..], request.adapter_layout);
     let adapters = adapters::add(&mut checkpoint, &model, given, &files)?;
     let ModelAdapters { records: adapters, to_read, factors } = adapters;
-    let identity = subject::match_model(&mut checkpoint, recorded, &model)?;
+    let (identity, zeros) = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);
 
     let mut read = ReadOptions {
@@ -125,6 +125,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         ignored: checkpoint.ignored.clone(),
         adapters,
         identity,
+        zeros,
         changed_data: model.changed_data(),
         runtime: model.library.clone(),
         texts: inputs,

@@ -17,7 +17,7 @@ use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
 use crate::runtime::Library;
-use crate::weights::PerRole;
+use crate::weights::{PerRole, Zeros};
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
@@ -38,6 +38,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterRecord>,
     pub identity: Identity,
+    /// Weights of the checkpoint that seem to be of zeros alone.
+    #[serde(skip_serializing_if = "Zeros::is_empty")]
+    pub zeros: Zeros,
     /// The files of the model's data that are no longer those of the export, and what to do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed_data: Vec<String>,
@@ -201,6 +204,9 @@ impl fmt::Display for Report {
         self.changed_data.iter().for_each(|change| table.note(change));
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
+        }
+        if !self.zeros.is_empty() {
+            table.row("ZERO", &self.zeros);
         }
         self.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
         let Library { version, path } = &self.runtime;

@@ -12,7 +12,9 @@ use crate::metadata::ModelMetadata;
 use crate::reference::{EncodedNumbers, Encoding};
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
-use crate::weights::{Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Weight};
+use crate::weights::{
+    Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Samples, Weight, Zeros,
+};
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,12 +33,12 @@ pub enum Identity {
 
 /// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, merges
 /// adapters if the model has them merged, converts its matrices to the model's formats, and tells
-/// whether the model was made from it.
+/// whether the model was made from it, and which of its weights seem to be of zeros alone.
 pub fn match_model(
     checkpoint: &mut Checkpoint,
     recorded: Option<Fingerprint>,
     model: &ModelFile,
-) -> Result<Identity> {
+) -> Result<(Identity, Zeros)> {
     let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
     let metadata = model.metadata.as_ref();
     let layers = metadata.map_or(all, |metadata| metadata.layers);
@@ -54,7 +56,9 @@ pub fn match_model(
     if model.tensors().any(|it| it.weight.starts_with("layers.0.attn.q.")) {
         checkpoint.split_qkv();
     }
-    let Some(metadata) = metadata else { return Ok(Identity::Unknown) };
+    let Some(metadata) = metadata else {
+        return Ok((Identity::Unknown, checkpoint.samples()?.zeros));
+    };
     // Otherwise some of them would not be compared.
     for (names, expected, what) in [
         (&metadata.residuals, layers + 1, "values of the residual stream"),
@@ -69,16 +73,19 @@ pub fn match_model(
     if metadata.adapters.iter().any(|it| it.merged && !checkpoint.adapters.contains(it)) {
         merge(checkpoint, model, metadata)?;
     }
-    let found = checkpoint.fingerprint()?;
+    let Samples { fingerprint: found, zeros } = checkpoint.samples()?;
     convert(checkpoint, model, metadata);
-    let Some(wanted) = &metadata.fingerprint else { return Ok(Identity::Unknown) };
-    if found == *wanted || layers == all && recorded.as_ref() == Some(wanted) {
-        return Ok(Identity::Same);
-    }
-    if checkpoint.fingerprint()? == *wanted {
-        return Ok(Identity::Converted(checkpoint.provenances.formats()));
-    }
-    Ok(Identity::Different { model: wanted.clone(), checkpoint: found })
+    let identity = match &metadata.fingerprint {
+        None => Identity::Unknown,
+        Some(wanted) if found == *wanted || layers == all && recorded.as_ref() == Some(wanted) => {
+            Identity::Same
+        }
+        Some(wanted) if checkpoint.samples()?.fingerprint == *wanted => {
+            Identity::Converted(checkpoint.provenances.formats())
+        }
+        Some(wanted) => Identity::Different { model: wanted.clone(), checkpoint: found },
+    };
+    Ok((identity, zeros))
 }
 
 /// Where the model's files have the values of converted matrices, by canonical names. The

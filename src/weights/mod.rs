@@ -14,7 +14,7 @@ mod weights_file;
 
 pub use conversion::convert;
 pub use external_data::{Obstacle, link_kind, reference, relative_to};
-pub use fingerprint::{FORMAT_VERSION, Fingerprint};
+pub use fingerprint::{FORMAT_VERSION, Fingerprint, Samples, Zeros};
 pub use format::{ElementKind, FormatSet, MatrixFormat};
 pub use provenance::{PerRole, Provenance};
 pub use reader::{FileCache, cannot_read, examine, has_equal_values, read_range, require_finite};

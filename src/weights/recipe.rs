@@ -60,6 +60,12 @@ impl Weight {
         if self.kind == ElementKind::Mxfp4Scales { DType::F8E8M0 } else { self.dtype }
     }
 
+    /// Whether all of its values may be zero: training starts with such biases and factors.
+    pub fn may_be_zero(&self) -> bool {
+        // Files end the names of biases in other ways.
+        self.name.ends_with("bias") || self.name.ends_with(".sinks") || self.name.contains("lora_")
+    }
+
     /// Some of its rows, which are one byte range of its own, under a name.
     pub fn rows(&self, name: String, rows: &Range<u64>) -> Self {
         let Recipe::Slice(FileRange { file, range }) = &self.recipe else {

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::conversion::convert;
 use super::external_data::link_kind;
 use super::reader::{FileCache, cannot_read, count_in, ensure_finite, for_each_chunk, read_error};
-use super::{ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Weight};
+use super::{
+    ElementKind, FORMAT_VERSION, Fingerprint, PerRole, Provenance, Recipe, Samples, Weight,
+};
 use crate::background::with_background;
 use crate::container::{self, Header};
 use crate::error::{Error, Kind, Result, bail, err};
@@ -124,7 +126,7 @@ impl<'w> WeightsFile<'w> {
             let data = FileRange { file: file.clone(), range: range.clone() };
             Weight { recipe: Recipe::Slice(data), ..weight.clone() }
         });
-        let contents = Fingerprint::of_stored(&stored.collect::<Vec<_>>(), files)?;
+        let contents = Samples::of_stored(&stored.collect::<Vec<_>>(), files)?.fingerprint;
         Ok(self.layout(&contents, rounding).0)
     }
 

@@ -294,20 +294,22 @@ fn names_what_is_no_adapter() {
         }
         assert_contains(refusal(&home).sentence(), expected);
     }
-    let table = "checkpoint-9 checkpoint-50 final | adapter/checkpoint-50` is the newest adapter in it: use it
-        final | adapter/final` in it is an adapter: use it
-        a b | several folders in it are adapters, `";
+    let table = "checkpoint-9 checkpoint-50 | -50`: choose one, such as the last, `HOME/adapter/checkpoint-50`
+        checkpoint-50 final | several folders in it hold LoRA adapters, `HOME/adapter/checkpoint-50`, `HOME/adapter/final`: choose one
+        final | `HOME/adapter/final` in it holds a LoRA adapter: use it
+        run/final | `HOME/adapter/run/final` in it holds a LoRA adapter: use it
+        a b | several folders in it hold LoRA adapters, `HOME/adapter/a`, `HOME/adapter/b`: choose one";
     for [folders, expected] in cases(table) {
         let home = Home::with("tiny-hf");
         for folder in words(folders) {
             copy_folder(&fixture("lora/attention"), &home.join("adapter").join(folder));
         }
-        assert_contains(refusal(&home).sentence(), expected);
-        if folders.contains("checkpoint-50") {
-            let expected = "checkpoint-50/adapter_config.json` is a LoRA adapter: export";
-            let folder = home.join("adapter");
-            assert_contains(&failure(&["inspect", text(&folder)]), expected);
-        }
+        let expected = expected.replace("HOME", text(&home));
+        assert_contains(refusal(&home).sentence(), &expected);
+        // As a checkpoint it is refused with what to type.
+        let said = failure(&["inspect", text(&home.join("adapter"))]);
+        let (_, adapter) = said.rsplit_once("--checkpoint BASE --adapter ").unwrap();
+        home.export("m", &["--adapter", adapter]);
     }
     let home = Home::with("tiny-hf");
     assert_starts(refusal(&home).sentence(), "there is no folder `");

@@ -6,9 +6,10 @@ use gpt_oss_export::error::Setting;
 use serde_json::{Value, json};
 
 use crate::config::{edited, hugging_face, read, read_file};
+use crate::layout_fixtures::{config, home, in_layout};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, edit_json, export, export_args,
-    model_metadata, printed, text,
+    model_metadata, printed, text, words,
 };
 
 /// A value that changes what a GPT-OSS model computes is refused, and nothing is recommended that
@@ -339,4 +340,35 @@ fn tells_what_was_ignored_of_a_checkpoint() {
     let line = printed(&mut binary(&export_args(&checkpoint, &model, &[])));
     assert!(!line.contains("ignored") && !line.contains("apart from"), "{line}");
     assert_eq!(model_metadata(&model)["ignored"], Value::Null);
+}
+
+/// Of names that a pattern fits the pattern and their number are told.
+#[test]
+fn tells_patterns_of_what_was_ignored() {
+    let mut tensors = in_layout("hf");
+    let norm = tensors["model.norm.weight"].clone();
+    let names = ["vision.a", "vision.b.c", "vision.b.d", "mtp.fc.weight", "head.x", "head.y"];
+    tensors.extend(names.map(|name| (name.to_owned(), norm.clone())));
+    let mut config = config();
+    ["my_a", "my_b", "note"].into_iter().for_each(|key| config[key] = json!(1));
+    let home = home(&config, &tensors);
+    let keys = "--ignore-config-key my_* --ignore-config-key note";
+    // The patterns, and what is said.
+    let table = "--ignore-tensor vision.* --ignore-tensor mtp.* --ignore-tensor head.? | the config keys `my_*` (2), `note` and the tensors `vision.*` (3), `head.?` (2), `mtp.fc.weight`
+        --ignore-tensor vision.b.* --ignore-tensor vision.* --ignore-tensor mtp.fc.weight --ignore-tensor head* | the tensors `vision.b.*` (2), `vision.a`, `head*` (2), `mtp.fc.weight`
+        --ignore-tensor *.? --ignore-tensor mtp.fc.weight | the tensors `*.?` (5), `mtp.fc.weight`";
+    for [options, expected] in cases(table) {
+        let options = words(options).into_iter().chain(words(keys)).collect::<Vec<_>>();
+        let (model, summary) = home.export("m", &options);
+        let checkpoint = home.checkpoint();
+        for arguments in [
+            &[&export_args(&checkpoint, &model, &[])[..], &options].concat(),
+            &[&["inspect", text(&checkpoint)][..], &options].concat(),
+            &vec!["inspect", text(&model)],
+        ] {
+            assert_contains(&printed(&mut binary(arguments)), expected);
+        }
+        // Programs get the names.
+        assert_eq!(summary["ignored"]["tensors"].as_array().unwrap().len(), names.len());
+    }
 }

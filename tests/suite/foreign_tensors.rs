@@ -3,7 +3,7 @@
 
 use safetensors::Dtype;
 
-use crate::layout_fixtures::in_folder;
+use crate::layout_fixtures::{Tensors, edit_tensors, in_folder, rows};
 use crate::support::{assert_contains, assert_ends, cases};
 use crate::tensor_problems::{Choice, advised, export, fingerprint, rename, with};
 
@@ -83,28 +83,12 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         experts(0, "gate_up_proj_bias")
     );
     // What names become, and what is said of both sides.
-    let table: [(&str, &[Renaming], &str, &str); 7] = [
+    let table: [(&str, &[Renaming], &str, &str); 5] = [
         (
             "mlx",
             &[("gate_proj.weight", "gate_proj"), ("up_proj.weight", "up_proj")],
             "lacks `model.layers.0.mlp.experts.gate_proj.weight` [8, 128, 96], ",
             "gate_proj` [8, 128, 96]",
-        ),
-        (
-            "mlx",
-            &[
-                ("experts.gate_proj.", "experts.w1."),
-                ("experts.up_proj.", "experts.w3."),
-                ("experts.down_proj.", "experts.w2."),
-            ],
-            &lacks,
-            "experts.w1.bias` [8, 128], ",
-        ),
-        (
-            "linears",
-            &[(".gate_proj.", ".w1."), (".up_proj.", ".w3."), (".down_proj.", ".w2.")],
-            &lacks,
-            "experts.0.w1.bias` [128], ",
         ),
         (
             "mlx",
@@ -141,12 +125,7 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         }
         let order = "; gate and up alternate in a tensor of both";
         let order = if found.contains("query") { "" } else { order };
-        let change = if *lacking == lacks && !renamings[0].0.contains("gate_up") {
-            "join"
-        } else {
-            "rename"
-        };
-        assert_ends(&sentence, &format!(": {change} these to those{order}"));
+        assert_ends(&sentence, &format!(": rename these to those{order}"));
         assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
     }
     // Gate and up in one tensor for each expert, where others are apart.
@@ -166,6 +145,15 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         ": split these into those; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up",
     );
     assert!(sentence.matches("` [").count() <= 8, "{sentence}");
+    // Gate and up apart under names that nobody knows.
+    let home = with("mlx", |tensors| {
+        for (from, to) in [("gate_proj", "first"), ("up_proj", "second"), ("down_proj", "third")] {
+            rename(tensors, &format!("experts.{from}."), &format!("experts.{to}."));
+        }
+    });
+    let sentence = home.refusal("m", &[]);
+    assert_contains(&sentence, &lacks);
+    assert_ends(&sentence, ": join these to those; gate and up alternate in a tensor of both");
     // In another layer an unknown tensor is needless.
     let home = with("hf", |tensors| {
         let norm = tensors["model.norm.weight"].clone();
@@ -173,6 +161,105 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         tensors.insert("model.layers.1.self_attn.gain".to_owned(), norm);
     });
     assert_ends(&home.refusal("m", &[]), "; pass --ignore-tensor model.layers.1.self_attn.gain");
+}
+
+/// Sizes tell what is to be done to tensors, not how many there are.
+#[test]
+fn sizes_tell_what_stands_for_missing_tensors() {
+    type Edit = fn(&mut Tensors);
+    fn without(tensors: &mut Tensors, part: &str) {
+        tensors.retain(|name, _| !name.contains(part));
+    }
+    let table: [(&str, Edit, &str); 5] = [
+        (
+            "hf",
+            |it| {
+                rename(it, "mlp.router.", "mlp.gate.");
+                without(it, "self_attn.sinks");
+            },
+            "`model.layers.0.mlp.gate.bias` [8], `model.layers.0.mlp.gate.weight` [8, 96] and 4 more: rename these to those of equal size, and add the others",
+        ),
+        (
+            "bf16",
+            |it| {
+                rename(it, "layers.1.mlp.router.weight", "layers.1.mlp.gating.weight");
+                without(it, "layers.1.self_attn.o_proj");
+            },
+            "and holds `model.layers.1.mlp.gating.weight` [8, 96]: rename these to those of equal size, and add the others",
+        ),
+        (
+            "hf",
+            |it| {
+                let norm = it["model.norm.weight"].clone();
+                rename(it, "layers.1.mlp.router.weight", "layers.1.mlp.gating.weight");
+                it.insert("model.layers.1.mlp.temperature".to_owned(), norm);
+            },
+            ": rename these to those of equal size, and leave out the others",
+        ),
+        (
+            "hf",
+            |it| {
+                let norm = it["model.norm.weight"].clone();
+                without(it, "layers.1.self_attn.sinks");
+                it.insert("model.layers.1.self_attn.gain".to_owned(), norm);
+            },
+            "lacks `model.layers.1.self_attn.sinks` [8] of Hugging Face's layout with MXFP4 experts, and holds `model.layers.1.self_attn.gain` [96]: their sizes differ, so other names are not enough: save the model again in that layout",
+        ),
+        (
+            "bf16",
+            |it| {
+                let router = it.remove("model.layers.1.mlp.router.weight").unwrap();
+                let rows = |range| rows(&router, range);
+                it.insert("model.layers.1.mlp.gating.0".to_owned(), rows(0..4));
+                it.insert("model.layers.1.mlp.gating.1".to_owned(), rows(4..8));
+            },
+            "and holds `model.layers.1.mlp.gating.0` [4, 96] and 1 more: join these to those",
+        ),
+    ];
+    for (layout, edit, expected) in table {
+        let sentence = with(layout, edit).refusal("m", &[]);
+        assert_contains(&sentence, expected);
+        assert!(!sentence.contains("split these"), "{sentence}");
+    }
+}
+
+/// Experts under Mixtral's names are renamed as the sentence says, and exported.
+#[test]
+fn mixtral_names_are_those_of_projections() {
+    // The layout, how the experts begin, the end of their matrices, and the first two names.
+    let table = "linears | mlp.experts. | .weight | mlp.experts.0.w1.bias | mlp.experts.0.gate_proj.bias
+        linears | block_sparse_moe.experts. | .weight | block_sparse_moe.experts.0.w1.bias | mlp.experts.0.gate_proj.bias
+        mlx | mlp.experts. | .weight | mlp.experts.w1.bias | mlp.experts.gate_proj.bias
+        mlx | feed_forward.experts. | | feed_forward.experts.w1 | mlp.experts.gate_proj.weight";
+    let projections = [(".gate_proj", ".w1"), (".up_proj", ".w3"), (".down_proj", ".w2")];
+    for [layout, begin, end, from, to] in cases(table) {
+        let home = with(layout, |tensors| {
+            for (name, short) in projections {
+                rename(tensors, name, short);
+                rename(tensors, &format!("{short}.weight"), &format!("{short}{end}"));
+            }
+            rename(tensors, "mlp.experts.", begin);
+        });
+        let sentence = home.refusal("m", &[]);
+        let said = format!(
+            "holds experts under Mixtral's names: rename `w1` to `gate_proj`, `w3` to `up_proj` and `w2` to `down_proj`, such as `model.layers.0.{from}` to `model.layers.0.{to}`, if the matrices are `[out, in]`"
+        );
+        assert_ends(&sentence, &said);
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        edit_tensors(&home.checkpoint(), |tensors| {
+            rename(tensors, begin, "mlp.experts.");
+            for (name, short) in projections {
+                rename(tensors, &format!("{short}."), &format!("{name}."));
+                let bare: Vec<String> =
+                    tensors.keys().filter(|it| it.ends_with(short)).cloned().collect();
+                for it in bare {
+                    let tensor = tensors.remove(&it).unwrap();
+                    tensors.insert(it.replace(short, name) + ".weight", tensor);
+                }
+            }
+        });
+        assert_eq!(export(&home, &[]), fingerprint(&in_folder(layout)));
+    }
 }
 
 /// Tensors in formats that are not read: how the names of some tensors begin, what they become,

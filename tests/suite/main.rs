@@ -88,3 +88,4 @@ mod tokenizer;
 mod transformers_js;
 mod untrusted_metadata;
 mod weights_file;
+mod zeros;

@@ -29,13 +29,107 @@ fn a_checkpoint_nearby_is_named() {
     );
 }
 
+/// What lies deeper than the folder that was given, and the folder in it to export, or none.
+#[test]
+fn what_lies_deeper_is_named() {
+    // `save F` makes a checkpoint, `adapter F` an adapter, `file P` an empty file.
+    let functions = "save() { mkdir -p $1 && cp ../base/* $1; }; adapter() { mkdir -p $1 && cp ../adapter/* $1; }; file() { mkdir -p $(dirname $1) && touch $1; }";
+    let table = "save a/b/c | `C` holds no config.json; `C/a/b/c` in it holds a checkpoint: use it | C/a/b/c
+        save a/b/c/d | `C` holds no config.json: add the files that the checkpoint lacks |
+        save a/b/c; save z | `C/z` in it holds a checkpoint: use it | C/z
+        save checkpoint-500; save checkpoint-1000 | several folders in it hold checkpoints, `C/checkpoint-500`, `C/checkpoint-1000`: choose one, such as the last, `C/checkpoint-1000` | C/checkpoint-1000
+        save run/step_9; save run/step_10; save run/step_100 | such as the last, `C/run/step_100` | C/run/step_100
+        save run/9; save other/10 | several folders in it hold checkpoints, `C/other/10`, `C/run/9`: choose one | C/run/9
+        save gpt-oss-120b; save gpt-oss-20b | `C/gpt-oss-20b`, `C/gpt-oss-120b`: choose one | C/gpt-oss-120b
+        save checkpoint-500; mkdir checkpoint-1000 | `C/checkpoint-500` in it holds a checkpoint: use it | C/checkpoint-500
+        cp ../base/config.json .; save epoch_1 | `C` holds no model.safetensors; `C/epoch_1` in it holds a checkpoint | C/epoch_1
+        ln -s ../base link | `C` holds no config.json: add the files |
+        adapter lora | `C/lora/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/lora | C/lora
+        adapter math; adapter code | `C` holds no config.json; several folders in it hold LoRA adapters, `C/code`, `C/math`: choose one, and export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/code or --checkpoint BASE --adapter C/math | C/math
+        adapter run/checkpoint-90; adapter run/checkpoint-100 | choose one, such as the last, `C/run/checkpoint-100`, and export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/run/checkpoint-100 | C/run/checkpoint-100
+        adapter lora; save merged | `C/merged` in it holds a checkpoint | C/merged
+        file gguf/gpt-oss.gguf | `C` holds no config.json, and `C/gguf/gpt-oss.gguf` in it is GGUF, llama.cpp's format: use the SafeTensors checkpoint |
+        file checkpoints/1000/default/_METADATA | `C/checkpoints/1000/default/_METADATA` in it is Orbax's format |
+        file 1000/ocdbt.process_0/d/1; file 1000/manifest.ocdbt | `C/1000/manifest.ocdbt` in it is Orbax's format |
+        file step-9/.metadata; file step-9/__0_0.distcp; file step-10/__0_0.distcp | `C/step-10/__0_0.distcp` in it is PyTorch's format of distributed checkpoints (DCP) |
+        file checkpoint-10/pytorch_model_fsdp_0/__0_0.distcp | `C/checkpoint-10/pytorch_model_fsdp_0` in it is PyTorch's format of distributed |
+        file epoch_0/hf_model_0001_0.pt | `C/epoch_0/hf_model_0001_0.pt` in it is torchtune's save in PyTorch's format: save it as SafeTensors (`safe_serialization: True` of its FullModelHFCheckpointer) |
+        file 100/checkpoint_metadata.json; file 100/model_config.json | in it is Nanotron's format, in parts as each process saved them |
+        file global_step_100/actor/model_world_size_8_rank_0.pt; file global_step_100/actor/huggingface/config.json | `C/global_step_100/actor/model_world_size_8_rank_0.pt` in it is verl's format for FSDP, in parts as each process saved them: run `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUTPUT` on the folder of these files and export OUTPUT |";
+    for [edit, sentence, folder] in cases(table) {
+        let home = Home::new();
+        copy_folder(&fixture("tiny-hf"), &home.join("base"));
+        copy_folder(&fixture("lora/attention"), &home.join("adapter"));
+        fs::create_dir(home.join("C")).unwrap();
+        let (status, _, error) = shell(&format!("{functions}; cd C; {edit}"), &home);
+        assert_eq!((status, &*error), (Some(0), ""), "{edit}");
+        for command in ["--checkpoint C --output m.onnx", "inspect C"] {
+            let (status, _, error) = shell(&format!("\"$0\" {command}"), &home);
+            assert_eq!((status, error.lines().count()), (Some(1), 1), "{edit}: {error}");
+            assert_contains(&error, sentence);
+        }
+        let source = match home.join(folder).join("adapter_config.json").exists() {
+            _ if folder.is_empty() => continue,
+            true => format!("base --adapter {folder}"),
+            false => folder.to_owned(),
+        };
+        let export = format!("\"$0\" --checkpoint {source} --output m.onnx");
+        let (status, _, error) = shell(&export, &home);
+        assert_eq!(status, Some(0), "{edit}: {error}");
+    }
+}
+
+/// Files that were saved in parts beside the folder of a config, and files that have nothing to do
+/// with it.
+#[test]
+fn parts_beside_a_config_are_named() {
+    let table = "model_world_size_2_rank_0.pt model_world_size_2_rank_1.pt | CHECKPOINT` holds no model.safetensors, and `PARENT/model_world_size_2_rank_0.pt` beside it is verl's format
+        mp_rank_00_model_states.pt | `PARENT/mp_rank_00_model_states.pt` beside it is DeepSpeed's format
+        __0_0.distcp | `PARENT/__0_0.distcp` beside it is PyTorch's format of distributed
+        other.gguf | CHECKPOINT` holds no model.safetensors: add
+        other.zip | CHECKPOINT` holds no model.safetensors: add";
+    for [files, sentence] in cases(table) {
+        let home = Home::with("tiny-hf");
+        fs::remove_file(home.join("checkpoint/model.safetensors")).unwrap();
+        files.split(' ').for_each(|name| fs::write(home.join(name), "").unwrap());
+        let parent = home.canonicalize().unwrap();
+        assert_contains(
+            &home.refusal("m", &[]),
+            &sentence
+                .replace("PARENT", parent.to_str().unwrap())
+                .replace("CHECKPOINT", home.checkpoint().to_str().unwrap()),
+        );
+    }
+}
+
+/// The advice to rename a file is followed.
+#[test]
+fn files_are_renamed_by_content() {
+    // What is done to a folder, the end of the sentence, and what it says.
+    let table = "mv C/config.json C/configuration.json | but `configuration.json`, which has its keys: rename it to config.json | mv C/configuration.json C/config.json
+        mv C/config.json 'C/config - Copy.json' | but `config - Copy.json`, which has its keys: rename | mv 'C/config - Copy.json' C/config.json
+        mv C/config.json C/gpt-oss.json; cp C/gpt-oss.json C/config.json.bak; echo broken > C/gpt-oss.json | but `config.json.bak`, which | mv C/config.json.bak C/config.json
+        mv C/config.json C/hf.json; echo '{\"framework\": \"pytorch\"}' > C/configuration.json | but `hf.json`, which has its keys | mv C/hf.json C/config.json
+        mv C/config.json C/a.json; cp C/a.json C/b.json | but several files with its keys, `a.json`, `b.json`: rename that of these weights to config.json | mv C/b.json C/config.json";
+    for [edit, sentence, remedy] in cases(table) {
+        let home = Home::new();
+        copy_folder(&fixture("tiny-hf"), &home.join("C"));
+        shell(edit, &home);
+        let export = "\"$0\" --checkpoint C --output m.onnx";
+        let (_, _, error) = shell(export, &home);
+        assert_contains(&error, sentence);
+        let (status, _, error) = shell(&format!("{remedy} && {export}"), &home);
+        assert_eq!(status, Some(0), "{edit}: {error}");
+    }
+}
+
 #[test]
 fn a_file_under_another_name_is_named() {
     assert_said(
-        "mv C/config.json C/Config.json | `C` holds no config.json, but `Config.json`: rename it to config.json if it is that file
-        mv C/config.json C/config.json.txt | but `config.json.txt`: rename
-        mv C/config.json 'C/config (1).json' | but `config (1).json`: rename
-        mv C/config.json C/confg.json | but `confg.json`: rename
+        "mv C/config.json C/Config.json | `C` holds no config.json, but `Config.json`, which has its keys: rename it to config.json
+        rm C/config.json; touch C/config.json.txt | but `config.json.txt`: rename it to config.json if it is that file
+        rm C/config.json; touch 'C/config (1).json' | but `config (1).json`: rename
+        rm C/config.json; touch C/confg.json | but `confg.json`: rename
         mv C/model.safetensors C/MODEL.SAFETENSORS | `C` holds no model.safetensors, but `MODEL.SAFETENSORS`: rename it to model.safetensors
         mv C/model.safetensors C/model.safetensors.bak | but `model.safetensors.bak`: rename
         mv C/model.safetensors C/model.safetensor | but `model.safetensor`: rename

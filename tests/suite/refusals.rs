@@ -84,9 +84,7 @@ fn names_saves_that_are_no_checkpoints() {
         tiny-hf/config.json consolidated.pth | consolidated.pth` is PyTorch's
         tiny-hf/config.json pytorch_model.bin.index.json | pytorch_model.bin.index.json` is an index of files in PyTorch's format: load it in transformers and save it as SafeTensors
         pytorch_model.bf16.bin.index.json | index.json` is an index of files in PyTorch's
-        checkpoint-9/ checkpoint-10/ checkpoint-best/ runs/ | holds no config.json; `HOME/checkpoint-10` is the newest checkpoint in it
-        tiny-hf/config.json checkpoint-500/ training_args.bin | holds no model.safetensors; `HOME/checkpoint-500` is the newest
-        checkpoint-x/ checkpoint-7 weights/ | holds no config.json
+        checkpoint-9/ checkpoint-x/ checkpoint-7 weights/ | holds no config.json
         tiny-hf/config.json model.safetensors.index.bf16.json | HOME` holds no model.safetensors.index.json, but one for each saved variant, `model.safetensors.index.bf16.json`: copy that of the variant to export to `model.safetensors.index.json`
         tiny-hf/config.json model.safetensors.index.bf16.json model.safetensors.index.fp16.json model.bf16-00001-of-00002.safetensors model.bf16-00002-of-00002.safetensors | variant, `model.safetensors.index.bf16.json`, `model.safetensors.index.fp16.json`: copy
         model.safetensors.index.fp16.json | holds no config.json";

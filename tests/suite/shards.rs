@@ -29,7 +29,7 @@ fn numbered(names: &str) -> Vec<String> {
 }
 
 fn fingerprint(folder: &Path) -> String {
-    open(folder).fingerprint().unwrap().to_string()
+    open(folder).samples().unwrap().fingerprint.to_string()
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn the_index_decides_between_copies_of_a_tensor() {
             let names =
                 IgnoredNames { tensors: vec!["spare".to_owned()], ..IgnoredNames::default() };
             let opened = Checkpoint::open(&home.checkpoint(), &names).unwrap();
-            assert_eq!(opened.fingerprint().unwrap().to_string(), home_of(&old));
+            assert_eq!(opened.samples().unwrap().fingerprint.to_string(), home_of(&old));
         }
     }
 }
@@ -214,7 +214,7 @@ fn shards_of_different_saves_are_told_apart() {
     }
 }
 
-/// A shard under a changed name is told, and no other shard is taken for it.
+/// A shard under a changed name is told by its tensors, whatever the name.
 #[test]
 fn shards_under_changed_names_are_told() {
     let shard = "model-00002-of-00002.safetensors";
@@ -225,29 +225,57 @@ fn shards_under_changed_names_are_told() {
         ("Model-00002-of-00002.SafeTensors", true),
         ("model_00002-of-00002.safetensors", true),
         ("model-00002-of-00002.safetensors.txt", true),
-        ("model-00003-of-00002.safetensors", false),
-        ("consolidated.safetensors", false),
+        ("model-00003-of-00002.safetensors", true),
+        ("consolidated.safetensors", true),
+        // Some of its tensors alone.
+        ("model-00002-of-00002 (3).safetensors", false),
     ];
-    for (name, is_meant) in table {
+    for (name, has_its_tensors) in table {
         let first = "model-00001-of-00002.safetensors";
         let (own, rest): (Tensors, Tensors) =
             in_layout("hf").into_iter().partition(|(name, _)| name.contains("layers.1."));
         let mut index = all_in(&rest, first);
         index.extend(all_in(&own, shard));
-        let home = indexed(&[(first, rest), (shard, own)], &index);
+        let home = indexed(&[(first, rest), (shard, own.clone())], &index);
         let [from, to] = [shard, name].map(|name| home.checkpoint().join(name));
         fs::rename(&from, &to).unwrap();
-        let missing = format!("names the shard `{shard}`, which is missing: add it");
-        let expected = if is_meant {
-            format!("{missing}, or rename `{name}` to `{shard}` if that is what it holds")
-        } else {
-            missing
-        };
-        assert_ends(&home.refusal("m", &[]), &expected);
-        if is_meant {
+        if !has_its_tensors {
+            let some = own.into_iter().skip(1).collect();
+            write(&to, &some);
+        }
+        let sentence = home.refusal("m", &[]);
+        if has_its_tensors {
+            let is_there = "which is there under another name: rename";
+            let expected = format!("names the shard `{shard}`, {is_there} `{name}` to `{shard}`");
+            assert_ends(&sentence, &expected);
             fs::rename(to, from).unwrap();
             home.export("m", &[]);
+        } else {
+            let missing = format!("names the shard `{shard}`, which is missing: add it");
+            assert_ends(&sentence, &missing);
         }
+    }
+}
+
+/// Without an index the names tell, if the set is whole with them.
+#[test]
+fn sets_with_changed_names_are_told() {
+    // The names that the files of a set have, and the sentence.
+    let table = "model-00001-of-00002 (1).safetensors, model-00002-of-00002.safetensors | rename `model-00001-of-00002 (1).safetensors` to `model-00001-of-00002.safetensors`
+        model-00001-of-00002 (1).safetensors, model-00002-of-00002 (1).safetensors | rename `model-00001-of-00002 (1).safetensors` to `model-00001-of-00002.safetensors`, `model-00002-of-00002 (1).safetensors` to `
+        model-00001-of-00002.safetensors, model-00002-of-00002.safetensors.bak | rename `model-00002-of-00002.safetensors.bak` to `model-00002-of-00002.safetensors`
+        Model-00001-of-00002.SafeTensors, model-00002-of-00002 - Copy.safetensors | rename `Model-00001-of-00002.SafeTensors` to `model-00001-of-00002.safetensors`, `model-00002-of-00002 - Copy.safetensors` to `";
+    for [names, expected] in cases(table) {
+        let files: Vec<String> =
+            (1..3).map(|n| format!("model-0000{n}-of-00002.safetensors")).collect();
+        let home = in_files("hf", &files.iter().map(String::as_str).collect::<Vec<_>>());
+        let path = |name: &str| home.checkpoint().join(name);
+        let renamed = || files.iter().zip(names.split(", "));
+        renamed().for_each(|(from, to)| fs::rename(path(from), path(to)).unwrap());
+        let start = "holds a set of shards of which some have other names: ";
+        assert_contains(&home.refusal("m", &[]), &format!("{start}{expected}"));
+        renamed().for_each(|(to, from)| fs::rename(path(from), path(to)).unwrap());
+        home.export("m", &[]);
     }
 }
 
@@ -300,7 +328,7 @@ fn tied_lm_heads_are_copies_or_ambiguous() {
         let names =
             IgnoredNames { tensors: vec!["lm_head.weight".to_owned()], ..IgnoredNames::default() };
         let opened = Checkpoint::open(&home.checkpoint(), &names).unwrap();
-        assert_eq!(opened.fingerprint().unwrap().to_string(), expected);
+        assert_eq!(opened.samples().unwrap().fingerprint.to_string(), expected);
     }
 }
 

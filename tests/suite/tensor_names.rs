@@ -13,7 +13,7 @@ fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
 }
 
 fn fingerprint(home: &Home) -> String {
-    open(&home.checkpoint()).fingerprint().unwrap().to_string()
+    open(&home.checkpoint()).samples().unwrap().fingerprint.to_string()
 }
 
 fn config_of(layout: &str) -> Value {

@@ -16,7 +16,7 @@ pub fn with(layout: &str, edit: impl FnOnce(&mut Tensors)) -> Home {
 }
 
 pub fn fingerprint(home: &Home) -> String {
-    open(&home.checkpoint()).fingerprint().unwrap().to_string()
+    open(&home.checkpoint()).samples().unwrap().fingerprint.to_string()
 }
 
 pub fn rename(tensors: &mut Tensors, from: &str, to: &str) {

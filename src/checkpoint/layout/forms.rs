@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{Form, Layout};
-use crate::checkpoint::suggest::listed;
 use crate::checkpoint::tensors::Tensors;
+use crate::display::listed;
 use crate::error::{Result, bail, err};
 use crate::tensor::DType;
 use crate::weights::MatrixFormat;

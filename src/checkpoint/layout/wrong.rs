@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::sizes::{Axis, VOCAB, is_transposed};
-use crate::checkpoint::suggest::{LISTED, several};
 use crate::checkpoint::tensors::place;
-use crate::display::plural;
+use crate::display::{LISTED, plural, several};
 use crate::error::{Error, err};
 use crate::tensor::DType;
 

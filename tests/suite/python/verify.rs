@@ -113,6 +113,21 @@ fn accepts_every_layout_and_staged_file() {
     }
 }
 
+/// Of the checkpoint, wherever the model's bytes are.
+#[test]
+fn tells_weights_of_zeros() {
+    let home = edited(|folder| {
+        edit_tensors(folder, |tensors| {
+            tensors.get_mut("block.1.mlp.mlp2_weight.blocks").unwrap().2.fill(0);
+        });
+    });
+    for options in [&[][..], &["--external-data", "copy"], &["--experts", "bf16"]] {
+        let (model, _) = home.export("model", options);
+        let report = passes(&model, &home.checkpoint(), &["--tokens", "12"]);
+        assert_eq!(report["zeros"], json!(["layers.1.mlp.experts.down.blocks"]), "{options:?}");
+    }
+}
+
 #[test]
 fn identifies_converted_weights() {
     let (_home, checkpoint, model) = exported("tiny", &["--experts", "bf16"]);
