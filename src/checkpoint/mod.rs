@@ -10,6 +10,7 @@ mod names;
 mod numbered;
 mod problems;
 mod selection;
+mod similar;
 mod staged;
 mod suggest;
 mod tensors;
@@ -33,8 +34,8 @@ pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, enclosing, identify, is_checkpoint, is_safetensors, listed, names,
-    refuse_file as refuse_unsupported, similar_dir,
+    ADAPTER_CONFIG, CONFIG, enclosing, identify, is_adapter, is_checkpoint, is_safetensors, listed,
+    names, refuse_file as refuse_unsupported, refuse_other_format, similar_dir, use_one,
 };
 use tensors::Tensors;
 pub use weights::{

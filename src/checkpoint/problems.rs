@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
 use super::layout::Wrong;
-use super::mismatch::{Left, ReadConfig};
-use super::names::{self, Similar, layer, without_numbers};
+use super::mismatch::{ReadConfig, Unmatched};
+use super::names::{self, layer, without_numbers};
 use super::selection::INDEX;
+use super::similar::Similar;
 use super::suggest::{self, LISTED, is_safetensors, listed, several};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
@@ -46,22 +47,25 @@ pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
 pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig) -> Result<()> {
     let is_absent = |it: &&Missing| tensors.absent.contains_key(&it.name);
     let (missing, lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
-    let mut left = Left { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
+    let mut unmatched =
+        Unmatched { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
     // Of tensors that may stand for others nothing else is certain.
     let certain = foreign(tensors, tensors.missing.is_empty() && wrong.is_empty());
-    if let Some(error) = certain.or_else(|| partial_prefix(tensors, &left)) {
+    if let Some(error) = certain.or_else(|| partial_prefix(tensors, &unmatched)) {
         return Err(error);
     }
     let mut absent: Vec<_> = missing.iter().map(|it| &tensors.absent[&it.name]).collect();
     // What another shard holds, or the model lacks, may be in its place.
     let (needed, needless): (Vec<_>, Vec<_>) = unasked_entries(tensors)
-        .partition(|it| tensors.unlisted.contains_key(&it.shard) || !left.lacking.is_empty());
+        .partition(|it| tensors.unlisted.contains_key(&it.shard) || !unmatched.lacking.is_empty());
     absent.extend(needed);
     let mut errors = absences(tensors, &absent);
     if tensors.lacks_most() {
         if errors.is_empty() {
-            let error = left.layers(tensors, config);
-            errors.push(error.unwrap_or_else(|| lacks_most(tensors, &left, layout, config.file)));
+            let error = unmatched.layers(tensors, config);
+            errors.push(
+                error.unwrap_or_else(|| lacks_most(tensors, &unmatched, layout, config.file)),
+            );
         }
         return Error::all(errors);
     }
@@ -69,11 +73,11 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
     // What a shard holds in the place of those is of another save.
     let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
     let shard = |name: &str| tensors.map[name].data.file.file_name();
-    left.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
-    errors.extend(left.mismatches(tensors, config));
-    errors.extend(lacks(tensors, &mut left, layout));
+    unmatched.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
+    errors.extend(unmatched.mismatches(tensors, config));
+    errors.extend(lacks(tensors, &mut unmatched, layout));
     errors.extend(wrong.errors(&tensors.path, config.file));
-    errors.extend(not_part_of(tensors, layout, &left.unknown));
+    errors.extend(not_part_of(tensors, layout, &unmatched.unknown));
     errors.extend(in_vain(tensors, &needless));
     Error::all(errors)
 }
@@ -171,15 +175,15 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
 }
 
 /// The error if lacking names are there with a prefix that not all names have.
-fn partial_prefix(tensors: &Tensors, left: &Left) -> Option<Error> {
-    let splits = left.unknown.iter().flat_map(|name| match names::prefix(name) {
+fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
+    let splits = unmatched.unknown.iter().flat_map(|name| match names::prefix(name) {
         // Within a layer, where the layout's name begins is certain.
         Some(prefix) => vec![name.split_at(prefix.len())],
         None => name.match_indices('.').map(|(at, _)| name.split_at(at + 1)).collect(),
     });
     let prefixes = splits.filter(|(prefix, _)| !prefix.is_empty());
     let prefixes: HashMap<&str, &str> = prefixes.map(|(prefix, name)| (name, prefix)).collect();
-    let prefix = left.lacking.iter().find_map(|Missing { name, .. }| {
+    let prefix = unmatched.lacking.iter().find_map(|Missing { name, .. }| {
         let short = name.strip_prefix("model.").filter(|it| it.starts_with("layers."));
         prefixes.get(&**name).or_else(|| prefixes.get(short?))
     })?;
@@ -203,12 +207,12 @@ fn partial_prefix(tensors: &Tensors, left: &Left) -> Option<Error> {
 
 /// The error if most of the model is missing. Layers that nobody has looked for are no other
 /// model's.
-fn lacks_most(tensors: &Tensors, left: &Left, layout: &str, file: &str) -> Error {
+fn lacks_most(tensors: &Tensors, unmatched: &Unmatched, layout: &str, file: &str) -> Error {
     let (path, missing) = (tensors.path.display(), &tensors.missing[0].name);
     let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
     let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
     let is_other = |name: &&&str| !wanted.contains(&without_numbers(name));
-    let others: Vec<_> = left.unknown.iter().filter(is_other).collect();
+    let others: Vec<_> = unmatched.unknown.iter().filter(is_other).collect();
     let Some(other) = others.first() else {
         return err!(
             "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or download those that are missing",
@@ -236,9 +240,9 @@ fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
 
 /// The errors for tensors that are not there: those of which unknown ones may be slips, and
 /// others, with all that is unknown in the same layers. It may stand for them, so it is taken out.
-fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
-    let similar = Similar::new(left.unknown.iter().copied());
-    let meant = left.lacking.iter().map(|it| (*it, similar.to(&it.name)));
+fn lacks(tensors: &Tensors, unmatched: &mut Unmatched, layout: &str) -> Vec<Error> {
+    let similar = Similar::new(unmatched.unknown.iter().copied());
+    let meant = unmatched.lacking.iter().map(|it| (*it, similar.to(&it.name)));
     let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
     let path = tensors.path.display();
     let full = |it: &Missing| format!("{}{}", tensors.wrapping.prefix, it.name);
@@ -249,10 +253,10 @@ fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
         let renamed =
             meant.iter().map(|(to, from)| format!("`{}` to `{to}`", tensors.map[*from].name));
         errors.push(err!("`{path}` lacks tensors of the model that its config describes, and holds similar ones: rename {}", several(renamed)));
-        left.take_unknown(|name| meant.iter().any(|(_, from)| *from == name));
+        unmatched.take_unknown(|name| meant.iter().any(|(_, from)| *from == name));
     }
     let layers: BTreeSet<_> = others.iter().map(|(it, _)| layer(&it.name)).collect();
-    let beside = left.take_unknown(|name| layers.contains(&layer(name)));
+    let beside = unmatched.take_unknown(|name| layers.contains(&layer(name)));
     if !beside.is_empty() {
         let lacking = shaped(others.iter().map(|(it, _)| (full(it), &it.shape[..])).collect());
         let stored = beside.iter().map(|name| &tensors.map[*name]);

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::names::{is_slip, numbers};
+use super::names::numbers;
+use super::similar::{is_slip, most_like};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::Foreign;
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
-/// Jaro-Winkler similarity from which a name is suggested.
-const SIMILAR: f64 = 0.85;
 /// Most names that a sentence lists.
 pub const LISTED: usize = 8;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -29,9 +28,20 @@ pub fn identify(name: &str) -> Option<&'static Foreign> {
 
 /// The first name of a known format, but for what training writes.
 fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
+    Foreign::of_files(&without_state(names))
+}
+
+/// The error for the folder of an adapter with a file in another format than SafeTensors.
+pub fn refuse_other_format(adapter: &Path) -> Option<Error> {
+    let names = names(adapter);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (name, format, remedy) = Foreign::in_adapter(&without_state(&names))?;
+    Some(err!("`{}` is {}: {remedy}", adapter.join(name).display(), format.what))
+}
+
+fn without_state<'n>(names: &[&'n str]) -> Vec<&'n str> {
     let is_state = |name: &str| TRAINING_STATE.iter().any(|it| name.to_lowercase().starts_with(it));
-    let names: Vec<&str> = names.iter().copied().filter(|name| !is_state(name)).collect();
-    Foreign::of_files(&names)
+    names.iter().copied().filter(|name| !is_state(name)).collect()
 }
 
 /// The refusal of a file in a known format.
@@ -67,11 +77,31 @@ pub fn names(folder: &Path) -> BTreeSet<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The folder with the highest number that a Trainer of transformers saved in its output folder.
-fn newest_saved<'n>(folder: &Path, names: &[&'n str]) -> Option<&'n str> {
-    let number = |name: &str| name.strip_prefix("checkpoint-")?.parse::<u64>().ok();
-    let saved = names.iter().filter(|name| number(name).is_some() && folder.join(name).is_dir());
-    saved.max_by_key(|name| number(name)).copied()
+/// The folder with the highest number among those that a Trainer of transformers saved.
+fn newest_saved<'p>(paths: impl Iterator<Item = &'p Path>) -> Option<&'p Path> {
+    let number =
+        |path: &Path| path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok();
+    let saved = paths.filter(|path| number(path).is_some() && path.is_dir());
+    saved.max_by_key(|path| number(path))
+}
+
+/// What to do about a folder in which others hold what is wanted: use the newest that a Trainer saved,
+/// the only one, or one of several; `None` if there are none. The noun has its article.
+pub fn use_one(folders: &BTreeSet<PathBuf>, [article, noun]: [&str; 2]) -> Option<String> {
+    if let Some(newest) = newest_saved(folders.iter().map(PathBuf::as_path)) {
+        return Some(format!("`{}` is the newest {noun} in it: use it", newest.display()));
+    }
+    let shown = listed(folders.iter().map(|it| it.display()));
+    match folders.len() {
+        0 => None,
+        1 => Some(format!("{shown} in it holds {article} {noun}: use it")),
+        _ => Some(format!("several folders in it hold {noun}s, {shown}: choose one")),
+    }
+}
+
+/// Whether these names at one place are those of an adapter, without the weights of a whole model.
+pub fn is_adapter(there: &BTreeSet<String>) -> bool {
+    there.contains(ADAPTER_CONFIG) && !has_weights(there)
 }
 
 /// Refuses an adapter, which would change the result of a whole model beside it.
@@ -80,7 +110,7 @@ pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<(
         return Ok(());
     }
     let adapter = Path::new(&place.to_string()).join(ADAPTER_CONFIG);
-    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| !has_weights(there)) else {
+    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| is_adapter(there)) else {
         let adapter = adapter.display();
         return Err(err!(
             "`{adapter}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
@@ -95,10 +125,9 @@ pub fn is_own_file(path: &Path) -> bool {
     Header::read(path).is_ok_and(|header| header.metadata.is_some())
 }
 
-/// Whether there are weights of a whole model.
+/// Whether there are weights of a whole model: SafeTensors files that are not those of an adapter.
 fn has_weights(names: &BTreeSet<String>) -> bool {
-    let is_weights = |name: &&String| is_safetensors(Path::new(name));
-    names.iter().filter(is_weights).any(|name| !name.starts_with("adapter_model"))
+    names.iter().any(|name| is_safetensors(Path::new(name)) && identify(name).is_none())
 }
 
 /// The error for a folder without `file`, which is no checkpoint: where a checkpoint is, what there
@@ -135,20 +164,15 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     if let Some(near) = near(file, &mut others).or(weights) {
         return err!("{lacks}, but `{near}`: rename it to {file} if it is that file");
     }
-    if let Some(newest) = newest_saved(folder, &names) {
-        let newest = folder.join(newest);
-        if let Err(adapter) = refuse_adapter(newest.display(), &self::names(&newest)) {
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    if let Some(newest) = newest_saved(paths.iter().map(PathBuf::as_path)) {
+        if let Err(adapter) = refuse_adapter(newest.display(), &self::names(newest)) {
             return adapter;
         }
         return err!("{lacks}; `{}` is the newest checkpoint in it: use it", newest.display());
     }
-    match &below[..] {
-        [] => {}
-        [one] => return err!("{lacks}; `{}` in it holds a checkpoint: use it", one.display()),
-        several => {
-            let several = listed(several.iter().map(|it| it.display()));
-            return err!("{lacks}; several folders in it hold checkpoints, {several}: choose one");
-        }
+    if let Some(advice) = use_one(&below, ["a", "checkpoint"]) {
+        return err!("{lacks}; {advice}");
     }
     match above {
         Some(above) => err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()),
@@ -184,14 +208,10 @@ fn is_near(name: &str, file: &str) -> bool {
 }
 
 /// The checkpoints one level below a folder, or in `snapshots`, as Hugging Face's cache has them.
-fn checkpoints_in(folder: &Path) -> Vec<PathBuf> {
-    let below = |folder: &Path| -> Vec<PathBuf> {
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| is_checkpoint(path)).collect()
-    };
-    let mut found: Vec<PathBuf> = [below(folder), below(&folder.join("snapshots"))].concat();
-    found.sort();
-    found
+fn checkpoints_in(folder: &Path) -> BTreeSet<PathBuf> {
+    let folders = [folder.to_owned(), folder.join("snapshots")];
+    let entries = folders.iter().filter_map(|it| it.read_dir().ok()).flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| is_checkpoint(path)).collect()
 }
 
 /// The error for a checkpoint's path that is not a folder.
@@ -230,16 +250,17 @@ fn did_you_mean(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()))
 }
 
-/// The checkpoint with the most similar name in the same folder.
+/// The checkpoint with the most similar name in the same folder, or one whose name is longer or
+/// shorter.
 pub fn similar_dir(folder: &Path) -> Option<PathBuf> {
-    let wanted = folder.file_name()?.to_string_lossy().to_lowercase();
+    let lower = |path: &Path| Some(path.file_name()?.to_string_lossy().to_lowercase());
+    let wanted = lower(folder)?;
     let siblings = parent_dir(folder).read_dir().ok()?.flatten().map(|entry| entry.path());
-    let similar = siblings.filter(|path| is_checkpoint(path)).filter_map(|path| {
-        let name = path.file_name()?.to_string_lossy().to_lowercase();
-        let similarity = strsim::jaro_winkler(&name, &wanted);
-        (similarity > SIMILAR).then_some((similarity, path))
-    });
-    similar.max_by(|one, two| one.0.total_cmp(&two.0)).map(|(_, path)| path)
+    let checkpoints = siblings.filter(|path| is_checkpoint(path));
+    let named: Vec<_> = checkpoints.filter_map(|path| Some((lower(&path)?, path))).collect();
+    let extends = |name: &str| name.starts_with(&wanted) || wanted.starts_with(name);
+    let similar = most_like(&wanted, named.iter(), |(name, _)| name);
+    similar.or_else(|| named.iter().find(|(name, _)| extends(name))).map(|(_, path)| path.clone())
 }
 
 pub fn is_checkpoint(folder: &Path) -> bool {
