@@ -1,53 +1,35 @@
 //! An adapter's folder: its tensors by the modules that they adapt, before there is a base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::path::{Path, PathBuf};
 
+use super::also;
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, is_checkpoint, is_ignored, listed, matches,
-    names, patterns,
+    ADAPTER_CONFIG, IgnoredNames, is_adapter, is_checkpoint, is_ignored, listed, matches, names,
+    patterns, refuse_other_format, use_one,
 };
 use crate::container::{Header, StoredTensor};
-use crate::display::plural;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
 use crate::weights::ElementKind;
 
+/// The file of an adapter's tensors.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-
-/// Names of files in the place of the weights, what they are, and what to do.
-const OTHER_WEIGHTS: [(&str, &str); 8] = [
-    (
-        "adapter_model.bin",
-        "PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors (save_pretrained does)",
-    ),
-    (
-        "adapters.safetensors",
-        "mlx-lm's format: merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
-    ),
-    (
-        "adapter_model-*-of-*.safetensors",
-        "one of several files, and an adapter is read from one: join them under the name adapter_model.safetensors",
-    ),
-    ("*.gguf", "GGUF, llama.cpp's format: use the adapter that it was converted from"),
-    ("*.h5", "TensorFlow's format: use the adapter that PEFT saved as SafeTensors"),
-    ("*.incomplete", "an unfinished download: finish it or download again"),
-    ("*.part", "an unfinished download: finish it or download again"),
-    ("*.zip", "an archive: unpack it and give the folder that was in it"),
-];
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
 pub struct AdapterFile {
+    /// How it scales what it adds.
     pub config: AdapterConfig,
     /// The SafeTensors file.
     pub weights: PathBuf,
     /// Repository, commit and folder on the hub that it was fetched from.
     pub source: Option<String>,
+    /// All that it adapts.
     pub modules: BTreeMap<Module, Parts>,
     /// What the user ignores of it, and by which names and patterns.
     pub ignored: IgnoredNames,
@@ -55,12 +37,6 @@ pub struct AdapterFile {
 
 /// The tensors of a module.
 pub type Parts = BTreeMap<Part, StoredTensor>;
-
-/// Whether a folder holds an adapter and no whole model.
-pub fn is_adapter(folder: &Path) -> bool {
-    let has = |name: &&str| folder.join(name).exists();
-    has(&ADAPTER_CONFIG) && ![SINGLE_FILE, INDEX].iter().any(has)
-}
 
 /// The rank of factors, by the shape of `lora_A`. That of wrapped experts depends on their
 /// number.
@@ -85,12 +61,10 @@ impl AdapterFile {
             folder.is_dir(),
             "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
-        let there = names(folder);
-        let other = OTHER_WEIGHTS.iter().find_map(|(pattern, what)| {
-            Some((there.iter().find(|name| matches(pattern, name))?, what))
-        });
-        if let Some((name, what)) = other.filter(|_| weights.symlink_metadata().is_err()) {
-            bail!("`{}` is {what}", folder.join(name).display());
+        if weights.symlink_metadata().is_err()
+            && let Some(error) = refuse_other_format(folder)
+        {
+            return Err(error);
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
         let config = folder.join(ADAPTER_CONFIG);
@@ -131,11 +105,7 @@ impl AdapterFile {
             self.config.scale(&module.name, rank).err()
         });
         let Some(first) = wrong.next() else { return Ok(()) };
-        let others = match wrong.count() {
-            0 => String::new(),
-            count => format!("; also wrong: {}", plural(count, "module")),
-        };
-        bail!("`{}`: {first}{others}", self.weights.display());
+        bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
     }
 
     /// The name of its folder.
@@ -186,25 +156,12 @@ impl AdapterFile {
     }
 }
 
-/// What to do about a folder that is no adapter: where one is, the newest that a Trainer saved or
-/// the only one, or what an adapter is.
+/// What to do about a folder that is no adapter: use one in it, or know what an adapter is.
 fn below(folder: &Path) -> String {
     let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut adapters: Vec<PathBuf> = entries.filter(|path| is_adapter(path)).collect();
-    adapters.sort();
-    let step = |path: &&PathBuf| {
-        path.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok()
-    };
-    let newest = adapters.iter().filter(|path| step(path).is_some()).max_by_key(step);
-    match (newest, &adapters[..]) {
-        (Some(newest), _) => format!("`{}` is the newest adapter in it: use it", newest.display()),
-        (_, []) => format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"),
-        (_, [one]) => format!("`{}` in it is an adapter: use it", one.display()),
-        (_, several) => {
-            let several = listed(several.iter().map(|it| it.display()));
-            format!("several folders in it are adapters, {several}: choose one")
-        }
-    }
+    let adapters: BTreeSet<PathBuf> = entries.filter(|path| is_adapter(&names(path))).collect();
+    use_one(&adapters, ["an", "adapter"])
+        .unwrap_or_else(|| format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"))
 }
 
 /// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit
@@ -285,12 +242,9 @@ fn unpaired(path: &Path, modules: &BTreeMap<Module, Parts>) -> Option<Error> {
         Some((lonely, if a.is_none() { "A" } else { "B" }))
     });
     let (StoredTensor { name, .. }, missing) = unpaired.next()?;
-    let others = match unpaired.count() {
-        0 => String::new(),
-        count => format!("; also incomplete: {}", plural(count, "module")),
-    };
     Some(err!(
-        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{others}",
-        path.display()
+        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{}",
+        path.display(),
+        also("incomplete", unpaired.count())
     ))
 }

@@ -10,6 +10,7 @@ use super::environment::onnxruntime;
 use super::verify::{fails, passes, refused};
 use crate::adapters::{ADAPTERS, CONFIG, add, bases, edit_tensors, order};
 use crate::layout_fixtures::{Tensor, Tensors, in_folder, read};
+use crate::reference_adapters::copies_and_others;
 use crate::support::{
     Home, assert_contains, binary, cases, copy_folder, edit_json, export_args, printed, sentence,
     summary, text, words,
@@ -84,6 +85,20 @@ fn accepts_adapters_on_every_source() {
         let (model, _) = home.export_staged(&staged, "s", &adapters);
         let report = passes(&model, &staged, &adapters);
         assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
+    }
+}
+
+/// Copies of the checkpoint's values beside other values for the same matrices, in any order.
+#[test]
+fn accepts_copies_beside_replacements() {
+    for layout in ["hf", "linears", "numbers"] {
+        let home = in_folder(layout);
+        let [copies, others] = copies_and_others(&home);
+        for order in [[&copies, &others], [&others, &copies]] {
+            let options = order.map(|it| ["--adapter", it]).concat();
+            let (model, _) = home.export("m", &options);
+            passes(&model, &home.checkpoint(), &options);
+        }
     }
 }
 
