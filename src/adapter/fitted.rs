@@ -35,6 +35,7 @@ impl<'a> FittedAdapter<'a> {
 
     /// An adapter that changes this in its base with a weight of 1.
     pub fn new(source: &'a AdapterSource, file: &'a AdapterFile, changes: Adapter) -> Result<Self> {
+        source.check()?;
         let record = AdapterRecord {
             name: source.name.clone().unwrap_or_else(|| file.name()),
             source: file.source.clone(),

@@ -34,7 +34,6 @@ pub struct AdapterRequest {
 /// values of which the adapter has a copy.
 pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Result<AdapterSummary> {
     let AdapterRequest { adapter: source, model, output, adapter_layout, ignored } = request;
-    source.check()?;
     ensure!(
         output.extension().is_some_and(|it| it == ADAPTER_EXTENSION),
         "`{}` is to be an adapter for ONNX Runtime: give a name that ends in .{ADAPTER_EXTENSION}",

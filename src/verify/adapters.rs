@@ -76,8 +76,7 @@ fn factors(
 ) -> Result<Vec<(String, TensorValue)>> {
     let stored = |name: &str| Ok(checkpoint.weights.get(name).cloned());
     let (mut inputs, mut changed) = (Vec::new(), Vec::<(String, &Path)>::new());
-    for FittedAdapter { source: source @ AdapterSource { path, .. }, changes, .. } in given {
-        source.check()?;
+    for FittedAdapter { source: AdapterSource { path, .. }, changes, .. } in given {
         adapter::require_swappable(changes, stored, progress)?;
         let adapter = RuntimeAdapter::new(changes.clone(), model.path, slots)?;
         for slot in &adapter.slots {

@@ -94,9 +94,9 @@ fn accepts_copies_beside_replacements() {
     for layout in ["hf", "linears", "numbers"] {
         let home = in_folder(layout);
         let [copies, others] = copies_and_others(&home);
-        for order in [[&copies, &others], [&others, &copies]] {
+        for (name, order) in [("a/m", [&copies, &others]), ("b/m", [&others, &copies])] {
             let options = order.map(|it| ["--adapter", it]).concat();
-            let (model, _) = home.export("m", &options);
+            let (model, _) = home.export(name, &options);
             passes(&model, &home.checkpoint(), &options);
         }
     }
@@ -244,7 +244,7 @@ fn refuses_other_adapters_than_those_of_the_model() {
         | help: all of these can be passed together: --adapter 'DIR=0.5' --adapter DIR
         attention experts | adapter `experts` is given with weight 1, and `m.onnx` has it with weight 0.5: give it that weight; pass --adapter 'experts=0.5'
         attention=2 experts=0.5 | adapter `attention` is given with weight 2, and `m.onnx` has it with weight 1: give it that weight; pass --adapter attention
-        attention experts=nan | adapter `experts` is given with weight NaN, and `m.onnx` has it
+        attention experts=nan | adapter `experts` has the weight NaN, expected a number other than 0
         attention experts=0.5 patterns | adapter `patterns` is given, and `m.onnx` was exported without it: leave it out
         attention attention experts=0.5 | adapter `attention` is given, and `m.onnx` was exported without it
         patterns experts=0.5 | `m.onnx` has the adapter `attention` with weight 1, and it is not given
