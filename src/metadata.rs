@@ -28,13 +28,15 @@ pub struct ModelMetadata {
     /// Adapters of which the model has the changes, in this order, the merged ones first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub adapters: Vec<AdapterRecord>,
-    /// The config of a model with optional inputs for adapters, by which these are fitted.
+    /// The config with all layers of the checkpoint, by which adapters are fitted; of a model with
+    /// optional inputs for them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub config: Option<Config>,
     /// What was ignored of the checkpoint.
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
     pub options: GraphOptions,
+    /// Layers of the model, the first ones of the checkpoint.
     pub layers: usize,
     /// Caches that keep the last tokens alone.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

@@ -1,39 +1,38 @@
 //! Adapters applied to the weights of their base.
 
-use std::path::Path;
-
 use super::{Adapter, Replacement};
 use crate::checkpoint::{Checkpoint, ModelWeights};
 use crate::error::{Result, bail, ensure};
-use crate::weights::{
-    Changes, FileCache, LowRank, Matrix, NewRows, Role, Weight, has_equal_values,
-};
+use crate::progress::{Progress, Unit, phase};
+use crate::weights::{Changes, FileCache, Matrix, NewRows, Role, Weight, has_equal_values};
 
-/// Applies adapters that fit a base, each with a weight that multiplies what it adds: first all
-/// that they replace, then all that they add.
-pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
+/// Applies adapters that fit a base: first all that they replace, then all that they add. Copies of
+/// the base's values are told by reading both, and replace nothing.
+pub fn apply(base: &mut Checkpoint, adapters: &[&Adapter], progress: &dyn Progress) -> Result<()> {
     if adapters.is_empty() {
         return Ok(());
     }
     base.split_qkv();
-    let (mut earlier, mut changed) = (Vec::new(), Vec::new());
-    for (number, (adapter, factor)) in adapters.iter().enumerate() {
+    let (mut certain, mut changed) = (Vec::new(), Vec::new());
+    for (number, adapter) in adapters.iter().enumerate() {
         for it in &adapter.replacements {
-            let there = base.weights.iter().find(|weight| weight.name == it.weight.name);
-            match is_copy(it, there)? {
+            let there = base.weights.get(&it.weight.name);
+            match is_copy(it, there, progress)? {
                 Some(true) => continue,
-                Some(false) => check(&adapter.file, it, *factor, &mut earlier)?,
+                Some(false) => {
+                    check(adapter, it, &adapters[..number], &certain)?;
+                    certain.push((number, it));
+                }
                 // The base is still to be downloaded, and opened again then.
                 None => {}
             }
-            changed.push((it, number));
+            changed.push((number, it));
         }
     }
     // Afterwards, as a copy has the values of the base alone.
-    changed.into_iter().for_each(|(it, number)| replace(&mut base.weights, it, number));
-    for (number, (adapter, factor)) in adapters.iter().enumerate() {
-        for term in &adapter.terms {
-            let mut term = weighted(term, *factor, &adapter.file)?;
+    changed.into_iter().for_each(|(number, it)| replace(&mut base.weights, it, number));
+    for (number, adapter) in adapters.iter().enumerate() {
+        for mut term in adapter.terms.iter().cloned() {
             term.weights_mut().for_each(|weight| weight.name += &suffix(number));
             changes(&mut base.weights, &term.matrix).terms.push(term);
         }
@@ -44,52 +43,45 @@ pub fn apply(base: &mut Checkpoint, adapters: &[(Adapter, f64)]) -> Result<()> {
     Ok(())
 }
 
-/// A term of the adapter in a file, multiplied by a factor.
-pub fn weighted(term: &LowRank, factor: f64, file: &Path) -> Result<LowRank> {
-    let scale = factor * term.scale;
-    // Operators compute with it in f32.
-    ensure!(
-        (scale as f32).is_finite(),
-        "`{}` scales what it adds to `{}` by {scale:e}, more than float32 holds: use a smaller weight, or the `lora_alpha` that it was trained with",
-        file.display(),
-        term.path
-    );
-    Ok(LowRank { scale, ..term.clone() })
-}
-
 /// Whether a replacement has the values of the base's weight of this name; `None` if these are not
 /// on this machine.
-pub fn is_copy(it: &Replacement, there: Option<&Weight>) -> Result<Option<bool>> {
+pub fn is_copy(
+    it: &Replacement,
+    there: Option<&Weight>,
+    progress: &dyn Progress,
+) -> Result<Option<bool>> {
     let Replacement { tokens, weight, .. } = it;
     let Some(there) = there.filter(|_| tokens.is_none()) else { return Ok(Some(false)) };
     if there.recipe.sources().iter().any(|source| !source.file.exists()) {
         return Ok(None);
     }
-    has_equal_values(there, weight, &mut FileCache::default()).map(Some)
+    let bytes = there.bytes() + weight.bytes();
+    let _phase = phase(progress, "comparing adapter and base", Unit::Bytes, bytes);
+    has_equal_values(there, weight, &mut FileCache::default(), progress).map(Some)
 }
 
-/// Refuses a replacement that is to be weighted, or that an earlier adapter has made already.
-fn check<'a>(
-    file: &'a Path,
-    it: &'a Replacement,
-    factor: f64,
-    earlier: &mut Vec<(&'a Path, &'a Replacement)>,
+/// Refuses a replacement that is to be weighted, or that is among those of the `earlier` adapters.
+/// `certain` has the number of an adapter with each.
+fn check(
+    adapter: &Adapter,
+    it: &Replacement,
+    earlier: &[&Adapter],
+    certain: &[(usize, &Replacement)],
 ) -> Result<()> {
-    let (shown, name) = (file.display(), &it.replaced);
+    let (shown, name) = (adapter.file.display(), &it.replaced);
     ensure!(
-        factor == 1.0,
-        "`{shown}` replaces values of `{name}`, and a weight multiplies only what an adapter adds: give it the weight 1, found {factor}"
+        adapter.weight == 1.0,
+        "`{shown}` replaces values of `{name}`, and a weight multiplies only what an adapter adds: give it the weight 1, found {}",
+        adapter.weight
     );
-    let is_same = |(other, earlier): &&(&Path, &Replacement)| {
-        *other != file && earlier.replaced == *name && overlap(earlier, it)
-    };
-    if let Some((other, _)) = earlier.iter().find(is_same) {
-        let other = other.display();
+    let is_same = |other: &Replacement| other.replaced == *name && overlap(other, it);
+    let mut others = certain.iter().filter(|(_, other)| is_same(other));
+    if let Some(other) = others.find_map(|(number, _)| earlier.get(*number)) {
         bail!(
-            "`{other}` and `{shown}` both replace values of `{name}`, and a model has one of them: leave one adapter out"
+            "`{}` and `{shown}` both replace values of `{name}`, and a model has one of them: leave one adapter out",
+            other.file.display()
         );
     }
-    earlier.push((file, it));
     Ok(())
 }
 

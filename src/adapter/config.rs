@@ -46,15 +46,8 @@ const METHODS: [(&str, &str); 10] = [
     ("megatron_config", "it adapts the parallel layers of Megatron"),
 ];
 
-/// Values of `peft_type` of which nothing can be merged.
-const PROMPT_METHODS: [&str; 6] = [
-    "PROMPT_TUNING",
-    "MULTITASK_PROMPT_TUNING",
-    "P_TUNING",
-    "PREFIX_TUNING",
-    "ADAPTION_PROMPT",
-    "CPT",
-];
+/// Parts of the values of `peft_type` of which nothing can be merged.
+const PROMPT_METHODS: [&str; 4] = ["PROMPT", "P_TUNING", "PREFIX_TUNING", "CPT"];
 const NO_EXPORT: &str =
     "it adds learned values to prompts, which no weights can hold; train a LoRA adapter instead";
 
@@ -191,7 +184,8 @@ pub fn refuse_other_methods(path: &Path) -> Result<()> {
     let mut errors = Vec::new();
     // Tinker's configs have no type.
     if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
-        let is_of_prompts = PROMPT_METHODS.iter().any(|it| kind == it);
+        let kind_of_prompts = |it: &&str| kind.as_str().is_some_and(|kind| kind.contains(it));
+        let is_of_prompts = PROMPT_METHODS.iter().any(kind_of_prompts);
         let what = if is_of_prompts { NO_EXPORT } else { MERGE_ADAPTER };
         errors.push(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
     }

@@ -4,50 +4,33 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
+use super::also;
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, INDEX, IgnoredNames, SINGLE_FILE, below, choice, is_checkpoint, is_ignored,
-    matches, names, nearest, patterns,
+    ADAPTER_CONFIG, IgnoredNames, below, choice, is_adapter, is_checkpoint, is_ignored, matches,
+    nearest, patterns, refuse_other_format,
 };
 use crate::container::{Header, StoredTensor};
-use crate::display::{listed, plural};
+use crate::display::listed;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
 use crate::weights::ElementKind;
 
+/// The file of an adapter's tensors.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-
-/// Names of files in the place of the weights, what they are, and what to do.
-const OTHER_WEIGHTS: [(&str, &str); 8] = [
-    (
-        "adapter_model.bin",
-        "PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors (save_pretrained does)",
-    ),
-    (
-        "adapters.safetensors",
-        "mlx-lm's format: merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
-    ),
-    (
-        "adapter_model-*-of-*.safetensors",
-        "one of several files, and an adapter is read from one: join them under the name adapter_model.safetensors",
-    ),
-    ("*.gguf", "GGUF, llama.cpp's format: use the adapter that it was converted from"),
-    ("*.h5", "TensorFlow's format: use the adapter that PEFT saved as SafeTensors"),
-    ("*.incomplete", "an unfinished download: finish it or download again"),
-    ("*.part", "an unfinished download: finish it or download again"),
-    ("*.zip", "an archive: unpack it and give the folder that was in it"),
-];
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
 pub struct AdapterFile {
+    /// How it scales what it adds.
     pub config: AdapterConfig,
     /// The SafeTensors file.
     pub weights: PathBuf,
     /// Repository, commit and folder on the hub that it was fetched from.
     pub source: Option<String>,
+    /// All that it adapts.
     pub modules: BTreeMap<Module, Parts>,
     /// What the user ignores of it, and by which names and patterns.
     pub ignored: IgnoredNames,
@@ -55,12 +38,6 @@ pub struct AdapterFile {
 
 /// The tensors of a module.
 pub type Parts = BTreeMap<Part, StoredTensor>;
-
-/// Whether a folder holds an adapter and no whole model.
-pub fn is_adapter(folder: &Path) -> bool {
-    let has = |name: &&str| folder.join(name).exists();
-    has(&ADAPTER_CONFIG) && ![SINGLE_FILE, INDEX].iter().any(has)
-}
 
 /// The rank of factors, by the shape of `lora_A`. That of wrapped experts depends on their
 /// number.
@@ -85,12 +62,10 @@ impl AdapterFile {
             folder.is_dir(),
             "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
         );
-        let there = names(folder);
-        let other = OTHER_WEIGHTS.iter().find_map(|(pattern, what)| {
-            Some((there.iter().find(|name| matches(pattern, name))?, what))
-        });
-        if let Some((name, what)) = other.filter(|_| weights.symlink_metadata().is_err()) {
-            bail!("`{}` is {what}", folder.join(name).display());
+        if weights.symlink_metadata().is_err()
+            && let Some(error) = refuse_other_format(folder)
+        {
+            return Err(error);
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
         let config = folder.join(ADAPTER_CONFIG);
@@ -131,11 +106,7 @@ impl AdapterFile {
             self.config.scale(&module.name, rank).err()
         });
         let Some(first) = wrong.next() else { return Ok(()) };
-        let others = match wrong.count() {
-            0 => String::new(),
-            count => format!("; also wrong: {}", plural(count, "module")),
-        };
-        bail!("`{}`: {first}{others}", self.weights.display());
+        bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
     }
 
     /// The name of its folder.
@@ -189,7 +160,7 @@ impl AdapterFile {
 /// What to do about a folder that is no adapter: where one is, or what an adapter is.
 fn elsewhere(folder: &Path) -> String {
     let below = below(folder);
-    choice(&nearest(&below, |it| is_adapter(&it.path)), "LoRA adapter")
+    choice(&nearest(&below, |it| is_adapter(&it.names)), "LoRA adapter")
         .unwrap_or_else(|| format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"))
 }
 
@@ -271,12 +242,9 @@ fn unpaired(path: &Path, modules: &BTreeMap<Module, Parts>) -> Option<Error> {
         Some((lonely, if a.is_none() { "A" } else { "B" }))
     });
     let (StoredTensor { name, .. }, missing) = unpaired.next()?;
-    let others = match unpaired.count() {
-        0 => String::new(),
-        count => format!("; also incomplete: {}", plural(count, "module")),
-    };
     Some(err!(
-        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{others}",
-        path.display()
+        "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{}",
+        path.display(),
+        also("incomplete", unpaired.count())
     ))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::also;
 use super::file::{self, AdapterFile, Parts};
 use super::names::{Module, ModuleForm, Part, Side};
 use super::{Adapter, FactorOrder, Replacement};
-use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, Config, ModelWeights};
+use crate::checkpoint::{ADAPTER_CONFIG, Config};
 use crate::container::StoredTensor;
-use crate::display::plural;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Weight};
@@ -15,47 +15,16 @@ use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Wei
 /// A module, or the modules of all experts, with their tensors.
 type Modules<'a> = Vec<(&'a Module, &'a Parts)>;
 
-/// Why something does not fit.
-struct Misfit {
-    why: String,
-    /// Whether another base would do.
-    is_of_base: bool,
-}
-
-impl From<String> for Misfit {
-    fn from(why: String) -> Self {
-        Self { why, is_of_base: false }
-    }
-}
-
-impl Misfit {
-    fn of_base(why: String) -> Self {
-        Self { why, is_of_base: true }
-    }
-}
-
 struct Fit<'a> {
     file: &'a AdapterFile,
     config: &'a Config,
-    /// `None` if only the sizes of the base are known.
-    weights: Option<&'a ModelWeights>,
     /// In which order factors of experts are, if anything tells.
     order: Option<FactorOrder>,
 }
 
-/// What an adapter changes in a base. All of it has to fit. Where the file does not tell the order of
-/// the factors of experts, `given` does.
-pub fn fit(file: &AdapterFile, base: &Checkpoint, given: Option<FactorOrder>) -> Result<Adapter> {
-    fit_to(file, &base.config, Some(&base.weights), given)
-}
-
-/// [`fit`] to a base of these sizes.
-pub fn fit_to(
-    file: &AdapterFile,
-    config: &Config,
-    weights: Option<&ModelWeights>,
-    given: Option<FactorOrder>,
-) -> Result<Adapter> {
+/// What an adapter changes in a base of this config, with a weight of 1. All of it has to fit. Where
+/// the file does not tell the order of the factors of experts, `order` does.
+pub fn fit(file: &AdapterFile, config: &Config, order: Option<FactorOrder>) -> Result<Adapter> {
     let path = file.weights.display();
     let has_tokens = |module: &Module| module.layer.is_none() && module.sides[0] == Side::Vocab;
     if let Some(module) = file.modules.keys().find(|it| config.tied && has_tokens(it)) {
@@ -64,25 +33,17 @@ pub fn fit_to(
             module.name
         );
     }
-    let mut fit = Fit { file, config, weights, order: given };
+    let mut fit = Fit { file, config, order };
     let mut matrices: BTreeMap<_, Modules> = BTreeMap::new();
     for (module, tensors) in &file.modules {
         matrices.entry((module.layer, &*module.path)).or_default().push((module, tensors));
     }
     let undecided = fit.decide_order();
-    let mut adapter =
-        Adapter { file: file.weights.clone(), replacements: Vec::new(), terms: Vec::new() };
+    let (replacements, terms) = (Vec::new(), Vec::new());
+    let mut adapter = Adapter { file: file.weights.clone(), weight: 1.0, replacements, terms };
     let misfits = matrices.values().filter_map(|modules| fit.add(modules, &mut adapter).err());
-    if let [first, others @ ..] = &misfits.collect::<Vec<Misfit>>()[..] {
-        let others = match others.len() {
-            0 => String::new(),
-            count => format!("; also unfit: {}", plural(count, "module")),
-        };
-        let named = file.config.base.as_ref();
-        let named = named.map_or(String::new(), |base| format!(", which it calls `{base}`"));
-        let advice = format!("; give the base that it was trained on{named}");
-        let advice = if first.is_of_base { &*advice } else { "" };
-        bail!("`{path}`: {}{others}{advice}", first.why);
+    if let [first, others @ ..] = &misfits.collect::<Vec<String>>()[..] {
+        bail!("`{path}`: {first}{}", also("unfit", others.len()));
     }
     undecided?;
     Ok(adapter)
@@ -93,28 +54,31 @@ impl Fit<'_> {
         module.sides.iter().map(|side| side.size(self.config, module.layer)).collect()
     }
 
+    /// `[out, in]`
+    fn matrix_sides(&self, module: &Module) -> [u64; 2] {
+        self.sizes(module).try_into().expect("a matrix has two sides")
+    }
+
     fn experts(&self, module: &Module) -> u64 {
         Side::Experts.size(self.config, module.layer)
     }
 
     /// Adds what some modules change: one module, or that of each expert.
-    fn add(&self, modules: &Modules, adapter: &mut Adapter) -> Result<(), Misfit> {
+    fn add(&self, modules: &Modules, adapter: &mut Adapter) -> Result<(), String> {
         let (module, tensors) = modules[0];
-        let layers = self.config.num_layers();
+        let (name, layers) = (&module.name, self.config.num_layers());
         if module.layer.is_some_and(|layer| layer >= layers) {
-            let why =
-                format!("it adapts `{}`, and the given base has {layers} layers", module.name);
-            return Err(Misfit::of_base(why));
+            return Err(self.of_another_base(&format!(
+                "it adapts `{name}`, and the given base has {layers} layers"
+            )));
         }
+        let is_expert = |module: &Module| matches!(module.form, ModuleForm::Expert(_));
         for ((one, _), (two, _)) in modules.iter().zip(&modules[1..]) {
-            let are_experts =
-                [one, two].map(|it| matches!(it.form, ModuleForm::Expert(_))) == [true; 2];
-            if !are_experts || one.form == two.form {
+            if !is_expert(one) || !is_expert(two) || one.form == two.form {
                 return Err(format!(
                     "`{}` and `{}` are the same, keep one of them",
                     one.name, two.name
-                )
-                .into());
+                ));
             }
         }
         for (part, tensor) in tensors {
@@ -133,7 +97,7 @@ impl Fit<'_> {
         module: &Module,
         part: Part,
         tensor: &StoredTensor,
-    ) -> Result<Replacement, Misfit> {
+    ) -> Result<Replacement, String> {
         let (mut shape, mut replaced, mut tokens) = (self.sizes(module), module.path.clone(), None);
         let end = match (part, module.form) {
             (Part::Bias, _) => ".bias",
@@ -152,16 +116,16 @@ impl Fit<'_> {
                 return Err(format!(
                     "key `trainable_token_indices` of {ADAPTER_CONFIG} must list different tokens below {}, the vocabulary, for `{}`",
                     shape[0], module.name
-                )
-                .into());
+                ));
             }
             shape[0] = listed.len() as u64;
             tokens = Some(listed.to_owned());
         }
-        let is_vector = part == Part::Bias || module.form == ModuleForm::Vector;
-        if is_vector && !self.has_vector(&replaced) {
+        // Only attention may lack biases, and lm_head has none.
+        let has_bias = self.config.attention_bias || !replaced.contains(".attn.");
+        if part == Part::Bias && (!has_bias || module.layer.is_none()) {
             let why = format!("the given base has no bias that `{}` could replace", tensor.name);
-            return Err(Misfit::of_base(why));
+            return Err(self.of_another_base(&why));
         }
         self.check(module, tensor, &shape)?;
         Ok(Replacement {
@@ -174,50 +138,45 @@ impl Fit<'_> {
     /// `W' = W + s · B · A`. In the file `lora_A` has the rank first and `lora_B` has it last;
     /// for embeddings, and by some versions of PEFT for experts, their product is `Wᵀ`, so that
     /// `lora_A` is our `B`.
-    fn low_rank(&self, modules: &Modules) -> Result<LowRank, Misfit> {
-        let (module, parts) = modules[0];
-        let (Module { form, path, .. }, experts) = (module, self.experts(module));
-        let [out, inn] = self.sizes(module)[..] else { unreachable!("a matrix has two sides") };
+    fn low_rank(&self, modules: &Modules) -> Result<LowRank, String> {
+        let (Module { form, path, .. }, parts) = modules[0];
+        let [out, inn] = self.matrix_sides(modules[0].0);
         let is_transposed = match form {
             ModuleForm::Wrapped(_) => self.order == Some(FactorOrder::Swapped),
             form => *form == ModuleForm::Embedding,
         };
         let [first, last] = if is_transposed { [out, inn] } else { [inn, out] };
-        let rank = file::rank(*form, &parts[&Part::A].shape, Some(experts)).unwrap_or(0).max(1);
-        let part = |part, sides: &[u64], name: &str| {
-            let tensors = self.of_each(modules, part)?;
-            let lead = |count: u64| [&[count], sides].concat();
-            // In the file, and the same bytes with an axis for experts.
-            let (stored, shape) = match (form, part) {
-                (ModuleForm::Wrapped(_), Part::A) => (vec![experts * rank, first], lead(experts)),
-                (ModuleForm::Wrapped(_), _) => {
-                    (vec![last, rank * experts], vec![last, rank, experts])
-                }
-                (ModuleForm::Expert(_), _) => (sides.to_vec(), lead(experts)),
-                // All experts share it.
-                (ModuleForm::Stacked, _) if tensors[0].shape.first() == Some(&1) => {
-                    (lead(1), sides.to_vec())
-                }
-                (ModuleForm::Stacked, _) => (lead(experts), lead(experts)),
-                _ => (sides.to_vec(), sides.to_vec()),
-            };
-            tensors.iter().try_for_each(|tensor| self.check(module, tensor, &stored))?;
-            Ok::<_, Misfit>(weight(format!("{path}.{name}"), &tensors, shape))
-        };
+        let experts = Some(self.experts(modules[0].0));
+        let rank = file::rank(*form, &parts[&Part::A].shape, experts).unwrap_or(0).max(1);
         let names = if is_transposed { ["lora_B", "lora_A"] } else { ["lora_A", "lora_B"] };
-        let has_experts_last = matches!(form, ModuleForm::Wrapped(_));
-        let axes =
-            if has_experts_last { FactorAxes::WidthRankExperts } else { FactorAxes::WidthRank };
-        let a = Factor {
-            weight: part(Part::A, &[rank, first], names[0])?,
-            axes: FactorAxes::RankWidth,
+        let weight = self.factor(modules, Part::A, &[rank, first], names[0])?;
+        let a = Factor { weight, axes: FactorAxes::RankWidth };
+        let axes = match form {
+            ModuleForm::Wrapped(_) => FactorAxes::WidthRankExperts,
+            _ => FactorAxes::WidthRank,
         };
-        let b = Factor { weight: part(Part::B, &[last, rank], names[1])?, axes };
+        let b = Factor { weight: self.factor(modules, Part::B, &[last, rank], names[1])?, axes };
         let (a, b) = if is_transposed { (b, a) } else { (a, b) };
         let has_bias = modules.iter().any(|(_, parts)| parts.contains_key(&Part::BiasOfB));
-        let bias = has_bias.then(|| part(Part::BiasOfB, &[last], "lora_bias")).transpose()?;
+        let bias = || self.factor(modules, Part::BiasOfB, &[last], "lora_bias");
+        let bias = has_bias.then(bias).transpose()?;
         let (path, (matrix, rows)) = (path.clone(), matrix(path));
         Ok(LowRank { path, matrix, rows, scale: self.scale(modules, rank)?, a, b, bias })
+    }
+
+    /// A factor with these sides, or the bias of one, with an axis for experts if they do not share it.
+    fn factor(
+        &self,
+        modules: &Modules,
+        part: Part,
+        sides: &[u64],
+        name: &str,
+    ) -> Result<Weight, String> {
+        let (module, tensors) = (modules[0].0, self.of_each(modules, part)?);
+        let is_shared = tensors[0].shape.first() == Some(&1);
+        let [stored, shape] = shapes(module.form, part, sides, self.experts(module), is_shared);
+        tensors.iter().try_for_each(|tensor| self.check(module, tensor, &stored))?;
+        Ok(weight(format!("{}.{name}", module.path), &tensors, shape))
     }
 
     /// A part of one module, or of the modules of all experts, each of which must have it.
@@ -225,7 +184,7 @@ impl Fit<'_> {
         &self,
         modules: &Modules<'m>,
         part: Part,
-    ) -> Result<Vec<&'m StoredTensor>, Misfit> {
+    ) -> Result<Vec<&'m StoredTensor>, String> {
         let (first, parts) = modules[0];
         let dtype = parts.get(&part).map(|tensor| tensor.dtype);
         let is_expert = matches!(first.form, ModuleForm::Expert(_));
@@ -240,34 +199,32 @@ impl Fit<'_> {
                 "`{}` is adapted, and not each expert of its layer in the same way: {MERGE_ADAPTER}",
                 first.name
             )
-            .into()
         })
     }
 
-    fn scale(&self, modules: &Modules, rank: u64) -> Result<f64, Misfit> {
+    fn scale(&self, modules: &Modules, rank: u64) -> Result<f64, String> {
         let scales = modules.iter().map(|(module, _)| self.file.config.scale(&module.name, rank));
         let scales = scales.collect::<Result<Vec<f64>, String>>()?;
         if scales.iter().any(|scale| *scale != scales[0]) {
             let path = &modules[0].0.path;
             return Err(format!(
                 "key `alpha_pattern` scales the experts of `{path}` differently: {MERGE_ADAPTER}"
-            )
-            .into());
+            ));
         }
         Ok(scales[0])
     }
 
+    /// Refuses a tensor with another shape than expected.
     fn check(
         &self,
         module: &Module,
         tensor: &StoredTensor,
         expected: &[u64],
-    ) -> Result<(), Misfit> {
-        let StoredTensor { name, shape, .. } = tensor;
+    ) -> Result<(), String> {
+        let (StoredTensor { name, shape, .. }, vocabulary) = (tensor, self.config.vocab_size);
         if shape == expected {
             return Ok(());
         }
-        let vocabulary = self.config.vocab_size;
         let mut sizes = expected.iter().zip(shape);
         let is_resized = module.sides[0] == Side::Vocab
             && shape.len() == expected.len()
@@ -276,20 +233,18 @@ impl Fit<'_> {
             format!(
                 "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE_ADAPTER}"
             )
-            .into()
         } else {
-            Misfit::of_base(format!(
+            self.of_another_base(&format!(
                 "`{name}` must have shape {expected:?} to fit the given base, found {shape:?}"
             ))
         })
     }
 
-    /// Whether the base has a vector, be it a part of that of a fused matrix.
-    fn has_vector(&self, name: &str) -> bool {
-        let fused = ["q", "k", "v"].map(|part| (format!(".attn.{part}."), ".attn.qkv."));
-        let fused = fused.iter().fold(name.to_owned(), |name, (part, all)| name.replace(part, all));
-        let is_it = |weight: &Weight| weight.name == name || weight.name == fused;
-        self.weights.is_none_or(|weights| weights.iter().any(is_it))
+    /// Why something does not fit that would fit another base.
+    fn of_another_base(&self, why: &str) -> String {
+        let named = self.file.config.base.as_ref();
+        let named = named.map_or(String::new(), |base| format!(", which it calls `{base}`"));
+        format!("{why}; give the base that it was trained on{named}")
     }
 
     /// Decides the order of the factors of wrapped experts. One program wrote all of them, so
@@ -300,16 +255,15 @@ impl Fit<'_> {
             modules.iter().filter(|(module, _)| matches!(module.form, ModuleForm::Wrapped(_)));
         let (mut known, mut open) = (None, None);
         for (module, tensors) in wrapped {
-            let [out, inn] = self.sizes(module)[..] else { unreachable!("a matrix has two sides") };
-            let [a, b] = [Part::A, Part::B].map(|part| tensors.get(&part).map(|it| &*it.shape));
-            let sides = match (a, b) {
-                (Some([_, first]), Some([last, _])) => [*first, *last],
-                _ => continue,
+            let [out, inn] = self.matrix_sides(module);
+            let shape = |part| tensors.get(&part).map(|it| &*it.shape);
+            let (Some([_, first]), Some([last, _])) = (shape(Part::A), shape(Part::B)) else {
+                continue;
             };
-            match [sides == [inn, out], sides == [out, inn]] {
+            match [[inn, out], [out, inn]].map(|sides| sides == [*first, *last]) {
+                [true, true] => open = Some(module),
                 [true, false] => known = known.or(Some(FactorOrder::Plain)),
                 [false, true] => known = known.or(Some(FactorOrder::Swapped)),
-                [true, true] => open = Some(module),
                 [false, false] => {}
             }
         }
@@ -337,6 +291,30 @@ fn matrix(module: &str) -> (String, Rows) {
         "gate" => (format!("{parent}.gate_up"), Rows::Even),
         "up" => (format!("{parent}.gate_up"), Rows::Odd),
         _ => (module.to_owned(), Rows::All),
+    }
+}
+
+/// The shape in the file of a factor with these sides, or of the bias of one, and that of the same
+/// bytes with an axis for experts. Stacked experts may share it.
+fn shapes(
+    form: ModuleForm,
+    part: Part,
+    sides: &[u64],
+    experts: u64,
+    is_shared: bool,
+) -> [Vec<u64>; 2] {
+    let led_by = |count: u64| [&[count], sides].concat();
+    match (form, part, sides) {
+        (ModuleForm::Wrapped(_), Part::A, [rank, width]) => {
+            [vec![experts * rank, *width], led_by(experts)]
+        }
+        (ModuleForm::Wrapped(_), _, [width, rank]) => {
+            [vec![*width, rank * experts], vec![*width, *rank, experts]]
+        }
+        (ModuleForm::Expert(_), ..) => [sides.to_vec(), led_by(experts)],
+        (ModuleForm::Stacked, ..) if is_shared => [led_by(1), sides.to_vec()],
+        (ModuleForm::Stacked, ..) => [led_by(experts), led_by(experts)],
+        _ => [sides.to_vec(), sides.to_vec()],
     }
 }
 

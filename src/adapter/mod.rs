@@ -1,7 +1,8 @@
 //! LoRA adapters, of which only headers are read: what an adapter changes in a base, under
 //! canonical names, with recipes for the bytes.
 //!
-//! An adapter first replaces values, then adds a product of two small matrices to others:
+//! An adapter first replaces values, then adds a product of two small matrices to others (LoRA, arXiv
+//! 2106.09685, with the scale `s` of PEFT's `LoraLayer`):
 //!
 //! ```text
 //! W' = W + s · B · A        A [r, in], B [out, r]; for experts W, A and B of each expert
@@ -16,6 +17,7 @@ mod apply;
 mod config;
 mod file;
 mod fit;
+mod fitted;
 mod modules;
 mod names;
 mod sources;
@@ -24,25 +26,28 @@ mod swappable;
 use std::path::PathBuf;
 
 pub use apply::apply;
-pub use file::{AdapterFile, WEIGHTS, is_adapter};
-pub use fit::{fit, fit_to};
+pub use file::{AdapterFile, WEIGHTS};
+pub use fit::fit;
+pub use fitted::FittedAdapter;
 pub use modules::AdaptedModules;
 pub use names::{ModuleForm, Part, Side};
-pub use sources::{AdapterSource, all_opened, fit_all, written};
-pub use swappable::{
-    ModuleGroup, RuntimeAdapter, add_slots, require_slots, require_swappable, slots_of,
-};
+pub use sources::{AdapterSource, all_opened, written};
+pub use swappable::{ModuleGroup, RuntimeAdapter, add_slots, require_swappable, slots_of};
 
-use crate::error::Result;
+use crate::display::plural;
+use crate::error::{Result, ensure};
 use crate::weights::{Fingerprint, LowRank, Weight};
 
-/// What an adapter changes in a base.
+/// What an adapter changes in a base, as much of it as its weight says.
 #[derive(Clone, Debug)]
 pub struct Adapter {
     /// The SafeTensors file.
     pub file: PathBuf,
+    /// What the scales of its terms are multiplied by; 1 adds what was trained.
+    pub weight: f64,
     /// Values that replace others, before anything is added.
     pub replacements: Vec<Replacement>,
+    /// Products that are added, at most one for each module.
     pub terms: Vec<LowRank>,
 }
 
@@ -69,11 +74,42 @@ pub enum FactorOrder {
 }
 
 impl Adapter {
+    /// The same with this weight in place of 1.
+    pub fn weighted(mut self, weight: f64) -> Result<Self> {
+        self.weight = weight;
+        for term in &mut self.terms {
+            term.scale *= weight;
+            // Operators compute with it in f32.
+            ensure!(
+                (term.scale as f32).is_finite(),
+                "`{}` scales what it adds to `{}` by {:e}, more than float32 holds: use a smaller weight, or the `lora_alpha` that it was trained with",
+                self.file.display(),
+                term.path,
+                term.scale
+            );
+        }
+        Ok(self)
+    }
+
     /// Of what it changes in its base, from samples.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         let rows = self.replacements.iter().map(|it| format!("{} {:?}\n", it.replaced, it.tokens));
         let identity: String = rows.chain(self.terms.iter().map(LowRank::identity)).collect();
         let replaced = self.replacements.iter().map(|it| &it.weight);
         Fingerprint::of(&identity, replaced.chain(self.terms.iter().flat_map(LowRank::weights)))
+    }
+}
+
+/// The layer in a canonical path, and the rest of it; `None` outside the layers.
+fn in_layer(path: &str) -> Option<(usize, &str)> {
+    let (layer, rest) = path.strip_prefix("layers.")?.split_once('.')?;
+    Some((layer.parse().ok()?, rest))
+}
+
+/// The end of a sentence about one module that holds for so many more.
+fn also(what: &str, modules: usize) -> String {
+    match modules {
+        0 => String::new(),
+        count => format!("; also {what}: {}", plural(count, "module")),
     }
 }

@@ -6,8 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::file::{AdapterFile, rank};
+use super::in_layer;
 use super::names::Part;
 use crate::display::spans;
+use crate::weights::Slot;
 
 /// The same module in several layers.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -15,9 +17,11 @@ use crate::display::spans;
 pub struct AdaptedModules {
     /// Canonical path, without the layer.
     pub module: String,
+    /// Numbers of its layers, from 0; none outside the layers.
     pub layers: BTreeSet<usize>,
     /// Ranks of LoRA; none if values are replaced.
     pub ranks: BTreeSet<u64>,
+    /// `s` in `W + s·B·A`, without the adapter's weight.
     pub scales: Vec<f64>,
     /// Whether all values, or some rows, are replaced.
     pub is_replaced: bool,
@@ -33,12 +37,14 @@ impl AdaptedModules {
         all
     }
 
+    /// The matrices of some slots.
+    pub fn swappable<'s>(slots: impl IntoIterator<Item = &'s Slot>) -> Vec<Self> {
+        Self::grouped(slots.into_iter().map(|slot| (&*slot.matrix, None)))
+    }
+
     /// The entry of a module, with its layer.
     fn entry<'a>(all: &'a mut Vec<Self>, path: &str) -> &'a mut Self {
-        let in_layer = path.strip_prefix("layers.").and_then(|it| it.split_once('.'));
-        let in_layer =
-            in_layer.and_then(|(layer, name)| Some((layer.parse::<usize>().ok()?, name)));
-        let (layer, name) = in_layer.map_or((None, path), |(layer, name)| (Some(layer), name));
+        let (layer, name) = in_layer(path).map_or((None, path), |(n, name)| (Some(n), name));
         let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
             all.push(Self { module: name.to_owned(), ..Self::default() });
             all.len() - 1

@@ -5,10 +5,12 @@ use crate::checkpoint::Config;
 /// A module that an adapter changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Module {
+    /// `None` outside the layers.
     pub layer: Option<usize>,
     /// Canonical path: `layers.1.attn.q`, `layers.1.mlp.experts.gate`, `lm_head`; the name of
     /// a vector.
     pub path: String,
+    /// How its tensors are to be read.
     pub form: ModuleForm,
     /// `[out, in]` of a matrix, the shape of a vector.
     pub sides: &'static [Side],
@@ -36,7 +38,9 @@ pub enum ModuleForm {
 /// What a tensor is to its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
+    /// The factor that the file calls `A`.
     A,
+    /// The factor that the file calls `B`.
     B,
     /// `lora_B.bias`, which is scaled as the product is.
     BiasOfB,
@@ -62,6 +66,7 @@ pub enum Side {
     TwiceInner,
     Experts,
 }
+use ModuleForm::{Embedding, Expert, Linear, Stacked, Vector, Wrapped};
 use Side::{Experts, Heads, Hidden, Inner, Key, Query, TwiceInner, Vocab};
 
 /// Ends of names; the first that fits counts.
@@ -82,55 +87,42 @@ const GATE_UP: &[Side] = &[TwiceInner, Hidden];
 const GATE_OR_UP: &[Side] = &[Inner, Hidden];
 const DOWN: &[Side] = &[Hidden, Inner];
 
-/// Stored names, canonical ones, and sides; `N` stands for a layer, `E` for an expert.
-const MODULES: [(&str, ModuleForm, &str, &[Side]); 24] = [
-    ("model.embed_tokens", ModuleForm::Embedding, "embedding", VOCAB),
-    ("lm_head", ModuleForm::Linear, "lm_head", VOCAB),
-    ("model.unembed_tokens", ModuleForm::Linear, "lm_head", VOCAB),
-    ("model.norm", ModuleForm::Vector, "norm.scale", &[Hidden]),
-    ("model.layers.N.input_layernorm", ModuleForm::Vector, "attn.norm.scale", &[Hidden]),
-    ("model.layers.N.self_attn.q_proj", ModuleForm::Linear, "attn.q", &[Query, Hidden]),
-    ("model.layers.N.self_attn.k_proj", ModuleForm::Linear, "attn.k", &[Key, Hidden]),
-    ("model.layers.N.self_attn.v_proj", ModuleForm::Linear, "attn.v", &[Key, Hidden]),
-    ("model.layers.N.self_attn.sinks", ModuleForm::Vector, "attn.sinks", &[Heads]),
-    ("model.layers.N.self_attn.o_proj", ModuleForm::Linear, "attn.out", &[Hidden, Query]),
-    ("model.layers.N.post_attention_layernorm", ModuleForm::Vector, "mlp.norm.scale", &[Hidden]),
-    ("model.layers.N.mlp.router", ModuleForm::Linear, "mlp.router", &[Experts, Hidden]),
-    ("model.layers.N.mlp.router.linear", ModuleForm::Linear, "mlp.router", &[Experts, Hidden]),
+/// Stored name, form, canonical path, and sides.
+type Known = (&'static str, ModuleForm, &'static str, &'static [Side]);
+
+/// Modules outside the layers.
+const OUTSIDE: [Known; 4] = [
+    ("embed_tokens", Embedding, "embedding", VOCAB),
+    ("lm_head", Linear, "lm_head", VOCAB),
+    ("unembed_tokens", Linear, "lm_head", VOCAB),
+    ("norm", Vector, "norm.scale", &[Hidden]),
+];
+
+/// Modules of each layer; `E` stands for an expert.
+const IN_LAYER: [Known; 20] = [
+    ("input_layernorm", Vector, "attn.norm.scale", &[Hidden]),
+    ("self_attn.q_proj", Linear, "attn.q", &[Query, Hidden]),
+    ("self_attn.k_proj", Linear, "attn.k", &[Key, Hidden]),
+    ("self_attn.v_proj", Linear, "attn.v", &[Key, Hidden]),
+    ("self_attn.sinks", Vector, "attn.sinks", &[Heads]),
+    ("self_attn.o_proj", Linear, "attn.out", &[Hidden, Query]),
+    ("post_attention_layernorm", Vector, "mlp.norm.scale", &[Hidden]),
+    ("mlp.router", Linear, "mlp.router", &[Experts, Hidden]),
+    ("mlp.router.linear", Linear, "mlp.router", &[Experts, Hidden]),
     // Which parameter is wrapped, the name does not say.
-    ("model.layers.N.mlp.experts", ModuleForm::Wrapped(0), "mlp.experts", &[]),
-    (
-        "model.layers.N.mlp.experts.gate_up_proj_bias",
-        ModuleForm::Vector,
-        "mlp.experts.gate_up.bias",
-        &[Experts, TwiceInner],
-    ),
-    (
-        "model.layers.N.mlp.experts.down_proj_bias",
-        ModuleForm::Vector,
-        "mlp.experts.down.bias",
-        &[Experts, Hidden],
-    ),
+    ("mlp.experts", Wrapped(0), "mlp.experts", &[]),
+    ("mlp.experts.gate_up_proj_bias", Vector, "mlp.experts.gate_up.bias", &[Experts, TwiceInner]),
+    ("mlp.experts.down_proj_bias", Vector, "mlp.experts.down.bias", &[Experts, Hidden]),
     // unsloth's, and gate, up and down apart.
-    (
-        "model.layers.N.mlp.experts.gate_up_projs.E",
-        ModuleForm::Expert(0),
-        "mlp.experts.gate_up",
-        GATE_UP,
-    ),
-    ("model.layers.N.mlp.experts.down_projs.E", ModuleForm::Expert(0), "mlp.experts.down", DOWN),
-    (
-        "model.layers.N.mlp.experts.E.gate_proj",
-        ModuleForm::Expert(0),
-        "mlp.experts.gate",
-        GATE_OR_UP,
-    ),
-    ("model.layers.N.mlp.experts.E.up_proj", ModuleForm::Expert(0), "mlp.experts.up", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.E.down_proj", ModuleForm::Expert(0), "mlp.experts.down", DOWN),
+    ("mlp.experts.gate_up_projs.E", Expert(0), "mlp.experts.gate_up", GATE_UP),
+    ("mlp.experts.down_projs.E", Expert(0), "mlp.experts.down", DOWN),
+    ("mlp.experts.E.gate_proj", Expert(0), "mlp.experts.gate", GATE_OR_UP),
+    ("mlp.experts.E.up_proj", Expert(0), "mlp.experts.up", GATE_OR_UP),
+    ("mlp.experts.E.down_proj", Expert(0), "mlp.experts.down", DOWN),
     // Tinker's.
-    ("model.layers.N.mlp.experts.w1", ModuleForm::Stacked, "mlp.experts.gate", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.w3", ModuleForm::Stacked, "mlp.experts.up", GATE_OR_UP),
-    ("model.layers.N.mlp.experts.w2", ModuleForm::Stacked, "mlp.experts.down", DOWN),
+    ("mlp.experts.w1", Stacked, "mlp.experts.gate", GATE_OR_UP),
+    ("mlp.experts.w3", Stacked, "mlp.experts.up", GATE_OR_UP),
+    ("mlp.experts.w2", Stacked, "mlp.experts.down", DOWN),
 ];
 
 /// The parameters of the experts' module, in the order in which PEFT wraps them.
@@ -148,43 +140,36 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     let (end, part) = PARTS.into_iter().find(|(end, _)| name.ends_with(end))?;
     let wrappers = name.matches(".base_layer").count();
     let name = name.strip_suffix(end)?.replace(".base_layer", "");
-    let (mut layer, mut expert, mut pattern) = (None, 0, Vec::new());
-    for component in name.split('.') {
-        match component.parse::<u32>() {
-            Err(_) => pattern.push(component),
-            Ok(number) if pattern.last() == Some(&"layers") => {
-                layer = Some(number as usize);
-                pattern.push("N");
-            }
-            Ok(number) => {
-                expert = u64::from(number);
-                pattern.push("E");
-            }
+    let name_of_base = name.strip_prefix("model.").unwrap_or(&name);
+    let (layer, module) = match name_of_base.strip_prefix("layers.") {
+        None => (None, name_of_base),
+        Some(rest) => {
+            let (layer, module) = rest.split_once('.')?;
+            (Some(layer.parse::<u32>().ok()? as usize), module)
         }
-    }
-    // Tinker's name of the attention, and names that lack the leading `model.`.
-    let pattern = pattern.join(".").replace(".N.attn.", ".N.self_attn.");
-    let mut modules = MODULES.into_iter();
-    let (_, form, path, sides) =
-        modules.find(|(it, ..)| *it == pattern || it.strip_prefix("model.") == Some(&pattern))?;
+    };
+    let expert = module.split('.').find_map(|it| it.parse::<u32>().ok()).unwrap_or(0);
+    let is_number = |part: &&str| part.parse::<u32>().is_ok();
+    let pattern = module.split('.').map(|it| if is_number(&it) { "E" } else { it });
+    let pattern = pattern.collect::<Vec<_>>().join(".");
+    let known = if layer.is_some() { &IN_LAYER[..] } else { &OUTSIDE };
+    // Tinker's name of the attention is shorter.
+    let is_it = |it: &str| it == pattern || it.strip_prefix("self_") == Some(&pattern);
+    let (_, form, path, sides) = *known.iter().find(|(it, ..)| is_it(it))?;
     let form = match form {
-        ModuleForm::Expert(_) => ModuleForm::Expert(expert),
-        ModuleForm::Wrapped(_) => ModuleForm::Wrapped(wrappers),
+        Expert(_) => Expert(expert.into()),
+        Wrapped(_) => Wrapped(wrappers),
         form => form,
     };
-    let is_embedding = form == ModuleForm::Embedding;
+    let is_of_embedding = end.contains("embedding");
     let is_supported = match (form, part) {
-        (ModuleForm::Vector, part) => part == Part::Weight,
-        (ModuleForm::Wrapped(_), Part::A | Part::B) => !end.contains("embedding"),
-        (_, Part::A | Part::B) => wrappers == 0 && end.contains("embedding") == is_embedding,
-        (ModuleForm::Linear | ModuleForm::Expert(_), Part::BiasOfB) => wrappers == 0,
-        (ModuleForm::Linear | ModuleForm::Embedding, Part::Weight) => {
-            wrappers <= 1 && !end.is_empty()
-        }
-        (ModuleForm::Linear, Part::Bias) => wrappers <= 1,
-        (ModuleForm::Linear | ModuleForm::Embedding, Part::Rows) => {
-            wrappers == 0 && sides[0] == Vocab
-        }
+        (Vector, part) => part == Part::Weight,
+        (Wrapped(_), Part::A | Part::B) => !is_of_embedding,
+        (_, Part::A | Part::B) => wrappers == 0 && is_of_embedding == (form == Embedding),
+        (Linear | Expert(_), Part::BiasOfB) => wrappers == 0,
+        (Linear | Embedding, Part::Weight) => wrappers <= 1 && !end.is_empty(),
+        (Linear, Part::Bias) => wrappers <= 1,
+        (Linear | Embedding, Part::Rows) => wrappers == 0 && sides[0] == Vocab,
         _ => false,
     };
     let path = layer.map_or(path.to_owned(), |layer| format!("layers.{layer}.{path}"));
@@ -192,6 +177,7 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
 }
 
 impl Side {
+    /// Its number in a base; that of experts depends on the layer.
     pub fn size(self, config: &Config, layer: Option<usize>) -> u64 {
         match self {
             Vocab => config.vocab_size,

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::{Adapter, AdapterFile, FactorOrder, fit};
-use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
+use super::AdapterFile;
+use crate::checkpoint::IgnoredNames;
 use crate::error::{Error, Result, ensure};
 
 /// An adapter, and how much of it to add.
@@ -28,23 +28,6 @@ impl AdapterSource {
         );
         Ok(())
     }
-
-    /// What is said of a model that has it, read from a file and fitted to a base.
-    pub fn record(
-        &self,
-        file: &AdapterFile,
-        adapter: &Adapter,
-        merged: bool,
-    ) -> Result<AdapterRecord> {
-        Ok(AdapterRecord {
-            name: self.name.clone().unwrap_or_else(|| file.name()),
-            source: file.source.clone(),
-            fingerprint: adapter.fingerprint()?,
-            weight: self.weight,
-            merged,
-            ignored: file.ignored.clone(),
-        })
-    }
 }
 
 impl Default for AdapterSource {
@@ -65,32 +48,10 @@ pub fn all_opened(
     files: impl Iterator<Item = Result<AdapterFile>>,
     ignored: &IgnoredNames,
 ) -> (Result<Vec<AdapterFile>>, IgnoredNames) {
-    let files = collect(files);
+    let files = Error::collect(files);
     let of_adapters = match &files {
         Ok(files) => files.iter().flat_map(|it| it.ignored.of_adapters.clone()).collect(),
         Err(_) => [&ignored.config_keys[..], &ignored.tensors].concat(),
     };
     (files, IgnoredNames { of_adapters, ..ignored.clone() })
-}
-
-/// What adapters change in a base.
-pub fn fit_all(
-    files: &[AdapterFile],
-    base: &Checkpoint,
-    order: Option<FactorOrder>,
-) -> Result<Vec<Adapter>> {
-    collect(files.iter().map(|file| fit(file, base, order)))
-}
-
-/// All values, or all errors.
-fn collect<T>(results: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::all(errors)?;
-    Ok(values)
 }

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Adapter;
-use super::apply::{is_copy, weighted};
+use super::apply::is_copy;
 use crate::checkpoint::Checkpoint;
 use crate::display::listed;
 use crate::error::{Result, Setting, ensure, err};
+use crate::graph::Dim;
 use crate::onnx::OnnxFile;
+use crate::progress::Progress;
 use crate::weights::{self, Changes, LowRank, Matrix, Slot, Weight};
 
-/// An adapter for a model that exists or is planned, as much of it as its weight says.
+/// An adapter for a model that exists or is planned.
 pub struct RuntimeAdapter {
     adapter: Adapter,
     /// Those that it changes.
@@ -20,11 +22,9 @@ pub struct RuntimeAdapter {
 }
 
 impl RuntimeAdapter {
-    /// An adapter for a model with these slots.
-    pub fn new(mut adapter: Adapter, weight: f64, slots: &[Slot]) -> Result<Self> {
-        for term in &mut adapter.terms {
-            *term = weighted(term, weight, &adapter.file)?;
-        }
+    /// An adapter for the model at a path with these slots, which have to be for all that it changes.
+    pub fn new(adapter: Adapter, model: &Path, slots: &[Slot]) -> Result<Self> {
+        require_slots(&adapter, slots, model)?;
         let is_changed = |slot: &&Slot| adapter.terms.iter().any(|it| it.matrix == slot.matrix);
         let slots: Vec<Slot> = slots.iter().filter(is_changed).cloned().collect();
         let file = adapter.file.display();
@@ -32,13 +32,15 @@ impl RuntimeAdapter {
         Ok(Self { adapter, slots })
     }
 
-    /// The shapes of A and B of a slot.
-    pub fn shapes(&self, slot: &Slot) -> [Vec<u64>; 2] {
+    /// The names and shapes of A `[r, in]` and B `[out, r]` of a slot, with experts as the first axis.
+    pub fn inputs(&self, slot: &Slot) -> [(String, Vec<u64>); 2] {
         let (rank, Slot { experts, out, inn, .. }) = (weights::total_rank(&self.terms(slot)), slot);
-        [[rank, *inn], [*out, rank]].map(|sides| experts.iter().copied().chain(sides).collect())
+        let ([a, b], shape) =
+            (slot.names(), |sides| experts.iter().copied().chain(sides).collect());
+        [(a, shape([rank, *inn])), (b, shape([*out, rank]))]
     }
 
-    /// The values of A and B of a slot.
+    /// The values of A and B of a slot in f32; the scale is in B.
     pub fn factors(&self, slot: &Slot) -> Result<[Vec<f32>; 2]> {
         weights::stack(&self.terms(slot), slot).map_err(|error| {
             let kind = error.kind();
@@ -115,10 +117,11 @@ pub fn add_slots<'a>(
 pub fn require_swappable(
     adapter: &Adapter,
     stored: impl Fn(&str) -> Result<Option<Weight>>,
+    progress: &dyn Progress,
 ) -> Result<()> {
     let mut found = BTreeSet::new();
     for it in &adapter.replacements {
-        if is_copy(it, stored(&it.weight.name)?.as_ref())? == Some(false) {
+        if is_copy(it, stored(&it.weight.name)?.as_ref(), progress)? == Some(false) {
             found.insert(&it.replaced);
         }
     }
@@ -135,7 +138,7 @@ pub fn require_swappable(
 }
 
 /// Refuses an adapter that changes what the model at a path has no slot for.
-pub fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> {
+fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> {
     let is_other = |term: &&LowRank| !slots.iter().any(|slot| slot.takes(term));
     let others: Vec<&String> =
         adapter.terms.iter().filter(is_other).map(|term| &term.path).collect();
@@ -152,17 +155,16 @@ pub fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<
     Err(error.with_remedies(settings.into()))
 }
 
-/// What the optional inputs of a model are for.
-pub fn slots_of(onnx: &OnnxFile) -> impl Iterator<Item = Slot> {
-    let shape = |name: &str| onnx.optional.iter().find(|it| it.name == name).map(|it| &*it.shape);
-    onnx.optional.iter().filter_map(move |input| {
-        let matrix = input.name.strip_suffix(".lora_A")?;
-        let experts = match &input.shape[..] {
-            [experts, _, _] => Some(experts.known()?),
+/// The slots that the optional inputs of a model are for.
+pub fn slots_of(onnx: &OnnxFile) -> Vec<Slot> {
+    let inputs = onnx.optional.iter().map(|it| (&*it.name, &*it.shape));
+    let slot = |(matrix, [a, b]): (&str, [&[Dim]; 2])| {
+        let ([experts @ .., _, inn], [.., out, _]) = (a, b) else { return None };
+        let experts = match experts {
+            [experts] => Some(experts.known()?),
             _ => None,
         };
-        let [.., inn] = &input.shape[..] else { return None };
-        let [.., out, _] = shape(&format!("{matrix}.lora_B"))? else { return None };
         Some(Slot { matrix: matrix.to_owned(), experts, out: out.known()?, inn: inn.known()? })
-    })
+    };
+    Slot::paired(inputs).into_iter().filter_map(slot).collect()
 }

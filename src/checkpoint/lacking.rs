@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mismatch::Left;
-use super::names::{Similar, layer, without_numbers};
+use super::mismatch::Unmatched;
+use super::names::{layer, without_numbers};
+use super::similar::Similar;
 use super::suggest::renaming;
 use super::tensors::{Missing, Tensors};
 use crate::container::StoredTensor;
@@ -16,7 +17,7 @@ const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2
 
 /// The error if most of the model is missing. Layers that nobody has looked for are no other
 /// model's.
-pub fn lacks_most(tensors: &Tensors, left: &Left, layout: &str, file: &str) -> Error {
+pub fn lacks_most(tensors: &Tensors, left: &Unmatched, layout: &str, file: &str) -> Error {
     let (path, missing) = (tensors.path.display(), &tensors.missing[0].name);
     let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
     let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
@@ -49,7 +50,7 @@ fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
 
 /// The errors for tensors that are not there: those of which unknown ones may be slips, and
 /// others, with all that is unknown in the same layers. It may stand for them, so it is taken out.
-pub fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
+pub fn lacks(tensors: &Tensors, left: &mut Unmatched, layout: &str) -> Vec<Error> {
     let similar = Similar::new(left.unknown.iter().copied());
     let meant = left.lacking.iter().map(|it| (*it, similar.to(&it.name)));
     let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
@@ -99,7 +100,7 @@ pub fn lacks(tensors: &Tensors, left: &mut Left, layout: &str) -> Vec<Error> {
 /// The error for experts under Mixtral's names, which are taken out.
 fn mixtral_experts(
     tensors: &Tensors,
-    left: &mut Left,
+    left: &mut Unmatched,
     lacking: &mut Vec<&Missing>,
 ) -> Option<Error> {
     // In the layout of which the names can be had.

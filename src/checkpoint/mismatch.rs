@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::config::Config;
-use super::names::{Similar, layer};
+use super::names::layer;
+use super::similar::Similar;
 use super::tensors::{Missing, Tensors};
 use crate::display::{listed, plural};
 use crate::error::{Error, err};
@@ -16,9 +17,11 @@ pub struct ReadConfig<'c> {
     pub file: &'c str,
 }
 
-/// Names of tensors that a layout has not found, and of those that it has not taken.
-pub struct Left<'t> {
+/// What remains once a layout has taken its tensors.
+pub struct Unmatched<'t> {
+    /// Those that it has not found.
     pub lacking: Vec<&'t Missing>,
+    /// Names of those that it has not taken.
     pub unknown: BTreeSet<&'t str>,
 }
 
@@ -27,7 +30,7 @@ const LM_HEAD: &str = "lm_head.weight";
 const OTHER_HEADS: [&str; 6] =
     ["score.", "classifier.", "qa_outputs.", "v_head.", "value_head.", "regression_head."];
 
-impl<'t> Left<'t> {
+impl<'t> Unmatched<'t> {
     /// The errors for what disagrees, which is taken out.
     pub fn mismatches(&mut self, tensors: &Tensors, it: ReadConfig) -> Vec<Error> {
         let found = [

@@ -13,6 +13,7 @@ mod numbered;
 mod problems;
 mod renamed;
 mod selection;
+mod similar;
 mod staged;
 mod suggest;
 mod tensors;
@@ -37,8 +38,8 @@ pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, choice, enclosing, identify, is_checkpoint, is_safetensors, names,
-    refuse_file as refuse_unsupported, similar_dir,
+    ADAPTER_CONFIG, CONFIG, choice, enclosing, identify, is_adapter, is_checkpoint, is_safetensors,
+    names, refuse_file as refuse_unsupported, refuse_other_format, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{

@@ -1,4 +1,4 @@
-//! Names: what wrappers add to those of tensors, patterns that fit them, and similar ones.
+//! Names: what wrappers add to those of tensors, and patterns that fit them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -14,9 +14,6 @@ const WRAPPERS: [(&str, &str); 3] = [
 
 /// How the names within a layer begin in the layouts.
 const LAYERS: [&str; 3] = ["model.layers.", "layers.", "block."];
-
-/// Most edits between names of which one is a slip of the other.
-const SLIPS: usize = 2;
 
 /// What stored names have in addition to those of a layout.
 #[derive(Clone, Debug, Default)]
@@ -115,31 +112,6 @@ pub fn patterns<'n>(
 /// The beginnings and ends of a name, and whether they are ends.
 fn affixes(name: &str) -> impl Iterator<Item = (bool, &str)> {
     name.match_indices('.').flat_map(|(at, _)| [(false, &name[..=at]), (true, &name[at..])])
-}
-
-/// Names of which others may be slips.
-pub struct Similar<'n>(HashMap<Vec<&'n str>, Vec<&'n str>>);
-
-impl<'n> Similar<'n> {
-    pub fn new(names: impl IntoIterator<Item = &'n str>) -> Self {
-        let mut by_numbers = HashMap::<_, Vec<_>>::new();
-        for name in names {
-            by_numbers.entry(numbers(name)).or_default().push(name);
-        }
-        Self(by_numbers)
-    }
-
-    /// The most similar name of the same layer and expert.
-    pub fn to(&self, name: &str) -> Option<&'n str> {
-        let others = self.0.get(&numbers(name))?.iter();
-        let slips = others.filter(|other| is_slip(other, name)).copied();
-        slips.min_by_key(|other| (strsim::osa_distance(other, name), *other))
-    }
-}
-
-/// Whether a few edits make one name of the other.
-pub fn is_slip(one: &str, other: &str) -> bool {
-    strsim::osa_distance(one, other) <= SLIPS
 }
 
 /// A name without its numbers.

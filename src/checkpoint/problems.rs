@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use super::lacking::{lacks, lacks_most};
 use super::layout::Wrong;
-use super::mismatch::{Left, ReadConfig};
+use super::mismatch::{ReadConfig, Unmatched};
 use super::names;
 use super::renamed;
 use super::selection::INDEX;
@@ -47,22 +47,25 @@ pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
 pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig) -> Result<()> {
     let is_absent = |it: &&Missing| tensors.absent.contains_key(&it.name);
     let (missing, lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
-    let mut left = Left { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
+    let mut unmatched =
+        Unmatched { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
     // Of tensors that may stand for others nothing else is certain.
     let certain = foreign(tensors, tensors.missing.is_empty() && wrong.is_empty());
-    if let Some(error) = certain.or_else(|| partial_prefix(tensors, &left)) {
+    if let Some(error) = certain.or_else(|| partial_prefix(tensors, &unmatched)) {
         return Err(error);
     }
     let mut absent: Vec<_> = missing.iter().map(|it| &tensors.absent[&it.name]).collect();
     // What another shard holds, or the model lacks, may be in its place.
     let (needed, needless): (Vec<_>, Vec<_>) = unasked_entries(tensors)
-        .partition(|it| tensors.unlisted.contains_key(&it.shard) || !left.lacking.is_empty());
+        .partition(|it| tensors.unlisted.contains_key(&it.shard) || !unmatched.lacking.is_empty());
     absent.extend(needed);
     let mut errors = absences(tensors, &absent);
     if tensors.lacks_most() {
         if errors.is_empty() {
-            let error = left.layers(tensors, config);
-            errors.push(error.unwrap_or_else(|| lacks_most(tensors, &left, layout, config.file)));
+            let error = unmatched.layers(tensors, config);
+            errors.push(
+                error.unwrap_or_else(|| lacks_most(tensors, &unmatched, layout, config.file)),
+            );
         }
         return Error::all(errors);
     }
@@ -70,11 +73,11 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
     // What a shard holds in the place of those is of another save.
     let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
     let shard = |name: &str| tensors.map[name].data.file.file_name();
-    left.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
-    errors.extend(left.mismatches(tensors, config));
-    errors.extend(lacks(tensors, &mut left, layout));
+    unmatched.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
+    errors.extend(unmatched.mismatches(tensors, config));
+    errors.extend(lacks(tensors, &mut unmatched, layout));
     errors.extend(wrong.errors(&tensors.path, config.file));
-    errors.extend(not_part_of(tensors, layout, &left.unknown));
+    errors.extend(not_part_of(tensors, layout, &unmatched.unknown));
     errors.extend(in_vain(tensors, &needless));
     Error::all(errors)
 }
@@ -178,15 +181,15 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
 }
 
 /// The error if lacking names are there with a prefix that not all names have.
-fn partial_prefix(tensors: &Tensors, left: &Left) -> Option<Error> {
-    let splits = left.unknown.iter().flat_map(|name| match names::prefix(name) {
+fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
+    let splits = unmatched.unknown.iter().flat_map(|name| match names::prefix(name) {
         // Within a layer, where the layout's name begins is certain.
         Some(prefix) => vec![name.split_at(prefix.len())],
         None => name.match_indices('.').map(|(at, _)| name.split_at(at + 1)).collect(),
     });
     let prefixes = splits.filter(|(prefix, _)| !prefix.is_empty());
     let prefixes: HashMap<&str, &str> = prefixes.map(|(prefix, name)| (name, prefix)).collect();
-    let prefix = left.lacking.iter().find_map(|Missing { name, .. }| {
+    let prefix = unmatched.lacking.iter().find_map(|Missing { name, .. }| {
         let short = name.strip_prefix("model.").filter(|it| it.starts_with("layers."));
         prefixes.get(&**name).or_else(|| prefixes.get(short?))
     })?;

@@ -7,8 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::config::LARGEST_CONFIG;
-use super::names::{is_slip, numbers};
+use super::names::numbers;
 use super::numbered::NumberedSet;
+use super::similar::is_slip;
 use crate::container::Header;
 use crate::files::json;
 

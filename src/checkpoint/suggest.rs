@@ -8,6 +8,7 @@ use glob::Pattern;
 
 use super::below::{self, Subfolder};
 use super::renamed;
+use super::similar::most_like;
 use crate::container::Header;
 use crate::display::{LISTED, listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
@@ -15,8 +16,6 @@ use crate::files::foreign::Foreign;
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
-/// Jaro-Winkler similarity from which a name is suggested.
-const SIMILAR: f64 = 0.85;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
@@ -29,9 +28,20 @@ pub fn identify(name: &str) -> Option<&'static Foreign> {
 
 /// The first name of a known format, but for what training writes.
 fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
+    Foreign::of_files(&without_state(names))
+}
+
+/// The error for the folder of an adapter with a file in another format than SafeTensors.
+pub fn refuse_other_format(adapter: &Path) -> Option<Error> {
+    let names = names(adapter);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (name, format, remedy) = Foreign::in_adapter(&without_state(&names))?;
+    Some(err!("`{}` is {}: {remedy}", adapter.join(name).display(), format.what))
+}
+
+fn without_state<'n>(names: &[&'n str]) -> Vec<&'n str> {
     let is_state = |name: &str| TRAINING_STATE.iter().any(|it| name.to_lowercase().starts_with(it));
-    let names: Vec<&str> = names.iter().copied().filter(|name| !is_state(name)).collect();
-    Foreign::of_files(&names)
+    names.iter().copied().filter(|name| !is_state(name)).collect()
 }
 
 /// The refusal of a file in a known format.
@@ -72,13 +82,18 @@ pub fn names(folder: &Path) -> BTreeSet<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// Whether these names at one place are those of an adapter, without the weights of a whole model.
+pub fn is_adapter(there: &BTreeSet<String>) -> bool {
+    there.contains(ADAPTER_CONFIG) && !has_weights(there)
+}
+
 /// Refuses an adapter, which would change the result of a whole model beside it.
 pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<()> {
     if !there.contains(ADAPTER_CONFIG) {
         return Ok(());
     }
     let adapter = Path::new(&place.to_string()).join(ADAPTER_CONFIG);
-    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| !has_weights(there)) else {
+    let Some(format) = identify(ADAPTER_CONFIG).filter(|_| is_adapter(there)) else {
         let adapter = adapter.display();
         return Err(err!(
             "`{adapter}` is a LoRA adapter beside a whole model, and the model may have it or lack it: move the adapter's files into a folder of their own, and add that if the model lacks it"
@@ -93,10 +108,9 @@ pub fn is_own_file(path: &Path) -> bool {
     Header::read(path).is_ok_and(|header| header.metadata.is_some())
 }
 
-/// Whether there are weights of a whole model.
+/// Whether there are weights of a whole model: SafeTensors files that are not those of an adapter.
 fn has_weights(names: &BTreeSet<String>) -> bool {
-    let is_weights = |name: &&String| is_safetensors(Path::new(name));
-    names.iter().filter(is_weights).any(|name| !name.starts_with("adapter_model"))
+    names.iter().any(|name| is_safetensors(Path::new(name)) && identify(name).is_none())
 }
 
 /// The error for a folder without `file`, which is no checkpoint: where a checkpoint is, what there
@@ -246,16 +260,17 @@ fn did_you_mean(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()))
 }
 
-/// The checkpoint with the most similar name in the same folder.
+/// The checkpoint with the most similar name in the same folder, or one whose name is longer or
+/// shorter.
 pub fn similar_dir(folder: &Path) -> Option<PathBuf> {
-    let wanted = folder.file_name()?.to_string_lossy().to_lowercase();
+    let lower = |path: &Path| Some(path.file_name()?.to_string_lossy().to_lowercase());
+    let wanted = lower(folder)?;
     let siblings = parent_dir(folder).read_dir().ok()?.flatten().map(|entry| entry.path());
-    let similar = siblings.filter(|path| is_checkpoint(path)).filter_map(|path| {
-        let name = path.file_name()?.to_string_lossy().to_lowercase();
-        let similarity = strsim::jaro_winkler(&name, &wanted);
-        (similarity > SIMILAR).then_some((similarity, path))
-    });
-    similar.max_by(|one, two| one.0.total_cmp(&two.0)).map(|(_, path)| path)
+    let checkpoints = siblings.filter(|path| is_checkpoint(path));
+    let named: Vec<_> = checkpoints.filter_map(|path| Some((lower(&path)?, path))).collect();
+    let extends = |name: &str| name.starts_with(&wanted) || wanted.starts_with(name);
+    let similar = most_like(&wanted, named.iter(), |(name, _)| name);
+    similar.or_else(|| named.iter().find(|(name, _)| extends(name))).map(|(_, path)| path.clone())
 }
 
 pub fn is_checkpoint(folder: &Path) -> bool {

@@ -188,6 +188,11 @@ impl ModelWeights {
         [&self.embedding.changes].into_iter().chain(layers).chain(lm_head)
     }
 
+    /// The weight of this name.
+    pub fn get(&self, name: &str) -> Option<&Weight> {
+        self.iter().find(|weight| weight.name == name)
+    }
+
     /// What a runtime may change.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.changes().filter_map(|it| it.slot.as_ref())

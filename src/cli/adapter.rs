@@ -5,19 +5,22 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use gpt_oss_export::error::Setting;
-use gpt_oss_export::export::{AdapterRequest, AdapterSource, FactorOrder, export_adapter};
+use gpt_oss_export::export::{AdapterRequest, AdapterSource, export_adapter};
 
 use super::console::{Console, show};
-use super::values::{self, Ignored, adapter, one_of, with_extension};
+use super::values::{AdapterLayout, Ignored, Printing, adapter, with_extension};
+
+const LAYOUT_HELP: &str = "How the adapter stores the factors of experts, if its files do not tell";
 
 /// Write a LoRA adapter as a file that runtimes load beside a swappable model
 ///
 /// The model was exported with --adapter-as swappable. Its checkpoint is not needed: the model says
 /// which matrices adapters may change. An adapter that changes more is refused.
 #[derive(Args, Debug)]
+#[command(mut_arg("adapter_layout", |it| it.help(LAYOUT_HELP)))]
 pub struct WriteAdapter {
     /// Adapter folder or file; with a weight as DIR=0.7
-    #[arg(value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
+    #[arg(id = "adapters", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapter: AdapterSource,
     /// Swappable model that the adapter is for
     #[arg(long = "for", value_name = "FILE.onnx")]
@@ -25,31 +28,27 @@ pub struct WriteAdapter {
     /// Adapter file to write; an existing one is replaced
     #[arg(short, long, value_name = "NAME.onnx_adapter", value_parser = with_extension("onnx_adapter"))]
     output: PathBuf,
-    /// How the adapter stores the factors of experts, if its files do not tell
-    #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS))]
-    adapter_layout: Option<FactorOrder>,
+    #[command(flatten)]
+    layout: AdapterLayout,
     #[command(flatten)]
     ignored: Ignored,
-    /// Print the summary as one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Print nothing but errors
-    #[arg(long, conflicts_with = "json")]
-    quiet: bool,
+    #[command(flatten)]
+    printing: Printing,
 }
 
 impl WriteAdapter {
     pub fn run(self) -> Result<()> {
-        let console = Console::new(self.quiet)?;
+        let printing = self.printing;
+        let console = Console::new(printing.quiet)?;
         let request = AdapterRequest {
             adapter: self.adapter,
             model: self.model,
             output: self.output,
-            adapter_layout: self.adapter_layout,
+            adapter_layout: self.layout.order(),
             ignored: self.ignored.names(),
         };
         let summary = export_adapter(&request, &console)?;
-        if self.quiet { Ok(()) } else { show(&summary, self.json) }
+        if printing.quiet { Ok(()) } else { show(&summary, printing.json()) }
     }
 }
 

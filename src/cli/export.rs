@@ -8,9 +8,9 @@ use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, DType, ExternalData, FactorOrder, HubSource, HubSummary,
-    MatrixFormat, ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache,
-    Source, Spec, Summary, Target, export, similar_dir,
+    AdapterAs, AdapterSource, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
+    ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec,
+    Summary, Target, export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
@@ -18,7 +18,9 @@ use serde::Serialize;
 use super::console::{Console, print, print_json};
 use super::place::Place;
 use super::remedy::{options, pass};
-use super::values::{self, Ignored, adapter, number, one_of, with_extension};
+use super::values::{
+    self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
+};
 use super::verify::{exit_status, tolerance};
 
 const SOURCE: &str = "Source";
@@ -75,9 +77,8 @@ pub struct Export {
     /// be given several times.
     #[arg(help_heading = SOURCE, long, value_name = "MODULES", value_parser = one_of(values::ADAPTER_MODULES), value_delimiter = ',', action = ArgAction::Append)]
     adapter_modules: Vec<ModuleGroup>,
-    /// How --adapter stores the factors of experts, if its files do not tell
-    #[arg(help_heading = SOURCE, long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
-    adapter_layout: Option<FactorOrder>,
+    #[command(flatten, next_help_heading = SOURCE)]
+    layout: AdapterLayout,
     /// Export the first N layers only
     #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = number::<usize>(1..=u64::MAX))]
     layers: Option<usize>,
@@ -125,12 +126,8 @@ pub struct Export {
     /// Stage weights only, write no model
     #[arg(help_heading = OUTPUT, long, requires = "save_weights", conflicts_with = "output")]
     skip_onnx: bool,
-    /// Print the summary as one JSON object
-    #[arg(help_heading = OUTPUT, long)]
-    json: bool,
-    /// Print nothing but errors
-    #[arg(help_heading = OUTPUT, long, conflicts_with = "json")]
-    quiet: bool,
+    #[command(flatten, next_help_heading = OUTPUT)]
+    printing: Printing,
 
     /// Convert experts to a format [default: as in the checkpoint]
     ///
@@ -224,7 +221,7 @@ const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let console = Console::new(self.quiet)?;
+        let console = Console::new(self.printing.quiet)?;
         let request = self.request()?;
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
@@ -237,7 +234,7 @@ impl Export {
             prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
-        if !self.quiet && !self.json {
+        if !self.printing.quiet && !self.printing.json() {
             print(&table(&summary).to_string()).context(LOST)?;
         }
         // A swappable model is compared with the checkpoint, then with each adapter in turn.
@@ -250,7 +247,7 @@ impl Export {
                 model: model.to_owned(),
                 checkpoint: summary.source.clone(),
                 adapters: adapters.to_vec(),
-                adapter_layout: self.adapter_layout,
+                adapter_layout: self.layout.order(),
                 ignored: self.ignored.names(),
                 tolerance: self.tolerance,
                 onnxruntime: self.onnxruntime.clone(),
@@ -263,11 +260,11 @@ impl Export {
         // The summary is printed whatever the verification says.
         let outcome = checked.collect::<Result<Vec<Report>>>();
         let reports = outcome.as_deref().unwrap_or_default();
-        if self.json {
+        if self.printing.json() {
             let (verification, rest) = (reports.first(), reports.get(1..).unwrap_or_default());
             let outcome = Outcome { summary, verification, adapter_verifications: rest };
             print_json(&outcome).context(LOST)?;
-        } else if !self.quiet {
+        } else if !self.printing.quiet {
             reports.iter().try_for_each(|report| print(&report.to_string()))?;
         }
         outcome?.iter().try_for_each(|report| exit_status(report, "; the files are kept"))
@@ -324,7 +321,7 @@ impl Export {
         request.adapters = self.adapters(&request)?;
         request.adapter_as = self.adapter_as.unwrap_or_default();
         request.adapter_modules.clone_from(&self.adapter_modules);
-        request.adapter_layout = self.adapter_layout;
+        request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
         request.layers = self.layers;
         request.experts = self.experts;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::console::{Console, print, print_json};
 use super::remedy::{Refusal, any, options};
-use super::values::Ignored;
+use super::values::{Ignored, Json};
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
@@ -19,6 +19,7 @@ use super::values::Ignored;
 /// being exported. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
 /// folder or an adapter cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
+#[command(mut_arg("json", |it| it.help("Print one JSON object")))]
 pub struct Inspect {
     /// Folder, or .safetensors, .onnx or .onnx_adapter file
     path: PathBuf,
@@ -33,9 +34,8 @@ pub struct Inspect {
     scan: bool,
     #[command(flatten)]
     ignored: Ignored,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// An inspection as JSON.
@@ -51,11 +51,12 @@ struct Described<'i> {
 
 impl Inspect {
     pub fn run(self) -> Result<()> {
-        let console = self.scan.then(|| Console::new(self.json)).transpose()?;
+        let Json { json } = self.json;
+        let console = self.scan.then(|| Console::new(json)).transpose()?;
         let progress = console.as_ref().map(|console| console as &dyn Progress);
         let filter = Filter::new(self.tensors.as_deref())?;
         let inspection = inspect(&self.path, &filter, &self.ignored.names(), progress)?;
-        if self.json {
+        if json {
             print_json(&Described {
                 inspection: &inspection,
                 exportable: inspection.is_exportable(),

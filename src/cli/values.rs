@@ -32,6 +32,44 @@ impl Ignored {
     }
 }
 
+/// Whether a command prints JSON.
+#[derive(Args, Debug)]
+pub struct Json {
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a command prints.
+#[derive(Args, Debug)]
+pub struct Printing {
+    #[command(flatten)]
+    json: Json,
+    /// Print nothing but errors
+    #[arg(long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+impl Printing {
+    pub fn json(&self) -> bool {
+        self.json.json
+    }
+}
+
+/// What the files of adapters may not tell.
+#[derive(Args, Debug)]
+pub struct AdapterLayout {
+    /// How --adapter stores the factors of experts, if its files do not tell
+    #[arg(long, value_name = "LAYOUT", value_parser = one_of(ADAPTER_LAYOUTS), requires = "adapters")]
+    adapter_layout: Option<FactorOrder>,
+}
+
+impl AdapterLayout {
+    pub fn order(&self) -> Option<FactorOrder> {
+        self.adapter_layout
+    }
+}
+
 /// A word, its value and its help.
 pub type Word<T> = (&'static str, T, &'static str);
 
@@ -94,7 +132,7 @@ pub const PROVIDERS: [Word<Provider>; 3] = [
     ("webgpu", Provider::WebGpu, "GPUs, natively or in a browser"),
 ];
 
-pub const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
+const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
     ("plain", FactorOrder::Plain, "lora_A has the inputs of a matrix, lora_B its outputs"),
     ("swapped", FactorOrder::Swapped, "The other way round, as some versions of PEFT have it"),
 ];

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use gpt_oss_export::error::Setting;
-use gpt_oss_export::export::{AdapterSource, FactorOrder};
+use gpt_oss_export::export::AdapterSource;
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::{self, Ignored, adapter, number, one_of};
+use super::values::{AdapterLayout, Ignored, Printing, adapter, number};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -17,6 +17,7 @@ use super::values::{self, Ignored, adapter, number, one_of};
 /// checkpoint by itself. Ends with status 1 if the model departs, or if the checkpoint has weights in
 /// another form, whose bytes cannot be compared.
 #[derive(Args, Debug)]
+#[command(mut_arg("json", |it| it.help("Print the report as one JSON object")))]
 pub struct Verify {
     /// Model to verify
     #[arg(value_name = "FILE.onnx")]
@@ -29,9 +30,8 @@ pub struct Verify {
     /// May be given several times, in any order. A swappable model takes any that fits, or none.
     #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
-    /// How --adapter stores the factors of experts, if its files do not tell
-    #[arg(long, value_name = "LAYOUT", value_parser = one_of(values::ADAPTER_LAYOUTS), requires = "adapters")]
-    adapter_layout: Option<FactorOrder>,
+    #[command(flatten)]
+    layout: AdapterLayout,
     /// Length of the longest text in tokens [default: sliding window + 32]
     #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
@@ -61,23 +61,19 @@ pub struct Verify {
     trace: bool,
     #[command(flatten)]
     ignored: Ignored,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Print nothing but errors
-    #[arg(long, conflicts_with = "json")]
-    quiet: bool,
+    #[command(flatten)]
+    printing: Printing,
 }
 
 impl Verify {
     pub fn run(self) -> Result<()> {
-        let console = Console::new(self.quiet)?;
-        let Self { tokens, batch, decode, seed, tolerance, trace, json, quiet, .. } = self;
+        let Self { tokens, batch, decode, seed, tolerance, trace, printing, .. } = self;
+        let console = Console::new(printing.quiet)?;
         let request = VerifyRequest {
             model: self.model,
             checkpoint: self.checkpoint,
             adapters: self.adapters,
-            adapter_layout: self.adapter_layout,
+            adapter_layout: self.layout.order(),
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
             tolerance,
@@ -85,8 +81,8 @@ impl Verify {
             trace,
         };
         let report = verify(&request, &console)?;
-        if !quiet {
-            show(&report, json)?;
+        if !printing.quiet {
+            show(&report, printing.json())?;
         }
         exit_status(&report, "")
     }

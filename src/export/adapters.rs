@@ -3,15 +3,12 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{AdapterAs, AdapterSummary, HubSource, Request, RequestedAdapter};
-use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, ModuleGroup};
+use super::{AdapterAs, HubSource, Request, RequestedAdapter};
+use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FittedAdapter, ModuleGroup};
 use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, Setting, err};
 use crate::hub::HubFolder;
 use crate::progress::Progress;
-
-/// Adapters of a checkpoint, each with its weight and what is said of it.
-pub type Added = Vec<(Adapter, f64, AdapterSummary)>;
 
 /// Fetches adapters from the hub, and reads the configs and headers of all. The names that they ignore
 /// need not be in their base.
@@ -35,56 +32,44 @@ fn fetch(request: &Request, wanted: &HubSource, progress: &dyn Progress) -> Resu
     folder.fetch(&[ADAPTER_CONFIG, adapter::WEIGHTS], progress)
 }
 
-/// Adds adapters to a whole checkpoint, or lets a runtime add them.
-pub fn add(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
-    let sources = || request.adapters.iter().map(|it| &it.source);
-    let fitted = adapter::fit_all(files, checkpoint, request.adapter_layout)?;
-    let weighted: Vec<(Adapter, f64)> =
-        fitted.into_iter().zip(sources().map(|it| it.weight)).collect();
-    match request.adapter_as {
-        AdapterAs::Inline | AdapterAs::Merge => adapter::apply(checkpoint, &weighted)?,
-        AdapterAs::Swappable => let_runtime_add(checkpoint, request, &weighted)?,
-    }
-    let all = files.iter().zip(sources()).zip(weighted);
-    let added = all.map(|((file, source), (adapter, weight))| {
-        let summary = AdapterSummary::new(file, source, &adapter, request.merges())?;
-        Ok((adapter, weight, summary))
-    });
-    let added = added.collect::<Result<Added>>()?;
-    if request.adapter_as == AdapterAs::Swappable {
-        let names = added.iter().map(|(.., it)| &*it.record.name);
-        check_names(names.zip(sources()))?;
-    }
-    Ok(added)
-}
-
-/// Without an adapter or a word on what may be changed, all of attention may.
-fn let_runtime_add(
+/// Adds adapters to a checkpoint, or lets a runtime add them.
+pub fn add(
     checkpoint: &mut Checkpoint,
     request: &Request,
-    adapters: &[(Adapter, f64)],
+    adapters: &[FittedAdapter],
+    progress: &dyn Progress,
 ) -> Result<()> {
+    let changes: Vec<&Adapter> = adapters.iter().map(|it| &it.changes).collect();
+    if request.adapter_as != AdapterAs::Swappable {
+        return adapter::apply(checkpoint, &changes, progress);
+    }
+    check_names(adapters)?;
     // A copy of queries, keys or values is compared with those of the base.
-    let mut replaced = adapters.iter().flat_map(|(it, _)| &it.replacements);
+    let mut replaced = changes.iter().flat_map(|it| &it.replacements);
     if replaced.any(|it| it.replaced.contains(".attn.")) {
         checkpoint.split_qkv();
     }
-    let weights = &checkpoint.weights;
-    let stored = |name: &str| Ok(weights.iter().find(|it| it.name == name).cloned());
-    let misfits =
-        adapters.iter().filter_map(|(it, _)| adapter::require_swappable(it, stored).err());
-    Error::all(misfits.map(|error| error.with_remedy(Setting::AdapterAs, "inline")))?;
+    let stored = |name: &str| Ok(checkpoint.weights.get(name).cloned());
+    let mut misfits = Vec::new();
+    for it in &changes {
+        let misfit = adapter::require_swappable(it, stored, progress).err();
+        misfits.extend(misfit.map(|error| error.with_remedy(Setting::AdapterAs, "inline")));
+        progress.check_cancelled()?;
+    }
+    Error::all(misfits)?;
+    // Without an adapter or a word on what may be changed, all of attention may.
     let groups = match &request.adapter_modules[..] {
         [] if adapters.is_empty() => &[ModuleGroup::Attention],
         groups => groups,
     };
-    adapter::add_slots(checkpoint, groups, adapters.iter().map(|(it, _)| it))
+    adapter::add_slots(checkpoint, groups, changes.into_iter())
 }
 
 /// Refuses names of adapters that two have or that are not names of files.
-fn check_names<'n>(named: impl Iterator<Item = (&'n str, &'n AdapterSource)>) -> Result<()> {
+fn check_names(adapters: &[FittedAdapter]) -> Result<()> {
     let mut earlier: Vec<(&str, &Path)> = Vec::new();
-    let errors = named.filter_map(|(name, AdapterSource { path, weight, .. })| {
+    let errors = adapters.iter().filter_map(|FittedAdapter { source, record, .. }| {
+        let (AdapterSource { path, weight, .. }, name) = (source, &*record.name);
         let shown = path.display();
         let other = earlier.iter().find(|(other, _)| *other == name);
         let error = match other {

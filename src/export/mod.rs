@@ -11,6 +11,7 @@ mod summary;
 mod swappable;
 mod text;
 
+use std::path::Path;
 use std::time::Instant;
 
 pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
@@ -45,7 +46,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
-    let Opened { checkpoint, samples, folder, hub, adapters, adapter_files } = &opened;
+    let Opened { checkpoint, samples, folder, hub, adapters, adapter_files, .. } = &opened;
 
     // Everything that headers decide is decided before anything is written.
     let model = PlannedModel::new(spec, &opened)?;
@@ -55,13 +56,13 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
 
     let mut transaction = Transaction::default();
     let weights = placement.files.iter().map(|(path, _)| path);
-    let adapter_paths = adapter_files.iter().map(PlannedAdapter::path);
+    let beside: Vec<(&Path, u64)> = adapter_files.iter().map(PlannedAdapter::file).collect();
     let targets = weights.chain(&request.output).map(|path| &**path);
-    let targets = targets.chain(package.targets()).chain(adapter_paths);
+    let targets = targets.chain(package.targets()).chain(beside.iter().map(|(path, _)| *path));
     for path in targets {
         transaction.claim(path)?;
     }
-    let rounding = placement.write(&mut transaction, progress)?;
+    let rounding = placement.write(&beside, &mut transaction, progress)?;
     package.write(&mut transaction)?;
     adapter_files.iter().try_for_each(|it| it.write(&mut transaction, progress))?;
     // Last, so that a model never appears without its weights.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::adapters::{self, Added};
+use super::adapters;
 use super::planned_adapter::PlannedAdapter;
-use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
-use crate::adapter::{AdapterFile, RuntimeAdapter};
-use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
+use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use crate::adapter::{AdapterFile, FittedAdapter, RuntimeAdapter};
+use crate::checkpoint::{AdapterRecord, Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::parent_dir;
@@ -23,11 +23,15 @@ use crate::weights::{
 pub struct Opened {
     /// With the layers and formats of the model.
     pub checkpoint: Checkpoint,
+    /// The config with all layers of the checkpoint, which adapters have to fit.
+    pub base: Config,
     /// Of the weights; `None` while they are on the hub.
     pub samples: Option<Samples>,
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
+    /// What was fetched, if it is from the hub.
     pub hub: Option<HubSummary>,
+    /// What is said of the adapters that were given, in their order.
     pub adapters: Vec<AdapterSummary>,
     /// Those that a runtime adds.
     pub adapter_files: Vec<PlannedAdapter>,
@@ -82,24 +86,24 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         }
     };
     let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
-    let mut added = prepare(&mut checkpoint, &spec.request, &files)?;
-    let mut adapter_files = Vec::new();
-    if spec.request.adapter_as == AdapterAs::Swappable {
-        let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
-        for (adapter, weight, summary) in &mut added {
-            let path = spec.request.adapter_path(&summary.record.name);
-            summary.file = Some(path.clone());
-            let adapter = RuntimeAdapter::new(adapter.clone(), *weight, &slots)?;
-            adapter_files.push(PlannedAdapter::new(path, adapter)?);
+    let base = checkpoint.config.clone();
+    let added = prepare(&mut checkpoint, &spec.request, &files, progress)?;
+    let (mut adapters, mut adapter_files) = (Vec::new(), Vec::new());
+    let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
+    for adapter in added {
+        let path = spec.request.adapter_path(&adapter.record.name);
+        if let (Some(path), Some(model)) = (&path, &spec.request.output) {
+            let adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
+            adapter_files.push(PlannedAdapter::new(path.clone(), adapter)?);
         }
+        adapters.push(AdapterSummary::new(adapter, path));
     }
-    let adapters = added.into_iter().map(|(.., summary)| summary).collect();
     let samples = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.samples()?),
     };
-    Ok(Opened { checkpoint, samples, folder, hub, adapters, adapter_files })
+    Ok(Opened { checkpoint, base, samples, folder, hub, adapters, adapter_files })
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.
@@ -115,12 +119,21 @@ fn refuse_staged(path: &Path) -> Result<()> {
 
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
 /// of adapters as they are.
-fn prepare(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]) -> Result<Added> {
-    let mut added = adapters::add(checkpoint, request, files)?;
+fn prepare<'a>(
+    checkpoint: &mut Checkpoint,
+    request: &'a Request,
+    files: &'a [AdapterFile],
+    progress: &dyn Progress,
+) -> Result<Vec<FittedAdapter<'a>>> {
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
+    let sources = request.adapters.iter().map(|it| &it.source);
+    let mut adapters =
+        FittedAdapter::all(sources, files, &checkpoint.config, request.adapter_layout)?;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
+        adapters.iter_mut().for_each(|it| it.truncate(layers));
     }
+    adapters::add(checkpoint, request, &adapters, progress)?;
     let is_mxfp4 = match experts {
         Some(format) => format == MatrixFormat::Mxfp4,
         None => !checkpoint.weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
@@ -138,10 +151,10 @@ fn prepare(checkpoint: &mut Checkpoint, request: &Request, files: &[AdapterFile]
     }
     if request.merges() {
         merge(checkpoint, PerRole { experts, dense }, is_for_all, accept_rounding)?;
-        checkpoint.adapters.extend(added.iter().map(|(.., it)| it.record.clone()));
+        adapters.iter_mut().for_each(|it| it.record.merged = true);
+        checkpoint.adapters.extend(adapters.iter().map(|it| it.record.clone()));
     }
-    added.iter_mut().for_each(|(.., it)| it.truncate(checkpoint.config.num_layers()));
-    Ok(added)
+    Ok(adapters)
 }
 
 /// Folds what adapters change into the values. The matrices that they change get these formats, f32 by
@@ -187,7 +200,7 @@ fn fetch<'p>(
         opened.map_err(|error| repository.explain(error))
     };
     let mut prepared = read(&repository)?;
-    prepare(&mut prepared, &spec.request, adapters)?;
+    prepare(&mut prepared, &spec.request, adapters, progress)?;
     if let Some(graph) = spec.graph() {
         model::decoder(&prepared.config, &prepared.weights, *graph)?;
     }

@@ -121,10 +121,11 @@ impl<'p> Placement<'p> {
         WeightsFile::plan(weights.iter().copied(), fingerprint, model, provenances)
     }
 
-    /// Writes the weights files that do not exist. Returns what the conversions of all have
-    /// rounded.
+    /// Writes the weights files that do not exist, once there is space for them and for the files
+    /// beside them, with their sizes in bytes. Returns what the conversions of all have rounded.
     pub fn write(
         &mut self,
+        beside: &[(&Path, u64)],
         transaction: &mut Transaction,
         progress: &dyn Progress,
     ) -> Result<PerRole<Rounding>> {
@@ -132,7 +133,8 @@ impl<'p> Placement<'p> {
         let existing = existing.collect::<Result<Vec<_>>>()?;
         let files = self.files.iter().zip(existing);
         let written = files.clone().filter(|(_, it)| !matches!(it, Present::Same(_)));
-        check_disk_space(written.map(|((path, file), _)| (&**path, file.bytes())))?;
+        let written = written.map(|((path, file), _)| (&**path, file.bytes()));
+        check_disk_space(written.chain(beside.iter().copied()))?;
 
         let Self { summary, ranges, .. } = self;
         let mut sum = PerRole::default();

@@ -8,7 +8,7 @@ use crate::error::{Result, err};
 use crate::files::positional::write_all_at;
 use crate::onnx::{self, Parameter};
 use crate::progress::Progress;
-use crate::publish::{Existing, Transaction, cannot_write, check_disk_space};
+use crate::publish::{Existing, Transaction, cannot_write};
 use crate::tensor::DType;
 
 /// An adapter that will be a file.
@@ -22,26 +22,24 @@ pub struct PlannedAdapter {
 }
 
 impl PlannedAdapter {
+    /// Plans the file; an adapter that is larger than the format holds is refused.
     pub fn new(path: PathBuf, adapter: RuntimeAdapter) -> Result<Self> {
-        let parameters = adapter.slots.iter().flat_map(|slot| {
-            let named = slot.names().into_iter().zip(adapter.shapes(slot));
-            named.map(|(name, shape)| Parameter { name, dtype: Some(DType::F32), shape })
-        });
+        let inputs = adapter.slots.iter().flat_map(|slot| adapter.inputs(slot));
+        let parameters =
+            inputs.map(|(name, shape)| Parameter { name, dtype: Some(DType::F32), shape });
         let (head, ranges) = onnx::adapter_head(&parameters.collect::<Vec<_>>())
             .map_err(|error| err!("cannot write `{}`", path.display()).with_source(error))?;
         Ok(Self { path, adapter, head, ranges })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file, and its size in bytes.
+    pub fn file(&self) -> (&Path, u64) {
+        (&self.path, self.ranges.last().map_or(0, |range| range.end))
     }
 
-    /// Writes the file, one matrix at a time.
+    /// Writes the claimed file, one matrix at a time.
     pub fn write(&self, transaction: &mut Transaction, progress: &dyn Progress) -> Result<()> {
         let Self { path, adapter, head, ranges } = self;
-        transaction.claim(path)?;
-        let end = ranges.last().map_or(0, |range| range.end);
-        check_disk_space([(&**path, end)])?;
         transaction.create(path, Existing::Replace, |file| {
             let put = |bytes: &[u8], at| write_all_at(file, bytes, at).map_err(cannot_write(path));
             put(head, 0)?;

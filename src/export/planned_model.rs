@@ -18,6 +18,7 @@ use crate::publish::{Existing, Transaction};
 use crate::tensor::Rounding;
 use crate::weights::PerRole;
 
+/// A model of which the graph is built, and nothing written.
 pub struct PlannedModel<'p> {
     path: &'p Path,
     options: GraphOptions,
@@ -83,9 +84,7 @@ impl<'p> PlannedModel<'p> {
                 options,
             ),
             limited_caches: model::limited_caches(&self.opened.checkpoint.config, options),
-            swappable: AdaptedModules::grouped(
-                self.opened.checkpoint.weights.slots().map(|slot| (&*slot.matrix, None)),
-            ),
+            swappable: AdaptedModules::swappable(self.opened.checkpoint.weights.slots()),
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),
             inputs: main.body.inputs.iter().map(value_info).collect(),
@@ -103,7 +102,7 @@ impl<'p> PlannedModel<'p> {
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, samples, hub, .. } = opened;
+        let Opened { checkpoint, base, samples, hub, .. } = opened;
         let fingerprint = samples.as_ref().map(|it| it.fingerprint.clone());
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
@@ -128,7 +127,7 @@ impl<'p> PlannedModel<'p> {
             fingerprint,
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: opened.adapter_records(),
-            config: checkpoint.weights.slots().next().map(|_| checkpoint.config.clone()),
+            config: checkpoint.weights.slots().next().map(|_| base.clone()),
             ignored: checkpoint.ignored.clone(),
             options: *options,
             layers: checkpoint.config.num_layers(),

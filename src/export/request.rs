@@ -171,10 +171,10 @@ impl Request {
         self.adapter_as == AdapterAs::Merge
     }
 
-    /// The file of a swappable adapter, beside the model.
-    pub(super) fn adapter_path(&self, name: &str) -> PathBuf {
-        let model = self.output.as_ref().expect("a swappable adapter needs a model");
-        model.with_file_name(format!("{name}.{ADAPTER_EXTENSION}"))
+    /// The file of an adapter of this name beside the model, if adapters are swappable.
+    pub(super) fn adapter_path(&self, name: &str) -> Option<PathBuf> {
+        let model = self.output.as_ref().filter(|_| self.adapter_as == AdapterAs::Swappable)?;
+        Some(model.with_file_name(format!("{name}.{ADAPTER_EXTENSION}")))
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{AdapterSource, GenaiSummary, Preset, TransformersJsSummary};
-use crate::adapter::{AdaptedModules, Adapter, AdapterFile};
+use super::{GenaiSummary, Preset, TransformersJsSummary};
+use crate::adapter::{AdaptedModules, FittedAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
-use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
 use crate::model::{GraphOptions, LimitedCaches};
@@ -145,8 +144,9 @@ pub struct ModelSummary {
     pub rounding: Vec<&'static str>,
     #[serde(skip)]
     pub(super) options: GraphOptions,
-    /// Layers whose experts run in a Loop because adapters change them, in place of a faster
-    /// operator of the target.
+    /// Numbers of the layers, from 0, whose experts run in a Loop of standard operators although the
+    /// target has a faster one for the checkpoint's: adapters change them, or may change them at run
+    /// time, or were merged into formats that it does not read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slowed_layers: Vec<usize>,
     /// Caches that keep the last tokens alone.
@@ -202,33 +202,12 @@ impl HubSummary {
 }
 
 impl AdapterSummary {
-    pub(super) fn new(
-        file: &AdapterFile,
-        source: &AdapterSource,
-        adapter: &Adapter,
-        merged: bool,
-    ) -> Result<Self> {
-        Ok(Self {
-            record: source.record(file, adapter, merged)?,
-            file: None,
-            base: file.config.base.clone(),
-            modules: file.adapted_modules(),
-            bytes: file
-                .modules
-                .values()
-                .flat_map(|parts| parts.values())
-                .map(|it| it.data.len())
-                .sum(),
-        })
-    }
-
-    /// Leaves out what it changes beyond the first layers.
-    pub(super) fn truncate(&mut self, layers: usize) {
-        self.modules.retain_mut(|module| {
-            let had_layers = !module.layers.is_empty();
-            module.layers.retain(|layer| *layer < layers);
-            !had_layers || !module.layers.is_empty()
-        });
+    /// Of an adapter that will be in a file, or in the model.
+    pub(super) fn new(adapter: FittedAdapter, file: Option<PathBuf>) -> Self {
+        let FittedAdapter { file: read, record, modules, .. } = adapter;
+        let tensors = read.modules.values().flat_map(|parts| parts.values());
+        let bytes = tensors.map(|it| it.data.len()).sum();
+        Self { record, file, base: read.config.base.clone(), modules, bytes }
     }
 }
 

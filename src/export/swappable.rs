@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterSource, AdapterSummary};
-use crate::adapter::{self, AdapterFile, FactorOrder, RuntimeAdapter};
+use crate::adapter::{self, AdapterFile, FactorOrder, FittedAdapter, RuntimeAdapter};
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, Setting, ensure, err};
 use crate::files::{FileRange, parent_dir};
@@ -12,8 +12,8 @@ use crate::hub;
 use crate::metadata::ModelMetadata;
 use crate::onnx::{self, ADAPTER_EXTENSION, OnnxFile};
 use crate::progress::Progress;
-use crate::publish::Transaction;
-use crate::weights::{ElementKind, Recipe, Slot, Weight};
+use crate::publish::{Transaction, check_disk_space};
+use crate::weights::{ElementKind, Recipe, Weight};
 
 /// An adapter, and the model that it is for.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,6 @@ pub struct AdapterRequest {
 /// values of which the adapter has a copy.
 pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Result<AdapterSummary> {
     let AdapterRequest { adapter: source, model, output, adapter_layout, ignored } = request;
-    source.check()?;
     ensure!(
         output.extension().is_some_and(|it| it == ADAPTER_EXTENSION),
         "`{}` is to be an adapter for ONNX Runtime: give a name that ends in .{ADAPTER_EXTENSION}",
@@ -44,7 +43,7 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let metadata =
         ModelMetadata::read(&onnx.properties).map_err(|error| err!("`{shown}`: {error}"))?;
     let config = metadata.as_ref().and_then(|it| it.config.as_ref());
-    let slots: Vec<Slot> = adapter::slots_of(&onnx).collect();
+    let slots = adapter::slots_of(&onnx);
     let (Some(metadata), Some(config), false) = (&metadata, config, slots.is_empty()) else {
         return Err(err!("`{shown}` takes no adapters: export it as a swappable model")
             .with_remedy(Setting::AdapterAs, "swappable"));
@@ -54,20 +53,22 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let file = AdapterFile::open(&source.path, ignored)?;
     let of_adapters = file.ignored.of_adapters.clone();
     IgnoredNames { of_adapters, ..ignored.clone() }.require_use(&source.path)?;
-    let adapter = adapter::fit_to(&file, config, None, *adapter_layout)?;
-    adapter::require_swappable(&adapter, |name| stored(model, &onnx, metadata, name))?;
+    let changes = adapter::fit(&file, config, *adapter_layout)?;
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
-    let source = &AdapterSource { name, ..source.clone() };
-    let mut summary = AdapterSummary::new(&file, source, &adapter, false)?;
-    adapter::require_slots(&adapter, &slots, model)?;
-    let adapter = RuntimeAdapter::new(adapter, source.weight, &slots)?;
-    let planned = PlannedAdapter::new(output.clone(), adapter)?;
+    let source = AdapterSource { name, ..source.clone() };
+    let mut adapter = FittedAdapter::new(&source, &file, changes)?;
+    adapter.truncate(metadata.layers);
+    let stored = |name: &str| stored(model, &onnx, metadata, name);
+    adapter::require_swappable(&adapter.changes, stored, progress)?;
+    let runtime_adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
+    let planned = PlannedAdapter::new(output.clone(), runtime_adapter)?;
     let mut transaction = Transaction::default();
+    transaction.claim(output)?;
+    check_disk_space([planned.file()])?;
     planned.write(&mut transaction, progress)?;
     progress.check_cancelled()?;
     transaction.commit()?;
-    summary.file = Some(output.clone());
-    Ok(summary)
+    Ok(AdapterSummary::new(adapter, Some(output.clone())))
 }
 
 /// A weight as a model stores it, in one initializer or in several for ranges of rows.

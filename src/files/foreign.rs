@@ -13,8 +13,12 @@ const SHOWN: usize = 60;
 
 /// Something that is not read, and what to do about it.
 pub struct Foreign {
+    /// A noun phrase.
     pub what: &'static str,
+    /// What to do about a checkpoint of it.
     pub remedy: &'static str,
+    /// What to do about an adapter of it, if that differs.
+    adapter_remedy: Option<&'static str>,
     /// Whether a checkpoint can be exported with it.
     pub is_adapter: bool,
     /// Whether each process of a training saved a part, beside a folder with the config.
@@ -37,11 +41,22 @@ const UNPACK: &str = "unpack it, and use the files that are in it";
 const DOWNLOAD: &str = "download it again";
 
 const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is read", SAVE_AGAIN)
-    .files("*.bin *.pt *.pth *.ckpt");
+    .files("*.bin *.pt *.pth *.ckpt")
+    .of_adapter("load it in PEFT and save it as SafeTensors (save_pretrained does)");
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 41] = [
+const KNOWN: [Foreign; 43] = [
+    of(
+        "mlx-lm's format of adapters",
+        "merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
+    )
+    .files("adapters.safetensors *_adapters.safetensors"),
+    of(
+        "one of several files of a LoRA adapter, which is read from one",
+        "join them under the name adapter_model.safetensors",
+    )
+    .files("adapter_model-*-of-*.safetensors"),
     Foreign {
         is_adapter: true,
         ..of("a LoRA adapter", "export the checkpoint of its base model with it")
@@ -53,7 +68,10 @@ const KNOWN: [Foreign; 41] = [
         "save the model again with the adapter merged (merge_and_unload of PEFT, then save_pretrained), or take `.base_layer` out of the names to export the base alone",
     )
     .tensors("*.base_layer.*"),
-    of("GGUF, llama.cpp's format", USE_SOURCE).files("*.gguf").bytes(&[b"gguf"]),
+    of("GGUF, llama.cpp's format", USE_SOURCE)
+        .files("*.gguf")
+        .bytes(&[b"gguf"])
+        .of_adapter("use the adapter that it was converted from"),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
     of("CTranslate2's format", USE_SOURCE)
         .files("model.bin+vocabulary.* model.bin+shared_vocabulary.*"),
@@ -91,7 +109,8 @@ const KNOWN: [Foreign; 41] = [
     of("Flax's format", CONVERT).files("*.msgpack"),
     of("TensorFlow's format", CONVERT)
         .files("*.h5 *.keras saved_model.pb *.ckpt.index")
-        .bytes(&[b"\x89hdf\r\n"]),
+        .bytes(&[b"\x89hdf\r\n"])
+        .of_adapter("use the adapter that PEFT saved as SafeTensors"),
     of("an array of NumPy", CONVERT).files("*.npy *.npz").bytes(&[b"\x93numpy"]),
     of("PyTorch's format, with names that are not Hugging Face's", CONVERT)
         .files("consolidated*.pth"),
@@ -149,6 +168,7 @@ const fn of(what: &'static str, remedy: &'static str) -> Foreign {
     Foreign {
         what,
         remedy,
+        adapter_remedy: None,
         is_adapter: false,
         is_in_parts: false,
         files: "",
@@ -174,9 +194,19 @@ impl Foreign {
         Self { bytes, ..self }
     }
 
+    const fn of_adapter(self, remedy: &'static str) -> Self {
+        Self { adapter_remedy: Some(remedy), ..self }
+    }
+
     /// What some names of files and folders at one place stand for, and the first of these.
     pub fn of_files<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
         Self::find(names, |it| it.files)
+    }
+
+    /// The same in the folder of an adapter, and what to do about it.
+    pub fn in_adapter<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self, &'static str)> {
+        let (name, found) = Self::find(names, |it| if it.is_adapter { "" } else { it.files })?;
+        Some((name, found, found.adapter_remedy.unwrap_or(found.remedy)))
     }
 
     /// What some names of tensors stand for, and the first of these.

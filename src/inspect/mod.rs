@@ -26,7 +26,6 @@ pub use onnx_adapter::OnnxAdapterInspection;
 pub use scan::{DamagedTensor, Scan, TensorName};
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
-use crate::adapter::is_adapter;
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
@@ -135,7 +134,7 @@ pub fn inspect(
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
     hub::require_path(path)?;
-    if is_adapter(path) {
+    if source::is_adapter(&source::names(path)) {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored, scan)?));
     }
     if path.is_dir() {

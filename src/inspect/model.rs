@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
-use crate::adapter::AdaptedModules;
+use crate::adapter::{self, AdaptedModules};
 use crate::checkpoint::AdapterRecord;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
@@ -86,7 +86,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     Ok(ModelInspection {
         path: path.to_owned(),
         adapters: metadata.as_ref().map(|metadata| metadata.adapters.clone()).unwrap_or_default(),
-        swappable: swappable(&onnx),
+        swappable: AdaptedModules::swappable(&adapter::slots_of(&onnx)),
         ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         limited_caches: metadata.as_ref().map(|it| it.limited_caches.clone()).unwrap_or_default(),
         requires: metadata.map(|metadata| metadata.requires),
@@ -97,12 +97,6 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         tensors: filter.apply(tensors),
         onnx,
     })
-}
-
-/// The matrices of which both factors are optional inputs.
-fn swappable(onnx: &OnnxFile) -> Vec<AdaptedModules> {
-    let names = onnx.optional.iter().filter_map(|it| it.name.strip_suffix(".lora_A"));
-    AdaptedModules::grouped(names.map(|name| (name, None)))
 }
 
 impl ModelInspection {

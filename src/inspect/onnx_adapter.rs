@@ -9,7 +9,8 @@ use crate::adapter::AdaptedModules;
 use crate::display::{Table, plural, size};
 use crate::error::Result;
 use crate::files::{FileRange, lossy_path};
-use crate::onnx::{self, AdapterHead, Parameter};
+use crate::onnx::{self, AdapterHead};
+use crate::weights::Slot;
 
 /// What a `.onnx_adapter` file is.
 #[derive(Clone, Debug, Serialize)]
@@ -33,11 +34,12 @@ pub struct OnnxAdapterInspection {
 pub fn inspect(path: &Path, filter: &Filter) -> Result<OnnxAdapterInspection> {
     let AdapterHead { format_version, adapter_version, model_version, parameters } =
         onnx::read_adapter(path)?;
-    let rank = |(Parameter { name, shape, .. }, _): &(Parameter, _)| match &shape[..] {
-        [.., rank, _] => Some((name.strip_suffix(".lora_A")?.to_owned(), Some(*rank))),
+    let shapes = parameters.iter().map(|(it, _)| (&*it.name, &*it.shape));
+    let rank = |(matrix, [a, _]): (&str, [&[u64]; 2])| match a {
+        [.., rank, _] => Some((matrix.to_owned(), Some(*rank))),
         _ => None,
     };
-    let ranks: Vec<_> = parameters.iter().filter_map(rank).collect();
+    let ranks: Vec<_> = Slot::paired(shapes).into_iter().filter_map(rank).collect();
     let count = parameters.len();
     let bytes = parameters.iter().map(|(_, data)| data.end - data.start).sum();
     let listed = parameters.into_iter().map(|(parameter, range)| ListedTensor {

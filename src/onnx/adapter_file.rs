@@ -20,7 +20,7 @@ use crate::error::{Result, bail, ensure, err};
 use crate::files::positional::read_exact_at;
 use crate::tensor::DType;
 
-/// Of the files' names.
+/// What the names of files end in, behind a dot.
 pub const ADAPTER_EXTENSION: &str = "onnx_adapter";
 
 const IDENTIFIER: &[u8; 4] = b"TORT";
@@ -28,12 +28,17 @@ const IDENTIFIER: &[u8; 4] = b"TORT";
 const FORMAT_VERSION: i32 = 1;
 /// That of the adapter, and that of the model: numbers that runtimes hand on.
 const VERSIONS: [i32; 2] = [1, 1];
-/// FlatBuffers' limit.
+/// Most bytes of a file: FlatBuffers' limit.
 const MAX_BYTES: u64 = i32::MAX as u64;
 /// Bytes of a vtable of four fields.
 const VTABLE: u32 = 12;
 /// Bytes of a table of four fields.
 const TABLE: u32 = 20;
+/// The places of the vtables, of the adapter's table, and of the vector of its parameters.
+const ADAPTER_VTABLE: u32 = 8;
+const PARAMETER_VTABLE: u32 = ADAPTER_VTABLE + VTABLE;
+const ADAPTER: u32 = PARAMETER_VTABLE + VTABLE;
+const VECTOR: u32 = ADAPTER + TABLE;
 /// What is read at most.
 const MOST_PARAMETERS: u32 = 1 << 14;
 const LONGEST_NAME: u32 = 4096;
@@ -42,16 +47,20 @@ const HIGHEST_RANK: u32 = 16;
 /// A named tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
+    /// The input of a model that it is for.
     pub name: String,
     /// `None` for element types that are none of ours.
     pub dtype: Option<DType>,
+    /// A `[r, in]` or B `[out, r]`, with experts as the first axis.
     pub shape: Vec<u64>,
 }
 
 /// Everything of a file but the bytes of its parameters.
 #[derive(Clone, Debug)]
 pub struct AdapterHead {
+    /// Of the format, 1.
     pub format_version: i32,
+    /// Numbers that whoever wrote the file gave the adapter and its model.
     pub adapter_version: i32,
     pub model_version: i32,
     /// With the places of their bytes.
@@ -61,64 +70,71 @@ pub struct AdapterHead {
 /// The bytes of a file before those of its first parameter, and where those of each go. Its length
 /// precedes each; the rest are zeros.
 pub fn adapter_head(parameters: &[Parameter]) -> Result<(Vec<u8>, Vec<Range<u64>>)> {
-    let sizes: Vec<u64> = parameters
-        .iter()
-        .map(|it| it.dtype.and_then(|dtype| dtype.bytes(&it.shape)).unwrap_or(u64::MAX))
-        .collect();
-    let all = sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size));
-    ensure!(
-        all < MAX_BYTES,
-        "the adapter takes {all} bytes, and a file of ONNX Runtime's format holds less than {MAX_BYTES}: a model can have it inline"
-    );
-    let mut head = Vec::new();
     let count = parameters.len() as u32;
-    let [first_vtable, second_vtable, adapter] = [8, 8 + VTABLE, 8 + 2 * VTABLE];
-    let vector = adapter + TABLE;
-    push(&mut head, [adapter]);
+    let tables = VECTOR + 4 + 4 * count;
+    let behind = tables + TABLE * count;
+    let (texts, places) = names_and_shapes(parameters, behind);
+    let ranges = data_ranges(parameters, u64::from(behind) + texts.len() as u64)?;
+    let mut head = adapter_table(count);
+    push(&mut head, (0..count).map(|at| tables + TABLE * at - (VECTOR + 4 + 4 * at)));
+    for ((parameter, [name, shape]), data) in parameters.iter().zip(places).zip(&ranges) {
+        let (here, data) = (head.len() as u32, data.start as u32 - 4);
+        let dtype = data_type(parameter.dtype.expect("one of ours")) as u32;
+        push(&mut head, [here - PARAMETER_VTABLE, name - here - 4, shape - here - 8, dtype]);
+        push(&mut head, [data - here - 16]);
+    }
+    head.extend(texts);
+    Ok((head, ranges))
+}
+
+/// The beginning of a file: the vtables, the table of the adapter, and the length of the vector of its
+/// parameters.
+fn adapter_table(count: u32) -> Vec<u8> {
+    let mut head = Vec::new();
+    push(&mut head, [ADAPTER]);
     head.extend(IDENTIFIER);
     let vtable = [VTABLE, TABLE, 4, 8, 12, 16].map(|it| (it as u16).to_le_bytes());
     head.extend([vtable, vtable].as_flattened().as_flattened());
-    push(&mut head, [adapter - first_vtable, FORMAT_VERSION as u32]);
+    push(&mut head, [ADAPTER - ADAPTER_VTABLE, FORMAT_VERSION as u32]);
     push(&mut head, VERSIONS.map(|it| it as u32));
     push(&mut head, [4, count]);
-    let tables = vector + 4 + 4 * count;
-    let table = |at: u32| tables + TABLE * at;
-    push(&mut head, (0..count).map(|at| table(at) - (vector + 4 + 4 * at)));
-    // Names and shapes come behind the tables, and then all bytes.
-    let (mut behind, mut places) = (Vec::new(), Vec::new());
+    head
+}
+
+/// The bytes of names and shapes that begin at a place, and the places of those of each parameter.
+fn names_and_shapes(parameters: &[Parameter], start: u32) -> (Vec<u8>, Vec<[u32; 2]>) {
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
     for Parameter { name, shape, .. } in parameters {
-        let begin = |behind: &[u8]| table(count) + behind.len() as u32;
-        let named = begin(&behind);
-        push(&mut behind, [name.len() as u32]);
-        behind.extend(name.bytes().chain([0]));
+        let end = |bytes: &[u8]| start + bytes.len() as u32;
+        let named = end(&bytes);
+        push(&mut bytes, [name.len() as u32]);
+        bytes.extend(name.bytes().chain([0]));
         // The sizes of the shape, behind their number, begin at a multiple of 8.
-        while begin(&behind) % 8 != 4 {
-            behind.push(0);
+        while end(&bytes) % 8 != 4 {
+            bytes.push(0);
         }
-        places.push([named, begin(&behind)]);
-        push(&mut behind, [shape.len() as u32]);
-        behind.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+        places.push([named, end(&bytes)]);
+        push(&mut bytes, [shape.len() as u32]);
+        bytes.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
     }
-    let mut end = u64::from(table(count)) + behind.len() as u64;
-    let ranges = sizes.into_iter().map(|size| {
+    (bytes, places)
+}
+
+/// Where the bytes of each parameter go, at multiples of 8 behind their length.
+fn data_ranges(parameters: &[Parameter], mut end: u64) -> Result<Vec<Range<u64>>> {
+    let size = |it: &Parameter| it.dtype.and_then(|dtype| dtype.bytes(&it.shape));
+    let sizes = parameters.iter().map(|it| size(it).unwrap_or(u64::MAX));
+    let all = sizes.clone().fold(0, u64::saturating_add);
+    let range = |size: u64| {
         let start = (end + 4).next_multiple_of(8);
-        end = start + size;
-        start..end
-    });
-    let ranges: Vec<Range<u64>> = ranges.collect();
-    ensure!(
-        end <= MAX_BYTES,
-        "the adapter takes {end} bytes, and a file of ONNX Runtime's format holds {MAX_BYTES}: a model can have it inline"
-    );
-    let parameters = parameters.iter().zip(places).zip(&ranges).zip(0..count);
-    for (((parameter, [name, shape]), data), at) in parameters {
-        let (here, data) = (table(at), data.start as u32 - 4);
-        let dtype = data_type(parameter.dtype.expect("one of ours")) as u32;
-        push(&mut head, [here - second_vtable, name - here - 4, shape - here - 8, dtype]);
-        push(&mut head, [data - here - 16]);
-    }
-    head.extend(behind);
-    Ok((head, ranges))
+        end = start.saturating_add(size);
+        ensure!(
+            end <= MAX_BYTES,
+            "the adapter takes {all} bytes, and a file of ONNX Runtime's format holds less than {MAX_BYTES}: a model can have it inline"
+        );
+        Ok(start..end)
+    };
+    sizes.map(range).collect()
 }
 
 fn push(bytes: &mut Vec<u8>, numbers: impl IntoIterator<Item = u32>) {

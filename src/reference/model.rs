@@ -17,7 +17,7 @@ pub struct ReferenceModel {
 }
 
 /// The numbers of the definition that are not weights.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Hyperparameters {
     pub vocab: u64,
     pub hidden: u64,
@@ -40,7 +40,7 @@ pub struct Hyperparameters {
 }
 
 /// How positions are stretched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Yarn {
     pub factor: f64,
     /// Pairs that turn so often within the original context keep their frequency.
@@ -119,13 +119,33 @@ impl AdapterTerm {
     }
 }
 
+impl ReferenceModel {
+    /// All of its linear maps.
+    pub fn linear_maps(&self) -> impl Iterator<Item = &LinearMap> {
+        let layers = self.layers.iter().flat_map(LayerMatrices::linear_maps);
+        [&self.embedding, &self.lm_head].into_iter().chain(layers)
+    }
+
+    /// All other values.
+    pub fn vectors(&self) -> impl Iterator<Item = &StoredMatrix> {
+        [&self.norm].into_iter().chain(self.layers.iter().flat_map(LayerMatrices::vectors))
+    }
+}
+
 impl LayerMatrices {
+    fn linear_maps(&self) -> impl Iterator<Item = &LinearMap> {
+        let experts = self.experts.iter().flat_map(|expert| [&expert.gate_up, &expert.down]);
+        [&self.qkv, &self.out, &self.router].into_iter().chain(experts)
+    }
+
+    fn vectors(&self) -> [&StoredMatrix; 3] {
+        [&self.attention_norm, &self.sinks, &self.experts_norm]
+    }
+
     /// Bytes in files.
     pub fn bytes(&self) -> u64 {
-        let experts = self.experts.iter().flat_map(|expert| [&expert.gate_up, &expert.down]);
-        let linear = [&self.qkv, &self.out, &self.router].into_iter().chain(experts);
+        let linear = self.linear_maps();
         let matrices = linear.flat_map(|linear| linear.weights.iter().chain(&linear.biases));
-        let vectors = [&self.attention_norm, &self.sinks, &self.experts_norm];
-        matrices.chain(vectors).map(StoredMatrix::bytes).sum()
+        matrices.chain(self.vectors()).map(StoredMatrix::bytes).sum()
     }
 }

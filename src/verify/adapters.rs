@@ -4,9 +4,12 @@
 use std::path::Path;
 
 use super::model_file::ModelFile;
-use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FactorOrder, RuntimeAdapter};
+use crate::adapter::{
+    self, Adapter, AdapterFile, AdapterSource, FactorOrder, FittedAdapter, RuntimeAdapter,
+};
 use crate::checkpoint::{AdapterRecord, Checkpoint};
 use crate::error::{Error, Result, Setting, ensure, err};
+use crate::progress::Progress;
 use crate::reference::AdapterToRead;
 use crate::runtime::TensorValue;
 use crate::weights::Slot;
@@ -22,13 +25,6 @@ pub struct ModelAdapters {
     pub factors: Vec<(String, TensorValue)>,
 }
 
-/// An adapter that was read.
-struct Given<'g> {
-    source: &'g AdapterSource,
-    adapter: Adapter,
-    record: AdapterRecord,
-}
-
 /// Adds adapters to a whole checkpoint in the order in which a model has them. Those that the
 /// model does not have are inputs of one that takes them.
 pub fn add(
@@ -36,15 +32,12 @@ pub fn add(
     model: &ModelFile,
     (sources, order): (&[AdapterSource], Option<FactorOrder>),
     files: &[AdapterFile],
+    progress: &dyn Progress,
 ) -> Result<ModelAdapters> {
-    let fitted = adapter::fit_all(files, checkpoint, order)?;
-    let given = sources.iter().zip(files.iter().zip(fitted)).map(|(source, (file, adapter))| {
-        let record = source.record(file, &adapter, false)?;
-        Ok(Given { source, adapter, record })
-    });
-    let mut own = given.collect::<Result<Vec<_>>>()?;
+    let mut own = FittedAdapter::all(sources.iter(), files, &checkpoint.config, order)?;
     let (slots, mut others) = (model.slots(), Vec::new());
     if let Some(metadata) = &model.metadata {
+        own.iter_mut().for_each(|it| it.truncate(metadata.layers));
         // A staged file has some of them in its values.
         let is_staged = |it: &&AdapterRecord| checkpoint.adapters.contains(it);
         let wanted: Vec<_> = metadata.adapters.iter().filter(|it| !is_staged(it)).collect();
@@ -60,37 +53,32 @@ pub fn add(
         }
         Error::all(errors)?;
     }
-    let factors = factors(model, &slots, &others, checkpoint)?;
+    let factors = factors(model, &slots, &others, checkpoint, progress)?;
     let mut adapters = ModelAdapters { factors, ..ModelAdapters::default() };
+    let changes: Vec<&Adapter> = own.iter().map(|it| &it.changes).collect();
+    adapter::apply(checkpoint, &changes, progress)?;
     let is_swapped = order.map(|it| it == FactorOrder::Swapped);
-    let weighted: Vec<_> = own.iter().map(|it| (it.adapter.clone(), it.source.weight)).collect();
-    for Given { source: AdapterSource { path, weight, .. }, record, .. } in
-        own.into_iter().chain(others)
-    {
-        adapters.to_read.push(AdapterToRead { path: path.clone(), weight: *weight, is_swapped });
+    for FittedAdapter { source, record, .. } in own.into_iter().chain(others) {
+        let AdapterSource { path, weight, .. } = source.clone();
+        adapters.to_read.push(AdapterToRead { path, weight, is_swapped });
         adapters.records.push(record);
     }
-    adapter::apply(checkpoint, &weighted)?;
     Ok(adapters)
 }
 
-/// The inputs of a swappable model for some adapters, as far as it has layers.
+/// The inputs of a swappable model for some adapters.
 fn factors(
     model: &ModelFile,
     slots: &[Slot],
-    given: &[Given],
+    given: &[FittedAdapter],
     checkpoint: &Checkpoint,
+    progress: &dyn Progress,
 ) -> Result<Vec<(String, TensorValue)>> {
-    let stored = |name: &str| Ok(checkpoint.weights.iter().find(|it| it.name == name).cloned());
-    let layers = model.metadata.as_ref().map_or(usize::MAX, |it| it.layers);
+    let stored = |name: &str| Ok(checkpoint.weights.get(name).cloned());
     let (mut inputs, mut changed) = (Vec::new(), Vec::<(String, &Path)>::new());
-    for Given { source: source @ AdapterSource { path, weight, .. }, adapter, .. } in given {
-        source.check()?;
-        adapter::require_swappable(adapter, stored)?;
-        let mut adapter = adapter.clone();
-        adapter.terms.retain(|it| layer_of(&it.matrix).is_none_or(|layer| layer < layers));
-        adapter::require_slots(&adapter, slots, model.path)?;
-        let adapter = RuntimeAdapter::new(adapter, *weight, slots)?;
+    for FittedAdapter { source: AdapterSource { path, .. }, changes, .. } in given {
+        adapter::require_swappable(changes, stored, progress)?;
+        let adapter = RuntimeAdapter::new(changes.clone(), model.path, slots)?;
         for slot in &adapter.slots {
             if let Some((matrix, other)) = changed.iter().find(|(it, _)| *it == slot.matrix) {
                 return Err(err!(
@@ -99,7 +87,7 @@ fn factors(
                     path.display()
                 ));
             }
-            let named = slot.names().into_iter().zip(adapter.shapes(slot));
+            let named = adapter.inputs(slot).into_iter();
             for ((name, shape), values) in named.zip(adapter.factors(slot)?) {
                 let shape: Vec<usize> = shape.into_iter().map(|it| it as usize).collect();
                 inputs.push((name, TensorValue::f32(&shape, values)?));
@@ -110,18 +98,13 @@ fn factors(
     Ok(inputs)
 }
 
-/// The layer of a matrix; `None` for those of no layer.
-fn layer_of(matrix: &str) -> Option<usize> {
-    matrix.strip_prefix("layers.")?.split('.').next()?.parse().ok()
-}
-
 /// Those that are given in the order of the model's and as its metadata lists them, the others, and an
 /// error for each that differs or is missing. A folder may have another name by now.
-fn in_order_of<'g>(
+fn in_order_of<'a>(
     model: &Path,
     wanted: &[&AdapterRecord],
-    mut given: Vec<Given<'g>>,
-) -> (Vec<Given<'g>>, Vec<Given<'g>>, Vec<Error>) {
+    mut given: Vec<FittedAdapter<'a>>,
+) -> (Vec<FittedAdapter<'a>>, Vec<FittedAdapter<'a>>, Vec<Error>) {
     let mut take = |is_it: &dyn Fn(&AdapterRecord) -> bool| {
         let at = given.iter().position(|it| is_it(&it.record))?;
         Some(given.remove(at))
@@ -131,7 +114,7 @@ fn in_order_of<'g>(
         let same =
             take(&|other| (&other.fingerprint, other.weight) == (&it.fingerprint, it.weight));
         match same {
-            Some(same) => found.push(Given { record: (*it).clone(), ..same }),
+            Some(same) => found.push(FittedAdapter { record: (*it).clone(), ..same }),
             None => others.push(it),
         }
     }
@@ -144,7 +127,11 @@ fn in_order_of<'g>(
 }
 
 /// The error for an adapter that the model neither has nor takes.
-fn unwanted(model: &Path, Given { source, record, .. }: &Given, checkpoint: &Checkpoint) -> Error {
+fn unwanted(
+    model: &Path,
+    FittedAdapter { source, record, .. }: &FittedAdapter,
+    checkpoint: &Checkpoint,
+) -> Error {
     let (path, model) = (source.path.display(), model.display());
     let is_it = |it: &&AdapterRecord| it.fingerprint == record.fingerprint;
     match checkpoint.adapters.iter().find(is_it) {
@@ -158,11 +145,11 @@ fn unwanted(model: &Path, Given { source, record, .. }: &Given, checkpoint: &Che
 }
 
 /// The error for an adapter of a model for which none, or another one, is given.
-fn differs(model: &Path, wanted: &AdapterRecord, given: Option<&Given>) -> Error {
+fn differs(model: &Path, wanted: &AdapterRecord, given: Option<&FittedAdapter>) -> Error {
     let AdapterRecord { name, fingerprint, weight, .. } = wanted;
     let typed = |path: &str| adapter::written(path, *weight);
     let model = model.display();
-    let Some(Given { source, record, .. }) = given else {
+    let Some(FittedAdapter { source, record, .. }) = given else {
         return err!("`{model}` has the adapter `{name}` with weight {weight}, and it is not given: give its folder or file")
             .with_remedy(Setting::Adapter, typed("DIR"));
     };

@@ -82,7 +82,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
     let model = ModelFile::open(path, *requested, request.onnxruntime.as_deref())?;
     let given = (&request.adapters[..], request.adapter_layout);
-    let adapters = adapters::add(&mut checkpoint, &model, given, &files)?;
+    let adapters = adapters::add(&mut checkpoint, &model, given, &files, progress)?;
     let ModelAdapters { records: adapters, to_read, factors } = adapters;
     let (identity, zeros) = subject::match_model(&mut checkpoint, recorded, &model)?;
     let tolerance = Tolerance::new(model.metadata.as_ref(), &checkpoint.provenances, *requested);

@@ -138,7 +138,7 @@ impl<'m> ModelFile<'m> {
 
     /// What a runtime may change by adapters.
     pub fn slots(&self) -> Vec<Slot> {
-        adapter::slots_of(&self.onnx).collect()
+        adapter::slots_of(&self.onnx)
     }
 
     /// Names of the residual stream's values, if a trace was requested or a model of ours returns

@@ -116,8 +116,14 @@ fn read_at(
     Ok(())
 }
 
-/// Whether two weights that are not converted have equal values, in whatever dtypes.
-pub fn has_equal_values(one: &Weight, other: &Weight, files: &mut FileCache) -> Result<bool> {
+/// Whether two weights that are not converted have equal values, in whatever dtypes. The bytes of both
+/// are reported.
+pub fn has_equal_values(
+    one: &Weight,
+    other: &Weight,
+    files: &mut FileCache,
+    progress: &dyn Progress,
+) -> Result<bool> {
     if one.shape != other.shape {
         return Ok(false);
     }
@@ -125,9 +131,11 @@ pub fn has_equal_values(one: &Weight, other: &Weight, files: &mut FileCache) -> 
     let mut read = |weight: &Weight, range: &Range<u64>| -> Result<Vec<f32>> {
         let size = weight.dtype.size();
         let bytes = read_range(weight, files, range.start * size..range.end * size)?;
+        progress.advance(bytes.len() as u64);
         Ok(decode(weight.dtype, &bytes))
     };
     for start in (0..elements).step_by(CHUNK as usize) {
+        progress.check_cancelled()?;
         let range = start..elements.min(start + CHUNK);
         if read(one, &range)? != read(other, &range)? {
             return Ok(false);

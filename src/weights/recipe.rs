@@ -1,5 +1,6 @@
 //! Weights, matrices of them, how their bytes come about, and what adapters change in them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -219,6 +220,9 @@ pub struct Slot {
     pub inn: u64,
 }
 
+/// How the names of a slot's factors end, behind that of its matrix.
+const FACTORS: [&str; 2] = [".lora_A", ".lora_B"];
+
 /// A factor with its axes as the file stores them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Factor {
@@ -280,7 +284,21 @@ impl Slot {
 
     /// The names of its factors: A `[r, in]`, B `[out, r]`, with experts as the first axis.
     pub fn names(&self) -> [String; 2] {
-        ["lora_A", "lora_B"].map(|factor| format!("{}.{factor}", self.matrix))
+        FACTORS.map(|factor| self.matrix.clone() + factor)
+    }
+
+    /// The matrices of which both factors are among some names, with what belongs to these, such as
+    /// the shapes of A and B.
+    pub fn paired<'n, T: Copy>(
+        named: impl Iterator<Item = (&'n str, T)> + Clone,
+    ) -> Vec<(&'n str, [T; 2])> {
+        let of_b = |(name, b): (&'n str, T)| Some((name.strip_suffix(FACTORS[1])?, b));
+        let of_b: HashMap<&str, T> = named.clone().filter_map(of_b).collect();
+        let pair = |(name, a): (&'n str, T)| {
+            let matrix = name.strip_suffix(FACTORS[0])?;
+            Some((matrix, [a, *of_b.get(matrix)?]))
+        };
+        named.filter_map(pair).collect()
     }
 }
 

@@ -197,7 +197,7 @@ fn refuses_adapters_that_cannot_be_added() {
         tokens copy | `tokens/adapter_model.safetensors` and `copy/adapter_model.safetensors` both replace values of `embedding`, and a model has one of them: leave one adapter out
         whole-modules tokens | both replace values of `embedding`
         dora | key `use_dora` is set: DoRA
-        square-down | adapter_model.safetensors`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; also unfit: 1 module; give the base that it was trained on, which it calls `tiny-square`
+        square-down | adapter_model.safetensors`: `base_model.model.model.layers.0.mlp.experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; give the base that it was trained on, which it calls `tiny-square`; also unfit: 1 module
         experts --save-weights w.safetensors | a staged weights file holds a checkpoint without adapters: stage the checkpoint alone, then export from the staged file with its adapters
         experts --for cuda | execution provider `cuda` does not support an adapter of experts: its operator takes none; merge it into the weights; pass --adapter-as merge or --ep cpu
         experts --for webgpu | execution provider `webgpu` does not support an adapter of experts

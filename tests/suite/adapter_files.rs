@@ -84,6 +84,12 @@ fn inspect_describes_files_of_adapters() {
     ] {
         assert_contains(&shown, line);
     }
+    // A matrix of which one factor has another name is none that a model changes.
+    let path = home.join("patterns.onnx_adapter");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, replaced(&bytes, b"layers.2.attn.q.lora_B", b"layers.2.attn.q.lora_C"))
+        .unwrap();
+    assert_contains(&printed_report(&path), "\n  attn.q              rank 4, layers 0\n");
 }
 
 /// Cut off anywhere, and with each bit the other way.

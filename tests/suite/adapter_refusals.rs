@@ -182,7 +182,7 @@ fn refuses_tensors_that_do_not_fit() {
         attention | transpose | has shape [96, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 64], expected [rank, inputs]
         attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
         attention | rename lora_A.weight lora_A.default.weight | adapts modules in a way that is not supported, with the tensors `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
-        attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; also unfit: 3 modules; give the base that it was trained on
+        attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
         attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
         attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
         attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
@@ -221,7 +221,7 @@ fn refuses_tokens_and_patterns_that_do_not_fit() {
         experts | target_parameters | null | has factors for 2 parameters of `model.layers.1.mlp.experts`, and key `target_parameters` of adapter_config.json names 0 of them
         experts | target_parameters | ["1.mlp.experts.down_proj", "2.mlp.experts.down_proj"] | names 1 of them
         experts | target_parameters | ["experts.down_proj", "experts.gate_up_proj_bias"] | adapts a bias of `model.layers.1.mlp.experts` (key `target_parameters` of adapter_config.json), which is not supported
-        one-parameter-each | target_parameters | ["1.mlp.experts.gate_up_proj", "0.mlp.experts.down_proj"] | experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; also unfit: 1 module
+        one-parameter-each | target_parameters | ["1.mlp.experts.gate_up_proj", "0.mlp.experts.down_proj"] | experts.lora_A.weight` must have shape [16, 128] to fit the given base, found [16, 96]; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 1 module
         one-parameter-each | target_parameters | ["experts.gate_up_proj", "experts.down_proj"] | has factors for 1 parameters"#;
     for [adapter, key, value, expected] in cases(table) {
         let home = copied(adapter);
@@ -235,19 +235,19 @@ fn refuses_other_bases() {
     for (base, expected) in [
         (
             "tiny-3-heads",
-            "adapter_model.safetensors`: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` must have shape [4, 32] to fit the given base, found [4, 96]; also unfit: 11 modules; give the base that it was trained on, which it calls `tiny-hf-bf16`",
+            "adapter_model.safetensors`: `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` must have shape [4, 32] to fit the given base, found [4, 96]; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 11 modules",
         ),
         (
             "tiny-1-kv",
-            "must have shape [4, 64] to fit the given base, found [4, 96]; also unfit: 11 modules",
+            "must have shape [4, 64] to fit the given base, found [4, 96]; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 11 modules",
         ),
         (
             "tiny-128",
-            "must have shape [4, 128] to fit the given base, found [4, 96]; also unfit: 11 modules",
+            "must have shape [4, 128] to fit the given base, found [4, 96]; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 11 modules",
         ),
         (
             "tiny-square",
-            "it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; also unfit: 3 modules; give the base that it was trained on",
+            "it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules",
         ),
     ] {
         let (folder, base) = (fixture("lora/attention"), open(&fixture(base)));
@@ -278,12 +278,16 @@ fn names_what_is_no_adapter() {
     let table = "| | holds no adapter_config.json; an adapter is a folder with adapter_config.json and adapter_model.safetensors
         adapter_config.json | | holds no adapter_model.safetensors; an adapter is
         adapter_config.json adapter_model.bin | | adapter_model.bin` is PyTorch's format, which can run code when it is read: load it in PEFT and save it as SafeTensors
-        adapter_config.json adapters.safetensors | | adapters.safetensors` is mlx-lm's format: merge it into its base model with mlx_lm.fuse
-        adapter_config.json adapter_model-00001-of-00002.safetensors | | is one of several files, and an adapter is read from one: join them
+        adapter_config.json adapters.safetensors | | adapters.safetensors` is mlx-lm's format of adapters: merge it into its base model with mlx_lm.fuse
+        adapter_config.json 0000100_adapters.safetensors | | `ADAPTER/0000100_adapters.safetensors` is mlx-lm's format
+        adapter_config.json adapter_model.pt training_args.bin | | adapter_model.pt` is PyTorch's format, which can run code when it is read: load it in PEFT
+        adapter_config.json training_args.bin | | holds no adapter_model.safetensors; an adapter is
+        adapter_config.json adapter_model-00001-of-00002.safetensors | | is one of several files of a LoRA adapter, which is read from one: join them
         adapter_config.json adapter.gguf | | adapter.gguf` is GGUF, llama.cpp's format: use the adapter that it was converted from
         adapter_config.json tf_model.h5 | | tf_model.h5` is TensorFlow's format: use the adapter that PEFT saved
-        adapter_config.json adapter_model.safetensors.incomplete | | is an unfinished download: finish it or download again
-        adapter_config.json adapter.zip | | adapter.zip` is an archive: unpack it
+        adapter_config.json adapter_model.safetensors.incomplete | | is an unfinished download: download it again
+        adapter_config.json adapter.zip | | adapter.zip` is an archive or a compressed file: unpack it
+        adapter_config.json adapter.tar.gz | | adapter.tar.gz` is an archive or a compressed file: unpack it
         config.json model.safetensors | | holds no adapter_config.json; it holds a whole model
         adapter_config.json adapter_model.safetensors | | adapter_config.json` is empty, expected an object of JSON";
     for [files, _, expected] in cases(table) {
@@ -292,7 +296,8 @@ fn names_what_is_no_adapter() {
         for file in files.split_whitespace() {
             fs::write(home.join("adapter").join(file), "").unwrap();
         }
-        assert_contains(refusal(&home).sentence(), expected);
+        let expected = expected.replace("ADAPTER", text(&home.join("adapter")));
+        assert_contains(refusal(&home).sentence(), &expected);
     }
     let table = "checkpoint-9 checkpoint-50 | -50`: choose one, such as the last, `HOME/adapter/checkpoint-50`
         checkpoint-50 final | several folders in it hold LoRA adapters, `HOME/adapter/checkpoint-50`, `HOME/adapter/final`: choose one

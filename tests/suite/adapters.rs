@@ -75,7 +75,7 @@ pub fn fitted(
     ignored: &IgnoredNames,
     order: Option<FactorOrder>,
 ) -> Result<Adapter> {
-    adapter::fit(&AdapterFile::open(folder, ignored)?, base, order)
+    adapter::fit(&AdapterFile::open(folder, ignored)?, &base.config, order)
 }
 
 fn fit(home: &Path) -> Result<Adapter> {

@@ -8,6 +8,7 @@ use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Node, Style};
 use gpt_oss_export::model::{GraphOptions, SlidingCache, Target, decoder};
+use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
@@ -131,11 +132,11 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         let mut checkpoint = open(&fixture("tiny"));
         let folder = fixture("lora").join(adapter);
         let fitted = fitted(&folder, &checkpoint, &IgnoredNames::default(), None).unwrap();
-        apply(&mut checkpoint, &[(fitted, 1.0)]).unwrap();
+        apply(&mut checkpoint, &[&fitted], &Silent).unwrap();
         emitted.extend(emitted_nodes(&checkpoint, GraphOptions::default(), name_in_matrix));
     }
     let mut checkpoint = open(&fixture("tiny"));
-    add_slots(&mut checkpoint, &[ModuleGroup::All], [].iter()).unwrap();
+    add_slots(&mut checkpoint, &[ModuleGroup::All], [].into_iter()).unwrap();
     emitted.extend(emitted_nodes(&checkpoint, GraphOptions::default(), name_in_matrix));
     emitted.extend(emitted_nodes(&checkpoint, ort, name_in_choice));
     let listed = listed_nodes();

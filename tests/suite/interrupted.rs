@@ -4,14 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gpt_oss_export::export::{ExternalData, Request, Source, Spec, export};
+use gpt_oss_export::export::{
+    AdapterAs, AdapterSource, ExternalData, Request, RequestedAdapter, Source, Spec, export,
+};
 use gpt_oss_export::progress::Progress;
 use gpt_oss_export::weights::MatrixFormat;
 
 use crate::layout_fixtures::in_folder;
 use crate::support::{
-    Home, assert_ends, assert_starts, contents, copy_folder, export_args, failure, fixture, resize,
-    shell, text,
+    Home, assert_ends, assert_starts, binary, contents, copy_folder, export_args, failure, fixture,
+    printed, resize, shell, text,
 };
 
 const COPY: [&str; 2] = ["--external-data", "copy"];
@@ -50,21 +52,49 @@ fn write_that_fails_at_any_byte_leaves_nothing() {
     }
 }
 
-/// On a file system of its own, if the kernel lets tests mount one.
+/// Of the files beside a model with both adapters, where there is space.
+#[cfg(target_os = "linux")]
+fn kilobytes_with_adapters(home: &Path) -> u64 {
+    let [one, other] = ["experts", "attention"].map(|name| home.join(name));
+    let adapters = ["--adapter", text(&one), "--adapter", text(&other)];
+    let (checkpoint, model) = (home.join("checkpoint"), home.join("large/m.onnx"));
+    let options = [&COPY[..], &["--adapter-as", "swappable"], &adapters].concat();
+    printed(&mut binary(&export_args(&checkpoint, &model, &options)));
+    let files = contents(&home.join("large")).into_iter();
+    let beside = files.filter(|(path, _)| *path != model);
+    (beside.map(|(_, bytes)| bytes.len() as u64).sum::<u64>() + 500) / 1000
+}
+
+/// On a file system of its own, if the kernel lets tests mount one. Weights and files of adapters
+/// count together.
 #[cfg(target_os = "linux")]
 #[test]
 fn reports_full_disk_before_the_first_byte() {
     let home = Home::with("tiny");
+    for name in ["experts", "attention"] {
+        copy_folder(&fixture("lora").join(name), &home.join(name));
+    }
     fs::create_dir(home.join("small")).unwrap();
-    let mount = "mount -t tmpfs -o size=512k none small";
-    let line = |then: &str| format!("exec unshare -rm sh -c '{mount} && {then}' \"$0\"");
-    if shell(&line("true"), &home).0 != Some(0) {
+    let line = |kilobytes, then: &str| {
+        let mount = format!("mount -t tmpfs -o size={kilobytes}k none small");
+        format!("exec unshare -rm sh -c '{mount} && {then}' \"$0\"")
+    };
+    if shell(&line(512, "true"), &home).0 != Some(0) {
         return;
     }
-    let export = "{ \"$0\" --checkpoint checkpoint --output small/out/m.onnx --external-data copy; echo $?; find small; }";
-    let (_, output, error) = shell(&line(export), &home);
-    let expected = "error: 996 kB are needed in `small/out`, and 524 kB are free: free some space, or choose a folder on another disk\n";
-    assert_eq!((&*output, &*error), ("1\nsmall\n", expected));
+    let export = "--output small/out/m.onnx --external-data copy";
+    let adapters = "--adapter-as swappable --adapter experts --adapter attention";
+    for (kilobytes, arguments, needed, free) in [
+        (512, export.to_owned(), 996, "524 kB"),
+        (1024, format!("{export} {adapters}"), kilobytes_with_adapters(&home), "1049 kB"),
+    ] {
+        let run = format!("{{ \"$0\" --checkpoint checkpoint {arguments}; echo $?; find small; }}");
+        let (_, output, error) = shell(&line(kilobytes, &run), &home);
+        let expected = format!(
+            "error: {needed} kB are needed in `small/out`, and {free} are free: free some space, or choose a folder on another disk\n"
+        );
+        assert_eq!((&*output, &*error), ("1\nsmall\n", &*expected));
+    }
 }
 
 #[cfg(unix)]
@@ -209,6 +239,29 @@ fn interrupted_conversion_stops_and_leaves_nothing() {
     // Of 48 experts with two parts each, only those under way were written.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     assert!(progress.reports.into_inner() <= 2 * threads.min(8));
+}
+
+/// Two adapters have copies of the checkpoint's values, which are read in turn.
+#[test]
+fn comparing_adapters_with_their_base_is_reported_and_can_be_interrupted() {
+    let home = Home::with("tiny-hf");
+    for adapter_as in [AdapterAs::Inline, AdapterAs::Merge, AdapterAs::Swappable] {
+        let mut request = Request::new(Source::Checkpoint(home.checkpoint()));
+        request.output = Some(home.join("m.onnx"));
+        request.adapter_as = adapter_as;
+        let adapters = ["router-head", "embedding"].map(|name| {
+            let path = fixture("lora").join(name);
+            let source = AdapterSource { path, ..AdapterSource::default() };
+            RequestedAdapter { source, hub: None }
+        });
+        request.adapters = adapters.into();
+        let progress = cancelled_at_once();
+        let error = export(&Spec::resolve(request).unwrap(), &progress).unwrap_err();
+        assert_eq!(error.to_string(), "interrupted");
+        // The adapter's values and the checkpoint's.
+        assert_eq!(progress.reports.into_inner(), 2);
+        assert_eq!(fs::read_dir(&*home).unwrap().count(), 1);
+    }
 }
 
 /// The existing copy, not the source, changes.

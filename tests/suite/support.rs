@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-use gpt_oss_export::adapter::is_adapter;
-use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
+use gpt_oss_export::checkpoint::{self, Checkpoint, IgnoredNames};
 use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -191,7 +190,7 @@ fn assert_inspection_agrees(arguments: &[&str]) {
     let joined = options.iter().filter(|it| it.starts_with("--ignore-") && it.contains('='));
     let ignored: Vec<&str> = pairs.flatten().chain(joined).copied().collect();
     let Ok(entries) = fs::read_dir(folder) else { return };
-    if is_adapter(Path::new(folder)) {
+    if checkpoint::is_adapter(&checkpoint::names(Path::new(folder))) {
         return;
     }
     let states: Vec<_> = entries

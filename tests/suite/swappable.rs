@@ -4,11 +4,13 @@
 use std::fs;
 use std::path::Path;
 
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::adapter_exports::{export_in, with_adapters};
+use crate::adapters::WEIGHTS;
 use crate::inspect::{inspect, printed_report};
-use crate::layout_fixtures::{config, home, in_layout};
+use crate::layout_fixtures::{Tensors, config, home, in_layout, read, write};
 use crate::support::{
     assert_contains, binary, cases, contents, copy_folder, fixture, model_metadata, printed,
     sentence, words,
@@ -194,6 +196,71 @@ fn files_made_later_are_the_same() {
     );
 }
 
+/// With the first layers alone, an export and the command `adapter` decide alike: an adapter has to
+/// fit the whole base, and what it changes beyond the model's layers is left out.
+#[test]
+fn models_of_the_first_layers_take_what_an_export_takes() {
+    let home = with_adapters("tiny-hf", &["attention", "experts", "split", "whole-modules"]);
+    for [folder, from, to] in
+        [["more", "layers.2.", "layers.3."], ["gap", "layers.2.", "layers.9."]]
+    {
+        copy_folder(&fixture("lora/attention"), &home.join(folder));
+        edit_adapter(&home, folder, |tensors| {
+            let renamed = std::mem::take(tensors).into_iter();
+            *tensors = renamed.map(|(name, it)| (name.replace(from, to), it)).collect();
+        });
+    }
+    for (folder, layer) in [("late", 2), ("early", 0)] {
+        copy_folder(&fixture("lora/attention"), &home.join(folder));
+        edit_adapter(&home, folder, |tensors| {
+            let name = format!("base_model.model.model.layers.{layer}.self_attn.sinks");
+            tensors.insert(name, (Dtype::BF16, vec![8], vec![0; 16]));
+        });
+    }
+    let table = "attention 1 |
+        attention 2 |
+        attention 3 |
+        experts 1 |
+        experts 2 |
+        split 2 |
+        late 1 |
+        late 2 |
+        split 1 | `split/adapter_model.safetensors` changes nothing in the model: leave it out
+        late 3 | replaces values or adds biases, and a runtime can only add products of factors: `layers.2.attn.sinks`
+        early 1 | replaces values or adds biases, and a runtime can only add products of factors: `layers.0.attn.sinks`
+        whole-modules 1 | replaces values or adds biases
+        more 1 | it adapts `model.layers.3.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
+        gap 2 | it adapts `model.layers.9.self_attn.k_proj`, and the given base has 3 layers";
+    for [given, expected] in cases(table) {
+        let (adapter, layers) = given.split_once(' ').unwrap();
+        let all = format!("{SWAPPABLE} --adapter-modules all --layers {layers}");
+        export_in(&home, &all).unwrap();
+        let later = format!("{adapter} --for m.onnx -o later.onnx_adapter --json");
+        let exported = export_in(&home, &format!("{all} --adapter {adapter}"));
+        let mut command = adapter_in(&home, &later);
+        if !expected.is_empty() {
+            assert_contains(&exported.unwrap_err(), expected);
+            assert_contains(&sentence(&mut command), expected);
+            continue;
+        }
+        let summary: Value = serde_json::from_str(&printed(&mut command)).unwrap();
+        let exported = &exported.unwrap()["adapters"][0];
+        for key in ["modules", "fingerprint", "bytes"] {
+            assert_eq!(summary[key], exported[key], "{given}: {key}");
+        }
+        let [one, other] = [adapter, "later"]
+            .map(|name| fs::read(home.join(name).with_extension("onnx_adapter")).unwrap());
+        assert!(one == other, "{given}");
+    }
+}
+
+fn edit_adapter(home: &Path, folder: &str, edit: impl FnOnce(&mut Tensors)) {
+    let path = home.join(folder).join(WEIGHTS);
+    let mut tensors = read(&path);
+    edit(&mut tensors);
+    write(&path, &tensors);
+}
+
 #[test]
 fn refuses_adapters_that_cannot_be_swapped() {
     let all = ["experts", "attention", "whole-modules", "tokens", "biases", "split"];
@@ -298,7 +365,7 @@ fn refuses_adapters_that_a_model_does_not_take() {
         router-head attention.onnx | for which `attention.onnx` has no inputs
         whole-modules all.onnx | replaces values or adds biases, and a runtime can only add products of factors
         router-head int8.onnx | the adapter holds values of `lm_head.weight`, and `int8.onnx` holds those of its base in another format, so that nothing tells whether they differ: export the model with this adapter
-        attention square.onnx | it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; also unfit: 3 modules
+        attention square.onnx | it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
         square-down square.onnx | say which it is; pass --adapter-layout plain or --adapter-layout swapped
         attention all.onnx --ignore-tensor score.* | nothing to ignore: `attention` has no unknown key or tensor `score.*`";
     for [arguments, expected] in cases(table) {

@@ -9,6 +9,7 @@ mod values;
 use serde_json::Value;
 
 use super::ignored::IgnoredNames;
+use super::similar::resembles;
 use crate::error::{Error, Result, Setting, bail, err};
 use crate::files::foreign::USE_SOURCE;
 pub use known::{Group, any as any_value};
@@ -178,7 +179,7 @@ fn refuse_outer(keys: &ConfigReader) -> Result<()> {
 fn other_model(keys: &ConfigReader, model_type: &str) -> Error {
     let architectures = keys.get("architectures").and_then(Value::as_array).into_iter().flatten();
     let architectures: Vec<&str> = architectures.filter_map(Value::as_str).collect();
-    let is_misspelled = unknown::resembles(GPT_OSS, model_type);
+    let is_misspelled = resembles(GPT_OSS, model_type);
     if is_misspelled || architectures.iter().any(|it| it.starts_with("GptOss")) {
         let expected = format!("\"{GPT_OSS}\" or \"{PUZZLE}\"");
         let error = keys.invalid("model_type", &expected, &model_type.into());
@@ -207,7 +208,7 @@ fn refuse_quantized(keys: &mut ConfigReader) {
         return;
     };
     let digits = |name: &str| name.matches(char::is_numeric).collect::<String>();
-    if unknown::resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
+    if resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
         let key = "quantization_config.quant_method";
         let error = keys.invalid(key, "\"mxfp4\"", &method.into());
         keys.refuse(err!("{error} (did you mean \"mxfp4\"?): {RESTORE}"));

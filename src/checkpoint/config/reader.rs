@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::known::{self, Effect, Group};
 use super::unknown::{self, Unread};
 use crate::checkpoint::names;
+use crate::checkpoint::similar::resembles;
 use crate::display::join;
 use crate::error::{Error, Result, Setting, err};
 use crate::files::json;
@@ -123,7 +124,7 @@ impl<'a> ConfigReader<'a> {
 
     /// Whether a key is there under a name with a slip.
     pub fn has_slip_of(&self, name: &str) -> bool {
-        self.keys.keys().any(|key| unknown::resembles(name, key))
+        self.keys.keys().any(|key| resembles(name, key))
     }
 
     /// The value of a key, which remains unread.

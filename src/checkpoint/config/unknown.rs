@@ -6,11 +6,10 @@ use glob::Pattern;
 use serde_json::Value;
 
 use super::known::{self, Group};
+use crate::checkpoint::similar::most_like;
 use crate::display::join;
 use crate::error::{Error, Setting, err};
 
-/// Similarity, at most 1, from which a known name is suggested.
-const SIMILAR: f64 = 0.8;
 /// Most keys that are taken for slips: a hostile file may have any number.
 const MOST_SLIPS: usize = 100;
 
@@ -148,18 +147,7 @@ fn by_object<'n>(paths: impl Iterator<Item = &'n str>) -> KnownNames<'n> {
 /// The known name in the same object that a key is most like.
 fn meant<'n>(key: &str, names: &KnownNames<'n>) -> Option<&'n str> {
     let (object, key) = key.rsplit_once('.').unwrap_or(("", key));
-    let names = names.get(object).into_iter().flatten().map(|name| (likeness(name, key), *name));
-    let best = names.max_by(|one, two| one.0.total_cmp(&two.0));
-    best.filter(|(likeness, _)| *likeness >= SIMILAR).map(|(_, name)| name)
-}
-
-/// Whether a key or value seems to be a known one with a slip.
-pub fn resembles(known: &str, found: &str) -> bool {
-    found != known && likeness(known, found) >= SIMILAR
-}
-
-fn likeness(known: &str, found: &str) -> f64 {
-    strsim::normalized_damerau_levenshtein(known, &found.to_lowercase())
+    most_like(key, names.get(object).into_iter().flatten().copied(), |name| name)
 }
 
 /// A value for a sentence.

@@ -29,6 +29,7 @@ enum Tokens {
 }
 
 impl AdapterKeys {
+    /// Reads an `adapter_config.json`.
     pub fn read(path: &Path) -> Result<Self> {
         json::parse(path.display(), &json::read(path, MOST_BYTES)?)
     }

@@ -6,6 +6,7 @@
 mod adapter;
 mod adapter_config;
 mod config;
+mod copies;
 mod names;
 mod quantities;
 mod targets;
@@ -25,6 +26,7 @@ use crate::error::Result;
 use crate::files::json;
 use adapter::AdapterReader;
 use config::{Keys, MOST_BYTES};
+use copies::ValuesOfAdapters;
 use quantities::Reader;
 use tensors::{NamedTensors, Precedence};
 
@@ -72,14 +74,16 @@ pub fn read(source: &Path, options: &ReadOptions) -> Result<ReferenceModel> {
         // One that is ignored differs from the embedding.
         tensors.retain(|name, it| it.precedence > Precedence::Ignored || name != "lm_head.weight");
     }
-    let mut changes = Vec::new();
+    let (mut changes, mut replacing) = (Vec::new(), ValuesOfAdapters::new());
     for adapter in adapters {
         let (adapter, values) = AdapterReader::open(adapter, ignored_tensors)?;
-        tensors.extend(values);
+        values.into_iter().for_each(|(name, it)| replacing.entry(name).or_default().push(it));
         changes.push(adapter);
     }
-    let tensors = NamedTensors { source, by_name: tensors };
-    let mut model = Reader { tensors, replaced }.model(numbers)?;
+    let mut reader = Reader { tensors: NamedTensors { source, by_name: tensors }, replaced };
+    let replacing = copies::without_copies(&mut reader, &numbers, replacing)?;
+    reader.tensors.by_name.extend(replacing);
+    let mut model = reader.model(numbers)?;
     changes.iter().try_for_each(|adapter| adapter.change(&mut model, &is_merged))?;
     Ok(model)
 }

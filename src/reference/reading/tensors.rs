@@ -21,6 +21,7 @@ const MOST: u64 = 100_000_000;
 const STAGED: &str = "gpt_oss_export";
 
 /// A tensor in a file.
+#[derive(Clone)]
 pub struct TensorInFile {
     /// `None` if the reference has no use for it.
     pub dtype: Option<DType>,

@@ -1,4 +1,5 @@
-//! What adapters change in a matrix, folded into its values: `W + Σ s · B · A` in f64.
+//! What adapters change in a matrix, folded into its values: `W + Σ s · B · A` in f64, and in its bias:
+//! `b + Σ s · bias of B` (LoRA, arXiv 2106.09685; `s` as PEFT's `LoraLayer` computes it).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,6 +43,7 @@ struct Strided {
 }
 
 impl Addends {
+    /// Reads rows, factors and biases as they are stored.
     pub fn read(merge: &Merge, files: &mut FileCache) -> Result<Self> {
         let mut addends = Self { rows: HashMap::new(), terms: Vec::new(), biases: Vec::new() };
         match merge {

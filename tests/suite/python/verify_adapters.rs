@@ -10,6 +10,7 @@ use super::environment::onnxruntime;
 use super::verify::{fails, passes, refused};
 use crate::adapters::{ADAPTERS, CONFIG, add, bases, edit_tensors, order};
 use crate::layout_fixtures::{Tensor, Tensors, in_folder, read};
+use crate::reference_adapters::copies_and_others;
 use crate::support::{
     Home, assert_contains, binary, cases, copy_folder, edit_json, export_args, printed, sentence,
     summary, text, words,
@@ -84,6 +85,20 @@ fn accepts_adapters_on_every_source() {
         let (model, _) = home.export_staged(&staged, "s", &adapters);
         let report = passes(&model, &staged, &adapters);
         assert_eq!(report["identity"], json!({"is": "same"}), "{layout}");
+    }
+}
+
+/// Copies of the checkpoint's values beside other values for the same matrices, in any order.
+#[test]
+fn accepts_copies_beside_replacements() {
+    for layout in ["hf", "linears", "numbers"] {
+        let home = in_folder(layout);
+        let [copies, others] = copies_and_others(&home);
+        for (name, order) in [("a/m", [&copies, &others]), ("b/m", [&others, &copies])] {
+            let options = order.map(|it| ["--adapter", it]).concat();
+            let (model, _) = home.export(name, &options);
+            passes(&model, &home.checkpoint(), &options);
+        }
     }
 }
 
@@ -229,7 +244,7 @@ fn refuses_other_adapters_than_those_of_the_model() {
         | help: all of these can be passed together: --adapter 'DIR=0.5' --adapter DIR
         attention experts | adapter `experts` is given with weight 1, and `m.onnx` has it with weight 0.5: give it that weight; pass --adapter 'experts=0.5'
         attention=2 experts=0.5 | adapter `attention` is given with weight 2, and `m.onnx` has it with weight 1: give it that weight; pass --adapter attention
-        attention experts=nan | adapter `experts` is given with weight NaN, and `m.onnx` has it
+        attention experts=nan | adapter `experts` has the weight NaN, expected a number other than 0
         attention experts=0.5 patterns | adapter `patterns` is given, and `m.onnx` was exported without it: leave it out
         attention attention experts=0.5 | adapter `attention` is given, and `m.onnx` was exported without it
         patterns experts=0.5 | `m.onnx` has the adapter `attention` with weight 1, and it is not given
