@@ -35,8 +35,10 @@ pub fn shares_buffers(options: &GraphOptions) -> bool {
 
 /// Refuses a graph that onnxruntime-genai cannot use.
 pub fn check(options: &GraphOptions, speculative: bool) -> Result<()> {
-    let mut errors = if speculative { speculation_errors(options) } else { Vec::new() };
-    if options.sliding_cache == SlidingCache::Window && !shares_buffers(options) && !speculative {
+    let mut errors = Vec::new();
+    if speculative {
+        errors.extend(speculation_errors(options));
+    } else if options.sliding_cache == SlidingCache::Window && !shares_buffers(options) {
         let error = err!(
             "onnxruntime-genai does not support target `{}` with caches that are limited to the window: it would go back in a text to the wrong tokens",
             options.target
