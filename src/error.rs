@@ -49,6 +49,7 @@ pub enum Setting {
     Adapter,
     AdapterAs,
     AdapterLayout,
+    BatchSize,
     Checkpoint,
     Compute,
     DownloadDir,

@@ -1,6 +1,6 @@
 """Compares gpt-oss-export with `cp` and other exporters on a random checkpoint, and runs the
-models in onnxruntime. Writes benchmarks.json and the tables of benchmarks.md. For Linux;
-needs numpy and onnxruntime."""
+models in onnxruntime, and the same numbers in llama.cpp. Writes benchmarks.json and the tables of
+benchmarks.md. For Linux; needs numpy and onnxruntime."""
 
 import argparse
 import datetime
@@ -20,11 +20,11 @@ import numpy as np
 
 import checkpoint
 import tables
-from exports import OURS, RIVALS
+from exports import LLAMA, OURS, RIVALS
 from measure import MEMORY, run_export, watch
 
 HOME = Path(__file__).resolve().parents[2]
-ENGINE = Path(__file__).with_name("engine.py")
+ENGINE, LLAMA_ENGINE = (Path(__file__).with_name(name) for name in ("engine.py", "llama.mjs"))
 
 
 def main():
@@ -32,12 +32,17 @@ def main():
     add = parser.add_argument
     add("--binary", type=Path, default=HOME / "target/release/gpt-oss-export")
     add("--rivals", type=Path, metavar="PYTHON", help="a Python with the other exporters")
+    add("--llama", type=Path, metavar="DIR", help="a folder where npm installed node-llama-cpp")
+    add("--only", default="", metavar="REGEX", help="leave out others, but for the reference")
+    add("--full-size", action="store_true", help="the 20B's layers and vocabulary")
     add("--work", type=Path, default=HOME / "target", help="a folder on the disk to measure")
     add("--page", type=Path, default=HOME / "docs", help="the folder of benchmarks.md and .json")
     add("--pairs", type=int, default=7, help="exports of each kind, alternating with cp")
     add("--quick", action="store_true", help="a tiny model and one pair, to test this script")
     add("--render", action="store_true", help="only rewrite the tables, from benchmarks.json")
     options = parser.parse_args()
+    if options.llama and not options.rivals:
+        parser.error("--llama needs --rivals, whose Python writes the GGUF")
     file = options.page / "benchmarks.json"
     if not options.render:
         options.work.mkdir(parents=True, exist_ok=True)
@@ -52,19 +57,25 @@ def main():
 def compare(options, work):
     os.environ["HF_HUB_OFFLINE"] = "1"
     load, pairs = os.getloadavg()[0], 1 if options.quick else options.pairs
-    config = checkpoint.write(work / "checkpoint", {} if options.quick else checkpoint.DIMENSIONS)
+    dimensions = checkpoint.FULL_SIZE if options.full_size else checkpoint.DIMENSIONS
+    config = checkpoint.write(work / "checkpoint", {} if options.quick else dimensions)
     # The last tokens are beyond the sliding window.
     count = config["sliding_window"] + 16
     np.save(work / "ids.npy", np.random.default_rng(1).integers(0, config["vocab_size"], count))
     request = {"config": config, "prompts": [4, 8, 16] if options.quick else [16, 128, 512]}
+    def is_chosen(export):
+        return export is OURS[0] or re.search(options.only, export.name)
+
     ours = [
         measure(export, options.binary, work / f"ours-{number}", request, pairs)
-        for number, export in enumerate(OURS)
+        for number, export in enumerate(filter(is_chosen, OURS))
     ]
     verified = verify(options.binary, work)
+    others = (RIVALS if options.rivals else []) + (LLAMA if options.llama else [])
+    request["llama"] = options.llama and str(options.llama)
     rivals = [
         measure(export, options.rivals.absolute(), work / f"rival-{number}", request)
-        for number, export in enumerate(RIVALS if options.rivals else [])
+        for number, export in enumerate(filter(is_chosen, others))
     ]
     return {
         "command": "python3 " + shlex.join(sys.argv),
@@ -77,6 +88,7 @@ def compare(options, work):
             "system": platform.platform(),
         },
         "load": [load, os.getloadavg()[0]],
+        "llama": options.llama and llama_version(options.llama),
         "versions": [
             json.loads(output(python, "-m", "pip", "list", "--format=json"))
             for python in (sys.executable, options.rivals)
@@ -92,7 +104,7 @@ def compare(options, work):
 
 
 def measure(export, program, folder, request, pairs=1):
-    """Exports, runs the model in onnxruntime, and deletes it; a model in place stays."""
+    """Exports, runs the model, and deletes it; a model in place stays."""
     print(export.name, file=sys.stderr)
     entry = run_export(export, program, folder, pairs)
     model = entry.pop("model", None)
@@ -107,7 +119,10 @@ def measure(export, program, folder, request, pairs=1):
 
 def ask_engine(request):
     """What the engine prints, with its peaks of memory, or why it failed."""
-    run = watch([sys.executable, ENGINE, json.dumps(request)])
+    engine = [sys.executable, ENGINE]
+    if request["model"].endswith(".gguf"):
+        engine = ["node", LLAMA_ENGINE, request["llama"]]
+    run = watch([*engine, json.dumps(request)])
     if run.failure:
         return {"failure": run.failure}
     return {**json.loads(run.output), "own": run.own, "peak": run.resident}
@@ -143,6 +158,11 @@ def verify(binary, work):
         sys.exit(f"the reference does not pass verify: {run.failure}")
     report = json.loads(run.output)
     return {"max": report["logits"]["max"], "bound": report["tolerance"]["bound"]}
+
+
+def llama_version(folder):
+    package = folder / "node_modules/node-llama-cpp/package.json"
+    return json.loads(package.read_text())["version"]
 
 
 def output(*command):

@@ -18,6 +18,7 @@ DIMENSIONS = dict(
     num_local_experts=32, num_attention_heads=64, num_key_value_heads=8, head_dim=64,
     sliding_window=128
 )
+FULL_SIZE = DIMENSIONS | dict(num_hidden_layers=24, vocab_size=201_088)
 KINDS = ("sliding_attention", "full_attention")
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 # Other exporters copy a tokenizer; nothing uses it.

@@ -7,7 +7,8 @@ class Export(NamedTuple):
     name: str
     arguments: str
     in_place: bool = False  # refers to the checkpoint's file instead of writing weights
-    runs: bool = True  # is measured in onnxruntime, too
+    runs: bool = True  # is measured in its runtime, too
+    model: str = "model.onnx"  # in its own folder
 
 
 def ours(options, **others):
@@ -49,4 +50,10 @@ RIVALS = [
     Export("mobius-onnx, f32", f"{MOBIUS} f32"),
     Export("mobius-onnx, bf16", f"{MOBIUS} bf16"),
     Export("torch, fp32, without a cache", TORCH),
+]
+GGUF = "{here}/write_gguf.py {checkpoint} {model}"
+# The same numbers in llama.cpp; its activations are rounded beside MXFP4, BF16 and Q8_0.
+LLAMA = [
+    Export("llama.cpp, BF16", f"{GGUF} bf16", model="model.gguf"),
+    Export("llama.cpp, Q8_0", f"{GGUF} q8_0", model="model.gguf"),
 ]

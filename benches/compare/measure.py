@@ -74,7 +74,7 @@ def run_export(export, program: Path, folder: Path, pairs=1):
     """Exports `pairs` times, alternating with `cp` of the result. Gives medians of times,
     maxima of memory and the path of the last model, which stays."""
     # In place, the checkpoint has to be in a folder below the model.
-    model = folder.with_suffix(".onnx") if export.in_place else folder / "model.onnx"
+    model = folder.with_suffix(".onnx") if export.in_place else folder / export.model
     places = {name: folder.with_name(name) for name in ("checkpoint", "cache")}
     places |= {"folder": folder, "model": model, "here": Path(__file__).parent}
     command = [program, *(part.format(**places) for part in export.arguments.split())]

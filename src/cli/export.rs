@@ -109,6 +109,13 @@ pub struct Export {
     /// Longest text of onnxruntime-genai in tokens [default: a cache of at most 1 GiB]
     #[arg(help_heading = OUTPUT, long, value_name = "N", value_parser = number::<u64>(1..=u64::MAX), conflicts_with = "skip_onnx")]
     max_length: Option<u64>,
+    /// Let onnxruntime-genai draft tokens where a text repeats itself
+    ///
+    /// It verifies up to 8 drafts in a step, so that code and quotations are generated faster; the
+    /// most likely tokens stay the same. Logits are those of all tokens. Implies --target ort,
+    /// --batch-size 1 and --sliding-cache full.
+    #[arg(help_heading = OUTPUT, long, conflicts_with = "skip_onnx")]
+    speculative: bool,
     /// Write a folder for transformers.js: --output DIR/onnx/model[_DTYPE].onnx
     ///
     /// Names weights files as transformers.js expects them, in files of less than 2 GB, and
@@ -341,6 +348,7 @@ impl Export {
         request.max_shard_size = self.max_shard_size.map(|size| size.as_u64());
         request.genai = self.genai;
         request.max_length = self.max_length;
+        request.speculative = self.speculative;
         request.transformers_js = self.transformers_js;
         Ok(request)
     }

@@ -156,6 +156,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Adapter => "--adapter",
         Setting::AdapterAs => "--adapter-as",
         Setting::AdapterLayout => "--adapter-layout",
+        Setting::BatchSize => "--batch-size",
         Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
         Setting::DownloadDir => "--download-dir",

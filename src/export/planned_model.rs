@@ -48,7 +48,7 @@ impl<'p> PlannedModel<'p> {
         let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = self;
         let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
         if request.genai {
-            genai::plan(&model, request.max_length)
+            genai::plan(&model, request.max_length, request.speculative)
         } else if request.transformers_js {
             transformers_js::plan(&model, data_files)
         } else {

@@ -66,6 +66,8 @@ pub struct Request {
     pub genai: bool,
     /// With `genai`: longest text in tokens, prompt included.
     pub max_length: Option<u64>,
+    /// With `genai`: draft tokens where a text repeats itself, and verify several in a step.
+    pub speculative: bool,
     /// Write what transformers.js needs beside the model.
     pub transformers_js: bool,
 }
@@ -200,9 +202,10 @@ impl Request {
             set.push(format!("experts {} (rounds)", self.experts.insert(format)));
         }
         let (genai, js) = (preset == Preset::Genai, preset == Preset::TransformersJs);
+        let last_logits = !self.speculative;
         for (setting, value, name) in [
             (&mut self.kv_cache, true, "cache"),
-            (&mut self.last_logits, true, "logits of the last token"),
+            (&mut self.last_logits, last_logits, "logits of the last token"),
             (&mut self.genai, genai, "files for onnxruntime-genai"),
             (&mut self.transformers_js, js, "files for transformers.js"),
         ] {

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::canonicalize_existing;
 use crate::graph::Style;
-use crate::model::{self, BatchSymbol, GraphOptions, SlidingCache};
+use crate::model::{self, BatchSymbol, GraphOptions, SlidingCache, Target};
 use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
@@ -85,10 +85,15 @@ impl Spec {
 /// is applied to the request.
 fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
-    let Request { genai, transformers_js, .. } = *request;
-    if request.max_length.is_some() && !genai {
-        return Err(err!("a maximum length applies to the files for onnxruntime-genai alone")
-            .with_remedy(Setting::Genai, ""));
+    let Request { genai, speculative, transformers_js, .. } = *request;
+    for (asked, applies) in [
+        (request.max_length.is_some(), "a maximum length applies"),
+        (speculative, "speculative decoding applies"),
+    ] {
+        if asked && !genai {
+            return Err(err!("{applies} to the files for onnxruntime-genai alone")
+                .with_remedy(Setting::Genai, ""));
+        }
     }
     ensure!(
         !(genai && transformers_js),
@@ -96,16 +101,16 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
     );
     let provider = request.provider.unwrap_or_default();
     let mut graph = GraphOptions {
-        target: request.target.unwrap_or_default(),
+        target: request.target.unwrap_or(if speculative { Target::Ort } else { Target::Onnx }),
         provider,
         compute: request.compute.unwrap_or_else(|| provider.default_compute()),
         keep_activations: request.keep_activations,
         style: if request.functions { Style::Functions } else { Style::Flat },
-        batch: request.batch,
+        batch: request.batch.or(speculative.then_some(1)),
         length: request.length,
         kv_cache: request.kv_cache || genai || transformers_js,
         sliding_cache: SlidingCache::Full,
-        last_logits: request.last_logits || genai || transformers_js,
+        last_logits: request.last_logits || genai && !speculative || transformers_js,
         batch_symbol: if transformers_js { BatchSymbol::BatchSize } else { BatchSymbol::B },
     };
     if request.sliding_cache.is_some() && !graph.has_cache() {
@@ -114,12 +119,12 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
             .with_remedy(Setting::Target, "ort"));
     }
     if graph.has_cache() {
-        let can_limit = !genai || genai::shares_buffers(&graph);
+        let can_limit = !genai || genai::shares_buffers(&graph) && !speculative;
         let default = if can_limit { SlidingCache::Window } else { SlidingCache::Full };
         graph.sliding_cache = request.sliding_cache.unwrap_or(default);
     }
     if genai {
-        genai::check(&graph)?;
+        genai::check(&graph, speculative)?;
     }
     let mut copying = "a maximum shard size applies to copies of the weights";
     if transformers_js {

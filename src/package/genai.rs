@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::tokenizer::{self, GENERATION_CONFIG};
 use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
-use crate::error::{Result, Setting, bail, ensure, err};
+use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, SLACK, SlidingCache, Target};
 
@@ -24,6 +24,8 @@ const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 const CHUNK_SCORES_BYTES: u64 = 1 << 30;
 /// Smaller chunks take more time; larger ones save none.
 const CHUNK_SIZES: [u64; 2] = [32, 512];
+/// Where a chunk has the logits of all its tokens: of 128 of the 20B they are 103 MB.
+const SPECULATIVE_CHUNK_SIZES: [u64; 2] = [64, 128];
 
 /// Whether the graph appends to buffers of past keys and values in place. In others
 /// onnxruntime-genai goes back in a text to the wrong tokens if caches are limited to a window.
@@ -32,24 +34,64 @@ pub fn shares_buffers(options: &GraphOptions) -> bool {
 }
 
 /// Refuses a graph that onnxruntime-genai cannot use.
-pub fn check(options: &GraphOptions) -> Result<()> {
-    if options.sliding_cache == SlidingCache::Window && !shares_buffers(options) {
-        return Err(err!(
+pub fn check(options: &GraphOptions, speculative: bool) -> Result<()> {
+    let mut errors = Vec::new();
+    if speculative {
+        errors.extend(speculation_errors(options));
+    } else if options.sliding_cache == SlidingCache::Window && !shares_buffers(options) {
+        let error = err!(
             "onnxruntime-genai does not support target `{}` with caches that are limited to the window: it would go back in a text to the wrong tokens",
             options.target
-        )
-        .with_remedy(Setting::SlidingCache, SlidingCache::Full.to_string())
-        .with_remedy(Setting::Target, Target::Ort.to_string()));
+        );
+        errors.push(
+            error
+                .with_remedy(Setting::SlidingCache, SlidingCache::Full.to_string())
+                .with_remedy(Setting::Target, Target::Ort.to_string()),
+        );
     }
-    ensure!(
-        options.length.is_none(),
-        "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
-    );
-    Ok(())
+    if options.length.is_some() {
+        errors.push(err!(
+            "onnxruntime-genai takes prompts of any length, so the sequence length cannot be fixed"
+        ));
+    }
+    Error::all(errors)
+}
+
+/// What keeps onnxruntime-genai from verifying drafts with a graph, and from dropping rejected ones.
+fn speculation_errors(options: &GraphOptions) -> Vec<Error> {
+    let GraphOptions { target, batch, last_logits, sliding_cache, .. } = *options;
+    let mut errors = Vec::new();
+    if !shares_buffers(options) {
+        let error = err!(
+            "speculative decoding does not support target `{target}`: onnxruntime-genai would continue a text after the wrong tokens"
+        );
+        errors.push(error.with_remedy(Setting::Target, Target::Ort.to_string()));
+    }
+    if sliding_cache == SlidingCache::Window {
+        let error = err!(
+            "speculative decoding goes back in a text when a draft is rejected, and caches that are limited to the window have lost its tokens"
+        );
+        errors.push(error.with_remedy(Setting::SlidingCache, SlidingCache::Full.to_string()));
+    }
+    if let Some(rows @ 2..) = batch {
+        let error =
+            err!("speculative decoding supports one row in a batch, and {rows} are asked for");
+        errors.push(error.with_remedy(Setting::BatchSize, "1"));
+    }
+    if last_logits {
+        errors.push(err!(
+            "speculative decoding verifies drafts by the logits of all tokens: do not ask for those of the last token alone"
+        ));
+    }
+    errors
 }
 
 /// Plans the package: reads files, and writes none.
-pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Package> {
+pub fn plan(
+    model: &PackagedModel,
+    asked_max_length: Option<u64>,
+    speculative: bool,
+) -> Result<Package> {
     let (config, options) = (&model.checkpoint.config, model.options);
     let dir = parent_dir(model.path);
     let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
@@ -60,7 +102,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
     let generation = Generation::read(generation_config.as_deref(), &configs, config.vocab_size)?;
     let max_length = max_length(asked_max_length, config, options)?;
     let name = model_name(model.path)?;
-    let text = genai_config(name, config, options, &generation, max_length);
+    let text = genai_config(name, config, options, &generation, max_length, speculative);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text)?;
     let (copies, tokenizer) = tokenizer::plan(&dirs, dir, config.vocab_size)?;
@@ -68,6 +110,7 @@ pub fn plan(model: &PackagedModel, asked_max_length: Option<u64>) -> Result<Pack
         config: path.clone(),
         replaced,
         max_length,
+        speculative,
         cache_bytes: cache_bytes(config, options, max_length),
         eos_token_ids: generation.eos,
         eos_assumed: generation.eos_assumed,
@@ -133,11 +176,14 @@ fn genai_config(
     options: &GraphOptions,
     generation: &Generation,
     max_length: u64,
+    speculative: bool,
 ) -> String {
     let mut search = Value::Object(generation.search.clone());
     search["max_length"] = max_length.into();
     search["past_present_share_buffer"] = shares_buffers(options).into();
     if let Some(size) = chunk_size(config, options, max_length) {
+        let [least, most] = SPECULATIVE_CHUNK_SIZES;
+        let size = if speculative { size.clamp(least, most) } else { size };
         search["chunk_size"] = size.into();
     }
     // The providers to use before the CPU, with the options that are set most.
@@ -183,6 +229,15 @@ fn genai_config(
             "slide_key_value_cache": false,
             "slide_inputs": false,
             "layers": layers,
+        });
+    }
+    if speculative {
+        genai_config["speculative"] = json!({
+            "ngram_size": 4,
+            "max_draft_tokens": 8,
+            "ngram_chained_lookup": true,
+            "min_adaptive_k": 2,
+            "cooldown": false,
         });
     }
     format!("{genai_config:#}\n")

@@ -66,6 +66,8 @@ pub struct GenaiSummary {
     pub replaced: bool,
     /// The longest text in tokens, prompt included, unless a program says otherwise.
     pub max_length: u64,
+    /// Whether generators draft tokens.
+    pub speculative: bool,
     /// Bytes of the cache for a text of that length, for the whole batch.
     pub cache_bytes: u64,
     pub eos_token_ids: Vec<u64>,
@@ -106,6 +108,9 @@ impl GenaiSummary {
         table.row("genai", format!("{}{replaced}", self.config.display()));
         let cache = size(self.cache_bytes);
         table.note(format!("max_length {} (a cache of {cache})", self.max_length));
+        if self.speculative {
+            table.note("drafts of tokens where a text repeats itself, in generators of one row");
+        }
         let eos: Vec<String> = self.eos_token_ids.iter().map(u64::to_string).collect();
         let assumed = if self.eos_assumed { ", as in the released models" } else { "" };
         table.note(format!("eos {}{assumed}", eos.join(", ")));

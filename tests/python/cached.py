@@ -5,7 +5,7 @@ whatever steps, its logits are the reference's.
 Reads {"models", "adapters", "engine", "fresh", "last", "references", "ways"} from standard input;
 if `fresh`, each way gets a session of its own. `adapters`, if given, are files that onnxruntime
 adds, one for each model. A way is {"rows", "lengths", "padding", "chunks", "then", "steps", "undo",
-"masked", "random", "buffers"}:
+"masked", "random", "buffers", "bound"}:
   rows     for each row of the batch, which row of the first reference that is
            long enough (modulo how many it has)
   lengths  tokens of each row's prompt
@@ -21,6 +21,7 @@ adds, one for each model. A way is {"rows", "lengths", "padding", "chunks", "the
            step, at random places
   buffers  a symbol of a cache's length to the length of the buffer that it is, in which
            unused places have any content
+  bound    past and present of each cache are one buffer, by IO binding
 `last` says that the models give logits for each row's last token only. Prints
 for each model the largest absolute error of each way."""
 
@@ -38,12 +39,15 @@ class Model:
         self.session = Session(path, engine, adapter)
         self.names = self.session.past_names()
 
-    def begin(self, batch, buffers):
+    def begin(self, batch, buffers, bound):
         self.mask = np.zeros((batch, 0), np.int64)
         self.past = self.session.empty_past(batch, buffers)
+        self.bound = self.session.bound(dict(zip(self.names, self.past))) if bound else None
 
     def step(self, ids, mask):
         self.mask = np.concatenate([self.mask, mask], 1)
+        if self.bound:
+            return self.bound({"input_ids": ids, "attention_mask": self.mask})["logits"]
         feeds = dict(zip(self.names, self.past), input_ids=ids, attention_mask=self.mask)
         found = self.session.run(feeds)
         self.past = [found[name.replace("past_key_values", "present")] for name in self.names]
@@ -131,7 +135,7 @@ def run(model, way, references, last):
     rows = [row % len(ids) for row in way["rows"]]
     ids, whole = ids[rows], whole[rows]
 
-    model.begin(len(rows), way.get("buffers", {}))
+    model.begin(len(rows), way.get("buffers", {}), way.get("bound"))
     if "random" in way:
         return scattered(model, np.array(way["lengths"]), ids, whole, way["random"], last)
     begin = np.zeros(len(rows), int)

@@ -60,6 +60,7 @@ mod python {
     mod puzzle;
     mod reader_faults;
     mod sliding_cache;
+    mod speculative;
     mod swappable;
     mod trained;
     mod transformers;
@@ -79,6 +80,7 @@ mod repo_path;
 mod shards;
 mod sizes;
 mod sliding_cache;
+mod speculative;
 mod staging;
 mod support;
 mod swappable;

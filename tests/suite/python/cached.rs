@@ -91,6 +91,30 @@ fn limited_caches_can_be_cut_and_be_buffers() {
     assert_steps(1e-5, &models[..1], &["2x40"], json!({"ways": ways}));
 }
 
+/// Past and present in one buffer, to which steps append in place.
+#[test]
+fn bound_caches_are_exact() {
+    for (variant, buffers) in [
+        (VARIANTS[0], json!({"P": 320, "P_8": 23})),
+        (VARIANTS[0], json!({"P": 320, "P_8": 320})),
+        (VARIANTS[3], json!({"P": 320})),
+    ] {
+        let (_home, models) = exported("tiny", &[variant], &[]);
+        let ways = [
+            json!({"rows": [0], "lengths": [270], "chunks": 7, "steps": 30}),
+            json!({"rows": [0, 1, 0], "lengths": [9, 5, 3], "padding": "left", "steps": 31}),
+            json!({"rows": [0, 1, 0], "lengths": [40, 33, 21], "random": 5}),
+            json!({"rows": [0, 1], "lengths": [13, 4], "padding": "right", "steps": 3,
+                   "then": [{"lengths": [3, 15], "padding": "left", "chunks": 2}]}),
+        ];
+        let bound = ways.map(|mut way| {
+            (way["buffers"], way["bound"]) = (buffers.clone(), json!(true));
+            way
+        });
+        assert_steps(1e-5, &models, &["2x40", "1x300"], json!({"ways": bound}));
+    }
+}
+
 #[test]
 fn every_step_is_exact() {
     for (last, options) in [(false, &[][..]), (true, &["--last-logits"])] {
@@ -106,6 +130,7 @@ fn every_step_is_exact_in_openvino() {
     let f32_experts = &["--target", "onnx", "--kv-cache", "--experts", "f32"][..];
     for (checkpoint, last, variant) in [
         ("tiny", false, VARIANTS[1]),
+        ("tiny", false, VARIANTS[4]),
         ("tiny", false, f32_experts),
         ("tiny-hf", true, &["--for", "openvino"]),
     ] {
