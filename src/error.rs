@@ -52,6 +52,7 @@ pub enum Setting {
     BatchSize,
     Checkpoint,
     Compute,
+    Dense,
     DownloadDir,
     ExternalData,
     Experts,

@@ -77,8 +77,12 @@ pub fn layout(tensors: &Tensors) -> Layout {
     const fn form(format: MatrixFormat) -> Form {
         Form { name: "", format, names: &[] }
     }
-    const DENSE: &[Form] =
-        &[form(PLAIN), form(MatrixFormat::Int(Bits::Eight)), form(MatrixFormat::Int(Bits::Four))];
+    const DENSE: &[Form] = &[
+        form(PLAIN),
+        form(MatrixFormat::Int(Bits::Eight)),
+        form(MatrixFormat::Int(Bits::Four)),
+        form(MatrixFormat::Int8x2),
+    ];
     const EXPERTS: &[Form] = &[
         form(MatrixFormat::Mxfp4),
         form(MatrixFormat::Mxfp4ColMajor),

@@ -159,9 +159,11 @@ fn option(setting: Setting) -> &'static str {
         Setting::BatchSize => "--batch-size",
         Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",
+        Setting::Dense => "--dense",
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",
         Setting::Experts => "--experts",
+
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",

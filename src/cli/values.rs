@@ -105,7 +105,12 @@ pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 6] = [
     ("f32", F32, "F32, row-major [out, in]"),
 ];
 
-pub const DENSE_FORMATS: [Word<MatrixFormat>; 5] = [
+pub const DENSE_FORMATS: [Word<MatrixFormat>; 6] = [
+    (
+        "int8x2",
+        MatrixFormat::Int8x2,
+        "Two 8-bit digits, a scale for each row: 16 bits, rounds little",
+    ),
     ("int8", INT8, "8-bit integers, block size 32: rounds"),
     ("int4", INT4, "4-bit integers, block size 32, with int8 for lm_head: rounds"),
     ("bf16", BF16, "BF16"),

@@ -155,7 +155,7 @@ macro_rules! constant_from {
     )+};
 }
 
-constant_from!(f32: F32, i64: I64, u8: U8);
+constant_from!(f32: F32, i64: I64, u8: U8, i8: I8);
 
 impl From<bool> for Constant {
     fn from(value: bool) -> Self {

@@ -12,7 +12,7 @@
 
 use super::changes::has_terms;
 use super::context::{Backend, Context};
-use super::linear::linear;
+use super::linear::{linear, linears};
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
 use super::window::cut;
@@ -57,12 +57,8 @@ fn attention_block(
         let normed = in_dtype(g, "norm", normed, context.options.compute)?;
         let qkv = match &weights.qkv[..] {
             [whole] => linear(g, "qkv", normed, whole, context)?,
-            parts => {
-                let parts = ["q", "k", "v"].into_iter().zip(parts);
-                let parts = parts.map(|(name, part)| linear(g, name, normed, part, context));
-                let parts = parts.collect::<Result<Vec<_>>>()?;
-                g.concat("qkv", &parts, 1)?
-            }
+            [q, k, v] => linears(g, "qkv", normed, [("q", q), ("k", k), ("v", v)], context)?,
+            _ => unreachable!("fused, or three"),
         };
         let limit = context.options.cache_window(window);
         let (mixed, mut cache) = match &context.backend {

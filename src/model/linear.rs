@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::changes::change_product;
 use super::context::Context;
 use super::options::Target;
-use super::{float, ort, portable, stored_rows};
+use super::{digits, float, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -33,6 +33,36 @@ pub fn linear(
     change_product(g, y, x, &layer.changes, None)
 }
 
+/// Several layers with one input, their outputs one after the other: `x [n, in]` to `[n, Σ out]`.
+pub fn linears(
+    g: &mut Scope,
+    name: &str,
+    x: Value,
+    layers: [(&str, &Linear); 3],
+    context: &Context,
+) -> Result<Value> {
+    let options = &context.options;
+    let share_digits = layers.iter().all(|(_, layer)| {
+        options.multiplies_digits(layer.matrix.format) && layer.changes.is_empty()
+    });
+    if share_digits {
+        let g = &mut g.child(name);
+        let dtype = g.fact(x)?.dtype;
+        let y = digits::linear(g, x, &layers.map(|(_, layer)| &layer.matrix), options)?;
+        let biases = layers.iter().filter_map(|(name, layer)| Some((name, layer.bias.as_ref()?)));
+        let biases = biases.map(|(name, bias)| float(g, &format!("{name}.bias"), bias, dtype));
+        let biases = biases.collect::<Result<Vec<_>>>()?;
+        if biases.is_empty() {
+            return Ok(y);
+        }
+        let bias = g.concat("bias", &biases, 0)?;
+        return g.add("", y, bias);
+    }
+    let parts = layers.map(|(name, layer)| linear(g, name, x, layer, context));
+    let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+    g.concat(name, &parts, 1)
+}
+
 /// The product with the stored matrix. A large one is multiplied in parts of its rows, which are
 /// byte ranges of the same weights.
 fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result<Value> {
@@ -43,6 +73,10 @@ fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result
         && ort::multiplies_integers(bits, options)
     {
         return ort::integers(g, x, matrix, bits, bias, options);
+    }
+    if options.multiplies_digits(matrix.format) {
+        let y = digits::linear(g, x, &[matrix], options)?;
+        return bias.map_or(Ok(y), |bias| g.add("biased", y, bias));
     }
     let Matrix { out, inn, format, .. } = *matrix;
     let is_transposed = matches!(format, MatrixFormat::FloatTransposed(_));

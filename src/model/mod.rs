@@ -8,6 +8,7 @@
 mod changes;
 mod context;
 mod decoder;
+mod digits;
 mod layer;
 mod linear;
 mod mask;

@@ -58,10 +58,16 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
 /// Refuses options that a model of these sizes and weights has no operators for.
 pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) -> Result<()> {
     check_options(options)?;
+    let has_digits = weights.formats(Role::Dense).contains(|it| it == MatrixFormat::Int8x2);
     let formats = weights.formats(Role::Experts);
     if options.target == Target::Onnx {
         ensure!(!formats.contains(|it| it == MatrixFormat::Mxfp4ColMajor), "{LAID_OUT_FOR_CUDA}");
         return Ok(());
+    }
+    if options.provider != Provider::Cpu && has_digits {
+        let instead = "it has no kernel that multiplies their digits";
+        let what = "dense matrices in int8x2";
+        return Err(unsupported(options.provider, what, instead, Setting::Dense, &["int8"]));
     }
     let has_changes = weights.layers.iter().any(|it| it.mlp.has_changed_experts());
     if options.provider != Provider::Cpu && has_changes {

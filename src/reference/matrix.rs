@@ -52,6 +52,11 @@ pub enum Encoding {
     Int4,
     /// The same with 128.
     Int8,
+    /// High digits in i8, low digits in i8, and for each row of so many columns a scale in f32:
+    /// `scale · (256·high + low)`.
+    Int8x2 {
+        columns: u64,
+    },
 }
 
 /// Numbers that share a scale.
@@ -69,6 +74,7 @@ impl Encoding {
             Self::Mxfp4 => vec![numbers / 2, numbers / BLOCK],
             Self::Int4 => vec![numbers / 2, numbers / BLOCK * 4],
             Self::Int8 => vec![numbers, numbers / BLOCK * 4],
+            Self::Int8x2 { columns } => vec![numbers, numbers, numbers / columns * 4],
         }
     }
 
@@ -82,6 +88,15 @@ impl Encoding {
             Self::Int4 => scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| {
                 low_first(byte).map(|code| f32::from(code) - 8.0)
             }),
+            Self::Int8x2 { columns } => {
+                let scales = decode(DType::F32, &parts[2]);
+                let digits = parts[0].iter().zip(&parts[1]).enumerate();
+                let digit = |byte: &u8| f32::from(*byte as i8);
+                let value = |(at, (high, low))| {
+                    scales[at / columns as usize] * (256.0 * digit(high) + digit(low))
+                };
+                digits.map(value).collect()
+            }
             Self::Int8 => {
                 scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| [f32::from(byte) - 128.0])
             }

@@ -104,6 +104,7 @@ pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, 
             MatrixFormat::Mxfp4 => Encoding::Mxfp4,
             MatrixFormat::Int(Bits::Four) => Encoding::Int4,
             MatrixFormat::Int(Bits::Eight) => Encoding::Int8,
+            MatrixFormat::Int8x2 => Encoding::Int8x2 { columns: matrix.inn },
             MatrixFormat::Float(dtype) => Encoding::Float(dtype),
             MatrixFormat::Mxfp4ColMajor | MatrixFormat::FloatTransposed(_) => return None,
         };

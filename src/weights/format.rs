@@ -18,6 +18,8 @@ pub enum MatrixFormat {
     Mxfp4ColMajor,
     /// Integers in blocks of 32 along `in` with an f32 scale each.
     Int(Bits),
+    /// Two int8 digits, with a power of two as the scale of each row.
+    Int8x2,
     /// Floats, `[out, in]`.
     Float(DType),
     /// Floats, `[in, out]`.
@@ -39,6 +41,8 @@ pub enum ElementKind {
     IntCodes,
     /// F32 scales of integers.
     IntScales,
+    /// Digits of integers.
+    Digits,
 }
 
 /// One of the tensors that a matrix consists of.
@@ -53,11 +57,12 @@ pub struct MatrixPart {
 
 impl MatrixFormat {
     /// Formats that a conversion can produce.
-    pub const TARGETS: [Self; 7] = [
+    pub const TARGETS: [Self; 8] = [
         Self::Mxfp4,
         Self::Mxfp4ColMajor,
         Self::Int(Bits::Eight),
         Self::Int(Bits::Four),
+        Self::Int8x2,
         Self::Float(DType::BF16),
         Self::Float(DType::F16),
         Self::Float(DType::F32),
@@ -66,10 +71,13 @@ impl MatrixFormat {
     /// The tensors of matrices `[stack.., out, in]`. In MXFP4: `blocks u8 [.., out, in/32,
     /// 16]` and `scales u8 [.., out, in/32]`; column-major: `columns u8 [.., in, out/2]`
     /// with the even output in the low nibble. Integers: `codes u8 [.., out, in/32, 32 or
-    /// 16]` and `scales f32 [.., out, in/32]`. Floats: `weight [.., out, in]` or `weight_t
+    /// 16]` and `scales f32 [.., out, in/32]`. Two digits: `high` and `low` i8 `[.., out, in]`, and
+    /// `scales f32 [.., out]`. Floats: `weight [.., out, in]` or `weight_t
     /// [.., in, out]`.
     pub fn parts(self, stack: &[u64], [out, inn]: [u64; 2]) -> Vec<MatrixPart> {
-        use ElementKind::{ExpertFloat, Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales};
+        use ElementKind::{
+            Digits, ExpertFloat, Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales,
+        };
         let groups = inn / BLOCK;
         let floats = if stack.is_empty() { Float } else { ExpertFloat };
         let part = |name, kind, dtype, axes: &[u64]| {
@@ -90,6 +98,11 @@ impl MatrixFormat {
                 part("codes", IntCodes, DType::U8, &[out, groups, bits.block_bytes()]),
                 scales(IntScales, DType::F32),
             ],
+            Self::Int8x2 => vec![
+                part("high", Digits, DType::I8, &[out, inn]),
+                part("low", Digits, DType::I8, &[out, inn]),
+                part("scales", IntScales, DType::F32, &[out]),
+            ],
             Self::Float(dtype) => vec![part("weight", floats, dtype, &[out, inn])],
             Self::FloatTransposed(dtype) => vec![part("weight_t", floats, dtype, &[inn, out])],
         }
@@ -104,6 +117,7 @@ impl MatrixFormat {
         matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
     }
 
+    /// Whether integers share the scale of a block.
     pub fn is_int(self) -> bool {
         matches!(self, Self::Int(_))
     }
@@ -131,6 +145,7 @@ impl fmt::Display for MatrixFormat {
             Self::Mxfp4 => f.write_str("mxfp4"),
             Self::Mxfp4ColMajor => f.write_str("mxfp4 by columns"),
             Self::Int(bits) => write!(f, "{bits}"),
+            Self::Int8x2 => f.write_str("int8x2"),
             Self::Float(dtype) | Self::FloatTransposed(dtype) => write!(f, "{dtype}"),
         }
     }
@@ -148,6 +163,7 @@ impl ElementKind {
             Self::Mxfp4Scales => (&[DType::U8, DType::F8E8M0], "u8 (MXFP4 scales)"),
             Self::IntCodes => (&[DType::U8], "u8 (integer codes)"),
             Self::IntScales => (&[DType::F32], "f32 (scales of integers)"),
+            Self::Digits => (&[DType::I8], "i8 (digits of integers)"),
         }
     }
 

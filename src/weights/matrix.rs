@@ -49,6 +49,11 @@ impl Matrix {
         [&self.parts[0], &self.parts[1]]
     }
 
+    /// Its high and low digits and the scales of rows, of a format that has them.
+    pub fn digits(&self) -> [&Weight; 3] {
+        [&self.parts[0], &self.parts[1], &self.parts[2]]
+    }
+
     /// Number of matrices, `out` and `in`.
     pub fn dims(&self) -> [u64; 3] {
         [self.experts.unwrap_or(1), self.out, self.inn]
@@ -106,7 +111,7 @@ impl Matrix {
     ) -> Result<Self> {
         let (path, from) = (self.path.clone(), self.source().clone());
         ensure!(
-            !to.has_blocks() || from.fills_blocks(),
+            matches!(to, MatrixFormat::Float(_)) || from.fills_blocks(),
             "`{path}` has rows of {} elements, and merging into {to} needs a multiple of 32: merge it into f32",
             from.inn
         );
@@ -119,6 +124,10 @@ impl Matrix {
         ensure!(
             from.format != MatrixFormat::Mxfp4ColMajor,
             "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
+        );
+        ensure!(
+            from.format != MatrixFormat::Int8x2,
+            "`{path}` is in int8x2 and cannot be converted: use the checkpoint itself"
         );
         ensure!(
             !matches!(to, MatrixFormat::FloatTransposed(_)),

@@ -227,8 +227,10 @@ impl<'w> WeightsFile<'w> {
             let unconverted = self.tensors().filter(|(weight, _)| !weight.is_converted());
             for (weight, Range { start, .. }) in unconverted {
                 // Any bytes of codes are numbers, so nobody has to look at them.
-                let is_codes =
-                    matches!(weight.kind, ElementKind::Mxfp4Blocks | ElementKind::IntCodes);
+                let is_codes = matches!(
+                    weight.kind,
+                    ElementKind::Mxfp4Blocks | ElementKind::IntCodes | ElementKind::Digits
+                );
                 match (destination, &weight.recipe) {
                     (Some(to), Recipe::Slice(_) | Recipe::Concat(_)) if is_codes => {
                         copy(weight, &mut files, to, *start, progress, &go_on)?;

@@ -31,6 +31,35 @@ impl Scope<'_> {
         node.output(fact)
     }
 
+    /// Scan: runs `wire` for each part along the first axis of all `parts`, whose names are those in
+    /// the body. The results `[n, m]` become `[n, parts, m]`.
+    pub fn for_each_part<const N: usize>(
+        &mut self,
+        name: &str,
+        parts: [(&str, Value); N],
+        wire: impl FnOnce(&mut Scope, [Value; N]) -> Result<Value>,
+    ) -> Result<Value> {
+        let node = self.node(name, "Scan");
+        let facts = parts.map(|(name, whole)| Ok((name, node.with_axis(whole, 0)?)));
+        let facts = facts.into_iter().collect::<Result<Vec<_>>>()?;
+        let count = facts[0].1.shape[0].clone();
+        for (_, fact) in &facts {
+            node.check(fact.shape[0] == count, &facts[0].1, fact)?;
+        }
+        let (body, result) = self.child(name).body("out", |g| {
+            let inputs = facts
+                .iter()
+                .map(|(name, whole)| g.body_input(name, whole.with_shape(&whole.shape[1..])));
+            let inputs = inputs.collect::<Result<Vec<_>>>()?;
+            wire(g, inputs.try_into().expect("as many"))
+        })?;
+        let mut shape = result.shape.clone();
+        shape.insert(1, count);
+        let node = self.node(name, "Scan").inputs(parts.map(|(_, whole)| whole));
+        let node = node.attr("body", body).attr("num_scan_inputs", N as i64);
+        node.attr("scan_output_axes", vec![1]).output(result.with_shape(shape))
+    }
+
     /// The result has the fact of `no`. `yes` has its dtype and rank, and may have more specific
     /// dimensions.
     pub fn if_else(

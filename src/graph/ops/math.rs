@@ -28,6 +28,9 @@ elementwise! {
     cos(x) = "Cos";
     sin(x) = "Sin";
     sigmoid(x) = "Sigmoid";
+    abs(x) = "Abs";
+    div(a, b) = "Div";
+    round(x) = "Round";
     neg(x) = "Neg";
     and(a, b) = "And";
     bitwise_and(a, b) = "BitwiseAnd";
@@ -63,6 +66,52 @@ impl Scope<'_> {
     pub fn cast(&mut self, name: &str, x: Value, to: DType) -> Result<Value> {
         let fact = self.fact(x)?.with_dtype(to);
         self.node(name, "Cast").input(x).attr("to", to).output(fact)
+    }
+
+    /// The largest along an axis, which becomes 1.
+    pub fn reduce_max(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        let node = self.node(name, "ReduceMax").input(x).constant(&[axis as i64][..])?;
+        let fact = node.with_axis(x, axis)?.with_size(axis, 1);
+        node.attr("keepdims", 1).output(fact)
+    }
+
+    /// DequantizeLinear of i8: `scale · x` in f32.
+    pub fn dequantize(&mut self, name: &str, x: Value, scale: f32) -> Result<Value> {
+        let node = self.node(name, "DequantizeLinear").input(x).constant(scale)?;
+        let fact = node.typed(x, DType::I8)?.with_dtype(DType::F32);
+        node.output(fact)
+    }
+
+    /// QuantizeLinear with scale 1: whole numbers as u8, plus `zero`.
+    pub fn to_u8(&mut self, name: &str, x: Value, zero: u8) -> Result<Value> {
+        let node = self.node(name, "QuantizeLinear").input(x).constant(1f32)?.constant(zero)?;
+        let fact = node.typed(x, DType::F32)?.with_dtype(DType::U8);
+        node.output(fact)
+    }
+
+    /// `x · w` without rounding for codes u8 `x [n, in]`, from which `zero` is subtracted, and
+    /// `w` i8 `[in, out]`: i32.
+    pub fn matmul_integer(&mut self, name: &str, x: Value, w: Value, zero: u8) -> Result<Value> {
+        let node = self.node(name, "MatMulInteger").inputs([x, w]).constant(zero)?;
+        let (left, right) = (node.typed(x, DType::U8)?, node.typed(w, DType::I8)?);
+        node.check(left.shape.last() == right.shape.first(), &left, &right)?;
+        let shape = [&left.shape[0], &right.shape[1]];
+        node.output(left.with_shape(shape).with_dtype(DType::I32))
+    }
+
+    /// Products of matrices, which are the last two axes; one on the left is for all on the right.
+    pub fn matmul(&mut self, name: &str, [x, w]: [Value; 2]) -> Result<Value> {
+        let node = self.node(name, "MatMul").inputs([x, w]);
+        let (left, right) = (node.fact(x)?, node.fact(w)?);
+        let ([outer @ .., rows, inner], [same @ .., depth, columns]) =
+            (&left.shape[..], &right.shape[..])
+        else {
+            node.check(false, &left, &right)?;
+            unreachable!("refused")
+        };
+        let fits = (outer.is_empty() || outer == same) && inner == depth;
+        node.check(fits && left.dtype == right.dtype, &left, &right)?;
+        node.output(left.with_shape([same, &[rows.clone(), columns.clone()]].concat()))
     }
 
     /// The sum along an axis, which becomes 1 or vanishes.

@@ -12,14 +12,14 @@ use crate::weights::{MatrixFormat, Weight};
 
 /// Whether an operator reads experts in this format: MoE reads floats of its compute dtype.
 pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
-    use MatrixFormat::{Float, FloatTransposed, Int, Mxfp4, Mxfp4ColMajor};
+    use MatrixFormat::{Float, FloatTransposed, Int, Int8x2, Mxfp4, Mxfp4ColMajor};
     match (format, options.provider) {
         (Mxfp4 | Mxfp4ColMajor | Int(_), _) => true,
         // The dtypes that MoE has kernels for.
         (Float(DType::F32), Provider::Cpu) | (Float(DType::F16 | DType::BF16), Provider::Cuda) => {
             format == Float(options.compute)
         }
-        (Float(_) | FloatTransposed(_), _) => false,
+        (Float(_) | FloatTransposed(_) | Int8x2, _) => false,
     }
 }
 

@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
 use crate::model::{GraphOptions, Provider, float, stored};
 use crate::tensor::ints::Bits;
-use crate::tensor::mxfp4;
-use crate::weights::Matrix;
+use crate::tensor::{DType, mxfp4};
+use crate::weights::{Matrix, Weight};
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
 /// scales f32 `[out, groups]`.
@@ -33,6 +33,29 @@ pub fn integers(
         .attr("block_size", mxfp4::BLOCK as i64)
         .attr("accuracy_level", accuracy_level(options))
         .output(input.with_shape([&input.shape[0], &matrix.out.into()]))
+}
+
+/// `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]` from which `zero` is subtracted, and
+/// of weights, i8 `[out, in]`: f32 `[n, out]`.
+pub fn product_with_digits(
+    g: &mut Scope,
+    digits: Value,
+    zero: u8,
+    weight: &Weight,
+    factor: f32,
+) -> Result<Value> {
+    let (codes, weight) = (g.fact(digits)?, stored(g, weight)?);
+    let shape = [codes.shape[0].clone(), g.fact(weight)?.shape[0].clone()];
+    g.node("", "QGemm")
+        .domain(MICROSOFT)
+        .input(digits)
+        .constant(factor)?
+        .constant(zero)?
+        .input(weight)
+        .constant(1f32)?
+        .constant(0i8)?
+        .attr("transB", 1)
+        .output(codes.with_dtype(DType::F32).with_shape(shape))
 }
 
 /// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an

@@ -6,4 +6,4 @@ mod linear;
 
 pub use attention::attention;
 pub use experts::{experts, reads_experts};
-pub use linear::{integers, multiplies_integers};
+pub use linear::{integers, multiplies_integers, product_with_digits};

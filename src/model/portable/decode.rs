@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::{in_dtype, stored};
-use crate::tensor::ints::Bits;
+use crate::tensor::ints::{Bits, DIGIT};
 use crate::tensor::{self, DType, mxfp4};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
@@ -39,6 +39,13 @@ pub fn decoded(
             let (codes, scales) = (read(g, "codes", codes)?, read(g, "scales", scales)?);
             from_integers(g, bits, codes, scales)?
         }
+        MatrixFormat::Int8x2 => {
+            let [high, low, scales] = matrix.digits();
+            let digits = [read(g, "high", high)?, read(g, "low", low)?];
+            let (whole, scales) = (from_digits(g, digits)?, read(g, "scales", scales)?);
+            let scales = g.unsqueeze("scales.rows", scales, 1)?;
+            g.mul("numbers", whole, scales)?
+        }
         MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => {
             unreachable!("MXFP4 is decoded by mxfp4::linear")
         }
@@ -68,6 +75,30 @@ fn from_integers(g: &mut Scope, bits: Bits, codes: Value, scales: Value) -> Resu
     let scales = g.unsqueeze("scales.blocks", scales, 2)?;
     let numbers = g.mul("numbers", whole, scales)?;
     g.reshape("matrix", numbers, [out, &(groups * &block)])
+}
+
+/// `256·high + low`, i8 each, in f32.
+pub fn from_digits(g: &mut Scope, [high, low]: [Value; 2]) -> Result<Value> {
+    let high = g.dequantize("high.f32", high, DIGIT)?;
+    let low = g.dequantize("low.f32", low, 1.0)?;
+    g.add("digits.f32", high, low)
+}
+
+/// `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]` from which `zero` is subtracted, and
+/// of weights, i8 `[out, in]`: f32 `[n, out]`.
+pub fn product_with_digits(
+    g: &mut Scope,
+    digits: Value,
+    zero: u8,
+    weight: &Weight,
+    factor: f32,
+) -> Result<Value> {
+    let weight = stored(g, weight)?;
+    let weight = g.outside_bodies(|g| g.transpose("transposed", weight, &[1, 0]))?;
+    let sums = g.matmul_integer("sums", digits, weight, zero)?;
+    let sums = g.cast("sums.f32", sums, DType::F32)?;
+    let factor = g.constant(factor)?;
+    g.mul("", sums, factor)
 }
 
 /// The low and the high four bits of bytes.

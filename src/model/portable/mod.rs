@@ -6,5 +6,5 @@ mod experts;
 mod mxfp4;
 
 pub use attention::attention;
-pub use decode::decoded;
+pub use decode::{decoded, from_digits, product_with_digits};
 pub use experts::experts;

@@ -40,6 +40,28 @@ const SLAB: usize = 1 << 11;
 const TILE: usize = 16;
 
 impl Conversion {
+    /// The values of some rows of one matrix.
+    pub(super) fn values(
+        &self,
+        rows: &Range<u64>,
+        files: &mut FileCache,
+    ) -> Result<Vec<BlockValues>> {
+        let blocks = (rows.end - rows.start) * self.from.inn / BLOCK;
+        let mut values = vec![[0.0; BLOCK_LENGTH]; blocks as usize];
+        self.each_blocks(rows, files, |at, blocks| {
+            let values = &mut values[at..at + blocks.len()];
+            match blocks {
+                SourceBlocks::Mxfp4(blocks) => {
+                    for (at, values) in values.iter_mut().enumerate() {
+                        *values = mxfp4::dequantize(&blocks.get(at));
+                    }
+                }
+                SourceBlocks::Floats(blocks) => values.copy_from_slice(blocks),
+            }
+        })?;
+        Ok(values)
+    }
+
     /// Visits the blocks of some rows of one matrix, with the index of the first.
     pub(super) fn each_blocks(
         &self,

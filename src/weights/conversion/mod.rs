@@ -66,6 +66,9 @@ pub fn convert(
         if let Some(addends) = &addends {
             let sums = addends.fold(conversion, &rows, &mut files)?;
             rounding = conversion.store_sums(&sums, &mut parts);
+        } else if conversion.to == MatrixFormat::Int8x2 {
+            let values = conversion.values(&rows, &mut files)?;
+            rounding = conversion.store(0, &SourceBlocks::Floats(&values), &mut parts);
         } else {
             conversion.each_blocks(&rows, &mut files, |at, blocks| {
                 rounding += conversion.store(at, &blocks, &mut parts);
@@ -116,7 +119,8 @@ impl Conversion {
             "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
         );
         let has_merged = self.merge.is_some();
-        let may_round = format.is_int() || has_merged && format == MatrixFormat::Float(DType::F32);
+        let is_int = format.is_int() || format == MatrixFormat::Int8x2;
+        let may_round = is_int || has_merged && format == MatrixFormat::Float(DType::F32);
         if changed > 0 && !self.accept_rounding && !may_round {
             let error = outcome.relative_error();
             if has_merged {
@@ -196,7 +200,8 @@ impl Conversion {
         if to_f32 { rounded } else { stored }
     }
 
-    /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off.
+    /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off. Digits
+    /// need whole rows.
     fn store(&self, at: usize, blocks: &SourceBlocks, parts: &mut [Vec<u8>]) -> Rounding {
         let mut rounding = Rounding::default();
         match (self.to, parts) {
@@ -238,6 +243,17 @@ impl Conversion {
                 }
                 let scales = scales[4 * at..].as_chunks_mut().0.iter_mut();
                 scales.zip(made).for_each(|(stored, scale)| *stored = scale.to_le_bytes());
+            }
+            (MatrixFormat::Int8x2, [high, low, scales]) => {
+                let SourceBlocks::Floats(values) = blocks else { unreachable!("read as floats") };
+                let row = self.from.inn as usize;
+                let digits = high.chunks_exact_mut(row).zip(low.chunks_exact_mut(row));
+                let rows = values.chunks_exact(row / BLOCK_LENGTH).zip(digits);
+                for ((values, (high, low)), scale) in rows.zip(scales.as_chunks_mut().0) {
+                    let (power, off) = ints::to_digits(values, high, low);
+                    *scale = power.to_le_bytes();
+                    rounding += off;
+                }
             }
             (MatrixFormat::Float(dtype), [stored]) => {
                 let size = dtype.size() as usize * BLOCK_LENGTH;

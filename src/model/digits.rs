@@ -1,0 +1,146 @@
+//! Dense layers with weights in two int8 digits, `W = s · (256·high + low)` with a power of two `s` for
+//! each row: all but a few BF16 values, exactly.
+//!
+//! Decode is as fast as memory is read, so for few tokens the digits are multiplied as they are stored.
+//! A row of activations becomes digits too, `x = t · Σⱼ dⱼ / 126ʲ` with `t = max|x| / 63` and `|d| ≤ 63`. Products are exact sums in i32, and
+//! `W·x = s·t · Σⱼ (256·high·dⱼ + low·dⱼ) / 126ʲ`. For many tokens, blocks of rows of W become f32, one
+//! after the other.
+
+use super::options::GraphOptions;
+use super::{Target, in_dtype, ort, portable, stored, stored_rows};
+use crate::error::Result;
+use crate::graph::{Constant, Dim, Fact, Scope, Value};
+use crate::tensor::DType;
+use crate::tensor::ints::DIGIT;
+use crate::weights::{Matrix, Weight};
+
+/// The largest number of tokens whose products are those of digits.
+const MOST_TOKENS: u64 = 64;
+/// Rows that become f32 at once: they fit the processor's cache.
+const BLOCK_ROWS: u64 = 256;
+
+/// The number of digits of activations, and the largest one: 21 bits. x86 processors without VNNI add
+/// two products in 16 bits, which digits of 7 bits keep within range.
+const DIGITS: u64 = 3;
+const LARGEST: f32 = 63.0;
+/// What a digit of activations counts for in units of the next.
+const STEP: f32 = 2.0 * LARGEST;
+/// The code of the digit 0.
+const ZERO: u8 = 64;
+
+/// `x [n, in]` to `[n, out]`, in the dtype of `x`, by matrices one above the other.
+pub fn linear(
+    g: &mut Scope,
+    x: Value,
+    matrices: &[&Matrix],
+    options: &GraphOptions,
+) -> Result<Value> {
+    let dtype = g.fact(x)?.dtype;
+    let x = in_dtype(g, "x", x, DType::F32)?;
+    let size = g.element_count("x.size", x)?;
+    let most = g.constant((MOST_TOKENS * matrices[0].inn) as i64)?;
+    let are_few = g.greater_or_equal("are_few", most, size)?;
+    let y = g.if_else(
+        "product",
+        are_few,
+        |g| few_tokens(&mut g.child("few"), x, matrices, options),
+        |g| each(&mut g.child("many"), "", matrices, |g, matrix| many_tokens(g, x, matrix)),
+    )?;
+    let scales = each(g, "scales", matrices, |g, matrix| stored(g, matrix.digits()[2]))?;
+    let y = g.mul("product.scaled", y, scales)?;
+    in_dtype(g, "product.scaled", y, dtype)
+}
+
+/// What `wire` makes of each matrix, one after the other along the last axis.
+fn each(
+    g: &mut Scope,
+    name: &str,
+    matrices: &[&Matrix],
+    mut wire: impl FnMut(&mut Scope, &Matrix) -> Result<Value>,
+) -> Result<Value> {
+    if let [matrix] = matrices {
+        return wire(g, matrix);
+    }
+    let values = matrices.iter().enumerate();
+    let values = values.map(|(at, matrix)| wire(&mut g.child(&format!("part_{at}")), matrix));
+    let values = values.collect::<Result<Vec<_>>>()?;
+    let last = g.fact(values[0])?.rank() - 1;
+    g.concat(name, &values, last)
+}
+
+/// `x · (256·high + low)ᵀ`, by products of digits.
+fn few_tokens(
+    g: &mut Scope,
+    x: Value,
+    matrices: &[&Matrix],
+    options: &GraphOptions,
+) -> Result<Value> {
+    let [n, inn] = <[Dim; 2]>::try_from(g.fact(x)?.shape).expect("rows");
+    let (units, codes) = digits(g, x)?;
+    let count = Dim::from(DIGITS);
+    let codes = g.reshape("digits.rows", codes, [&(&n * &count), &inn])?;
+    let product = match options.target {
+        Target::Onnx => portable::product_with_digits,
+        Target::Ort => ort::product_with_digits,
+    };
+    let products = each(g, "products", matrices, |g, matrix| {
+        let [high, low, _] = matrix.digits();
+        let high = product(&mut g.child("high"), codes, ZERO, high, DIGIT)?;
+        let low = product(&mut g.child("low"), codes, ZERO, low, 1.0)?;
+        g.add("high_and_low", high, low)
+    })?;
+    let out = g.fact(products)?.shape[1].clone();
+    let products = g.reshape("products.by_digit", products, [&n, &count, &out])?;
+    let units = g.reshape("units.row", units, [&n, &1.into(), &count])?;
+    let y = g.matmul("sum", [units, products])?;
+    g.reshape("", y, [&n, &out])
+}
+
+/// Rows `[n, in]` as units f32 `[n, 3, 1]` and digits `[n, 3, in]`, codes u8.
+///
+/// `x` in some unit, rounded, less what it is in the unit before: the digit of that unit. All are whole
+/// numbers below 2²⁰, so f32 is exact.
+fn digits(g: &mut Scope, x: Value) -> Result<(Value, Value)> {
+    let x = g.unsqueeze("x.row", x, 1)?;
+    let largest = g.abs("x.abs", x)?;
+    let largest = g.reduce_max("x.largest", largest, 2)?;
+    let least = g.constant(f32::MIN_POSITIVE)?;
+    let largest = g.max("x.largest.positive", largest, least)?;
+    let units = [1.0, STEP, STEP * STEP].map(|steps| 1.0 / (LARGEST * steps));
+    let units = g.constant(Constant::from(&units[..]).shaped([DIGITS, 1]))?;
+    let units = g.mul("units", largest, units)?;
+    let x = g.div("x.in_units", x, units)?;
+    let whole = g.round("x.whole", x)?;
+    let less = [[1.0, 0.0, 0.0], [-STEP, 1.0, 0.0], [0.0, -STEP, 1.0]];
+    let less = Constant::from(less.as_flattened()).shaped([DIGITS; 2]);
+    let less = g.constant(less)?;
+    let digits = g.matmul("digits", [less, whole])?;
+    Ok((units, g.to_u8("digits.codes", digits, ZERO)?))
+}
+
+/// `x · (256·high + low)ᵀ`, by blocks of rows in f32.
+fn many_tokens(g: &mut Scope, x: Value, matrix: &Matrix) -> Result<Value> {
+    let Matrix { out, inn, .. } = *matrix;
+    let [high, low, _] = matrix.digits();
+    let rows = out.div_ceil(out.div_ceil(BLOCK_ROWS));
+    let blocks = out / rows;
+    let block = |g: &mut Scope, digits: [Value; 2]| {
+        let weight = portable::from_digits(g, digits)?;
+        g.gemm("", [x, weight], None, true)
+    };
+    let mut in_blocks = |weight: &Weight| {
+        let fact = Fact::new(DType::I8, [blocks, rows, inn]);
+        let name = format!("{}.blocks", weight.name);
+        g.weight(&name, fact, &weight.name, 0..blocks * rows * inn)
+    };
+    let parts = [("high", in_blocks(high)?), ("low", in_blocks(low)?)];
+    let y = g.for_each_part("blocks", parts, |g, digits| block(&mut g.child("block"), digits))?;
+    let n = g.fact(x)?.shape[0].clone();
+    let y = g.reshape("blocks.joined", y, [&n, &Dim::from(blocks * rows)])?;
+    if blocks * rows == out {
+        return Ok(y);
+    }
+    let [high, low] = [high, low].map(|weight| stored_rows(g, weight, blocks * rows..out));
+    let rest = block(&mut g.child("last"), [high?, low?])?;
+    g.concat("", &[y, rest], 1)
+}
