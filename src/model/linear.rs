@@ -76,7 +76,7 @@ fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result
     }
     if options.multiplies_digits(matrix.format) {
         let y = digits::linear(g, x, &[matrix], options)?;
-        return bias.map_or(Ok(y), |bias| g.add("biased", y, bias));
+        return bias.map_or(Ok(y), |bias| g.add("", y, bias));
     }
     let Matrix { out, inn, format, .. } = *matrix;
     let is_transposed = matches!(format, MatrixFormat::FloatTransposed(_));

@@ -145,6 +145,8 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         (four, four, plain),
         (eight, eight, plain),
         (four, eight, ort),
+        (four, MatrixFormat::Int8x2, plain),
+        (four, MatrixFormat::Int8x2, ort),
         (MatrixFormat::Float(DType::F32), eight, GraphOptions { keep_activations: true, ..ort }),
     ] {
         let mut checkpoint = open(&fixture("tiny"));

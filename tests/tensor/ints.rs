@@ -1,6 +1,6 @@
 //! Integers compared with their definition, and with the best of many scales.
 
-use gpt_oss_export::tensor::ints::{Bits, dequantize, from_mxfp4, quantize};
+use gpt_oss_export::tensor::ints::{Bits, dequantize, from_mxfp4, quantize, to_digits};
 use gpt_oss_export::tensor::mxfp4::{self, Block, Blocks};
 use gpt_oss_export::tensor::{BLOCK_LENGTH, BlockValues, Rounding};
 use proptest::prelude::*;
@@ -66,7 +66,34 @@ fn scaled_values() -> impl Strategy<Value = BlockValues> {
     })
 }
 
+/// The digits of a row, and its scale.
+fn digits(row: &[BlockValues]) -> (Vec<[i8; 2]>, f32, Rounding) {
+    let mut digits = [vec![0; row.len() * BLOCK_LENGTH], vec![0; row.len() * BLOCK_LENGTH]];
+    let [high, low] = &mut digits;
+    let (scale, rounding) = to_digits(row, high, low);
+    let pairs = digits[0].iter().zip(&digits[1]).map(|(high, low)| [*high as i8, *low as i8]);
+    (pairs.collect(), scale, rounding)
+}
+
 proptest! {
+    /// The nearest numbers of 16 bits under the least power of two in which the largest fits.
+    #[test]
+    fn two_digits_are_the_nearest_number(row in prop::collection::vec(scaled_values(), 1..4)) {
+        let (digits, scale, rounding) = digits(&row);
+        let largest = row.iter().map(|it| largest(it).abs()).fold(0.0, f64::max);
+        let scale = f64::from(scale);
+        prop_assert!(scale.log2().fract() == 0.0 && largest / scale <= 32639.0);
+        prop_assert!(largest / scale > 16319.0 || scale == f64::from(f32::MIN_POSITIVE));
+        let mut error = 0.0;
+        for (value, [high, low]) in row.as_flattened().iter().zip(&digits) {
+            let number = 256 * i32::from(*high) + i32::from(*low);
+            prop_assert_eq!(f64::from(number), (f64::from(*value) / scale).round_ties_even());
+            error += (f64::from(*value) - f64::from(number) * scale).powi(2);
+        }
+        prop_assert!((rounding.error - error).abs() <= error * 1e-6);
+        prop_assert_eq!(rounding.values, row.len() as u64 * 32);
+    }
+
     /// The best of a thousand scales may be better for one block; over many, it hardly is.
     #[test]
     fn is_near_its_values_and_better_than_usual(values in scaled_values()) {
@@ -181,4 +208,26 @@ fn converts_smallest_and_largest_values() {
         (values[3], values[4]) = (f32::MAX, 1.1);
         assert!(convert(bits, &values).0[3] >= 0.9 * f32::MAX);
     }
+}
+
+#[test]
+fn two_digits_hold_bf16_within_64_times_of_the_largest() {
+    // All magnitudes of eight bits, at all exponents that fit, and zeros.
+    for exponent in [-120, -20, 0, 100] {
+        let value = |at: usize| match at {
+            0 | 1 => 0.0,
+            at => {
+                let magnitude =
+                    (128 + at % 128) as f64 * 2f64.powi(exponent - (at / 128 % 7) as i32);
+                (if at % 3 == 0 { -magnitude } else { magnitude }) as f32
+            }
+        };
+        let row: Vec<BlockValues> =
+            (0..32).map(|block| std::array::from_fn(|at| value(32 * block + at))).collect();
+        assert!(digits(&row).2.is_lossless(), "{exponent}");
+    }
+    let mut row = vec![[1.0; BLOCK_LENGTH]];
+    row[0][7] = f32::NAN;
+    let (zeros, scale, rounding) = digits(&row);
+    assert!(zeros.iter().all(|it| *it == [0, 0]) && scale == 1.0 && rounding.not_finite == 1);
 }

@@ -12,7 +12,7 @@ const MANTISSA_BITS: u32 = 23;
 
 /// Writes the digits of a row, i8 each, and returns the scale: `value = scale · (256·high + low)`.
 /// The scale is the least power of two that keeps the largest magnitude in range, so that BF16
-/// values are exact unless the row's largest is more than 128 times larger. A row with a value that
+/// values are exact unless the row's largest is more than 64 times larger. A row with a value that
 /// is not finite becomes zeros.
 pub fn to_digits(row: &[BlockValues], high: &mut [u8], low: &mut [u8]) -> (f32, Rounding) {
     let values = row.as_flattened();

@@ -9,7 +9,7 @@ use gpt_oss_export::model::{GraphOptions, Provider, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Mxfp4};
+use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Int8x2, Mxfp4};
 use serde_json::{Value, json};
 
 use super::environment::python;
@@ -50,7 +50,8 @@ impl Case {
         let mut cases = Vec::new();
         for (graph, experts) in graphs.into_iter().flat_map(|it| FORMATS.map(|format| (it, format)))
         {
-            for (dense, compute) in FORMATS.into_iter().flat_map(|it| DTYPES.map(|of| (it, of))) {
+            let dense = FORMATS.into_iter().chain([Some(Int8x2)]);
+            for (dense, compute) in dense.flat_map(|it| DTYPES.map(|of| (it, of))) {
                 cases.push(Self { graph: GraphOptions { compute, ..graph }, experts, dense });
             }
         }
@@ -81,7 +82,7 @@ impl Case {
             }
             (_, Provider::WebGpu) => compute == DType::BF16 || !matches!(experts, Some(Int(_))),
         };
-        refuses || dense == Some(Mxfp4)
+        refuses || dense == Some(Mxfp4) || (dense == Some(Int8x2) && provider != Provider::Cpu)
     }
 
     /// Whether onnxruntime's CPU provider has kernels for the graph.

@@ -44,7 +44,9 @@ fn text_is_as_likely_as_in_transformers() {
 #[test]
 fn integer_formats_cost_what_their_rounding_does() {
     let int4 = ["--experts", "int4", "--dense", "int4"];
-    let formats: [(&[&str], [f64; 2]); 5] = [
+    let formats: [(&[&str], [f64; 2]); 7] = [
+        (&["--dense", "int8x2"], [1e-14, 1e-10]),
+        (&["--dense", "int8x2", "--target", "ort"], [1e-14, 1e-10]),
         (&["--dense", "int8", "--keep-activations"], [1e-7, 1e-4]),
         // Experts in int8 are exact; onnxruntime rounds activations.
         (&["--experts", "int8", "--target", "ort"], [1e-5, 4e-4]),
