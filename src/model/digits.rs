@@ -1,8 +1,9 @@
 //! Dense layers with weights in two int8 digits, `W = s · (256·high + low)` with a power of two `s` for
-//! each row: all but a few BF16 values, exactly.
+//! each row: nearly all values of BF16, exactly.
 //!
 //! Decode is as fast as memory is read, so for few tokens the digits are multiplied as they are stored.
-//! A row of activations becomes digits too, `x = t · Σⱼ dⱼ / 126ʲ` with `t = max|x| / 63` and `|d| ≤ 63`. Products are exact sums in i32, and
+//! A row of activations becomes digits too, `x = t · Σⱼ dⱼ / 126ʲ` with `t = max|x| / 63` and
+//! `|d| ≤ 63`. Sums of their products are exact in i32, and
 //! `W·x = s·t · Σⱼ (256·high·dⱼ + low·dⱼ) / 126ʲ`. For many tokens, blocks of rows of W become f32, one
 //! after the other.
 
