@@ -63,10 +63,6 @@ impl Case {
         Self { graph: GraphOptions::default(), ..self }
     }
 
-    fn is_exact(&self) -> bool {
-        self.graph.target == Target::Onnx && self.graph.compute == DType::F32
-    }
-
     /// Whether the documents say that it is refused.
     fn is_refused(&self) -> bool {
         let Self { graph, experts, dense } = *self;
