@@ -3,9 +3,11 @@
 
 mod block;
 mod codebook;
+mod digits;
 mod from_mxfp4;
 mod quantize;
 
 pub use block::{Bits, dequantize};
+pub use digits::{Digit, digits, join};
 pub use from_mxfp4::from_mxfp4;
 pub use quantize::quantize;
