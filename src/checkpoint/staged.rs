@@ -81,9 +81,10 @@ pub fn layout(tensors: &Tensors) -> Layout {
         &[form(PLAIN), form(MatrixFormat::Int(Bits::Eight)), form(MatrixFormat::Int(Bits::Four))];
     const EXPERTS: &[Form] = &[
         form(MatrixFormat::Mxfp4),
-        form(MatrixFormat::Mxfp4ColMajor),
+        form(MatrixFormat::Nvfp4),
         form(MatrixFormat::Int(Bits::Eight)),
         form(MatrixFormat::Int(Bits::Four)),
+        form(MatrixFormat::Digits(Bits::Four)),
         form(PLAIN),
         form(TRANSPOSED),
     ];

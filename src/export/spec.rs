@@ -12,6 +12,7 @@ use crate::graph::Style;
 use crate::model::{self, BatchSymbol, GraphOptions, SlidingCache};
 use crate::package::{genai, transformers_js};
 use crate::tensor::DType;
+use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 
 /// A resolved and checked [`Request`].
@@ -147,10 +148,10 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
 
 /// Whether matrices of a role can be converted to a format.
 fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
-    use MatrixFormat::{Float, Int, Mxfp4};
+    use MatrixFormat::{Digits, Float, Int, Mxfp4, Nvfp4};
     match format {
         None | Some(Int(_) | Float(DType::F32 | DType::F16 | DType::BF16)) => Ok(()),
-        Some(Mxfp4) if role == Role::Experts => Ok(()),
+        Some(Mxfp4 | Nvfp4 | Digits(Bits::Four)) if role == Role::Experts => Ok(()),
         Some(format) => bail!("{role} cannot be converted to {format}"),
     }
 }

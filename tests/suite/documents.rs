@@ -144,6 +144,10 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         (four, four, plain),
         (eight, eight, plain),
         (four, eight, ort),
+        (MatrixFormat::Digits(Bits::Four), eight, plain),
+        (MatrixFormat::Digits(Bits::Four), eight, ort),
+        (MatrixFormat::Nvfp4, eight, plain),
+        (MatrixFormat::Nvfp4, eight, ort),
         (MatrixFormat::Float(DType::F32), eight, GraphOptions { keep_activations: true, ..ort }),
     ] {
         let mut checkpoint = open(&fixture("tiny"));

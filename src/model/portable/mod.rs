@@ -3,7 +3,7 @@
 mod attention;
 mod decode;
 mod experts;
-mod mxfp4;
+mod fp4;
 
 pub use attention::attention;
 pub use decode::decoded;
