@@ -11,7 +11,7 @@ use super::environment::{OPENVINO, assert_logits, assert_steps, assert_within, p
 use super::verify::{fails, passes};
 use crate::conversions::{bits_of_mxfp4, original, written};
 use crate::layout_fixtures::{LAYOUTS, edit_tensors, in_folder};
-use crate::support::{Home, assert_contains, cases, paths, text, words};
+use crate::support::{Home, assert_contains, cases, copy_folder, fixture, paths, text, words};
 
 const FORMATS: [&str; 2] = ["int4x2", "nvfp4"];
 
@@ -34,7 +34,7 @@ fn logits_are_those_of_openais_implementation() {
         "--kv-cache --functions",
         "--target ort",
         "--target ort --keep-activations",
-        "--target ort --external-data copy --max-shard-size 400kB",
+        "--target ort --external-data copy --max-shard-size 600kB",
     ];
     let references = [
         ("tiny", &["2x40", "1x300"][..]),
@@ -145,6 +145,27 @@ fn staged_files_are_read_and_converted() {
             let is_same = found.iter().map(without_sign).eq(expected.iter().map(without_sign));
             assert!(is_same, "{format} {layer} {matrix:?} {shape:?}");
         }
+    }
+}
+
+/// A Loop decodes what the operator reads, where adapters change experts, always or in some runs.
+#[test]
+fn adapters_change_experts_in_both() {
+    let home = Home::with("tiny-hf");
+    let adapter = home.join("adapter");
+    copy_folder(&fixture("lora/experts"), &adapter);
+    let added = ["--adapter", text(&adapter)];
+    for format in FORMATS {
+        let export = |more: &[&str]| {
+            let options = [&["--target", "ort", "--experts", format], &added[..], more].concat();
+            home.export("m", &options).0
+        };
+        passes(&export(&[]), &home.checkpoint(), &added);
+        let swappable = export(&["--adapter-as", "swappable"]);
+        passes(&swappable, &home.checkpoint(), &[]);
+        passes(&swappable, &home.checkpoint(), &added);
+        let merged = export(&["--adapter-as", "merge", "--accept-rounding"]);
+        passes(&merged, &home.checkpoint(), &added);
     }
 }
 
