@@ -261,6 +261,7 @@ pub mod tensor_proto {
         Bool = 9,
         Float16 = 10,
         Bfloat16 = 16,
+        Float8e4m3fn = 17,
         Float8e5m2 = 19,
         Float8e8m0 = 24,
     }
@@ -280,6 +281,7 @@ pub mod tensor_proto {
                 Self::Bool => "BOOL",
                 Self::Float16 => "FLOAT16",
                 Self::Bfloat16 => "BFLOAT16",
+                Self::Float8e4m3fn => "FLOAT8E4M3FN",
                 Self::Float8e5m2 => "FLOAT8E5M2",
                 Self::Float8e8m0 => "FLOAT8E8M0",
             }
@@ -296,6 +298,7 @@ pub mod tensor_proto {
                 "BOOL" => Some(Self::Bool),
                 "FLOAT16" => Some(Self::Float16),
                 "BFLOAT16" => Some(Self::Bfloat16),
+                "FLOAT8E4M3FN" => Some(Self::Float8e4m3fn),
                 "FLOAT8E5M2" => Some(Self::Float8e5m2),
                 "FLOAT8E8M0" => Some(Self::Float8e8m0),
                 _ => None,

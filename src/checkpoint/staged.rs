@@ -85,9 +85,10 @@ pub fn layout(tensors: &Tensors) -> Layout {
     ];
     const EXPERTS: &[Form] = &[
         form(MatrixFormat::Mxfp4),
-        form(MatrixFormat::Mxfp4ColMajor),
+        form(MatrixFormat::Nvfp4),
         form(MatrixFormat::Int(Bits::Eight)),
         form(MatrixFormat::Int(Bits::Four)),
+        form(MatrixFormat::Int4x2),
         form(PLAIN),
         form(TRANSPOSED),
     ];

@@ -138,7 +138,7 @@ pub struct Export {
 
     /// Convert experts to a format [default: as in the checkpoint]
     ///
-    /// Integers round, except for int8 from MXFP4. Conversions to other formats are exact or
+    /// int8 and int4 round, except for int8 from MXFP4. Conversions to other formats are exact or
     /// refused, unless --accept-rounding is given. With --adapter-as merge only what adapters change
     /// is converted, except for the GPUs of --ep.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
@@ -148,7 +148,7 @@ pub struct Export {
     /// Routers and the embedding stay as they are. With --adapter-as merge as --experts.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
-    /// Allow --experts and --dense to round to mxfp4, bf16, f16 or f32
+    /// Allow --experts and --dense to round to formats other than int8 and int4
     #[arg(help_heading = PRECISION, long, requires = "formats")]
     accept_rounding: bool,
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]

@@ -75,12 +75,17 @@ pub type Word<T> = (&'static str, T, &'static str);
 
 const INT8: MatrixFormat = MatrixFormat::Int(Bits::Eight);
 const INT4: MatrixFormat = MatrixFormat::Int(Bits::Four);
+const INT4X2: MatrixFormat = MatrixFormat::Int4x2;
 const BF16: MatrixFormat = MatrixFormat::Float(DType::BF16);
 const F16: MatrixFormat = MatrixFormat::Float(DType::F16);
 const F32: MatrixFormat = MatrixFormat::Float(DType::F32);
 
 pub const PRESETS: [Word<Preset>; 6] = [
-    ("onnxruntime", Preset::Onnxruntime, "ONNX Runtime on a CPU"),
+    (
+        "onnxruntime",
+        Preset::Onnxruntime,
+        "ONNX Runtime on a CPU; one without AVX-512 needs --experts int4x2 to be fast",
+    ),
     ("genai", Preset::Genai, "onnxruntime-genai on a CPU"),
     ("openvino", Preset::Openvino, "OpenVINO, or any runtime with standard operators"),
     (
@@ -92,8 +97,18 @@ pub const PRESETS: [Word<Preset>; 6] = [
     ("webgpu", Preset::Webgpu, "ONNX Runtime with WebGPU; experts become int4, which rounds"),
 ];
 
-pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 6] = [
+pub const EXPERTS_FORMATS: [Word<MatrixFormat>; 8] = [
     ("mxfp4", MatrixFormat::Mxfp4, "4-bit floats in blocks of 32 with a scale, as released"),
+    (
+        "nvfp4",
+        MatrixFormat::Nvfp4,
+        "The same codes with scales for blocks of 16, as CUDA reads them",
+    ),
+    (
+        "int4x2",
+        INT4X2,
+        "MXFP4 as two 4-bit integers each: exact with --target ort on CPUs without AVX-512, where mxfp4 is slow",
+    ),
     (
         "int8",
         INT8,

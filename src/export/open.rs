@@ -134,13 +134,11 @@ fn prepare<'a>(
         adapters.iter_mut().for_each(|it| it.truncate(layers));
     }
     adapters::add(checkpoint, request, &adapters, progress)?;
-    let is_mxfp4 = match experts {
-        Some(format) => format == MatrixFormat::Mxfp4,
-        None => !checkpoint.weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4),
-    };
+    let is_mxfp4 =
+        !checkpoint.weights.formats(Role::Experts).contains(|it| it != MatrixFormat::Mxfp4);
     if provider == Some(Provider::Cuda) && is_mxfp4 {
-        // CUDA reads MXFP4 in an order of its own, which a staged file for it has too.
-        experts = Some(MatrixFormat::Mxfp4ColMajor);
+        // CUDA's kernels read MXFP4's codes, with scales of their own.
+        experts.get_or_insert(MatrixFormat::Nvfp4);
     }
     // With merging a format is for what adapters change, unless a provider reads one format alone.
     let is_for_all = !request.merges() || provider.is_some_and(|it| it != Provider::Cpu);

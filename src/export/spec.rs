@@ -152,10 +152,10 @@ fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
 
 /// Whether matrices of a role can be converted to a format.
 fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
-    use MatrixFormat::{Float, Int, Int8x2, Mxfp4};
+    use MatrixFormat::{Float, Int, Int4x2, Int8x2, Mxfp4, Nvfp4};
     match format {
         None | Some(Int(_) | Float(DType::F32 | DType::F16 | DType::BF16)) => Ok(()),
-        Some(Mxfp4) if role == Role::Experts => Ok(()),
+        Some(Mxfp4 | Nvfp4 | Int4x2) if role == Role::Experts => Ok(()),
         Some(Int8x2) if role == Role::Dense => Ok(()),
         Some(format) => bail!("{role} cannot be converted to {format}"),
     }

@@ -126,7 +126,7 @@ fn many_tokens(g: &mut Scope, x: Value, matrix: &Matrix) -> Result<Value> {
     let rows = out.div_ceil(out.div_ceil(BLOCK_ROWS));
     let blocks = out / rows;
     let block = |g: &mut Scope, digits: [Value; 2]| {
-        let weight = portable::from_digits(g, digits)?;
+        let weight = portable::from_int8x2(g, digits)?;
         g.gemm("", [x, weight], None, true)
     };
     let mut in_blocks = |weight: &Weight| {

@@ -39,8 +39,8 @@ use crate::weights::Weight;
 /// Slope of SwiGLU's sigmoid.
 const SWIGLU_ALPHA: f32 = 1.702;
 
-/// A weight as stored, under a dtype of the same size that the operators know: MXFP4's
-/// blocks and scales and FP8 are bytes.
+/// A weight as stored, under a dtype of the same size that the operators know: the codes
+/// and scales of MXFP4 and NVFP4, and FP8, are bytes.
 fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
     stored_rows(g, weight, 0..weight.shape[0])
 }
@@ -48,7 +48,7 @@ fn stored(g: &mut Scope, weight: &Weight) -> Result<Value> {
 /// Some rows of a weight: a byte range of it.
 fn stored_rows(g: &mut Scope, weight: &Weight, rows: Range<u64>) -> Result<Value> {
     let dtype = match weight.dtype {
-        DType::F8E8M0 | DType::F8E5M2 => DType::U8,
+        DType::F8E8M0 | DType::F8E4M3 | DType::F8E5M2 => DType::U8,
         dtype => dtype,
     };
     let all = 0..weight.shape[0];

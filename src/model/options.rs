@@ -109,7 +109,7 @@ impl GraphOptions {
             (Target::Onnx, _) => "a runtime with opset 23, such as onnxruntime 1.23.1 or newer",
             (Target::Ort, Provider::Cpu) => "onnxruntime 1.32 or newer, on a CPU",
             (Target::Ort, Provider::Cuda) => {
-                "onnxruntime 1.30 or newer with CUDA, on a GPU with compute capability 8.0 or newer"
+                "onnxruntime 1.32 or newer with CUDA (1.30 for experts in integers), on a GPU with compute capability 8.0 or newer"
             }
             (Target::Ort, Provider::WebGpu) => {
                 "onnxruntime 1.27 or newer with WebGPU, natively or in a browser"

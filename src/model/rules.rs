@@ -61,7 +61,6 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     let has_digits = weights.formats(Role::Dense).contains(|it| it == MatrixFormat::Int8x2);
     let formats = weights.formats(Role::Experts);
     if options.target == Target::Onnx {
-        ensure!(!formats.contains(|it| it == MatrixFormat::Mxfp4ColMajor), "{LAID_OUT_FOR_CUDA}");
         return Ok(());
     }
     if options.provider != Provider::Cpu && has_digits {
@@ -84,9 +83,9 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
             "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx`, with a cache if the model generates text",
             config.head_dim
         )
-    } else if options.style == Style::Functions && formats.contains(MatrixFormat::is_mxfp4) {
+    } else if options.style == Style::Functions && formats.contains(MatrixFormat::is_fp4) {
         err!(
-            "target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export without functions, or for target `onnx`"
+            "target `ort` does not support functions with experts in {formats}: onnxruntime takes no scales of 8-bit floats as inputs of a function; export without functions, or for target `onnx`"
         )
     } else if let (Provider::WebGpu, Some(count)) = (options.provider, too_many) {
         err!(
@@ -95,7 +94,7 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     } else if options.provider != Provider::Cpu && formats.common().is_none() {
         let (what, instead) = (format!("experts in {formats}"), "its kernels read one format");
         let formats: &[&str] =
-            if options.provider == Provider::Cuda { &["mxfp4", "int4"] } else { &["int4", "int8"] };
+            if options.provider == Provider::Cuda { &["nvfp4", "int4"] } else { &["int4", "int8"] };
         return Err(unsupported(options.provider, what, instead, Setting::Experts, formats));
     } else {
         let mut matrices = weights.matrices(Role::Experts);
@@ -103,8 +102,6 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     };
     Err(error.with_remedy(Setting::Target, "onnx"))
 }
-
-const LAID_OUT_FOR_CUDA: &str = "the experts are laid out for CUDA, which needs target `ort` and execution provider `cuda`: export the checkpoint itself";
 
 /// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others.
 fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
@@ -115,13 +112,12 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
         Err(unsupported(provider, what, instead, Setting::Experts, others))
     };
     match (provider, format) {
-        (Provider::Cpu, MatrixFormat::Mxfp4ColMajor) => bail!("{LAID_OUT_FOR_CUDA}"),
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
             let detail = " with activations kept in float";
-            refuse(detail, "its kernel quantizes them to 8 bits", &["int4"])
+            refuse(detail, "its kernel quantizes them to 8 bits", &["int4x2", "int4"])
         }
         (Provider::Cpu, _)
-        | (Provider::Cuda, MatrixFormat::Mxfp4ColMajor)
+        | (Provider::Cuda, MatrixFormat::Nvfp4)
         | (Provider::WebGpu, MatrixFormat::Int(_)) => Ok(()),
         (Provider::Cuda, MatrixFormat::Int(_) | MatrixFormat::Float(_))
             if ort::reads_experts(format, options) =>
@@ -131,11 +127,11 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
                 return Ok(());
             }
             let instead = format!("its kernels need multiples of {multiple}");
-            refuse(&format!(" of {out} by {inn}"), &instead, &["mxfp4"])
+            refuse(&format!(" of {out} by {inn}"), &instead, &["nvfp4"])
         }
         (Provider::Cuda, _) => {
-            let instead = format!("its kernels read mxfp4, int4, int8 and {compute}");
-            refuse("", &instead, &["mxfp4", "int4"])
+            let instead = format!("its kernels read nvfp4, int4, int8 and {compute}");
+            refuse("", &instead, &["nvfp4", "int4"])
         }
         (Provider::WebGpu, _) => refuse("", "its kernel reads integers", &["int4", "int8"]),
     }

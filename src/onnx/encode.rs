@@ -31,12 +31,13 @@ const IR_VERSION_OF_F8E8M0: i64 = 12;
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
 
 /// ONNX's element types and ours.
-const DTYPES: [(DataType, DType); 10] = [
+const DTYPES: [(DataType, DType); 11] = [
     (DataType::Bool, DType::Bool),
     (DataType::Uint8, DType::U8),
     (DataType::Int8, DType::I8),
     (DataType::Int32, DType::I32),
     (DataType::Int64, DType::I64),
+    (DataType::Float8e4m3fn, DType::F8E4M3),
     (DataType::Float8e5m2, DType::F8E5M2),
     (DataType::Float8e8m0, DType::F8E8M0),
     (DataType::Float16, DType::F16),

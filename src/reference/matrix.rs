@@ -38,7 +38,7 @@ pub struct StoredMatrix {
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedNumbers {
     pub encoding: Encoding,
-    /// Floats; or codes, then scales.
+    /// Floats; or codes, then scales, then the scale of all.
     pub parts: Vec<FileRange>,
 }
 
@@ -48,10 +48,14 @@ pub enum Encoding {
     Float(DType),
     /// Codes in E2M1, and for each block a scale in E8M0.
     Mxfp4,
+    /// Codes in E2M1, for each half of a block a scale in E4M3, and one scale in f32 for all.
+    Nvfp4,
     /// Codes from which 8 is subtracted, and for each block a scale in f32.
     Int4,
     /// The same with 128.
     Int8,
+    /// Each row twice in `Int4`, one after the other: a number is the sum of its two.
+    Int4x2,
     /// High digits in i8, low digits in i8, and for each row of so many columns a scale in f32:
     /// `scale · (256·high + low)`.
     Int8x2 {
@@ -61,6 +65,7 @@ pub enum Encoding {
 
 /// Numbers that share a scale.
 pub const BLOCK: u64 = 32;
+const HALF_BLOCK: u64 = BLOCK / 2;
 
 /// The values of E2M1 (Open Compute Project, Microscaling Formats 1.0) by their codes.
 const E2M1: [f32; 16] =
@@ -72,22 +77,49 @@ impl Encoding {
         match self {
             Self::Float(dtype) => vec![numbers * dtype.size()],
             Self::Mxfp4 => vec![numbers / 2, numbers / BLOCK],
+            Self::Nvfp4 => vec![numbers / 2, numbers / HALF_BLOCK],
             Self::Int4 => vec![numbers / 2, numbers / BLOCK * 4],
             Self::Int8 => vec![numbers, numbers / BLOCK * 4],
+            Self::Int4x2 => vec![numbers, numbers / BLOCK * 8],
             Self::Int8x2 { columns } => vec![numbers, numbers, numbers / columns * 4],
         }
     }
 
-    fn decode(self, parts: &[Vec<u8>]) -> Vec<f32> {
+    /// Where each part has some of the numbers, which are whole blocks.
+    fn ranges(self, numbers: Range<u64>) -> Vec<Range<u64>> {
+        let [start, end] = [numbers.start, numbers.end].map(|at| self.bytes(at));
+        let mut ranges: Vec<_> =
+            start.into_iter().zip(end).map(|(start, end)| start..end).collect();
+        if self == Self::Nvfp4 {
+            ranges.push(0..DType::F32.size());
+        }
+        ranges
+    }
+
+    /// The numbers of whole rows with so many columns.
+    fn decode(self, parts: &[Vec<u8>], columns: u64) -> Vec<f32> {
         let low_first = |byte: u8| [byte & 15, byte >> 4];
+        let e2m1 = |byte: u8| low_first(byte).map(|code| E2M1[usize::from(code)]);
         match self {
             Self::Float(dtype) => decode(dtype, &parts[0]),
-            Self::Mxfp4 => scaled(&parts[0], parts[1].iter().map(e8m0), |byte| {
-                low_first(byte).map(|code| E2M1[usize::from(code)])
-            }),
-            Self::Int4 => scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| {
+            Self::Mxfp4 => scaled(&parts[0], BLOCK, parts[1].iter().map(e8m0), e2m1),
+            Self::Nvfp4 => {
+                let of_all = decode(DType::F32, &parts[2])[0];
+                let scales = decode(DType::F8E4M3, &parts[1]).into_iter();
+                scaled(&parts[0], HALF_BLOCK, scales.map(|scale| scale * of_all), e2m1)
+            }
+            Self::Int4 => scaled(&parts[0], BLOCK, decode(DType::F32, &parts[1]), |byte| {
                 low_first(byte).map(|code| f32::from(code) - 8.0)
             }),
+            Self::Int4x2 => {
+                let terms = Self::Int4.decode(parts, 2 * columns);
+                let rows = terms.chunks(2 * columns as usize);
+                let sums = rows.flat_map(|row| {
+                    let (first, second) = row.split_at(columns as usize);
+                    first.iter().zip(second).map(|(first, second)| first + second)
+                });
+                sums.collect()
+            }
             Self::Int8x2 { columns } => {
                 let scales = decode(DType::F32, &parts[2]);
                 let digits = parts[0].iter().zip(&parts[1]).enumerate();
@@ -97,21 +129,22 @@ impl Encoding {
                 };
                 digits.map(value).collect()
             }
-            Self::Int8 => {
-                scaled(&parts[0], decode(DType::F32, &parts[1]), |byte| [f32::from(byte) - 128.0])
-            }
+            Self::Int8 => scaled(&parts[0], BLOCK, decode(DType::F32, &parts[1]), |byte| {
+                [f32::from(byte) - 128.0]
+            }),
         }
     }
 }
 
-/// The numbers of each byte of codes, times the scale of their block.
+/// The numbers of each byte of codes, times the scale that so many of them share.
 fn scaled<const N: usize>(
     codes: &[u8],
+    block: u64,
     scales: impl IntoIterator<Item = f32>,
     numbers: impl Fn(u8) -> [f32; N],
 ) -> Vec<f32> {
     let mut values = Vec::with_capacity(codes.len() * N);
-    for (codes, scale) in codes.chunks(BLOCK as usize / N).zip(scales) {
+    for (codes, scale) in codes.chunks(block as usize / N).zip(scales) {
         values.extend(codes.iter().flat_map(|byte| numbers(*byte)).map(|number| number * scale));
     }
     values
@@ -143,12 +176,11 @@ impl EncodedNumbers {
 
     /// Some of them, which are whole blocks.
     pub fn slice(&self, numbers: Range<u64>) -> Self {
-        let [start, end] = [numbers.start, numbers.end].map(|at| self.encoding.bytes(at));
-        let part = |(whole, (start, end)): (&FileRange, (u64, u64))| {
+        let part = |(whole, Range { start, end }): (&FileRange, Range<u64>)| {
             let (file, first) = (whole.file.clone(), whole.range.start);
             FileRange { file, range: first + start..first + end }
         };
-        let parts = self.parts.iter().zip(start.into_iter().zip(end)).map(part).collect();
+        let parts = self.parts.iter().zip(self.encoding.ranges(numbers)).map(part).collect();
         Self { encoding: self.encoding, parts }
     }
 }
@@ -187,8 +219,7 @@ impl OpenMatrix<'_> {
     /// Some rows `[rows, columns]`.
     pub fn rows<F: Real>(&self, rows: Range<u64>) -> Result<Array2<F>> {
         let StoredMatrix { columns, numbers: EncodedNumbers { encoding, parts }, .. } = self.matrix;
-        let [start, end] = [rows.start, rows.end].map(|row| encoding.bytes(row * columns));
-        let ranges = start.into_iter().zip(end).map(|(start, end)| start..end);
+        let ranges = encoding.ranges(rows.start * columns..rows.end * columns);
         let read = self
             .files
             .iter()
@@ -196,7 +227,7 @@ impl OpenMatrix<'_> {
             .zip(ranges)
             .map(|((file, part), range)| read(file, part, range));
         let parts = read.collect::<Result<Vec<_>>>()?;
-        let values = encoding.decode(&parts).into_iter();
+        let values = encoding.decode(&parts, *columns).into_iter();
         let values = values.map(|value| F::of(f64::from(value))).collect();
         let shape = ((rows.end - rows.start) as usize, *columns as usize);
         Ok(Array2::from_shape_vec(shape, values).expect("whole rows"))
@@ -231,7 +262,7 @@ mod tests {
         // Twice all 16, two a byte.
         let codes = [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe].repeat(2);
         for scale in 0..=252u8 {
-            let found = Encoding::Mxfp4.decode(&[codes.clone(), vec![scale]]);
+            let found = Encoding::Mxfp4.decode(&[codes.clone(), vec![scale]], 32);
             for (at, found) in (0..16u32).cycle().zip(&found) {
                 let e2m1 = float(at >> 3, (at >> 1 & 3) as i32, f64::from(at & 1) / 2.0) / 2.0;
                 let expected = e2m1 * 2f64.powi(i32::from(scale) - 127);
@@ -239,21 +270,38 @@ mod tests {
             }
             assert_eq!(found.len(), 32);
         }
-        let nan = Encoding::Mxfp4.decode(&[codes, vec![255]]);
+        let nan = Encoding::Mxfp4.decode(&[codes, vec![255]], 32);
         assert!(nan.iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn decodes_scales_of_nvfp4() {
+        // Twice 16 codes of 1, under E4M3's 1.5 · 2^3 and its smallest number 2^-9.
+        let found = Encoding::Nvfp4
+            .decode(&[vec![0x22; 16], vec![0b0101_0100, 1], 0.25f32.to_le_bytes().to_vec()], 32);
+        assert_eq!(found, [[3.0; 16], [2f32.powi(-11); 16]].concat());
     }
 
     #[test]
     fn decodes_integers_and_fp8() {
         let codes: Vec<u8> = (0..32).collect();
         let scale = 0.75f32.to_le_bytes().to_vec();
-        let int8 = Encoding::Int8.decode(&[codes.clone(), scale.clone()]);
+        let int8 = Encoding::Int8.decode(&[codes.clone(), scale.clone()], 32);
         assert!((0..32).all(|at| int8[at] == (at as f32 - 128.0) * 0.75));
-        let int4 = Encoding::Int4.decode(&[codes[..16].to_vec(), scale]);
+        let int4 = Encoding::Int4.decode(&[codes[..16].to_vec(), scale], 32);
         let expected = |at: usize| (((at / 2) >> (4 * (at % 2)) & 15) as f32 - 8.0) * 0.75;
         assert!((0..32).all(|at| int4[at] == expected(at)), "{int4:?}");
+        // A row of 64 numbers, first all of one term, then all of the other.
+        let terms = [codes.clone(), codes.iter().rev().copied().collect()].concat();
+        let scales = [1f32, 2.0, 4.0, 8.0].map(f32::to_le_bytes).concat();
+        let sums = Encoding::Int4x2.decode(&[terms.clone(), scales], 64);
+        let code = |at: usize| f32::from(terms[at / 2] >> (4 * (at % 2)) & 15) - 8.0;
+        for (at, found) in sums.into_iter().enumerate() {
+            let [first, second] = if at < 32 { [1.0, 4.0] } else { [2.0, 8.0] };
+            assert_eq!(found, code(at) * first + code(64 + at) * second, "{at}");
+        }
         let bytes: Vec<u8> = (0..=255).filter(|byte| byte & 0x7c != 0x7c).collect();
-        let fp8 = Encoding::Float(DType::F8E5M2).decode(std::slice::from_ref(&bytes));
+        let fp8 = Encoding::Float(DType::F8E5M2).decode(std::slice::from_ref(&bytes), 32);
         for (byte, found) in bytes.into_iter().map(u32::from).zip(fp8) {
             let mantissa = f64::from(byte & 3) / 4.0;
             let expected = float(byte >> 7, (byte >> 2 & 31) as i32, mantissa) / 32768.0;

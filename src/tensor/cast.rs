@@ -5,7 +5,8 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{BLOCK_LENGTH, BlockValues, DType, Rounding};
 
-/// Decodes BF16, F16, F32 or FP8 E5M2, whose bytes are the upper halves of F16 numbers.
+/// Decodes BF16, F16, F32, FP8 E4M3 (without infinity), or FP8 E5M2, whose bytes are the upper
+/// halves of F16 numbers.
 /// Panics for other dtypes, and if the last element is not whole.
 pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let length = bytes.len();
@@ -17,6 +18,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
         }
         DType::F16 => decode_f16(bytes, u16::from_le_bytes),
         DType::F32 => decode_each(bytes, f32::from_le_bytes),
+        DType::F8E4M3 => decode_each(bytes, |[byte]| e4m3(byte)),
         DType::F8E5M2 => decode_f16(bytes, |[byte]| u16::from(byte) << 8),
         _ => panic!("{dtype} cannot be decoded as floats"),
     }
@@ -35,6 +37,15 @@ fn decode_f16<const N: usize>(bytes: &[u8], bits: impl Fn([u8; N]) -> u16) -> Ve
         halves.convert_to_f32_slice(values);
     }
     values
+}
+
+/// Its exponent and mantissa are the upper ones of an f32 whose exponent is 120 smaller.
+fn e4m3(byte: u8) -> f32 {
+    if byte & 0x7f == 0x7f {
+        return f32::NAN;
+    }
+    let magnitude = f32::from_bits(u32::from(byte & 0x7f) << 20) * 2f32.powi(120);
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 fn decode_each<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {

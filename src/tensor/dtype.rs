@@ -17,6 +17,7 @@ pub enum DType {
     I8,
     I32,
     I64,
+    F8E4M3,
     F8E5M2,
     F8E8M0,
     F16,
@@ -32,7 +33,7 @@ impl DType {
     /// Bytes of one element; 0 of another dtype.
     pub const fn size(self) -> u64 {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E8M0 => 1,
+            Self::Bool | Self::U8 | Self::I8 | Self::F8E4M3 | Self::F8E5M2 | Self::F8E8M0 => 1,
             Self::F16 | Self::BF16 => 2,
             Self::I32 | Self::F32 => 4,
             Self::I64 => 8,

@@ -6,6 +6,7 @@ mod exact;
 pub mod ints;
 pub mod mxfp4;
 mod non_finite;
+pub mod nvfp4;
 mod rounding;
 
 pub use cast::{decode, encode};

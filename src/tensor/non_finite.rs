@@ -8,6 +8,7 @@ use super::mxfp4::LARGEST_SCALE;
 pub fn not_finite(dtype: DType, bytes: &[u8]) -> u64 {
     let count = match dtype {
         DType::F8E8M0 => bytes.iter().filter(|byte| **byte > LARGEST_SCALE).count(),
+        DType::F8E4M3 => count::<1>(bytes, 0x7f, 0x7f),
         DType::F8E5M2 => count::<1>(bytes, 0x7c, 0x7c),
         DType::F16 => count::<2>(bytes, 0x7c00, 0x7c00),
         DType::BF16 => count::<2>(bytes, 0x7f80, 0x7f80),

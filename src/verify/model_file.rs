@@ -52,7 +52,7 @@ impl ExternalTensor<'_> {
     pub fn reads_as(&self, expected: DType) -> bool {
         let stored = self.stored.dtype;
         match expected {
-            DType::U8 | DType::F8E8M0 | DType::F8E5M2 => {
+            DType::U8 | DType::F8E8M0 | DType::F8E4M3 | DType::F8E5M2 => {
                 stored.is_none_or(|dtype| dtype.size() == 1)
             }
             dtype => stored == Some(dtype),

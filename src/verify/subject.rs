@@ -102,17 +102,19 @@ pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, 
     let values = |matrix: &Matrix| {
         let encoding = match matrix.format {
             MatrixFormat::Mxfp4 => Encoding::Mxfp4,
+            MatrixFormat::Nvfp4 => Encoding::Nvfp4,
             MatrixFormat::Int(Bits::Four) => Encoding::Int4,
             MatrixFormat::Int(Bits::Eight) => Encoding::Int8,
+            MatrixFormat::Int4x2 => Encoding::Int4x2,
             MatrixFormat::Int8x2 => Encoding::Int8x2 { columns: matrix.inn },
             MatrixFormat::Float(dtype) => Encoding::Float(dtype),
-            MatrixFormat::Mxfp4ColMajor | MatrixFormat::FloatTransposed(_) => return None,
+            MatrixFormat::FloatTransposed(_) => return None,
         };
         let parts = matrix.parts.iter().map(place).collect::<Option<_>>()?;
         Some((matrix.path.clone(), EncodedNumbers { encoding, parts }))
     };
     let matrices = Role::ALL.into_iter().flat_map(|role| checkpoint.weights.matrices(role));
-    matrices.filter(|matrix| matrix.parts[0].is_converted()).filter_map(values).collect()
+    matrices.filter(|matrix| matrix.conversion().is_some()).filter_map(values).collect()
 }
 
 /// Folds what adapters change into the values, in formats in which the model has the matrices that they

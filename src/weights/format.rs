@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, err};
 use crate::tensor::ints::Bits;
-use crate::tensor::{BLOCK, DType};
+use crate::tensor::{BLOCK, DType, nvfp4};
 
 /// How the elements of a matrix `[out, in]`, or of one for each expert, are stored. A
 /// square matrix has the same shape in both orders, so the format tells them apart.
@@ -14,10 +14,12 @@ use crate::tensor::{BLOCK, DType};
 pub enum MatrixFormat {
     /// MXFP4 blocks of 32 elements along `in`.
     Mxfp4,
-    /// MXFP4 with the codes column-major, as ONNX Runtime's CUDA kernels read them.
-    Mxfp4ColMajor,
+    /// The same codes in blocks of 16 along `in`, with a scale for each and one for each expert.
+    Nvfp4,
     /// Integers in blocks of 32 along `in` with an f32 scale each.
     Int(Bits),
+    /// Two integers of 4 bits an element, which is their sum: a high and a low digit.
+    Int4x2,
     /// Two int8 digits, with a power of two as the scale of each row.
     Int8x2,
     /// Floats, `[out, in]`.
@@ -41,6 +43,10 @@ pub enum ElementKind {
     IntCodes,
     /// F32 scales of integers.
     IntScales,
+    /// E4M3 scales.
+    Nvfp4Scales,
+    /// Global scales of NVFP4.
+    GlobalScales,
     /// Digits of integers.
     Digits,
 }
@@ -57,11 +63,12 @@ pub struct MatrixPart {
 
 impl MatrixFormat {
     /// Formats that a conversion can produce.
-    pub const TARGETS: [Self; 8] = [
+    pub const TARGETS: [Self; 9] = [
         Self::Mxfp4,
-        Self::Mxfp4ColMajor,
+        Self::Nvfp4,
         Self::Int(Bits::Eight),
         Self::Int(Bits::Four),
+        Self::Int4x2,
         Self::Int8x2,
         Self::Float(DType::BF16),
         Self::Float(DType::F16),
@@ -69,14 +76,16 @@ impl MatrixFormat {
     ];
 
     /// The tensors of matrices `[stack.., out, in]`. In MXFP4: `blocks u8 [.., out, in/32,
-    /// 16]` and `scales u8 [.., out, in/32]`; column-major: `columns u8 [.., in, out/2]`
-    /// with the even output in the low nibble. Integers: `codes u8 [.., out, in/32, 32 or
-    /// 16]` and `scales f32 [.., out, in/32]`. Two digits: `high` and `low` i8 `[.., out, in]`, and
-    /// `scales f32 [.., out]`. Floats: `weight [.., out, in]` or `weight_t
-    /// [.., in, out]`.
+    /// 16]` and `scales u8 [.., out, in/32]`. NVFP4: `pairs u8 [.., out, in/16, 8]`,
+    /// `block_scales f8e4m3 [.., out, in/16]` and `global_scale f32 [..]`. Integers: `codes u8 [..,
+    /// out, in/32, 32 or 16]` and `scales f32 [.., out, in/32]`. Two digits of 4 bits: `digits u8 [..,
+    /// out, 2, in/32, 16]`, the high ones of a row before the low ones, and `digit_scales f32 [.., out,
+    /// 2, in/32]`; of 8 bits: `high` and `low i8 [.., out, in]` and `scales f32 [.., out]`. Floats:
+    /// `weight [.., out, in]` or `weight_t [.., in, out]`.
     pub fn parts(self, stack: &[u64], [out, inn]: [u64; 2]) -> Vec<MatrixPart> {
         use ElementKind::{
-            Digits, ExpertFloat, Float, IntCodes, IntScales, Mxfp4Blocks, Mxfp4Scales,
+            Digits, ExpertFloat, Float, GlobalScales, IntCodes, IntScales, Mxfp4Blocks,
+            Mxfp4Scales, Nvfp4Scales,
         };
         let groups = inn / BLOCK;
         let floats = if stack.is_empty() { Float } else { ExpertFloat };
@@ -90,13 +99,21 @@ impl MatrixFormat {
                 part("blocks", Mxfp4Blocks, DType::U8, &[out, groups, BLOCK / 2]),
                 scales(Mxfp4Scales, DType::U8),
             ],
-            Self::Mxfp4ColMajor => vec![
-                part("columns", Mxfp4Blocks, DType::U8, &[inn, out / 2]),
-                scales(Mxfp4Scales, DType::U8),
-            ],
+            Self::Nvfp4 => {
+                let groups = inn / nvfp4::BLOCK;
+                vec![
+                    part("pairs", Mxfp4Blocks, DType::U8, &[out, groups, nvfp4::BLOCK / 2]),
+                    part("block_scales", Nvfp4Scales, DType::F8E4M3, &[out, groups]),
+                    part("global_scale", GlobalScales, DType::F32, &[]),
+                ]
+            }
             Self::Int(bits) => vec![
                 part("codes", IntCodes, DType::U8, &[out, groups, bits.block_bytes()]),
                 scales(IntScales, DType::F32),
+            ],
+            Self::Int4x2 => vec![
+                part("digits", IntCodes, DType::U8, &[out, 2, groups, Bits::Four.block_bytes()]),
+                part("digit_scales", IntScales, DType::F32, &[out, 2, groups]),
             ],
             Self::Int8x2 => vec![
                 part("high", Digits, DType::I8, &[out, inn]),
@@ -110,11 +127,11 @@ impl MatrixFormat {
 
     /// Whether rows are blocks of 32 elements.
     pub fn has_blocks(self) -> bool {
-        self.is_mxfp4() || self.is_int()
+        self.is_fp4() || self.is_int() || self == Self::Int4x2
     }
 
-    pub fn is_mxfp4(self) -> bool {
-        matches!(self, Self::Mxfp4 | Self::Mxfp4ColMajor)
+    pub fn is_fp4(self) -> bool {
+        matches!(self, Self::Mxfp4 | Self::Nvfp4)
     }
 
     /// Whether integers share the scale of a block.
@@ -143,8 +160,9 @@ impl fmt::Display for MatrixFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mxfp4 => f.write_str("mxfp4"),
-            Self::Mxfp4ColMajor => f.write_str("mxfp4 by columns"),
+            Self::Nvfp4 => f.write_str("nvfp4"),
             Self::Int(bits) => write!(f, "{bits}"),
+            Self::Int4x2 => f.write_str("int4x2"),
             Self::Int8x2 => f.write_str("int8x2"),
             Self::Float(dtype) | Self::FloatTransposed(dtype) => write!(f, "{dtype}"),
         }
@@ -163,6 +181,8 @@ impl ElementKind {
             Self::Mxfp4Scales => (&[DType::U8, DType::F8E8M0], "u8 (MXFP4 scales)"),
             Self::IntCodes => (&[DType::U8], "u8 (integer codes)"),
             Self::IntScales => (&[DType::F32], "f32 (scales of integers)"),
+            Self::Nvfp4Scales => (&[DType::F8E4M3], "f8e4m3 (NVFP4 scales)"),
+            Self::GlobalScales => (&[DType::F32], "f32 (global scales of NVFP4)"),
             Self::Digits => (&[DType::I8], "i8 (digits of integers)"),
         }
     }

@@ -68,14 +68,19 @@ impl Matrix {
         self.inn.is_multiple_of(BLOCK)
     }
 
+    /// The conversion that makes it, or all of its parts but the first.
+    pub fn conversion(&self) -> Option<&Arc<Conversion>> {
+        self.parts.iter().find_map(Weight::conversion).map(|(conversion, _)| conversion)
+    }
+
     /// What it is converted from, or itself.
     pub fn source(&self) -> &Self {
-        self.parts[0].conversion().map_or(self, |(conversion, _)| &conversion.from)
+        self.conversion().map_or(self, |conversion| &conversion.from)
     }
 
     /// Whether a conversion adds something to its values.
     pub fn is_merged(&self) -> bool {
-        self.parts[0].conversion().is_some_and(|(conversion, _)| conversion.merge.is_some())
+        self.conversion().is_some_and(|conversion| conversion.merge.is_some())
     }
 
     /// The matrix in a format, under a canonical name; itself if it has the format. A
@@ -88,7 +93,7 @@ impl Matrix {
         accept_rounding: bool,
     ) -> Result<Self> {
         let from = self.source().clone();
-        let merge = self.parts[0].conversion().and_then(|(it, _)| it.merge.clone());
+        let merge = self.conversion().and_then(|it| it.merge.clone());
         if merge.is_none() && from.format == to {
             return Ok(from);
         }
@@ -122,10 +127,6 @@ impl Matrix {
     fn made_by(conversion: Conversion) -> Result<Self> {
         let Conversion { path, from, to, .. } = &conversion;
         ensure!(
-            from.format != MatrixFormat::Mxfp4ColMajor,
-            "`{path}` is laid out for CUDA and cannot be converted: use the checkpoint itself"
-        );
-        ensure!(
             from.format != MatrixFormat::Int8x2,
             "`{path}` is in int8x2 and cannot be converted: use the checkpoint itself"
         );
@@ -135,9 +136,13 @@ impl Matrix {
         );
         let (path, to, experts, sides) = (path.clone(), *to, from.experts, [from.out, from.inn]);
         let conversion = Arc::new(conversion);
+        let kept = conversion.kept();
         Self::new(&path, to, experts, sides, |(at, part)| {
             let MatrixPart { name, kind, dtype, shape } = part;
-            let recipe = Recipe::Converted(conversion.clone(), at);
+            let recipe = match at.checked_sub(kept.len()) {
+                None => kept[at].recipe.clone(),
+                Some(made) => Recipe::Converted(conversion.clone(), made),
+            };
             Ok(Weight { name: format!("{path}.{name}"), dtype, shape, kind, recipe })
         })
     }

@@ -34,7 +34,7 @@ pub enum Recipe {
         /// Bytes of a row.
         row: u64,
     },
-    /// The part of this index that a conversion produces.
+    /// The part of this index among those that a conversion makes.
     Converted(Arc<Conversion>, usize),
 }
 
@@ -132,6 +132,12 @@ impl Conversion {
     pub fn sources(&self) -> impl Iterator<Item = &Weight> {
         let changes = self.merge.iter().flat_map(|it| it.changes().weights());
         self.from.parts.iter().chain(changes)
+    }
+
+    /// The parts of its source that the result begins with, byte for byte: NVFP4 has MXFP4's codes.
+    pub(super) fn kept(&self) -> &[Weight] {
+        let keeps = (self.from.format, self.to) == (MatrixFormat::Mxfp4, MatrixFormat::Nvfp4);
+        &self.from.parts[..usize::from(keeps && self.merge.is_none())]
     }
 
     /// What belongs to the identity of a model besides the sources.

@@ -25,6 +25,7 @@ TYPES = {
     onnx.TensorProto.BFLOAT16: "tensor(bfloat16)", onnx.TensorProto.INT32: "tensor(int32)",
     onnx.TensorProto.INT64: "tensor(int64)", onnx.TensorProto.UINT8: "tensor(uint8)",
     onnx.TensorProto.FLOAT8E8M0: "tensor(float8e8m0)",
+    onnx.TensorProto.FLOAT8E4M3FN: "tensor(float8e4m3fn)",
 }
 
 

@@ -53,6 +53,7 @@ mod python {
     #[cfg(unix)]
     mod killed;
     mod layouts;
+    mod lossless_experts;
     mod merged;
     mod numerics;
     mod packages;

@@ -15,14 +15,14 @@ use rayon::ThreadPoolBuilder;
 
 use crate::support::Home;
 
-/// Experts, `out` and `in`: slabs end within rows, and the last tile is not full.
+/// Experts, `out` and `in`: chunks end within slabs, and the last tile is not full.
 const SIZES: [usize; 3] = [3, 130, 1056];
 
-/// Codes and scales that differ in every row, column and expert.
+/// Codes and scales that differ in every row, column and expert, as far as NVFP4 has them.
 fn coded() -> [Vec<u8>; 2] {
     let count = SIZES.iter().product::<usize>();
     let mixed = |at: usize| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8;
-    let scales = (0..count / 32).map(|at| 110 + mixed(at) % 20).collect();
+    let scales = (0..count / 32).map(|at| 110 + mixed(at) % 18).collect();
     [(0..count / 2).map(mixed).collect(), scales]
 }
 
@@ -33,12 +33,21 @@ fn values(format: MatrixFormat, parts: &[Vec<u8>]) -> Vec<f32> {
             let blocks = mxfp4::Blocks { scales, codes: codes.as_chunks().0 };
             blocks.iter().flat_map(|block| mxfp4::dequantize(&block)).collect()
         }
-        (MatrixFormat::Mxfp4ColMajor, [columns, scales]) => {
+        (MatrixFormat::Nvfp4, [pairs, scales, globals]) => {
             let [experts, out, inn] = SIZES;
+            let (scales, globals) = (decode(DType::F8E4M3, scales), decode(DType::F32, globals));
             let value = |at: usize| {
-                let (expert, row, column) = (at / (out * inn), at / inn % out, at % inn);
-                let byte = columns[(expert * inn + column) * (out / 2) + row / 2];
-                mxfp4::pair(byte)[row % 2] * mxfp4::e8m0(scales[at / 32])
+                let scale = scales[at / 16] * globals[at / (out * inn)];
+                mxfp4::pair(pairs[at / 2])[at % 2] * scale
+            };
+            (0..experts * out * inn).map(value).collect()
+        }
+        (MatrixFormat::Int4x2, [digits, scales]) => {
+            let [experts, out, inn] = SIZES;
+            let terms = values(MatrixFormat::Int(Bits::Four), &[digits.clone(), scales.clone()]);
+            let value = |at: usize| {
+                let (row, column) = (at / inn, at % inn);
+                terms[2 * row * inn + column] + terms[(2 * row + 1) * inn + column]
             };
             (0..experts * out * inn).map(value).collect()
         }
@@ -87,11 +96,16 @@ fn formats(home: &Path) -> Vec<Matrix> {
         }
     }
     let mxfp4 = matrix(home, "mxfp4", MatrixFormat::Mxfp4, &coded);
-    let int8 = MatrixFormat::Int(Bits::Eight);
-    let (integers, _) = made(&converted(&mxfp4, int8, false), 1);
+    let made_of_it = [MatrixFormat::Int(Bits::Eight), MatrixFormat::Int4x2, MatrixFormat::Nvfp4];
+    let [int8, digits, nvfp4] = made_of_it.map(|format| {
+        let (parts, _) = made(&converted(&mxfp4, format, false), 1);
+        matrix(home, &format.to_string(), format, &parts)
+    });
     vec![
         mxfp4,
-        matrix(home, "int8", int8, &integers),
+        int8,
+        digits,
+        nvfp4,
         matrix(home, "bf16", MatrixFormat::Float(DType::BF16), &[upper]),
         matrix(home, "f32", MatrixFormat::Float(DType::F32), &[in_order]),
         matrix(home, "f32_t", MatrixFormat::FloatTransposed(DType::F32), &[turned]),
@@ -108,12 +122,12 @@ fn make(
     threads: usize,
     visit: impl Fn(usize, u64, &[u8]) -> Result<()> + Sync,
 ) -> Result<Rounding> {
-    let (conversion, _) = matrix.parts[0].conversion().unwrap();
+    let conversion = matrix.conversion().unwrap();
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| convert(conversion, &Silent, &visit))
 }
 
-/// The bytes of each part, and the rounding.
+/// The bytes of each part, those that the source has too as they are, and the rounding.
 fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
     let pieces = Mutex::new(BTreeMap::new());
     let visit = |part: usize, offset: u64, bytes: &[u8]| {
@@ -121,10 +135,16 @@ fn made(matrix: &Matrix, threads: usize) -> (Vec<Vec<u8>>, Rounding) {
         Ok(())
     };
     let rounding = make(matrix, threads, visit).unwrap();
-    let mut parts = vec![Vec::new(); matrix.parts.len()];
+    let kept = matrix.parts.iter().map(|part| match &part.recipe {
+        Recipe::Slice(FileRange { file, .. }) => std::fs::read(file).unwrap(),
+        _ => Vec::new(),
+    });
+    let mut parts: Vec<_> = kept.collect();
+    let first = parts.iter().take_while(|it| !it.is_empty()).count();
     for ((part, offset), bytes) in pieces.into_inner().unwrap() {
-        assert_eq!(offset, parts[part].len() as u64, "neither holes nor overlaps");
-        parts[part].extend(bytes);
+        let part = &mut parts[first + part];
+        assert_eq!(offset, part.len() as u64, "neither holes nor overlaps");
+        part.extend(bytes);
     }
     (parts, rounding)
 }
@@ -160,7 +180,8 @@ fn converts_every_format_to_every_target_on_any_number_of_threads() {
             }
             assert_eq!(rounding.changed, 0);
             // Integers have one zero only.
-            let has_integers = matrix.format.is_int() || format.is_int();
+            let are_integers = |it: MatrixFormat| it.is_int() || it == MatrixFormat::Int4x2;
+            let has_integers = are_integers(matrix.format) || are_integers(format);
             let bits = |n: &f32| if has_integers { (n + 0.0).to_bits() } else { n.to_bits() };
             let found = values(format, &products);
             let same = found.iter().map(bits).eq(expected.iter().map(bits));

@@ -280,7 +280,8 @@ fn refuses_what_cannot_be_merged() {
         experts --experts mxfp4 | with its adapter does not fit mxfp4 exactly: | merge it into f32, or accept the rounding; pass --accept-rounding
         attention --dense f16 | `layers.0.attn.q` with its adapter does not fit f16 exactly: | --accept-rounding
         attention --experts bf16 | no adapter changes experts, and in merging a format is for what adapters change: leave it out, or stage the merged weights |
-        experts --for cuda | with its adapter does not fit mxfp4 by columns exactly | pass --experts mxfp4 --accept-rounding
+        experts --for cuda | with its adapter does not fit nvfp4 exactly | pass --experts nvfp4 --accept-rounding
+        experts --experts int4x2 | with its adapter does not fit int4x2 exactly | --accept-rounding
         tokens=0.5 | replaces values of `embedding`, and a weight multiplies only |
         dora | key `use_dora` is set |
         attention --external-data in-place | cannot reference `checkpoint/model.safetensors` in place: | --external-data auto";
@@ -311,7 +312,7 @@ fn refuses_what_cannot_be_merged() {
         [&summary["experts"]["format"], &summary["dense"]["format"]],
         ["int4", "bf16 and f32"]
     );
-    let options = "--output c.onnx --for cuda --adapter experts --adapter-as merge --experts mxfp4 --accept-rounding";
+    let options = "--output c.onnx --for cuda --adapter experts --adapter-as merge --experts nvfp4 --accept-rounding";
     export_in(&home, options).unwrap();
     fs::remove_file(home.join("c.onnx")).unwrap();
 }

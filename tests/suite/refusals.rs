@@ -22,7 +22,7 @@ fn refuses_impossible_requests_before_writing() {
         tiny | --external-data in-place | it is outside the model's folder, where ONNX allows no external data; pass --external-data copy
         tiny | --external-data in-place --save-weights w.safetensors | ; pass --external-data auto
         tiny-1-kv | --target ort | target `ort` does not support a head_dim of 20: GroupQueryAttention needs a multiple of 8; use target `onnx`, with a cache if the model generates text; pass --target onnx
-        tiny | --target=ort --functions | target `ort` does not support functions with experts in MXFP4: onnxruntime takes no MXFP4 scales as inputs of a function; export without functions, or for target `onnx`; pass --target onnx
+        tiny | --target=ort --functions | target `ort` does not support functions with experts in mxfp4: onnxruntime takes no scales of 8-bit floats as inputs of a function; export without functions, or for target `onnx`; pass --target onnx
         tiny | --for=cuda --keep-activations | execution provider `cuda` does not support keeping activations in float: its kernels have one way to multiply integers; do not ask to keep them
         tiny | --target=onnx --ep=cuda | execution provider `cuda` is for target `ort`: standard operators are the same for all providers; pass --target ort or --ep cpu
         tiny | --ignore-tensor foo | tiny` has no unknown tensor `foo`
@@ -263,11 +263,11 @@ fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
 #[test]
 fn refuses_mixed_experts_on_gpus() {
     let home = in_folder("mixed");
-    let cuda = "execution provider `cuda` does not support experts in bf16 and mxfp4: its kernels read one format; pass --experts mxfp4 or --experts int4";
+    let cuda = "execution provider `cuda` does not support experts in bf16 and mxfp4: its kernels read one format; pass --experts nvfp4 or --experts int4";
     assert_eq!(home.refusal("m", &["--for=cuda"]), cuda);
-    home.export("m", &["--for=cuda", "--experts", "mxfp4"]);
+    home.export("m", &["--for=cuda", "--experts", "nvfp4"]);
     let webgpu = ["--target=ort", "--ep=webgpu"];
-    let formats = ["mxfp4 or --experts int4", "int4 or --experts int8"];
+    let formats = ["nvfp4 or --experts int4", "int4 or --experts int8"];
     let expected = cuda.replace("cuda", "webgpu").replace(formats[0], formats[1]);
     assert_eq!(home.refusal("m", &webgpu), expected);
     home.export("m", &[&webgpu[..], &["--experts=int8", "--accept-rounding"]].concat());

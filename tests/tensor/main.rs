@@ -1,5 +1,7 @@
 //! The formats of `tensor`, compared with their definitions.
 
 mod cast;
+mod digits;
 mod ints;
 mod mxfp4;
+mod nvfp4;

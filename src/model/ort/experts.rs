@@ -1,4 +1,4 @@
-//! The experts as ONNX Runtime's QMoE, which reads stored MXFP4 and integers, or as its MoE,
+//! The experts as ONNX Runtime's QMoE, which reads stored 4-bit floats and integers, or as its MoE,
 //! which reads floats.
 
 use crate::checkpoint::{ExpertWeights, MlpWeights};
@@ -7,14 +7,14 @@ use crate::graph::{Fact, MICROSOFT, Scope, Value};
 use crate::model::context::Context;
 use crate::model::ort::linear::accuracy_level;
 use crate::model::{GraphOptions, Provider, SWIGLU_ALPHA, float, in_dtype, stored};
-use crate::tensor::{DType, mxfp4};
-use crate::weights::{MatrixFormat, Weight};
+use crate::tensor::{BLOCK, DType, nvfp4};
+use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// Whether an operator reads experts in this format: MoE reads floats of its compute dtype.
 pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
-    use MatrixFormat::{Float, FloatTransposed, Int, Int8x2, Mxfp4, Mxfp4ColMajor};
+    use MatrixFormat::{Float, FloatTransposed, Int, Int4x2, Int8x2, Mxfp4, Nvfp4};
     match (format, options.provider) {
-        (Mxfp4 | Mxfp4ColMajor | Int(_), _) => true,
+        (Mxfp4 | Nvfp4 | Int(_) | Int4x2, _) => true,
         // The dtypes that MoE has kernels for.
         (Float(DType::F32), Provider::Cpu) | (Float(DType::F16 | DType::BF16), Provider::Cuda) => {
             format == Float(options.compute)
@@ -25,6 +25,10 @@ pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
 
 /// Adds the experts' outputs for `normed [n, hidden]` to `x [n, hidden]`, by the router's
 /// `scores [n, experts]`.
+///
+/// Digits are two matrices in one. A row of gate_up has all high digits, then all low ones, so its
+/// input is `[normed, normed]`. Of down a row of high digits and one of low digits follow each other,
+/// so pairs of outputs are added.
 pub fn experts(
     g: &mut Scope,
     [x, normed, scores]: [Value; 3],
@@ -33,20 +37,21 @@ pub fn experts(
 ) -> Result<Value> {
     let Context { config, options, .. } = context;
     let dtype = options.compute;
-    let normed = in_dtype(g, "norm", normed, dtype)?;
+    let mut normed = in_dtype(g, "norm", normed, dtype)?;
     let scores = in_dtype(g, "router", scores, dtype)?;
     // A Loop in the place of the operator reads the same bytes under other shapes and dtypes.
     let end = if weights.has_swappable_experts() { ".of_operator" } else { "" };
-    let mut inputs = |name, it| g.outside_bodies(|g| expert_inputs(g, name, it, end, dtype));
-    let gate_up = inputs("gate_up", &weights.gate_up)?;
-    let down = inputs("down", &weights.down)?;
-    let fact = g.fact(normed)?;
     let format = weights.gate_up.matrix.format;
-    // The global scales of NVFP4, which the schema demands for MXFP4 too.
-    let [count, ..] = weights.gate_up.matrix.dims();
-    let ones = vec![1f32; count as usize];
-    let ones = format.is_mxfp4().then(|| g.table(&format!("ones.{count}"), &ones[..]));
-    let ones = ones.transpose()?;
+    let has_digits = format == MatrixFormat::Int4x2;
+    let [gate_up, down] = g.outside_bodies(|g| {
+        let gate_up = expert_inputs(g, "gate_up", &weights.gate_up, [1, 2], end, dtype)?;
+        Ok([gate_up, expert_inputs(g, "down", &weights.down, [2, 1], end, dtype)?])
+    })?;
+    if has_digits {
+        normed = g.concat("experts.twice", &[normed, normed], 1)?;
+    }
+    let fact = g.fact(normed)?;
+    let global_scales = global_scales(g, weights)?;
     let mut node = g
         .node("experts", if format.has_blocks() { "QMoE" } else { "MoE" })
         .domain(MICROSOFT)
@@ -54,8 +59,7 @@ pub fn experts(
         .inputs([&gate_up[..], &down[..]].concat())
         // The third matrix, as gate and up are one; zero points, and weights of the router.
         .absent(gate_up.len() + 4)
-        .input(ones)
-        .input(ones)
+        .inputs(global_scales)
         .attr("k", config.experts_per_token as i64)
         .attr("normalize_routing_weights", 1)
         .attr("activation_type", "swiglu")
@@ -64,67 +68,115 @@ pub fn experts(
         .attr("activation_alpha", SWIGLU_ALPHA)
         .attr("activation_beta", 1f32)
         .attr("swiglu_limit", config.swiglu_limit as f32);
-    if format.is_mxfp4() {
-        node = node.attr("quant_type", "fp4");
-    }
+    node = match format {
+        MatrixFormat::Mxfp4 => node.attr("quant_type", "fp4"),
+        MatrixFormat::Nvfp4 => node.attr("quant_type", "nvfp4"),
+        _ => node,
+    };
     if format.has_blocks() {
-        let bits = if let MatrixFormat::Int(bits) = format { bits.count() as i64 } else { 4 };
-        node = node.attr("expert_weight_bits", bits).attr("block_size", mxfp4::BLOCK as i64);
+        let (bits, block) = match format {
+            MatrixFormat::Int(bits) => (bits.count(), BLOCK),
+            MatrixFormat::Nvfp4 => (4, nvfp4::BLOCK),
+            _ => (4, BLOCK),
+        };
+        node = node.attr("expert_weight_bits", bits as i64).attr("block_size", block as i64);
     }
     node = match (format, options.provider) {
-        // Row-major codes as stored. The default order has no CPU kernel.
-        (MatrixFormat::Mxfp4, Provider::Cpu) => node.attr("weights_prepacked", 1),
+        // The checkpoint's codes. The default order has no CPU kernel.
+        (MatrixFormat::Mxfp4 | MatrixFormat::Nvfp4, _) => node.attr("weights_prepacked", 1),
         // Row-major codes as in the schema. The default is the order of CUDA's tiles.
         (MatrixFormat::Int(_), Provider::Cuda) => node.attr("weights_prepacked", 0),
         // int8 has this kernel alone.
         (MatrixFormat::Int(_), Provider::Cpu) => {
             node.attr("accuracy_level", accuracy_level(options))
         }
+        // Activations of 8 bits would lose more than a low digit is.
+        (MatrixFormat::Int4x2, _) => node.attr("accuracy_level", 0),
         _ => node,
     };
     let out = node.output(fact)?;
-    let out = in_dtype(g, "experts", out, DType::F32)?;
+    let mut out = in_dtype(g, "experts", out, DType::F32)?;
+    if has_digits {
+        let shape = g.fact(x)?.shape;
+        let digits = g.reshape("experts.pairs", out, [&shape[0], &shape[1], &2.into()])?;
+        out = g.reduce_sum("experts.sum", digits, 2, false)?;
+    }
     g.add("residual", x, out)
 }
 
 /// The inputs for one of the two matrices, and its bias `[experts, out]`. MXFP4: codes u8
-/// `[experts, out, in/2]`, for CUDA `[experts, in, out/2]`, and scales f8e8m0 `[experts, out,
-/// in/32]`. Integers: codes u8 `[experts, out, in]`, for int4 `[experts, out, in/2]`, and
-/// scales `[experts, out, in/32]` in the operator's dtype. Floats: `[experts, out, in]`. `end` is
-/// that of the names of bytes with a shape or dtype of the operator's own.
+/// `[experts, out, in/2]`, and scales f8e8m0 `[experts, out, in/32]`. NVFP4: the same bytes as codes u8
+/// `[experts, in, out/2]`, which are the operator's logical dimensions, and scales f8e4m3 `[experts,
+/// out, in/16]`. Integers: codes u8 `[experts, out, in]`, for int4 `[experts, out, in/2]`, and scales
+/// `[experts, out, in/32]` in the operator's dtype; of digits `out` and `in` are so many `times` as
+/// large, and the bias of a low digit is 0. Floats: `[experts, out, in]`. `end` is that of the names
+/// of bytes with a shape or dtype of the operator's own.
 fn expert_inputs(
     g: &mut Scope,
     name: &str,
     weights: &ExpertWeights,
+    times: [u64; 2],
     end: &str,
     dtype: DType,
 ) -> Result<Vec<Value>> {
-    let mut inputs = match (weights.matrix.format, &weights.matrix.parts[..]) {
+    let Matrix { format, out, inn, ref parts, .. } = weights.matrix;
+    let [experts, ..] = weights.matrix.dims();
+    let sides = |columns: u64| [experts, out, columns];
+    let mut inputs = match (format, &parts[..]) {
         (MatrixFormat::Float(_), [whole]) => vec![stored(g, whole)?],
         (MatrixFormat::Mxfp4, [codes, scales]) => {
-            vec![rows(g, codes, end)?, powers(g, scales, end)?]
+            vec![
+                view(g, codes, end, DType::U8, sides(inn / 2))?,
+                view(g, scales, end, DType::F8E8M0, sides(inn / BLOCK))?,
+            ]
         }
-        (MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
-            vec![stored(g, codes)?, powers(g, scales, end)?]
+        (MatrixFormat::Nvfp4, [codes, scales, _]) => {
+            vec![
+                view(g, codes, end, DType::U8, [experts, inn, out / 2])?,
+                view(g, scales, end, DType::F8E4M3, sides(inn / nvfp4::BLOCK))?,
+            ]
         }
-        (MatrixFormat::Int(_), [codes, scales]) => {
-            vec![rows(g, codes, end)?, float(g, &format!("{name}.scales"), scales, dtype)?]
+        (MatrixFormat::Int(bits), [codes, scales]) => {
+            let codes = view(g, codes, end, DType::U8, sides(inn * bits.count() / 8))?;
+            vec![codes, float(g, &format!("{name}.scales"), scales, dtype)?]
+        }
+        (MatrixFormat::Int4x2, [codes, scales]) => {
+            let [rows, columns] = [times[0] * out, times[1] * inn];
+            let bytes = columns / 2;
+            let codes = view(g, codes, end, DType::U8, [experts, rows, bytes])?;
+            let scales = view(g, scales, end, DType::F32, [experts, rows, columns / BLOCK])?;
+            vec![codes, in_dtype(g, &format!("{name}.scales"), scales, dtype)?]
         }
         (format, _) => unreachable!("no operator reads {format}"),
     };
-    inputs.push(float(g, &format!("{name}.bias"), &weights.bias, dtype)?);
+    let mut bias = float(g, &format!("{name}.bias"), &weights.bias, dtype)?;
+    if times[0] > 1 && format == MatrixFormat::Int4x2 {
+        let digits = g.unsqueeze(&format!("{name}.bias.high"), bias, 2)?;
+        let digits = g.pad(&format!("{name}.bias.pairs"), digits, 2, [0, times[0] - 1])?;
+        bias = g.reshape(&format!("{name}.bias.rows"), digits, [experts, times[0] * out])?;
+    }
+    inputs.push(bias);
     Ok(inputs)
 }
 
-/// MXFP4 scales as f8e8m0.
-fn powers(g: &mut Scope, scales: &Weight, end: &str) -> Result<Value> {
-    let fact = Fact::new(DType::F8E8M0, scales.shape.iter().copied());
-    g.weight(&format!("{}{end}", scales.name), fact, &scales.name, 0..scales.bytes())
+/// The global scales f32 `[experts]` of both matrices in NVFP4; for MXFP4 ones, which the schema
+/// demands, and none for other formats.
+fn global_scales(g: &mut Scope, weights: &MlpWeights) -> Result<Vec<Value>> {
+    let matrices = [&weights.gate_up.matrix, &weights.down.matrix];
+    let [count, ..] = matrices[0].dims();
+    let scale = |matrix: &&Matrix| match (matrix.format, &matrix.parts[..]) {
+        (MatrixFormat::Mxfp4, _) => {
+            let ones = vec![1f32; count as usize];
+            Some(g.table(&format!("ones.{count}"), &ones[..]))
+        }
+        (MatrixFormat::Nvfp4, [.., global]) => Some(stored(g, global)),
+        _ => None,
+    };
+    matrices.iter().filter_map(scale).collect()
 }
 
-/// Blocks of codes as rows: u8 `[experts, out, bytes]`.
-fn rows(g: &mut Scope, codes: &Weight, end: &str) -> Result<Value> {
-    let [experts, out, groups, bytes] = codes.shape[..] else { unreachable!("codes have rank 4") };
-    let fact = Fact::new(DType::U8, [experts, out, groups * bytes]);
-    g.weight(&format!("{}{end}", codes.name), fact, &codes.name, 0..codes.bytes())
+/// The bytes of a weight under a dtype and a shape of the operator's own.
+fn view(g: &mut Scope, weight: &Weight, end: &str, dtype: DType, shape: [u64; 3]) -> Result<Value> {
+    let name = format!("{}{end}", weight.name);
+    g.weight(&name, Fact::new(dtype, shape), &weight.name, 0..weight.bytes())
 }

@@ -1,7 +1,7 @@
 //! Stored numbers as floats, in standard operators.
 //!
-//! Integers have a scale for each block of 32: `(code − zero) · scale`. FP8 and MXFP4 are
-//! looked up in tables.
+//! Integers have a scale for each block of 32: `(code − zero) · scale`, and digits are two such
+//! integers, which are added. FP8 and E2M1 are looked up in tables.
 
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
@@ -26,10 +26,8 @@ pub fn decoded(
 ) -> Result<Value> {
     let numbers = match matrix.format {
         MatrixFormat::Float(DType::F8E5M2) | MatrixFormat::FloatTransposed(DType::F8E5M2) => {
-            // No runtime casts FP8 on a CPU.
-            let values = tensor::decode(DType::F8E5M2, &(0..=255).collect::<Vec<u8>>());
             let bytes = read(g, "weight", matrix.whole())?;
-            look_up(&mut g.child("weight"), "e5m2", &values, bytes, "f32")?
+            fp8(g, "weight", DType::F8E5M2, bytes)?
         }
         MatrixFormat::Float(_) | MatrixFormat::FloatTransposed(_) => {
             read(g, "weight", matrix.whole())?
@@ -39,18 +37,29 @@ pub fn decoded(
             let (codes, scales) = (read(g, "codes", codes)?, read(g, "scales", scales)?);
             from_integers(g, bits, codes, scales)?
         }
+        MatrixFormat::Int4x2 => {
+            let [codes, scales] = matrix.codes_and_scales();
+            let (codes, scales) = (read(g, "codes", codes)?, read(g, "scales", scales)?);
+            from_int4x2(g, codes, scales)?
+        }
         MatrixFormat::Int8x2 => {
             let [high, low, scales] = matrix.digits();
             let digits = [read(g, "high", high)?, read(g, "low", low)?];
-            let (whole, scales) = (from_digits(g, digits)?, read(g, "scales", scales)?);
+            let (whole, scales) = (from_int8x2(g, digits)?, read(g, "scales", scales)?);
             let scales = g.unsqueeze("scales.rows", scales, 1)?;
             g.mul("numbers", whole, scales)?
         }
-        MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor => {
-            unreachable!("MXFP4 is decoded by mxfp4::linear")
+        MatrixFormat::Mxfp4 | MatrixFormat::Nvfp4 => {
+            unreachable!("fp4::linear decodes 4-bit floats")
         }
     };
     in_dtype(g, "weight", numbers, dtype)
+}
+
+/// FP8 as f32, by a table: no runtime casts it on a CPU.
+pub fn fp8(g: &mut Scope, name: &str, dtype: DType, bytes: Value) -> Result<Value> {
+    let values = tensor::decode(dtype, &(0..=255).collect::<Vec<u8>>());
+    look_up(&mut g.child(name), &dtype.to_string()[2..], &values, bytes, "f32")
 }
 
 /// Dequantizes codes u8 `[out, groups, 32 or 16]` with scales f32 `[out, groups]` to f32
@@ -77,8 +86,21 @@ fn from_integers(g: &mut Scope, bits: Bits, codes: Value, scales: Value) -> Resu
     g.reshape("matrix", numbers, [out, &(groups * &block)])
 }
 
+/// Dequantizes digits u8 `[out, 2, groups, 16]` with scales f32 `[out, 2, groups]` to f32
+/// `[out, groups · 32]`.
+fn from_int4x2(g: &mut Scope, codes: Value, scales: Value) -> Result<Value> {
+    let shape = g.fact(codes)?.shape;
+    let [out, two, groups, bytes] = &shape[..] else { unreachable!("digits have rank 4") };
+    let rows = out * two;
+    let codes = g.reshape("codes.rows", codes, [&rows, groups, bytes])?;
+    let scales = g.reshape("scales.rows", scales, [&rows, groups])?;
+    let terms = from_integers(g, Bits::Four, codes, scales)?;
+    let terms = g.reshape("terms", terms, [out, two, &(groups * &mxfp4::BLOCK.into())])?;
+    g.reduce_sum("sum", terms, 1, false)
+}
+
 /// `256·high + low`, i8 each, in f32.
-pub fn from_digits(g: &mut Scope, [high, low]: [Value; 2]) -> Result<Value> {
+pub fn from_int8x2(g: &mut Scope, [high, low]: [Value; 2]) -> Result<Value> {
     let high = g.dequantize("high.f32", high, DIGIT)?;
     let low = g.dequantize("low.f32", low, 1.0)?;
     g.add("digits.f32", high, low)

@@ -2,7 +2,7 @@
 //! index that depends on the input, so no runtime expands them at load time.
 
 use super::decode::{decoded, gather_expert};
-use super::mxfp4;
+use super::fp4;
 use crate::checkpoint::{Config, ExpertWeights, MlpWeights};
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
@@ -37,8 +37,8 @@ pub fn experts(
 
         let input = g.gather("input", normed, tokens, 0)?;
         let mut matrices = [&weights.gate_up, &weights.down].into_iter();
-        let has_mxfp4 = matrices.any(|it| it.matrix.format == MatrixFormat::Mxfp4);
-        let is_one = (has_mxfp4 && options.compute == DType::F32).then(|| {
+        let has_fp4 = matrices.any(|it| it.matrix.format.is_fp4());
+        let is_one = (has_fp4 && options.compute == DType::F32).then(|| {
             let (count, one) = (g.element_count("tokens.count", tokens)?, g.constant(1i64)?);
             g.equal("tokens.is_one", count, one)
         });
@@ -93,7 +93,7 @@ fn swiglu(g: &mut Scope, x: Value, config: &Config) -> Result<Value> {
 }
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of rank 0.
-/// `is_one` is whether `n` is 1, for which MXFP4 in f32 has a faster form.
+/// `is_one` is whether `n` is 1, for which 4-bit floats in f32 have a faster form.
 fn linear(
     g: &mut Scope,
     name: &str,
@@ -103,15 +103,15 @@ fn linear(
     is_one: Option<Value>,
 ) -> Result<Value> {
     let g = &mut g.child(name);
-    let product = if weights.matrix.format == MatrixFormat::Mxfp4 {
-        mxfp4::linear(g, x, weights, expert, is_one)
+    let product = if weights.matrix.format.is_fp4() {
+        fp4::linear(g, x, weights, expert, is_one)
     } else {
         floats(g, x, weights, expert)
     };
     change_product(g, product?, x, &weights.changes, Some(expert))
 }
 
-/// The product with a matrix of floats or integers.
+/// The product with a matrix in another format.
 fn floats(g: &mut Scope, x: Value, weights: &ExpertWeights, expert: Value) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
     let read = |g: &mut Scope, name: &str, weight: &Weight| gather_expert(g, name, weight, expert);

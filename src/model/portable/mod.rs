@@ -3,8 +3,8 @@
 mod attention;
 mod decode;
 mod experts;
-mod mxfp4;
+mod fp4;
 
 pub use attention::attention;
-pub use decode::{decoded, from_digits, product_with_digits};
+pub use decode::{decoded, from_int8x2, product_with_digits};
 pub use experts::experts;

@@ -8,12 +8,13 @@ use crate::reference::matrix::{BLOCK, EncodedNumbers, Encoding, StoredMatrix};
 use crate::reference::model::{Expert, Hyperparameters, LayerMatrices, LinearMap, ReferenceModel};
 use crate::tensor::DType;
 
-/// How the name of a matrix may end; those of codes have `.scales` too.
-const WEIGHTS: &[&str] = &[".weight", ".weight_t", ".blocks", ".codes", ".columns"];
+/// How the name of a matrix may end; those of codes have scales too.
+const WEIGHTS: &[&str] = &[".weight", ".weight_t", ".blocks", ".pairs", ".codes", ".digits"];
 const BIASES: &[&str] = &[".bias"];
 
 const F32: &[DType] = &[DType::F32];
 const BYTES: &[DType] = &[DType::U8, DType::F8E8M0];
+const E4M3: &[DType] = &[DType::F8E4M3];
 
 /// Tensors, and numbers that replace theirs.
 pub struct Reader<'r> {
@@ -169,23 +170,32 @@ impl Reader<'_> {
         [out, inn]: [u64; 2],
     ) -> Result<StoredMatrix> {
         let name = format!("{stem}{end}");
-        let (encoding, of_scales) = match end {
+        let groups = inn / BLOCK;
+        // The shape of the scales, how many bytes of codes each is for, and their name.
+        let whole = vec![out, groups];
+        let (encoding, shape, bytes, (scales, of_scales)) = match end {
             ".bias" => return self.tensors.floats(&name, expert, &[out], false),
             ".weight" => return self.tensors.floats(&name, expert, &[out, inn], false),
             ".weight_t" => return self.tensors.floats(&name, expert, &[inn, out], true),
-            ".columns" => bail!("the experts are laid out for CUDA: use the checkpoint itself"),
-            ".blocks" => (Encoding::Mxfp4, BYTES),
-            // The last axis has the bytes of a block.
-            _ if self.tensors.get(&name)?.shape.last() == Some(&BLOCK) => (Encoding::Int8, F32),
-            _ => (Encoding::Int4, F32),
+            ".blocks" => (Encoding::Mxfp4, whole, 16, ("scales", BYTES)),
+            ".pairs" => (Encoding::Nvfp4, vec![out, 2 * groups], 8, ("block_scales", E4M3)),
+            ".digits" => (Encoding::Int4x2, vec![out, 2, groups], 16, ("digit_scales", F32)),
+            _ if self.tensors.get(&name)?.shape.last() == Some(&BLOCK) => {
+                (Encoding::Int8, whole, 32, ("scales", F32))
+            }
+            _ => (Encoding::Int4, whole, 16, ("scales", F32)),
         };
         ensure!(inn % BLOCK == 0, "`{name}`: {inn} numbers are no whole blocks of {BLOCK}");
-        let scales = [out, inn / BLOCK];
-        let elements = [&scales[..], &encoding.bytes(BLOCK)[..1]].concat();
-        let (elements, _) = self.tensors.tensor(&name, BYTES, expert, &elements)?;
-        let (scales, _) =
-            self.tensors.tensor(&format!("{stem}.scales"), of_scales, expert, &scales)?;
-        let numbers = EncodedNumbers { encoding, parts: vec![elements, scales] };
+        let part = |name: &str, dtypes, shape: &[u64]| {
+            let tensor = self.tensors.tensor(&format!("{stem}.{name}"), dtypes, expert, shape);
+            tensor.map(|(data, _)| data)
+        };
+        let codes = [&shape[..], &[bytes]].concat();
+        let mut parts = vec![part(&end[1..], BYTES, &codes)?, part(scales, of_scales, &shape)?];
+        if encoding == Encoding::Nvfp4 {
+            parts.push(part("global_scale", F32, &[])?);
+        }
+        let numbers = EncodedNumbers { encoding, parts };
         Ok(numbers.matrix(expert, [out, inn], false))
     }
 }

@@ -230,6 +230,7 @@ fn dtype_of(name: &str) -> Option<DType> {
         "BF16" => Some(DType::BF16),
         "F16" => Some(DType::F16),
         "F32" => Some(DType::F32),
+        "F8_E4M3" => Some(DType::F8E4M3),
         "F8_E5M2" => Some(DType::F8E5M2),
         "F8_E8M0" => Some(DType::F8E8M0),
         "U8" => Some(DType::U8),

@@ -4,11 +4,13 @@
 
 mod block;
 mod codebook;
-mod digits;
 mod from_mxfp4;
+mod int4x2;
+mod int8x2;
 mod quantize;
 
 pub use block::{Bits, dequantize};
-pub use digits::{DIGIT, to_digits};
 pub use from_mxfp4::from_mxfp4;
+pub use int4x2::{Digit, digits, join};
+pub use int8x2::{DIGIT, to_digits};
 pub use quantize::quantize;

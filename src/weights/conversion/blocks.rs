@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{self, BLOCK, BLOCK_LENGTH, BlockValues, DType, Rounding, ints, mxfp4};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, BlockValues, DType, Rounding};
+use crate::tensor::{ints, mxfp4, nvfp4};
 use crate::weights::reader::{FileCache, read_range};
 use crate::weights::{Conversion, Matrix, MatrixFormat, Weight};
 
@@ -26,7 +27,9 @@ impl SourceBlocks<'_> {
         match self {
             // Larger scales may give infinite values, which quantizing counts.
             Self::Mxfp4(blocks) if blocks.scales[at] <= mxfp4::LARGEST_SCALE => {
-                (blocks.get(at), Rounding { values: BLOCK, ..Rounding::default() })
+                let block = blocks.get(at);
+                let squares = mxfp4::sum_of_squares(&block);
+                (block, Rounding { values: BLOCK, squares, ..Rounding::default() })
             }
             Self::Mxfp4(blocks) => mxfp4::quantize(&mxfp4::dequantize(&blocks.get(at))),
             Self::Floats(values) => mxfp4::quantize(&values[at]),
@@ -34,8 +37,8 @@ impl SourceBlocks<'_> {
     }
 }
 
-/// Blocks read at once; they fit the processor's cache.
-const SLAB: usize = 1 << 11;
+/// Blocks read at once, in whole rows unless these are longer; they fit the processor's cache.
+const SLAB: u64 = 1 << 11;
 /// Columns transposed at once.
 const TILE: usize = 16;
 
@@ -73,9 +76,11 @@ impl Conversion {
         if let MatrixFormat::FloatTransposed(dtype) = from.format {
             return self.each_transposed(dtype, rows, files, visit);
         }
-        let [start, end] = [rows.start, rows.end].map(|row| row * from.inn / BLOCK);
-        for first in (start..end).step_by(SLAB) {
-            let last = end.min(first + SLAB as u64);
+        let of_row = from.inn / BLOCK;
+        let [start, end] = [rows.start, rows.end].map(|row| row * of_row);
+        let slab = SLAB.max(of_row) / of_row * of_row;
+        for first in (start..end).step_by(slab as usize) {
+            let last = end.min(first + slab);
             let read = |part: &Weight| {
                 let bytes = part.bytes() / (from.num_elements() / BLOCK);
                 read_range(part, files, first * bytes..last * bytes)
@@ -86,6 +91,26 @@ impl Conversion {
                 (MatrixFormat::Mxfp4, [codes, scales]) => {
                     let codes = codes.as_chunks().0;
                     visit(at, SourceBlocks::Mxfp4(mxfp4::Blocks { scales, codes }));
+                }
+                (MatrixFormat::Nvfp4, [pairs, scales, _]) => {
+                    let expert = rows.start / from.out;
+                    let of_matrix = read_range(&from.parts[2], files, 4 * expert..4 * expert + 4)?;
+                    let of_matrix = tensor::decode(DType::F32, &of_matrix)[0];
+                    let blocks = pairs.as_chunks().0.iter().zip(scales.as_chunks().0);
+                    let values =
+                        blocks.map(|(codes, scales)| nvfp4::dequantize(codes, *scales, of_matrix));
+                    visit(at, SourceBlocks::Floats(&values.collect::<Vec<_>>()));
+                }
+                (MatrixFormat::Int4x2, [digits, scales]) => {
+                    let scales = tensor::decode(DType::F32, scales);
+                    let codes = digits.as_chunks().0.iter();
+                    let codes: Vec<_> = codes.zip(scales).collect();
+                    let rows = codes.chunks_exact(2 * of_row as usize);
+                    let values = rows.flat_map(|row| {
+                        let (high, low) = row.split_at(of_row as usize);
+                        high.iter().zip(low).map(|(high, low)| ints::join([*high, *low]))
+                    });
+                    visit(at, SourceBlocks::Floats(&values.collect::<Vec<_>>()));
                 }
                 (MatrixFormat::Int(bits), [codes, scales]) => {
                     let codes = codes.chunks_exact(bits.block_bytes() as usize);

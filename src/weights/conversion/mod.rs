@@ -17,7 +17,7 @@ use super::reader::FileCache;
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
-use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding, ints, mxfp4};
+use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding, ints, mxfp4, nvfp4};
 use blocks::SourceBlocks;
 use merge::Addends;
 
@@ -43,10 +43,12 @@ pub fn convert(
     progress: &dyn Progress,
     visit: &Visit,
 ) -> Result<Rounding> {
-    let row_bytes = conversion.row_bytes();
+    let matrix_bytes = conversion.matrix_bytes();
+    let kept = conversion.kept().len();
+    let bytes_of = |rows: u64, of_matrix: &u64| rows * of_matrix / conversion.from.out;
     let addends = conversion.merge.as_ref();
     let addends = addends.map(|it| Addends::read(it, &mut FileCache::default())).transpose()?;
-    let mut largest = conversion.chunk_rows() * row_bytes.iter().sum::<u64>();
+    let mut largest = bytes_of(conversion.chunk_rows(), &matrix_bytes.iter().sum());
     if addends.is_some() {
         largest += conversion.chunk_rows() * conversion.from.inn * SUM;
     }
@@ -58,9 +60,9 @@ pub fn convert(
         progress.check_cancelled()?;
         let buffers = idle.lock().expect("no panic holds it").pop();
         let (mut files, mut parts) = buffers.unwrap_or_default();
-        parts.resize(row_bytes.len(), Vec::new());
-        for (part, row) in parts.iter_mut().zip(&row_bytes) {
-            part.resize(((rows.end - rows.start) * row) as usize, 0);
+        parts.resize(matrix_bytes.len(), Vec::new());
+        for (part, of_matrix) in parts.iter_mut().zip(&matrix_bytes) {
+            part.resize(bytes_of(rows.end - rows.start, of_matrix) as usize, 0);
         }
         let mut rounding = Rounding::default();
         if let Some(addends) = &addends {
@@ -74,8 +76,9 @@ pub fn convert(
                 rounding += conversion.store(at, &blocks, &mut parts);
             })?;
         }
-        for (at, (part, row)) in parts.iter().zip(&row_bytes).enumerate() {
-            visit(at, rows.start * row, part)?;
+        rounding += conversion.finish(&mut parts);
+        for (at, (part, of_matrix)) in parts.iter().zip(&matrix_bytes).skip(kept).enumerate() {
+            visit(at, bytes_of(rows.start, of_matrix), part)?;
             progress.advance(part.len() as u64);
         }
         idle.lock().expect("no panic holds it").push((files, parts));
@@ -132,15 +135,15 @@ impl Conversion {
             return Err(err!(
                 "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding must be accepted"
             )
-            .with_remedy(Setting::AcceptRounding, ""));
+            .with_remedies(self.accepted()));
         }
         Ok(())
     }
 
-    /// The settings that accept what a merge rounds: the format may have been implied.
+    /// The settings that accept what is rounded: a provider may have implied the format.
     fn accepted(&self) -> Vec<(Setting, String)> {
-        let implied = (self.to == MatrixFormat::Mxfp4ColMajor)
-            .then(|| (Setting::Experts, MatrixFormat::Mxfp4.to_string()));
+        let implied = (self.to == MatrixFormat::Nvfp4)
+            .then(|| (Setting::Experts, MatrixFormat::Nvfp4.to_string()));
         implied.into_iter().chain([(Setting::AcceptRounding, String::new())]).collect()
     }
 
@@ -148,8 +151,8 @@ impl Conversion {
     fn chunk_rows(&self) -> u64 {
         let Matrix { out, inn, format, .. } = self.from;
         match (format, self.to) {
-            // Every byte holds elements of two rows.
-            (_, MatrixFormat::Mxfp4ColMajor) => out,
+            // Scales are relative to the largest of a matrix.
+            (_, MatrixFormat::Nvfp4) => out,
             (MatrixFormat::FloatTransposed(_), _) => {
                 let chunk =
                     if self.merge.is_none() { TRANSPOSE_CHUNK } else { TRANSPOSE_CHUNK / 4 };
@@ -170,11 +173,11 @@ impl Conversion {
         chunks.collect()
     }
 
-    /// Bytes of a row in each part; column-major, a row's share of them.
-    fn row_bytes(&self) -> Vec<u64> {
+    /// Bytes of one matrix in each part.
+    fn matrix_bytes(&self) -> Vec<u64> {
         let Matrix { out, inn, .. } = self.from;
         let parts = self.to.parts(&[], [out, inn]).into_iter();
-        parts.map(|part| part.dtype.size() * part.shape.iter().product::<u64>() / out).collect()
+        parts.map(|part| part.dtype.size() * part.shape.iter().product::<u64>()).collect()
     }
 
     /// Stores the sums of a chunk, rounded once; how far they are off.
@@ -200,27 +203,45 @@ impl Conversion {
         if to_f32 { rounded } else { stored }
     }
 
-    /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off. Digits
-    /// need whole rows.
+    /// Makes the scales of a whole matrix in NVFP4 of those in MXFP4; how far that makes its values off.
+    /// Those that were rounded to MXFP4 count again.
+    fn finish(&self, parts: &mut [Vec<u8>]) -> Rounding {
+        let (MatrixFormat::Nvfp4, [codes, scales, of_matrix]) = (self.to, parts) else {
+            return Rounding::default();
+        };
+        let codes = codes.as_chunks().0;
+        let in_mxfp4 = scales[..codes.len()].to_vec();
+        let blocks = mxfp4::Blocks { scales: &in_mxfp4, codes };
+        let (scale, rounding) = nvfp4::from_mxfp4(blocks, scales.as_chunks_mut().0);
+        of_matrix.copy_from_slice(&scale.to_le_bytes());
+        rounding
+    }
+
+    /// Stores blocks in the parts of a chunk, from the block `at` on; how far they are off. Digits of 8
+    /// bits need whole rows.
     fn store(&self, at: usize, blocks: &SourceBlocks, parts: &mut [Vec<u8>]) -> Rounding {
         let mut rounding = Rounding::default();
         match (self.to, parts) {
-            (MatrixFormat::Mxfp4 | MatrixFormat::Mxfp4ColMajor, [codes, scales]) => {
-                let [half, groups] =
-                    [self.from.out / 2, self.from.inn / BLOCK].map(|it| it as usize);
+            // The scales of NVFP4 are finished later.
+            (MatrixFormat::Mxfp4 | MatrixFormat::Nvfp4, [codes, scales, ..]) => {
                 for (from, at) in (at..at + blocks.len()).enumerate() {
                     let (block, off) = blocks.in_mxfp4(from);
                     rounding += off;
                     scales[at] = block.scale;
-                    if self.to == MatrixFormat::Mxfp4 {
-                        codes.as_chunks_mut().0[at] = block.codes;
-                        continue;
-                    }
-                    // `columns [in, out/2]`: a byte has codes of two rows, the even one first.
-                    let (row, first) = (at / groups, at % groups * BLOCK_LENGTH);
-                    for (column, code) in (first..).zip(block.each_code()) {
-                        let byte = &mut codes[column * half + row / 2];
-                        *byte = if row % 2 == 0 { code } else { *byte | code << 4 };
+                    codes.as_chunks_mut().0[at] = block.codes;
+                }
+            }
+            (MatrixFormat::Int4x2, [codes, scales]) => {
+                let (codes, scales) = (codes.as_chunks_mut().0, scales.as_chunks_mut().0);
+                let groups = (self.from.inn / BLOCK) as usize;
+                for (from, at) in (at..at + blocks.len()).enumerate() {
+                    let (block, off) = blocks.in_mxfp4(from);
+                    rounding += off;
+                    // A row has all high digits, then all low ones.
+                    let high = at / groups * 2 * groups + at % groups;
+                    for (at, digit) in [high, high + groups].into_iter().zip(ints::digits(&block)) {
+                        codes[at] = digit.codes;
+                        scales[at] = digit.scale.to_le_bytes();
                     }
                 }
             }

@@ -9,18 +9,30 @@ use gpt_oss_export::model::{GraphOptions, Provider, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
-use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Int8x2, Mxfp4};
+use gpt_oss_export::weights::MatrixFormat::{self, Float, Int, Int4x2, Int8x2, Mxfp4, Nvfp4};
 use serde_json::{Value, json};
 
 use super::environment::python;
 use crate::support::{Home, fixture};
 
 const INT8: Option<MatrixFormat> = Some(Int(Bits::Eight));
-const FORMATS: [Option<MatrixFormat>; 7] = [
+const EXPERTS: [Option<MatrixFormat>; 9] = [
+    None,
+    Some(Mxfp4),
+    Some(Nvfp4),
+    INT8,
+    Some(Int(Bits::Four)),
+    Some(Int4x2),
+    Some(Float(DType::BF16)),
+    Some(Float(DType::F16)),
+    Some(Float(DType::F32)),
+];
+const DENSE: [Option<MatrixFormat>; 8] = [
     None,
     Some(Mxfp4),
     INT8,
     Some(Int(Bits::Four)),
+    Some(Int8x2),
     Some(Float(DType::BF16)),
     Some(Float(DType::F16)),
     Some(Float(DType::F32)),
@@ -48,10 +60,9 @@ impl Case {
             GraphOptions { provider: Provider::WebGpu, ..ort },
         ];
         let mut cases = Vec::new();
-        for (graph, experts) in graphs.into_iter().flat_map(|it| FORMATS.map(|format| (it, format)))
+        for (graph, experts) in graphs.into_iter().flat_map(|it| EXPERTS.map(|format| (it, format)))
         {
-            let dense = FORMATS.into_iter().chain([Some(Int8x2)]);
-            for (dense, compute) in dense.flat_map(|it| DTYPES.map(|of| (it, of))) {
+            for (dense, compute) in DENSE.into_iter().flat_map(|it| DTYPES.map(|of| (it, of))) {
                 cases.push(Self { graph: GraphOptions { compute, ..graph }, experts, dense });
             }
         }
@@ -74,7 +85,9 @@ impl Case {
                 compute == DType::BF16 || (graph.keep_activations && experts == INT8)
             }
             (_, Provider::Cuda) => {
-                compute == DType::F32 || matches!(experts, Some(Float(dtype)) if dtype != compute)
+                compute == DType::F32
+                    || matches!(experts, Some(Mxfp4 | Int4x2))
+                    || matches!(experts, Some(Float(dtype)) if dtype != compute)
             }
             (_, Provider::WebGpu) => compute == DType::BF16 || !matches!(experts, Some(Int(_))),
         };
@@ -83,8 +96,8 @@ impl Case {
 
     /// Whether onnxruntime's CPU provider has kernels for the graph.
     fn runs_here(&self) -> bool {
-        let is_int = matches!(self.experts, Some(Int(_)));
-        self.graph.compute != DType::BF16 && (self.graph.provider != Provider::Cuda || is_int)
+        let is_float = matches!(self.experts, Some(Float(_)));
+        self.graph.compute != DType::BF16 && (self.graph.provider != Provider::Cuda || !is_float)
     }
 
     /// How far logits may be from those of the same weights, at most and in the mean: beside
@@ -164,5 +177,5 @@ fn every_combination_is_refused_or_accurate() {
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), Case::all().len(), wrong.join("\n"));
     // There are many of both.
-    assert!(made.len() > 300 && made.len() < Case::all().len() - 200);
+    assert!(made.len() > 400 && made.len() < Case::all().len() - 300);
 }

@@ -1,14 +1,16 @@
-//! An expert's dense layer on MXFP4 weights, in standard operators.
+//! An expert's dense layer on weights in 4-bit floats, in standard operators.
 //!
-//! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · 2^(scale − 127)`, 32 values a
-//! scale, two codes a byte: the low nibble for even `i`, the high one for odd.
+//! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · scale`, two codes a byte: the low nibble for even
+//! `i`, the high one for odd. In MXFP4 32 values share a scale `2^(byte − 127)`, in NVFP4 16 share
+//! `E4M3[byte] · global`.
 
-use super::decode::{gather_expert, look_up, nibbles};
+use super::decode::{fp8, gather_expert, look_up, nibbles};
 use crate::checkpoint::ExpertWeights;
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Fact, Scope, Value};
 use crate::model::in_dtype;
 use crate::tensor::{DType, mxfp4};
+use crate::weights::MatrixFormat;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with the weights of `expert`, an i64 of
 /// rank 0. In f32 the graph switches by `is_one`, whether `n` is 1.
@@ -23,7 +25,13 @@ pub fn linear(
     let blocks = gather_expert(g, "blocks", blocks, expert)?;
     let scales = gather_expert(g, "scales", scales, expert)?;
     let bias = gather_expert(g, "bias", &weights.bias, expert)?;
-    let scales = powers_of_two(&mut g.child("scales"), scales)?;
+    let scales = if weights.matrix.format == MatrixFormat::Nvfp4 {
+        let global = gather_expert(g, "global_scale", &weights.matrix.parts[2], expert)?;
+        let scales = fp8(g, "scales", DType::F8E4M3, scales)?;
+        g.mul("scales.global", scales, global)?
+    } else {
+        powers_of_two(&mut g.child("scales"), scales)?
+    };
     let bias = in_dtype(g, "bias", bias, DType::F32)?;
     let expert = [blocks, scales, bias];
     let Some(is_one) = is_one else { return many_rows(g, x, expert) };
@@ -32,7 +40,7 @@ pub fn linear(
 }
 
 /// For several rows: decodes the even and the odd columns of the matrix, and multiplies
-/// with each half. An expert has blocks u8 `[out, groups, 16]`, scales f32 `[out, groups]`
+/// with each half. An expert has blocks u8 `[out, groups, 16 or 8]`, scales f32 `[out, groups]`
 /// and a bias f32 `[out]`.
 fn many_rows(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
     let Fact { dtype, shape } = g.fact(x)?;
@@ -50,7 +58,7 @@ fn many_rows(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Res
     g.gemm("out", [x_odd, odd], Some(sum), true)
 }
 
-/// The scaled values of codes `[out, groups, 16]`: `[out, groups · 16]`.
+/// The scaled values of codes `[out, groups, bytes]`: `[out, groups · bytes]`.
 fn half_matrix(g: &mut Scope, name: &str, codes: Value, scales: Value) -> Result<Value> {
     let g = &mut g.child(name);
     let shape = g.fact(codes)?.shape;
