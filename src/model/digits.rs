@@ -19,6 +19,9 @@ use crate::weights::{Matrix, Weight};
 const MOST_TOKENS: u64 = 64;
 /// Rows that become f32 at once: they fit the processor's cache.
 const BLOCK_ROWS: u64 = 256;
+/// Most digits of a product. onnxruntime rearranges those of each product when it loads the model, and
+/// keeps a buffer of the largest size.
+const LARGEST_PART: u64 = 64 << 20;
 
 /// The number of digits of activations, and the largest one: 21 bits. x86 processors without VNNI add
 /// two products in 16 bits, which digits of 7 bits keep within range.
@@ -52,18 +55,18 @@ pub fn linear(
     in_dtype(g, "product.scaled", y, dtype)
 }
 
-/// What `wire` makes of each matrix, one after the other along the last axis.
-fn each(
+/// What `wire` makes of each part, one after the other along the last axis.
+fn each<Part: Copy>(
     g: &mut Scope,
     name: &str,
-    matrices: &[&Matrix],
-    mut wire: impl FnMut(&mut Scope, &Matrix) -> Result<Value>,
+    parts: &[Part],
+    mut wire: impl FnMut(&mut Scope, Part) -> Result<Value>,
 ) -> Result<Value> {
-    if let [matrix] = matrices {
-        return wire(g, matrix);
+    if let [part] = parts {
+        return wire(g, *part);
     }
-    let values = matrices.iter().enumerate();
-    let values = values.map(|(at, matrix)| wire(&mut g.child(&format!("part_{at}")), matrix));
+    let values = parts.iter().enumerate();
+    let values = values.map(|(at, part)| wire(&mut g.child(&format!("part_{at}")), *part));
     let values = values.collect::<Result<Vec<_>>>()?;
     let last = g.fact(values[0])?.rank() - 1;
     g.concat(name, &values, last)
@@ -84,10 +87,11 @@ fn few_tokens(
         Target::Onnx => portable::product_with_digits,
         Target::Ort => ort::product_with_digits,
     };
-    let products = each(g, "products", matrices, |g, matrix| {
-        let [high, low, _] = matrix.digits();
-        let high = product(&mut g.child("high"), codes, ZERO, high, DIGIT)?;
-        let low = product(&mut g.child("low"), codes, ZERO, low, 1.0)?;
+    let parts: Vec<_> = matrices.iter().flat_map(|matrix| parts(matrix)).collect();
+    let products = each(g, "products", &parts, |g, (matrix, first, end)| {
+        let [high, low] = [0, 1].map(|at| stored_rows(g, matrix.digits()[at], first..end));
+        let high = product(&mut g.child("high"), codes, ZERO, high?, DIGIT)?;
+        let low = product(&mut g.child("low"), codes, ZERO, low?, 1.0)?;
         g.add("high_and_low", high, low)
     })?;
     let out = g.fact(products)?.shape[1].clone();
@@ -95,6 +99,13 @@ fn few_tokens(
     let units = g.reshape("units.row", units, [&n, &1.into(), &count])?;
     let y = g.matmul("sum", [units, products])?;
     g.reshape("", y, [&n, &out])
+}
+
+/// Parts of a matrix, each from a row on up to another.
+fn parts(matrix: &Matrix) -> impl Iterator<Item = (&Matrix, u64, u64)> {
+    let Matrix { out, inn, .. } = *matrix;
+    let step = out.div_ceil(out.div_ceil((LARGEST_PART / inn).max(1)));
+    (0..out).step_by(step as usize).map(move |first| (matrix, first, out.min(first + step)))
 }
 
 /// Rows `[n, in]` as units f32 `[n, 3, 1]` and digits `[n, 3, in]`, codes u8.

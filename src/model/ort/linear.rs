@@ -5,7 +5,7 @@ use crate::graph::{MICROSOFT, Scope, Value};
 use crate::model::{GraphOptions, Provider, float, stored};
 use crate::tensor::ints::Bits;
 use crate::tensor::{DType, mxfp4};
-use crate::weights::{Matrix, Weight};
+use crate::weights::Matrix;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
 /// scales f32 `[out, groups]`.
@@ -41,10 +41,10 @@ pub fn product_with_digits(
     g: &mut Scope,
     digits: Value,
     zero: u8,
-    weight: &Weight,
+    weight: Value,
     factor: f32,
 ) -> Result<Value> {
-    let (codes, weight) = (g.fact(digits)?, stored(g, weight)?);
+    let codes = g.fact(digits)?;
     let shape = [codes.shape[0].clone(), g.fact(weight)?.shape[0].clone()];
     g.node("", "QGemm")
         .domain(MICROSOFT)

@@ -112,10 +112,9 @@ pub fn product_with_digits(
     g: &mut Scope,
     digits: Value,
     zero: u8,
-    weight: &Weight,
+    weight: Value,
     factor: f32,
 ) -> Result<Value> {
-    let weight = stored(g, weight)?;
     let weight = g.outside_bodies(|g| g.transpose("transposed", weight, &[1, 0]))?;
     let sums = g.matmul_integer("sums", digits, weight, zero)?;
     let sums = g.cast("sums.f32", sums, DType::F32)?;
