@@ -59,6 +59,7 @@ pub enum Setting {
     IgnoreTensor,
     KeepActivations,
     KvCache,
+    Layers,
     MaxLength,
     MaxShardSize,
     Onnxruntime,
