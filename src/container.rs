@@ -64,8 +64,8 @@ fn parse_text(path: &str, text: &[u8], length: u64) -> Result<(Metadata, u64)> {
     json::reject_duplicate_keys(text).map_err(invalid)?;
     let start = 8 + text.len() as u64;
     let expected = start.saturating_add(parsed.data_len() as u64);
-    let is_own = parsed.metadata().as_ref().is_some_and(|it| it.contains_key(METADATA_KEY));
-    let again = if is_own { "stage it, or export it, again" } else { "download it again" };
+    let again =
+        if has_key(&parsed) { "stage it, or export it, again" } else { "download it again" };
     ensure!(
         expected == length,
         "`{path}` has {length} bytes, but its header describes {expected}: {again}"
@@ -73,7 +73,18 @@ fn parse_text(path: &str, text: &[u8], length: u64) -> Result<(Metadata, u64)> {
     Ok((parsed, start))
 }
 
+/// Whether an export wrote the header.
+fn has_key(parsed: &Metadata) -> bool {
+    parsed.metadata().as_ref().is_some_and(|it| it.contains_key(METADATA_KEY))
+}
+
 impl Header {
+    /// Whether an export wrote a SafeTensors file, of which data may be missing.
+    pub fn is_own(path: &Path) -> bool {
+        let parsed = |(text, _): (Vec<u8>, u64)| serde_json::from_slice::<Metadata>(&text).ok();
+        read_text(path).ok().and_then(parsed).is_some_and(|it| has_key(&it))
+    }
+
     /// Reads and validates the header of a file: offsets without gaps or overlaps, sizes
     /// that match dtypes and shapes, and the file's length.
     pub fn read(path: &Path) -> Result<Self> {

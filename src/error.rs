@@ -61,6 +61,7 @@ pub enum Setting {
     IgnoreTensor,
     KeepActivations,
     KvCache,
+    Layers,
     MaxLength,
     MaxShardSize,
     Onnxruntime,

@@ -8,14 +8,15 @@ use super::also;
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, IgnoredNames, below, choice, is_adapter, is_checkpoint, is_ignored, matches,
-    nearest, patterns, refuse_other_format,
+    ADAPTER_CONFIG, IgnoredNames, adapter_without_config, below, choice, is_adapter, is_checkpoint,
+    is_ignored, matches, nearest, patterns, refuse_other_format,
 };
 use crate::container::{Header, StoredTensor};
 use crate::display::listed;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
+use crate::onnx::ADAPTER_EXTENSION;
 use crate::weights::ElementKind;
 
 /// The file of an adapter's tensors.
@@ -57,6 +58,11 @@ impl AdapterFile {
         } else {
             (path, path.join(WEIGHTS))
         };
+        ensure!(
+            path.extension().is_none_or(|it| it != ADAPTER_EXTENSION),
+            "`{}` is an adapter for runtimes: give the LoRA folder that it was made from",
+            path.display()
+        );
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
@@ -69,6 +75,9 @@ impl AdapterFile {
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
         let config = folder.join(ADAPTER_CONFIG);
+        if whole.is_empty() && weights.exists() && config.symlink_metadata().is_err() {
+            return Err(adapter_without_config(&weights));
+        }
         for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, WEIGHTS)] {
             ensure!(
                 file.symlink_metadata().is_ok(),

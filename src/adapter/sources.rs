@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::AdapterFile;
+use super::{AdapterFile, WEIGHTS};
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Error, Result, ensure};
 
@@ -19,6 +19,11 @@ pub struct AdapterSource {
 }
 
 impl AdapterSource {
+    /// Its SafeTensors file.
+    pub fn weights(&self) -> PathBuf {
+        if self.path.is_dir() { self.path.join(WEIGHTS) } else { self.path.clone() }
+    }
+
     /// Refuses a weight that adds nothing.
     pub fn check(&self) -> Result<()> {
         let (path, weight) = (self.path.display(), self.weight);

@@ -38,8 +38,9 @@ pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, choice, enclosing, identify, is_adapter, is_checkpoint, is_safetensors,
-    names, refuse_file as refuse_unsupported, refuse_other_format, similar_dir,
+    ADAPTER_CONFIG, CONFIG, adapter_without_config, choice, enclosing, identify, is_adapter,
+    is_checkpoint, is_safetensors, names, refuse_file as refuse_unsupported, refuse_other_format,
+    similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{
@@ -90,17 +91,18 @@ impl Checkpoint {
         let path = folder.join(CONFIG);
         // Dangling links and unreadable files fail when they are read.
         if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            return Err(suggest::missing_file(folder, CONFIG));
+            return Err(Self::missing_file(folder, CONFIG));
         }
         let file = path.display().to_string();
         let selected = selection::select_local(folder, remote);
         if matches!(&selected, Ok((None, files)) if files.is_empty()) {
-            return Err(suggest::missing_file(folder, SINGLE_FILE));
+            return Err(Self::missing_file(folder, SINGLE_FILE));
         }
-        let config = json::read(&path, LARGEST_CONFIG)
-            .and_then(|text| ConfigFile::read(&file, &text, ignored));
         let mut tensors =
             selected.and_then(|files| Tensors::open_folder(folder, files, remote, ignored));
+        let layers = tensors.as_ref().ok().and_then(Tensors::layers);
+        let config = json::read(&path, LARGEST_CONFIG)
+            .and_then(|text| ConfigFile::read(&file, &text, ignored, layers));
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
@@ -127,6 +129,15 @@ impl Checkpoint {
         }
         checkpoint.adapters = adapters;
         Ok((checkpoint, metadata))
+    }
+
+    /// The error for a folder without `file`, which is no checkpoint.
+    fn missing_file(folder: &Path, file: &str) -> Error {
+        let paths = suggest::names(folder).into_iter().map(|name| folder.join(name));
+        let mut staged: Vec<PathBuf> = paths.filter(|path| is_safetensors(path)).collect();
+        staged.retain(|path| Self::open_staged(path).is_ok());
+        suggest::staged_instead(folder, file, &staged)
+            .unwrap_or_else(|| suggest::missing_file(folder, file))
     }
 
     /// Opens a folder, or a weights file with the fingerprint that it records.

@@ -53,7 +53,7 @@ pub fn select_local(folder: &Path, remote: &Headers) -> Result<(Option<Index>, B
     let mut there = suggest::names(folder);
     let names = remote.keys().filter_map(|path| path.file_name()?.to_str());
     there.extend(names.map(str::to_owned));
-    let is_own = |name: &str| suggest::is_own_file(&folder.join(name));
+    let is_own = |name: &str| Header::is_own(&folder.join(name));
     let files = select(folder.display(), &there, index.as_ref(), is_own)?;
     Ok((index, files))
 }
@@ -63,7 +63,7 @@ pub fn select_local(folder: &Path, remote: &Headers) -> Result<(Option<Index>, B
 pub fn unused(folder: &Path, files: &BTreeSet<String>) -> Vec<String> {
     let others = suggest::names(folder).into_iter().filter(|name| !files.contains(name));
     let others = others.filter(|name| is_safetensors(name.as_ref()));
-    others.filter(|name| !suggest::is_own_file(&folder.join(name))).collect()
+    others.filter(|name| !Header::is_own(&folder.join(name))).collect()
 }
 
 /// The files of the checkpoint at a place, of all names that are `there`: those that its index

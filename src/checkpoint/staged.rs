@@ -42,11 +42,12 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<StagedModel>)> {
             suggest::enclosing(path)
         )
     };
+    let other = || suggest::refuse_file(path).unwrap_or_else(foreign);
     if path.is_file() && !suggest::is_safetensors(path) {
-        return Err(suggest::refuse_file(path).unwrap_or_else(foreign));
+        return Err(other());
     }
     let (tensors, text) = Tensors::open_file(path)?;
-    let text = text.ok_or_else(foreign)?;
+    let text = text.ok_or_else(other)?;
     let invalid = |error: serde_json::Error| invalid_metadata(path, &error);
     // The version first: other versions may have other fields.
     let StagedVersion { format } = serde_json::from_str(&text).map_err(invalid)?;

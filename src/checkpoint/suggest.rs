@@ -9,8 +9,7 @@ use glob::Pattern;
 use super::below::{self, Subfolder};
 use super::renamed;
 use super::similar::most_like;
-use crate::container::Header;
-use crate::display::{LISTED, listed, several};
+use crate::display::{listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::Foreign;
 use crate::files::parent_dir;
@@ -51,11 +50,22 @@ pub fn refuse_file(path: &Path) -> Option<Error> {
 }
 
 fn refusal(path: &Path, format: &Foreign) -> Error {
-    let error = err!("`{}` is {format}", path.display());
     if !format.is_adapter {
-        return error;
+        return err!("`{}` is {format}", path.display());
     }
-    with_adapter(error, parent_dir(path))
+    let folder = parent_dir(path);
+    if !folder.join(ADAPTER_CONFIG).exists() {
+        return adapter_without_config(path);
+    }
+    with_adapter(err!("`{}` is {format}", path.display()), folder)
+}
+
+/// The error for the weights of an adapter without its config.
+pub fn adapter_without_config(weights: &Path) -> Error {
+    err!(
+        "`{}` is a LoRA adapter without its {ADAPTER_CONFIG}: put the one that was saved with it beside it",
+        weights.display()
+    )
 }
 
 /// The error that exporting the base of an adapter with it would help against.
@@ -103,11 +113,6 @@ pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<(
     Err(refusal(&adapter, format))
 }
 
-/// Whether an export wrote a SafeTensors file.
-pub fn is_own_file(path: &Path) -> bool {
-    Header::read(path).is_ok_and(|header| header.metadata.is_some())
-}
-
 /// Whether there are weights of a whole model: SafeTensors files that are not those of an adapter.
 fn has_weights(names: &BTreeSet<String>) -> bool {
     names.iter().any(|name| is_safetensors(Path::new(name)) && identify(name).is_none())
@@ -130,11 +135,6 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     if let Some((name, format)) = find_format(&here).filter(|_| !has_weights) {
         return refusal(&folder.join(name), format);
     }
-    let mut weights_files = here.iter().map(|it| folder.join(it)).filter(|it| is_safetensors(it));
-    if let Some(own) = weights_files.find(|it| is_own_file(it)) {
-        let own = own.display();
-        return err!("{lacks}, but weights that an export wrote: give `{own}` in its place");
-    }
     let elsewhere = || below(folder, &lacks, has_weights).or_else(|| above(folder, &lacks));
     if let Some(error) = renamed_file(folder, file, &here, &lacks).or_else(elsewhere) {
         return error;
@@ -146,6 +146,22 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     } else {
         err!("{lacks}: add the files that the checkpoint lacks, or choose another folder")
     }
+}
+
+/// The error for a folder without `file`, and with staged weights files.
+pub fn staged_instead(folder: &Path, file: &str, files: &[PathBuf]) -> Option<Error> {
+    let lacks = format!("`{}` holds no {file}", folder.display());
+    let (first, others) = files.split_first()?;
+    let first = first.display();
+    if others.is_empty() {
+        let error = err!("{lacks}, but weights that an export wrote: give `{first}` in its place");
+        return Some(error.with_remedy(Setting::Weights, first.to_string()));
+    }
+    let all = listed(files.iter().map(|it| it.display()));
+    let error = err!(
+        "{lacks}, but several files of weights that exports wrote, {all}: give one of them in its place, such as the first"
+    );
+    Some(error.with_remedy(Setting::Weights, first.to_string()).with_another_remedy())
 }
 
 /// The error for a folder that `lacks` a file and has it under another name.
@@ -187,9 +203,8 @@ fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
     }
     if let Some(choice) = choice(&adapters, "LoRA adapter") {
         let error = err!("{lacks}; {choice}, and export the checkpoint of its base model with it");
-        let older = if below::are_steps(&adapters) { adapters.len() - 1 } else { 0 };
-        let meant = adapters.iter().skip(older).take(LISTED);
-        return Some(meant.fold(error, |error, adapter| with_adapter(error, adapter)));
+        let of_steps = below::are_steps(&adapters).then(|| adapters.last()).flatten();
+        return Some(with_adapter(error, of_steps.unwrap_or(&adapters[0])));
     }
     let format = |it: &Subfolder| {
         let names: Vec<&str> = it.names.iter().map(String::as_str).collect();
@@ -199,6 +214,9 @@ fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
     let found = below::nearest(&places, |it| format(it).is_some());
     let place = places.iter().find(|it| Some(&&*it.path) == found.last())?;
     let (path, format) = format(place).filter(|_| !has_weights)?;
+    if format.is_adapter {
+        return Some(refusal(&path, format));
+    }
     Some(err!("{lacks}, and `{}` in it is {format}", path.display()))
 }
 

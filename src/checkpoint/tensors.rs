@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ignored::IgnoredNames;
-use super::names::{Wrapping, is_ignored, patterns};
+use super::names::{Wrapping, is_ignored, layer, patterns};
 use super::numbered::NumberedSet;
 use super::selection::{self, Headers, Index};
 use crate::container::{Header, StoredTensor};
@@ -173,6 +173,13 @@ impl Tensors {
         let stored = self.map.iter().map(|(key, it)| (key, &it.name)).chain(&self.taken);
         let all = stored.chain(self.absent.iter().map(|(key, it)| (key, &it.name)));
         all.filter(|(_, name)| !self.is_ignored(name)).map(|(key, _)| &**key)
+    }
+
+    /// The number of layers of which there are tensors, if they are numbered without gaps.
+    pub fn layers(&self) -> Option<u64> {
+        let there: BTreeSet<usize> = self.wanted().filter_map(layer).collect();
+        let end = there.last()? + 1;
+        (end == there.len()).then_some(end as u64)
     }
 
     /// The error with the patterns that ignore these stored tensors and no others.

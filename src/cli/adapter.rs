@@ -52,8 +52,8 @@ impl WriteAdapter {
     }
 }
 
-/// Whether the command has an option for a setting; otherwise an export does.
-pub fn has(setting: Setting) -> bool {
+/// The settings that the command has.
+pub fn has(setting: Setting) -> Option<Setting> {
     use Setting::{AdapterLayout, IgnoreConfigKey, IgnoreTensor};
-    [AdapterLayout, IgnoreConfigKey, IgnoreTensor].contains(&setting)
+    [AdapterLayout, IgnoreConfigKey, IgnoreTensor].contains(&setting).then_some(setting)
 }

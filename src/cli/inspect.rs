@@ -10,13 +10,13 @@ use gpt_oss_export::progress::Progress;
 use serde::Serialize;
 
 use super::console::{Console, print, print_json};
-use super::remedy::{Refusal, any, options};
+use super::remedy::{Refusal, options};
 use super::values::{Ignored, Json};
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
-/// Of a folder that cannot be exported it says what is there, and everything that keeps it from
-/// being exported. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
+/// Of a folder that cannot be exported it says what is there, and what keeps it from being
+/// exported; what a fault hides is told once that is mended. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
 /// folder or an adapter cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print one JSON object")))]
@@ -60,7 +60,7 @@ impl Inspect {
             print_json(&Described {
                 inspection: &inspection,
                 exportable: inspection.is_exportable(),
-                obstacles: inspection.refusal().map(|it| Refusal::each(it, any)),
+                obstacles: inspection.refusal().map(|it| Refusal::each(it, Some)),
             })?;
         } else {
             let mut table = inspection.table();

@@ -83,10 +83,10 @@ impl Cli {
 
     /// Runs a command; what to print of an error, line by line.
     pub fn run(self) -> Result<(), Vec<String>> {
-        let has = match self.command {
+        let has: remedy::Has = match self.command {
             Some(Command::Adapter(_)) => adapter::has,
             Some(Command::Verify(_)) => verify::has,
-            _ => remedy::any,
+            _ => Some,
         };
         self.run_command().map_err(|error| remedy::report(&error, has))
     }

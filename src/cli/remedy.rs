@@ -12,6 +12,9 @@ use serde::Serialize;
 const FLAGS: [Setting; 4] =
     [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations, Setting::KvCache];
 
+/// What a command calls a setting; `None` if only an export has it. `Some` is that of an export.
+pub type Has = fn(Setting) -> Option<Setting>;
+
 /// One thing that is wrong, and what to type against it: alternatives, the best first.
 #[derive(Serialize)]
 pub struct Refusal {
@@ -27,11 +30,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// Of an error and its causes, each with its first sentence, of a command that `has` some
-    /// settings.
-    fn of<'e>(
-        chain: impl Iterator<Item = &'e (dyn StdError + 'static)>,
-        has: fn(Setting) -> bool,
-    ) -> Self {
+    /// settings, perhaps by another name.
+    fn of<'e>(chain: impl Iterator<Item = &'e (dyn StdError + 'static)>, has: Has) -> Self {
         let mut sentences = Vec::new();
         let (mut remedies, mut exports, mut commands) = (Vec::new(), Vec::new(), Vec::new());
         for cause in chain {
@@ -39,12 +39,13 @@ impl Refusal {
             sentences.push(error.map_or_else(|| cause.to_string(), |it| it.sentence().to_owned()));
             for settings in error.into_iter().flat_map(Error::remedies).filter(|it| !it.is_empty())
             {
-                let of_all = |is: &dyn Fn(Setting) -> bool| settings.iter().all(|it| is(it.0));
-                if of_all(&|setting| setting == Setting::Scan) {
+                let named = |(it, value): &(Setting, String)| Some((has(*it)?, value.clone()));
+                let named: Option<Vec<_>> = settings.iter().map(named).collect();
+                if settings.iter().all(|(setting, _)| *setting == Setting::Scan) {
                     let command = |it| format!("`{}`", together([&vec![it]]));
                     commands.extend(settings.iter().cloned().map(command));
-                } else if of_all(&has) {
-                    remedies.push(together([settings]));
+                } else if let Some(named) = named {
+                    remedies.push(together([&named]));
                 } else {
                     exports.push(together([settings]));
                 }
@@ -54,7 +55,7 @@ impl Refusal {
     }
 
     /// Everything that is wrong, one by one.
-    pub fn each(error: &Error, has: fn(Setting) -> bool) -> Vec<Self> {
+    pub fn each(error: &Error, has: Has) -> Vec<Self> {
         error.each().map(|it| Self::of(causes(it), has)).collect()
     }
 }
@@ -84,14 +85,9 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     })
 }
 
-/// Of a command that has all settings.
-pub fn any(_: Setting) -> bool {
-    true
-}
-
 /// What to print of an error: a line for each thing that is wrong, below the context that they
 /// have in common, and one to paste. The command `has` some settings.
-pub fn report(error: &anyhow::Error, has: fn(Setting) -> bool) -> Vec<String> {
+pub fn report(error: &anyhow::Error, has: Has) -> Vec<String> {
     let chain: Vec<_> = error.chain().collect();
     let several = chain.iter().enumerate().find_map(|(at, cause)| {
         let error = cause.downcast_ref::<Error>()?;
@@ -169,6 +165,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::IgnoreTensor => "--ignore-tensor",
         Setting::KeepActivations => "--keep-activations",
         Setting::KvCache => "--kv-cache",
+        Setting::Layers => "--layers",
         Setting::MaxLength => "--max-length",
         Setting::MaxShardSize => "--max-shard-size",
         Setting::Onnxruntime => "--onnxruntime",
@@ -232,7 +229,7 @@ mod tests {
             ),
         ];
         for (error, lines) in table {
-            assert_eq!(report(&error, any), lines);
+            assert_eq!(report(&error, Some), lines);
         }
     }
 }

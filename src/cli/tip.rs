@@ -86,6 +86,29 @@ const OTHER_OPTIONS: [(&str, &str, &str); 17] = [
     ),
 ];
 
+/// Commands of other tools, and what to type; words in braces stand for the
+/// arguments that follow, or for what is missing.
+const OTHER_COMMANDS: [(&str, &str); 6] = [
+    ("show info ls list describe print cat view", "the command is `inspect`: inspect {path}"),
+    (
+        "check test validate compare diff eval evaluate",
+        "the command is `verify`: verify {model} --checkpoint {source}",
+    ),
+    (
+        "lora loras adapters peft",
+        "the command is `adapter`: adapter {source} --for {model} --output NAME.onnx_adapter",
+    ),
+    (
+        "merge fuse",
+        "merging is an option of an export: --checkpoint DIR --adapter {source} --adapter-as merge",
+    ),
+    (
+        "quantize quantise quant",
+        "formats are options of an export: --experts FORMAT, and --dense FORMAT for attention and lm_head",
+    ),
+    ("export convert build", "an export needs no command: leave out `{word}`"),
+];
+
 /// The same error with a tip, if there is one for these arguments of the process.
 pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> clap::Error {
     let context = |kind| match error.get(kind) {
@@ -107,6 +130,8 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
     let tip = if let Some(word) = context(ContextKind::InvalidSubcommand) {
         if cli.find_subcommand(&word).is_some() {
             Some(format!("the command `{word}` comes first, and has options of its own"))
+        } else if let Some(tip) = other_command(&word, cli, arguments) {
+            Some(tip)
         } else if is_similar && !Path::new(&word).exists() {
             None
         } else if arguments.first().is_some_and(|it| it == "help") {
@@ -121,14 +146,15 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
                 unknown_argument(&unknown, cli, arguments)
             }
             (ErrorKind::TooManyValues, Some(option)) if option == VERIFY => {
-                context(ContextKind::InvalidValue).map(|model| to_verify(&model, arguments))
+                context(ContextKind::InvalidValue).map(|model| to_verify(&model, arguments, None))
             }
             _ => None,
         }
     };
     if let Some(tip) = tip {
-        // The most similar option of the command may mean something else.
+        // What is most similar may mean something else.
         error.remove(ContextKind::SuggestedArg);
+        error.remove(ContextKind::SuggestedSubcommand);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
@@ -154,19 +180,21 @@ fn stray_word(word: &str, cli: &Command, arguments: &[String], follows_option: b
     if let Some(command) = command {
         format!("the command `{command}` comes first, and has options of its own")
     } else if is_model(word) && arguments.windows(2).any(|it| it == [VERIFY, word]) {
-        to_verify(word, arguments)
+        to_verify(word, arguments, None)
+    } else if let Some(model) = words.iter().find(|it| is_model(it) && Path::new(it).exists())
+        && (has_source || words.len() > 1)
+    {
+        // An export to this name would replace it.
+        to_verify(model, arguments, words.iter().find(|it| !is_model(it)).copied())
     } else if is_model(word) && has_source && !has_output {
         format!("the model is the value of an option: --output {quoted}")
-    } else if has_source && follows_option && word != "export" {
+    } else if has_source && follows_option {
         format!("leave out `{word}`, or put quotes around a path with spaces")
     } else if is_model(word) && other.is_none() {
         format!(
             "to describe a model, pass inspect {quoted}; to verify it, verify {quoted} --checkpoint DIR"
         )
-    } else if word == "export"
-        || has_source
-        || !is_model(word) && other.is_some_and(|it| !is_model(it))
-    {
+    } else if has_source || !is_model(word) && other.is_some_and(|it| !is_model(it)) {
         format!("an export needs no command: leave out `{word}`")
     } else if has_output {
         format!("the checkpoint is the value of an option: --checkpoint {quoted}")
@@ -179,9 +207,30 @@ fn stray_word(word: &str, cli: &Command, arguments: &[String], follows_option: b
     }
 }
 
+/// The tip against the command of another tool in the place of a command.
+fn other_command(word: &str, cli: &Command, arguments: &[String]) -> Option<String> {
+    let is_first = arguments.first().is_some_and(|it| it == word);
+    let mut all = OTHER_COMMANDS.iter();
+    let (_, tip) = all.find(|(words, _)| words.split(' ').any(|it| it == word))?;
+    let is_export = tip.contains("{word}");
+    if Path::new(word).exists() || !is_first && !is_export {
+        return None;
+    }
+    let others = words(cli, arguments).into_iter().filter(|it| *it != word);
+    let (models, sources): (Vec<&str>, Vec<&str>) = others.partition(|it| is_model(it));
+    let shown =
+        |found: &[&str], none: &str| found.first().map_or(none.to_owned(), |it| shell_quote(it));
+    let path = shown(&[&models[..], &sources].concat(), "PATH");
+    let (model, source) = (shown(&models, "FILE.onnx"), shown(&sources, "DIR"));
+    let word = &word.to_owned();
+    let named = [("{path}", &path), ("{model}", &model), ("{source}", &source), ("{word}", word)];
+    Some(named.iter().fold((*tip).to_owned(), |tip, (name, value)| tip.replace(name, value)))
+}
+
 /// The tip for who wants to verify a model that is there.
-fn to_verify(model: &str, arguments: &[String]) -> String {
+fn to_verify(model: &str, arguments: &[String], other: Option<&str>) -> String {
     let source = value_of(arguments, "--checkpoint").or_else(|| value_of(arguments, "--weights"));
+    let source = source.or(other);
     let source = source.map_or("DIR".to_owned(), shell_quote);
     let model = shell_quote(model);
     format!("to verify a model that is there, pass verify {model} --checkpoint {source}")

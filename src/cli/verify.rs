@@ -88,21 +88,18 @@ impl Verify {
     }
 }
 
-/// Whether the command has an option for a setting; otherwise an export does.
-pub fn has(setting: Setting) -> bool {
+/// What the command calls a setting; a staged weights file is a checkpoint here.
+pub fn has(setting: Setting) -> Option<Setting> {
     use Setting::{
         Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance,
+        Weights,
     };
-    matches!(
-        setting,
-        Adapter
-            | AdapterLayout
-            | Checkpoint
-            | IgnoreConfigKey
-            | IgnoreTensor
-            | Onnxruntime
-            | Tolerance
-    )
+    match setting {
+        Weights => Some(Checkpoint),
+        Adapter | AdapterLayout | Checkpoint | IgnoreConfigKey | IgnoreTensor | Onnxruntime
+        | Tolerance => Some(setting),
+        _ => None,
+    }
 }
 
 /// An error if the model does not pass, with a hint besides.

@@ -46,6 +46,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
+    opened.refuse_targets(request)?;
     let Opened { checkpoint, samples, folder, hub, adapters, adapter_files, .. } = &opened;
 
     // Everything that headers decide is decided before anything is written.

@@ -1,5 +1,6 @@
 //! The checkpoint of an export, wherever it is, and the identity of its weights.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::adapters;
@@ -8,8 +9,8 @@ use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::{AdapterFile, FittedAdapter, RuntimeAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
-use crate::error::{Error, Result, Setting, ensure, err};
-use crate::files::parent_dir;
+use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::{canonicalize_existing, parent_dir};
 use crate::hub::Repository;
 use crate::model::{self, Provider};
 use crate::package::tokenizer;
@@ -43,6 +44,29 @@ impl Opened {
         let added = self.adapters.iter().filter(|it| it.file.is_none()).map(|it| &it.record);
         let beside = added.filter(|it| !it.merged);
         self.checkpoint.adapters.iter().chain(beside).cloned().collect()
+    }
+
+    /// Refuses to write where weights of the source or of adapters are read.
+    pub fn refuse_targets(&self, request: &Request) -> Result<()> {
+        let real = |path: &Path| Ok(canonicalize_existing(path)?);
+        let sources = self.checkpoint.weights.iter().flat_map(|it| it.recipe.sources());
+        let sources: BTreeSet<&Path> = sources.map(|it| &*it.file).collect();
+        let sources = sources.into_iter().map(real).collect::<Result<Vec<_>>>()?;
+        let adapters = request.adapters.iter().map(|it| real(&it.source.weights()));
+        let adapters = adapters.collect::<Result<Vec<_>>>()?;
+        let files = self.adapter_files.iter().map(|it| it.file().0);
+        let chosen = request.output.iter().chain(&request.save_weights).map(|it| &**it);
+        for path in chosen.chain(files) {
+            let target = real(path)?;
+            let of = match &request.source {
+                _ if adapters.contains(&target) => "an adapter",
+                _ if !sources.contains(&target) => continue,
+                Source::Staged(_) => "the staged weights",
+                Source::Checkpoint(_) | Source::Hub(_) => "the checkpoint",
+            };
+            bail!("`{}` is a file of {of}, which is read: choose another name", path.display());
+        }
+        Ok(())
     }
 
     /// The fingerprint of weights on this machine.

@@ -104,9 +104,9 @@ impl<'p> Placement<'p> {
             let name = if request.transformers_js {
                 transformers_js::data_file(model, at)?
             } else if count == 1 {
-                format!("{}.safetensors", file.stem())
+                format!("{}.safetensors", file.stem)
             } else {
-                format!("{}-{:05}-of-{count:05}.safetensors", file.stem(), at + 1)
+                format!("{}-{:05}-of-{count:05}.safetensors", file.stem, at + 1)
             };
             self.ranges.extend(ranges_of(&file, &name));
             self.files.push((parent_dir(model).join(&name), file));
@@ -117,8 +117,9 @@ impl<'p> Placement<'p> {
     fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
         let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
         let adapters = self.opened.adapter_records();
+        let says = if adapters.is_empty() { String::new() } else { format!("{adapters:?}") };
         let model = StagedModel { config: config.clone(), adapters };
-        WeightsFile::plan(weights.iter().copied(), fingerprint, model, provenances)
+        WeightsFile::plan(weights.iter().copied(), fingerprint, &says, model, provenances)
     }
 
     /// Writes the weights files that do not exist, once there is space for them and for the files

@@ -164,11 +164,7 @@ fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
 /// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
 fn check_adapters(request: &Request) -> Result<()> {
     let Request { adapters, adapter_layout, adapter_as, save_weights, .. } = request;
-    let real = |it: &RequestedAdapter| {
-        let path = &it.source.path;
-        let file = if path.is_dir() { path.join(adapter::WEIGHTS) } else { path.clone() };
-        Ok(canonicalize_existing(&file)?)
-    };
+    let real = |it: &RequestedAdapter| Ok(canonicalize_existing(&it.source.weights())?);
     let paths = adapters.iter().map(real).collect::<Result<Vec<_>>>()?;
     for (at, RequestedAdapter { source, .. }) in adapters.iter().enumerate() {
         source.check()?;

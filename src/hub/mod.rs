@@ -19,6 +19,7 @@ pub use repo_path::RepoPath;
 
 use crate::checkpoint::{self, CONFIG, Headers, INDEX};
 use crate::error::{Error, Result, Setting, bail, ensure};
+use crate::onnx;
 use crate::progress::Progress;
 use cache::list_offline;
 use download::Downloader;
@@ -39,6 +40,7 @@ pub fn require_path(path: &Path) -> Result<()> {
     let text = path.to_str().unwrap_or_default();
     let on_hub = RepoPath::from_address(text)
         .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))
+        .filter(|_| !checkpoint::is_safetensors(path) && !onnx::has_extension(path))
         .map_or("", |_| {
             "; only an export reads repositories on the hub: choose the folder into which it downloads them"
         });

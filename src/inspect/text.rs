@@ -135,6 +135,9 @@ fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
         let name = shown(name);
         table.row("ZERO", format!("{name}: all bytes are 0, as in an unfinished download"));
     }
+    if !zero.is_empty() {
+        table.row("next", "download the files again, unless these zeros are intended");
+    }
     let result = match damaged.len() {
         0 => "all values are finite".to_owned(),
         some => format!("{} damaged", plural(some, "tensor")),

@@ -24,6 +24,9 @@ pub struct Library {
     pub path: PathBuf,
 }
 
+/// Names a library or its folder.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
 /// The library of this process; onnxruntime allows no other.
 static LOADED: OnceLock<(Library, Environment)> = OnceLock::new();
 
@@ -31,27 +34,39 @@ impl Library {
     /// Loads the library at `requested` or in that folder; otherwise the one of
     /// `ORT_DYLIB_PATH`, one that the system finds, or the one of the `python3` on the PATH.
     pub fn load(requested: Option<&Path>) -> Result<Self> {
-        let variable = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
-        if let Some(path) = requested.map(Path::to_owned).or(variable.map(PathBuf::from)) {
-            let path = std::path::absolute(path)?;
-            let file = if path.is_dir() { library_in(&path) } else { Some(path.clone()) };
-            let Some(file) = file.filter(|file| file.is_file()) else {
-                bail!(
-                    "`{}` has no onnxruntime library: expected the library, or the folder that it is in",
-                    path.display()
-                );
-            };
-            return Self::open(&file);
+        if let Some(path) = requested {
+            return Self::open_named(path);
+        }
+        if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+            return Self::open_named(Path::new(&path)).map_err(|error| {
+                let kind = error.kind();
+                err!("{error} (the environment variable {VARIABLE} names it: correct or unset it)")
+                    .with_kind(kind)
+                    .with_remedy(Setting::Onnxruntime, "PATH")
+            });
         }
         let name = format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
         Self::open(Path::new(&name)).or_else(|failure| match library_of_python() {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
-                "no onnxruntime was found in ORT_DYLIB_PATH, among the system's libraries and in python3's packages: `python3 -m pip install onnxruntime` installs one, or an installed one can be named"
+                "no onnxruntime was found in {VARIABLE}, among the system's libraries and in python3's packages: `python3 -m pip install onnxruntime` installs one, or an installed one can be named"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
         })
+    }
+
+    /// Loads the library that is a path or in a folder.
+    fn open_named(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path)?;
+        let file = if path.is_dir() { library_in(&path) } else { Some(path.clone()) };
+        let Some(file) = file.filter(|file| file.is_file()) else {
+            bail!(
+                "`{}` has no onnxruntime library: expected the library, the folder that it is in, or a Python environment with onnxruntime",
+                path.display()
+            );
+        };
+        Self::open(&file)
     }
 
     /// Loads the library at a path, or a bare name from where the system looks.
@@ -127,7 +142,8 @@ fn library_of_python() -> Option<PathBuf> {
     if folder.is_empty() { None } else { library_in(Path::new(folder)) }
 }
 
-/// The newest library in a folder, or in `capi` below it as in the Python package.
+/// The newest library in a folder, in `capi` below it as in the Python package, or in a Python
+/// environment.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     let is_library = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -136,7 +152,11 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
         let is_code = rest.split('.').any(|part| ["so", "dylib", "dll"].contains(&part));
         is_code && path.is_file()
     };
-    [folder.join("capi"), folder.to_owned()].into_iter().find_map(|folder| {
+    let packages = fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
+    let packages = packages.map(|python| python.path().join("site-packages"));
+    let packages = packages.chain([folder.to_owned()]).map(|it| it.join("onnxruntime/capi"));
+    let mut folders = [folder.join("capi"), folder.to_owned()].into_iter().chain(packages);
+    folders.find_map(|folder| {
         let entries = fs::read_dir(folder).ok()?;
         let libraries = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
         libraries.max_by_key(|path| (version_of(path), path.clone()))
@@ -172,6 +192,16 @@ mod tests {
             .map(|version| create(&format!("libonnxruntime.so{version}")));
         for folder in [home.path().to_owned(), home.path().join("capi")] {
             assert_eq!(library_in(&folder).as_ref(), Some(&paths[2]));
+        }
+        // Of a Python environment.
+        let environment = tempfile::tempdir().unwrap();
+        let packages = environment.path().join("lib/python3.12/site-packages");
+        let folder = packages.join("onnxruntime/capi");
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("libonnxruntime.so.1.32.0");
+        fs::write(&path, "").unwrap();
+        for root in [environment.path(), &packages, &packages.join("onnxruntime"), &folder] {
+            assert_eq!(library_in(root).as_ref(), Some(&path));
         }
     }
 }

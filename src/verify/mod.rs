@@ -115,6 +115,10 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run();
     let comparison = comparison.map_err(|error| to_scan(error, request))?;
 
+    let mut changed_data = model.changed_data();
+    if changed_data.is_empty() && matches!(identity, Identity::Same | Identity::Converted(_)) {
+        changed_data.extend(weights.changes());
+    }
     let weights_pass = requested.is_some() || weights.is_none();
     Ok(Report {
         model: path.clone(),
@@ -126,7 +130,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         adapters,
         identity,
         zeros,
-        changed_data: model.changed_data(),
+        changed_data,
         runtime: model.library.clone(),
         texts: inputs,
         passed: comparison.passed() && weights_pass,

@@ -26,12 +26,12 @@ pub fn prepare(
     let instead = |error: Error| error.with_remedies(exact_settings(options, formats));
     if provider != Provider::Cpu {
         return Err(instead(err!(
-            "a model for execution provider `{provider}` cannot be verified on a CPU: export the checkpoint for execution provider `cpu`, and verify that model, which has the same weights"
+            "a model for execution provider `{provider}` cannot be verified on a CPU: export it without a verification; to check its weights, export a second model for the provider `cpu` to another place, and verify that"
         )));
     }
     if compute == DType::BF16 {
         return Err(instead(err!(
-            "a model that computes in bf16 cannot be verified, as onnxruntime has no kernels for it on a CPU: export one that computes in f32, and verify that model, which has the same weights"
+            "a model that computes in bf16 cannot be verified, as onnxruntime has no kernels for it on a CPU: export it without a verification; to check its weights, export a second model that computes in f32 to another place, and verify that"
         )));
     }
     // A model of fixed sizes may be too large, whatever the checkpoint.
@@ -49,7 +49,7 @@ pub fn prepare(
     let rounding = options.rounding(formats);
     if tolerance.is_none() && !rounding.is_empty() {
         return Err(instead(err!(
-            "there is no default tolerance for the model: {}; export one that does not round, or choose X, the largest error of a logit that you accept",
+            "there is no default tolerance for the model: {}; export another one that does not round to check the weights, or choose X, the largest error of a logit that you accept",
             rounding.join("; ")
         ))
         .with_remedy(Setting::Tolerance, "X"));
@@ -69,21 +69,23 @@ pub fn prepare(
     Ok(library)
 }
 
-/// The settings with which an export of the same weights rounds nothing while it runs on a CPU.
+/// The settings with which another export of the same weights rounds nothing while it runs on a CPU.
 fn exact_settings(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Vec<(Setting, String)> {
     let has = |role: Role, is: fn(MatrixFormat) -> bool| formats[role].contains(is);
     let is_int8 = |format| format == MatrixFormat::Int(Bits::Eight);
     let has_ints = Role::ALL.into_iter().any(|role| has(role, MatrixFormat::is_int));
     // ONNX Runtime's experts in int8 always quantize activations, and transformers.js takes no model
-    // for another provider.
-    let is_standard = options.target == Target::Onnx
-        || has(Role::Experts, is_int8)
-        || options.batch_symbol == BatchSymbol::BatchSize;
+    // for another provider, nor one in another place.
+    let is_for_web = options.batch_symbol == BatchSymbol::BatchSize;
+    let is_standard = options.target == Target::Onnx || has(Role::Experts, is_int8) || is_for_web;
+    let other = if is_for_web { "OTHER/onnx/model.onnx" } else { "OTHER.onnx" };
     [
         (options.target == Target::Ort && is_standard, Setting::Target, "onnx"),
         (options.provider != Provider::Cpu, Setting::Provider, "cpu"),
         (options.compute != DType::F32, Setting::Compute, "f32"),
         (!is_standard && has_ints && !options.keep_activations, Setting::KeepActivations, ""),
+        // The model itself may be there already.
+        (true, Setting::Output, other),
     ]
     .into_iter()
     .filter(|(helps, ..)| *helps)

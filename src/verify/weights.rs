@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -45,6 +46,9 @@ pub struct WeightDifferences {
     pub inline: BTreeSet<String>,
     /// What the model and the checkpoint have in two forms, whose bytes cannot be compared.
     pub other_form: BTreeSet<String>,
+    /// Files in which `different` bytes are in the place of the checkpoint's.
+    #[serde(skip)]
+    pub changed_files: BTreeSet<PathBuf>,
 }
 
 impl WeightDifferences {
@@ -68,6 +72,20 @@ impl WeightDifferences {
             ("tensors that are not in the checkpoint", &self.unknown),
         ];
         kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
+    }
+
+    /// A phrase for each file of the data of a model that has the weights of a checkpoint with the
+    /// same fingerprint, and not its bytes.
+    pub(super) fn changes(&self) -> impl Iterator<Item = String> {
+        let is_whole = self.missing.is_empty() && self.unknown.is_empty();
+        let files = self.changed_files.iter().filter(move |_| is_whole);
+        files.filter_map(|file| {
+            let faults = named("weights with other bytes", self.different.iter())?;
+            let file = file.display();
+            Some(format!(
+                "its data `{file}` was changed or damaged ({faults}): restore it, or export again"
+            ))
+        })
     }
 
     /// A phrase for each kind that cannot be compared, with the first names.
@@ -165,6 +183,9 @@ pub fn compare(
     };
     let is_other_form = |slice: &&Slice| slice.is_recast() || is_encoded_anew(slice);
     found.set_other_forms_apart(different().filter(is_other_form));
+    let changed =
+        different().filter(|it| it.fits && found.different.contains(&it.tensor.stored.name));
+    found.changed_files = changed.map(|it| it.tensor.data.file.to_path_buf()).collect();
     Ok(found)
 }
 

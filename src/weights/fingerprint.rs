@@ -40,6 +40,13 @@ impl Fingerprint {
     pub fn of<'w>(config: &str, weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
         Ok(Samples::of(config, weights)?.fingerprint)
     }
+
+    /// Of the same weights, of which a file says this besides.
+    pub fn with(&self, said: &str) -> Self {
+        let mut hash = Digest::sha256();
+        hash.update(format!("{self}\n{said}"));
+        Self(hash.hex()[..DIGITS].to_owned())
+    }
 }
 
 impl Samples {

@@ -69,12 +69,17 @@ pub struct WeightsFile<'w> {
     /// In file order.
     weights: Vec<&'w Weight>,
     ranges: Vec<Range<u64>>,
+    /// The name, without an end, of a file that an export calls by these weights.
+    pub stem: String,
 }
 
 impl<'w> WeightsFile<'w> {
+    /// Plans a file of these weights. Its name tells apart all that it may say of them: their
+    /// fingerprint and what it `says` besides.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
+        says: &str,
         model: impl Serialize,
         provenances: &PerRole<Provenance>,
     ) -> Self {
@@ -90,7 +95,9 @@ impl<'w> WeightsFile<'w> {
             provenances: provenances.clone(),
             model: serde_json::to_value(model).expect("plain data"),
         };
-        let mut file = Self { metadata, weights, ranges: Vec::new() };
+        let name = if says.is_empty() { fingerprint } else { &fingerprint.with(says) };
+        let stem = format!("weights-{name}");
+        let mut file = Self { metadata, weights, ranges: Vec::new(), stem };
         file.ranges = file.layout(fingerprint, &PerRole::default()).1;
         file
     }
@@ -144,7 +151,7 @@ impl<'w> WeightsFile<'w> {
     pub fn check_existing(&self, path: &Path, progress: &dyn Progress) -> Result<Present> {
         let Ok(status) = fs::symlink_metadata(path) else { return Ok(Present::Nothing) };
         if let Some(link) = link_kind(path)? {
-            bail!("cannot use `{}`: {link}; remove it or its other links", path.display());
+            bail!("cannot use `{}`: {link}; choose another {}", path.display(), self.place(path));
         }
         if status.is_file() && status.len() < self.bytes() && self.is_named(path) {
             match Header::read(path) {
@@ -155,7 +162,7 @@ impl<'w> WeightsFile<'w> {
             }
         }
         if !status.is_file() || status.len() != self.bytes() {
-            return Err(occupied(path));
+            return Err(self.occupied(path));
         }
         let _phase = phase(progress, "comparing weights", Unit::Bytes, self.bytes());
         let existing = fs::File::open(path)?;
@@ -167,7 +174,7 @@ impl<'w> WeightsFile<'w> {
                     Err(cannot_read(path, error))
                 }
                 // It had the right length a moment ago.
-                _ => Err(occupied(path)),
+                _ => Err(self.occupied(path)),
             }
         };
         let rounding = self.for_each_piece(None, progress, &compare)?;
@@ -177,13 +184,24 @@ impl<'w> WeightsFile<'w> {
         Ok(Present::Same(rounding))
     }
 
-    /// The name, without an end, of a file that an export calls by these weights.
-    pub fn stem(&self) -> String {
-        format!("weights-{}", self.metadata.fingerprint)
+    fn is_named(&self, path: &Path) -> bool {
+        path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&self.stem))
     }
 
-    fn is_named(&self, path: &Path) -> bool {
-        path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&self.stem()))
+    /// The error for another file at `path`. Only one that an export wrote may be deleted.
+    fn occupied(&self, path: &Path) -> Error {
+        let (shown, place) = (path.display(), self.place(path));
+        if !self.is_named(path) && !Header::is_own(path) {
+            return err!("`{shown}` exists, and no export wrote it: choose another {place}");
+        }
+        err!(
+            "`{shown}` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise choose another {place}"
+        )
+    }
+
+    /// What to choose in place of a path: the name that follows from the weights is always the same.
+    fn place(&self, path: &Path) -> &'static str {
+        if self.is_named(path) { "folder" } else { "name" }
     }
 
     /// Writes the file that will be at `path`; what its conversions rounded.
@@ -312,13 +330,6 @@ fn alignment(length: u64) -> u64 {
     1 << (length | container::ALIGNMENT).trailing_zeros()
 }
 
-fn occupied(path: &Path) -> Error {
-    err!(
-        "`{}` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise write under another name or into another folder",
-        path.display()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,7 +352,7 @@ mod tests {
         for length in 0..container::ALIGNMENT as usize {
             let model = serde_json::json!({"config": "x".repeat(length)});
             let fingerprint = Fingerprint::of("", []).unwrap();
-            let file = WeightsFile::plan([&weight], &fingerprint, model, &provenances);
+            let file = WeightsFile::plan([&weight], &fingerprint, "", model, &provenances);
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }

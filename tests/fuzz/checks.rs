@@ -10,7 +10,7 @@ use gpt_oss_export::container::{Header, lay_out};
 
 /// A config.json.
 pub fn config(text: &[u8]) {
-    let read = ConfigFile::read("config.json", text, &IgnoredNames::default());
+    let read = ConfigFile::read("config.json", text, &IgnoredNames::default(), None);
     let Ok(ConfigFile { config, .. }) = read else { return };
     config.check("config.json").expect("what is read has been checked");
     let [low, high] = config.rope.bounds(config.head_dim);

@@ -191,6 +191,20 @@ fn stray_words_get_tips() {
         export --checkpoint tiny --output m.onnx | an export needs no command: leave out `export`
         --checkpoint my tiny --output m.onnx | leave out `tiny`, or put quotes around a path with spaces
         --checkpoint tiny --output m.onnx export | leave out `export`
+        show tiny | the command is `inspect`: inspect tiny
+        list m.onnx | the command is `inspect`: inspect m.onnx
+        info | the command is `inspect`: inspect PATH
+        check THERE | the command is `verify`: verify THERE --checkpoint DIR
+        validate m.onnx tiny | the command is `verify`: verify m.onnx --checkpoint tiny
+        diff tiny m.onnx | the command is `verify`: verify m.onnx --checkpoint tiny
+        lora my-lora m.onnx | the command is `adapter`: adapter my-lora --for m.onnx --output NAME.onnx_adapter
+        adapters my-lora | the command is `adapter`: adapter my-lora --for FILE.onnx
+        merge my-lora | merging is an option of an export: --checkpoint DIR --adapter my-lora --adapter-as merge
+        quantize tiny m.onnx | formats are options of an export: --experts FORMAT
+        convert tiny THERE | leave out `convert`
+        tiny THERE | to verify a model that is there, pass verify THERE --checkpoint tiny
+        --checkpoint tiny THERE | to verify a model that is there, pass verify THERE --checkpoint tiny
+        THERE | to describe a model, pass inspect THERE
         convert tiny --output m.onnx | an export needs no command: leave out `convert`
         build --checkpoint=tiny --output m.onnx | an export needs no command: leave out `build`
         tiny m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
@@ -258,11 +272,16 @@ fn stray_words_get_tips() {
         --checkpoint tiny verify m.onnx | the command `verify` comes first, and has options of its own
         --layers 0 --checkpoint tiny --output m.onnx | expected a whole number from 1
         --max-length 0 --checkpoint tiny --output m.onnx | expected a whole number from 1";
+    let home = Home::new();
+    let there = home.join("there.onnx");
+    fs::write(&there, "").unwrap();
     for [line, expected] in cases(table) {
-        let output = run(&words(line));
+        let [line, expected] = [line, expected].map(|it| it.replace("THERE", text(&there)));
+        let output = run(&words(&line));
         assert_eq!(output.status.code(), Some(2), "{line}");
         let error = String::from_utf8(output.stderr).unwrap();
-        assert_contains(&error, expected);
+        assert_contains(&error, &expected);
+        assert!(!error.contains(&format!("--output {}", text(&there))), "{error}");
         assert!(error.matches("tip:").count() <= 1, "{error}");
     }
 }

@@ -17,7 +17,7 @@ pub fn hugging_face() -> Value {
 pub fn read_file(config: &Value, ignored: &[&str]) -> Result<ConfigFile> {
     let config_keys = ignored.iter().map(|name| (*name).to_owned()).collect();
     let ignored = IgnoredNames { config_keys, ..IgnoredNames::default() };
-    ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored)
+    ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored, None)
 }
 
 pub fn read(config: &Value, ignored: &[&str]) -> Result<Config> {
@@ -262,10 +262,11 @@ fn refuses_inconsistent_or_unsupported_values() {
         attention_bias | "yes" | `attention_bias` must be true or false, found "yes"
         use_qk_norm | true | has an unknown key `use_qk_norm`
         experts_per_token | 2 | must be 4, as `num_experts_per_tok`, found 2
+        swiglu_limit | null | key `swiglu_limit` must be a positive number, found null
         sliding_window | null | lacks the key `sliding_window`
         sliding_window | 0 | must be a whole number from 1 to 4294967295, found 0
         layer_types | ["none", "none", "none"] | and "full_attention", found "none"
-        layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`), found ["full_attention"]
+        layer_types | ["full_attention"] | `layer_types` describes 1 layer, `num_hidden_layers` is 3, and both must be equal: write the value
         rope_scaling | {} | `rope_scaling` must be an object, found {}: write {"rope_type": "yarn",
         rope_parameters | {} | has an unknown key `rope_parameters`
         rope_parameters | {"rope_type": "default"} | must be the same as `rope_scaling`

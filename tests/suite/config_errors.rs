@@ -5,7 +5,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::layout_fixtures::{config, home, in_layout};
-use crate::support::{Home, assert_contains, assert_starts, cases, failure, text, words};
+use crate::support::{
+    Home, assert_contains, assert_starts, cases, export_args, failure, run, text, words,
+};
 
 /// The tiny model with an edited config.
 fn edited(edit: impl FnOnce(&mut Value)) -> Home {
@@ -185,4 +187,67 @@ fn options_to_paste_work() {
     let (_, options) =
         refusal(&home)[0].rsplit_once("; pass ").map(|it| (it.0.len(), it.1.to_owned())).unwrap();
     assert_eq!(shell(&format!("\"$0\" inspect checkpoint {options}"), &home).0, Some(0));
+}
+
+/// Two objects for positions that differ: all keys at once, and nothing else of them. Each advice is
+/// followed, and what it leads to is about other keys.
+#[test]
+fn objects_that_differ_are_told_before_they_are_judged() {
+    let table = r#"rope_parameters.factor=16 | `factor` is 16 instead of 32
+        rope_parameters.factor=16 max_position_embeddings=7 | `factor` is 16 instead of 32
+        rope_parameters.factor=16 rope_parameters.rope_theta=10000 rope_scaling.rope_theta=150000 | `factor` is 16 instead of 32 and `rope_theta` is 10000 instead of 150000
+        rope_parameters.original_max_position_embeddings=8192 rope_parameters.beta_slow=2 | `original_max_position_embeddings` is 8192 instead of 4096 and `beta_slow` is 2 instead of 1
+        rope_parameters.factor=0.5 | `factor` is 0.5 instead of 32
+        rope_parameters.rope_type="linear" rope_parameters.factor=8 | `rope_type` is "linear" instead of "yarn"
+        rope_parameters.factor="32" rope_parameters.truncate=true | `factor` is "32" instead of 32"#;
+    for [edits, differences] in cases(table) {
+        let home = edited(|config| {
+            config["rope_parameters"] = config["rope_scaling"].clone();
+            set(config, edits);
+        });
+        let expected = format!(
+            "CONFIG: `rope_parameters` must be the same as `rope_scaling`: {differences}; ignore the one that is wrong; pass --ignore-config-key 'rope_parameters.*' or --ignore-config-key 'rope_scaling.*'"
+        );
+        assert_eq!(refusal(&home), [expected], "{edits}");
+        for object in ["rope_parameters.*", "rope_scaling.*"] {
+            let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+            let options = ["--ignore-config-key", object];
+            let output = run(&export_args(&checkpoint, &model, &options));
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(!error.contains("must be the same as"), "{error}");
+            let judged = edits.contains("max_position") || object == "rope_scaling.*";
+            assert!(output.status.success() || judged, "{edits}: {error}");
+        }
+    }
+}
+
+/// What three sources say of the number of layers, and the edit that is advised.
+#[test]
+fn numbers_of_layers_are_told_with_what_the_files_hold() {
+    let [sliding, full] = ["\"sliding_attention\"", "\"full_attention\""];
+    let types = |count: usize| [sliding, full].repeat(count)[..count].join(",");
+    let table = "3 2 | describes 3 layers, `num_hidden_layers` is 2, and the files hold 3: set `num_hidden_layers` to 3, and limit the export too if the first alone are wanted; pass --layers 2 | 3 3
+        3 1 | set `num_hidden_layers` to 3, and limit the export too if the first alone are wanted; pass --layers 1 | 3 3
+        3 5 | describes 3 layers, `num_hidden_layers` is 5, and the files hold 3: set `num_hidden_layers` to 3 | 3 3
+        2 3 | describes 2 layers, `num_hidden_layers` is 3, and the files hold 3: give `layer_types` 3 entries, those that were saved with the weights | 3 3
+        4 3 | describes 4 layers, `num_hidden_layers` is 3, and the files hold 3: give `layer_types` 3 entries | 3 3
+        4 2 | describes 4 layers, `num_hidden_layers` is 2, and the files hold 3: use the config.json that was saved with the weights | 3 3";
+    for [found, sentence, followed] in cases(table) {
+        let home_of = |counts: &str| {
+            let (entries, layers) = counts.split_once(' ').unwrap();
+            let types = types(entries.parse().unwrap());
+            edited(|config| {
+                set(config, &format!("num_hidden_layers={layers} layer_types=[{types}]"));
+            })
+        };
+        let home = home_of(found);
+        let lines = refusal(&home);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(sentence), "{}\nlacks: {sentence}", lines[0]);
+        let home = home_of(followed);
+        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
+        let layers = sentence.split_once("--layers ").map(|(_, it)| ["--layers", it]);
+        let options = layers.iter().flatten().copied().collect::<Vec<_>>();
+        assert!(run(&export_args(&checkpoint, &model, &options)).status.success());
+    }
 }

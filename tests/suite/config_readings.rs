@@ -312,8 +312,9 @@ fn refuses_what_is_no_config() {
         {"num_local_experts": 8} | lacks the keys `model_type`, `num_hidden_layers`"#;
     for [text, sentence] in cases(table) {
         for text in [text.to_owned(), format!("\n {text}\n")] {
-            let error = ConfigFile::read("config.json", text.as_bytes(), &IgnoredNames::default())
-                .unwrap_err();
+            let error =
+                ConfigFile::read("config.json", text.as_bytes(), &IgnoredNames::default(), None)
+                    .unwrap_err();
             assert_contains(&error.to_string(), sentence);
         }
     }

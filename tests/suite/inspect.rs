@@ -283,6 +283,8 @@ fn refuses_other_files() {
     for (path, hub) in [
         ("no/where/at/all", false),
         ("none.onnx", false),
+        ("no/where.onnx", false),
+        ("no/where.safetensors", false),
         ("no/where", true),
         ("hf:no/where", true),
         ("https://huggingface.co/no/where", true),

@@ -12,6 +12,7 @@ mod config_errors;
 mod config_readings;
 mod conversions;
 mod documents;
+mod existing_files;
 mod fake_hub;
 mod folders;
 mod foreign_tensors;

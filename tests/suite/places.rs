@@ -45,7 +45,7 @@ fn what_lies_deeper_is_named() {
         cp ../base/config.json .; save epoch_1 | `C` holds no model.safetensors; `C/epoch_1` in it holds a checkpoint | C/epoch_1
         ln -s ../base link | `C` holds no config.json: add the files |
         adapter lora | `C/lora/adapter_config.json` is a LoRA adapter: export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/lora | C/lora
-        adapter math; adapter code | `C` holds no config.json; several folders in it hold LoRA adapters, `C/code`, `C/math`: choose one, and export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/code or --checkpoint BASE --adapter C/math | C/math
+        adapter math; adapter code | `C` holds no config.json; several folders in it hold LoRA adapters, `C/code`, `C/math`: choose one, and export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/code | C/code
         adapter run/checkpoint-90; adapter run/checkpoint-100 | choose one, such as the last, `C/run/checkpoint-100`, and export the checkpoint of its base model with it; pass --checkpoint BASE --adapter C/run/checkpoint-100 | C/run/checkpoint-100
         adapter lora; save merged | `C/merged` in it holds a checkpoint | C/merged
         file gguf/gpt-oss.gguf | `C` holds no config.json, and `C/gguf/gpt-oss.gguf` in it is GGUF, llama.cpp's format: use the SafeTensors checkpoint |
@@ -216,5 +216,54 @@ fn far_names_are_not_suggested() {
             shell(&format!("\"$0\" --checkpoint {name} --output m.onnx"), &home);
         assert_eq!(status, Some(1));
         assert!(!error.contains("did you mean"), "{error}");
+    }
+}
+
+/// The weights of an adapter without its config, wherever they are given; with the config they are
+/// an adapter.
+#[test]
+fn adapters_without_a_config_are_told_as_such() {
+    let table = "--checkpoint A --output m.onnx | A/adapter_model.safetensors
+        --checkpoint A/adapter_model.safetensors --output m.onnx | A/adapter_model.safetensors
+        --checkpoint D --output m.onnx | D/A/adapter_model.safetensors
+        --checkpoint C --adapter A --output m.onnx | A/adapter_model.safetensors
+        --checkpoint C --adapter A/adapter_model.safetensors --output m.onnx | A/adapter_model.safetensors
+        --checkpoint C --adapter D/A --output m.onnx | D/A/adapter_model.safetensors
+        --weights A/adapter_model.safetensors --output m.onnx | A/adapter_model.safetensors
+        inspect A | A/adapter_model.safetensors
+        inspect D | D/A/adapter_model.safetensors
+        verify m.onnx --checkpoint C --adapter A | A/adapter_model.safetensors";
+    let home = Home::new();
+    copy_folder(&fixture("tiny-hf"), &home.join("C"));
+    for folder in ["A", "D/A"] {
+        copy_folder(&fixture("lora/attention"), &home.join(folder));
+        fs::remove_file(home.join(folder).join("adapter_config.json")).unwrap();
+    }
+    for [line, file] in cases(table) {
+        let (status, _, error) = shell(&format!("\"$0\" {line}"), &home);
+        let expected = format!(
+            "error: `{file}` is a LoRA adapter without its adapter_config.json: put the one that was saved with it beside it\n"
+        );
+        assert_eq!((status, error), (Some(1), expected), "{line}");
+    }
+    fs::copy(fixture("lora/attention/adapter_config.json"), home.join("A/adapter_config.json"))
+        .unwrap();
+    let line = "\"$0\" --checkpoint C --adapter A --output m.onnx";
+    assert_eq!(shell(line, &home).0, Some(0));
+}
+
+/// A file that runtimes load in the place of the folder that it was made from.
+#[test]
+fn adapters_for_runtimes_are_told_as_such() {
+    let home = Home::new();
+    copy_folder(&fixture("tiny-hf"), &home.join("C"));
+    fs::copy(fixture("lora/minimal.onnx_adapter"), home.join("x.onnx_adapter")).unwrap();
+    for line in [
+        "--checkpoint C --adapter x.onnx_adapter --output m.onnx",
+        "verify m.onnx --checkpoint C --adapter x.onnx_adapter",
+    ] {
+        let (status, _, error) = shell(&format!("\"$0\" {line}"), &home);
+        let expected = "error: `x.onnx_adapter` is an adapter for runtimes: give the LoRA folder that it was made from\n";
+        assert_eq!((status, &*error), (Some(1), expected), "{line}");
     }
 }

@@ -75,7 +75,7 @@ fn takes_factor_and_context_from_config() {
 fn refuses_blocks_that_it_does_not_understand() {
     let table = r#"/block_configs | null | lacks the key `block_configs`
         /block_configs | {} | `block_configs` must be a list of objects, found {}
-        /block_configs | [] | must be a list of 3 objects (`num_hidden_layers`), found 0
+        /block_configs | [] | `block_configs` describes 0 layers, `num_hidden_layers` is 3, and the files hold 3: give `block_configs` 3 entries
         /block_configs | [{"num_local_experts": 8}, 1, {}] | must be a list of objects, found [{
         /block_configs/1 | {} | lacks the key `block_configs.1.num_local_experts`
         /block_configs/1/num_local_experts | 0 | `block_configs.1.num_local_experts` must be a whole number from 1
@@ -85,7 +85,7 @@ fn refuses_blocks_that_it_does_not_understand() {
         /block_configs/2/sliding_windw | 8 | an unknown key `block_configs.2.sliding_windw` (did you mean `sliding_window`?): rename it to use its value 8
         /block_configs/2/no_op | true | ; pass --ignore-config-key block_configs.2.no_op
         /layer_types | ["full_attention", "sliding_attention", "full_attention"] | differs in layer 0; it can be ignored if the windows are right; pass --ignore-config-key layer_types
-        /layer_types | ["full_attention"] | must be a list of 3 entries (`num_hidden_layers`)
+        /layer_types | ["full_attention"] | `layer_types` describes 1 layer, `num_hidden_layers` is 3, and the files hold 3: give `layer_types` 3 entries
         /model_type | "gpt_oss" | `block_configs` can be ignored if all layers are alike; pass --ignore-config-key block_configs
         /per_layer_config | {"0": {}} | `per_layer_config` must be {}, found {"0":{}}: others change layers
         /rope_scaling/factor | null | lacks the key `rope_scaling.factor`"#;

@@ -172,7 +172,7 @@ fn links_are_copied_and_never_referenced() {
     fs::hard_link(&file, home.join("second")).unwrap();
     let sentence = failure(&export_args(&home.join("soft"), &model, &[]));
     assert_contains(&sentence, "several hard links");
-    assert_contains(&sentence, "remove it or its other links");
+    assert_contains(&sentence, "; choose another folder");
 }
 
 /// The nearest decimals of this number are easily read one bit off.

@@ -73,6 +73,10 @@ fn weights_with_some_numbers_are_not_told() {
     let scanned = printed(&mut binary(&["inspect", "--scan", text(&home.checkpoint())]));
     assert_contains(&scanned, "lm_head.weight: all bytes are 0");
     assert!(!scanned.contains("sampled"), "{scanned}");
+    assert_contains(
+        &scanned,
+        "next        download the files again, unless these zeros are intended",
+    );
 }
 
 /// Training begins with factors of zeros.

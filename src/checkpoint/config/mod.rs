@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::ignored::IgnoredNames;
 use super::similar::resembles;
+use crate::display::plural;
 use crate::error::{Error, Result, Setting, bail, err};
 use crate::files::foreign::USE_SOURCE;
 pub use known::{Group, any as any_value};
@@ -35,6 +36,7 @@ const MXFP4: &str = "mxfp4";
 pub const PUZZLE: &str = "gpt_oss_puzzle";
 /// The key of a Puzzle config with an object for each layer.
 pub const BLOCKS: &str = "block_configs";
+const LIMIT: &str = "swiglu_limit";
 const LAYER_TYPES: &str = "layer_types";
 
 /// Keys that a config of one dialect has and of the other has not; the first may be misspelled.
@@ -60,9 +62,16 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     /// Parses and checks a `config.json`, and says all that is wrong with it. Unknown keys are
-    /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`.
-    pub fn read(file: &str, text: &[u8], ignored: &IgnoredNames) -> Result<Self> {
+    /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`. The number of
+    /// layers of which there are tensors, if it is known, tells which of two others is wrong.
+    pub fn read(
+        file: &str,
+        text: &[u8],
+        ignored: &IgnoredNames,
+        layers_there: Option<u64>,
+    ) -> Result<Self> {
         let mut keys = ConfigReader::parse(file, text, &ignored.config_keys)?;
+        keys.layers_there = layers_there;
         refuse_outer(&keys)?;
         let has_any = |marks: &[&str]| marks.iter().any(|mark| keys.has(mark));
         let (config, dialect, groups) = if has_any(&HUGGING_FACE) {
@@ -91,6 +100,12 @@ impl ConfigFile {
 
 /// The keys that both dialects have; the other fields are still to be read.
 fn common(keys: &mut ConfigReader) -> Config {
+    if keys.is_null(LIMIT) {
+        keys.refuse(err!(
+            "`{}`: key `{LIMIT}` must be a positive number, found null, which programs read as 7, as no limit or not at all: write the limit of the training, 7.0 in the released models",
+            keys.file
+        ));
+    }
     Config {
         vocab_size: keys.required("vocab_size", &SIZE),
         hidden_size: keys.required("hidden_size", &SIZE),
@@ -98,7 +113,7 @@ fn common(keys: &mut ConfigReader) -> Config {
         num_heads: keys.required("num_attention_heads", &SIZE),
         num_kv_heads: keys.required("num_key_value_heads", &SIZE),
         head_dim: keys.required("head_dim", &SIZE),
-        swiglu_limit: keys.optional("swiglu_limit", &POSITIVE).unwrap_or(7.0),
+        swiglu_limit: keys.optional(LIMIT, &POSITIVE).unwrap_or(7.0),
         experts: Vec::new(),
         experts_per_token: 0,
         windows: Vec::new(),
@@ -254,9 +269,7 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     let types = keys.optional(LAYER_TYPES, &LIST)?;
     // The number of layers may be wrong itself.
     if types.len() as u64 != layers && layers > 0 {
-        let expected = format!("a list of {layers} entries (`num_hidden_layers`)");
-        let error = keys.invalid(LAYER_TYPES, &expected, &types.into());
-        keys.refuse(err!("{error}: {RESTORE}"));
+        refuse_lengths(keys, LAYER_TYPES, types.len() as u64, layers);
         return Some(Vec::new());
     }
     let is_sliding = |kind: &Value| match kind.as_str() {
@@ -272,6 +285,30 @@ fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     Some(types.iter().filter_map(is_sliding).collect())
 }
 
+/// Refuses a list with an entry for each layer that is longer or shorter than the number of layers.
+fn refuse_lengths(keys: &mut ConfigReader, list: &str, entries: u64, layers: u64) {
+    const COUNT: &str = "num_hidden_layers";
+    let described = plural(entries as usize, "layer");
+    let has = format!("`{}`: `{list}` describes {described}, `{COUNT}` is {layers}", keys.file);
+    keys.refuse(match keys.layers_there {
+        Some(there) if there == entries && there > layers => err!(
+            "{has}, and the files hold {there}: set `{COUNT}` to {there}, and limit the export too if the first alone are wanted"
+        )
+        .with_remedy(Setting::Layers, layers.to_string())
+        .with_another_remedy(),
+        Some(there) if there == entries => {
+            err!("{has}, and the files hold {there}: set `{COUNT}` to {there}")
+        }
+        Some(there) if there == layers => err!(
+            "{has}, and the files hold {there}: give `{list}` {there} entries, those that were saved with the weights"
+        ),
+        Some(there) => err!(
+            "{has}, and the files hold {there}: use the config.json that was saved with the weights"
+        ),
+        None => err!("{has}, and both must be equal: {RESTORE}"),
+    });
+}
+
 /// The layers of a Puzzle model: each has an object of its own in `block_configs`, in which a
 /// window may be absent. One number of experts or one window for all is what the base class
 /// writes, and no program reads it.
@@ -281,9 +318,7 @@ fn blocks(keys: &mut ConfigReader, layers: u64) -> Layers {
     }
     let Some(count) = keys.objects(BLOCKS) else { return Layers::default() };
     if count != layers && layers > 0 {
-        let expected = format!("a list of {layers} objects (`num_hidden_layers`)");
-        let error = keys.invalid(BLOCKS, &expected, &count.into());
-        keys.refuse(err!("{error}: {RESTORE}"));
+        refuse_lengths(keys, BLOCKS, count, layers);
         return Layers::default();
     }
     let mut block = |at| {

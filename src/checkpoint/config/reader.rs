@@ -24,6 +24,8 @@ const NESTED: [&str; 4] =
 /// reader notes an error and hands out the default of its type, which no key accepts.
 pub struct ConfigReader<'a> {
     pub file: String,
+    /// The number of layers of which files have tensors, if it is known.
+    pub layers_there: Option<u64>,
     keys: BTreeMap<String, Value>,
     /// Names that were asked for, whether they are there or not.
     known: BTreeSet<String>,
@@ -95,6 +97,7 @@ impl<'a> ConfigReader<'a> {
         keys.retain(|_, value| !value.is_null());
         Ok(Self {
             file: file.to_owned(),
+            layers_there: None,
             keys,
             known: BTreeSet::new(),
             nulls,
@@ -262,11 +265,6 @@ impl<'a> ConfigReader<'a> {
         if self.errors.iter().all(|other| other.sentence() != error.sentence()) {
             self.errors.push(error);
         }
-    }
-
-    /// The number of errors so far.
-    pub fn errors(&self) -> usize {
-        self.missing.len() + self.errors.len()
     }
 
     /// The names of the keys that the user ignores and that are not harmless by `groups`. Or all

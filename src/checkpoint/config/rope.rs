@@ -7,6 +7,7 @@ use super::values::Rope;
 use crate::display::join;
 use crate::error::err;
 
+const THETA: &str = "rope_theta";
 const CONTEXT: &str = "max_position_embeddings";
 const OBJECTS: [&str; 2] = ["rope_scaling.", "rope_parameters."];
 /// What a config with the scaling of the released models says.
@@ -20,50 +21,61 @@ const UNSCALED: &str = r#"{"rope_type": "default"}"#;
 /// the context is: no program for it computes one from the other.
 pub fn read(keys: &mut ConfigReader, is_puzzle: bool) -> Rope {
     let objects = keys.chosen(&OBJECTS);
-    let thetas = ["rope_theta", "rope_scaling.rope_theta", "rope_parameters.rope_theta"];
-    let (theta, before) = (keys.one_of(&thetas, &POSITIVE), keys.errors());
+    if let [one, other] = objects[..]
+        && refuse_differences(keys, one, other)
+    {
+        OBJECTS.iter().for_each(|object| keys.skip_all(object));
+        keys.optional(THETA, &POSITIVE);
+        return Rope::default();
+    }
+    let thetas = [THETA.to_owned()].into_iter().chain(OBJECTS.map(|it| format!("{it}{THETA}")));
+    let thetas: Vec<String> = thetas.collect();
+    let thetas: Vec<&str> = thetas.iter().map(String::as_str).collect();
+    let theta = keys.one_of(&thetas, &POSITIVE);
     if objects.is_empty() {
         refuse_no_object(keys);
     }
-    let object = |object| (object, read_object(keys, object, is_puzzle));
-    let read: Vec<(&str, Scaling)> = objects.into_iter().map(object).collect();
-    if let [(_, one), (_, other)] = &read[..]
-        && keys.errors() == before
-        && one != other
-    {
-        let error = err!(
-            "`{}`: `rope_parameters` must be the same as `rope_scaling`: {}",
-            keys.file,
-            differences(one, other)
-        );
-        keys.choose(&error, &[("rope_scaling.*", one), ("rope_parameters.*", other)]);
-    }
-    let scaling = read.into_iter().next().map(|(_, scaling)| scaling.rope).unwrap_or_default();
-    Rope { theta, ..scaling }
+    let read =
+        objects.iter().map(|object| read_object(keys, object, is_puzzle)).collect::<Vec<_>>();
+    Rope { theta, ..read.into_iter().next().unwrap_or_default() }
 }
 
-/// What an object says.
-#[derive(PartialEq)]
-struct Scaling {
-    rope_type: String,
-    /// Without the base.
-    rope: Rope,
-}
-
-/// In what the second object differs.
-fn differences(one: &Scaling, other: &Scaling) -> String {
-    let [one, other] = [one, other].map(|Scaling { rope_type, rope }| {
-        let Rope { factor, initial_context, slow, fast, .. } = rope;
-        let numbers = [factor, initial_context, fast, slow].map(f64::to_string);
-        [format!("{rope_type:?}")].into_iter().chain(numbers)
-    });
-    let keys =
-        ["rope_type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow"];
-    let all = keys.iter().zip(one.zip(other)).filter(|(_, (one, other))| one != other);
-    let all: Vec<String> =
-        all.map(|(key, (one, other))| format!("`{key}` is {other} instead of {one}")).collect();
+/// Refuses objects that scale positions otherwise: every key in which they differ at once, before
+/// either is judged.
+fn refuse_differences(keys: &mut ConfigReader, one: &str, other: &str) -> bool {
+    const DEFAULTS: [(&str, Option<f64>); 5] = [
+        ("rope_type", None),
+        ("factor", None),
+        ("original_max_position_embeddings", None),
+        ("beta_fast", Some(32.0)),
+        ("beta_slow", Some(1.0)),
+    ];
+    // What one of them lacks is refused later.
+    let value = |object: &str, key: &str, default: Option<f64>| {
+        let named = keys.get(&format!("{object}{key}"));
+        let other_name = || keys.get(&format!("{object}type")).filter(|_| key == "rope_type");
+        named.or_else(other_name).cloned().or(default.map(Value::from))
+    };
+    let difference = |(key, default): (&str, Option<f64>)| {
+        let [left, right] = [value(one, key, default)?, value(other, key, default)?];
+        let is_same = left == right || left.is_number() && left.as_f64() == right.as_f64();
+        let shown = |it: &Value| it.as_f64().map_or(it.to_string(), |number| number.to_string());
+        (!is_same).then(|| format!("`{key}` is {} instead of {}", shown(&right), shown(&left)))
+    };
+    let mut differences: Vec<String> = DEFAULTS.into_iter().filter_map(difference).collect();
+    let Some(first) = differences.first() else { return false };
     // Other types have no numbers.
-    join(if all[0].starts_with("`rope_type`") { &all[..1] } else { &all })
+    if first.starts_with("`rope_type`") {
+        differences.truncate(1);
+    }
+    differences.extend(difference((THETA, None)));
+    let error = err!(
+        "`{}`: `rope_parameters` must be the same as `rope_scaling`: {}",
+        keys.file,
+        join(&differences)
+    );
+    keys.choose(&error, &[("rope_scaling.*", 0), ("rope_parameters.*", 1)]);
+    true
 }
 
 /// Refuses a config that does not say whether positions are scaled.
@@ -95,7 +107,8 @@ fn refuse_no_object(keys: &mut ConfigReader) {
     keys.skip("rope_parameters");
 }
 
-fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Scaling {
+/// What an object says, without the base.
+fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {
     let path = |key: &str| format!("{object}{key}");
     let layers = ["full_attention", "sliding_attention"];
     if layers.iter().any(|kind| keys.get(&path(kind)).is_some_and(Value::is_object)) {
@@ -105,10 +118,10 @@ fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Scalin
             keys.file
         ));
         keys.skip_all(object);
-        return Scaling { rope_type: String::new(), rope: Rope::default() };
+        return Rope::default();
     }
     let rope_type = keys.one_of(&[&path("rope_type"), &path("type")], &NAME);
-    let rope = match &*rope_type {
+    match &*rope_type {
         "yarn" => yarn(keys, object, is_puzzle),
         "default" => {
             let initial_context = keys.peek(CONTEXT, &POSITIVE).unwrap_or(4096.0);
@@ -124,8 +137,7 @@ fn read_object(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Scalin
             keys.skip_all(object);
             Rope::default()
         }
-    };
-    Scaling { rope_type, rope }
+    }
 }
 
 fn yarn(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {

@@ -165,6 +165,8 @@ fn export_verifies_its_model() {
     fs::remove_file(&model).unwrap();
     let error = sentence(&mut with_runtime(Path::new("nowhere")));
     assert_contains(&error, "nowhere` has no onnxruntime library");
+    let advice = "(the environment variable ORT_DYLIB_PATH names it: correct or unset it); pass --onnxruntime PATH";
+    assert_contains(&error, advice);
     assert!(!model.exists(), "a missing library is an error before anything is written");
 }
 

@@ -314,5 +314,12 @@ fn finds_changed_factors() {
     fs::write(written, changed).unwrap();
     let (report, error) = fails(&model, &home.checkpoint(), &options);
     assert_eq!(report["weights"]["different"], json!([name]), "{report}");
-    assert_contains(&error, "weights with other bytes: `layers.1.mlp.experts.gate_up.lora_B`");
+    let change = "was changed or damaged (weights with other bytes: `layers.1.mlp.experts.gate_up.lora_B`): restore it, or export again";
+    assert_contains(&error, change);
+    // To export again repairs it, once the file that is named is deleted.
+    let again = [&options[..], &["--external-data", "copy"]].concat();
+    assert_contains(&home.refusal("m", &again), &format!("`{written}` exists and differs"));
+    fs::remove_file(written).unwrap();
+    home.export("m", &again);
+    passes(&model, &home.checkpoint(), &options);
 }

@@ -1,5 +1,7 @@
 //! What `--verify` refuses before anything is written, and whether its advice works.
 
+use std::fs;
+
 use super::environment::onnxruntime;
 use crate::support::{
     Home, assert_contains, binary, cases, export_args, failure, staged_args, summary, text, words,
@@ -14,8 +16,12 @@ fn advice(sentence: &str) -> Vec<Vec<&str>> {
 /// These options, but for those that the advice gives other values.
 fn changed<'a>(options: &[&'a str], advice: &[&'a str]) -> Vec<&'a str> {
     let name = |option: &str| option.split('=').next().unwrap().to_owned();
-    let is_kept = |option: &&&str| !advice.contains(&&*name(option));
-    options.iter().filter(is_kept).chain(advice).copied().collect()
+    let before = [""].iter().chain(options);
+    let is_changed = |(before, option): &(&&str, &&str)| {
+        advice.contains(&&*name(option)) || **before == "--output" && advice.contains(before)
+    };
+    let kept = before.zip(options).filter(|it| !is_changed(it)).map(|(_, option)| option);
+    kept.chain(advice).copied().collect()
 }
 
 /// Each model, and why it is refused. The first advice makes one that passes.
@@ -44,25 +50,46 @@ fn advice_of_a_refused_verification_works() {
         assert_contains(&sentence, why);
         assert!(sentence.split_whitespace().count() <= 60, "{sentence}");
         let advice = advice(&sentence);
-        let options = changed(&verified.concat(), &advice[0]);
+        // A model that is there already stays.
         let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
-        let options = [&options[..], &["--json"]].concat();
-        let summary = summary(&mut binary(&export_args(&checkpoint, &model, &options)));
-        assert_eq!(summary["verification"]["passed"], true, "{options:?}");
+        fs::write(&model, "a model").unwrap();
+        let options = export_args(&checkpoint, &model, &verified.concat());
+        let changed = changed(&options, &advice[0]);
+        let mut command = binary(&[&changed[..], &["--json"]].concat());
+        let summary = summary(command.current_dir(&*home));
+        assert_eq!(summary["verification"]["passed"], true, "{changed:?}");
+        assert_eq!(fs::read(&model).unwrap(), b"a model");
+        assert!(home.join("OTHER.onnx").exists());
         if why.contains("tolerance") {
             assert_eq!(advice[1], ["--tolerance", "X"]);
         }
     }
 }
 
+/// The name and the folder of a model for transformers.js matter.
+#[test]
+fn advice_of_a_refused_verification_for_a_browser_works() {
+    let home = Home::with("tiny-128");
+    let (checkpoint, model) = (home.checkpoint(), home.join("web/onnx/model_q4f16.onnx"));
+    let options = ["--for=transformers-js", "--verify", "--onnxruntime", text(onnxruntime())];
+    let options = export_args(&checkpoint, &model, &options);
+    let sentence = failure(&options);
+    assert_contains(&sentence, "provider `webgpu` cannot be verified on a CPU");
+    let advice = advice(&sentence);
+    let changed = [&changed(&options, &advice[0])[..], &["--json"]].concat();
+    let summary = summary(binary(&changed).current_dir(&*home));
+    assert_eq!(summary["verification"]["passed"], true, "{changed:?}");
+    assert!(home.join("OTHER/onnx/model.onnx").exists() && !model.exists());
+}
+
 /// `verify` has no options for another export, and says that they are of one.
 #[test]
 fn advice_of_verify_names_the_options_of_an_export() {
-    let table = "--for cuda | ; export with --ep cpu --compute f32
-        --for webgpu | ; export with --ep cpu --compute f32 --keep-activations
-        --compute bf16 | ; export with --compute f32
-        --target ort --dense int8 | ; pass --tolerance X, or export with --keep-activations
-        --compute f16 | ; pass --tolerance X, or export with --compute f32";
+    let table = "--for cuda | ; export with --ep cpu --compute f32 --output OTHER.onnx
+        --for webgpu | ; export with --ep cpu --compute f32 --keep-activations --output OTHER.onnx
+        --compute bf16 | ; export with --compute f32 --output OTHER.onnx
+        --target ort --dense int8 | ; pass --tolerance X, or export with --keep-activations --output OTHER.onnx
+        --compute f16 | ; pass --tolerance X, or export with --compute f32 --output OTHER.onnx";
     for [options, advice] in cases(table) {
         let home = Home::with("tiny-128");
         let (model, _) = home.export("m", &words(options));
@@ -82,7 +109,7 @@ fn what_cannot_be_verified_is_refused_before_writing() {
     let table = "--batch-size=65536 --seq-len=1048576 | of 65536 rows of 1048576 tokens are too many to verify
         --target=ort --batch-size=28000 | of 28000 rows of 40 tokens are too many to verify
         --target=onnx --kv-cache --batch-size=25000 | of 25000 rows of 40 tokens are too many
-        --target=ort --compute=f16 --keep-activations | model: it computes in f16; export one
+        --target=ort --compute=f16 --keep-activations | model: it computes in f16; export another one
         --target=ort --ep=cuda | `cuda` cannot be verified on a CPU";
     for [options, expected] in cases(table) {
         let library = ["--verify", "--onnxruntime", text(onnxruntime())];

@@ -1,0 +1,121 @@
+//! Files that are where an export would write: whose they are decides what is advised.
+
+use std::fs;
+use std::path::Path;
+
+use crate::adapter_exports::export_in;
+use crate::support::{
+    Home, assert_contains, assert_ends, cases, contents, copy_folder, fixture, shell, text,
+};
+
+/// A checkpoint, an adapter, a staged file, and files of other programs, each in the place of what
+/// an export would write. No advice is to delete what an export did not write.
+#[test]
+fn files_that_are_read_or_of_others_are_never_to_be_deleted() {
+    let table = "--checkpoint checkpoint --save-weights checkpoint/model.safetensors --skip-onnx | `checkpoint/model.safetensors` is a file of the checkpoint, which is read: choose another name
+        --checkpoint checkpoint --save-weights checkpoint/../checkpoint/model.safetensors --output m.onnx | is a file of the checkpoint, which is read: choose another name
+        --checkpoint checkpoint --save-weights link.safetensors --skip-onnx | `link.safetensors` is a file of the checkpoint, which is read: choose another name
+        --checkpoint checkpoint --experts int4 --save-weights checkpoint/model.safetensors --skip-onnx | is a file of the checkpoint
+        --checkpoint checkpoint --adapter lora --adapter-as merge --save-weights lora/adapter_model.safetensors --skip-onnx | `lora/adapter_model.safetensors` is a file of an adapter, which is read: choose another name
+        --checkpoint checkpoint --adapter lora/adapter_model.safetensors --adapter-as merge --save-weights lora/adapter_model.safetensors --skip-onnx | is a file of an adapter
+        --weights staged.safetensors --experts int4 --save-weights staged.safetensors --skip-onnx | `staged.safetensors` is a file of the staged weights, which is read: choose another name
+        --checkpoint checkpoint --save-weights other.safetensors --skip-onnx | `other.safetensors` exists, and no export wrote it: choose another name
+        --checkpoint checkpoint --save-weights text.safetensors --skip-onnx | `text.safetensors` exists, and no export wrote it: choose another name
+        --checkpoint checkpoint --save-weights folder.safetensors --skip-onnx | `folder.safetensors` exists, and no export wrote it: choose another name
+        --checkpoint checkpoint --experts int4 --save-weights staged.safetensors --skip-onnx | `staged.safetensors` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise choose another name";
+    let home = Home::with("tiny-hf");
+    copy_folder(&fixture("lora/attention"), &home.join("lora"));
+    home.stage("staged", &[]);
+    fs::copy(fixture("tiny/model.safetensors"), home.join("other.safetensors")).unwrap();
+    fs::write(home.join("text.safetensors"), "notes").unwrap();
+    fs::create_dir(home.join("folder.safetensors")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("checkpoint/model.safetensors", home.join("link.safetensors"))
+        .unwrap();
+    let before = contents(&home);
+    for [options, sentence] in cases(table) {
+        let (status, _, error) = shell(&format!("\"$0\" {options}"), &home);
+        assert_eq!(status, Some(1), "{options}: {error}");
+        assert_contains(&error, sentence);
+        assert!(!error.contains("delete") || options.contains("staged"), "{error}");
+        assert!(contents(&home) == before, "{options}");
+    }
+}
+
+/// Adapters under other names, in another order or with other weights, exported into one folder: each
+/// model has a copy of its own, and a repeated export reuses it.
+#[test]
+fn exports_with_renamed_adapters_share_a_folder() {
+    let home = Home::with("tiny-hf");
+    for (adapter, name) in [("attention", "a"), ("attention", "b"), ("experts", "e")] {
+        copy_folder(&fixture("lora").join(adapter), &home.join(name));
+    }
+    let table = "--adapter a
+        --adapter b
+        --adapter a --adapter e
+        --adapter e --adapter a
+        --adapter a=0.5
+        --adapter a --adapter-as merge
+        --adapter b --adapter-as merge
+        --adapter e --adapter b --adapter-as merge
+        --adapter b --adapter e --adapter-as merge
+        --adapter a --dense int8";
+    for pass in ["m", "n"] {
+        for (at, options) in table.lines().enumerate() {
+            let line = format!("--output out/{pass}{at}.onnx --external-data copy {options}");
+            let summary = export_in(&home, &line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let written = summary["weights"]["bytes_written"].as_u64().unwrap() > 0;
+            assert_eq!(written, pass == "m", "{line}");
+        }
+    }
+}
+
+/// A copy that an export wrote and that was damaged is in the way, wherever its name comes from.
+#[test]
+fn advice_of_damaged_copies_works() {
+    let home = Home::with("tiny-hf");
+    copy_folder(&fixture("lora/attention"), &home.join("lora"));
+    for options in ["", "--adapter lora", "--adapter lora --adapter-as merge"] {
+        let line =
+            |folder: &str| format!("--output {folder}/m.onnx --external-data copy {options}");
+        let summary = export_in(&home, &line("out")).unwrap();
+        let copy = home.join(summary["weights"]["written"][0].as_str().unwrap());
+        crate::support::flip_last_bit(&copy);
+        let sentence = export_in(&home, &line("out")).unwrap_err();
+        assert_contains(&sentence, "delete it and export again, otherwise choose another folder");
+        export_in(&home, &line("elsewhere")).unwrap();
+        fs::remove_file(&copy).unwrap();
+        export_in(&home, &line("out")).unwrap();
+        fs::remove_dir_all(home.join("out")).unwrap();
+        fs::remove_dir_all(home.join("elsewhere")).unwrap();
+    }
+}
+
+/// Weights that an export wrote, in a folder without a checkpoint: what each command takes.
+#[test]
+fn staged_files_in_a_folder_are_named_for_each_command() {
+    let home = Home::with("tiny");
+    let (model, _) = home.export("m", &[]);
+    fs::create_dir(home.join("S")).unwrap();
+    home.stage("S/one", &[]);
+    let said = |line: &str| shell(&format!("\"$0\" {line}"), &home);
+    let expected = "`S` holds no config.json, but weights that an export wrote: give `S/one.safetensors` in its place; pass";
+    let staged = ["--weights S/one.safetensors", "--checkpoint S/one.safetensors"];
+    let verify = format!("verify {} --checkpoint S", text(&model));
+    for (line, option) in [("--checkpoint S --output x.onnx", staged[0]), (&verify, staged[1])] {
+        let (status, _, error) = said(line);
+        assert_eq!(status, Some(1));
+        assert_ends(error.trim_end(), &format!("{expected} {option}"));
+    }
+    assert_eq!(said("--weights S/one.safetensors --output x.onnx").0, Some(0));
+    home.stage("S/two", &["--experts", "int4"]);
+    // A copy of a model with an adapter cannot be exported by itself.
+    copy_folder(&fixture("lora/attention"), &home.join("lora"));
+    export_in(&home, "--output S/m.onnx --external-data copy --adapter lora").unwrap();
+    let (status, _, error) = said("--checkpoint S --output x.onnx");
+    assert_eq!(status, Some(1));
+    let expected = "but several files of weights that exports wrote, `S/one.safetensors`, `S/two.safetensors`: give one of them in its place, such as the first; pass --weights S/one.safetensors";
+    assert_ends(error.trim_end(), expected);
+    let only = Path::new("S/two.safetensors");
+    assert_eq!(said(&format!("--weights {} --output y.onnx", only.display())).0, Some(0));
+}
