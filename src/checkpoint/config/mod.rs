@@ -102,7 +102,7 @@ impl ConfigFile {
 fn common(keys: &mut ConfigReader) -> Config {
     if keys.is_null(LIMIT) {
         keys.refuse(err!(
-            "`{}`: key `{LIMIT}` must be a positive number, found null, which programs read as 7, as no limit or not at all: write the limit of the training, 7.0 in the released models",
+            "`{}`: key `{LIMIT}` must be a positive number, found null, which transformers cannot compute with: write the limit of the training, 7.0 in the released models",
             keys.file
         ));
     }
