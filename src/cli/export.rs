@@ -148,7 +148,7 @@ pub struct Export {
     /// Routers and the embedding stay as they are. With --adapter-as merge as --experts.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
-    /// Allow --experts and --dense to round to formats other than int8 and int4
+    /// Allow --experts and --dense to round to mxfp4, nvfp4, int4x2, bf16, f16 or f32
     #[arg(help_heading = PRECISION, long, requires = "formats")]
     accept_rounding: bool,
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]

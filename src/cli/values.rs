@@ -124,7 +124,7 @@ pub const DENSE_FORMATS: [Word<MatrixFormat>; 6] = [
     (
         "int8x2",
         MatrixFormat::Int8x2,
-        "Two 8-bit digits, a scale for each row: 16 bits, rounds little",
+        "Two 8-bit digits and a scale for each row: half of f32's memory, rounds little",
     ),
     ("int8", INT8, "8-bit integers, block size 32: rounds"),
     ("int4", INT4, "4-bit integers, block size 32, with int8 for lm_head: rounds"),

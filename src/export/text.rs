@@ -51,18 +51,23 @@ impl Summary {
         if let Some(model) = &self.model {
             model_rows(&mut table, model, self.adapter_records.iter().any(|it| it.merged));
             cache_rows(&mut table, model, self.genai.is_some(), &pass);
-            let has_fp4 = experts.contains(MatrixFormat::is_fp4);
-            if ort_on_cpu.is_some() && has_fp4 {
-                let here = if runtime::lacks_avx512() { ", which this one lacks" } else { "" };
-                let advice = pass(&[(Setting::Experts, "int4x2")]);
-                table.note(format!("fast if the processor that runs it has AVX-512{here}; on others experts in int4x2 are many times faster and as exact, with 2.4 times the bytes{advice}"));
-            }
             weights_rows(&mut table, &self.weights);
         }
-        // ONNX Runtime takes no MXFP4 in functions.
-        let takes_mxfp4 = ort.is_none_or(|it| it.style == Style::Flat);
+        // ONNX Runtime takes no MXFP4 in functions, and on a CPU alone.
+        let takes_mxfp4 =
+            ort.is_none_or(|it| (it.style, it.provider) == (Style::Flat, Provider::Cpu));
         let advice = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
         experts_rows(&mut table, &self.experts, advice, ort_on_cpu.is_some());
+        let is_merged = self.adapter_records.iter().any(|it| it.merged);
+        if ort_on_cpu.is_some() && experts.contains(MatrixFormat::is_fp4) && !is_merged {
+            let here = if runtime::lacks_avx512() { ", which this one lacks" } else { "" };
+            let advice = pass(&[(Setting::Experts, "int4x2")]);
+            table.row(
+                "speed",
+                format!("experts in {experts} are fast on processors with AVX-512{here}"),
+            );
+            table.note(format!("for other x86 processors int4x2 is many times faster and as exact, with 10 bits a value{advice}"));
+        }
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = &self.model {
             let matrices = [&self.experts.matrices, &self.dense];
@@ -233,7 +238,7 @@ fn weights_rows(table: &mut Table, it: &WeightsSummary) {
 }
 
 /// Nothing for MXFP4 as in the checkpoint. `advice` says how to convert to MXFP4, if the model
-/// can have it. Whether a runtime `rearranges` integers.
+/// can have it; `rearranges` whether the runtime makes copies of integers.
 fn experts_rows(table: &mut Table, it: &ExpertsSummary, advice: Option<String>, rearranges: bool) {
     let is_chosen = matrices_rows(table, "experts", &it.matrices);
     let (format, bytes) = (&it.matrices.provenance.format, it.matrices.bytes);
@@ -301,14 +306,17 @@ fn logits_rows(
         }
     }
     rounded.extend(model.rounding.iter().map(|clause| (*clause).to_owned()));
-    if rounded.is_empty() {
-        table.row("logits", format!("{whose}, but for the noise of float32"));
-        if preset == Some(Preset::Openvino) && model.options.target == Target::Onnx {
-            table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
-        }
-        return;
+    table.row(
+        "logits",
+        if rounded.is_empty() {
+            format!("{whose}, but for the noise of float32")
+        } else {
+            format!("differ from {whose}: {}", rounded.join("; "))
+        },
+    );
+    if preset == Some(Preset::Openvino) && model.options.target == Target::Onnx {
+        table.note("set OpenVINO's INFERENCE_PRECISION_HINT to f32: on some CPUs it computes in bf16 otherwise");
     }
-    table.row("logits", format!("differ from {whose}: {}", rounded.join("; ")));
     let formats = [experts, dense].map(|it| &it.provenance.format);
     let has_integers = formats.iter().any(|it| it.contains(MatrixFormat::is_int));
     if has_integers && model.options.quantizes_activations() {

@@ -12,7 +12,7 @@ use super::{Target, in_dtype, ort, portable, stored, stored_rows};
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Fact, Scope, Value};
 use crate::tensor::DType;
-use crate::tensor::ints::DIGIT;
+use crate::tensor::ints::BASE;
 use crate::weights::{Matrix, Weight};
 
 /// The largest number of tokens whose products are those of digits.
@@ -50,12 +50,13 @@ pub fn linear(
         |g| few_tokens(&mut g.child("few"), x, matrices, options),
         |g| each(&mut g.child("many"), "", matrices, |g, matrix| many_tokens(g, x, matrix)),
     )?;
-    let scales = each(g, "scales", matrices, |g, matrix| stored(g, matrix.digits()[2]))?;
+    let scales = each(g, "scales", matrices, |g, matrix| stored(g, matrix.digits_and_scales()[2]))?;
     let y = g.mul("product.scaled", y, scales)?;
     in_dtype(g, "product.scaled", y, dtype)
 }
 
-/// What `wire` makes of each part, one after the other along the last axis.
+/// What `wire` makes of each part, one after the other along the last axis; of a single one as it is,
+/// without this name.
 fn each<Part: Copy>(
     g: &mut Scope,
     name: &str,
@@ -87,10 +88,14 @@ fn few_tokens(
         Target::Onnx => portable::product_with_digits,
         Target::Ort => ort::product_with_digits,
     };
-    let parts: Vec<_> = matrices.iter().flat_map(|matrix| parts(matrix)).collect();
+    // `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]`, and of weights, i8 `[out, in]`.
+    let parts =
+        matrices.iter().flat_map(|it| parts(it.out, it.inn).map(|[first, end]| (*it, first, end)));
+    let parts: Vec<(&Matrix, u64, u64)> = parts.collect();
     let products = each(g, "products", &parts, |g, (matrix, first, end)| {
-        let [high, low] = [0, 1].map(|at| stored_rows(g, matrix.digits()[at], first..end));
-        let high = product(&mut g.child("high"), codes, ZERO, high?, DIGIT)?;
+        let [high, low] =
+            [0, 1].map(|at| stored_rows(g, matrix.digits_and_scales()[at], first..end));
+        let high = product(&mut g.child("high"), codes, ZERO, high?, BASE)?;
         let low = product(&mut g.child("low"), codes, ZERO, low?, 1.0)?;
         g.add("high_and_low", high, low)
     })?;
@@ -101,11 +106,10 @@ fn few_tokens(
     g.reshape("", y, [&n, &out])
 }
 
-/// Parts of a matrix, each from a row on up to another.
-fn parts(matrix: &Matrix) -> impl Iterator<Item = (&Matrix, u64, u64)> {
-    let Matrix { out, inn, .. } = *matrix;
+/// The first row and the end of each part of a matrix `[out, in]`.
+fn parts(out: u64, inn: u64) -> impl Iterator<Item = [u64; 2]> {
     let step = out.div_ceil(out.div_ceil((LARGEST_PART / inn).max(1)));
-    (0..out).step_by(step as usize).map(move |first| (matrix, first, out.min(first + step)))
+    (0..out).step_by(step as usize).map(move |first| [first, out.min(first + step)])
 }
 
 /// Rows `[n, in]` as units f32 `[n, 3, 1]` and digits `[n, 3, in]`, codes u8.
@@ -116,7 +120,8 @@ fn digits(g: &mut Scope, x: Value) -> Result<(Value, Value)> {
     let x = g.unsqueeze("x.row", x, 1)?;
     let largest = g.abs("x.abs", x)?;
     let largest = g.reduce_max("x.largest", largest, 2)?;
-    let least = g.constant(f32::MIN_POSITIVE)?;
+    // All units are normal numbers.
+    let least = g.constant(2f32.powi(-100))?;
     let largest = g.max("x.largest.positive", largest, least)?;
     let units = [1.0, STEP, STEP * STEP].map(|steps| 1.0 / (LARGEST * steps));
     let units = g.constant(Constant::from(&units[..]).shaped([DIGITS, 1]))?;
@@ -133,11 +138,14 @@ fn digits(g: &mut Scope, x: Value) -> Result<(Value, Value)> {
 /// `x · (256·high + low)ᵀ`, by blocks of rows in f32.
 fn many_tokens(g: &mut Scope, x: Value, matrix: &Matrix) -> Result<Value> {
     let Matrix { out, inn, .. } = *matrix;
-    let [high, low, _] = matrix.digits();
+    let [high, low, _] = matrix.digits_and_scales();
     let rows = out.div_ceil(out.div_ceil(BLOCK_ROWS));
     let blocks = out / rows;
     let block = |g: &mut Scope, digits: [Value; 2]| {
-        let weight = portable::from_int8x2(g, digits)?;
+        let [high, low] = digits;
+        let high = g.dequantize("high.f32", high, BASE)?;
+        let low = g.dequantize("low.f32", low, 1.0)?;
+        let weight = g.add("weight", high, low)?;
         g.gemm("", [x, weight], None, true)
     };
     let mut in_blocks = |weight: &Weight| {
@@ -155,4 +163,27 @@ fn many_tokens(g: &mut Scope, x: Value, matrix: &Matrix) -> Result<Value> {
     let [high, low] = [high, low].map(|weight| stored_rows(g, weight, blocks * rows..out));
     let rest = block(&mut g.child("last"), [high?, low?])?;
     g.concat("", &[y, rest], 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_each_row_once_and_fit() {
+        for (out, inn) in [(1, 32), (201_089, 2880), (201_088, 2880), (700_001, 96), (3, 1 << 27)] {
+            let parts: Vec<[u64; 2]> = parts(out, inn).collect();
+            let ends = parts.iter().map(|[_, end]| *end);
+            assert!(
+                parts
+                    .iter()
+                    .map(|[first, _]| *first)
+                    .eq([0].into_iter().chain(ends.clone()).take(parts.len()))
+            );
+            assert_eq!(ends.last(), Some(out));
+            let fits =
+                |[first, end]: &[u64; 2]| end - first == 1 || (end - first) * inn <= LARGEST_PART;
+            assert!(parts.iter().all(|it| fits(it) && it[0] < it[1]), "{out} {inn}: {parts:?}");
+        }
+    }
 }

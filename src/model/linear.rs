@@ -42,8 +42,11 @@ pub fn linears(
     context: &Context,
 ) -> Result<Value> {
     let options = &context.options;
+    let has_bias = layers[0].1.bias.is_some();
     let share_digits = layers.iter().all(|(_, layer)| {
-        options.multiplies_digits(layer.matrix.format) && layer.changes.is_empty()
+        options.multiplies_digits(layer.matrix.format)
+            && layer.changes.is_empty()
+            && layer.bias.is_some() == has_bias
     });
     if share_digits {
         let g = &mut g.child(name);

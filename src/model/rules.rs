@@ -66,7 +66,13 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
     if options.provider != Provider::Cpu && has_digits {
         let instead = "it has no kernel that multiplies their digits";
         let what = "dense matrices in int8x2";
-        return Err(unsupported(options.provider, what, instead, Setting::Dense, &["int8"]));
+        return Err(unsupported(
+            options.provider,
+            what,
+            instead,
+            Setting::Dense,
+            &["bf16", "int8"],
+        ));
     }
     let has_changes = weights.layers.iter().any(|it| it.mlp.has_changed_experts());
     if options.provider != Provider::Cpu && has_changes {
@@ -114,7 +120,10 @@ fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
     match (provider, format) {
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {
             let detail = " with activations kept in float";
-            refuse(detail, "its kernel quantizes them to 8 bits", &["int4x2", "int4"])
+            // What MXFP4 holds, two digits hold too.
+            let is_exact = matrix.source().format.is_fp4();
+            let others: &[&str] = if is_exact { &["int4x2", "int4"] } else { &["int4"] };
+            refuse(detail, "its kernel quantizes them to 8 bits", others)
         }
         (Provider::Cpu, _)
         | (Provider::Cuda, MatrixFormat::Nvfp4)

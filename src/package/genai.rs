@@ -24,8 +24,8 @@ const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 const CHUNK_SCORES_BYTES: u64 = 1 << 30;
 /// Smaller chunks take more time; larger ones save none.
 const CHUNK_SIZES: [u64; 2] = [32, 512];
-/// Where a chunk has the logits of all its tokens: of 128 of the 20B they are 103 MB.
-const SPECULATIVE_CHUNK_SIZES: [u64; 2] = [64, 128];
+/// The largest chunk that has the logits of all its tokens: those of the 20B are 103 MB.
+const LARGEST_SPECULATIVE_CHUNK: u64 = 128;
 
 /// Whether the graph appends to buffers of past keys and values in place. In others
 /// onnxruntime-genai goes back in a text to the wrong tokens if caches are limited to a window.
@@ -182,8 +182,7 @@ fn genai_config(
     search["max_length"] = max_length.into();
     search["past_present_share_buffer"] = shares_buffers(options).into();
     if let Some(size) = chunk_size(config, options, max_length) {
-        let [least, most] = SPECULATIVE_CHUNK_SIZES;
-        let size = if speculative { size.clamp(least, most) } else { size };
+        let size = if speculative { size.min(LARGEST_SPECULATIVE_CHUNK) } else { size };
         search["chunk_size"] = size.into();
     }
     // The providers to use before the CPU, with the options that are set most.

@@ -125,7 +125,7 @@ impl MatrixFormat {
         }
     }
 
-    /// Whether rows are blocks of 32 elements.
+    /// Whether rows are blocks of 32 elements, or pairs of blocks of 16.
     pub fn has_blocks(self) -> bool {
         self.is_fp4() || self.is_int() || self == Self::Int4x2
     }

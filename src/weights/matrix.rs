@@ -50,7 +50,7 @@ impl Matrix {
     }
 
     /// Its high and low digits and the scales of rows, of a format that has them.
-    pub fn digits(&self) -> [&Weight; 3] {
+    pub fn digits_and_scales(&self) -> [&Weight; 3] {
         [&self.parts[0], &self.parts[1], &self.parts[2]]
     }
 
@@ -126,10 +126,6 @@ impl Matrix {
 
     fn made_by(conversion: Conversion) -> Result<Self> {
         let Conversion { path, from, to, .. } = &conversion;
-        ensure!(
-            from.format != MatrixFormat::Int8x2,
-            "`{path}` is in int8x2 and cannot be converted: use the checkpoint itself"
-        );
         ensure!(
             !matches!(to, MatrixFormat::FloatTransposed(_)),
             "`{path}`: a conversion to {to} writes rows [out, in], and cannot transpose them"

@@ -147,6 +147,7 @@ fn graph_document_lists_exactly_the_emitted_nodes() {
         (four, eight, ort),
         (four, MatrixFormat::Int8x2, plain),
         (four, MatrixFormat::Int8x2, ort),
+        (four, MatrixFormat::Int8x2, GraphOptions { keep_activations: true, ..ort }),
         (MatrixFormat::Int4x2, eight, plain),
         (MatrixFormat::Int4x2, eight, ort),
         (MatrixFormat::Nvfp4, eight, plain),

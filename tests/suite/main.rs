@@ -51,6 +51,7 @@ mod python {
     #[cfg(unix)]
     mod hostile;
     mod inspect;
+    mod int8x2;
     #[cfg(unix)]
     mod killed;
     mod layouts;

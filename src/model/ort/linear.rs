@@ -35,8 +35,7 @@ pub fn integers(
         .output(input.with_shape([&input.shape[0], &matrix.out.into()]))
 }
 
-/// `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]` from which `zero` is subtracted, and
-/// of weights, i8 `[out, in]`: f32 `[n, out]`.
+/// The product of digits by QGemm, whose weights are `[out, in]`.
 pub fn product_with_digits(
     g: &mut Scope,
     digits: Value,

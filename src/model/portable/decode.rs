@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::{in_dtype, stored};
-use crate::tensor::ints::{Bits, DIGIT};
+use crate::tensor::ints::{BASE, Bits};
 use crate::tensor::{self, DType, mxfp4};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
@@ -43,7 +43,7 @@ pub fn decoded(
             from_int4x2(g, codes, scales)?
         }
         MatrixFormat::Int8x2 => {
-            let [high, low, scales] = matrix.digits();
+            let [high, low, scales] = matrix.digits_and_scales();
             let digits = [read(g, "high", high)?, read(g, "low", low)?];
             let (whole, scales) = (from_int8x2(g, digits)?, read(g, "scales", scales)?);
             let scales = g.unsqueeze("scales.rows", scales, 1)?;
@@ -99,27 +99,13 @@ fn from_int4x2(g: &mut Scope, codes: Value, scales: Value) -> Result<Value> {
     g.reduce_sum("sum", terms, 1, false)
 }
 
-/// `256·high + low`, i8 each, in f32.
-pub fn from_int8x2(g: &mut Scope, [high, low]: [Value; 2]) -> Result<Value> {
-    let high = g.dequantize("high.f32", high, DIGIT)?;
-    let low = g.dequantize("low.f32", low, 1.0)?;
+/// `256·high + low`, i8 each, in f32. onnxruntime folds no DequantizeLinear when it loads a model.
+fn from_int8x2(g: &mut Scope, [high, low]: [Value; 2]) -> Result<Value> {
+    let high = g.cast("high.f32", high, DType::F32)?;
+    let base = g.constant(BASE)?;
+    let high = g.mul("high.scaled", high, base)?;
+    let low = g.cast("low.f32", low, DType::F32)?;
     g.add("digits.f32", high, low)
-}
-
-/// `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]` from which `zero` is subtracted, and
-/// of weights, i8 `[out, in]`: f32 `[n, out]`.
-pub fn product_with_digits(
-    g: &mut Scope,
-    digits: Value,
-    zero: u8,
-    weight: Value,
-    factor: f32,
-) -> Result<Value> {
-    let weight = g.outside_bodies(|g| g.transpose("transposed", weight, &[1, 0]))?;
-    let sums = g.matmul_integer("sums", digits, weight, zero)?;
-    let sums = g.cast("sums.f32", sums, DType::F32)?;
-    let factor = g.constant(factor)?;
-    g.mul("", sums, factor)
 }
 
 /// The low and the high four bits of bytes.

@@ -2,9 +2,11 @@
 
 mod attention;
 mod decode;
+mod digits;
 mod experts;
 mod fp4;
 
 pub use attention::attention;
-pub use decode::{decoded, from_int8x2, product_with_digits};
+pub use decode::decoded;
+pub use digits::product_with_digits;
 pub use experts::experts;

@@ -9,10 +9,12 @@ use crate::reference::model::{Expert, Hyperparameters, LayerMatrices, LinearMap,
 use crate::tensor::DType;
 
 /// How the name of a matrix may end; those of codes have scales too.
-const WEIGHTS: &[&str] = &[".weight", ".weight_t", ".blocks", ".pairs", ".codes", ".digits"];
+const WEIGHTS: &[&str] =
+    &[".weight", ".weight_t", ".blocks", ".pairs", ".codes", ".digits", ".high"];
 const BIASES: &[&str] = &[".bias"];
 
 const F32: &[DType] = &[DType::F32];
+const DIGITS: &[DType] = &[DType::I8];
 const BYTES: &[DType] = &[DType::U8, DType::F8E8M0];
 const E4M3: &[DType] = &[DType::F8E4M3];
 
@@ -170,6 +172,10 @@ impl Reader<'_> {
         [out, inn]: [u64; 2],
     ) -> Result<StoredMatrix> {
         let name = format!("{stem}{end}");
+        let part = |name: &str, dtypes, shape: &[u64]| {
+            let tensor = self.tensors.tensor(&format!("{stem}.{name}"), dtypes, expert, shape);
+            tensor.map(|(data, _)| data)
+        };
         let groups = inn / BLOCK;
         // The shape of the scales, how many bytes of codes each is for, and their name.
         let whole = vec![out, groups];
@@ -177,6 +183,13 @@ impl Reader<'_> {
             ".bias" => return self.tensors.floats(&name, expert, &[out], false),
             ".weight" => return self.tensors.floats(&name, expert, &[out, inn], false),
             ".weight_t" => return self.tensors.floats(&name, expert, &[inn, out], true),
+            ".high" => {
+                let digits = |name| part(name, DIGITS, &[out, inn]);
+                let parts = vec![digits("high")?, digits("low")?, part("scales", F32, &[out])?];
+                let encoding = Encoding::Int8x2 { columns: inn };
+                let numbers = EncodedNumbers { encoding, parts };
+                return Ok(numbers.matrix(expert, [out, inn], false));
+            }
             ".blocks" => (Encoding::Mxfp4, whole, 16, ("scales", BYTES)),
             ".pairs" => (Encoding::Nvfp4, vec![out, 2 * groups], 8, ("block_scales", E4M3)),
             ".digits" => (Encoding::Int4x2, vec![out, 2, groups], 16, ("digit_scales", F32)),
@@ -186,10 +199,6 @@ impl Reader<'_> {
             _ => (Encoding::Int4, whole, 16, ("scales", F32)),
         };
         ensure!(inn % BLOCK == 0, "`{name}`: {inn} numbers are no whole blocks of {BLOCK}");
-        let part = |name: &str, dtypes, shape: &[u64]| {
-            let tensor = self.tensors.tensor(&format!("{stem}.{name}"), dtypes, expert, shape);
-            tensor.map(|(data, _)| data)
-        };
         let codes = [&shape[..], &[bytes]].concat();
         let mut parts = vec![part(&end[1..], BYTES, &codes)?, part(scales, of_scales, &shape)?];
         if encoding == Encoding::Nvfp4 {

@@ -1,10 +1,12 @@
 //! Rows of values as two int8 digits each, under one power of two for the row.
 
-use super::block::{ROUND, compare};
-use crate::tensor::{BLOCK, BlockValues, Rounding};
+use std::array;
 
-/// What the high digit counts for.
-pub const DIGIT: f32 = 256.0;
+use super::block::{ROUND, compare};
+use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
+
+/// What the high digit counts for in units of the low one.
+pub const BASE: f32 = 256.0;
 /// The largest magnitude of two digits, `256·127 + 127`.
 const LARGEST: f32 = 32639.0;
 /// How far the exponent is from the lowest bit.
@@ -34,6 +36,12 @@ pub fn to_digits(row: &[BlockValues], high: &mut [u8], low: &mut [u8]) -> (f32, 
         rounding += compare(values, &whole.map(|value| (value - ROUND) * scale));
     }
     (scale, rounding)
+}
+
+/// The values of a block, whose digits are i8.
+pub fn from_digits(high: &[u8; BLOCK_LENGTH], low: &[u8; BLOCK_LENGTH], scale: f32) -> BlockValues {
+    let digit = |byte: u8| f32::from(byte as i8);
+    array::from_fn(|at| scale * (BASE * digit(high[at]) + digit(low[at])))
 }
 
 fn store<const N: usize>(whole: &[f32; N], high: &mut [u8; N], low: &mut [u8; N]) {

@@ -12,5 +12,5 @@ mod quantize;
 pub use block::{Bits, dequantize};
 pub use from_mxfp4::from_mxfp4;
 pub use int4x2::{Digit, digits, join};
-pub use int8x2::{DIGIT, to_digits};
+pub use int8x2::{BASE, from_digits, to_digits};
 pub use quantize::quantize;

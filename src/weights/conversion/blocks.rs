@@ -1,5 +1,6 @@
 //! The blocks of 32 elements along `in` that the rows of a matrix consist of.
 
+use std::iter;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -22,6 +23,14 @@ impl SourceBlocks<'_> {
         }
     }
 
+    /// The codes of a block of MXFP4.
+    pub fn codes(&self, at: usize) -> Option<&[u8; BLOCK_LENGTH / 2]> {
+        match self {
+            Self::Mxfp4(blocks) => Some(&blocks.codes[at]),
+            Self::Floats(_) => None,
+        }
+    }
+
     /// A block in MXFP4: itself, or the nearest.
     pub fn in_mxfp4(&self, at: usize) -> (mxfp4::Block, Rounding) {
         match self {
@@ -37,7 +46,7 @@ impl SourceBlocks<'_> {
     }
 }
 
-/// Blocks read at once, in whole rows unless these are longer; they fit the processor's cache.
+/// Blocks read at once, rounded down to whole rows, at least one; they fit the processor's cache.
 const SLAB: u64 = 1 << 11;
 /// Columns transposed at once.
 const TILE: usize = 16;
@@ -82,8 +91,10 @@ impl Conversion {
         for first in (start..end).step_by(slab as usize) {
             let last = end.min(first + slab);
             let read = |part: &Weight| {
-                let bytes = part.bytes() / (from.num_elements() / BLOCK);
-                read_range(part, files, first * bytes..last * bytes)
+                // Whole rows, which may have one scale.
+                let [start, end] =
+                    [first, last].map(|at| part.bytes() * at / (from.num_elements() / BLOCK));
+                read_range(part, files, start..end)
             };
             let stored = from.parts.iter().map(read).collect::<Result<Vec<_>>>()?;
             let at = (first - start) as usize;
@@ -110,6 +121,15 @@ impl Conversion {
                         let (high, low) = row.split_at(of_row as usize);
                         high.iter().zip(low).map(|(high, low)| ints::join([*high, *low]))
                     });
+                    visit(at, SourceBlocks::Floats(&values.collect::<Vec<_>>()));
+                }
+                (MatrixFormat::Int8x2, [high, low, scales]) => {
+                    let scales = tensor::decode(DType::F32, scales).into_iter();
+                    let scales = scales.flat_map(|scale| iter::repeat_n(scale, of_row as usize));
+                    let digits = high.as_chunks().0.iter().zip(low.as_chunks().0);
+                    let values = digits
+                        .zip(scales)
+                        .map(|((high, low), scale)| ints::from_digits(high, low, scale));
                     visit(at, SourceBlocks::Floats(&values.collect::<Vec<_>>()));
                 }
                 (MatrixFormat::Int(bits), [codes, scales]) => {

@@ -107,8 +107,8 @@ fn usual_threads() -> usize {
 }
 
 impl Conversion {
-    /// Refuses damaged values, overflow, and rounding that was not accepted. Integers round
-    /// by their nature, and so does f32 what a merge adds up.
+    /// Refuses damaged values, overflow, and rounding that was not accepted. int8, int4 and int8x2
+    /// round by their nature, and so does f32 what a merge adds up.
     fn check(&self, outcome: &Rounding) -> Result<()> {
         let (path, format) = (&self.path, self.to);
         let role = self.role.map_or_else(|| "weights".to_owned(), |role| role.to_string());
@@ -122,18 +122,21 @@ impl Conversion {
             "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
         );
         let has_merged = self.merge.is_some();
+        let is_nvfp4 = format == MatrixFormat::Nvfp4;
         let is_int = format.is_int() || format == MatrixFormat::Int8x2;
         let may_round = is_int || has_merged && format == MatrixFormat::Float(DType::F32);
         if changed > 0 && !self.accept_rounding && !may_round {
             let error = outcome.relative_error();
             if has_merged {
                 return Err(err!(
-                    "`{path}` with its adapter does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: merge it into f32, or accept the rounding"
+                    "`{path}` with its adapter does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: {}, or accept the rounding",
+                    if is_nvfp4 { "choose integers" } else { "merge it into f32" }
                 )
                 .with_remedies(self.accepted()));
             }
             return Err(err!(
-                "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must keep their format, or the rounding must be accepted"
+                "`{path}` does not fit {format} exactly: {changed} of {values} values would be rounded, with a relative error of {error:.2e}: the {role} must {}, or the rounding must be accepted",
+                if is_nvfp4 { "become integers" } else { "keep their format" }
             )
             .with_remedies(self.accepted()));
         }
@@ -221,12 +224,17 @@ impl Conversion {
     /// bits need whole rows.
     fn store(&self, at: usize, blocks: &SourceBlocks, parts: &mut [Vec<u8>]) -> Rounding {
         let mut rounding = Rounding::default();
+        let keeps_codes = !self.kept().is_empty();
         match (self.to, parts) {
             // The scales of NVFP4 are finished later.
             (MatrixFormat::Mxfp4 | MatrixFormat::Nvfp4, [codes, scales, ..]) => {
                 for (from, at) in (at..at + blocks.len()).enumerate() {
                     let (block, off) = blocks.in_mxfp4(from);
                     rounding += off;
+                    // Other codes than those that are kept: beyond what a scale can be.
+                    if keeps_codes && blocks.codes(from) != Some(&block.codes) {
+                        rounding.not_finite += BLOCK;
+                    }
                     scales[at] = block.scale;
                     codes.as_chunks_mut().0[at] = block.codes;
                 }
