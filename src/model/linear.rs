@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::changes::change_product;
 use super::context::Context;
 use super::options::Target;
-use super::{digits, float, ort, portable, stored_rows};
+use super::{float, ort, portable, stored_rows};
 use crate::checkpoint::Linear;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -51,7 +51,7 @@ pub fn linears(
     if share_digits {
         let g = &mut g.child(name);
         let dtype = g.fact(x)?.dtype;
-        let y = digits::linear(g, x, &layers.map(|(_, layer)| &layer.matrix), options)?;
+        let y = ort::digits::linear(g, x, &layers.map(|(_, layer)| &layer.matrix))?;
         let biases = layers.iter().filter_map(|(name, layer)| Some((name, layer.bias.as_ref()?)));
         let biases = biases.map(|(name, bias)| float(g, &format!("{name}.bias"), bias, dtype));
         let biases = biases.collect::<Result<Vec<_>>>()?;
@@ -78,7 +78,7 @@ fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result
         return ort::integers(g, x, matrix, bits, bias, options);
     }
     if options.multiplies_digits(matrix.format) {
-        let y = digits::linear(g, x, &[matrix], options)?;
+        let y = ort::digits::linear(g, x, &[matrix])?;
         return bias.map_or(Ok(y), |bias| g.add("", y, bias));
     }
     let Matrix { out, inn, format, .. } = *matrix;

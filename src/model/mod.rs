@@ -8,7 +8,6 @@
 mod changes;
 mod context;
 mod decoder;
-mod digits;
 mod layer;
 mod linear;
 mod mask;

@@ -140,15 +140,24 @@ impl GraphOptions {
         (self.target, self.provider) == (Target::Ort, Provider::Cpu) && !self.keep_activations
     }
 
-    /// Whether products of few tokens with a matrix in this format are those of digits.
+    /// Whether products of few tokens with a matrix in this format are those of digits. In standard
+    /// operators OpenVINO would not read them.
     pub fn multiplies_digits(&self, format: MatrixFormat) -> bool {
-        format == MatrixFormat::Int8x2 && !self.keep_activations
+        let is_wanted = self.target == Target::Ort && !self.keep_activations;
+        is_wanted && format == MatrixFormat::Int8x2
     }
 
     /// What a runtime rounds while it computes with matrices in these formats, as clauses.
     pub fn rounding(&self, formats: &PerRole<FormatSet>) -> Vec<&'static str> {
-        let has_ints = |role: Role| formats[role].contains(MatrixFormat::is_int);
         let has_digits = formats[Role::Dense].contains(|it| self.multiplies_digits(it));
+        let digits = "dense matrices in int8x2 multiply activations of up to 64 tokens in 21 bits";
+        let small = has_digits.then_some(digits);
+        self.large_rounding(formats).into_iter().chain(small).collect()
+    }
+
+    /// The same but for what is hardly more than the noise of float32.
+    pub fn large_rounding(&self, formats: &PerRole<FormatSet>) -> Vec<&'static str> {
+        let has_ints = |role: Role| formats[role].contains(MatrixFormat::is_int);
         let on_webgpu = (self.target, self.provider) == (Target::Ort, Provider::WebGpu);
         [
             (self.compute == DType::F16, "it computes in f16"),
@@ -156,10 +165,6 @@ impl GraphOptions {
             (
                 self.quantizes_activations() && Role::ALL.into_iter().any(has_ints),
                 "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float",
-            ),
-            (
-                has_digits,
-                "dense matrices in int8x2 multiply activations of up to 64 tokens in 21 bits",
             ),
             (
                 on_webgpu && has_ints(Role::Experts),

@@ -46,7 +46,7 @@ pub fn prepare(
     };
     Inputs::new(signature, InputOptions::default(), config.map_or([0, usize::MAX], limits))?;
     // Only a requested tolerance fits a model that rounds while it computes.
-    let rounding = options.rounding(formats);
+    let rounding = options.large_rounding(formats);
     if tolerance.is_none() && !rounding.is_empty() {
         return Err(instead(err!(
             "there is no default tolerance for the model: {}; export another one that does not round to check the weights, or choose X, the largest error of a logit that you accept",

@@ -17,7 +17,7 @@ fn speculative_folders_have_all_logits_and_full_caches() {
         --genai --speculative --target ort --sliding-cache full | 8192 128
         --genai --speculative --max-length 512 | 512 128
         --for genai --speculative --max-length 65536 | 65536 64
-        --for genai --speculative --max-length 131072 | 131072 64";
+        --for genai --speculative --max-length 131072 | 131072 32";
     for [options, sizes] in cases(table) {
         let (_, summary) = home.export("checkpoint/model", &words(options));
         let model = &summary["model"];

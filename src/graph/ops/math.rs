@@ -89,16 +89,6 @@ impl Scope<'_> {
         node.output(fact)
     }
 
-    /// `x · w` without rounding for codes u8 `x [n, in]`, from which `zero` is subtracted, and
-    /// `w` i8 `[in, out]`: i32.
-    pub fn matmul_integer(&mut self, name: &str, x: Value, w: Value, zero: u8) -> Result<Value> {
-        let node = self.node(name, "MatMulInteger").inputs([x, w]).constant(zero)?;
-        let (left, right) = (node.typed(x, DType::U8)?, node.typed(w, DType::I8)?);
-        node.check(left.shape.last() == right.shape.first(), &left, &right)?;
-        let shape = [&left.shape[0], &right.shape[1]];
-        node.output(left.with_shape(shape).with_dtype(DType::I32))
-    }
-
     /// Products of matrices, which are the last two axes; one on the left is for all on the right.
     pub fn matmul(&mut self, name: &str, [x, w]: [Value; 2]) -> Result<Value> {
         let node = self.node(name, "MatMul").inputs([x, w]);

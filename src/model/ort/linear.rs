@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
 use crate::model::{GraphOptions, Provider, float, stored};
 use crate::tensor::ints::Bits;
-use crate::tensor::{DType, mxfp4};
+use crate::tensor::mxfp4;
 use crate::weights::Matrix;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
@@ -33,28 +33,6 @@ pub fn integers(
         .attr("block_size", mxfp4::BLOCK as i64)
         .attr("accuracy_level", accuracy_level(options))
         .output(input.with_shape([&input.shape[0], &matrix.out.into()]))
-}
-
-/// The product of digits by QGemm, whose weights are `[out, in]`.
-pub fn product_with_digits(
-    g: &mut Scope,
-    digits: Value,
-    zero: u8,
-    weight: Value,
-    factor: f32,
-) -> Result<Value> {
-    let codes = g.fact(digits)?;
-    let shape = [codes.shape[0].clone(), g.fact(weight)?.shape[0].clone()];
-    g.node("", "QGemm")
-        .domain(MICROSOFT)
-        .input(digits)
-        .constant(factor)?
-        .constant(zero)?
-        .input(weight)
-        .constant(1f32)?
-        .constant(0i8)?
-        .attr("transB", 1)
-        .output(codes.with_dtype(DType::F32).with_shape(shape))
 }
 
 /// Whether MatMulNBits is the faster way: at accuracy level 0 its CPU kernel dequantizes an

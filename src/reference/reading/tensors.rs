@@ -234,6 +234,7 @@ fn dtype_of(name: &str) -> Option<DType> {
         "F8_E5M2" => Some(DType::F8E5M2),
         "F8_E8M0" => Some(DType::F8E8M0),
         "U8" => Some(DType::U8),
+        "I8" => Some(DType::I8),
         _ => None,
     }
 }

@@ -7,10 +7,9 @@
 //! `W·x = s·t · Σⱼ (256·high·dⱼ + low·dⱼ) / 126ʲ`. For many tokens, blocks of rows of W become f32, one
 //! after the other.
 
-use super::options::GraphOptions;
-use super::{Target, in_dtype, ort, portable, stored, stored_rows};
 use crate::error::Result;
-use crate::graph::{Constant, Dim, Fact, Scope, Value};
+use crate::graph::{Constant, Dim, Fact, MICROSOFT, Scope, Value};
+use crate::model::{in_dtype, stored, stored_rows};
 use crate::tensor::DType;
 use crate::tensor::ints::BASE;
 use crate::weights::{Matrix, Weight};
@@ -33,12 +32,7 @@ const STEP: f32 = 2.0 * LARGEST;
 const ZERO: u8 = 64;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, by matrices one above the other.
-pub fn linear(
-    g: &mut Scope,
-    x: Value,
-    matrices: &[&Matrix],
-    options: &GraphOptions,
-) -> Result<Value> {
+pub fn linear(g: &mut Scope, x: Value, matrices: &[&Matrix]) -> Result<Value> {
     let dtype = g.fact(x)?.dtype;
     let x = in_dtype(g, "x", x, DType::F32)?;
     let size = g.element_count("x.size", x)?;
@@ -47,7 +41,7 @@ pub fn linear(
     let y = g.if_else(
         "product",
         are_few,
-        |g| few_tokens(&mut g.child("few"), x, matrices, options),
+        |g| few_tokens(&mut g.child("few"), x, matrices),
         |g| each(&mut g.child("many"), "", matrices, |g, matrix| many_tokens(g, x, matrix)),
     )?;
     let scales = each(g, "scales", matrices, |g, matrix| stored(g, matrix.digits_and_scales()[2]))?;
@@ -74,29 +68,19 @@ fn each<Part: Copy>(
 }
 
 /// `x · (256·high + low)ᵀ`, by products of digits.
-fn few_tokens(
-    g: &mut Scope,
-    x: Value,
-    matrices: &[&Matrix],
-    options: &GraphOptions,
-) -> Result<Value> {
+fn few_tokens(g: &mut Scope, x: Value, matrices: &[&Matrix]) -> Result<Value> {
     let [n, inn] = <[Dim; 2]>::try_from(g.fact(x)?.shape).expect("rows");
     let (units, codes) = digits(g, x)?;
     let count = Dim::from(DIGITS);
     let codes = g.reshape("digits.rows", codes, [&(&n * &count), &inn])?;
-    let product = match options.target {
-        Target::Onnx => portable::product_with_digits,
-        Target::Ort => ort::product_with_digits,
-    };
-    // `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]`, and of weights, i8 `[out, in]`.
     let parts =
         matrices.iter().flat_map(|it| parts(it.out, it.inn).map(|[first, end]| (*it, first, end)));
     let parts: Vec<(&Matrix, u64, u64)> = parts.collect();
     let products = each(g, "products", &parts, |g, (matrix, first, end)| {
         let [high, low] =
             [0, 1].map(|at| stored_rows(g, matrix.digits_and_scales()[at], first..end));
-        let high = product(&mut g.child("high"), codes, ZERO, high?, BASE)?;
-        let low = product(&mut g.child("low"), codes, ZERO, low?, 1.0)?;
+        let high = product(g, "high", codes, high?, BASE)?;
+        let low = product(g, "low", codes, low?, 1.0)?;
         g.add("high_and_low", high, low)
     })?;
     let out = g.fact(products)?.shape[1].clone();
@@ -104,6 +88,23 @@ fn few_tokens(
     let units = g.reshape("units.row", units, [&n, &1.into(), &count])?;
     let y = g.matmul("sum", [units, products])?;
     g.reshape("", y, [&n, &out])
+}
+
+/// `factor · d · wᵀ` for digits of activations, codes u8 `[n, in]`, and of weights, i8
+/// `[out, in]`: f32 `[n, out]`.
+fn product(g: &mut Scope, name: &str, digits: Value, weight: Value, factor: f32) -> Result<Value> {
+    let codes = g.fact(digits)?;
+    let shape = [codes.shape[0].clone(), g.fact(weight)?.shape[0].clone()];
+    g.node(name, "QGemm")
+        .domain(MICROSOFT)
+        .input(digits)
+        .constant(factor)?
+        .constant(ZERO)?
+        .input(weight)
+        .constant(1f32)?
+        .constant(0i8)?
+        .attr("transB", 1)
+        .output(codes.with_dtype(DType::F32).with_shape(shape))
 }
 
 /// The first row and the end of each part of a matrix `[out, in]`.
@@ -180,7 +181,7 @@ mod tests {
                     .map(|[first, _]| *first)
                     .eq([0].into_iter().chain(ends.clone()).take(parts.len()))
             );
-            assert_eq!(ends.last(), Some(out));
+            assert_eq!(parts.last().map(|it| it[1]), Some(out));
             let fits =
                 |[first, end]: &[u64; 2]| end - first == 1 || (end - first) * inn <= LARGEST_PART;
             assert!(parts.iter().all(|it| fits(it) && it[0] < it[1]), "{out} {inn}: {parts:?}");
