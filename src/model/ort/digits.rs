@@ -174,14 +174,8 @@ mod tests {
     fn parts_hold_each_row_once_and_fit() {
         for (out, inn) in [(1, 32), (201_089, 2880), (201_088, 2880), (700_001, 96), (3, 1 << 27)] {
             let parts: Vec<[u64; 2]> = parts(out, inn).collect();
-            let ends = parts.iter().map(|[_, end]| *end);
-            assert!(
-                parts
-                    .iter()
-                    .map(|[first, _]| *first)
-                    .eq([0].into_iter().chain(ends.clone()).take(parts.len()))
-            );
-            assert_eq!(parts.last().map(|it| it[1]), Some(out));
+            assert!(parts.windows(2).all(|it| it[0][1] == it[1][0]), "{parts:?}");
+            assert_eq!((parts[0][0], parts[parts.len() - 1][1]), (0, out));
             let fits =
                 |[first, end]: &[u64; 2]| end - first == 1 || (end - first) * inn <= LARGEST_PART;
             assert!(parts.iter().all(|it| fits(it) && it[0] < it[1]), "{out} {inn}: {parts:?}");

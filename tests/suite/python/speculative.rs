@@ -54,18 +54,20 @@ fn tokens(path: &Path) -> Vec<Vec<i64>> {
     rows.outer_iter().map(|row| row.iter().copied().collect()).collect()
 }
 
+/// The prompts, or their continuations, that the trained fixture comes with.
+fn known(key: &str) -> Vec<Vec<i64>> {
+    let known = read_json(&fixture("trained/expected.json"));
+    let cases = known["greedy"].as_array().unwrap().iter();
+    cases.map(|it| serde_json::from_value(it[key].clone()).unwrap()).collect()
+}
+
 /// Text continues what it has said before.
 #[test]
 fn drafts_of_text_are_often_right() {
-    let known = read_json(&fixture("trained/expected.json"));
-    let of = |key: &str| -> Vec<Vec<i64>> {
-        let cases = known["greedy"].as_array().unwrap().iter();
-        cases.map(|it| serde_json::from_value(it[key].clone()).unwrap()).collect()
-    };
     let held_out = tokens(&fixture("reference/logits-trained.ids.npy")).concat();
-    let mut prompts = of("prompt_ids");
+    let mut prompts = known("prompt_ids");
     prompts.extend([held_out[..300].to_vec(), held_out[..120].repeat(2)]);
-    let accepted = assert_same_tokens(&Home::with("trained"), &prompts, &of("ids"));
+    let accepted = assert_same_tokens(&Home::with("trained"), &prompts, &known("ids"));
     assert!(accepted > 30, "{accepted} drafts were right");
 }
 
@@ -104,4 +106,34 @@ fn wrong_drafts_are_dropped() {
     let repeated = texts.iter().map(|it| it.repeat(3));
     let prompts: Vec<Vec<i64>> = begun.into_iter().chain(repeated).collect();
     assert_same_tokens(&with_tokenizer(), &prompts, &rest);
+}
+
+/// Formats, caches and drafts in any combination: the same tokens in onnxruntime and in
+/// onnxruntime-genai, which are those of transformers.
+#[test]
+fn every_exact_combination_continues_texts_alike() {
+    let home = Home::with("trained");
+    let mut folders = Vec::new();
+    for experts in [&[][..], &["--experts", "int4x2"], &["--experts", "nvfp4"]] {
+        for dense in [&[][..], &["--dense", "int8x2"]] {
+            for way in [&[][..], &["--sliding-cache", "full"], &["--speculative"]] {
+                let name = format!("{}", folders.len());
+                let options = [&["--for", "genai"], experts, dense, way].concat();
+                folders.push((exported(&home, &name, &options), !way.is_empty()));
+            }
+        }
+    }
+    let models: Vec<PathBuf> = folders.iter().map(|it| it.0.join("model.onnx")).collect();
+    for (prompt, ids) in known("prompt_ids").iter().zip(known("ids")) {
+        let request = json!({"models": models, "prompt": prompt, "tokens": 48});
+        let found: Vec<Vec<i64>> =
+            serde_json::from_value(python("greedy.py", &[], &request)).unwrap();
+        assert!(found.iter().all(|it| *it == ids), "{prompt:?}: {found:?}");
+    }
+    for (folder, rewinds) in &folders {
+        let found = continued(folder, &known("prompt_ids"), *rewinds);
+        for ((tokens, ..), ids) in found.iter().zip(&known("ids")) {
+            assert!(tokens.starts_with(ids), "{folder:?}");
+        }
+    }
 }
