@@ -254,6 +254,11 @@ pub fn choice(folders: &[&Path], what: &str) -> Option<String> {
 pub fn not_a_folder(path: &Path) -> Error {
     let shown = path.display();
     if !path.is_file() {
+        if path.starts_with("~") {
+            return err!(
+                "there is no folder `{shown}`: the shell has not replaced `~`; write the whole path"
+            );
+        }
         let similar = did_you_mean(similar_dir(path).as_deref());
         return err!(
             "there is no folder `{shown}`{similar}; a checkpoint is a folder with {CONFIG}, or owner/name of a repository on the hub"

@@ -122,7 +122,7 @@ impl Tensors {
             if let Some(other) = self.map.insert(name.clone(), tensor) {
                 let (first, second) = (other.data.file.display(), path.display());
                 bail!(
-                    "tensor `{name}` is both in `{first}` and in `{second}`: remove one of these files, or add the index that says which counts"
+                    "tensor `{name}` is both in `{first}` and in `{second}`, which are of different saves: copy all shards of one save again, or add the index that says which counts"
                 );
             }
         }

@@ -85,6 +85,11 @@ impl Spec {
 /// is applied to the request.
 fn resolve_model(path: &Path, request: &mut Request) -> Result<GraphOptions> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
+    ensure!(
+        !path.starts_with("~") || Path::new("~").exists(),
+        "`{}` begins with `~`, which the shell has not replaced: write the whole path",
+        path.display()
+    );
     let Request { genai, speculative, transformers_js, .. } = *request;
     for (asked, applies) in [
         (request.max_length.is_some(), "a maximum length applies"),

@@ -205,7 +205,7 @@ fn offers_no_stretch_below_1() {
         assert_ends(
             &error.to_string(),
             &format!(
-                "to stretch by 32, set this key to 131072 or ignore it; a model that was trained with {stretch}, below 1, cannot be exported"
+                "a model that was trained with {stretch}, below 1, cannot be exported; to stretch by 32, set this key to 131072 or ignore it"
             ),
         );
         assert!(read(&config, &["max_position_embeddings"]).is_ok());

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{
-    Home, as_user, assert_contains, assert_starts, cases, copy_folder, fixture, paths, shell,
-    summary,
+    Home, as_user, assert_contains, assert_starts, binary, cases, copy_folder, fixture, paths,
+    sentence, shell, summary,
 };
 use std::process::Command;
 
@@ -151,4 +151,21 @@ fn paths_need_not_be_utf8() {
         assert!(found["files"][0]["problem"].is_null(), "{found}");
         run(&format!("inspect {from} --json"));
     }
+}
+
+/// Shells replace a `~` that begins a word, and no other.
+#[test]
+fn tells_what_the_shell_has_not_replaced() {
+    let home = Home::with("tiny");
+    let refusal = |checkpoint: &str, output: &str| {
+        let arguments = ["--checkpoint", checkpoint, "--output", output];
+        sentence(binary(&arguments).current_dir(&*home))
+    };
+    let expected =
+        "`~/m.onnx` begins with `~`, which the shell has not replaced: write the whole path";
+    assert_contains(&refusal("checkpoint", "~/m.onnx"), expected);
+    let expected =
+        "there is no folder `~/model`: the shell has not replaced `~`; write the whole path";
+    assert_contains(&refusal("~/model", "m.onnx"), expected);
+    assert!(!home.join("~").exists() && !home.join("m.onnx").exists());
 }

@@ -299,6 +299,20 @@ fn refuses_configs_that_contradict_tensors() {
     }
 }
 
+/// Merging and dequantizing often leave the key, which says nothing of the tensors then.
+#[test]
+fn a_method_of_other_weights_can_be_ignored() {
+    for method in ["bitsandbytes", "fp8", "awq", "torchao", "none"] {
+        let mut config = config();
+        config["quantization_config"] = json!({"quant_method": method, "bits": 4});
+        let home = home(&config, &in_layout("bf16"));
+        let sentence = home.refusal("m", &[]);
+        let end = "; if they were merged or dequantized since, the key can be ignored; pass --ignore-config-key quantization_config.quant_method";
+        assert!(sentence.ends_with(end), "{sentence}");
+        home.export("m", &["--ignore-config-key", "quantization_config.quant_method"]);
+    }
+}
+
 type Edit = fn(&mut Tensors, &mut Value);
 
 #[test]

@@ -116,7 +116,7 @@ fn no_tensor_is_twice_in_a_numbered_set() {
     assert_contains(&sentence, "is both in `");
     assert_ends(
         &sentence,
-        "model-00002-of-00002.safetensors`: remove one of these files, or add the index that says which counts",
+        "model-00002-of-00002.safetensors`, which are of different saves: copy all shards of one save again, or add the index that says which counts",
     );
 }
 

@@ -213,25 +213,31 @@ fn other_model(keys: &ConfigReader, model_type: &str) -> Error {
 
 /// Refuses weights that are quantized, except for MXFP4 as released.
 fn refuse_quantized(keys: &mut ConfigReader) {
+    const METHOD: &str = "quantization_config.quant_method";
     // MLX has a key of its own, and repeats it without a method under the usual name.
     let method = if keys.has("quantization.") {
         keys.skip_all("quantization.");
         "mlx".to_owned()
-    } else if keys.has("quantization_config.") {
-        keys.required("quantization_config.quant_method", &NAME)
+    } else if keys.has("quantization_config.") && !keys.is_ignored(METHOD) {
+        keys.required(METHOD, &NAME)
     } else {
         return;
     };
     let digits = |name: &str| name.matches(char::is_numeric).collect::<String>();
     if resembles(MXFP4, &method) && digits(&method) == digits(MXFP4) {
-        let key = "quantization_config.quant_method";
-        let error = keys.invalid(key, "\"mxfp4\"", &method.into());
+        let error = keys.invalid(METHOD, "\"mxfp4\"", &method.into());
         keys.refuse(err!("{error} (did you mean \"mxfp4\"?): {RESTORE}"));
     } else if ![MXFP4, ""].contains(&&*method) {
-        keys.refuse(err!(
+        let error = format!(
             "`{}`: weights quantized with {method:?} cannot be read, only MXFP4 as released: {USE_SOURCE}",
             keys.file
-        ));
+        );
+        keys.refuse(if method == "mlx" {
+            err!("{error}")
+        } else {
+            err!("{error}; if they were merged or dequantized since, the key can be ignored")
+                .with_remedy(Setting::IgnoreConfigKey, METHOD)
+        });
     }
 }
 

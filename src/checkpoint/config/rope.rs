@@ -165,9 +165,9 @@ fn yarn(keys: &mut ConfigReader, object: &str, is_puzzle: bool) -> Rope {
             let choice = if other < 1.0 {
                 format!("a model that was trained with {other}, below 1, cannot be exported")
             } else {
-                format!("to stretch by {other}, set `{}` to it", path(factor_key))
+                format!("to stretch by {other}, set `{}` to {other}", path(factor_key))
             };
-            format!("some versions of transformers 4 stretch positions by {other}, computed from this key, others and transformers 5 by `{factor_key}`, {factor}: to stretch by {factor}, set this key to {} or ignore it; {choice}", initial_context * factor)
+            format!("some versions of transformers 4 stretch positions by {other}, computed from this key, others and transformers 5 by `{factor_key}`, {factor}: {choice}; to stretch by {factor}, set this key to {} or ignore it", initial_context * factor)
         });
         None
     };
