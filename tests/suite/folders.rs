@@ -88,7 +88,7 @@ fn describes_what_is_there_before_all_obstacles() {
                 });
             },
             &["experts_per_token 4, quant_method \"gptq\"", "u8 "],
-            &["openai/gpt-oss-120b\n"],
+            &["; pass --ignore-config-key quantization_config.quant_method\n"],
         ),
         // A dtype that no model may have is described nevertheless.
         (
