@@ -117,9 +117,9 @@ impl<'p> Placement<'p> {
     fn plan_file(&self, weights: &[&'p Weight], fingerprint: &Fingerprint) -> WeightsFile<'p> {
         let Checkpoint { config, provenances, .. } = &self.opened.checkpoint;
         let adapters = self.opened.adapter_records();
-        let says = if adapters.is_empty() { String::new() } else { format!("{adapters:?}") };
-        let model = StagedModel { config: config.clone(), adapters };
-        WeightsFile::plan(weights.iter().copied(), fingerprint, &says, model, provenances)
+        let weights = weights.iter().copied();
+        let model = StagedModel { config: config.clone(), adapters: adapters.clone() };
+        WeightsFile::plan(weights, fingerprint, &adapters, model, provenances)
     }
 
     /// Writes the weights files that do not exist, once there is space for them and for the files

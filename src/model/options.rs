@@ -140,8 +140,8 @@ impl GraphOptions {
         (self.target, self.provider) == (Target::Ort, Provider::Cpu) && !self.keep_activations
     }
 
-    /// Whether products of few tokens with a matrix in this format are those of digits. In standard
-    /// operators OpenVINO would not read them.
+    /// Whether few tokens are multiplied with the digits of a matrix in this format. Not in standard
+    /// operators: OpenVINO does not read the graph.
     pub fn multiplies_digits(&self, format: MatrixFormat) -> bool {
         let is_wanted = self.target == Target::Ort && !self.keep_activations;
         is_wanted && format == MatrixFormat::Int8x2

@@ -41,10 +41,10 @@ impl Fingerprint {
         Ok(Samples::of(config, weights)?.fingerprint)
     }
 
-    /// Of the same weights, of which a file says this besides.
-    pub fn with(&self, said: &str) -> Self {
+    /// Of the same weights in a file that records this besides.
+    pub fn with(&self, record: &str) -> Self {
         let mut hash = Digest::sha256();
-        hash.update(format!("{self}\n{said}"));
+        hash.update(format!("{self}\n{record}"));
         Self(hash.hex()[..DIGITS].to_owned())
     }
 }

@@ -74,12 +74,12 @@ pub struct WeightsFile<'w> {
 }
 
 impl<'w> WeightsFile<'w> {
-    /// Plans a file of these weights. Its name tells apart all that it may say of them: their
-    /// fingerprint and what it `says` besides.
+    /// Plans a file of these weights. Its name depends on their fingerprint and on the adapters that
+    /// it records, if there are any.
     pub fn plan(
         weights: impl IntoIterator<Item = &'w Weight>,
         fingerprint: &Fingerprint,
-        says: &str,
+        adapters: &[impl Serialize],
         model: impl Serialize,
         provenances: &PerRole<Provenance>,
     ) -> Self {
@@ -95,7 +95,10 @@ impl<'w> WeightsFile<'w> {
             provenances: provenances.clone(),
             model: serde_json::to_value(model).expect("plain data"),
         };
-        let name = if says.is_empty() { fingerprint } else { &fingerprint.with(says) };
+        let name = match adapters {
+            [] => fingerprint.clone(),
+            _ => fingerprint.with(&serde_json::to_string(adapters).expect("plain data")),
+        };
         let stem = format!("weights-{name}");
         let mut file = Self { metadata, weights, ranges: Vec::new(), stem };
         file.ranges = file.layout(fingerprint, &PerRole::default()).1;
@@ -352,7 +355,8 @@ mod tests {
         for length in 0..container::ALIGNMENT as usize {
             let model = serde_json::json!({"config": "x".repeat(length)});
             let fingerprint = Fingerprint::of("", []).unwrap();
-            let file = WeightsFile::plan([&weight], &fingerprint, "", model, &provenances);
+            let file =
+                WeightsFile::plan([&weight], &fingerprint, &[] as &[()], model, &provenances);
             let (header, ranges) = file.layout(&fingerprint, &most);
             assert_eq!((header.len() as u64, ranges), (file.ranges[0].start, file.ranges));
         }

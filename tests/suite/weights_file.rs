@@ -26,7 +26,8 @@ fn weight(recipe: Recipe, bytes: u64) -> Weight {
 fn plan(weight: &Weight) -> WeightsFile<'_> {
     let experts = Provenance::unchanged(FormatSet::from_iter([MatrixFormat::Float(DType::F32)]));
     let provenances = PerRole { dense: experts.clone(), experts };
-    WeightsFile::plan([weight], &Fingerprint::of("", []).unwrap(), "", json!({}), &provenances)
+    let (fingerprint, adapters) = (Fingerprint::of("", []).unwrap(), [] as [(); 0]);
+    WeightsFile::plan([weight], &fingerprint, &adapters, json!({}), &provenances)
 }
 
 fn create(path: &Path) -> File {

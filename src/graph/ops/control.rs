@@ -31,8 +31,8 @@ impl Scope<'_> {
         node.output(fact)
     }
 
-    /// Scan: runs `wire` for each part along the first axis of all `parts`, whose names are those in
-    /// the body. The results `[n, m]` become `[n, parts, m]`.
+    /// Scan: runs `wire` for each index of the first axis of all `parts`, given with their names in the
+    /// body. The results `[n, m]` are stacked along axis 1: `[n, count, m]`.
     pub fn for_each_part<const N: usize>(
         &mut self,
         name: &str,

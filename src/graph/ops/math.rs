@@ -89,7 +89,8 @@ impl Scope<'_> {
         node.output(fact)
     }
 
-    /// Products of matrices, which are the last two axes; one on the left is for all on the right.
+    /// MatMul: products of the matrices in the last two axes. Without further axes, the left matrix is
+    /// multiplied with every right one.
     pub fn matmul(&mut self, name: &str, [x, w]: [Value; 2]) -> Result<Value> {
         let node = self.node(name, "MatMul").inputs([x, w]);
         let (left, right) = (node.fact(x)?, node.fact(w)?);

@@ -49,8 +49,8 @@ pub fn linear(g: &mut Scope, x: Value, matrices: &[&Matrix]) -> Result<Value> {
     in_dtype(g, "product.scaled", y, dtype)
 }
 
-/// What `wire` makes of each part, one after the other along the last axis; of a single one as it is,
-/// without this name.
+/// Concatenates what `wire` makes of each part along the last axis. The result of a single part keeps
+/// its own name.
 fn each<Part: Copy>(
     g: &mut Scope,
     name: &str,
@@ -115,8 +115,8 @@ fn parts(out: u64, inn: u64) -> impl Iterator<Item = [u64; 2]> {
 
 /// Rows `[n, in]` as units f32 `[n, 3, 1]` and digits `[n, 3, in]`, codes u8.
 ///
-/// `x` in some unit, rounded, less what it is in the unit before: the digit of that unit. All are whole
-/// numbers below 2²⁰, so f32 is exact.
+/// A digit is `round(x / unit)` minus 126 times the same in the unit before. All are whole numbers below
+/// 2²⁰, so f32 is exact.
 fn digits(g: &mut Scope, x: Value) -> Result<(Value, Value)> {
     let x = g.unsqueeze("x.row", x, 1)?;
     let largest = g.abs("x.abs", x)?;
@@ -129,10 +129,10 @@ fn digits(g: &mut Scope, x: Value) -> Result<(Value, Value)> {
     let units = g.mul("units", largest, units)?;
     let x = g.div("x.in_units", x, units)?;
     let whole = g.round("x.whole", x)?;
-    let less = [[1.0, 0.0, 0.0], [-STEP, 1.0, 0.0], [0.0, -STEP, 1.0]];
-    let less = Constant::from(less.as_flattened()).shaped([DIGITS; 2]);
-    let less = g.constant(less)?;
-    let digits = g.matmul("digits", [less, whole])?;
+    let differences = [[1.0, 0.0, 0.0], [-STEP, 1.0, 0.0], [0.0, -STEP, 1.0]];
+    let differences = Constant::from(differences.as_flattened()).shaped([DIGITS; 2]);
+    let differences = g.constant(differences)?;
+    let digits = g.matmul("digits", [differences, whole])?;
     Ok((units, g.to_u8("digits.codes", digits, ZERO)?))
 }
 

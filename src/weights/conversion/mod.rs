@@ -51,6 +51,8 @@ pub fn convert(
     let mut largest = bytes_of(conversion.chunk_rows(), &matrix_bytes.iter().sum());
     if addends.is_some() {
         largest += conversion.chunk_rows() * conversion.from.inn * SUM;
+    } else if conversion.to == MatrixFormat::Int8x2 {
+        largest += conversion.chunk_rows() * conversion.from.inn * DType::F32.size();
     }
     let most = (MEMORY / largest.max(1)).max(1) as usize;
     let threads = usual_threads().min(most);
@@ -231,7 +233,7 @@ impl Conversion {
                 for (from, at) in (at..at + blocks.len()).enumerate() {
                     let (block, off) = blocks.in_mxfp4(from);
                     rounding += off;
-                    // Other codes than those that are kept: beyond what a scale can be.
+                    // The scale is too large for the block to keep its codes.
                     if keeps_codes && blocks.codes(from) != Some(&block.codes) {
                         rounding.not_finite += BLOCK;
                     }

@@ -1,22 +1,24 @@
 //! Dense matrices in two digits of 8 bits: what that costs, in every graph, and what reads them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::environment::{OPENVINO, assert_steps, assert_within, reference};
+use super::lossless_experts::exported_in;
 use super::verify::passes;
-use crate::support::{Home, assert_contains, words};
+use crate::layout_fixtures::edit_tensors;
+use crate::support::{Home, assert_contains, edit_json, fixture, text, words};
 
-/// Models of a checkpoint with dense matrices in int8x2 and each of these options.
 fn models(home: &Home, options: &[&str]) -> Vec<PathBuf> {
-    let export = |(at, options): (usize, &&str)| {
-        let options = [&["--dense", "int8x2"][..], &words(options)].concat();
-        let (model, summary) = home.export(&format!("int8x2-{at}"), &options);
-        assert_eq!(summary["dense"]["format"], "int8x2", "{options:?}");
-        model
-    };
-    options.iter().enumerate().map(export).collect()
+    exported_in(home, "dense", "int8x2", options).into_iter().map(|it| it.0).collect()
+}
+
+/// Compares with the reference in steps of at most 60 tokens, and of more.
+fn verified(model: &Path, checkpoint: &Path, options: &[&str]) {
+    for tokens in ["20", "100"] {
+        passes(model, checkpoint, &[&["--tokens", tokens], options].concat());
+    }
 }
 
 /// Of few tokens and of many, with queries, keys and values fused and apart.
@@ -81,5 +83,43 @@ fn staged_files_are_read_and_converted() {
             assert!(error <= most && (most == 0.0 || error > 0.0), "{format}: {summary}");
             passes(&model, &staged, &[]);
         }
+    }
+}
+
+/// Vocabularies of a prime number of tokens fill no blocks of rows; lm_head may be the embedding.
+#[test]
+fn rows_that_fill_no_block_are_multiplied() {
+    for (vocabulary, is_tied) in [(331, false), (521, true), (257, false), (3, true)] {
+        let home = Home::with("tiny-hf");
+        edit_json(&home.checkpoint().join("config.json"), |config| {
+            config["vocab_size"] = vocabulary.into();
+            config["tie_word_embeddings"] = is_tied.into();
+        });
+        edit_tensors(&home.checkpoint(), |tensors| {
+            if is_tied {
+                tensors.remove("lm_head.weight");
+            }
+            for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+                let Some((_, shape, bytes)) = tensors.get_mut(name) else { continue };
+                let row = bytes.len() / shape[0];
+                *bytes = bytes.iter().copied().cycle().take(row * vocabulary).collect();
+                shape[0] = vocabulary;
+            }
+        });
+        for model in models(&home, &["--target ort"]) {
+            verified(&model, &home.checkpoint(), &[]);
+        }
+    }
+}
+
+#[test]
+fn adapters_change_products_of_digits() {
+    let adapter = fixture("lora").join("attention");
+    let home = Home::with("tiny-hf");
+    for way in ["inline", "swappable", "merge"] {
+        let options =
+            ["--target", "ort", "--dense", "int8x2", "--adapter", text(&adapter), "--adapter-as"];
+        let (model, _) = home.export(way, &[&options[..], &[way]].concat());
+        verified(&model, &home.checkpoint(), &["--adapter", text(&adapter)]);
     }
 }

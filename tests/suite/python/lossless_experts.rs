@@ -15,16 +15,31 @@ use crate::support::{Home, assert_contains, cases, copy_folder, fixture, paths, 
 
 const FORMATS: [&str; 2] = ["int4x2", "nvfp4"];
 
-/// Models of a checkpoint with experts in a format and each of these options.
-fn models(home: &Home, format: &str, options: &[&str]) -> Vec<PathBuf> {
+/// Models of a checkpoint with the matrices of a role in a format and each of these options, and what
+/// their summaries say of these matrices.
+pub fn exported_in(
+    home: &Home,
+    role: &str,
+    format: &str,
+    options: &[&str],
+) -> Vec<(PathBuf, Value)> {
     let export = |(at, options): (usize, &&str)| {
-        let options = [&["--experts", format][..], &words(options)].concat();
-        let (model, summary) = home.export(&format!("{format}-{at}"), &options);
-        assert_eq!(summary["experts"]["format"], format, "{options:?}");
-        assert_eq!(summary["experts"]["rounded"], 0, "{options:?}");
-        model
+        let option = format!("--{role}");
+        let options = [&[&*option, format][..], &words(options)].concat();
+        let (model, mut summary) = home.export(&format!("{format}-{at}"), &options);
+        let matrices = summary[role].take();
+        assert_eq!(matrices["format"], format, "{options:?}");
+        (model, matrices)
     };
     options.iter().enumerate().map(export).collect()
+}
+
+fn models(home: &Home, format: &str, options: &[&str]) -> Vec<PathBuf> {
+    let exact = |(model, experts): (PathBuf, Value)| {
+        assert_eq!(experts["rounded"], 0, "{}", model.display());
+        model
+    };
+    exported_in(home, "experts", format, options).into_iter().map(exact).collect()
 }
 
 #[test]
