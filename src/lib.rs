@@ -50,4 +50,6 @@ mod publish;
 pub mod reference;
 mod runtime;
 #[doc(hidden)]
+pub mod text;
+#[doc(hidden)]
 pub mod weights;
