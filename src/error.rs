@@ -71,6 +71,7 @@ pub enum Setting {
     Scan,
     SlidingCache,
     Target,
+    Tokenizer,
     Tolerance,
     Weights,
 }

@@ -1,7 +1,8 @@
 //! Export of GPT-OSS checkpoints to ONNX by addressing their bytes, not converting them.
 //!
 //! [`export::export`] writes a model, [`verify::verify`] compares a model with its
-//! checkpoint, [`inspect::inspect`] describes either. Each reports to a
+//! checkpoint, [`inspect::inspect`] describes either, [`generate::generate`] continues a text with
+//! a model. Each reports to a
 //! [`progress::Progress`], returns a summary that serde can write, and fails with an
 //! [`error::Error`], which is a sentence.
 //!
@@ -21,6 +22,7 @@
 //! Modules that are not listed here are for this package's own binary, tests and benches.
 
 pub mod export;
+pub mod generate;
 mod hub;
 pub mod inspect;
 pub mod model;
@@ -42,6 +44,7 @@ pub mod error;
 pub mod files;
 #[doc(hidden)]
 pub mod graph;
+mod memory;
 mod metadata;
 mod onnx;
 mod package;
@@ -49,6 +52,7 @@ mod publish;
 #[doc(hidden)]
 pub mod reference;
 mod runtime;
+mod signature;
 #[doc(hidden)]
 pub mod text;
 #[doc(hidden)]

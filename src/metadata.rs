@@ -38,6 +38,9 @@ pub struct ModelMetadata {
     pub options: GraphOptions,
     /// Layers of the model, the first ones of the checkpoint.
     pub layers: usize,
+    /// Tokens of the longest text, by the checkpoint's config; older models do not say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<u64>,
     /// Caches that keep the last tokens alone.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub limited_caches: Vec<LimitedCaches>,

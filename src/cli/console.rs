@@ -102,8 +102,14 @@ pub fn print_json(object: &impl Serialize) -> Result<()> {
 
 /// Prints a text. A reader who has gone away has seen enough.
 pub fn write(text: &[u8]) -> Result<()> {
+    Ok(write_if_read(text).map(|_| ())?)
+}
+
+/// Prints a text; whether somebody still reads.
+pub fn write_if_read(text: &[u8]) -> Result<bool, Error> {
     match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.context("cannot write to standard output"),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new("cannot write to standard output").with_io(error)),
+        Ok(()) => Ok(true),
     }
 }

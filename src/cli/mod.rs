@@ -3,6 +3,7 @@
 mod adapter;
 mod console;
 mod export;
+mod generate;
 mod inspect;
 mod place;
 mod remedy;
@@ -36,6 +37,9 @@ Examples:
   Export a model that takes LoRA adapters at run time, and add one later, as a file:
     gpt-oss-export --checkpoint my-base --adapter-as swappable --output swap/model.onnx --for onnxruntime
     gpt-oss-export adapter my-adapter --for swap/model.onnx --output swap/my-adapter.onnx_adapter
+  Continue a text with the model, and answer a message:
+    gpt-oss-export generate my-fine-tune/model.onnx --prompt Once
+    gpt-oss-export generate my-fine-tune/model.onnx --chat Hello --final
   Describe a checkpoint, and check whether a model's data is complete:
     gpt-oss-export inspect my-fine-tune
     gpt-oss-export inspect my-fine-tune/model.onnx";
@@ -61,6 +65,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Adapter(adapter::WriteAdapter),
+    Generate(generate::Generate),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     /// Print shell completions
@@ -85,6 +90,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Vec<String>> {
         let has: remedy::Has = match self.command {
             Some(Command::Adapter(_)) => adapter::has,
+            Some(Command::Generate(_)) => generate::has,
             Some(Command::Verify(_)) => verify::has,
             _ => Some,
         };
@@ -98,6 +104,7 @@ impl Cli {
         match self.command {
             None => return self.export.run(),
             Some(Command::Adapter(adapter)) => return adapter.run(),
+            Some(Command::Generate(generate)) => return generate.run(),
             Some(Command::Inspect(inspect)) => return inspect.run(),
             Some(Command::Verify(verify)) => return verify.run(),
             Some(Command::Completions { shell }) => {
@@ -131,6 +138,6 @@ mod tests {
     fn examples_parse() {
         let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
         let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));
-        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 8);
+        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 10);
     }
 }

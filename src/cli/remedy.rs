@@ -174,6 +174,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Scan => "inspect --scan",
         Setting::SlidingCache => "--sliding-cache",
         Setting::Target => "--target",
+        Setting::Tokenizer => "--tokenizer",
         Setting::Tolerance => "--tolerance",
         Setting::Weights => "--weights",
     }

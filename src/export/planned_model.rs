@@ -131,6 +131,7 @@ impl<'p> PlannedModel<'p> {
             ignored: checkpoint.ignored.clone(),
             options: *options,
             layers: checkpoint.config.num_layers(),
+            context: Some(checkpoint.config.rope.context()),
             limited_caches: model::limited_caches(&checkpoint.config, options),
             provenances: checkpoint.provenances.after(rounding),
             residuals: probes(model::RESIDUALS),

@@ -5,8 +5,21 @@ use std::io::Read;
 use std::path::Path;
 
 use super::data_digest::is_changed;
-use crate::files::FileRange;
+use super::read::OnnxFile;
+use crate::error::{Error, Result, err};
 use crate::files::foreign::{self, FIRST_BYTES};
+use crate::files::{FileRange, parent_dir};
+
+/// Refuses missing and truncated data of a model, which onnxruntime would report without a file's name.
+pub fn require_data(model: &Path, onnx: &OnnxFile) -> Result<()> {
+    let problem = |(file, ranges): (String, Vec<FileRange>)| {
+        let file = parent_dir(model).join(file);
+        let needed = ranges.iter().map(|it| it.range.end).max().unwrap_or(0);
+        let (model, problem) = (model.display(), data_problem(&file, needed)?);
+        Some(err!("`{model}` cannot read its weights from `{}`: {problem}", file.display()))
+    };
+    Error::all(onnx.external_files().into_iter().filter_map(problem))
+}
 
 /// Why a file does not hold the first `needed` bytes, which a model reads, and what to do.
 pub fn data_problem(file: &Path, needed: u64) -> Option<String> {

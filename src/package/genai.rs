@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::generation::Generation;
+use super::chunk;
+use super::generation::{GENAI_CONFIG, Generation};
 use super::tokenizer::{self, GENERATION_CONFIG};
 use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
@@ -13,17 +14,10 @@ use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, SLACK, SlidingCache, Target};
 
-const GENAI_CONFIG: &str = "genai_config.json";
-
 /// Limit to the size of a cache of the default length. onnxruntime-genai allocates it for
 /// `max_length` tokens at once: the 20B's whole context would take 12.9 GB.
 const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 
-/// Limit to the size of a layer's scores, which attention holds for every head, token and
-/// position: a long prompt at once takes more memory and time.
-const CHUNK_SCORES_BYTES: u64 = 1 << 30;
-/// Smaller chunks take more time; larger ones save none.
-const CHUNK_SIZES: [u64; 2] = [32, 512];
 /// The largest chunk that has the logits of all its tokens: those of the 20B are 103 MB.
 const LARGEST_SPECULATIVE_CHUNK: u64 = 128;
 
@@ -164,10 +158,7 @@ fn limited_layers(config: &Config, options: &GraphOptions) -> Option<(u64, Vec<u
 /// Prompt tokens that are processed at once, in texts of this length. onnxruntime-genai splits
 /// prompts for batches of one row only.
 fn chunk_size(config: &Config, options: &GraphOptions, length: u64) -> Option<u64> {
-    let token = 4u64.saturating_mul(config.num_heads).saturating_mul(length);
-    let fitting = CHUNK_SCORES_BYTES / token.max(1);
-    let [least, most] = CHUNK_SIZES;
-    (options.batch == Some(1)).then(|| (1 << fitting.max(1).ilog2()).clamp(least, most))
+    (options.batch == Some(1)).then(|| chunk::chunk_size(config.num_heads, length))
 }
 
 fn genai_config(

@@ -8,8 +8,12 @@ use crate::checkpoint::{ConfigReader, LARGEST_CONFIG};
 use crate::error::{Result, bail};
 use crate::files::json;
 
+/// The config that onnxruntime-genai reads.
+pub const GENAI_CONFIG: &str = "genai_config.json";
+
 // Of the released models: `<|return|>`, `<|endoftext|>` and `<|call|>` end a text.
 const EOS: [u64; 3] = [200_002, 199_999, 200_012];
+const EOS_KEY: &str = "eos_token_id";
 const BOS: u64 = 199_998;
 const PAD: u64 = 199_999;
 
@@ -46,30 +50,47 @@ impl Generation {
     /// model's vocabulary size that has it, else from the released models. Tokens that are not
     /// in the vocabulary never occur, and are left out.
     pub fn read(file: Option<&Path>, configs: &[PathBuf], vocab_size: u64) -> Result<Self> {
-        let read = |path: &Path| {
-            let text = json::read(path, LARGEST_CONFIG)?;
-            ConfigReader::parse(&path.display().to_string(), &text, &[])
-        };
-        let file = file.map(read).transpose()?;
-        // A config that is broken or of another model is ignored.
-        let configs = configs.iter().filter_map(|path| read(path).ok());
-        let configs = configs.filter(|it| it.get("vocab_size") == Some(&vocab_size.into()));
-        let (mut search, mut left_out) = (Map::new(), Vec::new());
+        let mut sources = TokenSources::open(file, configs, vocab_size)?;
+        let mut search = Map::new();
         for (key, expected, accepts) in SEARCH {
-            match file.as_ref().and_then(|file| file.get(key)) {
+            match sources.file.as_ref().and_then(|file| file.get(key)) {
                 Some(value) if accepts(value) => {
                     search.insert(key.to_owned(), value.clone());
                 }
-                Some(value) => left_out.push(unusable(key, value, expected)),
+                Some(value) => sources.left_out.push(unusable(key, value, expected)),
                 None => {}
             }
         }
-        let mut sources = TokenSources { file, configs: configs.collect(), vocab_size, left_out };
-        let (eos, eos_assumed) = sources.tokens("eos_token_id", &EOS)?;
-        let bos = sources.tokens("bos_token_id", &[BOS])?.0[0];
-        let pad = sources.tokens("pad_token_id", &[PAD])?.0[0];
+        let (eos, eos_assumed) = sources.required(EOS_KEY, &EOS)?;
+        let bos = sources.required("bos_token_id", &[BOS])?.0[0];
+        let pad = sources.required("pad_token_id", &[PAD])?.0[0];
         Ok(Self { eos, bos, pad, search, left_out: sources.left_out, eos_assumed })
     }
+}
+
+/// Tokens that end a text: those of `genai_config.json` in the model's folder, which describes this
+/// model, otherwise those of [`Generation`]. None if no file names them, and the released models' are
+/// not in the vocabulary.
+pub fn ending_tokens(
+    model_dir: &Path,
+    file: Option<&Path>,
+    configs: &[PathBuf],
+    vocab_size: u64,
+) -> Result<Vec<u64>> {
+    let genai = model_dir.join(GENAI_CONFIG);
+    if genai.is_file() {
+        let config: Value = json::parse(genai.display(), &json::read(&genai, LARGEST_CONFIG)?)?;
+        match &config["model"][EOS_KEY] {
+            Value::Array(tokens) => return Ok(tokens.iter().filter_map(Value::as_u64).collect()),
+            token => {
+                if let Some(token) = token.as_u64() {
+                    return Ok(vec![token]);
+                }
+            }
+        }
+    }
+    let mut sources = TokenSources::open(file, configs, vocab_size)?;
+    Ok(sources.tokens(EOS_KEY, &EOS).map_or_else(Vec::new, |(tokens, _)| tokens))
 }
 
 /// What is left out, and what onnxruntime-genai takes.
@@ -87,9 +108,22 @@ struct TokenSources<'f> {
 }
 
 impl TokenSources<'_> {
+    fn open(file: Option<&Path>, configs: &[PathBuf], vocab_size: u64) -> Result<Self> {
+        let read = |path: &Path| {
+            let text = json::read(path, LARGEST_CONFIG)?;
+            ConfigReader::parse(&path.display().to_string(), &text, &[])
+        };
+        let file = file.map(read).transpose()?;
+        // A config that is broken or of another model is ignored.
+        let configs = configs.iter().filter_map(|path| read(path).ok());
+        let configs = configs.filter(|it| it.get("vocab_size") == Some(&vocab_size.into()));
+        Ok(Self { file, configs: configs.collect(), vocab_size, left_out: Vec::new() })
+    }
+
     /// The tokens of a key, and whether they are those of the released models. Where these
-    /// are several, a file may have several.
-    fn tokens(&mut self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
+    /// are several, a file may have several. `None` if no file names one of the vocabulary, and
+    /// the released models' are not in it.
+    fn tokens(&mut self, key: &str, released: &[u64]) -> Option<(Vec<u64>, bool)> {
         for file in self.file.iter().chain(&self.configs) {
             let list = match file.get(key) {
                 Some(Value::Array(list)) if released.len() > 1 || list.len() == 1 => list,
@@ -108,11 +142,18 @@ impl TokenSources<'_> {
             if is_config && named == released[..1] {
                 break;
             }
-            return Ok((named, false));
+            return Some((named, false));
         }
-        let Some(token) = released.iter().find(|token| **token >= self.vocab_size) else {
-            return Ok((released.to_vec(), true));
-        };
+        let is_ours = released.iter().all(|token| *token < self.vocab_size);
+        is_ours.then(|| (released.to_vec(), true))
+    }
+
+    /// The same, or an error.
+    fn required(&mut self, key: &str, released: &[u64]) -> Result<(Vec<u64>, bool)> {
+        if let Some(tokens) = self.tokens(key, released) {
+            return Ok(tokens);
+        }
+        let token = released.iter().find(|token| **token >= self.vocab_size).expect("one is not");
         let remedy = match &self.file {
             Some(file) => format!("set `{key}` in `{}`", file.file),
             None => {

@@ -1,5 +1,6 @@
 //! Packages: the files that a runtime needs beside a model, planned before they are written.
 
+mod chunk;
 pub mod genai;
 mod generation;
 pub mod tokenizer;
@@ -16,6 +17,8 @@ use crate::error::{Result, err};
 use crate::files::{json, lossy_path};
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
+pub use chunk::chunk_size;
+pub use generation::{GENAI_CONFIG, ending_tokens};
 use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
 
 pub struct PackagedModel<'m> {

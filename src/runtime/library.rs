@@ -56,6 +56,22 @@ impl Library {
         })
     }
 
+    /// The same, which may be no older than what a model for `target` needs: an older one may
+    /// compute wrong values.
+    pub fn load_for(target: &str, oldest: [u32; 3], requested: Option<&Path>) -> Result<Self> {
+        let library = Self::load(requested)?;
+        if library.version_numbers().is_some_and(|version| version < oldest) {
+            let path = library.path.display();
+            let oldest = oldest.map(|it| it.to_string()).join(".");
+            return Err(err!(
+                "`{path}` is {library}, and a model for {target} needs {oldest} or newer: install one, or choose another"
+            )
+            .with_kind(Kind::OldRuntime)
+            .with_remedy(Setting::Onnxruntime, "PATH"));
+        }
+        Ok(library)
+    }
+
     /// Loads the library that is a path or in a folder.
     fn open_named(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path)?;

@@ -1,9 +1,11 @@
 //! onnxruntime: finds and loads its library, and runs models. Knows tensors by name, and
 //! nothing of GPT-OSS.
 
+mod binding;
 mod library;
 mod session;
 
+pub use binding::Binding;
 pub use library::Library;
 pub use session::{Session, TensorValue};
 

@@ -18,10 +18,10 @@ use crate::files::parent_dir;
 use crate::progress::Progress;
 use crate::tensor::DType;
 
-pub struct Session(::ort::session::Session);
+pub struct Session(pub(super) ::ort::session::Session);
 
 /// A tensor in the memory of onnxruntime.
-pub struct TensorValue(DynValue);
+pub struct TensorValue(pub(super) DynValue);
 
 impl Session {
     /// Loads a model from its file, or from `edited` in place of it. External data is found
@@ -72,7 +72,7 @@ impl Session {
 
 /// Does work while another thread watches for cancellation, and calls `cancel` then. The work
 /// may fail because of that, and the error says so.
-fn cancellable<R>(
+pub(super) fn cancellable<R>(
     progress: &dyn Progress,
     cancel: impl FnOnce() + Send,
     work: impl FnOnce() -> Result<R>,
@@ -90,7 +90,7 @@ fn cancellable<R>(
     outcome.map_err(|failure| progress.check_cancelled().err().unwrap_or(failure))
 }
 
-fn failed_run(error: ::ort::Error) -> Error {
+pub(super) fn failed_run(error: ::ort::Error) -> Error {
     err!("onnxruntime cannot run the model: {}", message(&error))
 }
 

@@ -2,29 +2,13 @@
 
 use serde::{Serialize, Serializer};
 
-use super::memory;
 use crate::checkpoint::Config;
 use crate::display::{plural, size};
 use crate::error::{Result, bail, ensure};
+use crate::memory;
 use crate::model::SLACK;
 use crate::reference::Position;
-
-/// What the inputs and outputs of a model allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signature {
-    /// Rows of a batch, if fixed.
-    pub batch: Option<usize>,
-    /// Tokens of a row in a step, if fixed.
-    pub length: Option<usize>,
-    /// Has a cache: a step continues the earlier ones.
-    pub cache: bool,
-    /// Takes a mask: padding may be on either side of the tokens.
-    pub mask: bool,
-    /// Gives the logits of each row's last token alone.
-    pub last: bool,
-    /// Number of logits of a token.
-    pub vocab: u64,
-}
+use crate::signature::Signature;
 
 /// The requested tokens.
 #[derive(Clone, Copy, Debug, Default)]

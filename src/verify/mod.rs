@@ -4,7 +4,6 @@
 mod activations;
 mod adapters;
 mod inputs;
-mod memory;
 mod model_file;
 mod prepare;
 mod report;
@@ -33,6 +32,7 @@ use crate::adapter::{self, AdapterFile, AdapterSource, FactorOrder};
 use crate::checkpoint::{Checkpoint, IgnoredNames};
 use crate::error::{Error, Kind, Result, Setting, ensure};
 use crate::hub;
+use crate::memory;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, ReadOptions};

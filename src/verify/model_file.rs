@@ -3,15 +3,15 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::inputs::Signature;
 use super::prepare::prepare;
 use crate::adapter;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
 use crate::metadata::{ModelMetadata, WeightSlice};
 use crate::model::GraphOptions;
-use crate::onnx::{self, OnnxFile, StoredInitializer, ValueInfo};
+use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::runtime::Library;
+use crate::signature::{Cache, Signature};
 use crate::tensor::DType;
 use crate::weights::{Slot, Weight};
 
@@ -25,16 +25,6 @@ pub struct ModelFile<'m> {
     pub options: GraphOptions,
     pub signature: Signature,
     pub caches: Vec<Cache>,
-}
-
-/// The keys or values of a layer.
-pub struct Cache {
-    pub past: String,
-    pub present: String,
-    pub heads: usize,
-    pub width: usize,
-    /// F32 or F16.
-    pub dtype: DType,
 }
 
 /// An initializer with external data.
@@ -69,24 +59,13 @@ impl<'m> ModelFile<'m> {
     ) -> Result<Self> {
         let onnx = onnx::read(path)?;
         let metadata = ModelMetadata::read(&onnx.properties)?;
-        let (signature, caches) = interface(&onnx).map_err(|what| unexpected(path, what))?;
+        let (signature, caches) = Signature::of(&onnx).map_err(|what| unexpected(path, what))?;
         let options = metadata.as_ref().map(|metadata| metadata.options).unwrap_or_default();
         let formats = metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
         let library = prepare(&options, &formats, None, tolerance, onnxruntime)?;
         let model = Self { path, library, onnx, metadata, options, signature, caches };
-        model.require_data()?;
+        onnx::require_data(path, &model.onnx)?;
         Ok(model)
-    }
-
-    /// Refuses missing and truncated data, which onnxruntime would report without a file's name.
-    fn require_data(&self) -> Result<()> {
-        let problem = |(file, ranges): (String, Vec<FileRange>)| {
-            let file = parent_dir(self.path).join(file);
-            let needed = ranges.iter().map(|it| it.range.end).max().unwrap_or(0);
-            let (path, problem) = (self.path.display(), onnx::data_problem(&file, needed)?);
-            Some(err!("`{path}` cannot read its weights from `{}`: {problem}", file.display()))
-        };
-        Error::all(self.onnx.external_files().into_iter().filter_map(problem))
     }
 
     /// The files of its data that are no longer those of the export, each as a phrase that says
@@ -153,56 +132,6 @@ impl<'m> ModelFile<'m> {
         );
         Ok(if is_compared { names } else { &[] })
     }
-}
-
-const PAST: &str = "past_key_values";
-
-/// What the inputs and outputs of a model of ours are. An error says what it would not have.
-fn interface(OnnxFile { inputs, outputs, .. }: &OnnxFile) -> Result<(Signature, Vec<Cache>)> {
-    for input in inputs {
-        let is_known = match &*input.name {
-            "input_ids" | "attention_mask" => is_of(input, DType::I64, 2),
-            name if name.starts_with(PAST) => {
-                is_of(input, DType::F32, 4) || is_of(input, DType::F16, 4)
-            }
-            _ => false,
-        };
-        ensure!(is_known, "an unknown input `{}` {}", input.name, input.dtype);
-    }
-    let input = |name: &str| inputs.iter().find(|input| input.name == name);
-    let ids = input("input_ids").ok_or_else(|| err!("no input `input_ids`"))?;
-    let [batch, length] = [size(ids, 0), size(ids, 1)];
-    ensure!(batch != Some(0) && length != Some(0), "an input `input_ids` without tokens");
-    let past = inputs.iter().filter(|input| input.name.starts_with(PAST));
-    let caches = past.map(|past| Cache::new(past, outputs)).collect::<Result<Vec<_>>>()?;
-    let (cache, mask) = (!caches.is_empty(), input("attention_mask").is_some());
-    ensure!(mask || !cache, "a cache and no input `attention_mask`");
-    let logits = outputs.iter().find(|it| it.name == "logits" && is_of(it, DType::F32, 3));
-    let logits = logits.ok_or_else(|| err!("no output `logits` f32 [rows, tokens, vocab]"))?;
-    let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
-    let last = size(logits, 1) == Some(1) && length != Some(1);
-    Ok((Signature { batch, length, cache, mask, last, vocab }, caches))
-}
-
-impl Cache {
-    fn new(past: &ValueInfo, outputs: &[ValueInfo]) -> Result<Self> {
-        let present = past.name.replacen(PAST, "present", 1);
-        let has_present = outputs.iter().any(|output| output.name == present);
-        ensure!(has_present, "no output `{present}`");
-        let known =
-            |axis| size(past, axis).ok_or_else(|| err!("a symbolic size in `{}`", past.name));
-        let dtype = if is_of(past, DType::F16, 4) { DType::F16 } else { DType::F32 };
-        Ok(Self { past: past.name.clone(), present, heads: known(1)?, width: known(3)?, dtype })
-    }
-}
-
-fn is_of(value: &ValueInfo, dtype: DType, rank: usize) -> bool {
-    value.dtype == dtype.to_string() && value.shape.len() == rank
-}
-
-/// The size of an axis; `None` if it is symbolic.
-fn size(value: &ValueInfo, axis: usize) -> Option<usize> {
-    value.shape[axis].known().map(|size| size as usize)
 }
 
 /// The error of a model that is not like ours.

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::inputs::{InputOptions, Inputs, Signature, limits};
+use super::inputs::{InputOptions, Inputs, limits};
 use crate::checkpoint::Config;
-use crate::error::{Error, Kind, Result, Setting, err};
+use crate::error::{Error, Result, Setting, err};
 use crate::model::{BatchSymbol, GraphOptions, Provider, Target};
 use crate::runtime::Library;
+use crate::signature::Signature;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
@@ -54,19 +55,7 @@ pub fn prepare(
         ))
         .with_remedy(Setting::Tolerance, "X"));
     }
-    let library = Library::load(onnxruntime)?;
-    let oldest = target.oldest_onnxruntime();
-    // An older one may compute wrong logits.
-    if library.version_numbers().is_some_and(|version| version < oldest) {
-        let (path, oldest) = (library.path.display(), oldest.map(|it| it.to_string()).join("."));
-        let needed = format!(
-            "a model for target `{target}` needs {oldest} or newer: install one, or choose another"
-        );
-        return Err(err!("`{path}` is {library}, and {needed}")
-            .with_kind(Kind::OldRuntime)
-            .with_remedy(Setting::Onnxruntime, "PATH"));
-    }
-    Ok(library)
+    Library::load_for(&format!("target `{target}`"), target.oldest_onnxruntime(), onnxruntime)
 }
 
 /// The settings with which another export of the same weights rounds nothing while it runs on a CPU.

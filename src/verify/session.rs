@@ -1,13 +1,14 @@
 //! A model in onnxruntime, and what it returns for rows of tokens.
 
 use super::inputs::{Inputs, Step};
-use super::model_file::{Cache, ModelFile, unexpected};
+use super::model_file::{ModelFile, unexpected};
 use crate::error::Result;
 use crate::model::Target;
 use crate::onnx;
 use crate::progress::{Progress, Unit, phase};
 use crate::reference::Position;
 use crate::runtime::{Session, TensorValue};
+use crate::signature::Cache;
 
 /// A loaded model, and what it is given.
 pub struct ModelSession<'m> {

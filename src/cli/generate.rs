@@ -1,0 +1,152 @@
+//! `gpt-oss-export generate`.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{ArgGroup, Args};
+use gpt_oss_export::display::escape_control;
+use gpt_oss_export::error::{Error, Setting};
+use gpt_oss_export::generate::{EndedBy, GenerateRequest, Prompt, Sampling, generate};
+use gpt_oss_export::text::LARGEST_TEXT;
+
+use super::console::{Console, print_json, write_if_read};
+use super::values::{Printing, number};
+
+/// Continue a text with a model, in onnxruntime, without Python
+///
+/// The tokenizer's files are those beside the model or in the checkpoint that it reads. The likeliest
+/// token is always chosen, so that a text comes out alike each time, unless --temperature is given. The
+/// text goes to standard output as it is made, numbers about it to standard error.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("input")))]
+#[command(mut_arg("json", |it| it.help("Print the text and numbers about it as one JSON object")))]
+#[command(mut_arg("quiet", |it| it.help("Print the text and errors alone")))]
+pub struct Generate {
+    /// Model, or a folder with one
+    #[arg(value_name = "FILE.onnx|DIR")]
+    model: PathBuf,
+    /// Text to continue [default: standard input, without its last newline]
+    ///
+    /// Special tokens are written by their names, such as <|start|>.
+    #[arg(long, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// A user's message to answer, by the chat template
+    #[arg(long, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
+    chat: Option<String>,
+    /// Token ids to continue, without a tokenizer; ids are printed
+    #[arg(long, value_name = "ID,…", group = "input", value_delimiter = ',', value_parser = number::<u32>(0..=u64::from(u32::MAX)))]
+    ids: Option<Vec<u32>>,
+    /// Folder with the tokenizer's files [default: the model's, or its checkpoint]
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Adapter file for a swappable model; may be given several times
+    #[arg(long = "adapter", value_name = "NAME.onnx_adapter")]
+    adapters: Vec<PathBuf>,
+    /// Most tokens to make
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = number::<usize>(1..=u64::from(u32::MAX)))]
+    max_new_tokens: usize,
+    /// Choose tokens at random, as likely as the model says at 1; 0 is the likeliest
+    #[arg(long, value_name = "X", value_parser = from_zero, allow_hyphen_values = true)]
+    temperature: Option<f64>,
+    /// Choose among the K likeliest tokens
+    #[arg(long, value_name = "K", requires = "temperature", value_parser = number::<usize>(1..=u64::MAX))]
+    top_k: Option<usize>,
+    /// Choose among the fewest tokens with probability P together, of those of --top-k
+    #[arg(long, value_name = "P", requires = "temperature", value_parser = share, allow_hyphen_values = true)]
+    top_p: Option<f64>,
+    /// Seed of the random choices
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
+    seed: u64,
+    /// Print the final message of an answer alone, not its analysis
+    #[arg(long = "final")]
+    final_only: bool,
+    /// onnxruntime library, or its folder [default: ORT_DYLIB_PATH, system, python3]
+    #[arg(long, value_name = "PATH")]
+    onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    printing: Printing,
+}
+
+impl Generate {
+    pub fn run(self) -> Result<()> {
+        let printing = self.printing;
+        let console = Console::new(printing.quiet)?;
+        let prompt = match (self.prompt, self.chat, self.ids) {
+            (Some(text), ..) => Prompt::Text(text),
+            (_, Some(message), _) => Prompt::Chat(message),
+            (.., Some(ids)) => Prompt::Ids(ids),
+            _ => Prompt::Text(standard_input()?),
+        };
+        let request = GenerateRequest {
+            model: self.model,
+            prompt,
+            tokenizer: self.tokenizer,
+            adapters: self.adapters,
+            max_new_tokens: self.max_new_tokens,
+            sampling: Sampling {
+                temperature: self.temperature.unwrap_or(0.0),
+                top_k: self.top_k,
+                top_p: self.top_p.unwrap_or(1.0),
+                seed: self.seed,
+            },
+            final_only: self.final_only,
+            onnxruntime: self.onnxruntime,
+        };
+        let is_terminal = io::stdout().is_terminal();
+        let mut show = |text: &str| {
+            // A model may be made to write what moves a terminal's cursor.
+            let lines = text.split_inclusive(['\n', '\t']).map(|line| {
+                let end = line.chars().next_back().filter(|it| "\n\t".contains(*it));
+                let body = line.strip_suffix(['\n', '\t']).unwrap_or(line);
+                escape_control(body) + &end.map_or(String::new(), String::from)
+            });
+            let safe = if is_terminal { lines.collect() } else { text.to_owned() };
+            if printing.json() { Ok(true) } else { Ok(write_if_read(safe.as_bytes())?) }
+        };
+        let generated = generate(&request, &mut show, &console)?;
+        if printing.json() {
+            print_json(&generated)?;
+        } else {
+            show("\n")?;
+            if !printing.quiet {
+                writeln!(io::stderr(), "{generated}").context("cannot write to standard error")?;
+            }
+        }
+        ensure!(generated.ended_by != EndedBy::Interruption, Error::interrupted());
+        Ok(())
+    }
+}
+
+/// The settings that the command has.
+pub fn has(setting: Setting) -> Option<Setting> {
+    use Setting::{Adapter, Onnxruntime, Tokenizer};
+    [Adapter, Onnxruntime, Tokenizer].contains(&setting).then_some(setting)
+}
+
+/// The text of standard input, without the newline that ends its last line.
+fn standard_input() -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut input = io::stdin().take(LARGEST_TEXT + 1);
+    input.read_to_end(&mut bytes).context("cannot read standard input")?;
+    if bytes.len() as u64 > LARGEST_TEXT {
+        bail!("standard input has more than {LARGEST_TEXT} bytes: give a shorter prompt");
+    }
+    let text = String::from_utf8(bytes);
+    let mut text = text.map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("standard input is not UTF-8 from byte {at} on: convert it")
+    })?;
+    let length = text.strip_suffix('\n').map_or(text.len(), |it| it.trim_end_matches('\r').len());
+    text.truncate(length);
+    Ok(text)
+}
+
+fn from_zero(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or("expected a number from 0, such as 0.7")
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    from_zero(text).ok().filter(|it| *it <= 1.0).ok_or("expected a number from 0 to 1, such as 0.9")
+}

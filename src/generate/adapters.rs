@@ -1,0 +1,67 @@
+//! Files of adapters for a model that takes them at run time.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::error::{Error, Result, Setting, err};
+use crate::files::positional::read_exact_at;
+use crate::graph::Dim;
+use crate::onnx::{OnnxFile, Parameter, ValueInfo, read_adapter};
+use crate::runtime::TensorValue;
+use crate::tensor::DType;
+
+/// Factors by the inputs that take them.
+pub type Factors = Vec<(String, TensorValue)>;
+
+/// Reads files of adapters, each of which changes matrices of its own.
+pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Factors> {
+    let shown = model.display();
+    if !files.is_empty() && onnx.optional.is_empty() {
+        return Err(err!("`{shown}` takes no adapters: export it with room for them")
+            .with_remedy(Setting::AdapterAs, "swappable"));
+    }
+    let mut factors = Factors::new();
+    for file in files {
+        let parameters = read_adapter(file)?.parameters;
+        let problem = |(parameter, _): &(Parameter, _)| {
+            let taken = factors.iter().any(|(name, _)| *name == parameter.name);
+            let (file, problem) = (file.display(), problem(parameter, &onnx.optional, taken)?);
+            Some(err!("adapter `{file}` is not for `{shown}`: {problem}"))
+        };
+        Error::all(parameters.iter().filter_map(problem))?;
+        let opened = fs::File::open(file)?;
+        for (Parameter { name, shape, .. }, range) in parameters {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            read_exact_at(opened.file(), &mut bytes, range.start)?;
+            let values = bytes.as_chunks().0.iter().map(|it| f32::from_le_bytes(*it)).collect();
+            let shape: Vec<usize> = shape.iter().map(|size| *size as usize).collect();
+            factors.push((name, TensorValue::f32(&shape, values)?));
+        }
+    }
+    Ok(factors)
+}
+
+/// Why a model with these optional inputs does not take a parameter of an adapter.
+fn problem(parameter: &Parameter, inputs: &[ValueInfo], taken: bool) -> Option<String> {
+    let Parameter { name, dtype, shape } = parameter;
+    if taken {
+        return Some(format!("an adapter before it has `{name}` too; give one of them"));
+    }
+    let Some(input) = inputs.iter().find(|input| input.name == *name) else {
+        return Some(format!("the model has no input `{name}`; write the adapter for this model"));
+    };
+    let mut sizes = input.shape.iter().zip(shape);
+    let is_size = |(dim, size): (&Dim, &u64)| dim.known().is_none_or(|known| known == *size);
+    let is_f32 = *dtype == Some(DType::F32) && input.dtype == DType::F32.to_string();
+    if is_f32 && input.shape.len() == shape.len() && sizes.all(is_size) {
+        return None;
+    }
+    let (dtype, expected) = (
+        dtype.map_or("another type".to_owned(), |it| it.to_string()),
+        ValueInfo::lines(std::slice::from_ref(input)).collect::<String>(),
+    );
+    Some(format!(
+        "it has `{name}` {dtype} {shape:?}, expected {expected}; write the adapter for this model"
+    ))
+}

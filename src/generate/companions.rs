@@ -1,0 +1,108 @@
+//! The files beside a model that say what its tokens are.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde_json::Value;
+
+use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
+use crate::display::listed;
+use crate::error::{Result, Setting, bail, err};
+use crate::files::{json, parent_dir};
+use crate::onnx::{OnnxFile, has_extension};
+use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find};
+use crate::package::{GENAI_CONFIG, ending_tokens};
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// The folder of models in a repository for transformers.js.
+const ONNX_DIR: &str = "onnx";
+
+/// The model at a path: the file itself, the one that a folder's `genai_config.json` names, or the
+/// only one in a folder or in `onnx` below it.
+pub fn model_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let genai = path.join(GENAI_CONFIG);
+    if genai.is_file() {
+        let config: Value = json::parse(genai.display(), &json::read(&genai, LARGEST_CONFIG)?)?;
+        if let Some(name) = config["model"]["decoder"]["filename"].as_str() {
+            return Ok(path.join(name));
+        }
+    }
+    let models = |dir: &Path| {
+        let entries = dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut models: Vec<_> = entries.filter(|path| has_extension(path)).collect();
+        models.sort();
+        models
+    };
+    let here = models(path);
+    let found = if here.is_empty() { models(&path.join(ONNX_DIR)) } else { here };
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => bail!("`{}` holds no ONNX model: export one, or name another folder", path.display()),
+        _ => {
+            let names = listed(found.iter().map(|path| path.display()));
+            bail!("`{}` holds several models, {names}: name one of them", path.display())
+        }
+    }
+}
+
+/// The folders in which a model's companions may be, the nearest first.
+pub struct Companions {
+    model: PathBuf,
+    dirs: Vec<PathBuf>,
+}
+
+impl Companions {
+    /// A folder that is named, or else the model's folder, the root of a repository for
+    /// transformers.js, and the checkpoint that the model reads in place.
+    pub fn new(model: &Path, onnx: &OnnxFile, named: Option<&Path>) -> Result<Self> {
+        let dir = parent_dir(model);
+        let mut dirs = vec![dir.to_owned()];
+        if let Some(named) = named {
+            dirs = vec![named.to_owned()];
+        } else {
+            let real = fs::canonicalize(dir)?;
+            dirs.extend(real.parent().filter(|_| real.ends_with(ONNX_DIR)).map(Path::to_owned));
+            for (_, external) in onnx.external_data() {
+                for dir in checkpoint_dirs(parent_dir(&dir.join(&external.file)))? {
+                    if !dirs.contains(&dir) {
+                        dirs.push(dir);
+                    }
+                }
+            }
+        }
+        Ok(Self { model: model.to_owned(), dirs })
+    }
+
+    pub fn tokenizer(&self, vocab_size: usize) -> Result<Tokenizer> {
+        let path = find(&self.dirs, Tokenizer::FILE)?.ok_or_else(|| {
+            let (model, dirs) = (self.model.display(), listed(self.dirs.iter().map(|it| it.display())));
+            err!(
+                "`{model}` has no {} in {dirs}: put the checkpoint's there, name the folder that has it, or give a prompt of token ids",
+                Tokenizer::FILE
+            )
+            .with_remedy(Setting::Tokenizer, "DIR")
+        })?;
+        Tokenizer::open(&path, vocab_size)
+    }
+
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        for dir in &self.dirs {
+            if let Some(template) = ChatTemplate::read(dir)? {
+                return Ok(template);
+            }
+        }
+        let (model, dirs) = (self.model.display(), listed(self.dirs.iter().map(|it| it.display())));
+        Err(err!("`{model}` has no chat template (chat_template.jinja, or in tokenizer_config.json) in {dirs}: put the checkpoint's there, name the folder that has it, or give the whole prompt as text")
+            .with_remedy(Setting::Tokenizer, "DIR"))
+    }
+
+    /// Tokens that end a text; none if no file names them.
+    pub fn ending_tokens(&self, vocab_size: u64) -> Result<Vec<u64>> {
+        let generation = find(&self.dirs, GENERATION_CONFIG)?;
+        let configs: Vec<PathBuf> = self.dirs.iter().map(|dir| dir.join(CONFIG)).collect();
+        ending_tokens(parent_dir(&self.model), generation.as_deref(), &configs, vocab_size)
+    }
+}

@@ -1,0 +1,127 @@
+//! A model that continues one text: its caches, and the logits of what comes next.
+
+use std::path::Path;
+
+use super::adapters::Factors;
+use crate::error::Result;
+use crate::model::{LimitedCaches, Target};
+use crate::package::chunk_size;
+use crate::progress::{Progress, Unit, phase};
+use crate::runtime::{Binding, Library, Session, TensorValue};
+use crate::signature::{Cache, Signature};
+
+/// Heads of the released models, by which prompts are split: others have fewer.
+const NUM_HEADS: u64 = 64;
+
+/// What a model is, as far as it matters to how it continues texts.
+pub struct DecoderModel<'m> {
+    pub path: &'m Path,
+    pub target: Target,
+    pub signature: Signature,
+    pub caches: Vec<Cache>,
+    pub limited: &'m [LimitedCaches],
+}
+
+/// A model that has been given a part of a text, in each of its rows.
+pub struct Decoder<'d> {
+    signature: Signature,
+    /// Caches that a step returns, and the next one takes; others stay in place.
+    growing: Vec<Cache>,
+    binding: Binding,
+    /// The tokens of the mask: all that a cache holds, or those of this step.
+    mask: Vec<i64>,
+    /// The text so far, for a model without a cache.
+    text: Vec<u32>,
+    /// Most tokens of a step.
+    chunk: usize,
+    progress: &'d dyn Progress,
+}
+
+impl<'d> Decoder<'d> {
+    /// Loads a model for a prompt and at most so many more tokens.
+    pub fn load(
+        model: DecoderModel,
+        library: &Library,
+        factors: &Factors,
+        [prompt, more]: [usize; 2],
+        progress: &'d dyn Progress,
+    ) -> Result<Self> {
+        let DecoderModel { path, target, signature, caches, limited } = model;
+        let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
+        let mut binding = Binding::new(Session::open(library, path, None, progress)?)?;
+        let chunk = match signature.length {
+            _ if !signature.cache => usize::MAX,
+            Some(length) => length,
+            None => chunk_size(NUM_HEADS, (prompt + more) as u64) as usize,
+        };
+        // A step of fixed width has places for padding too.
+        let width = signature.length.unwrap_or(1);
+        let steps = if width == 1 { prompt + more } else { prompt.div_ceil(width) + more };
+        let (rows, places) = (signature.batch.unwrap_or(1), steps.saturating_mul(width));
+        let mut growing = Vec::new();
+        for cache in caches {
+            let shape = |places| [rows, cache.heads, places, cache.width];
+            let limit = limited.iter().find(|it| it.layers.contains(&cache.layer));
+            if target == Target::Ort {
+                let places = limit.map_or(places, |it| it.tokens as usize);
+                binding.share([&cache.past, &cache.present], cache.dtype, &shape(places))?;
+            } else {
+                binding.set(&cache.past, &TensorValue::empty(cache.dtype, &shape(0))?)?;
+                binding.allocate(&cache.present);
+                growing.push(cache);
+            }
+        }
+        binding.allocate("logits");
+        factors.iter().try_for_each(|(name, value)| binding.set(name, value))?;
+        let (mask, text) = (Vec::new(), Vec::new());
+        Ok(Self { signature, growing, binding, mask, text, chunk, progress })
+    }
+
+    /// Appends tokens to the text, in steps of a suitable size, and hands out the logits of what
+    /// comes next, `[vocab]`.
+    pub fn append<R>(
+        &mut self,
+        tokens: &[u32],
+        next: impl FnOnce(&[f32]) -> Result<R>,
+    ) -> Result<R> {
+        let mut chunks = tokens.chunks(self.chunk);
+        let last = chunks.next_back().unwrap_or_default();
+        for chunk in chunks {
+            self.step(chunk)?;
+            self.progress.advance(chunk.len() as u64);
+        }
+        let (logits, column) = self.step(last)?;
+        self.progress.advance(last.len() as u64);
+        let vocab = self.signature.vocab as usize;
+        next(&logits.values()?[column * vocab..][..vocab])
+    }
+
+    /// Gives the model some tokens; the logits `[rows, tokens or 1, vocab]`, and the column of the last
+    /// token.
+    fn step(&mut self, tokens: &[u32]) -> Result<(TensorValue, usize)> {
+        let Signature { batch, length, cache, mask, last, .. } = self.signature;
+        if !cache {
+            self.text.extend(tokens);
+            self.mask.clear();
+        }
+        let tokens = if cache { tokens } else { &self.text };
+        let (rows, width) = (batch.unwrap_or(1), length.unwrap_or(tokens.len()));
+        let is_token = |column: usize| i64::from(column < tokens.len());
+        self.mask.extend((0..width).map(is_token));
+        // Padding has an id too.
+        let mut ids: Vec<i64> = tokens.iter().copied().map(i64::from).collect();
+        ids.resize(width, 0);
+        self.binding.set("input_ids", &TensorValue::i64(&[rows, width], ids.repeat(rows))?)?;
+        if mask {
+            let shape = [rows, self.mask.len()];
+            self.binding
+                .set("attention_mask", &TensorValue::i64(&shape, self.mask.repeat(rows))?)?;
+        }
+        let mut outputs = self.binding.run(self.progress)?;
+        for cache in &self.growing {
+            self.binding.set(&cache.past, &outputs[&cache.present])?;
+        }
+        let column = if last { 0 } else { tokens.len() - 1 };
+        Ok((outputs.remove("logits").expect("it was allocated"), column))
+    }
+}
