@@ -34,6 +34,18 @@ pub fn with_background<W, B: Send>(
     })
 }
 
+/// Runs `work` on a thread of its own; `None` if it takes longer, and is given up.
+pub fn with_timeout<W: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> W + Send + 'static,
+) -> Result<Option<W>> {
+    let (sender, receiver) = mpsc::channel();
+    // Nobody may wait for the result any more.
+    let work = move || drop(sender.send(work()));
+    thread::Builder::new().spawn(work).map_err(Error::no_thread)?;
+    Ok(receiver.recv_timeout(limit).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

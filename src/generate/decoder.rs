@@ -1,32 +1,22 @@
 //! A model that continues one text: its caches, and the logits of what comes next.
 
-use std::path::Path;
-
 use super::adapters::Factors;
+use super::model::RunnableModel;
 use crate::error::Result;
-use crate::model::{LimitedCaches, Target};
+use crate::model::Target;
 use crate::package::chunk_size;
 use crate::progress::{Progress, Unit, phase};
 use crate::runtime::{Binding, Library, Session, TensorValue};
-use crate::signature::{Cache, Signature};
+use crate::signature::Signature;
 
 /// Heads of the released models, by which prompts are split: others have fewer.
 const NUM_HEADS: u64 = 64;
 
-/// What a model is, as far as it matters to how it continues texts.
-pub struct DecoderModel<'m> {
-    pub path: &'m Path,
-    pub target: Target,
-    pub signature: Signature,
-    pub caches: Vec<Cache>,
-    pub limited: &'m [LimitedCaches],
-}
-
 /// A model that has been given a part of a text, in each of its rows.
 pub struct Decoder<'d> {
     signature: Signature,
-    /// Caches that a step returns, and the next one takes; others stay in place.
-    growing: Vec<Cache>,
+    /// Past and present of caches that a step returns, and the next one takes; others stay in place.
+    growing: Vec<[String; 2]>,
     binding: Binding,
     /// The tokens of the mask: all that a cache holds, or those of this step.
     mask: Vec<i64>,
@@ -40,13 +30,14 @@ pub struct Decoder<'d> {
 impl<'d> Decoder<'d> {
     /// Loads a model for a prompt and at most so many more tokens.
     pub fn load(
-        model: DecoderModel,
+        model: &RunnableModel,
         library: &Library,
         factors: &Factors,
         [prompt, more]: [usize; 2],
         progress: &'d dyn Progress,
     ) -> Result<Self> {
-        let DecoderModel { path, target, signature, caches, limited } = model;
+        let RunnableModel { path, signature, caches, .. } = model;
+        let signature = *signature;
         let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
         let mut binding = Binding::new(Session::open(library, path, None, progress)?)?;
         let chunk = match signature.length {
@@ -61,14 +52,14 @@ impl<'d> Decoder<'d> {
         let mut growing = Vec::new();
         for cache in caches {
             let shape = |places| [rows, cache.heads, places, cache.width];
-            let limit = limited.iter().find(|it| it.layers.contains(&cache.layer));
-            if target == Target::Ort {
-                let places = limit.map_or(places, |it| it.tokens as usize);
-                binding.share([&cache.past, &cache.present], cache.dtype, &shape(places))?;
+            let names = [&*cache.past, &*cache.present];
+            if model.target() == Target::Ort {
+                let places = model.kept_tokens(cache).unwrap_or(places);
+                binding.share(names, cache.dtype, &shape(places))?;
             } else {
-                binding.set(&cache.past, &TensorValue::empty(cache.dtype, &shape(0))?)?;
-                binding.allocate(&cache.present);
-                growing.push(cache);
+                binding.set(names[0], &TensorValue::empty(cache.dtype, &shape(0))?)?;
+                binding.allocate(names[1]);
+                growing.push(names.map(str::to_owned));
             }
         }
         binding.allocate("logits");
@@ -118,8 +109,8 @@ impl<'d> Decoder<'d> {
                 .set("attention_mask", &TensorValue::i64(&shape, self.mask.repeat(rows))?)?;
         }
         let mut outputs = self.binding.run(self.progress)?;
-        for cache in &self.growing {
-            self.binding.set(&cache.past, &outputs[&cache.present])?;
+        for [past, present] in &self.growing {
+            self.binding.set(past, &outputs[present])?;
         }
         let column = if last { 0 } else { tokens.len() - 1 };
         Ok((outputs.remove("logits").expect("it was allocated"), column))

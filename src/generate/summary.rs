@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::display::{Table, plural, size};
 use crate::files::lossy_path;
@@ -24,16 +24,9 @@ pub struct Generated {
     pub text: Option<String>,
     /// Why there are no more.
     pub ended_by: EndedBy,
-    /// From the beginning of the prompt to the first token, in seconds; `None` without one.
-    #[serde(rename = "seconds_to_first_token", serialize_with = "seconds")]
-    pub to_first_token: Option<Duration>,
-    /// From the first token to the last, in seconds; `None` without a second one.
-    #[serde(rename = "seconds_of_decoding", serialize_with = "seconds")]
-    pub decoding: Option<Duration>,
-    /// Tokens of the prompt in a second.
-    pub prompt_tokens_per_second: Option<f64>,
-    /// Tokens in a second after the first.
-    pub decoded_tokens_per_second: Option<f64>,
+    /// How long it took.
+    #[serde(flatten)]
+    pub pace: Pace,
     /// The most bytes in memory at once, mapped files included; `None` if unknown.
     pub peak_rss: Option<u64>,
     /// What makes it slower, or longer, than it could be.
@@ -55,19 +48,46 @@ pub enum EndedBy {
     Interruption,
 }
 
-fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(|it| it.as_secs_f64()).serialize(serializer)
+/// How long tokens took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Pace {
+    /// From the beginning of the prompt to the first token; `None` without one.
+    pub seconds_to_first_token: Option<f64>,
+    /// Tokens of the prompt in a second, until the first token.
+    pub prompt_tokens_per_second: Option<f64>,
+    /// Tokens in a second from the first to the last; `None` without a second one.
+    pub decoded_tokens_per_second: Option<f64>,
 }
 
-impl Generated {
-    /// Fills in the rates, from the durations.
-    pub(super) fn with_rates(mut self) -> Self {
-        let rate = |count: usize, duration: Option<Duration>| {
-            duration.map(|it| count as f64 / it.as_secs_f64().max(1e-9))
-        };
-        self.prompt_tokens_per_second = rate(self.prompt_ids.len(), self.to_first_token);
-        self.decoded_tokens_per_second = rate(self.ids.len().saturating_sub(1), self.decoding);
-        self
+/// Measures the pace.
+pub struct Clock {
+    start: Instant,
+    /// When the first token was made, and the last; how many there were after the first.
+    made: Option<([Instant; 2], usize)>,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self { start: Instant::now(), made: None }
+    }
+
+    /// A token has been made.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        let next = self.made.map(|([first, _], more)| ([first, now], more + 1));
+        self.made = Some(next.unwrap_or(([now; 2], 0)));
+    }
+
+    /// The pace after a prompt of so many tokens.
+    pub fn pace(&self, prompt: usize) -> Pace {
+        let Some(([first, last], more)) = self.made else { return Pace::default() };
+        let (reading, decoding) =
+            ((first - self.start).as_secs_f64(), (last - first).as_secs_f64());
+        Pace {
+            seconds_to_first_token: Some(reading),
+            prompt_tokens_per_second: Some(prompt as f64 / reading),
+            decoded_tokens_per_second: (more > 0).then(|| more as f64 / decoding),
+        }
     }
 }
 
@@ -77,9 +97,9 @@ impl fmt::Display for Generated {
             |rate: Option<f64>| rate.map_or(String::new(), |it| format!(", {it:.1} tokens/s"));
         let mut table = Table::default();
         let prompt = plural(self.prompt_ids.len(), "token");
-        table.row("prompt", format!("{prompt}{}", rate(self.prompt_tokens_per_second)));
-        if let Some(first) = self.to_first_token {
-            table.note(format!("{:.2} s to the first token", first.as_secs_f64()));
+        table.row("prompt", format!("{prompt}{}", rate(self.pace.prompt_tokens_per_second)));
+        if let Some(first) = self.pace.seconds_to_first_token {
+            table.note(format!("{:.2} s to the first token", first));
         }
         let ended = match self.ended_by {
             EndedBy::Token => "ended by the model",
@@ -88,7 +108,7 @@ impl fmt::Display for Generated {
             EndedBy::Interruption => "interrupted",
         };
         let made = plural(self.ids.len(), "token");
-        table.row("made", format!("{made}{}, {ended}", rate(self.decoded_tokens_per_second)));
+        table.row("made", format!("{made}{}, {ended}", rate(self.pace.decoded_tokens_per_second)));
         self.notes.iter().for_each(|note| table.note(note));
         if let Some(bytes) = self.peak_rss {
             table.row("memory", format!("{} at most", size(bytes)));

@@ -1,15 +1,18 @@
 //! Chat templates: messages as the text that a model continues.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::Local;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Environment, ErrorKind, Output, State, Value, context};
 use serde_json::{Map, Value as Json};
 
 use super::LARGEST_TEXT;
+use crate::background::with_timeout;
 use crate::display::{join, size};
 use crate::error::{Result, bail, ensure, err};
 use crate::files::{foreign, json};
@@ -21,6 +24,8 @@ const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// What a template may spend: a unit for each instruction, and for 64 bytes that it makes.
 const FUEL: u64 = 4 << 20;
+/// What a template may take. Not all that it does takes fuel: lists in lists are compared without.
+const LONGEST_RENDERING: Duration = Duration::from_secs(5);
 
 /// A message of a chat.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,7 @@ pub struct Message<'m> {
 }
 
 /// A template, and the special tokens that it may name.
+#[derive(Clone)]
 pub struct ChatTemplate {
     path: PathBuf,
     source: String,
@@ -64,6 +70,17 @@ impl ChatTemplate {
 
     /// The text of messages up to where the assistant's answer begins.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
+        let messages =
+            messages.iter().map(|it| context! { role => it.role, content => it.content });
+        let (template, messages) = (self.clone(), messages.collect());
+        let rendered = with_timeout(LONGEST_RENDERING, move || template.render_values(messages))?;
+        rendered.unwrap_or_else(|| {
+            let (shown, limit) = (self.path.display(), LONGEST_RENDERING.as_secs());
+            bail!("`{shown}` cannot be applied to the chat: it takes longer than {limit} s; correct it, or give the whole prompt as text")
+        })
+    }
+
+    fn render_values(&self, messages: Vec<Value>) -> Result<String> {
         let shown = self.path.display();
         let mut environment = Environment::new();
         environment.set_fuel(Some(FUEL));
@@ -72,15 +89,14 @@ impl ChatTemplate {
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the usual delimiters"));
+        environment.set_formatter(write_bounded);
         environment.add_function("strftime_now", strftime_now);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_json);
         let tokens = Value::from(self.tokens.clone());
-        let messages =
-            messages.iter().map(|it| context! { role => it.role, content => it.content });
-        let messages: Vec<Value> = messages.collect();
         let context = context! { messages, add_generation_prompt => true, ..tokens };
-        let text = environment.render_named_str("template", &self.source, context);
+        let source = without_training_tags(&self.source);
+        let text = environment.render_named_str("template", &source, context);
         let text = text.map_err(|error| {
             let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
             let reason = match error.kind() {
@@ -108,6 +124,22 @@ fn read_template(path: &Path) -> Result<String> {
         bail!("`{shown}` is {what}");
     }
     Ok(text)
+}
+
+/// A template whose tags `generation`, by which transformers finds what to train on, do nothing.
+fn without_training_tags(source: &str) -> String {
+    let tag = |(at, part): (usize, &str)| {
+        let (tag, rest) = part.split_once("%}").filter(|_| at > 0)?;
+        let plain = match tag.trim_matches(|c: char| c.is_whitespace() || "+-".contains(c)) {
+            "generation" => tag.replace("generation", "if true"),
+            "endgeneration" => tag.replace("endgeneration", "endif"),
+            _ => return None,
+        };
+        Some(format!("{plain}%}}{rest}"))
+    };
+    let parts = source.split("{%").enumerate();
+    let parts = parts.map(|it| tag(it).unwrap_or_else(|| it.1.to_owned()));
+    parts.collect::<Vec<_>>().join("{%")
 }
 
 /// The template of a config: a text, or the one called `default` of several.
@@ -140,6 +172,28 @@ fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
         return Err(minijinja::Error::new(ErrorKind::InvalidOperation, problem));
     }
     Ok(Local::now().format_with_items(items.iter()).to_string())
+}
+
+/// Writes a value, of which lists in lists may be without end.
+fn write_bounded(out: &mut Output, _: &mut State, value: &Value) -> Result<(), minijinja::Error> {
+    if value.is_undefined() {
+        return Ok(());
+    }
+    let mut bounded = Bounded { out, left: LARGEST_TEXT as usize };
+    write!(bounded, "{value}").map_err(|_| minijinja::Error::from(ErrorKind::OutOfFuel))
+}
+
+/// Takes so many bytes.
+struct Bounded<'o, 'w> {
+    out: &'o mut Output<'w>,
+    left: usize,
+}
+
+impl Write for Bounded<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.left = self.left.checked_sub(text.len()).ok_or(fmt::Error)?;
+        self.out.write_str(text)
+    }
 }
 
 fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {

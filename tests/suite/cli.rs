@@ -198,6 +198,8 @@ fn stray_words_get_tips() {
         check THERE | the command is `verify`: verify THERE --checkpoint DIR
         validate m.onnx tiny | the command is `verify`: verify m.onnx --checkpoint tiny
         diff tiny m.onnx | the command is `verify`: verify m.onnx --checkpoint tiny
+        run m.onnx | the command is `generate`: generate m.onnx --prompt TEXT
+        chat | the command is `generate`: generate FILE.onnx --prompt TEXT
         lora my-lora m.onnx | the command is `adapter`: adapter my-lora --for m.onnx --output NAME.onnx_adapter
         adapters my-lora | the command is `adapter`: adapter my-lora --for FILE.onnx
         merge my-lora | merging is an option of an export: --checkpoint DIR --adapter my-lora --adapter-as merge
@@ -256,8 +258,8 @@ fn stray_words_get_tips() {
         --checkpoint tiny --output m.onnx --cache-dir here | the folder for downloads is the value of an option: --download-dir here
         tiny inspect | the command `inspect` comes first
         tiny verify m.onnx | the command `verify` comes first
-        help verfy | there is help for the commands adapter, inspect, verify
-        help m.onnx | there is help for the commands adapter, inspect, verify
+        help verfy | there is help for the commands adapter, generate, inspect, verify
+        help m.onnx | there is help for the commands adapter, generate, inspect, verify
         verfy m.onnx | a similar subcommand exists: 'verify'
         --for cpu | a similar value exists: 'onnxruntime'
         --for ort | a similar value exists: 'onnxruntime'

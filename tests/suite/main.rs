@@ -17,6 +17,7 @@ mod fake_hub;
 mod folders;
 mod foreign_tensors;
 mod genai;
+mod generate;
 mod graph;
 mod graph_text;
 mod headers;
@@ -47,6 +48,7 @@ mod python {
     mod environment;
     mod faults;
     mod faulty;
+    mod generate;
     mod graph;
     #[cfg(unix)]
     mod hostile;
