@@ -2,7 +2,7 @@
 
 use super::adapters::Factors;
 use super::model::RunnableModel;
-use crate::error::Result;
+use crate::error::{Result, err};
 use crate::model::Target;
 use crate::package::chunk_size;
 use crate::progress::{Progress, Unit, phase};
@@ -25,6 +25,14 @@ pub struct Decoder<'d> {
     /// Most tokens of a step.
     chunk: usize,
     progress: &'d dyn Progress,
+}
+
+/// The logits that a step returns, `[rows, tokens or 1, vocab]`.
+pub struct Logits {
+    values: TensorValue,
+    /// Where those of the last token begin.
+    start: usize,
+    vocab: usize,
 }
 
 impl<'d> Decoder<'d> {
@@ -68,28 +76,19 @@ impl<'d> Decoder<'d> {
         Ok(Self { signature, growing, binding, mask, text, chunk, progress })
     }
 
-    /// Appends tokens to the text, in steps of a suitable size, and hands out the logits of what
-    /// comes next, `[vocab]`.
-    pub fn append<R>(
-        &mut self,
-        tokens: &[u32],
-        next: impl FnOnce(&[f32]) -> Result<R>,
-    ) -> Result<R> {
-        let mut chunks = tokens.chunks(self.chunk);
-        let last = chunks.next_back().unwrap_or_default();
-        for chunk in chunks {
-            self.step(chunk)?;
+    /// Appends a prompt, in steps of a suitable size; returns the logits of what comes next.
+    pub fn read(&mut self, prompt: &[u32]) -> Result<Logits> {
+        let _phase = phase(self.progress, "reading the prompt", Unit::Tokens, prompt.len() as u64);
+        let (rest, last) = prompt.split_at((prompt.len() - 1) / self.chunk * self.chunk);
+        for chunk in rest.chunks(self.chunk) {
+            self.append(chunk)?;
             self.progress.advance(chunk.len() as u64);
         }
-        let (logits, column) = self.step(last)?;
-        self.progress.advance(last.len() as u64);
-        let vocab = self.signature.vocab as usize;
-        next(&logits.values()?[column * vocab..][..vocab])
+        self.append(last)
     }
 
-    /// Gives the model some tokens; the logits `[rows, tokens or 1, vocab]`, and the column of the last
-    /// token.
-    fn step(&mut self, tokens: &[u32]) -> Result<(TensorValue, usize)> {
+    /// Appends some tokens in one step; returns the logits of what comes next.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<Logits> {
         let Signature { batch, length, cache, mask, last, .. } = self.signature;
         if !cache {
             self.text.extend(tokens);
@@ -112,7 +111,18 @@ impl<'d> Decoder<'d> {
         for [past, present] in &self.growing {
             self.binding.set(past, &outputs[present])?;
         }
-        let column = if last { 0 } else { tokens.len() - 1 };
-        Ok((outputs.remove("logits").expect("it was allocated"), column))
+        let values = outputs.remove("logits").expect("it was allocated");
+        let vocab = self.signature.vocab as usize;
+        Ok(Logits { values, start: if last { 0 } else { (tokens.len() - 1) * vocab }, vocab })
+    }
+}
+
+impl Logits {
+    /// `[vocab]`.
+    pub fn of_last(&self) -> Result<&[f32]> {
+        let rest = self.values.values()?.get(self.start..);
+        rest.and_then(|rest| rest.get(..self.vocab)).ok_or_else(|| {
+            err!("the model returns fewer logits than it says: it was changed; export it again")
+        })
     }
 }

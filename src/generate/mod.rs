@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use crate::error::{Kind, Result};
 use crate::memory;
-use crate::progress::{Progress, Unit, phase};
+use crate::progress::Progress;
 use companions::Companions;
 use decoder::Decoder;
 use model::RunnableModel;
@@ -73,13 +73,15 @@ pub fn generate(
     let mut ended_by = if is_cut { EndedBy::Context } else { EndedBy::MaxNewTokens };
     let (mut ids, mut clock) = (Vec::new(), Clock::start());
     while ids.len() < most {
-        let id = match next(&mut decoder, &mut sampler, &prompt, ids.last(), progress) {
-            Err(error) if error.kind() == Kind::Interrupted => {
-                ended_by = EndedBy::Interruption;
-                break;
-            }
-            id => id?,
+        let step = match ids.last() {
+            None => decoder.read(&prompt),
+            Some(last) => decoder.append(&[*last]),
         };
+        if step.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted) {
+            ended_by = EndedBy::Interruption;
+            break;
+        }
+        let id = sampler.choose(step?.of_last()?)?;
         ids.push(id);
         clock.tick();
         if ending.contains(&u64::from(id)) {
@@ -101,19 +103,4 @@ pub fn generate(
         ids,
         ended_by,
     })
-}
-
-/// The token after the last one, or the first after the prompt.
-fn next(
-    decoder: &mut Decoder,
-    sampler: &mut Sampler,
-    prompt: &[u32],
-    last: Option<&u32>,
-    progress: &dyn Progress,
-) -> Result<u32> {
-    if let Some(last) = last {
-        return decoder.append(&[*last], |logits| sampler.choose(logits));
-    }
-    let _phase = phase(progress, "reading the prompt", Unit::Tokens, prompt.len() as u64);
-    decoder.append(prompt, |logits| sampler.choose(logits))
 }
