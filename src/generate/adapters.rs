@@ -8,24 +8,27 @@ use crate::error::{Error, Result, Setting, err};
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
 use crate::onnx::{OnnxFile, Parameter, ValueInfo, read_adapter};
-use crate::runtime::TensorValue;
 use crate::tensor::DType;
 
-/// Factors by the inputs that take them.
-pub type Factors = Vec<(String, TensorValue)>;
+/// A factor for the input of this name, in f32.
+pub struct Factor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
 
 /// Reads files of adapters, each of which changes matrices of its own.
-pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Factors> {
+pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Factor>> {
     let shown = model.display();
     if !files.is_empty() && onnx.optional.is_empty() {
         return Err(err!("`{shown}` takes no adapters: export it with room for them")
             .with_remedy(Setting::AdapterAs, "swappable"));
     }
-    let mut factors = Factors::new();
+    let mut factors = Vec::<Factor>::new();
     for file in files {
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
-            let taken = factors.iter().any(|(name, _)| *name == parameter.name);
+            let taken = factors.iter().any(|it| it.name == parameter.name);
             let (file, problem) = (file.display(), problem(parameter, &onnx.optional, taken)?);
             Some(err!("adapter `{file}` is not for `{shown}`: {problem}"))
         };
@@ -35,8 +38,8 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Factors>
             let mut bytes = vec![0; (range.end - range.start) as usize];
             read_exact_at(opened.file(), &mut bytes, range.start)?;
             let values = bytes.as_chunks().0.iter().map(|it| f32::from_le_bytes(*it)).collect();
-            let shape: Vec<usize> = shape.iter().map(|size| *size as usize).collect();
-            factors.push((name, TensorValue::f32(&shape, values)?));
+            let shape = shape.iter().map(|size| *size as usize).collect();
+            factors.push(Factor { name, shape, values });
         }
     }
     Ok(factors)

@@ -63,10 +63,10 @@ pub fn generate(
     let room = model.room_after(prompt.len())?;
     let ending = companions.ending_tokens(vocab_size as u64)?;
     let mut output = Output::new(tokenizer.as_ref(), request.final_only, &prompt)?;
-    let library = model.library(request.onnxruntime.as_deref())?;
     let factors = adapters::read(&model.path, &model.onnx, &request.adapters)?;
+    let library = model.library(request.onnxruntime.as_deref())?;
     let most = request.max_new_tokens.min(room);
-    let mut decoder = Decoder::load(&model, &library, &factors, [prompt.len(), most], progress)?;
+    let mut decoder = Decoder::load(&model, &library, factors, [prompt.len(), most], progress)?;
     let mut sampler = Sampler::new(request.sampling);
 
     let is_cut = most < request.max_new_tokens;

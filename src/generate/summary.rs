@@ -99,7 +99,7 @@ impl fmt::Display for Generated {
         let prompt = plural(self.prompt_ids.len(), "token");
         table.row("prompt", format!("{prompt}{}", rate(self.pace.prompt_tokens_per_second)));
         if let Some(first) = self.pace.seconds_to_first_token {
-            table.note(format!("{:.2} s to the first token", first));
+            table.note(format!("{first:.2} s to the first token"));
         }
         let ended = match self.ended_by {
             EndedBy::Token => "ended by the model",

@@ -210,7 +210,7 @@ fn refuses_broken_and_hostile_tokenizers_quickly_with_little_memory() {
     for (contents, expected) in [
         ("", "is empty"),
         ("{", "is not valid JSON"),
-        ("[]", "found a list"),
+        ("[]", "is invalid: it must be an object of JSON, found a list"),
         ("version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
         ("{\"model\": 1, \"model\": 2}", "duplicate key"),
     ] {

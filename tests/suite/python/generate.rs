@@ -95,7 +95,12 @@ fn assert_next(model: &Path, ids: &[i64], logits: &[f32], vocab: usize, options:
         let prompt = prompt.join(",");
         let found =
             generated(model, &[&["--ids", &*prompt, "--max-new-tokens", "1"], options].concat());
-        assert_eq!(found["ids"], json!([largest.unwrap()]), "{model:?} {options:?}, row {row}");
+        assert_eq!(
+            found["ids"],
+            json!([largest.unwrap()]),
+            "{} {options:?}, row {row}",
+            model.display()
+        );
     }
 }
 
@@ -192,7 +197,7 @@ fn texts_end_where_configs_say() {
     assert_eq!(ended(&home.join("genai")).len(), 3);
     fs::remove_file(&generation).unwrap();
     edit_json(&home.join("checkpoint/config.json"), |config| {
-        config["eos_token_id"] = first_id.clone()
+        config["eos_token_id"] = first_id.clone();
     });
     assert_eq!(ended(&plain), [first_id]);
     edit_json(&home.join("checkpoint/config.json"), |config| config["eos_token_id"] = json!(null));
@@ -310,14 +315,13 @@ fn text_is_shown_as_it_is_made_until_it_is_interrupted() {
     }
 }
 
-/// In a terminal characters of several bytes come whole, and what would move its cursor is escaped.
+/// In a terminal there are no traces of progress within the text.
 #[cfg(unix)]
 #[test]
-fn terminals_get_whole_characters_and_no_control_characters() {
-    // Bytes of characters are tokens of their own in this tokenizer.
+fn terminals_get_the_text_and_the_numbers() {
+    const PROGRAM: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
     let home = Home::with("trained");
     let (model, _) = home.export("m", &["--target", "ort"]);
-    const PROGRAM: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
     let mut command = Command::new(interpreter());
     let inner = generate(&model, &["--prompt", "In the beginning", "--max-new-tokens", "48"]);
     command.args(["-c", PROGRAM]).arg(inner.get_program()).args(inner.get_args());
