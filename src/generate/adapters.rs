@@ -11,20 +11,20 @@ use crate::onnx::{OnnxFile, Parameter, ValueInfo, read_adapter};
 use crate::tensor::DType;
 
 /// A factor for the input of this name, in f32.
-pub struct Factor {
+pub struct AdapterFactor {
     pub name: String,
     pub shape: Vec<usize>,
     pub values: Vec<f32>,
 }
 
 /// Reads files of adapters, each of which changes matrices of its own.
-pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Factor>> {
+pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<AdapterFactor>> {
     let shown = model.display();
     if !files.is_empty() && onnx.optional.is_empty() {
         return Err(err!("`{shown}` takes no adapters: export it with room for them")
             .with_remedy(Setting::AdapterAs, "swappable"));
     }
-    let mut factors = Vec::<Factor>::new();
+    let mut factors = Vec::<AdapterFactor>::new();
     for file in files {
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
@@ -39,7 +39,7 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Fact
             read_exact_at(opened.file(), &mut bytes, range.start)?;
             let values = bytes.as_chunks().0.iter().map(|it| f32::from_le_bytes(*it)).collect();
             let shape = shape.iter().map(|size| *size as usize).collect();
-            factors.push(Factor { name, shape, values });
+            factors.push(AdapterFactor { name, shape, values });
         }
     }
     Ok(factors)

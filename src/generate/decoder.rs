@@ -1,6 +1,6 @@
 //! A model that continues one text: its caches, and the logits of what comes next.
 
-use super::adapters::Factor;
+use super::adapters::AdapterFactor;
 use super::model::RunnableModel;
 use crate::error::{Result, err};
 use crate::model::Target;
@@ -40,7 +40,7 @@ impl<'d> Decoder<'d> {
     pub fn load(
         model: &RunnableModel,
         library: &Library,
-        factors: Vec<Factor>,
+        factors: Vec<AdapterFactor>,
         [prompt, more]: [usize; 2],
         progress: &'d dyn Progress,
     ) -> Result<Self> {
@@ -71,7 +71,7 @@ impl<'d> Decoder<'d> {
             }
         }
         binding.allocate("logits");
-        for Factor { name, shape, values } in factors {
+        for AdapterFactor { name, shape, values } in factors {
             binding.set(&name, &TensorValue::f32(&shape, values)?)?;
         }
         let (mask, text) = (Vec::new(), Vec::new());

@@ -102,3 +102,40 @@ impl<'t> FinalMessage<'t> {
         Ok(matches!(self.state, State::Inside) && !is_special)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::open(Path::new("tests/fixtures/trained/tokenizer.json"), 1024).unwrap()
+    }
+
+    #[test]
+    fn characters_come_whole() {
+        let tokenizer = tokenizer();
+        for text in ["And God é€😀 x\u{301}", "日本語 text", "😀", "\u{fffd} b"] {
+            let mut stream = TextStream::new(&tokenizer);
+            let ids = tokenizer.encode(text, false).unwrap();
+            let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+            pieces.push(stream.finish().unwrap());
+            assert_eq!(pieces.concat(), text);
+            let is_broken =
+                |piece: &String| piece.contains('\u{fffd}') && !text.contains('\u{fffd}');
+            assert!(!pieces.iter().any(is_broken), "{pieces:?}");
+        }
+        // Bytes that never become a character are shown as such, and what follows them too.
+        let bytes = tokenizer.encode("é", false).unwrap();
+        assert_eq!(bytes.len(), 2);
+        let mut stream = TextStream::new(&tokenizer);
+        let mut shown: String = (0..9).map(|_| stream.push(bytes[1]).unwrap()).collect();
+        for id in tokenizer.encode(" end", false).unwrap() {
+            shown.push_str(&stream.push(id).unwrap());
+        }
+        shown.push_str(&stream.push(bytes[0]).unwrap());
+        shown.push_str(&stream.finish().unwrap());
+        assert_eq!(shown, format!("{} end\u{fffd}", "\u{fffd}".repeat(9)));
+    }
+}

@@ -212,7 +212,7 @@ fn refuses_broken_and_hostile_tokenizers_quickly_with_little_memory() {
         ("{", "is not valid JSON"),
         ("[]", "is invalid: it must be an object of JSON, found a list"),
         ("version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
-        ("{\"model\": 1, \"model\": 2}", "duplicate key"),
+        ("{\"model\": 1, \"model\": 2}", "is not valid JSON: duplicate key"),
     ] {
         fs::write(&path, contents).unwrap();
         refused(&format!("tokenizer.json` {expected}"));
