@@ -79,7 +79,7 @@ mod tests {
             let is_kept = |id: usize| kept.contains(&id).then(|| weight(&id) / sum);
             (0..LOGITS.len()).map(|id| is_kept(id).unwrap_or(0.0)).collect::<Vec<_>>()
         };
-        // At temperature 1 their shares are 0.053, 0.395, 0.003, 0.145, 0.395... of tokens 0 to 4.
+        // At temperature 1 tokens 0 to 4 have 0.054, 0.398, 0.003, 0.147 and 0.398.
         for (temperature, top_k, top_p, kept) in [
             (1.0, None, 1.0, &[0, 1, 2, 3, 4][..]),
             (0.5, None, 1.0, &[0, 1, 2, 3, 4]),
@@ -100,7 +100,7 @@ mod tests {
             };
             let chosen = choices();
             assert_eq!(chosen, choices());
-            for (id, expected) in likely(temperature.max(1e-3), kept).into_iter().enumerate() {
+            for (id, expected) in likely(temperature.max(1e-2), kept).into_iter().enumerate() {
                 let count = chosen.iter().filter(|it| **it as usize == id).count();
                 let found = count as f64 / COUNT as f64;
                 assert!((found - expected).abs() < 0.01, "{sampling:?}: {id} {found} {expected}");
