@@ -71,6 +71,8 @@ pub enum Setting {
     Scan,
     SlidingCache,
     Target,
+    TextField,
+    Tokens,
     Tolerance,
     Weights,
 }

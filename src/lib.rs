@@ -49,5 +49,6 @@ mod publish;
 #[doc(hidden)]
 pub mod reference;
 mod runtime;
+mod statistics;
 #[doc(hidden)]
 pub mod weights;

@@ -174,6 +174,8 @@ fn option(setting: Setting) -> &'static str {
         Setting::Scan => "inspect --scan",
         Setting::SlidingCache => "--sliding-cache",
         Setting::Target => "--target",
+        Setting::TextField => "--text-field",
+        Setting::Tokens => "--tokens",
         Setting::Tolerance => "--tolerance",
         Setting::Weights => "--weights",
     }

@@ -9,6 +9,7 @@ use gpt_oss_export::export::{
     AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
     ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
 };
+use gpt_oss_export::verify::TextSource;
 
 /// Options that accept unknown names.
 #[derive(Args, Debug)]
@@ -67,6 +68,28 @@ pub struct AdapterLayout {
 impl AdapterLayout {
     pub fn order(&self) -> Option<FactorOrder> {
         self.adapter_layout
+    }
+}
+
+/// A text for a model to predict.
+#[derive(Args, Debug)]
+pub struct Text {
+    /// Text to predict instead of random tokens, in windows of --tokens
+    ///
+    /// UTF-8; a .jsonl file has an object with a text in each line. The checkpoint's tokenizer.json
+    /// splits it into tokens. Windows do not overlap, and each predicts all but its first token; a
+    /// last incomplete one is left out.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Field with the text in each line of a .jsonl file [default: text]
+    #[arg(long, value_name = "NAME", requires = "text")]
+    text_field: Option<String>,
+}
+
+impl Text {
+    pub fn source(&self) -> Option<TextSource> {
+        let Self { text, text_field } = self;
+        text.clone().map(|file| TextSource { file, field: text_field.clone() })
     }
 }
 

@@ -9,7 +9,7 @@ use gpt_oss_export::export::AdapterSource;
 use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::{AdapterLayout, Ignored, Printing, adapter, number};
+use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -32,20 +32,22 @@ pub struct Verify {
     adapters: Vec<AdapterSource>,
     #[command(flatten)]
     layout: AdapterLayout,
-    /// Length of the longest text in tokens [default: sliding window + 32]
+    #[command(flatten)]
+    text: Text,
+    /// Tokens of the longest row [default: sliding window + 32], or of a window [512]
     #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
-    /// Number of texts, of unequal lengths [default: 3 with attention_mask, else 1]
-    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
+    /// Number of random rows, of unequal lengths [default: 3 with attention_mask, else 1]
+    #[arg(long, conflicts_with = "text", value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     batch: Option<usize>,
     /// Number of decode steps after the prompt [default: 16 with a cache]
     ///
     /// Without a cache each step runs the whole text, and the default is 0, or 4 if the model
     /// computes the last logits only.
-    #[arg(long, value_name = "N", value_parser = number::<usize>(0..=u64::MAX))]
+    #[arg(long, conflicts_with = "text", value_name = "N", value_parser = number::<usize>(0..=u64::MAX))]
     decode: Option<usize>,
     /// Seed of the random tokens
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
+    #[arg(long, conflicts_with = "text", value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
     seed: u64,
     /// Largest absolute logit error [default: 8 times float32's noise]
     ///
@@ -76,6 +78,7 @@ impl Verify {
             adapter_layout: self.layout.order(),
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
+            text: self.text.source(),
             tolerance,
             onnxruntime: self.onnxruntime,
             trace,

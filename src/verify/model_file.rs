@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::inputs::Signature;
+use super::inputs::Inputs;
 use super::prepare::prepare;
+use super::steps::Signature;
 use crate::adapter;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::{FileRange, parent_dir};
@@ -142,10 +143,11 @@ impl<'m> ModelFile<'m> {
     }
 
     /// Names of the residual stream's values, if a trace was requested or a model of ours returns
-    /// few logits.
-    pub fn residuals(&self, trace: bool) -> Result<&[String]> {
+    /// few of the inputs' logits.
+    pub fn residuals(&self, trace: bool, inputs: &Inputs) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
-        let is_compared = trace || self.metadata.is_some() && self.signature.last;
+        let has_few = inputs.compared < inputs.lengths.iter().sum();
+        let is_compared = trace || self.metadata.is_some() && has_few;
         ensure!(
             !is_compared || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
