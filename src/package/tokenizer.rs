@@ -44,7 +44,7 @@ pub struct TokenizerSummary {
 
 /// The token ids in `tokenizer.json`.
 #[derive(Deserialize)]
-struct Tokenizer {
+struct TokenIds {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -62,7 +62,7 @@ struct AddedToken {
     id: u64,
 }
 
-impl Tokenizer {
+impl TokenIds {
     /// The largest id. A vocabulary is an object of ids, or a list in their order.
     fn largest_id(&self) -> Option<u64> {
         let vocabulary = match &self.model.vocab {
@@ -160,7 +160,7 @@ pub fn plan(
 fn check(path: &Path, name: &str) -> Result<Option<u64>> {
     let (shown, text) = (path.display(), json::read(path, LARGEST_FILE)?);
     if name == TOKENIZER {
-        return Ok(json::parse::<Tokenizer>(shown, &text)?.largest_id());
+        return Ok(json::parse::<TokenIds>(shown, &text)?.largest_id());
     }
     if name.ends_with(".json") {
         json::parse::<IgnoredAny>(shown, &text)?;
