@@ -51,4 +51,6 @@ pub mod reference;
 mod runtime;
 mod statistics;
 #[doc(hidden)]
+pub mod text;
+#[doc(hidden)]
 pub mod weights;
