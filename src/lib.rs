@@ -20,6 +20,7 @@
 //!
 //! Modules that are not listed here are for this package's own binary, tests and benches.
 
+pub mod evaluate;
 pub mod export;
 mod hub;
 pub mod inspect;

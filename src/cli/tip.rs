@@ -88,11 +88,15 @@ const OTHER_OPTIONS: [(&str, &str, &str); 17] = [
 
 /// Commands of other tools, and what to type; words in braces stand for the
 /// arguments that follow, or for what is missing.
-const OTHER_COMMANDS: [(&str, &str); 6] = [
+const OTHER_COMMANDS: [(&str, &str); 7] = [
     ("show info ls list describe print cat view", "the command is `inspect`: inspect {path}"),
     (
-        "check test validate compare diff eval evaluate",
+        "check test validate compare diff",
         "the command is `verify`: verify {model} --checkpoint {source}",
+    ),
+    (
+        "eval perplexity ppl bench benchmark",
+        "the command is `evaluate`: evaluate {model} --checkpoint {source} --text FILE",
     ),
     (
         "lora loras adapters peft",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
+use gpt_oss_export::evaluate::ExportFormats;
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
     ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
@@ -69,6 +70,24 @@ impl AdapterLayout {
     pub fn order(&self) -> Option<FactorOrder> {
         self.adapter_layout
     }
+}
+
+/// Formats of an export: of experts, and of dense matrices after a plus.
+pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
+    let (experts, dense) =
+        word.split_once('+').map_or((word, None), |(it, dense)| (it, Some(dense)));
+    let find = |words: &[Word<MatrixFormat>], word: &str| {
+        let known = || words.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+        let found = words.iter().find(|(name, ..)| *name == word);
+        found
+            .map(|(_, format, _)| *format)
+            .ok_or_else(|| format!("`{word}` is none of {}", known()))
+    };
+    Ok(ExportFormats {
+        name: word.to_owned(),
+        experts: Some(find(&EXPERTS_FORMATS, experts)?),
+        dense: dense.map(|it| find(&DENSE_FORMATS, it)).transpose()?,
+    })
 }
 
 /// A text for a model to predict.

@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::AdapterSource;
-use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
+use gpt_oss_export::verify::{ExpertUse, InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number};
+use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number, with_extension};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -61,6 +61,9 @@ pub struct Verify {
     /// Compare the residual stream after each layer too
     #[arg(long)]
     trace: bool,
+    /// File to write with how often each expert was chosen, layer by layer
+    #[arg(long, value_name = "FILE.json", value_parser = with_extension("json"))]
+    expert_use: Option<PathBuf>,
     #[command(flatten)]
     ignored: Ignored,
     #[command(flatten)]
@@ -83,7 +86,10 @@ impl Verify {
             onnxruntime: self.onnxruntime,
             trace,
         };
+        let expert_use = self.expert_use.as_ref();
+        expert_use.map_or(Ok(()), |path| ExpertUse::require_new(path))?;
         let report = verify(&request, &console)?;
+        expert_use.map_or(Ok(()), |path| report.comparison.expert_use.write(path))?;
         if !printing.quiet {
             show(&report, printing.json())?;
         }
@@ -94,13 +100,13 @@ impl Verify {
 /// What the command calls a setting; a staged weights file is a checkpoint here.
 pub fn has(setting: Setting) -> Option<Setting> {
     use Setting::{
-        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance,
-        Weights,
+        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, TextField,
+        Tokens, Tolerance, Weights,
     };
     match setting {
         Weights => Some(Checkpoint),
         Adapter | AdapterLayout | Checkpoint | IgnoreConfigKey | IgnoreTensor | Onnxruntime
-        | Tolerance => Some(setting),
+        | TextField | Tokens | Tolerance => Some(setting),
         _ => None,
     }
 }

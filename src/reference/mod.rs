@@ -201,6 +201,11 @@ impl<'c> Activations<'c> {
         }
     }
 
+    /// Experts that each token chose in a layer.
+    pub fn experts_per_token(&self) -> u64 {
+        self.model.numbers.experts_per_token
+    }
+
     /// How many experts were used, over all layers.
     pub fn coverage(&self) -> ExpertCoverage {
         let used = self.expert_use.iter().flatten().filter(|count| **count > 0).count();

@@ -135,11 +135,16 @@ impl Inputs {
         Ok(Self { rows: rows.clone(), text: Some(file.clone()), ..inputs })
     }
 
-    /// A row of tokens, of which the last are decode steps.
-    pub fn of_row(signature: Signature, row: &[u32], decoded: usize) -> Result<Self> {
-        let batch = signature.batch.unwrap_or(1);
-        let inputs = Self::planned(signature, &vec![row.len() - decoded; batch], decoded, 1)?;
-        Ok(Self { rows: vec![row.to_vec(); batch], ..inputs })
+    /// The first rows that take the steps together, with so many decode steps at the end.
+    pub fn first_rows(&self, decoded: usize) -> Result<Self> {
+        let rows = self.rows[..self.batch].to_vec();
+        let prompts: Vec<usize> = rows.iter().map(|row| row.len() - decoded).collect();
+        Ok(Self { rows, ..Self::planned(self.signature, &prompts, decoded, 1)? })
+    }
+
+    /// Runs of the model for each batch.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
     }
 
     /// Steps for the rows of a batch, which are taken so many times, without the rows. Refuses

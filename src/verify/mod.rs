@@ -2,6 +2,7 @@
 //! get the same tokens, and logits are compared; weights are compared byte for byte.
 
 mod adapters;
+mod expert_use;
 mod inputs;
 mod logits;
 pub(crate) mod memory;
@@ -21,6 +22,7 @@ mod windows;
 
 use std::time::Instant;
 
+pub use expert_use::ExpertUse;
 pub use inputs::Inputs;
 pub use logits::LogitDifferences;
 pub use prepare::prepare;

@@ -1,5 +1,6 @@
 //! A model before it is loaded: its metadata, its inputs and outputs, where its weights are.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -125,6 +126,12 @@ impl<'m> ModelFile<'m> {
                 data: FileRange { file, range: external.range.clone() },
             }
         })
+    }
+
+    /// Bytes of its external data, those that several initializers share once.
+    pub fn external_bytes(&self) -> u64 {
+        let ranges: HashSet<FileRange> = self.tensors().map(|it| it.data).collect();
+        ranges.iter().map(FileRange::len).sum()
     }
 
     /// Whether some tensors of it may hold a weight: by name, dtype and size.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::expert_use::ExpertUse;
 use super::logits::{LogitComparison, LogitDifferences};
 use super::quality::TextQuality;
 use super::session::ModelSession;
@@ -11,8 +12,7 @@ use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
 use super::trace::Trace;
 use crate::error::Result;
 use crate::reference::{
-    self, Activations, ExpertChoices, ExpertCoverage, PassOptions, Position, ReferenceModel, Tie,
-    ranked,
+    self, ExpertChoices, ExpertCoverage, PassOptions, Position, ReferenceModel, Tie, ranked,
 };
 
 /// A model, and what the reference computes with.
@@ -30,9 +30,8 @@ pub struct Verifier<'v> {
 #[allow(missing_docs)]
 pub struct Comparison {
     pub experts: ExpertCoverage,
-    /// How many tokens chose each expert, `[layer][expert]`.
     #[serde(skip)]
-    pub expert_use: Vec<Vec<u64>>,
+    pub expert_use: ExpertUse,
     pub logits: LogitDifferences,
     /// How well the model predicts the text, if it was given one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,8 +167,8 @@ impl Verifier<'_> {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
         let (experts, quality) = (activations.coverage(), TextQuality::new(&predictions));
-        let Activations { expert_use, ties, .. } = activations;
-        let (ties, seconds) = (Ties::new(ties, followed), *seconds);
+        let expert_use = ExpertUse::new(&activations);
+        let (ties, seconds) = (Ties::new(activations.ties, followed), *seconds);
         Ok(Comparison { experts, expert_use, logits, quality, tolerance, ties, trace, seconds })
     }
 

@@ -35,9 +35,13 @@ impl Windows {
     /// Reads a text with the tokenizer of a checkpoint, in windows of so many tokens; by default
     /// of 512, or the model's context if that is shorter. Texts of a `.jsonl` file follow each
     /// other. A last incomplete window is left out.
-    pub fn read(source: &TextSource, subject: &Subject, tokens: Option<usize>) -> Result<Self> {
-        let (TextSource { file, .. }, config) = (source, &subject.checkpoint.config);
-        let context = config.rope.context() as usize;
+    pub fn read(
+        source: &TextSource,
+        checkpoint: &Path,
+        config: &Config,
+        tokens: Option<usize>,
+    ) -> Result<Self> {
+        let (file, context) = (&source.file, config.rope.context() as usize);
         let length = tokens.unwrap_or(WINDOW.min(context));
         ensure!(
             (2..=context).contains(&length),

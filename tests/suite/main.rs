@@ -65,6 +65,8 @@ mod python {
     mod sliding_cache;
     mod speculative;
     mod swappable;
+    mod page;
+    mod text;
     mod trained;
     mod transformers;
     pub mod verify;
