@@ -95,5 +95,11 @@ pub fn evaluate(request: &EvaluateRequest, progress: &dyn Progress) -> Result<Ev
         experts: expected.coverage(),
         expert_use: ExpertUse::new(&expected),
     };
-    Ok(Evaluation::new(request, &windows, first.model.library.clone(), summary, candidates))
+    Ok(Evaluation::new(
+        &request.checkpoint,
+        &windows,
+        first.model.library.clone(),
+        summary,
+        candidates,
+    ))
 }

@@ -15,9 +15,9 @@ use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, TextStyle};
 
 use super::summary::Evaluation;
 
-/// Width and height in pixels, in proportion to which letters are 13 pixels high.
+/// Width and height in pixels, in proportion to which letters are 15 pixels high.
 const SIZE: (u32, u32) = (480, 300);
-const LETTERS: (&str, u32) = ("sans-serif", 13);
+const LETTERS: (&str, u32) = ("sans-serif", 15);
 /// Stands for the color of text.
 const INK: RGBColor = RGBColor(1, 2, 3);
 /// Colors that differ for color-blind people too, on white and on black (Okabe and Ito).
@@ -30,8 +30,6 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(128, 128, 128),
 ];
-/// Smallest value on a logarithmic axis.
-const SMALLEST: f64 = 1e-16;
 /// Most points of a line, of which each is the mean of some positions.
 const POINTS: usize = 64;
 
@@ -63,20 +61,20 @@ pub fn plots(evaluation: &Evaluation) -> Vec<Plot> {
     let layers: Vec<Vec<(f64, f64)>> =
         models.iter().map(|it| numbered(&it.error_by_layer)).collect();
     let mut plots = vec![
-        plot("Loss against size", |area| {
-            curves(area, &points, ["size in MB", "KL divergence in nats"])
-        }),
-        plot("KL divergence by position in a window", |area| {
-            curves(area, &positions, ["position", "KL divergence in nats"])
+        plot("KL divergence in nats, by size", |area| curves(area, &points, "MB")),
+        plot("KL divergence in nats, by position in a window", |area| {
+            curves(area, &positions, "tokens before")
         }),
     ];
     if layers.iter().any(|line| !line.is_empty()) {
-        plots.push(plot("Relative error of the residual stream", |area| {
-            curves(area, &layers, ["layers passed", "root mean square"])
+        plots.push(plot("Relative error of the residual stream, by layer", |area| {
+            curves(area, &layers, "layers passed")
         }));
     }
     let uses = &evaluation.reference.expert_use.layers;
-    plots.push(plot("Use of experts (darker: by more tokens)", |area| heat_map(area, uses)));
+    plots.push(plot("Use of experts (a stronger color: by more tokens)", |area| {
+        heat_map(area, uses)
+    }));
     plots
 }
 
@@ -111,10 +109,10 @@ fn thinned(values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// A line for each model, or a numbered point where it has one value, over a logarithmic axis.
-fn curves(area: &Area, lines: &[Vec<(f64, f64)>], [across, up]: [&str; 2]) -> Drawn {
+fn curves(area: &Area, lines: &[Vec<(f64, f64)>], across: &str) -> Drawn {
     let drawn = |line: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        let finite = line.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
-        finite.map(|(x, y)| (*x, y.max(SMALLEST))).collect()
+        // A logarithmic axis has no 0.
+        line.iter().filter(|(_, y)| *y > 0.0 && y.is_finite()).copied().collect()
     };
     let lines: Vec<_> = lines.iter().map(|line| drawn(line)).collect();
     let all: Vec<(f64, f64)> = lines.iter().flatten().copied().collect();
@@ -123,20 +121,20 @@ fn curves(area: &Area, lines: &[Vec<(f64, f64)>], [across, up]: [&str; 2]) -> Dr
         low..all.iter().map(of).fold(f64::NEG_INFINITY, f64::max)
     };
     if all.is_empty() {
-        return area.draw(&Text::new("no finite values", (20, 20), letters()));
+        return area.draw(&Text::new("no values to show", (20, 20), letters()));
     }
     let (x, y) = (range(|it| it.0), range(|it| it.1));
     let margin = (x.end - x.start).max(x.end.abs() * 0.1).max(1e-3) * 0.05;
     let x = (x.start - margin).max(0.0)..x.end + margin;
     let y = 10f64.powf(y.start.log10().floor())..10f64.powf((y.end * 1.01).log10().ceil());
-    let mut chart = axes(area, x, y, [across, up])?;
+    let mut chart = axes(area, x, y, across)?;
     for (at, line) in lines.into_iter().enumerate() {
         let color = COLORS[at % COLORS.len()];
         if let [(x, y)] = line[..] {
             chart.draw_series([Circle::new((x, y), 5, color.filled())])?;
             let number = (at + 1).to_string();
             let place = chart.backend_coord(&(x, y));
-            area.draw(&Text::new(number, (place.0 + 7, place.1 - 14), letters()))?;
+            area.draw(&Text::new(number, (place.0 + 8, place.1 - 8), letters()))?;
         } else {
             chart.draw_series(LineSeries::new(line, ShapeStyle::from(&color).stroke_width(2)))?;
         }
@@ -148,11 +146,12 @@ fn axes<'a>(
     area: &Area<'a>,
     x: Range<f64>,
     y: Range<f64>,
-    [across, up]: [&str; 2],
+    across: &str,
 ) -> Result<LogChart<'a>, DrawingAreaErrorKind<std::io::Error>> {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
-        .set_left_and_bottom_label_area_size(44)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
         .margin_right(16)
         .build_cartesian_2d(x, y.log_scale())?;
     chart
@@ -164,9 +163,9 @@ fn axes<'a>(
         .label_style(letters())
         .axis_desc_style(letters())
         .x_desc(across)
-        .y_desc(up)
         .x_labels(6)
         .y_labels(6)
+        .x_label_formatter(&|value| format!("{}", (value * 1e3).round() / 1e3))
         .y_label_formatter(&|value| format!("{value:.0e}"))
         .draw()?;
     Ok(chart)

@@ -1,11 +1,10 @@
 //! The result of an evaluation, and its table.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::EvaluateRequest;
 use super::candidate::Candidate;
 use crate::display::{plural, size, with_thousands};
 use crate::files::lossy_path;
@@ -66,7 +65,7 @@ pub const SAME_TOP: [&str; 2] =
 
 impl Evaluation {
     pub(super) fn new(
-        request: &EvaluateRequest,
+        checkpoint: &Path,
         windows: &Windows,
         runtime: Library,
         reference: ReferenceSummary,
@@ -76,8 +75,8 @@ impl Evaluation {
         let best: Vec<bool> = models.iter().map(is_best).collect();
         models.iter_mut().zip(best).for_each(|(it, is_best)| it.is_best = is_best);
         Self {
-            checkpoint: request.checkpoint.clone(),
-            text: request.text.file.clone(),
+            checkpoint: checkpoint.to_owned(),
+            text: windows.file.clone(),
             windows: windows.rows.len(),
             runtime,
             reference,
@@ -110,7 +109,7 @@ impl Evaluation {
                 it.formats.dense.to_string(),
                 size(it.bytes),
                 format!("{:.2} s", it.load_seconds),
-                it.own_memory.map_or_else(unknown, size),
+                it.own_memory.map_or_else(unknown, memory_size),
                 speed(it.prompt_speed),
                 it.decode_speed.map_or_else(unknown, speed),
                 quality.perplexity_ratio.to_string(),
@@ -143,6 +142,11 @@ impl Evaluation {
         let named = self.models.iter().zip(self.names());
         named.filter(|(it, _)| is_other(it)).map(|(_, name)| name).collect()
     }
+}
+
+/// Small blocks may be those that the process had before.
+fn memory_size(bytes: u64) -> String {
+    if bytes < 1 << 20 { "< 1 MB".to_owned() } else { size(bytes) }
 }
 
 fn speed(tokens: f64) -> String {

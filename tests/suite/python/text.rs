@@ -60,7 +60,8 @@ fn perplexities_are_those_of_transformers() {
             let report = passes(&model, &home.checkpoint(), &of_text);
             let (quality, expected) = (&report["quality"], &expected[window]);
             for whose in ["perplexity", "reference_perplexity"] {
-                let off = number(quality, &format!("{whose}.value")) / number(expected, "perplexity");
+                let off =
+                    number(quality, &format!("{whose}.value")) / number(expected, "perplexity");
                 assert!((off - 1.0).abs() < 1e-4, "{options:?} {window} {whose}: {quality}");
             }
             assert_eq!(quality["predicted"], expected["tokens"], "{options:?} {window}");
@@ -95,7 +96,9 @@ fn evaluates_formats_in_a_temporary_folder() {
         "--json",
     ]);
     let evaluation = summary(command.env("TMPDIR", &*temporary));
-    assert_eq!(paths(&temporary), [] as [PathBuf; 0]);
+    // onnxruntime leaves a file of its own.
+    let left = paths(&temporary).into_iter().filter(|path| text(path).contains("gpt-oss-export"));
+    assert_eq!(left.count(), 0);
     let losses = divergences(&evaluation);
     assert!(losses[0] < 1e-10 && losses.is_sorted() && losses[1] > 1e-7, "{losses:?}");
     for model in evaluation["models"].as_array().unwrap() {
@@ -206,11 +209,13 @@ fn refuses_texts_and_tokenizers() {
     let (tokenizer, held_out) = (home.checkpoint().join("tokenizer.json"), held_out());
     let of_text = ["--text", text(&held_out)];
     let whole = fs::read_to_string(&tokenizer).unwrap();
-    let larger = whole.replace("\"id\": 8,", "\"id\": 2000,").replace("\"id\":8,", "\"id\":2000,");
+    let mut larger = read_json(&tokenizer);
+    larger["model"]["vocab"]["another"] = json!(2000);
+    let larger = larger.to_string();
     for (content, expected) in [
-        (Some(&larger[..]), "tokenizer.json"),
+        (Some(&larger[..]), "has tokens up to 2,000, and the model's vocabulary has 1,024"),
         (Some(&whole[..whole.len() / 2]), "tokenizer.json` is not valid JSON"),
-        (Some("{\"model\": {\"type\": \"BPE\"}}"), "tokenizer.json"),
+        (Some("{\"model\": {\"type\": \"BPE\"}}"), "tokenizer.json` is no tokenizer: "),
         (None, "has no `tokenizer.json`, which a text needs: put the checkpoint's own there"),
     ] {
         match content {
@@ -235,7 +240,10 @@ fn lines_of_json_are_texts() {
     fs::write(&file, lines.collect::<String>()).unwrap();
     let field = ["--text", text(&file), "--text-field", "content", "--tokens", "128"];
     let report = passes(&model, &home.checkpoint(), &field);
-    let expected = number(&read_json(&fixture("trained/expected.json")), "perplexity_by_window.128.perplexity");
+    let expected = number(
+        &read_json(&fixture("trained/expected.json")),
+        "perplexity_by_window.128.perplexity",
+    );
     let found = number(&report["quality"], "reference_perplexity.value");
     assert!((found / expected - 1.0).abs() < 0.02, "{found}");
 }
