@@ -7,7 +7,7 @@ mod page;
 mod plots;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use candidate::Candidate;
@@ -44,9 +44,9 @@ pub struct EvaluateRequest {
 
 impl EvaluateRequest {
     /// What opens one of the models. Each is measured, however far it is from the checkpoint.
-    fn of_model(&self, model: &PathBuf) -> VerifyRequest {
+    fn of_model(&self, model: &Path) -> VerifyRequest {
         VerifyRequest {
-            model: model.clone(),
+            model: model.to_owned(),
             checkpoint: self.checkpoint.clone(),
             adapters: self.adapters.clone(),
             adapter_layout: self.adapter_layout,

@@ -102,12 +102,11 @@ fn groups(rows: &[Vec<u32>]) -> Vec<Range<usize>> {
     let (mut groups, mut tokens) = (Vec::<Range<usize>>::new(), 0);
     for (row, ids) in rows.iter().enumerate() {
         tokens += ids.len();
-        match groups.last_mut().filter(|_| tokens <= TOKENS) {
-            Some(group) => group.end = row + 1,
-            None => {
-                groups.push(row..row + 1);
-                tokens = ids.len();
-            }
+        if let Some(group) = groups.last_mut().filter(|_| tokens <= TOKENS) {
+            group.end = row + 1;
+        } else {
+            groups.push(row..row + 1);
+            tokens = ids.len();
         }
     }
     groups

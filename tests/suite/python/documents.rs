@@ -50,7 +50,7 @@ fn commands_run_as_written() {
 /// A folder with the files that a document assumes: fixtures, and a checkpoint of the reader.
 fn place_for(document: &str) -> Home {
     let home = Home::new();
-    for name in ["tiny", "tiny-hf"] {
+    for name in ["tiny", "tiny-hf", "trained"] {
         copy_folder(&fixture(name), &home.join("tests/fixtures").join(name));
     }
     let (from, to) = match document {
