@@ -71,7 +71,9 @@ pub enum Setting {
     Scan,
     SlidingCache,
     Target,
+    TextField,
     Tokenizer,
+    Tokens,
     Tolerance,
     Weights,
 }

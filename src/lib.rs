@@ -21,6 +21,7 @@
 //!
 //! Modules that are not listed here are for this package's own binary, tests and benches.
 
+pub mod evaluate;
 pub mod export;
 pub mod generate;
 mod hub;
@@ -53,6 +54,7 @@ mod publish;
 pub mod reference;
 mod runtime;
 mod signature;
+mod statistics;
 #[doc(hidden)]
 pub mod text;
 #[doc(hidden)]

@@ -5,6 +5,11 @@ pub fn peak_rss() -> Option<u64> {
     read("/proc/self/status", "VmHWM:")
 }
 
+/// What this process has of its own now, without mapped files.
+pub fn own_rss() -> Option<u64> {
+    read("/proc/self/status", "RssAnon:")
+}
+
 /// What new allocations can have without swapping.
 pub fn available() -> Option<u64> {
     read("/proc/meminfo", "MemAvailable:")

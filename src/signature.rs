@@ -1,6 +1,6 @@
 //! The inputs and outputs of a model that continues texts.
 
-use crate::error::{Result, ensure, err};
+use crate::error::{Result, bail, ensure, err};
 use crate::onnx::{OnnxFile, ValueInfo};
 use crate::tensor::DType;
 
@@ -61,6 +61,25 @@ impl Signature {
         let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
         let last = size(logits, 1) == Some(1) && length != Some(1);
         Ok((Self { batch, length, cache, mask, last, vocab }, caches))
+    }
+
+    /// Tokens of the longest row that the model takes, if it is limited.
+    pub fn longest_row(self) -> Option<usize> {
+        self.length.filter(|_| !self.cache)
+    }
+
+    /// Refuses rows of so many tokens if the model or its context is shorter.
+    pub fn check_row(self, tokens: usize, context: usize) -> Result<()> {
+        if let Some(limit) = self.longest_row().filter(|limit| tokens > *limit) {
+            bail!(
+                "the model takes at most {limit} tokens, and {tokens} were requested: request fewer"
+            );
+        }
+        ensure!(
+            tokens <= context,
+            "the model's context is {context} tokens, and {tokens} were requested: request fewer"
+        );
+        Ok(())
     }
 }
 

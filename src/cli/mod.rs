@@ -2,6 +2,7 @@
 
 mod adapter;
 mod console;
+mod evaluate;
 mod export;
 mod generate;
 mod inspect;
@@ -42,7 +43,9 @@ Examples:
     gpt-oss-export generate my-fine-tune/model.onnx --chat Hello --final
   Describe a checkpoint, and check whether a model's data is complete:
     gpt-oss-export inspect my-fine-tune
-    gpt-oss-export inspect my-fine-tune/model.onnx";
+    gpt-oss-export inspect my-fine-tune/model.onnx
+  Compare formats on a text, and write a page with plots:
+    gpt-oss-export evaluate --checkpoint my-fine-tune --text held-out.txt --formats mxfp4,int8,int4 --report formats.html";
 
 /// Export GPT-OSS checkpoints to ONNX by addressing their bytes, not converting them
 #[derive(Parser, Debug)]
@@ -65,6 +68,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Adapter(adapter::WriteAdapter),
+    Evaluate(evaluate::Evaluate),
     Generate(generate::Generate),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -90,6 +94,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Vec<String>> {
         let has: remedy::Has = match self.command {
             Some(Command::Adapter(_)) => adapter::has,
+            Some(Command::Evaluate(_)) => evaluate::has,
             Some(Command::Generate(_)) => generate::has,
             Some(Command::Verify(_)) => verify::has,
             _ => Some,
@@ -104,6 +109,7 @@ impl Cli {
         match self.command {
             None => return self.export.run(),
             Some(Command::Adapter(adapter)) => return adapter.run(),
+            Some(Command::Evaluate(evaluate)) => return evaluate.run(),
             Some(Command::Generate(generate)) => return generate.run(),
             Some(Command::Inspect(inspect)) => return inspect.run(),
             Some(Command::Verify(verify)) => return verify.run(),
@@ -138,6 +144,6 @@ mod tests {
     fn examples_parse() {
         let lines = EXAMPLES.lines().filter(|line| line.starts_with("    "));
         let parsed = lines.map(|line| Cli::try_parse_from(line.split_whitespace()).map(|_| line));
-        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 10);
+        assert_eq!(parsed.collect::<Result<Vec<_>, _>>().unwrap().len(), 11);
     }
 }

@@ -174,7 +174,9 @@ fn option(setting: Setting) -> &'static str {
         Setting::Scan => "inspect --scan",
         Setting::SlidingCache => "--sliding-cache",
         Setting::Target => "--target",
+        Setting::TextField => "--text-field",
         Setting::Tokenizer => "--tokenizer",
+        Setting::Tokens => "--tokens",
         Setting::Tolerance => "--tolerance",
         Setting::Weights => "--weights",
     }

@@ -92,8 +92,12 @@ const OTHER_COMMANDS: [(&str, &str); 7] = [
     ("run chat prompt complete infer", "the command is `generate`: generate {model} --prompt TEXT"),
     ("show info ls list describe print cat view", "the command is `inspect`: inspect {path}"),
     (
-        "check test validate compare diff eval evaluate",
+        "check test validate compare diff",
         "the command is `verify`: verify {model} --checkpoint {source}",
+    ),
+    (
+        "eval perplexity ppl bench benchmark",
+        "the command is `evaluate`: evaluate {model} --checkpoint {source} --text FILE",
     ),
     (
         "lora loras adapters peft",

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
+use gpt_oss_export::evaluate::ExportFormats;
 use gpt_oss_export::export::{
     AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
     ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
 };
+use gpt_oss_export::verify::TextSource;
 
 /// Options that accept unknown names.
 #[derive(Args, Debug)]
@@ -67,6 +69,46 @@ pub struct AdapterLayout {
 impl AdapterLayout {
     pub fn order(&self) -> Option<FactorOrder> {
         self.adapter_layout
+    }
+}
+
+/// Formats of an export: of experts, and of dense matrices after a plus.
+pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
+    let (experts, dense) =
+        word.split_once('+').map_or((word, None), |(it, dense)| (it, Some(dense)));
+    let find = |words: &[Word<MatrixFormat>], word: &str| {
+        let known = || words.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+        let found = words.iter().find(|(name, ..)| *name == word);
+        found
+            .map(|(_, format, _)| *format)
+            .ok_or_else(|| format!("`{word}` is none of {}", known()))
+    };
+    Ok(ExportFormats {
+        name: word.to_owned(),
+        experts: Some(find(&EXPERTS_FORMATS, experts)?),
+        dense: dense.map(|it| find(&DENSE_FORMATS, it)).transpose()?,
+    })
+}
+
+/// A text for a model to predict.
+#[derive(Args, Debug)]
+pub struct Text {
+    /// Text to predict instead of random tokens, in windows of --tokens
+    ///
+    /// UTF-8; a .jsonl file has an object with a text in each line. The checkpoint's tokenizer.json
+    /// splits it into tokens. Windows do not overlap, and each predicts all but its first token; a
+    /// last incomplete one is left out.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Field with the text in each line of a .jsonl file [default: text]
+    #[arg(long, value_name = "NAME", requires = "text")]
+    text_field: Option<String>,
+}
+
+impl Text {
+    pub fn source(&self) -> Option<TextSource> {
+        let Self { text, text_field } = self;
+        text.clone().map(|file| TextSource { file, field: text_field.clone() })
     }
 }
 

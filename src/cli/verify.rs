@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::AdapterSource;
-use gpt_oss_export::verify::{InputOptions, Report, VerifyRequest, verify};
+use gpt_oss_export::verify::{ExpertUse, InputOptions, Report, VerifyRequest, verify};
 
 use super::console::{Console, show};
-use super::values::{AdapterLayout, Ignored, Printing, adapter, number};
+use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number, with_extension};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -32,20 +32,22 @@ pub struct Verify {
     adapters: Vec<AdapterSource>,
     #[command(flatten)]
     layout: AdapterLayout,
-    /// Length of the longest text in tokens [default: sliding window + 32]
+    #[command(flatten)]
+    text: Text,
+    /// Tokens of the longest row [default: sliding window + 32], or of a window [512]
     #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
-    /// Number of texts, of unequal lengths [default: 3 with attention_mask, else 1]
-    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
+    /// Number of random rows, of unequal lengths [default: 3 with attention_mask, else 1]
+    #[arg(long, conflicts_with = "text", value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     batch: Option<usize>,
     /// Number of decode steps after the prompt [default: 16 with a cache]
     ///
     /// Without a cache each step runs the whole text, and the default is 0, or 4 if the model
     /// computes the last logits only.
-    #[arg(long, value_name = "N", value_parser = number::<usize>(0..=u64::MAX))]
+    #[arg(long, conflicts_with = "text", value_name = "N", value_parser = number::<usize>(0..=u64::MAX))]
     decode: Option<usize>,
     /// Seed of the random tokens
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
+    #[arg(long, conflicts_with = "text", value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
     seed: u64,
     /// Largest absolute logit error [default: 8 times float32's noise]
     ///
@@ -59,6 +61,9 @@ pub struct Verify {
     /// Compare the residual stream after each layer too
     #[arg(long)]
     trace: bool,
+    /// File to write with how often each expert was chosen, layer by layer
+    #[arg(long, value_name = "FILE.json", value_parser = with_extension("json"))]
+    expert_use: Option<PathBuf>,
     #[command(flatten)]
     ignored: Ignored,
     #[command(flatten)]
@@ -76,11 +81,15 @@ impl Verify {
             adapter_layout: self.layout.order(),
             ignored: self.ignored.names(),
             inputs: InputOptions { tokens, batch, decode, seed },
+            text: self.text.source(),
             tolerance,
             onnxruntime: self.onnxruntime,
             trace,
         };
+        let expert_use = self.expert_use.as_ref();
+        expert_use.map_or(Ok(()), |path| ExpertUse::require_new(path))?;
         let report = verify(&request, &console)?;
+        expert_use.map_or(Ok(()), |path| report.comparison.expert_use.write(path))?;
         if !printing.quiet {
             show(&report, printing.json())?;
         }
@@ -91,13 +100,13 @@ impl Verify {
 /// What the command calls a setting; a staged weights file is a checkpoint here.
 pub fn has(setting: Setting) -> Option<Setting> {
     use Setting::{
-        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, Tolerance,
-        Weights,
+        Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, TextField,
+        Tokens, Tolerance, Weights,
     };
     match setting {
         Weights => Some(Checkpoint),
         Adapter | AdapterLayout | Checkpoint | IgnoreConfigKey | IgnoreTensor | Onnxruntime
-        | Tolerance => Some(setting),
+        | TextField | Tokens | Tolerance => Some(setting),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use fs_err as fs;
+use serde::Serialize;
 use serde::de::{
     Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
 };
@@ -36,6 +37,11 @@ pub fn open(path: &Path, limit: u64) -> Result<io::Take<fs::File>> {
     );
     // It may grow meanwhile.
     Ok(fs::File::open(path)?.take(limit))
+}
+
+/// An object as JSON.
+pub fn to_vec(object: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(object).expect("objects with names as keys are JSON")
 }
 
 /// Parses an object of JSON in which every object has unique keys; errors name `file`.

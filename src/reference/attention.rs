@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::matrix::Real;
-use super::pass::Pass;
+use super::pass::{Pass, norm};
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -17,7 +17,7 @@ impl<F: Real> Pass<'_, F> {
         let (numbers, layer) = (&self.model.numbers, &self.model.layers[n]);
         let width = numbers.head_dim as usize;
         let (heads, kv) = (numbers.heads as usize, numbers.kv_heads as usize);
-        let x = self.norm(self.residual.clone(), &layer.attention_norm)?;
+        let x = norm(self.model, self.residual.clone(), &layer.attention_norm)?;
         let qkv = layer.qkv.apply(&x)?;
         let sinks: Array2<F> = layer.sinks.values()?;
         let window = numbers.windows[n].map_or(usize::MAX, |window| window as usize);

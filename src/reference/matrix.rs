@@ -143,16 +143,24 @@ fn scaled<const N: usize>(
     scales: impl IntoIterator<Item = f32>,
     numbers: impl Fn(u8) -> [f32; N],
 ) -> Vec<f32> {
-    let mut values = Vec::with_capacity(codes.len() * N);
-    for (codes, scale) in codes.chunks(block as usize / N).zip(scales) {
-        values.extend(codes.iter().flat_map(|byte| numbers(*byte)).map(|number| number * scale));
+    let mut values = vec![0.0; codes.len() * N];
+    let blocks = codes.chunks(block as usize / N).zip(values.chunks_mut(block as usize));
+    for ((codes, values), scale) in blocks.zip(scales) {
+        for (code, values) in codes.iter().zip(values.as_chunks_mut().0) {
+            *values = numbers(*code).map(|number| number * scale);
+        }
     }
     values
 }
 
-/// A power of two, or NaN.
+/// A power of two, or NaN: the scale is the exponent of an f32, in which 0 is that of numbers
+/// without a leading one.
 fn e8m0(scale: &u8) -> f32 {
-    if *scale == u8::MAX { f32::NAN } else { 2f32.powi(i32::from(*scale) - 127) }
+    match *scale {
+        0 => f32::from_bits(1 << 22),
+        u8::MAX => f32::NAN,
+        exponent => f32::from_bits(u32::from(exponent) << 23),
+    }
 }
 
 impl EncodedNumbers {

@@ -41,9 +41,8 @@ impl<F: Real> Pass<'_, F> {
             for ((token, share), output) in tokens.iter().zip(outputs.rows()) {
                 sum.row_mut(*token).scaled_add(*share, &output);
             }
-            self.coverage.limited |= limited;
+            self.limited |= limited;
         }
-        self.coverage.used += used.len();
         self.residual += &sum;
         Ok(())
     }

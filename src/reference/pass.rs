@@ -1,6 +1,6 @@
-//! The forward pass in one floating-point type: its state, embedding, norm and lm_head.
+//! The forward pass in one floating-point type: its state, embedding, norm, router and lm_head.
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 use serde::Serialize;
 
 use super::matrix::{Real, StoredMatrix};
@@ -18,7 +18,8 @@ pub struct Pass<'c, F> {
     pub rope: RotaryEmbedding<F>,
     /// The residual stream, `[tokens of all rows, hidden]`.
     pub residual: Array2<F>,
-    pub coverage: ExpertCoverage,
+    /// Whether some value reached SwiGLU's limit.
+    pub limited: bool,
 }
 
 /// How many experts were used, over all layers; nothing is known of the others.
@@ -52,35 +53,35 @@ impl<'c, F: Real> Pass<'c, F> {
             ids.push(id as usize);
         }
         let residual = model.embedding.rows(&ids)?;
-        let (there, limit) =
-            (model.layers.iter().map(|it| it.experts.len() as u64).sum(), numbers.swiglu_limit);
-        let coverage = ExpertCoverage { used: 0, there, limit, limited: false };
-        Ok(Self { model, progress, lengths, rope, residual, coverage })
-    }
-
-    /// RMSNorm of each row: `x / √(mean(x²) + ε) · scale`.
-    pub fn norm(&self, mut x: Array2<F>, scale: &StoredMatrix) -> Result<Array2<F>> {
-        let scale = scale.values()?;
-        let [width, epsilon] = [x.ncols() as f64, self.model.numbers.epsilon].map(F::of);
-        for mut row in x.rows_mut() {
-            let mean = row.iter().map(|x| *x * *x).sum::<F>() / width;
-            let factor = F::one() / (mean + epsilon).sqrt();
-            row.zip_mut_with(&scale.row(0), |x, scale| *x = *x * factor * *scale);
-        }
-        Ok(x)
+        Ok(Self { model, progress, lengths, rope, residual, limited: false })
     }
 
     /// The normed input of the experts of layer `n`, and router scores `[tokens, experts]`.
     pub fn router(&self, n: usize) -> Result<[Array2<F>; 2]> {
         let layer = &self.model.layers[n];
-        let x = self.norm(self.residual.clone(), &layer.experts_norm)?;
+        let x = norm(self.model, self.residual.clone(), &layer.experts_norm)?;
         let scores = layer.router.apply(&x)?;
         Ok([x, scores])
     }
+}
 
-    /// The logits of some tokens after all layers, `[tokens, vocab]`.
-    pub fn logits(&self, tokens: &[usize]) -> Result<Array2<F>> {
-        let x = self.norm(self.residual.select(Axis(0), tokens), &self.model.norm)?;
-        self.model.lm_head.apply(&x)
+/// RMSNorm of each row: `x / √(mean(x²) + ε) · scale`.
+pub fn norm<F: Real>(
+    model: &ReferenceModel,
+    mut x: Array2<F>,
+    scale: &StoredMatrix,
+) -> Result<Array2<F>> {
+    let scale = scale.values()?;
+    let [width, epsilon] = [x.ncols() as f64, model.numbers.epsilon].map(F::of);
+    for mut row in x.rows_mut() {
+        let mean = row.iter().map(|x| *x * *x).sum::<F>() / width;
+        let factor = F::one() / (mean + epsilon).sqrt();
+        row.zip_mut_with(&scale.row(0), |x, scale| *x = *x * factor * *scale);
     }
+    Ok(x)
+}
+
+/// The logits of tokens by their residual stream after all layers, `[tokens, vocab]`.
+pub fn logits<F: Real>(model: &ReferenceModel, residual: Array2<F>) -> Result<Array2<F>> {
+    model.lm_head.apply(&norm(model, residual, &model.norm)?)
 }

@@ -46,19 +46,26 @@ pub struct Tie {
     pub bound: f64,
 }
 
+/// What choices are compared with.
+pub struct Rivals<'c> {
+    /// Noise of the scores in float32, if it is known.
+    pub noise: Option<f64>,
+    /// Scores within so many times the noise are ties.
+    pub factor: f64,
+    /// Choices to follow in ties.
+    pub others: Option<&'c [Vec<usize>]>,
+}
+
 /// Chooses `count` experts for each token, the best first, by `scores [tokens, experts]` in
-/// float64. Scores within `factor` times their largest difference from those in float32 are
-/// ties, where `others` are followed.
+/// float64.
 pub fn choose(
     layer: usize,
     positions: &[Position],
     scores: &Array2<f64>,
-    single: &Array2<f32>,
     count: usize,
-    factor: f64,
-    others: Option<&[Vec<usize>]>,
+    Rivals { noise, factor, others }: &Rivals,
 ) -> (Vec<Vec<usize>>, Vec<Tie>) {
-    let bound = factor * noise(scores, single);
+    let bound = noise.map_or(f64::NEG_INFINITY, |noise| factor * noise);
     let (mut chosen, mut ties) = (Vec::with_capacity(positions.len()), Vec::new());
     for (token, (scores, position)) in scores.rows().into_iter().zip(positions).enumerate() {
         let mut own = ranked(scores.iter().copied());
@@ -81,7 +88,7 @@ pub fn choose(
 
 /// The largest difference between scores of two runs, at least a unit in the last place of
 /// the largest score.
-fn noise(scores: &Array2<f64>, single: &Array2<f32>) -> f64 {
+pub fn noise(scores: &Array2<f64>, single: &Array2<f32>) -> f64 {
     scores.iter().zip(single).fold(0.0, |most, (score, single)| {
         most.max((score - f64::from(*single)).abs()).max(score.abs() * ULP)
     })
@@ -148,7 +155,9 @@ mod tests {
             (4000.0, [[3, 2], [1, 0]], [3, 2], vec![[vec![0, 1], vec![3, 2]], [vec![], vec![]]]),
         ] {
             let others = others.map(Vec::from);
-            let (chosen, ties) = choose(5, &positions, &scores, &single, 2, factor, Some(&others));
+            let noise = Some(noise(&scores, &single));
+            let rivals = Rivals { noise, factor, others: Some(&others) };
+            let (chosen, ties) = choose(5, &positions, &scores, 2, &rivals);
             assert_eq!(chosen, [first, [0, 1]], "{others:?}");
             for (token, tie) in ties.iter().enumerate() {
                 assert_eq!((tie.layer, tie.position), (5, positions[token]), "{others:?}");
@@ -168,8 +177,9 @@ mod tests {
 
     #[test]
     fn equal_scores_choose_the_first_and_are_a_tie() {
-        let (scores, single) = (array![[-0.0, 0.0, 0.0]], array![[0.0; 3]]);
-        let choose = |count| choose(0, &[Position::default()], &scores, &single, count, 1.0, None);
+        let scores = array![[-0.0, 0.0, 0.0]];
+        let rivals = Rivals { noise: Some(0.0), factor: 1.0, others: None };
+        let choose = |count| choose(0, &[Position::default()], &scores, count, &rivals);
         let (chosen, ties) = choose(1);
         assert_eq!((&chosen[0], ties[0].margin), (&vec![0], 0.0));
         assert!(choose(3).1.is_empty(), "no expert is left out");

@@ -1,29 +1,22 @@
-//! Random tokens, and the steps in which a model takes them.
+//! Random tokens or those of a text, in rows that go through a model.
+
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+use super::request::InputOptions;
+use super::steps::{Step, plan_steps};
+use super::windows::Windows;
 use crate::checkpoint::Config;
 use crate::display::{plural, size};
 use crate::error::{Result, bail, ensure};
+use crate::files::lossy_path;
 use crate::memory;
 use crate::model::SLACK;
 use crate::reference::Position;
 use crate::signature::Signature;
 
-/// The requested tokens.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InputOptions {
-    /// Tokens of the longest row; past the sliding window if `None`.
-    pub tokens: Option<usize>,
-    /// Number of rows; 3 if `None` and the model takes a mask, otherwise 1.
-    pub batch: Option<usize>,
-    /// Decode steps of one token, after the prompt; depends on the model if `None`.
-    pub decode: Option<usize>,
-    /// Seed of the random tokens.
-    pub seed: u64,
-}
-
-/// Rows of random tokens, and how they go through a model.
+/// Rows of tokens, and how they go through a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inputs {
     /// Tokens of each row, the longest first.
@@ -34,11 +27,18 @@ pub struct Inputs {
     pub(super) steps: Vec<Step>,
     /// Positions whose logits are compared.
     pub compared: usize,
-    /// Seed of the random tokens.
-    pub seed: u64,
+    /// Seed of random tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The file with the text whose windows are the rows.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "lossy_file")]
+    pub text: Option<PathBuf>,
     /// Token ids of each row.
     #[serde(skip)]
-    pub(super) rows: Vec<Vec<u32>>,
+    pub(crate) rows: Vec<Vec<u32>>,
+    /// Rows that take the steps together.
+    #[serde(skip)]
+    pub(super) batch: usize,
     #[serde(skip)]
     pub(super) signature: Signature,
 }
@@ -47,14 +47,9 @@ fn count<S: Serializer>(steps: &[Step], serializer: S) -> Result<S::Ok, S::Error
     serializer.serialize_u64(steps.len() as u64)
 }
 
-/// One run of the model.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// For each row and column the token's index in the row, or `None` for padding. All rows
-    /// have the same width.
-    pub rows: Vec<Vec<Option<usize>>>,
-    /// Whether only the logits of each row's last token are compared.
-    last: bool,
+#[allow(clippy::ref_option)] // as serde calls it
+fn lossy_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    lossy_path(file.as_deref().unwrap_or(Path::new("")), serializer)
 }
 
 /// Default number of rows of a model with a mask: padded on neither side, left and right.
@@ -78,10 +73,10 @@ pub fn limits(config: &Config) -> [usize; 2] {
 }
 
 impl Inputs {
-    /// Limits are the keys that a query sees through the widest sliding window, and the
-    /// tokens of the longest row. By default the longest row goes past the window: most of
+    /// Random tokens. Limits are the keys that a query sees through the widest sliding window, and
+    /// the tokens of the longest row. By default the longest row goes past the window: most of
     /// it as a prompt, the rest token by token. The others are shorter.
-    pub fn new(
+    pub fn random(
         signature: Signature,
         options: InputOptions,
         [window, context]: [usize; 2],
@@ -92,18 +87,10 @@ impl Inputs {
             bail!("the model takes {fixed} rows, and {batch} were requested: request {fixed}");
         }
         ensure!(batch > 0, "no rows were requested");
-        let limit = signature.length.filter(|_| !signature.cache);
-        let default = limit.unwrap_or(window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT));
-        let tokens = options.tokens.unwrap_or(default.min(context));
-        if let Some(limit) = limit.filter(|limit| tokens > *limit) {
-            bail!(
-                "the model takes at most {limit} tokens, and {tokens} were requested: request fewer"
-            );
-        }
-        ensure!(
-            tokens <= context,
-            "the model's context is {context} tokens, and {tokens} were requested: request fewer"
-        );
+        let default = window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT);
+        let default = signature.longest_row().unwrap_or(default.min(context));
+        let tokens = options.tokens.unwrap_or(default);
+        signature.check_row(tokens, context)?;
         let default = match (signature.cache, signature.last) {
             (true, _) => DECODED,
             (false, true) => DECODED_UNCACHED,
@@ -114,7 +101,8 @@ impl Inputs {
             decoded < tokens,
             "{decoded} decode steps need a text of more than {decoded} tokens, found {tokens}: request fewer steps or more tokens"
         );
-        let (width, steps) = (signature.length.unwrap_or(tokens).max(tokens), 1 + decoded);
+        let steps = 1 + decoded;
+        let width = signature.length.unwrap_or(tokens).max(tokens);
         let total = batch.checked_mul(width).and_then(|step| step.checked_mul(steps));
         ensure!(
             total.is_some_and(|total| total <= MAX_TOTAL),
@@ -124,7 +112,51 @@ impl Inputs {
         let prompt = tokens - decoded;
         let prompts: Vec<usize> =
             (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
-        let steps = plan_steps(signature, &prompts, decoded);
+        let inputs = Self::planned(signature, &prompts, decoded, 1)?;
+        let mut random = fastrand::Rng::with_seed(options.seed);
+        let mut row =
+            |length: &usize| (0..*length).map(|_| random.u64(0..signature.vocab) as u32).collect();
+        let rows = inputs.lengths.iter().map(&mut row).collect();
+        Ok(Self { rows, seed: Some(options.seed), ..inputs })
+    }
+
+    /// The windows of a text, one after the other, or as many together as a model of a fixed
+    /// number of rows takes. A model that gives the last logits alone takes token by token.
+    pub fn of_text(signature: Signature, Windows { file, rows, .. }: &Windows) -> Result<Self> {
+        let (batch, tokens) = (signature.batch.unwrap_or(1), rows[0].len());
+        ensure!(
+            rows.len().is_multiple_of(batch),
+            "the model takes {batch} rows at a time, and `{}` has {} of {tokens} tokens: take a text with a multiple of {batch}, or a model without a fixed number of rows",
+            file.display(),
+            plural(rows.len(), "window")
+        );
+        let decoded = if signature.last { tokens - 1 } else { 0 };
+        let prompts = vec![tokens - decoded; batch];
+        let inputs = Self::planned(signature, &prompts, decoded, rows.len() / batch)?;
+        Ok(Self { rows: rows.clone(), text: Some(file.clone()), ..inputs })
+    }
+
+    /// The first rows that take the steps together, with so many decode steps at the end.
+    pub fn first_rows(&self, decoded: usize) -> Result<Self> {
+        let rows = self.rows[..self.batch].to_vec();
+        let prompts: Vec<usize> = rows.iter().map(|row| row.len() - decoded).collect();
+        Ok(Self { rows, ..Self::planned(self.signature, &prompts, decoded, 1)? })
+    }
+
+    /// Runs of the model for each batch.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Steps for the rows of a batch, which are taken so many times, without the rows. Refuses
+    /// logits that do not fit the free memory.
+    fn planned(
+        signature: Signature,
+        prompts: &[usize],
+        decoded: usize,
+        times: usize,
+    ) -> Result<Self> {
+        let (steps, batch) = (plan_steps(signature, prompts, decoded), prompts.len());
         let width = |step: &Step| if signature.last { 1 } else { step.width() };
         let width = steps.iter().map(width).max().unwrap_or_default();
         let logits = ((batch * width) as u64).saturating_mul(signature.vocab).saturating_mul(4);
@@ -135,13 +167,11 @@ impl Inputs {
             size(logits),
             size(free)
         );
-        let (mut random, seed) = (fastrand::Rng::with_seed(options.seed), options.seed);
-        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt + decoded).collect();
-        let mut row =
-            |length: &usize| (0..*length).map(|_| random.u64(0..signature.vocab) as u32).collect();
-        let rows = lengths.iter().map(&mut row).collect();
-        let compared = steps.iter().map(|step: &Step| step.compared().len()).sum();
-        Ok(Self { lengths, decoded, steps, compared, seed, rows, signature })
+        let lengths = prompts.iter().map(|prompt| prompt + decoded).collect::<Vec<_>>();
+        let compared = times * steps.iter().map(|step| step.compared().len()).sum::<usize>();
+        let (lengths, rows) = (lengths.repeat(times), Vec::new());
+        let (seed, text) = (None, None);
+        Ok(Self { lengths, decoded, steps, compared, seed, text, rows, batch, signature })
     }
 
     /// Puts tokens that chance would hardly choose at every second place, as far as there is room.
@@ -154,70 +184,16 @@ impl Inputs {
     pub fn index(&self, Position { row, token }: Position) -> usize {
         self.lengths[..row].iter().sum::<usize>() + token
     }
-}
 
-/// With a cache the prompts come in steps of the fixed length, or in two of unequal length, of
-/// which the second has a past; then the decode steps. Without a cache each step has all rows
-/// from their beginning.
-fn plan_steps(
-    Signature { length, cache, mask, last, .. }: Signature,
-    prompts: &[usize],
-    decoded: usize,
-) -> Vec<Step> {
-    // The first row is the longest. With a mask every second row is padded on the left.
-    let padded = |more: usize, width: usize| -> Vec<Vec<Option<usize>>> {
-        let row = |(row, prompt): (usize, &usize)| {
-            let tokens = prompt + more;
-            let left = if mask && row % 2 == 1 { width - tokens } else { 0 };
-            let token = |column: usize| column.checked_sub(left).filter(|token| *token < tokens);
-            (0..width).map(token).collect()
-        };
-        prompts.iter().enumerate().map(row).collect()
-    };
-    if !cache {
-        let whole = |more| Step {
-            rows: padded(more, length.unwrap_or(prompts[0] + more)),
-            last: last || more > 0,
-        };
-        return (0..=decoded).map(whole).collect();
-    }
-    let width = length.unwrap_or(prompts[0] - prompts[0] / 3);
-    let columns = length.map_or(prompts[0], |width| prompts[0].next_multiple_of(width));
-    let whole = padded(0, columns);
-    let prefill = (0..columns).step_by(width).map(|start| {
-        whole.iter().map(|row| row[start..columns.min(start + width)].to_vec()).collect()
-    });
-    let decode = (0..decoded).map(|at| {
-        let padding = vec![None; length.unwrap_or(1) - 1];
-        prompts.iter().map(|prompt| [&padding[..], &[Some(prompt + at)]].concat()).collect()
-    });
-    prefill.chain(decode).map(|rows| Step { rows, last }).collect()
-}
-
-impl Step {
-    pub fn width(&self) -> usize {
-        self.rows[0].len()
+    /// The token of a text that the logits at a position predict; those of its last token
+    /// predict none.
+    pub fn predicted(&self, Position { row, token }: Position) -> Option<u32> {
+        self.text.as_ref().and_then(|_| self.rows[row].get(token + 1).copied())
     }
 
-    /// All tokens with their columns, row by row.
-    pub fn tokens(&self) -> impl Iterator<Item = (Position, usize)> {
-        self.rows.iter().enumerate().flat_map(|(row, columns)| {
-            let tokens = columns.iter().enumerate();
-            tokens.filter_map(move |(column, token)| {
-                Some((Position { row, token: (*token)? }, column))
-            })
-        })
-    }
-
-    /// The tokens whose logits are compared, with their columns.
-    pub fn compared(&self) -> Vec<(Position, usize)> {
-        let mut tokens: Vec<_> = self.tokens().collect();
-        if self.last {
-            tokens.reverse();
-            tokens.dedup_by_key(|(position, _)| position.row);
-            tokens.reverse();
-        }
-        tokens
+    /// Tokens of all steps of all rows, padding included.
+    pub fn total(&self) -> u64 {
+        self.steps.iter().map(|step| (self.rows.len() * step.width()) as u64).sum()
     }
 }
 
@@ -227,6 +203,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::steps::Step;
     use super::*;
 
     const CACHED: Signature =
@@ -236,11 +213,11 @@ mod tests {
     fn inputs(signature: Signature, tokens: usize, batch: usize, decode: usize) -> Inputs {
         let (tokens, batch, decode) = (Some(tokens), Some(batch), Some(decode));
         let options = InputOptions { tokens, batch, decode, seed: 0 };
-        Inputs::new(signature, options, [128, 4096]).unwrap()
+        Inputs::random(signature, options, [128, 4096]).unwrap()
     }
 
     fn default_inputs(signature: Signature, context: usize) -> Inputs {
-        Inputs::new(signature, InputOptions::default(), [128, context]).unwrap()
+        Inputs::random(signature, InputOptions::default(), [128, context]).unwrap()
     }
 
     proptest! {
@@ -308,13 +285,13 @@ mod tests {
     #[test]
     fn refuses_no_rows_and_huge_sizes_before_allocating() {
         let none = InputOptions { batch: Some(0), ..InputOptions::default() };
-        let outcome = Inputs::new(CACHED, none, [128, 4096]);
+        let outcome = Inputs::random(CACHED, none, [128, 4096]);
         assert_eq!(outcome.unwrap_err().to_string(), "no rows were requested");
         for (batch, length) in
             [(1 << 40, 1), (1, 1 << 40), (1 << 19, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
         {
             let signature = Signature { batch: Some(batch), length: Some(length), ..CACHED };
-            let outcome = Inputs::new(signature, InputOptions::default(), [128, 4096]);
+            let outcome = Inputs::random(signature, InputOptions::default(), [128, 4096]);
             assert!(outcome.unwrap_err().to_string().contains("too many"), "{batch} {length}");
         }
     }

@@ -1,8 +1,10 @@
 //! A model before it is loaded: its metadata, its inputs and outputs, where its weights are.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
+use super::inputs::Inputs;
 use super::prepare::prepare;
 use crate::adapter;
 use crate::error::{Error, Result, ensure, err};
@@ -105,6 +107,12 @@ impl<'m> ModelFile<'m> {
         })
     }
 
+    /// Bytes of its external data, those that several initializers share once.
+    pub fn external_bytes(&self) -> u64 {
+        let ranges: HashSet<FileRange> = self.tensors().map(|it| it.data).collect();
+        ranges.iter().map(FileRange::len).sum()
+    }
+
     /// Whether some tensors of it may hold a weight: by name, dtype and size.
     pub fn has(&self, weight: &Weight) -> bool {
         let of_it = self.tensors().filter(|it| it.weight == weight.name);
@@ -121,10 +129,11 @@ impl<'m> ModelFile<'m> {
     }
 
     /// Names of the residual stream's values, if a trace was requested or a model of ours returns
-    /// few logits.
-    pub fn residuals(&self, trace: bool) -> Result<&[String]> {
+    /// few of the inputs' logits.
+    pub fn residuals(&self, trace: bool, inputs: &Inputs) -> Result<&[String]> {
         let names = self.metadata.as_ref().map_or(&[][..], |metadata| &metadata.residuals);
-        let is_compared = trace || self.metadata.is_some() && self.signature.last;
+        let has_few = inputs.compared < inputs.lengths.iter().sum();
+        let is_compared = trace || self.metadata.is_some() && has_few;
         ensure!(
             !is_compared || !names.is_empty(),
             "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::inputs::{InputOptions, Inputs, limits};
+use super::inputs::{Inputs, limits};
+use super::request::InputOptions;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result, Setting, err};
 use crate::model::{BatchSymbol, GraphOptions, Provider, Target};
@@ -45,7 +46,7 @@ pub fn prepare(
         last: options.last_logits,
         vocab: config.map_or(1, |config| config.vocab_size),
     };
-    Inputs::new(signature, InputOptions::default(), config.map_or([0, usize::MAX], limits))?;
+    Inputs::random(signature, InputOptions::default(), config.map_or([0, usize::MAX], limits))?;
     // Only a requested tolerance fits a model that rounds while it computes.
     let rounding = options.large_rounding(formats);
     if tolerance.is_none() && !rounding.is_empty() {

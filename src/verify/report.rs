@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::activations::{Stage, Trace};
 use super::inputs::Inputs;
+use super::quality::KlDivergence;
 use super::subject::Identity;
 use super::tolerance::{FACTOR, ToleranceSource};
+use super::trace::{Stage, Trace};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::checkpoint::{AdapterRecord, IgnoredNames};
@@ -130,6 +131,24 @@ impl Report {
         table.note("by the reference's own reading of the checkpoint");
     }
 
+    fn add_quality(&self, table: &mut Table) {
+        let Some(it) = &self.comparison.quality else { return };
+        let predicted = with_thousands(it.predicted as u64);
+        table
+            .row("text", format!("perplexity {} over {predicted} predicted tokens", it.perplexity));
+        table.note(format!(
+            "of the reference {}; ratio {}",
+            it.reference_perplexity, it.perplexity_ratio
+        ));
+        let KlDivergence { mean, median, p99, p999, max } = it.kl_divergence;
+        table.note(format!("KL divergence {mean} nats; median {median}, 99 % {p99}, 99.9 % {p999}, largest {max:.3e}"));
+        table.note(format!("the same likeliest token at {} of positions", it.same_top.percent()));
+        table.note(format!(
+            "the right token's probability changes by {} (root mean square)",
+            it.probability_change.percent()
+        ));
+    }
+
     fn add_ties(&self, table: &mut Table) {
         let Ties { close, followed, flips, .. } = &self.comparison.ties;
         if *close == 0 {
@@ -161,7 +180,7 @@ impl Report {
             format!("departs in {}", stage_name(first))
         });
         table.row("trace", format!("the residual stream {departs}"));
-        for (at, Stage { max, relative, bound, worst }) in stages.iter().enumerate() {
+        for (at, Stage { max, relative, bound, worst, .. }) in stages.iter().enumerate() {
             let mark = if *first == Some(at) { "  <- departs here" } else { "" };
             let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
             let place = format!("relative {relative} of {bound}, {worst}{mark}");
@@ -227,6 +246,7 @@ impl fmt::Display for Report {
             table.note(format!("no value reached SwiGLU's limit of {limit}: it is not tested"));
         }
         self.add_logits(&mut table);
+        self.add_quality(&mut table);
         self.add_ties(&mut table);
         self.add_trace(&mut table);
         let Seconds { reference, weights, load, run } = self.comparison.seconds;
@@ -240,14 +260,29 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lengths, decoded, compared, seed, signature, .. } = self;
+        let Self { lengths, decoded, compared, seed, text, .. } = self;
         let [longest, shortest] = [lengths.iter().max(), lengths.iter().min()]
             .map(|length| with_thousands(length.map_or(0, |length| *length as u64)));
         let tokens = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
-        let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
-        let which = if signature.last { ", the last of each row" } else { "" };
+        let few = *compared < lengths.iter().sum();
+        let which = if few { ", the last of each row" } else { "" };
         let compared = format!("{} compared{which}", plural(*compared, "position"));
-        write!(f, "{rows} of {tokens} random tokens (seed {seed}), {steps}; {compared}")
+        if let Some(text) = text {
+            let windows = plural(lengths.len(), "window");
+            let steps = if *decoded > 0 {
+                ", token by token, as the model gives the last logits only"
+            } else {
+                ""
+            };
+            return write!(
+                f,
+                "{windows} of {tokens} tokens of {}{steps}; {compared}",
+                text.display()
+            );
+        }
+        let (rows, steps) = (plural(lengths.len(), "row"), plural(*decoded, "decode step"));
+        let seed = seed.map_or_else(String::new, |seed| format!(" (seed {seed})"));
+        write!(f, "{rows} of {tokens} random tokens{seed}, {steps}; {compared}")
     }
 }
 

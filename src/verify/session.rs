@@ -1,8 +1,11 @@
 //! A model in onnxruntime, and what it returns for rows of tokens.
 
-use super::inputs::{Inputs, Step};
+use std::time::Instant;
+
+use super::inputs::Inputs;
 use super::model_file::{ModelFile, unexpected};
-use crate::error::Result;
+use super::steps::Step;
+use crate::error::{Result, ensure};
 use crate::model::Target;
 use crate::onnx;
 use crate::progress::{Progress, Unit, phase};
@@ -26,6 +29,10 @@ pub struct ModelSession<'m> {
 pub struct StepOutputs<'o> {
     model: &'o ModelFile<'o>,
     pub step: &'o Step,
+    /// The row of the inputs that is the first of the step.
+    first_row: usize,
+    /// Wall time.
+    pub seconds: f64,
     /// `[rows, width, vocab]`, or `[rows, 1, vocab]`.
     pub logits: &'o [f32],
     /// Inner values, `[rows · width, size]` each.
@@ -50,6 +57,11 @@ impl<'m> ModelSession<'m> {
         Ok(Self { model, inputs, factors, progress, inner, session })
     }
 
+    /// The same model for other inputs.
+    pub fn with_inputs(self, inputs: &'m Inputs) -> Self {
+        Self { inputs, ..self }
+    }
+
     /// Loads the model again with more inner values as outputs. Memory never holds it twice.
     pub fn with_inner(self, more: &[String]) -> Result<Self> {
         let Self { model, inputs, factors, progress, inner, session } = self;
@@ -57,13 +69,25 @@ impl<'m> ModelSession<'m> {
         Self::load(model, inputs, factors, [&inner, more].concat(), progress)
     }
 
-    /// Runs all steps, and hands out what each returns.
+    /// Runs all steps of all rows, and hands out what each returns.
     pub fn run(&mut self, mut visit: impl FnMut(&StepOutputs) -> Result<()>) -> Result<()> {
+        let inputs = self.inputs;
+        let _phase = phase(self.progress, "running the model", Unit::Tokens, inputs.total());
+        for (at, rows) in inputs.rows.chunks(inputs.batch).enumerate() {
+            self.run_batch(at * inputs.batch, rows, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// Runs all steps of the rows of a batch.
+    fn run_batch(
+        &mut self,
+        first_row: usize,
+        rows: &[Vec<u32>],
+        visit: &mut impl FnMut(&StepOutputs) -> Result<()>,
+    ) -> Result<()> {
         let Self { model, inputs, factors, progress, session, .. } = self;
-        let (rows, ModelFile { signature, caches, .. }) = (&inputs.rows, *model);
-        let batch = rows.len();
-        let total = inputs.steps.iter().map(|step| (batch * step.width()) as u64).sum();
-        let _phase = phase(*progress, "running the model", Unit::Tokens, total);
+        let (batch, ModelFile { signature, caches, .. }) = (rows.len(), *model);
         let empty =
             |cache: &Cache| TensorValue::empty(cache.dtype, &[batch, cache.heads, 0, cache.width]);
         let mut past = caches.iter().map(empty).collect::<Result<Vec<_>>>()?;
@@ -86,10 +110,12 @@ impl<'m> ModelSession<'m> {
             }
             taken.extend(factors.iter().map(|(name, factor)| (&**name, factor)));
             taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
+            let started = Instant::now();
             let mut outputs = session.run(&taken, *progress)?;
+            let seconds = started.elapsed().as_secs_f64();
             let inner = self.inner.iter().map(|name| outputs[name].values());
             let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
-            visit(&StepOutputs { model, step, logits, inner })?;
+            visit(&StepOutputs { model, step, first_row, seconds, logits, inner })?;
             progress.advance((batch * step.width()) as u64);
             past = caches.iter().filter_map(|cache| outputs.remove(&cache.present)).collect();
         }
@@ -109,9 +135,32 @@ impl StepOutputs<'_> {
             let column = if is_packed { *before } else { column };
             *before += 1;
             let start = (position.row * self.step.width() + column) * size;
-            Some((position, self.inner[at].get(start..start + size)?))
+            Some((self.of_inputs(position), self.inner[at].get(start..start + size)?))
         };
         let tokens: Option<Vec<_>> = self.step.tokens().map(one).collect();
         tokens.ok_or_else(|| unexpected(self.model.path, format!("{what} of another size")))
+    }
+
+    /// The logits of each token that is compared.
+    pub fn logits_by_token(&self) -> Result<Vec<(Position, &[f32])>> {
+        let vocab = self.model.signature.vocab as usize;
+        let (rows, width) = (self.step.rows.len(), self.step.width());
+        let columns = self.logits.len() / vocab / rows;
+        ensure!(
+            self.logits.len() == columns * vocab * rows && [1, width].contains(&columns),
+            "the model returned {} logits for {rows} rows of {width} tokens, expected {vocab} for each token or for each row",
+            self.logits.len()
+        );
+        let one = |(position, column): (Position, usize)| {
+            let column = if columns == width { column } else { 0 };
+            let start = (position.row * columns + column) * vocab;
+            (self.of_inputs(position), &self.logits[start..start + vocab])
+        };
+        Ok(self.step.compared().into_iter().map(one).collect())
+    }
+
+    /// The position in the inputs of one in the step.
+    fn of_inputs(&self, Position { row, token }: Position) -> Position {
+        Position { row: self.first_row + row, token }
     }
 }

@@ -4,12 +4,19 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::adapters::{self, ModelAdapters};
 use super::model_file::{ModelFile, unexpected};
+use super::request::VerifyRequest;
+use super::tolerance::Tolerance;
+use crate::adapter::{self, AdapterFile, AdapterSource};
 use crate::checkpoint::{Checkpoint, ModelWeights};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::files::FileRange;
+use crate::hub;
 use crate::metadata::ModelMetadata;
-use crate::reference::{EncodedNumbers, Encoding};
+use crate::onnx;
+use crate::progress::Progress;
+use crate::reference::{self, EncodedNumbers, Encoding, ReadOptions, ReferenceModel};
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{
@@ -31,10 +38,69 @@ pub enum Identity {
     Unknown,
 }
 
+/// A model, and the checkpoint that it is compared with.
+pub struct Subject<'r> {
+    request: &'r VerifyRequest,
+    pub model: ModelFile<'r>,
+    /// In the formats and with the layers and adapters of the model.
+    pub checkpoint: Checkpoint,
+    pub adapters: ModelAdapters,
+    pub identity: Identity,
+    /// Weights of the checkpoint that seem to be of zeros alone.
+    pub zeros: Zeros,
+    pub tolerance: Tolerance,
+}
+
+impl<'r> Subject<'r> {
+    /// Opens both, and the adapters.
+    pub fn open(request: &'r VerifyRequest, progress: &dyn Progress) -> Result<Self> {
+        let VerifyRequest { model: path, checkpoint: source, tolerance, ignored, .. } = request;
+        hub::require_path(source)?;
+        ensure!(
+            !onnx::has_extension(source),
+            "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
+            source.display(),
+            path.display()
+        );
+        let files = request.adapters.iter().map(|AdapterSource { path, .. }| {
+            hub::require_path(path)?;
+            AdapterFile::open(path, ignored)
+        });
+        let (files, ignored) = adapter::all_opened(files, ignored);
+        let opened = Checkpoint::open_any(source, &ignored);
+        let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
+        let model = ModelFile::open(path, *tolerance, request.onnxruntime.as_deref())?;
+        let given = (&request.adapters[..], request.adapter_layout);
+        let adapters = adapters::add(&mut checkpoint, &model, given, &files, progress)?;
+        let (identity, zeros) = match_model(&mut checkpoint, recorded, &model)?;
+        let metadata = model.metadata.as_ref();
+        let tolerance = Tolerance::new(metadata, &checkpoint.provenances, *tolerance);
+        Ok(Self { request, model, checkpoint, adapters, identity, zeros, tolerance })
+    }
+
+    /// Reads what the model should compute, with the checkpoint's values or, where the export
+    /// rounded them, the model's own.
+    pub fn read_reference(&self, with_own_values: bool) -> Result<ReferenceModel> {
+        let Self { request, model, checkpoint, adapters, .. } = self;
+        let mut read = ReadOptions {
+            layers: Some(checkpoint.config.num_layers()),
+            ignored_keys: &request.ignored.config_keys,
+            ignored_tensors: &request.ignored.tensors,
+            adapters: adapters.to_read.clone(),
+            are_merged: adapters.records.iter().any(|it| it.merged),
+            ..ReadOptions::default()
+        };
+        if with_own_values {
+            read.replaced = values_of(checkpoint, model);
+        }
+        reference::read(&request.checkpoint, &read)
+    }
+}
+
 /// Reduces a checkpoint, whose file may record a fingerprint, to the layers of the model, merges
 /// adapters if the model has them merged, converts its matrices to the model's formats, and tells
 /// whether the model was made from it, and which of its weights seem to be of zeros alone.
-pub fn match_model(
+fn match_model(
     checkpoint: &mut Checkpoint,
     recorded: Option<Fingerprint>,
     model: &ModelFile,
@@ -90,7 +156,7 @@ pub fn match_model(
 
 /// Where the model's files have the values of converted matrices, by canonical names. The
 /// comparison of bytes tells whether they are what the conversion makes.
-pub fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, EncodedNumbers> {
+fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, EncodedNumbers> {
     let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
     // Slices of one weight are contiguous.
     let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();

@@ -4,9 +4,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::activations::{ActivationComparison, LogitDifferences, Trace};
+use super::expert_use::ExpertUse;
+use super::logits::{LogitComparison, LogitDifferences};
+use super::quality::TextQuality;
 use super::session::ModelSession;
 use super::tolerance::{FACTOR, Tolerance, ToleranceSource, allowed};
+use super::trace::Trace;
 use crate::error::Result;
 use crate::reference::{
     self, ExpertChoices, ExpertCoverage, PassOptions, Position, ReferenceModel, Tie, ranked,
@@ -27,7 +30,12 @@ pub struct Verifier<'v> {
 #[allow(missing_docs)]
 pub struct Comparison {
     pub experts: ExpertCoverage,
+    #[serde(skip)]
+    pub expert_use: ExpertUse,
     pub logits: LogitDifferences,
+    /// How well the model predicts the text, if it was given one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<TextQuality>,
     pub tolerance: Tolerance,
     pub ties: Ties,
     /// The residual stream, if a trace was requested or most logits are unknown.
@@ -135,26 +143,33 @@ impl Verifier<'_> {
         let Self { reference, session, seconds, .. } = self;
         let inputs = session.inputs;
         let mut clock = Instant::now();
-        let options = PassOptions { residuals: self.residuals > 0, tie_factor: FACTOR, follow };
+        let traced_rows = if self.residuals > 0 { inputs.rows.len() } else { 0 };
+        let (with_noise, tie_factor) = (true, FACTOR);
+        let options = PassOptions { traced_rows, with_noise, tie_factor, follow };
         let activations = reference::run(reference, &inputs.rows, &options, session.progress)?;
-        let mut comparison = ActivationComparison::new(&activations, inputs);
+        let mut comparison = LogitComparison::new(&activations, inputs);
+        let mut trace = Trace::begin(&activations.residuals);
         seconds.reference += lap(&mut clock);
         session.run(|outputs| {
             seconds.run += lap(&mut clock);
             comparison.add(outputs)?;
+            let mut trace = trace.iter_mut();
+            trace.try_for_each(|it| it.add(outputs, &activations.residuals, inputs))?;
             seconds.reference += lap(&mut clock);
             Ok(())
         })?;
         seconds.run += lap(&mut clock);
-        let (logits, trace) = comparison.finish()?;
+        let (logits, predictions) = comparison.finish()?;
         seconds.reference += lap(&mut clock);
 
         let mut tolerance = self.tolerance;
         if tolerance.from != ToleranceSource::Requested {
             tolerance.bound = allowed(logits.noise, logits.largest_logit);
         }
-        let (experts, ties) = (activations.experts, Ties::new(activations.ties, followed));
-        Ok(Comparison { experts, logits, tolerance, ties, trace, seconds: *seconds })
+        let (experts, quality) = (activations.coverage(), TextQuality::new(&predictions));
+        let expert_use = ExpertUse::new(&activations);
+        let (ties, seconds) = (Ties::new(activations.ties, followed), *seconds);
+        Ok(Comparison { experts, expert_use, logits, quality, tolerance, ties, trace, seconds })
     }
 
     /// The experts that the model chooses for each token, by its router scores.

@@ -258,8 +258,8 @@ fn stray_words_get_tips() {
         --checkpoint tiny --output m.onnx --cache-dir here | the folder for downloads is the value of an option: --download-dir here
         tiny inspect | the command `inspect` comes first
         tiny verify m.onnx | the command `verify` comes first
-        help verfy | there is help for the commands adapter, generate, inspect, verify
-        help m.onnx | there is help for the commands adapter, generate, inspect, verify
+        help verfy | there is help for the commands adapter, evaluate, generate, inspect, verify
+        help m.onnx | there is help for the commands adapter, evaluate, generate, inspect, verify
         verfy m.onnx | a similar subcommand exists: 'verify'
         --for cpu | a similar value exists: 'onnxruntime'
         --for ort | a similar value exists: 'onnxruntime'

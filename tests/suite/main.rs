@@ -61,12 +61,14 @@ mod python {
     mod merged;
     mod numerics;
     mod packages;
+    mod page;
     mod peft;
     mod puzzle;
     mod reader_faults;
     mod sliding_cache;
     mod speculative;
     mod swappable;
+    mod text;
     mod trained;
     mod transformers;
     pub mod verify;

@@ -81,13 +81,35 @@ fn rows_are_independent() {
     assert!(off.iter().all(|off| off.abs() <= 1e-12), "{off}");
 }
 
+/// Rows beyond the tokens that are computed together come in a later group.
+#[test]
+fn groups_of_rows_are_one_pass() {
+    let checkpoint = open(&fixture("tiny"));
+    let row = |at: u32| (0..300).map(|token| (token * 7 + at * 31) % 320).collect::<Vec<u32>>();
+    let rows: Vec<Vec<u32>> = (0..8).map(row).collect();
+    let options = PassOptions { traced_rows: 5, with_noise: true, ..PassOptions::default() };
+    let all = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
+    for (at, row) in rows.iter().enumerate() {
+        let tokens: Vec<usize> = (0..300).collect();
+        let alone = run(&checkpoint, std::slice::from_ref(row)).logits(&tokens).unwrap().exact;
+        let here: Vec<usize> = tokens.iter().map(|token| at * 300 + token).collect();
+        let off = all.logits(&here).unwrap().exact - alone;
+        assert!(off.iter().all(|off| off.abs() <= 1e-12), "row {at}");
+    }
+    assert_eq!(all.residuals.iter().map(|it| it.exact.nrows()).collect::<Vec<_>>(), [1500; 4]);
+    let choices = 2400 * checkpoint.numbers.experts_per_token;
+    assert!(all.expert_use.iter().all(|layer| layer.iter().sum::<u64>() == choices));
+}
+
 #[test]
 fn following_a_choice_changes_that_token_alone() {
     let first = ReadOptions { layers: Some(1), ..ReadOptions::default() };
     let checkpoint = reference::read(&fixture("tiny-3-heads"), &first).unwrap();
     let rows = ids("tiny-3-heads");
     // All are ties.
-    let options = PassOptions { tie_factor: 1e30, residuals: true, ..PassOptions::default() };
+    let (with_noise, traced_rows) = (true, 2);
+    let options =
+        PassOptions { with_noise, traced_rows, tie_factor: 1e30, ..PassOptions::default() };
     let plain = reference::run(&checkpoint, &rows, &options, &Silent).unwrap();
     assert_eq!((plain.ties.len(), plain.residuals.len()), (100, 2));
     // Five experts, of which each token has one: at token 7 four others.
@@ -110,7 +132,7 @@ fn following_a_choice_changes_that_token_alone() {
 #[test]
 fn noise_is_some_units_in_the_last_place() {
     let checkpoint = open(&fixture("tiny"));
-    let options = PassOptions { residuals: true, ..PassOptions::default() };
+    let options = PassOptions { with_noise: true, traced_rows: 2, ..PassOptions::default() };
     let found = reference::run(&checkpoint, &ids("2x40"), &options, &Silent).unwrap();
     let logits = found.logits(&(0..80).collect::<Vec<_>>()).unwrap();
     let largest = logits.exact.iter().fold(0f64, |most, logit| most.max(logit.abs()));

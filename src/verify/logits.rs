@@ -1,13 +1,14 @@
-//! The logits of a model and its residual stream after each layer, compared with the reference's.
+//! The logits of a model, compared with the reference's.
 
 use ndarray::ArrayView1;
 use serde::Serialize;
 
 use super::inputs::Inputs;
+use super::quality::Prediction;
 use super::session::StepOutputs;
-use super::tolerance::allowed;
-use crate::error::{Error, Kind, Result, ensure, err};
+use crate::error::{Error, Kind, Result, err};
 use crate::reference::{Activations, ExactValues, Position};
+use crate::statistics::{kl_divergence, log_softmax, top};
 
 /// Tokens whose logits the reference computes at once, with one pass over lm_head.
 const TOKENS: usize = 128;
@@ -36,57 +37,34 @@ pub struct LogitDifferences {
     pub positions: Vec<(Position, f64)>,
 }
 
-/// Compares what a model computes with a pass of the reference. Logits wait until the reference
-/// computes its own.
-pub struct ActivationComparison<'c> {
+/// Compares the logits of a model with those of a pass of the reference, which computes them once
+/// there are enough.
+pub struct LogitComparison<'c> {
     activations: &'c Activations<'c>,
     inputs: &'c Inputs,
     waiting: Vec<(Position, Vec<f32>)>,
     found: LogitDifferences,
-    trace: Option<Trace>,
+    predictions: Vec<Prediction>,
 }
 
-impl<'c> ActivationComparison<'c> {
+impl<'c> LogitComparison<'c> {
     pub fn new(activations: &'c Activations<'c>, inputs: &'c Inputs) -> Self {
-        let stage = |it: &ExactValues| Stage { bound: allowed(it.noise, 1.0), ..Stage::default() };
-        let stages: Vec<Stage> = activations.residuals.iter().map(stage).collect();
-        let trace = (!stages.is_empty()).then_some(Trace { stages, first: None });
-        let (waiting, found) = (Vec::new(), LogitDifferences::default());
-        Self { activations, inputs, waiting, found, trace }
+        let (waiting, predictions) = (Vec::new(), Vec::new());
+        Self { activations, inputs, waiting, found: LogitDifferences::default(), predictions }
     }
 
-    /// Adds a step, whose first inner values are the residual stream if the pass has that.
     pub fn add(&mut self, outputs: &StepOutputs) -> Result<()> {
-        let StepOutputs { step, logits, .. } = outputs;
-        let vocab = self.inputs.signature.vocab as usize;
-        let (rows, width) = (step.rows.len(), step.width());
-        let columns = logits.len() / vocab / rows;
-        ensure!(
-            logits.len() == columns * vocab * rows && [1, width].contains(&columns),
-            "the model returned {} logits for {rows} rows of {width} tokens, expected {vocab} for each token or for each row",
-            logits.len()
-        );
-        for (position, column) in step.compared() {
-            let column = if columns == width { column } else { 0 };
-            let start = (position.row * columns + column) * vocab;
-            self.waiting.push((position, logits[start..start + vocab].to_vec()));
+        for (position, logits) in outputs.logits_by_token()? {
+            self.waiting.push((position, logits.to_vec()));
             if self.waiting.len() == TOKENS {
                 self.compare_waiting()?;
             }
         }
-        let Some(Trace { stages, first }) = &mut self.trace else { return Ok(()) };
-        let expected = &self.activations.residuals;
-        for (at, (stage, ExactValues { exact, .. })) in stages.iter_mut().zip(expected).enumerate()
-        {
-            for (position, found) in outputs.by_token(at, exact.ncols(), "a residual stream")? {
-                stage.add(position, found, exact.row(self.inputs.index(position)));
-            }
-        }
-        *first = stages.iter().position(|stage| stage.relative > stage.bound);
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<(LogitDifferences, Option<Trace>)> {
+    /// The differences, and the predictions of a text.
+    pub fn finish(mut self) -> Result<(LogitDifferences, Vec<Prediction>)> {
         self.compare_waiting()?;
         if self.found.largest_logit == 0.0 {
             let what = "the checkpoint's own logits are all 0, and a comparison with them proves nothing: its weights are damaged, or their download is unfinished; use another copy";
@@ -95,7 +73,7 @@ impl<'c> ActivationComparison<'c> {
         let count = self.found.positions.len() as f64;
         self.found.mean /= count * self.inputs.signature.vocab as f64;
         self.found.kl_divergence /= count;
-        Ok((self.found, self.trace))
+        Ok((self.found, self.predictions))
     }
 
     fn compare_waiting(&mut self) -> Result<()> {
@@ -106,21 +84,30 @@ impl<'c> ActivationComparison<'c> {
         let ExactValues { exact, noise } = self.activations.logits(&tokens.collect::<Vec<_>>())?;
         self.found.noise = self.found.noise.max(noise);
         for ((position, found), expected) in self.waiting.drain(..).zip(exact.rows()) {
-            self.found.add(position, &found, expected)?;
+            let [found, expected] = self.found.add(position, &found, expected)?;
+            let token = self.inputs.predicted(position);
+            let prediction = token.map(|it| Prediction::new(position, it, &found, &expected));
+            self.predictions.extend(prediction);
         }
         Ok(())
     }
 }
 
 impl LogitDifferences {
-    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) -> Result<()> {
+    /// Adds the logits at a position; `ln` of the distributions of the model and the reference.
+    fn add(
+        &mut self,
+        position: Position,
+        found: &[f32],
+        expected: ArrayView1<f64>,
+    ) -> Result<[Vec<f64>; 2]> {
         if !expected.iter().all(|logit| logit.is_finite()) {
             return Err(err!(
                 "the reference's logits at {position} are infinite or NaN, so values that it reads are damaged: use another copy"
             )
             .with_kind(Kind::Damaged));
         }
-        let [largest, sum, magnitude] = differences(found, expected);
+        let Differences { largest, sum, magnitude, .. } = differences(found, expected);
         self.largest_logit = self.largest_logit.max(magnitude);
         if largest > self.max || self.positions.is_empty() {
             (self.max, self.worst) = (largest, position);
@@ -128,10 +115,11 @@ impl LogitDifferences {
         let expected: Vec<f64> = expected.to_vec();
         let found: Vec<f64> = found.iter().copied().map(f64::from).collect();
         self.mean += sum;
-        self.kl_divergence += kl_divergence(&expected, &found);
         self.same_top += usize::from(top(&found) == top(&expected));
         self.positions.push((position, largest));
-        Ok(())
+        let [found, expected] = [found, expected].map(|logits| log_softmax(&logits));
+        self.kl_divergence += kl_divergence(&expected, &found);
+        Ok([found, expected])
     }
 
     /// The first position of each row with a difference beyond the bound.
@@ -144,74 +132,30 @@ impl LogitDifferences {
     }
 }
 
-/// The comparison of the residual stream.
-#[derive(Clone, Debug, Serialize)]
-pub struct Trace {
-    /// The embedding, then each layer.
-    pub stages: Vec<Stage>,
-    /// Index of the first stage beyond its bound.
-    pub first: Option<usize>,
-}
-
-/// The residual stream at one place in the model.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Stage {
+/// How values differ from what is expected. Differences from NaN are infinite.
+#[derive(Default)]
+pub struct Differences {
     /// The largest absolute difference.
-    pub max: f64,
-    /// The largest difference in a token, relative to the token's largest magnitude.
-    pub relative: f64,
-    /// The largest relative difference allowed.
-    pub bound: f64,
-    /// The token with the largest relative difference.
-    pub worst: Position,
+    pub largest: f64,
+    /// The sum of all absolute differences.
+    pub sum: f64,
+    /// The sum of their squares.
+    pub squares: f64,
+    /// The largest magnitude that is expected.
+    pub magnitude: f64,
 }
 
-impl Trace {
-    /// The first stage beyond its bound, with its index.
-    pub(super) fn first_beyond(&self) -> Option<(usize, &Stage)> {
-        self.first.map(|first| (first, &self.stages[first]))
-    }
-}
-
-impl Stage {
-    fn add(&mut self, position: Position, found: &[f32], expected: ArrayView1<f64>) {
-        let [max, _, largest] = differences(found, expected);
-        let relative = max / largest.max(f64::from(f32::MIN_POSITIVE));
-        self.max = self.max.max(max);
-        if relative > self.relative {
-            (self.relative, self.worst) = (relative, position);
-        }
-    }
-}
-
-/// The largest absolute difference, the sum of all, and the largest magnitude that is expected.
-/// Differences from NaN are infinite.
-fn differences(found: &[f32], expected: ArrayView1<f64>) -> [f64; 3] {
-    found.iter().zip(expected).fold([0.0; 3], |[largest, sum, magnitude], (found, expected)| {
+pub fn differences(found: &[f32], expected: ArrayView1<f64>) -> Differences {
+    let mut all = Differences::default();
+    for (found, expected) in found.iter().zip(expected) {
         let difference = (f64::from(*found) - expected).abs();
         let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-        [largest.max(difference), sum + difference, magnitude.max(expected.abs())]
-    })
-}
-
-/// The first token with the largest logit; `None` if a logit is NaN.
-fn top(logits: &[f64]) -> Option<usize> {
-    let best = |best, at| if logits[at] > logits[best] { at } else { best };
-    (0..logits.len()).reduce(best).filter(|_| logits.iter().all(|logit| !logit.is_nan()))
-}
-
-/// `Σ p · (ln p − ln q)` for the softmax of two rows of logits.
-fn kl_divergence(p: &[f64], q: &[f64]) -> f64 {
-    let log_sum = |logits: &[f64]| {
-        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        largest + logits.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()
-    };
-    let (p_sum, q_sum) = (log_sum(p), log_sum(q));
-    let each = p.iter().zip(q).map(|(p, q)| {
-        let (p, q) = (p - p_sum, q - q_sum);
-        p.exp() * (p - q)
-    });
-    each.sum()
+        all.largest = all.largest.max(difference);
+        all.sum += difference;
+        all.squares += difference * difference;
+        all.magnitude = all.magnitude.max(expected.abs());
+    }
+    all
 }
 
 #[cfg(test)]
