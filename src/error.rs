@@ -46,6 +46,7 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
+    AcceptZeros,
     Adapter,
     AdapterAs,
     AdapterLayout,

@@ -15,7 +15,7 @@ use gpt_oss_export::export::{
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, print, print_json, warn};
 use super::place::Place;
 use super::remedy::{options, pass};
 use super::values::{
@@ -84,6 +84,9 @@ pub struct Export {
     layers: Option<usize>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
+    /// Accept zeros in the place of weights that the model cannot do without
+    #[arg(help_heading = SOURCE, long)]
+    accept_zeros: bool,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
@@ -241,6 +244,7 @@ impl Export {
             prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
+        summary.warnings().iter().for_each(|it| warn(it));
         if !self.printing.quiet && !self.printing.json() {
             print(&table(&summary).to_string()).context(LOST)?;
         }
@@ -330,6 +334,7 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
+        request.accept_zeros = self.accept_zeros;
         request.layers = self.layers;
         request.experts = self.experts;
         request.dense = self.dense;

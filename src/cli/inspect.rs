@@ -9,7 +9,7 @@ use gpt_oss_export::inspect::{Filter, Inspection, inspect};
 use gpt_oss_export::progress::Progress;
 use serde::Serialize;
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, print, print_json, warn};
 use super::remedy::{Refusal, options};
 use super::values::{Ignored, Json};
 
@@ -77,8 +77,9 @@ impl Inspect {
         };
         Error::all(inspection.faults().into_iter().map(wrong))?;
         let why = || format!("`{path}` has damaged tensors ({damaged}): use another copy");
-        let damage = (damaged > 0).then(|| Error::new(why()));
-        let refusal = inspection.require_exportable().err();
+        let (warning, refusal) = (inspection.warning(), inspection.require_exportable().err());
+        warning.filter(|_| refusal.is_none()).iter().for_each(|it| warn(it));
+        let damage = (damaged > 0 && refusal.is_none()).then(|| Error::new(why()));
         Ok(Error::all(damage.into_iter().chain(refusal))?)
     }
 }

@@ -9,8 +9,13 @@ use gpt_oss_export::error::{Error, Setting};
 use serde::Serialize;
 
 /// Settings without a value.
-const FLAGS: [Setting; 4] =
-    [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations, Setting::KvCache];
+const FLAGS: [Setting; 5] = [
+    Setting::AcceptRounding,
+    Setting::AcceptZeros,
+    Setting::Genai,
+    Setting::KeepActivations,
+    Setting::KvCache,
+];
 
 /// What a command calls a setting; `None` if only an export has it. `Some` is that of an export.
 pub type Has = fn(Setting) -> Option<Setting>;
@@ -149,6 +154,7 @@ pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> St
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
+        Setting::AcceptZeros => "--accept-zeros",
         Setting::Adapter => "--adapter",
         Setting::AdapterAs => "--adapter-as",
         Setting::AdapterLayout => "--adapter-layout",
@@ -159,7 +165,6 @@ fn option(setting: Setting) -> &'static str {
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",
         Setting::Experts => "--experts",
-
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",

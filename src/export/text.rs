@@ -40,9 +40,6 @@ impl Summary {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
-        if !self.zeros.is_empty() {
-            table.row("ZERO", &self.zeros);
-        }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
@@ -89,6 +86,12 @@ impl Summary {
         let adapter_files = self.adapters.iter().filter_map(|it| it.file.as_ref());
         written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
         reused.iter().for_each(|path| table.row("reused", path.display()));
+        for path in &self.weights.unread {
+            table.row(
+                "former",
+                format!("{}: no model in its folder reads it any more", path.display()),
+            );
+        }
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
@@ -104,6 +107,12 @@ impl Summary {
             }
         }
         table
+    }
+
+    /// What the model may not be meant to be, whoever reads the summary.
+    pub fn warnings(&self) -> Vec<String> {
+        let adapters = self.adapters.iter().filter_map(|it| it.warning.clone());
+        self.zeros.warning().into_iter().chain(adapters).collect()
     }
 
     /// Of what the model has the logits.

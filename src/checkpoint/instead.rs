@@ -1,0 +1,29 @@
+//! What is beside files or in their place: unfinished downloads and copies, parts, pointers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::{Error, Result, err};
+use crate::files::foreign::Foreign;
+
+/// Refuses files of a folder that lack data, although their length may be whole.
+pub fn refuse_unfinished<'f>(
+    folder: &Path,
+    there: &BTreeSet<String>,
+    files: impl Iterator<Item = &'f str>,
+) -> Result<()> {
+    let names: Vec<&str> = there.iter().map(String::as_str).collect();
+    let errors = files.filter(|file| there.contains(*file)).filter_map(|file| {
+        let (name, format) = Foreign::instead_of(file, &names)?;
+        let (path, what) = (folder.join(name), format.what);
+        Some(err!("`{}` is {what}, so `{file}` lacks data: {}", path.display(), format.remedy))
+    });
+    Error::all(errors.collect::<Vec<_>>())
+}
+
+/// The end of a sentence about missing files: what is there in the place of the first.
+pub fn instead_of<'f>(there: &BTreeSet<String>, files: impl Iterator<Item = &'f String>) -> String {
+    let names: Vec<&str> = there.iter().map(String::as_str).collect();
+    let found = files.filter_map(|file| Foreign::instead_of(file, &names)).next();
+    found.map_or(String::new(), |(name, format)| format!("; `{name}` is {format}"))
+}
