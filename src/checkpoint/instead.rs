@@ -21,6 +21,20 @@ pub fn refuse_unfinished<'f>(
     Error::all(errors.collect::<Vec<_>>())
 }
 
+/// Where `hf download` keeps what it has not finished, below the folder of the files.
+const HUB: &str = ".cache/huggingface/download";
+
+/// The end of a sentence about missing files of a folder: that a download of them is unfinished.
+pub fn of_hub(folder: &Path) -> &'static str {
+    let mut entries = folder.join(HUB).read_dir().into_iter().flatten().flatten();
+    let unfinished = entries.any(|it| it.path().extension().is_some_and(|it| it == "incomplete"));
+    if unfinished {
+        "; a download into this folder is unfinished: run the same `hf download` again"
+    } else {
+        ""
+    }
+}
+
 /// The end of a sentence about missing files: what is there in the place of the first.
 pub fn instead_of<'f>(there: &BTreeSet<String>, files: impl Iterator<Item = &'f String>) -> String {
     let names: Vec<&str> = there.iter().map(String::as_str).collect();

@@ -71,7 +71,7 @@ impl Summary {
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
             let WeightsSummary { in_place, written, reused, .. } = &self.weights;
             if *in_place && written.is_empty() && reused.is_empty() {
-                table.note("weights were not read: a scan by `inspect` finds damaged ones");
+                table.note("weights were read in samples alone: a scan by `inspect` finds what else is damaged");
             }
             if self.layers < self.layers_there {
                 let (kept, all) = (self.layers, self.layers_there);

@@ -125,7 +125,7 @@ const KNOWN: [Foreign; 52] = [
     PYTORCH,
     of(
         "the state of an unfinished download by aria2",
-        "run `aria2c --continue` with the same address in this folder, or delete the state if the file is whole",
+        "run `aria2c -c` with the same address in this folder, or delete the state if the file is whole",
     )
     .beside_file()
     .files("*.aria2"),

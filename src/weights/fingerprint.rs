@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::Weight;
-use super::samples::Samples;
 use crate::error::{Error, Result, ensure};
 use crate::files::digest::Digest;
 
@@ -23,11 +21,6 @@ pub struct Fingerprint(String);
 const DIGITS: usize = 12;
 
 impl Fingerprint {
-    /// Of the weights of a model with this config, [`Samples::of`].
-    pub fn of<'w>(config: &str, weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
-        Ok(Samples::of(config, weights)?.fingerprint)
-    }
-
     /// Of the same weights in a file that records this besides.
     pub fn with(&self, record: &str) -> Self {
         let mut hash = Digest::sha256();

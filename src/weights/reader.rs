@@ -250,13 +250,11 @@ pub fn not_finite_of(count: u64, values: u64) -> String {
 }
 
 /// What to do about values of a dtype that are not finite.
-pub fn restore(dtype: DType) -> &'static str {
+pub fn restore(dtype: DType) -> String {
     match dtype {
-        DType::F16 | DType::F8E5M2 => {
-            "save the model again in bf16 or f32 if that is what it was made of, as larger values become infinite in such a dtype; otherwise use another copy"
-        }
-        _ => {
-            "the checkpoint is damaged or its training has diverged, use another copy or an earlier checkpoint"
-        }
+        DType::F16 | DType::F8E5M2 => format!(
+            "values beyond the range of {dtype} become infinite when a model is saved in it, save it again in bf16 or f32, or use another copy"
+        ),
+        _ => "the checkpoint is damaged or its training has diverged, use another copy or an earlier checkpoint".to_owned(),
     }
 }

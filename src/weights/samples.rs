@@ -33,6 +33,13 @@ pub struct Faults {
 #[derive(Clone, Debug, Default)]
 pub struct Zeros(BTreeMap<String, Weight>);
 
+impl Fingerprint {
+    /// Of the weights of a model with this config, [`Samples::of`].
+    pub fn of<'w>(config: &str, weights: impl IntoIterator<Item = &'w Weight>) -> Result<Self> {
+        Ok(Samples::of(config, weights)?.fingerprint)
+    }
+}
+
 impl Samples {
     /// Of the weights of a model with this config. Converted weights count by their
     /// sources, so nothing is converted.
@@ -132,7 +139,7 @@ impl Zeros {
         };
         let (name, _) = self.0.iter().find(is_vital)?;
         let error = err!(
-            "{self}; without values in `{name}` the model computes nothing: download or copy the files again, or accept the zeros"
+            "{self}, and no model works with zeros in `{name}`: download or copy the files again, or accept the zeros"
         );
         Some(error.with_remedy(Setting::AcceptZeros, ""))
     }
@@ -151,10 +158,10 @@ impl fmt::Display for Zeros {
         let files: BTreeSet<_> = sources.map(|source| source.file.display().to_string()).collect();
         let (names, files) = (listed(self.0.keys()), listed(files.iter()));
         let count = plural(self.0.len(), "tensor");
-        let have = if self.0.len() == 1 { "has" } else { "have" };
+        let are = if self.0.len() == 1 { "is" } else { "are" };
         write!(
             f,
-            "{files}: {count}, {names}, {have} no bytes but zeros, as after an interrupted save or download"
+            "{files}: {count}, {names}, {are} all zeros, as after an interrupted save or download"
         )
     }
 }

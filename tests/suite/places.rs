@@ -1,7 +1,9 @@
 //! A folder without a checkpoint, or with other files under a checkpoint's names: what is said of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use crate::layout_fixtures::write_index;
 use crate::support::{Home, assert_contains, cases, copy_folder, fixture, shell};
 
 #[track_caller]
@@ -148,7 +150,7 @@ fn a_file_under_another_name_is_named() {
 fn what_is_in_the_place_of_files_is_named() {
     let split = "mv C/model.safetensors C/model-00001-of-00002.safetensors";
     assert_said(
-        "touch C/model.safetensors.aria2 | `C/model.safetensors.aria2` is the state of an unfinished download by aria2, so `model.safetensors` lacks data: run `aria2c --continue` with the same address in this folder, or delete the state if the file is whole
+        "touch C/model.safetensors.aria2 | `C/model.safetensors.aria2` is the state of an unfinished download by aria2, so `model.safetensors` lacks data: run `aria2c -c` with the same address in this folder, or delete the state if the file is whole
         truncate -s 300000 C/model.safetensors; touch C/model.safetensors.aria2 | `C/model.safetensors.aria2` is the state of
         touch C/config.json.aria2 | so `config.json` lacks data: run `aria2c
         touch C/model.safetensors.st | by axel, so `model.safetensors` lacks data: run `axel`
@@ -177,6 +179,23 @@ fn what_is_in_the_place_of_files_is_named() {
             "{split}; touch C/{name} | it lacks `model-00002-of-00002.safetensors`: add what is missing, or rename the one that is there to model.safetensors if it is the whole checkpoint; `{name}` {what}"
         ));
     }
+}
+
+#[test]
+fn unfinished_downloads_from_the_hub_are_named() {
+    let home = Home::with("tiny-hf");
+    let checkpoint = home.checkpoint();
+    write_index(
+        &checkpoint,
+        BTreeMap::from([("a", "model.safetensors"), ("b", "model-2.safetensors")]),
+    );
+    let downloads = checkpoint.join(".cache/huggingface/download");
+    fs::create_dir_all(&downloads).unwrap();
+    let missing = "names the shard `model-2.safetensors`, which is missing: add it";
+    assert_contains(&home.refusal("m", &[]), &format!("{missing}\n"));
+    fs::write(downloads.join("Ab-12=.0123.incomplete"), "").unwrap();
+    let again = "; a download into this folder is unfinished: run the same `hf download` again";
+    assert_contains(&home.refusal("m", &[]), &format!("{missing}{again}\n"));
 }
 
 /// Of a whole file others are left by downloads that were begun again.

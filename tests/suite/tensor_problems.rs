@@ -340,7 +340,7 @@ fn configs_of_other_models_are_told_first() {
     let table = "hidden_size=2880 vocab_size=201088 | `hidden_size` 2880 where tensors have 96 and `vocab_size` 201088 where tensors have 320
         hidden_size=2880 num_hidden_layers=24 | `hidden_size` 2880 where tensors have 96 and `num_hidden_layers` 24 where tensors have 3
         vocab_size=201088 num_hidden_layers=36 num_local_experts=128 | `num_hidden_layers` 36 where tensors have 3
-        hidden_size=48 num_hidden_layers=2 | `num_hidden_layers` 2 where tensors have 3
+        hidden_size=64 num_hidden_layers=2 | `num_hidden_layers` 2 where tensors have 3
         intermediate_size=2880 num_key_value_heads=4 | `intermediate_size` 2880 where tensors have 128";
     for layout in ["hf", "bf16", "linears"] {
         for [edits, expected] in cases(table) {
