@@ -36,8 +36,11 @@ pub fn of_hub(folder: &Path) -> &'static str {
 }
 
 /// The end of a sentence about missing files: what is there in the place of the first.
-pub fn instead_of<'f>(there: &BTreeSet<String>, files: impl Iterator<Item = &'f String>) -> String {
+pub fn instead_of<'f>(
+    there: &BTreeSet<String>,
+    mut files: impl Iterator<Item = &'f String>,
+) -> String {
     let names: Vec<&str> = there.iter().map(String::as_str).collect();
-    let found = files.filter_map(|file| Foreign::instead_of(file, &names)).next();
+    let found = files.find_map(|file| Foreign::instead_of(file, &names));
     found.map_or(String::new(), |(name, format)| format!("; `{name}` is {format}"))
 }

@@ -84,7 +84,7 @@ pub struct Export {
     layers: Option<usize>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
-    /// Accept zeros in the place of weights that the model cannot do without
+    /// Accept zeros in the place of weights that no model works without
     #[arg(help_heading = SOURCE, long)]
     accept_zeros: bool,
 

@@ -255,6 +255,6 @@ pub fn restore(dtype: DType) -> String {
         DType::F16 | DType::F8E5M2 => format!(
             "values beyond the range of {dtype} become infinite when a model is saved in it, save it again in bf16 or f32, or use another copy"
         ),
-        _ => "the checkpoint is damaged or its training has diverged, use another copy or an earlier checkpoint".to_owned(),
+        _ => "the values are damaged or their training has diverged, use another copy or an earlier checkpoint".to_owned(),
     }
 }

@@ -97,24 +97,22 @@ impl Faults {
         Ok(())
     }
 
-    /// Refuses damaged weights, and zeros without which nothing is left of the model unless they are
-    /// accepted.
+    /// Refuses damaged weights, and zeros that no model works with unless they are accepted.
     pub fn check(&self, accept_zeros: bool) -> Result<()> {
         let zeros = self.zeros.refusal().filter(|_| !accept_zeros);
-        Error::all(self.damage()?.into_iter().chain(zeros))
+        Error::all(self.damage().into_iter().chain(zeros))
     }
 
     /// The error for damaged weights: the values of the first, and the names of the others.
-    fn damage(&self) -> Result<Option<Error>> {
-        let Some((first, others)) = self.damaged.split_first() else { return Ok(None) };
-        let Err(error) = require_finite(first, &mut FileCache::default(), &Silent) else {
-            return Ok(None);
-        };
-        if others.is_empty() {
-            return Ok(Some(error));
-        }
+    fn damage(&self) -> Option<Error> {
+        let (first, others) = self.damaged.split_first()?;
+        let error = require_finite(first, &mut FileCache::default(), &Silent).err()?;
         let names = listed(others.iter().map(|it| &it.name));
-        Ok(Some(err!("{error}; samples of {names} have such values too")))
+        Some(if others.is_empty() {
+            error
+        } else {
+            err!("{error}; samples of {names} have such values too")
+        })
     }
 }
 
@@ -127,14 +125,13 @@ impl Zeros {
     /// codes of MXFP4 count for nothing. Zeros elsewhere take a part out of the model, which may be
     /// intended.
     fn refusal(&self) -> Option<Error> {
-        let is_vital = |(name, weight): &(&String, &Weight)| match weight.kind {
-            ElementKind::Mxfp4Scales => {
-                let codes = name.strip_suffix("scales").map(|matrix| format!("{matrix}blocks"));
-                codes.is_none_or(|codes| !self.0.contains_key(&codes))
-            }
-            _ => {
-                let ends = ["embedding.weight", "lm_head.weight", "norm.scale"];
-                ends.iter().any(|end| name.ends_with(end))
+        let ends = ["embedding.weight", "lm_head.weight", "norm.scale"];
+        let is_vital = |(name, weight): &(&String, &Weight)| {
+            let matrix = name.strip_suffix("scales");
+            match matrix.filter(|_| weight.kind == ElementKind::Mxfp4Scales) {
+                // A matrix of zeros has codes of zeros too.
+                Some(matrix) => !self.0.contains_key(&format!("{matrix}blocks")),
+                None => ends.iter().any(|end| name.ends_with(end)),
             }
         };
         let (name, _) = self.0.iter().find(is_vital)?;

@@ -121,7 +121,7 @@ fn weights_with_some_numbers_are_not_told() {
 /// as one that copies it, and an inspection without a scan as both.
 #[test]
 fn sampled_values_that_are_not_finite_are_refused() {
-    let diverged = "the checkpoint is damaged or its training has diverged, use another copy or an earlier checkpoint";
+    let diverged = "the values are damaged or their training has diverged, use another copy or an earlier checkpoint";
     let overflow = "become infinite when a model is saved in it, save it again in bf16 or f32, or use another copy";
     // The layout, a tensor, two bytes, how often they are there, and what is said.
     for (layout, part, number, count, expected) in [

@@ -253,9 +253,8 @@ fn refuses_broken_checkpoints_quickly_with_little_memory() {
 /// A scale of 255 is NaN.
 #[test]
 fn reports_nan_scales_wherever_bytes_are_read() {
-    let home = Home::with("tiny");
+    let (whole, home) = (Home::with("tiny"), Home::with("tiny"));
     let checkpoint = home.checkpoint();
-    let (model, _) = home.export("model", &[]);
     edit_tensors(&checkpoint, |tensors| {
         *tensors.get_mut("block.1.mlp.mlp2_weight.scales").unwrap().2.last_mut().unwrap() = 255;
     });
@@ -263,6 +262,7 @@ fn reports_nan_scales_wherever_bytes_are_read() {
     for options in [&[][..], &["--external-data", "copy"], &["--experts", "int8"]] {
         assert_contains(&home.refusal("onnx/model", options), scales);
     }
+    let (model, _) = whole.export("model", &[]);
     assert_contains(&refused(&model, &checkpoint, &[]), scales);
     let scan = run(&["inspect", "--scan", text(&checkpoint)]);
     let [report, error] = [scan.stdout, scan.stderr].map(|it| String::from_utf8(it).unwrap());

@@ -279,8 +279,8 @@ fn damaged_adapters_are_named() {
     let home = Home::with("tiny-hf");
     let adapter = add(&home, "attention", "adapter");
     // Where no sample shows it.
-    edit_tensors(&home, |tensors| {
-        tensors.get_mut("model.embed_tokens.weight").unwrap().2[4096..4098].fill(255);
+    crate::layout_fixtures::edit_tensors(&home.checkpoint(), |tensors| {
+        tensors.get_mut("model.embed_tokens.weight").unwrap().2[4096..28_672].fill(255);
     });
     let options = ["--adapter", &adapter];
     let (model, _) = home.export("m", &options);

@@ -115,12 +115,12 @@ fn names_files_that_are_not_what_they_should_be() {
 }
 
 /// Sets the data of a checkpoint's tensors, whose names in OpenAI's layout match a pattern: all of it to
-/// zeros, a value that no sample shows to anything else.
+/// zeros, values that no sample shows to anything else.
 fn fill(folder: &Path, pattern: &str, byte: u8) {
     let pattern = glob::Pattern::new(pattern).unwrap();
     edit_tensors(folder, |tensors| {
         for (_, (_, _, data)) in tensors.iter_mut().filter(|(name, _)| pattern.matches(name)) {
-            let unsampled = if byte == 0 { 0..data.len() } else { 4096..4096 + 2 };
+            let unsampled = if byte == 0 { 0..data.len() } else { 4096..28_672 };
             data[unsampled].fill(byte);
         }
     });
