@@ -46,7 +46,6 @@ pub enum Kind {
 #[allow(missing_docs)]
 pub enum Setting {
     AcceptRounding,
-    AcceptZeros,
     Adapter,
     AdapterAs,
     AdapterLayout,

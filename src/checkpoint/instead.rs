@@ -25,7 +25,7 @@ pub fn refuse_unfinished<'f>(
 const HUB: &str = ".cache/huggingface/download";
 
 /// The end of a sentence about missing files of a folder: that a download of them is unfinished.
-pub fn of_hub(folder: &Path) -> &'static str {
+pub fn unfinished_on_hub(folder: &Path) -> &'static str {
     let mut entries = folder.join(HUB).read_dir().into_iter().flatten().flatten();
     let unfinished = entries.any(|it| it.path().extension().is_some_and(|it| it == "incomplete"));
     if unfinished {

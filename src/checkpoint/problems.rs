@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
-use super::instead::{instead_of, of_hub};
+use super::instead::{instead_of, unfinished_on_hub};
 use super::lacking::{lacks, lacks_most};
 use super::layout::Wrong;
 use super::mismatch::{ReadConfig, Unmatched};
@@ -169,7 +169,8 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
             format!(", and rename {}", renaming(renamed.iter()))
         };
         let instead = instead_of(&suggest::names(path), missing.into_iter());
-        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}{instead}{}", of_hub(path))
+        let hub = unfinished_on_hub(path);
+        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}{instead}{hub}")
     });
     let of_others = others.into_iter().map(|shard| {
         let names = absent.iter().filter(|it| it.shard == *shard).map(|it| &it.name);

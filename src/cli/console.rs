@@ -91,7 +91,7 @@ pub fn print(lines: &str) -> Result<()> {
     write(lines.collect::<String>().as_bytes())
 }
 
-/// Tells somebody who has asked for no output too.
+/// Prints a warning on standard error, whatever output was asked for.
 pub fn warn(sentence: &str) {
     eprintln!("warning: {}", escape_control(sentence));
 }

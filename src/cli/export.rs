@@ -84,9 +84,6 @@ pub struct Export {
     layers: Option<usize>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
-    /// Accept zeros in the place of weights that no model works without
-    #[arg(help_heading = SOURCE, long)]
-    accept_zeros: bool,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
@@ -334,7 +331,6 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
-        request.accept_zeros = self.accept_zeros;
         request.layers = self.layers;
         request.experts = self.experts;
         request.dense = self.dense;

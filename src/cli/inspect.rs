@@ -78,8 +78,8 @@ impl Inspect {
         };
         Error::all(inspection.faults().into_iter().map(wrong))?;
         let why = || format!("`{path}` has damaged tensors ({damaged}): use another copy");
-        let (warning, refusal) = (inspection.warning(), inspection.require_exportable().err());
-        warning.filter(|_| refusal.is_none()).iter().for_each(|it| warn(it));
+        inspection.warnings().iter().for_each(|it| warn(it));
+        let refusal = inspection.require_exportable().err();
         let damage = (damaged > 0 && refusal.is_none()).then(|| Error::new(why()));
         Ok(Error::all(damage.into_iter().chain(refusal))?)
     }

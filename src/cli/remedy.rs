@@ -9,13 +9,8 @@ use gpt_oss_export::error::{Error, Setting};
 use serde::Serialize;
 
 /// Settings without a value.
-const FLAGS: [Setting; 5] = [
-    Setting::AcceptRounding,
-    Setting::AcceptZeros,
-    Setting::Genai,
-    Setting::KeepActivations,
-    Setting::KvCache,
-];
+const FLAGS: [Setting; 4] =
+    [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations, Setting::KvCache];
 
 /// What a command calls a setting; `None` if only an export has it. `Some` is that of an export.
 pub type Has = fn(Setting) -> Option<Setting>;
@@ -154,7 +149,6 @@ pub fn options<'v>(settings: impl IntoIterator<Item = (Setting, &'v str)>) -> St
 fn option(setting: Setting) -> &'static str {
     match setting {
         Setting::AcceptRounding => "--accept-rounding",
-        Setting::AcceptZeros => "--accept-zeros",
         Setting::Adapter => "--adapter",
         Setting::AdapterAs => "--adapter-as",
         Setting::AdapterLayout => "--adapter-layout",

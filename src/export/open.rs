@@ -127,7 +127,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.samples()?),
     };
-    samples.iter().try_for_each(|it| it.faults.check(spec.request.accept_zeros))?;
+    samples.iter().try_for_each(|it| it.faults.require_finite())?;
     Ok(Opened { checkpoint, base, samples, folder, hub, adapters, adapter_files })
 }
 

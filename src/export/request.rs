@@ -35,8 +35,6 @@ pub struct Request {
     pub adapter_layout: Option<FactorOrder>,
     /// Names in the checkpoint and in adapters that count as absent.
     pub ignored: IgnoredNames,
-    /// Accept zeros in the place of weights that no model works without.
-    pub accept_zeros: bool,
     /// Export the first layers only.
     pub layers: Option<usize>,
     pub experts: Option<MatrixFormat>,

@@ -112,7 +112,7 @@ impl Summary {
     /// What the model may not be meant to be, whoever reads the summary.
     pub fn warnings(&self) -> Vec<String> {
         let adapters = self.adapters.iter().filter_map(|it| it.warning.clone());
-        self.zeros.warning().into_iter().chain(adapters).collect()
+        self.zeros.warnings().into_iter().chain(adapters).collect()
     }
 
     /// Of what the model has the logits.

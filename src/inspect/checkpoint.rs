@@ -135,7 +135,7 @@ pub fn inspect(
         notes: checkpoint.notes.clone(),
         ignored: checkpoint.ignored.clone(),
         fingerprint: samples.fingerprint,
-        refusal: samples.faults.check(false).err(),
+        refusal: samples.faults.require_finite().err(),
         zeros: samples.faults.zeros,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),

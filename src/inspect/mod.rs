@@ -85,12 +85,13 @@ impl Inspection {
         }
     }
 
-    /// What an export would do all the same, and may not be meant.
-    pub fn warning(&self) -> Option<String> {
+    /// What an export would warn of.
+    pub fn warnings(&self) -> Vec<String> {
         match self {
-            Self::Checkpoint(it) | Self::Weights(it) => it.zeros.warning(),
-            Self::Adapter(it) => it.warning.clone(),
-            _ => None,
+            // A scan lists what is zeros for certain.
+            Self::Checkpoint(it) | Self::Weights(it) if it.scan.is_none() => it.zeros.warnings(),
+            Self::Adapter(it) => it.warning.iter().cloned().collect(),
+            _ => Vec::new(),
         }
     }
 

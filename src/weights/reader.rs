@@ -253,8 +253,8 @@ pub fn not_finite_of(count: u64, values: u64) -> String {
 pub fn restore(dtype: DType) -> String {
     match dtype {
         DType::F16 | DType::F8E5M2 => format!(
-            "values beyond the range of {dtype} become infinite when a model is saved in it, save it again in bf16 or f32, or use another copy"
+            "save the model again in bf16 or f32, as values beyond the range of {dtype} become infinite, or use another copy"
         ),
-        _ => "the values are damaged or their training has diverged, use another copy or an earlier checkpoint".to_owned(),
+        _ => "use another copy, or an earlier checkpoint if training has diverged".to_owned(),
     }
 }

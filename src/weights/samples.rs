@@ -2,18 +2,16 @@
 //! training that diverged has left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use super::fingerprint::Fingerprint;
 use super::format::ElementKind;
-use super::reader::{FileCache, count_in, is_zero, read_range, require_finite};
+use super::reader::{FileCache, count_in, ensure_finite, read_range};
 use super::recipe::Weight;
-use crate::display::{listed, plural};
-use crate::error::{Error, Result, Setting, err};
+use crate::display::listed;
+use crate::error::{Result, err};
 use crate::files::digest::{Digest, sample_ranges};
-use crate::progress::Silent;
 
 /// What samples of weights tell.
 pub struct Samples {
@@ -25,11 +23,11 @@ pub struct Samples {
 #[derive(Default)]
 pub struct Faults {
     pub zeros: Zeros,
-    /// Weights of which sampled values are infinite or NaN.
-    damaged: Vec<Weight>,
+    /// Weights of which sampled values are infinite or NaN, and how many.
+    damaged: Vec<(Weight, u64)>,
 }
 
-/// Weights of which all bytes are zero, and should not be, by their canonical names.
+/// Weights of which all sampled bytes are zero, and should not be, by their canonical names.
 #[derive(Clone, Debug, Default)]
 pub struct Zeros(BTreeMap<String, Weight>);
 
@@ -69,8 +67,8 @@ impl Samples {
 }
 
 impl Faults {
-    /// Adds what a sample of a weight tells, or of the weights that it is converted from, and the sample
-    /// and their headers to a digest.
+    /// Adds a weight, or those that it is converted from: headers and samples to a digest, and what the
+    /// samples tell.
     fn add(&mut self, hash: &mut Digest, weight: &Weight, files: &mut FileCache) -> Result<()> {
         let Weight { name, dtype, shape, .. } = weight;
         hash.update(format!("{name} {dtype} {shape:?}\n"));
@@ -78,40 +76,34 @@ impl Faults {
             hash.update(conversion.identity());
             return conversion.sources().try_for_each(|source| self.add(hash, source, files));
         }
-        let (mut only_zeros, mut is_finite) = (!weight.may_be_zero(), true);
+        let (mut only_zeros, mut non_finite) = (!weight.may_be_zero(), 0);
         for [start, end] in sample_ranges(weight.bytes()) {
             let sample = read_range(weight, files, start..end)?;
             only_zeros &= sample.iter().all(|byte| *byte == 0);
             // Samples may begin within an element.
             let whole = (start.next_multiple_of(dtype.size()) - start) as usize;
-            is_finite &= count_in(weight, &sample[whole..]) == 0;
+            non_finite += count_in(weight, &sample[whole..]);
             hash.update(sample);
         }
-        // Rows of tokens that nobody uses may be zeros.
-        if only_zeros && is_zero(weight, files)? {
+        if only_zeros {
             self.zeros.0.insert(name.clone(), weight.clone());
         }
-        if !is_finite {
-            self.damaged.push(weight.clone());
+        if non_finite > 0 {
+            self.damaged.push((weight.clone(), non_finite));
         }
         Ok(())
     }
 
-    /// Refuses damaged weights, and zeros that no model works with unless they are accepted.
-    pub fn check(&self, accept_zeros: bool) -> Result<()> {
-        let zeros = self.zeros.refusal().filter(|_| !accept_zeros);
-        Error::all(self.damage().into_iter().chain(zeros))
-    }
-
-    /// The error for damaged weights: the values of the first, and the names of the others.
-    fn damage(&self) -> Option<Error> {
-        let (first, others) = self.damaged.split_first()?;
-        let error = require_finite(first, &mut FileCache::default(), &Silent).err()?;
-        let names = listed(others.iter().map(|it| &it.name));
-        Some(if others.is_empty() {
-            error
-        } else {
-            err!("{error}; samples of {names} have such values too")
+    /// Refuses weights of which sampled values are infinite or NaN. The error has the stored name of the
+    /// first.
+    pub fn require_finite(&self) -> Result<()> {
+        let Some(((first, non_finite), others)) = self.damaged.split_first() else { return Ok(()) };
+        ensure_finite(first, *non_finite).map_err(|error| {
+            if others.is_empty() {
+                return error;
+            }
+            let others = listed(others.iter().map(|(weight, _)| &weight.name));
+            err!("{error}; samples of {others} have such values too")
         })
     }
 }
@@ -121,45 +113,35 @@ impl Zeros {
         self.0.is_empty()
     }
 
-    /// The error for zeros that make the logits of all tokens equal, a layer blind to its input, or
-    /// codes of MXFP4 count for nothing. Zeros elsewhere take a part out of the model, which may be
-    /// intended.
-    fn refusal(&self) -> Option<Error> {
-        let ends = ["embedding.weight", "lm_head.weight", "norm.scale"];
-        let is_vital = |(name, weight): &(&String, &Weight)| {
-            let matrix = name.strip_suffix("scales");
-            match matrix.filter(|_| weight.kind == ElementKind::Mxfp4Scales) {
-                // A matrix of zeros has codes of zeros too.
-                Some(matrix) => !self.0.contains_key(&format!("{matrix}blocks")),
-                None => ends.iter().any(|end| name.ends_with(end)),
-            }
+    /// What to tell of weights without which no model works, and of others, whose zeros take a part out
+    /// of the model.
+    pub fn warnings(&self) -> Vec<String> {
+        let (vital, others): (Vec<_>, Vec<_>) = self.0.values().partition(|it| self.is_vital(it));
+        let told = |weights: Vec<&Weight>, end: &str| {
+            let sources = weights.iter().flat_map(|weight| weight.recipe.sources());
+            let files: BTreeSet<_> = sources.map(|it| it.file.display().to_string()).collect();
+            let names = listed(weights.iter().map(|weight| &weight.name));
+            let files = listed(files.iter());
+            (!weights.is_empty()).then(|| {
+                format!("{files}: samples of {names} are all zeros, as after an interrupted save or download{end}")
+            })
         };
-        let (name, _) = self.0.iter().find(is_vital)?;
-        let error = err!(
-            "{self}, and no model works with zeros in `{name}`: download or copy the files again, or accept the zeros"
-        );
-        Some(error.with_remedy(Setting::AcceptZeros, ""))
+        let vital = told(vital, ", so the model cannot work: download or copy the files again");
+        let end = ": download or copy the files again, unless these zeros are intended";
+        vital.into_iter().chain(told(others, end)).collect()
     }
 
-    /// What to tell somebody who goes on.
-    pub fn warning(&self) -> Option<String> {
-        (!self.is_empty()).then(|| {
-            format!("{self}: download or copy the files again, unless these zeros are intended")
-        })
-    }
-}
-
-impl fmt::Display for Zeros {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sources = self.0.values().flat_map(|weight| weight.recipe.sources());
-        let files: BTreeSet<_> = sources.map(|source| source.file.display().to_string()).collect();
-        let (names, files) = (listed(self.0.keys()), listed(files.iter()));
-        let count = plural(self.0.len(), "tensor");
-        let are = if self.0.len() == 1 { "is" } else { "are" };
-        write!(
-            f,
-            "{files}: {count}, {names}, {are} all zeros, as after an interrupted save or download"
-        )
+    /// Whether its zeros make the logits of all tokens equal, a layer blind to its input, or codes of
+    /// MXFP4 count for nothing. A matrix of zeros has codes of zeros too.
+    fn is_vital(&self, Weight { name, kind, .. }: &Weight) -> bool {
+        match name.strip_suffix("scales") {
+            Some(matrix) if *kind == ElementKind::Mxfp4Scales => {
+                !self.0.contains_key(&format!("{matrix}blocks"))
+            }
+            _ => ["embedding.weight", "lm_head.weight", "norm.scale"]
+                .iter()
+                .any(|end| name.ends_with(end)),
+        }
     }
 }
 

@@ -58,17 +58,14 @@ impl Wrong {
         if !self.disputed_sizes().is_empty() {
             return None;
         }
-        let wrong = self.shapes.iter().flat_map(Shape::wrong_sizes);
-        let sizes: BTreeMap<_, _> =
-            wrong.map(|(name, in_config, found)| (name, [in_config, found])).collect();
-        let layers = [read.config.num_layers() as u64, tensors.layers()?];
-        let layers =
-            Some(("`num_hidden_layers`", layers)).filter(|(_, [said, found])| said != found);
-        let all = sizes.iter().map(|(name, values)| (*name, *values)).chain(layers);
-        let all: Vec<String> = all
-            .map(|(name, [said, found])| format!("{name} {said} where tensors have {found}"))
-            .collect();
-        (!sizes.is_empty() && all.len() > 1).then(|| {
+        let sizes: BTreeSet<_> = self.shapes.iter().flat_map(Shape::wrong_sizes).collect();
+        let layers = ("`num_hidden_layers`", read.config.num_layers() as u64, tensors.layers()?);
+        let differs = layers.1 != layers.2;
+        (sizes.len() + usize::from(differs) > 1 && !sizes.is_empty()).then(|| {
+            let all = sizes.into_iter().chain(differs.then_some(layers));
+            let all: Vec<String> = all
+                .map(|(name, said, found)| format!("{name} {said} where tensors have {found}"))
+                .collect();
             err!(
                 "`{}` describes another model than `{}` holds, with {}: use the config.json that was saved with these tensors",
                 read.file,
