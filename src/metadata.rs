@@ -57,6 +57,9 @@ pub struct ModelMetadata {
     /// Digests of the files that the model reads, by their paths.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub data: BTreeMap<String, String>,
+    /// SHA-256 of the `genai_config.json` that was written with the model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub genai_config: Option<String>,
 }
 
 /// Some bytes of a weight.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
-use crate::weights::ElementKind;
+use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero};
 
 /// The file of an adapter's tensors.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -116,6 +116,37 @@ impl AdapterFile {
         });
         let Some(first) = wrong.next() else { return Ok(()) };
         bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
+    }
+
+    /// What to tell of an adapter that changes nothing.
+    pub fn warning(&self) -> Result<Option<String>> {
+        for (module, parts) in &self.modules {
+            if !self.adds_nothing(module, parts)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(format!(
+            "`{}` changes nothing: in every module a factor has no values but zeros, as before training, or the scale is 0 (`lora_alpha`): use the adapter that was saved after its training",
+            self.weights.display()
+        )))
+    }
+
+    fn adds_nothing(&self, module: &Module, parts: &Parts) -> Result<bool> {
+        let is_zero = |part| -> Result<bool> {
+            let Some(StoredTensor { name, dtype, shape, data }) = parts.get(&part).cloned() else {
+                return Ok(part == Part::BiasOfB);
+            };
+            let recipe = Recipe::Slice(data);
+            let weight = Weight { name, dtype, shape, kind: ElementKind::Float, recipe };
+            is_zero(&weight, &mut FileCache::default())
+        };
+        if [Part::Weight, Part::Bias, Part::Rows].iter().any(|part| parts.contains_key(part)) {
+            return Ok(false);
+        }
+        let rank = self.config.rank(&module.name);
+        let scale = rank.and_then(|rank| self.config.scale(&module.name, rank).ok());
+        Ok(scale == Some(0.0)
+            || (is_zero(Part::B)? || is_zero(Part::A)?) && is_zero(Part::BiasOfB)?)
     }
 
     /// The name of its folder.

@@ -5,6 +5,7 @@ mod adapter_record;
 mod below;
 mod config;
 mod ignored;
+mod instead;
 mod lacking;
 mod layout;
 mod mismatch;

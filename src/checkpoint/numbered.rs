@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::instead::instead_of;
 use crate::display::listed;
 use crate::error::{Result, ensure};
 
@@ -31,8 +32,8 @@ impl<'n> NumberedSet<'n> {
         Some(Self { prefix, count, numbers })
     }
 
-    /// Refuses a set without some of its files.
-    pub fn require_all(&self, place: &str) -> Result<()> {
+    /// Refuses a set without some of its files, of all names that are `there`.
+    pub fn require_all(&self, place: &str, there: &BTreeSet<String>) -> Result<()> {
         let missing = self.missing();
         let lone = if self.numbers.len() == 1 {
             ", or rename the one that is there to model.safetensors if it is the whole checkpoint"
@@ -41,8 +42,9 @@ impl<'n> NumberedSet<'n> {
         };
         ensure!(
             missing.is_empty(),
-            "`{place}` has no index, and of the shards that its files belong to it lacks {}: add what is missing{lone}",
-            listed(missing.iter())
+            "`{place}` has no index, and of the shards that its files belong to it lacks {}: add what is missing{lone}{}",
+            listed(missing.iter()),
+            instead_of(there, missing.iter())
         );
         Ok(())
     }

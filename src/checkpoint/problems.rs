@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
+use super::instead::{instead_of, unfinished_on_hub};
 use super::lacking::{lacks, lacks_most};
 use super::layout::Wrong;
 use super::mismatch::{ReadConfig, Unmatched};
@@ -60,6 +61,10 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
         .partition(|it| tensors.unlisted.contains_key(&it.shard) || !unmatched.lacking.is_empty());
     absent.extend(needed);
     let mut errors = absences(tensors, &absent);
+    if let Some(error) = wrong.other_config(tensors, config) {
+        errors.push(error);
+        return Error::all(errors);
+    }
     if tensors.lacks_most() {
         if errors.is_empty() {
             let error = unmatched.layers(tensors, config);
@@ -163,7 +168,9 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
         } else {
             format!(", and rename {}", renaming(renamed.iter()))
         };
-        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}")
+        let instead = instead_of(&suggest::names(path), missing.into_iter());
+        let hub = unfinished_on_hub(path);
+        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}{instead}{hub}")
     });
     let of_others = others.into_iter().map(|shard| {
         let names = absent.iter().filter(|it| it.shard == *shard).map(|it| &it.name);

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::instead::refuse_unfinished;
 use super::numbered::NumberedSet;
 use super::renamed;
-use super::suggest::{self, is_safetensors};
+use super::suggest::{self, CONFIG, is_safetensors};
 use crate::container::Header;
 use crate::error::{Result, bail, ensure};
 use crate::files::json;
@@ -50,11 +51,14 @@ pub fn read_index(folder: &Path) -> Result<Option<Index>> {
 /// downloaded.
 pub fn select_local(folder: &Path, remote: &Headers) -> Result<(Option<Index>, BTreeSet<String>)> {
     let index = read_index(folder)?;
-    let mut there = suggest::names(folder);
+    let here = suggest::names(folder);
+    let mut there = here.clone();
     let names = remote.keys().filter_map(|path| path.file_name()?.to_str());
     there.extend(names.map(str::to_owned));
     let is_own = |name: &str| Header::is_own(&folder.join(name));
     let files = select(folder.display(), &there, index.as_ref(), is_own)?;
+    let read = files.iter().map(String::as_str).chain([CONFIG, INDEX]);
+    refuse_unfinished(folder, &here, read)?;
     Ok((index, files))
 }
 
@@ -99,7 +103,7 @@ pub fn select(
         suggest::renaming(renamed.iter())
     );
     match NumberedSet::of(found.iter().map(String::as_str)) {
-        Some(set) => set.require_all(&place.to_string())?,
+        Some(set) => set.require_all(&place.to_string(), there)?,
         None if found.len() > 1 => {
             let near = renamed::near(INDEX, there.iter().map(String::as_str));
             let near =

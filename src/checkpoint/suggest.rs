@@ -132,7 +132,8 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         );
     }
     let here: Vec<&str> = names.iter().map(String::as_str).collect();
-    if let Some((name, format)) = find_format(&here).filter(|_| !has_weights) {
+    let instead = Foreign::instead_of(file, &here);
+    if let Some((name, format)) = instead.or_else(|| find_format(&here).filter(|_| !has_weights)) {
         return refusal(&folder.join(name), format);
     }
     let elsewhere = || below(folder, &lacks, has_weights).or_else(|| above(folder, &lacks));

@@ -91,6 +91,11 @@ pub fn print(lines: &str) -> Result<()> {
     write(lines.collect::<String>().as_bytes())
 }
 
+/// Prints a warning on standard error, whatever output was asked for.
+pub fn warn(sentence: &str) {
+    eprintln!("warning: {}", escape_control(sentence));
+}
+
 /// Prints an object as JSON or as text.
 pub fn show(object: &(impl Serialize + Display), json: bool) -> Result<()> {
     if json { print_json(object) } else { print(&object.to_string()) }

@@ -15,7 +15,7 @@ use gpt_oss_export::export::{
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
 use serde::Serialize;
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, print, print_json, warn};
 use super::place::Place;
 use super::remedy::{options, pass};
 use super::values::{
@@ -241,6 +241,7 @@ impl Export {
             prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
+        summary.warnings().iter().for_each(|it| warn(it));
         if !self.printing.quiet && !self.printing.json() {
             print(&table(&summary).to_string()).context(LOST)?;
         }

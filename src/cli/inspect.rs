@@ -9,7 +9,7 @@ use gpt_oss_export::inspect::{Filter, Inspection, inspect};
 use gpt_oss_export::progress::Progress;
 use serde::Serialize;
 
-use super::console::{Console, print, print_json};
+use super::console::{Console, print, print_json, warn};
 use super::remedy::{Refusal, options};
 use super::values::{Ignored, Json};
 
@@ -17,7 +17,7 @@ use super::values::{Ignored, Json};
 ///
 /// Of a folder that cannot be exported it says what is there, and what keeps it from being
 /// exported; what a fault hides is told once that is mended. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
-/// folder or an adapter cannot be exported, or a model's external data is incomplete or changed.
+/// folder, a weights file or an adapter cannot be exported, or a model's external data is incomplete or changed.
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print one JSON object")))]
 pub struct Inspect {
@@ -28,8 +28,9 @@ pub struct Inspect {
     tensors: Option<String>,
     /// Read all values, and list damaged tensors and tensors of zeros
     ///
-    /// A tensor with infinite or NaN values is damaged, and the status is 1. One of zeros may be
-    /// intended, or left by an unfinished download; biases of zeros are not listed.
+    /// A tensor with infinite or NaN values is damaged, and the status is 1; of each tensor samples are
+    /// read without this option too. One of zeros may be intended, or left by an unfinished
+    /// download; biases of zeros are not listed.
     #[arg(long)]
     scan: bool,
     #[command(flatten)]
@@ -77,8 +78,9 @@ impl Inspect {
         };
         Error::all(inspection.faults().into_iter().map(wrong))?;
         let why = || format!("`{path}` has damaged tensors ({damaged}): use another copy");
-        let damage = (damaged > 0).then(|| Error::new(why()));
+        inspection.warnings().iter().for_each(|it| warn(it));
         let refusal = inspection.require_exportable().err();
+        let damage = (damaged > 0 && refusal.is_none()).then(|| Error::new(why()));
         Ok(Error::all(damage.into_iter().chain(refusal))?)
     }
 }

@@ -159,7 +159,6 @@ fn option(setting: Setting) -> &'static str {
         Setting::DownloadDir => "--download-dir",
         Setting::ExternalData => "--external-data",
         Setting::Experts => "--experts",
-
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",

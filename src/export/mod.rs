@@ -10,6 +10,7 @@ mod spec;
 mod summary;
 mod swappable;
 mod text;
+mod unread;
 
 use std::path::Path;
 use std::time::Instant;
@@ -67,10 +68,13 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     package.write(&mut transaction)?;
     adapter_files.iter().try_for_each(|it| it.write(&mut transaction, progress))?;
     // Last, so that a model never appears without its weights.
-    let write = |model: PlannedModel| model.write(&placement.ranges, &rounding, &mut transaction);
+    let write =
+        |model: PlannedModel| model.write(&placement.ranges, &rounding, &package, &mut transaction);
     let model = model.map(write).transpose()?;
     progress.check_cancelled()?;
     transaction.commit()?;
+    placement.summary.unread =
+        request.output.as_deref().map(unread::unread_weights).unwrap_or_default();
 
     Ok(Summary {
         preset: request.preset,
@@ -81,7 +85,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),
         fingerprint: samples.as_ref().map(|it| it.fingerprint.to_string()),
-        zeros: samples.as_ref().map(|it| it.zeros.clone()).unwrap_or_default(),
+        zeros: samples.as_ref().map(|it| it.faults.zeros.clone()).unwrap_or_default(),
         hub: hub.clone(),
         adapters: adapters.clone(),
         adapter_records: opened.adapter_records(),

@@ -120,13 +120,14 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
             let adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
             adapter_files.push(PlannedAdapter::new(path.clone(), adapter)?);
         }
-        adapters.push(AdapterSummary::new(adapter, path));
+        adapters.push(AdapterSummary::new(adapter, path)?);
     }
     let samples = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
         _ if source.headers_only() => None,
         Some(recorded) => Some(recorded),
         None => Some(checkpoint.samples()?),
     };
+    samples.iter().try_for_each(|it| it.faults.require_finite())?;
     Ok(Opened { checkpoint, base, samples, folder, hub, adapters, adapter_files })
 }
 

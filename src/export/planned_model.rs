@@ -48,7 +48,9 @@ impl<'p> PlannedModel<'p> {
         let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = self;
         let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
         if request.genai {
-            genai::plan(&model, request.max_length, request.speculative)
+            let former = onnx::read(path).and_then(|it| ModelMetadata::read(&it.properties));
+            let written = former.ok().flatten().and_then(|it| it.genai_config);
+            genai::plan(&model, request.max_length, request.speculative, written.as_deref())
         } else if request.transformers_js {
             transformers_js::plan(&model, data_files)
         } else {
@@ -57,15 +59,16 @@ impl<'p> PlannedModel<'p> {
     }
 
     /// Writes the ONNX file of a model that reads its weights in these ranges, after their
-    /// conversions have rounded so much.
+    /// conversions have rounded so much, beside a package.
     pub fn write(
         &self,
         ranges: &HashMap<String, FileRange>,
         rounding: &PerRole<Rounding>,
+        package: &Package,
         transaction: &mut Transaction,
     ) -> Result<ModelSummary> {
         let Self { path, options, graph: Model { main, functions, .. }, .. } = self;
-        let bytes = self.encode(ranges, rounding, transaction).map_err(|error| {
+        let bytes = self.encode(ranges, rounding, package, transaction).map_err(|error| {
             let kind = error.kind();
             err!("cannot write `{}`", path.display()).with_kind(kind).with_source(error)
         })?;
@@ -99,6 +102,7 @@ impl<'p> PlannedModel<'p> {
         &self,
         ranges: &HashMap<String, FileRange>,
         rounding: &PerRole<Rounding>,
+        package: &Package,
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
         let Self { path, options, opened, graph } = self;
@@ -138,6 +142,7 @@ impl<'p> PlannedModel<'p> {
             routers: probes(model::ROUTERS),
             slices: slices(&graph.main).collect(),
             data,
+            genai_config: package.genai_digest(),
         };
         onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, FittedAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
+use crate::error::Result;
 use crate::files::{lossy_path, lossy_paths};
 use crate::hub;
 use crate::model::{GraphOptions, LimitedCaches};
@@ -89,6 +90,9 @@ pub struct AdapterSummary {
     pub modules: Vec<AdaptedModules>,
     /// Bytes of its values.
     pub bytes: u64,
+    /// What is told if it changes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// The matrices of experts.
@@ -178,6 +182,9 @@ pub struct WeightsSummary {
     /// Existing weights files with the same bytes.
     #[serde(serialize_with = "lossy_paths")]
     pub reused: Vec<PathBuf>,
+    /// Weights files of former exports that no model beside them reads any more.
+    #[serde(serialize_with = "lossy_paths", skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<PathBuf>,
     /// Bytes of all weights.
     pub bytes_referenced: u64,
     /// Bytes of the new weights files.
@@ -203,11 +210,12 @@ impl HubSummary {
 
 impl AdapterSummary {
     /// Of an adapter that will be in a file, or in the model.
-    pub(super) fn new(adapter: FittedAdapter, file: Option<PathBuf>) -> Self {
+    pub(super) fn new(adapter: FittedAdapter, file: Option<PathBuf>) -> Result<Self> {
         let FittedAdapter { file: read, record, modules, .. } = adapter;
         let tensors = read.modules.values().flat_map(|parts| parts.values());
         let bytes = tensors.map(|it| it.data.len()).sum();
-        Self { record, file, base: read.config.base.clone(), modules, bytes }
+        let (base, warning) = (read.config.base.clone(), read.warning()?);
+        Ok(Self { record, file, base, modules, bytes, warning })
     }
 }
 

@@ -62,13 +62,14 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     adapter::require_swappable(&adapter.changes, stored, progress)?;
     let runtime_adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
     let planned = PlannedAdapter::new(output.clone(), runtime_adapter)?;
+    let summary = AdapterSummary::new(adapter, Some(output.clone()))?;
     let mut transaction = Transaction::default();
     transaction.claim(output)?;
     check_disk_space([planned.file()])?;
     planned.write(&mut transaction, progress)?;
     progress.check_cancelled()?;
     transaction.commit()?;
-    Ok(AdapterSummary::new(adapter, Some(output.clone())))
+    Ok(summary)
 }
 
 /// A weight as a model stores it, in one initializer or in several for ranges of rows.

@@ -40,9 +40,6 @@ impl Summary {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
-        if !self.zeros.is_empty() {
-            table.row("ZERO", &self.zeros);
-        }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
         let options = self.model.as_ref().map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
@@ -74,7 +71,7 @@ impl Summary {
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
             let WeightsSummary { in_place, written, reused, .. } = &self.weights;
             if *in_place && written.is_empty() && reused.is_empty() {
-                table.note("weights were not read: a scan by `inspect` finds damaged ones");
+                table.note("weights were read in samples alone: a scan by `inspect` finds what else is damaged");
             }
             if self.layers < self.layers_there {
                 let (kept, all) = (self.layers, self.layers_there);
@@ -89,6 +86,12 @@ impl Summary {
         let adapter_files = self.adapters.iter().filter_map(|it| it.file.as_ref());
         written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
         reused.iter().for_each(|path| table.row("reused", path.display()));
+        for path in &self.weights.unread {
+            table.row(
+                "former",
+                format!("{}: no model in its folder reads it any more", path.display()),
+            );
+        }
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
@@ -104,6 +107,12 @@ impl Summary {
             }
         }
         table
+    }
+
+    /// What the model may not be meant to be, whoever reads the summary.
+    pub fn warnings(&self) -> Vec<String> {
+        let adapters = self.adapters.iter().filter_map(|it| it.warning.clone());
+        self.zeros.warnings().into_iter().chain(adapters).collect()
     }
 
     /// Of what the model has the logits.

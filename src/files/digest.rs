@@ -22,6 +22,13 @@ pub fn sample_ranges(length: u64) -> Vec<[u64; 2]> {
 #[derive(Clone)]
 pub struct Digest(Box<dyn DynDigest>);
 
+/// The SHA-256 of some bytes in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    let mut digest = Digest::sha256();
+    digest.update(bytes);
+    digest.hex()
+}
+
 impl Digest {
     pub fn sha256() -> Self {
         Self(Box::new(Sha256::default()))
@@ -51,9 +58,11 @@ mod tests {
 
     #[test]
     fn matches_known_digests() {
-        let mut sha = Digest::sha256();
-        sha.update("abc"); // FIPS 180-2, appendix B.1
-        assert_eq!(sha.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        // FIPS 180-2, appendix B.1
+        assert_eq!(
+            sha256(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         let mut blob = Digest::git_blob(6);
         blob.update("hello\n"); // echo hello | git hash-object --stdin
         assert_eq!(blob.hex(), "ce013625030ba8dba906f756967f9e9ca394464a");

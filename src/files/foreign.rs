@@ -23,6 +23,8 @@ pub struct Foreign {
     pub is_adapter: bool,
     /// Whether each process of a training saved a part, beside a folder with the config.
     pub is_in_parts: bool,
+    /// Whether it tells that the file beside it lacks data, although that may have its whole length.
+    is_beside_file: bool,
     /// Patterns of names of files and folders; of names joined by `+` all have to be there.
     files: &'static str,
     /// Patterns of names of tensors.
@@ -46,7 +48,7 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 43] = [
+const KNOWN: [Foreign; 52] = [
     of(
         "mlx-lm's format of adapters",
         "merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
@@ -121,9 +123,39 @@ const KNOWN: [Foreign; 43] = [
     .files("hf_model_*.pt"),
     of("an index of files in PyTorch's format", SAVE_AGAIN).files("*.bin.index.json"),
     PYTORCH,
+    of(
+        "the state of an unfinished download by aria2",
+        "run `aria2c -c` with the same address in this folder, or delete the state if the file is whole",
+    )
+    .beside_file()
+    .files("*.aria2"),
+    of(
+        "the state of an unfinished download by axel",
+        "run `axel` with the same address in this folder, or delete the state if the file is whole",
+    )
+    .beside_file()
+    .files("*.safetensors.st *.json.st"),
+    of(
+        "the state of an unfinished download by lftp",
+        "run `pget -c` of lftp with the same address in this folder, or delete the state if the file is whole",
+    )
+    .beside_file()
+    .files("*.lftp-pget-status"),
     of("an unfinished download", DOWNLOAD)
-        .files("*.incomplete *.part *.partial *.crdownload *.aria2 *.download")
+        .files("*.incomplete *.part *.partial *.filepart *.crdownload *.opdownload *.download *.downloading *.!qb *.!ut *.safetensors.tmp *.json.tmp *.safetensors.temp *.json.temp")
         .bytes(&[&[0; 8]]),
+    of("the lock of a download that is under way or was killed", "wait for it, or download the file again")
+        .files("*.safetensors.lock *.json.lock"),
+    of("a placeholder of iCloud, not the file itself", "run `brctl download` on it, or download it in the Finder")
+        .files("?*.icloud"),
+    of("an unfinished copy by rsync", "run the same `rsync` again, which begins this file anew")
+        .files(".*.safetensors.?????? .*.json.??????"),
+    of(
+        "a part of a file that was split",
+        "join all parts in the order of their names, as `cat FILE.part-* > FILE` does",
+    )
+    .files("*.part-[a-z0-9]* *.part[a-z][a-z] *.part[0-9]* *.part.[0-9]* *.safetensors.[a-z][a-z] *.safetensors-[a-z][a-z] *.safetensors.[0-9][0-9] *.safetensors.[0-9][0-9][0-9] *.split-*"),
+    of("a pointer of DVC, not the file itself", "run `dvc pull` in its folder").files("?*.dvc"),
     of("an archive or a compressed file", UNPACK)
         .files("*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar")
         .bytes(&[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zxz\0", b"bzh", b"7z\xbc\xaf\x27\x1c"]),
@@ -136,7 +168,12 @@ const KNOWN: [Foreign; 43] = [
         "a Git LFS pointer, not the file itself",
         "run `git lfs pull` in its clone, or download it again from the hub",
     )
-    .bytes(&[b"version http"]),
+    .bytes(&[b"version http", b"# xet version"]),
+    of(
+        "a pointer of git-annex, not the file itself",
+        "run `git annex get` on it in its clone",
+    )
+    .bytes(&[b"/annex/objects/"]),
     of("an HTML page, not the file itself", DOWNLOAD)
         .bytes(&[b"<!doctype html", b"<html", b"<head"]),
     of("an XML or PDF document, not the file itself", DOWNLOAD)
@@ -171,6 +208,7 @@ const fn of(what: &'static str, remedy: &'static str) -> Foreign {
         adapter_remedy: None,
         is_adapter: false,
         is_in_parts: false,
+        is_beside_file: false,
         files: "",
         tensors: "",
         bytes: &[],
@@ -180,6 +218,10 @@ const fn of(what: &'static str, remedy: &'static str) -> Foreign {
 impl Foreign {
     const fn in_parts(self) -> Self {
         Self { is_in_parts: true, ..self }
+    }
+
+    const fn beside_file(self) -> Self {
+        Self { is_beside_file: true, ..self }
     }
 
     const fn files(self, files: &'static str) -> Self {
@@ -207,6 +249,18 @@ impl Foreign {
     pub fn in_adapter<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self, &'static str)> {
         let (name, found) = Self::find(names, |it| if it.is_adapter { "" } else { it.files })?;
         Some((name, found, found.adapter_remedy.unwrap_or(found.remedy)))
+    }
+
+    /// What is there in the place of a file of this name, or tells that it lacks data: of some names at
+    /// one place the first that belongs to the file, and what it stands for.
+    pub fn instead_of<'n>(file: &str, names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
+        let is_there = names.contains(&file);
+        let is_of_file = |name: &&str| {
+            let rest = name.trim_start_matches('.').strip_prefix(file);
+            rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(".index."))
+        };
+        let own: Vec<&str> = names.iter().copied().filter(is_of_file).collect();
+        Self::of_files(&own).filter(|(_, it)| it.is_beside_file || !is_there)
     }
 
     /// What some names of tensors stand for, and the first of these.

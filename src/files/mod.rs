@@ -33,8 +33,10 @@ pub fn require_file(path: &Path) -> Result<Metadata> {
         Err(error) => Err(match (error.kind(), path.read_link()) {
             (ErrorKind::PermissionDenied, _) => error.into(),
             (_, Ok(to)) => {
-                let to = to.display();
-                err!("`{shown}` is a link to `{to}`, where nothing is: download it again")
+                let is_annex = to.components().any(|it| it.as_os_str() == "annex");
+                let remedy =
+                    if is_annex { "run `git annex get` on it" } else { "download it again" };
+                err!("`{shown}` is a link to `{}`, where nothing is: {remedy}", to.display())
             }
             (ErrorKind::NotFound, _) => err!("there is no file `{shown}`"),
             _ => error.into(),

@@ -38,6 +38,9 @@ pub struct AdapterInspection {
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
+    /// What is told if it changes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Everything that keeps it from being exported, with any base.
     #[serde(skip)]
     pub refusal: Option<Error>,
@@ -71,6 +74,7 @@ pub fn inspect(
     Ok(AdapterInspection {
         path: path.to_owned(),
         modules: file.adapted_modules(),
+        warning: if refusal.is_none() { file.warning()? } else { None },
         sizes: sizes(&file),
         ignored: file.ignored,
         base: file.config.base,

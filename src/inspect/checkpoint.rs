@@ -9,14 +9,14 @@ use super::scan::{Scan, scan};
 use super::tensors::{Filter, ListedFile, ListedTensor, Selection, Total, totals};
 use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{GraphOptions, Target, decoder};
 use crate::progress::Progress;
 use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Samples, Weight, Zeros};
 
 /// What a checkpoint is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct CheckpointInspection {
     /// Folder or staged file.
@@ -48,6 +48,9 @@ pub struct CheckpointInspection {
     /// Result of the scan, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
+    /// What keeps its weights from being exported, as far as samples tell.
+    #[serde(skip)]
+    pub refusal: Option<Error>,
 }
 
 /// Whether a target supports a checkpoint.
@@ -132,7 +135,8 @@ pub fn inspect(
         notes: checkpoint.notes.clone(),
         ignored: checkpoint.ignored.clone(),
         fingerprint: samples.fingerprint,
-        zeros: samples.zeros,
+        refusal: samples.faults.require_finite().err(),
+        zeros: samples.faults.zeros,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),
         targets: [Target::Onnx, Target::Ort].map(support).into(),

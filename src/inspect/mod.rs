@@ -74,12 +74,24 @@ impl Inspection {
         if let Self::Model(model) = self { model.faults() } else { Vec::new() }
     }
 
-    /// Everything that keeps a folder, or an adapter with any base, from being exported.
+    /// Everything that keeps a folder, a weights file, or an adapter with any base from being
+    /// exported.
     pub fn refusal(&self) -> Option<&Error> {
         match self {
             Self::Folder(folder) => Some(&folder.refusal),
+            Self::Checkpoint(it) | Self::Weights(it) => it.refusal.as_ref(),
             Self::Adapter(adapter) => adapter.refusal.as_ref(),
             _ => None,
+        }
+    }
+
+    /// What an export would warn of.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            // A scan lists what is zeros for certain.
+            Self::Checkpoint(it) | Self::Weights(it) if it.scan.is_none() => it.zeros.warnings(),
+            Self::Adapter(it) => it.warning.iter().cloned().collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -87,6 +99,7 @@ impl Inspection {
     pub fn require_exportable(self) -> Result<()> {
         let refusal = match self {
             Self::Folder(folder) => Some(folder.refusal),
+            Self::Checkpoint(it) | Self::Weights(it) => it.refusal,
             Self::Adapter(adapter) => adapter.refusal,
             _ => None,
         };
@@ -97,8 +110,9 @@ impl Inspection {
     /// `None` for other files.
     pub fn is_exportable(&self) -> Option<bool> {
         match self {
-            Self::Checkpoint(_) | Self::Weights(_) => Some(true),
-            Self::Folder(_) | Self::Adapter(_) => Some(self.refusal().is_none()),
+            Self::Checkpoint(_) | Self::Weights(_) | Self::Folder(_) | Self::Adapter(_) => {
+                Some(self.refusal().is_none())
+            }
             Self::Tensors(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
         }
     }

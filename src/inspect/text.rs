@@ -118,9 +118,6 @@ fn checkpoint(table: &mut Table, kind: &'static str, it: &CheckpointInspection) 
         (None, missing) => format!(" but {missing}"),
     };
     table.row("in place", format!("all of {}{missing}", size(it.bytes)));
-    if !it.zeros.is_empty() && it.scan.is_none() {
-        table.row("ZERO", &it.zeros);
-    }
     tensors(table, &it.tensors);
 }
 

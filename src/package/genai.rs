@@ -11,6 +11,7 @@ use super::tokenizer::{self, GENERATION_CONFIG};
 use super::{GenaiSummary, Package, PackagedModel, model_name};
 use crate::checkpoint::{CONFIG, Config, LARGEST_CONFIG};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
+use crate::files::digest::sha256;
 use crate::files::{json, parent_dir};
 use crate::model::{GraphOptions, Provider, SLACK, SlidingCache, Target};
 
@@ -80,11 +81,13 @@ fn speculation_errors(options: &GraphOptions) -> Vec<Error> {
     errors
 }
 
-/// Plans the package: reads files, and writes none.
+/// Plans the package: reads files, and writes none. An existing config is replaced if it is as `written`
+/// by the export of the model that is there, which has its digest.
 pub fn plan(
     model: &PackagedModel,
     asked_max_length: Option<u64>,
     speculative: bool,
+    written: Option<&str>,
 ) -> Result<Package> {
     let (config, options) = (&model.checkpoint.config, model.options);
     let dir = parent_dir(model.path);
@@ -98,7 +101,7 @@ pub fn plan(
     let name = model_name(model.path)?;
     let text = genai_config(name, config, options, &generation, max_length, speculative);
     let path = dir.join(GENAI_CONFIG);
-    let replaced = replaces(&path, name, &text)?;
+    let replaced = replaces(&path, name, &text, written)?;
     let (copies, tokenizer) = tokenizer::plan(&dirs, dir, config.vocab_size)?;
     let summary = GenaiSummary {
         config: path.clone(),
@@ -234,8 +237,9 @@ fn genai_config(
 }
 
 /// Whether a different `genai_config.json` will be replaced. One that describes another
-/// model of the folder is kept: a folder has one such file.
-fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
+/// model of the folder is kept, as a folder has one such file, and so is one that is not as it was
+/// `written`: somebody has edited it.
+fn replaces(path: &Path, model: &str, text: &str, written: Option<&str>) -> Result<bool> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
     if !path.is_file() {
         return Ok(false);
@@ -249,5 +253,13 @@ fn replaces(path: &Path, model: &str, text: &str) -> Result<bool> {
             "`{path}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away"
         );
     }
-    Ok(existing != text.as_bytes())
+    if existing == text.as_bytes() {
+        return Ok(false);
+    }
+    ensure!(
+        written == Some(&*sha256(&existing)),
+        "`{}` differs from the file to write, and is not as the export of `{model}` wrote it, so that edits would be lost: move it away, or choose another output folder",
+        path.display()
+    );
+    Ok(true)
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::display::{Table, size};
 use crate::error::{Result, err};
+use crate::files::digest::sha256;
 use crate::files::{json, lossy_path};
 use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
@@ -42,6 +43,12 @@ impl Package {
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
         let copies = self.copies.iter().map(|[_, path]| &**path);
         copies.chain(self.config.iter().map(|(path, _)| &**path))
+    }
+
+    /// The digest of the config for onnxruntime-genai, by which a later export knows it again.
+    pub fn genai_digest(&self) -> Option<String> {
+        let (_, text) = self.config.as_ref().filter(|_| self.genai.is_some())?;
+        Some(sha256(text.as_bytes()))
     }
 
     pub fn write(&self, transaction: &mut Transaction) -> Result<()> {

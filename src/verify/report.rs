@@ -224,9 +224,7 @@ impl fmt::Display for Report {
         if !self.ignored.is_empty() {
             table.row("ignored", &self.ignored);
         }
-        if !self.zeros.is_empty() {
-            table.row("ZERO", &self.zeros);
-        }
+        self.zeros.warnings().iter().for_each(|it| table.row("ZERO", it));
         self.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
         let Library { version, path } = &self.runtime;
         let version = version.as_deref().unwrap_or("of unknown version");

@@ -20,7 +20,7 @@ use crate::reference::{self, EncodedNumbers, Encoding, ReadOptions, ReferenceMod
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{
-    Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Samples, Weight, Zeros,
+    Faults, Fingerprint, FormatSet, Matrix, MatrixFormat, PerRole, Role, Samples, Weight, Zeros,
 };
 
 /// Whether a model was made from the checkpoint, by the fingerprint in its metadata.
@@ -123,7 +123,7 @@ fn match_model(
         checkpoint.split_qkv();
     }
     let Some(metadata) = metadata else {
-        return Ok((Identity::Unknown, checkpoint.samples()?.zeros));
+        return Ok((Identity::Unknown, checkpoint.samples()?.faults.zeros));
     };
     // Otherwise some of them would not be compared.
     for (names, expected, what) in [
@@ -139,7 +139,7 @@ fn match_model(
     if metadata.adapters.iter().any(|it| it.merged && !checkpoint.adapters.contains(it)) {
         merge(checkpoint, model, metadata)?;
     }
-    let Samples { fingerprint: found, zeros } = checkpoint.samples()?;
+    let Samples { fingerprint: found, faults: Faults { zeros, .. } } = checkpoint.samples()?;
     convert(checkpoint, model, metadata);
     let identity = match &metadata.fingerprint {
         None => Identity::Unknown,

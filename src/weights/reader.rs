@@ -12,7 +12,7 @@ use crate::error::{Error, Result, err};
 use crate::files::FileRange;
 use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Silent};
-use crate::tensor::{decode, minus_infinite, not_finite};
+use crate::tensor::{DType, decode, minus_infinite, not_finite};
 
 /// Bytes read at once, whole elements of every dtype.
 const CHUNK: u64 = 1 << 20;
@@ -159,6 +159,18 @@ pub fn cannot_read(file: &Path, error: std::io::Error) -> Error {
     err!("cannot read `{}`", file.display()).with_io(error)
 }
 
+/// Whether all bytes of a weight that is not converted are zero; reads no further than the first that
+/// is not.
+pub fn is_zero(weight: &Weight, files: &mut FileCache) -> Result<bool> {
+    for start in (0..weight.bytes()).step_by(CHUNK as usize) {
+        let end = weight.bytes().min(start + CHUNK);
+        if read_range(weight, files, start..end)?.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What all bytes of a weight tell.
 pub struct Examination {
     /// Elements that are infinite or NaN. A sink of -∞ is none: it takes no attention.
@@ -209,22 +221,40 @@ pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
         let part = Weight { shape, recipe: Recipe::Slice(source.clone()), ..weight.clone() };
         let found = examine(&part, &mut FileCache::default(), &Silent)?.non_finite;
         if found > 0 {
-            return Err(damaged(source, &weight.name, found, part.shape[0]));
+            return Err(damaged(source, weight, found, part.shape[0]));
         }
     }
     // It has changed meanwhile.
     let sources = weight.recipe.sources();
-    Err(damaged(sources[0], &weight.name, non_finite, weight.shape.iter().product()))
+    Err(damaged(sources[0], weight, non_finite, weight.shape.iter().product()))
 }
 
-/// The error for a byte range with values that are not finite, in a weight of this name.
-fn damaged(source: &FileRange, name: &str, non_finite: u64, values: u64) -> Error {
+/// The error for a byte range of a weight with values that are not finite.
+fn damaged(source: &FileRange, weight: &Weight, non_finite: u64, values: u64) -> Error {
     let header = Header::read(&source.file).ok();
     let mut stored = header.iter().flat_map(|it| &it.tensors);
     let tensor = stored.find(|it| it.data.range.contains(&source.range.start));
     err!(
-        "`{}`: {non_finite} of {values} values of `{}` are infinite or NaN: the checkpoint is damaged, use another copy",
+        "`{}`, tensor `{}`: {}: {}",
         source.file.display(),
-        tensor.map_or(name, |it| &it.name)
+        tensor.map_or(&weight.name, |it| &it.name),
+        not_finite_of(non_finite, values),
+        restore(weight.dtype)
     )
+}
+
+/// How many of some values are not finite, and that they are.
+pub fn not_finite_of(count: u64, values: u64) -> String {
+    let are = if count == 1 { "is" } else { "are" };
+    format!("{count} of {values} values {are} infinite or NaN")
+}
+
+/// What to do about values of a dtype that are not finite.
+pub fn restore(dtype: DType) -> String {
+    match dtype {
+        DType::F16 | DType::F8E5M2 => format!(
+            "save the model again in bf16 or f32, as values beyond the range of {dtype} become infinite, or use another copy"
+        ),
+        _ => "use another copy, or an earlier checkpoint if training has diverged".to_owned(),
+    }
 }

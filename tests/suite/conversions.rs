@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::layout_fixtures::{
     LAYOUTS, Tensor, config, dequantized, encoded, home, in_folder, in_layout, read, tiny,
 };
-use crate::support::{Home, assert_contains, assert_ends};
+use crate::support::{Home, assert_contains, assert_ends, assert_starts};
 
 /// Both matrices of the experts of a layer, under canonical names and OpenAI's.
 pub const MATRICES: [(&str, &str); 2] = [("gate_up", "mlp1_weight"), ("down", "mlp2_weight")];
@@ -170,23 +170,32 @@ fn refusal(home: &Home, format: &str) -> String {
 
 #[test]
 fn refuses_infinite_and_nan_values() {
-    let end = "values are infinite or NaN: the checkpoint is damaged, use another copy";
+    let saved = "become infinite, or use another copy";
+    let damaged = "use another copy, or an earlier checkpoint if training has diverged";
     for (layout, dtype) in [("f32", Dtype::F32), ("f16", Dtype::F16), ("fp8", Dtype::F8_E5M2)] {
         for bad in [f32::INFINITY, f32::NAN] {
-            let (home, _) = values_in(layout, dtype, |at, value| if at == 5 { bad } else { value });
+            let (home, _) =
+                values_in(layout, dtype, |at, value| if at == UNSAMPLED { bad } else { value });
             for format in ["mxfp4", "bf16"] {
-                let expected = format!("`{EDITED}`: 1 of {EDITED_SIZE} {end}");
-                assert_eq!(refusal(&home, format), expected);
+                let remedy = if dtype == Dtype::F32 { damaged } else { saved };
+                let expected =
+                    format!("`{EDITED}`: 1 of {EDITED_SIZE} values is infinite or NaN: ");
+                let sentence = refusal(&home, format);
+                assert_starts(&sentence, &expected);
+                assert_contains(&sentence, remedy);
             }
         }
     }
-    // Scale 255 makes a block NaN.
+    // Scale 255 stands for NaN.
     let mut tensors = in_layout("hf");
     tensors.get_mut("model.layers.2.mlp.experts.gate_up_proj_scales").unwrap().2[17] = 255;
     let home = home(&config(), &tensors);
-    let expected = format!("`layers.2.mlp.experts.gate_up`: 32 of {} {end}", 8 * 256 * 96);
-    assert_eq!(refusal(&home, "bf16"), expected);
+    let expected = "gate_up_proj_scales`: 1 of 6144 values is infinite or NaN: use another copy";
+    assert_contains(&refusal(&home, "bf16"), expected);
 }
+
+/// Of an element that no sample shows, in a dtype of one byte, two or four.
+const UNSAMPLED: usize = 5000;
 
 /// Finite values beyond the largest of BF16, and of F16, which is 65,504.
 #[test]
@@ -194,8 +203,9 @@ fn refuses_overflow() {
     for (format, large, count) in [("bf16", f32::MAX, 99), ("f16", 70_000.0, 1)] {
         let is_large = |at: usize| at % 1000 == 7 && at < 1000 * count;
         let (home, _) = with_values(|at, value| if is_large(at) { large } else { value });
+        let exceed = if count == 1 { "value exceeds" } else { "values exceed" };
         let expected = format!(
-            "`{EDITED}`: {count} of {EDITED_SIZE} values exceed the range of {format} and would become infinite: choose another format for the experts"
+            "`{EDITED}`: {count} of {EDITED_SIZE} {exceed} the range of {format} and would become infinite: leave the experts in their format, or choose one of wider range, such as f32"
         );
         assert_eq!(refusal(&home, format), expected);
     }

@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::adapter_exports::export_in;
+use crate::genai::{package, with_tokenizer};
 use crate::support::{
-    Home, assert_contains, assert_ends, cases, contents, copy_folder, fixture, shell, text,
+    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json,
+    export_args, fixture, printed, shell, text,
 };
 
 /// A checkpoint, an adapter, a staged file, and files of other programs, each in the place of what
@@ -118,4 +122,77 @@ fn staged_files_in_a_folder_are_named_for_each_command() {
     assert_ends(error.trim_end(), expected);
     let only = Path::new("S/two.safetensors");
     assert_eq!(said(&format!("--weights {} --output y.onnx", only.display())).0, Some(0));
+}
+
+#[test]
+fn keeps_config_of_another_model() {
+    let home = with_tokenizer();
+    let [model, other] = ["checkpoint/model", "checkpoint/other"];
+    let replaced =
+        |model: &str, options: &[&str]| package(&home, model, options)["genai"]["replaced"] == true;
+    assert!(!replaced(model, &[]));
+    assert!(!replaced(model, &[]), "it is the same");
+    assert!(replaced(model, &["--max-length", "99"]));
+    assert!(replaced(model, &["--target", "ort"]));
+    let sentence = home.refusal(other, &["--genai"]);
+    assert_contains(&sentence, "describes another model, `model.onnx`, and");
+    fs::remove_file(home.join("checkpoint/genai_config.json")).unwrap();
+    assert!(!replaced(other, &[]));
+}
+
+/// A config is replaced if an export wrote it as it is, whatever the difference is.
+#[test]
+fn keeps_edited_config() {
+    let kept = "genai_config.json` differs from the file to write, and is not as the export of `model.onnx` wrote it, so that edits would be lost: move it away, or choose another output folder";
+    let edits: [fn(&mut Value); 4] = [
+        |it| it["search"]["temperature"] = json!(0.3),
+        |it| it["search"]["max_length"] = json!(77),
+        |it| it["model"]["decoder"]["session_options"]["intra_op_num_threads"] = json!(4),
+        |it| *it = json!({"model": {"decoder": {"filename": "gone.onnx"}}}),
+    ];
+    for edit in edits {
+        let home = with_tokenizer();
+        package(&home, "checkpoint/model", &[]);
+        edit_json(&home.join("checkpoint/genai_config.json"), edit);
+        for options in [&[][..], &["--max-length", "99"]] {
+            let sentence = home.refusal("checkpoint/model", &[&["--genai"], options].concat());
+            assert_contains(&sentence, kept);
+        }
+        home.export("checkpoint/model", &[]);
+        assert_contains(&home.refusal("checkpoint/model", &["--genai"]), kept);
+    }
+    // Its other files are never replaced.
+    for name in ["tokenizer.json", "generation_config.json"] {
+        let home = with_tokenizer();
+        package(&home, "out/model", &[]);
+        edit_json(&home.join("out").join(name), |it| it["edited"] = json!(true));
+        let sentence = home.refusal("out/model", &["--genai"]);
+        assert_contains(&sentence, &format!("out/{name}` differs from "));
+    }
+}
+
+/// Weights files of former exports are mentioned once no model beside them reads them, and kept.
+#[test]
+fn former_weights_are_mentioned() {
+    let home = Home::with("tiny-hf");
+    let copy = ["--external-data", "copy"];
+    let export = |name: &str, options: &[&str]| {
+        let (_, summary) = home.export(name, &[&copy, options].concat());
+        (summary["weights"]["unread"].clone(), summary["weights"]["written"][0].clone())
+    };
+    let (unread, first) = export("out/m", &[]);
+    assert_eq!(unread, Value::Null);
+    assert_eq!(export("out/n", &["--dense", "int8"]).0, Value::Null, "another model reads it");
+    let (unread, _) = export("out/m", &["--dense", "int8"]);
+    assert_eq!(unread, json!([first]));
+    let printed = printed(&mut binary(&export_args(
+        &home.checkpoint(),
+        &home.join("out/m.onnx"),
+        &[&copy[..], &["--dense", "int8"]].concat(),
+    )));
+    let row = format!("{}: no model in its folder reads it any more\n", first.as_str().unwrap());
+    assert_contains(&printed, &row);
+    assert!(Path::new(first.as_str().unwrap()).exists());
+    fs::write(home.join("out/unknown.onnx"), "no model").unwrap();
+    assert_eq!(export("out/m", &["--dense", "int8"]).0, Value::Null, "it may read anything");
 }

@@ -221,21 +221,6 @@ fn saturates_cache_of_endless_context() {
 }
 
 #[test]
-fn keeps_config_of_another_model() {
-    let home = with_tokenizer();
-    let [model, other] = ["checkpoint/model", "checkpoint/other"];
-    let replaced =
-        |model: &str, options: &[&str]| package(&home, model, options)["genai"]["replaced"] == true;
-    assert!(!replaced(model, &[]));
-    assert!(!replaced(model, &[]), "it is the same");
-    assert!(replaced(model, &["--max-length", "99"]));
-    let sentence = home.refusal(other, &["--genai"]);
-    assert_contains(&sentence, "describes another model, `model.onnx`, and");
-    fs::remove_file(home.join("checkpoint/model.onnx")).unwrap();
-    assert!(replaced(other, &[]));
-}
-
-#[test]
 fn takes_sampling_parameters_from_generation_config() {
     let (home, model) = (Home::with("tiny"), "checkpoint/model");
     let file = home.join("checkpoint/generation_config.json");

@@ -114,7 +114,7 @@ fn damaged_values_are_found_in_copies() {
         });
         let sentence = home.refusal("onnx/m", &["--external-data", "copy"]);
         let expected = format!(
-            "checkpoint/model.safetensors`: 1 of {values} values of `{name}` are infinite or NaN: the checkpoint is damaged, use another copy"
+            "checkpoint/model.safetensors`, tensor `{name}`: 1 of {values} values is infinite or NaN: use another copy, or an earlier checkpoint if training has diverged"
         );
         assert_contains(&sentence, &expected);
     }

@@ -1,7 +1,9 @@
 //! A folder without a checkpoint, or with other files under a checkpoint's names: what is said of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use crate::layout_fixtures::write_index;
 use crate::support::{Home, assert_contains, cases, copy_folder, fixture, shell};
 
 #[track_caller]
@@ -140,6 +142,77 @@ fn a_file_under_another_name_is_named() {
         rm C/*; touch C/params.json | params.json` is a config in Meta's or Mistral's format
         rm C/*; touch C/model.onnx C/model.onnx_data | is an ONNX model and no checkpoint: use the SafeTensors checkpoint",
     );
+}
+
+/// Unfinished downloads, parts and pointers: beside a file, and in the place of one of which others
+/// are there.
+#[test]
+fn what_is_in_the_place_of_files_is_named() {
+    let split = "mv C/model.safetensors C/model-00001-of-00002.safetensors";
+    assert_said(
+        "touch C/model.safetensors.aria2 | `C/model.safetensors.aria2` is the state of an unfinished download by aria2, so `model.safetensors` lacks data: run `aria2c -c` with the same address in this folder, or delete the state if the file is whole
+        truncate -s 300000 C/model.safetensors; touch C/model.safetensors.aria2 | `C/model.safetensors.aria2` is the state of
+        touch C/config.json.aria2 | so `config.json` lacks data: run `aria2c
+        touch C/model.safetensors.st | by axel, so `model.safetensors` lacks data: run `axel`
+        touch C/model.safetensors.lftp-pget-status | by lftp, so `model.safetensors` lacks data: run `pget -c`
+        mv C/model.safetensors C/model.safetensors.part-aa | `C/model.safetensors.part-aa` is a part of a file that was split: join all parts in the order of their names, as `cat FILE.part-* > FILE` does
+        mv C/model.safetensors C/model.safetensors.001 | is a part of a file that was split
+        mv C/model.safetensors C/model.safetensors.aa | is a part of a file that was split
+        mv C/model.safetensors C/.model.safetensors.Ab12Cd | `C/.model.safetensors.Ab12Cd` is an unfinished copy by rsync: run the same `rsync` again
+        mv C/model.safetensors C/model.safetensors.dvc | `C/model.safetensors.dvc` is a pointer of DVC, not the file itself: run `dvc pull`
+        mv C/config.json C/config.json.dvc | `C/config.json.dvc` is a pointer of DVC
+        mv C/config.json C/config.json.crdownload | `C/config.json.crdownload` is an unfinished download: download it again
+        mv C/model.safetensors C/.model.safetensors.icloud | is a placeholder of iCloud
+        mv C/model.safetensors C/model.safetensors.tmp | is an unfinished download
+        mv C/model.safetensors C/model.safetensors.lock | is the lock of a download
+        ln -sf .git/annex/objects/Qx/1/MD5E-s1 C/model.safetensors | where nothing is: run `git annex get` on it
+        echo /annex/objects/MD5E-s9--0 > C/model.safetensors | is a pointer of git-annex, not the file itself: run `git annex get` on it",
+    );
+    for (name, what) in [
+        ("model-00002-of-00002.safetensors.part", "is an unfinished download: download it again"),
+        ("model-00002-of-00002.safetensors.dvc", "is a pointer of DVC, not the file itself: run"),
+        (".model-00002-of-00002.safetensors.x1Y2z3", "is an unfinished copy by rsync"),
+        ("model-00002-of-00002.safetensors.aria2", "is the state of an unfinished download by"),
+        ("model-00002-of-00002.safetensors.part-ab", "is a part of a file that was split"),
+    ] {
+        assert_said(&format!(
+            "{split}; touch C/{name} | it lacks `model-00002-of-00002.safetensors`: add what is missing, or rename the one that is there to model.safetensors if it is the whole checkpoint; `{name}` {what}"
+        ));
+    }
+}
+
+#[test]
+fn unfinished_downloads_from_the_hub_are_named() {
+    let home = Home::with("tiny-hf");
+    let checkpoint = home.checkpoint();
+    write_index(
+        &checkpoint,
+        BTreeMap::from([("a", "model.safetensors"), ("b", "model-2.safetensors")]),
+    );
+    let downloads = checkpoint.join(".cache/huggingface/download");
+    fs::create_dir_all(&downloads).unwrap();
+    let missing = "names the shard `model-2.safetensors`, which is missing: add it";
+    let sentence = home.refusal("m", &[]);
+    assert!(sentence.contains(missing) && !sentence.contains("hf download"), "{sentence}");
+    fs::write(downloads.join("Ab-12=.0123.incomplete"), "").unwrap();
+    let again = "; a download into this folder is unfinished: run the same `hf download` again";
+    assert_contains(&home.refusal("m", &[]), &(missing.to_owned() + again));
+}
+
+/// Of a whole file others are left by downloads that were begun again.
+#[test]
+fn leftovers_beside_whole_files_are_no_matter() {
+    let table = "model.safetensors.part
+        model.safetensors.dvc
+        .model.safetensors.Ab12Cd
+        config.json.crdownload
+        model.safetensors.lock
+        other.safetensors.aria2";
+    for name in table.split_whitespace() {
+        let home = Home::with("tiny-hf");
+        fs::write(home.checkpoint().join(name), "").unwrap();
+        home.export("m", &[]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use safetensors::Dtype;
 use serde_json::json;
 
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout};
-use crate::support::{Home, assert_contains, assert_ends, cases, open};
+use crate::support::{Home, assert_contains, assert_ends, cases, open, words};
 
 type Edit = fn(&mut Tensors);
 pub type Choice = fn(&str) -> bool;
@@ -331,5 +331,33 @@ fn experts_in_several_forms_are_ambiguous() {
         found.sort();
         expected.sort();
         assert_eq!(found, expected, "{layout} {part}: {sentence}");
+    }
+}
+
+/// A config of another size or model: its sizes are no hint of what to edit.
+#[test]
+fn configs_of_other_models_are_told_first() {
+    let table = "hidden_size=2880 vocab_size=201088 | `hidden_size` 2880 where tensors have 96 and `vocab_size` 201088 where tensors have 320
+        hidden_size=2880 num_hidden_layers=24 | `hidden_size` 2880 where tensors have 96 and `num_hidden_layers` 24 where tensors have 3
+        vocab_size=201088 num_hidden_layers=36 num_local_experts=128 | `num_hidden_layers` 36 where tensors have 3
+        hidden_size=64 num_hidden_layers=2 | `num_hidden_layers` 2 where tensors have 3
+        intermediate_size=2880 num_key_value_heads=4 | `intermediate_size` 2880 where tensors have 128";
+    for layout in ["hf", "bf16", "linears"] {
+        for [edits, expected] in cases(table) {
+            let mut edited = config();
+            for (key, value) in words(edits).into_iter().filter_map(|it| it.split_once('=')) {
+                edited[key] = value.parse().unwrap();
+            }
+            let layers = edited["num_hidden_layers"].as_u64().unwrap();
+            edited["layer_types"] = (0..layers)
+                .map(|n| ["sliding_attention", "full_attention"][n as usize % 2])
+                .collect();
+            let home = home(&edited, &in_layout(layout));
+            let sentence = home.refusal("m", &[]);
+            assert_contains(&sentence, "/config.json` describes another model than `");
+            assert_contains(&sentence, expected);
+            assert_ends(&sentence, ": use the config.json that was saved with these tensors");
+            assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        }
     }
 }

@@ -282,7 +282,7 @@ impl<'a> ConfigReader<'a> {
                 .errors(unread);
         if !self.missing.is_empty() {
             let shown = |key: &String| {
-                format!("`{key}`{}", if self.is_null(key) { ", which is null" } else { "" })
+                format!("`{key}`{}", if self.is_null(key) { " (it is null)" } else { "" })
             };
             let missing: Vec<_> = self.missing.iter().map(shown).collect();
             let (keys, them) = if missing.len() == 1 { ("key", "it") } else { ("keys", "them") };

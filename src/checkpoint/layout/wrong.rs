@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::sizes::{Axis, VOCAB, is_transposed};
-use crate::checkpoint::tensors::place;
-use crate::display::{LISTED, plural, several};
+use crate::checkpoint::mismatch::ReadConfig;
+use crate::checkpoint::tensors::{Tensors, place};
+use crate::display::{LISTED, join, plural, several};
 use crate::error::{Error, err};
 use crate::tensor::DType;
 
@@ -49,6 +50,29 @@ impl Wrong {
 
     pub fn is_empty(&self) -> bool {
         self.faults.is_empty() && self.shapes.iter().all(Shape::is_right)
+    }
+
+    /// The error if tensors agree with each other and contradict several sizes of the config, or a size
+    /// and the number of layers: it is another model's.
+    pub fn other_config(&self, tensors: &Tensors, read: ReadConfig) -> Option<Error> {
+        if !self.disputed_sizes().is_empty() {
+            return None;
+        }
+        let sizes: BTreeSet<_> = self.shapes.iter().flat_map(Shape::wrong_sizes).collect();
+        let layers = ("`num_hidden_layers`", read.config.num_layers() as u64, tensors.layers()?);
+        let differs = layers.1 != layers.2;
+        (sizes.len() + usize::from(differs) > 1 && !sizes.is_empty()).then(|| {
+            let all = sizes.into_iter().chain(differs.then_some(layers));
+            let all: Vec<String> = all
+                .map(|(name, said, found)| format!("{name} {said} where tensors have {found}"))
+                .collect();
+            err!(
+                "`{}` describes another model than `{}` holds, with {}: use the config.json that was saved with these tensors",
+                read.file,
+                tensors.path.display(),
+                join(&all)
+            )
+        })
     }
 
     /// The errors of tensors in a folder, whose config is read from `config`: for names that are

@@ -13,7 +13,7 @@ use std::thread::available_parallelism;
 use rayon::prelude::*;
 
 use super::format::MatrixFormat;
-use super::reader::FileCache;
+use super::reader::{FileCache, not_finite_of, restore};
 use super::recipe::{Conversion, Matrix};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::progress::Progress;
@@ -117,11 +117,14 @@ impl Conversion {
         let Rounding { values, changed, not_finite, overflowed, .. } = *outcome;
         ensure!(
             not_finite == 0,
-            "`{path}`: {not_finite} of {values} values are infinite or NaN: the checkpoint is damaged, use another copy"
+            "`{path}`: {}: {}",
+            not_finite_of(not_finite, values),
+            restore(self.from.parts[0].dtype)
         );
+        let exceed = if overflowed == 1 { "value exceeds" } else { "values exceed" };
         ensure!(
             overflowed == 0,
-            "`{path}`: {overflowed} of {values} values exceed the range of {format} and would become infinite: choose another format for the {role}"
+            "`{path}`: {overflowed} of {values} {exceed} the range of {format} and would become infinite: leave the {role} in their format, or choose one of wider range, such as f32"
         );
         let has_merged = self.merge.is_some();
         let is_nvfp4 = format == MatrixFormat::Nvfp4;
