@@ -88,7 +88,7 @@ const OTHER_OPTIONS: [(&str, &str, &str); 17] = [
 
 /// Commands of other tools, and what to type; words in braces stand for the
 /// arguments that follow, or for what is missing.
-const OTHER_COMMANDS: [(&str, &str); 7] = [
+const OTHER_COMMANDS: [(&str, &str); 8] = [
     ("run chat prompt complete infer", "the command is `generate`: generate {model} --prompt TEXT"),
     ("show info ls list describe print cat view", "the command is `inspect`: inspect {path}"),
     (
