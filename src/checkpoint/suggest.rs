@@ -30,9 +30,10 @@ fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
     Foreign::of_files(&without_state(names))
 }
 
-/// The error for the folder of an adapter with a file in another format than SafeTensors.
+/// The error for the folder of an adapter with a file in another format than SafeTensors. In the
+/// folder of a whole model such a file is not the reason.
 pub fn refuse_other_format(adapter: &Path) -> Option<Error> {
-    let names = names(adapter);
+    let names = Some(names(adapter)).filter(|names| !has_weights(names))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (name, format, remedy) = Foreign::in_adapter(&without_state(&names))?;
     Some(err!("`{}` is {}: {remedy}", adapter.join(name).display(), format.what))
@@ -132,12 +133,14 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
         );
     }
     let here: Vec<&str> = names.iter().map(String::as_str).collect();
-    let instead = Foreign::instead_of(file, &here);
-    if let Some((name, format)) = instead.or_else(|| find_format(&here).filter(|_| !has_weights)) {
-        return refusal(&folder.join(name), format);
-    }
-    let elsewhere = || below(folder, &lacks, has_weights).or_else(|| above(folder, &lacks));
-    if let Some(error) = renamed_file(folder, file, &here, &lacks).or_else(elsewhere) {
+    let refuse = |(name, format): (&str, _)| refusal(&folder.join(name), format);
+    let found = Foreign::instead_of(file, &here)
+        .map(refuse)
+        .or_else(|| renamed_file(folder, file, &here, &lacks))
+        .or_else(|| below(folder, &lacks, has_weights))
+        .or_else(|| find_format(&here).filter(|_| !has_weights).map(refuse))
+        .or_else(|| above(folder, &lacks));
+    if let Some(error) = found {
         return error;
     }
     if names.is_empty() {

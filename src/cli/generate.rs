@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
-use gpt_oss_export::display::escape_control;
+use gpt_oss_export::display::{escape_control, plural};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::generate::{EndedBy, GenerateRequest, Prompt, Sampling, generate};
 use gpt_oss_export::text::LARGEST_TEXT;
 
-use super::console::{Console, print_json, write_if_read};
+use super::console::{Console, print_json, warn, write_if_read};
 use super::values::{Printing, number};
 
 /// Continue a text with a model, in onnxruntime, without Python
@@ -105,6 +105,12 @@ impl Generate {
             if printing.json() { Ok(true) } else { Ok(write_if_read(safe.as_bytes())?) }
         };
         let generated = generate(&request, &mut show, &console)?;
+        if request.final_only && generated.text.as_ref().is_some_and(String::is_empty) {
+            let made = plural(generated.ids.len(), "token");
+            warn(&format!(
+                "no final message in {made}: allow more tokens, or show the analysis too"
+            ));
+        }
         if printing.json() {
             print_json(&generated)?;
         } else {

@@ -56,7 +56,7 @@ pub const COLUMNS: [[&str; 2]; 11] = [
     ["memory", "growth of the process's own memory by loading"],
     ["prompt", "tokens of a prompt in a second"],
     ["decode", "tokens in a second, one by one, after a prompt"],
-    ["perplexity", "that of the model over that of the reference"],
+    ["perplexity ratio", "that of the model over that of the reference"],
     ["KL divergence", "mean over the predicted tokens, in nats"],
 ];
 

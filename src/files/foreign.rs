@@ -150,15 +150,13 @@ const KNOWN: [Foreign; 52] = [
         .files("?*.icloud"),
     of("an unfinished copy by rsync", "run the same `rsync` again, which begins this file anew")
         .files(".*.safetensors.?????? .*.json.??????"),
+    ARCHIVE,
     of(
         "a part of a file that was split",
         "join all parts in the order of their names, as `cat FILE.part-* > FILE` does",
     )
     .files("*.part-[a-z0-9]* *.part[a-z][a-z] *.part[0-9]* *.part.[0-9]* *.safetensors.[a-z][a-z] *.safetensors-[a-z][a-z] *.safetensors.[0-9][0-9] *.safetensors.[0-9][0-9][0-9] *.split-*"),
     of("a pointer of DVC, not the file itself", "run `dvc pull` in its folder").files("?*.dvc"),
-    of("an archive or a compressed file", UNPACK)
-        .files("*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar")
-        .bytes(&[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zxz\0", b"bzh", b"7z\xbc\xaf\x27\x1c"]),
     of(
         "a ZIP archive, as files of PyTorch are too",
         "unpack it, or load it in transformers and save it as SafeTensors (save_pretrained does)",
@@ -200,6 +198,11 @@ const KNOWN: [Foreign; 52] = [
     )
     .tensors("*.qkv_proj.* *.self_attn.qkv.* *.wqkv.* *.query_key_value.* *.c_attn.*"),
 ];
+
+/// Before parts of files, whose names end in two letters too.
+const ARCHIVE: Foreign = of("an archive or a compressed file", UNPACK)
+    .files("*.tar *.tar.* *.tgz *.tbz2 *.txz *.zip *.7z *.rar *.gz *.xz *.zst *.bz2 *.lz4")
+    .bytes(&[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zxz\0", b"bzh", b"7z\xbc\xaf\x27\x1c"]);
 
 const fn of(what: &'static str, remedy: &'static str) -> Foreign {
     Foreign {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::error::{Error, Result, Setting, err};
+use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
 use crate::onnx::{OnnxFile, Parameter, ValueInfo, read_adapter};
@@ -26,6 +26,12 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Adap
     }
     let mut factors = Vec::<AdapterFactor>::new();
     for file in files {
+        let is_trained = file.is_dir() || file.extension().is_some_and(|it| it == "safetensors");
+        ensure!(
+            !is_trained,
+            "`{}` is not an adapter for ONNX Runtime: write one of it for this model by the command `adapter`",
+            file.display()
+        );
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
             let taken = factors.iter().any(|it| it.name == parameter.name);

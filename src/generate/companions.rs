@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
 use crate::display::listed;
-use crate::error::{Result, Setting, bail, err};
+use crate::error::{Result, Setting, bail, ensure, err};
 use crate::files::{json, parent_dir};
 use crate::onnx::{OnnxFile, has_extension};
 use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find};
@@ -61,6 +61,8 @@ impl Companions {
         let dir = parent_dir(model);
         let mut dirs = vec![dir.to_owned()];
         if let Some(named) = named {
+            let (shown, file) = (named.display(), Tokenizer::FILE);
+            ensure!(named.is_dir(), "`{shown}` is no folder: name the one that has {file}");
             dirs = vec![named.to_owned()];
         } else {
             let real = fs::canonicalize(dir)?;

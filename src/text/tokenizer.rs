@@ -38,9 +38,9 @@ impl Tokenizer {
             .ok_or_else(|| err!("`{shown}` has no tokens: it is damaged; download it again"))?;
         ensure!(
             (largest as usize) < vocab_size,
-            "`{shown}` has tokens up to {}, and the model's vocabulary has {}: it is another model's; put this model's in its place",
+            "`{shown}` has ids up to {}, and the model's end at {}: put this model's tokenizer in its place, or, if tokens were added to it, resize the model's embeddings",
             with_thousands(largest.into()),
-            with_thousands(vocab_size as u64)
+            with_thousands((vocab_size as u64).saturating_sub(1))
         );
         Ok(Self { path: path.to_owned(), inner, longest: LARGEST_TEXT / growth })
     }

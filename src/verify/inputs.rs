@@ -88,7 +88,7 @@ impl Inputs {
         }
         ensure!(batch > 0, "no rows were requested");
         let default = window.saturating_add(BEYOND_WINDOW).min(MAX_DEFAULT);
-        let default = signature.longest_row().unwrap_or(default.min(context));
+        let default = signature.longest_row().unwrap_or(default).min(context);
         let tokens = options.tokens.unwrap_or(default);
         signature.check_row(tokens, context)?;
         let default = match (signature.cache, signature.last) {

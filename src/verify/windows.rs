@@ -85,6 +85,7 @@ fn open_tokenizer(checkpoint: &Path, vocab: usize) -> Result<Tokenizer> {
 /// The text of a file, or that of each line.
 fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let shown = file.display();
+    ensure!(!file.is_dir(), "`{shown}` is a folder, expected a text: name a file");
     let text = String::from_utf8(json::read(file, LARGEST_TEXT)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         err!("`{shown}` is not UTF-8, first in byte {at}: save it as UTF-8, or take another text")
@@ -112,14 +113,19 @@ fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let found = if *has_it { "something else there" } else { "no such field" };
     let others = fields.iter().filter(|(_, value)| matches!(value, Field::Text(_)));
     let others: Vec<&String> = others.map(|(name, _)| name).collect();
+    let (is_mixed, names) = (!texts.is_empty(), listed(others.iter()));
     let has = match others.len() {
         0 => "it has no text in other fields: take another file".to_owned(),
-        _ => format!("its texts are in {}: name the field", listed(others.iter())),
+        _ if is_mixed => format!("its texts are in {names}: give all texts one field"),
+        _ => format!("its texts are in {names}: name the field"),
     };
     let count = plural(lacking.len(), "line");
     let error = err!(
-        "{count} of `{shown}` lack a text in the field `{field}`; line {line} has {found}, and {has}"
+        "`{shown}` lacks a text in the field `{field}` in {count}; line {line} has {found}, and {has}"
     );
+    if is_mixed {
+        return Err(error);
+    }
     Err(others
         .iter()
         .take(LISTED)

@@ -289,6 +289,7 @@ fn names_what_is_no_adapter() {
         adapter_config.json adapter.zip | | adapter.zip` is an archive or a compressed file: unpack it
         adapter_config.json adapter.tar.gz | | adapter.tar.gz` is an archive or a compressed file: unpack it
         config.json model.safetensors | | holds no adapter_config.json; it holds a whole model
+        config.json model.safetensors logits.npy | | holds no adapter_config.json; it holds a whole model
         adapter_config.json adapter_model.safetensors | | adapter_config.json` is empty, expected an object of JSON";
     for [files, _, expected] in cases(table) {
         let home = Home::with("tiny-hf");

@@ -133,7 +133,7 @@ fn broken_tokenizers() -> Vec<(&'static str, Value, &'static str)> {
         (
             "/added_tokens/0",
             json!({"id": 1024, "content": "new", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}),
-            "has tokens up to 1,024, and the model's vocabulary has 1,024: it is another model's; put this model's in its place",
+            "has ids up to 1,024, and the model's end at 1,023: put this model's tokenizer in its place",
         ),
         (
             "/model/dropout",

@@ -24,6 +24,7 @@ fn assert_said(table: &str) {
 fn a_checkpoint_nearby_is_named() {
     assert_said(
         "mkdir -p D/snapshots/0123; mv C/* D/snapshots/0123; rmdir C; mv D C | `C` holds no config.json; `C/snapshots/0123` in it holds a checkpoint
+        mkdir D; mv C D/best; touch D/logits.npy; mv D C | `C` holds no config.json; `C/best` in it holds a checkpoint
         mkdir D; mv C D/model; mv D C | `C` holds no config.json; `C/model` in it holds a checkpoint
         mkdir D; cp -r C D/b; mv C D/a; mv D C | several folders in it hold checkpoints, `C/a`, `C/b`: choose one
         mkdir C/x; mv C/*.json C/*.safetensors C/x; cp C/x/config.json C | `C` holds no model.safetensors; `C/x` in it holds a checkpoint
@@ -156,6 +157,8 @@ fn what_is_in_the_place_of_files_is_named() {
         touch C/model.safetensors.st | by axel, so `model.safetensors` lacks data: run `axel`
         touch C/model.safetensors.lftp-pget-status | by lftp, so `model.safetensors` lacks data: run `pget -c`
         mv C/model.safetensors C/model.safetensors.part-aa | `C/model.safetensors.part-aa` is a part of a file that was split: join all parts in the order of their names, as `cat FILE.part-* > FILE` does
+        mv C/model.safetensors C/model.safetensors.gz | `C/model.safetensors.gz` is an archive or a compressed file: unpack it
+        mv C/model.safetensors C/model.safetensors.zst | `C/model.safetensors.zst` is an archive or a compressed file: unpack it
         mv C/model.safetensors C/model.safetensors.001 | is a part of a file that was split
         mv C/model.safetensors C/model.safetensors.aa | is a part of a file that was split
         mv C/model.safetensors C/.model.safetensors.Ab12Cd | `C/.model.safetensors.Ab12Cd` is an unfinished copy by rsync: run the same `rsync` again

@@ -181,6 +181,7 @@ fn refuses_texts_and_tokenizers() {
         ("blank.txt", b" \n\n"),
         ("short.txt", b"And God said"),
         ("body.jsonl", b"{\"body\": \"And God said\", \"id\": 1}\n{\"text\": \"Let there be\"}\n"),
+        ("content.jsonl", b"{\"content\": \"And God said\"}\n{\"content\": \"Let there be\"}\n"),
         ("number.jsonl", b"{\"text\": 1}\n"),
         ("broken.jsonl", b"{\"text\": \"a\"}\n{\"text\": \n"),
     ] {
@@ -193,9 +194,10 @@ fn refuses_texts_and_tokenizers() {
         short.txt | short.txt` has 3 tokens, and a window has 512: take a longer text or shorter windows; pass --tokens 3
         short.txt --tokens 131073 | a window of 131,073 tokens was requested, and one has 2 to 131,072, the model's context
         short.txt --text-field body | no `.jsonl` file
-        body.jsonl | 1 line of `
-        body.jsonl | line 1 has no such field, and its texts are in `body`: name the field; pass --text-field body
-        body.jsonl --text-field id | 2 lines of `
+        . | is a folder, expected a text: name a file
+        body.jsonl | lacks a text in the field `text` in 1 line; line 1 has no such field, and its texts are in `body`: give all texts one field
+        content.jsonl | line 1 has no such field, and its texts are in `content`: name the field; pass --text-field content
+        body.jsonl --text-field id | in 2 lines; line 1
         number.jsonl | line 1 has something else there, and it has no text in other fields
         broken.jsonl | broken.jsonl:2` is not valid JSON";
     for [options, expected] in cases(table) {
@@ -213,7 +215,7 @@ fn refuses_texts_and_tokenizers() {
     larger["model"]["vocab"]["another"] = json!(2000);
     let larger = larger.to_string();
     for (content, expected) in [
-        (Some(&larger[..]), "has tokens up to 2,000, and the model's vocabulary has 1,024"),
+        (Some(&larger[..]), "has ids up to 2,000, and the model's end at 1,023"),
         (Some(&whole[..whole.len() / 2]), "tokenizer.json` is not valid JSON"),
         (Some("{\"model\": {\"type\": \"BPE\"}}"), "tokenizer.json` is no tokenizer: "),
         (None, "has no `tokenizer.json`, which a text needs: put the checkpoint's own there"),
