@@ -37,7 +37,7 @@ pub struct Verify {
     /// Tokens of the longest row [default: sliding window + 32], or of a window [512]
     #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
-    /// Number of random rows, of unequal lengths [default: 3 with attention_mask, else 1]
+    /// Random rows, of unequal lengths [default: 3 with attention_mask, else 1]
     #[arg(long, conflicts_with = "text", value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     batch: Option<usize>,
     /// Number of decode steps after the prompt [default: 16 with a cache]
