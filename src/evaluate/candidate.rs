@@ -1,12 +1,12 @@
 //! One of the models: what it takes, how fast it is, and how far it is from the reference.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use fs_err as fs;
 use serde::Serialize;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::files::lossy_path;
 use crate::memory;
 use crate::progress::Progress;
@@ -105,7 +105,7 @@ impl Candidate {
             target: metadata.map(|metadata| metadata.options.target.to_string()),
             formats: metadata.map(|metadata| metadata.provenances.formats()).unwrap_or_default(),
             identity: subject.identity.clone(),
-            bytes: bytes(model.path, model.external_bytes())?,
+            bytes: fs::metadata(model.path)?.len() + model.external_bytes(),
             load_seconds,
             own_memory,
             prompt_speed,
@@ -126,13 +126,6 @@ impl Candidate {
         let (size, loss) = (self.bytes.cmp(&other.bytes), far(self).total_cmp(&far(other)));
         size.is_le() && loss.is_le() && (size.is_lt() || loss.is_lt())
     }
-}
-
-fn bytes(graph: &Path, external: u64) -> Result<u64> {
-    let found = fs::metadata(graph).map_err(|error| {
-        Error::new("cannot measure a model").with_kind(Kind::Io).with_source(error)
-    })?;
-    Ok(found.len() + external)
 }
 
 /// The mean divergence at each position of a window.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::plots::{Plot, color, plots};
-use super::summary::{COLUMNS, Evaluation, SAME_TOP};
+use super::summary::{COLUMNS, Evaluation};
 use crate::error::Result;
 use crate::publish::{Existing, Transaction};
 
@@ -17,9 +17,8 @@ pub fn write_report(evaluation: &Evaluation, path: &Path) -> Result<()> {
 }
 
 fn page(evaluation: &Evaluation) -> String {
-    let columns = || COLUMNS.iter().chain([&SAME_TOP]);
-    let heads = columns().map(|[name, _]| format!("<th>{name}</th>"));
-    let legend = columns().map(|[name, meaning]| format!("<dt>{name}</dt><dd>{meaning}</dd>"));
+    let heads = COLUMNS.iter().map(|[name, _]| format!("<th>{name}</th>"));
+    let legend = COLUMNS.iter().map(|[name, meaning]| format!("<dt>{name}</dt><dd>{meaning}</dd>"));
     let row = |(at, cells): (usize, Vec<String>)| {
         let class = if evaluation.models[at].is_best { " class=\"best\"" } else { "" };
         let mark =

@@ -46,7 +46,7 @@ pub struct ReferenceSummary {
 }
 
 /// Headings of the table, each with what it means.
-pub const COLUMNS: [[&str; 2]; 11] = [
+pub const COLUMNS: [[&str; 2]; 12] = [
     ["model", "the ONNX file; * marks those than which none is both smaller and closer"],
     ["target", "operators of the graph"],
     ["experts", "format of the experts"],
@@ -58,11 +58,8 @@ pub const COLUMNS: [[&str; 2]; 11] = [
     ["decode", "tokens in a second, one by one, after a prompt"],
     ["perplexity ratio", "that of the model over that of the reference"],
     ["KL divergence", "mean over the predicted tokens, in nats"],
+    ["same top", "share of tokens with the same likeliest one as the reference"],
 ];
-
-/// The heading of the last column, apart from the others because it has a percentage.
-pub const SAME_TOP: [&str; 2] =
-    ["same top", "share of tokens with the same likeliest one as the reference"];
 
 impl Evaluation {
     pub(super) fn new(
@@ -86,7 +83,7 @@ impl Evaluation {
         }
     }
 
-    /// The names of models that tell them apart: without folders that all have in common.
+    /// The names of models: those of their files if they differ, otherwise their paths.
     pub fn names(&self) -> Vec<String> {
         let stems = self.models.iter().map(|it| it.model.file_stem().unwrap_or_default());
         let stems: Vec<_> = stems.map(|it| it.to_string_lossy().into_owned()).collect();
@@ -160,7 +157,7 @@ fn speed(tokens: f64) -> String {
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = COLUMNS.iter().chain([&SAME_TOP]).map(|[name, _]| (*name).to_owned());
+        let heads = COLUMNS.iter().map(|[name, _]| (*name).to_owned());
         let lines: Vec<Vec<String>> = [heads.collect()].into_iter().chain(self.rows()).collect();
         let width = |at: usize| lines.iter().map(|it| it[at].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();

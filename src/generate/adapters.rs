@@ -29,7 +29,7 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Adap
         let is_trained = file.is_dir() || file.extension().is_some_and(|it| it == "safetensors");
         ensure!(
             !is_trained,
-            "`{}` is not an adapter for ONNX Runtime: write one of it for this model by the command `adapter`",
+            "`{}` is not an adapter file for ONNX Runtime: convert the LoRA adapter for this model with the command `adapter`",
             file.display()
         );
         let parameters = read_adapter(file)?.parameters;

@@ -14,8 +14,8 @@ use crate::files::{json, parent_dir};
 use crate::package::tokenizer;
 use crate::text::Tokenizer;
 
-/// The most bytes of a text.
-const LARGEST_TEXT: u64 = 1 << 30;
+/// The most bytes of a file.
+const LARGEST_FILE: u64 = 1 << 30;
 /// Default tokens of a window.
 const WINDOW: usize = 512;
 /// The field of a line of JSON with its text, unless another is named.
@@ -86,7 +86,7 @@ fn open_tokenizer(checkpoint: &Path, vocab: usize) -> Result<Tokenizer> {
 fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let shown = file.display();
     ensure!(!file.is_dir(), "`{shown}` is a folder, expected a text: name a file");
-    let text = String::from_utf8(json::read(file, LARGEST_TEXT)?).map_err(|error| {
+    let text = String::from_utf8(json::read(file, LARGEST_FILE)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         err!("`{shown}` is not UTF-8, first in byte {at}: save it as UTF-8, or take another text")
     })?;

@@ -115,6 +115,9 @@ fn finds_tokenizers_beside_models_and_their_checkpoints() {
     }
     let none = "`out/copied.onnx` has no tokenizer.json in `out`: put the checkpoint's there, name the folder that has it, or give a prompt of token ids; pass --tokenizer DIR";
     assert_refused(&home, &["out/copied.onnx", "--prompt", "In"], none);
+    let file = "`named/tokenizer.json` is no folder: name the one that has tokenizer.json";
+    let of_file = ["--prompt", "In", "--tokenizer", "named/tokenizer.json"];
+    assert_refused(&home, &[&["out/copied.onnx"], &of_file[..]].concat(), file);
     let none = "`out/copied.onnx` has no chat template (chat_template.jinja, or in tokenizer_config.json) in `named`: put";
     assert_refused(&home, &["out/copied.onnx", "--tokenizer", "named", "--chat", "In"], none);
 }

@@ -53,7 +53,7 @@ fn exceeded_limit_is_an_error_that_says_what_to_raise() {
         export RAYON_NUM_THREADS=64; ulimit -u 32 | --experts int4 --output out/m.onnx | cannot start a thread: Resource temporarily unavailable (os error 11): raise the limit on processes (`ulimit -u`)
         ulimit -v STARTS | --experts int4 --output out/m.onnx | or on memory (`ulimit -v`)";
     let starts = |kib: &u32| shell(&format!("ulimit -v {kib}; exec \"$0\" -V"), &home).0 == Some(0);
-    let least = (10_000..).step_by(500).find(starts).unwrap().to_string();
+    let least = (10_000..500_000).step_by(500).find(starts).unwrap().to_string();
     for [limit, options, sentence] in cases(table) {
         let limit = limit.replace("STARTS", &least);
         let export = format!("exec \"$0\" --checkpoint checkpoint {options}");

@@ -163,7 +163,7 @@ fn adapters_are_added_at_run_time() {
             let folder = ["--ids", "1", "--adapter", text(&adapter)];
             assert_contains(
                 &sentence(&mut generate(&model, &folder)),
-                "is not an adapter for ONNX Runtime",
+                "is not an adapter file for ONNX Runtime: convert the LoRA adapter for this model with the command `adapter`",
             );
         }
     }
@@ -233,6 +233,10 @@ fn chats_are_tokenized_by_their_template_and_show_their_final_message() {
         let found = generated(&model, &[&prompt, &few[..], &["--final"]].concat());
         let text = if is_shown { all["text"].clone() } else { json!("") };
         assert_eq!((&found["text"], &found["ids"]), (&text, &all["ids"]), "{begun}");
+        let options = [&prompt[..], &few, &["--final", "--quiet"]].concat();
+        let error = generate(&model, &options).output().unwrap().stderr;
+        let warning = String::from_utf8(error).unwrap();
+        assert_eq!(warning.starts_with("warning: no final message in "), !is_shown, "{warning}");
     }
 }
 
