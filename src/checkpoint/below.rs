@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::names::{numbers, without_numbers};
 
-/// Levels of folders that are looked at, folders in all of them, and names in each folder.
-const LEVELS: usize = 3;
-const FOLDERS: usize = 256;
+/// Levels of folders that are looked at (`HF_HOME` has `hub/models--owner--name/snapshots/COMMIT`),
+/// folders in all of them, and names in each folder.
+const LEVELS: usize = 5;
+const FOLDERS: usize = 1024;
 const NAMES: usize = 1024;
 
 /// A folder, and the names in it that are UTF-8.

@@ -11,7 +11,7 @@ use super::renamed;
 use super::similar::most_like;
 use crate::display::{listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
-use crate::files::foreign::Foreign;
+use crate::files::foreign::{self, Foreign};
 use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
@@ -44,9 +44,10 @@ fn without_state<'n>(names: &[&'n str]) -> Vec<&'n str> {
     names.iter().copied().filter(|name| !is_state(name)).collect()
 }
 
-/// The refusal of a file in a known format.
+/// The refusal of a file in a known format, by its name or its first bytes.
 pub fn refuse_file(path: &Path) -> Option<Error> {
-    let format = identify(path.file_name()?.to_str()?)?;
+    let by_name = path.file_name()?.to_str().and_then(identify);
+    let format = by_name.or_else(|| Foreign::of_bytes(&foreign::first_bytes(path)))?;
     Some(refusal(path, format))
 }
 

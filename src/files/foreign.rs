@@ -2,7 +2,10 @@
 //! what comes in the place of a file.
 
 use std::fmt;
+use std::io::Read;
+use std::path::Path;
 
+use fs_err::File;
 use glob::Pattern;
 
 /// As many first bytes of a file as [`identify`] looks at.
@@ -48,7 +51,7 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 52] = [
+const KNOWN: [Foreign; 53] = [
     of(
         "mlx-lm's format of adapters",
         "merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
@@ -75,6 +78,7 @@ const KNOWN: [Foreign; 52] = [
         .bytes(&[b"gguf"])
         .of_adapter("use the adapter that it was converted from"),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
+    of("Ollama's store of models, in GGUF", USE_SOURCE).files("manifests+blobs"),
     of("CTranslate2's format", USE_SOURCE)
         .files("model.bin+vocabulary.* model.bin+shared_vocabulary.*"),
     of("OpenAI's format for Metal", USE_SOURCE).files("model.bin"),
@@ -266,6 +270,17 @@ impl Foreign {
         Self::of_files(&own).filter(|(_, it)| it.is_beside_file || !is_there)
     }
 
+    /// What a file with these first bytes is.
+    pub fn of_bytes(first: &[u8]) -> Option<&'static Self> {
+        let lower = beginning(first).to_ascii_lowercase();
+        let begins = |known: &&Self| known.bytes.iter().any(|start| lower.starts_with(start));
+        match first {
+            _ if is_utf16(first) => Some(&UTF16),
+            _ if is_pickle(first) => Some(&PYTORCH),
+            _ => KNOWN.iter().find(begins),
+        }
+    }
+
     /// What some names of tensors stand for, and the first of these.
     pub fn of_tensors<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
         Self::find(names, |it| it.tensors)
@@ -297,25 +312,31 @@ impl fmt::Display for Foreign {
 /// a server's message in JSON; and what to do.
 pub fn identify(first: &[u8]) -> Option<String> {
     let first = &first[..first.len().min(FIRST_BYTES)];
-    let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
-    let lower = text.to_ascii_lowercase();
-    let begins = |known: &&Foreign| known.bytes.iter().any(|start| lower.starts_with(start));
-    let known = match first {
-        _ if is_utf16(first) => Some(&UTF16),
-        _ if is_pickle(first) => Some(&PYTORCH),
-        _ => KNOWN.iter().find(begins),
-    };
-    if let Some(known) = known {
+    if let Some(known) = Foreign::of_bytes(first) {
         return Some(known.to_string());
     }
+    let text = beginning(first);
     // The last character may be cut off.
     let shown = text.utf8_chunks().next()?.valid();
     let is_text = shown.len() + 3 >= text.len()
         && !shown.contains(|it: char| it.is_control() && !it.is_whitespace());
-    let is_message = shown.starts_with(char::is_alphanumeric) || lower.starts_with(b"{\"error\"");
+    let is_error = text.to_ascii_lowercase().starts_with(b"{\"error\"");
+    let is_message = shown.starts_with(char::is_alphanumeric) || is_error;
     let line: String = shown.lines().next()?.trim_end().chars().take(SHOWN).collect();
     (is_text && is_message)
         .then(|| format!("a text that begins {line:?}, not the file itself: {DOWNLOAD}"))
+}
+
+/// The first bytes of a file, at most [`FIRST_BYTES`]; none if it cannot be read.
+pub fn first_bytes(file: &Path) -> Vec<u8> {
+    let mut first = Vec::new();
+    let read = File::open(file).map(|it| it.take(FIRST_BYTES as u64).read_to_end(&mut first));
+    if matches!(read, Ok(Ok(_))) { first } else { Vec::new() }
+}
+
+/// A text without its byte order mark and the white space at its start.
+fn beginning(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start()
 }
 
 /// Whether these are the version of a pickle and a first opcode: a number, a frame, a dictionary, a

@@ -1,13 +1,12 @@
 //! Whether the files of a model's external data are there, and as they were at the export.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 
 use super::data_digest::is_changed;
 use super::read::OnnxFile;
 use crate::error::{Error, Result, err};
-use crate::files::foreign::{self, FIRST_BYTES};
+use crate::files::foreign;
 use crate::files::{FileRange, parent_dir};
 
 /// Refuses missing and truncated data of a model, which onnxruntime would report without a file's name.
@@ -45,8 +44,7 @@ pub fn data_change(file: &Path, ranges: &[FileRange], recorded: &str) -> Option<
 
 /// What came in the place of a file.
 fn foreign(file: &Path) -> Option<String> {
-    let mut first = Vec::new();
-    File::open(file).ok()?.take(FIRST_BYTES as u64).read_to_end(&mut first).ok()?;
+    let first = foreign::first_bytes(file);
     // The length of a SafeTensors header may look like the beginning of another file.
     let is_safetensors = first.get(8) == Some(&b'{');
     foreign::identify(&first).filter(|_| !is_safetensors).map(|what| format!("it is {what}"))

@@ -38,7 +38,10 @@ fn what_lies_deeper_is_named() {
     // `save F` makes a checkpoint, `adapter F` an adapter, `file P` an empty file.
     let functions = "save() { mkdir -p $1 && cp ../base/* $1; }; adapter() { mkdir -p $1 && cp ../adapter/* $1; }; file() { mkdir -p $(dirname $1) && touch $1; }";
     let table = "save a/b/c | `C` holds no config.json; `C/a/b/c` in it holds a checkpoint: use it | C/a/b/c
-        save a/b/c/d | `C` holds no config.json: add the files that the checkpoint lacks |
+        save a/b/c/d/e/f | `C` holds no config.json: add the files that the checkpoint lacks |
+        save hub/models--openai--gpt-oss-20b/snapshots/0123; file xet/a/b | `C/hub/models--openai--gpt-oss-20b/snapshots/0123` in it holds a checkpoint: use it | C/hub/models--openai--gpt-oss-20b/snapshots/0123
+        file manifests/registry.ollama.ai/library/gpt-oss/20b; file blobs/sha256-e7b273f9 | `C/manifests` is Ollama's store of models, in GGUF: use the SafeTensors checkpoint |
+        file models/manifests/x; file models/blobs/sha256-e7b273f9 | `C/models/manifests` in it is Ollama's store of models |
         save a/b/c; save z | `C/z` in it holds a checkpoint: use it | C/z
         save checkpoint-500; save checkpoint-1000 | several folders in it hold checkpoints, `C/checkpoint-500`, `C/checkpoint-1000`: choose one, such as the last, `C/checkpoint-1000` | C/checkpoint-1000
         save run/step_9; save run/step_10; save run/step_100 | such as the last, `C/run/step_100` | C/run/step_100

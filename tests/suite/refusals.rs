@@ -191,8 +191,11 @@ fn ignores_unknown_names_on_request() {
 #[test]
 fn refuses_damaged_and_foreign_weights_files() {
     let home = Home::with("tiny");
-    let [folder, model, gguf] = ["", "m.onnx", "x.gguf"].map(|name| home.join(name));
-    fs::write(&gguf, b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
+    let [folder, model, gguf, blob] =
+        ["", "m.onnx", "x.gguf", "sha256-e7b273f9"].map(|name| home.join(name));
+    for path in [&gguf, &blob] {
+        fs::write(path, b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
+    }
     let [damaged, short] = ["damaged", "short"].map(|name| home.stage(name, &[]).0);
     flip_last_bit(&damaged);
     resize(&short, |length| length - 1);
@@ -200,6 +203,7 @@ fn refuses_damaged_and_foreign_weights_files() {
         (&folder, "is a folder, and a staged weights file is expected"),
         (&folder.join("absent"), "there is no file `"),
         (&gguf, "x.gguf` is GGUF, llama.cpp's format: use the SafeTensors"),
+        (&blob, "sha256-e7b273f9` is GGUF, llama.cpp's format: use the SafeTensors"),
         (
             &fixture("tiny/model.safetensors"),
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
