@@ -85,7 +85,15 @@ pub struct AdapterConfig {
 }
 
 /// Numbers by regular expressions for ends of names; the first that matches counts.
-type Patterns = Vec<(Regex, f64)>;
+type Patterns = Vec<Pattern>;
+
+#[derive(Debug)]
+struct Pattern {
+    /// As in the config.
+    text: String,
+    regex: Regex,
+    number: f64,
+}
 
 /// The objects of which the order matters.
 #[derive(Default, Deserialize)]
@@ -125,21 +133,30 @@ impl AdapterConfig {
     pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {
         let configured = self.rank(module).filter(|it| *it != rank);
         if let Some(other) = configured {
-            let of_pattern = first(&self.ranks, &self.adapted(module)).is_some();
-            let key = if of_pattern { "rank_pattern" } else { "r" };
+            let (key, set) = match first(&self.ranks, &self.adapted(module)) {
+                Some(Pattern { text, .. }) => {
+                    ("rank_pattern", format!("`{text}` in `rank_pattern`"))
+                }
+                None => ("r", "`r`".to_owned()),
+            };
             return Err(format!(
-                "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set `{key}` to {rank}"
+                "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set {set} to {rank}"
             ));
         }
-        let alpha = first(&self.alphas, &self.adapted(module)).or(self.alpha);
-        let alpha = alpha.ok_or_else(|| format!("{ADAPTER_CONFIG} lacks the key `lora_alpha`"))?;
+        let alpha = first(&self.alphas, &self.adapted(module)).map(|it| it.number).or(self.alpha);
+        let alpha = alpha.ok_or_else(|| {
+            format!(
+                "{ADAPTER_CONFIG} lacks the key `lora_alpha`: add it with its value in training"
+            )
+        })?;
         let rank = rank as f64;
         Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
     }
 
     /// The rank that the config gives a module.
     pub fn rank(&self, module: &str) -> Option<u64> {
-        first(&self.ranks, &self.adapted(module)).map(|rank| (rank as u64).max(1)).or(self.rank)
+        let of_pattern = first(&self.ranks, &self.adapted(module));
+        of_pattern.map(|it| (it.number as u64).max(1)).or(self.rank)
     }
 
     /// The name by which patterns know a module: that of its weight if this is a target.
@@ -160,8 +177,8 @@ impl AdapterConfig {
     }
 }
 
-fn first(patterns: &Patterns, name: &str) -> Option<f64> {
-    patterns.iter().find(|(pattern, _)| pattern.is_match(name)).map(|(_, number)| *number)
+fn first<'p>(patterns: &'p Patterns, name: &str) -> Option<&'p Pattern> {
+    patterns.iter().find(|it| it.regex.is_match(name))
 }
 
 fn is_end(end: &str, name: &str) -> bool {
@@ -209,7 +226,7 @@ fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<OrderedObject>) 
     for (text, value) in entries.unwrap_or_default().0 {
         // Python's `re.match(r"(.*\.)?(KEY)$", name)`.
         match (Regex::new(&format!(r"^(?:.*\.)?(?:{text})$")), value.as_f64()) {
-            (Ok(regex), Some(number)) => patterns.push((regex, number)),
+            (Ok(regex), Some(number)) => patterns.push(Pattern { text, regex, number }),
             (Ok(_), None) => keys.refuse(keys.invalid(key, "an object of numbers", &value)),
             (Err(_), _) => keys.refuse(err!(
                 "`{}`: key `{key}` has the regular expression {text:?}, which is invalid or has lookaround or backreferences: write the names of modules instead",

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::also;
 use super::config::{AdapterConfig, refuse_other_methods};
-use super::names::{Module, ModuleForm, PARAMETERS, Part, place};
+use super::names::{Module, ModuleForm, PARAMETERS, Part, as_saved, place};
 use crate::checkpoint::{
-    ADAPTER_CONFIG, IgnoredNames, adapter_without_config, below, choice, is_adapter, is_checkpoint,
-    is_ignored, matches, nearest, patterns, refuse_other_format,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, IgnoredNames, adapter_without_config, below, choice,
+    is_adapter, is_checkpoint, is_ignored, matches, nearest, patterns, refuse_other_format,
+    renamed_adapter_file,
 };
 use crate::container::{Header, StoredTensor};
 use crate::display::listed;
@@ -18,9 +19,6 @@ use crate::files::foreign::MERGE_ADAPTER;
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero};
-
-/// The file of an adapter's tensors.
-pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
@@ -56,7 +54,7 @@ impl AdapterFile {
         let (folder, weights) = if path.is_file() {
             (parent_dir(path), path.to_owned())
         } else {
-            (path, path.join(WEIGHTS))
+            (path, path.join(ADAPTER_WEIGHTS))
         };
         ensure!(
             path.extension().is_none_or(|it| it != ADAPTER_EXTENSION),
@@ -66,7 +64,7 @@ impl AdapterFile {
         let shown = folder.display();
         ensure!(
             folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"
+            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
         );
         if weights.symlink_metadata().is_err()
             && let Some(error) = refuse_other_format(folder)
@@ -74,11 +72,17 @@ impl AdapterFile {
             return Err(error);
         }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
+        if whole.is_empty()
+            && !path.is_file()
+            && let Some(error) = renamed_adapter_file(folder)
+        {
+            return Err(error);
+        }
         let config = folder.join(ADAPTER_CONFIG);
         if whole.is_empty() && weights.exists() && config.symlink_metadata().is_err() {
             return Err(adapter_without_config(&weights));
         }
-        for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, WEIGHTS)] {
+        for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, ADAPTER_WEIGHTS)] {
             ensure!(
                 file.symlink_metadata().is_ok(),
                 "`{shown}` holds no {name}{whole}; {}",
@@ -200,8 +204,9 @@ impl AdapterFile {
 /// What to do about a folder that is no adapter: where one is, or what an adapter is.
 fn elsewhere(folder: &Path) -> String {
     let below = below(folder);
-    choice(&nearest(&below, |it| is_adapter(&it.names)), "LoRA adapter")
-        .unwrap_or_else(|| format!("an adapter is a folder with {ADAPTER_CONFIG} and {WEIGHTS}"))
+    choice(&nearest(&below, |it| is_adapter(&it.names)), "LoRA adapter").unwrap_or_else(|| {
+        format!("an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}")
+    })
 }
 
 /// The tensors of a file by their modules, and those of the `ignored` names and patterns that fit
@@ -221,7 +226,15 @@ fn read_modules(
             continue;
         };
         let (kind, dtype) = (ElementKind::Float, tensor.dtype);
-        ensure!(kind.accepts(dtype), "`{shown}`: tensor `{name}` must be {kind}, found {dtype}");
+        ensure!(
+            kind.accepts(dtype),
+            "`{shown}`: tensor `{name}` must be {kind}, found {dtype}: save the adapter in one of these"
+        );
+        ensure!(
+            !tensor.shape.contains(&0),
+            "`{shown}`: tensor `{name}` is empty (shape {:?}), as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`",
+            tensor.shape
+        );
         if let Some(other) = modules.entry(module).or_default().insert(part, tensor) {
             bail!("`{shown}` holds both `{name}` and `{}`, which say the same", other.name);
         }
@@ -229,6 +242,11 @@ fn read_modules(
     let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
     let of_adapters = used.cloned().collect();
     let tensors = unknown.extract_if(.., |name| is_ignored(name, ignored)).collect();
+    ensure!(
+        !names.is_empty(),
+        "`{shown}` holds no tensors: use the file that was saved after training"
+    );
+    refuse_other_names(path, &unknown)?;
     let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
     let errors = [
         unsupported_ways(path, &unsupported),
@@ -237,6 +255,19 @@ fn read_modules(
     ];
     Error::all(errors.into_iter().flatten())?;
     Ok((modules, IgnoredNames { tensors, of_adapters, ..IgnoredNames::default() }))
+}
+
+/// Refuses the names of a state dict and misspelt ones, by which they would be PEFT's.
+fn refuse_other_names(path: &Path, unknown: &[String]) -> Result<()> {
+    let mut others = unknown.iter().filter_map(|name| Some((name, as_saved(name)?)));
+    let Some((name, saved)) = others.next() else { return Ok(()) };
+    bail!(
+        "`{}` has names that are not PEFT's: save the adapter with save_pretrained, of the model inside all wrappers, or rename `{name}` to `{saved}`{}",
+        path.display(),
+        others
+            .next()
+            .map_or(String::new(), |_| format!(", and the {} others alike", others.count() + 1))
+    )
 }
 
 /// Whether a tensor without a place adapts a module of a GPT-OSS model all the same.
@@ -262,6 +293,13 @@ fn unsupported_ways(path: &Path, tensors: &[String]) -> Option<Error> {
 fn misplaced(path: &Path, unknown: &[String], names: &[String]) -> Option<Error> {
     if unknown.is_empty() {
         return None;
+    }
+    if unknown.len() == names.len() {
+        return Some(err!(
+            "no tensor of `{}` adapts a GPT-OSS model, such as `{}`: use an adapter of this base, as save_pretrained of PEFT writes it",
+            path.display(),
+            unknown[0]
+        ));
     }
     let error = err!(
         "`{}` holds tensors that adapt nothing in a GPT-OSS model: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",

@@ -26,7 +26,7 @@ mod swappable;
 use std::path::PathBuf;
 
 pub use apply::apply;
-pub use file::{AdapterFile, WEIGHTS};
+pub use file::AdapterFile;
 pub use fit::fit;
 pub use fitted::FittedAdapter;
 pub use modules::AdaptedModules;

@@ -176,6 +176,27 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     is_supported.then_some((Module { layer, path, form, sides, name }, part))
 }
 
+/// The name by which PEFT would save a tensor of a state dict, or one whose factor is misspelt: without
+/// wrappers, and without the name of the adapter behind a factor's.
+pub fn as_saved(tensor: &str) -> Option<String> {
+    const FACTORS: [&str; 4] = ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"];
+    const WRAPPERS: [&str; 4] =
+        ["module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"];
+    let plain = |part: &str| part.to_lowercase().replace('_', "");
+    let factor = |part: &str| FACTORS.into_iter().find(|it| plain(it) == plain(part));
+    let mut parts = Vec::new();
+    for part in tensor.split('.').filter(|part| !WRAPPERS.contains(part)) {
+        parts.push(factor(part).unwrap_or(part));
+    }
+    let with_adapter = parts.join(".");
+    if let Some(at) = parts.iter().position(|part| FACTORS.contains(part))
+        && parts.get(at + 1).is_some_and(|next| !["weight", "bias"].contains(next))
+    {
+        parts.remove(at + 1);
+    }
+    [with_adapter, parts.join(".")].into_iter().find(|name| name != tensor && place(name).is_some())
+}
+
 impl Side {
     /// Its number in a base; that of experts depends on the layer.
     pub fn size(self, config: &Config, layer: Option<usize>) -> u64 {

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::{AdapterFile, WEIGHTS};
-use crate::checkpoint::IgnoredNames;
+use super::AdapterFile;
+use crate::checkpoint::{ADAPTER_WEIGHTS, IgnoredNames};
 use crate::error::{Error, Result, ensure};
 
 /// An adapter, and how much of it to add.
@@ -21,7 +21,7 @@ pub struct AdapterSource {
 impl AdapterSource {
     /// Its SafeTensors file.
     pub fn weights(&self) -> PathBuf {
-        if self.path.is_dir() { self.path.join(WEIGHTS) } else { self.path.clone() }
+        if self.path.is_dir() { self.path.join(ADAPTER_WEIGHTS) } else { self.path.clone() }
     }
 
     /// Refuses a weight that adds nothing.

@@ -39,9 +39,9 @@ pub use names::{is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, CONFIG, adapter_without_config, choice, enclosing, identify, is_adapter,
-    is_checkpoint, is_safetensors, names, refuse_file as refuse_unsupported, refuse_other_format,
-    similar_dir,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, enclosing, identify,
+    is_adapter, is_checkpoint, is_safetensors, names, refuse_file as refuse_unsupported,
+    refuse_other_format, renamed_adapter_file, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{

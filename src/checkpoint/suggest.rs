@@ -16,6 +16,8 @@ use crate::files::parent_dir;
 
 pub const CONFIG: &str = "config.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The file of an adapter's tensors.
+pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// Prefixes of files that training writes beside a checkpoint.
 const TRAINING_STATE: [&str; 5] =
     ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
@@ -57,7 +59,7 @@ fn refusal(path: &Path, format: &Foreign) -> Error {
     }
     let folder = parent_dir(path);
     if !folder.join(ADAPTER_CONFIG).exists() {
-        return adapter_without_config(path);
+        return renamed_adapter_file(folder).unwrap_or_else(|| adapter_without_config(path));
     }
     with_adapter(err!("`{}` is {format}", path.display()), folder)
 }
@@ -67,6 +69,21 @@ pub fn adapter_without_config(weights: &Path) -> Error {
     err!(
         "`{}` is a LoRA adapter without its {ADAPTER_CONFIG}: put the one that was saved with it beside it",
         weights.display()
+    )
+}
+
+/// The error for a folder in which a file of an adapter has another name.
+pub fn renamed_adapter_file(folder: &Path) -> Option<Error> {
+    let names = names(folder);
+    [ADAPTER_CONFIG, ADAPTER_WEIGHTS].into_iter().filter(|it| !names.contains(*it)).find_map(
+        |file| {
+            let others = names.iter().map(String::as_str).filter(|it| !it.starts_with("._"));
+            let near = renamed::near(file, others)?;
+            let folder = folder.display();
+            Some(err!(
+                "`{folder}` holds no {file}, but `{near}`: rename it to {file} if it is that file"
+            ))
+        },
     )
 }
 
@@ -95,8 +112,10 @@ pub fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 /// Whether these names at one place are those of an adapter, without the weights of a whole model.
+/// Beside its own file an adapter may have other weights, such as those of a value head.
 pub fn is_adapter(there: &BTreeSet<String>) -> bool {
-    there.contains(ADAPTER_CONFIG) && !has_weights(there)
+    let has_own = || there.contains(ADAPTER_WEIGHTS) && !there.contains(CONFIG);
+    there.contains(ADAPTER_CONFIG) && (!has_weights(there) || has_own())
 }
 
 /// Refuses an adapter, which would change the result of a whole model beside it.
@@ -306,6 +325,8 @@ pub fn is_checkpoint(folder: &Path) -> bool {
         && folder.read_dir().is_ok_and(|all| all.flatten().any(|it| is_safetensors(&it.path())))
 }
 
+/// By its name; those that macOS puts beside files (`._model.safetensors`) hold attributes of them.
 pub fn is_safetensors(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "safetensors")
+    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+    !name.starts_with(b"._") && file.extension().is_some_and(|it| it == "safetensors")
 }

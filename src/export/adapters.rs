@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{AdapterAs, HubSource, Request, RequestedAdapter};
 use crate::adapter::{self, Adapter, AdapterFile, AdapterSource, FittedAdapter, ModuleGroup};
-use crate::checkpoint::{ADAPTER_CONFIG, Checkpoint, IgnoredNames};
+use crate::checkpoint::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint, IgnoredNames};
 use crate::error::{Error, Result, Setting, err};
 use crate::hub::HubFolder;
 use crate::progress::Progress;
@@ -29,7 +29,7 @@ fn fetch(request: &Request, wanted: &HubSource, progress: &dyn Progress) -> Resu
     let root = &folder.clone().unwrap_or_else(|| request.download_folder(name));
     let (config, setting, offline) = (ADAPTER_CONFIG, Setting::Adapter, *offline);
     let folder = HubFolder { name, root, config, setting, offline };
-    folder.fetch(&[ADAPTER_CONFIG, adapter::WEIGHTS], progress)
+    folder.fetch(&[ADAPTER_CONFIG, ADAPTER_WEIGHTS], progress)
 }
 
 /// Adds adapters to a checkpoint, or lets a runtime add them.

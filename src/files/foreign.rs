@@ -66,7 +66,7 @@ const KNOWN: [Foreign; 53] = [
         is_adapter: true,
         ..of("a LoRA adapter", "export the checkpoint of its base model with it")
     }
-    .files("adapter_config.json adapter_model.*"),
+    .files("adapter_config.json adapter_model*"),
     of("a LoRA adapter that is not merged", MERGE_ADAPTER).tensors("*lora_*"),
     of(
         "the base layers of a LoRA adapter without its factors",

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::scan::{Scan, scan_stored};
 use super::tensors::{Filter, ListedTensor, Selection};
-use crate::adapter::{AdaptedModules, AdapterFile, ModuleForm, Part, Side, WEIGHTS};
-use crate::checkpoint::IgnoredNames;
+use crate::adapter::{AdaptedModules, AdapterFile, ModuleForm, Part, Side};
+use crate::checkpoint::{ADAPTER_WEIGHTS, IgnoredNames};
 use crate::container::Header;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::{Error, Result};
@@ -58,14 +58,14 @@ pub fn inspect(
         Ok(file) => (file, None),
         Err(error) => (AdapterFile::default(), Some(error)),
     };
-    let header = Header::read(&path.join(WEIGHTS));
+    let header = Header::read(&path.join(ADAPTER_WEIGHTS));
     let tensors = header.map_err(|error| refusal.take().unwrap_or(error))?.tensors;
     let listed = tensors.iter().map(|tensor| ListedTensor {
         name: tensor.name.clone(),
         dtype: tensor.dtype.to_string(),
         shape: tensor.shape.clone(),
         places: vec![FileRange {
-            file: Path::new(WEIGHTS).into(),
+            file: Path::new(ADAPTER_WEIGHTS).into(),
             range: tensor.data.range.clone(),
         }],
         ..ListedTensor::default()
@@ -146,7 +146,7 @@ impl AdapterInspection {
         let (parameters, dtypes) = (with_thousands(*parameters), dtypes.join(" and "));
         table.row(
             "file",
-            format!("{WEIGHTS}: {bytes}, {count}, {parameters} parameters in {dtypes}"),
+            format!("{ADAPTER_WEIGHTS}: {bytes}, {count}, {parameters} parameters in {dtypes}"),
         );
         self.modules.iter().for_each(|module| table.note(module));
         let sizes =

@@ -126,7 +126,10 @@ impl Zeros {
                 format!("{files}: samples of {names} are all zeros, as after an interrupted save or download{end}")
             })
         };
-        let vital = told(vital, ", so the model cannot work: download or copy the files again");
+        let vital = told(
+            vital,
+            ", without which the model cannot work as trained: download or copy the files again",
+        );
         let end = ": download or copy the files again, unless these zeros are intended";
         vital.into_iter().chain(told(others, end)).collect()
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{
-    Home, assert_contains, assert_starts, cases, copy_folder, failure, fixture, open, resize, text,
-    words,
+    Home, assert_contains, assert_starts, binary, cases, copy_folder, failure, fixture, open,
+    printed, resize, text, words,
 };
 
 #[test]
@@ -177,14 +177,20 @@ fn refuses_tensors_that_do_not_fit() {
     let table = "attention | drop layers.0.self_attn.q_proj.lora_A | q_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again
         biases | drop lora_A | o_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again; also incomplete: 5 modules
         attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the given base, found [256, 3]
-        attention | shape 0.self_attn.q_proj.lora_A.weight 0 | `model.layers.0.self_attn.q_proj` has factors of rank 0, and key `r` of adapter_config.json says 4
+        attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` is empty (shape [0]), as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather
         attention | exchange | `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` has shape [64, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 96], expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both; also wrong: 11 modules
         attention | transpose | has shape [96, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 64], expected [rank, inputs]
-        attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32
-        attention | rename lora_A.weight lora_A.default.weight | adapts modules in a way that is not supported, with the tensors `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight`, `
+        attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32: save the adapter in one of these
+        attention | rename .weight .default.weight | has names that are not PEFT's: save the adapter with save_pretrained, of the model inside all wrappers, or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others alike
+        embedding | rename embedding_A embedding_A.mine | or rename `base_model.model.model.embed_tokens.lora_embedding_A.mine` to `base_model.model.model.embed_tokens.lora_embedding_A`
+        attention | rename base_model. module.base_model. | or rename `module.base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others
+        attention | rename self_attn _fsdp_wrapped_module._checkpoint_wrapped_module.self_attn | or rename `base_model.model.model.layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`
+        attention | rename lora_A loraA | or rename `base_model.model.model.layers.0.self_attn.k_proj.loraA.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 11 others
+        attention | rename lora_B lora_b | or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_b.weight` to
+        attention | drop lora_ | adapter_model.safetensors` holds no tensors: use the file that was saved after training
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
         attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
-        attention | rename model.layers model.language_model.layers | k_proj.lora_A.weight`, `
+        attention | rename model.layers model.language_model.layers | adapter_model.safetensors` adapts a GPT-OSS model, such as `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight`: use an adapter of this base, as save_pretrained of PEFT writes it
         attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
         attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l`; use
         attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`: merge it into
@@ -283,6 +289,8 @@ fn names_what_is_no_adapter() {
         adapter_config.json adapter_model.pt training_args.bin | | adapter_model.pt` is PyTorch's format, which can run code when it is read: load it in PEFT
         adapter_config.json training_args.bin | | holds no adapter_model.safetensors; an adapter is
         adapter_config.json adapter_model-00001-of-00002.safetensors | | is one of several files of a LoRA adapter, which is read from one: join them
+        Adapter_config.json adapter_model.safetensors | | `ADAPTER` holds no adapter_config.json, but `Adapter_config.json`: rename it
+        adapter_config.json adapter_model(1).safetensors | | `ADAPTER` holds no adapter_model.safetensors, but `adapter_model(1).safetensors`: rename it
         adapter_config.json adapter.gguf | | adapter.gguf` is GGUF, llama.cpp's format: use the adapter that it was converted from
         adapter_config.json tf_model.h5 | | tf_model.h5` is TensorFlow's format: use the adapter that PEFT saved
         adapter_config.json adapter_model.safetensors.incomplete | | is an unfinished download: download it again
@@ -316,6 +324,16 @@ fn names_what_is_no_adapter() {
         let said = failure(&["inspect", text(&home.join("adapter"))]);
         let (_, adapter) = said.rsplit_once("--checkpoint BASE --adapter ").unwrap();
         home.export("m", &["--adapter", adapter]);
+    }
+    // Other weights beside an adapter's are none of it.
+    for other in
+        ["value_head.safetensors", "._adapter_model.safetensors", "adapter_model(1).safetensors"]
+    {
+        let home = copied("attention");
+        let adapter = home.join("adapter");
+        fs::copy(adapter.join(WEIGHTS), adapter.join(other)).unwrap();
+        assert_contains(&printed(&mut binary(&["inspect", text(&adapter)])), "24 tensors");
+        home.export("m", &["--adapter", text(&adapter)]);
     }
     let home = Home::with("tiny-hf");
     assert_starts(refusal(&home).sentence(), "there is no folder `");
