@@ -252,7 +252,7 @@ impl Export {
         };
         let check = |model: &Path, adapters: &&[AdapterSource]| {
             let request = VerifyRequest {
-                model: model.to_owned(),
+                models: vec![model.to_owned()],
                 checkpoint: summary.source.clone(),
                 adapters: adapters.to_vec(),
                 adapter_layout: self.layout.order(),

@@ -23,7 +23,7 @@ use super::values::{Printing, number};
 #[command(mut_arg("json", |it| it.help("Print the text and numbers about it as one JSON object")))]
 #[command(mut_arg("quiet", |it| it.help("Print the text and errors alone")))]
 pub struct Generate {
-    /// Model, or a folder with one
+    /// Model, a stage of one beside the others, or a folder with one
     #[arg(value_name = "FILE.onnx|DIR")]
     model: PathBuf,
     /// Text to continue [default: standard input, without its last newline]

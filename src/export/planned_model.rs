@@ -8,9 +8,9 @@ use super::{ModelSummary, Request, Spec};
 use crate::adapter::AdaptedModules;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, err};
+use crate::exported::metadata::{self, ModelMetadata, WeightSlice};
 use crate::files::{FileRange, parent_dir};
 use crate::graph::{Data, Graph, Model};
-use crate::metadata::{self, ModelMetadata, WeightSlice};
 use crate::model::{self, GraphOptions, SlidingCache, Target};
 use crate::onnx::{self, ValueInfo};
 use crate::package::{Package, PackagedModel, genai, transformers_js};
@@ -135,6 +135,7 @@ impl<'p> PlannedModel<'p> {
             ignored: checkpoint.ignored.clone(),
             options: *options,
             layers: checkpoint.config.num_layers(),
+            stage: None,
             context: Some(checkpoint.config.rope.context()),
             limited_caches: model::limited_caches(&checkpoint.config, options),
             provenances: checkpoint.provenances.after(rounding),

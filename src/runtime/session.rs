@@ -1,12 +1,9 @@
 //! Models that onnxruntime has loaded, and tensors for them.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use ::ort::ErrorCode;
-use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ::ort::value::{DynValue, Tensor};
 use fs_err as fs;
 use half::f16;
@@ -52,21 +49,6 @@ impl Session {
             None => builder.commit_from_file(model).map_err(failed),
         };
         cancellable(progress, || drop(canceler.cancel()), load).map(Self)
-    }
-
-    /// Runs the model: inputs by name to outputs by name.
-    pub fn run(
-        &mut self,
-        inputs: &[(&str, &TensorValue)],
-        progress: &dyn Progress,
-    ) -> Result<HashMap<String, TensorValue>> {
-        let values: Vec<(Cow<str>, SessionInputValue)> =
-            inputs.iter().map(|(name, tensor)| ((*name).into(), (&tensor.0).into())).collect();
-        let options = RunOptions::<NoSelectedOutputs>::new().map_err(failed_run)?;
-        let run = || self.0.run_with_options(values, &options).map_err(failed_run);
-        let outputs = cancellable(progress, || drop(options.terminate()), run)?;
-        let named = |(name, value): (&str, _)| (name.to_owned(), TensorValue(value));
-        Ok(outputs.into_iter().map(named).collect())
     }
 }
 

@@ -38,6 +38,9 @@ pub struct ModelMetadata {
     pub options: GraphOptions,
     /// Layers of the model, the first ones of the checkpoint.
     pub layers: usize,
+    /// Which stage of the model this is, if it is not the whole.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stage: Option<ModelStage>,
     /// Tokens of the longest text, by the checkpoint's config; older models do not say it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub context: Option<u64>,
@@ -60,6 +63,19 @@ pub struct ModelMetadata {
     /// SHA-256 of the `genai_config.json` that was written with the model.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub genai_config: Option<String>,
+}
+
+/// Some layers of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStage {
+    /// Its number, from 1, and that of all stages, if they were exported together.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub number: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub of: Option<usize>,
+    pub layers: Range<usize>,
+    /// Layers of the whole model.
+    pub all_layers: usize,
 }
 
 /// Some bytes of a weight.

@@ -1,0 +1,150 @@
+//! Which files are the stages of a model, and whether they are of one export.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::file::ModelFile;
+use super::metadata::{ModelMetadata, ModelStage};
+use super::paths::{StageName, expand};
+use crate::display::listed;
+use crate::error::{Error, Result, bail, ensure, err};
+
+/// The files of a model in the order in which they run; `given` are some or all of them, or patterns.
+pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
+    let mut paths = expand(given)?;
+    let Some(first) = paths.first() else { bail!("no model was given") };
+    let file = ModelFile::read(first)?;
+    if file.stage().is_none() && paths.len() == 1 {
+        return Ok(vec![file]);
+    }
+    let others = StageName::of(first).map_or(Vec::new(), |it| it.beside());
+    let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
+    let others: Vec<PathBuf> = others.into_iter().filter(|it| !is_given(it)).collect();
+    paths.extend(others);
+    let mut files = vec![file];
+    files.extend(Error::collect(paths[1..].iter().map(|path| ModelFile::read(path)))?);
+    ensure!(
+        files.iter().all(|it| it.stage().is_some()),
+        "{} are not the stages of one model: give one model",
+        listed(files.iter().map(|it| it.path.display()))
+    );
+    files[1..].iter().try_for_each(|other| require_same_export(&files[0], other))?;
+    files.sort_by_key(|it| it.stage().map(|stage| stage.layers.start));
+    require_all_layers(&files)?;
+    Ok(files)
+}
+
+/// Refuses a stage of another export, by what all stages of one have in common.
+fn require_same_export(first: &ModelFile, other: &ModelFile) -> Result<()> {
+    let [one, two] = [first, other].map(|it| it.metadata.as_ref().expect("a stage has metadata"));
+    let is_known = one.fingerprint.is_some() && two.fingerprint.is_some();
+    let [a, b] = [one, two].map(|it| {
+        let stage = it.stage.as_ref();
+        json!({
+            "fingerprint": it.fingerprint.as_ref().filter(|_| is_known),
+            "stages": stage.and_then(|it| it.of),
+            "layers": stage.map(|it| it.all_layers),
+            "options": it.options,
+            "adapters": it.adapters,
+            "ignored": it.ignored,
+        })
+    });
+    let Some((what, found)) = difference(&a, &b) else { return Ok(()) };
+    let found = found.map_or_else(String::new, |[a, b]| format!(" ({a} and {b})"));
+    bail!(
+        "`{}` and `{}` are of different exports, with other `{what}`{found}: give the stages of one export",
+        first.path.display(),
+        other.path.display()
+    )
+}
+
+/// The first thing in which two values differ, and what it is in both if it is one value.
+fn difference(a: &Value, b: &Value) -> Option<(String, Option<[String; 2]>)> {
+    match (a, b) {
+        _ if a == b => None,
+        (Value::Object(a), Value::Object(b)) => {
+            let mut names = a.keys().chain(b.keys());
+            names.find_map(|name| {
+                let [a, b] = [a, b].map(|it| it.get(name).unwrap_or(&Value::Null));
+                let (inner, found) = difference(a, b)?;
+                Some((
+                    if inner.is_empty() { name.clone() } else { format!("{name}.{inner}") },
+                    found,
+                ))
+            })
+        }
+        _ => {
+            let shown = |it: &Value| match it {
+                Value::Null => Some("none".to_owned()),
+                Value::String(text) => Some(text.clone()),
+                Value::Array(_) | Value::Object(_) => None,
+                other => Some(other.to_string()),
+            };
+            Some((String::new(), shown(a).zip(shown(b)).map(|(a, b)| [a, b])))
+        }
+    }
+}
+
+/// Refuses stages, sorted by their layers, of which some have the same layers or some are missing.
+fn require_all_layers(files: &[ModelFile]) -> Result<()> {
+    let (mut end, mut all) = (0, 0);
+    for (at, file) in files.iter().enumerate() {
+        let Some(ModelStage { layers, all_layers, .. }) = file.stage() else { continue };
+        ensure!(
+            layers.start >= end,
+            "`{}` and `{}` both have layer {}: give one of them",
+            files[at.saturating_sub(1)].path.display(),
+            file.path.display(),
+            layers.start
+        );
+        if layers.start > end {
+            return Err(missing(files, end..layers.start, *all_layers));
+        }
+        (end, all) = (layers.end, *all_layers);
+    }
+    if end == all { Ok(()) } else { Err(missing(files, end..all, all)) }
+}
+
+/// The error of stages without some layers.
+fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
+    let names: Vec<StageName> = files.iter().filter_map(|it| StageName::of(&it.path)).collect();
+    let Some(first) = names.first() else {
+        let (start, last) = (layers.start, layers.end.saturating_sub(1));
+        let given = listed(files.iter().map(|it| it.path.display()));
+        return err!(
+            "{given} are not the whole model, which has layers {start} to {last} of {all} too: give the files of all layers"
+        );
+    };
+    let is_there = |number: &usize| names.iter().any(|it| it.number == *number);
+    let others = (1..=first.of.min(all)).filter(|number| !is_there(number));
+    let others: Vec<PathBuf> = others.map(|number| first.other(number)).collect();
+    let verb = if others.len() == 1 { "is" } else { "are" };
+    err!(
+        "`{}` is a stage of {}, and {} {verb} missing: put all stages into one folder, or give the files of all",
+        first.path.display(),
+        first.of,
+        listed(others.iter().map(|it| it.display()))
+    )
+}
+
+/// The metadata of the whole model.
+pub fn whole(files: &[ModelFile]) -> Option<ModelMetadata> {
+    let mut stages = files.iter().filter_map(|it| it.metadata.clone());
+    let mut whole = ModelMetadata { stage: None, ..stages.next()? };
+    for stage in stages {
+        whole.residuals.extend(stage.residuals);
+        whole.routers.extend(stage.routers);
+        whole.limited_caches.extend(stage.limited_caches);
+    }
+    Some(whole)
+}
+
+/// What to call a model: its file, or the pattern of the names of its stages.
+pub fn common_name(files: &[ModelFile]) -> PathBuf {
+    let name = |file: &ModelFile| StageName::of(&file.path).map(|it| it.pattern());
+    let first = files[0].stage().and_then(|_| name(&files[0]));
+    let common = first.filter(|first| files.iter().all(|it| name(it).as_ref() == Some(first)));
+    common.unwrap_or_else(|| files[0].path.clone())
+}
