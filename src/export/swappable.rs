@@ -57,12 +57,13 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
     let source = AdapterSource { name, ..source.clone() };
     let mut adapter = FittedAdapter::new(&source, &file, changes)?;
-    adapter.truncate(metadata.layers);
+    let part = metadata.part();
+    adapter.keep(|path| part.has(path));
     let stored = |name: &str| stored(model, &onnx, metadata, name);
     adapter::require_swappable(&adapter.changes, stored, progress)?;
     let runtime_adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
     let planned = PlannedAdapter::new(output.clone(), runtime_adapter)?;
-    let summary = AdapterSummary::new(adapter, Some(output.clone()))?;
+    let summary = AdapterSummary::new(adapter, true, vec![output.clone()])?;
     let mut transaction = Transaction::default();
     transaction.claim(output)?;
     check_disk_space([planned.file()])?;

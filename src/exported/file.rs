@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::metadata::{ModelMetadata, ModelStage, WeightSlice};
+use super::metadata::{ModelMetadata, WeightSlice};
 use crate::error::{Error, Result, err};
 use crate::files::{FileRange, parent_dir};
+use crate::model::Part;
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::tensor::DType;
 
@@ -49,7 +50,7 @@ impl ModelFile {
     }
 
     /// Which stage it is; `None` for a whole model.
-    pub fn stage(&self) -> Option<&ModelStage> {
+    pub fn stage(&self) -> Option<&Part> {
         self.metadata.as_ref()?.stage.as_ref()
     }
 

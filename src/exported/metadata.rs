@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
 use crate::error::{Result, bail, err};
-use crate::model::{GraphOptions, LimitedCaches};
+use crate::model::{GraphOptions, LimitedCaches, Part};
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
 pub const KEY: &str = "gpt_oss_export";
@@ -36,11 +36,11 @@ pub struct ModelMetadata {
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
     pub options: GraphOptions,
-    /// Layers of the model, the first ones of the checkpoint.
+    /// Layers of the whole model, the first ones of the checkpoint.
     pub layers: usize,
-    /// Which stage of the model this is, if it is not the whole.
+    /// Of a stage or another part of a model: what it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub stage: Option<ModelStage>,
+    pub stage: Option<Part>,
     /// Tokens of the longest text, by the checkpoint's config; older models do not say it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub context: Option<u64>,
@@ -49,7 +49,7 @@ pub struct ModelMetadata {
     pub limited_caches: Vec<LimitedCaches>,
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
-    /// Values that hold the residual stream: the embedding, then after each layer.
+    /// Values that hold the residual stream: the embedding in the first part, then after each layer.
     pub residuals: Vec<String>,
     /// Values that hold router scores, layer by layer.
     pub routers: Vec<String>,
@@ -65,19 +65,6 @@ pub struct ModelMetadata {
     pub genai_config: Option<String>,
 }
 
-/// Some layers of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelStage {
-    /// Its number, from 1, and that of all stages, if they were exported together.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub number: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub of: Option<usize>,
-    pub layers: Range<usize>,
-    /// Layers of the whole model.
-    pub all_layers: usize,
-}
-
 /// Some bytes of a weight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightSlice {
@@ -87,6 +74,11 @@ pub struct WeightSlice {
 }
 
 impl ModelMetadata {
+    /// What the graph has of the model.
+    pub fn part(&self) -> Part {
+        self.stage.clone().unwrap_or_else(|| Part::whole(self.layers))
+    }
+
     /// The value of the property [`KEY`].
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data")

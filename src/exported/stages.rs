@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::file::ModelFile;
-use super::metadata::{ModelMetadata, ModelStage};
+use super::metadata::ModelMetadata;
 use super::paths::{StageName, expand};
-use crate::display::listed;
+use crate::display::{listed, spans};
 use crate::error::{Error, Result, bail, ensure, err};
+use crate::model::Part;
 
 /// The files of a model in the order in which they run; `given` are some or all of them, or patterns.
 pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
@@ -44,7 +45,7 @@ fn require_same_export(first: &ModelFile, other: &ModelFile) -> Result<()> {
         let stage = it.stage.as_ref();
         json!({
             "fingerprint": it.fingerprint.as_ref().filter(|_| is_known),
-            "stages": stage.and_then(|it| it.of),
+            "stages": stage.and_then(|it| it.stage).map(|it| it.of),
             "layers": stage.map(|it| it.all_layers),
             "options": it.options,
             "adapters": it.adapters,
@@ -91,7 +92,7 @@ fn difference(a: &Value, b: &Value) -> Option<(String, Option<[String; 2]>)> {
 fn require_all_layers(files: &[ModelFile]) -> Result<()> {
     let (mut end, mut all) = (0, 0);
     for (at, file) in files.iter().enumerate() {
-        let Some(ModelStage { layers, all_layers, .. }) = file.stage() else { continue };
+        let Some(Part { layers, all_layers, .. }) = file.stage() else { continue };
         ensure!(
             layers.start >= end,
             "`{}` and `{}` both have layer {}: give one of them",
@@ -111,10 +112,10 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
 fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     let names: Vec<StageName> = files.iter().filter_map(|it| StageName::of(&it.path)).collect();
     let Some(first) = names.first() else {
-        let (start, last) = (layers.start, layers.end.saturating_sub(1));
         let given = listed(files.iter().map(|it| it.path.display()));
         return err!(
-            "{given} are not the whole model, which has layers {start} to {last} of {all} too: give the files of all layers"
+            "{given} lacks the layers {} of {all}: give files with all layers of the model",
+            spans(layers)
         );
     };
     let is_there = |number: &usize| names.iter().any(|it| it.number == *number);

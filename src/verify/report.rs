@@ -14,7 +14,7 @@ use super::trace::{Stage, Trace};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::checkpoint::{AdapterRecord, IgnoredNames};
-use crate::display::{Table, plural, size, with_thousands};
+use crate::display::{Table, join, plural, size, spans, with_thousands};
 use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
@@ -108,11 +108,9 @@ impl Report {
 
     fn add_stages(&self, table: &mut Table) {
         if !self.stages.is_empty() {
-            let layers =
-                |it: &Range<usize>| format!("{} to {}", it.start, it.end.saturating_sub(1));
-            let layers = self.stages.iter().map(layers).collect::<Vec<_>>().join(", ");
             let stages = plural(self.stages.len(), "stage");
-            table.note(format!("{stages} as one model, with layers {layers}"));
+            let layers: Vec<String> = self.stages.iter().cloned().map(spans).collect();
+            table.note(format!("{stages} as one model, with layers {}", join(&layers)));
         }
     }
 

@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 
 use gpt_oss_export::checkpoint::{self, Checkpoint, IgnoredNames};
+use gpt_oss_export::graph::Model;
+use gpt_oss_export::model::{GraphOptions, Part, decoder};
 use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,6 +17,12 @@ use tempfile::TempDir;
 /// A file or folder under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// The graph of a whole model.
+pub fn whole_graph(checkpoint: &Checkpoint, options: GraphOptions) -> Model {
+    let part = Part::whole(checkpoint.config.num_layers());
+    decoder(&checkpoint.config, &checkpoint.weights, &part, options).unwrap()
 }
 
 /// A folder for the files of a test, which may have a checkpoint in `checkpoint`.
