@@ -75,11 +75,8 @@ pub fn decoder(
     if part.is_last() {
         logits(g, x, weights, &context)?;
     } else {
-        let x = rows_in_order(g, x, false, &context)?;
-        let Sequence { batch, length, .. } = &context.sequence;
-        let name = hidden_states(part.layers.end);
-        let x = g.reshape(&name, x, [batch, length, &config.hidden_size.into()])?;
-        g.output(&name, x)?;
+        let x = in_order(g, x, &context)?;
+        g.output(&hidden_states(part.layers.end), x)?;
     }
     for n in context.sequence.cache_order() {
         for (part, value) in ["key", "value"].iter().zip(&present[&n]) {
@@ -92,7 +89,7 @@ pub fn decoder(
 /// The output `logits` of the residual stream `x [B·T, hidden]`.
 fn logits(g: &mut Scope, x: Value, weights: &ModelWeights, context: &Context) -> Result<()> {
     let Context { config, options, sequence: Sequence { batch, length, .. }, .. } = context;
-    let x = rows_in_order(g, x, options.last_logits, context)?;
+    let x = rows_of_logits(g, x, context)?;
     let length = if options.last_logits { &1.into() } else { length };
     let normed = rms_norm(g, "norm", x, &weights.norm, config)?;
     let normed = in_dtype(g, "norm", normed, options.compute)?;
@@ -114,12 +111,28 @@ fn embed(g: &mut Scope, tokens: Value, weights: &ModelWeights) -> Result<Value> 
     change_rows(g, x, rows, changes)
 }
 
-/// The rows of `x [B·T, hidden]`, with each token at its original place, or that of each last
-/// token in this step, `[B, hidden]`. A row of padding alone gives any row.
-fn rows_in_order(g: &mut Scope, x: Value, last: bool, context: &Context) -> Result<Value> {
-    let Context { sequence, backend, .. } = context;
-    let g = &mut g.child(if last { "last" } else { "unpacked" });
-    let places = match (backend, last) {
+/// The residual stream `x [B·T, hidden]` as `[B, T, hidden]`, with tokens and padding at their
+/// original places.
+fn in_order(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    let Context { config, sequence: Sequence { batch, length, .. }, backend, .. } = context;
+    let g = &mut g.child("unpacked");
+    let x = g.reshape("rows", x, [batch, length, &config.hidden_size.into()])?;
+    match backend {
+        Backend::Ort(packing) if length.known() != Some(1) => {
+            let places = packing.original_places(g)?;
+            g.gather_nd("", x, places, 1)
+        }
+        _ => Ok(x),
+    }
+}
+
+/// The rows of `x [B·T, hidden]` for which there are logits: all, with each token at its
+/// original place, or that of each last token in this step, `[B, hidden]`. A row of padding
+/// alone gives any row.
+fn rows_of_logits(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
+    let Context { options, sequence, backend, .. } = context;
+    let g = &mut g.child(if options.last_logits { "last" } else { "unpacked" });
+    let places = match (backend, options.last_logits) {
         _ if sequence.length.known() == Some(1) => return Ok(x),
         (Backend::Portable(_), false) => return Ok(x),
         (Backend::Portable(_), true) => sequence.last_places(g)?,
@@ -128,5 +141,5 @@ fn rows_in_order(g: &mut Scope, x: Value, last: bool, context: &Context) -> Resu
     let shape = g.fact(x)?.shape;
     let rows = g.reshape("rows", x, [&sequence.batch, &sequence.length, &shape[1]])?;
     let rows = g.gather_nd("", rows, places, 1)?;
-    if last { Ok(rows) } else { g.reshape("flat", rows, shape) }
+    if options.last_logits { Ok(rows) } else { g.reshape("flat", rows, shape) }
 }

@@ -28,6 +28,8 @@ pub struct Packing {
     mask: Value,
     /// Number of tokens in this step's part of each row, i64 `[B, 1]`.
     count: Value,
+    /// 0 to T − 1, i64 `[T]`.
+    steps: Value,
 }
 
 /// What the operator is told of a cache.
@@ -82,7 +84,21 @@ impl Packing {
             }
             Provider::Cuda | Provider::WebGpu => None,
         };
-        Ok(Self { input, positions, queries, caches, mask, count: counts.now })
+        Ok(Self { input, positions, queries, caches, mask, count: counts.now, steps })
+    }
+
+    /// The packed place of each token and of padding, i64 `[B, T, 1]`. What is packed again then has
+    /// the same rows, those of padding too: operators choose kernels by the number of an expert's
+    /// rows, so that padding takes part in the noise of tokens.
+    pub fn original_places(&self, g: &mut Scope) -> Result<Value> {
+        let one = g.constant(1i64)?;
+        let counted = g.cumsum("counted", self.mask, 1)?;
+        let token = g.sub("place.token", counted, one)?;
+        let behind = g.add("place.behind", self.count, self.steps)?;
+        let padding = g.sub("place.padding", behind, counted)?;
+        let is_token = g.cast("is_token", self.mask, DType::Bool)?;
+        let place = g.select("place", is_token, token, padding)?;
+        g.unsqueeze("place.column", place, 2)
     }
 
     /// The packed place of each token, i64 `[B, T, 1]`, or of each row's last one, `[B, 1]`.
