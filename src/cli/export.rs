@@ -95,10 +95,10 @@ pub struct Export {
     ///
     /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
     /// the other they are the whole model; each reads its own weights alone.
-    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with_all = ["skip_onnx", "verify"])]
+    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
     /// Write stage K alone, and fetch its files alone from the hub
-    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages")]
+    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages", conflicts_with = "verify")]
     only_stage: Option<usize>,
     /// Use the settings that suit a runtime
     ///
@@ -262,9 +262,11 @@ impl Export {
             AdapterAs::Swappable => [&[][..]].into_iter().chain(adapters.chunks(1)).collect(),
             AdapterAs::Inline | AdapterAs::Merge => vec![&adapters],
         };
-        let check = |model: &Path, adapters: &&[AdapterSource]| {
+        let models = summary.model.iter().chain(&summary.stages).map(|it| it.path.clone());
+        let models: Vec<PathBuf> = models.filter(|_| self.verify).collect();
+        let check = |adapters: &&[AdapterSource]| {
             let request = VerifyRequest {
-                models: vec![model.to_owned()],
+                models: models.clone(),
                 checkpoint: summary.source.clone(),
                 adapters: adapters.to_vec(),
                 adapter_layout: self.layout.order(),
@@ -275,8 +277,7 @@ impl Export {
             };
             verify(&request, &console).context("the model is written, and could not be verified")
         };
-        let model = summary.model.as_ref().filter(|_| self.verify).map(|it| it.path.clone());
-        let checked = model.iter().flat_map(|model| sets.iter().map(|set| check(model, set)));
+        let checked = sets.iter().filter(|_| !models.is_empty()).map(check);
         // The summary is printed whatever the verification says.
         let outcome = checked.collect::<Result<Vec<Report>>>();
         let reports = outcome.as_deref().unwrap_or_default();
@@ -343,6 +344,11 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
+        if let (Some(Layers::Part(_)), true) = (&self.layers, self.verify) {
+            bail!(
+                "--verify runs a whole model or all of its stages, and --layers A..B exports a part: leave out one of them, and verify the parts together"
+            );
+        }
         (request.layers, request.cut) = match (&self.layers, &self.stages) {
             (Some(Layers::Part(_)), Some(_)) => bail!(
                 "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"

@@ -80,6 +80,9 @@ impl<'p> StageName<'p> {
         let entries = parent_dir(self.path).read_dir().into_iter().flatten().flatten();
         let paths = entries.map(|entry| self.path.with_file_name(entry.file_name()));
         let pattern = Some(self.pattern());
-        paths.filter(|it| StageName::of(it).map(|it| it.pattern()) == pattern).collect()
+        let stages = paths.filter(|it| StageName::of(it).map(|it| it.pattern()) == pattern);
+        let mut stages: Vec<PathBuf> = stages.collect();
+        stages.sort();
+        stages
     }
 }

@@ -14,23 +14,21 @@ use crate::model::Part;
 
 /// The files of a model in the order in which they run; `given` are some or all of them, or patterns.
 pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
-    let mut paths = expand(given)?;
-    let Some(first) = paths.first() else { bail!("no model was given") };
-    let file = ModelFile::read(first)?;
-    if file.stage().is_none() && paths.len() == 1 {
-        return Ok(vec![file]);
+    let paths = expand(given)?;
+    let read = |path: &PathBuf| ModelFile::read(path);
+    let mut files = Error::collect(paths.iter().map(read))?;
+    if files.len() == 1 && files[0].stage().is_none() {
+        return Ok(files);
     }
-    let others = StageName::of(first).map_or(Vec::new(), |it| it.beside());
-    let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
-    let others: Vec<PathBuf> = others.into_iter().filter(|it| !is_given(it)).collect();
-    paths.extend(others);
-    let mut files = vec![file];
-    files.extend(Error::collect(paths[1..].iter().map(|path| ModelFile::read(path)))?);
     ensure!(
-        files.iter().all(|it| it.stage().is_some()),
-        "{} are not the stages of one model: give one model",
-        listed(files.iter().map(|it| it.path.display()))
+        !files.is_empty() && files.iter().all(|it| it.stage().is_some()),
+        "{} are given, expected one model or the stages of one: verify or run one after the other",
+        listed(paths.iter().map(|it| it.display()))
     );
+    let others = StageName::of(&paths[0]).map_or(Vec::new(), |it| it.beside());
+    let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
+    let others = others.iter().filter(|other| !is_given(other)).map(read);
+    files.extend(Error::collect(others)?);
     files[1..].iter().try_for_each(|other| require_same_export(&files[0], other))?;
     files.sort_by_key(|it| it.stage().map(|stage| stage.layers.start));
     require_all_layers(&files)?;
@@ -48,6 +46,7 @@ fn require_same_export(first: &ModelFile, other: &ModelFile) -> Result<()> {
             "stages": stage.and_then(|it| it.stage).map(|it| it.of),
             "layers": stage.map(|it| it.all_layers),
             "options": it.options,
+            "formats": it.provenances.formats(),
             "adapters": it.adapters,
             "ignored": it.ignored,
         })

@@ -36,8 +36,10 @@ impl Session {
             let advice = if is_graph { " The file was changed: export again" } else { "" };
             err!("{library} cannot load `{path}`: {message}{advice}")
         };
-        let mut builder =
-            ::ort::session::Session::builder(library.environment()).map_err(failed)?;
+        let builder = ::ort::session::Session::builder(library.environment()).map_err(failed)?;
+        // Threads that wait busily would take the cores from what runs next, such as another stage.
+        let builder = builder.with_config_entry("session.force_spinning_stop", "1");
+        let mut builder = builder.map_err(|error| failed(error.into()))?;
         if edited.is_some() {
             let folder = parent_dir(&fs::canonicalize(model)?).display().to_string();
             let configured = builder.with_config_entry(FOLDER, folder);

@@ -200,11 +200,12 @@ impl Report {
             format!("departs in {}", self.place(first))
         });
         table.row("trace", format!("the residual stream {departs}"));
+        let width = (0..stages.len()).map(|at| self.place(at).len()).max().unwrap_or(0);
         for (at, Stage { max, relative, bound, worst, .. }) in stages.iter().enumerate() {
             let mark = if *first == Some(at) { "  <- departs here" } else { "" };
             let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
             let place = format!("relative {relative} of {bound}, {worst}{mark}");
-            table.note(format!("{:10} max {max}, {place}", self.place(at)));
+            table.note(format!("{:width$} max {max}, {place}", self.place(at)));
         }
     }
 
