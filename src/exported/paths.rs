@@ -17,7 +17,9 @@ pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
             found.push(path.clone());
             continue;
         };
-        let matches = glob::glob(pattern).map_err(|error| err!("`{pattern}`: {error}"))?;
+        let matches = glob::glob(pattern).map_err(|error| {
+            err!("there is no file `{pattern}`, and it is no pattern ({}): correct it", error.msg)
+        })?;
         let before = found.len();
         found.extend(matches.flatten());
         ensure!(

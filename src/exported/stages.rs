@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
 use super::paths::{StageName, expand};
-use crate::display::{listed, spans};
-use crate::error::{Error, Result, bail, ensure, err};
+use crate::display::{listed, several, spans};
+use crate::error::{Error, Result, ensure, err};
 use crate::model::Part;
 
 /// The files of a model in the order in which they run; `given` are some or all of them, or patterns.
@@ -25,7 +25,8 @@ pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
         "{} are given, expected one model or the stages of one: verify or run one after the other",
         listed(paths.iter().map(|it| it.display()))
     );
-    let others = StageName::of(&paths[0]).map_or(Vec::new(), |it| it.beside());
+    let name = paths.iter().find_map(|it| StageName::of(it));
+    let others = name.map_or(Vec::new(), |it| it.beside());
     let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
     let others = others.iter().filter(|other| !is_given(other)).map(read);
     files.extend(Error::collect(others)?);
@@ -51,39 +52,37 @@ fn require_same_export(first: &ModelFile, other: &ModelFile) -> Result<()> {
             "ignored": it.ignored,
         })
     });
-    let Some((what, found)) = difference(&a, &b) else { return Ok(()) };
-    let found = found.map_or_else(String::new, |[a, b]| format!(" ({a} and {b})"));
-    bail!(
-        "`{}` and `{}` are of different exports, with other `{what}`{found}: give the stages of one export",
+    let mut found = Vec::new();
+    add_differences("", [&a, &b], &mut found);
+    ensure!(
+        found.is_empty(),
+        "`{}` and `{}` are of different exports, with other {}: give the stages of one export",
         first.path.display(),
-        other.path.display()
-    )
+        other.path.display(),
+        several(found.into_iter())
+    );
+    Ok(())
 }
 
-/// The first thing in which two values differ, and what it is in both if it is one value.
-fn difference(a: &Value, b: &Value) -> Option<(String, Option<[String; 2]>)> {
-    match (a, b) {
-        _ if a == b => None,
-        (Value::Object(a), Value::Object(b)) => {
-            let mut names = a.keys().chain(b.keys());
-            names.find_map(|name| {
-                let [a, b] = [a, b].map(|it| it.get(name).unwrap_or(&Value::Null));
-                let (inner, found) = difference(a, b)?;
-                Some((
-                    if inner.is_empty() { name.clone() } else { format!("{name}.{inner}") },
-                    found,
-                ))
-            })
+/// What differs in two values: its path, and what it is in both unless that is a list.
+fn add_differences(path: &str, [a, b]: [&Value; 2], found: &mut Vec<String>) {
+    if let (Value::Object(a), Value::Object(b)) = (a, b) {
+        let others = b.keys().filter(|name| !a.contains_key(*name));
+        for name in a.keys().chain(others) {
+            let both = [a, b].map(|it| it.get(name).unwrap_or(&Value::Null));
+            let separator = if path.is_empty() { "" } else { "." };
+            add_differences(&format!("{path}{separator}{name}"), both, found);
         }
-        _ => {
-            let shown = |it: &Value| match it {
-                Value::Null => Some("none".to_owned()),
-                Value::String(text) => Some(text.clone()),
-                Value::Array(_) | Value::Object(_) => None,
-                other => Some(other.to_string()),
-            };
-            Some((String::new(), shown(a).zip(shown(b)).map(|(a, b)| [a, b])))
-        }
+    } else if a != b {
+        let shown = |it: &Value| match it {
+            Value::Null => "none".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let is_list = a.is_array() || b.is_array();
+        let both =
+            if is_list { String::new() } else { format!(" ({} and {})", shown(a), shown(b)) };
+        found.push(format!("`{path}`{both}"));
     }
 }
 

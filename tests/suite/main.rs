@@ -67,6 +67,7 @@ mod python {
     mod reader_faults;
     mod sliding_cache;
     mod speculative;
+    mod stage_runs;
     mod swappable;
     mod text;
     mod trained;

@@ -55,7 +55,7 @@ impl Home {
     pub fn export(&self, name: &str, options: &[&str]) -> (PathBuf, Value) {
         let model = self.join(name).with_extension("onnx");
         let summary = export(&export_args(&self.checkpoint(), &model, options));
-        (model, summary)
+        (model_path(&model, options), summary)
     }
 
     /// Stages the checkpoint's weights in a file of this name: its path, and the summary.
@@ -270,6 +270,16 @@ pub fn assert_ends(text: &str, end: &str) {
 /// Arguments that export a checkpoint as a model.
 pub fn export_args<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
     [&["--checkpoint", text(checkpoint), "--output", text(model)], options].concat()
+}
+
+/// The model that an export to this path with these options writes; of one in stages the pattern of
+/// their paths.
+pub fn model_path(model: &Path, options: &[&str]) -> PathBuf {
+    let stages = options.windows(2).find(|it| it[0] == "--stages").map(|it| it[1]);
+    let Some(stages) = stages else { return model.to_owned() };
+    let of = stages.parse().unwrap_or_else(|_| stages.split(',').count());
+    let name = model.file_stem().unwrap().to_str().unwrap();
+    model.with_file_name(format!("{name}.stage-*-of-{of}.onnx"))
 }
 
 /// Arguments that export a weights file as a model.

@@ -60,6 +60,12 @@ fn every_form_of_a_model_continues_texts_as_transformers() {
         ("--target ort --adapter-as swappable", 0),
         ("--for genai", 0),
         ("--for genai --speculative", 0),
+        ("--stages 2", 2),
+        ("--stages 2 --kv-cache --functions", 1),
+        ("--stages 4 --kv-cache --seq-len 3", 2),
+        ("--stages 3 --target ort", 1),
+        ("--stages 4 --target ort --last-logits --sliding-cache full", 1),
+        ("--stages 2 --target ort --compute f16 --adapter-as swappable", 1),
     ] {
         let name = options.replace(' ', "");
         let name = if options.contains("genai") { format!("{name}/model") } else { name };

@@ -61,7 +61,7 @@ pub fn exported(name: &str, options: &[&str]) -> (Home, PathBuf, PathBuf) {
 }
 
 /// Checkpoint, options of the export, options of `verify`, and number of compared positions.
-const KINDS: [(&str, &[&str], &[&str], u64); 16] = [
+const KINDS: [(&str, &[&str], &[&str], u64); 28] = [
     ("tiny", &[], &[], 40),
     ("tiny", &["--functions"], &[], 40),
     ("tiny", &["--kv-cache"], &[], 96),
@@ -78,6 +78,18 @@ const KINDS: [(&str, &[&str], &[&str], u64); 16] = [
     ("tiny", &["--layers", "2", "--target", "ort"], &["--seed", "7"], 96),
     ("tiny-3-heads", &["--target", "ort"], &["--batch", "2"], 61),
     ("tiny-1-kv", &["--kv-cache"], &["--batch", "2"], 64),
+    ("tiny", &["--stages", "2"], &[], 40),
+    ("tiny", &["--stages", "3", "--functions"], &[], 40),
+    ("tiny", &["--stages", "3", "--kv-cache"], &["--batch", "3", "--tokens", "30"], 75),
+    ("tiny", &["--stages", "2", "--target", "ort"], &[], 96),
+    ("tiny", &["--stages", "0..1,1..3", "--external-data", "copy"], &[], 40),
+    ("tiny", &["--stages", "3", "--target", "ort", "--last-logits"], &["--batch", "2"], 36),
+    ("tiny", &["--stages", "2", "--kv-cache", "--seq-len", "7", "--batch-size", "2"], &[], 68),
+    ("tiny", &["--stages", "2", "--layers", "2", "--target", "ort"], &[], 96),
+    ("tiny-3-heads", &["--stages", "4", "--target", "ort"], &["--batch", "2"], 61),
+    ("tiny-1-kv", &["--stages", "1", "--kv-cache"], &["--batch", "2"], 64),
+    ("trained", &["--stages", "2", "--kv-cache"], &[], 144),
+    ("trained", &["--stages", "4", "--target", "ort"], &[], 144),
 ];
 
 #[test]

@@ -53,7 +53,9 @@ fn accepts_adapters_with_other_options() {
         --experts int4 |
         --dense int8 |
         --experts int4 --dense int4 --target ort --keep-activations |
-        --target ort --compute f16 | --tolerance 3.5";
+        --target ort --compute f16 | --tolerance 3.5
+        --stages 2 --kv-cache | --trace
+        --stages 3 --target ort |";
     for [exported, verified] in cases(table) {
         for base in ["tiny", "tiny-hf"] {
             let home = Home::with(base);
