@@ -95,7 +95,7 @@ pub struct Export {
     ///
     /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
     /// the other they are the whole model; each reads its own weights alone.
-    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with_all = ["skip_onnx", "verify"])]
+    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
     /// Write stage K alone, and fetch its files alone from the hub
     #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages")]
@@ -245,6 +245,9 @@ impl Export {
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
+        if self.verify && request.cut.is_some() {
+            bail!("--verify runs a whole model: export it without --stages and --layers A..B");
+        }
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
