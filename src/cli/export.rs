@@ -245,6 +245,9 @@ impl Export {
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
+        if self.verify && request.cut.is_some() {
+            bail!("--verify runs a whole model: export it without --stages and --layers A..B");
+        }
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.

@@ -76,6 +76,9 @@ impl Summary {
         if let Some(model) = model {
             let matrices = [&self.experts.matrices, &self.dense];
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
+            if model.part.is_some() {
+                table.note("of all parts of the model, run in order");
+            }
             let WeightsSummary { in_place, written, reused, .. } = &self.weights;
             if *in_place && written.is_empty() && reused.is_empty() {
                 table.note("weights were read in samples alone: a scan by `inspect` finds what else is damaged");
@@ -195,7 +198,7 @@ fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
 fn stage_rows(table: &mut Table, it: &ModelSummary) {
     let Some(PartSummary { part, weights_bytes, .. }) = &it.part else { return };
     let (path, bytes) = (it.path.display(), size(it.bytes as u64));
-    table.row("stage", format!("{path} ({bytes}), {part}: {} of weights", size(*weights_bytes)));
+    table.row("part", format!("{path} ({bytes}): {part}, {} of weights", size(*weights_bytes)));
 }
 
 fn model_rows(table: &mut Table, it: &ModelSummary) {
@@ -208,7 +211,7 @@ fn model_rows(table: &mut Table, it: &ModelSummary) {
         }
     }
     if let Some(PartSummary { part, weights_bytes, .. }) = &it.part {
-        table.row("part", format!("{part}: {} of weights", size(*weights_bytes)));
+        table.row("part", format!("{part}, {} of weights", size(*weights_bytes)));
     }
 }
 

@@ -88,7 +88,8 @@ impl fmt::Display for Part {
         if let Some(StageNumber { number, of }) = self.stage {
             write!(f, "stage {number} of {of}, ")?;
         }
-        write!(f, "layers {} of {}", spans(self.layers.clone()), self.all_layers)
+        let layers = if self.layers.len() == 1 { "layer" } else { "layers" };
+        write!(f, "{layers} {} (the model has {})", spans(self.layers.clone()), self.all_layers)
     }
 }
 
