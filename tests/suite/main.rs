@@ -67,6 +67,7 @@ mod python {
     mod reader_faults;
     mod sliding_cache;
     mod speculative;
+    mod stages;
     mod swappable;
     mod text;
     mod trained;
