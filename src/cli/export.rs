@@ -98,7 +98,7 @@ pub struct Export {
     #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
     /// Write stage K alone, and fetch its files alone from the hub
-    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages", conflicts_with = "verify")]
+    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages")]
     only_stage: Option<usize>,
     /// Use the settings that suit a runtime
     ///
@@ -245,8 +245,9 @@ impl Export {
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
-        if self.verify && request.cut.is_some() {
-            bail!("--verify runs a whole model: export it without --stages and --layers A..B");
+        let is_part = self.only_stage.is_some() || matches!(request.cut, Some(Cut::Part(_)));
+        if self.verify && is_part {
+            bail!("--verify runs all layers: leave out --only-stage and --layers A..B");
         }
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
@@ -347,11 +348,6 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
-        if let (Some(Layers::Part(_)), true) = (&self.layers, self.verify) {
-            bail!(
-                "--verify runs a whole model or all of its stages, and --layers A..B exports a part: leave out one of them, and verify the parts together"
-            );
-        }
         (request.layers, request.cut) = match (&self.layers, &self.stages) {
             (Some(Layers::Part(_)), Some(_)) => bail!(
                 "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"

@@ -61,7 +61,7 @@ pub fn decoder(
         x
     } else {
         let shape = g.fact(input)?.shape;
-        g.reshape("hidden_states.rows", input, [Dim::product(&shape[..2]), shape[2].clone()])?
+        g.reshape("hidden_states.flat", input, [Dim::product(&shape[..2]), shape[2].clone()])?
     };
     let mut present = BTreeMap::new();
     for n in part.layers.clone() {
@@ -115,7 +115,7 @@ fn embed(g: &mut Scope, tokens: Value, weights: &ModelWeights) -> Result<Value> 
 /// original places.
 fn in_order(g: &mut Scope, x: Value, context: &Context) -> Result<Value> {
     let Context { config, sequence: Sequence { batch, length, .. }, backend, .. } = context;
-    let g = &mut g.child("unpacked");
+    let g = &mut g.child("hidden_states");
     let x = g.reshape("rows", x, [batch, length, &config.hidden_size.into()])?;
     match backend {
         Backend::Ort(packing) if length.known() != Some(1) => {

@@ -68,6 +68,7 @@ mod python {
     mod sliding_cache;
     mod speculative;
     mod stage_runs;
+    mod stages;
     mod swappable;
     mod text;
     mod trained;

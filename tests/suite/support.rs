@@ -21,8 +21,12 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The graph of a whole model.
 pub fn whole_graph(checkpoint: &Checkpoint, options: GraphOptions) -> Model {
-    let part = Part::whole(checkpoint.config.num_layers());
-    decoder(&checkpoint.config, &checkpoint.weights, &part, options).unwrap()
+    graph(checkpoint, &Part::whole(checkpoint.config.num_layers()), options)
+}
+
+/// The graph of a part of a model.
+pub fn graph(checkpoint: &Checkpoint, part: &Part, options: GraphOptions) -> Model {
+    decoder(&checkpoint.config, &checkpoint.weights, part, options).unwrap()
 }
 
 /// A folder for the files of a test, which may have a checkpoint in `checkpoint`.
@@ -55,7 +59,7 @@ impl Home {
     pub fn export(&self, name: &str, options: &[&str]) -> (PathBuf, Value) {
         let model = self.join(name).with_extension("onnx");
         let summary = export(&export_args(&self.checkpoint(), &model, options));
-        (model_path(&model, options), summary)
+        (model, summary)
     }
 
     /// Stages the checkpoint's weights in a file of this name: its path, and the summary.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::environment::{interpreter, onnxruntime};
 use crate::adapters::{add, bases};
 use crate::support::{
-    Home, assert_contains, binary, edit_json, fixture, npy, printed, read_json, sentence, summary,
-    text, words,
+    Home, assert_contains, binary, edit_json, fixture, model_path, npy, printed, read_json,
+    sentence, summary, text, words,
 };
 
 /// The command with the tests' onnxruntime.
@@ -70,6 +70,7 @@ fn every_form_of_a_model_continues_texts_as_transformers() {
         let name = options.replace(' ', "");
         let name = if options.contains("genai") { format!("{name}/model") } else { name };
         let (model, _) = home.export(&name, &words(options));
+        let model = model_path(&model, &words(options));
         for continuation in expected() {
             let [prompt, ids, all] = ["prompt", "ids", "text"].map(|key| &continuation[key]);
             let is_close = continuation["smallest_margin"].as_f64().unwrap() < 0.01;

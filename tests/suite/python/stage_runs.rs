@@ -10,9 +10,15 @@ use super::verify::{fails, passes};
 use crate::adapters::add;
 use crate::layout_fixtures::edit_tensors;
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, cases, export, export_args, fixture, printed,
-    read_json, shell, summary, text, words,
+    Home, assert_contains, assert_starts, binary, cases, export, export_args, fixture, model_path,
+    printed, read_json, shell, summary, text, words,
 };
+
+/// Exports `m.onnx` in stages: the pattern of their paths, and the summary.
+fn exported(home: &Home, options: &[&str]) -> (PathBuf, Value) {
+    let (model, summary) = home.export("m", options);
+    (model_path(&model, options), summary)
+}
 
 fn stage(home: &Home, number: usize, of: usize) -> PathBuf {
     home.join(format!("m.stage-{number}-of-{of}.onnx"))
@@ -60,7 +66,7 @@ fn a_fault_in_a_graph_is_found_in_its_stage() {
     for (options, number, layer) in [("--kv-cache", 2, 2), ("--kv-cache", 3, 3), ("", 1, 0)] {
         let home = Home::with("trained");
         let cut = ["--stages", "0..2,2..3,3..4"];
-        let (model, _) = home.export("m", &[&cut, &words(options)[..]].concat());
+        let (model, _) = exported(&home, &[&cut, &words(options)[..]].concat());
         let file = stage(&home, number, 3);
         let planted = python("constant.py", &[text(&file), "1.702", "1.8"], &Value::Null);
         assert!(planted.as_u64().unwrap() > 0);
@@ -82,7 +88,7 @@ fn weights_of_all_stages_are_compared() {
     for options in [&[][..], &["--experts", "bf16"]] {
         let home = Home::with("tiny");
         let copied = ["--stages", "3", "--external-data", "copy"];
-        let (model, _) = home.export("m", &[&copied, options].concat());
+        let (model, _) = exported(&home, &[&copied, options].concat());
         passes(&model, &home.checkpoint(), &["--tokens", "3"]);
         for (number, name) in
             [(1, "embedding.weight"), (2, "layers.1.attn.sinks"), (3, "lm_head.weight")]
@@ -150,9 +156,9 @@ fn adapters_are_added_to_stages() {
         let verified = ["--verify", "--onnxruntime", text(onnxruntime())];
         let both = [&swappable[..], &["--adapter", &adapter], &verified].concat();
         let (whole, _) = home.export("w", &swappable);
-        let (stages, exported) = home.export("m", &[&both, &["--stages", "3"][..]].concat());
-        assert_eq!(exported["verification"]["passed"], true, "{exported}");
-        assert_eq!(exported["adapter_verifications"][0]["passed"], true, "{exported}");
+        let (stages, summed) = exported(&home, &[&both, &["--stages", "3"][..]].concat());
+        assert_eq!(summed["verification"]["passed"], true, "{summed}");
+        assert_eq!(summed["adapter_verifications"][0]["passed"], true, "{summed}");
         let file = home.join("whole.onnx_adapter");
         printed(&mut binary(&["adapter", &adapter, "--for", text(&whole), "-o", text(&file)]));
         let generated = |model: &str, adapters: &[String]| {

@@ -10,7 +10,7 @@ use crate::fake_hub::HubTest;
 use crate::layout_fixtures::{LAYOUTS, edit_tensors, edited, in_folder};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, edit_json, export, export_args, failure, fixture,
-    printed, run, sentence, shell, summary, text,
+    model_path, printed, run, sentence, shell, summary, text,
 };
 
 /// Runs `verify` with the tests' onnxruntime: the report, `null` if there is none, and the error.
@@ -57,7 +57,7 @@ pub fn refused(model: &Path, checkpoint: &Path, options: &[&str]) -> String {
 pub fn exported(name: &str, options: &[&str]) -> (Home, PathBuf, PathBuf) {
     let home = Home::with(name);
     let ((model, _), checkpoint) = (home.export("model", options), home.checkpoint());
-    (home, checkpoint, model)
+    (home, checkpoint, model_path(&model, options))
 }
 
 /// Checkpoint, options of the export, options of `verify`, and number of compared positions.
