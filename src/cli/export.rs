@@ -5,19 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args};
-use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
-    ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec,
-    Summary, Target, export, similar_dir,
+    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, MatrixFormat, ModuleGroup,
+    Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec, Target,
+    export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
-use serde::Serialize;
 
 use super::console::{Console, print, print_json, warn};
+use super::outcome::{Outcome, table};
 use super::place::Place;
-use super::remedy::{options, pass};
 use super::values::{
     self, AdapterLayout, Ignored, Layers, Printing, adapter, number, one_of, with_extension,
 };
@@ -224,18 +222,6 @@ pub struct Export {
     onnxruntime: Option<PathBuf>,
 }
 
-/// The summary of an export, and the report of its verification.
-#[derive(Serialize)]
-struct Outcome<'r> {
-    #[serde(flatten)]
-    summary: Summary,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verification: Option<&'r Report>,
-    /// Of a swappable model with each of its adapters in turn.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    adapter_verifications: &'r [Report],
-}
-
 const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
@@ -378,23 +364,6 @@ impl Export {
         request.transformers_js = self.transformers_js;
         Ok(request)
     }
-}
-
-/// The summary, with what to type next.
-fn table(summary: &Summary) -> Table {
-    let mut table = summary.table(|settings| pass(&options(settings.iter().copied())));
-    let Summary { hub, model, weights, .. } = summary;
-    if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
-        let bytes = display::size(*bytes);
-        let next = "the same command without --headers-only fetches";
-        table.row("next", format!("{next} {bytes}, and the model runs"));
-    } else if let (None, Some(staged)) =
-        (model, weights.written.iter().chain(&weights.reused).next())
-    {
-        let staged = shell_quote(&staged.display().to_string());
-        table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
-    }
-    table
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {

@@ -6,6 +6,7 @@ mod evaluate;
 mod export;
 mod generate;
 mod inspect;
+mod outcome;
 mod place;
 mod remedy;
 mod tip;

@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
 use super::paths::{StageName, expand};
-use crate::display::{listed, several, spans};
+use crate::display::{listed, several};
 use crate::error::{Error, Result, ensure, err};
 use crate::model::Part;
+
+/// More than any model has layers.
+const MOST_STAGES: usize = 1024;
 
 /// The files of a model in the order in which they run; `given` are some or all of them, or patterns.
 pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
@@ -41,11 +44,10 @@ fn require_same_export(first: &ModelFile, other: &ModelFile) -> Result<()> {
     let [one, two] = [first, other].map(|it| it.metadata.as_ref().expect("a stage has metadata"));
     let is_known = one.fingerprint.is_some() && two.fingerprint.is_some();
     let [a, b] = [one, two].map(|it| {
-        let stage = it.stage.as_ref();
         json!({
             "fingerprint": it.fingerprint.as_ref().filter(|_| is_known),
-            "stages": stage.and_then(|it| it.stage).map(|it| it.of),
-            "layers": stage.map(|it| it.all_layers),
+            "stages": it.part().stage.map(|it| it.of),
+            "layers": it.layers,
             "options": it.options,
             "formats": it.provenances.formats(),
             "adapters": it.adapters,
@@ -88,9 +90,10 @@ fn add_differences(path: &str, [a, b]: [&Value; 2], found: &mut Vec<String>) {
 
 /// Refuses stages, sorted by their layers, of which some have the same layers or some are missing.
 fn require_all_layers(files: &[ModelFile]) -> Result<()> {
-    let (mut end, mut all) = (0, 0);
+    let all = files[0].metadata.as_ref().map_or(0, |it| it.layers);
+    let mut end = 0;
     for (at, file) in files.iter().enumerate() {
-        let Some(Part { layers, all_layers, .. }) = file.stage() else { continue };
+        let Some(Part { layers, .. }) = file.stage() else { continue };
         ensure!(
             layers.start >= end,
             "`{}` and `{}` both have layer {}: give one of them",
@@ -99,31 +102,33 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
             layers.start
         );
         if layers.start > end {
-            return Err(missing(files, end..layers.start, *all_layers));
+            return Err(missing(files, end..layers.start, all));
         }
-        (end, all) = (layers.end, *all_layers);
+        end = layers.end;
     }
     if end == all { Ok(()) } else { Err(missing(files, end..all, all)) }
 }
 
-/// The error of stages without some layers.
+/// The error of stages without some of all layers.
 fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     let names: Vec<StageName> = files.iter().filter_map(|it| StageName::of(&it.path)).collect();
-    let Some(first) = names.first() else {
-        let given = listed(files.iter().map(|it| it.path.display()));
-        return err!(
-            "{given} lacks the layers {} of {all}: give files with all layers of the model",
-            spans(layers)
-        );
-    };
     let is_there = |number: &usize| names.iter().any(|it| it.number == *number);
-    let others = (1..=first.of.min(all)).filter(|number| !is_there(number));
-    let others: Vec<PathBuf> = others.map(|number| first.other(number)).collect();
+    // A name may tell any number.
+    let of = names.first().map_or(0, |it| it.of.min(MOST_STAGES));
+    let others = (1..=of).filter(|number| !is_there(number)).map(|it| names[0].other(it));
+    let others: Vec<PathBuf> = others.collect();
+    if others.is_empty() {
+        let given = listed(files.iter().map(|it| it.path.display()));
+        let Range { start, end } = layers;
+        return err!(
+            "{given} lacks the layers {start}..{end} of {all}: give files with all layers of the model"
+        );
+    }
     let verb = if others.len() == 1 { "is" } else { "are" };
     err!(
         "`{}` is a stage of {}, and {} {verb} missing: put all stages into one folder, or give the files of all",
-        first.path.display(),
-        first.of,
+        names[0].path.display(),
+        names[0].of,
         listed(others.iter().map(|it| it.display()))
     )
 }
