@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args};
+use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, MatrixFormat, ModuleGroup,
-    Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec, Target,
-    export, similar_dir,
+    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
+    ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec,
+    Summary, Target, export, similar_dir,
 };
 use gpt_oss_export::verify::{Report, VerifyRequest, prepare, verify};
+use serde::Serialize;
 
 use super::console::{Console, print, print_json, warn};
-use super::outcome::{Outcome, table};
 use super::place::Place;
+use super::remedy::{options, pass};
+use super::stages::Layers;
 use super::values::{
-    self, AdapterLayout, Ignored, Layers, Printing, adapter, number, one_of, with_extension,
+    self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
 };
 use super::verify::{exit_status, tolerance};
 
@@ -77,27 +80,14 @@ pub struct Export {
     adapter_modules: Vec<ModuleGroup>,
     #[command(flatten, next_help_heading = SOURCE)]
     layout: AdapterLayout,
-    /// Export the first N layers only, or the part A..B of a model
-    ///
-    /// A part takes or gives the residual stream where other layers were, as a stage does. Layers
-    /// count from 0; B is the first layer behind the part.
-    #[arg(help_heading = SOURCE, long, value_name = "N|A..B", value_parser = values::layers)]
-    layers: Option<Layers>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
-    /// Cut the model into stages: NAME.stage-1-of-N.onnx and so on
-    ///
-    /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
-    /// the other they are the whole model; each reads its own weights alone.
-    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with = "skip_onnx")]
-    stages: Option<Cut>,
-    /// Write stage K alone, and fetch its files alone from the hub
-    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages")]
-    only_stage: Option<usize>,
+    #[command(flatten, next_help_heading = OUTPUT)]
+    layers: Layers,
     /// Use the settings that suit a runtime
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and
@@ -222,6 +212,18 @@ pub struct Export {
     onnxruntime: Option<PathBuf>,
 }
 
+/// The summary of an export, and the report of its verification.
+#[derive(Serialize)]
+struct Outcome<'r> {
+    #[serde(flatten)]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<&'r Report>,
+    /// Of a swappable model with each of its adapters in turn.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    adapter_verifications: &'r [Report],
+}
+
 const LOST: &str = "the export succeeded, but its summary could not be printed";
 
 impl Export {
@@ -231,7 +233,7 @@ impl Export {
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
-        let is_part = self.only_stage.is_some() || matches!(request.cut, Some(Cut::Part(_)));
+        let is_part = request.only_stage.is_some() || matches!(request.cut, Some(Cut::Part(_)));
         if self.verify && is_part {
             bail!("--verify runs all layers: leave out --only-stage and --layers A..B");
         }
@@ -334,15 +336,7 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
-        (request.layers, request.cut) = match (&self.layers, &self.stages) {
-            (Some(Layers::Part(_)), Some(_)) => bail!(
-                "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
-            ),
-            (Some(Layers::Part(part)), None) => (None, Some(Cut::Part(part.clone()))),
-            (Some(Layers::First(count)), cut) => (Some(*count), cut.clone()),
-            (None, cut) => (None, cut.clone()),
-        };
-        request.only_stage = self.only_stage;
+        self.layers.add_to(&mut request)?;
         request.experts = self.experts;
         request.dense = self.dense;
         request.accept_rounding = self.accept_rounding;
@@ -364,6 +358,23 @@ impl Export {
         request.transformers_js = self.transformers_js;
         Ok(request)
     }
+}
+
+/// The summary, with what to type next.
+fn table(summary: &Summary) -> Table {
+    let mut table = summary.table(|settings| pass(&options(settings.iter().copied())));
+    let Summary { hub, model, stages, weights, .. } = summary;
+    if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
+        let bytes = display::size(*bytes);
+        let next = "the same command without --headers-only fetches";
+        table.row("next", format!("{next} {bytes}, and the model runs"));
+    } else if let (None, [], Some(staged)) =
+        (model, &stages[..], weights.written.iter().chain(&weights.reused).next())
+    {
+        let staged = shell_quote(&staged.display().to_string());
+        table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));
+    }
+    table
 }
 
 fn size(text: &str) -> Result<ByteSize, &'static str> {
