@@ -87,8 +87,9 @@ impl<'m> RunningModel<'m> {
             stage.set(INPUT_IDS, ids)?;
             stage.set(ATTENTION_MASK, mask)?;
             // The hidden states among them.
-            let before = values.last().into_iter().flatten();
-            before.into_iter().try_for_each(|(name, value)| stage.set(name, value))?;
+            for (name, value) in values.last().into_iter().flatten() {
+                stage.set(name, value)?;
+            }
             let outputs = stage.binding.run(progress)?;
             for Cache { past, present, .. } in &stage.growing {
                 stage.binding.set(past, &outputs[present])?;

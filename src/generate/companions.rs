@@ -18,11 +18,12 @@ use crate::text::{ChatTemplate, Tokenizer};
 /// The folder of models in a repository for transformers.js.
 const ONNX_DIR: &str = "onnx";
 
-/// The model at a path: the file itself, the one that a folder's `genai_config.json` names, or the
-/// only one in a folder or in `onnx` below it, with its stages.
-pub fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
+/// The files of a model: those that are given, the one that a folder's `genai_config.json` names, or
+/// those of the only one in a folder or in `onnx` below it.
+pub fn model_files(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let [path] = given else { return Ok(given.to_vec()) };
     if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
+        return Ok(given.to_vec());
     }
     let genai = path.join(GENAI_CONFIG);
     if genai.is_file() {

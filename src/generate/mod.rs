@@ -30,8 +30,9 @@ pub use summary::{EndedBy, Generated, Pace};
 /// What to continue, and how.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
-    /// An ONNX file, a stage of a model or a pattern of its stages, or a folder with a model.
-    pub model: PathBuf,
+    /// The ONNX file, or stages of the model; one stands for all that lie beside it. Patterns too, and a
+    /// folder with a model.
+    pub models: Vec<PathBuf>,
     /// What to continue.
     pub prompt: Prompt,
     /// The folder with the tokenizer's files, if they are not beside the model or its checkpoint.
@@ -55,7 +56,7 @@ pub fn generate(
     show: &mut dyn FnMut(&str) -> Result<bool>,
     progress: &dyn Progress,
 ) -> Result<Generated> {
-    let model = model::open(&request.model)?;
+    let model = model::open(&request.models)?;
     let companions = Companions::new(&model, request.tokenizer.as_deref())?;
     let vocab_size = model.signature.vocab as usize;
     let needs_text = request.final_only || !matches!(request.prompt, Prompt::Ids(_));

@@ -1,6 +1,6 @@
 //! What a model needs to continue a text on this machine.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::companions;
 use crate::display::{plural, with_thousands};
@@ -10,8 +10,8 @@ use crate::model::Provider;
 use crate::tensor::DType;
 
 /// Reads a model and refuses one that cannot continue a text on this machine.
-pub fn open(path: &Path) -> Result<ExportedModel> {
-    let model = ExportedModel::open(&companions::model_files(path)?)?;
+pub fn open(given: &[PathBuf]) -> Result<ExportedModel> {
+    let model = ExportedModel::open(&companions::model_files(given)?)?;
     let (shown, options) = (model.path.display(), model.options);
     let mut errors = Vec::new();
     if options.provider != Provider::Cpu {
