@@ -42,13 +42,12 @@ impl LayerOptions {
         (request.cut, request.only_stage) = (stages.clone(), *only_stage);
         match layers {
             Some(SomeLayers::First(count)) => request.layers = Some(*count),
-            Some(SomeLayers::Part(part)) => {
-                if request.cut.replace(Cut::Part(part.clone())).is_some() {
-                    bail!(
-                        "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
-                    );
-                }
+            Some(SomeLayers::Part(_)) if stages.is_some() => {
+                bail!(
+                    "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
+                );
             }
+            Some(SomeLayers::Part(part)) => request.cut = Some(Cut::Part(part.clone())),
             None => {}
         }
         Ok(())

@@ -40,7 +40,7 @@ impl<'p> Placement<'p> {
         let named = of_outputs.chain(staged).map(|it| (&it.name, it.bytes()));
         let bytes_referenced = named.collect::<HashMap<_, _>>().into_values().sum();
         let in_place = !outputs.is_empty();
-        let summary = WeightsSummary { bytes_referenced, in_place, ..WeightsSummary::default() };
+        let summary = WeightsSummary { in_place, bytes_referenced, ..WeightsSummary::default() };
         let mut placement =
             Self { request, opened, files: Vec::new(), ranges: Vec::new(), summary };
         if let Some(path) = &request.save_weights {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter::once;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 
 use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::model::{ModelPart, cut};
@@ -89,7 +91,7 @@ fn stages_share_the_work_and_the_bytes_of_a_model() {
                     assert_stage(path, &stages[at], [at + 1, paths.len()], &bounds, &expected);
                 }
                 // Together they read what the whole model reads.
-                assert_eq!(bytes_read(&paths), bytes_read(&[whole.clone()]));
+                assert_eq!(bytes_read(&paths), bytes_read(from_ref(&whole)));
                 paths.iter().for_each(|path| fs::remove_file(path).unwrap());
             }
         }
@@ -169,12 +171,12 @@ fn a_part_by_itself_is_at_the_output() {
 /// All ways to cut layers into parts.
 fn all_cuts(start: usize, end: usize, parts: usize) -> Vec<Vec<Range<usize>>> {
     if parts == 1 {
-        return vec![vec![start..end]];
+        return vec![once(start..end).collect()];
     }
     let middles = (start + 1)..=(end + 1 - parts);
     let with_first = |middle| {
         let rest = all_cuts(middle, end, parts - 1).into_iter();
-        rest.map(move |rest| [vec![start..middle], rest].concat())
+        rest.map(move |rest| once(start..middle).chain(rest).collect())
     };
     middles.flat_map(with_first).collect()
 }
@@ -274,7 +276,7 @@ fn one_stage_that_cannot_be_written_keeps_all_from_appearing() {
 
 #[test]
 fn stages_of_released_sizes_are_even_and_in_place() {
-    for (layers, experts, stages) in [(24, 32, 2), (36, 128, 4)] {
+    for (layers, experts, stages) in [(24, 32, 2u32), (36, 128, 4)] {
         let home = Home::new();
         let total = sparse(&home.checkpoint(), layers, experts, 7);
         let stages_text = stages.to_string();
@@ -282,7 +284,7 @@ fn stages_of_released_sizes_are_even_and_in_place() {
         let (_, summary) = home.export("m", &options);
         assert_eq!(summary["weights"]["bytes_written"], 0);
         assert_eq!(summary["weights"]["bytes_referenced"], total);
-        let mean = total as f64 / stages as f64;
+        let mean = total as f64 / f64::from(stages);
         for stage in summary["stages"].as_array().unwrap() {
             let bytes = stage["stage"]["weights_bytes"].as_f64().unwrap();
             assert!((bytes / mean - 1.0).abs() < 0.1, "{bytes} of {mean}");
