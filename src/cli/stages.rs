@@ -12,7 +12,7 @@ const MANY: RangeInclusive<u64> = 1..=u64::MAX;
 
 /// Which layers become which graphs.
 #[derive(Args, Debug)]
-pub struct Layers {
+pub struct LayerOptions {
     /// Export the first N layers only, or the part A..B of a model
     ///
     /// A part takes or gives the residual stream where other layers were, as a stage does. Layers
@@ -23,7 +23,7 @@ pub struct Layers {
     ///
     /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
     /// the other they are the whole model; each reads its own weights alone.
-    #[arg(long, value_name = "N|A..B,…", value_parser = stages, conflicts_with = "skip_onnx")]
+    #[arg(long, value_name = "N|A..B,...", value_parser = stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
     /// Write stage K alone, and fetch its files alone from the hub
     #[arg(long, value_name = "K", value_parser = number::<usize>(MANY), requires = "stages")]
@@ -36,19 +36,18 @@ enum SomeLayers {
     Part(Range<usize>),
 }
 
-impl Layers {
+impl LayerOptions {
     pub fn add_to(&self, request: &mut Request) -> Result<()> {
         let Self { layers, stages, only_stage } = self;
         (request.cut, request.only_stage) = (stages.clone(), *only_stage);
         match layers {
             Some(SomeLayers::First(count)) => request.layers = Some(*count),
-            Some(SomeLayers::Part(part)) => {
-                if request.cut.replace(Cut::Part(part.clone())).is_some() {
-                    bail!(
-                        "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
-                    );
-                }
+            Some(SomeLayers::Part(_)) if stages.is_some() => {
+                bail!(
+                    "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
+                );
             }
+            Some(SomeLayers::Part(part)) => request.cut = Some(Cut::Part(part.clone())),
             None => {}
         }
         Ok(())
