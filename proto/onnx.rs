@@ -86,6 +86,8 @@ pub struct NodeProto {
     pub attribute: ::prost::alloc::vec::Vec<AttributeProto>,
     #[prost(string, tag = "7")]
     pub domain: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "9")]
+    pub metadata_props: ::prost::alloc::vec::Vec<StringStringEntryProto>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttributeProto {

@@ -70,6 +70,7 @@ pub enum Setting {
     /// Of a request to describe the files at a path: read all their values.
     Scan,
     SlidingCache,
+    Stages,
     Target,
     TextField,
     Tokenizer,

@@ -41,19 +41,18 @@ pub mod container;
 #[doc(hidden)]
 pub mod display;
 pub mod error;
+mod exported;
 #[doc(hidden)]
 pub mod files;
 #[doc(hidden)]
 pub mod graph;
 mod memory;
-mod metadata;
 mod onnx;
 mod package;
 mod publish;
 #[doc(hidden)]
 pub mod reference;
 mod runtime;
-mod signature;
 mod statistics;
 #[doc(hidden)]
 pub mod text;

@@ -1,6 +1,6 @@
 //! Adapters that were given for a base: what each changes in it, and what is said of that.
 
-use super::{AdaptedModules, Adapter, AdapterFile, AdapterSource, FactorOrder, fit, in_layer};
+use super::{AdaptedModules, Adapter, AdapterFile, AdapterSource, FactorOrder, fit};
 use crate::checkpoint::{AdapterRecord, Config};
 use crate::error::{Error, Result};
 
@@ -48,15 +48,17 @@ impl<'a> FittedAdapter<'a> {
         Ok(Self { source, file, changes, record, modules: file.adapted_modules() })
     }
 
-    /// Leaves out what it changes beyond the layers of a model. Its record stays that of the whole.
-    pub fn truncate(&mut self, layers: usize) {
-        let is_there = |path: &str| in_layer(path).is_none_or(|(layer, _)| layer < layers);
+    /// Leaves out what it changes in matrices and vectors whose paths are not there in a model. Its
+    /// record stays that of the whole.
+    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         self.changes.replacements.retain(|it| is_there(&it.replaced));
         self.changes.terms.retain(|it| is_there(&it.matrix));
-        self.modules.retain_mut(|module| {
-            let is_outside = module.layers.is_empty();
-            module.layers.retain(|layer| *layer < layers);
-            is_outside || !module.layers.is_empty()
+        self.modules.retain_mut(|AdaptedModules { module, layers, .. }| {
+            if layers.is_empty() {
+                return is_there(module);
+            }
+            layers.retain(|layer| is_there(&format!("layers.{layer}.{module}")));
+            !layers.is_empty()
         });
     }
 }

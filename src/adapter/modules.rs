@@ -42,6 +42,18 @@ impl AdaptedModules {
         Self::grouped(slots.into_iter().map(|slot| (&*slot.matrix, None)))
     }
 
+    /// Those of several parts of a model.
+    pub fn joined<'m>(modules: impl Iterator<Item = &'m Self>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for it in modules {
+            match all.iter_mut().find(|known| known.module == it.module) {
+                Some(known) => known.layers.extend(&it.layers),
+                None => all.push(it.clone()),
+            }
+        }
+        all
+    }
+
     /// The entry of a module, with its layer.
     fn entry<'a>(all: &'a mut Vec<Self>, path: &str) -> &'a mut Self {
         let (layer, name) = in_layer(path).map_or((None, path), |(n, name)| (Some(n), name));

@@ -32,6 +32,13 @@ impl RuntimeAdapter {
         Ok(Self { adapter, slots })
     }
 
+    /// The same for some matrices alone; `None` if it changes none of them.
+    pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Option<Self> {
+        let slots: Vec<Slot> =
+            self.slots.iter().filter(|it| is_wanted(&it.matrix)).cloned().collect();
+        (!slots.is_empty()).then(|| Self { adapter: self.adapter.clone(), slots })
+    }
+
     /// The names and shapes of A `[r, in]` and B `[out, r]` of a slot, with experts as the first axis.
     pub fn inputs(&self, slot: &Slot) -> [(String, Vec<u64>); 2] {
         let (rank, Slot { experts, out, inn, .. }) = (weights::total_rank(&self.terms(slot)), slot);

@@ -26,7 +26,7 @@ const TEXT_HELP: &str = "Text to predict, in windows of --tokens";
 #[command(group(ArgGroup::new("exports").required(true).multiple(true).args(["models", "formats"])))]
 #[command(mut_arg("text", |it| it.help(TEXT_HELP).required(true)))]
 pub struct Evaluate {
-    /// Models to evaluate
+    /// Models to evaluate; of one in stages some or all of these
     #[arg(value_name = "FILE.onnx")]
     models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the models were made from

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
+    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
     ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec,
     Summary, Target, export, similar_dir,
 };
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::console::{Console, print, print_json, warn};
 use super::place::Place;
 use super::remedy::{options, pass};
+use super::stages::LayerOptions;
 use super::values::{
     self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
 };
@@ -79,15 +80,14 @@ pub struct Export {
     adapter_modules: Vec<ModuleGroup>,
     #[command(flatten, next_help_heading = SOURCE)]
     layout: AdapterLayout,
-    /// Export the first N layers only
-    #[arg(help_heading = SOURCE, long, value_name = "N", value_parser = number::<usize>(1..=u64::MAX))]
-    layers: Option<usize>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
+    #[command(flatten, next_help_heading = OUTPUT)]
+    layers: LayerOptions,
     /// Use the settings that suit a runtime
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and
@@ -233,6 +233,10 @@ impl Export {
         let adapter_as = request.adapter_as;
         let adapters: Vec<AdapterSource> =
             request.adapters.iter().map(|it| it.source.clone()).collect();
+        let is_part = request.only_stage.is_some() || matches!(request.cut, Some(Cut::Part(_)));
+        if self.verify && is_part {
+            bail!("--verify runs all layers: leave out --only-stage and --layers A..B");
+        }
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {
             // Refuses what cannot be verified before anything is written.
@@ -250,9 +254,11 @@ impl Export {
             AdapterAs::Swappable => [&[][..]].into_iter().chain(adapters.chunks(1)).collect(),
             AdapterAs::Inline | AdapterAs::Merge => vec![&adapters],
         };
-        let check = |model: &Path, adapters: &&[AdapterSource]| {
+        let models = summary.model.iter().chain(&summary.stages).map(|it| it.path.clone());
+        let models: Vec<PathBuf> = models.filter(|_| self.verify).collect();
+        let check = |adapters: &&[AdapterSource]| {
             let request = VerifyRequest {
-                model: model.to_owned(),
+                models: models.clone(),
                 checkpoint: summary.source.clone(),
                 adapters: adapters.to_vec(),
                 adapter_layout: self.layout.order(),
@@ -263,8 +269,7 @@ impl Export {
             };
             verify(&request, &console).context("the model is written, and could not be verified")
         };
-        let model = summary.model.as_ref().filter(|_| self.verify).map(|it| it.path.clone());
-        let checked = model.iter().flat_map(|model| sets.iter().map(|set| check(model, set)));
+        let checked = sets.iter().filter(|_| !models.is_empty()).map(check);
         // The summary is printed whatever the verification says.
         let outcome = checked.collect::<Result<Vec<Report>>>();
         let reports = outcome.as_deref().unwrap_or_default();
@@ -331,7 +336,7 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
-        request.layers = self.layers;
+        self.layers.add_to(&mut request)?;
         request.experts = self.experts;
         request.dense = self.dense;
         request.accept_rounding = self.accept_rounding;
@@ -358,13 +363,13 @@ impl Export {
 /// The summary, with what to type next.
 fn table(summary: &Summary) -> Table {
     let mut table = summary.table(|settings| pass(&options(settings.iter().copied())));
-    let Summary { hub, model, weights, .. } = summary;
+    let Summary { hub, model, stages, weights, .. } = summary;
     if let Some(HubSummary { bytes_awaited: bytes @ 1.., .. }) = hub {
         let bytes = display::size(*bytes);
         let next = "the same command without --headers-only fetches";
         table.row("next", format!("{next} {bytes}, and the model runs"));
-    } else if let (None, Some(staged)) =
-        (model, weights.written.iter().chain(&weights.reused).next())
+    } else if let (None, [], Some(staged)) =
+        (model, &stages[..], weights.written.iter().chain(&weights.reused).next())
     {
         let staged = shell_quote(&staged.display().to_string());
         table.row("next", format!("gpt-oss-export --weights {staged} --output model.onnx"));

@@ -23,9 +23,9 @@ use super::values::{Printing, number};
 #[command(mut_arg("json", |it| it.help("Print the text and numbers about it as one JSON object")))]
 #[command(mut_arg("quiet", |it| it.help("Print the text and errors alone")))]
 pub struct Generate {
-    /// Model, or a folder with one
-    #[arg(value_name = "FILE.onnx|DIR")]
-    model: PathBuf,
+    /// Model, or its stages, of which one stands for all beside it, or a folder with one
+    #[arg(value_name = "FILE.onnx|DIR", required = true)]
+    models: Vec<PathBuf>,
     /// Text to continue [default: standard input, without its last newline]
     ///
     /// Special tokens are written by their names, such as <|start|>.
@@ -72,6 +72,15 @@ impl Generate {
     pub fn run(self) -> Result<()> {
         let printing = self.printing;
         let console = Console::new(printing.quiet)?;
+        let is_model = |it: &&PathBuf| it.extension().is_some_and(|it| it == "onnx");
+        if let [_, others @ ..] = &self.models[..]
+            && let Some(text) = others.iter().find(|it| !is_model(it))
+        {
+            bail!(
+                "`{}` is no ONNX model: a text to continue is the value of --prompt",
+                text.display()
+            );
+        }
         let prompt = match (self.prompt, self.chat, self.ids) {
             (Some(text), ..) => Prompt::Text(text),
             (_, Some(message), _) => Prompt::Chat(message),
@@ -79,7 +88,7 @@ impl Generate {
             _ => Prompt::Text(standard_input()?),
         };
         let request = GenerateRequest {
-            model: self.model,
+            models: self.models,
             prompt,
             tokenizer: self.tokenizer,
             adapters: self.adapters,

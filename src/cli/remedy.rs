@@ -172,6 +172,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Provider => "--ep",
         Setting::Scan => "inspect --scan",
         Setting::SlidingCache => "--sliding-cache",
+        Setting::Stages => "--stages",
         Setting::Target => "--target",
         Setting::TextField => "--text-field",
         Setting::Tokenizer => "--tokenizer",

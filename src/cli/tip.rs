@@ -153,6 +153,7 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
             (ErrorKind::TooManyValues, Some(option)) if option == VERIFY => {
                 context(ContextKind::InvalidValue).map(|model| to_verify(&model, arguments, None))
             }
+            (ErrorKind::MissingRequiredArgument, _) => unnamed_checkpoint(arguments),
             _ => None,
         }
     };
@@ -282,17 +283,17 @@ fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Optio
             )
         });
     }
-    let mut words = arguments.iter().skip(1).filter(|it| !it.starts_with('-'));
-    match command {
-        "verify" if !has(arguments, "--checkpoint") => {
-            let [one, other] = [words.next()?, words.next()?];
-            let [model, source] = if is_model(one) { [one, other] } else { [other, one] };
-            let [model, source] = [model, source].map(|it| shell_quote(it));
-            Some(format!("the checkpoint is an option: verify {model} --checkpoint {source}"))
-        }
-        "" => None,
-        command => Some(format!("`{command}` takes one path: put quotes around one with spaces")),
-    }
+    (!command.is_empty())
+        .then(|| format!("`{command}` takes one path: put quotes around one with spaces"))
+}
+
+/// The tip for who verifies a model and names the checkpoint without its option.
+fn unnamed_checkpoint(arguments: &[String]) -> Option<String> {
+    let [command, one, other, ..] = arguments else { return None };
+    let [model, source] = if is_model(one) { [one, other] } else { [other, one] };
+    let is_meant = command == "verify" && !is_model(source) && !source.starts_with('-');
+    let [model, source] = [model, source].map(|it| shell_quote(it));
+    is_meant.then(|| format!("the checkpoint is an option: verify {model} --checkpoint {source}"))
 }
 
 fn has(arguments: &[String], option: &str) -> bool {

@@ -19,9 +19,9 @@ use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number, wit
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print the report as one JSON object")))]
 pub struct Verify {
-    /// Model to verify
-    #[arg(value_name = "FILE.onnx")]
-    model: PathBuf,
+    /// Model to verify, or its stages, of which one stands for all beside it
+    #[arg(value_name = "FILE.onnx", required = true)]
+    models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
@@ -75,7 +75,7 @@ impl Verify {
         let Self { tokens, batch, decode, seed, tolerance, trace, printing, .. } = self;
         let console = Console::new(printing.quiet)?;
         let request = VerifyRequest {
-            model: self.model,
+            models: self.models,
             checkpoint: self.checkpoint,
             adapters: self.adapters,
             adapter_layout: self.layout.order(),

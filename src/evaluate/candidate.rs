@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fs_err as fs;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -23,7 +22,7 @@ const DECODED: usize = 16;
 /// One of the models.
 #[derive(Clone, Debug, Serialize)]
 pub struct Candidate {
-    /// The ONNX file.
+    /// The ONNX file, or the pattern of its stages.
     #[serde(serialize_with = "lossy_path")]
     pub model: PathBuf,
     /// `onnx` or `ort`; `None` for a model of another program.
@@ -61,9 +60,9 @@ impl Candidate {
         expected: &Activations,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let (model, factors) = (&subject.model, &subject.adapters.factors);
+        let model = &subject.model;
         let (mut clock, before) = (Instant::now(), memory::own_rss());
-        let mut session = ModelSession::load(model, inputs, factors, Vec::new(), progress)?;
+        let mut session = ModelSession::load(subject, inputs, Vec::new(), progress)?;
         let load_seconds = lap(&mut clock);
         let growth = |after: u64| after.saturating_sub(before.unwrap_or(after));
         let own_memory = memory::own_rss().map(growth);
@@ -90,8 +89,7 @@ impl Candidate {
         let prompt_speed = speed(tokens - decoded, seconds[0]);
         let decode_speed = (decoded > 0).then(|| speed(decoded, seconds[1]));
 
-        let metadata = model.metadata.as_ref();
-        let residuals = metadata.map_or(&[][..], |metadata| &metadata.residuals);
+        let residuals = model.residuals();
         let mut error_by_layer = Vec::new();
         if let (false, Some(mut trace)) = (residuals.is_empty(), Trace::begin(&expected.residuals))
         {
@@ -100,12 +98,13 @@ impl Candidate {
             session.run(|outputs| trace.add(outputs, &expected.residuals, &traced))?;
             error_by_layer = trace.stages.iter().map(Stage::relative_error).collect();
         }
+        let metadata = model.metadata.as_ref();
         Ok(Self {
-            model: model.path.to_owned(),
+            model: model.path.clone(),
             target: metadata.map(|metadata| metadata.options.target.to_string()),
             formats: metadata.map(|metadata| metadata.provenances.formats()).unwrap_or_default(),
             identity: subject.identity.clone(),
-            bytes: fs::metadata(model.path)?.len() + model.external_bytes(),
+            bytes: model.bytes(),
             load_seconds,
             own_memory,
             prompt_speed,

@@ -7,7 +7,7 @@ mod page;
 mod plots;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 pub use candidate::Candidate;
@@ -18,6 +18,7 @@ pub use summary::{Evaluation, ReferenceSummary};
 use crate::adapter::{AdapterSource, FactorOrder};
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Error, Result, ensure};
+use crate::exported::by_model;
 use crate::progress::Progress;
 use crate::reference::{self, PassOptions};
 use crate::verify::{ExpertUse, Inputs, Subject, TextSource, VerifyRequest, Windows, lap};
@@ -26,7 +27,7 @@ use crate::verify::{ExpertUse, Inputs, Subject, TextSource, VerifyRequest, Windo
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct EvaluateRequest {
-    /// Models of one checkpoint.
+    /// Models of one checkpoint: ONNX files, stages of one, or patterns.
     pub models: Vec<PathBuf>,
     /// The folder of the checkpoint, or a staged file.
     pub checkpoint: PathBuf,
@@ -44,9 +45,9 @@ pub struct EvaluateRequest {
 
 impl EvaluateRequest {
     /// What opens one of the models. Each is measured, however far it is from the checkpoint.
-    fn of_model(&self, model: &Path) -> VerifyRequest {
+    fn of_model(&self, models: Vec<PathBuf>) -> VerifyRequest {
         VerifyRequest {
-            model: model.to_owned(),
+            models,
             checkpoint: self.checkpoint.clone(),
             adapters: self.adapters.clone(),
             adapter_layout: self.adapter_layout,
@@ -60,7 +61,8 @@ impl EvaluateRequest {
 
 /// Runs the reference and all models on the text.
 pub fn evaluate(request: &EvaluateRequest, progress: &dyn Progress) -> Result<Evaluation> {
-    let opened: Vec<VerifyRequest> = request.models.iter().map(|it| request.of_model(it)).collect();
+    let models = by_model(&request.models)?.into_iter();
+    let opened: Vec<VerifyRequest> = models.map(|it| request.of_model(it)).collect();
     let subjects = Error::collect(opened.iter().map(|it| Subject::open(it, progress)))?;
     let first = subjects.first().ok_or_else(|| Error::new("no model was given to evaluate"))?;
     for other in &subjects {
@@ -95,11 +97,5 @@ pub fn evaluate(request: &EvaluateRequest, progress: &dyn Progress) -> Result<Ev
         experts: expected.coverage(),
         expert_use: ExpertUse::new(&expected),
     };
-    Ok(Evaluation::new(
-        &request.checkpoint,
-        &windows,
-        first.model.library.clone(),
-        summary,
-        candidates,
-    ))
+    Ok(Evaluation::new(&request.checkpoint, &windows, first.library.clone(), summary, candidates))
 }

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod open;
+mod outputs;
 mod placement;
 mod planned_adapter;
 mod planned_model;
@@ -15,11 +16,13 @@ mod unread;
 use std::path::Path;
 use std::time::Instant;
 
-pub use request::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
+pub use request::{
+    AdapterAs, Cut, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source,
+};
 pub use spec::Spec;
 pub use summary::{
-    AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Summary,
-    WeightsSummary,
+    AdapterSummary, Converted, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary,
+    PartSummary, Summary, WeightsSummary,
 };
 pub use swappable::{AdapterRequest, export_adapter};
 
@@ -36,7 +39,7 @@ pub use crate::weights::MatrixFormat;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::publish::Transaction;
-use crate::weights::Role;
+use crate::weights::{Matrix, Role};
 use open::{Opened, open};
 use placement::Placement;
 use planned_adapter::PlannedAdapter;
@@ -48,18 +51,20 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     let Spec { request, .. } = spec;
     let opened = open(spec, progress)?;
     opened.refuse_targets(request)?;
-    let Opened { checkpoint, samples, folder, hub, adapters, adapter_files, .. } = &opened;
+    let Opened { checkpoint, folder, hub, adapters, adapter_files, .. } = &opened;
 
     // Everything that headers decide is decided before anything is written.
-    let model = PlannedModel::new(spec, &opened)?;
+    let models = opened.outputs.iter().map(|output| PlannedModel::new(spec, &opened, output));
+    let models = models.collect::<Result<Vec<_>>>()?;
     let mut placement = Placement::decide(request, &opened)?;
-    let package = model.as_ref().map(|model| model.package(request, placement.files.len()));
+    // A package has a whole model.
+    let package = models.first().map(|model| model.package(request, placement.files.len()));
     let package = package.transpose()?.unwrap_or_default();
 
     let mut transaction = Transaction::default();
     let weights = placement.files.iter().map(|(path, _)| path);
     let beside: Vec<(&Path, u64)> = adapter_files.iter().map(PlannedAdapter::file).collect();
-    let targets = weights.chain(&request.output).map(|path| &**path);
+    let targets = weights.chain(models.iter().map(PlannedModel::path)).map(|path| &**path);
     let targets = targets.chain(package.targets()).chain(beside.iter().map(|(path, _)| *path));
     for path in targets {
         transaction.claim(path)?;
@@ -68,14 +73,26 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     package.write(&mut transaction)?;
     adapter_files.iter().try_for_each(|it| it.write(&mut transaction, progress))?;
     // Last, so that a model never appears without its weights.
-    let write =
-        |model: PlannedModel| model.write(&placement.ranges, &rounding, &package, &mut transaction);
-    let model = model.map(write).transpose()?;
+    let written = models
+        .iter()
+        .zip(&placement.ranges)
+        .map(|(model, ranges)| model.write(ranges, &rounding, &package, &mut transaction));
+    let models = written.collect::<Result<Vec<_>>>()?;
     progress.check_cancelled()?;
     transaction.commit()?;
     placement.summary.unread =
         request.output.as_deref().map(unread::unread_weights).unwrap_or_default();
 
+    let matrices = |role| {
+        let asked = if role == Role::Experts { request.experts } else { request.dense };
+        let read: Vec<_> = opened.matrices(role).collect();
+        let provenance = &checkpoint.provenances[role];
+        MatricesSummary::new(&read, provenance, asked.is_some(), &rounding[role])
+    };
+    let fit_mxfp4 = opened.matrices(Role::Experts).all(Matrix::fills_blocks);
+    let (stages, model): (Vec<_>, Vec<_>) =
+        models.into_iter().partition(|it| it.part.as_ref().is_some_and(PartSummary::is_stage));
+    let model = model.into_iter().next();
     Ok(Summary {
         preset: request.preset,
         preset_changes: spec.preset_changes.clone(),
@@ -84,8 +101,8 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         layers: checkpoint.config.num_layers(),
         layers_there: checkpoint.layers_there,
         ignored: checkpoint.ignored.clone(),
-        fingerprint: samples.as_ref().map(|it| it.fingerprint.to_string()),
-        zeros: samples.as_ref().map(|it| it.faults.zeros.clone()).unwrap_or_default(),
+        fingerprint: opened.fingerprint.as_ref().map(ToString::to_string),
+        zeros: opened.zeros.clone(),
         hub: hub.clone(),
         adapters: adapters.clone(),
         adapter_records: opened.adapter_records(),
@@ -94,10 +111,11 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
             _ => folder.clone(),
         },
         model,
+        stages,
         genai: package.genai,
         transformers_js: package.transformers_js,
-        experts: ExpertsSummary::new(checkpoint, request.experts.is_some(), &rounding),
-        dense: MatricesSummary::new(checkpoint, Role::Dense, request.dense.is_some(), &rounding),
+        experts: ExpertsSummary::new(&checkpoint.config, matrices(Role::Experts), fit_mxfp4),
+        dense: matrices(Role::Dense),
         weights: placement.summary,
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::adapters;
+use super::outputs::PartFile;
 use super::planned_adapter::PlannedAdapter;
-use super::{AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
+use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::{AdapterFile, FittedAdapter, RuntimeAdapter};
 use crate::checkpoint::{AdapterRecord, Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, parent_dir};
 use crate::hub::Repository;
-use crate::model::{self, Provider};
+use crate::model::{self, ModelPart, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
 use crate::tensor::DType;
 use crate::weights::{
-    FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Samples, Slot, Weight,
+    Faults, FileCache, Fingerprint, Matrix, MatrixFormat, PerRole, Role, Samples, Slot, Weight,
+    Zeros,
 };
 
 /// A checkpoint that is ready to be exported.
@@ -26,8 +29,14 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// The config with all layers of the checkpoint, which adapters have to fit.
     pub base: Config,
-    /// Of the weights; `None` while they are on the hub.
-    pub samples: Option<Samples>,
+    /// The graphs to write.
+    pub outputs: Vec<PartFile>,
+    /// Of all weights; `None` while some are on the hub.
+    pub fingerprint: Option<Fingerprint>,
+    /// Weights that are read and seem to be of zeros alone.
+    pub zeros: Zeros,
+    /// Whether the weights that are read are on this machine.
+    pub is_local: bool,
     /// The folder that may hold the tokenizer.
     pub folder: PathBuf,
     /// What was fetched, if it is from the hub.
@@ -41,7 +50,7 @@ pub struct Opened {
 impl Opened {
     /// The adapters that the model has, those that its weights hold first.
     pub fn adapter_records(&self) -> Vec<AdapterRecord> {
-        let added = self.adapters.iter().filter(|it| it.file.is_none()).map(|it| &it.record);
+        let added = self.adapters.iter().filter(|it| !it.is_apart).map(|it| &it.record);
         let beside = added.filter(|it| !it.merged);
         self.checkpoint.adapters.iter().chain(beside).cloned().collect()
     }
@@ -49,13 +58,13 @@ impl Opened {
     /// Refuses to write where weights of the source or of adapters are read.
     pub fn refuse_targets(&self, request: &Request) -> Result<()> {
         let real = |path: &Path| Ok(canonicalize_existing(path)?);
-        let sources = self.checkpoint.weights.iter().flat_map(|it| it.recipe.sources());
-        let sources: BTreeSet<&Path> = sources.map(|it| &*it.file).collect();
-        let sources = sources.into_iter().map(real).collect::<Result<Vec<_>>>()?;
+        let sources = files_of(self.checkpoint.weights.iter());
+        let sources = sources.iter().map(|it| real(it)).collect::<Result<Vec<_>>>()?;
         let adapters = request.adapters.iter().map(|it| real(&it.source.weights()));
         let adapters = adapters.collect::<Result<Vec<_>>>()?;
         let files = self.adapter_files.iter().map(|it| it.file().0);
-        let chosen = request.output.iter().chain(&request.save_weights).map(|it| &**it);
+        let models = self.outputs.iter().map(|it| &it.path);
+        let chosen = models.chain(&request.save_weights).map(|it| &**it);
         for path in chosen.chain(files) {
             let target = real(path)?;
             let of = match &request.source {
@@ -69,9 +78,12 @@ impl Opened {
         Ok(())
     }
 
-    /// The fingerprint of weights on this machine.
-    pub fn fingerprint(&self) -> &Fingerprint {
-        &self.samples.as_ref().expect("local weights have a fingerprint").fingerprint
+    /// The matrices of a role that the graphs read; all if weights alone are staged.
+    pub fn matrices(&self, role: Role) -> impl Iterator<Item = &Matrix> {
+        let is_read = |it: &&Matrix| {
+            self.outputs.is_empty() || self.outputs.iter().any(|output| output.part.has(&it.path))
+        };
+        self.checkpoint.weights.matrices(role).filter(is_read)
     }
 }
 
@@ -113,22 +125,62 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let base = checkpoint.config.clone();
     let added = prepare(&mut checkpoint, &spec.request, &files, progress)?;
     let (mut adapters, mut adapter_files) = (Vec::new(), Vec::new());
+    let outputs = PartFile::all(&spec.request, &checkpoint.weights)?;
     let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
     for adapter in added {
-        let path = spec.request.adapter_path(&adapter.record.name);
-        if let (Some(path), Some(model)) = (&path, &spec.request.output) {
-            let adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
-            adapter_files.push(PlannedAdapter::new(path.clone(), adapter)?);
+        let mut files = Vec::new();
+        if let (AdapterAs::Swappable, Some(model)) = (spec.request.adapter_as, &spec.request.output)
+        {
+            let whole = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
+            for output in &outputs {
+                let path = output.adapter_path(&adapter.record.name);
+                let its = whole.only(|matrix| output.part.has(matrix));
+                files.extend(its.map(|its| PlannedAdapter::new(path, its)).transpose()?);
+            }
         }
-        adapters.push(AdapterSummary::new(adapter, path)?);
+        let paths = files.iter().map(|it| it.file().0.to_owned()).collect();
+        let is_apart = spec.request.adapter_as == AdapterAs::Swappable;
+        adapters.push(AdapterSummary::new(adapter, is_apart, paths)?);
+        adapter_files.extend(files);
     }
-    let samples = match recorded.filter(|_| checkpoint.weights.iter().eq(&stored)) {
-        _ if source.headers_only() => None,
-        Some(recorded) => Some(recorded),
-        None => Some(checkpoint.samples()?),
+    let is_local = !source.headers_only();
+    let recorded = recorded.filter(|_| checkpoint.weights.iter().eq(&stored));
+    let (fingerprint, faults) = match recorded {
+        _ if !is_local => (None, Faults::default()),
+        Some(Samples { fingerprint, faults }) => (Some(fingerprint), faults),
+        None if spec.request.leaves_layers() && !all_exist(checkpoint.weights.iter()) => {
+            let read = outputs.iter().flat_map(|it| it.part.weights(&checkpoint.weights));
+            (None, Samples::of(&checkpoint.identity(), read)?.faults)
+        }
+        None => {
+            let Samples { fingerprint, faults } = checkpoint.samples()?;
+            (Some(fingerprint), faults)
+        }
     };
-    samples.iter().try_for_each(|it| it.faults.require_finite())?;
-    Ok(Opened { checkpoint, base, samples, folder, hub, adapters, adapter_files })
+    faults.require_finite()?;
+    let zeros = faults.zeros;
+    Ok(Opened {
+        checkpoint,
+        base,
+        outputs,
+        fingerprint,
+        zeros,
+        is_local,
+        folder,
+        hub,
+        adapters,
+        adapter_files,
+    })
+}
+
+/// Whether all files that weights come from are on this machine.
+fn all_exist<'w>(weights: impl Iterator<Item = &'w Weight>) -> bool {
+    files_of(weights).iter().all(|file| file.exists())
+}
+
+/// The files that weights come from.
+fn files_of<'w>(weights: impl Iterator<Item = &'w Weight>) -> BTreeSet<Arc<Path>> {
+    weights.flat_map(|it| it.recipe.sources()).map(|it| it.file.clone()).collect()
 }
 
 /// Refuses a staged weights file in the place of a checkpoint's folder.
@@ -156,7 +208,8 @@ fn prepare<'a>(
         FittedAdapter::all(sources, files, &checkpoint.config, request.adapter_layout)?;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
-        adapters.iter_mut().for_each(|it| it.truncate(layers));
+        let part = ModelPart::whole(layers);
+        adapters.iter_mut().for_each(|it| it.keep(|path| part.has(path)));
     }
     adapters::add(checkpoint, request, &adapters, progress)?;
     let is_mxfp4 =
@@ -217,18 +270,28 @@ fn fetch<'p>(
     let needs_tokenizer = !headers_only || spec.request.genai;
     let companions = if needs_tokenizer { &tokenizer::FILES[..] } else { &[] };
     let mut repository = Repository::open(name, &root, companions, *offline, progress)?;
-    let read = |repository: &Repository| {
+    let open = |repository: &Repository| {
         let (folder, headers) = (repository.folder(), &repository.headers);
         let opened = Checkpoint::open_files(&folder, headers, ignored);
         opened.map_err(|error| repository.explain(error))
     };
-    let mut prepared = read(&repository)?;
+    let base = open(&repository)?;
+    let mut prepared = base.clone();
     prepare(&mut prepared, &spec.request, adapters, progress)?;
-    if let Some(graph) = spec.graph() {
-        model::decoder(&prepared.config, &prepared.weights, *graph)?;
+    let outputs = PartFile::all(&spec.request, &prepared.weights)?;
+    for PartFile { part, .. } in &outputs {
+        let graph = spec.graph().expect("graphs are written");
+        model::decoder(&prepared.config, &prepared.weights, part, *graph)?;
     }
-    repository.fetch(*headers_only)?;
+    // What adapters replace is compared with the base's values.
+    let of = |checkpoint| outputs.iter().flat_map(move |it: &PartFile| it.part.weights(checkpoint));
+    let mut read = files_of(of(&prepared.weights).chain(of(&base.weights)));
+    if outputs.iter().any(|it| it.part.is_last()) {
+        read.extend(base.copy_of_embedding);
+    }
+    let is_needed = |path: &Path| !spec.request.leaves_layers() || read.contains(path);
+    repository.fetch(*headers_only, is_needed)?;
     // Read again: its recipes name the fetched files now.
-    let checkpoint = read(&repository)?;
+    let checkpoint = open(&repository)?;
     Ok((repository, checkpoint))
 }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::open::Opened;
+use super::outputs::PartFile;
 use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::{Checkpoint, StagedModel};
 use crate::error::{Result, Setting, bail, err};
@@ -20,8 +22,8 @@ pub struct Placement<'p> {
     opened: &'p Opened,
     /// Weights files to write or reuse, in the order of writing.
     pub files: Vec<(PathBuf, WeightsFile<'p>)>,
-    /// The byte range of each weight, relative to the model's folder; empty without a model.
-    pub ranges: HashMap<String, FileRange>,
+    /// For each graph, the byte range of each weight relative to the graph's folder.
+    pub ranges: Vec<HashMap<String, FileRange>>,
     /// Complete once the files are written.
     pub summary: WeightsSummary,
 }
@@ -32,38 +34,60 @@ impl<'p> Placement<'p> {
     /// written; otherwise a file for all. [`ExternalData::InPlace`] allows the source alone,
     /// [`ExternalData::Copy`] all but the source.
     pub fn decide(request: &'p Request, opened: &'p Opened) -> Result<Self> {
-        let all: Vec<&Weight> = opened.checkpoint.weights.iter().collect();
-        let bytes_referenced = all.iter().map(|weight| weight.bytes()).sum();
-        let summary = WeightsSummary { bytes_referenced, ..WeightsSummary::default() };
-        let (files, ranges) = (Vec::new(), HashMap::new());
-        let mut placement = Self { request, opened, files, ranges, summary };
+        let Opened { checkpoint, outputs, .. } = opened;
+        let of_outputs = outputs.iter().flat_map(|it| it.part.weights(&checkpoint.weights));
+        let staged = checkpoint.weights.iter().filter(|_| outputs.is_empty());
+        let named = of_outputs.chain(staged).map(|it| (&it.name, it.bytes()));
+        let bytes_referenced = named.collect::<HashMap<_, _>>().into_values().sum();
+        let in_place = !outputs.is_empty();
+        let summary = WeightsSummary { in_place, bytes_referenced, ..WeightsSummary::default() };
+        let mut placement =
+            Self { request, opened, files: Vec::new(), ranges: Vec::new(), summary };
         if let Some(path) = &request.save_weights {
-            let file = placement.plan_file(&all, opened.fingerprint());
+            let fingerprint = opened.fingerprint.as_ref().expect("staged weights are here");
+            let all: Vec<&Weight> = checkpoint.weights.iter().collect();
+            let file = placement.plan_file(&all, fingerprint);
             placement.files.push((path.clone(), file));
         }
-        let Some(model) = &request.output else { return Ok(placement) };
-        if request.external_data != ExternalData::InPlace
-            && let Some((staged, file)) = placement.files.first()
-            && let Ok(name) = relative_to(parent_dir(model), staged)?
-        {
-            placement.ranges.extend(ranges_of(file, &name));
-            return Ok(placement);
-        }
-        let others = if request.external_data == ExternalData::Copy {
-            all
-        } else {
-            placement.reference_in_place(parent_dir(model))?
-        };
-        placement.summary.in_place = others.is_empty();
-        if !others.is_empty() {
-            placement.copy_beside_model(&others, model)?;
+        for output in outputs {
+            let ranges = placement.place(output)?;
+            placement.ranges.push(ranges);
         }
         Ok(placement)
     }
 
+    /// Where a graph reads its weights.
+    fn place(&mut self, output: &'p PartFile) -> Result<HashMap<String, FileRange>> {
+        let Self { request, opened, .. } = *self;
+        let folder = parent_dir(&output.path);
+        if request.external_data != ExternalData::InPlace
+            && request.save_weights.is_some()
+            && let Some((staged, file)) = self.files.first()
+            && let Ok(name) = relative_to(folder, staged)?
+        {
+            self.summary.in_place = false;
+            return Ok(ranges_of(file, &name).collect());
+        }
+        let all = output.part.weights(&opened.checkpoint.weights);
+        let (mut ranges, others) = if request.external_data == ExternalData::Copy {
+            (HashMap::new(), all.collect())
+        } else {
+            self.reference_in_place(all, folder)?
+        };
+        if !others.is_empty() {
+            self.summary.in_place = false;
+            self.copy_beside(output, &others, &mut ranges)?;
+        }
+        Ok(ranges)
+    }
+
     /// References weights where they are; the others must be written.
-    fn reference_in_place(&mut self, folder: &Path) -> Result<Vec<&'p Weight>> {
-        let found = weights::reference(self.opened.checkpoint.weights.iter(), folder)?;
+    fn reference_in_place(
+        &mut self,
+        weights: impl Iterator<Item = &'p Weight> + Clone,
+        folder: &Path,
+    ) -> Result<(HashMap<String, FileRange>, Vec<&'p Weight>)> {
+        let found = weights::reference(weights, folder)?;
         if let Some((file, obstacle)) = found.obstacle {
             let file = file.display();
             if self.request.external_data == ExternalData::InPlace {
@@ -84,32 +108,35 @@ impl<'p> Placement<'p> {
                 obstacle.concerns_file().then(|| format!("`{file}`: {obstacle}"));
         }
         let named = found.in_place.into_iter().map(|(weight, range)| (weight.name.clone(), range));
-        self.ranges.extend(named);
-        Ok(found.others)
+        Ok((named.collect(), found.others))
     }
 
-    /// Plans files beside the model for some weights. The name tells which: all of them, or
-    /// those that cannot be referenced in place.
-    fn copy_beside_model(&mut self, weights: &[&'p Weight], model: &Path) -> Result<()> {
+    /// Plans files beside a graph for some of its weights. The name tells which: all of the model,
+    /// those of the graph, or those that cannot be referenced in place.
+    fn copy_beside(
+        &mut self,
+        PartFile { path, part }: &PartFile,
+        weights: &[&'p Weight],
+        ranges: &mut HashMap<String, FileRange>,
+    ) -> Result<()> {
         let Self { request, opened, .. } = *self;
-        let fingerprint = if self.ranges.is_empty() {
-            opened.fingerprint().clone()
-        } else {
-            Fingerprint::of(&opened.checkpoint.identity(), weights.iter().copied())?
+        let fingerprint = match &opened.fingerprint {
+            Some(whole) if ranges.is_empty() && part.is_whole() => whole.clone(),
+            _ => Fingerprint::of(&opened.checkpoint.identity(), weights.iter().copied())?,
         };
         let plan = |some: &[&'p Weight]| self.plan_file(some, &fingerprint);
         let files = split(weights, request.max_shard_size.unwrap_or(u64::MAX), plan)?;
         let count = files.len();
         for (at, file) in files.into_iter().enumerate() {
             let name = if request.transformers_js {
-                transformers_js::data_file(model, at)?
+                transformers_js::data_file(path, at)?
             } else if count == 1 {
                 format!("{}.safetensors", file.stem)
             } else {
                 format!("{}-{:05}-of-{count:05}.safetensors", file.stem, at + 1)
             };
-            self.ranges.extend(ranges_of(&file, &name));
-            self.files.push((parent_dir(model).join(&name), file));
+            ranges.extend(ranges_of(&file, &name));
+            self.files.push((parent_dir(path).join(&name), file));
         }
         Ok(())
     }
@@ -158,7 +185,10 @@ impl<'p> Placement<'p> {
                 Role::ALL.into_iter().for_each(|role| sum[role] += rounding[role]);
             }
         }
-        let names = ranges.values().map(|range| range.file.to_string_lossy().into_owned());
+        let names = ranges
+            .iter()
+            .flat_map(HashMap::values)
+            .map(|range| range.file.to_string_lossy().into_owned());
         summary.files = names.collect::<BTreeSet<_>>().into_iter().collect();
         Ok(sum)
     }
@@ -198,10 +228,9 @@ fn split<'w>(
 }
 
 /// The byte ranges of a file's weights, for a model that calls it by this name.
-fn ranges_of(file: &WeightsFile, name: &str) -> Vec<(String, FileRange)> {
-    let named = |(weight, range): (&Weight, &std::ops::Range<u64>)| {
-        let range = FileRange { file: Path::new(name).into(), range: range.clone() };
-        (weight.name.clone(), range)
-    };
-    file.tensors().map(named).collect()
+fn ranges_of(file: &WeightsFile, name: &str) -> impl Iterator<Item = (String, FileRange)> {
+    let name: Arc<Path> = Path::new(name).into();
+    file.tensors().map(move |(weight, range)| {
+        (weight.name.clone(), FileRange { file: name.clone(), range: range.clone() })
+    })
 }

@@ -1,16 +1,17 @@
 //! The model of an export: its graph, its package, and its ONNX file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::{ModelSummary, Request, Spec};
+use super::outputs::PartFile;
+use super::{ModelSummary, PartSummary, Request, Spec};
 use crate::adapter::AdaptedModules;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, err};
+use crate::exported::metadata::{self, ModelMetadata, WeightSlice};
 use crate::files::{FileRange, parent_dir};
 use crate::graph::{Data, Graph, Model};
-use crate::metadata::{self, ModelMetadata, WeightSlice};
 use crate::model::{self, GraphOptions, SlidingCache, Target};
 use crate::onnx::{self, ValueInfo};
 use crate::package::{Package, PackagedModel, genai, transformers_js};
@@ -20,32 +21,35 @@ use crate::weights::PerRole;
 
 /// A model of which the graph is built, and nothing written.
 pub struct PlannedModel<'p> {
-    path: &'p Path,
+    output: &'p PartFile,
     options: GraphOptions,
     opened: &'p Opened,
     graph: Model,
 }
 
 impl<'p> PlannedModel<'p> {
-    /// Builds the graph; `None` if weights alone are staged.
-    pub fn new(spec: &'p Spec, opened: &'p Opened) -> Result<Option<Self>> {
+    /// Builds the graph.
+    pub fn new(spec: &Spec, opened: &'p Opened, output: &'p PartFile) -> Result<Self> {
         let Spec { request, .. } = spec;
-        let (Some(path), Some(mut options)) = (&request.output, spec.graph().copied()) else {
-            return Ok(None);
-        };
+        let mut options = *spec.graph().expect("graphs are written");
         let Checkpoint { config, weights, .. } = &opened.checkpoint;
         let can_measure =
             !request.transformers_js || transformers_js::can_measure(config, &options);
         if request.sliding_cache.is_none() && !can_measure {
             options.sliding_cache = SlidingCache::Full;
         }
-        let graph = model::decoder(config, weights, options)?;
-        Ok(Some(Self { path, options, opened, graph }))
+        let graph = model::decoder(config, weights, &output.part, options)?;
+        Ok(Self { output, options, opened, graph })
+    }
+
+    pub fn path(&self) -> &'p PathBuf {
+        &self.output.path
     }
 
     /// Plans what a runtime needs beside the model and its data files.
     pub fn package(&self, request: &Request, data_files: usize) -> Result<Package> {
-        let Self { path, options, opened: Opened { checkpoint, folder, .. }, .. } = self;
+        let Self { options, opened: Opened { checkpoint, folder, .. }, .. } = self;
+        let path = self.path();
         let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
         if request.genai {
             let former = onnx::read(path).and_then(|it| ModelMetadata::read(&it.properties));
@@ -67,7 +71,8 @@ impl<'p> PlannedModel<'p> {
         package: &Package,
         transaction: &mut Transaction,
     ) -> Result<ModelSummary> {
-        let Self { path, options, graph: Model { main, functions, .. }, .. } = self;
+        let Self { output: PartFile { path, part }, options, graph, opened } = self;
+        let (Model { main, functions, .. }, checkpoint) = (graph, &opened.checkpoint);
         let bytes = self.encode(ranges, rounding, package, transaction).map_err(|error| {
             let kind = error.kind();
             err!("cannot write `{}`", path.display()).with_kind(kind).with_source(error)
@@ -75,19 +80,19 @@ impl<'p> PlannedModel<'p> {
         transaction.create_from(path, Existing::Replace, &bytes)?;
         let value_info = |id: &usize| ValueInfo::new(&main.values[*id].0, &main.values[*id].1);
         Ok(ModelSummary {
-            path: path.to_path_buf(),
+            path: path.clone(),
+            part: (!part.is_whole()).then(|| PartSummary::new(part, &checkpoint.weights, ranges)),
             bytes: bytes.len(),
-            ir_version: onnx::ir_version(&self.graph),
+            ir_version: onnx::ir_version(graph),
             opset: onnx::OPSET,
             requires: options.requires(),
-            rounding: options.rounding(&self.opened.checkpoint.provenances.formats()),
+            rounding: options.rounding(&checkpoint.provenances.formats()),
             options: *options,
-            slowed_layers: model::layers_slowed_by_adapters(
-                &self.opened.checkpoint.weights,
-                options,
+            slowed_layers: model::layers_slowed_by_adapters(&checkpoint.weights, part, options),
+            limited_caches: model::limited_caches(&checkpoint.config, part, options),
+            swappable: AdaptedModules::swappable(
+                checkpoint.weights.slots().filter(|slot| part.has(&slot.matrix)),
             ),
-            limited_caches: model::limited_caches(&self.opened.checkpoint.config, options),
-            swappable: AdaptedModules::swappable(self.opened.checkpoint.weights.slots()),
             nodes: main.body.nodes.len(),
             functions: functions.iter().map(|function| function.name.clone()).collect(),
             inputs: main.body.inputs.iter().map(value_info).collect(),
@@ -105,9 +110,8 @@ impl<'p> PlannedModel<'p> {
         package: &Package,
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
-        let Self { path, options, opened, graph } = self;
-        let Opened { checkpoint, base, samples, hub, .. } = opened;
-        let fingerprint = samples.as_ref().map(|it| it.fingerprint.clone());
+        let Self { output: PartFile { path, part }, options, opened, graph } = self;
+        let Opened { checkpoint, base, fingerprint, hub, .. } = opened;
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",
             Target::Ort => "ONNX Runtime's operators",
@@ -116,7 +120,7 @@ impl<'p> PlannedModel<'p> {
             format!("GPT-OSS in {operators}; weights are byte ranges of SafeTensors files.");
         let locate = |weight: &str| ranges.get(weight).cloned();
         let mut data = BTreeMap::new();
-        if fingerprint.is_some() {
+        if opened.is_local {
             let current_path = |file: &Path| transaction.current_path(&parent_dir(path).join(file));
             let read = onnx::graph_ranges(graph, &locate)?;
             data = onnx::data_digests(read.into_iter(), current_path)?;
@@ -128,15 +132,16 @@ impl<'p> PlannedModel<'p> {
         let metadata = ModelMetadata {
             version: metadata::VERSION,
             requires: options.requires().to_owned(),
-            fingerprint,
+            fingerprint: fingerprint.clone(),
             source: hub.as_ref().map(|hub| hub.source.clone()),
             adapters: opened.adapter_records(),
             config: checkpoint.weights.slots().next().map(|_| base.clone()),
             ignored: checkpoint.ignored.clone(),
             options: *options,
-            layers: checkpoint.config.num_layers(),
+            layers: part.all_layers,
+            stage: (!part.is_whole()).then(|| part.clone()),
             context: Some(checkpoint.config.rope.context()),
-            limited_caches: model::limited_caches(&checkpoint.config, options),
+            limited_caches: model::limited_caches(&checkpoint.config, part, options),
             provenances: checkpoint.provenances.after(rounding),
             residuals: probes(model::RESIDUALS),
             routers: probes(model::ROUTERS),

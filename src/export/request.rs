@@ -1,5 +1,6 @@
 //! What to export.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,7 +10,6 @@ use crate::checkpoint::IgnoredNames;
 use crate::files::parent_dir;
 use crate::hub::RepoPath;
 use crate::model::{Provider, SlidingCache, Target};
-use crate::onnx::ADAPTER_EXTENSION;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::MatrixFormat;
@@ -37,6 +37,10 @@ pub struct Request {
     pub ignored: IgnoredNames,
     /// Export the first layers only.
     pub layers: Option<usize>,
+    /// Cut the model.
+    pub cut: Option<Cut>,
+    /// Write this stage alone, from 1.
+    pub only_stage: Option<usize>,
     pub experts: Option<MatrixFormat>,
     /// Format to convert attention and lm_head to.
     pub dense: Option<MatrixFormat>,
@@ -70,6 +74,17 @@ pub struct Request {
     pub speculative: bool,
     /// Write what transformers.js needs beside the model.
     pub transformers_js: bool,
+}
+
+/// What becomes graphs of their own. Layers count from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// So many stages; the largest reads as few bytes as possible.
+    Stages(usize),
+    /// A stage for each of these ranges of layers.
+    At(Vec<Range<usize>>),
+    /// Some layers alone, at the output itself.
+    Part(Range<usize>),
 }
 
 /// Where weights come from.
@@ -173,10 +188,10 @@ impl Request {
         self.adapter_as == AdapterAs::Merge
     }
 
-    /// The file of an adapter of this name beside the model, if adapters are swappable.
-    pub(super) fn adapter_path(&self, name: &str) -> Option<PathBuf> {
-        let model = self.output.as_ref().filter(|_| self.adapter_as == AdapterAs::Swappable)?;
-        Some(model.with_file_name(format!("{name}.{ADAPTER_EXTENSION}")))
+    /// Whether some layers of the model are not needed on this machine.
+    pub(super) fn leaves_layers(&self) -> bool {
+        let is_part = self.only_stage.is_some() || matches!(self.cut, Some(Cut::Part(_)));
+        is_part && self.save_weights.is_none()
     }
 
     /// Applies the preset to what was not asked for; the settings that it changed.

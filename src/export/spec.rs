@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::outputs::check_cut;
 use super::{AdapterAs, ExternalData, HubSource, Preset, Request, RequestedAdapter, Source};
 use crate::adapter::{self, AdapterFile};
 use crate::checkpoint::{Checkpoint, Config};
@@ -34,6 +35,7 @@ impl Spec {
         check_format(Role::Experts, request.experts)?;
         check_format(Role::Dense, request.dense)?;
         check_adapters(&request)?;
+        check_cut(&request)?;
         if request.source.headers_only() {
             check_headers_only(&request)?;
         }

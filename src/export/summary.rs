@@ -1,20 +1,21 @@
 //! What an export has done: JSON as it stands, text by `text.rs`.
 #![allow(missing_docs)] // names that say everything
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, FittedAdapter};
-use crate::checkpoint::{AdapterRecord, Checkpoint, IgnoredNames};
+use crate::checkpoint::{AdapterRecord, Config, IgnoredNames, ModelWeights};
 use crate::error::Result;
-use crate::files::{lossy_path, lossy_paths};
+use crate::files::{FileRange, lossy_path, lossy_paths};
 use crate::hub;
-use crate::model::{GraphOptions, LimitedCaches};
+use crate::model::{GraphOptions, LimitedCaches, ModelPart};
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{Matrix, PerRole, Provenance, Role, Weight, Zeros};
+use crate::weights::{Matrix, Provenance, Weight, Zeros};
 
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
@@ -48,8 +49,11 @@ pub struct Summary {
     /// The folder or staged file of the weights.
     #[serde(serialize_with = "lossy_path")]
     pub source: PathBuf,
-    /// The model, unless weights alone were staged.
+    /// The model or a part of it, unless it was cut into stages, or weights alone were staged.
     pub model: Option<ModelSummary>,
+    /// The stages of the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<ModelSummary>,
     pub genai: Option<GenaiSummary>,
     pub transformers_js: Option<TransformersJsSummary>,
     pub experts: ExpertsSummary,
@@ -81,9 +85,15 @@ pub struct AdapterSummary {
     /// As the model's metadata lists it.
     #[serde(flatten)]
     pub record: AdapterRecord,
+    /// Whether a runtime adds it.
+    #[serde(skip)]
+    pub(super) is_apart: bool,
     /// The file from which a runtime adds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// Several, for the stages that it changes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PathBuf>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -139,6 +149,9 @@ pub struct Converted {
 pub struct ModelSummary {
     #[serde(serialize_with = "lossy_path")]
     pub path: PathBuf,
+    /// What it has of a model, if that is not all.
+    #[serde(rename = "stage", skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartSummary>,
     /// Without external data.
     pub bytes: usize,
     pub ir_version: i64,
@@ -165,6 +178,17 @@ pub struct ModelSummary {
     pub functions: Vec<String>,
     pub inputs: Vec<ValueInfo>,
     pub outputs: Vec<ValueInfo>,
+}
+
+/// A part of a model, and the weights that it reads.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartSummary {
+    #[serde(flatten)]
+    pub part: ModelPart,
+    /// Bytes of its weights.
+    pub weights_bytes: u64,
+    /// Files that it reads, relative to its folder.
+    pub files: BTreeSet<String>,
 }
 
 /// Where the weights are.
@@ -209,41 +233,77 @@ impl HubSummary {
 }
 
 impl AdapterSummary {
-    /// Of an adapter that will be in a file, or in the model.
-    pub(super) fn new(adapter: FittedAdapter, file: Option<PathBuf>) -> Result<Self> {
+    /// Of an adapter that will be in files, or in the model.
+    pub(super) fn new(
+        adapter: FittedAdapter,
+        is_apart: bool,
+        mut files: Vec<PathBuf>,
+    ) -> Result<Self> {
         let FittedAdapter { file: read, record, modules, .. } = adapter;
         let tensors = read.modules.values().flat_map(|parts| parts.values());
         let bytes = tensors.map(|it| it.data.len()).sum();
         let (base, warning) = (read.config.base.clone(), read.warning()?);
-        Ok(Self { record, file, base, modules, bytes, warning })
+        let file = if files.len() == 1 { files.pop() } else { None };
+        Ok(Self { record, is_apart, file, files, base, modules, bytes, warning })
+    }
+}
+
+impl ModelSummary {
+    /// A model, or its stages as one.
+    pub(super) fn joined<'s>(models: impl Iterator<Item = &'s Self> + Clone) -> Option<Self> {
+        let slowed = models.clone().flat_map(|it| &it.slowed_layers).copied();
+        let caches = models.clone().flat_map(|it| &it.limited_caches);
+        let swappable = models.clone().flat_map(|it| &it.swappable);
+        Some(Self {
+            slowed_layers: slowed.collect(),
+            limited_caches: LimitedCaches::joined(caches),
+            swappable: AdaptedModules::joined(swappable),
+            ..models.clone().next()?.clone()
+        })
+    }
+}
+
+impl PartSummary {
+    pub(super) fn new(
+        part: &ModelPart,
+        weights: &ModelWeights,
+        ranges: &HashMap<String, FileRange>,
+    ) -> Self {
+        Self {
+            part: part.clone(),
+            weights_bytes: part.weights(weights).map(Weight::bytes).sum(),
+            files: ranges.values().map(|it| it.file.to_string_lossy().into_owned()).collect(),
+        }
+    }
+
+    /// Whether it is one of the stages of a model.
+    pub(super) fn is_stage(&self) -> bool {
+        self.part.stage.is_some()
     }
 }
 
 impl ExpertsSummary {
-    pub(super) fn new(checkpoint: &Checkpoint, asked: bool, rounding: &PerRole<Rounding>) -> Self {
-        let matrices = MatricesSummary::new(checkpoint, Role::Experts, asked, rounding);
-        let fit = checkpoint.weights.matrices(Role::Experts).all(Matrix::fills_blocks);
+    pub(super) fn new(config: &Config, matrices: MatricesSummary, fit_mxfp4: bool) -> Self {
         let mxfp4_bytes = matrices.numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1);
         Self {
             matrices,
-            counts: checkpoint.config.experts.clone(),
-            mxfp4_bytes: fit.then_some(mxfp4_bytes),
+            counts: config.experts.clone(),
+            mxfp4_bytes: fit_mxfp4.then_some(mxfp4_bytes),
         }
     }
 }
 
 impl MatricesSummary {
     pub(super) fn new(
-        checkpoint: &Checkpoint,
-        role: Role,
+        matrices: &[&Matrix],
+        provenance: &Provenance,
         asked: bool,
-        rounding: &PerRole<Rounding>,
+        rounding: &Rounding,
     ) -> Self {
-        let (matrices, rounding) = (|| checkpoint.weights.matrices(role), &rounding[role]);
         Self {
-            provenance: checkpoint.provenances[role].after(rounding),
-            numbers: matrices().map(Matrix::num_elements).sum(),
-            bytes: matrices().flat_map(|it| &it.parts).map(Weight::bytes).sum(),
+            provenance: provenance.after(rounding),
+            numbers: matrices.iter().map(|it| it.num_elements()).sum(),
+            bytes: matrices.iter().flat_map(|it| &it.parts).map(Weight::bytes).sum(),
             already: asked && rounding.values == 0,
             converted: (rounding.values > 0).then(|| Converted {
                 numbers: rounding.values,

@@ -1,16 +1,16 @@
 //! Adapters for a swappable model that exists: the model itself says what it takes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterSource, AdapterSummary};
 use crate::adapter::{self, AdapterFile, FactorOrder, FittedAdapter, RuntimeAdapter};
 use crate::checkpoint::IgnoredNames;
 use crate::error::{Result, Setting, ensure, err};
-use crate::files::{FileRange, parent_dir};
+use crate::exported::{ExternalTensor, ModelFile};
+use crate::files::FileRange;
 use crate::hub;
-use crate::metadata::ModelMetadata;
-use crate::onnx::{self, ADAPTER_EXTENSION, OnnxFile};
+use crate::onnx::ADAPTER_EXTENSION;
 use crate::progress::Progress;
 use crate::publish::{Transaction, check_disk_space};
 use crate::weights::{ElementKind, Recipe, Weight};
@@ -39,12 +39,11 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
         "`{}` is to be an adapter for ONNX Runtime: give a name that ends in .{ADAPTER_EXTENSION}",
         output.display()
     );
-    let (shown, onnx) = (model.display(), onnx::read(model)?);
-    let metadata =
-        ModelMetadata::read(&onnx.properties).map_err(|error| err!("`{shown}`: {error}"))?;
-    let config = metadata.as_ref().and_then(|it| it.config.as_ref());
-    let slots = adapter::slots_of(&onnx);
-    let (Some(metadata), Some(config), false) = (&metadata, config, slots.is_empty()) else {
+    let (shown, model_file) = (model.display(), ModelFile::read(model)?);
+    let metadata = model_file.metadata.as_ref();
+    let config = metadata.and_then(|it| it.config.as_ref());
+    let slots = adapter::slots_of(&model_file.onnx);
+    let (Some(metadata), Some(config), false) = (metadata, config, slots.is_empty()) else {
         return Err(err!("`{shown}` takes no adapters: export it as a swappable model")
             .with_remedy(Setting::AdapterAs, "swappable"));
     };
@@ -57,12 +56,13 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned());
     let source = AdapterSource { name, ..source.clone() };
     let mut adapter = FittedAdapter::new(&source, &file, changes)?;
-    adapter.truncate(metadata.layers);
-    let stored = |name: &str| stored(model, &onnx, metadata, name);
+    let part = metadata.part();
+    adapter.keep(|path| part.has(path));
+    let stored = |name: &str| stored(&model_file, name);
     adapter::require_swappable(&adapter.changes, stored, progress)?;
     let runtime_adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
     let planned = PlannedAdapter::new(output.clone(), runtime_adapter)?;
-    let summary = AdapterSummary::new(adapter, Some(output.clone()))?;
+    let summary = AdapterSummary::new(adapter, true, vec![output.clone()])?;
     let mut transaction = Transaction::default();
     transaction.claim(output)?;
     check_disk_space([planned.file()])?;
@@ -73,37 +73,22 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
 }
 
 /// A weight as a model stores it, in one initializer or in several for ranges of rows.
-fn stored(
-    model: &Path,
-    onnx: &OnnxFile,
-    metadata: &ModelMetadata,
-    name: &str,
-) -> Result<Option<Weight>> {
-    let parts = onnx.external_data().filter_map(|(it, data)| {
-        let slice = metadata.slices.get(&it.name);
-        let start = slice.map_or(0, |slice| slice.bytes.start);
-        let weight = slice.map_or(&it.name, |slice| &slice.weight);
-        (weight == name).then_some((start, it, data))
-    });
-    let mut parts: Vec<_> = parts.collect();
-    parts.sort_by_key(|(start, ..)| *start);
-    let Some((_, first, _)) = parts.first() else {
+fn stored(model: &ModelFile, name: &str) -> Result<Option<Weight>> {
+    let mut parts: Vec<_> = model.tensors().filter(|it| it.weight == name).collect();
+    parts.sort_by_key(|it| it.slice.map_or(0, |slice| slice.start));
+    let Some(ExternalTensor { stored: first, .. }) = parts.first() else {
         let is_matrix = name.ends_with(".weight");
         ensure!(
             !is_matrix,
             "the adapter holds values of `{name}`, and `{}` holds those of its base in another format, so that nothing tells whether they differ: export the model with this adapter",
-            model.display()
+            model.path.display()
         );
         return Ok(None);
     };
-    let rows = parts.iter().filter_map(|(_, it, _)| it.shape.first().copied());
+    let rows = parts.iter().filter_map(|it| it.stored.shape.first().copied());
     let rows = rows.fold(0, u64::saturating_add);
     let rest = first.shape.iter().skip(1).copied();
-    let sources = parts.iter().map(|(.., data)| {
-        let file = parent_dir(model).join(&data.file).into();
-        FileRange { file, range: data.range.clone() }
-    });
-    let sources: Vec<FileRange> = sources.collect();
+    let sources: Vec<FileRange> = parts.iter().map(|it| it.data.clone()).collect();
     for FileRange { file, .. } in &sources {
         let shown = file.display();
         ensure!(
@@ -117,7 +102,7 @@ fn stored(
     ensure!(
         dtype.bytes(&shape) == Some(found),
         "`{}` has {found} bytes of `{name}`, and not what its shape {shape:?} takes: export the model again",
-        model.display()
+        model.path.display()
     );
     Ok(Some(Weight {
         name: name.to_owned(),

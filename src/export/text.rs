@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    AdapterSummary, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, Preset, Summary,
-    WeightsSummary,
+    AdapterSummary, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, PartSummary, Preset,
+    Summary, WeightsSummary,
 };
 use crate::display::{Table, plural, size, spans, with_thousands};
 use crate::error::Setting;
@@ -41,12 +41,20 @@ impl Summary {
             table.row("ignored", &self.ignored);
         }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
-        let options = self.model.as_ref().map(|model| &model.options);
+        let models = self.model.iter().chain(&self.stages);
+        let model = ModelSummary::joined(models);
+        let model = model.as_ref();
+        let options = model.map(|model| &model.options);
         let ort = options.filter(|it| it.target == Target::Ort);
         let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
         let experts = &self.experts.matrices.provenance.format;
+        let is_merged = self.adapter_records.iter().any(|it| it.merged);
+        self.stages.iter().for_each(|it| stage_rows(&mut table, it));
         if let Some(model) = &self.model {
-            model_rows(&mut table, model, self.adapter_records.iter().any(|it| it.merged));
+            model_rows(&mut table, model);
+        }
+        if let Some(model) = model {
+            runtime_rows(&mut table, model, is_merged);
             cache_rows(&mut table, model, self.genai.is_some(), &pass);
             weights_rows(&mut table, &self.weights);
         }
@@ -55,7 +63,6 @@ impl Summary {
             ort.is_none_or(|it| (it.style, it.provider) == (Style::Flat, Provider::Cpu));
         let advice = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
         experts_rows(&mut table, &self.experts, advice, ort_on_cpu.is_some());
-        let is_merged = self.adapter_records.iter().any(|it| it.merged);
         if ort_on_cpu.is_some() && experts.contains(MatrixFormat::is_fp4) && !is_merged {
             let here = if runtime::lacks_avx512() { ", which this one lacks" } else { "" };
             let advice = pass(&[(Setting::Experts, "int4x2")]);
@@ -66,9 +73,12 @@ impl Summary {
             table.note(format!("for other x86 processors int4x2 is many times faster and as exact, with 10 bits a value{advice}"));
         }
         matrices_rows(&mut table, "dense", &self.dense);
-        if let Some(model) = &self.model {
+        if let Some(model) = model {
             let matrices = [&self.experts.matrices, &self.dense];
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
+            if model.part.is_some() {
+                table.note("of all parts of the model, run in order");
+            }
             let WeightsSummary { in_place, written, reused, .. } = &self.weights;
             if *in_place && written.is_empty() && reused.is_empty() {
                 table.note("weights were read in samples alone: a scan by `inspect` finds what else is damaged");
@@ -83,7 +93,7 @@ impl Summary {
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
         let WeightsSummary { written, reused, bytes_written, .. } = &self.weights;
-        let adapter_files = self.adapters.iter().filter_map(|it| it.file.as_ref());
+        let adapter_files = self.adapters.iter().flat_map(|it| it.file.iter().chain(&it.files));
         written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
         reused.iter().for_each(|path| table.row("reused", path.display()));
         for path in &self.weights.unread {
@@ -96,7 +106,9 @@ impl Summary {
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
         let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
         // Nobody can paste a path that is not UTF-8.
-        let can_try = |model: &&ModelSummary| is_complete && model.path.to_str().is_some();
+        let can_try = |model: &&ModelSummary| {
+            is_complete && model.part.is_none() && model.path.to_str().is_some()
+        };
         if let Some(model) = self.model.as_ref().filter(can_try) {
             if self.genai.is_some() {
                 let folder = parent_dir(&model.path).display().to_string();
@@ -183,7 +195,13 @@ fn adapter_rows(table: &mut Table, it: &AdapterSummary) {
     }
 }
 
-fn model_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
+fn stage_rows(table: &mut Table, it: &ModelSummary) {
+    let Some(PartSummary { part, weights_bytes, .. }) = &it.part else { return };
+    let (path, bytes) = (it.path.display(), size(it.bytes as u64));
+    table.row("part", format!("{path} ({bytes}): {part}, {} of weights", size(*weights_bytes)));
+}
+
+fn model_rows(table: &mut Table, it: &ModelSummary) {
     let ModelSummary { path, opset, ir_version, .. } = it;
     let (path, bytes) = (path.display(), size(it.bytes as u64));
     table.row("model", format!("{path} ({bytes}, opset {opset}, IR {ir_version})"));
@@ -192,6 +210,13 @@ fn model_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
             table.note(format!("{kind} {line}"));
         }
     }
+    if let Some(PartSummary { part, weights_bytes, .. }) = &it.part {
+        table.row("part", format!("{part}, {} of weights", size(*weights_bytes)));
+    }
+}
+
+/// What runs a model, or all of its stages, and how.
+fn runtime_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
     table.row("needs", it.requires);
     if !it.slowed_layers.is_empty() {
         let layers = spans(it.slowed_layers.iter().copied());

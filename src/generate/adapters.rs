@@ -1,26 +1,36 @@
 //! Files of adapters for a model that takes them at run time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_err as fs;
 
 use crate::error::{Error, Result, Setting, ensure, err};
+use crate::exported::ExportedModel;
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
-use crate::onnx::{OnnxFile, Parameter, ValueInfo, read_adapter};
+use crate::onnx::{Parameter, ValueInfo, read_adapter};
+use crate::runtime::TensorValue;
 use crate::tensor::DType;
 
 /// A factor for the input of this name, in f32.
 pub struct AdapterFactor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl AdapterFactor {
+    /// The input and its value, once onnxruntime is loaded.
+    pub fn into_input(self) -> Result<(String, TensorValue)> {
+        Ok((self.name, TensorValue::f32(&self.shape, self.values)?))
+    }
 }
 
 /// Reads files of adapters, each of which changes matrices of its own.
-pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<AdapterFactor>> {
-    let shown = model.display();
-    if !files.is_empty() && onnx.optional.is_empty() {
+pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFactor>> {
+    let shown = model.path.display();
+    let inputs: Vec<&ValueInfo> = model.optional_inputs().collect();
+    if !files.is_empty() && inputs.is_empty() {
         return Err(err!("`{shown}` takes no adapters: export it with room for them")
             .with_remedy(Setting::AdapterAs, "swappable"));
     }
@@ -35,7 +45,7 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Adap
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
             let taken = factors.iter().any(|it| it.name == parameter.name);
-            let (file, problem) = (file.display(), problem(parameter, &onnx.optional, taken)?);
+            let (file, problem) = (file.display(), problem(parameter, &inputs, taken)?);
             Some(err!("adapter `{file}` is not for `{shown}`: {problem}"))
         };
         Error::all(parameters.iter().filter_map(problem))?;
@@ -52,7 +62,7 @@ pub fn read(model: &Path, onnx: &OnnxFile, files: &[PathBuf]) -> Result<Vec<Adap
 }
 
 /// Why a model with these optional inputs does not take a parameter of an adapter.
-fn problem(parameter: &Parameter, inputs: &[ValueInfo], taken: bool) -> Option<String> {
+fn problem(parameter: &Parameter, inputs: &[&ValueInfo], taken: bool) -> Option<String> {
     let Parameter { name, dtype, shape } = parameter;
     if taken {
         return Some(format!("an adapter before it has `{name}` too; give one of them"));
@@ -68,7 +78,7 @@ fn problem(parameter: &Parameter, inputs: &[ValueInfo], taken: bool) -> Option<S
     }
     let (dtype, expected) = (
         dtype.map_or("another type".to_owned(), |it| it.to_string()),
-        ValueInfo::lines(std::slice::from_ref(input)).collect::<String>(),
+        ValueInfo::lines(std::slice::from_ref(*input)).collect::<String>(),
     );
     Some(format!(
         "it has `{name}` {dtype} {shape:?}, expected {expected}; write the adapter for this model"

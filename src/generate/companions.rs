@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
 use crate::display::listed;
 use crate::error::{Result, Setting, bail, ensure, err};
+use crate::exported::{ExportedModel, by_model};
 use crate::files::{json, parent_dir};
-use crate::onnx::{OnnxFile, has_extension};
+use crate::onnx::has_extension;
 use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find};
 use crate::package::{GENAI_CONFIG, ending_tokens};
 use crate::text::{ChatTemplate, Tokenizer};
@@ -17,32 +18,33 @@ use crate::text::{ChatTemplate, Tokenizer};
 /// The folder of models in a repository for transformers.js.
 const ONNX_DIR: &str = "onnx";
 
-/// The model at a path: the file itself, the one that a folder's `genai_config.json` names, or the
-/// only one in a folder or in `onnx` below it.
-pub fn model_file(path: &Path) -> Result<PathBuf> {
+/// The files of a model: those that are given, the one that a folder's `genai_config.json` names, or
+/// those of the only one in a folder or in `onnx` below it.
+pub fn model_files(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let [path] = given else { return Ok(given.to_vec()) };
     if !path.is_dir() {
-        return Ok(path.to_owned());
+        return Ok(given.to_vec());
     }
     let genai = path.join(GENAI_CONFIG);
     if genai.is_file() {
         let config: Value = json::parse(genai.display(), &json::read(&genai, LARGEST_CONFIG)?)?;
         if let Some(name) = config["model"]["decoder"]["filename"].as_str() {
-            return Ok(path.join(name));
+            return Ok(vec![path.join(name)]);
         }
     }
     let models = |dir: &Path| {
         let entries = dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut models: Vec<_> = entries.filter(|path| has_extension(path)).collect();
-        models.sort();
-        models
+        let mut files: Vec<_> = entries.filter(|path| has_extension(path)).collect();
+        files.sort();
+        by_model(&files)
     };
-    let here = models(path);
-    let found = if here.is_empty() { models(&path.join(ONNX_DIR)) } else { here };
-    match &found[..] {
-        [one] => Ok(one.clone()),
-        [] => bail!("`{}` holds no ONNX model: export one, or name another folder", path.display()),
+    let here = models(path)?;
+    let mut found = if here.is_empty() { models(&path.join(ONNX_DIR))? } else { here };
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => bail!("`{}` holds no ONNX model: export one, or name another folder", path.display()),
         _ => {
-            let names = listed(found.iter().map(|path| path.display()));
+            let names = listed(found.iter().map(|files| files[0].display()));
             bail!("`{}` holds several models, {names}: name one of them", path.display())
         }
     }
@@ -57,8 +59,8 @@ pub struct Companions {
 impl Companions {
     /// A folder that is named, or else the model's folder, the root of a repository for
     /// transformers.js, and the checkpoint that the model reads in place.
-    pub fn new(model: &Path, onnx: &OnnxFile, named: Option<&Path>) -> Result<Self> {
-        let dir = parent_dir(model);
+    pub fn new(model: &ExportedModel, named: Option<&Path>) -> Result<Self> {
+        let dir = parent_dir(&model.path);
         let mut dirs = vec![dir.to_owned()];
         if let Some(named) = named {
             let (shown, file) = (named.display(), Tokenizer::FILE);
@@ -67,15 +69,15 @@ impl Companions {
         } else {
             let real = fs::canonicalize(dir)?;
             dirs.extend(real.parent().filter(|_| real.ends_with(ONNX_DIR)).map(Path::to_owned));
-            for (_, external) in onnx.external_data() {
-                for dir in checkpoint_dirs(parent_dir(&dir.join(&external.file)))? {
+            for tensor in model.tensors() {
+                for dir in checkpoint_dirs(parent_dir(&tensor.data.file))? {
                     if !dirs.contains(&dir) {
                         dirs.push(dir);
                     }
                 }
             }
         }
-        Ok(Self { model: model.to_owned(), dirs })
+        Ok(Self { model: model.path.clone(), dirs })
     }
 
     pub fn tokenizer(&self, vocab_size: usize) -> Result<Tokenizer> {

@@ -1,13 +1,11 @@
 //! A model that continues one text: its caches, and the logits of what comes next.
 
-use super::adapters::AdapterFactor;
-use super::model::RunnableModel;
 use crate::error::{Result, err};
+use crate::exported::{ExportedModel, RunningModel, Signature, StepValues};
 use crate::model::Target;
 use crate::package::chunk_size;
 use crate::progress::{Progress, Unit, phase};
-use crate::runtime::{Binding, Library, Session, TensorValue};
-use crate::signature::Signature;
+use crate::runtime::TensorValue;
 
 /// Heads of the released models, by which prompts are split: others have fewer.
 const NUM_HEADS: u64 = 64;
@@ -15,9 +13,7 @@ const NUM_HEADS: u64 = 64;
 /// A model that has been given a part of a text, in each of its rows.
 pub struct Decoder<'d> {
     signature: Signature,
-    /// Past and present of caches that a step returns, and the next one takes; others stay in place.
-    growing: Vec<[String; 2]>,
-    binding: Binding,
+    model: RunningModel<'d>,
     /// The tokens of the mask: all that a cache holds, or those of this step.
     mask: Vec<i64>,
     /// The text so far, for a model without a cache.
@@ -29,25 +25,21 @@ pub struct Decoder<'d> {
 
 /// The logits that a step returns, `[rows, tokens or 1, vocab]`.
 pub struct Logits {
-    values: TensorValue,
+    values: StepValues,
     /// Where those of the last token begin.
     start: usize,
     vocab: usize,
 }
 
 impl<'d> Decoder<'d> {
-    /// Loads a model for a prompt and at most so many more tokens.
-    pub fn load(
-        model: &RunnableModel,
-        library: &Library,
-        factors: Vec<AdapterFactor>,
+    /// Begins a text with a prompt and at most so many more tokens, in a model that is loaded.
+    pub fn begin(
+        model: &ExportedModel,
+        mut running: RunningModel<'d>,
         [prompt, more]: [usize; 2],
         progress: &'d dyn Progress,
     ) -> Result<Self> {
-        let RunnableModel { path, signature, caches, .. } = model;
-        let signature = *signature;
-        let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
-        let mut binding = Binding::new(Session::open(library, path, None, progress)?)?;
+        let signature = model.signature;
         let chunk = match signature.length {
             _ if !signature.cache => usize::MAX,
             Some(length) => length,
@@ -56,26 +48,11 @@ impl<'d> Decoder<'d> {
         // A step of fixed width has places for padding too.
         let width = signature.length.unwrap_or(1);
         let steps = if width == 1 { prompt + more } else { prompt.div_ceil(width) + more };
-        let (rows, places) = (signature.batch.unwrap_or(1), steps.saturating_mul(width));
-        let mut growing = Vec::new();
-        for cache in caches {
-            let shape = |places| [rows, cache.heads, places, cache.width];
-            let names = [&*cache.past, &*cache.present];
-            if model.target() == Target::Ort {
-                let places = model.kept_tokens(cache).unwrap_or(places);
-                binding.share(names, cache.dtype, &shape(places))?;
-            } else {
-                binding.set(names[0], &TensorValue::empty(cache.dtype, &shape(0))?)?;
-                binding.allocate(names[1]);
-                growing.push(names.map(str::to_owned));
-            }
-        }
-        binding.allocate("logits");
-        for AdapterFactor { name, shape, values } in factors {
-            binding.set(&name, &TensorValue::f32(&shape, values)?)?;
-        }
+        let places = steps.saturating_mul(width);
+        let is_in_place = model.options.target == Target::Ort;
+        running.begin(signature.batch.unwrap_or(1), is_in_place.then_some(places))?;
         let (mask, text) = (Vec::new(), Vec::new());
-        Ok(Self { signature, growing, binding, mask, text, chunk, progress })
+        Ok(Self { signature, model: running, mask, text, chunk, progress })
     }
 
     /// Appends a prompt, in steps of a suitable size; returns the logits of what comes next.
@@ -91,7 +68,7 @@ impl<'d> Decoder<'d> {
 
     /// Appends some tokens in one step; returns the logits of what comes next.
     pub fn append(&mut self, tokens: &[u32]) -> Result<Logits> {
-        let Signature { batch, length, cache, mask, last, .. } = self.signature;
+        let Signature { batch, length, cache, last, .. } = self.signature;
         if !cache {
             self.text.extend(tokens);
             self.mask.clear();
@@ -103,17 +80,9 @@ impl<'d> Decoder<'d> {
         // Padding has an id too.
         let mut ids: Vec<i64> = tokens.iter().copied().map(i64::from).collect();
         ids.resize(width, 0);
-        self.binding.set("input_ids", &TensorValue::i64(&[rows, width], ids.repeat(rows))?)?;
-        if mask {
-            let shape = [rows, self.mask.len()];
-            self.binding
-                .set("attention_mask", &TensorValue::i64(&shape, self.mask.repeat(rows))?)?;
-        }
-        let mut outputs = self.binding.run(self.progress)?;
-        for [past, present] in &self.growing {
-            self.binding.set(past, &outputs[present])?;
-        }
-        let values = outputs.remove("logits").expect("it was allocated");
+        let ids = TensorValue::i64(&[rows, width], ids.repeat(rows))?;
+        let mask = TensorValue::i64(&[rows, self.mask.len()], self.mask.repeat(rows))?;
+        let values = self.model.step(&ids, &mask, self.progress)?;
         let vocab = self.signature.vocab as usize;
         Ok(Logits { values, start: if last { 0 } else { (tokens.len() - 1) * vocab }, vocab })
     }
@@ -122,7 +91,7 @@ impl<'d> Decoder<'d> {
 impl Logits {
     /// `[vocab]`.
     pub fn of_last(&self) -> Result<&[f32]> {
-        let rest = self.values.values()?.get(self.start..);
+        let rest = self.values.logits().values()?.get(self.start..);
         rest.and_then(|rest| rest.get(..self.vocab)).ok_or_else(|| {
             err!("the model returns fewer logits than it says: it was changed; export it again")
         })

@@ -13,11 +13,12 @@ mod summary;
 use std::path::PathBuf;
 
 use crate::error::{Kind, Result};
+use crate::exported::{RunningModel, library_for};
 use crate::memory;
 use crate::progress::Progress;
+use adapters::AdapterFactor;
 use companions::Companions;
 use decoder::Decoder;
-use model::RunnableModel;
 use output::Output;
 use sampling::Sampler;
 use summary::Clock;
@@ -29,8 +30,9 @@ pub use summary::{EndedBy, Generated, Pace};
 /// What to continue, and how.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
-    /// An ONNX file, or a folder with one.
-    pub model: PathBuf,
+    /// The ONNX file, or stages of the model; one stands for all that lie beside it. Patterns too, and a
+    /// folder with a model.
+    pub models: Vec<PathBuf>,
     /// What to continue.
     pub prompt: Prompt,
     /// The folder with the tokenizer's files, if they are not beside the model or its checkpoint.
@@ -54,19 +56,21 @@ pub fn generate(
     show: &mut dyn FnMut(&str) -> Result<bool>,
     progress: &dyn Progress,
 ) -> Result<Generated> {
-    let model = RunnableModel::open(&request.model)?;
-    let companions = Companions::new(&model.path, &model.onnx, request.tokenizer.as_deref())?;
+    let model = model::open(&request.models)?;
+    let companions = Companions::new(&model, request.tokenizer.as_deref())?;
     let vocab_size = model.signature.vocab as usize;
     let needs_text = request.final_only || !matches!(request.prompt, Prompt::Ids(_));
     let tokenizer = needs_text.then(|| companions.tokenizer(vocab_size)).transpose()?;
     let prompt = prompt::tokens(&request.prompt, tokenizer.as_ref(), &companions, vocab_size)?;
-    let room = model.room_after(prompt.len())?;
+    let room = model::room_after(&model, prompt.len())?;
     let ending = companions.ending_tokens(vocab_size as u64)?;
     let mut output = Output::new(tokenizer.as_ref(), request.final_only, &prompt)?;
-    let factors = adapters::read(&model.path, &model.onnx, &request.adapters)?;
-    let library = model.library(request.onnxruntime.as_deref())?;
+    let factors = adapters::read(&model, &request.adapters)?;
+    let library = library_for(model.options.target, request.onnxruntime.as_deref())?;
+    let factors = factors.into_iter().map(AdapterFactor::into_input).collect::<Result<Vec<_>>>()?;
+    let running = RunningModel::load(&model, &library, &[], &factors, progress)?;
     let most = request.max_new_tokens.min(room);
-    let mut decoder = Decoder::load(&model, &library, factors, [prompt.len(), most], progress)?;
+    let mut decoder = Decoder::begin(&model, running, [prompt.len(), most], progress)?;
     let mut sampler = Sampler::new(request.sampling);
 
     let is_cut = most < request.max_new_tokens;
@@ -96,9 +100,9 @@ pub fn generate(
     Ok(Generated {
         text: output.finish(show)?,
         pace: clock.pace(prompt.len()),
-        notes: model.notes(&ending),
+        notes: model::notes(&model, &ending),
         peak_rss: memory::peak_rss(),
-        model: model.path,
+        model: model.path.clone(),
         prompt_ids: prompt,
         ids,
         ended_by,

@@ -161,16 +161,17 @@ impl<'p> Repository<'p> {
         }
     }
 
-    /// Fetches the companions and, unless headers are enough, the weights.
-    pub fn fetch(&mut self, headers_only: bool) -> Result<()> {
+    /// Fetches the companions and, unless headers are enough, the weights files that are needed.
+    pub fn fetch(&mut self, headers_only: bool, is_needed: impl Fn(&Path) -> bool) -> Result<()> {
         let mut files = std::mem::take(&mut self.missing_companions);
+        self.missing_weights.retain(|file| is_needed(&self.downloader.folder.path(file)));
         if !headers_only {
             files.append(&mut self.missing_weights);
-            self.headers.clear();
+            self.headers.retain(|path, _| !is_needed(path));
         }
         self.downloader.fetch(&files)?;
         self.fetched.append(&mut files);
-        if headers_only {
+        if headers_only || !self.headers.is_empty() {
             return Ok(());
         }
         self.downloader.finish(&self.files)

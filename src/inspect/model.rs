@@ -11,9 +11,9 @@ use crate::adapter::{self, AdaptedModules};
 use crate::checkpoint::AdapterRecord;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
+use crate::exported::ModelMetadata;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
-use crate::metadata::ModelMetadata;
-use crate::model::LimitedCaches;
+use crate::model::{LimitedCaches, ModelPart};
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
@@ -25,6 +25,9 @@ pub struct ModelInspection {
     pub path: PathBuf,
     #[serde(flatten)]
     pub onnx: OnnxFile,
+    /// What it has of a model, if that is not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<ModelPart>,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
     /// Adapters of which it has the changes.
@@ -37,6 +40,8 @@ pub struct ModelInspection {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limited_caches: Vec<LimitedCaches>,
     pub files: Vec<DataFile>,
+    /// The bytes of files that it reads, in order; what touches is joined.
+    pub reads: Vec<FileRange>,
     /// Initializers whose external data has another length than their shape.
     pub wrong: Vec<String>,
     /// Whether all external data is present and unchanged, as far as lengths and samples tell.
@@ -66,7 +71,9 @@ pub struct DataFile {
 pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let onnx = onnx::read(path)?;
     let metadata = ModelMetadata::read(&onnx.properties).ok().flatten();
-    let files = onnx.external_files().into_iter().map(|(file, ranges)| {
+    let read = onnx.external_files();
+    let reads = read.values().flat_map(|ranges| joined(ranges)).collect();
+    let files = read.into_iter().map(|(file, ranges)| {
         let digest = metadata.as_ref().and_then(|metadata| metadata.data.get(&file));
         data_file(path, file, &ranges, digest)
     });
@@ -89,9 +96,11 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
         swappable: AdaptedModules::swappable(&adapter::slots_of(&onnx)),
         ignored: metadata.as_ref().map(|it| it.ignored.clone()).unwrap_or_default(),
         limited_caches: metadata.as_ref().map(|it| it.limited_caches.clone()).unwrap_or_default(),
+        stage: metadata.as_ref().and_then(|metadata| metadata.stage.clone()),
         requires: metadata.map(|metadata| metadata.requires),
         whole: wrong.is_empty() && files.iter().all(|file| file.problem.is_none()),
         files,
+        reads,
         wrong,
         totals,
         tensors: filter.apply(tensors),
@@ -106,6 +115,20 @@ impl ModelInspection {
             |it: &DataFile| Some(format!("`{}`: {}", it.listed.file, it.problem.as_ref()?));
         self.files.iter().filter_map(of_file).chain(self.wrong.iter().cloned()).collect()
     }
+}
+
+/// Ranges of one file in order; what touches is joined.
+fn joined(ranges: &[FileRange]) -> Vec<FileRange> {
+    let mut ranges: Vec<&FileRange> = ranges.iter().collect();
+    ranges.sort_by_key(|it| it.range.start);
+    let mut joined: Vec<FileRange> = Vec::new();
+    for it in ranges {
+        match joined.last_mut().map(|last| &mut last.range) {
+            Some(last) if it.range.start <= last.end => last.end = last.end.max(it.range.end),
+            _ => joined.push(it.clone()),
+        }
+    }
+    joined
 }
 
 /// A file of which initializers read `ranges`. `digest` is that of its samples at the export.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::path::Path;
 
 use super::{
     CheckpointInspection, DTypeTotal, DamagedTensor, FileInspection, FolderFile, FolderInspection,
@@ -202,6 +203,7 @@ fn model(table: &mut Table, it: &ModelInspection) {
     table.row("model", format!("{path}: {bytes}, IR {version}{by}"));
     let opsets = onnx.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
     table.row("opsets", opsets.collect::<Vec<_>>().join(", "));
+    it.stage.iter().for_each(|part| table.row("part", part));
     it.adapters.iter().for_each(|adapter| table.row("adapter", adapter));
     if !it.swappable.is_empty() {
         table.row("swappable", "runtimes may add adapters that change these");
@@ -229,7 +231,9 @@ fn model(table: &mut Table, it: &ModelInspection) {
             (None, Some(warning)) => format!("usable by onnxruntime alone: {warning}"),
             (None, None) => "present".to_owned(),
         };
-        table.row("data", format!("{}, {state}", listed_file(&file.listed)));
+        let ranges = it.reads.iter().filter(|it| *it.file == *Path::new(&file.listed.file)).count();
+        let ranges = plural(ranges, "byte range");
+        table.row("data", format!("{} in {ranges}, {state}", listed_file(&file.listed)));
     }
     it.wrong.iter().for_each(|wrong| table.row("wrong", wrong));
     totals(table, &it.totals);

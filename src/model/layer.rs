@@ -15,6 +15,7 @@ use super::context::{Backend, Context};
 use super::linear::{linear, linears};
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
+use super::part::ModelPart;
 use super::window::cut;
 use super::{in_dtype, ort, portable};
 use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights};
@@ -129,15 +130,18 @@ fn has_operator(
     options.target == Target::Ort && gate_up == down && ort::reads_experts(gate_up, options)
 }
 
-/// The layers whose experts run in a Loop because adapters change them: the operator of the target
-/// takes no changes, and no two formats.
-pub fn layers_slowed_by_adapters(weights: &ModelWeights, options: &GraphOptions) -> Vec<usize> {
+/// The layers of a part whose experts run in a Loop because adapters change them: the operator of
+/// the target takes no changes, and no two formats.
+pub fn layers_slowed_by_adapters(
+    weights: &ModelWeights,
+    part: &ModelPart,
+    options: &GraphOptions,
+) -> Vec<usize> {
     let is_slowed = |mlp: &MlpWeights| {
         let is_read = has_operator(mlp, options, |it| it);
         let is_merged = [&mlp.gate_up, &mlp.down].iter().any(|it| it.matrix.is_merged());
         is_read && mlp.has_changed_experts()
             || !is_read && is_merged && has_operator(mlp, options, Matrix::source)
     };
-    let layers = weights.layers.iter().enumerate();
-    layers.filter(|(_, layer)| is_slowed(&layer.mlp)).map(|(n, _)| n).collect()
+    part.layers.clone().filter(|n| is_slowed(&weights.layers[*n].mlp)).collect()
 }

@@ -15,6 +15,7 @@ mod norm;
 mod options;
 mod ort;
 mod packing;
+mod part;
 mod portable;
 mod rope;
 mod rules;
@@ -26,6 +27,7 @@ use std::ops::Range;
 pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use layer::layers_slowed_by_adapters;
 pub use options::{BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
+pub use part::{ModelPart, StageNumber, cut, hidden_states};
 pub use rules::check_options;
 pub use window::{LimitedCaches, SLACK, limited_caches};
 

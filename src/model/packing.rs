@@ -15,8 +15,8 @@ use crate::tensor::DType;
 
 /// Made once for all layers.
 pub struct Packing {
-    /// Token ids, packed: i64 `[B, T]`.
-    pub tokens: Value,
+    /// The input of this step, packed: i64 `[B, T]` or f32 `[B, T, hidden]`.
+    pub input: Value,
     /// Position of each token, i64 `[B, T]`; of padding it has no meaning.
     pub positions: Value,
     /// Number of this step's tokens in each row, i32 `[B]`: `query_seqlens`, which the CPU
@@ -28,6 +28,8 @@ pub struct Packing {
     mask: Value,
     /// Number of tokens in this step's part of each row, i64 `[B, 1]`.
     count: Value,
+    /// 0 to T − 1, i64 `[T]`.
+    steps: Value,
 }
 
 /// What the operator is told of a cache.
@@ -59,14 +61,19 @@ impl Packing {
         let g = &mut g.child("packing");
         let (zero, one) = (g.constant(0i64)?, g.constant(1i64)?);
         let steps = g.range("steps", length)?;
-        let mut tokens = sequence.tokens;
+        let mut input = sequence.input;
         if length.known() != Some(1) {
             // Tokens come first, in order: they are sorted by `T − t`, and padding by `−t`.
             let size = g.shape_tensor([length])?;
             let rank = g.mul("rank.token", mask, size)?;
             let rank = g.sub("rank", rank, steps)?;
             let order = g.top_k("order", rank, length)?[1];
-            tokens = g.gather_elements("tokens", tokens, order, 1)?;
+            input = if g.fact(input)?.rank() == 2 {
+                g.gather_elements("tokens", input, order, 1)?
+            } else {
+                let places = g.unsqueeze("order.column", order, 2)?;
+                g.gather_nd("hidden_states", input, places, 1)?
+            };
         }
         let positions = g.add("positions", counts.earlier, steps)?;
         let queries = match provider {
@@ -77,7 +84,21 @@ impl Packing {
             }
             Provider::Cuda | Provider::WebGpu => None,
         };
-        Ok(Self { tokens, positions, queries, caches, mask, count: counts.now })
+        Ok(Self { input, positions, queries, caches, mask, count: counts.now, steps })
+    }
+
+    /// The packed place of each token and of padding, i64 `[B, T, 1]`. What is packed again then has
+    /// the same rows, those of padding too: operators choose kernels by the number of an expert's
+    /// rows, so that padding takes part in the noise of tokens.
+    pub fn original_places(&self, g: &mut Scope) -> Result<Value> {
+        let one = g.constant(1i64)?;
+        let counted = g.cumsum("counted", self.mask, 1)?;
+        let token = g.sub("place.token", counted, one)?;
+        let behind = g.add("place.behind", self.count, self.steps)?;
+        let padding = g.sub("place.padding", behind, counted)?;
+        let is_token = g.cast("is_token", self.mask, DType::Bool)?;
+        let place = g.select("place", is_token, token, padding)?;
+        g.unsqueeze("place.column", place, 2)
     }
 
     /// The packed place of each token, i64 `[B, T, 1]`, or of each row's last one, `[B, 1]`.

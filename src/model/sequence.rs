@@ -1,28 +1,31 @@
-//! The inputs of a step: token ids, and with a cache the mask, keys and values.
+//! The inputs of a step: token ids, or the residual stream behind earlier layers, and with a cache
+//! the mask, keys and values.
 //!
 //! A row has `S = P + T` places: `P` of earlier steps, whose keys and values are in the
 //! cache, and `T` of this step. The attention mask tells tokens from padding; without a mask
 //! all places are tokens, and `P` is 0. A cache that is limited to a window `w` has `P_w` places.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::options::GraphOptions;
+use super::part::{ModelPart, hidden_states};
 use crate::checkpoint::Config;
 use crate::error::Result;
 use crate::graph::{Dim, Fact, Scope, Value};
 use crate::tensor::DType;
 
 pub struct Sequence {
-    /// `input_ids`, i64 `[B, T]`
-    pub tokens: Value,
+    /// `input_ids`, i64 `[B, T]`, or of a part that is not the first `hidden_states.N`, f32
+    /// `[B, T, hidden]`.
+    pub input: Value,
     /// `attention_mask`, i64 `[B, S]`: 1 for a token, 0 for padding.
     pub mask: Option<Value>,
     /// `past_key_values.N.key|value` `[B, kv, P or P_w, D]`: keys and values of each layer, or none.
-    pub past: Vec<[Value; 2]>,
+    pub past: BTreeMap<usize, [Value; 2]>,
     /// Key heads of a layer.
     pub kv: Dim,
     /// The window to which each layer's cache is limited.
-    limits: Vec<Option<u64>>,
+    limits: BTreeMap<usize, Option<u64>>,
     /// B, the rows of a batch.
     pub batch: Dim,
     /// T, the tokens of a row in this step.
@@ -43,7 +46,12 @@ pub struct Counts {
 
 impl Sequence {
     /// Declares the inputs, caches in [`Sequence::cache_order`].
-    pub fn new(g: &mut Scope, config: &Config, options: &GraphOptions) -> Result<Self> {
+    pub fn new(
+        g: &mut Scope,
+        config: &Config,
+        part: &ModelPart,
+        options: &GraphOptions,
+    ) -> Result<Self> {
         let dim =
             |fixed: Option<u64>, symbol: &str| fixed.map_or_else(|| Dim::symbol(symbol), Dim::from);
         let batch = dim(options.batch, &options.batch_symbol.to_string());
@@ -51,24 +59,29 @@ impl Sequence {
         let earlier = if options.has_cache() { past_places(None) } else { Dim::from(0) };
         let places = earlier.plus(&length);
 
-        let tokens = g.input("input_ids", Fact::new(DType::I64, [&batch, &length]))?;
+        let input = if part.is_first() {
+            g.input("input_ids", Fact::new(DType::I64, [&batch, &length]))?
+        } else {
+            let fact = Fact::new(DType::F32, [&batch, &length, &config.hidden_size.into()]);
+            g.input(&hidden_states(part.layers.start), fact)?
+        };
         let mask = Fact::new(DType::I64, [&batch, &places]);
         let mask = options.has_mask().then(|| g.input("attention_mask", mask)).transpose()?;
-        let limits = config.windows.iter().map(|window| options.cache_window(*window)).collect();
+        let limit = |n| (n, options.cache_window(config.windows[n]));
+        let limits = part.layers.clone().map(limit).collect();
         let [kv, width] = [config.num_kv_heads, config.head_dim].map(Dim::from);
-        let mut sequence = Self { tokens, mask, past: vec![], kv, limits, batch, length, places };
+        let past = BTreeMap::new();
+        let mut sequence = Self { input, mask, past, kv, limits, batch, length, places };
         if options.has_cache() {
-            let mut past = Vec::new();
             for n in sequence.cache_order() {
-                let places = past_places(sequence.limits[n]);
+                let places = past_places(sequence.limits[&n]);
                 let shape = [&sequence.batch, &sequence.kv, &places, &width];
                 let fact = Fact::new(options.compute, shape);
                 let mut input =
                     |part| g.input(&format!("past_key_values.{n}.{part}"), fact.clone());
-                past.push((n, [input("key")?, input("value")?]));
+                let past = [input("key")?, input("value")?];
+                sequence.past.insert(n, past);
             }
-            past.sort_by_key(|(n, _)| *n);
-            sequence.past = past.into_iter().map(|(_, past)| past).collect();
         }
         Ok(sequence)
     }
@@ -76,14 +89,14 @@ impl Sequence {
     /// The layers in the order in which their caches are inputs and outputs: first those that keep
     /// all tokens, because transformers.js takes the length of a text from the first cache.
     pub fn cache_order(&self) -> Vec<usize> {
-        let mut layers: Vec<usize> = (0..self.limits.len()).collect();
-        layers.sort_by_key(|n| self.limits[*n].is_some());
+        let mut layers: Vec<usize> = self.limits.keys().copied().collect();
+        layers.sort_by_key(|n| self.limits[n].is_some());
         layers
     }
 
     /// The windows to which caches are limited; `None` is for caches that keep all tokens.
     pub fn limits(&self) -> BTreeSet<Option<u64>> {
-        self.limits.iter().copied().collect()
+        self.limits.values().copied().collect()
     }
 
     /// This step's part `[B, T]` of a value `[B, S]`.

@@ -16,6 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::options::GraphOptions;
+use super::part::ModelPart;
 use super::sequence::{Counts, Sequence, past_places};
 use crate::checkpoint::Config;
 use crate::display::plural;
@@ -50,16 +51,30 @@ impl fmt::Display for LimitedCaches {
     }
 }
 
-/// The layers of a model whose caches are limited, by window.
-pub fn limited_caches(config: &Config, options: &GraphOptions) -> Vec<LimitedCaches> {
-    let mut layers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (n, window) in config.windows.iter().enumerate() {
-        if let Some(window) = options.cache_window(*window) {
-            layers.entry(window).or_default().push(n);
-        }
+/// The layers of a part of a model whose caches are limited, by window.
+pub fn limited_caches(
+    config: &Config,
+    part: &ModelPart,
+    options: &GraphOptions,
+) -> Vec<LimitedCaches> {
+    let window = |n| Some((options.cache_window(config.windows[n])?, n));
+    LimitedCaches::by_window(part.layers.clone().filter_map(window))
+}
+
+impl LimitedCaches {
+    /// Those of several parts of a model.
+    pub fn joined<'l>(caches: impl Iterator<Item = &'l Self>) -> Vec<Self> {
+        let layers = caches.flat_map(|it| it.layers.iter().map(|n| (it.window, *n)));
+        Self::by_window(layers)
     }
-    let limited = |(window, layers)| LimitedCaches { window, tokens: capacity(window), layers };
-    layers.into_iter().map(limited).collect()
+
+    /// Layers with their windows.
+    fn by_window(layers: impl Iterator<Item = (u64, usize)>) -> Vec<Self> {
+        let mut windows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        layers.for_each(|(window, n)| windows.entry(window).or_default().push(n));
+        let limited = |(window, layers)| Self { window, tokens: capacity(window), layers };
+        windows.into_iter().map(limited).collect()
+    }
 }
 
 /// The caches of all layers with one window, in the graph.

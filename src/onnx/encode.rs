@@ -27,6 +27,8 @@ pub const OPSET: i64 = 23;
 const IR_VERSION: i64 = 11;
 /// The IR version that brought FLOAT8E8M0.
 const IR_VERSION_OF_F8E8M0: i64 = 12;
+/// The key under which ONNX Runtime looks for the part of a model that a node belongs to.
+const LAYER: &str = "layer_ann";
 /// Protobuf's limit.
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
 
@@ -155,6 +157,21 @@ fn node(graph: &Graph, node: &Node) -> NodeProto {
         input: node.inputs.iter().map(|id| id.map_or_else(String::new, name)).collect(),
         output: node.outputs.iter().copied().map(name).collect(),
         attribute: attributes.map(|(key, it)| attribute(graph, &node.name, key, it)).collect(),
+        metadata_props: vec![entry(LAYER, &layer(&node.name))],
+    }
+}
+
+/// The part of the model that a node with this path belongs to: `attn.3`, `router.3`, `experts.3` in
+/// the layers, and the first name of the path elsewhere. Settings of ONNX Runtime match beginnings, so
+/// that what the part does comes first: `experts` stands for those of all layers.
+fn layer(path: &str) -> String {
+    let names: Vec<&str> = path.splitn(5, '.').collect();
+    match names[..] {
+        ["layers", n, "mlp", "norm" | "router", ..] => format!("router.{n}"),
+        ["layers", n, "mlp", ..] => format!("experts.{n}"),
+        ["layers", n, block, ..] => format!("{block}.{n}"),
+        ["layers", n] => format!("layers.{n}"),
+        _ => names[0].to_owned(),
     }
 }
 

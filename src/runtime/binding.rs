@@ -20,19 +20,15 @@ pub struct Binding {
 }
 
 impl Binding {
-    pub fn new(session: Session) -> Result<Self> {
+    /// Each run returns these outputs, in memory of its own unless they are shared.
+    pub fn new(session: Session, outputs: Vec<String>) -> Result<Self> {
         let values = session.0.create_binding().map_err(failed_run)?;
-        Ok(Self { session, values, allocated: Vec::new() })
+        Ok(Self { session, values, allocated: outputs })
     }
 
     /// Gives an input a value from the next run on.
     pub fn set(&mut self, input: &str, value: &TensorValue) -> Result<()> {
         self.values.bind_input(input, &value.0).map_err(failed_run)
-    }
-
-    /// Lets each run return an output, in memory of its own.
-    pub fn allocate(&mut self, output: &str) {
-        self.allocated.push(output.to_owned());
     }
 
     /// Makes one buffer of F32 or F16 an input and an output, which a run changes in place. It may
@@ -49,6 +45,7 @@ impl Binding {
             _ => bail!("no tensor of {dtype} can be made for onnxruntime"),
         };
         let buffer = DynTensor::new(&Allocator::default(), element, shape).map_err(failed_run)?;
+        self.allocated.retain(|it| it != output);
         self.values.bind_input(input, &buffer).map_err(failed_run)?;
         self.values.bind_output(output, buffer).map_err(failed_run)
     }

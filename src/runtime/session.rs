@@ -1,12 +1,9 @@
 //! Models that onnxruntime has loaded, and tensors for them.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use ::ort::ErrorCode;
-use ::ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ::ort::value::{DynValue, Tensor};
 use fs_err as fs;
 use half::f16;
@@ -39,8 +36,10 @@ impl Session {
             let advice = if is_graph { " The file was changed: export again" } else { "" };
             err!("{library} cannot load `{path}`: {message}{advice}")
         };
-        let mut builder =
-            ::ort::session::Session::builder(library.environment()).map_err(failed)?;
+        let builder = ::ort::session::Session::builder(library.environment()).map_err(failed)?;
+        // Threads that wait busily would take the cores from what runs next, such as another stage.
+        let builder = builder.with_config_entry("session.force_spinning_stop", "1");
+        let mut builder = builder.map_err(|error| failed(error.into()))?;
         if edited.is_some() {
             let folder = parent_dir(&fs::canonicalize(model)?).display().to_string();
             let configured = builder.with_config_entry(FOLDER, folder);
@@ -52,21 +51,6 @@ impl Session {
             None => builder.commit_from_file(model).map_err(failed),
         };
         cancellable(progress, || drop(canceler.cancel()), load).map(Self)
-    }
-
-    /// Runs the model: inputs by name to outputs by name.
-    pub fn run(
-        &mut self,
-        inputs: &[(&str, &TensorValue)],
-        progress: &dyn Progress,
-    ) -> Result<HashMap<String, TensorValue>> {
-        let values: Vec<(Cow<str>, SessionInputValue)> =
-            inputs.iter().map(|(name, tensor)| ((*name).into(), (&tensor.0).into())).collect();
-        let options = RunOptions::<NoSelectedOutputs>::new().map_err(failed_run)?;
-        let run = || self.0.run_with_options(values, &options).map_err(failed_run);
-        let outputs = cancellable(progress, || drop(options.terminate()), run)?;
-        let named = |(name, value): (&str, _)| (name.to_owned(), TensorValue(value));
-        Ok(outputs.into_iter().map(named).collect())
     }
 }
 

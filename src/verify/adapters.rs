@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use super::model_file::ModelFile;
 use crate::adapter::{
     self, Adapter, AdapterFile, AdapterSource, FactorOrder, FittedAdapter, RuntimeAdapter,
 };
 use crate::checkpoint::{AdapterRecord, Checkpoint};
 use crate::error::{Error, Result, Setting, ensure, err};
+use crate::exported::ExportedModel;
+use crate::model::ModelPart;
 use crate::progress::Progress;
 use crate::reference::AdapterToRead;
 use crate::runtime::TensorValue;
@@ -29,7 +30,7 @@ pub struct ModelAdapters {
 /// model does not have are inputs of one that takes them.
 pub fn add(
     checkpoint: &mut Checkpoint,
-    model: &ModelFile,
+    model: &ExportedModel,
     (sources, order): (&[AdapterSource], Option<FactorOrder>),
     files: &[AdapterFile],
     progress: &dyn Progress,
@@ -37,7 +38,8 @@ pub fn add(
     let mut own = FittedAdapter::all(sources.iter(), files, &checkpoint.config, order)?;
     let (slots, mut others) = (model.slots(), Vec::new());
     if let Some(metadata) = &model.metadata {
-        own.iter_mut().for_each(|it| it.truncate(metadata.layers));
+        let whole = ModelPart::whole(metadata.layers);
+        own.iter_mut().for_each(|it| it.keep(|path| whole.has(path)));
         // A staged file has some of them in its values.
         let is_staged = |it: &&AdapterRecord| checkpoint.adapters.contains(it);
         let wanted: Vec<_> = metadata.adapters.iter().filter(|it| !is_staged(it)).collect();
@@ -47,9 +49,9 @@ pub fn add(
             model.path.display()
         );
         let mut errors;
-        (own, others, errors) = in_order_of(model.path, &wanted, own);
+        (own, others, errors) = in_order_of(&model.path, &wanted, own);
         if slots.is_empty() {
-            errors.extend(others.iter().map(|it| unwanted(model.path, it, checkpoint)));
+            errors.extend(others.iter().map(|it| unwanted(&model.path, it, checkpoint)));
         }
         Error::all(errors)?;
     }
@@ -68,7 +70,7 @@ pub fn add(
 
 /// The inputs of a swappable model for some adapters.
 fn factors(
-    model: &ModelFile,
+    model: &ExportedModel,
     slots: &[Slot],
     given: &[FittedAdapter],
     checkpoint: &Checkpoint,
@@ -78,7 +80,7 @@ fn factors(
     let (mut inputs, mut changed) = (Vec::new(), Vec::<(String, &Path)>::new());
     for FittedAdapter { source: AdapterSource { path, .. }, changes, .. } in given {
         adapter::require_swappable(changes, stored, progress)?;
-        let adapter = RuntimeAdapter::new(changes.clone(), model.path, slots)?;
+        let adapter = RuntimeAdapter::new(changes.clone(), &model.path, slots)?;
         for slot in &adapter.slots {
             if let Some((matrix, other)) = changed.iter().find(|(it, _)| *it == slot.matrix) {
                 return Err(err!(

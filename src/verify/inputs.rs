@@ -10,11 +10,11 @@ use super::windows::Windows;
 use crate::checkpoint::Config;
 use crate::display::{plural, size};
 use crate::error::{Result, bail, ensure};
+use crate::exported::Signature;
 use crate::files::lossy_path;
 use crate::memory;
 use crate::model::SLACK;
 use crate::reference::Position;
-use crate::signature::Signature;
 
 /// Rows of tokens, and how they go through a model.
 #[derive(Clone, Debug, Serialize)]

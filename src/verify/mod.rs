@@ -5,7 +5,6 @@ mod adapters;
 mod expert_use;
 mod inputs;
 mod logits;
-mod model_file;
 mod prepare;
 mod quality;
 mod report;
@@ -38,7 +37,8 @@ pub use crate::reference::{ExpertCoverage, Position, Tie};
 pub use crate::runtime::Library;
 pub use crate::statistics::Estimate;
 
-use crate::error::{Error, Kind, Result, Setting};
+use crate::error::{Error, Kind, Result, Setting, ensure};
+use crate::exported::{ExportedModel, InnerValue, ModelFile};
 use crate::memory;
 use crate::progress::Progress;
 use crate::reference::ReferenceModel;
@@ -59,10 +59,10 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let reference = subject.read_reference(tolerance.from == ToleranceSource::ModelValues)?;
     let Subject { model, checkpoint, adapters, identity, zeros, .. } = &subject;
     let inputs = inputs_of(request, &subject, &reference)?;
-    let inner = model.residuals(request.trace, &inputs)?.to_vec();
+    let inner = residuals(model, request.trace, &inputs)?;
     let residuals = inner.len();
     let (mut seconds, mut clock) = (Seconds::default(), Instant::now());
-    let session = ModelSession::load(model, &inputs, &adapters.factors, inner, progress)?;
+    let session = ModelSession::load(&subject, &inputs, inner, progress)?;
     seconds.load = lap(&mut clock);
     let weights = weights::compare(model, checkpoint, progress)?;
     seconds.weights = lap(&mut clock);
@@ -70,13 +70,15 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run();
     let comparison = comparison.map_err(|error| to_scan(error, request))?;
 
-    let mut changed_data = model.changed_data();
+    let changed = model.files.iter().flat_map(ModelFile::changed_data);
+    let mut changed_data: Vec<String> = changed.collect();
     if changed_data.is_empty() && matches!(identity, Identity::Same | Identity::Converted(_)) {
         changed_data.extend(weights.changes());
     }
     let weights_pass = request.tolerance.is_some() || weights.is_none();
     Ok(Report {
-        model: request.model.clone(),
+        model: model.path.clone(),
+        stages: model.stage_layers(),
         checkpoint: request.checkpoint.clone(),
         layout: checkpoint.layout.clone(),
         layers: checkpoint.config.num_layers(),
@@ -86,13 +88,29 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
         identity: identity.clone(),
         zeros: zeros.clone(),
         changed_data,
-        runtime: model.library.clone(),
+        runtime: subject.library.clone(),
         texts: inputs,
         passed: comparison.passed() && weights_pass,
         weights,
         comparison,
         peak_rss: memory::peak_rss(),
     })
+}
+
+/// The values of the residual stream, if a trace was requested or a model of ours returns few of the
+/// inputs' logits.
+fn residuals(model: &ExportedModel, trace: bool, inputs: &Inputs) -> Result<Vec<InnerValue>> {
+    let has_few = inputs.compared < inputs.lengths.iter().sum();
+    if !trace && (model.metadata.is_none() || !has_few) {
+        return Ok(Vec::new());
+    }
+    let values = model.residuals();
+    ensure!(
+        !values.is_empty(),
+        "`{}` does not list the values of its residual stream, which a trace compares: export it again with this version",
+        model.path.display()
+    );
+    Ok(values)
 }
 
 /// Random tokens, or the windows of a text.

@@ -6,9 +6,9 @@ use super::inputs::{Inputs, limits};
 use super::request::InputOptions;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result, Setting, err};
+use crate::exported::{Signature, library_for};
 use crate::model::{BatchSymbol, GraphOptions, Provider, Target};
 use crate::runtime::Library;
-use crate::signature::Signature;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
@@ -56,7 +56,7 @@ pub fn prepare(
         ))
         .with_remedy(Setting::Tolerance, "X"));
     }
-    Library::load_for(&format!("target `{target}`"), target.oldest_onnxruntime(), onnxruntime)
+    library_for(target, onnxruntime)
 }
 
 /// The settings with which another export of the same weights rounds nothing while it runs on a CPU.

@@ -1,6 +1,7 @@
 //! The result of a verification, for programs and for people.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::trace::{Stage, Trace};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::checkpoint::{AdapterRecord, IgnoredNames};
-use crate::display::{Table, plural, size, with_thousands};
+use crate::display::{Table, join, plural, size, spans, with_thousands};
 use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
@@ -26,6 +27,9 @@ use crate::weights::{PerRole, Zeros};
 pub struct Report {
     #[serde(serialize_with = "lossy_path")]
     pub model: PathBuf,
+    /// The layers of each stage; none of a whole model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Range<usize>>,
     /// The checkpoint's folder, or a staged file.
     #[serde(serialize_with = "lossy_path")]
     pub checkpoint: PathBuf,
@@ -95,11 +99,27 @@ impl Report {
             let first = trace.as_ref().and_then(Trace::first_beyond);
             first.map_or_else(String::new, |(at, stage)| {
                 let [relative, bound] = [stage.relative, stage.bound].map(num);
-                format!("the residual stream departs in {} by {relative} of a token's largest value, and {bound} is allowed", stage_name(at))
+                format!("the residual stream departs in {} by {relative} of a token's largest value, and {bound} is allowed", self.place(at))
             })
         };
         let separator = if weights.is_empty() { "" } else { "; " };
         err!("`{model}`: {computed}{separator}{weights}{hint}")
+    }
+
+    fn add_stages(&self, table: &mut Table) {
+        if !self.stages.is_empty() {
+            let stages = plural(self.stages.len(), "stage");
+            let layers: Vec<String> = self.stages.iter().cloned().map(spans).collect();
+            table.note(format!("{stages} as one model, with layers {}", join(&layers)));
+        }
+    }
+
+    /// The embedding, or a layer and the stage that it is in, by its index in a trace.
+    fn place(&self, index: usize) -> String {
+        let Some(layer) = index.checked_sub(1) else { return "embedding".to_owned() };
+        let stage = self.stages.iter().position(|it| it.contains(&layer));
+        let stage = stage.map_or_else(String::new, |at| format!(" of stage {}", at + 1));
+        format!("layer {layer}{stage}")
     }
 
     fn add_identity(&self, table: &mut Table) {
@@ -177,14 +197,15 @@ impl Report {
     fn add_trace(&self, table: &mut Table) {
         let Some(Trace { stages, first }) = &self.comparison.trace else { return };
         let departs = first.map_or("departs nowhere".to_owned(), |first| {
-            format!("departs in {}", stage_name(first))
+            format!("departs in {}", self.place(first))
         });
         table.row("trace", format!("the residual stream {departs}"));
+        let width = (0..stages.len()).map(|at| self.place(at).len()).max().unwrap_or(0);
         for (at, Stage { max, relative, bound, worst, .. }) in stages.iter().enumerate() {
             let mark = if *first == Some(at) { "  <- departs here" } else { "" };
             let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
             let place = format!("relative {relative} of {bound}, {worst}{mark}");
-            table.note(format!("{:10} max {max}, {place}", stage_name(at)));
+            table.note(format!("{:width$} max {max}, {place}", self.place(at)));
         }
     }
 
@@ -213,6 +234,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         table.row("model", self.model.display());
+        self.add_stages(&mut table);
         let mut layers = plural(self.layers_there, "layer");
         if self.layers < self.layers_there {
             layers = format!("the first {} of {layers}", self.layers);
@@ -290,10 +312,6 @@ const LISTED: usize = 8;
 fn experts(numbers: &[usize]) -> String {
     let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
     format!("expert{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(" and "))
-}
-
-fn stage_name(index: usize) -> String {
-    index.checked_sub(1).map_or("embedding".to_owned(), |layer| format!("layer {layer}"))
 }
 
 /// A number with two decimals, and an exponent if it is small or large.

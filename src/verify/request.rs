@@ -31,7 +31,8 @@ pub struct TextSource {
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct VerifyRequest {
-    pub model: PathBuf,
+    /// The ONNX file, or stages of the model; one stands for all that lie beside it. Patterns too.
+    pub models: Vec<PathBuf>,
     /// The folder of the checkpoint that it was made from, or a staged file.
     pub checkpoint: PathBuf,
     /// The adapters that it was exported with, in any order.

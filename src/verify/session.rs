@@ -3,31 +3,28 @@
 use std::time::Instant;
 
 use super::inputs::Inputs;
-use super::model_file::{ModelFile, unexpected};
 use super::steps::Step;
+use super::subject::Subject;
 use crate::error::{Result, ensure};
+use crate::exported::{ExportedModel, InnerValue, RunningModel};
 use crate::model::Target;
-use crate::onnx;
 use crate::progress::{Progress, Unit, phase};
 use crate::reference::Position;
-use crate::runtime::{Session, TensorValue};
-use crate::signature::Cache;
+use crate::runtime::TensorValue;
 
 /// A loaded model, and what it is given.
 pub struct ModelSession<'m> {
-    pub model: &'m ModelFile<'m>,
+    pub subject: &'m Subject<'m>,
     pub inputs: &'m Inputs,
-    /// Inputs of every step besides: factors of adapters.
-    factors: &'m [(String, TensorValue)],
     pub progress: &'m dyn Progress,
-    /// Names of inner values that are outputs too.
-    inner: Vec<String>,
-    session: Session,
+    /// Inner values that are outputs too.
+    inner: Vec<InnerValue>,
+    running: RunningModel<'m>,
 }
 
 /// What a step returns.
 pub struct StepOutputs<'o> {
-    model: &'o ModelFile<'o>,
+    model: &'o ExportedModel,
     pub step: &'o Step,
     /// The row of the inputs that is the first of the step.
     first_row: usize,
@@ -42,19 +39,14 @@ pub struct StepOutputs<'o> {
 impl<'m> ModelSession<'m> {
     /// Loads a model with these inner values as outputs too.
     pub fn load(
-        model: &'m ModelFile,
+        subject: &'m Subject,
         inputs: &'m Inputs,
-        factors: &'m [(String, TensorValue)],
-        inner: Vec<String>,
+        inner: Vec<InnerValue>,
         progress: &'m dyn Progress,
     ) -> Result<Self> {
-        let _phase = phase(progress, "loading the model", Unit::Seconds, 0);
-        let mut edited = None;
-        if !inner.is_empty() {
-            edited = Some(onnx::with_outputs(fs_err::read(model.path)?, &inner));
-        }
-        let session = Session::open(&model.library, model.path, edited.as_deref(), progress)?;
-        Ok(Self { model, inputs, factors, progress, inner, session })
+        let Subject { model, library, adapters, .. } = subject;
+        let running = RunningModel::load(model, library, &inner, &adapters.factors, progress)?;
+        Ok(Self { subject, inputs, progress, inner, running })
     }
 
     /// The same model for other inputs.
@@ -63,10 +55,10 @@ impl<'m> ModelSession<'m> {
     }
 
     /// Loads the model again with more inner values as outputs. Memory never holds it twice.
-    pub fn with_inner(self, more: &[String]) -> Result<Self> {
-        let Self { model, inputs, factors, progress, inner, session } = self;
-        drop(session);
-        Self::load(model, inputs, factors, [&inner, more].concat(), progress)
+    pub fn with_inner(self, more: Vec<InnerValue>) -> Result<Self> {
+        let Self { subject, inputs, progress, inner, running } = self;
+        drop(running);
+        Self::load(subject, inputs, [inner, more].concat(), progress)
     }
 
     /// Runs all steps of all rows, and hands out what each returns.
@@ -86,14 +78,12 @@ impl<'m> ModelSession<'m> {
         rows: &[Vec<u32>],
         visit: &mut impl FnMut(&StepOutputs) -> Result<()>,
     ) -> Result<()> {
-        let Self { model, inputs, factors, progress, session, .. } = self;
-        let (batch, ModelFile { signature, caches, .. }) = (rows.len(), *model);
-        let empty =
-            |cache: &Cache| TensorValue::empty(cache.dtype, &[batch, cache.heads, 0, cache.width]);
-        let mut past = caches.iter().map(empty).collect::<Result<Vec<_>>>()?;
+        let Self { subject, inputs, progress, inner, running } = self;
+        let (batch, model) = (rows.len(), &subject.model);
+        running.begin(batch, None)?;
         let mut masks = vec![Vec::new(); batch];
         for step in &inputs.steps {
-            if !signature.cache {
+            if !model.signature.cache {
                 masks.iter_mut().for_each(Vec::clear);
             }
             // Padding has an id too.
@@ -104,20 +94,13 @@ impl<'m> ModelSession<'m> {
             }
             let ids = TensorValue::i64(&[batch, step.width()], ids)?;
             let mask = TensorValue::i64(&[batch, masks[0].len()], masks.concat())?;
-            let mut taken = vec![("input_ids", &ids)];
-            if signature.mask {
-                taken.push(("attention_mask", &mask));
-            }
-            taken.extend(factors.iter().map(|(name, factor)| (&**name, factor)));
-            taken.extend(caches.iter().map(|cache| &*cache.past).zip(&past));
             let started = Instant::now();
-            let mut outputs = session.run(&taken, *progress)?;
+            let values = running.step(&ids, &mask, *progress)?;
             let seconds = started.elapsed().as_secs_f64();
-            let inner = self.inner.iter().map(|name| outputs[name].values());
-            let (inner, logits) = (inner.collect::<Result<_>>()?, outputs["logits"].values()?);
+            let inner = inner.iter().map(|it| values.inner(it).values()).collect::<Result<_>>()?;
+            let logits = values.logits().values()?;
             visit(&StepOutputs { model, step, first_row, seconds, logits, inner })?;
             progress.advance((batch * step.width()) as u64);
-            past = caches.iter().filter_map(|cache| outputs.remove(&cache.present)).collect();
         }
         Ok(())
     }
@@ -138,7 +121,7 @@ impl StepOutputs<'_> {
             Some((self.of_inputs(position), self.inner[at].get(start..start + size)?))
         };
         let tokens: Option<Vec<_>> = self.step.tokens().map(one).collect();
-        tokens.ok_or_else(|| unexpected(self.model.path, format!("{what} of another size")))
+        tokens.ok_or_else(|| self.model.unexpected(format!("{what} of another size")))
     }
 
     /// The logits of each token that is compared.

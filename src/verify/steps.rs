@@ -1,7 +1,7 @@
 //! The steps in which a model takes rows of tokens.
 
+use crate::exported::Signature;
 use crate::reference::Position;
-use crate::signature::Signature;
 
 /// One run of a model.
 #[derive(Clone, Debug)]

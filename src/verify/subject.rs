@@ -5,18 +5,20 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::adapters::{self, ModelAdapters};
-use super::model_file::{ModelFile, unexpected};
+use super::prepare::prepare;
 use super::request::VerifyRequest;
 use super::tolerance::Tolerance;
 use crate::adapter::{self, AdapterFile, AdapterSource};
 use crate::checkpoint::{Checkpoint, ModelWeights};
+use crate::display::listed;
 use crate::error::{Error, Result, ensure};
+use crate::exported::{ExportedModel, ModelMetadata};
 use crate::files::FileRange;
 use crate::hub;
-use crate::metadata::ModelMetadata;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::reference::{self, EncodedNumbers, Encoding, ReadOptions, ReferenceModel};
+use crate::runtime::Library;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
 use crate::weights::{
@@ -41,7 +43,8 @@ pub enum Identity {
 /// A model, and the checkpoint that it is compared with.
 pub struct Subject<'r> {
     request: &'r VerifyRequest,
-    pub model: ModelFile<'r>,
+    pub model: ExportedModel,
+    pub library: Library,
     /// In the formats and with the layers and adapters of the model.
     pub checkpoint: Checkpoint,
     pub adapters: ModelAdapters,
@@ -54,13 +57,13 @@ pub struct Subject<'r> {
 impl<'r> Subject<'r> {
     /// Opens both, and the adapters.
     pub fn open(request: &'r VerifyRequest, progress: &dyn Progress) -> Result<Self> {
-        let VerifyRequest { model: path, checkpoint: source, tolerance, ignored, .. } = request;
+        let VerifyRequest { models, checkpoint: source, tolerance, ignored, .. } = request;
         hub::require_path(source)?;
         ensure!(
             !onnx::has_extension(source),
-            "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `{}` is the checkpoint",
+            "`{}` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if {} is the checkpoint",
             source.display(),
-            path.display()
+            listed(models.iter().map(|it| it.display()))
         );
         let files = request.adapters.iter().map(|AdapterSource { path, .. }| {
             hub::require_path(path)?;
@@ -69,13 +72,17 @@ impl<'r> Subject<'r> {
         let (files, ignored) = adapter::all_opened(files, ignored);
         let opened = Checkpoint::open_any(source, &ignored);
         let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
-        let model = ModelFile::open(path, *tolerance, request.onnxruntime.as_deref())?;
+        let model = ExportedModel::open(models)?;
+        let formats = model.metadata.as_ref().map(|it| it.provenances.formats());
+        let (formats, onnxruntime) = (formats.unwrap_or_default(), request.onnxruntime.as_deref());
+        let library = prepare(&model.options, &formats, None, *tolerance, onnxruntime)?;
+        model.require_data()?;
         let given = (&request.adapters[..], request.adapter_layout);
         let adapters = adapters::add(&mut checkpoint, &model, given, &files, progress)?;
         let (identity, zeros) = match_model(&mut checkpoint, recorded, &model)?;
         let metadata = model.metadata.as_ref();
         let tolerance = Tolerance::new(metadata, &checkpoint.provenances, *tolerance);
-        Ok(Self { request, model, checkpoint, adapters, identity, zeros, tolerance })
+        Ok(Self { request, model, library, checkpoint, adapters, identity, zeros, tolerance })
     }
 
     /// Reads what the model should compute, with the checkpoint's values or, where the export
@@ -103,7 +110,7 @@ impl<'r> Subject<'r> {
 fn match_model(
     checkpoint: &mut Checkpoint,
     recorded: Option<Fingerprint>,
-    model: &ModelFile,
+    model: &ExportedModel,
 ) -> Result<(Identity, Zeros)> {
     let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
     let metadata = model.metadata.as_ref();
@@ -132,7 +139,7 @@ fn match_model(
     ] {
         if ![0, expected].contains(&names.len()) {
             let found = format!("{} {what} for {layers} layers", names.len());
-            return Err(unexpected(model.path, found));
+            return Err(model.unexpected(found));
         }
     }
     // A staged file may have them in its values.
@@ -156,7 +163,7 @@ fn match_model(
 
 /// Where the model's files have the values of converted matrices, by canonical names. The
 /// comparison of bytes tells whether they are what the conversion makes.
-fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, EncodedNumbers> {
+fn values_of(checkpoint: &Checkpoint, model: &ExportedModel) -> HashMap<String, EncodedNumbers> {
     let tensors = model.tensors().filter(|it| it.slice.is_none_or(|slice| slice.start == 0));
     // Slices of one weight are contiguous.
     let starts: HashMap<&str, FileRange> = tensors.map(|it| (it.weight, it.data)).collect();
@@ -185,7 +192,11 @@ fn values_of(checkpoint: &Checkpoint, model: &ModelFile) -> HashMap<String, Enco
 
 /// Folds what adapters change into the values, in formats in which the model has the matrices that they
 /// change, or in f32 if it has them in none.
-fn merge(checkpoint: &mut Checkpoint, model: &ModelFile, metadata: &ModelMetadata) -> Result<()> {
+fn merge(
+    checkpoint: &mut Checkpoint,
+    model: &ExportedModel,
+    metadata: &ModelMetadata,
+) -> Result<()> {
     let f32 = MatrixFormat::Float(DType::F32);
     let mut formats = PerRole { experts: f32, dense: f32 };
     for role in Role::ALL {
@@ -203,14 +214,14 @@ fn merge(checkpoint: &mut Checkpoint, model: &ModelFile, metadata: &ModelMetadat
 }
 
 /// Whether a model may have the merged matrices of a role as a checkpoint has them.
-fn has_merged(model: &ModelFile, checkpoint: &Checkpoint, role: Role) -> bool {
+fn has_merged(model: &ExportedModel, checkpoint: &Checkpoint, role: Role) -> bool {
     let mut merged = checkpoint.weights.matrices(role).filter(|it| it.is_merged());
     merged.all(|it| it.parts.iter().all(|part| model.has(part)))
 }
 
 /// Converts matrices to the formats of the model. If that is not possible, the model was made
 /// from another checkpoint, and its bytes will differ.
-fn convert(checkpoint: &mut Checkpoint, model: &ModelFile, metadata: &ModelMetadata) {
+fn convert(checkpoint: &mut Checkpoint, model: &ExportedModel, metadata: &ModelMetadata) {
     let names: HashSet<&str> = model.tensors().map(|tensor| tensor.weight).collect();
     for role in Role::ALL {
         let format = &metadata.provenances[role].format;

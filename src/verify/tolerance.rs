@@ -9,7 +9,7 @@
 
 use serde::Serialize;
 
-use crate::metadata::ModelMetadata;
+use crate::exported::ModelMetadata;
 use crate::weights::{PerRole, Provenance, Role};
 
 /// How many times the noise of float32 a model may be off.

@@ -124,8 +124,7 @@ impl Verifier<'_> {
         if comparison.passed() || !comparison.ties_may_explain() {
             return Ok(comparison);
         }
-        let metadata = self.session.model.metadata.as_ref();
-        let routers = metadata.map_or(&[][..], |metadata| &metadata.routers);
+        let routers = self.session.subject.model.routers();
         if routers.is_empty() {
             comparison.ties.followed = Followed::NotShown;
             return Ok(comparison);

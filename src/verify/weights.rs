@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use fs_err::File;
 use serde::Serialize;
 
-use super::model_file::{ExternalTensor, ModelFile};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::exported::{ExportedModel, ExternalTensor, ModelFile};
 use crate::files::canonicalize_existing;
 use crate::files::positional::read_exact_at;
 use crate::progress::{Progress, Unit, phase};
@@ -133,7 +133,7 @@ fn quantity(name: &str) -> String {
 
 /// Compares the external data of a model with a checkpoint in the model's formats.
 pub fn compare(
-    model: &ModelFile,
+    model: &ExportedModel,
     checkpoint: &Checkpoint,
     progress: &dyn Progress,
 ) -> Result<WeightDifferences> {
@@ -169,7 +169,7 @@ pub fn compare(
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
     let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
     found.different = different().map(|slice| slice.tensor.stored.name.clone()).collect();
-    let inline: BTreeSet<&str> = model.inline_weights().collect();
+    let inline: BTreeSet<&str> = model.files.iter().flat_map(ModelFile::inline_weights).collect();
     let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
     let missing = missing.map(|weight| weight.name.clone());
     let (inline, missing) = missing.partition(|name| inline.contains(&**name));

@@ -3,7 +3,8 @@ logits with references: attention is causal, so whatever part of a reference's r
 whatever steps, its logits are the reference's.
 
 Reads {"models", "adapters", "engine", "fresh", "last", "references", "ways"} from standard input;
-if `fresh`, each way gets a session of its own. `adapters`, if given, are files that onnxruntime
+a model is a file, or a
+list of the files of its stages; if `fresh`, each way gets a session of its own. `adapters`, if given, are files that onnxruntime
 adds, one for each model. A way is {"rows", "lengths", "padding", "chunks", "then", "steps", "undo",
 "masked", "random", "buffers", "bound"}:
   rows     for each row of the batch, which row of the first reference that is
@@ -29,14 +30,14 @@ import json
 import sys
 
 import numpy as np
-from runtime import Session
+from runtime import open_model
 
 
 class Model:
     """A model with the cache of a batch."""
 
     def __init__(self, path, engine, adapter):
-        self.session = Session(path, engine, adapter)
+        self.session = open_model(path, engine, adapter)
         self.names = self.session.past_names()
 
     def begin(self, batch, buffers, bound):

@@ -95,3 +95,29 @@ class Session:
         if "attention_mask" in self.shapes:
             feeds["attention_mask"] = np.ones(ids.shape, np.int64)
         return self.run(feeds)["logits"]
+
+
+class Stages(Session):
+    """The stages of a model, run one after the other, in onnxruntime with an adapter file or none for
+    each."""
+
+    def __init__(self, paths, engine=None, adapters=None):
+        self.stages = [Session(*of) for of in zip(paths, [engine] * len(paths), adapters or [None] * len(paths))]
+        shapes = [item for stage in self.stages for item in stage.shapes.items()]
+        self.shapes = {name: shape for name, shape in shapes if not name.startswith("hidden_states.")}
+        self.dtype = min((stage.dtype for stage in self.stages), key=lambda dtype: np.dtype(dtype).itemsize)
+
+    def use(self, adapters):
+        for stage, adapter in zip(self.stages, adapters or [None] * len(self.stages)):
+            stage.use(adapter)
+
+    def run(self, feeds):
+        known = dict(feeds)
+        for stage in self.stages:
+            known.update(stage.run({name: known[name] for name in stage.shapes}))
+        return known
+
+
+def open_model(model, engine=None, adapter=None):
+    """A model in a file, or in several as stages."""
+    return (Stages if isinstance(model, list) else Session)(model, engine, adapter)

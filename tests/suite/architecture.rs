@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const COMMON_CRATES: [&str; 2] = ["fs_err", "serde"];
 
-const JSON_ROOMS: &str = "files onnx container reference checkpoint adapter weights hub package metadata inspect text generate cli";
+const JSON_ROOMS: &str = "files onnx container reference checkpoint adapter weights hub package exported inspect text generate cli";
 
 const LONGEST_FILE: usize = 400;
 

@@ -230,7 +230,6 @@ fn stray_words_get_tips() {
         verify tiny m.onnx | the checkpoint is an option: verify m.onnx --checkpoint tiny
         verify --model m.onnx --checkpoint tiny | the model needs no option: verify m.onnx --checkpoint DIR
         verify m.onnx --weights w.safetensors | a staged weights file is a checkpoint here: --checkpoint w.safetensors
-        verify my m.onnx --checkpoint tiny | `verify` takes one path: put quotes around one with spaces
         --for genai tiny m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
         tiny --for genai m.onnx | to export a checkpoint, pass --checkpoint tiny --output m.onnx
         m.onnx --kv-cache tiny | to export a checkpoint, pass --checkpoint tiny --output m.onnx

@@ -7,7 +7,7 @@ use std::path::Path;
 use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Node, Style};
-use gpt_oss_export::model::{GraphOptions, SlidingCache, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, ModelPart, SlidingCache, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
@@ -15,7 +15,7 @@ use gpt_oss_export::weights::{MatrixFormat, Role};
 
 use crate::adapters::fitted;
 use crate::layout_fixtures::in_folder;
-use crate::support::{Home, fixture, open};
+use crate::support::{Home, fixture, graph, open};
 
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/export.rs"]
@@ -90,9 +90,12 @@ fn emitted_nodes(
     listed: fn(&Node) -> Option<String>,
 ) -> Nodes {
     let mut found = Nodes::new();
-    let model = decoder(&checkpoint.config, &checkpoint.weights, options).unwrap();
-    for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
-        collect_nodes(&graph.body, listed, &mut found);
+    let middle = ModelPart { stage: None, layers: 1..2, all_layers: 3 };
+    for part in [ModelPart::whole(3), middle] {
+        let model = graph(checkpoint, &part, options);
+        for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
+            collect_nodes(&graph.body, listed, &mut found);
+        }
     }
     found
 }

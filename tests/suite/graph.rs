@@ -2,14 +2,14 @@
 
 use gpt_oss_export::checkpoint::Checkpoint;
 use gpt_oss_export::graph::{Builder, Data, Dim, Fact, Model, Scope, Style};
-use gpt_oss_export::model::{GraphOptions, SlidingCache, Target, decoder};
+use gpt_oss_export::model::{GraphOptions, SlidingCache, Target};
 use gpt_oss_export::tensor::DType;
 
 use crate::graph_text::Text;
-use crate::support::{fixture, open};
+use crate::support::{fixture, open, whole_graph};
 
 fn dump(checkpoint: &Checkpoint, options: GraphOptions) -> String {
-    Text(&decoder(&checkpoint.config, &checkpoint.weights, options).unwrap()).to_string()
+    Text(&whole_graph(checkpoint, options)).to_string()
 }
 
 #[test]
@@ -104,9 +104,7 @@ fn factors(model: &Model, node: &str) -> Vec<f32> {
 #[test]
 fn yarn_blends_between_unrounded_bounds() {
     let mut checkpoint = open(&fixture("tiny"));
-    let graph = |checkpoint: &Checkpoint| {
-        decoder(&checkpoint.config, &checkpoint.weights, GraphOptions::default()).unwrap()
-    };
+    let graph = |checkpoint: &Checkpoint| whole_graph(checkpoint, GraphOptions::default());
     let model = graph(&checkpoint);
     let found = factors(&model, "rope.angles");
     let plain = |index: f64| 150_000f64.powf(-index / 16.0);

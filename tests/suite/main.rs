@@ -67,6 +67,8 @@ mod python {
     mod reader_faults;
     mod sliding_cache;
     mod speculative;
+    mod stage_runs;
+    mod stages;
     mod swappable;
     mod text;
     mod trained;
@@ -88,6 +90,8 @@ mod shards;
 mod sizes;
 mod sliding_cache;
 mod speculative;
+mod stage_files;
+mod stages;
 mod staging;
 mod support;
 mod swappable;

@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 
 use gpt_oss_export::checkpoint::{self, Checkpoint, IgnoredNames};
+use gpt_oss_export::graph::Model;
+use gpt_oss_export::model::{GraphOptions, ModelPart, decoder};
 use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,6 +17,16 @@ use tempfile::TempDir;
 /// A file or folder under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// The graph of a whole model.
+pub fn whole_graph(checkpoint: &Checkpoint, options: GraphOptions) -> Model {
+    graph(checkpoint, &ModelPart::whole(checkpoint.config.num_layers()), options)
+}
+
+/// The graph of a part of a model.
+pub fn graph(checkpoint: &Checkpoint, part: &ModelPart, options: GraphOptions) -> Model {
+    decoder(&checkpoint.config, &checkpoint.weights, part, options).unwrap()
 }
 
 /// A folder for the files of a test, which may have a checkpoint in `checkpoint`.
@@ -262,6 +274,16 @@ pub fn assert_ends(text: &str, end: &str) {
 /// Arguments that export a checkpoint as a model.
 pub fn export_args<'a>(checkpoint: &'a Path, model: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
     [&["--checkpoint", text(checkpoint), "--output", text(model)], options].concat()
+}
+
+/// The model that an export to this path with these options writes; of one in stages the pattern of
+/// their paths.
+pub fn model_path(model: &Path, options: &[&str]) -> PathBuf {
+    let stages = options.windows(2).find(|it| it[0] == "--stages").map(|it| it[1]);
+    let Some(stages) = stages else { return model.to_owned() };
+    let of = stages.parse().unwrap_or_else(|_| stages.split(',').count());
+    let name = model.file_stem().unwrap().to_str().unwrap();
+    model.with_file_name(format!("{name}.stage-*-of-{of}.onnx"))
 }
 
 /// Arguments that export a weights file as a model.

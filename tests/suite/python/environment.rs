@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::support::{fixture, printed};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The engine of a request that runs in OpenVINO.
@@ -75,14 +76,19 @@ pub fn assert_equal(bound: f64, models: &[PathBuf], other: &Path) {
 
 /// Asserts that models with a cache are within a bound of references in all `ways` of a request.
 #[track_caller]
-pub fn assert_steps(bound: f64, models: &[PathBuf], references: &[&str], request: Value) {
+pub fn assert_steps(bound: f64, models: &[impl Serialize], references: &[&str], request: Value) {
     let references: Vec<Value> = references.iter().copied().map(reference).collect();
     assert_steps_of(bound, models, &references, request);
 }
 
 /// The same with references that are ids and logits.
 #[track_caller]
-pub fn assert_steps_of(bound: f64, models: &[PathBuf], references: &[Value], mut request: Value) {
+pub fn assert_steps_of(
+    bound: f64,
+    models: &[impl Serialize],
+    references: &[Value],
+    mut request: Value,
+) {
     request["models"] = json!(models);
     request["references"] = json!(references);
     let found: Vec<Vec<f64>> = serde_json::from_value(python("cached.py", &[], &request)).unwrap();

@@ -11,7 +11,7 @@ use super::verify::{exported, fails, passes};
 use crate::inspect::data_file;
 use crate::layout_fixtures::{Tensors, edit_tensors};
 use crate::support::{
-    Home, assert_contains, copy_folder, edit_json, export, export_args, fixture, text,
+    Home, assert_contains, copy_folder, edit_json, export, export_args, fixture, model_path, text,
 };
 
 fn bytes<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut Vec<u8> {
@@ -37,13 +37,21 @@ fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf
 /// The point where models of all targets made from an edited checkpoint depart from the
 /// original: 0 is the embedding, 1 the first layer.
 fn first_departure(edit: impl Fn(&mut Tensors), edit_config: impl Fn(&mut Value)) -> Value {
-    let variants = [&[][..], &["--functions"], &["--kv-cache"], &["--target", "ort"]];
+    let variants = [
+        &[][..],
+        &["--functions"],
+        &["--kv-cache"],
+        &["--target", "ort"],
+        &["--stages", "2", "--kv-cache"],
+        &["--stages", "3", "--target", "ort"],
+    ];
     let firsts = variants.map(|options| {
         let home = Home::new();
         let tensors = with_tensors(&home, "tensors", &edit);
         let other = with_config(&tensors, "other", &edit_config);
         let model = home.join("model.onnx");
         export(&export_args(&other, &model, options));
+        let model = model_path(&model, options);
         let (report, sentence) = fails(&model, &fixture("tiny"), &["--trace"]);
         let [largest, off] = ["largest_logit", "max"].map(|key| report["logits"][key].as_f64());
         assert!(off.unwrap() > 1e-3 * largest.unwrap(), "{report}");
@@ -167,8 +175,10 @@ fn follows_model_in_ties() {
         (&["--target", "ort"], &["--trace"]),
         (&["--target", "ort", "--last-logits"], &[]),
         (&["--target", "ort", "--seq-len", "7"], &[]),
+        (&["--target", "ort", "--stages", "3"], &["--trace"]),
     ] {
         export(&export_args(&other, &model, options));
+        let model = model_path(&model, options);
         let checks = [&["--tokens", "20"], trace].concat();
         let (report, sentence) = fails(&model, &checkpoint, &checks);
         let biases = ["layers.0.mlp.router.bias", "layers.1.mlp.router.bias"];

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::environment::{interpreter, onnxruntime};
 use crate::adapters::{add, bases};
 use crate::support::{
-    Home, assert_contains, binary, edit_json, fixture, npy, printed, read_json, sentence, summary,
-    text, words,
+    Home, assert_contains, binary, edit_json, fixture, model_path, npy, printed, read_json,
+    sentence, summary, text, words,
 };
 
 /// The command with the tests' onnxruntime.
@@ -60,10 +60,17 @@ fn every_form_of_a_model_continues_texts_as_transformers() {
         ("--target ort --adapter-as swappable", 0),
         ("--for genai", 0),
         ("--for genai --speculative", 0),
+        ("--stages 2", 2),
+        ("--stages 2 --kv-cache --functions", 1),
+        ("--stages 4 --kv-cache --seq-len 3", 2),
+        ("--stages 3 --target ort", 1),
+        ("--stages 4 --target ort --last-logits --sliding-cache full", 1),
+        ("--stages 2 --target ort --compute f16 --adapter-as swappable", 1),
     ] {
         let name = options.replace(' ', "");
         let name = if options.contains("genai") { format!("{name}/model") } else { name };
         let (model, _) = home.export(&name, &words(options));
+        let model = model_path(&model, &words(options));
         for continuation in expected() {
             let [prompt, ids, all] = ["prompt", "ids", "text"].map(|key| &continuation[key]);
             let is_close = continuation["smallest_margin"].as_f64().unwrap() < 0.01;

@@ -12,8 +12,8 @@ use crate::adapters::{ADAPTERS, CONFIG, add, bases, edit_tensors, order};
 use crate::layout_fixtures::{Tensor, Tensors, in_folder, read};
 use crate::reference_adapters::copies_and_others;
 use crate::support::{
-    Home, assert_contains, binary, cases, copy_folder, edit_json, export_args, printed, sentence,
-    summary, text, words,
+    Home, assert_contains, binary, cases, copy_folder, edit_json, export_args, model_path, printed,
+    sentence, summary, text, words,
 };
 
 /// Each adapter in each layout and each kind of model, if not in each combination of them.
@@ -53,7 +53,9 @@ fn accepts_adapters_with_other_options() {
         --experts int4 |
         --dense int8 |
         --experts int4 --dense int4 --target ort --keep-activations |
-        --target ort --compute f16 | --tolerance 3.5";
+        --target ort --compute f16 | --tolerance 3.5
+        --stages 2 --kv-cache | --trace
+        --stages 3 --target ort |";
     for [exported, verified] in cases(table) {
         for base in ["tiny", "tiny-hf"] {
             let home = Home::with(base);
@@ -61,6 +63,7 @@ fn accepts_adapters_with_other_options() {
             let head = format!("{head}=-0.3");
             let adapters = ["--adapter", &experts, "--adapter", &head];
             let (model, _) = home.export("m", &[&adapters, &words(exported)[..]].concat());
+            let model = model_path(&model, &words(exported));
             let turned = ["--adapter", &head, "--adapter", &experts];
             let options = [&turned, &words(verified)[..]].concat();
             let report = passes(&model, &home.checkpoint(), &options);

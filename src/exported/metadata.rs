@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
 use crate::error::{Result, bail, err};
-use crate::model::{GraphOptions, LimitedCaches};
+use crate::model::{GraphOptions, LimitedCaches, ModelPart};
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
 pub const KEY: &str = "gpt_oss_export";
@@ -36,8 +36,11 @@ pub struct ModelMetadata {
     #[serde(skip_serializing_if = "IgnoredNames::is_empty", default)]
     pub ignored: IgnoredNames,
     pub options: GraphOptions,
-    /// Layers of the model, the first ones of the checkpoint.
+    /// Layers of the whole model, the first ones of the checkpoint.
     pub layers: usize,
+    /// Of a stage or another part of a model: what it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stage: Option<ModelPart>,
     /// Tokens of the longest text, by the checkpoint's config; older models do not say it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub context: Option<u64>,
@@ -46,7 +49,7 @@ pub struct ModelMetadata {
     pub limited_caches: Vec<LimitedCaches>,
     #[serde(flatten)]
     pub provenances: PerRole<Provenance>,
-    /// Values that hold the residual stream: the embedding, then after each layer.
+    /// Values that hold the residual stream: the embedding in the first part, then after each layer.
     pub residuals: Vec<String>,
     /// Values that hold router scores, layer by layer.
     pub routers: Vec<String>,
@@ -71,6 +74,11 @@ pub struct WeightSlice {
 }
 
 impl ModelMetadata {
+    /// What the graph has of the model.
+    pub fn part(&self) -> ModelPart {
+        self.stage.clone().unwrap_or_else(|| ModelPart::whole(self.layers))
+    }
+
     /// The value of the property [`KEY`].
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data")

@@ -1,0 +1,90 @@
+//! The files of models by their names: a pattern stands for several, and those of a model in stages
+//! are `NAME.stage-1-of-4.onnx` to `NAME.stage-4-of-4.onnx`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Result, ensure, err};
+use crate::files::parent_dir;
+
+const EXTENSION: &str = ".onnx";
+
+/// Existing paths as they are, and those that patterns match.
+pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in given {
+        let pattern = path.to_str().filter(|it| it.contains(['*', '?', '[']));
+        let Some(pattern) = pattern.filter(|_| path.symlink_metadata().is_err()) else {
+            found.push(path.clone());
+            continue;
+        };
+        let matches = glob::glob(pattern).map_err(|error| {
+            err!("there is no file `{pattern}`, and it is no pattern ({}): correct it", error.msg)
+        })?;
+        let before = found.len();
+        found.extend(matches.flatten());
+        ensure!(
+            found.len() > before,
+            "no file has a name like `{pattern}`: correct it, or name the files"
+        );
+    }
+    Ok(found)
+}
+
+/// The paths of each model, with its stages together, in the order in which they are given.
+pub fn by_model(given: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>> {
+    let mut models: Vec<Vec<PathBuf>> = Vec::new();
+    for path in expand(given)? {
+        let pattern = StageName::of(&path).map(|it| it.pattern());
+        let is_same = |it: &PathBuf| StageName::of(it).map(|it| it.pattern()) == pattern;
+        match models.iter_mut().find(|model| pattern.is_some() && is_same(&model[0])) {
+            Some(model) => model.push(path),
+            None => models.push(vec![path]),
+        }
+    }
+    Ok(models)
+}
+
+/// The name of a stage's file.
+pub struct StageName<'p> {
+    pub path: &'p Path,
+    name: &'p str,
+    /// From 1.
+    pub number: usize,
+    pub of: usize,
+}
+
+impl<'p> StageName<'p> {
+    /// `None` for other names.
+    pub fn of(path: &'p Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?;
+        let (name, numbers) = name.rsplit_once(".stage-")?;
+        let (number, of) = numbers.split_once("-of-")?;
+        Some(Self { path, name, number: number.parse().ok()?, of: of.parse().ok()? })
+    }
+
+    /// A pattern of the paths of all stages.
+    pub fn pattern(&self) -> PathBuf {
+        self.with("*")
+    }
+
+    /// The path of another stage beside this one.
+    pub fn other(&self, number: usize) -> PathBuf {
+        self.with(&number.to_string())
+    }
+
+    fn with(&self, number: &str) -> PathBuf {
+        let Self { path, name, of, .. } = self;
+        path.with_file_name(format!("{name}.stage-{number}-of-{of}{EXTENSION}"))
+    }
+
+    /// The files of all stages in its folder.
+    pub fn beside(&self) -> Vec<PathBuf> {
+        let entries = parent_dir(self.path).read_dir().into_iter().flatten().flatten();
+        let paths = entries.map(|entry| self.path.with_file_name(entry.file_name()));
+        let pattern = Some(self.pattern());
+        let stages = paths.filter(|it| StageName::of(it).map(|it| it.pattern()) == pattern);
+        let mut stages: Vec<PathBuf> = stages.collect();
+        stages.sort();
+        stages
+    }
+}
