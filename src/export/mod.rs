@@ -6,12 +6,12 @@ mod outputs;
 mod placement;
 mod planned_adapter;
 mod planned_model;
+mod readers;
 mod request;
 mod spec;
 mod summary;
 mod swappable;
 mod text;
-mod unread;
 
 use std::path::Path;
 use std::time::Instant;
@@ -81,7 +81,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     progress.check_cancelled()?;
     transaction.commit()?;
     placement.summary.unread =
-        request.output.as_deref().map(unread::unread_weights).unwrap_or_default();
+        request.output.as_deref().map(readers::unread_weights).unwrap_or_default();
 
     let matrices = |role| {
         let asked = if role == Role::Experts { request.experts } else { request.dense };

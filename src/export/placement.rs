@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::open::Opened;
 use super::outputs::PartFile;
+use super::readers::readers;
 use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::{Checkpoint, StagedModel};
 use crate::error::{Result, Setting, bail, err};
@@ -157,7 +158,9 @@ impl<'p> Placement<'p> {
         transaction: &mut Transaction,
         progress: &dyn Progress,
     ) -> Result<PerRole<Rounding>> {
-        let existing = self.files.iter().map(|(path, file)| file.check_existing(path, progress));
+        let check =
+            |(path, file): &(PathBuf, WeightsFile)| file.check_existing(path, readers, progress);
+        let existing = self.files.iter().map(check);
         let existing = existing.collect::<Result<Vec<_>>>()?;
         let files = self.files.iter().zip(existing);
         let written = files.clone().filter(|(_, it)| !matches!(it, Present::Same(_)));

@@ -99,7 +99,7 @@ impl Summary {
         for path in &self.weights.unread {
             table.row(
                 "former",
-                format!("{}: no model in its folder reads it any more", path.display()),
+                format!("{}: no model in its folder or above reads it", path.display()),
             );
         }
         let bytes = size(*bytes_written);

@@ -1,10 +1,10 @@
 //! A weights file of our own: planned, compared with an existing file, written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::background::with_background;
 use crate::container::{self, Header};
+use crate::display::listed;
 use crate::error::{Error, Kind, Result, bail, err};
 use crate::files::FileRange;
 use crate::files::positional::{copy_to, read_exact_at, write_all_at};
@@ -150,8 +151,14 @@ impl<'w> WeightsFile<'w> {
     }
 
     /// Compares an existing file at `path` byte for byte. A different file is an error, unless it
-    /// is damaged and has the name of these weights.
-    pub fn check_existing(&self, path: &Path, progress: &dyn Progress) -> Result<Present> {
+    /// is damaged and has the name of these weights; `readers` are the models that read a file.
+    pub fn check_existing(
+        &self,
+        path: &Path,
+        readers: fn(&Path) -> BTreeSet<PathBuf>,
+        progress: &dyn Progress,
+    ) -> Result<Present> {
+        let occupied = || self.occupied(path, readers);
         let Ok(status) = fs::symlink_metadata(path) else { return Ok(Present::Nothing) };
         if let Some(link) = link_kind(path)? {
             bail!("cannot use `{}`: {link}; choose another {}", path.display(), self.place(path));
@@ -165,7 +172,7 @@ impl<'w> WeightsFile<'w> {
             }
         }
         if !status.is_file() || status.len() != self.bytes() {
-            return Err(self.occupied(path));
+            return Err(occupied());
         }
         let _phase = phase(progress, "comparing weights", Unit::Bytes, self.bytes());
         let existing = fs::File::open(path)?;
@@ -177,7 +184,7 @@ impl<'w> WeightsFile<'w> {
                     Err(cannot_read(path, error))
                 }
                 // It had the right length a moment ago.
-                _ => Err(self.occupied(path)),
+                _ => Err(occupied()),
             }
         };
         let rounding = self.for_each_piece(None, progress, &compare)?;
@@ -192,13 +199,27 @@ impl<'w> WeightsFile<'w> {
     }
 
     /// The error for another file at `path`. Only one that an export wrote may be deleted.
-    fn occupied(&self, path: &Path) -> Error {
+    fn occupied(&self, path: &Path, readers: fn(&Path) -> BTreeSet<PathBuf>) -> Error {
         let (shown, place) = (path.display(), self.place(path));
         if !self.is_named(path) && !Header::is_own(path) {
             return err!("`{shown}` exists, and no export wrote it: choose another {place}");
         }
+        let readers = readers(path);
+        let advice = match readers.len() {
+            0 => format!(
+                "no model in its folder or above reads it; delete it and export again, or choose another {place}"
+            ),
+            count => {
+                let (verb, them) =
+                    if count == 1 { ("reads", "that model") } else { ("read", "those models") };
+                let readers = listed(readers.iter().map(|it| it.display()));
+                format!(
+                    "{readers} {verb} it; choose another {place}, or delete it and export {them} again"
+                )
+            }
+        };
         err!(
-            "`{shown}` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise choose another {place}"
+            "`{shown}` exists and differs from the file to write (other weights, another format, or a damaged copy): {advice}"
         )
     }
 

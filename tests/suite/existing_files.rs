@@ -26,7 +26,7 @@ fn files_that_are_read_or_of_others_are_never_to_be_deleted() {
         --checkpoint checkpoint --save-weights other.safetensors --skip-onnx | `other.safetensors` exists, and no export wrote it: choose another name
         --checkpoint checkpoint --save-weights text.safetensors --skip-onnx | `text.safetensors` exists, and no export wrote it: choose another name
         --checkpoint checkpoint --save-weights folder.safetensors --skip-onnx | `folder.safetensors` exists, and no export wrote it: choose another name
-        --checkpoint checkpoint --experts int4 --save-weights staged.safetensors --skip-onnx | `staged.safetensors` exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again, otherwise choose another name";
+        --checkpoint checkpoint --experts int4 --save-weights staged.safetensors --skip-onnx | `staged.safetensors` exists and differs from the file to write (other weights, another format, or a damaged copy): no model in its folder or above reads it; delete it and export again, or choose another name";
     let home = Home::with("tiny-hf");
     copy_folder(&fixture("lora/attention"), &home.join("lora"));
     home.stage("staged", &[]);
@@ -86,7 +86,8 @@ fn advice_of_damaged_copies_works() {
         let copy = home.join(summary["weights"]["written"][0].as_str().unwrap());
         crate::support::flip_last_bit(&copy);
         let sentence = export_in(&home, &line("out")).unwrap_err();
-        assert_contains(&sentence, "delete it and export again, otherwise choose another folder");
+        let advice = "`out/m.onnx` reads it; choose another folder, or delete it and export that model again";
+        assert_contains(&sentence, advice);
         export_in(&home, &line("elsewhere")).unwrap();
         fs::remove_file(&copy).unwrap();
         export_in(&home, &line("out")).unwrap();
@@ -190,7 +191,7 @@ fn former_weights_are_mentioned() {
         &home.join("out/m.onnx"),
         &[&copy[..], &["--dense", "int8"]].concat(),
     )));
-    let row = format!("{}: no model in its folder reads it any more\n", first.as_str().unwrap());
+    let row = format!("{}: no model in its folder or above reads it\n", first.as_str().unwrap());
     assert_contains(&printed, &row);
     assert!(Path::new(first.as_str().unwrap()).exists());
     fs::write(home.join("out/unknown.onnx"), "no model").unwrap();

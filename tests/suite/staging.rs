@@ -126,7 +126,12 @@ fn models_share_equal_weights_file_and_never_overwrite_another() {
     flip_last_bit(&home.join(written["weights"]["files"][0].as_str().unwrap()));
     let before = contents(&home);
     let sentence = failure(&export_args(&checkpoint, &second, &[]));
-    assert_contains(&sentence, "if no other model reads it, delete it and export again");
+    let readers = ["a.onnx", "b.onnx"].map(|name| home.join(name).display().to_string());
+    let advice = format!(
+        "a damaged copy): `{}`, `{}` read it; choose another folder, or delete it and export those models again",
+        readers[0], readers[1]
+    );
+    assert_contains(&sentence, &advice);
     assert_eq!(contents(&home), before);
 }
 
@@ -266,7 +271,7 @@ fn smallest_shard_size_is_told_at_once() {
 fn export_again_replaces_weights_that_no_model_can_read() {
     type Damage = fn(&Path);
     let cut: Damage = |path| resize(path, |length| length / 2);
-    let differs = "exists and differs from the file to write (other weights, another format, or a damaged copy): if no other model reads it, delete it and export again";
+    let differs = "exists and differs from the file to write (other weights, another format, or a damaged copy): `";
     let damages: [(Damage, &str); 7] = [
         (cut, ""),
         (|path| resize(path, |_| 0), ""),

@@ -72,7 +72,10 @@ fn weights_of_zeros_are_told_from_samples() {
         told(&export(&["inspect", text(&staged)]));
         told(&home.export_staged(&staged, "n", &[]).1);
         let ends = [
-            (vital, "so the model cannot work: download or copy the files again"),
+            (
+                vital,
+                "without which the model cannot work as trained: download or copy the files again",
+            ),
             (others, "download: download or copy the files again, unless these zeros are intended"),
         ];
         let expected = ends.into_iter().filter(|(names, _)| !names.is_empty());
