@@ -130,6 +130,10 @@ impl Inputs {
             file.display(),
             plural(rows.len(), "window")
         );
+        ensure!(
+            signature.cache || !signature.last,
+            "the model has no cache and gives the logits of each last token alone, so a window of {tokens} tokens would take as many passes over all before it: export it with a cache, or with the logits of all tokens"
+        );
         let decoded = if signature.last { tokens - 1 } else { 0 };
         let prompts = vec![tokens - decoded; batch];
         let inputs = Self::planned(signature, &prompts, decoded, rows.len() / batch)?;

@@ -210,6 +210,9 @@ fn refuses_texts_and_tokenizers() {
     }
     let (tokenizer, held_out) = (home.checkpoint().join("tokenizer.json"), held_out());
     let of_text = ["--text", text(&held_out)];
+    let (last, _) = home.export("last", &["--last-logits"]);
+    let slow = "so a window of 512 tokens would take as many passes over all before it: export it with a cache, or with the logits of all tokens";
+    assert_contains(&refused(&last, &home.checkpoint(), &of_text), slow);
     let whole = fs::read_to_string(&tokenizer).unwrap();
     let mut larger = read_json(&tokenizer);
     larger["model"]["vocab"]["another"] = json!(2000);
