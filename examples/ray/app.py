@@ -18,16 +18,16 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 class Settings(BaseModel):
     """`model` is the path of the export on every host, without the stage. Prompt and answer of a request
-    have at most `tokens`. Up to `rows` requests that come within `wait_seconds` run as a batch, up to
-    `batches` at once, and up to `queue` requests wait. Caches that nobody uses are freed after
-    `idle_seconds`. `end_tokens` end an answer; these are the released models'."""
+    have at most `tokens`. Up to `requests` run at once, in batches of up to `rows` that come within
+    `wait_seconds`, and up to `queue` wait. Caches that nobody uses are freed after `idle_seconds`.
+    `end_tokens` end an answer; these are the released models'."""
 
     model: str
     stages: int
     threads: int = 1
     tokens: int = 4096
+    requests: int = 8
     rows: int = 4
-    batches: int = 2
     queue: int = 64
     wait_seconds: float = 0.02
     idle_seconds: float = 60
@@ -65,7 +65,7 @@ class Engine:
         self.batched = serve.batch(
             max_batch_size=settings.rows,
             batch_wait_timeout_s=settings.wait_seconds,
-            max_concurrent_batches=settings.batches,
+            max_concurrent_batches=settings.requests,
         )(self.run)
 
     async def __call__(self, http):
@@ -145,9 +145,9 @@ async def answered(number, call):
 
 
 def build(settings: Settings):
-    path, running = Path(settings.model).resolve(), settings.rows * settings.batches
-    # A short prompt beside a long one is padded, to at most twice its length and answer.
-    limits = 2 * running * settings.tokens, settings.idle_seconds
+    path = Path(settings.model)
+    # A short prompt beside a long one is padded, to at most twice what a request may have.
+    limits = 2 * settings.requests * settings.tokens, settings.idle_seconds
     stages = []
     for number in range(1, settings.stages + 1):
         name = f"stage-{number}"
@@ -158,7 +158,7 @@ def build(settings: Settings):
     engine = serve.deployment(
         Engine,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=running,
+        max_ongoing_requests=settings.requests,
         max_queued_requests=settings.queue,
     )
     return engine.bind(settings, *stages)
