@@ -1,4 +1,4 @@
-"""Serves the stages of a model with Ray Serve: `serve run app:build model=out/model.onnx stages=2`."""
+"""Serves the stages of a model with Ray Serve: `serve run --working-dir . app:build model=FILE stages=2`."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 
 class Settings(BaseModel):
-    """`model` is the path of the export on every host, without the stage. Prompt and answer of a request
+    """`model` is the path of the export on every host, as `--output` had it. Prompt and answer of a request
     have at most `tokens`. Up to `requests` run at once, in batches of up to `rows` that come within
     `wait_seconds`, and up to `queue` wait. Caches that nobody uses are freed after `idle_seconds`.
     `end_tokens` end an answer; these are the released models'."""
@@ -30,7 +30,7 @@ class Settings(BaseModel):
     rows: int = 4
     queue: int = 64
     wait_seconds: float = 0.02
-    idle_seconds: float = 60
+    idle_seconds: float = 600
     end_tokens: list[int] = [199999, 200002, 200012]
 
 
@@ -44,9 +44,12 @@ class Replica:
         self.gauge = Gauge("stage_reserved_positions", "Positions in caches that running batches may take.")
 
     async def call(self, name, *arguments):
-        run = asyncio.get_running_loop().run_in_executor
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.thread, self.run, getattr(self.stage, name), arguments)
+
+    def run(self, method, arguments):
         try:
-            return await run(self.thread, getattr(self.stage, name), *arguments)
+            return method(*arguments)
         finally:
             self.gauge.set(self.stage.reserved())
 

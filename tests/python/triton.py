@@ -1,8 +1,8 @@
 """Reads a repository of `examples/triton` by Triton's own schema, and does in onnxruntime what Triton
 would do with it.
 
-Reads {"repository", "prompt", "tokens"} from standard input, and prints the configs, the graphs' inputs
-and outputs by model, and the new tokens."""
+Reads {"repository", "prompt", "tokens"} from standard input. Prints for each stage its config, and its
+inputs and outputs as the config has them and as the graph has them; and the new tokens."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ import onnxruntime
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
+TYPES = {"tensor(int64)": "TYPE_INT64", "tensor(float)": "TYPE_FP32", "tensor(float16)": "TYPE_FP16"}
 DTYPES = {"TYPE_INT64": np.int64, "TYPE_FP32": np.float32, "TYPE_FP16": np.float16}
 
 
@@ -30,9 +31,18 @@ class Model:
                 for state in self.config.sequence_batching.state
             }
 
-    def values(self):
-        kinds = {"input": self.session.get_inputs(), "output": self.session.get_outputs()}
-        return {kind: {it.name: [it.type, it.shape] for it in values} for kind, values in kinds.items()}
+    def described(self):
+        """Dtype and sizes of inputs and outputs by name; sizes that vary are -1."""
+        config, state = self.config, self.config.sequence_batching.state
+        names = [(it.name, it) for it in [*config.input, *config.output]]
+        names += [(it.input_name, it) for it in state] + [(it.output_name, it) for it in state]
+        values = [*self.session.get_inputs(), *self.session.get_outputs()]
+        sizes = {it.name: [size if isinstance(size, int) else -1 for size in it.shape] for it in values}
+        return {
+            "config": json_format.MessageToDict(config, preserving_proto_field_name=True),
+            "configured": {name: [DataType.Name(it.data_type), [-1, *it.dims]] for name, it in names},
+            "graph": {it.name: [TYPES[it.type], sizes[it.name]] for it in values},
+        }
 
     def infer(self, inputs):
         given = {value.name: inputs[value.name] for value in self.config.input}
@@ -63,15 +73,5 @@ def continued(models, prompt, count):
 
 request = json.load(sys.stdin)
 models = {folder.name: Model(folder) for folder in Path(request["repository"]).iterdir()}
-print(
-    json.dumps(
-        {
-            "configs": {
-                name: json_format.MessageToDict(model.config, preserving_proto_field_name=True)
-                for name, model in models.items()
-            },
-            "graphs": {name: model.values() for name, model in models.items() if not model.steps},
-            "tokens": continued(models, request["prompt"], request["tokens"]),
-        }
-    )
-)
+described = {name: model.described() for name, model in models.items() if not model.steps}
+print(json.dumps({"stages": described, "tokens": continued(models, request["prompt"], request["tokens"])}))

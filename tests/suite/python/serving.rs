@@ -1,6 +1,5 @@
 //! Stages in the engines of `examples`: Ray Serve, and Triton's configs without a server.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,37 +81,6 @@ fn repository(home: &Home, stages: &[PathBuf], options: &[&str], case: &Value) -
     serving("triton.py", &request)
 }
 
-/// Triton's values as type and sizes by name, the batch included.
-fn configured(values: &[&Value], name: &str) -> BTreeMap<String, Value> {
-    let value = |value: &&Value| {
-        let sizes = value["dims"].as_array().unwrap().iter();
-        let sizes = sizes.map(|size| size.as_str().unwrap().parse::<i64>().unwrap());
-        let sizes: Vec<i64> = [-1].into_iter().chain(sizes).collect();
-        (value[name].as_str().unwrap().to_owned(), json!([value["data_type"], sizes]))
-    };
-    values.iter().map(value).collect()
-}
-
-/// The same of a graph.
-fn of_graph(values: &Value) -> BTreeMap<String, Value> {
-    let value = |(name, value): (&String, &Value)| {
-        let dtype = match value[0].as_str().unwrap() {
-            "tensor(int64)" => "TYPE_INT64",
-            "tensor(float)" => "TYPE_FP32",
-            "tensor(float16)" => "TYPE_FP16",
-            other => panic!("{other}"),
-        };
-        let sizes: Vec<i64> =
-            value[1].as_array().unwrap().iter().map(|size| size.as_i64().unwrap_or(-1)).collect();
-        (name.clone(), json!([dtype, sizes]))
-    };
-    values.as_object().unwrap().iter().map(value).collect()
-}
-
-fn list(value: &Value) -> Vec<&Value> {
-    value.as_array().into_iter().flatten().collect()
-}
-
 #[test]
 fn triton_repository_fits_graphs() {
     let placed: [(&[&str], fn(usize) -> Value); 2] = [
@@ -131,21 +99,15 @@ fn triton_repository_fits_graphs() {
         let case = &greedy()[at];
         let (place, expected_place) = placed[at % 2];
         let found = repository(&home, &stages, place, case);
-        assert_eq!(found["configs"].as_object().unwrap().len(), 3);
+        assert_eq!(found["stages"].as_object().unwrap().len(), 2);
         for (at, path) in stages.iter().enumerate() {
             let name = format!("stage-{}", at + 1);
-            let (config, graph) = (&found["configs"][&name], &found["graphs"][&name]);
-            let states = list(&config["sequence_batching"]["state"]);
-            for (kind, state) in [("input", "input_name"), ("output", "output_name")] {
-                let mut values = configured(&list(&config[kind]), "name");
-                values.extend(configured(&states, state));
-                assert_eq!(values, of_graph(&graph[kind]), "{options:?} {name}");
-            }
+            let stage = &found["stages"][&name];
+            assert_eq!(stage["configured"], stage["graph"], "{options:?} {name}");
+            let config = &stage["config"];
+            let file = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(config["name"], name);
-            assert_eq!(
-                config["default_model_filename"],
-                path.file_name().unwrap().to_str().unwrap()
-            );
+            assert_eq!(config["default_model_filename"], file);
             assert_eq!(config["instance_group"], json!([expected_place(at)]));
         }
         assert_eq!(found["tokens"], case["ids"], "{options:?}");
