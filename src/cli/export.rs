@@ -8,7 +8,7 @@ use clap::{ArgAction, ArgGroup, Args};
 use gpt_oss_export::display::{self, Table, shell_quote};
 use gpt_oss_export::error::{Error, Setting};
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, Cut, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
+    AdapterAs, AdapterSource, DType, ExternalData, HubSource, HubSummary, MatrixFormat,
     ModuleGroup, Preset, Provider, RepoPath, Request, RequestedAdapter, SlidingCache, Source, Spec,
     Summary, Target, export, similar_dir,
 };
@@ -18,8 +18,9 @@ use serde::Serialize;
 use super::console::{Console, print, print_json, warn};
 use super::place::Place;
 use super::remedy::{options, pass};
+use super::stages::LayerOptions;
 use super::values::{
-    self, AdapterLayout, Ignored, Layers, Printing, adapter, number, one_of, with_extension,
+    self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
 };
 use super::verify::{exit_status, tolerance};
 
@@ -79,27 +80,14 @@ pub struct Export {
     adapter_modules: Vec<ModuleGroup>,
     #[command(flatten, next_help_heading = SOURCE)]
     layout: AdapterLayout,
-    /// Export the first N layers only, or the part A..B of a model
-    ///
-    /// A part takes or gives the residual stream where other layers were, as a stage does. Layers
-    /// count from 0; B is the first layer behind the part.
-    #[arg(help_heading = SOURCE, long, value_name = "N|A..B", value_parser = values::layers)]
-    layers: Option<Layers>,
     #[command(flatten, next_help_heading = SOURCE)]
     ignored: Ignored,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
-    /// Cut the model into stages: NAME.stage-1-of-N.onnx and so on
-    ///
-    /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
-    /// the other they are the whole model; each reads its own weights alone.
-    #[arg(help_heading = OUTPUT, long, value_name = "N|A..B,…", value_parser = values::stages, conflicts_with = "skip_onnx")]
-    stages: Option<Cut>,
-    /// Write stage K alone, and fetch its files alone from the hub
-    #[arg(help_heading = OUTPUT, long, value_name = "K", value_parser = number::<usize>(1..=u64::MAX), requires = "stages")]
-    only_stage: Option<usize>,
+    #[command(flatten, next_help_heading = OUTPUT)]
+    layers: LayerOptions,
     /// Use the settings that suit a runtime
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and
@@ -346,15 +334,7 @@ impl Export {
         request.adapter_modules.clone_from(&self.adapter_modules);
         request.adapter_layout = self.layout.order();
         request.ignored = self.ignored.names();
-        (request.layers, request.cut) = match (&self.layers, &self.stages) {
-            (Some(Layers::Part(_)), Some(_)) => bail!(
-                "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
-            ),
-            (Some(Layers::Part(part)), None) => (None, Some(Cut::Part(part.clone()))),
-            (Some(Layers::First(count)), cut) => (Some(*count), cut.clone()),
-            (None, cut) => (None, cut.clone()),
-        };
-        request.only_stage = self.only_stage;
+        self.layers.add_to(&mut request)?;
         request.experts = self.experts;
         request.dense = self.dense;
         request.accept_rounding = self.accept_rounding;

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod place;
 mod remedy;
+mod stages;
 mod tip;
 mod values;
 mod verify;

@@ -1,14 +1,14 @@
 //! Values of options, with their help, and the options of several commands.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use gpt_oss_export::evaluate::ExportFormats;
 use gpt_oss_export::export::{
-    AdapterAs, AdapterSource, Bits, Cut, DType, ExternalData, FactorOrder, IgnoredNames,
-    MatrixFormat, ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
+    AdapterAs, AdapterSource, Bits, DType, ExternalData, FactorOrder, IgnoredNames, MatrixFormat,
+    ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
 };
 use gpt_oss_export::verify::TextSource;
 
@@ -74,6 +74,7 @@ impl AdapterLayout {
 
 /// Formats of an export: of experts, and of dense matrices after a plus.
 pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
+    let word = word.trim();
     let (experts, dense) =
         word.split_once('+').map_or((word, None), |(it, dense)| (it, Some(dense)));
     let find = |words: &[Word<MatrixFormat>], word: &str| {
@@ -255,39 +256,6 @@ pub fn number<N: TryFrom<u64>>(
             format!("expected a whole number from {first}{end}")
         })
     }
-}
-
-/// Layers to export.
-#[derive(Clone, Debug)]
-pub enum Layers {
-    First(usize),
-    Part(Range<usize>),
-}
-
-/// Parses a number of layers, or some of them.
-pub fn layers(text: &str) -> Result<Layers, String> {
-    match range(text) {
-        Some(part) => Ok(Layers::Part(part)),
-        None => {
-            number(1..=u64::MAX)(text).map(Layers::First).map_err(|it| format!("{it}, or A..B"))
-        }
-    }
-}
-
-/// Parses a number of stages, or the layers of each.
-pub fn stages(text: &str) -> Result<Cut, String> {
-    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
-    match ranges {
-        Some(ranges) => Ok(Cut::At(ranges)),
-        None => number(1..=u64::MAX)(text)
-            .map(Cut::Stages)
-            .map_err(|it| format!("{it}, or layers such as 0..6,6..12")),
-    }
-}
-
-fn range(text: &str) -> Option<Range<usize>> {
-    let (start, end) = text.split_once("..")?;
-    Some(start.parse().ok()?..end.parse().ok()?)
 }
 
 /// A parser of adapters: a path that exists or a repository, perhaps with a name before the first `=`,

@@ -14,7 +14,7 @@ use crate::weights::Weight;
 
 /// Some layers of a model; for a whole model all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct ModelPart {
     /// Its place among the stages of a model; a whole model and a part by itself have none.
     #[serde(flatten)]
     pub stage: Option<StageNumber>,
@@ -32,7 +32,7 @@ pub struct StageNumber {
     pub of: usize,
 }
 
-impl Part {
+impl ModelPart {
     /// All layers of a model.
     pub fn whole(layers: usize) -> Self {
         Self { stage: None, layers: 0..layers, all_layers: layers }
@@ -83,7 +83,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for ModelPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(StageNumber { number, of }) = self.stage {
             write!(f, "stage {number} of {of}, ")?;
@@ -101,27 +101,18 @@ pub fn hidden_states(layer: usize) -> String {
 /// The layers of so many parts, at least one in each: the largest part reads as few bytes as
 /// possible, and then sizes differ as little as possible.
 pub fn cut(weights: &ModelWeights, parts: usize) -> Vec<Range<usize>> {
-    let sum =
-        |weights: &mut dyn Iterator<Item = &Weight>| -> u64 { weights.map(Weight::bytes).sum() };
-    let layers = weights.layers.len();
+    let all_layers = weights.layers.len();
     let mut before = vec![0];
-    for layer in &weights.layers {
-        before.push(before[before.len() - 1] + sum(&mut layer.iter()));
+    for n in 0..all_layers {
+        let part = ModelPart { stage: None, layers: n..n + 1, all_layers };
+        let bytes: u64 = part.weights(weights).map(Weight::bytes).sum();
+        before.push(before[n] + u128::from(bytes));
     }
-    let ends = |first: bool, last: bool| {
-        let part =
-            Part { stage: None, layers: usize::from(!first)..usize::from(last), all_layers: 1 };
-        sum(&mut part.weights(weights).filter(|it| !it.name.starts_with("layers.")))
-    };
-    let ends = [[ends(false, false), ends(false, true)], [ends(true, false), ends(true, true)]];
-    let bytes = |start: usize, end: usize| {
-        let ends = ends[usize::from(start == 0)][usize::from(end == layers)];
-        u128::from(before[end] - before[start] + ends)
-    };
-    let (largest, _) = optimum(parts, layers, u128::max, |start, end| Some(bytes(start, end)));
+    let bytes = |start: usize, end: usize| before[end] - before[start];
+    let (largest, _) = optimum(parts, all_layers, u128::max, |start, end| Some(bytes(start, end)));
     let square = |bytes: u128| (bytes <= largest).then(|| bytes.saturating_mul(bytes));
-    let (_, ends) =
-        optimum(parts, layers, u128::saturating_add, |start, end| square(bytes(start, end)));
+    let squares = |start, end| square(bytes(start, end));
+    let (_, ends) = optimum(parts, all_layers, u128::saturating_add, squares);
     let starts = [0].into_iter().chain(ends.iter().copied());
     starts.zip(&ends).map(|(start, end)| start..*end).collect()
 }

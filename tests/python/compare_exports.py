@@ -140,6 +140,16 @@ def stages():
         ]
 
 
+def parts():
+    """Models as several graphs, and parts of models."""
+    cuts = [
+        "--stages 2", "--stages 3", "--stages 0..1,1..3 --external-data copy", "--layers 1..2",
+        "--stages 3 --only-stage 2", "--stages 2 --experts int4", "--layers 2 --stages 2",
+    ]  # fmt: skip
+    for source, target, cut in product([*FIRST, "tied"], ["", "--kv-cache", "--target ort"], cuts):
+        yield source, [from_checkpoint(f"{target} {cut}")]
+
+
 def folders():
     """Folders for onnxruntime-genai and transformers.js."""
     web = ["--target onnx", f"{WEBGPU} --experts int4 --dense int4"]
@@ -201,7 +211,7 @@ def verified():
 
 
 def all_cases():
-    for group in [walk, graphs, places, formats, stages, folders, sizes, verified]:
+    for group in [walk, graphs, places, formats, stages, parts, folders, sizes, verified]:
         for source, commands in group():
             yield Case(group.__name__, source, tuple(" ".join(command.split()) for command in commands))
 

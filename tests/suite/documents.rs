@@ -7,7 +7,7 @@ use std::path::Path;
 use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, Node, Style};
-use gpt_oss_export::model::{GraphOptions, Part, SlidingCache, Target};
+use gpt_oss_export::model::{GraphOptions, ModelPart, SlidingCache, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
@@ -92,8 +92,8 @@ fn emitted_nodes(
     listed: fn(&Node) -> Option<String>,
 ) -> Nodes {
     let mut found = Nodes::new();
-    let middle = Part { stage: None, layers: 1..2, all_layers: 3 };
-    for part in [Part::whole(3), middle] {
+    let middle = ModelPart { stage: None, layers: 1..2, all_layers: 3 };
+    for part in [ModelPart::whole(3), middle] {
         let model = graph(checkpoint, &part, options);
         for graph in model.functions.iter().map(|function| &function.graph).chain([&model.main]) {
             collect_nodes(&graph.body, listed, &mut found);
