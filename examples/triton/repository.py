@@ -31,8 +31,8 @@ class Value:
         return f'{{ name: "{self.name}" data_type: {self.type} dims: {self.dims} }}'
 
     def state(self):
-        """A cache. Triton has no empty tensors to begin with: it begins with a position of zeros,
-        which the mask of a sequence hides."""
+        """A cache. Triton begins with size 1 where sizes vary: a position of zeros, which the mask of a
+        sequence hides."""
         first = [1 if size == -1 else size for size in self.dims]
         return (
             f'{{ input_name: "{self.name}" output_name: "{self.name.replace(PAST, PRESENT)}" '

@@ -83,10 +83,10 @@ fn repository(home: &Home, stages: &[PathBuf], options: &[&str], case: &Value) -
 
 #[test]
 fn triton_repository_fits_graphs() {
-    let placed: [(&[&str], fn(usize) -> Value); 2] = [
-        (&["--gpus", "2,0"], |at| json!({"count": 1, "kind": "KIND_GPU", "gpus": [2 - 2 * at]})),
-        (&["--sequences", "3"], |_| json!({"count": 1, "kind": "KIND_CPU"})),
-    ];
+    let gpu = |number| json!({"count": 1, "kind": "KIND_GPU", "gpus": [number]});
+    let cpu = json!({"count": 1, "kind": "KIND_CPU"});
+    let placed =
+        [(["--gpus", "2,0"], [gpu(2), gpu(0)], 8), (["--sequences", "3"], [cpu.clone(), cpu], 3)];
     let exports: [&[&str]; 3] = [
         &["--for", "onnxruntime"],
         &["--for", "openvino"],
@@ -97,8 +97,8 @@ fn triton_repository_fits_graphs() {
         let (model, _) = home.export("m", &[options, &["--stages", "2"]].concat());
         let stages = stage_paths(&model, 2);
         let case = &greedy()[at];
-        let (place, expected_place) = placed[at % 2];
-        let found = repository(&home, &stages, place, case);
+        let (placing, places, sequences) = &placed[at % 2];
+        let found = repository(&home, &stages, placing, case);
         assert_eq!(found["stages"].as_object().unwrap().len(), 2);
         for (at, path) in stages.iter().enumerate() {
             let name = format!("stage-{}", at + 1);
@@ -108,7 +108,9 @@ fn triton_repository_fits_graphs() {
             let file = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(config["name"], name);
             assert_eq!(config["default_model_filename"], file);
-            assert_eq!(config["instance_group"], json!([expected_place(at)]));
+            assert_eq!(config["instance_group"], json!([places[at]]));
+            let oldest = &config["sequence_batching"]["oldest"];
+            assert_eq!(oldest["max_candidate_sequences"], *sequences);
         }
         assert_eq!(found["tokens"], case["ids"], "{options:?}");
     }
