@@ -30,7 +30,9 @@ pub fn documents() -> Vec<(String, String)> {
     let listed = fs::read_dir(root().join("docs")).unwrap();
     let names = listed.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     let names = names.filter(|name| name.ends_with(".md"));
-    let names = names.chain(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned));
+    let others = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let examples = ["examples/ray/README.md", "examples/triton/README.md"];
+    let names = names.chain(others.into_iter().chain(examples).map(str::to_owned));
     names.map(|name| (name.clone(), document(&name))).collect()
 }
 

@@ -65,6 +65,7 @@ mod python {
     mod peft;
     mod puzzle;
     mod reader_faults;
+    mod serving;
     mod sliding_cache;
     mod speculative;
     mod stage_runs;

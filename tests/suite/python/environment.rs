@@ -138,6 +138,17 @@ fn openvino() -> &'static Path {
     INTERPRETER.get_or_init(|| environment(OPENVINO, "python/openvino.txt"))
 }
 
+/// Ray Serve, and what Triton's clients are made of.
+pub fn serving_interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment("serving", "python/serving.txt"))
+}
+
+/// Runs a script of `tests/python` in the environment of serving engines.
+pub fn serving(script: &str, request: &Value) -> Value {
+    run_script(serving_interpreter(), script, &[], request)
+}
+
 /// Runs a script with the transformers that was the newest when the environment was installed.
 pub fn newest_transformers(script: &str, arguments: &[&str]) -> Value {
     let interpreter = environment("transformers", "python/newest.txt");
