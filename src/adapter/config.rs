@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use regex_lite::Regex;
+use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use regex_lite::Regex;
+use regex::Regex;
 use serde::Deserialize;
 
 use super::config::MOST_BYTES;
