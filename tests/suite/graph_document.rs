@@ -155,7 +155,7 @@ impl Chapter<'_> {
                 let rest = node.name.strip_prefix(*path);
                 path.is_empty() || rest.is_some_and(|it| it.is_empty() || it.starts_with('.'))
             };
-            if !self.paths.iter().any(|path| is_here(path)) || is_among(node, listed) {
+            if !self.paths.iter().any(is_here) || is_among(node, listed) {
                 continue;
             }
             let node = if self.is_general { general(node) } else { node.clone() };
