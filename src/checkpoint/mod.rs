@@ -23,6 +23,7 @@ mod weights;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -72,6 +73,9 @@ pub struct Checkpoint {
     pub ignored: IgnoredNames,
     /// Adapters that are merged into its values.
     pub adapters: Vec<AdapterRecord>,
+    /// The file of an lm_head that is taken for a copy of the embedding to which the config ties it;
+    /// certain once both are on this machine and the checkpoint is opened again.
+    pub copy_of_embedding: Option<Arc<Path>>,
 }
 
 impl Checkpoint {
@@ -162,8 +166,9 @@ impl Checkpoint {
         layout.refuse_ambiguous(layers, &tensors)?;
         let said = config.experts.clone();
         let config = layout.resolve_config(config, &tensors, file)?;
+        let mut copy_of_embedding = None;
         if config.tied && !layout.unties {
-            tied::accept_copy(&layout, &mut tensors, file)?;
+            copy_of_embedding = tied::accept_copy(&layout, &mut tensors, file)?;
         }
         let (tensors, wrong) = (&mut tensors, Wrong::default());
         let usual = forms[0];
@@ -192,6 +197,7 @@ impl Checkpoint {
             layers_there: layers,
             ignored,
             adapters: Vec::new(),
+            copy_of_embedding,
             config,
             weights,
         })

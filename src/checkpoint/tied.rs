@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -14,19 +15,24 @@ use crate::files::{FileRange, are_equal};
 const BUFFER: usize = 1 << 20;
 
 /// Takes an lm_head that is equal to the embedding, and refuses another one that is not
-/// ignored. A config is read from `file`.
-pub fn accept_copy(layout: &Layout, tensors: &mut Tensors, file: &str) -> Result<()> {
+/// ignored. A config is read from `file`. Returns the file of the one that was taken.
+pub fn accept_copy(
+    layout: &Layout,
+    tensors: &mut Tensors,
+    file: &str,
+) -> Result<Option<Arc<Path>>> {
     let [embedding, name] = ["embedding.weight", "lm_head.weight"]
         .map(|canonical| layout.sources(canonical, &[], tensors).first());
     let Some(stored) = tensors.get(&name).filter(|it| !tensors.is_ignored(&it.name)) else {
-        return Ok(());
+        return Ok(None);
     };
     // A checkpoint without an embedding is refused anyway.
     let embedding = tensors.get(&embedding).unwrap_or(stored);
     let has_its_form = (stored.dtype, &stored.shape) == (embedding.dtype, &embedding.shape);
     if has_its_form && hold_equal_bytes([&stored.data, &embedding.data])? {
+        let copy = stored.data.file.clone();
         tensors.take(&name, &[]);
-        return Ok(());
+        return Ok(Some(copy));
     }
     let (path, name) = (stored.data.file.display(), &stored.name);
     let error = err!(

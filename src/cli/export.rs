@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::console::{Console, print, print_json, warn};
 use super::place::Place;
 use super::remedy::{options, pass};
-use super::stages::Layers;
+use super::stages::LayerOptions;
 use super::values::{
     self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
 };
@@ -86,7 +86,7 @@ pub struct Export {
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]
     output: Option<PathBuf>,
     #[command(flatten, next_help_heading = OUTPUT)]
-    layers: Layers,
+    layers: LayerOptions,
     /// Use the settings that suit a runtime
     ///
     /// Sets target, execution provider, cache, logits, formats and companion files, and

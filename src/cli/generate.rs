@@ -56,7 +56,7 @@ pub struct Generate {
     #[arg(long, value_name = "P", requires = "temperature", value_parser = share, allow_hyphen_values = true)]
     top_p: Option<f64>,
     /// Seed of the random choices
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "temperature", value_parser = number::<u64>(0..=u64::MAX))]
     seed: u64,
     /// Print the final message of an answer without its analysis
     #[arg(long = "final")]

@@ -12,7 +12,7 @@ const MANY: RangeInclusive<u64> = 1..=u64::MAX;
 
 /// Which layers become which graphs.
 #[derive(Args, Debug)]
-pub struct Layers {
+pub struct LayerOptions {
     /// Export the first N layers only, or the part A..B of a model
     ///
     /// A part reads and writes the residual stream in the place of other layers, as a stage does.
@@ -23,7 +23,7 @@ pub struct Layers {
     ///
     /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run in order,
     /// stages compute the whole model; each reads only its own weights.
-    #[arg(long, value_name = "N|A..B,…", value_parser = stages, conflicts_with = "skip_onnx")]
+    #[arg(long, value_name = "N|A..B,...", value_parser = stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
     /// Write only stage K, and fetch only its files from the hub
     #[arg(long, value_name = "K", value_parser = number::<usize>(MANY), requires = "stages")]
@@ -36,19 +36,18 @@ enum SomeLayers {
     Part(Range<usize>),
 }
 
-impl Layers {
+impl LayerOptions {
     pub fn add_to(&self, request: &mut Request) -> Result<()> {
         let Self { layers, stages, only_stage } = self;
         (request.cut, request.only_stage) = (stages.clone(), *only_stage);
         match layers {
             Some(SomeLayers::First(count)) => request.layers = Some(*count),
-            Some(SomeLayers::Part(part)) => {
-                if request.cut.replace(Cut::Part(part.clone())).is_some() {
-                    bail!(
-                        "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
-                    );
-                }
+            Some(SomeLayers::Part(_)) if stages.is_some() => {
+                bail!(
+                    "--layers A..B is one part of a model, and --stages cuts all of it: pass one of them"
+                );
             }
+            Some(SomeLayers::Part(part)) => request.cut = Some(Cut::Part(part.clone())),
             None => {}
         }
         Ok(())

@@ -74,6 +74,7 @@ impl AdapterLayout {
 
 /// Formats of an export: of experts, and of dense matrices after a plus.
 pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
+    let word = word.trim();
     let (experts, dense) =
         word.split_once('+').map_or((word, None), |(it, dense)| (it, Some(dense)));
     let find = |words: &[Word<MatrixFormat>], word: &str| {

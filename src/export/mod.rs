@@ -39,7 +39,7 @@ pub use crate::weights::MatrixFormat;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::publish::Transaction;
-use crate::weights::Role;
+use crate::weights::{Matrix, Role};
 use open::{Opened, open};
 use placement::Placement;
 use planned_adapter::PlannedAdapter;
@@ -83,6 +83,13 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
     placement.summary.unread =
         request.output.as_deref().map(unread::unread_weights).unwrap_or_default();
 
+    let matrices = |role| {
+        let asked = if role == Role::Experts { request.experts } else { request.dense };
+        let read: Vec<_> = opened.matrices(role).collect();
+        let provenance = &checkpoint.provenances[role];
+        MatricesSummary::new(&read, provenance, asked.is_some(), &rounding[role])
+    };
+    let fit_mxfp4 = opened.matrices(Role::Experts).all(Matrix::fills_blocks);
     let (stages, model): (Vec<_>, Vec<_>) =
         models.into_iter().partition(|it| it.part.as_ref().is_some_and(PartSummary::is_stage));
     let model = model.into_iter().next();
@@ -107,8 +114,8 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         stages,
         genai: package.genai,
         transformers_js: package.transformers_js,
-        experts: ExpertsSummary::new(&opened, request.experts.is_some(), &rounding),
-        dense: MatricesSummary::new(&opened, Role::Dense, request.dense.is_some(), &rounding),
+        experts: ExpertsSummary::new(&checkpoint.config, matrices(Role::Experts), fit_mxfp4),
+        dense: matrices(Role::Dense),
         weights: placement.summary,
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::adapters;
-use super::outputs::Output;
+use super::outputs::PartFile;
 use super::planned_adapter::PlannedAdapter;
 use super::{AdapterAs, AdapterSummary, HubSource, HubSummary, Request, Source, Spec};
 use crate::adapter::{AdapterFile, FittedAdapter, RuntimeAdapter};
@@ -14,7 +14,7 @@ use crate::container::Header;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::{canonicalize_existing, parent_dir};
 use crate::hub::Repository;
-use crate::model::{self, Part, Provider};
+use crate::model::{self, ModelPart, Provider};
 use crate::package::tokenizer;
 use crate::progress::Progress;
 use crate::tensor::DType;
@@ -30,7 +30,7 @@ pub struct Opened {
     /// The config with all layers of the checkpoint, which adapters have to fit.
     pub base: Config,
     /// The graphs to write.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<PartFile>,
     /// Of all weights; `None` while some are on the hub.
     pub fingerprint: Option<Fingerprint>,
     /// Weights that are read and seem to be of zeros alone.
@@ -125,7 +125,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     let base = checkpoint.config.clone();
     let added = prepare(&mut checkpoint, &spec.request, &files, progress)?;
     let (mut adapters, mut adapter_files) = (Vec::new(), Vec::new());
-    let outputs = Output::all(&spec.request, &checkpoint.weights)?;
+    let outputs = PartFile::all(&spec.request, &checkpoint.weights)?;
     let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
     for adapter in added {
         let mut files = Vec::new();
@@ -208,7 +208,7 @@ fn prepare<'a>(
         FittedAdapter::all(sources, files, &checkpoint.config, request.adapter_layout)?;
     if let Some(layers) = layers {
         checkpoint.truncate(layers)?;
-        let part = Part::whole(layers);
+        let part = ModelPart::whole(layers);
         adapters.iter_mut().for_each(|it| it.keep(|path| part.has(path)));
     }
     adapters::add(checkpoint, request, &adapters, progress)?;
@@ -275,15 +275,20 @@ fn fetch<'p>(
         let opened = Checkpoint::open_files(&folder, headers, ignored);
         opened.map_err(|error| repository.explain(error))
     };
-    let mut prepared = open(&repository)?;
+    let base = open(&repository)?;
+    let mut prepared = base.clone();
     prepare(&mut prepared, &spec.request, adapters, progress)?;
-    let outputs = Output::all(&spec.request, &prepared.weights)?;
-    for Output { part, .. } in &outputs {
+    let outputs = PartFile::all(&spec.request, &prepared.weights)?;
+    for PartFile { part, .. } in &outputs {
         let graph = spec.graph().expect("graphs are written");
         model::decoder(&prepared.config, &prepared.weights, part, *graph)?;
     }
-    let read = outputs.iter().flat_map(|it| it.part.weights(&prepared.weights));
-    let read = files_of(read);
+    // What adapters replace is compared with the base's values.
+    let of = |checkpoint| outputs.iter().flat_map(move |it: &PartFile| it.part.weights(checkpoint));
+    let mut read = files_of(of(&prepared.weights).chain(of(&base.weights)));
+    if outputs.iter().any(|it| it.part.is_last()) {
+        read.extend(base.copy_of_embedding);
+    }
     let is_needed = |path: &Path| !spec.request.leaves_layers() || read.contains(path);
     repository.fetch(*headers_only, is_needed)?;
     // Read again: its recipes name the fetched files now.

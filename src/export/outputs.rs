@@ -7,23 +7,23 @@ use super::{Cut, Request};
 use crate::checkpoint::ModelWeights;
 use crate::display::plural;
 use crate::error::{Result, Setting, ensure, err};
-use crate::model::{Part, StageNumber, cut};
+use crate::model::{ModelPart, StageNumber, cut};
 use crate::onnx::ADAPTER_EXTENSION;
 
 /// A graph to write.
-pub struct Output {
+pub struct PartFile {
     /// The ONNX file.
     pub path: PathBuf,
-    pub part: Part,
+    pub part: ModelPart,
 }
 
-impl Output {
+impl PartFile {
     /// The graphs of a model with these weights; none if weights alone are staged.
     pub fn all(request: &Request, weights: &ModelWeights) -> Result<Vec<Self>> {
         let Some(path) = &request.output else { return Ok(Vec::new()) };
         let layers = weights.layers.len();
         let stages = match &request.cut {
-            None => return Ok(vec![Self { path: path.clone(), part: Part::whole(layers) }]),
+            None => return Ok(vec![Self { path: path.clone(), part: ModelPart::whole(layers) }]),
             Some(Cut::Part(part)) => {
                 ensure!(
                     part.end <= layers,
@@ -31,7 +31,7 @@ impl Output {
                     part.end,
                     plural(layers, "layer")
                 );
-                let part = Part { stage: None, layers: part.clone(), all_layers: layers };
+                let part = ModelPart { stage: None, layers: part.clone(), all_layers: layers };
                 return Ok(vec![Self { path: path.clone(), part }]);
             }
             Some(Cut::Stages(stages)) => {
@@ -57,7 +57,7 @@ impl Output {
         let of = stages.len();
         let stage = |(number, layers_of_stage)| {
             let stage = Some(StageNumber { number, of });
-            let part = Part { stage, layers: layers_of_stage, all_layers: layers };
+            let part = ModelPart { stage, layers: layers_of_stage, all_layers: layers };
             // Some paths are not UTF-8.
             let mut name = path.file_stem().unwrap_or_default().to_owned();
             name.push(part.suffix() + ".onnx");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::open::Opened;
-use super::outputs::Output;
+use super::outputs::PartFile;
 use super::{ExternalData, Request, WeightsSummary};
 use crate::checkpoint::{Checkpoint, StagedModel};
 use crate::error::{Result, Setting, bail, err};
@@ -57,7 +57,7 @@ impl<'p> Placement<'p> {
     }
 
     /// Where a graph reads its weights.
-    fn place(&mut self, output: &'p Output) -> Result<HashMap<String, FileRange>> {
+    fn place(&mut self, output: &'p PartFile) -> Result<HashMap<String, FileRange>> {
         let Self { request, opened, .. } = *self;
         let folder = parent_dir(&output.path);
         if request.external_data != ExternalData::InPlace
@@ -115,7 +115,7 @@ impl<'p> Placement<'p> {
     /// those of the graph, or those that cannot be referenced in place.
     fn copy_beside(
         &mut self,
-        Output { path, part }: &Output,
+        PartFile { path, part }: &PartFile,
         weights: &[&'p Weight],
         ranges: &mut HashMap<String, FileRange>,
     ) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::open::Opened;
-use super::outputs::Output;
+use super::outputs::PartFile;
 use super::{ModelSummary, PartSummary, Request, Spec};
 use crate::adapter::AdaptedModules;
 use crate::checkpoint::Checkpoint;
@@ -21,7 +21,7 @@ use crate::weights::PerRole;
 
 /// A model of which the graph is built, and nothing written.
 pub struct PlannedModel<'p> {
-    output: &'p Output,
+    output: &'p PartFile,
     options: GraphOptions,
     opened: &'p Opened,
     graph: Model,
@@ -29,7 +29,7 @@ pub struct PlannedModel<'p> {
 
 impl<'p> PlannedModel<'p> {
     /// Builds the graph.
-    pub fn new(spec: &Spec, opened: &'p Opened, output: &'p Output) -> Result<Self> {
+    pub fn new(spec: &Spec, opened: &'p Opened, output: &'p PartFile) -> Result<Self> {
         let Spec { request, .. } = spec;
         let mut options = *spec.graph().expect("graphs are written");
         let Checkpoint { config, weights, .. } = &opened.checkpoint;
@@ -71,7 +71,7 @@ impl<'p> PlannedModel<'p> {
         package: &Package,
         transaction: &mut Transaction,
     ) -> Result<ModelSummary> {
-        let Self { output: Output { path, part }, options, graph, opened } = self;
+        let Self { output: PartFile { path, part }, options, graph, opened } = self;
         let (Model { main, functions, .. }, checkpoint) = (graph, &opened.checkpoint);
         let bytes = self.encode(ranges, rounding, package, transaction).map_err(|error| {
             let kind = error.kind();
@@ -110,7 +110,7 @@ impl<'p> PlannedModel<'p> {
         package: &Package,
         transaction: &Transaction,
     ) -> Result<Vec<u8>> {
-        let Self { output: Output { path, part }, options, opened, graph } = self;
+        let Self { output: PartFile { path, part }, options, opened, graph } = self;
         let Opened { checkpoint, base, fingerprint, hub, .. } = opened;
         let operators = match options.target {
             Target::Onnx => "standard ONNX operators",

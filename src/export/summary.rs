@@ -6,17 +6,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::open::Opened;
 use super::{GenaiSummary, Preset, TransformersJsSummary};
 use crate::adapter::{AdaptedModules, FittedAdapter};
-use crate::checkpoint::{AdapterRecord, IgnoredNames, ModelWeights};
+use crate::checkpoint::{AdapterRecord, Config, IgnoredNames, ModelWeights};
 use crate::error::Result;
 use crate::files::{FileRange, lossy_path, lossy_paths};
 use crate::hub;
-use crate::model::{GraphOptions, LimitedCaches, Part};
+use crate::model::{GraphOptions, LimitedCaches, ModelPart};
 use crate::onnx::ValueInfo;
 use crate::tensor::{Rounding, mxfp4};
-use crate::weights::{Matrix, PerRole, Provenance, Role, Weight, Zeros};
+use crate::weights::{Matrix, Provenance, Weight, Zeros};
 
 /// What an export has done.
 #[derive(Clone, Debug, Serialize)]
@@ -185,7 +184,7 @@ pub struct ModelSummary {
 #[derive(Clone, Debug, Serialize)]
 pub struct PartSummary {
     #[serde(flatten)]
-    pub part: Part,
+    pub part: ModelPart,
     /// Bytes of its weights.
     pub weights_bytes: u64,
     /// Files that it reads, relative to its folder.
@@ -266,7 +265,7 @@ impl ModelSummary {
 
 impl PartSummary {
     pub(super) fn new(
-        part: &Part,
+        part: &ModelPart,
         weights: &ModelWeights,
         ranges: &HashMap<String, FileRange>,
     ) -> Self {
@@ -284,30 +283,27 @@ impl PartSummary {
 }
 
 impl ExpertsSummary {
-    pub(super) fn new(opened: &Opened, asked: bool, rounding: &PerRole<Rounding>) -> Self {
-        let matrices = MatricesSummary::new(opened, Role::Experts, asked, rounding);
-        let fit = opened.matrices(Role::Experts).all(Matrix::fills_blocks);
+    pub(super) fn new(config: &Config, matrices: MatricesSummary, fit_mxfp4: bool) -> Self {
         let mxfp4_bytes = matrices.numbers / mxfp4::BLOCK * (mxfp4::BLOCK / 2 + 1);
         Self {
             matrices,
-            counts: opened.checkpoint.config.experts.clone(),
-            mxfp4_bytes: fit.then_some(mxfp4_bytes),
+            counts: config.experts.clone(),
+            mxfp4_bytes: fit_mxfp4.then_some(mxfp4_bytes),
         }
     }
 }
 
 impl MatricesSummary {
     pub(super) fn new(
-        opened: &Opened,
-        role: Role,
+        matrices: &[&Matrix],
+        provenance: &Provenance,
         asked: bool,
-        rounding: &PerRole<Rounding>,
+        rounding: &Rounding,
     ) -> Self {
-        let (matrices, rounding) = (|| opened.matrices(role), &rounding[role]);
         Self {
-            provenance: opened.checkpoint.provenances[role].after(rounding),
-            numbers: matrices().map(Matrix::num_elements).sum(),
-            bytes: matrices().flat_map(|it| &it.parts).map(Weight::bytes).sum(),
+            provenance: provenance.after(rounding),
+            numbers: matrices.iter().map(|it| it.num_elements()).sum(),
+            bytes: matrices.iter().flat_map(|it| &it.parts).map(Weight::bytes).sum(),
             already: asked && rounding.values == 0,
             converted: (rounding.values > 0).then(|| Converted {
                 numbers: rounding.values,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::metadata::{ModelMetadata, WeightSlice};
 use crate::error::{Error, Result, err};
 use crate::files::{FileRange, parent_dir};
-use crate::model::Part;
+use crate::model::ModelPart;
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::tensor::DType;
 
@@ -50,7 +50,7 @@ impl ModelFile {
     }
 
     /// Which stage it is; `None` for a whole model.
-    pub fn stage(&self) -> Option<&Part> {
+    pub fn stage(&self) -> Option<&ModelPart> {
         self.metadata.as_ref()?.stage.as_ref()
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
 use crate::error::{Result, bail, err};
-use crate::model::{GraphOptions, LimitedCaches, Part};
+use crate::model::{GraphOptions, LimitedCaches, ModelPart};
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
 pub const KEY: &str = "gpt_oss_export";
@@ -40,7 +40,7 @@ pub struct ModelMetadata {
     pub layers: usize,
     /// Of a stage or another part of a model: what it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub stage: Option<Part>,
+    pub stage: Option<ModelPart>,
     /// Tokens of the longest text, by the checkpoint's config; older models do not say it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub context: Option<u64>,
@@ -75,8 +75,8 @@ pub struct WeightSlice {
 
 impl ModelMetadata {
     /// What the graph has of the model.
-    pub fn part(&self) -> Part {
-        self.stage.clone().unwrap_or_else(|| Part::whole(self.layers))
+    pub fn part(&self) -> ModelPart {
+        self.stage.clone().unwrap_or_else(|| ModelPart::whole(self.layers))
     }
 
     /// The value of the property [`KEY`].

@@ -10,7 +10,7 @@ use super::metadata::ModelMetadata;
 use super::paths::{StageName, expand};
 use crate::display::{listed, several};
 use crate::error::{Error, Result, ensure, err};
-use crate::model::Part;
+use crate::model::ModelPart;
 
 /// More than any model has layers.
 const MOST_STAGES: usize = 1024;
@@ -93,7 +93,7 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
     let all = files[0].metadata.as_ref().map_or(0, |it| it.layers);
     let mut end = 0;
     for (at, file) in files.iter().enumerate() {
-        let Some(Part { layers, .. }) = file.stage() else { continue };
+        let Some(ModelPart { layers, .. }) = file.stage() else { continue };
         ensure!(
             layers.start >= end,
             "`{}` and `{}` both have layer {}: give one of them",

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Config, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result};
 use crate::files::{FileRange, lossy_path, parent_dir};
-use crate::model::{GraphOptions, Part, Target, decoder};
+use crate::model::{GraphOptions, ModelPart, Target, decoder};
 use crate::progress::Progress;
 use crate::weights::{self, FileCache, Fingerprint, PerRole, Provenance, Samples, Weight, Zeros};
 
@@ -120,7 +120,7 @@ pub fn inspect(
         let of_file = format!("`{}`: {obstacle}", file.display());
         if obstacle.concerns_file() { of_file } else { obstacle.to_string() }
     });
-    let part = Part::whole(checkpoint.config.num_layers());
+    let part = ModelPart::whole(checkpoint.config.num_layers());
     let support = |target: Target| {
         let options = GraphOptions { target, ..GraphOptions::default() };
         let refused = decoder(&checkpoint.config, &checkpoint.weights, &part, options).err();

@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use self::adapter::AdapterInspection;
 pub use crate::adapter::AdaptedModules;
 pub use crate::checkpoint::{Config, Rope};
-pub use crate::model::Part;
+pub use crate::model::ModelPart;
 pub use crate::onnx::{OnnxFile, ValueInfo};
 pub use crate::weights::{Fingerprint, PerRole, Provenance};
 pub use checkpoint::{CheckpointInspection, TargetSupport};

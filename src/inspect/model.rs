@@ -13,7 +13,7 @@ use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::exported::ModelMetadata;
 use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
-use crate::model::{LimitedCaches, Part};
+use crate::model::{LimitedCaches, ModelPart};
 use crate::onnx::{self, OnnxFile, StoredInitializer};
 use crate::weights::{Obstacle, link_kind};
 
@@ -27,7 +27,7 @@ pub struct ModelInspection {
     pub onnx: OnnxFile,
     /// What it has of a model, if that is not all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stage: Option<Part>,
+    pub stage: Option<ModelPart>,
     /// What runs it, of a model of this program.
     pub requires: Option<String>,
     /// Adapters of which it has the changes.

@@ -15,7 +15,7 @@ use super::mask::Mask;
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
 use super::packing::Packing;
-use super::part::{Part, hidden_states};
+use super::part::{ModelPart, hidden_states};
 use super::rope::Rotation;
 use super::sequence::Sequence;
 use super::{in_dtype, rules, stored};
@@ -35,7 +35,7 @@ pub const ROUTERS: &str = "routers";
 pub fn decoder(
     config: &Config,
     weights: &ModelWeights,
-    part: &Part,
+    part: &ModelPart,
     options: GraphOptions,
 ) -> Result<Model> {
     rules::check(config, weights, &options)?;

@@ -15,7 +15,7 @@ use super::context::{Backend, Context};
 use super::linear::{linear, linears};
 use super::norm::rms_norm;
 use super::options::{GraphOptions, Target};
-use super::part::Part;
+use super::part::ModelPart;
 use super::window::cut;
 use super::{in_dtype, ort, portable};
 use crate::checkpoint::{AttentionWeights, LayerWeights, MlpWeights, ModelWeights};
@@ -134,7 +134,7 @@ fn has_operator(
 /// the target takes no changes, and no two formats.
 pub fn layers_slowed_by_adapters(
     weights: &ModelWeights,
-    part: &Part,
+    part: &ModelPart,
     options: &GraphOptions,
 ) -> Vec<usize> {
     let is_slowed = |mlp: &MlpWeights| {

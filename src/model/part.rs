@@ -14,7 +14,7 @@ use crate::weights::Weight;
 
 /// Some layers of a model; for a whole model all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct ModelPart {
     /// Its place among the stages of a model; a whole model and a part by itself have none.
     #[serde(flatten)]
     pub stage: Option<StageNumber>,
@@ -32,7 +32,7 @@ pub struct StageNumber {
     pub of: usize,
 }
 
-impl Part {
+impl ModelPart {
     /// All layers of a model.
     pub fn whole(layers: usize) -> Self {
         Self { stage: None, layers: 0..layers, all_layers: layers }
@@ -83,7 +83,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for ModelPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(StageNumber { number, of }) = self.stage {
             write!(f, "stage {number} of {of}, ")?;
@@ -104,7 +104,7 @@ pub fn cut(weights: &ModelWeights, parts: usize) -> Vec<Range<usize>> {
     let all_layers = weights.layers.len();
     let mut before = vec![0];
     for n in 0..all_layers {
-        let part = Part { stage: None, layers: n..n + 1, all_layers };
+        let part = ModelPart { stage: None, layers: n..n + 1, all_layers };
         let bytes: u64 = part.weights(weights).map(Weight::bytes).sum();
         before.push(before[n] + u128::from(bytes));
     }

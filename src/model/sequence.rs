@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::options::GraphOptions;
-use super::part::{Part, hidden_states};
+use super::part::{ModelPart, hidden_states};
 use crate::checkpoint::Config;
 use crate::error::Result;
 use crate::graph::{Dim, Fact, Scope, Value};
@@ -49,7 +49,7 @@ impl Sequence {
     pub fn new(
         g: &mut Scope,
         config: &Config,
-        part: &Part,
+        part: &ModelPart,
         options: &GraphOptions,
     ) -> Result<Self> {
         let dim =

@@ -16,7 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::options::GraphOptions;
-use super::part::Part;
+use super::part::ModelPart;
 use super::sequence::{Counts, Sequence, past_places};
 use crate::checkpoint::Config;
 use crate::display::plural;
@@ -52,7 +52,11 @@ impl fmt::Display for LimitedCaches {
 }
 
 /// The layers of a part of a model whose caches are limited, by window.
-pub fn limited_caches(config: &Config, part: &Part, options: &GraphOptions) -> Vec<LimitedCaches> {
+pub fn limited_caches(
+    config: &Config,
+    part: &ModelPart,
+    options: &GraphOptions,
+) -> Vec<LimitedCaches> {
     let window = |n| Some((options.cache_window(config.windows[n])?, n));
     LimitedCaches::by_window(part.layers.clone().filter_map(window))
 }

@@ -1,20 +1,27 @@
 //! Tokens of a text, and back.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::LARGEST_TEXT;
 use super::components::Components;
+use crate::background::with_timeout;
 use crate::display::{size, with_thousands};
 use crate::error::{Result, ensure, err};
 use crate::files::json;
 
 /// The most bytes of a file: the released models' has 28 MB.
 const LARGEST_FILE: u64 = 64 << 20;
+/// How long any text may take, and how many bytes of one may take a second more: a tenth of what is
+/// usual. Patterns of hostile files backtrack for hours.
+const LONGEST_ENCODING: Duration = Duration::from_secs(5);
+const BYTES_PER_SECOND: u64 = 100_000;
 
 /// What `tokenizer.json` says of texts and tokens.
 pub struct Tokenizer {
     path: PathBuf,
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     /// The most bytes of a text that fit [`LARGEST_TEXT`] on the way to tokens.
     longest: u64,
 }
@@ -42,6 +49,7 @@ impl Tokenizer {
             with_thousands(largest.into()),
             with_thousands((vocab_size as u64).saturating_sub(1))
         );
+        let inner = Arc::new(inner);
         Ok(Self { path: path.to_owned(), inner, longest: LARGEST_TEXT / growth })
     }
 
@@ -55,10 +63,19 @@ impl Tokenizer {
             size(bytes),
             size(most)
         );
-        let encoding = self
-            .inner
-            .encode_fast(text, as_sequence)
-            .map_err(|error| err!("`{}` does not take the text: {error}", self.path.display()))?;
+        let limit = LONGEST_ENCODING + Duration::from_secs(bytes / BYTES_PER_SECOND);
+        let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
+        let encoded = with_timeout(limit, move || inner.encode_fast(text, as_sequence))?;
+        let shown = self.path.display();
+        let encoded = encoded.ok_or_else(|| {
+            err!(
+                "`{shown}` takes longer than {} s to split a text of {} into tokens: correct its patterns, or download it again",
+                limit.as_secs(),
+                size(bytes)
+            )
+        })?;
+        let encoding =
+            encoded.map_err(|error| err!("`{shown}` does not take the text: {error}"))?;
         Ok(encoding.get_ids().to_vec())
     }
 

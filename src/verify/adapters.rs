@@ -9,7 +9,7 @@ use crate::adapter::{
 use crate::checkpoint::{AdapterRecord, Checkpoint};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::exported::ExportedModel;
-use crate::model::Part;
+use crate::model::ModelPart;
 use crate::progress::Progress;
 use crate::reference::AdapterToRead;
 use crate::runtime::TensorValue;
@@ -38,7 +38,7 @@ pub fn add(
     let mut own = FittedAdapter::all(sources.iter(), files, &checkpoint.config, order)?;
     let (slots, mut others) = (model.slots(), Vec::new());
     if let Some(metadata) = &model.metadata {
-        let whole = Part::whole(metadata.layers);
+        let whole = ModelPart::whole(metadata.layers);
         own.iter_mut().for_each(|it| it.keep(|path| whole.has(path)));
         // A staged file has some of them in its values.
         let is_staged = |it: &&AdapterRecord| checkpoint.adapters.contains(it);

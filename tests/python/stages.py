@@ -36,7 +36,7 @@ def turns(session, lengths, padding):
             absent = max(0, width - lengths[row % len(lengths)]) if at == 0 else 0
             mask[row, : absent if padding == "left" else 0] = 0
             mask[row, width - absent if padding == "right" else width :] = 0
-        yield random.integers(0, 300, mask.shape), mask
+        yield random.integers(0, 100, mask.shape), mask
 
 
 def run(session, lengths, padding):

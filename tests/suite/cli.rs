@@ -167,6 +167,7 @@ fn wrong_usage_has_status_2() {
         verify m.onnx | --checkpoint
         verify m.onnx --checkpoint TINY --tokens 0 | expected a whole number from 1 to 1048576
         verify m.onnx --checkpoint TINY --seed x | expected a whole number from 0
+        generate m.onnx --prompt a --seed 1 | --temperature
         verify m.onnx --checkpoint TINY --decode 1.5 | expected a whole number from 0
         --checkpoint TINY --output m.onnx --batch-size two | expected a whole number from 1 to 65536
         verify m.onnx --checkpoint TINY --tolerance nan | such as 1e-4

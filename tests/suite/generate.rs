@@ -225,6 +225,14 @@ fn refuses_broken_and_hostile_tokenizers_quickly_with_little_memory() {
     slow["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(?=(a+)+b)(a|aa)+\\1$"}, "behavior": "Isolated", "invert": false});
     fs::write(&path, slow.to_string()).unwrap();
     refused("is not a library");
+    // One that tries many ways at each character takes hours.
+    slow["pre_tokenizer"]["pattern"]["Regex"] = json!("(?=(a|aa){16}\\1c)c|a");
+    fs::write(&path, slow.to_string()).unwrap();
+    let long = line.replace("--prompt aaaaaaaaaaaaaaaaaaaaaaaa", "");
+    let long = format!("head -c 100000 /dev/zero | tr '\\0' a > text; {long} < text");
+    let (status, _, error) = shell(&long, &home);
+    assert_eq!(status, Some(1), "{error}");
+    assert_contains(&error, "takes longer than 6 s to split a text of 100 kB into tokens");
     resize(&path, |_| 65 << 20);
     refused("has 68157440 bytes, expected at most 67 MB");
 }

@@ -7,7 +7,7 @@ use std::{env, fs};
 use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::{Attribute, Body, FUNCTIONS, Graph, Model, Node, Style};
-use gpt_oss_export::model::{GraphOptions, Part, SlidingCache, Target};
+use gpt_oss_export::model::{GraphOptions, ModelPart, SlidingCache, Target};
 use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
@@ -66,8 +66,8 @@ type Nodes = Vec<Listed>;
 
 fn nodes_of(checkpoint: &Checkpoint, options: GraphOptions) -> Nodes {
     let mut found = Nodes::new();
-    let middle = Part { stage: None, layers: 1..2, all_layers: 3 };
-    for part in [Part::whole(3), middle] {
+    let middle = ModelPart { stage: None, layers: 1..2, all_layers: 3 };
+    for part in [ModelPart::whole(3), middle] {
         let model = graph(checkpoint, &part, options);
         collect(&model, &model.main, &model.main.body, "", &mut found);
     }

@@ -91,6 +91,7 @@ mod shards;
 mod sizes;
 mod sliding_cache;
 mod speculative;
+mod stage_files;
 mod stages;
 mod staging;
 mod support;

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use gpt_oss_export::checkpoint::{self, Checkpoint, IgnoredNames};
 use gpt_oss_export::graph::Model;
-use gpt_oss_export::model::{GraphOptions, Part, decoder};
+use gpt_oss_export::model::{GraphOptions, ModelPart, decoder};
 use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,11 +21,11 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The graph of a whole model.
 pub fn whole_graph(checkpoint: &Checkpoint, options: GraphOptions) -> Model {
-    graph(checkpoint, &Part::whole(checkpoint.config.num_layers()), options)
+    graph(checkpoint, &ModelPart::whole(checkpoint.config.num_layers()), options)
 }
 
 /// The graph of a part of a model.
-pub fn graph(checkpoint: &Checkpoint, part: &Part, options: GraphOptions) -> Model {
+pub fn graph(checkpoint: &Checkpoint, part: &ModelPart, options: GraphOptions) -> Model {
     decoder(&checkpoint.config, &checkpoint.weights, part, options).unwrap()
 }
 

@@ -193,9 +193,9 @@ fn stages_that_are_no_model_are_refused() {
         true | m.stage-1-of-3.onnx m.stage-2-of-2.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-2.onnx` are of different exports, with other `stages` (3 and 2): give the stages of one export
         cp f16/m.stage-2* . | m.stage-1-of-3.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-3.onnx` are of different exports, with other `options.compute` (f32 and f16)
         cp ort/m.stage-2* . | m.stage-3-of-3.onnx | are of different exports, with other `options.kv_cache` (true and false), `options.target` (onnx and ort): give the stages of one export
-        cp int8/m.stage-2* . | m.stage-1-of-3.onnx | are of different exports, `formats.experts` (mxfp4 and int8)
+        cp int8/m.stage-2* . | m.stage-1-of-3.onnx | `formats.experts` (mxfp4 and int8): give the stages of one export
         cp other/m.stage-2* . | m.stage-1-of-3.onnx | are of different exports, with other `fingerprint` (
-        cp fewer/m.stage-1* x.onnx | m.stage-1-of-3.onnx x.onnx | are of different exports, `layers` (3 and 2), `stages` (3 and 2): give the stages of one export
+        cp fewer/m.stage-1* x.onnx | m.stage-1-of-3.onnx x.onnx | `layers` (3 and 2), `stages` (3 and 2): give the stages of one export
         true | m.stage-1-of-3.onnx w.onnx | `m.stage-1-of-3.onnx`, `w.onnx` are given, expected one model or the stages of one: verify or run one after the other
         true | w.onnx w.onnx | `w.onnx`, `w.onnx` are given, expected one model
         true | 'n.stage-*' | no file has a name like `n.stage-*`: correct it, or name the files
@@ -223,7 +223,7 @@ fn stages_that_are_no_model_are_refused() {
     assert_eq!(shell(keep, &home).0, Some(0));
     for [change, given, expected] in cases(table) {
         for command in ["verify --checkpoint checkpoint", "generate --ids 1"] {
-            let restore = "rm -r d *.onnx 2> /dev/null; cp keep/* .";
+            let restore = "rm -rf d *.onnx; cp keep/* .";
             assert_eq!(shell(&format!("{restore}; {change}"), &home).0, Some(0), "{change}");
             let (status, _, error) = run(&home, &format!("{command} {given}"));
             assert_eq!((status, error.lines().count()), (Some(1), 1), "{change}: {error}");

@@ -78,7 +78,7 @@ fn evaluates_formats_in_a_temporary_folder() {
     let report = home.join("report.html");
     let uses = home.join("uses.json");
     let held_out = held_out();
-    let (checkpoint, formats) = (home.checkpoint(), "mxfp4,mxfp4+int8,int4,int4+int4");
+    let (checkpoint, formats) = (home.checkpoint(), "mxfp4, mxfp4+int8, int4,int4+int4");
     let mut command = binary(&[
         "evaluate",
         "--checkpoint",
