@@ -20,19 +20,19 @@ const TEXT_HELP: &str = "Text to predict, in windows of --tokens";
 
 /// Compare several exports of one checkpoint on a text: loss, size, memory and speed
 ///
-/// The reference of `verify` goes through the text once, for all models; each is loaded in onnxruntime
-/// after the other. Speeds and memory are those of this machine as it is now: run nothing beside.
+/// The reference of `verify` reads the text once, and models run in onnxruntime one after the other.
+/// Speed and memory are measured: run nothing else meanwhile.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("exports").required(true).multiple(true).args(["models", "formats"])))]
 #[command(mut_arg("text", |it| it.help(TEXT_HELP).required(true)))]
 pub struct Evaluate {
-    /// Models to evaluate; of one in stages some or all of these
+    /// Models to evaluate; of a model in stages, any or all of them
     #[arg(value_name = "FILE.onnx")]
     models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the models were made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
-    /// Export the checkpoint in these formats too, for the time of the evaluation
+    /// Formats to export temporarily, and to evaluate too
     ///
     /// Formats of --experts, or of --experts and --dense as int4+int8. The exports are written to
     /// a temporary folder (TMPDIR), and removed. They have a cache.
@@ -52,7 +52,7 @@ pub struct Evaluate {
     /// File to write with how often each expert was chosen, layer by layer
     #[arg(long, value_name = "FILE.json", value_parser = with_extension("json"))]
     expert_use: Option<PathBuf>,
-    /// LoRA adapter that all models were exported with; with the weight as DIR=0.7
+    /// LoRA adapter of all models; with its weight as DIR=0.7
     #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter(), conflicts_with = "formats")]
     adapters: Vec<AdapterSource>,
     #[command(flatten)]

@@ -58,24 +58,23 @@ pub struct Export {
     offline: bool,
     /// Fetch headers instead of weights, and write the graph alone
     ///
-    /// The model runs once the weights are where it reads them.
+    /// The model runs once its weights are downloaded, by the same command without this option.
     #[arg(help_heading = SOURCE, long, conflicts_with_all = ["weights", "offline", "save_weights", "experts", "dense"])]
     headers_only: bool,
     /// LoRA adapter to add: folder, file or owner/name; with a weight as DIR=0.7
     ///
-    /// By default the model reads the adapter's own file beside the checkpoint's weights: nothing is
-    /// rounded, and conversions leave adapters as they are. May be given several times. A repository
-    /// is named as one of a checkpoint is, and fetched into owner--name beside the output. An
-    /// adapter's name is that of its folder, unless another comes first, as in NAME=DIR.
+    /// May be given several times: adapters add up. By default the model reads the adapter's own file,
+    /// and nothing is rounded. A repository is fetched into owner--name beside the output. NAME=
+    /// replaces the name of the folder.
     #[arg(help_heading = SOURCE, long = "adapter", value_name = "[NAME=]DIR|FILE|REPO[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
-    /// What becomes of adapters [default: inline]
+    /// How the model contains adapters [default: inline]
     #[arg(help_heading = SOURCE, long, value_name = "HOW", value_parser = one_of(values::ADAPTER_AS))]
     adapter_as: Option<AdapterAs>,
     /// What swappable adapters may change [default: what --adapter changes]
     ///
-    /// In addition to what those of --adapter change; without any, attention is the default. May
-    /// be given several times.
+    /// Added to the modules that --adapter changes. Without either, the default is attention. May be
+    /// given several times.
     #[arg(help_heading = SOURCE, long, value_name = "MODULES", value_parser = one_of(values::ADAPTER_MODULES), value_delimiter = ',', action = ArgAction::Append)]
     adapter_modules: Vec<ModuleGroup>,
     #[command(flatten, next_help_heading = SOURCE)]
@@ -138,14 +137,14 @@ pub struct Export {
 
     /// Convert experts to a format [default: as in the checkpoint]
     ///
-    /// int8 and int4 round, except for int8 from MXFP4. Conversions to other formats are exact or
-    /// refused, unless --accept-rounding is given. With --adapter-as merge only what adapters change
-    /// is converted, except for the GPUs of --ep.
+    /// int8 and int4 round, but int8 is exact for MXFP4. Other conversions are exact or refused;
+    /// --accept-rounding lets them round. With --adapter-as merge only merged matrices are converted,
+    /// for GPUs (--ep) all of them.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::EXPERTS_FORMATS))]
     experts: Option<MatrixFormat>,
     /// Convert attention and lm_head to a format [default: as in the checkpoint]
     ///
-    /// Routers and the embedding stay as they are. With --adapter-as merge as --experts.
+    /// Routers and the embedding are never converted. --adapter-as merge: see --experts.
     #[arg(help_heading = PRECISION, long, value_name = "FORMAT", value_parser = one_of(values::DENSE_FORMATS))]
     dense: Option<MatrixFormat>,
     /// Allow --experts and --dense to round to mxfp4, nvfp4, int4x2, bf16, f16 or f32

@@ -15,15 +15,15 @@ use super::values::{Printing, number};
 
 /// Continue a text with a model, in onnxruntime, without Python
 ///
-/// The tokenizer's files are those beside the model or in the checkpoint that it reads. The likeliest
-/// token is always chosen, so that a text comes out alike each time, unless --temperature is given. The
-/// text goes to standard output as it is made, numbers about it to standard error.
+/// The tokenizer's files are beside the model or in the checkpoint that it reads. Without --temperature
+/// the likeliest token is chosen, so that a prompt always gives the same text. The text goes to
+/// standard output, figures about it to standard error.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("input")))]
 #[command(mut_arg("json", |it| it.help("Print the text and numbers about it as one JSON object")))]
 #[command(mut_arg("quiet", |it| it.help("Print the text and errors alone")))]
 pub struct Generate {
-    /// Model, or its stages, of which one stands for all beside it, or a folder with one
+    /// Model or its folder; of a model in stages, one stage stands for all
     #[arg(value_name = "FILE.onnx|DIR", required = true)]
     models: Vec<PathBuf>,
     /// Text to continue [default: standard input, without its last newline]
@@ -43,22 +43,22 @@ pub struct Generate {
     /// Adapter file for a swappable model; may be given several times
     #[arg(long = "adapter", value_name = "NAME.onnx_adapter")]
     adapters: Vec<PathBuf>,
-    /// Most tokens to make
+    /// Largest number of new tokens
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = number::<usize>(1..=u64::from(u32::MAX)))]
     max_new_tokens: usize,
-    /// Choose tokens at random, as likely as the model says at 1; 0 is the likeliest
+    /// Sample with this temperature; 0 chooses the likeliest token
     #[arg(long, value_name = "X", value_parser = from_zero, allow_hyphen_values = true)]
     temperature: Option<f64>,
-    /// Choose among the K likeliest tokens
+    /// Sample from the K likeliest tokens
     #[arg(long, value_name = "K", requires = "temperature", value_parser = number::<usize>(1..=u64::MAX))]
     top_k: Option<usize>,
-    /// Choose among the fewest tokens with probability P together, of those of --top-k
+    /// Sample from the fewest tokens whose probabilities add up to P, after --top-k
     #[arg(long, value_name = "P", requires = "temperature", value_parser = share, allow_hyphen_values = true)]
     top_p: Option<f64>,
     /// Seed of the random choices
     #[arg(long, value_name = "N", default_value_t = 0, requires = "temperature", value_parser = number::<u64>(0..=u64::MAX))]
     seed: u64,
-    /// Print the final message of an answer alone, not its analysis
+    /// Print the final message of an answer without its analysis
     #[arg(long = "final")]
     final_only: bool,
     /// onnxruntime library, or its folder [default: ORT_DYLIB_PATH, system, python3]

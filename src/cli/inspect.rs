@@ -15,9 +15,10 @@ use super::values::{Ignored, Json};
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
-/// Of a folder that cannot be exported it says what is there, and what keeps it from being
-/// exported; what a fault hides is told once that is mended. Reads headers and samples alone unless --scan is given. Ends with status 1 if a
-/// folder, a weights file or an adapter cannot be exported, or a model's external data is incomplete or changed.
+/// For a folder that cannot be exported, it lists the files and every fault; a fault may hide others,
+/// which are listed once it is mended. Reads headers and samples only, unless --scan is given. Ends
+/// with status 1 if a folder, weights file or adapter cannot be exported, or if a model's external
+/// data is incomplete or changed.
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print one JSON object")))]
 pub struct Inspect {
@@ -28,9 +29,9 @@ pub struct Inspect {
     tensors: Option<String>,
     /// Read all values, and list damaged tensors and tensors of zeros
     ///
-    /// A tensor with infinite or NaN values is damaged, and the status is 1; of each tensor samples are
-    /// read without this option too. One of zeros may be intended, or left by an unfinished
-    /// download; biases of zeros are not listed.
+    /// A tensor with infinite or NaN values is damaged: the status is 1. A tensor of zeros may be
+    /// intended, or left by an unfinished download; biases of zeros are not listed. Without this
+    /// option only samples are read.
     #[arg(long)]
     scan: bool,
     #[command(flatten)]

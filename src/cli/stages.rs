@@ -15,17 +15,17 @@ const MANY: RangeInclusive<u64> = 1..=u64::MAX;
 pub struct LayerOptions {
     /// Export the first N layers only, or the part A..B of a model
     ///
-    /// A part takes or gives the residual stream where other layers were, as a stage does. Layers
-    /// count from 0; B is the first layer behind the part.
+    /// A part reads and writes the residual stream in the place of other layers, as a stage does.
+    /// Layers count from 0, and B is excluded.
     #[arg(long, value_name = "N|A..B", value_parser = some_layers)]
     layers: Option<SomeLayers>,
     /// Cut the model into stages: NAME.stage-1-of-N.onnx and so on
     ///
-    /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run one after
-    /// the other they are the whole model; each reads its own weights alone.
+    /// N stages of about equal bytes, or the layers of each, such as 0..6,6..14,14..24. Run in order,
+    /// stages compute the whole model; each reads only its own weights.
     #[arg(long, value_name = "N|A..B,...", value_parser = stages, conflicts_with = "skip_onnx")]
     stages: Option<Cut>,
-    /// Write stage K alone, and fetch its files alone from the hub
+    /// Write only stage K, and fetch only its files from the hub
     #[arg(long, value_name = "K", value_parser = number::<usize>(MANY), requires = "stages")]
     only_stage: Option<usize>,
 }

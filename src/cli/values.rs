@@ -201,7 +201,7 @@ const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
 ];
 
 pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
-    ("inline", AdapterAs::Inline, "Beside the weights, which stay as they are: exact"),
+    ("inline", AdapterAs::Inline, "Beside the weights, which do not change: exact"),
     (
         "swappable",
         AdapterAs::Swappable,
@@ -210,7 +210,7 @@ pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
     (
         "merge",
         AdapterAs::Merge,
-        "In the weights that they change, which become f32, or what --experts and --dense say: rounds",
+        "Added to the weights, which become f32 or the formats of --experts and --dense: rounds",
     ),
 ];
 

@@ -19,13 +19,13 @@ use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number, wit
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print the report as one JSON object")))]
 pub struct Verify {
-    /// Model to verify, or its stages, of which one stands for all beside it
+    /// Model to verify; of a model in stages, one stage stands for all
     #[arg(value_name = "FILE.onnx", required = true)]
     models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
     checkpoint: PathBuf,
-    /// LoRA adapter that it was exported with; with the weight as DIR=0.7
+    /// LoRA adapter of the export; with its weight as DIR=0.7
     ///
     /// May be given several times, in any order. A swappable model takes any that fits, or none.
     #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
@@ -51,8 +51,8 @@ pub struct Verify {
     seed: u64,
     /// Largest absolute logit error [default: 8 times float32's noise]
     ///
-    /// The noise is measured: the reference in float32 against itself in float64. With this
-    /// option weights and residual stream are reported, and only logits decide.
+    /// The noise is the difference of the reference in float32 from itself in float64. With this
+    /// option only logits decide; weights and residual stream are reported.
     #[arg(long, value_name = "X", value_parser = tolerance, allow_hyphen_values = true)]
     tolerance: Option<f64>,
     /// onnxruntime library, or its folder [default: ORT_DYLIB_PATH, system, python3]

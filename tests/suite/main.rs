@@ -19,6 +19,7 @@ mod foreign_tensors;
 mod genai;
 mod generate;
 mod graph;
+mod graph_document;
 mod graph_text;
 mod headers;
 mod hub_adapters;

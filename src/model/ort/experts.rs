@@ -1,5 +1,9 @@
 //! The experts as ONNX Runtime's QMoE, which reads stored 4-bit floats and integers, or as its MoE,
 //! which reads floats.
+//!
+//! Digits (int4x2) are two matrices in one. A row of gate_up has all high digits, then all low ones, so its
+//! input is `[normed, normed]`. Of down a row of high digits and one of low digits follow each other,
+//! so pairs of outputs are added.
 
 use crate::checkpoint::{ExpertWeights, MlpWeights};
 use crate::error::Result;
@@ -25,10 +29,6 @@ pub fn reads_experts(format: MatrixFormat, options: &GraphOptions) -> bool {
 
 /// Adds the experts' outputs for `normed [n, hidden]` to `x [n, hidden]`, by the router's
 /// `scores [n, experts]`.
-///
-/// Digits are two matrices in one. A row of gate_up has all high digits, then all low ones, so its
-/// input is `[normed, normed]`. Of down a row of high digits and one of low digits follow each other,
-/// so pairs of outputs are added.
 pub fn experts(
     g: &mut Scope,
     [x, normed, scores]: [Value; 3],

@@ -1,4 +1,4 @@
-//! Dense layers with integer weights as ONNX Runtime's MatMulNBits.
+//! Dense layers with integer weights, `x · ((code − zero) · scale)ᵀ + b`, as ONNX Runtime's MatMulNBits.
 
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};

@@ -1,4 +1,9 @@
 //! Grouped-query attention with sinks as the standard Attention operator.
+//!
+//! The operator has no sinks, but a sink is the score of one more key with value 0. The heads that
+//! share the key have different scores, so each gets a dimension: `q' = [q/√D, e_j]` for the `j`-th
+//! head of a group, `k' = [k, 0]`, and the sink's key is `[0, sinks of the group]`, so that `q'·k'` is
+//! `q·k/√D` or the sink, exactly.
 
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Scope, Value};
@@ -37,11 +42,6 @@ pub fn attention(
 }
 
 /// `q [B, heads, T, D]`, `k` and `v [B, kv, S, D]`, `bias` to `[B, heads, T, D]`.
-///
-/// The standard Attention operator has no sinks, but a sink is the score of one more key with
-/// value 0. The heads that share the key have different scores, so each gets a dimension:
-/// `q' = [q/√D, e_j]` for the `j`-th head of a group, `k' = [k, 0]`, and the sink's key is
-/// `[0, sinks of the group]`, so that `q'·k'` is `q·k/√D` or the sink, exactly.
 fn sink_attention(
     g: &mut Scope,
     [q, k, v]: [Value; 3],

@@ -3,6 +3,10 @@
 //! `y = x · Wᵀ + b` with `W[o, i] = E2M1[code] · scale`, two codes a byte: the low nibble for even
 //! `i`, the high one for odd. In MXFP4 32 values share a scale `2^(byte − 127)`, in NVFP4 16 share
 //! `E4M3[byte] · global`.
+//!
+//! For a single row (`one`) `table[byte, i/2] = E2M1 pair · x pair` has the product of every possible
+//! byte, so the dot product is a sum of look-ups, and no weight is decoded. For several (`many`) the even
+//! and the odd columns of the matrix are decoded, and each half is multiplied with its half of `x`.
 
 use super::decode::{fp8, gather_expert, look_up, nibbles};
 use crate::checkpoint::ExpertWeights;
@@ -39,8 +43,7 @@ pub fn linear(
     g.if_else("", is_one, one, |g| many_rows(&mut g.child("many"), x, expert))
 }
 
-/// For several rows: decodes the even and the odd columns of the matrix, and multiplies
-/// with each half. An expert has blocks u8 `[out, groups, 16 or 8]`, scales f32 `[out, groups]`
+/// For several rows. An expert has blocks u8 `[out, groups, 16 or 8]`, scales f32 `[out, groups]`
 /// and a bias f32 `[out]`.
 fn many_rows(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
     let Fact { dtype, shape } = g.fact(x)?;
@@ -69,8 +72,7 @@ fn half_matrix(g: &mut Scope, name: &str, codes: Value, scales: Value) -> Result
     g.reshape("matrix", values, [shape[0].clone(), Dim::product(&shape[1..])])
 }
 
-/// For a single row: `table[byte, i/2] = E2M1 pair · x pair` has the product of every
-/// possible byte, so the dot product is a sum of look-ups, and no weight is decoded.
+/// For a single row.
 fn one_row(g: &mut Scope, x: Value, [blocks, scales, bias]: [Value; 3]) -> Result<Value> {
     let row = g.fact(x)?;
     let half = row.shape[1].known().expect("known") / 2;

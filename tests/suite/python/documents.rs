@@ -9,26 +9,25 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::environment::{interpreter, javascript, onnxruntime, python_of};
-use crate::documents::{documents, root};
+use crate::documents::{assert_listed, documents, root};
 use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
 use crate::support::{Home, binary, copy_folder, export_args, fixture, printed, text};
 
-/// Commands and programs run in a folder as their document assumes it, with the built binary
-/// for `cargo run --release --`.
+/// Commands and programs run in a folder as their document assumes it, with the built binary. The
+/// blocks of Python in a document are one program, which runs after all commands.
 #[test]
 fn commands_run_as_written() {
     let mut ran = BTreeMap::new();
     for (name, text) in documents() {
-        let home = place_for(&name);
+        let (home, mut program) = (place_for(&name), String::new());
         for block in text.split("```").skip(1).step_by(2) {
             let (language, code) = block.split_once('\n').unwrap();
             let count = match language {
                 "sh" => run_commands(code, &home),
                 "yaml" => run_commands(&steps(code), &home),
                 "python" => {
-                    let mut program = Command::new(interpreter());
-                    printed(program.args(["-c", code]).current_dir(&*home));
+                    program += code;
                     1
                 }
                 "js" => {
@@ -40,6 +39,10 @@ fn commands_run_as_written() {
                 _ => panic!("{name} has code in {language:?}"),
             };
             *ran.entry(format!("{name} {language}")).or_insert(0) += count;
+        }
+        if !program.is_empty() {
+            let mut python = Command::new(interpreter());
+            printed(python.args(["-c", &program]).current_dir(&*home));
         }
     }
     let ran = ran.iter().filter(|(_, count)| **count > 0);
@@ -54,14 +57,14 @@ fn place_for(document: &str) -> Home {
         copy_folder(&fixture(name), &home.join("tests/fixtures").join(name));
     }
     let (from, to) = match document {
-        "docs/checkpoints.md" => (in_folder("bf16"), "out/checkpoint"),
-        "docs/adapters.md" => {
+        "docs/fine-tunes.md" => {
+            copy_folder(&in_folder("bf16").checkpoint(), &home.join("out/merged"));
             for (from, to) in [("lora/experts", "adapter"), ("lora/attention", "style")] {
                 copy_folder(&fixture(from), &home.join("out").join(to));
             }
             (with_tokenizer(), "out/base")
         }
-        "docs/serving.md" => (with_tokenizer(), "out/checkpoint"),
+        "docs/genai.md" => (with_tokenizer(), "out/checkpoint"),
         "docs/ci.md" => (Home::with("tiny"), "checkpoint"),
         _ => return home,
     };
@@ -77,7 +80,7 @@ fn steps(workflow: &str) -> String {
 
 /// Runs all lines but cargo's own commands, and returns their number.
 fn run_commands(code: &str, folder: &Path) -> usize {
-    let code = code.replace("\\\n", " ").replace("cargo run --release --", "gpt-oss-export");
+    let code = code.replace("\\\n", " ");
     let is_command = |line: &&str| !line.is_empty() && !line.starts_with("cargo ");
     let lines: Vec<&str> = code.lines().filter(is_command).collect();
     for line in &lines {
@@ -89,6 +92,22 @@ fn run_commands(code: &str, folder: &Path) -> usize {
         printed(shell.current_dir(folder));
     }
     lines.len()
+}
+
+#[test]
+fn json_document_lists_the_keys_of_runs() {
+    let home = Home::with("tiny");
+    let (model, _) = home.export("model", &["--for", "onnxruntime"]);
+    let checkpoint = home.checkpoint();
+    let (model, checkpoint) = (text(&model), text(&checkpoint));
+    for (part, arguments) in [
+        ("Verify", &["verify", model, "--checkpoint", checkpoint, "--tokens", "8"][..]),
+        ("Generate", &["generate", model, "--ids", "1,2", "--max-new-tokens", "2"]),
+    ] {
+        let mut command = binary(&[arguments, &["--json"]].concat());
+        let report = printed(command.env("ORT_DYLIB_PATH", onnxruntime()));
+        assert_listed(part, &serde_json::from_str(&report).unwrap());
+    }
 }
 
 #[test]

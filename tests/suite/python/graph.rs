@@ -194,7 +194,7 @@ fn headers_give_the_graph_that_weights_give() {
     }
 }
 
-/// docs/targets.md lists the tools that break bodies of loops.
+/// docs/onnxruntime.md lists the tools that break bodies of loops.
 #[test]
 fn models_survive_edits_as_documented() {
     let home = Home::with("tiny");
