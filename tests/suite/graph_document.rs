@@ -12,7 +12,7 @@ use gpt_oss_export::progress::Silent;
 use gpt_oss_export::tensor::DType;
 use gpt_oss_export::tensor::ints::Bits;
 use gpt_oss_export::weights::{MatrixFormat, Role};
-use regex_lite::Regex;
+use regex::Regex;
 
 use crate::adapters::fitted;
 use crate::documents::root;
