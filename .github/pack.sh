@@ -8,7 +8,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$3"
 out=$(cd "$3" && pwd)
 
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+version=$(sed -n 's/^version = "\(.*\)".*/\1/p' "$root/Cargo.toml")
 name=gpt-oss-export-$version-$target
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
