@@ -6,7 +6,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{Home, contents, printed, text};
+use crate::support::{Home, paths, printed, text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_gpt-oss-export");
 
@@ -39,7 +39,7 @@ fn archives_have_what_a_user_installs() {
     printed(Command::new("tar").args(["-xzf", text(&archive)]).current_dir(&*home));
     let shells = ["bash", "elvish", "fish", "powershell", "zsh"];
     let packed = home.join(&name);
-    assert_eq!(contents(&packed).len(), shells.len() + 6);
+    assert_eq!(paths(&packed).len(), shells.len() + 6);
     let read = |file: &str| fs::read(packed.join(file)).unwrap();
     for file in ["CHANGELOG.md", "LICENSE", "README.md"] {
         assert_eq!(read(file), fs::read(root().join(file)).unwrap(), "{file}");
@@ -59,7 +59,7 @@ fn a_binary_that_does_not_run_leaves_no_archive() {
     let home = Home::new();
     fs::write(home.join("gpt-oss-export"), "no program").unwrap();
     assert!(!pack("./gpt-oss-export", &home).output().unwrap().status.success());
-    assert!(contents(&home.join("out")).is_empty());
+    assert!(paths(&home.join("out")).is_empty());
 }
 
 #[test]
