@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use sha2::{Digest, Sha256};
+use gpt_oss_export::files::digest::sha256;
 
 use crate::support::{Home, paths, printed, text};
 
@@ -31,8 +31,7 @@ fn archives_have_what_a_user_installs() {
 
     let name = format!("gpt-oss-export-{}-some-target", env!("CARGO_PKG_VERSION"));
     let archive = home.join(format!("out/{name}.tar.gz"));
-    let digest = Sha256::digest(fs::read(&archive).unwrap());
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256(&fs::read(&archive).unwrap());
     let sum = fs::read_to_string(home.join(format!("out/{name}.tar.gz.sha256"))).unwrap();
     assert_eq!(sum, format!("{digest}  {name}.tar.gz\n"));
 
