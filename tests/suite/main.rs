@@ -87,6 +87,8 @@ mod reference_adapters;
 mod reference_reading;
 mod reference_refusals;
 mod refusals;
+#[cfg(unix)]
+mod release;
 mod repo_path;
 mod shards;
 mod sizes;
