@@ -1,0 +1,107 @@
+// Chats with the page at an address in headless Chromium, and prints what it shows and generates:
+// CHAT ADDRESS FLAGS MESSAGES LIMIT, with flags of Chromium and messages as JSON. The last message is
+// stopped after some tokens; all others get at most LIMIT tokens, the likeliest.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const [address, flags, messages, limit] = process.argv.slice(2);
+
+/** Starts Chromium: its process, and where it listens. */
+async function start(home) {
+  const options = ["--headless=new", "--no-sandbox", "--no-first-run", "--remote-debugging-port=0"];
+  const browser = spawn("chromium", [...options, ...JSON.parse(flags), `--user-data-dir=${home}`, "about:blank"]);
+  let said = "";
+  for await (const part of browser.stderr) {
+    said += part;
+    const found = said.match(/DevTools listening on ws:\/\/([^/]+)/);
+    if (found) return [browser, found[1]];
+  }
+  throw new Error(said);
+}
+
+/** Sends commands of the DevTools protocol to the open page, and collects what goes wrong in it. */
+async function connect(host) {
+  const targets = await (await fetch(`http://${host}/json/list`)).json();
+  const socket = new WebSocket(targets.find((it) => it.type === "page").webSocketDebuggerUrl);
+  await new Promise((resolve) => socket.addEventListener("open", resolve));
+  const [waiting, problems] = [new Map(), []];
+  socket.addEventListener("message", ({ data }) => {
+    const { id, result, error, method, params } = JSON.parse(data);
+    if (id) waiting.get(id)(error ? Promise.reject(new Error(error.message)) : result);
+    if (method === "Runtime.exceptionThrown") problems.push(params.exceptionDetails.exception?.description);
+    if (method === "Log.entryAdded" && params.entry.level === "error") problems.push(params.entry.text);
+  });
+  const send = (method, params = {}) =>
+    new Promise((resolve) => {
+      waiting.set(waiting.size + 1, resolve);
+      socket.send(JSON.stringify({ id: waiting.size, method, params }));
+    });
+  for (const domain of ["Runtime", "Log", "Page"]) await send(`${domain}.enable`);
+  return [send, problems];
+}
+
+const home = mkdtempSync(join(tmpdir(), "chat-"));
+const [browser, host] = await start(home);
+try {
+  const [send, problems] = await connect(host);
+  const evaluate = async (expression) => {
+    const found = await send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
+    if (found.exceptionDetails) throw new Error(found.exceptionDetails.exception.description);
+    return found.result.value;
+  };
+  const until = async (condition) => {
+    const deadline = Date.now() + 12_000;
+    while (!(await evaluate(condition))) {
+      if (Date.now() > deadline) throw new Error(`${await evaluate("document.body.innerText")} ${problems}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const show = (width) =>
+    send("Emulation.setDeviceMetricsOverride", { width, height: 800, deviceScaleFactor: 1, mobile: false });
+
+  await send("Page.navigate", { url: address });
+  await until("document.querySelector('#send')?.disabled === false || document.querySelector('#status.failed')");
+  const status = await evaluate("document.querySelector('#status').textContent");
+  // What the page passes to the model, and gets.
+  await evaluate(`import("@huggingface/transformers").then(({ PreTrainedModel: { prototype } }) => {
+    const { generate } = prototype;
+    globalThis.generated = [];
+    prototype.generate = async function (options) {
+      const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
+      generated.push({ prompt: tokens.splice(0, options.input_ids.dims[1]), tokens });
+    };
+  })`);
+  await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
+  for (const [at, message] of JSON.parse(messages).entries()) {
+    const isLast = at + 1 === JSON.parse(messages).length;
+    if (isLast) await evaluate(`document.querySelector("#limit").value = 2000`);
+    await evaluate(`document.querySelector("#prompt").focus()`);
+    await send("Input.insertText", { text: message });
+    const enter = { key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: "\r" };
+    await send("Input.dispatchKeyEvent", { type: "keyDown", ...enter });
+    if (isLast) {
+      await until("document.querySelector('article:last-child.assistant')?.textContent.length > 40");
+      await evaluate(`document.querySelector("#stop").click()`);
+    }
+    await until("!document.querySelector('#send').disabled");
+  }
+  const widths = [];
+  for (const width of [360, 1400]) {
+    await show(width);
+    widths.push(await evaluate("document.documentElement.scrollWidth"));
+    for (const value of process.env.SHOTS ? ["light", "dark"] : []) {
+      await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
+      const { data } = await send("Page.captureScreenshot");
+      writeFileSync(`${process.env.SHOTS}-${width}-${value}.png`, Buffer.from(data, "base64"));
+    }
+  }
+  const shown = await evaluate("[...document.querySelectorAll('article')].map((it) => it.innerText)");
+  const measures = await evaluate("document.querySelector('#measures').textContent");
+  console.log(JSON.stringify({ status, shown, measures, widths, problems, generated: await evaluate("generated") }));
+} finally {
+  browser.kill();
+  rmSync(home, { recursive: true, force: true, maxRetries: 5 });
+}
