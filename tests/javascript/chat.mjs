@@ -53,7 +53,7 @@ try {
     return found.result.value;
   };
   const until = async (condition) => {
-    const deadline = Date.now() + 12_000;
+    const deadline = Date.now() + 50_000;
     while (!(await evaluate(condition))) {
       if (Date.now() > deadline) throw new Error(`${await evaluate("document.body.innerText")} ${problems}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -66,12 +66,14 @@ try {
   await until("document.querySelector('#send')?.disabled === false || document.querySelector('#status.failed')");
   const status = await evaluate("document.querySelector('#status').textContent");
   // What the page passes to the model, and gets.
-  await evaluate(`import("@huggingface/transformers").then(({ PreTrainedModel: { prototype } }) => {
+  await evaluate(`import("@huggingface/transformers").then(async ({ AutoTokenizer, PreTrainedModel: { prototype } }) => {
+    const tokenizer = await AutoTokenizer.from_pretrained(new URLSearchParams(location.search).get("model"));
     const { generate } = prototype;
     globalThis.generated = [];
     prototype.generate = async function (options) {
       const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
-      generated.push({ prompt: tokens.splice(0, options.input_ids.dims[1]), tokens });
+      const prompt = tokens.splice(0, options.input_ids.dims[1]);
+      generated.push({ prompt, tokens, asked: tokenizer.decode(prompt), answered: tokenizer.decode(tokens) });
     };
   })`);
   await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
@@ -98,7 +100,7 @@ try {
       writeFileSync(`${process.env.SHOTS}-${width}-${value}.png`, Buffer.from(data, "base64"));
     }
   }
-  const shown = await evaluate("[...document.querySelectorAll('article')].map((it) => it.innerText)");
+  const shown = await evaluate("[...document.querySelectorAll('article > div')].map((it) => it.textContent)");
   const measures = await evaluate("document.querySelector('#measures').textContent");
   console.log(JSON.stringify({ status, shown, measures, widths, problems, generated: await evaluate("generated") }));
 } finally {

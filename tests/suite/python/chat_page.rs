@@ -1,0 +1,115 @@
+//! The chat page of `examples/web` in headless Chromium.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::environment::{interpreter, javascript, node_modules, python};
+use super::page::has_browser;
+use crate::layout_fixtures::edit_tensors;
+use crate::support::{Home, assert_contains, copy_folder};
+use safetensors::Dtype;
+
+/// Serves a folder on loopback, until it is dropped.
+struct Server {
+    process: Child,
+    port: String,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        let mut process = Command::new(interpreter())
+            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let port = said.split("port ").nth(1).and_then(|it| it.split(' ').next());
+        let port = port.unwrap_or_else(|| panic!("{said}")).to_owned();
+        Self { process, port }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A folder with the page, npm's packages and the trained checkpoint, its BF16 as F32:
+/// onnxruntime-web reads no BF16.
+fn home() -> Home {
+    let home = Home::with("trained");
+    edit_tensors(&home.checkpoint(), |tensors| {
+        for (dtype, _, data) in tensors.values_mut().filter(|it| it.0 == Dtype::BF16) {
+            *data = data.as_chunks().0.iter().flat_map(|&[low, high]| [0, 0, low, high]).collect();
+            *dtype = Dtype::F32;
+        }
+    });
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web"), &home);
+    std::os::unix::fs::symlink(node_modules(), home.join("node_modules")).unwrap();
+    home
+}
+
+/// What the page shows and generates: of each message but the last at most `limit` tokens, and of
+/// the last what there is when Stop is pressed.
+fn chat(home: &Home, messages: &[&str], limit: usize) -> Value {
+    let server = Server::start(home);
+    let address = format!("http://127.0.0.1:{}/?model=web&packages=node_modules", server.port);
+    let messages = json!(messages).to_string();
+    let program = include_str!("../../javascript/chat.mjs");
+    let arguments = [&address, "[\"--disable-gpu\"]", &messages, &limit.to_string()];
+    serde_json::from_str(&javascript(program, &arguments, home)).unwrap()
+}
+
+/// Tokens are those of onnxruntime in Python for the prompt that the chat template makes of the
+/// conversation.
+#[test]
+fn replies_as_onnxruntime_does() {
+    const MESSAGES: [&str; 3] = ["And God said, Let there be", "Who is it?", "Go on"];
+    const LIMIT: usize = 24;
+    if !has_browser() {
+        return;
+    }
+    let home = home();
+    for (model, options) in
+        [("model", &["--transformers-js"][..]), ("model_q4f16", &["--for", "transformers-js"])]
+    {
+        let _ = fs::remove_dir_all(home.join("web"));
+        let (model, _) = home.export(&format!("web/onnx/{model}"), options);
+        let found = chat(&home, &MESSAGES, LIMIT);
+        assert_contains(found["status"].as_str().unwrap(), "web runs on the CPU by WASM");
+        assert_eq!((&found["problems"], &found["widths"]), (&json!([]), &json!([360, 1400])));
+        assert_contains(found["measures"].as_str().unwrap(), "tokens/s");
+
+        let mut conversation = String::new();
+        let generated = found["generated"].as_array().unwrap();
+        assert_eq!(generated.len(), MESSAGES.len());
+        for (at, (turn, message)) in generated.iter().zip(MESSAGES).enumerate() {
+            conversation += &format!("<|start|>user<|message|>{message}<|end|>");
+            let asked = turn["asked"].as_str().unwrap();
+            let (system, rest) = asked.split_once("<|end|>").unwrap();
+            assert_contains(system, "<|start|>system<|message|>Current date: ");
+            assert_eq!(rest, format!("{conversation}<|start|>assistant"));
+
+            let count = turn["tokens"].as_array().unwrap().len();
+            let request = json!({"models": [model], "prompt": turn["prompt"], "tokens": count});
+            assert_eq!(python("greedy.py", &[], &request)[0], turn["tokens"], "{message}");
+            let is_last = at + 1 == MESSAGES.len();
+            assert!(if is_last { count < 200 } else { count == LIMIT }, "{count} tokens");
+
+            let answered = turn["answered"].as_str().unwrap();
+            assert_eq!(found["shown"][2 * at], message);
+            assert_eq!(found["shown"][2 * at + 1], answered);
+            let reply = answered.trim();
+            conversation += &format!("<|start|>assistant<|channel|>final<|message|>{reply}<|end|>");
+        }
+    }
+}
