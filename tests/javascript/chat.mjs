@@ -85,7 +85,7 @@ try {
     const enter = { key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: "\r" };
     await send("Input.dispatchKeyEvent", { type: "keyDown", ...enter });
     if (isLast) {
-      await until("document.querySelector('article:last-child.assistant')?.textContent.length > 40");
+      await until("document.querySelector('article:last-child.assistant')?.textContent.length > 8");
       await evaluate(`document.querySelector("#stop").click()`);
     }
     await until("!document.querySelector('#send').disabled");
