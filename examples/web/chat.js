@@ -46,6 +46,7 @@ async function load(folder) {
   // The folder may hold another export tomorrow.
   env.useBrowserCache = false;
   const { wasm } = env.backends.onnx;
+  // Of packages.js.
   if (packages) wasm.wasmPaths = `${packages}onnxruntime-web/dist/`;
   // On the CPU a worker computes, so that the page stays responsive.
   wasm.proxy = reason !== undefined;
@@ -76,7 +77,7 @@ function channels(reply) {
   return texts;
 }
 
-/** Adds an empty message to the log: where its text goes, and its reasoning. */
+/** Adds a message to the log, and returns what shows its texts. */
 function addMessage(role) {
   const article = document.createElement("article");
   article.className = role;
@@ -88,12 +89,11 @@ function addMessage(role) {
   reasoning.hidden = true;
   article.append(reasoning, text);
   page.log.append(article);
-  const show = ({ final, other = "" }) => {
+  return ({ final, other = "" }) => {
     const follows = page.log.scrollHeight - page.log.scrollTop - page.log.clientHeight < 40;
     [text.textContent, thoughts.textContent, reasoning.hidden] = [final, other, !other];
     if (follows) page.log.scrollTop = page.log.scrollHeight;
   };
-  return show;
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;

@@ -58,58 +58,68 @@ fn home() -> Home {
     home
 }
 
-/// What the page shows and generates: of each message but the last at most `limit` tokens, and of
-/// the last what there is when Stop is pressed.
-fn chat(home: &Home, messages: &[&str], limit: usize) -> Value {
-    let server = Server::start(home);
-    let address = format!("http://127.0.0.1:{}/?model=web&packages=node_modules", server.port);
-    let messages = json!(messages).to_string();
-    let program = include_str!("../../javascript/chat.mjs");
-    let arguments = [&address, "[\"--disable-gpu\"]", &messages, &limit.to_string()];
-    serde_json::from_str(&javascript(program, &arguments, home)).unwrap()
-}
+const PROCESSOR: &str = r#"["--disable-gpu"]"#;
+
+/// A GPU that is a program.
+const GPU: &str =
+    r#"["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]"#;
+
+const MESSAGES: [&str; 3] = ["And God said, Let there be", "Who is it?", "Go on"];
+
+/// Of each message but the last at most so many tokens; the last is stopped.
+const LIMIT: usize = 24;
 
 /// Tokens are those of onnxruntime in Python for the prompt that the chat template makes of the
 /// conversation.
 #[test]
 fn replies_as_onnxruntime_does() {
-    const MESSAGES: [&str; 3] = ["And God said, Let there be", "Who is it?", "Go on"];
-    const LIMIT: usize = 24;
     if !has_browser() {
         return;
     }
     let home = home();
-    for (model, options) in
-        [("model", &["--transformers-js"][..]), ("model_q4f16", &["--for", "transformers-js"])]
-    {
+    let server = Server::start(&home);
+    let by_wasm = "web runs on the CPU by WASM, which is slow: WebGPU finds no GPU";
+    let by_webgpu = "web runs on the GPU by WebGPU";
+    let standard = &["--transformers-js"][..];
+    let integers = &["--for", "transformers-js"][..];
+    for (model, options, browser, messages, status) in [
+        ("model", standard, PROCESSOR, &MESSAGES[..], by_wasm),
+        ("model_q4f16", integers, PROCESSOR, &MESSAGES, by_wasm),
+        ("model", standard, GPU, &MESSAGES[..1], by_webgpu),
+    ] {
         let _ = fs::remove_dir_all(home.join("web"));
         let (model, _) = home.export(&format!("web/onnx/{model}"), options);
-        let found = chat(&home, &MESSAGES, LIMIT);
-        assert_contains(found["status"].as_str().unwrap(), "web runs on the CPU by WASM");
+        let address = format!("http://127.0.0.1:{}/?model=web&packages=node_modules", server.port);
+        let (program, asked) = (include_str!("../../javascript/chat.mjs"), json!(messages));
+        let arguments = [&address, browser, &asked.to_string(), &LIMIT.to_string()];
+        let found: Value = serde_json::from_str(&javascript(program, &arguments, &home)).unwrap();
+        assert_eq!(found["status"], status);
         assert_eq!((&found["problems"], &found["widths"]), (&json!([]), &json!([360, 1400])));
         assert_contains(found["measures"].as_str().unwrap(), "tokens/s");
+        assert_conversation(&found, messages, &model);
+    }
+}
 
-        let mut conversation = String::new();
-        let generated = found["generated"].as_array().unwrap();
-        assert_eq!(generated.len(), MESSAGES.len());
-        for (at, (turn, message)) in generated.iter().zip(MESSAGES).enumerate() {
-            conversation += &format!("<|start|>user<|message|>{message}<|end|>");
-            let asked = turn["asked"].as_str().unwrap();
-            let (system, rest) = asked.split_once("<|end|>").unwrap();
-            assert_contains(system, "<|start|>system<|message|>Current date: ");
-            assert_eq!(rest, format!("{conversation}<|start|>assistant"));
+/// Asserts that a conversation has the prompts of the chat template, and replies of this model.
+fn assert_conversation(found: &Value, messages: &[&str], model: &Path) {
+    let mut conversation = String::new();
+    let generated = found["generated"].as_array().unwrap();
+    assert_eq!(generated.len(), messages.len());
+    for (at, (turn, message)) in generated.iter().zip(messages).enumerate() {
+        conversation += &format!("<|start|>user<|message|>{message}<|end|>");
+        let (system, rest) = turn["asked"].as_str().unwrap().split_once("<|end|>").unwrap();
+        assert_contains(system, "<|start|>system<|message|>Current date: ");
+        assert_eq!(rest, format!("{conversation}<|start|>assistant"));
 
-            let count = turn["tokens"].as_array().unwrap().len();
-            let request = json!({"models": [model], "prompt": turn["prompt"], "tokens": count});
-            assert_eq!(python("greedy.py", &[], &request)[0], turn["tokens"], "{message}");
-            let is_last = at + 1 == MESSAGES.len();
-            assert!(if is_last { count < 200 } else { count == LIMIT }, "{count} tokens");
+        let count = turn["tokens"].as_array().unwrap().len();
+        let request = json!({"models": [model], "prompt": turn["prompt"], "tokens": count});
+        assert_eq!(python("greedy.py", &[], &request)[0], turn["tokens"], "{message}");
+        let is_last = at + 1 == messages.len();
+        assert!(if is_last { count < 200 } else { count == LIMIT }, "{count} tokens");
 
-            let answered = turn["answered"].as_str().unwrap();
-            assert_eq!(found["shown"][2 * at], message);
-            assert_eq!(found["shown"][2 * at + 1], answered);
-            let reply = answered.trim();
-            conversation += &format!("<|start|>assistant<|channel|>final<|message|>{reply}<|end|>");
-        }
+        let answered = turn["answered"].as_str().unwrap();
+        assert_eq!([&found["shown"][2 * at], &found["shown"][2 * at + 1]], [message, answered]);
+        let reply = answered.trim();
+        conversation += &format!("<|start|>assistant<|channel|>final<|message|>{reply}<|end|>");
     }
 }
