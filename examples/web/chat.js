@@ -20,7 +20,7 @@ function say(sentence, failed = false) {
 /** A file of the server as "json" or "text". */
 async function read(url, kind) {
   const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`${url}: ${answer.status} ${answer.statusText}`);
+  if (!answer.ok) throw new Error(`${url} is not there (${answer.status}); ?model=FOLDER names the folder above onnx`);
   return answer[kind]();
 }
 

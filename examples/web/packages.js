@@ -17,10 +17,14 @@ if (!packages || packages.origin === location.origin) {
     },
   });
   document.currentScript.after(map);
+} else {
+  addEventListener("DOMContentLoaded", sayMissing);
 }
 
 /** Without the module there is no page that could say so. */
 function sayMissing() {
-  document.querySelector("#status").textContent = `transformers.js did not load from ${packages ?? "the CDN"}: see README.md for use without network`;
+  const status = document.querySelector("#status");
+  status.className = "failed";
+  status.textContent = `transformers.js did not load from ${packages ?? "the CDN"}: ?packages=FOLDER names a node_modules on this server`;
   document.querySelector("#progress").hidden = true;
 }

@@ -1,5 +1,5 @@
 // Chats with the page at an address in headless Chromium, and prints what it shows and generates:
-// CHAT ADDRESS FLAGS MESSAGES LIMIT, with flags of Chromium and messages as JSON. The last message is
+// CHAT ADDRESS FLAGS MESSAGES LIMIT, with flags of Chromium and messages as JSON. The last reply is
 // stopped after some tokens; all others get at most LIMIT tokens, the likeliest.
 
 import { spawn } from "node:child_process";
@@ -65,44 +65,50 @@ try {
   await send("Page.navigate", { url: address });
   await until("document.querySelector('#send')?.disabled === false || document.querySelector('#status.failed')");
   const status = await evaluate("document.querySelector('#status').textContent");
-  // What the page passes to the model, and gets.
-  await evaluate(`import("@huggingface/transformers").then(async ({ AutoTokenizer, PreTrainedModel: { prototype } }) => {
-    const tokenizer = await AutoTokenizer.from_pretrained(new URLSearchParams(location.search).get("model"));
-    const { generate } = prototype;
-    globalThis.generated = [];
-    prototype.generate = async function (options) {
-      const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
-      const prompt = tokens.splice(0, options.input_ids.dims[1]);
-      generated.push({ prompt, tokens, asked: tokenizer.decode(prompt), answered: tokenizer.decode(tokens) });
-    };
-  })`);
-  await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
-  for (const [at, message] of JSON.parse(messages).entries()) {
-    const isLast = at + 1 === JSON.parse(messages).length;
-    if (isLast) await evaluate(`document.querySelector("#limit").value = 2000`);
-    await evaluate(`document.querySelector("#prompt").focus()`);
-    await send("Input.insertText", { text: message });
-    const enter = { key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: "\r" };
-    await send("Input.dispatchKeyEvent", { type: "keyDown", ...enter });
-    if (isLast) {
-      await until("document.querySelector('article:last-child.assistant')?.textContent.length > 8");
-      await evaluate(`document.querySelector("#stop").click()`);
+  const failed = await evaluate("document.querySelector('#status').className");
+  const found = failed ? {} : await converse();
+  console.log(JSON.stringify({ status, problems, ...found }));
+
+  async function converse() {
+    // What the page passes to the model, and gets.
+    await evaluate(`import("@huggingface/transformers").then(async ({ AutoTokenizer, PreTrainedModel: { prototype } }) => {
+      const tokenizer = await AutoTokenizer.from_pretrained(new URLSearchParams(location.search).get("model"));
+      const { generate } = prototype;
+      globalThis.generated = [];
+      prototype.generate = async function (options) {
+        const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
+        const prompt = tokens.splice(0, options.input_ids.dims[1]);
+        generated.push({ prompt, tokens, asked: tokenizer.decode(prompt), answered: tokenizer.decode(tokens) });
+      };
+    })`);
+    await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
+    for (const [at, message] of JSON.parse(messages).entries()) {
+      const isLast = at + 1 === JSON.parse(messages).length;
+      if (isLast) await evaluate(`document.querySelector("#limit").value = 2000`);
+      await evaluate(`document.querySelector("#prompt").focus()`);
+      await send("Input.insertText", { text: message });
+      const enter = { key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: "\r" };
+      await send("Input.dispatchKeyEvent", { type: "keyDown", ...enter });
+      if (isLast) {
+        await until("document.querySelector('article:last-child.assistant')?.textContent.length > 8");
+        await evaluate(`document.querySelector("#stop").click()`);
+      }
+      await until("!document.querySelector('#send').disabled");
     }
-    await until("!document.querySelector('#send').disabled");
-  }
-  const widths = [];
-  for (const width of [360, 1400]) {
-    await show(width);
-    widths.push(await evaluate("document.documentElement.scrollWidth"));
-    for (const value of process.env.SHOTS ? ["light", "dark"] : []) {
-      await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
-      const { data } = await send("Page.captureScreenshot");
-      writeFileSync(`${process.env.SHOTS}-${width}-${value}.png`, Buffer.from(data, "base64"));
+    const widths = [];
+    for (const width of [360, 1400]) {
+      await show(width);
+      widths.push(await evaluate("document.documentElement.scrollWidth"));
+      for (const value of process.env.SHOTS ? ["light", "dark"] : []) {
+        await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
+        const { data } = await send("Page.captureScreenshot");
+        writeFileSync(`${process.env.SHOTS}-${width}-${value}.png`, Buffer.from(data, "base64"));
+      }
     }
+    const shown = await evaluate("[...document.querySelectorAll('article > div')].map((it) => it.textContent)");
+    const measures = await evaluate("document.querySelector('#measures').textContent");
+    return { shown, measures, widths, generated: await evaluate("generated") };
   }
-  const shown = await evaluate("[...document.querySelectorAll('article > div')].map((it) => it.textContent)");
-  const measures = await evaluate("document.querySelector('#measures').textContent");
-  console.log(JSON.stringify({ status, shown, measures, widths, problems, generated: await evaluate("generated") }));
 } finally {
   browser.kill();
   rmSync(home, { recursive: true, force: true, maxRetries: 5 });

@@ -100,6 +100,45 @@ fn replies_as_onnxruntime_does() {
     }
 }
 
+#[test]
+fn says_what_is_missing() {
+    if !has_browser() {
+        return;
+    }
+    let home = home();
+    let server = Server::start(&home);
+    let here = format!("http://127.0.0.1:{}", server.port);
+    for (query, sentence) in [
+        (
+            "model=absent&packages=node_modules",
+            format!("It failed: {here}/absent/config.json is not there (404); ?model=FOLDER names the folder above onnx"),
+        ),
+        (
+            "model=checkpoint&packages=node_modules",
+            format!("It failed: {here}/checkpoint/config.json is not of an export for transformers.js"),
+        ),
+        (
+            "packages=absent",
+            format!("transformers.js did not load from {here}/absent/: ?packages=FOLDER names a node_modules on this server"),
+        ),
+        (
+            "packages=https://example.org",
+            "transformers.js did not load from https://example.org/: ?packages=FOLDER names a node_modules on this server".to_owned(),
+        ),
+    ] {
+        assert_eq!(chat(&server, query, PROCESSOR, &[])["status"], sentence);
+    }
+}
+
+/// What the page shows and generates at an address with this query.
+fn chat(server: &Server, query: &str, browser: &str, messages: &[&str]) -> Value {
+    let address = format!("http://127.0.0.1:{}/?{query}", server.port);
+    let (program, asked) = (include_str!("../../javascript/chat.mjs"), json!(messages));
+    let arguments = [&address, browser, &asked.to_string(), &LIMIT.to_string()];
+    let printed = javascript(program, &arguments, Path::new("."));
+    serde_json::from_str(&printed).unwrap()
+}
+
 /// Asserts that a conversation has the prompts of the chat template, and replies of this model.
 fn assert_conversation(found: &Value, messages: &[&str], model: &Path) {
     let mut conversation = String::new();
