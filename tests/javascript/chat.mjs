@@ -3,11 +3,12 @@
 // stopped after some tokens; all others get at most LIMIT tokens, the likeliest.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const [address, flags, messages, limit] = process.argv.slice(2);
+const texts = JSON.parse(messages);
 
 /** Starts Chromium: its process, and where it listens. */
 async function start(home) {
@@ -22,7 +23,7 @@ async function start(home) {
   throw new Error(said);
 }
 
-/** Sends commands of the DevTools protocol to the open page, and collects what goes wrong in it. */
+/** Commands of the DevTools protocol for the open page, and what goes wrong in it. */
 async function connect(host) {
   const targets = await (await fetch(`http://${host}/json/list`)).json();
   const socket = new WebSocket(targets.find((it) => it.type === "page").webSocketDebuggerUrl);
@@ -40,13 +41,6 @@ async function connect(host) {
       socket.send(JSON.stringify({ id: waiting.size, method, params }));
     });
   for (const domain of ["Runtime", "Log", "Page"]) await send(`${domain}.enable`);
-  return [send, problems];
-}
-
-const home = mkdtempSync(join(tmpdir(), "chat-"));
-const [browser, host] = await start(home);
-try {
-  const [send, problems] = await connect(host);
   const evaluate = async (expression) => {
     const found = await send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
     if (found.exceptionDetails) throw new Error(found.exceptionDetails.exception.description);
@@ -59,56 +53,66 @@ try {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   };
-  const show = (width) =>
-    send("Emulation.setDeviceMetricsOverride", { width, height: 800, deviceScaleFactor: 1, mobile: false });
+  return { send, evaluate, until, problems };
+}
 
-  await send("Page.navigate", { url: address });
-  await until("document.querySelector('#send')?.disabled === false || document.querySelector('#status.failed')");
-  const status = await evaluate("document.querySelector('#status').textContent");
-  const failed = await evaluate("document.querySelector('#status').className");
-  const found = failed ? {} : await converse();
-  console.log(JSON.stringify({ status, problems, ...found }));
+/** Notes what the page passes to the model, and gets. */
+const OBSERVE = `import("@huggingface/transformers").then(async ({ AutoTokenizer, PreTrainedModel: { prototype } }) => {
+  const tokenizer = await AutoTokenizer.from_pretrained(new URLSearchParams(location.search).get("model"));
+  const { generate } = prototype;
+  globalThis.generated = [];
+  prototype.generate = async function (options) {
+    const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
+    const prompt = tokens.splice(0, options.input_ids.dims[1]);
+    generated.push({ prompt, tokens, asked: tokenizer.decode(prompt), answered: tokenizer.decode(tokens) });
+  };
+})`;
 
-  async function converse() {
-    // What the page passes to the model, and gets.
-    await evaluate(`import("@huggingface/transformers").then(async ({ AutoTokenizer, PreTrainedModel: { prototype } }) => {
-      const tokenizer = await AutoTokenizer.from_pretrained(new URLSearchParams(location.search).get("model"));
-      const { generate } = prototype;
-      globalThis.generated = [];
-      prototype.generate = async function (options) {
-        const tokens = (await generate.call(this, options)).tolist()[0].map(Number);
-        const prompt = tokens.splice(0, options.input_ids.dims[1]);
-        generated.push({ prompt, tokens, asked: tokenizer.decode(prompt), answered: tokenizer.decode(tokens) });
-      };
-    })`);
-    await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
-    for (const [at, message] of JSON.parse(messages).entries()) {
-      const isLast = at + 1 === JSON.parse(messages).length;
-      if (isLast) await evaluate(`document.querySelector("#limit").value = 2000`);
-      await evaluate(`document.querySelector("#prompt").focus()`);
-      await send("Input.insertText", { text: message });
-      const enter = { key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: "\r" };
-      await send("Input.dispatchKeyEvent", { type: "keyDown", ...enter });
-      if (isLast) {
-        await until("document.querySelector('article:last-child.assistant')?.textContent.length > 8");
-        await evaluate(`document.querySelector("#stop").click()`);
-      }
-      await until("!document.querySelector('#send').disabled");
+const SHOWN = `({
+  shown: [...document.querySelectorAll("article > div")].map((it) => it.textContent),
+  measures: document.querySelector("#measures").textContent,
+  generated: globalThis.generated,
+})`;
+
+/** Types messages, and waits for the replies. */
+async function converse({ send, evaluate, until }) {
+  await evaluate(OBSERVE);
+  await evaluate(`document.querySelector("#greedy").click(), document.querySelector("#limit").value = ${limit}`);
+  for (const [at, text] of texts.entries()) {
+    const isLast = at + 1 === texts.length;
+    if (isLast) await evaluate(`document.querySelector("#limit").value = 2000`);
+    await evaluate(`document.querySelector("#prompt").focus()`);
+    await send("Input.insertText", { text });
+    await send("Input.dispatchKeyEvent", { type: "keyDown", key: "Enter", windowsVirtualKeyCode: 13, text: "\r" });
+    if (isLast) {
+      await until("document.querySelector('article:last-child.assistant')?.textContent.length > 8");
+      await evaluate(`document.querySelector("#stop").click()`);
     }
-    const widths = [];
-    for (const width of [360, 1400]) {
-      await show(width);
-      widths.push(await evaluate("document.documentElement.scrollWidth"));
-      for (const value of process.env.SHOTS ? ["light", "dark"] : []) {
-        await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
-        const { data } = await send("Page.captureScreenshot");
-        writeFileSync(`${process.env.SHOTS}-${width}-${value}.png`, Buffer.from(data, "base64"));
-      }
-    }
-    const shown = await evaluate("[...document.querySelectorAll('article > div')].map((it) => it.textContent)");
-    const measures = await evaluate("document.querySelector('#measures').textContent");
-    return { shown, measures, widths, generated: await evaluate("generated") };
+    await until("!document.querySelector('#send').disabled");
   }
+}
+
+/** The widths that the page takes on a small and on a large screen. */
+async function measure({ send, evaluate }) {
+  const widths = [];
+  for (const width of [360, 1400]) {
+    const screen = { width, height: 800, deviceScaleFactor: 1, mobile: false };
+    await send("Emulation.setDeviceMetricsOverride", screen);
+    widths.push(await evaluate("document.documentElement.scrollWidth"));
+  }
+  return widths;
+}
+
+const home = mkdtempSync(join(tmpdir(), "chat-"));
+const [browser, host] = await start(home);
+try {
+  const tab = await connect(host);
+  await tab.send("Page.navigate", { url: address });
+  await tab.until("document.querySelector('#send')?.disabled === false || document.querySelector('#status.failed')");
+  const status = await tab.evaluate("document.querySelector('#status').textContent");
+  if (texts.length > 0) await converse(tab);
+  const widths = await measure(tab);
+  console.log(JSON.stringify({ status, widths, problems: tab.problems, ...(await tab.evaluate(SHOWN)) }));
 } finally {
   browser.kill();
   rmSync(home, { recursive: true, force: true, maxRetries: 5 });
