@@ -44,6 +44,8 @@ mod python {
     mod adapter_faults;
     mod adapters;
     mod cached;
+    #[cfg(unix)]
+    mod chat_page;
     mod combinations;
     mod documents;
     mod environment;

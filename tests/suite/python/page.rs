@@ -1,4 +1,4 @@
-//! Reports in a browser.
+//! A browser, and reports in it.
 
 use std::fs;
 use std::path::Path;
@@ -10,12 +10,17 @@ use crate::support::text;
 
 const CHROMIUM: &str = "chromium";
 
+/// Whether a browser is there. Without one pages are looked at in continuous integration alone.
+pub fn has_browser() -> bool {
+    let is_there = Command::new(CHROMIUM).arg("--version").output().is_ok();
+    assert!(is_there || std::env::var_os("CI").is_none(), "`{CHROMIUM}` is not installed");
+    is_there
+}
+
 /// Asserts that a report with so many models shows a table and its plots on small and large
-/// screens, within their width, and that nothing goes wrong. Without a browser it is looked at in
-/// continuous integration alone.
+/// screens, within their width, and that nothing goes wrong.
 pub fn assert_readable(report: &Path, models: usize) {
-    if Command::new(CHROMIUM).arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "`{CHROMIUM}` is not installed");
+    if !has_browser() {
         return;
     }
     for width in [400, 1400] {
