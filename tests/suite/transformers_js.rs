@@ -22,6 +22,7 @@ fn writes_folder_with_data_config_and_tokenizer() {
     let found = &summary["transformers_js"];
     assert_eq!((&found["dtype"], &found["device"]), (&json!("q4f16"), &json!("webgpu")));
     assert_eq!(found["copied"], json!([root.join("tokenizer.json")]));
+    assert_eq!(found["has_bf16"], true);
 
     let config = read_json(&root.join("config.json"));
     let settings = &config["transformers.js_config"];
