@@ -140,7 +140,7 @@ impl AdapterConfig {
                 None => ("r", "`r`".to_owned()),
             };
             return Err(format!(
-                "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set {set} to {rank}"
+                "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set {set} to {rank}, with the `lora_alpha` of its training"
             ));
         }
         let alpha = first(&self.alphas, &self.adapted(module)).map(|it| it.number).or(self.alpha);

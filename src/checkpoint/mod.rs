@@ -49,6 +49,7 @@ pub use weights::{
     AttentionWeights, Embedding, ExpertWeights, LayerWeights, Linear, MlpWeights, ModelWeights,
 };
 
+use crate::container::Header;
 use crate::display::listed;
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
@@ -121,6 +122,7 @@ impl Checkpoint {
     /// Opens a weights file that an export wrote, and returns its metadata too.
     pub fn open_staged(path: &Path) -> Result<(Self, StagedMetadata<StagedModel>)> {
         let (tensors, metadata) = staged::open(path)?;
+        staged::require_whole(&tensors, &metadata.model.config)?;
         let layout = staged::layout(&tensors);
         let StagedModel { config, adapters } = metadata.model.clone();
         let file = path.display().to_string();
@@ -139,9 +141,12 @@ impl Checkpoint {
     /// The error for a folder without `file`, which is no checkpoint.
     fn missing_file(folder: &Path, file: &str) -> Error {
         let paths = suggest::names(folder).into_iter().map(|name| folder.join(name));
-        let mut staged: Vec<PathBuf> = paths.filter(|path| is_safetensors(path)).collect();
+        let own = paths.filter(|path| is_safetensors(path) && Header::is_own(path));
+        let own: Vec<PathBuf> = own.collect();
+        let mut staged = own.clone();
         staged.retain(|path| Self::open_staged(path).is_ok());
         suggest::staged_instead(folder, file, &staged)
+            .or_else(|| own.first().map(|weights| suggest::exported_instead(folder, file, weights)))
             .unwrap_or_else(|| suggest::missing_file(folder, file))
     }
 

@@ -68,6 +68,20 @@ pub fn open(path: &Path) -> Result<(Tensors, StagedMetadata<StagedModel>)> {
     Ok((tensors, metadata))
 }
 
+/// Refuses some of the weights of a model, as exports in stages and in files of a largest size write
+/// them.
+pub fn require_whole(tensors: &Tensors, config: &Config) -> Result<()> {
+    let has = |start: &str| tensors.map.keys().any(|name| name.starts_with(start));
+    let has_layers = (0..config.num_layers()).all(|n| has(&format!("layers.{n}.")));
+    let has_head = config.tied || has("lm_head.");
+    ensure!(
+        has("embedding.") && has_layers && has("norm.") && has_head,
+        "`{}` holds a part of the weights of an exported model: give the checkpoint that it was exported from",
+        tensors.path.display()
+    );
+    Ok(())
+}
+
 /// The error for damaged metadata.
 pub fn invalid_metadata(path: &Path, reason: &dyn Display) -> Error {
     err!("`{}` has invalid metadata ({reason}): stage it again", path.display())

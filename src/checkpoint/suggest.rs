@@ -12,7 +12,7 @@ use super::similar::most_like;
 use crate::display::{listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::{self, Foreign};
-use crate::files::parent_dir;
+use crate::files::{parent_dir, require_file};
 
 pub const CONFIG: &str = "config.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -68,6 +68,16 @@ fn refusal(path: &Path, format: &Foreign) -> Error {
 pub fn adapter_without_config(weights: &Path) -> Error {
     err!(
         "`{}` is a LoRA adapter without its {ADAPTER_CONFIG}: put the one that was saved with it beside it",
+        weights.display()
+    )
+}
+
+/// The error for a folder without `file`, and with weights of an exported model that are no
+/// checkpoint by themselves.
+pub fn exported_instead(folder: &Path, file: &str, weights: &Path) -> Error {
+    err!(
+        "`{}` holds no {file}, but weights of an exported model, `{}`: give the checkpoint that it was exported from",
+        folder.display(),
         weights.display()
     )
 }
@@ -220,6 +230,12 @@ fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
     let checkpoints = below::nearest(&places, |it| !is_adapter(it) && is_checkpoint(&it.path));
     if let Some(choice) = choice(&checkpoints, "checkpoint") {
         return Some(err!("{lacks}; {choice}"));
+    }
+    let is_dangling =
+        |it: &Subfolder| it.names.contains(CONFIG) && require_file(&it.path.join(CONFIG)).is_err();
+    if let [first, ..] = below::nearest(&places, is_dangling)[..] {
+        let error = require_file(&first.join(CONFIG)).err()?;
+        return Some(err!("{error}, or copy what it links to along with it"));
     }
     let adapters = below::nearest(&places, is_adapter);
     if let [one] = &adapters[..] {

@@ -234,7 +234,9 @@ impl Export {
             request.adapters.iter().map(|it| it.source.clone()).collect();
         let is_part = request.only_stage.is_some() || matches!(request.cut, Some(Cut::Part(_)));
         if self.verify && is_part {
-            bail!("--verify runs all layers: leave out --only-stage and --layers A..B");
+            bail!(
+                "--verify runs all layers: leave it out, and run `verify` once all stages are written"
+            );
         }
         let spec = Spec::resolve(request)?;
         if let Some(options) = spec.graph().filter(|_| self.verify) {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
 use super::paths::{StageName, expand};
-use crate::display::{listed, several};
+use crate::display::{listed, several, spans};
 use crate::error::{Error, Result, ensure, err};
-use crate::model::ModelPart;
+use crate::model::{ModelPart, StageNumber};
 
 /// More than any model has layers.
 const MOST_STAGES: usize = 1024;
@@ -94,6 +94,14 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
     let mut end = 0;
     for (at, file) in files.iter().enumerate() {
         let Some(ModelPart { layers, .. }) = file.stage() else { continue };
+        let numbers = [at.saturating_sub(1), at].map(|at| files[at].stage()?.stage);
+        ensure!(
+            layers.start == end || at == 0 || !are_neighbors(numbers),
+            "`{}` ends before layer {end}, and `{}` begins with layer {}: they are cut at different layers; export both again with the same stages",
+            files[at - 1].path.display(),
+            file.path.display(),
+            layers.start
+        );
         ensure!(
             layers.start >= end,
             "`{}` and `{}` both have layer {}: give one of them",
@@ -109,6 +117,11 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
     if end == all { Ok(()) } else { Err(missing(files, end..all, all)) }
 }
 
+/// Whether these are two stages of a model, one after the other.
+fn are_neighbors([one, two]: [Option<StageNumber>; 2]) -> bool {
+    one.zip(two).is_some_and(|(one, two)| one.number + 1 == two.number && one.of == two.of)
+}
+
 /// The error of stages without some of all layers.
 fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     let names: Vec<StageName> = files.iter().filter_map(|it| StageName::of(&it.path)).collect();
@@ -119,9 +132,10 @@ fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     let others: Vec<PathBuf> = others.collect();
     if others.is_empty() {
         let given = listed(files.iter().map(|it| it.path.display()));
-        let Range { start, end } = layers;
+        let verb = if files.len() == 1 { "lacks" } else { "lack" };
+        let layers = spans(layers);
         return err!(
-            "{given} lacks the layers {start}..{end} of {all}: give files with all layers of the model"
+            "{given} {verb} layers {layers} of {all}: give files with all layers of the model"
         );
     }
     let verb = if others.len() == 1 { "is" } else { "are" };

@@ -94,7 +94,7 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
         path.display(),
         within(path)
     );
-    ensure!(path.is_file(), "there is no file `{}`", path.display());
+    ensure!(path.is_file(), "there is no file `{}`{}", path.display(), first_stage(path));
     let bytes = fs::metadata(path)?.len();
     ensure!(
         bytes <= MAX_BYTES as u64,
@@ -128,6 +128,18 @@ fn within(folder: &Path) -> String {
         [] => String::new(),
         [.., _] => format!(" (did you mean {}?)", models.join(" or ")),
     }
+}
+
+/// The first stage of a model of which this would be the name without stages.
+fn first_stage(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let entries = parent_dir(path).read_dir().into_iter().flatten().flatten();
+    let start = format!("{stem}.stage-1-of-");
+    let is_first = |name: &str| name.starts_with(&start) && name.ends_with(".onnx");
+    let mut names = entries.filter_map(|it| it.file_name().into_string().ok());
+    names.find(|name| is_first(name)).map_or(String::new(), |name| {
+        format!(" (did you mean `{}`, of a model in stages?)", path.with_file_name(name).display())
+    })
 }
 
 fn parse(file: &[u8], folder: &Path) -> Result<OnnxFile> {

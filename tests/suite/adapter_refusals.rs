@@ -37,8 +37,8 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
         init_lora_weights | "of next year" | a base that this initialization changed
         r | "4" | key `r` must be a whole number from 1, found "4"
         r | 0 | key `r` must be a whole number from 1, found 0
-        r | 8 | `model.layers.0.self_attn.k_proj` has factors of rank 4, and key `r` of adapter_config.json says 8: use the adapter_config.json that was saved with the file, or set `r` to 4; also wrong: 11 modules
-        rank_pattern | {"q_proj": 2} | `model.layers.0.self_attn.q_proj` has factors of rank 4, and key `rank_pattern` of adapter_config.json says 2: use the adapter_config.json that was saved with the file, or set `q_proj` in `rank_pattern` to 4; also wrong: 2 modules
+        r | 8 | `model.layers.0.self_attn.k_proj` has factors of rank 4, and key `r` of adapter_config.json says 8: use the adapter_config.json that was saved with the file, or set `r` to 4, with the `lora_alpha` of its training; also wrong: 11 modules
+        rank_pattern | {"q_proj": 2} | `model.layers.0.self_attn.q_proj` has factors of rank 4, and key `rank_pattern` of adapter_config.json says 2: use the adapter_config.json that was saved with the file, or set `q_proj` in `rank_pattern` to 4, with the `lora_alpha` of its training; also wrong: 2 modules
         lora_alpha | "8" | key `lora_alpha` must be a number, found "8"
         lora_alpha | null | adapter_config.json lacks the key `lora_alpha`
         use_rslora | 1 | key `use_rslora` must be true or false, found 1

@@ -123,6 +123,27 @@ fn staged_files_in_a_folder_are_named_for_each_command() {
     assert_ends(error.trim_end(), expected);
     let only = Path::new("S/two.safetensors");
     assert_eq!(said(&format!("--weights {} --output y.onnx", only.display())).0, Some(0));
+    // Parts of the weights are no checkpoint.
+    for (folder, options) in [("P", "--stages 2"), ("Q", "--max-shard-size 400kB")] {
+        let line = format!("--output {folder}/m.onnx --external-data copy {options}");
+        let written = export_in(&home, &line).unwrap()["weights"]["written"].clone();
+        let (_, _, error) = said(&format!("--checkpoint {folder} --output x.onnx"));
+        assert_contains(
+            &error,
+            &format!(
+                "`{folder}` holds no config.json, but weights of an exported model, `{folder}/weights-"
+            ),
+        );
+        for part in written.as_array().unwrap() {
+            let (_, _, error) =
+                said(&format!("--weights {} --output x.onnx", part.as_str().unwrap()));
+            assert_contains(
+                &error,
+                "` holds a part of the weights of an exported model: give the checkpoint that it was exported from",
+            );
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn refuses_cuts_that_are_none() {
         --layers 1..2 --genai | onnxruntime-genai runs a model in one graph
         --stages 2 --transformers-js | transformers.js runs a model in one graph
         --stages 2 --layers 1..2 | --layers A..B is one part of a model, and --stages cuts all of it: pass one of them
-        --stages 2 --only-stage 1 --verify | --verify runs all layers: leave out --only-stage and --layers A..B
+        --stages 2 --only-stage 1 --verify | --verify runs all layers: leave it out, and run `verify` once all stages are written
         --layers 1..2 --verify | --verify runs all layers";
     let home = Home::with("tiny");
     for [options, expected] in cases(table) {

@@ -31,10 +31,11 @@ pub const FAULTS: [(Fault, &[&str], &str); 11] = [
         Fault {
             name: "patterns ignored",
             file: "adapter/config.rs",
-            right: "let alpha = first(&self.alphas, &self.adapted(module)).or(self.alpha);",
+            right: "let alpha = first(&self.alphas, &self.adapted(module)).map(|it| it.number).or(self.alpha);",
             wrong: "
                 let alpha = first(&self.alphas, &self.adapted(module));
-                let alpha = alpha.filter(|_| !PLANTED).or(self.alpha);",
+                let alpha = alpha.map(|it| it.number).filter(|_| !PLANTED);
+                let alpha = alpha.or(self.alpha);",
         },
         &["patterns"],
         "inline",

@@ -189,7 +189,9 @@ fn stages_that_are_no_model_are_refused() {
         mkdir d; mv m.stage-3* d | './m.stage-*-of-3.onnx' | `m.stage-3-of-3.onnx` is missing
         cp m.stage-1-of-3.onnx m.stage-2-of-3.onnx | m.stage-1-of-3.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-3.onnx` both have layer 0: give one of them
         cp m.stage-3-of-3.onnx x.onnx | x.onnx m.stage-3-of-3.onnx | `x.onnx` and `m.stage-3-of-3.onnx` both have layer 2: give one of them
-        cp m.stage-1-of-3.onnx x.onnx | x.onnx | `x.onnx` lacks the layers 1..3 of 3: give files with all layers of the model
+        cp m.stage-1-of-3.onnx x.onnx | x.onnx | `x.onnx` lacks layers 1-2 of 3: give files with all layers of the model
+        rm m.*; cp long/m.stage-1* short/m.stage-2* . | m.stage-1-of-2.onnx | `m.stage-1-of-2.onnx` ends before layer 2, and `m.stage-2-of-2.onnx` begins with layer 1: they are cut at different layers; export both again with the same stages
+        rm m.*; cp short/m.stage-1* long/m.stage-2* . | m.stage-2-of-2.onnx | `m.stage-1-of-2.onnx` ends before layer 1, and `m.stage-2-of-2.onnx` begins with layer 2: they are cut
         true | m.stage-1-of-3.onnx m.stage-2-of-2.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-2.onnx` are of different exports, with other `stages` (3 and 2): give the stages of one export
         cp f16/m.stage-2* . | m.stage-1-of-3.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-3.onnx` are of different exports, with other `options.compute` (f32 and f16)
         cp ort/m.stage-2* . | m.stage-3-of-3.onnx | are of different exports, with other `options.kv_cache` (true and false), `options.target` (onnx and ort): give the stages of one export
@@ -214,6 +216,8 @@ fn stages_that_are_no_model_are_refused() {
         ("f16/m", &[&cache[..], &["--compute", "f16"]].concat()),
         ("ort/m", &["--target", "ort", "--stages", "3"]),
         ("int8/m", &[&cache[..], &["--experts", "int8"]].concat()),
+        ("short/m", &["--kv-cache", "--stages", "0..1,1..3"]),
+        ("long/m", &["--kv-cache", "--stages", "0..2,2..3"]),
         ("fewer/m", &["--kv-cache", "--stages", "2", "--layers", "2"]),
     ] {
         home.export(name, options);
