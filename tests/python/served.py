@@ -37,8 +37,8 @@ import ray  # noqa: E402
 from ray import serve  # noqa: E402
 
 PORT = socket.create_server(("127.0.0.1", 0)).getsockname()[1]
-# Four requests run, and four wait.
-SETTINGS = {"requests": 4, "rows": 2, "queue": 4, "tokens": 2000}
+# Four requests run, and eight wait. For a moment those that will run wait too.
+SETTINGS = {"requests": 4, "rows": 2, "queue": 8, "tokens": 2000}
 POOL = ThreadPoolExecutor(16)
 
 
@@ -88,11 +88,11 @@ def cancelled(case):
 
 
 def lost(stage, cases):
-    """Kills a stage's replica while four requests run and four wait."""
+    """Kills a stage's replica while four requests run and eight wait."""
     running = [posted({"prompt": case["prompt_ids"], "max_tokens": 1900}) for case in cases]
     for stream in running:
         stream.readline()
-    waiting = together(cases)
+    waiting = together(cases * 2)
     # The last one finds the queue full.
     time.sleep(1)
     more = answer(cases[0]["prompt_ids"], 1)
