@@ -15,7 +15,7 @@ use crate::checkpoint::{
 use crate::container::{Header, StoredTensor};
 use crate::display::listed;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
-use crate::files::foreign::MERGE_ADAPTER;
+use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero};
@@ -232,7 +232,7 @@ fn read_modules(
         );
         ensure!(
             !tensor.shape.contains(&0),
-            "`{shown}`: tensor `{name}` is empty (shape {:?}), as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`",
+            "`{shown}`: tensor `{name}` is empty (shape {:?}), {NOT_GATHERED}",
             tensor.shape
         );
         if let Some(other) = modules.entry(module).or_default().insert(part, tensor) {

@@ -1,6 +1,6 @@
 //! The names of tensors in adapters, by PEFT and by Tinker, and what they belong to.
 
-use crate::checkpoint::Config;
+use crate::checkpoint::{Config, WRAPPERS};
 
 /// A module that an adapter changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,12 +180,12 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
 /// wrappers, and without the name of the adapter behind a factor's.
 pub fn as_saved(tensor: &str) -> Option<String> {
     const FACTORS: [&str; 4] = ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"];
-    const WRAPPERS: [&str; 4] =
-        ["module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"];
+    let is_wrapper =
+        |part: &&str| *part == "module" || WRAPPERS.iter().any(|(wrapper, _)| wrapper == part);
     let plain = |part: &str| part.to_lowercase().replace('_', "");
     let factor = |part: &str| FACTORS.into_iter().find(|it| plain(it) == plain(part));
     let mut parts = Vec::new();
-    for part in tensor.split('.').filter(|part| !WRAPPERS.contains(part)) {
+    for part in tensor.split('.').filter(|part| !is_wrapper(part)) {
         parts.push(factor(part).unwrap_or(part));
     }
     let with_adapter = parts.join(".");

@@ -36,7 +36,7 @@ pub use config::{
 pub use ignored::IgnoredNames;
 use layout::{Assembly, Layout, Wrong};
 use mismatch::ReadConfig;
-pub use names::{is_ignored, matches, patterns};
+pub use names::{WRAPPERS, is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use staged::StagedModel;
 pub use suggest::{

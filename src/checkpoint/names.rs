@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use glob::Pattern;
 
 /// Attributes under which wrappers hold a module, and the wrappers.
-const WRAPPERS: [(&str, &str); 3] = [
+pub const WRAPPERS: [(&str, &str); 3] = [
     ("_orig_mod", "torch.compile"),
     ("_checkpoint_wrapped_module", "activation checkpointing"),
     ("_fsdp_wrapped_module", "FSDP"),

@@ -15,7 +15,7 @@ use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
 use crate::display::{listed, plural};
 use crate::error::{Error, Result, ensure, err};
-use crate::files::foreign::Foreign;
+use crate::files::foreign::{Foreign, NOT_GATHERED};
 
 /// Refuses files without tensors and tensors without elements, before anything is said about shapes.
 pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
@@ -25,7 +25,7 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
     let empty: Vec<_> = all().filter(|it| it.shape.contains(&0)).collect();
     let Some(StoredTensor { name, shape, .. }) = empty.first() else { return Ok(()) };
     Err(err!(
-        "{} of {} in `{}` are empty, such as `{name}` of shape {shape:?}, as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`, or run zero_to_fp32.py on the folder that DeepSpeed saved",
+        "{} of {} in `{}` are empty, such as `{name}` of shape {shape:?}, {NOT_GATHERED}, or run zero_to_fp32.py on the folder that DeepSpeed saved",
         empty.len(),
         plural(all().count(), "tensor"),
         tensors.path.display()

@@ -149,7 +149,8 @@ impl<'p> PlannedModel<'p> {
             data,
             genai_config: package.genai_digest(),
         };
-        onnx::encode(graph, &description, &[(metadata::KEY, metadata.to_json())], &locate)
+        let properties = [(metadata::KEY, metadata.to_json())];
+        onnx::encode(graph, &description, &properties, &locate, model::part_of)
     }
 }
 

@@ -10,6 +10,9 @@ use crate::onnx;
 
 /// How many folders may hold models that read a file: its own, and those above it.
 const FOLDERS: usize = 3;
+/// More bytes than a graph has whose weights are in files of their own; in folders above, which may hold
+/// anything, larger files are not read.
+const LARGEST_GRAPH: u64 = 64 << 20;
 
 /// The weights files beside a model that no model there or above reads. None are known if some model
 /// cannot be read.
@@ -40,10 +43,11 @@ pub fn readers(file: &Path) -> BTreeSet<PathBuf> {
 }
 
 fn models(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let above = folder.canonicalize().unwrap_or_default();
-    let above: Vec<PathBuf> = above.ancestors().take(FOLDERS).skip(1).map(Path::to_owned).collect();
-    let folders = std::iter::once(folder.to_owned()).chain(above);
-    folders.flat_map(|it| entries(&it)).filter(|path| onnx::has_extension(path))
+    let is_small = |path: &PathBuf| path.metadata().is_ok_and(|it| it.len() <= LARGEST_GRAPH);
+    let real = folder.canonicalize().unwrap_or_default();
+    let above: Vec<PathBuf> = real.ancestors().take(FOLDERS).skip(1).map(Path::to_owned).collect();
+    let above = above.into_iter().flat_map(|it| entries(&it)).filter(is_small);
+    entries(folder).chain(above).filter(|path| onnx::has_extension(path))
 }
 
 /// The real paths of the data files of a model.

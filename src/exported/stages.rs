@@ -96,7 +96,7 @@ fn require_all_layers(files: &[ModelFile]) -> Result<()> {
         let Some(ModelPart { layers, .. }) = file.stage() else { continue };
         let numbers = [at.saturating_sub(1), at].map(|at| files[at].stage()?.stage);
         ensure!(
-            layers.start == end || at == 0 || !are_neighbors(numbers),
+            layers.start == end || !are_neighbors(numbers),
             "`{}` ends before layer {end}, and `{}` begins with layer {}: they are cut at different layers; export both again with the same stages",
             files[at - 1].path.display(),
             file.path.display(),

@@ -37,6 +37,8 @@ pub struct Foreign {
 }
 
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
+/// Why tensors are empty, and what to do.
+pub const NOT_GATHERED: &str = "as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
 const SAVE_AGAIN: &str =
     "load it in transformers and save it as SafeTensors (save_pretrained does)";

@@ -112,7 +112,7 @@ impl GraphOptions {
                 "onnxruntime 1.32 or newer with CUDA (1.30 for experts in integers), on a GPU with compute capability 8.0 or newer"
             }
             (Target::Ort, Provider::WebGpu) => {
-                "onnxruntime 1.27 or newer with WebGPU, natively or in a browser"
+                "onnxruntime 1.27 or newer with WebGPU, natively, or in a browser if no weights are in BF16"
             }
         }
     }

@@ -93,6 +93,20 @@ impl fmt::Display for ModelPart {
     }
 }
 
+/// The part of the model that a node with this path belongs to: `attn.3`, `router.3`, `experts.3` in
+/// the layers, and the first name of the path elsewhere. Settings of ONNX Runtime match beginnings, so
+/// that what the part does comes first: `experts` stands for those of all layers.
+pub fn part_of(path: &str) -> String {
+    let names: Vec<&str> = path.splitn(5, '.').collect();
+    match names[..] {
+        ["layers", n, "mlp", "norm" | "router", ..] => format!("router.{n}"),
+        ["layers", n, "mlp", ..] => format!("experts.{n}"),
+        ["layers", n, block, ..] => format!("{block}.{n}"),
+        ["layers", n] => format!("layers.{n}"),
+        _ => names[0].to_owned(),
+    }
+}
+
 /// The residual stream before a layer, between two parts.
 pub fn hidden_states(layer: usize) -> String {
     format!("hidden_states.{layer}")

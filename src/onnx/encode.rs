@@ -28,7 +28,7 @@ const IR_VERSION: i64 = 11;
 /// The IR version that brought FLOAT8E8M0.
 const IR_VERSION_OF_F8E8M0: i64 = 12;
 /// The key under which ONNX Runtime looks for the part of a model that a node belongs to.
-const LAYER: &str = "layer_ann";
+const PART: &str = "layer_ann";
 /// Protobuf's limit.
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
 
@@ -47,6 +47,8 @@ const DTYPES: [(DataType, DType); 11] = [
     (DataType::Float, DType::F32),
 ];
 
+/// The part of the model that a node belongs to, by its name.
+type PartOf = fn(&str) -> String;
 /// The byte range of a weight, with a path relative to the model's folder.
 type Locate<'l> = &'l dyn Fn(&str) -> Option<FileRange>;
 
@@ -56,6 +58,7 @@ pub fn encode(
     doc_string: &str,
     properties: &[(&str, String)],
     locate: Locate,
+    part_of: PartOf,
 ) -> Result<Vec<u8>> {
     let Model { main, functions, .. } = model;
     let graphs = functions.iter().map(|function| &function.graph).chain([main]);
@@ -63,7 +66,7 @@ pub fn encode(
     let initializer = initializers.collect::<Result<_>>()?;
     let optional = main.initializers.iter().filter(|it| it.data == Data::Empty);
     let optional = optional.map(|it| value_info(main, it.value));
-    let mut graph = GraphProto { initializer, ..body(main, &main.body, "gpt_oss") };
+    let mut graph = GraphProto { initializer, ..body(main, &main.body, "gpt_oss", part_of) };
     graph.input.extend(optional);
     let message = ModelProto {
         ir_version: ir_version(model),
@@ -73,7 +76,7 @@ pub fn encode(
         graph: Some(graph),
         opset_import: opsets(graphs),
         metadata_props: properties.iter().map(|(key, value)| entry(key, value)).collect(),
-        functions: functions.iter().map(function).collect(),
+        functions: functions.iter().map(|it| function(it, part_of)).collect(),
     };
     let size = message.encoded_len();
     ensure!(
@@ -104,13 +107,13 @@ pub fn ir_version(model: &Model) -> i64 {
     if has_e8m0 { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
 }
 
-fn body(graph: &Graph, body: &Body, name: &str) -> GraphProto {
+fn body(graph: &Graph, body: &Body, name: &str, part_of: PartOf) -> GraphProto {
     let infos = |ids: &[ValueId]| ids.iter().map(|id| value_info(graph, *id)).collect();
     let inner = body.nodes.iter().flat_map(|node| &node.outputs);
     let inner: Vec<ValueId> = inner.copied().filter(|id| !body.outputs.contains(id)).collect();
     GraphProto {
         name: name.to_owned(),
-        node: body.nodes.iter().map(|item| node(graph, item)).collect(),
+        node: body.nodes.iter().map(|item| node(graph, item, part_of)).collect(),
         input: infos(&body.inputs),
         output: infos(&body.outputs),
         value_info: infos(&inner),
@@ -119,11 +122,11 @@ fn body(graph: &Graph, body: &Body, name: &str) -> GraphProto {
 }
 
 /// A function has no initializers: its constants are nodes that come first.
-fn function(function: &Function) -> FunctionProto {
+fn function(function: &Function, part_of: PartOf) -> FunctionProto {
     let Function { name, attributes, graph } = function;
     let names = |ids: &[ValueId]| ids.iter().map(|id| graph.values[*id].0.clone()).collect();
     let constants = graph.initializers.iter().map(|init| constant(graph, init));
-    let nodes = graph.body.nodes.iter().map(|item| node(graph, item));
+    let nodes = graph.body.nodes.iter().map(|item| node(graph, item, part_of));
     FunctionProto {
         name: name.clone(),
         domain: FUNCTIONS.to_owned(),
@@ -147,35 +150,27 @@ fn opsets<'g>(graphs: impl IntoIterator<Item = &'g Graph>) -> Vec<OperatorSetIdP
     domains.into_iter().map(set).collect()
 }
 
-fn node(graph: &Graph, node: &Node) -> NodeProto {
+fn node(graph: &Graph, node: &Node, part_of: PartOf) -> NodeProto {
     let name = |id: ValueId| graph.values[id].0.clone();
-    let attributes = node.attributes.iter();
+    let attribute = |(key, it): &(&str, Attribute)| attribute(graph, &node.name, key, it, part_of);
     NodeProto {
         name: node.name.clone(),
         domain: node.domain.to_owned(),
         op_type: node.op.clone(),
         input: node.inputs.iter().map(|id| id.map_or_else(String::new, name)).collect(),
         output: node.outputs.iter().copied().map(name).collect(),
-        attribute: attributes.map(|(key, it)| attribute(graph, &node.name, key, it)).collect(),
-        metadata_props: vec![entry(LAYER, &layer(&node.name))],
+        attribute: node.attributes.iter().map(attribute).collect(),
+        metadata_props: vec![entry(PART, &part_of(&node.name))],
     }
 }
 
-/// The part of the model that a node with this path belongs to: `attn.3`, `router.3`, `experts.3` in
-/// the layers, and the first name of the path elsewhere. Settings of ONNX Runtime match beginnings, so
-/// that what the part does comes first: `experts` stands for those of all layers.
-fn layer(path: &str) -> String {
-    let names: Vec<&str> = path.splitn(5, '.').collect();
-    match names[..] {
-        ["layers", n, "mlp", "norm" | "router", ..] => format!("router.{n}"),
-        ["layers", n, "mlp", ..] => format!("experts.{n}"),
-        ["layers", n, block, ..] => format!("{block}.{n}"),
-        ["layers", n] => format!("layers.{n}"),
-        _ => names[0].to_owned(),
-    }
-}
-
-fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
+fn attribute(
+    graph: &Graph,
+    node: &str,
+    name: &str,
+    value: &Attribute,
+    part_of: PartOf,
+) -> AttributeProto {
     let of = |kind: Type| AttributeProto {
         name: name.to_owned(),
         r#type: kind.into(),
@@ -191,7 +186,7 @@ fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> Attrib
         Attribute::Text(text) => AttributeProto { s: Some((*text).into()), ..of(Type::String) },
         Attribute::Ints(numbers) => AttributeProto { ints: numbers.clone(), ..of(Type::Ints) },
         Attribute::Body(nested) => {
-            let graph = body(graph, nested, &format!("{node}.{name}"));
+            let graph = body(graph, nested, &format!("{node}.{name}"), part_of);
             AttributeProto { g: Some(graph), ..of(Type::Graph) }
         }
         Attribute::IntRef(name) => reference(name, Type::Int),

@@ -103,7 +103,9 @@ fn accepts_every_kind_of_model() {
             assert_eq!(report["logits"]["same_top"], positions, "{case}");
             assert_eq!(report["identity"], json!({"is": "same"}), "{case}");
             let (max, bound) = (&report["logits"]["max"], &report["tolerance"]["bound"]);
-            assert!(max.as_f64().unwrap() > 0.0 && bound.as_f64().unwrap() < 2e-4, "{case}");
+            // Logits of the trained fixture are up to 20, and the bound grows with them.
+            let most = if name == "trained" { 2e-4 } else { 1e-4 };
+            assert!(max.as_f64().unwrap() > 0.0 && bound.as_f64().unwrap() < most, "{case}");
             let last = options.contains(&"--last-logits");
             assert_eq!(report["trace"].is_null(), trace.is_empty() && !last, "{case}");
             assert_eq!(report["trace"]["first"], Value::Null, "{case}");
