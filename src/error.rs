@@ -59,6 +59,7 @@ pub enum Setting {
     Genai,
     IgnoreConfigKey,
     IgnoreTensor,
+    IgnoreZeros,
     KeepActivations,
     KvCache,
     Layers,

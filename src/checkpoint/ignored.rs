@@ -23,6 +23,9 @@ pub struct IgnoredNames {
     /// Names and patterns that fit something in an adapter, and may fit nothing in its base.
     #[serde(skip)]
     pub of_adapters: Vec<String>,
+    /// Whether weights without which no model works may be zeros.
+    #[serde(skip)]
+    pub zeros: bool,
 }
 
 impl IgnoredNames {

@@ -11,7 +11,7 @@ use gpt_oss_export::verify::ExpertUse;
 
 use super::console::{Console, show};
 use super::values::{
-    self, AdapterLayout, Ignored, Printing, Text, adapter, export_formats, number, one_of,
+    self, Accepted, AdapterLayout, Printing, Text, adapter, export_formats, number, one_of,
     with_extension,
 };
 use super::verify;
@@ -61,7 +61,7 @@ pub struct Evaluate {
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
     #[command(flatten)]
-    ignored: Ignored,
+    ignored: Accepted,
     #[command(flatten)]
     printing: Printing,
 }

@@ -20,7 +20,7 @@ use super::place::Place;
 use super::remedy::{options, pass};
 use super::stages::LayerOptions;
 use super::values::{
-    self, AdapterLayout, Ignored, Printing, adapter, number, one_of, with_extension,
+    self, Accepted, AdapterLayout, Printing, adapter, number, one_of, with_extension,
 };
 use super::verify::{exit_status, tolerance};
 
@@ -80,7 +80,7 @@ pub struct Export {
     #[command(flatten, next_help_heading = SOURCE)]
     layout: AdapterLayout,
     #[command(flatten, next_help_heading = SOURCE)]
-    ignored: Ignored,
+    ignored: Accepted,
 
     /// ONNX file to write; an existing one is replaced
     #[arg(help_heading = OUTPUT, short, long, value_name = "FILE", required_unless_present = "skip_onnx", value_parser = with_extension("onnx"))]

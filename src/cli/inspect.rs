@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::console::{Console, print, print_json, warn};
 use super::remedy::{Refusal, options};
-use super::values::{Ignored, Json};
+use super::values::{Accepted, Json};
 
 /// Describe a checkpoint, a LoRA adapter, any other folder, a weights file or a model
 ///
@@ -35,7 +35,7 @@ pub struct Inspect {
     #[arg(long)]
     scan: bool,
     #[command(flatten)]
-    ignored: Ignored,
+    ignored: Accepted,
     #[command(flatten)]
     json: Json,
 }

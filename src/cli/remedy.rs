@@ -9,8 +9,13 @@ use gpt_oss_export::error::{Error, Setting};
 use serde::Serialize;
 
 /// Settings without a value.
-const FLAGS: [Setting; 4] =
-    [Setting::AcceptRounding, Setting::Genai, Setting::KeepActivations, Setting::KvCache];
+const FLAGS: [Setting; 5] = [
+    Setting::AcceptRounding,
+    Setting::Genai,
+    Setting::IgnoreZeros,
+    Setting::KeepActivations,
+    Setting::KvCache,
+];
 
 /// What a command calls a setting; `None` if only an export has it. `Some` is that of an export.
 pub type Has = fn(Setting) -> Option<Setting>;
@@ -162,6 +167,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Genai => "--genai",
         Setting::IgnoreConfigKey => "--ignore-config-key",
         Setting::IgnoreTensor => "--ignore-tensor",
+        Setting::IgnoreZeros => "--ignore-zeros",
         Setting::KeepActivations => "--keep-activations",
         Setting::KvCache => "--kv-cache",
         Setting::Layers => "--layers",

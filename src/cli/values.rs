@@ -34,6 +34,25 @@ impl Ignored {
     }
 }
 
+/// Options that accept what an export refuses.
+#[derive(Args, Debug)]
+pub struct Accepted {
+    #[command(flatten)]
+    names: Ignored,
+    /// Accept zeros for norms, embedding, lm_head or MXFP4 scales
+    ///
+    /// A model with such zeros cannot work as trained: they are usually left by an interrupted save or
+    /// download.
+    #[arg(long)]
+    ignore_zeros: bool,
+}
+
+impl Accepted {
+    pub fn names(&self) -> IgnoredNames {
+        IgnoredNames { zeros: self.ignore_zeros, ..self.names.names() }
+    }
+}
+
 /// Whether a command prints JSON.
 #[derive(Args, Debug)]
 pub struct Json {

@@ -159,6 +159,9 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     };
     faults.require_finite()?;
     let zeros = faults.zeros;
+    if !spec.request.ignored.zeros {
+        zeros.require_vital()?;
+    }
     Ok(Opened {
         checkpoint,
         base,

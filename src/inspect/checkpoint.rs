@@ -66,12 +66,14 @@ pub struct TargetSupport {
 }
 
 /// Describes a checkpoint in a folder, or in a staged weights file that records a fingerprint.
-/// With `progress` all values are scanned too.
+/// With `progress` all values are scanned too. Unless it `allows_zeros`, zeros in the place of vital
+/// weights keep it from being exported.
 pub fn inspect(
     path: &Path,
     checkpoint: Checkpoint,
     recorded: Option<Fingerprint>,
     filter: &Filter,
+    allows_zeros: bool,
     progress: Option<&dyn Progress>,
 ) -> Result<CheckpointInspection> {
     let samples = match recorded {
@@ -81,6 +83,9 @@ pub fn inspect(
             Samples { fingerprint, ..Samples::of_stored(stored, &mut FileCache::default())? }
         }
     };
+    let Samples { fingerprint, faults } = samples;
+    let has_vital = || if allows_zeros { Ok(()) } else { faults.zeros.require_vital() };
+    let refusal = faults.require_finite().and_then(|()| has_vital()).err();
     let folder = if path.is_dir() { path } else { parent_dir(path) };
     let weights = || checkpoint.weights.iter();
     let relative = |file: &Path| file.strip_prefix(folder).unwrap_or(file).to_owned();
@@ -135,9 +140,9 @@ pub fn inspect(
         layout: checkpoint.layout.clone(),
         notes: checkpoint.notes.clone(),
         ignored: checkpoint.ignored.clone(),
-        fingerprint: samples.fingerprint,
-        refusal: samples.faults.require_finite().err(),
-        zeros: samples.faults.zeros,
+        fingerprint,
+        refusal,
+        zeros: faults.zeros,
         provenances: checkpoint.provenances.clone(),
         files: files.collect(),
         targets: [Target::Onnx, Target::Ort].map(support).into(),

@@ -90,7 +90,9 @@ impl Inspection {
     pub fn warnings(&self) -> Vec<String> {
         match self {
             // A scan lists what is zeros for certain.
-            Self::Checkpoint(it) | Self::Weights(it) if it.scan.is_none() => it.zeros.warnings(),
+            Self::Checkpoint(it) | Self::Weights(it) if it.scan.is_none() => {
+                if it.refusal.is_none() { it.zeros.warnings() } else { Vec::new() }
+            }
             Self::Adapter(it) => it.warning.iter().cloned().collect(),
             _ => Vec::new(),
         }
@@ -154,7 +156,14 @@ pub fn inspect(
     }
     if path.is_dir() {
         return Ok(match Checkpoint::open(path, ignored) {
-            Ok(it) => Inspection::Checkpoint(checkpoint::inspect(path, it, None, filter, scan)?),
+            Ok(it) => Inspection::Checkpoint(checkpoint::inspect(
+                path,
+                it,
+                None,
+                filter,
+                ignored.zeros,
+                scan,
+            )?),
             Err(refusal) => Inspection::Folder(folder::inspect(path, refusal, filter)?),
         });
     }
@@ -162,7 +171,7 @@ pub fn inspect(
     if is_shard && Header::read(path).is_ok_and(|header| header.metadata.is_some()) {
         let (it, metadata) = Checkpoint::open_staged(path)?;
         let recorded = Some(metadata.fingerprint);
-        let inspection = checkpoint::inspect(path, it, recorded, filter, scan)?;
+        let inspection = checkpoint::inspect(path, it, recorded, filter, ignored.zeros, scan)?;
         return Ok(Inspection::Weights(inspection));
     }
     if is_shard {

@@ -7,10 +7,10 @@ use serde::{Serialize, Serializer};
 
 use super::fingerprint::Fingerprint;
 use super::format::ElementKind;
-use super::reader::{FileCache, count_in, ensure_finite, read_range};
+use super::reader::{FileCache, count_in, ensure_finite, is_zero, read_range};
 use super::recipe::Weight;
 use crate::display::listed;
-use crate::error::{Result, err};
+use crate::error::{Error, Result, Setting, err};
 use crate::files::digest::{Digest, sample_ranges};
 
 /// What samples of weights tell.
@@ -27,9 +27,14 @@ pub struct Faults {
     damaged: Vec<(Weight, u64)>,
 }
 
-/// Weights of which all sampled bytes are zero, and should not be, by their canonical names.
+/// Weights of which all sampled bytes are zero, and should not be.
 #[derive(Clone, Debug, Default)]
-pub struct Zeros(BTreeMap<String, Weight>);
+pub struct Zeros {
+    /// By their canonical names.
+    weights: BTreeMap<String, Weight>,
+    /// Whether samples of another weight have values.
+    has_others: bool,
+}
 
 impl Fingerprint {
     /// Of the weights of a model with this config, [`Samples::of`].
@@ -76,7 +81,7 @@ impl Faults {
             hash.update(conversion.identity());
             return conversion.sources().try_for_each(|source| self.add(hash, source, files));
         }
-        let (mut only_zeros, mut non_finite) = (!weight.may_be_zero(), 0);
+        let (mut only_zeros, mut non_finite) = (true, 0);
         for [start, end] in sample_ranges(weight.bytes()) {
             let sample = read_range(weight, files, start..end)?;
             only_zeros &= sample.iter().all(|byte| *byte == 0);
@@ -85,8 +90,8 @@ impl Faults {
             non_finite += count_in(weight, &sample[whole..]);
             hash.update(sample);
         }
-        if only_zeros {
-            self.zeros.0.insert(name.clone(), weight.clone());
+        if !weight.may_be_zero() {
+            self.zeros.add(weight, only_zeros);
         }
         if non_finite > 0 {
             self.damaged.push((weight.clone(), non_finite));
@@ -110,18 +115,42 @@ impl Faults {
 
 impl Zeros {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.weights.is_empty()
+    }
+
+    fn add(&mut self, weight: &Weight, is_zero: bool) {
+        if is_zero {
+            self.weights.insert(weight.name.clone(), weight.clone());
+        } else {
+            self.has_others = true;
+        }
+    }
+
+    /// Refuses a model that has weights, but zeros in the place of some without which none works: reads
+    /// all their bytes.
+    pub fn require_vital(&self) -> Result<()> {
+        let mut files = FileCache::default();
+        let mut vital = self.weights.values().filter(|it| self.has_others && self.is_vital(it));
+        let zero = vital.try_fold(Vec::new(), |mut zero, weight| {
+            zero.extend(is_zero(weight, &mut files)?.then_some(weight));
+            Ok::<_, Error>(zero)
+        })?;
+        if zero.is_empty() {
+            return Ok(());
+        }
+        let (files, names) = named(&zero);
+        let end = "and the model cannot work as trained: download or copy the files again, or ignore it if these zeros are intended";
+        Err(err!("{files}: all bytes of {names} are zeros, as after an interrupted save or download, {end}")
+            .with_remedy(Setting::IgnoreZeros, ""))
     }
 
     /// What to tell of weights without which no model works, and of others, whose zeros take a part out
     /// of the model.
     pub fn warnings(&self) -> Vec<String> {
-        let (vital, others): (Vec<_>, Vec<_>) = self.0.values().partition(|it| self.is_vital(it));
+        let (vital, others): (Vec<_>, Vec<_>) =
+            self.weights.values().partition(|it| self.is_vital(it));
         let told = |weights: Vec<&Weight>, end: &str| {
-            let sources = weights.iter().flat_map(|weight| weight.recipe.sources());
-            let files: BTreeSet<_> = sources.map(|it| it.file.display().to_string()).collect();
-            let names = listed(weights.iter().map(|weight| &weight.name));
-            let files = listed(files.iter());
+            let (files, names) = named(&weights);
             (!weights.is_empty()).then(|| {
                 format!("{files}: samples of {names} are all zeros, as after an interrupted save or download{end}")
             })
@@ -139,7 +168,7 @@ impl Zeros {
     fn is_vital(&self, Weight { name, kind, .. }: &Weight) -> bool {
         match name.strip_suffix("scales") {
             Some(matrix) if *kind == ElementKind::Mxfp4Scales => {
-                !self.0.contains_key(&format!("{matrix}blocks"))
+                !self.weights.contains_key(&format!("{matrix}blocks"))
             }
             _ => ["embedding.weight", "lm_head.weight", "norm.scale"]
                 .iter()
@@ -148,8 +177,15 @@ impl Zeros {
     }
 }
 
+/// The files and the names of weights, for a sentence.
+fn named(weights: &[&Weight]) -> (String, String) {
+    let sources = weights.iter().flat_map(|weight| weight.recipe.sources());
+    let files: BTreeSet<_> = sources.map(|it| it.file.display().to_string()).collect();
+    (listed(files.iter()), listed(weights.iter().map(|weight| &weight.name)))
+}
+
 impl Serialize for Zeros {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.keys())
+        serializer.collect_seq(self.weights.keys())
     }
 }

@@ -198,9 +198,12 @@ const LARGEST_COMPARED: u64 = 64 << 20;
 fn assert_inspection_agrees(arguments: &[&str]) {
     static COMPARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let ["--checkpoint", folder, options @ ..] = arguments else { return };
-    let pairs = options.windows(2).filter(|it| it[0].starts_with("--ignore-"));
+    let is_flag = |it: &&&str| **it == "--ignore-zeros";
+    let names = |it: &str| it.starts_with("--ignore-") && !is_flag(&&it);
+    let pairs = options.windows(2).filter(|it| names(it[0]));
     let joined = options.iter().filter(|it| it.starts_with("--ignore-") && it.contains('='));
-    let ignored: Vec<&str> = pairs.flatten().chain(joined).copied().collect();
+    let flags = options.iter().filter(is_flag);
+    let ignored: Vec<&str> = pairs.flatten().chain(joined).chain(flags).copied().collect();
     let Ok(entries) = fs::read_dir(folder) else { return };
     if checkpoint::is_adapter(&checkpoint::names(Path::new(folder))) {
         return;

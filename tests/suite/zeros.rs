@@ -19,22 +19,28 @@ fn with_zeros(layout: &str, part: &str, at: Option<usize>) -> Home {
     home(&config(), &tensors)
 }
 
-/// What an export and an inspection say on standard error, whatever output is asked for.
+/// What an export and an inspection with these options say on standard error, whatever output is asked
+/// for. They agree on whether there is a model.
 #[track_caller]
-fn said(home: &Home) -> String {
+fn said(home: &Home, options: &[&str]) -> String {
     let (checkpoint, model) = (home.checkpoint(), home.join("said/m.onnx"));
-    let stderr = |arguments: &[&str]| String::from_utf8(run(arguments).stderr).unwrap();
-    let found = stderr(&["inspect", text(&checkpoint)]);
-    for options in [&["--quiet"][..], &["--json"], &["--quiet", "--external-data", "copy"]] {
-        assert_eq!(stderr(&export_args(&checkpoint, &model, options)), found, "{options:?}");
+    let outcome = |arguments: Vec<&str>| {
+        let output = run(&arguments);
+        (String::from_utf8(output.stderr).unwrap(), output.status.success())
+    };
+    let found = outcome([&["inspect", text(&checkpoint)], options].concat());
+    for printing in [&["--quiet"][..], &["--json"], &["--quiet", "--external-data", "copy"]] {
+        let options = [printing, options].concat();
+        assert_eq!(outcome(export_args(&checkpoint, &model, &options)), found, "{options:?}");
+        assert_eq!(model.exists(), found.1, "{options:?}");
     }
-    found
+    found.0
 }
 
 /// No model works with some zeros, by its definition: logits are the same for all tokens, a layer does
-/// not see its input, or codes count for nothing.
+/// not see its input, or codes count for nothing. Those are refused, unless they are ignored.
 #[test]
-fn weights_of_zeros_are_told_from_samples() {
+fn weights_of_zeros_are_refused_or_told_from_samples() {
     // The layout, which tensors are zero, with which weights the model cannot work, and which others are
     // told.
     let table = "hf | lm_head | lm_head.weight |
@@ -61,16 +67,27 @@ fn weights_of_zeros_are_told_from_samples() {
             let zeros = it["zeros"].as_array().cloned().unwrap_or_default();
             assert_eq!(zeros, expected, "{layout} {part}");
         };
-        told(&home.export("m", &[]).1);
-        told(&home.export("copied/m", &["--external-data", "copy"]).1);
-        told(&export(&["inspect", text(&home.checkpoint())]));
+        let ignore = if vital.is_empty() { &[][..] } else { &["--ignore-zeros"] };
+        told(&home.export("m", ignore).1);
+        told(&home.export("copied/m", &[&["--external-data", "copy"], ignore].concat()).1);
+        told(&export(&[&["inspect", text(&home.checkpoint())], ignore].concat()));
         if layout == "bf16" && part.contains("experts") {
             told(&home.export("converted/m", &["--experts", "mxfp4"]).1);
         }
-        let (staged, summary) = home.stage("w", &[]);
+        let (staged, summary) = home.stage("w", ignore);
         told(&summary);
-        told(&export(&["inspect", text(&staged)]));
-        told(&home.export_staged(&staged, "n", &[]).1);
+        told(&export(&[&["inspect", text(&staged)], ignore].concat()));
+        told(&home.export_staged(&staged, "n", ignore).1);
+        let names = |names: &str| {
+            words(names).iter().take(5).map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
+        };
+        if !vital.is_empty() {
+            let refused = said(&home, &[]);
+            assert_starts(&refused, "error: `");
+            let all = format!("/checkpoint/model.safetensors`: all bytes of {}", names(vital));
+            assert_contains(&refused, &all);
+            assert_contains(&refused, "; pass --ignore-zeros\n");
+        }
         let ends = [
             (
                 vital,
@@ -79,16 +96,13 @@ fn weights_of_zeros_are_told_from_samples() {
             (others, "download: download or copy the files again, unless these zeros are intended"),
         ];
         let expected = ends.into_iter().filter(|(names, _)| !names.is_empty());
-        let (expected, said) = (expected.collect::<Vec<_>>(), said(&home));
+        let (expected, said) = (expected.collect::<Vec<_>>(), said(&home, ignore));
         assert_eq!(said.lines().count(), expected.len(), "{said}");
-        for (line, (names, end)) in said.lines().zip(expected) {
+        for (line, (these, end)) in said.lines().zip(expected) {
             assert_starts(line, "warning: `");
-            assert_contains(line, "/checkpoint/model.safetensors`: samples of `");
+            let samples = format!("/checkpoint/model.safetensors`: samples of {}", names(these));
+            assert_contains(line, &samples);
             assert_ends(line, end);
-            words(names)
-                .iter()
-                .take(5)
-                .for_each(|name| assert_contains(line, &format!("`{name}`")));
         }
     }
 }
@@ -100,15 +114,27 @@ fn weights_with_some_numbers_are_not_told() {
     for at in [0, bytes / 2, bytes - 1] {
         let home = with_zeros("hf", "lm_head", Some(at));
         assert!(home.export("m", &[]).1.get("zeros").is_none(), "{at}");
-        assert_eq!(said(&home), "");
+        assert_eq!(said(&home, &[]), "");
     }
     // Of a scan nothing is left to be told from samples.
     let home = with_zeros("hf", "lm_head", None);
-    let scanned = run(&["inspect", "--scan", text(&home.checkpoint())]);
+    let scanned = run(&["inspect", "--scan", "--ignore-zeros", text(&home.checkpoint())]);
     let [report, warnings] =
         [scanned.stdout, scanned.stderr].map(|it| String::from_utf8(it).unwrap());
     assert_contains(&report, "lm_head.weight: all bytes are 0");
     assert!(!warnings.contains("warning"), "{warnings}");
+}
+
+/// Samples of zeros are no proof: the rows of unused tokens may be zeros, and a vital weight is read
+/// before it is refused. A file that only reserves space has nothing but zeros, and is told.
+#[test]
+fn only_vital_weights_that_are_zeros_in_a_model_with_values_are_refused() {
+    let bytes = in_layout("hf")["lm_head.weight"].2.len();
+    let home = with_zeros("hf", "lm_head", Some(bytes / 4));
+    assert_contains(&said(&home, &[]), "samples of `lm_head.weight` are all zeros");
+    let warnings = said(&with_zeros("hf", "", None), &[]);
+    assert_starts(&warnings, "warning: `");
+    assert_eq!(warnings.lines().count(), 2, "{warnings}");
 }
 
 /// Of a weight of which samples show a number that is none: the export of a model in place refuses it
@@ -165,7 +191,7 @@ fn sampled_values_that_are_not_finite_are_refused() {
         for (_, (_, _, data)) in damaged {
             data.as_chunks_mut().0[..count].fill(number);
         }
-        let sentence = said(&home(&config(), &tensors));
+        let sentence = said(&home(&config(), &tensors), &[]);
         assert_starts(&sentence, "error: `");
         assert_contains(&sentence, "/checkpoint/model.safetensors`, tensor `");
         assert_contains(&sentence, expected);
