@@ -150,7 +150,10 @@ pub fn inspect(
     ignored: &IgnoredNames,
     scan: Option<&dyn Progress>,
 ) -> Result<Inspection> {
-    hub::require_path(path)?;
+    // A missing model may have stages, which its reader looks for.
+    if !onnx::has_extension(path) {
+        hub::require_path(path)?;
+    }
     if source::is_adapter(&source::names(path)) {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored, scan)?));
     }

@@ -282,8 +282,6 @@ fn refuses_other_files() {
     }
     for (path, hub) in [
         ("no/where/at/all", false),
-        ("none.onnx", false),
-        ("no/where.onnx", false),
         ("no/where.safetensors", false),
         ("no/where", true),
         ("hf:no/where", true),
@@ -296,6 +294,14 @@ fn refuses_other_files() {
             hub,
             "{sentence}"
         );
+    }
+    let stage = home.join("m.stage-1-of-2.onnx");
+    fs::write(&stage, "").unwrap();
+    let hint = format!(" (did you mean `{}`, of a model in stages?)", stage.display());
+    for (model, hint) in [("none.onnx", ""), ("no/where.onnx", ""), ("m.onnx", &hint)] {
+        let model = home.join(model);
+        let expected = format!("there is no file `{}`{hint}", model.display());
+        assert_eq!(failure(&["inspect", text(&model)]), expected);
     }
     let meant = Home::with("tiny");
     let sentence = failure(&["inspect", text(&meant.join("chekpoint"))]);
