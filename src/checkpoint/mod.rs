@@ -210,17 +210,28 @@ impl Checkpoint {
 
     pub fn convert(&mut self, role: Role, to: MatrixFormat, accept_rounding: bool) -> Result<()> {
         self.weights.convert(role, to, accept_rounding)?;
-        self.provenances[role].format = self.weights.formats(role);
+        self.update_formats();
         Ok(())
     }
 
     /// Folds what adapters change into the values, [`ModelWeights::merge`].
     pub fn merge(&mut self, to: &PerRole<MatrixFormat>, accept_rounding: bool) -> Result<()> {
         self.weights.merge(to, accept_rounding)?;
+        self.update_formats();
+        Ok(())
+    }
+
+    /// Turns all values in bf16 into f32, [`ModelWeights::widen`].
+    pub fn widen(&mut self) -> Result<()> {
+        self.weights.widen()?;
+        self.update_formats();
+        Ok(())
+    }
+
+    fn update_formats(&mut self) {
         for role in Role::ALL {
             self.provenances[role].format = self.weights.formats(role);
         }
-        Ok(())
     }
 
     /// What identifies the model besides its weights: config, provenance, how changes are made.

@@ -100,6 +100,30 @@ impl ModelWeights {
         Ok(())
     }
 
+    /// Turns all values in bf16 into f32.
+    pub fn widen(&mut self) -> Result<()> {
+        for role in Role::ALL {
+            for matrix in self.matrices_mut(role).filter(|it| it.is_bf16()) {
+                let to = MatrixFormat::Float(DType::F32);
+                *matrix = matrix.converted(&matrix.path, role, to, false)?;
+            }
+        }
+        for LayerWeights { mlp, .. } in &mut self.layers {
+            let Matrix { format, parts, .. } = &mut mlp.router.matrix;
+            parts.iter_mut().try_for_each(Weight::widen)?;
+            *format = format.with_dtype(parts[0].dtype);
+        }
+        self.vectors_mut().try_for_each(Weight::widen)?;
+        self.embedding.weight.widen()?;
+        let mut linears = self.linears_mut();
+        linears.try_for_each(|it| it.changes.weights_mut().try_for_each(Weight::widen))?;
+        drop(linears);
+        let mut experts = self.experts_mut();
+        experts.try_for_each(|it| it.changes.weights_mut().try_for_each(Weight::widen))?;
+        drop(experts);
+        self.embedding.changes.weights_mut().try_for_each(Weight::widen)
+    }
+
     /// Folds all changes into the values. The matrices of a role get the format that it is given;
     /// routers, the embedding and biases become f32.
     pub fn merge(&mut self, to: &PerRole<MatrixFormat>, accept_rounding: bool) -> Result<()> {

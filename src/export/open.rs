@@ -233,6 +233,10 @@ fn prepare<'a>(
         adapters.iter_mut().for_each(|it| it.record.merged = true);
         checkpoint.adapters.extend(adapters.iter().map(|it| it.record.clone()));
     }
+    if request.transformers_js {
+        // onnxruntime-web has no operator that reads BF16.
+        checkpoint.widen()?;
+    }
     Ok(adapters)
 }
 

@@ -100,8 +100,6 @@ pub struct TransformersJsSummary {
     pub dtype: &'static str,
     /// The option `device` that the model is for.
     pub device: &'static str,
-    /// Whether it has weights in BF16, which no browser loads.
-    pub has_bf16: bool,
     /// The tokenizer's files.
     #[serde(flatten)]
     pub tokenizer: TokenizerSummary,
@@ -141,15 +139,13 @@ impl GenaiSummary {
 
 impl TransformersJsSummary {
     pub(crate) fn rows(&self, table: &mut Table) {
-        let Self { folder, dtype, device, has_bf16, tokenizer } = self;
+        let Self { folder, dtype, device, tokenizer } = self;
         let folder = folder.display();
         table.row(
             "web",
             format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
         );
-        if *has_bf16 {
-            table.note("no browser loads it: onnxruntime-web 1.31 cannot cast weights in BF16; save the checkpoint in F16 or F32, or run the model in Node");
-        }
+        table.note("weights in BF16 become F32, exactly, because no browser reads BF16");
         tokenizer.notes(table);
     }
 }

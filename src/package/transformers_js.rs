@@ -120,8 +120,7 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
     let (copies, tokenizer) = tokenizer::plan(&dirs, &folder, model.checkpoint.config.vocab_size)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;
-    let has_bf16 = model.checkpoint.weights.iter().any(|it| it.dtype == DType::BF16);
-    let summary = TransformersJsSummary { folder, dtype, device, has_bf16, tokenizer };
+    let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
     let config = Some((path, format!("{config:#}\n")));
     Ok(Package { copies, config, genai: None, transformers_js: Some(summary) })
 }

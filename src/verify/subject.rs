@@ -148,6 +148,9 @@ fn match_model(
     }
     let Samples { fingerprint: found, faults: Faults { zeros, .. } } = checkpoint.samples()?;
     convert(checkpoint, model, metadata);
+    if is_widened(checkpoint, model)? {
+        checkpoint.widen()?;
+    }
     let identity = match &metadata.fingerprint {
         None => Identity::Unknown,
         Some(wanted) if found == *wanted || layers == all && recorded.as_ref() == Some(wanted) => {
@@ -235,6 +238,18 @@ fn convert(checkpoint: &mut Checkpoint, model: &ExportedModel, metadata: &ModelM
             }
         }
     }
+}
+
+/// Whether a model has values in f32 that the checkpoint has in bf16.
+fn is_widened(checkpoint: &Checkpoint, model: &ExportedModel) -> Result<bool> {
+    for weight in checkpoint.weights.iter().filter(|it| it.dtype == DType::BF16) {
+        let mut widened = weight.clone();
+        widened.widen()?;
+        if model.has(&widened) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a model has matrices under the names that they have in the checkpoint: formats do

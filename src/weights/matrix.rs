@@ -63,6 +63,13 @@ impl Matrix {
         self.dims().iter().product()
     }
 
+    /// Whether its values are stored in bf16.
+    pub fn is_bf16(&self) -> bool {
+        [MatrixFormat::Float, MatrixFormat::FloatTransposed]
+            .map(|of| of(DType::BF16))
+            .contains(&self.format)
+    }
+
     /// Whether rows are whole blocks of 32.
     pub fn fills_blocks(&self) -> bool {
         self.inn.is_multiple_of(BLOCK)
@@ -147,7 +154,19 @@ impl Matrix {
 impl Weight {
     /// A bias `[out]` or `[experts, out]` in f32, with the biases of the terms of its matrix.
     pub fn merged_bias(&self, changes: &Changes) -> Result<Self> {
-        let [rows @ .., out] = &self.shape[..] else { unreachable!("a bias has an axis") };
+        self.in_f32(Some(Merge::Bias(changes.clone())))
+    }
+
+    /// Turns values in bf16 into f32.
+    pub fn widen(&mut self) -> Result<()> {
+        if self.dtype == DType::BF16 {
+            *self = self.in_f32(None)?;
+        }
+        Ok(())
+    }
+
+    fn in_f32(&self, merge: Option<Merge>) -> Result<Self> {
+        let [rows @ .., out] = &self.shape[..] else { unreachable!("a weight has an axis") };
         let sides = [rows.iter().product(), *out];
         let row_major = MatrixFormat::Float(self.dtype);
         let from = Matrix::new(&self.name, row_major, None, sides, |_| Ok(self.clone()))?;
@@ -155,7 +174,7 @@ impl Weight {
             path: self.name.clone(),
             role: None,
             from,
-            merge: Some(Merge::Bias(changes.clone())),
+            merge,
             to: MatrixFormat::Float(DType::F32),
             accept_rounding: false,
         };

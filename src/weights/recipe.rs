@@ -102,7 +102,7 @@ impl Weight {
 pub struct Conversion {
     /// Canonical name of the result.
     pub(super) path: String,
-    /// `None` for values that only a merge converts: routers, the embedding and biases.
+    /// `None` for values in no format of a matrix: routers, the embedding and vectors.
     pub(crate) role: Option<Role>,
     pub(crate) from: Matrix,
     pub(super) merge: Option<Merge>,
@@ -138,6 +138,11 @@ impl Conversion {
     pub(super) fn kept(&self) -> &[Weight] {
         let keeps = (self.from.format, self.to) == (MatrixFormat::Mxfp4, MatrixFormat::Nvfp4);
         &self.from.parts[..usize::from(keeps && self.merge.is_none())]
+    }
+
+    /// Whether values become f32 one by one, in rows of any length.
+    pub(super) fn is_by_value(&self) -> bool {
+        self.role.is_none() || self.merge.is_some()
     }
 
     /// What belongs to the identity of a model besides the sources.
@@ -271,6 +276,11 @@ impl Changes {
     pub fn weights(&self) -> impl Iterator<Item = &Weight> + Clone {
         let terms = self.terms.iter().flat_map(LowRank::weights);
         self.rows.iter().map(|it| &it.weight).chain(terms)
+    }
+
+    pub fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        let terms = self.terms.iter_mut().flat_map(LowRank::weights_mut);
+        self.rows.iter_mut().map(|it| &mut it.weight).chain(terms)
     }
 
     /// What belongs to the identity of a model besides the weights.

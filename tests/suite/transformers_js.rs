@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export_args, failure,
-    fixture, paths, printed, read_json, staged_args, text, words,
+    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
+    failure, fixture, paths, printed, read_json, staged_args, text, words,
 };
 use serde_json::json;
 
@@ -22,7 +22,8 @@ fn writes_folder_with_data_config_and_tokenizer() {
     let found = &summary["transformers_js"];
     assert_eq!((&found["dtype"], &found["device"]), (&json!("q4f16"), &json!("webgpu")));
     assert_eq!(found["copied"], json!([root.join("tokenizer.json")]));
-    assert_eq!(found["has_bf16"], true);
+    let stored = export(&["inspect", text(&model)])["totals"].as_array().unwrap().clone();
+    assert!(stored.iter().all(|it| it["dtype"] != "BF16"), "{stored:?}");
 
     let config = read_json(&root.join("config.json"));
     let settings = &config["transformers.js_config"];
@@ -109,7 +110,7 @@ fn keeps_entries_of_other_models() {
         (read_json(&path), files)
     };
     fs::write(&path, r#"{"model_type": "x", "transformers.js_config": {"dtype": "q4"}}"#).unwrap();
-    let (_, once) = export("model_q4f16", "f16", "120kB");
+    let (_, once) = export("model_q4f16", "f16", "130kB");
     let (found, twice) = export("model", "f32", "300kB");
     let expected = json!({"model_type": "x", "num_hidden_layers": 3, "transformers.js_config": {
         "dtype": "q4",
@@ -120,7 +121,7 @@ fn keeps_entries_of_other_models() {
 
     let all = json!({"model_type": "x", "transformers.js_config": {"use_external_data_format": 3}});
     fs::write(&path, all.to_string()).unwrap();
-    let (found, count) = export("model_quantized", "f32", "120kB");
+    let (found, count) = export("model_quantized", "f32", "130kB");
     let files = &found["transformers.js_config"]["use_external_data_format"];
     assert_eq!([&files["model_quantized.onnx"], &files["model_fp16.onnx"]], [count, 3]);
 }

@@ -44,10 +44,11 @@ struct Strided {
 
 impl Addends {
     /// Reads rows, factors and biases as they are stored.
-    pub fn read(merge: &Merge, files: &mut FileCache) -> Result<Self> {
+    pub fn read(merge: Option<&Merge>, files: &mut FileCache) -> Result<Self> {
         let mut addends = Self { rows: HashMap::new(), terms: Vec::new(), biases: Vec::new() };
         match merge {
-            Merge::Matrix(changes) => {
+            None => {}
+            Some(Merge::Matrix(changes)) => {
                 for new in &changes.rows {
                     let values = values(&new.weight, files)?;
                     let rows = values.chunks(new.weight.shape[1] as usize).map(<[f32]>::to_vec);
@@ -56,7 +57,7 @@ impl Addends {
                 let terms = changes.terms.iter().map(|term| Term::read(term, files));
                 addends.terms = terms.collect::<Result<_>>()?;
             }
-            Merge::Bias(changes) => {
+            Some(Merge::Bias(changes)) => {
                 let biases = changes.terms.iter().filter_map(|term| {
                     let values = values(term.bias.as_ref()?, files);
                     Some(values.map(|values| Bias { rows: term.rows, scale: term.scale, values }))

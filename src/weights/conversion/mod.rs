@@ -46,8 +46,8 @@ pub fn convert(
     let matrix_bytes = conversion.matrix_bytes();
     let kept = conversion.kept().len();
     let bytes_of = |rows: u64, of_matrix: &u64| rows * of_matrix / conversion.from.out;
-    let addends = conversion.merge.as_ref();
-    let addends = addends.map(|it| Addends::read(it, &mut FileCache::default())).transpose()?;
+    let addends = || Addends::read(conversion.merge.as_ref(), &mut FileCache::default());
+    let addends = conversion.is_by_value().then(addends).transpose()?;
     let mut largest = bytes_of(conversion.chunk_rows(), &matrix_bytes.iter().sum());
     if addends.is_some() {
         largest += conversion.chunk_rows() * conversion.from.inn * SUM;

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 use super::environment::{interpreter, javascript, node_modules, python};
 use super::page::has_browser;
-use crate::layout_fixtures::edit_tensors;
 use crate::support::{Home, assert_contains, copy_folder};
-use safetensors::Dtype;
 
 /// Serves a folder on loopback, until it is dropped.
 struct Server {
@@ -43,16 +41,9 @@ impl Drop for Server {
     }
 }
 
-/// A folder with the page, npm's packages and the trained checkpoint, its BF16 as F32:
-/// onnxruntime-web reads no BF16.
+/// A folder with the page, npm's packages and the trained checkpoint.
 fn home() -> Home {
     let home = Home::with("trained");
-    edit_tensors(&home.checkpoint(), |tensors| {
-        for (dtype, _, data) in tensors.values_mut().filter(|it| it.0 == Dtype::BF16) {
-            *data = data.as_chunks().0.iter().flat_map(|&[low, high]| [0, 0, low, high]).collect();
-            *dtype = Dtype::F32;
-        }
-    });
     copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web"), &home);
     std::os::unix::fs::symlink(node_modules(), home.join("node_modules")).unwrap();
     home

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::verify::{fails, passes};
 use crate::layout_fixtures::{edit_tensors, in_folder};
-use crate::support::{Home, assert_contains, cases, words};
+use crate::support::{Home, assert_contains, cases, export, fixture, text, words};
 
 fn in_layout(layout: &str) -> Home {
     if layout == "tiny" { Home::with("tiny") } else { in_folder(layout) }
@@ -71,5 +71,30 @@ fn other_bytes_beside_other_forms_are_told() {
         let expected = "logits agree, and bytes do not; weights with other bytes: `embedding.weight`; weights in another form than the checkpoint's: `layers.0.";
         assert_contains(&sentence, expected);
         assert!(!sentence.contains("; pass "), "{sentence}");
+    }
+}
+
+/// Browsers read no BF16: a model for transformers.js has the same values in F32, byte for byte those
+/// with two zeros before each, whatever the layout, and with what an adapter adds.
+#[test]
+fn models_for_browsers_have_the_values_in_f32() {
+    for (layout, lora, options) in [
+        ("hf", "router-head", "--adapter-as inline"),
+        ("hf", "biases", "--adapter-as inline --experts int4"),
+        ("hf", "embedding", "--adapter-as merge"),
+        ("bf16", "", ""),
+        ("split", "", "--experts int8 --dense int8"),
+    ] {
+        let home = in_layout(layout);
+        let adapter = fixture(&format!("lora/{lora}"));
+        let with = if lora.is_empty() { Vec::new() } else { vec!["--adapter", text(&adapter)] };
+        let options = [&["--transformers-js"], &with[..], &words(options)].concat();
+        let (model, summary) = home.export("web/onnx/model", &options);
+        assert!(summary["weights"]["bytes_written"].as_u64() > Some(0));
+        let found = export(&["inspect", text(&model)]);
+        let mut totals = found["totals"].as_array().unwrap().iter();
+        assert!(totals.all(|it| it["dtype"] != "BF16"), "{found}");
+        let report = passes(&model, &home.checkpoint(), &with);
+        assert_eq!(report["weights"]["in_place"], 0, "{report}");
     }
 }
