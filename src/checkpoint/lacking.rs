@@ -77,7 +77,10 @@ pub fn lacks(tensors: &Tensors, left: &mut Unmatched, layout: &str) -> Vec<Error
         let found = shaped(beside.iter().map(|it| (it.name.clone(), &it.shape[..])).collect());
         let change = change(&others, &beside);
         let has_experts = others.iter().any(|it| it.name.contains(".experts."));
-        let order = if !has_experts {
+        let has_query = others.iter().any(|it| it.name.contains(".q_proj."));
+        let order = if has_query && change.starts_with("split") {
+            "; rows of q, k and v may lie in groups for each key head, as Megatron has them"
+        } else if !has_experts {
             ""
         } else if change.starts_with("split") {
             "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up"

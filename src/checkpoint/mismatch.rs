@@ -133,11 +133,11 @@ impl<'t> Unmatched<'t> {
         let path = tensors.path.display();
         Some(match others.first() {
             Some(other) => err!(
-                "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported; save it as GptOssForCausalLM",
+                "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported: add the head of the model that this one was trained from, as GptOssForCausalLM would begin with a random one",
                 tensors.map[*other].name
             ),
             None => err!(
-                "`{path}` lacks `{}{LM_HEAD}`, the language-model head, and `{file}` does not tie it to the embedding: save the model with its head (as GptOssForCausalLM, not as GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
+                "`{path}` lacks `{}{LM_HEAD}`, the language-model head, and `{file}` does not tie it to the embedding: save the model with the head that it was trained with (from GptOssForCausalLM, not from GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
                 tensors.wrapping.prefix
             ),
         })

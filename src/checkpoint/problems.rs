@@ -203,6 +203,13 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
     let stored = tensors.stored().filter(|name| !tensors.is_ignored(name));
     let has_it = |name: &&str| tensors.wrapping.unwrapped(name).starts_with(prefix);
     let (with, without): (Vec<_>, Vec<_>) = stored.partition(has_it);
+    if let Some(other) = second_model(prefix, &with, &without) {
+        let path = tensors.path.display();
+        let error = err!(
+            "`{path}` holds two models, in tensors whose names begin with `{prefix}` and with `{other}`: ignore the tensors of one"
+        );
+        return Some(tensors.ignoring(tensors.ignoring(error, &without), &with));
+    }
     let error = err!(
         "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper",
         tensors.path.display(),
@@ -216,6 +223,16 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
         return Some(error);
     }
     Some(tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), &without))
+}
+
+/// The prefix of tensors without the first prefix, if they have the same names behind it.
+fn second_model<'n>(prefix: &str, with: &[&str], without: &[&'n str]) -> Option<&'n str> {
+    let behind = |names: &[&str], prefix: &str| {
+        names.iter().map(|name| Some(name.split_once(prefix)?.1.to_owned())).collect()
+    };
+    let first: Option<BTreeSet<String>> = behind(with, prefix);
+    let ends = without.first()?.match_indices('.').map(|(at, _)| &without[0][..=at]);
+    ends.into_iter().find(|other| first.is_some() && behind(without, other) == first)
 }
 
 fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Option<Error> {

@@ -53,7 +53,7 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 53] = [
+const KNOWN: [Foreign; 54] = [
     of(
         "mlx-lm's format of adapters",
         "merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
@@ -199,10 +199,15 @@ const KNOWN: [Foreign; 53] = [
     of("a model quantized by AQLM or EXL", USE_SOURCE).tensors("*.codebooks *.q_weight *.trellis"),
     of("a model quantized by MLX", USE_SOURCE).tensors("*.biases"),
     of(
-        "q, k and v in one tensor",
-        "split the tensor into `q_proj`, `k_proj` and `v_proj` by rows, and export the result",
+        "q, k and v in one tensor as Megatron has them",
+        "save it in Hugging Face's layout by the program that trained it: rows lie in groups, each with the queries of one key head, its key and its value, and a split into three parts would be another model",
     )
-    .tensors("*.qkv_proj.* *.self_attn.qkv.* *.wqkv.* *.query_key_value.* *.c_attn.*"),
+    .tensors("*.query_key_value.* *.linear_qkv.* *.wqkv.*"),
+    of(
+        "q, k and v in one tensor",
+        "split its rows into `q_proj`, `k_proj` and `v_proj`, in the order in which they were joined, and export the result",
+    )
+    .tensors("*.qkv_proj.* *.self_attn.qkv.* *.c_attn.*"),
 ];
 
 /// Before parts of files, whose names end in two letters too.

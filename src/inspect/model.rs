@@ -1,8 +1,8 @@
 //! An ONNX model: its interface, and whether its external data is complete.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
-use std::path::{Component, Path, PathBuf};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -12,10 +12,10 @@ use crate::checkpoint::AdapterRecord;
 use crate::checkpoint::IgnoredNames;
 use crate::error::Result;
 use crate::exported::ModelMetadata;
-use crate::files::{FileRange, canonicalize_existing, lossy_path, parent_dir};
+use crate::files::{FileRange, lossy_path, parent_dir};
 use crate::model::{LimitedCaches, ModelPart};
 use crate::onnx::{self, OnnxFile, StoredInitializer};
-use crate::weights::{Obstacle, link_kind};
+use crate::weights::link_kind;
 
 /// What an ONNX model is.
 #[derive(Clone, Debug, Serialize)]
@@ -139,21 +139,11 @@ fn data_file(
     digest: Option<&String>,
 ) -> DataFile {
     let path = parent_dir(model).join(&file);
-    let status = fs::metadata(&path).ok();
-    let found = status.as_ref().map(Metadata::len);
+    let found = fs::metadata(&path).ok().map(|it| it.len());
     let needed = ranges.iter().map(|range| range.range.end).max().unwrap_or(0);
-    let obstacle = status.as_ref().and_then(|_| link_kind(&path).ok().flatten());
-    let is_followed = obstacle == Some(Obstacle::HardLink) || is_followed(model, &path);
-    let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    let unreachable = if Path::new(&file).components().all(is_below) {
-        let obstacle = obstacle.filter(|_| !is_followed);
-        obstacle.map(|it| format!("{it}: put a copy of it there, or export again"))
-    } else {
-        Some("it is outside the model's folder, where onnxruntime reads no external data: export again".to_owned())
-    };
-    let warning = obstacle.filter(|_| unreachable.is_none()).map(|obstacle| obstacle.to_string());
     let change = || onnx::data_change(&path, ranges, digest?);
-    let damage = || onnx::data_problem(&path, needed).or_else(change);
+    let problem = onnx::data_problem(model, &file, needed).or_else(change);
+    let link = link_kind(&path).ok().flatten().filter(|_| problem.is_none());
     // Several initializers may read one range.
     let distinct: HashSet<&FileRange> = ranges.iter().collect();
     let bytes = distinct.into_iter().map(FileRange::len).fold(0, u64::saturating_add);
@@ -161,20 +151,9 @@ fn data_file(
         listed: ListedFile { file, tensors: ranges.len(), bytes },
         needed,
         found,
-        problem: unreachable.or_else(damage),
-        warning,
+        problem,
+        warning: link.map(|it| it.to_string()),
     }
-}
-
-/// Whether onnxruntime follows a link: its target is in the model's folder or below, or
-/// beside the target of the model's own link, as in a Hugging Face cache.
-fn is_followed(model: &Path, file: &Path) -> bool {
-    let folders = [
-        canonicalize_existing(parent_dir(model)),
-        canonicalize_existing(model).map(|it| parent_dir(&it).to_owned()),
-    ];
-    let file = canonicalize_existing(file);
-    folders.iter().flatten().any(|folder| file.as_ref().is_ok_and(|file| file.starts_with(folder)))
 }
 
 /// An initializer whose external data is longer or shorter than its shape.

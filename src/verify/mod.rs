@@ -18,6 +18,7 @@ mod verifier;
 mod weights;
 mod windows;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 pub use expert_use::ExpertUse;
@@ -71,7 +72,8 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let comparison = comparison.map_err(|error| to_scan(error, request))?;
 
     let changed = model.files.iter().flat_map(ModelFile::changed_data);
-    let mut changed_data: Vec<String> = changed.collect();
+    let changed: BTreeSet<String> = changed.collect();
+    let mut changed_data = Vec::from_iter(changed);
     if changed_data.is_empty() && matches!(identity, Identity::Same | Identity::Converted(_)) {
         changed_data.extend(weights.changes());
     }

@@ -214,6 +214,9 @@ impl Report {
             _ if !self.agrees() => "the model does not compute what the checkpoint says",
             _ if !self.passed && self.weights.has_faults() => "logits agree, and weights do not",
             _ if !self.passed => "logits agree, and weights in another form were not compared",
+            ToleranceSource::Float32 if !self.changed_data.is_empty() => {
+                "the model computes what the checkpoint says now, and has a record of other weights: export again"
+            }
             ToleranceSource::Float32 => "the model computes what the checkpoint says",
             ToleranceSource::ModelValues => {
                 "the model computes what its own values say, which are the checkpoint's, rounded"

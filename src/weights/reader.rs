@@ -231,16 +231,20 @@ pub fn ensure_finite(weight: &Weight, non_finite: u64) -> Result<()> {
 
 /// The error for a byte range of a weight with values that are not finite.
 fn damaged(source: &FileRange, weight: &Weight, non_finite: u64, values: u64) -> Error {
-    let header = Header::read(&source.file).ok();
-    let mut stored = header.iter().flat_map(|it| &it.tensors);
-    let tensor = stored.find(|it| it.data.range.contains(&source.range.start));
     err!(
         "`{}`, tensor `{}`: {}: {}",
         source.file.display(),
-        tensor.map_or(&weight.name, |it| &it.name),
+        stored_name(source).unwrap_or_else(|| weight.name.clone()),
         not_finite_of(non_finite, values),
         restore(weight.dtype)
     )
+}
+
+/// The name of the tensor that a file stores in a range.
+pub fn stored_name(source: &FileRange) -> Option<String> {
+    let tensors = Header::read(&source.file).ok()?.tensors.into_iter();
+    let mut tensors = tensors.filter(|it| it.data.range.contains(&source.range.start));
+    tensors.next().map(|it| it.name)
 }
 
 /// How many of some values are not finite, and that they are.

@@ -301,7 +301,19 @@ fn foreign_formats_are_known_by_their_tensors() {
         let is_complete = parts.starts_with("weight ");
         assert_eq!(sentence.contains("--ignore-tensor"), is_complete, "{sentence}");
     }
-    for name in ["qkv_proj", "qkv", "query_key_value"] {
+    // Megatron joins the rows of each key head, so that a split by rows would be another model.
+    for (name, end) in [
+        (
+            "qkv_proj",
+            "`): split its rows into `q_proj`, `k_proj` and `v_proj`, in the order in which they were joined, and export the result",
+        ),
+        (
+            "qkv",
+            "`): split its rows into `q_proj`, `k_proj` and `v_proj`, in the order in which they were joined, and export the result",
+        ),
+        ("query_key_value", "and a split into three parts would be another model"),
+        ("linear_qkv", "and a split into three parts would be another model"),
+    ] {
         let joined = with("hf", |tensors| {
             rename(tensors, "self_attn.q_proj", &format!("self_attn.{name}"));
             tensors.retain(|name, _| {
@@ -309,10 +321,8 @@ fn foreign_formats_are_known_by_their_tensors() {
             });
         });
         let sentence = joined.refusal("m", &[]);
-        assert_contains(&sentence, "holds q, k and v in one tensor (`model.layers.0.self_attn.");
-        assert_ends(
-            &sentence,
-            "): split the tensor into `q_proj`, `k_proj` and `v_proj` by rows, and export the result",
-        );
+        assert_contains(&sentence, "holds q, k and v in one tensor");
+        assert_contains(&sentence, " (`model.layers.0.self_attn.");
+        assert_ends(&sentence, end);
     }
 }

@@ -220,7 +220,7 @@ fn reports_missing_and_short_data() {
         fs::rename(&weights, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
         assert_problem("it is a symbolic link");
-        assert_problem("model's folder: put a copy of it there, or export again");
+        assert_problem("put a copy of the file there, or export again");
     }
     fs::remove_file(&weights).unwrap();
     assert_problem("it does not exist: restore it, or export again");

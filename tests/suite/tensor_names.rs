@@ -130,6 +130,28 @@ fn one_name_with_and_without_a_wrapper_is_ambiguous() {
     }
 }
 
+/// A training with averaged weights saves two models, and the choice is the user's.
+#[test]
+fn one_of_two_models_is_chosen_by_ignoring_the_other() {
+    let (mut tensors, mut alone) = (Tensors::new(), Vec::new());
+    for prefix in ["student.", "ema."] {
+        let mut own = in_layout("hf");
+        own.get_mut("lm_head.weight").unwrap().2.rotate_left(prefix.len());
+        let fingerprint = home(&config(), &own).export("m", &[]).1["fingerprint"].clone();
+        alone.push((format!("{prefix}*"), fingerprint));
+        tensors.extend(own.into_iter().map(|(name, it)| (format!("{prefix}{name}"), it)));
+    }
+    let both = home(&config(), &tensors);
+    let sentence = both.refusal("m", &[]);
+    assert_contains(&sentence, "holds two models, in tensors whose names begin with `");
+    let [(student, of_student), (ema, of_ema)] = &alone[..] else { unreachable!() };
+    for (ignored, expected) in [(ema, of_student), (student, of_ema)] {
+        assert_contains(&sentence, &format!("--ignore-tensor '{ignored}'"));
+        let (_, summary) = both.export("m", &["--ignore-tensor", ignored]);
+        assert_eq!(summary["fingerprint"], *expected);
+    }
+}
+
 /// Which names have the prefix, what is added, and the sentence.
 #[test]
 fn prefix_of_some_names_is_refused() {

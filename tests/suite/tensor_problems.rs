@@ -242,12 +242,12 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
         (
             "hf",
             |tensors, _| drop(tensors.remove("lm_head.weight")),
-            "CHECKPOINT` lacks `lm_head.weight`, the language-model head, and `CHECKPOINT/config.json` does not tie it to the embedding: save the model with its head (as GptOssForCausalLM, not as GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
+            "CHECKPOINT` lacks `lm_head.weight`, the language-model head, and `CHECKPOINT/config.json` does not tie it to the embedding: save the model with the head that it was trained with (from GptOssForCausalLM, not from GptOssModel), or set `tie_word_embeddings` to true if the embedding is the head",
         ),
         (
             "hf",
             |tensors, _| rename(tensors, "lm_head.weight", "score.weight"),
-            "CHECKPOINT` holds `score.weight`, the head of a model for another task, and no `lm_head.weight`: only models with a language-model head can be exported",
+            "CHECKPOINT` holds `score.weight`, the head of a model for another task, and no `lm_head.weight`: only models with a language-model head can be exported: add the head of the model that this one was trained from, as",
         ),
         (
             "bf16",
