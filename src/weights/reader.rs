@@ -1,5 +1,6 @@
 //! The bytes of a weight in order, by its recipe.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -234,17 +235,25 @@ fn damaged(source: &FileRange, weight: &Weight, non_finite: u64, values: u64) ->
     err!(
         "`{}`, tensor `{}`: {}: {}",
         source.file.display(),
-        stored_name(source).unwrap_or_else(|| weight.name.clone()),
+        stored_names([source]).first().unwrap_or(&weight.name),
         not_finite_of(non_finite, values),
         restore(weight.dtype)
     )
 }
 
-/// The name of the tensor that a file stores in a range.
-pub fn stored_name(source: &FileRange) -> Option<String> {
-    let tensors = Header::read(&source.file).ok()?.tensors.into_iter();
-    let mut tensors = tensors.filter(|it| it.data.range.contains(&source.range.start));
-    tensors.next().map(|it| it.name)
+/// The names of the tensors that files store in some ranges; nothing for a file that changed.
+pub fn stored_names<'f>(ranges: impl IntoIterator<Item = &'f FileRange>) -> Vec<String> {
+    let mut by_start: HashMap<&Path, BTreeMap<u64, String>> = HashMap::new();
+    let mut names = Vec::new();
+    for FileRange { file, range } in ranges {
+        let read = || {
+            let tensors = Header::read(file).map_or(Vec::new(), |it| it.tensors).into_iter();
+            tensors.map(|it| (it.data.range.start, it.name)).collect()
+        };
+        let tensors = by_start.entry(file).or_insert_with(read);
+        names.extend(tensors.range(..=range.start).next_back().map(|(_, name)| name.clone()));
+    }
+    names
 }
 
 /// How many of some values are not finite, and that they are.

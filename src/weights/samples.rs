@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::fingerprint::Fingerprint;
 use super::format::ElementKind;
-use super::reader::{FileCache, count_in, ensure_finite, is_zero, read_range, stored_name};
+use super::reader::{FileCache, count_in, ensure_finite, is_zero, read_range, stored_names};
 use super::recipe::Weight;
 use crate::display::listed;
 use crate::error::{Error, Result, Setting, err};
@@ -181,8 +181,7 @@ impl Zeros {
 fn named(weights: &[&Weight]) -> (String, String) {
     let sources = || weights.iter().flat_map(|weight| weight.recipe.sources());
     let files: BTreeSet<_> = sources().map(|it| it.file.display().to_string()).collect();
-    let names: Vec<_> = sources().filter_map(stored_name).collect();
-    (listed(files.iter()), listed(names.iter()))
+    (listed(files.iter()), listed(stored_names(sources()).iter()))
 }
 
 impl Serialize for Zeros {

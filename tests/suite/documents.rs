@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::genai::with_tokenizer;
 use crate::inspect::inspect;
-use crate::support::{Home, fixture};
+use crate::support::{Home, assert_contains, fixture};
 
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/export.rs"]
@@ -24,8 +24,8 @@ pub fn documents() -> Vec<(String, String)> {
     let names = listed.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     let names = names.filter(|name| name.ends_with(".md"));
     let others = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-    let examples = ["examples/ray/README.md", "examples/triton/README.md"];
-    let names = names.chain(others.into_iter().chain(examples).map(str::to_owned));
+    let examples = ["ray", "triton", "web"].map(|it| format!("examples/{it}/README.md"));
+    let names = names.chain(others.map(str::to_owned)).chain(examples);
     names.map(|name| (name.clone(), document(&name))).collect()
 }
 
@@ -97,6 +97,17 @@ fn json_document_lists_the_keys_of_exports() {
     let properties = &inspect(&model, &[])["properties"];
     let metadata = properties["gpt_oss_export"].as_str().unwrap();
     assert_listed("Metadata of a model", &serde_json::from_str(metadata).unwrap());
+}
+
+/// `docs/cast.py` records them.
+#[test]
+fn picture_shows_the_commands_of_the_readme() {
+    let (readme, picture) = (document("README.md"), document("docs/cast.svg"));
+    let block = readme.split("```").find(|it| it.contains("generate out/model.onnx")).unwrap();
+    for command in block.replace("\\\n    ", "").lines().skip(1) {
+        let shown = format!(">$ {}<", command.replace('"', "&quot;"));
+        assert_contains(&picture, &shown);
+    }
 }
 
 #[test]
