@@ -128,6 +128,13 @@ impl AdapterConfig {
         Ok((config, IgnoredNames { config_keys, of_adapters, ..IgnoredNames::default() }))
     }
 
+    /// Whether a version of PEFT up to 0.18 wrote it, which had one order of factors.
+    pub fn is_always_plain(&self) -> bool {
+        let version = self.peft_version.as_deref().unwrap_or_default();
+        let numbers = version.split('.').map(str::parse::<u32>).collect::<Vec<_>>();
+        matches!(numbers[..], [Ok(0), Ok(..=18), Ok(_)])
+    }
+
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
     /// factors of this rank. The config has to agree with the rank.
     pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {

@@ -18,7 +18,8 @@ use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
-use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero};
+use crate::progress::Silent;
+use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero, require_finite};
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
@@ -62,6 +63,10 @@ impl AdapterFile {
             path.display()
         );
         let shown = folder.display();
+        if path.is_file() && path.ends_with(ADAPTER_CONFIG) {
+            return Err(err!("`{}` is the config of an adapter: give its folder", path.display())
+                .with_remedy(Setting::Adapter, shown.to_string()));
+        }
         ensure!(
             folder.is_dir(),
             "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
@@ -91,7 +96,8 @@ impl AdapterFile {
         }
         refuse_other_methods(&config)?;
         let config = AdapterConfig::read(&config, &ignored.config_keys);
-        let modules = read_modules(&weights, &ignored.tensors);
+        let base = config.as_ref().ok().and_then(|(config, _)| config.base.as_deref());
+        let modules = read_modules(&weights, &ignored.tensors, base);
         let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
         let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys }.by(ignored);
@@ -120,6 +126,28 @@ impl AdapterFile {
         });
         let Some(first) = wrong.next() else { return Ok(()) };
         bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
+    }
+
+    /// A module of wrapped experts, if the shapes of none tell the order of its factors, and no version
+    /// of PEFT does.
+    pub fn undecided(&self) -> Option<&Module> {
+        let wrapped =
+            || self.modules.iter().filter(|(it, _)| matches!(it.form, ModuleForm::Wrapped(_)));
+        let width = |parts: &Parts, part, axis: usize| parts.get(&part)?.shape.get(axis).copied();
+        let is_square =
+            |(_, parts): (_, &Parts)| width(parts, Part::A, 1) == width(parts, Part::B, 0);
+        let is_open = !self.config.is_always_plain() && wrapped().all(is_square);
+        wrapped().next().filter(|_| is_open).map(|(module, _)| module)
+    }
+
+    /// Refuses values that are infinite or NaN.
+    pub fn require_finite(&self) -> Result<()> {
+        let tensors = self.modules.values().flat_map(BTreeMap::values).cloned();
+        let mut weights = tensors.map(|StoredTensor { name, dtype, shape, data }| {
+            let recipe = Recipe::Slice(data);
+            Weight { name, dtype, shape, kind: ElementKind::Float, recipe }
+        });
+        weights.try_for_each(|it| require_finite(&it, &mut FileCache::default(), &Silent))
     }
 
     /// What to tell of an adapter that changes nothing.
@@ -214,6 +242,7 @@ fn elsewhere(folder: &Path) -> String {
 fn read_modules(
     path: &Path,
     ignored: &[String],
+    base: Option<&str>,
 ) -> Result<(BTreeMap<Module, Parts>, IgnoredNames)> {
     let shown = path.display();
     let (mut modules, mut unknown) = (BTreeMap::<_, Parts>::new(), Vec::new());
@@ -246,15 +275,28 @@ fn read_modules(
         !names.is_empty(),
         "`{shown}` holds no tensors: use the file that was saved after training"
     );
+    refuse_base(path, &names, &unknown)?;
     refuse_other_names(path, &unknown)?;
     let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
-    let errors = [
-        unsupported_ways(path, &unsupported),
-        misplaced(path, &foreign, &names),
-        unpaired(path, &modules),
-    ];
-    Error::all(errors.into_iter().flatten())?;
+    let mut errors = Vec::from_iter(unsupported_ways(path, &unsupported));
+    errors.extend(misplaced(path, &foreign, &names, base));
+    errors.extend(unpaired(path, &modules));
+    Error::all(errors)?;
     Ok((modules, IgnoredNames { tensors, of_adapters, ..IgnoredNames::default() }))
+}
+
+/// Refuses a state dict with the weights of the base: its experts are no part of an adapter.
+fn refuse_base(path: &Path, names: &[String], unknown: &[String]) -> Result<()> {
+    let is_of_base = |name: &&String| !name.contains("lora_");
+    let experts = |name: &&String| is_of_base(name) && name.contains(".mlp.experts.");
+    let Some(example) = unknown.iter().find(experts) else { return Ok(()) };
+    let [of_base, all] = [names.iter().filter(is_of_base).count(), names.len()];
+    ensure!(
+        of_base == all,
+        "`{}` holds weights of its base model too, in {of_base} of {all} tensors, such as `{example}`: save the adapter alone with save_pretrained of PEFT, or keep only the tensors with `lora_` in their names",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Refuses the names of a state dict and misspelt ones, by which they would be PEFT's.
@@ -289,27 +331,30 @@ fn unsupported_ways(path: &Path, tensors: &[String]) -> Option<Error> {
     })
 }
 
-/// The error for tensors without a module, of all `names` in a file.
-fn misplaced(path: &Path, unknown: &[String], names: &[String]) -> Option<Error> {
-    if unknown.is_empty() {
-        return None;
-    }
+/// The errors for tensors without a module, of all `names` in the file of an adapter of `base`. Without
+/// factors it would be another adapter, so that no pattern for these is recommended.
+fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&str>) -> Vec<Error> {
+    let path = path.display();
+    let (mut factors, others): (Vec<&String>, Vec<&String>) =
+        unknown.iter().partition(|name| name.contains("lora_"));
     if unknown.len() == names.len() {
-        return Some(err!(
-            "no tensor of `{}` adapts a GPT-OSS model, such as `{}`: use an adapter of this base, as save_pretrained of PEFT writes it",
-            path.display(),
-            unknown[0]
-        ));
+        factors = names.iter().collect();
+    }
+    let base = base.map_or(String::new(), |base| format!(" (its config names the base `{base}`)"));
+    let of_factors = factors.first().map(|first| {
+        err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: use an adapter of this base, as save_pretrained of PEFT writes it, or ignore by name what the model is to do without")
+    });
+    if others.is_empty() || unknown.len() == names.len() {
+        return Vec::from_iter(of_factors);
     }
     let error = err!(
-        "`{}` holds tensors that adapt nothing in a GPT-OSS model: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
-        path.display(),
-        listed(unknown.iter())
+        "`{path}` holds tensors that adapt nothing in a GPT-OSS model: {}; use an adapter of this base, or ignore what may be left out, by name or by a pattern with * and ?",
+        listed(others.iter())
     );
-    let others = names.iter().filter(|name| !unknown.contains(name)).map(String::as_str);
-    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
-    let patterns = patterns(&unknown, others).into_iter().map(|it| (Setting::IgnoreTensor, it));
-    Some(error.with_remedies(patterns.collect()))
+    let rest = names.iter().filter(|name| !others.contains(name)).map(String::as_str);
+    let others: Vec<&str> = others.iter().map(|it| it.as_str()).collect();
+    let patterns = patterns(&others, rest).into_iter().map(|it| (Setting::IgnoreTensor, it));
+    of_factors.into_iter().chain([error.with_remedies(patterns.collect())]).collect()
 }
 
 /// The error for factors without the other one.

@@ -269,12 +269,17 @@ impl Fit<'_> {
         }
         self.order = known.or(self.order);
         let (Some(module), None) = (open, self.order) else { return Ok(()) };
-        let Some(version) = config.peft_version.as_ref().filter(|it| !is_always_plain(it)) else {
+        let version = config.peft_version.as_ref();
+        if config.is_always_plain() {
             self.order = Some(FactorOrder::Plain);
             return Ok(());
-        };
+        }
+        let why = version.map_or_else(
+            || format!("{ADAPTER_CONFIG} does not say which PEFT wrote it (`peft_version`): up to 0.18 `plain`, later versions either"),
+            |version| format!("PEFT {version} stored both: 0.19.0 `plain` under transformers 4 and `swapped` under 5, later versions `swapped` under 4 and `plain` under 5"),
+        );
         let error = err!(
-            "`{}`: the factors of `{}` fit in two orders, and PEFT {version} stored both: 0.19.0 `plain` under transformers 4 and `swapped` under 5, later versions `swapped` under 4 and `plain` under 5; say which it is",
+            "`{}`: the factors of `{}` fit in two orders, and {why}; say which it is",
             weights.display(),
             module.name
         );
@@ -316,12 +321,6 @@ fn shapes(
         (ModuleForm::Stacked, ..) => [led_by(experts), led_by(experts)],
         _ => [sides.to_vec(), sides.to_vec()],
     }
-}
-
-/// Whether a version of PEFT is up to 0.18, which had one order of factors.
-fn is_always_plain(version: &str) -> bool {
-    let numbers = version.split('.').map(str::parse::<u32>).collect::<Vec<_>>();
-    matches!(numbers[..], [Ok(0), Ok(..=18), Ok(_)])
 }
 
 /// The tensors one after the other, under another shape.

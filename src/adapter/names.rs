@@ -1,6 +1,6 @@
 //! The names of tensors in adapters, by PEFT and by Tinker, and what they belong to.
 
-use crate::checkpoint::{Config, WRAPPERS};
+use crate::checkpoint::{Config, WRAPPERS, most_like};
 
 /// A module that an adapter changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,8 +176,8 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     is_supported.then_some((Module { layer, path, form, sides, name }, part))
 }
 
-/// The name by which PEFT would save a tensor of a state dict, or one whose factor is misspelt: without
-/// wrappers, and without the name of the adapter behind a factor's.
+/// The name by which PEFT would save a tensor of a state dict, or one of which a part is misspelt:
+/// without wrappers, and without the name of the adapter behind a factor's.
 pub fn as_saved(tensor: &str) -> Option<String> {
     const FACTORS: [&str; 4] = ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"];
     let is_wrapper =
@@ -194,7 +194,17 @@ pub fn as_saved(tensor: &str) -> Option<String> {
     {
         parts.remove(at + 1);
     }
-    [with_adapter, parts.join(".")].into_iter().find(|name| name != tensor && place(name).is_some())
+    let is_right = |name: &String| name != tensor && place(name).is_some();
+    let plain = [with_adapter, parts.join(".")].into_iter().find(is_right);
+    plain.or_else(|| {
+        let spelt = (0..parts.len()).filter_map(|at| {
+            let known = IN_LAYER.iter().chain(&OUTSIDE).flat_map(|(name, ..)| name.split('.'));
+            let mut parts = parts.clone();
+            parts[at] = most_like(parts[at], known, |it| it)?;
+            Some(parts.join("."))
+        });
+        spelt.into_iter().find(is_right)
+    })
 }
 
 impl Side {

@@ -38,6 +38,7 @@ use layout::{Assembly, Layout, Wrong};
 use mismatch::ReadConfig;
 pub use names::{WRAPPERS, is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
+pub use similar::most_like;
 pub use staged::StagedModel;
 pub use suggest::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, enclosing, identify,

@@ -15,7 +15,8 @@ const LAYOUT_HELP: &str = "How the adapter stores the factors of experts, if its
 /// Write a LoRA adapter as a file that runtimes load beside a swappable model
 ///
 /// The model was exported with --adapter-as swappable. Its checkpoint is not needed: the model says
-/// which matrices adapters may change. An adapter that changes more is refused.
+/// which matrices adapters may change. An adapter that changes more is refused. For a model in stages,
+/// run it for each stage: a stage gets what changes its own layers.
 #[derive(Args, Debug)]
 #[command(mut_arg("adapter_layout", |it| it.help(LAYOUT_HELP)))]
 pub struct WriteAdapter {

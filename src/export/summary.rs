@@ -94,6 +94,9 @@ pub struct AdapterSummary {
     /// Several, for the stages that it changes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
+    /// The part of a model that the file is for; other stages need files of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<ModelPart>,
     /// The base that its config names.
     pub base: Option<String>,
     /// In the layers exported.
@@ -244,7 +247,7 @@ impl AdapterSummary {
         let bytes = tensors.map(|it| it.data.len()).sum();
         let (base, warning) = (read.config.base.clone(), read.warning()?);
         let file = if files.len() == 1 { files.pop() } else { None };
-        Ok(Self { record, is_apart, file, files, base, modules, bytes, warning })
+        Ok(Self { record, is_apart, file, files, base, part: None, modules, bytes, warning })
     }
 }
 

@@ -62,7 +62,9 @@ pub fn export_adapter(request: &AdapterRequest, progress: &dyn Progress) -> Resu
     adapter::require_swappable(&adapter.changes, stored, progress)?;
     let runtime_adapter = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
     let planned = PlannedAdapter::new(output.clone(), runtime_adapter)?;
+    let part = Some(part).filter(|it| !it.is_whole());
     let summary = AdapterSummary::new(adapter, true, vec![output.clone()])?;
+    let summary = AdapterSummary { part, ..summary };
     let mut transaction = Transaction::default();
     transaction.claim(output)?;
     check_disk_space([planned.file()])?;

@@ -167,6 +167,8 @@ impl fmt::Display for AdapterSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         adapter_rows(&mut table, self);
+        let part = |it| table.row("part", format!("{it}: write a file for each other stage too"));
+        self.part.iter().for_each(part);
         self.file.iter().for_each(|path| table.row("written", path.display()));
         table.fmt(f)
     }

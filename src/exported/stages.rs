@@ -132,10 +132,10 @@ fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     let others: Vec<PathBuf> = others.collect();
     if others.is_empty() {
         let given = listed(files.iter().map(|it| it.path.display()));
-        let verb = if files.len() == 1 { "lacks" } else { "lack" };
-        let layers = spans(layers);
+        let verb = if files.len() == 1 { "is a part" } else { "are parts" };
+        let (number, layers) = (if layers.len() == 1 { "layer" } else { "layers" }, spans(layers));
         return err!(
-            "{given} {verb} layers {layers} of {all}: give files with all layers of the model"
+            "{given} {verb} of a model of {all} layers, without {number} {layers}: give the files of all stages"
         );
     }
     let verb = if others.len() == 1 { "is" } else { "are" };

@@ -41,6 +41,9 @@ pub struct AdapterInspection {
     /// What is told if it changes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// A module of experts whose factors fit in two orders, of which an export asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<String>,
     /// Everything that keeps it from being exported, with any base.
     #[serde(skip)]
     pub refusal: Option<Error>,
@@ -58,6 +61,7 @@ pub fn inspect(
         Ok(file) => (file, None),
         Err(error) => (AdapterFile::default(), Some(error)),
     };
+    let undecided = file.undecided().map(|it| it.name.clone());
     let header = Header::read(&path.join(ADAPTER_WEIGHTS));
     let tensors = header.map_err(|error| refusal.take().unwrap_or(error))?.tensors;
     let listed = tensors.iter().map(|tensor| ListedTensor {
@@ -71,6 +75,9 @@ pub fn inspect(
         ..ListedTensor::default()
     });
     let listed: Vec<ListedTensor> = listed.collect();
+    if refusal.is_none() {
+        refusal = file.require_finite().err();
+    }
     Ok(AdapterInspection {
         path: path.to_owned(),
         modules: file.adapted_modules(),
@@ -85,6 +92,7 @@ pub fn inspect(
         count: tensors.len(),
         scan: progress.map(|it| scan_stored(&tensors, &listed, it)).transpose()?,
         tensors: filter.apply(listed),
+        undecided,
         refusal,
     })
 }
@@ -153,6 +161,12 @@ impl AdapterInspection {
             self.sizes.iter().map(|(name, size)| format!("{name} {}", with_thousands(*size)));
         if !self.sizes.is_empty() {
             table.row("fits", sizes.collect::<Vec<_>>().join(", "));
+        }
+        if let Some(module) = &self.undecided {
+            table.row(
+                "order",
+                format!("the factors of {module} fit in two orders: an export asks for one"),
+            );
         }
     }
 }

@@ -136,7 +136,7 @@ impl Inspection {
             self,
             Self::Checkpoint(_) | Self::Weights(_) | Self::Adapter(_) | Self::Tensors(_)
         );
-        has_values && self.scan().is_none()
+        has_values && self.scan().is_none() && self.refusal().is_none()
     }
 }
 

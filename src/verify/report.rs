@@ -103,6 +103,11 @@ impl Report {
             })
         };
         let separator = if weights.is_empty() { "" } else { "; " };
+        if let Identity::Different { model: of_model, checkpoint } = &self.identity {
+            return err!(
+                "`{model}`: {computed}{separator}{weights}; it was made from weights with the fingerprint {of_model}, and the checkpoint has {checkpoint}: verify it with the checkpoint that it was made from, or export again"
+            );
+        }
         err!("`{model}`: {computed}{separator}{weights}{hint}")
     }
 

@@ -5,13 +5,14 @@ use std::fs;
 use gpt_oss_export::checkpoint::IgnoredNames;
 use gpt_oss_export::error::{Error, Setting};
 use safetensors::Dtype;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
+use crate::inspect::inspect;
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, cases, copy_folder, failure, fixture, open,
-    printed, resize, text, words,
+    Home, assert_contains, assert_starts, binary, cases, copy_folder, export_args, failure,
+    fixture, open, printed, resize, text, words,
 };
 
 #[test]
@@ -113,7 +114,8 @@ fn says_all_that_is_wrong_at_once() {
     let sentences: Vec<&str> = error.each().map(Error::sentence).collect();
     let expected = [
         "has unknown keys `lora_magic` and `lora_trick`, which can be ignored if they do not change what the model computes",
-        "holds tensors that adapt nothing in a GPT-OSS model: `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`, `base_model.model.score.weight`; use an adapter",
+        "adapts modules that no GPT-OSS model has, such as `base_model.model.model.vision_tower.0.q_proj.lora_A.weight`: use an adapter",
+        "holds tensors that adapt nothing in a GPT-OSS model: `base_model.model.score.weight`; use an adapter",
         "has `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` without the factor B of its module: the file is incomplete",
     ];
     assert_eq!(sentences.len(), expected.len(), "{error}");
@@ -189,12 +191,15 @@ fn refuses_tensors_that_do_not_fit() {
         attention | rename lora_B lora_b | or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_b.weight` to
         attention | drop lora_ | adapter_model.safetensors` holds no tensors: use the file that was saved after training
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
-        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_B.weight`; use an adapter of this base
-        attention | rename model.layers model.language_model.layers | adapter_model.safetensors` adapts a GPT-OSS model, such as `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight`: use an adapter of this base, as save_pretrained of PEFT writes it
+        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it, or ignore by name
+        attention | rename model.layers model.language_model.layers | adapter_model.safetensors` adapts modules that no GPT-OSS model has, such as `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it
+        attention | rename q_proj q_porj | or rename `base_model.model.model.layers.0.self_attn.q_porj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`, and the 5 others alike
+        attention | rename self_attn self_atn | or rename `base_model.model.model.layers.0.self_atn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others
+        attention | copy q_proj.lora_A mlp.experts.base_layer.gate_up_proj | holds weights of its base model too, in 3 of 27 tensors, such as `
         attention | rename .lora_ .base_layer.lora_ | v_proj.base_layer.lora_B.weight` and 16 more: merge it into
         attention | rename q_proj.lora_A.weight q_proj.ia3_l | q_proj.ia3_l`; use
         attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`: merge it into
-        attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_B.weight`; use
+        attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use
         embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`: merge it into
         whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: merge it
         embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
@@ -347,4 +352,34 @@ fn names_what_is_no_adapter() {
     assert_contains(refusal(&home).sentence(), "is a Git LFS pointer, not the file itself: run");
     fs::write(home.join("adapter").join(WEIGHTS), "").unwrap();
     assert_contains(refusal(&home).sentence(), "has 0 bytes, too few for a SafeTensors file");
+}
+
+#[test]
+fn config_in_the_place_of_an_adapter_is_told() {
+    let home = copied("attention");
+    let (base, adapter) = (home.checkpoint(), home.join("adapter"));
+    let config = adapter.join(CONFIG);
+    let model = home.join("m.onnx");
+    let sentence = failure(&export_args(&base, &model, &["--adapter", text(&config)]));
+    let expected = format!(
+        "`{}` is the config of an adapter: give its folder; pass --adapter {}",
+        config.display(),
+        adapter.display()
+    );
+    assert_eq!(sentence, expected);
+}
+
+/// An export asks for what `inspect` says to be undecided.
+#[test]
+fn inspect_tells_that_factors_fit_in_two_orders() {
+    for (adapter, module) in [
+        ("square-down", json!("model.layers.0.mlp.experts.down_proj")),
+        ("square", Value::Null),
+        ("experts", Value::Null),
+        ("attention", Value::Null),
+    ] {
+        assert_eq!(inspect(&fixture("lora").join(adapter), &[])["undecided"], module, "{adapter}");
+    }
+    let printed = printed(&mut binary(&["inspect", text(&fixture("lora/square-down"))]));
+    assert_contains(&printed, "fit in two orders: an export asks for one");
 }

@@ -10,8 +10,8 @@ use crate::fake_hub::{FakeHub, REPOSITORY, files};
 use crate::layout_fixtures::{config, in_layout, read, write, write_index};
 use crate::stages::{stage_paths, tied};
 use crate::support::{
-    Home, assert_contains, cases, contents, copy_folder, edit_json, export, export_args, fixture,
-    run, text, words,
+    Home, assert_contains, binary, cases, contents, copy_folder, edit_json, export, export_args,
+    fixture, printed, run, text, words,
 };
 
 /// The tensors of a weights file.
@@ -203,7 +203,9 @@ fn swappable_adapters_have_files_for_the_stages_that_they_change() {
         assert!(files.contains(&json!(file)));
         // The same as for a stage that exists.
         let arguments = ["adapter", &adapter, "--for", text(path), "-o", text(&expected)];
-        assert!(run(&arguments).status.success());
+        let part =
+            format!("part     stage {} of 3, layer {at} (the model has 3): write a file", at + 1);
+        assert_contains(&printed(&mut binary(&arguments)), &part);
         assert_eq!(fs::read(&file).unwrap(), fs::read(&expected).unwrap());
     }
     // All that it changes is in some stage, and said of all as one.
