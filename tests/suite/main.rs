@@ -49,6 +49,7 @@ mod python {
     mod combinations;
     mod documents;
     mod environment;
+    mod examples;
     mod faults;
     mod faulty;
     mod generate;

@@ -88,10 +88,11 @@ impl Home {
     }
 }
 
+/// Copies the files of a folder, and none of those below it.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
+    let paths = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path());
+    for path in paths.filter(|path| path.is_file()) {
         fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
 }

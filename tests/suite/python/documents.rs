@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::environment::{interpreter, javascript, onnxruntime, python_of};
+use super::environment::{interpreter, javascript, onnxruntime, python_of, search_path};
 use crate::documents::{assert_listed, documents, root};
 use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
@@ -66,6 +66,10 @@ fn place_for(document: &str) -> Home {
         }
         "docs/genai.md" => (with_tokenizer(), "out/checkpoint"),
         "docs/ci.md" => (Home::with("tiny"), "checkpoint"),
+        "examples/python/README.md" => {
+            copy_folder(&root().join("examples/python"), &home.join("examples/python"));
+            return home;
+        }
         _ => return home,
     };
     copy_folder(&from.checkpoint(), &home.join(to));
@@ -84,11 +88,9 @@ fn run_commands(code: &str, folder: &Path) -> usize {
     let is_command = |line: &&str| !line.is_empty() && !line.starts_with("cargo ");
     let lines: Vec<&str> = code.lines().filter(is_command).collect();
     for line in &lines {
-        let built = concat!(env!("CARGO_BIN_EXE_gpt-oss-export"), " ");
-        let arguments = line.strip_prefix("gpt-oss-export ");
-        let line = arguments.map_or((*line).to_owned(), |arguments| built.to_owned() + arguments);
         let mut shell = Command::new("sh");
-        shell.args(["-ec", &line]).env("ORT_DYLIB_PATH", onnxruntime());
+        shell.args(["-ec", line]).env("PATH", search_path());
+        shell.env("ORT_DYLIB_PATH", onnxruntime());
         printed(shell.current_dir(folder));
     }
     lines.len()

@@ -1,5 +1,7 @@
 //! The Python environments of the tests, which the first test that needs one installs.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -147,6 +149,25 @@ pub fn serving_interpreter() -> &'static Path {
 /// Runs a script of `tests/python` in the environment of serving engines.
 pub fn serving(script: &str, request: &Value) -> Value {
     run_script(serving_interpreter(), script, &[], request)
+}
+
+/// What `examples/python` names.
+pub fn examples_interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| environment("examples", "python/examples.txt"))
+}
+
+/// Runs a script of `tests/python` in the environment of `examples/python`.
+pub fn beside_examples(script: &str, request: &Value) -> Value {
+    run_script(examples_interpreter(), script, &[], request)
+}
+
+/// The search path of a shell that has the built binary and the Python of `examples/python`.
+pub fn search_path() -> OsString {
+    let programs = [Path::new(env!("CARGO_BIN_EXE_gpt-oss-export")), examples_interpreter()];
+    let programs = programs.map(|program| program.parent().unwrap().to_owned());
+    let others = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(programs.into_iter().chain(env::split_paths(&others))).unwrap()
 }
 
 /// Runs a script with the transformers that was the newest when the environment was installed.
