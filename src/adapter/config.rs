@@ -29,22 +29,26 @@ const HARMLESS: &[Group] = &[
     any_value("methods that other keys turn on", &["megatron_core", "qalora_group_size"]),
 ];
 
-/// Keys that change what an adapter computes, unless they are absent, null, false or empty.
-const METHODS: [(&str, &str); 10] = [
-    ("use_dora", "DoRA scales the rows of the adapted matrices"),
+/// Keys that change what an adapter computes, unless they are absent, null, false or empty, and what to
+/// do about the adapter.
+const METHODS: [(&str, &str, &str); 10] = [
+    ("use_dora", "DoRA scales the rows of the adapted matrices", MERGE_ADAPTER),
     (
         "alora_invocation_tokens",
         "activated LoRA leaves the tokens before an invocation as they are",
+        NO_MERGE,
     ),
-    ("arrow_config", "Arrow chooses among adapters for each token"),
-    ("layer_replication", "it repeats layers of the base"),
-    ("use_qalora", "QALoRA pools the inputs of its factors"),
-    ("use_bdlora", "BD-LoRA has factors of blocks"),
-    ("kasa_config", "KaSA truncates the base and scales each rank"),
-    ("monteclora_config", "MonteCLoRA draws its factors at random"),
-    ("fan_in_fan_out", "its matrices are stored input-major"),
-    ("megatron_config", "it adapts the parallel layers of Megatron"),
+    ("arrow_config", "Arrow chooses among adapters for each token", NO_MERGE),
+    ("layer_replication", "it repeats layers of the base", NO_MERGE),
+    ("use_qalora", "QALoRA pools the inputs of its factors", NO_MERGE),
+    ("use_bdlora", "BD-LoRA has factors of blocks", MERGE_ADAPTER),
+    ("kasa_config", "KaSA truncates the base and scales each rank", MERGE_ADAPTER),
+    ("monteclora_config", "MonteCLoRA draws its factors at random", MERGE_ADAPTER),
+    ("fan_in_fan_out", "its matrices are stored input-major", MERGE_ADAPTER),
+    ("megatron_config", "it adapts the parallel layers of Megatron", MERGE_ADAPTER),
 ];
+/// PEFT refuses to merge these.
+const NO_MERGE: &str = "PEFT cannot merge it either: train a LoRA adapter without it instead";
 
 /// Parts of the values of `peft_type` of which nothing can be merged.
 const PROMPT_METHODS: [&str; 4] = ["PROMPT", "P_TUNING", "PREFIX_TUNING", "CPT"];
@@ -110,7 +114,7 @@ impl AdapterConfig {
         let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
         let mut keys = ConfigReader::parse(&file, &text, ignored)?;
         let ordered: OrderedKeys = json::parse(&file, &text)?;
-        let of_methods = METHODS.map(|(key, _)| key);
+        let of_methods = METHODS.map(|(key, ..)| key);
         ["peft_type", INITIALIZATION].iter().chain(&of_methods).for_each(|key| keys.skip(key));
         let config = Self {
             base: keys.optional("base_model_name_or_path", &TEXT),
@@ -214,9 +218,11 @@ pub fn refuse_other_methods(path: &Path) -> Result<()> {
         errors.push(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
     }
     let is_set = |key| keys.get(key).is_some_and(|value| !is_off(value));
-    errors.extend(METHODS.into_iter().filter(|(key, _)| is_set(key)).map(|(key, what)| {
-        err!("`{file}`: key `{key}` is set: {what}, which is not supported; {MERGE_ADAPTER}")
-    }));
+    errors.extend(METHODS.into_iter().filter(|(key, ..)| is_set(key)).map(
+        |(key, what, instead)| {
+            err!("`{file}`: key `{key}` is set: {what}, which is not supported; {instead}")
+        },
+    ));
     let leaves_base =
         |it: &Value| it.is_boolean() || INITIALIZATIONS.iter().any(|known| it == known);
     if let Some(it) = keys.get(INITIALIZATION).filter(|it| !leaves_base(it)) {

@@ -25,7 +25,7 @@ pub fn lacks_most(tensors: &Tensors, left: &Unmatched, layout: &str, file: &str)
     let others: Vec<_> = left.unknown.iter().filter(is_other).collect();
     let Some(other) = others.first() else {
         return err!(
-            "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or download those that are missing",
+            "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or copy the missing ones, from the checkpoint that the training began with if it saved trained tensors alone",
             plural(tensors.count(), "tensor")
         );
     };

@@ -110,7 +110,8 @@ impl<'t> Unmatched<'t> {
     fn missing_biases(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
         let Missing { name: first, .. } =
             self.lacking.iter().find(|it| is_attention_bias(&it.name))?;
-        if tensors.wanted().any(is_attention_bias) {
+        let is_there = |name: &&str| is_attention_bias(name);
+        if tensors.wanted().any(is_attention_bias) || self.unknown.iter().any(is_there) {
             return None;
         }
         let error = err!(
@@ -144,7 +145,9 @@ impl<'t> Unmatched<'t> {
     }
 }
 
-/// Whether a tensor is a bias of attention in Hugging Face's layout.
+/// Whether a tensor is a bias of attention, whatever its module is called.
 fn is_attention_bias(name: &str) -> bool {
-    name.contains(".self_attn.") && name.ends_with("_proj.bias")
+    ["q_proj.bias", "k_proj.bias", "v_proj.bias", "o_proj.bias"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }

@@ -211,7 +211,7 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
         return Some(tensors.ignoring(tensors.ignoring(error, &without), &with));
     }
     let error = err!(
-        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the module inside the wrapper",
+        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the language model inside the wrapper, with its head, as GptOssForCausalLM does",
         tensors.path.display(),
         with.len(),
         plural(with.len() + without.len(), "tensor"),

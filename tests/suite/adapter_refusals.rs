@@ -20,11 +20,11 @@ fn refuses_configs_of_other_methods_and_wrong_values() {
     let table = r#"peft_type | "IA3" | key `peft_type` must be "LORA", found "IA3": merge it into its base model (merge_and_unload
         peft_type | "ADALORA" | must be "LORA", found "ADALORA"
         use_dora | true | key `use_dora` is set: DoRA scales the rows of the adapted matrices, which is not supported; merge it into
-        alora_invocation_tokens | [1, 2] | activated LoRA leaves the tokens before an invocation as they are
-        arrow_config | {"top_k": 2} | Arrow chooses among adapters
-        layer_replication | [[0, 2], [1, 3]] | repeats layers
-        use_qalora | true | QALoRA pools
-        use_bdlora | {"nblocks": 2} | BD-LoRA
+        alora_invocation_tokens | [1, 2] | activated LoRA leaves the tokens before an invocation as they are, which is not supported; PEFT cannot merge it either: train a LoRA adapter without it instead
+        arrow_config | {"top_k": 2} | Arrow chooses among adapters for each token, which is not supported; PEFT cannot
+        layer_replication | [[0, 2], [1, 3]] | repeats layers of the base, which is not supported; PEFT cannot
+        use_qalora | true | QALoRA pools the inputs of its factors, which is not supported; PEFT cannot
+        use_bdlora | {"nblocks": 2} | BD-LoRA has factors of blocks, which is not supported; merge it
         kasa_config | {"beta": 0.1} | KaSA truncates
         monteclora_config | {"n": 2} | MonteCLoRA draws
         fan_in_fan_out | true | stored input-major

@@ -228,7 +228,8 @@ fn finds_the_files_of_a_checkpoint() {
     write_shards(&shards.checkpoint(), &config(), in_layout("hf"));
     assert_is_tiny(&shards.checkpoint(), "shards by an index");
     fs::remove_file(shards.join("checkpoint/model.safetensors.index.json")).unwrap();
-    assert_is_tiny(&shards.checkpoint(), "all shards");
+    fs::write(shards.join("checkpoint/._model-00001-of-00002.safetensors"), "Mac OS X").unwrap();
+    assert_is_tiny(&shards.checkpoint(), "all shards, copied from macOS");
 
     // The index decides between two, and may name tensors that are of no use.
     let overlaid = in_folder("hf");

@@ -138,7 +138,13 @@ pub fn of_folder(folder: &Path, ignored: &[String]) -> Result<TensorsInFiles> {
     } else {
         let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
         let mut paths = paths.collect::<Result<BTreeSet<_>>>()?;
-        paths.retain(|path| path.extension().is_some_and(|it| it == "safetensors"));
+        // macOS puts companions beside files that it copies.
+        let is_companion = |path: &Path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"))
+        };
+        paths.retain(|path| {
+            path.extension().is_some_and(|it| it == "safetensors") && !is_companion(path)
+        });
         paths
     };
     let mut stored: BTreeMap<String, TensorInFile> = BTreeMap::new();

@@ -189,7 +189,7 @@ fn stages_that_are_no_model_are_refused() {
         mkdir d; mv m.stage-3* d | './m.stage-*-of-3.onnx' | `m.stage-3-of-3.onnx` is missing
         cp m.stage-1-of-3.onnx m.stage-2-of-3.onnx | m.stage-1-of-3.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-3.onnx` both have layer 0: give one of them
         cp m.stage-3-of-3.onnx x.onnx | x.onnx m.stage-3-of-3.onnx | `x.onnx` and `m.stage-3-of-3.onnx` both have layer 2: give one of them
-        cp m.stage-1-of-3.onnx x.onnx | x.onnx | `x.onnx` lacks layers 1-2 of 3: give files with all layers of the model
+        cp m.stage-1-of-3.onnx x.onnx | x.onnx | `x.onnx` is a part of a model of 3 layers, without layers 1-2: give the files of all stages
         rm m.*; cp long/m.stage-1* short/m.stage-2* . | m.stage-1-of-2.onnx | `m.stage-1-of-2.onnx` ends before layer 2, and `m.stage-2-of-2.onnx` begins with layer 1: they are cut at different layers; export both again with the same stages
         rm m.*; cp short/m.stage-1* long/m.stage-2* . | m.stage-2-of-2.onnx | `m.stage-1-of-2.onnx` ends before layer 1, and `m.stage-2-of-2.onnx` begins with layer 2: they are cut
         true | m.stage-1-of-3.onnx m.stage-2-of-2.onnx | `m.stage-1-of-3.onnx` and `m.stage-2-of-2.onnx` are of different exports, with other `stages` (3 and 2): give the stages of one export
