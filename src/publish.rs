@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 use crate::background::{StopFlag, with_background};
 use crate::display::size;
 use crate::error::{Error, Result, bail, err};
+use crate::files::metadata::device;
 use crate::files::parent_dir;
 
 /// Temporary files begin with this, and end with one of the suffixes.
@@ -243,11 +244,7 @@ pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) ->
     let mut disks = BTreeMap::new();
     for (path, bytes) in files {
         let folder = parent_dir(path);
-        // The device number, where there is one.
-        #[cfg(unix)]
-        let disk = folder.metadata().ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
-        #[cfg(not(unix))]
-        let disk = folder;
+        let disk = folder.metadata().ok().and_then(|it| device(&it)).ok_or(folder);
         let (_, needed) = disks.entry(disk).or_insert((folder, 0u64));
         *needed = needed.saturating_add(bytes);
     }

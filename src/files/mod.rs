@@ -4,6 +4,7 @@
 pub mod digest;
 pub mod foreign;
 pub mod json;
+pub mod metadata;
 pub mod positional;
 
 use std::fs::Metadata;

@@ -10,6 +10,7 @@ use fs_err as fs;
 
 use super::{Recipe, Weight};
 use crate::error::Result;
+use crate::files::metadata::links;
 use crate::files::{FileRange, canonicalize_existing, parent_dir};
 
 /// Why external data cannot be referenced in place.
@@ -115,11 +116,7 @@ pub fn link_kind(file: &Path) -> Result<Option<Obstacle>> {
     if status.is_symlink() {
         return Ok(Some(Obstacle::Symlink));
     }
-    #[cfg(unix)]
-    if status.is_file() && std::os::unix::fs::MetadataExt::nlink(&status) > 1 {
-        return Ok(Some(Obstacle::HardLink));
-    }
-    Ok(None)
+    Ok((status.is_file() && links(&status) > 1).then_some(Obstacle::HardLink))
 }
 
 /// The path by which a model in `folder` could refer to a file, with `/` between its names.

@@ -271,6 +271,17 @@ fn dependencies_are_named_by_their_owners_alone() {
     assert_eq!(named, dependencies, "dependencies that are used");
 }
 
+/// What differs between systems has a counterpart, side by side.
+#[test]
+fn systems_differ_in_two_files() {
+    let names_one = |line: &String| {
+        ["unix", "windows"].iter().any(|os| line.contains(&format!("std::os::{os}")))
+    };
+    let is_special = |it: &Source| it.lines.iter().any(names_one);
+    let special: Vec<String> = sources().into_iter().filter(is_special).map(|it| it.name).collect();
+    assert_eq!(special, ["files/metadata", "files/positional"]);
+}
+
 #[test]
 fn type_names_are_unique() {
     let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
