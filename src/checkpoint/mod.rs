@@ -54,6 +54,7 @@ use crate::container::Header;
 use crate::display::listed;
 use crate::error::{Error, Result, ensure};
 use crate::files::json;
+use crate::tensor::DType;
 use crate::weights::{
     Changes, Fingerprint, MatrixFormat, PerRole, Provenance, Role, Samples, StagedMetadata,
 };
@@ -222,9 +223,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Turns all values in bf16 into f32, [`ModelWeights::widen`].
-    pub fn widen(&mut self) -> Result<()> {
-        self.weights.widen()?;
+    /// Turns all values in bf16 into other floats, [`ModelWeights::widen`].
+    pub fn widen(&mut self, of_products: DType) -> Result<()> {
+        self.weights.widen(of_products)?;
         self.update_formats();
         Ok(())
     }

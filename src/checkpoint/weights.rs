@@ -100,12 +100,13 @@ impl ModelWeights {
         Ok(())
     }
 
-    /// Turns all values in bf16 into f32.
-    pub fn widen(&mut self) -> Result<()> {
+    /// Turns all values in bf16 into f32, but those of experts and dense matrices into the dtype of
+    /// their products, f16 or f32.
+    pub fn widen(&mut self, of_products: DType) -> Result<()> {
+        let to = MatrixFormat::Float(of_products);
         for role in Role::ALL {
             for matrix in self.matrices_mut(role).filter(|it| it.is_bf16()) {
-                let to = MatrixFormat::Float(DType::F32);
-                *matrix = matrix.converted(&matrix.path, role, to, false)?;
+                *matrix = matrix.converted(&matrix.path, role, to, true)?;
             }
         }
         for LayerWeights { mlp, .. } in &mut self.layers {

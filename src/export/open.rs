@@ -123,7 +123,7 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
     };
     let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
     let base = checkpoint.config.clone();
-    let added = prepare(&mut checkpoint, &spec.request, &files, progress)?;
+    let added = prepare(&mut checkpoint, spec, &files, progress)?;
     let (mut adapters, mut adapter_files) = (Vec::new(), Vec::new());
     let outputs = PartFile::all(&spec.request, &checkpoint.weights)?;
     let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
@@ -201,10 +201,11 @@ fn refuse_staged(path: &Path) -> Result<()> {
 /// of adapters as they are.
 fn prepare<'a>(
     checkpoint: &mut Checkpoint,
-    request: &'a Request,
+    spec: &'a Spec,
     files: &'a [AdapterFile],
     progress: &dyn Progress,
 ) -> Result<Vec<FittedAdapter<'a>>> {
+    let request = &spec.request;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     let sources = request.adapters.iter().map(|it| &it.source);
     let mut adapters =
@@ -234,8 +235,8 @@ fn prepare<'a>(
         checkpoint.adapters.extend(adapters.iter().map(|it| it.record.clone()));
     }
     if request.transformers_js {
-        // onnxruntime-web has no operator that reads BF16.
-        checkpoint.widen()?;
+        // onnxruntime-web has no operator that reads BF16, and products in F16 round weights anyway.
+        checkpoint.widen(spec.dtype_of_products())?;
     }
     Ok(adapters)
 }
@@ -284,7 +285,7 @@ fn fetch<'p>(
     };
     let base = open(&repository)?;
     let mut prepared = base.clone();
-    prepare(&mut prepared, &spec.request, adapters, progress)?;
+    prepare(&mut prepared, spec, adapters, progress)?;
     let outputs = PartFile::all(&spec.request, &prepared.weights)?;
     for PartFile { part, .. } in &outputs {
         let graph = spec.graph().expect("graphs are written");

@@ -49,6 +49,11 @@ impl Spec {
         self.graph.as_ref()
     }
 
+    /// The dtype in which the model multiplies; f32 if weights alone are staged.
+    pub fn dtype_of_products(&self) -> DType {
+        self.graph.as_ref().map_or(DType::F32, |graph| graph.compute)
+    }
+
     /// What is known of the model before the export, which says what is wrong with its source: the
     /// formats that matrices will have, and the config. Unknown formats are never integers.
     pub fn foresee(&self) -> (PerRole<FormatSet>, Option<Config>) {

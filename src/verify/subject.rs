@@ -149,7 +149,7 @@ fn match_model(
     let Samples { fingerprint: found, faults: Faults { zeros, .. } } = checkpoint.samples()?;
     convert(checkpoint, model, metadata);
     if is_widened(checkpoint, model)? {
-        checkpoint.widen()?;
+        checkpoint.widen(DType::F32)?;
     }
     let identity = match &metadata.fingerprint {
         None => Identity::Unknown,

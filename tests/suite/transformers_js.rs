@@ -24,6 +24,12 @@ fn writes_folder_with_data_config_and_tokenizer() {
     assert_eq!(found["copied"], json!([root.join("tokenizer.json")]));
     let stored = export(&["inspect", text(&model)])["totals"].as_array().unwrap().clone();
     assert!(stored.iter().all(|it| it["dtype"] != "BF16"), "{stored:?}");
+    // Products in F16 round as the conversion does.
+    assert_eq!(summary["dense"]["format"], "f16");
+    let wide = "--target ort --ep webgpu --experts int4 --transformers-js --compute f32";
+    let (_, summary) = home.export("wide/onnx/model_q4", &words(wide));
+    let dense = &summary["dense"];
+    assert_eq!((&dense["format"], &dense["rounded"]), (&json!("f32"), &json!(0)));
 
     let config = read_json(&root.join("config.json"));
     let settings = &config["transformers.js_config"];
