@@ -36,6 +36,9 @@ pub struct TokenizerSummary {
     /// Files that the folder had already.
     #[serde(rename = "there")]
     pub present: Vec<&'static str>,
+    /// Those of them that the checkpoint lacks: another model may have left them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only_there: Vec<&'static str>,
     pub missing: Vec<&'static str>,
     /// The largest token id of `tokenizer.json`, if the model's vocabulary does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,9 +80,12 @@ impl TokenIds {
 impl TokenizerSummary {
     pub(super) fn notes(&self, table: &mut Table) {
         let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        for (what, names) in
-            [("copied", &copied), ("unchanged", &self.present), ("missing", &self.missing)]
-        {
+        for (what, names) in [
+            ("copied", &copied),
+            ("unchanged", &self.present),
+            ("not in the checkpoint, and perhaps left by another model:", &self.only_there),
+            ("missing", &self.missing),
+        ] {
             if !names.is_empty() {
                 table.note(format!("{what} {}", names.join(", ")));
             }
@@ -147,6 +153,9 @@ pub fn plan(
                 source.display()
             );
             summary.present.push(name);
+            if source == path {
+                summary.only_there.push(name);
+            }
         } else {
             summary.copied.push(target.join(name));
             copies.push([source, target.join(name)]);

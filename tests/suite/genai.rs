@@ -83,6 +83,7 @@ fn copies_tokenizer_byte_for_byte() {
     }
     let summary = package(&home, "out/model", &[]);
     assert_eq!(summary["genai"]["there"].as_array().unwrap().len(), 3);
+    assert!(summary["genai"].get("only_there").is_none());
     assert_eq!(contents(&out), first);
 
     fs::write(out.join("tokenizer.json"), "{}").unwrap();
@@ -104,6 +105,7 @@ fn finds_tokenizer_beside_staged_weights() {
     let genai = package();
     assert_eq!(genai["eos_token_ids"], json!([7]), "from the copy");
     assert_eq!(genai["there"], json!(["generation_config.json"]));
+    assert_eq!(genai["only_there"], genai["there"]);
 
     let refuses = |end: &str| {
         assert_ends(&failure(&staged_args(&stage, &out.join("model.onnx"), &["--genai"])), end);
