@@ -272,7 +272,9 @@ fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Optio
             let value = value_of(arguments, unknown).map_or("PATH".to_owned(), shell_quote);
             return Some(tip.replace("PATH", &value));
         }
-        let mut commands = std::iter::once(cli).chain(cli.get_subcommands());
+        let is_verified = arguments.iter().any(|it| it == VERIFY);
+        let verify = cli.find_subcommand("verify").filter(|_| is_verified);
+        let mut commands = std::iter::once(cli).chain(verify).chain(cli.get_subcommands());
         let owner = commands.find(|it| it.get_arguments().any(|it| is_named(it, unknown)))?;
         return Some(if owner.get_name() == cli.get_name() {
             format!("`{unknown}` is an option of an export, not of `{command}`")

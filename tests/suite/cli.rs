@@ -249,6 +249,8 @@ fn stray_words_get_tips() {
         --checkpoint tiny --output m.onnx --format onnx | an export has one task and one format
         --checkpoint tiny --output m.onnx --use-cache | the cache is --kv-cache
         --checkpoint tiny --output m.onnx --trace | `--trace` is an option of the command `verify`
+        --checkpoint tiny --output m.onnx --verify --text t | `--text` is an option of the command `verify`
+        --checkpoint tiny --output m.onnx --verify --seed 1 | `--seed` is an option of the command `verify`
         --checkpoint tiny --output m.onnx --scan | `--scan` is an option of the command `inspect`
         verify m.onnx --checkpoint tiny --target ort | `--target` is an option of an export, not of `verify`
         inspect m.onnx --verify | to verify a model, pass verify FILE.onnx --checkpoint DIR
