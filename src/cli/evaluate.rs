@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{ArgGroup, Args};
 use gpt_oss_export::error::Setting;
 use gpt_oss_export::evaluate::{EvaluateRequest, ExportFormats, Exports, evaluate, write_report};
-use gpt_oss_export::export::{AdapterSource, Request, Source, Target};
+use gpt_oss_export::export::{AdapterSource, Request, RequestedAdapter, Source, Target};
 use gpt_oss_export::verify::ExpertUse;
 
 use super::console::{Console, show};
@@ -53,7 +53,7 @@ pub struct Evaluate {
     #[arg(long, value_name = "FILE.json", value_parser = with_extension("json"))]
     expert_use: Option<PathBuf>,
     /// LoRA adapter of all models; with its weight as DIR=0.7
-    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter(), conflicts_with = "formats")]
+    #[arg(long = "adapter", value_name = "DIR|FILE[=WEIGHT]", value_parser = adapter())]
     adapters: Vec<AdapterSource>,
     #[command(flatten)]
     layout: AdapterLayout,
@@ -75,6 +75,9 @@ impl Evaluate {
         let mut base = Request::new(source(self.checkpoint.clone()));
         base.ignored = self.ignored.names();
         base.target = self.target;
+        let local = |it: &AdapterSource| RequestedAdapter { source: it.clone(), hub: None };
+        base.adapters = self.adapters.iter().map(local).collect();
+        base.adapter_layout = self.layout.order();
         let exports = Exports::new(&base, &self.formats, &console)?;
         let request = EvaluateRequest {
             models: [self.models, exports.models.clone()].concat(),

@@ -264,3 +264,31 @@ fn models_that_compute_different_things_are_not_compared() {
     let error = sentence(&mut binary(&[&base[..], &models].concat()));
     assert_contains(&error, "compute different things, as they have other layers or adapters");
 }
+
+/// The exports of formats have the adapter that an export by hand has.
+#[test]
+fn formats_are_evaluated_with_adapters() {
+    let home = Home::with("tiny-hf");
+    let (checkpoint, adapter) = (home.checkpoint(), fixture("lora/attention"));
+    let words: serde_json::Map<String, Value> =
+        (0..320).map(|token| (format!("w{token}"), json!(token))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
+    });
+    fs::write(checkpoint.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let tokens: Vec<_> = (0..256).map(|at| format!("w{}", at * at * 7 % 320)).collect();
+    fs::write(home.join("text"), tokens.join(" ")).unwrap();
+    let with = ["--adapter", text(&adapter)];
+    let (model, _) = home.export("m", &[&with[..], &["--experts", "int4"]].concat());
+    let evaluated = |what: &[&str]| {
+        let base = ["evaluate", "--checkpoint", text(&checkpoint), "--tokens", "64", "--json"];
+        let (from, library) = (home.join("text"), onnxruntime());
+        let given = ["--text", text(&from), "--onnxruntime", text(library)];
+        divergences(&summary(&mut binary(&[&base[..], &given, &with, what].concat())))
+    };
+    let [found, expected] =
+        [&["--formats", "int4"][..], &[text(&model)]].map(|it| evaluated(it)[0]);
+    // One model computes in steps.
+    assert!(expected > 1e-4 && (found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+}
