@@ -19,7 +19,7 @@ use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::progress::Silent;
-use crate::weights::{ElementKind, FileCache, Recipe, Weight, is_zero, require_finite};
+use crate::weights::{ElementKind, FileCache, Weight, is_zero, require_finite};
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
@@ -143,10 +143,7 @@ impl AdapterFile {
     /// Refuses values that are infinite or NaN.
     pub fn require_finite(&self) -> Result<()> {
         let tensors = self.modules.values().flat_map(BTreeMap::values).cloned();
-        let mut weights = tensors.map(|StoredTensor { name, dtype, shape, data }| {
-            let recipe = Recipe::Slice(data);
-            Weight { name, dtype, shape, kind: ElementKind::Float, recipe }
-        });
+        let mut weights = tensors.map(Weight::from);
         weights.try_for_each(|it| require_finite(&it, &mut FileCache::default(), &Silent))
     }
 
@@ -165,12 +162,8 @@ impl AdapterFile {
 
     fn adds_nothing(&self, module: &Module, parts: &Parts) -> Result<bool> {
         let is_zero = |part| -> Result<bool> {
-            let Some(StoredTensor { name, dtype, shape, data }) = parts.get(&part).cloned() else {
-                return Ok(part == Part::BiasOfB);
-            };
-            let recipe = Recipe::Slice(data);
-            let weight = Weight { name, dtype, shape, kind: ElementKind::Float, recipe };
-            is_zero(&weight, &mut FileCache::default())
+            let Some(tensor) = parts.get(&part) else { return Ok(part == Part::BiasOfB) };
+            is_zero(&tensor.clone().into(), &mut FileCache::default())
         };
         if [Part::Weight, Part::Bias, Part::Rows].iter().any(|part| parts.contains_key(part)) {
             return Ok(false);

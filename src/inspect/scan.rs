@@ -6,7 +6,7 @@ use super::tensors::ListedTensor;
 use crate::container::StoredTensor;
 use crate::error::Result;
 use crate::progress::{Progress, Unit, phase};
-use crate::weights::{ElementKind, FileCache, Recipe, Weight, examine};
+use crate::weights::{ElementKind, FileCache, Weight, examine};
 
 /// Infinite and NaN values in tensors, and tensors of zeros.
 #[derive(Clone, Debug, Serialize)]
@@ -70,10 +70,7 @@ pub fn scan_stored(
 ) -> Result<Scan> {
     let kind = ElementKind::Float;
     let floats = tensors.iter().zip(listed).filter(|(tensor, _)| kind.accepts(tensor.dtype));
-    let floats = floats.map(|(tensor, listed)| {
-        let StoredTensor { name, dtype, shape, data } = tensor.clone();
-        (Weight { name, dtype, shape, kind, recipe: Recipe::Slice(data) }, listed.clone())
-    });
+    let floats = floats.map(|(tensor, listed)| (tensor.clone().into(), listed.clone()));
     let (weights, listed): (Vec<Weight>, Vec<ListedTensor>) = floats.unzip();
     scan(weights.iter(), &listed, progress)
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::format::{ElementKind, MatrixFormat};
+use crate::container::StoredTensor;
 use crate::files::FileRange;
 use crate::tensor::DType;
 
@@ -94,6 +95,13 @@ impl Weight {
     pub fn shares_conversion(&self, other: &Self) -> bool {
         let both = self.conversion().zip(other.conversion());
         both.is_some_and(|((one, _), (two, _))| Arc::ptr_eq(one, two))
+    }
+}
+
+/// Floats as a file stores them, under their own name.
+impl From<StoredTensor> for Weight {
+    fn from(StoredTensor { name, dtype, shape, data }: StoredTensor) -> Self {
+        Self { name, dtype, shape, kind: ElementKind::Float, recipe: Recipe::Slice(data) }
     }
 }
 
