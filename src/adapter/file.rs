@@ -324,8 +324,8 @@ fn unsupported_ways(path: &Path, tensors: &[String]) -> Option<Error> {
     })
 }
 
-/// The errors for tensors without a module, of all `names` in the file of an adapter of `base`. Without
-/// factors it would be another adapter, so that no pattern for these is recommended.
+/// The errors for tensors without a module, of all `names` in the file of an adapter of `base`. An adapter
+/// without some factors is another one, so no pattern is recommended for these.
 fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&str>) -> Vec<Error> {
     let path = path.display();
     let (mut factors, others): (Vec<&String>, Vec<&String>) =
@@ -335,7 +335,7 @@ fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&st
     }
     let base = base.map_or(String::new(), |base| format!(" (its config names the base `{base}`)"));
     let of_factors = factors.first().map(|first| {
-        err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: use an adapter of this base, as save_pretrained of PEFT writes it, or ignore by name what the model is to do without")
+        err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: use an adapter of this base, as save_pretrained of PEFT writes it, or ignore these tensors by name")
     });
     if others.is_empty() || unknown.len() == names.len() {
         return Vec::from_iter(of_factors);

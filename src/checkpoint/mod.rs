@@ -223,9 +223,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Turns all values in bf16 into other floats, [`ModelWeights::widen`].
-    pub fn widen(&mut self, of_products: DType) -> Result<()> {
-        self.weights.widen(of_products)?;
+    /// Replaces bf16 by other floats, [`ModelWeights::replace_bf16`].
+    pub fn replace_bf16(&mut self, of_products: DType) -> Result<()> {
+        self.weights.replace_bf16(of_products)?;
         self.update_formats();
         Ok(())
     }

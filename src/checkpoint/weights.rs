@@ -100,9 +100,9 @@ impl ModelWeights {
         Ok(())
     }
 
-    /// Turns all values in bf16 into f32, but those of experts and dense matrices into the dtype of
-    /// their products, f16 or f32.
-    pub fn widen(&mut self, of_products: DType) -> Result<()> {
+    /// Replaces bf16: in experts and dense matrices by the dtype of their products, f16 or f32,
+    /// elsewhere by f32.
+    pub fn replace_bf16(&mut self, of_products: DType) -> Result<()> {
         let to = MatrixFormat::Float(of_products);
         for role in Role::ALL {
             for matrix in self.matrices_mut(role).filter(|it| it.is_bf16()) {
@@ -116,13 +116,10 @@ impl ModelWeights {
         }
         self.vectors_mut().try_for_each(Weight::widen)?;
         self.embedding.weight.widen()?;
-        let mut linears = self.linears_mut();
-        linears.try_for_each(|it| it.changes.weights_mut().try_for_each(Weight::widen))?;
-        drop(linears);
-        let mut experts = self.experts_mut();
-        experts.try_for_each(|it| it.changes.weights_mut().try_for_each(Weight::widen))?;
-        drop(experts);
-        self.embedding.changes.weights_mut().try_for_each(Weight::widen)
+        let widen = |it: &mut Changes| it.weights_mut().try_for_each(Weight::widen);
+        widen(&mut self.embedding.changes)?;
+        self.linears_mut().try_for_each(|it| widen(&mut it.changes))?;
+        self.experts_mut().try_for_each(|it| widen(&mut it.changes))
     }
 
     /// Folds all changes into the values. The matrices of a role get the format that it is given;

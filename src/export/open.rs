@@ -236,7 +236,7 @@ fn prepare<'a>(
     }
     if request.transformers_js {
         // onnxruntime-web has no operator that reads BF16, and products in F16 round weights anyway.
-        checkpoint.widen(spec.dtype_of_products())?;
+        checkpoint.replace_bf16(spec.dtype_of_products())?;
     }
     Ok(adapters)
 }

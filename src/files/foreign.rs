@@ -200,7 +200,7 @@ const KNOWN: [Foreign; 54] = [
     of("a model quantized by MLX", USE_SOURCE).tensors("*.biases"),
     of(
         "q, k and v in one tensor as Megatron has them",
-        "save it in Hugging Face's layout by the program that trained it: rows lie in groups, each with the queries of one key head, its key and its value, and a split into three parts would be another model",
+        "save it in Hugging Face's layout by the program that trained it: rows lie in groups, each with the queries of one key head, its key and its value, and three parts of rows would be another model",
     )
     .tensors("*.query_key_value.* *.linear_qkv.* *.wqkv.*"),
     of(

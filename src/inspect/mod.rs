@@ -90,8 +90,10 @@ impl Inspection {
     pub fn warnings(&self) -> Vec<String> {
         match self {
             // A scan lists what is zeros for certain.
-            Self::Checkpoint(it) | Self::Weights(it) if it.scan.is_none() => {
-                if it.refusal.is_none() { it.zeros.warnings() } else { Vec::new() }
+            Self::Checkpoint(it) | Self::Weights(it)
+                if it.scan.is_none() && it.refusal.is_none() =>
+            {
+                it.zeros.warnings()
             }
             Self::Adapter(it) => it.warning.iter().cloned().collect(),
             _ => Vec::new(),

@@ -145,7 +145,7 @@ impl TransformersJsSummary {
             "web",
             format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
         );
-        table.note("weights in BF16 become F32, and those that products in F16 read F16, because no browser reads BF16");
+        table.note("BF16 is stored as F32, or as F16 for products in F16: browsers have no BF16");
         tokenizer.notes(table);
     }
 }

@@ -148,8 +148,8 @@ fn match_model(
     }
     let Samples { fingerprint: found, faults: Faults { zeros, .. } } = checkpoint.samples()?;
     convert(checkpoint, model, metadata);
-    if is_widened(checkpoint, model)? {
-        checkpoint.widen(DType::F32)?;
+    if has_f32_for_bf16(checkpoint, model) {
+        checkpoint.replace_bf16(DType::F32)?;
     }
     let identity = match &metadata.fingerprint {
         None => Identity::Unknown,
@@ -241,15 +241,11 @@ fn convert(checkpoint: &mut Checkpoint, model: &ExportedModel, metadata: &ModelM
 }
 
 /// Whether a model has values in f32 that the checkpoint has in bf16.
-fn is_widened(checkpoint: &Checkpoint, model: &ExportedModel) -> Result<bool> {
-    for weight in checkpoint.weights.iter().filter(|it| it.dtype == DType::BF16) {
-        let mut widened = weight.clone();
-        widened.widen()?;
-        if model.has(&widened) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+fn has_f32_for_bf16(checkpoint: &Checkpoint, model: &ExportedModel) -> bool {
+    let in_f32: HashSet<&str> =
+        model.tensors().filter(|it| it.reads_as(DType::F32)).map(|it| it.weight).collect();
+    let mut weights = checkpoint.weights.iter();
+    weights.any(|it| it.dtype == DType::BF16 && in_f32.contains(&*it.name))
 }
 
 /// Whether a model has matrices under the names that they have in the checkpoint: formats do

@@ -105,8 +105,8 @@ impl Matrix {
             return Ok(from);
         }
         ensure!(
-            from.fills_blocks(),
-            "`{path}` has rows of {} elements, and conversions need a multiple of 32: keep the format of the {role}",
+            matches!(to, MatrixFormat::Float(_)) || from.fills_blocks(),
+            "`{path}` has rows of {} elements, and conversions to {to} need a multiple of 32: keep the format of the {role}",
             from.inn
         );
         let (path, role) = (path.to_owned(), Some(role));

@@ -148,9 +148,9 @@ impl Conversion {
         &self.from.parts[..usize::from(keeps && self.merge.is_none())]
     }
 
-    /// Whether values become f32 one by one, in rows of any length.
+    /// Whether values are converted one by one, as sums and rows that are no whole blocks are.
     pub(super) fn is_by_value(&self) -> bool {
-        self.role.is_none() || self.merge.is_some()
+        self.merge.is_some() || !self.from.fills_blocks()
     }
 
     /// What belongs to the identity of a model besides the sources.

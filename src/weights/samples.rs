@@ -126,8 +126,8 @@ impl Zeros {
         }
     }
 
-    /// Refuses a model that has weights, but zeros in the place of some without which none works: reads
-    /// all their bytes.
+    /// Refuses vital weights of which all bytes are zero. A file of zeros alone reserves space, and is no
+    /// damaged model.
     pub fn require_vital(&self) -> Result<()> {
         let mut files = FileCache::default();
         let mut vital = self.weights.values().filter(|it| self.has_others && self.is_vital(it));
@@ -139,7 +139,7 @@ impl Zeros {
             return Ok(());
         }
         let (files, names) = named(&zero);
-        let end = "and the model cannot work as trained: download or copy the files again, or ignore it if these zeros are intended";
+        let end = "and the model cannot work as trained: download or copy the files again, or accept zeros that are intended";
         Err(err!("{files}: all bytes of {names} are zeros, as after an interrupted save or download, {end}")
             .with_remedy(Setting::IgnoreZeros, ""))
     }

@@ -191,7 +191,7 @@ fn refuses_tensors_that_do_not_fit() {
         attention | rename lora_B lora_b | or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_b.weight` to
         attention | drop lora_ | adapter_model.safetensors` holds no tensors: use the file that was saved after training
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
-        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it, or ignore by name
+        attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it, or ignore these tensors by name
         attention | rename model.layers model.language_model.layers | adapter_model.safetensors` adapts modules that no GPT-OSS model has, such as `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it
         attention | rename q_proj q_porj | or rename `base_model.model.model.layers.0.self_attn.q_porj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`, and the 5 others alike
         attention | rename self_attn self_atn | or rename `base_model.model.model.layers.0.self_atn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others

@@ -311,8 +311,8 @@ fn foreign_formats_are_known_by_their_tensors() {
             "qkv",
             "`): split its rows into `q_proj`, `k_proj` and `v_proj`, in the order in which they were joined, and export the result",
         ),
-        ("query_key_value", "and a split into three parts would be another model"),
-        ("linear_qkv", "and a split into three parts would be another model"),
+        ("query_key_value", "and three parts of rows would be another model"),
+        ("linear_qkv", "and three parts of rows would be another model"),
     ] {
         let joined = with("hf", |tensors| {
             rename(tensors, "self_attn.q_proj", &format!("self_attn.{name}"));

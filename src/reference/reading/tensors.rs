@@ -139,11 +139,9 @@ pub fn of_folder(folder: &Path, ignored: &[String]) -> Result<TensorsInFiles> {
         let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
         let mut paths = paths.collect::<Result<BTreeSet<_>>>()?;
         // macOS puts companions beside files that it copies.
-        let is_companion = |path: &Path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"))
-        };
         paths.retain(|path| {
-            path.extension().is_some_and(|it| it == "safetensors") && !is_companion(path)
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".safetensors") && !name.starts_with("._")
         });
         paths
     };

@@ -43,7 +43,10 @@ fn logits_are_nearly_those_of_openais_implementation() {
     assert_within(1e-4, &models(&home, &[""]), OPENVINO, &[reference("2x40")]);
     let home = Home::with("tiny-3-heads");
     let sentence = home.refusal("m", &["--dense", "int8x2"]);
-    assert_contains(&sentence, "rows of 72 elements, and conversions need a multiple of 32");
+    assert_contains(
+        &sentence,
+        "rows of 72 elements, and conversions to int8x2 need a multiple of 32",
+    );
 }
 
 /// Steps past the window of 8, of rows of unequal length, of more than 64 tokens and fewer.
