@@ -28,7 +28,7 @@ mod hub;
 pub mod inspect;
 pub mod model;
 pub mod progress;
-pub mod tensor;
+pub use gpt_oss_tensor as tensor;
 pub mod verify;
 
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! Tables of numbers in files, decoded some rows at a time.
 
+use std::array;
 use std::iter::Sum;
 use std::ops::Range;
 
@@ -15,13 +16,20 @@ use crate::tensor::{DType, decode};
 /// is the noise of float32 itself.
 pub trait Real: NdFloat + Sum {
     /// The nearest value.
+    fn of(value: f64) -> Self;
+}
+
+impl Real for f64 {
     fn of(value: f64) -> Self {
-        Self::from(value).expect("floats are rounded")
+        value
     }
 }
 
-impl Real for f64 {}
-impl Real for f32 {}
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+}
 
 /// A matrix in the stored order, or a vector as its only row.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,11 +151,14 @@ fn scaled<const N: usize>(
     scales: impl IntoIterator<Item = f32>,
     numbers: impl Fn(u8) -> [f32; N],
 ) -> Vec<f32> {
+    let table: [[f32; N]; 256] = array::from_fn(|byte| numbers(byte as u8));
     let mut values = vec![0.0; codes.len() * N];
     let blocks = codes.chunks(block as usize / N).zip(values.chunks_mut(block as usize));
     for ((codes, values), scale) in blocks.zip(scales) {
-        for (code, values) in codes.iter().zip(values.as_chunks_mut().0) {
-            *values = numbers(*code).map(|number| number * scale);
+        for (code, values) in codes.iter().zip(values.as_chunks_mut::<N>().0) {
+            for (value, number) in values.iter_mut().zip(&table[usize::from(*code)]) {
+                *value = number * scale;
+            }
         }
     }
     values
@@ -235,8 +246,8 @@ impl OpenMatrix<'_> {
             .zip(ranges)
             .map(|((file, part), range)| read(file, part, range));
         let parts = read.collect::<Result<Vec<_>>>()?;
-        let values = encoding.decode(&parts, *columns).into_iter();
-        let values = values.map(|value| F::of(f64::from(value))).collect();
+        let values = encoding.decode(&parts, *columns);
+        let values: Vec<F> = values.iter().map(|value| F::of(f64::from(*value))).collect();
         let shape = ((rows.end - rows.start) as usize, *columns as usize);
         Ok(Array2::from_shape_vec(shape, values).expect("whole rows"))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::tensor::{BLOCK, BlockValues, Rounding};
+use crate::{BLOCK, BlockValues, Rounding};
 
 /// Adding and subtracting this rounds to the nearest integer, ties to even, where the
 /// magnitude is below 2²².

@@ -1,7 +1,7 @@
 //! Tables for converting MXFP4 blocks to 4-bit integers.
 
 use super::block::{Bits, round_int4};
-use crate::tensor::mxfp4::E2M1;
+use crate::mxfp4::E2M1;
 
 /// Twice each E2M1 value, which is whole.
 pub const TWICE: [i16; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

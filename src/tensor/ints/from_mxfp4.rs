@@ -11,10 +11,8 @@ use fearless_simd::{Level, dispatch, u8x16};
 
 use super::block::{self, Bits, compare};
 use super::codebook::{Codebooks, TWICE};
-use crate::tensor::mxfp4::{
-    self, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares,
-};
-use crate::tensor::{BLOCK, BLOCK_LENGTH, Rounding};
+use crate::mxfp4::{self, Block, Blocks, E2M1, LARGEST_SCALE, dequantize, e8m0, sum_of_squares};
+use crate::{BLOCK, BLOCK_LENGTH, Rounding};
 
 /// Statistics are added up over so many blocks before they are added to the total, which
 /// keeps the rounding error of long sums small.

@@ -3,8 +3,8 @@
 
 use super::block::{Bits, dequantize};
 use super::codebook::TWICE;
-use crate::tensor::mxfp4::{self, e8m0};
-use crate::tensor::{BLOCK_LENGTH, BlockValues};
+use crate::mxfp4::{self, e8m0};
+use crate::{BLOCK_LENGTH, BlockValues};
 
 /// One digit of each value of a block.
 #[allow(missing_docs)]

@@ -3,7 +3,7 @@
 use std::array;
 
 use super::block::{ROUND, compare};
-use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
+use crate::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 /// What the high digit counts for in units of the low one.
 pub const BASE: f32 = 256.0;

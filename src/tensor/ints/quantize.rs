@@ -2,9 +2,9 @@
 
 use super::block::{Bits, ROUND, compare, pack, round_int4};
 use super::from_mxfp4::from_mxfp4;
-use crate::tensor::mxfp4::{self, Blocks};
-use crate::tensor::rounding::sum_in_lanes;
-use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
+use crate::mxfp4::{self, Blocks};
+use crate::rounding::sum_in_lanes;
+use crate::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 const MANTISSA_BITS: u32 = 23;
 /// The exponent bits of 1.

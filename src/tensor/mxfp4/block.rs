@@ -1,6 +1,6 @@
 //! What the bytes of MXFP4 stand for: `E2M1[code] · 2^(scale − 127)`.
 
-use crate::tensor::{BLOCK_LENGTH, BlockValues};
+use crate::{BLOCK_LENGTH, BlockValues};
 
 /// The largest scale under which all codes are finite in f32.
 pub const LARGEST_SCALE: u8 = 252;

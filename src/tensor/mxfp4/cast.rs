@@ -4,9 +4,9 @@ use std::array;
 use std::sync::LazyLock;
 
 use super::block::{Blocks, E2M1, dequantize, e8m0, sum_of_squares};
-use crate::tensor::{self, BLOCK, BLOCK_LENGTH, DType, Rounding};
+use crate::{BLOCK, BLOCK_LENGTH, DType, Rounding};
 
-/// Does the same as [`tensor::encode`] of the dequantized values. Panics for other dtypes.
+/// Does the same as [`crate::encode`] of the dequantized values. Panics for other dtypes.
 pub fn encode(dtype: DType, blocks: Blocks, bytes: &mut [u8]) -> Rounding {
     static BF16: LazyLock<Tables<2>> = LazyLock::new(|| Tables::new(DType::BF16));
     static F16: LazyLock<Tables<2>> = LazyLock::new(|| Tables::new(DType::F16));
@@ -32,7 +32,7 @@ impl<const N: usize> Tables<N> {
         let table = |scale| {
             let mut encoded = [[0; N]; BLOCK_LENGTH];
             let values = array::from_fn(|at| E2M1[at % 16] * e8m0(scale));
-            let rounding = tensor::encode(dtype, &[values], encoded.as_flattened_mut());
+            let rounding = crate::encode(dtype, &[values], encoded.as_flattened_mut());
             let pair = |codes: usize| [encoded[codes & 15], encoded[codes >> 4]];
             rounding.is_lossless().then(|| array::from_fn(pair))
         };
@@ -51,7 +51,7 @@ impl<const N: usize> Tables<N> {
                 rounding.squares += sum_of_squares(&block);
             } else {
                 let bytes = encoded.as_flattened_mut().as_flattened_mut();
-                rounding += tensor::encode(self.dtype, &[dequantize(&block)], bytes);
+                rounding += crate::encode(self.dtype, &[dequantize(&block)], bytes);
             }
         }
         rounding

@@ -5,8 +5,8 @@
 //! to 3 can be doubled.
 
 use super::block::{Block, LARGEST_SCALE, e8m0, sum_of_squares};
-use crate::tensor::rounding::sum_in_lanes;
-use crate::tensor::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
+use crate::rounding::sum_in_lanes;
+use crate::{BLOCK, BLOCK_LENGTH, BlockValues, Rounding};
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const EXPONENT: u32 = 0x7f80_0000;
