@@ -243,7 +243,8 @@ impl Export {
             // Refuses what cannot be verified before anything is written.
             let onnxruntime = self.onnxruntime.as_deref();
             let (formats, config) = spec.foresee();
-            prepare(options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
+            let model = "the model, which can be exported without --verify,";
+            prepare(model, options, &formats, config.as_ref(), self.tolerance, onnxruntime)?;
         }
         let summary = export(&spec, &console)?;
         summary.warnings().iter().for_each(|it| warn(it));

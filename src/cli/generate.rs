@@ -35,7 +35,7 @@ pub struct Generate {
     #[arg(long, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
     chat: Option<String>,
     /// Token ids to continue, without a tokenizer; ids are printed
-    #[arg(long, value_name = "ID,…", group = "input", value_delimiter = ',', value_parser = number::<u32>(0..=u64::from(u32::MAX)))]
+    #[arg(long, value_name = "ID,…", group = "input", allow_hyphen_values = true, value_delimiter = ',', value_parser = number::<u32>(0..=u64::from(u32::MAX)))]
     ids: Option<Vec<u32>>,
     /// Folder with the tokenizer's files [default: the model's, or its checkpoint]
     #[arg(long, value_name = "DIR")]

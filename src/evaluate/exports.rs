@@ -33,7 +33,10 @@ impl Exports {
     pub fn new(base: &Request, formats: &[ExportFormats], progress: &dyn Progress) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("gpt-oss-export-").tempdir();
         let folder = folder.map_err(|error| {
-            Error::new("cannot create a temporary folder for exports").with_io(error)
+            Error::new(
+                "cannot create a folder for exports where TMPDIR names one for temporary files",
+            )
+            .with_io(error)
         })?;
         let one = |formats: &ExportFormats| {
             let model = folder.path().join(&formats.name).with_extension("onnx");

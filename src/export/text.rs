@@ -81,7 +81,9 @@ impl Summary {
             }
             let WeightsSummary { in_place, written, reused, .. } = &self.weights;
             if *in_place && written.is_empty() && reused.is_empty() {
-                table.note("weights were read in samples alone: a scan by `inspect` finds what else is damaged");
+                table.note(
+                    "weights were read in samples: only a scan by `inspect` reads all values",
+                );
             }
             if self.layers < self.layers_there {
                 let (kept, all) = (self.layers, self.layers_there);
@@ -96,11 +98,8 @@ impl Summary {
         let adapter_files = self.adapters.iter().flat_map(|it| it.file.iter().chain(&it.files));
         written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
         reused.iter().for_each(|path| table.row("reused", path.display()));
-        for path in &self.weights.unread {
-            table.row(
-                "former",
-                format!("{}: no model in its folder or above reads it", path.display()),
-            );
+        for path in self.weights.unread.iter().map(|it| it.display()) {
+            table.row("unused", format!("{path}: no model reads it any more; you may delete it"));
         }
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));

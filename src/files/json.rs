@@ -70,6 +70,13 @@ pub fn parse<T: DeserializeOwned>(file: impl fmt::Display, text: &[u8]) -> Resul
         .map_err(|error| err!("`{file}` is invalid: {error}; correct it, or download it again"))
 }
 
+/// Parses the object of JSON in a line of a text that a user wrote; errors name `line`.
+pub fn parse_line<T: DeserializeOwned>(line: impl fmt::Display, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        err!("`{line}` is not an object of JSON ({error}): correct the line, or name the file `.txt` if it is plain text")
+    })
+}
+
 /// Refuses invalid JSON and duplicate keys: readers differ in which of two they take.
 pub fn reject_duplicate_keys(text: &[u8]) -> Result<(), String> {
     serde_json::from_slice::<NoDuplicateKeys>(text).map(|_| ()).map_err(|error| {

@@ -4,28 +4,30 @@ use std::path::PathBuf;
 
 use super::companions;
 use crate::display::{plural, with_thousands};
-use crate::error::{Error, Result, Setting, ensure, err};
+use crate::error::{Error, Result, ensure, err};
 use crate::exported::{ExportedModel, Signature};
-use crate::model::Provider;
+use crate::model::{Provider, exact_settings};
 use crate::tensor::DType;
 
 /// Reads a model and refuses one that cannot continue a text on this machine.
 pub fn open(given: &[PathBuf]) -> Result<ExportedModel> {
     let model = ExportedModel::open(&companions::model_files(given)?)?;
     let (shown, options) = (model.path.display(), model.options);
+    let formats = model.metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
+    let on_cpu = |error: Error| error.with_remedies(exact_settings(&options, &formats));
     let mut errors = Vec::new();
     if options.provider != Provider::Cpu {
         let provider = options.provider;
         let error = err!(
             "`{shown}` is for the execution provider `{provider}`, and texts are generated on a CPU: export another model for that"
         );
-        errors.push(error.with_remedy(Setting::Provider, "cpu"));
+        errors.push(on_cpu(error));
     }
-    if options.compute == DType::BF16 {
+    if options.compute == DType::BF16 && errors.is_empty() {
         let error = err!(
             "`{shown}` computes in bf16, for which onnxruntime has no kernels on a CPU: export another model that computes in f32"
         );
-        errors.push(error.with_remedy(Setting::Compute, "f32"));
+        errors.push(on_cpu(error));
     }
     errors.extend(model.require_data().err());
     Error::all(errors)?;

@@ -28,7 +28,7 @@ pub use decoder::{RESIDUALS, ROUTERS, decoder};
 pub use layer::layers_slowed_by_adapters;
 pub use options::{BatchSymbol, GraphOptions, Provider, SlidingCache, Target};
 pub use part::{ModelPart, StageNumber, cut, hidden_states, part_of};
-pub use rules::check_options;
+pub use rules::{check_options, exact_settings};
 pub use window::{LimitedCaches, SLACK, limited_caches};
 
 use crate::error::Result;

@@ -2,14 +2,14 @@
 
 use std::fmt::Display;
 
-use super::options::{GraphOptions, Provider, Target};
+use super::options::{BatchSymbol, GraphOptions, Provider, Target};
 use super::ort;
 use crate::checkpoint::{Config, ModelWeights};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::graph::Style;
 use crate::tensor::DType;
 use crate::tensor::ints::Bits;
-use crate::weights::{Matrix, MatrixFormat, Role};
+use crate::weights::{FormatSet, Matrix, MatrixFormat, PerRole, Role};
 
 /// GroupQueryAttention supports head widths that are multiples of this.
 const HEAD_DIM_MULTIPLE: u64 = 8;
@@ -156,4 +156,39 @@ fn unsupported(
 ) -> Error {
     let error = err!("execution provider `{provider}` does not support {what}: {instead}");
     values.iter().fold(error, |error, value| error.with_remedy(setting, value.to_string()))
+}
+
+/// The settings with which another export of the same weights rounds nothing while it runs on a CPU.
+pub fn exact_settings(
+    options: &GraphOptions,
+    formats: &PerRole<FormatSet>,
+) -> Vec<(Setting, String)> {
+    let has = |role: Role, is: fn(MatrixFormat) -> bool| formats[role].contains(is);
+    let is_int8 = |format| format == MatrixFormat::Int(Bits::Eight);
+    let has_ints = Role::ALL.into_iter().any(|role| has(role, MatrixFormat::is_int));
+    // ONNX Runtime's experts in int8 always quantize activations, and transformers.js takes no model
+    // for another provider, nor one in another place.
+    let is_for_web = options.batch_symbol == BatchSymbol::BatchSize;
+    let is_standard = options.target == Target::Onnx || has(Role::Experts, is_int8) || is_for_web;
+    // Integers may be what the provider implies.
+    let implied = |role: Role| match formats[role].common() {
+        Some(format) if options.provider != Provider::Cpu && format.is_int() => format.to_string(),
+        _ => String::new(),
+    };
+    let [experts, dense] = [Role::Experts, Role::Dense].map(implied);
+    let other = if is_for_web { "OTHER/onnx/model.onnx" } else { "OTHER.onnx" };
+    [
+        (options.target == Target::Ort && is_standard, Setting::Target, "onnx"),
+        (options.provider != Provider::Cpu, Setting::Provider, "cpu"),
+        (!experts.is_empty(), Setting::Experts, &*experts),
+        (!dense.is_empty(), Setting::Dense, &*dense),
+        (options.compute != DType::F32, Setting::Compute, "f32"),
+        (!is_standard && has_ints && !options.keep_activations, Setting::KeepActivations, ""),
+        // The model itself may be there already.
+        (true, Setting::Output, other),
+    ]
+    .into_iter()
+    .filter(|(helps, ..)| *helps)
+    .map(|(_, setting, value)| (setting, value.to_owned()))
+    .collect()
 }

@@ -91,11 +91,11 @@ pub fn plan(
 ) -> Result<Package> {
     let (config, options) = (&model.checkpoint.config, model.options);
     let dir = parent_dir(model.path);
-    let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
+    let dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
     // The output folder's own config may be another model's.
     let configs: Vec<PathBuf> = dirs.iter().map(|dir| dir.join(CONFIG)).collect();
-    dirs.push(dir.to_owned());
-    let generation_config = tokenizer::find(&dirs, GENERATION_CONFIG)?;
+    let with_output = [&dirs[..], &[dir.to_owned()]].concat();
+    let generation_config = tokenizer::find(&with_output, GENERATION_CONFIG)?;
     let generation = Generation::read(generation_config.as_deref(), &configs, config.vocab_size)?;
     let max_length = max_length(asked_max_length, config, options)?;
     let name = model_name(model.path)?;

@@ -18,15 +18,12 @@ pub const LARGEST_FILE: u64 = 256 << 20;
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// The tokenizer's files. Text needs the first two.
-pub const FILES: [&str; 5] = [
-    TOKENIZER,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    GENERATION_CONFIG,
-];
+pub const FILES: [&str; 5] =
+    [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE, GENERATION_CONFIG];
 
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// The tokenizer in a folder.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,6 +40,21 @@ pub struct TokenizerSummary {
     /// The largest token id of `tokenizer.json`, if the model's vocabulary does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beyond_vocabulary: Option<u64>,
+}
+
+/// What a package needs to know of a file.
+#[derive(Default)]
+struct Contents {
+    /// The largest token id of `tokenizer.json`.
+    largest_id: Option<u64>,
+    /// Whether `tokenizer_config.json` has chat templates.
+    has_template: bool,
+}
+
+/// The chat templates in `tokenizer_config.json`.
+#[derive(Deserialize)]
+struct Templates {
+    chat_template: Option<IgnoredAny>,
 }
 
 /// The token ids in `tokenizer.json`.
@@ -119,24 +131,28 @@ pub fn find(dirs: &[PathBuf], name: &str) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
-/// Plans copies into a folder, each from the first folder that has the file. Returns their
-/// sources and targets. Refuses files that are something else, such as pointers of Git LFS.
+/// Plans copies into a folder, each from the first of a checkpoint's folders that has the file.
+/// Returns their sources and targets. Refuses files that are something else, such as pointers of Git LFS.
 pub fn plan(
-    dirs: &[PathBuf],
+    checkpoint_dirs: &[PathBuf],
     target: &Path,
     vocab_size: u64,
 ) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
     let (mut copies, mut summary, mut wrong) =
         (Vec::new(), TokenizerSummary::default(), Vec::new());
+    let mut has_template = false;
     for name in FILES {
-        let Some(source) = find(dirs, name)? else {
+        let of_checkpoint = find(checkpoint_dirs, name)?;
+        let present = find(&[target.to_owned()], name)?;
+        let Some(source) = of_checkpoint.as_ref().or(present.as_ref()) else {
             summary.missing.push(name);
             continue;
         };
-        match check(&source, name) {
-            Ok(largest_id) => {
-                summary.beyond_vocabulary =
-                    summary.beyond_vocabulary.or(largest_id.filter(|id| *id >= vocab_size));
+        match check(source, name) {
+            Ok(contents) => {
+                let largest_id = contents.largest_id.filter(|id| *id >= vocab_size);
+                summary.beyond_vocabulary = summary.beyond_vocabulary.or(largest_id);
+                has_template |= contents.has_template;
             }
             Err(error) => {
                 wrong.push(error);
@@ -144,34 +160,40 @@ pub fn plan(
             }
         }
         let open = |path| json::open(path, LARGEST_FILE).map(BufReader::new);
-        let reader = open(&source)?;
-        if let Some(path) = find(&[target.to_owned()], name)? {
+        if let Some(path) = &present {
             ensure!(
-                are_equal(reader, open(&path)?)?,
+                are_equal(open(source)?, open(path)?)?,
                 "`{}` differs from `{}`, and a model beside it may use it: move it away, or choose another output folder",
                 path.display(),
                 source.display()
             );
             summary.present.push(name);
-            if source == path {
+            if of_checkpoint.is_none() {
                 summary.only_there.push(name);
             }
         } else {
             summary.copied.push(target.join(name));
-            copies.push([source, target.join(name)]);
+            copies.push([source.clone(), target.join(name)]);
         }
     }
+    summary.missing.retain(|name| *name != CHAT_TEMPLATE || !has_template);
     Error::all(wrong)?;
     Ok((copies, summary))
 }
 
-/// Refuses a file that is not what its name says; the largest token id of `tokenizer.json`.
-fn check(path: &Path, name: &str) -> Result<Option<u64>> {
+/// Refuses a file that is not what its name says.
+fn check(path: &Path, name: &str) -> Result<Contents> {
     let (shown, text) = (path.display(), json::read(path, LARGEST_FILE)?);
+    let mut contents = Contents::default();
     if name == TOKENIZER {
-        return Ok(json::parse::<TokenIds>(shown, &text)?.largest_id());
-    }
-    if name.ends_with(".json") {
+        contents.largest_id = json::parse::<TokenIds>(&shown, &text)?.largest_id();
+        ensure!(
+            contents.largest_id.is_some(),
+            "`{shown}` has no tokens: it is damaged; download it again"
+        );
+    } else if name == TOKENIZER_CONFIG {
+        contents.has_template = json::parse::<Templates>(shown, &text)?.chat_template.is_some();
+    } else if name.ends_with(".json") {
         json::parse::<IgnoredAny>(shown, &text)?;
     } else if let Some(what) = foreign::identify(&text) {
         // A template may begin as any text.
@@ -179,5 +201,5 @@ fn check(path: &Path, name: &str) -> Result<Option<u64>> {
             ["{{", "{%"].iter().any(|it| text.windows(2).any(|two| two == it.as_bytes()));
         ensure!(is_template, "`{shown}` is {what}");
     }
-    Ok(None)
+    Ok(contents)
 }

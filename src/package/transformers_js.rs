@@ -103,7 +103,7 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
     }
     let folder = parent_dir(&model_dir(model.path)?).to_owned();
     let path = folder.join(CONFIG);
-    let mut dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
+    let dirs = tokenizer::checkpoint_dirs(model.checkpoint_dir)?;
     let real = canonicalize_existing(&folder)?;
     let is_root = |dir: &PathBuf| canonicalize_existing(dir).is_ok_and(|dir| dir == real);
     ensure!(
@@ -116,7 +116,6 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .map_err(Error::new)
         .and_then(|()| add_entry(&mut config, model, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
-    dirs.push(folder.clone());
     let (copies, tokenizer) = tokenizer::plan(&dirs, &folder, model.checkpoint.config.vocab_size)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;

@@ -50,7 +50,7 @@ impl Library {
             Some(path) => Self::open(&path),
             None if failure.kind() == Kind::OldRuntime => Err(failure),
             None => Err(err!(
-                "no onnxruntime was found in {VARIABLE}, among the system's libraries and in python3's packages: `python3 -m pip install onnxruntime` installs one, or an installed one can be named"
+                "no onnxruntime was found in {VARIABLE}, among the system's libraries and in python3's packages: `python3 -m pip install onnxruntime` installs one (if pip refuses, in a virtual environment), or an installed one can be named"
             )
             .with_remedy(Setting::Onnxruntime, "PATH")),
         })

@@ -7,17 +7,17 @@ use super::request::InputOptions;
 use crate::checkpoint::Config;
 use crate::error::{Error, Result, Setting, err};
 use crate::exported::{Signature, library_for};
-use crate::model::{BatchSymbol, GraphOptions, Provider, Target};
+use crate::model::{GraphOptions, Provider, exact_settings};
 use crate::runtime::Library;
 use crate::tensor::DType;
-use crate::tensor::ints::Bits;
-use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
+use crate::weights::{FormatSet, PerRole};
 
-/// Returns the onnxruntime that can verify a model. Refuses a model that is not for a CPU, has fixed
+/// Returns the onnxruntime that can verify `model`. Refuses a model that is not for a CPU, has fixed
 /// sizes that are too large for this machine, or needs a tolerance and has none, and refuses if no
 /// suitable onnxruntime is found. `formats` are those of its matrices, converted or stored; `config`
 /// is that of its checkpoint, if it is known yet.
 pub fn prepare(
+    model: &str,
     options: &GraphOptions,
     formats: &PerRole<FormatSet>,
     config: Option<&Config>,
@@ -28,12 +28,12 @@ pub fn prepare(
     let instead = |error: Error| error.with_remedies(exact_settings(options, formats));
     if provider != Provider::Cpu {
         return Err(instead(err!(
-            "a model for execution provider `{provider}` cannot be verified on a CPU: export it without a verification; to check its weights, export a second model for the provider `cpu` to another place, and verify that"
+            "{model} is for the execution provider `{provider}` and cannot be verified on a CPU: to check its weights, export a second model for the provider `cpu` to another place, and verify that"
         )));
     }
     if compute == DType::BF16 {
         return Err(instead(err!(
-            "a model that computes in bf16 cannot be verified, as onnxruntime has no kernels for it on a CPU: export it without a verification; to check its weights, export a second model that computes in f32 to another place, and verify that"
+            "{model} computes in bf16 and cannot be verified, as onnxruntime has no kernels for it on a CPU: to check its weights, export a second model that computes in f32 to another place, and verify that"
         )));
     }
     // A model of fixed sizes may be too large, whatever the checkpoint.
@@ -57,28 +57,4 @@ pub fn prepare(
         .with_remedy(Setting::Tolerance, "X"));
     }
     library_for(target, onnxruntime)
-}
-
-/// The settings with which another export of the same weights rounds nothing while it runs on a CPU.
-fn exact_settings(options: &GraphOptions, formats: &PerRole<FormatSet>) -> Vec<(Setting, String)> {
-    let has = |role: Role, is: fn(MatrixFormat) -> bool| formats[role].contains(is);
-    let is_int8 = |format| format == MatrixFormat::Int(Bits::Eight);
-    let has_ints = Role::ALL.into_iter().any(|role| has(role, MatrixFormat::is_int));
-    // ONNX Runtime's experts in int8 always quantize activations, and transformers.js takes no model
-    // for another provider, nor one in another place.
-    let is_for_web = options.batch_symbol == BatchSymbol::BatchSize;
-    let is_standard = options.target == Target::Onnx || has(Role::Experts, is_int8) || is_for_web;
-    let other = if is_for_web { "OTHER/onnx/model.onnx" } else { "OTHER.onnx" };
-    [
-        (options.target == Target::Ort && is_standard, Setting::Target, "onnx"),
-        (options.provider != Provider::Cpu, Setting::Provider, "cpu"),
-        (options.compute != DType::F32, Setting::Compute, "f32"),
-        (!is_standard && has_ints && !options.keep_activations, Setting::KeepActivations, ""),
-        // The model itself may be there already.
-        (true, Setting::Output, other),
-    ]
-    .into_iter()
-    .filter(|(helps, ..)| *helps)
-    .map(|(_, setting, value)| (setting, value.to_owned()))
-    .collect()
 }

@@ -75,7 +75,8 @@ impl<'r> Subject<'r> {
         let model = ExportedModel::open(models)?;
         let formats = model.metadata.as_ref().map(|it| it.provenances.formats());
         let (formats, onnxruntime) = (formats.unwrap_or_default(), request.onnxruntime.as_deref());
-        let library = prepare(&model.options, &formats, None, *tolerance, onnxruntime)?;
+        let shown = format!("`{}`", model.path.display());
+        let library = prepare(&shown, &model.options, &formats, None, *tolerance, onnxruntime)?;
         model.require_data()?;
         let given = (&request.adapters[..], request.adapter_layout);
         let adapters = adapters::add(&mut checkpoint, &model, given, &files, progress)?;
@@ -113,16 +114,16 @@ fn match_model(
     model: &ExportedModel,
 ) -> Result<(Identity, Zeros)> {
     let (vocab, all) = (checkpoint.config.vocab_size, checkpoint.layers_there);
-    let metadata = model.metadata.as_ref();
+    let (metadata, shown) = (model.metadata.as_ref(), model.path.display());
     let layers = metadata.map_or(all, |metadata| metadata.layers);
     ensure!(
         model.signature.vocab == vocab,
-        "the model has a vocabulary of {} tokens, the checkpoint of {vocab}: the model was made from another checkpoint: verify it with that one",
+        "`{shown}` has a vocabulary of {} tokens, the checkpoint of {vocab}: give the checkpoint that the model was made from",
         model.signature.vocab
     );
     ensure!(
         layers <= all,
-        "the model has {layers} layers, the checkpoint {all}: the model was made from another checkpoint: verify it with that one"
+        "`{shown}` has {layers} layers, the checkpoint {all}: give the checkpoint that the model was made from"
     );
     checkpoint.truncate(layers)?;
     // A model that adapters may change has q, k and v apart.

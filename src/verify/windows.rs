@@ -103,7 +103,7 @@ fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     for (at, line) in lines {
         let name = format!("{shown}:{}", at + 1);
-        let mut fields: BTreeMap<String, Field> = json::parse(&name, line.as_bytes())?;
+        let mut fields: BTreeMap<String, Field> = json::parse_line(&name, line)?;
         match fields.remove(field) {
             Some(Field::Text(text)) => texts.push(text),
             found => lacking.push((at + 1, found.is_some(), fields)),

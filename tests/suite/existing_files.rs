@@ -212,7 +212,8 @@ fn former_weights_are_mentioned() {
         &home.join("out/m.onnx"),
         &[&copy[..], &["--dense", "int8"]].concat(),
     )));
-    let row = format!("{}: no model in its folder or above reads it\n", first.as_str().unwrap());
+    let row =
+        format!("{}: no model reads it any more; you may delete it\n", first.as_str().unwrap());
     assert_contains(&printed, &row);
     assert!(Path::new(first.as_str().unwrap()).exists());
     fs::write(home.join("out/unknown.onnx"), "no model").unwrap();

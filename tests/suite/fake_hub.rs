@@ -203,7 +203,8 @@ pub fn repository() -> Home {
     write_shards(&root, &config(), in_layout("hf"));
     copy_folder(&fixture("tiny"), &root.join("original"));
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"] {
-        fs::write(root.join(name), format!("{{\"is\": \"{name}\"}}")).unwrap();
+        let vocabulary = json!({"vocab": {name: 0}});
+        fs::write(root.join(name), json!({"model": vocabulary}).to_string()).unwrap();
     }
     let generation = json!({"bos_token_id": 3, "eos_token_id": 1, "pad_token_id": 0});
     fs::write(root.join("generation_config.json"), generation.to_string()).unwrap();

@@ -66,7 +66,9 @@ fn package_in_checkpoint_folder_copies_nothing() {
         assert_eq!(summary["weights"]["bytes_written"], 0);
         let genai = &summary["genai"];
         assert_eq!(genai["copied"], json!([]), "the tokenizer is in the folder");
-        assert_eq!(genai["missing"], json!(["special_tokens_map.json", "chat_template.jinja"]));
+        // The template is in tokenizer_config.json.
+        assert_eq!(genai["missing"], json!(["special_tokens_map.json"]));
+        assert_eq!(genai["only_there"], Value::Null, "they are the checkpoint's");
         assert_eq!(summary["model"]["outputs"][0]["shape"], json!(["B", 1, 320]));
     }
 }

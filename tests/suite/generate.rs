@@ -78,7 +78,7 @@ fn refuses_what_is_no_model_to_generate_with() {
         empty | `empty` holds no ONNX model: export one, or name another folder
         . | `.` holds several models, `./bf16.onnx`, `./cuda.onnx`: name one of them
         checkpoint/config.json | is not an ONNX model, or is truncated
-        cuda.onnx | `cuda.onnx` is for the execution provider `cuda`, and texts are generated on a CPU: export another model for that; export with --ep cpu
+        cuda.onnx | `cuda.onnx` is for the execution provider `cuda`, and texts are generated on a CPU: export another model for that; export with --ep cpu --compute f32 --output OTHER.onnx
         bf16.onnx | `bf16.onnx` computes in bf16, for which onnxruntime has no kernels on a CPU: export another model that computes in f32; export with --compute f32";
     for [model, expected] in cases(table) {
         assert_refused(&home, &[model, "--ids", "1"], expected);

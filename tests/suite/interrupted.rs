@@ -26,7 +26,11 @@ const COPY: [&str; 2] = ["--external-data", "copy"];
 fn write_that_fails_at_any_byte_leaves_nothing() {
     let home = Home::with("tiny-hf");
     for name in ["tokenizer.json", "tokenizer_config.json"] {
-        fs::write(home.checkpoint().join(name), "{}".to_owned() + &" ".repeat(5000)).unwrap();
+        fs::write(
+            home.checkpoint().join(name),
+            r#"{"model": {"vocab": {"a": 0}}}"#.to_owned() + &" ".repeat(5000),
+        )
+        .unwrap();
     }
     let tokens = r#"{"eos_token_id": 5, "bos_token_id": 4, "pad_token_id": 6}"#;
     fs::write(home.checkpoint().join("generation_config.json"), tokens).unwrap();

@@ -183,6 +183,7 @@ fn refuses_texts_and_tokenizers() {
         ("body.jsonl", b"{\"body\": \"And God said\", \"id\": 1}\n{\"text\": \"Let there be\"}\n"),
         ("content.jsonl", b"{\"content\": \"And God said\"}\n{\"content\": \"Let there be\"}\n"),
         ("number.jsonl", b"{\"text\": 1}\n"),
+        ("plain.jsonl", b"And God said\n"),
         ("broken.jsonl", b"{\"text\": \"a\"}\n{\"text\": \n"),
     ] {
         fs::write(home.join(name), bytes).unwrap();
@@ -199,7 +200,8 @@ fn refuses_texts_and_tokenizers() {
         content.jsonl | line 1 has no such field, and its texts are in `content`: name the field; pass --text-field content
         body.jsonl --text-field id | in 2 lines; line 1
         number.jsonl | line 1 has something else there, and it has no text in other fields
-        broken.jsonl | broken.jsonl:2` is not valid JSON";
+        plain.jsonl | plain.jsonl:1` is not an object of JSON (expected value at line 1 column 1): correct the line, or name the file `.txt` if it is plain text
+        broken.jsonl | broken.jsonl:2` is not an object of JSON (EOF";
     for [options, expected] in cases(table) {
         let mut options = words(options);
         let file = home.join(options[0]);

@@ -45,7 +45,7 @@ fn refuses_models_with_edited_metadata_or_inputs() {
         metadata['routers'].append('x') | | has 4 values of router scores for 3 layers, so gpt-oss-export did not write it as it is: export again
         metadata['residuals'] = [] | --trace | does not list the values of its residual
         m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1; metadata['residuals'] = [] | | does not list the values of its residual
-        metadata['layers'] = 4 | | the model has 4 layers, the checkpoint 3
+        metadata['layers'] = 4 | | has 4 layers, the checkpoint 3: give the checkpoint that the model was made from
         metadata['version'] = 9 | | its metadata has version 9
         ids.shape.dim[0].dim_value = 0 | | has an input `input_ids` without tokens
         ids.elem_type = 1 | | an unknown input `input_ids` f32
