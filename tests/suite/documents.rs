@@ -24,7 +24,8 @@ pub fn documents() -> Vec<(String, String)> {
     let names = listed.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     let names = names.filter(|name| name.ends_with(".md"));
     let others = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-    let examples = ["python", "ray", "triton"].map(|name| format!("examples/{name}/README.md"));
+    let examples =
+        ["python", "ray", "triton", "web"].map(|name| format!("examples/{name}/README.md"));
     let names = names.chain(others.map(str::to_owned)).chain(examples);
     names.map(|name| (name.clone(), document(&name))).collect()
 }

@@ -65,7 +65,7 @@ fn place_for(document: &str) -> Home {
             (with_tokenizer(), "out/base")
         }
         "docs/genai.md" => (with_tokenizer(), "out/checkpoint"),
-        "docs/ci.md" => (Home::with("tiny"), "checkpoint"),
+        "docs/ci.md" => (Home::with("trained"), "checkpoint"),
         "examples/python/README.md" => {
             copy_folder(&root().join("examples/python"), &home.join("examples/python"));
             return home;
@@ -110,6 +110,13 @@ fn json_document_lists_the_keys_of_runs() {
         let report = printed(command.env("ORT_DYLIB_PATH", onnxruntime()));
         assert_listed(part, &serde_json::from_str(&report).unwrap());
     }
+    let (trained, held_out) = (fixture("trained"), fixture("trained/held-out.txt"));
+    let arguments = ["evaluate", "--checkpoint", text(&trained), "--text", text(&held_out)];
+    let mut command = binary(&[&arguments, &["--formats", "mxfp4", "--json"][..]].concat());
+    let report = printed(command.env("ORT_DYLIB_PATH", onnxruntime()));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_listed("Evaluate", &report);
+    assert_listed("Models of evaluate", &report["models"][0]);
 }
 
 #[test]
