@@ -103,16 +103,18 @@ impl Summary {
         }
         let bytes = size(*bytes_written);
         table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
-        let is_complete = self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty());
         // Nobody can paste a path that is not UTF-8.
         let can_try = |model: &&ModelSummary| {
-            is_complete && model.part.is_none() && model.path.to_str().is_some()
+            self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty())
+                && model.part.is_none()
+                && self.transformers_js.is_none()
+                && model.path.to_str().is_some()
         };
         if let Some(model) = self.model.as_ref().filter(can_try) {
             if self.genai.is_some() {
-                let folder = parent_dir(&model.path).display().to_string();
+                let folder = parent_dir(&model.path);
                 table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
-            } else if model.inputs.iter().all(|input| input.dtype != "bf16") {
+            } else if !model.inputs.iter().any(|input| input.dtype == "bf16") {
                 // Python's numpy has no BF16 for a cache.
                 table.row("try", example(model));
             }
@@ -135,8 +137,7 @@ impl Summary {
             [] => format!("the checkpoint's{apart}{comma} without an adapter"),
             adapters => {
                 let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
-                let ignored = adapters.iter().map(|it| it.ignored.apart());
-                let rest = ignored.collect::<String>();
+                let rest: String = adapters.iter().map(|it| it.ignored.apart()).collect();
                 format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
             }
         }
