@@ -49,6 +49,7 @@ pub enum Setting {
     Adapter,
     AdapterAs,
     AdapterLayout,
+    AdapterModules,
     BatchSize,
     Checkpoint,
     Compute,

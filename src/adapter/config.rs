@@ -7,11 +7,12 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::names::ModuleForm;
 use crate::checkpoint::{
     ADAPTER_CONFIG, ConfigReader, Expected, Group, IgnoredNames, LARGEST_CONFIG, any_value,
 };
-use crate::error::{Error, Result, err};
-use crate::files::foreign::MERGE_ADAPTER;
+use crate::error::{Error, Result, bail, err};
+use crate::files::foreign::{MERGE_ADAPTER, MERGE_MLX};
 use crate::files::json::{self, OrderedObject};
 
 /// Keys that leave what an adapter computes as it is.
@@ -55,6 +56,9 @@ const PROMPT_METHODS: [&str; 4] = ["PROMPT", "P_TUNING", "PREFIX_TUNING", "CPT"]
 const NO_EXPORT: &str =
     "it adds learned values to prompts, which no weights can hold; train a LoRA adapter instead";
 
+/// Keys of mlx-lm's configs, and of no others.
+const MLX_KEYS: [&str; 2] = ["fine_tune_type", "lora_parameters"];
+
 const INITIALIZATION: &str = "init_lora_weights";
 /// Its values, besides true and false, that leave the base as it is.
 const INITIALIZATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
@@ -86,6 +90,18 @@ pub struct AdapterConfig {
     parameters: Vec<String>,
     /// New rows of embeddings, by ends of their modules' names.
     tokens: BTreeMap<String, Vec<u64>>,
+    named: NamedModules,
+}
+
+/// The modules that a config says to be adapted, as far as it says so.
+#[derive(Debug, Default)]
+struct NamedModules {
+    /// A list of ends of names, or a regular expression.
+    targets: Value,
+    excluded: Value,
+    saved: Value,
+    /// A number or several; all layers if null.
+    layers: Value,
 }
 
 /// Numbers by regular expressions for ends of names; the first that matches counts.
@@ -126,17 +142,50 @@ impl AdapterConfig {
             alphas: patterns(&mut keys, "alpha_pattern", ordered.alpha_pattern),
             parameters: keys.optional("target_parameters", &NAMES).unwrap_or_default(),
             tokens: keys.optional("trainable_token_indices", &TOKENS).unwrap_or_default(),
+            named: NamedModules {
+                targets: keys.get("target_modules").cloned().unwrap_or_default(),
+                excluded: keys.get("exclude_modules").cloned().unwrap_or_default(),
+                saved: keys.get("modules_to_save").cloned().unwrap_or_default(),
+                layers: keys.get("layers_to_transform").cloned().unwrap_or_default(),
+            },
         };
         let of_adapters = keys.used_ignored();
         let config_keys = keys.finish(HARMLESS, |_| Ok(()))?;
         Ok((config, IgnoredNames { config_keys, of_adapters, ..IgnoredNames::default() }))
     }
 
-    /// Whether a version of PEFT up to 0.18 wrote it, which had one order of factors.
+    /// Whether a version of PEFT up to 0.18 wrote it, which had one order of factors. What was on its way to
+    /// 0.18.0 is of them, and not what was on its way from there to 0.19.
     pub fn is_always_plain(&self) -> bool {
         let version = self.peft_version.as_deref().unwrap_or_default();
-        let numbers = version.split('.').map(str::parse::<u32>).collect::<Vec<_>>();
-        matches!(numbers[..], [Ok(0), Ok(..=18), Ok(_)])
+        let mut parts = version.splitn(3, '.');
+        let numbers = [parts.next(), parts.next()].map(|it| it.and_then(|it| it.parse().ok()));
+        let patch = parts.next().unwrap_or_default();
+        match numbers {
+            [Some(0), Some(18)] => {
+                patch.parse::<u32>().is_ok()
+                    || ["0.dev", "0rc"].iter().any(|it| patch.starts_with(it))
+            }
+            [Some(0), Some(0..18)] => true,
+            _ => false,
+        }
+    }
+
+    /// Whether PEFT adapts or saves a module of this name and form, by what the config says.
+    pub fn names(&self, name: &str, layer: Option<usize>, form: ModuleForm) -> bool {
+        let NamedModules { targets, excluded, saved, layers } = &self.named;
+        let is_layer = |it: &Value| it.as_u64() == layer.map(|layer| layer as u64);
+        let in_layers = match layers {
+            Value::Array(list) => list.is_empty() || list.iter().any(is_layer),
+            Value::Number(_) => is_layer(layers),
+            _ => true,
+        };
+        let is_target = || has_name(targets, name) && !has_name(excluded, name) && in_layers;
+        match form {
+            ModuleForm::Wrapped(_) => self.adapts_parameter(name),
+            ModuleForm::Vector => has_name(saved, name),
+            _ => has_name(saved, name) || is_target(),
+        }
     }
 
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
@@ -144,12 +193,7 @@ impl AdapterConfig {
     pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {
         let configured = self.rank(module).filter(|it| *it != rank);
         if let Some(other) = configured {
-            let (key, set) = match first(&self.ranks, &self.adapted(module)) {
-                Some(Pattern { text, .. }) => {
-                    ("rank_pattern", format!("`{text}` in `rank_pattern`"))
-                }
-                None => ("r", "`r`".to_owned()),
-            };
+            let (key, set) = self.rank_key(module);
             return Err(format!(
                 "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set {set} to {rank}, with the `lora_alpha` of its training"
             ));
@@ -162,6 +206,14 @@ impl AdapterConfig {
         })?;
         let rank = rank as f64;
         Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
+    }
+
+    /// The key that gives a module its rank, and the place of that in it.
+    pub fn rank_key(&self, module: &str) -> (&'static str, String) {
+        match first(&self.ranks, &self.adapted(module)) {
+            Some(Pattern { text, .. }) => ("rank_pattern", format!("`{text}` in `rank_pattern`")),
+            None => ("r", "`r`".to_owned()),
+        }
     }
 
     /// The rank that the config gives a module.
@@ -192,6 +244,17 @@ fn first<'p>(patterns: &'p Patterns, name: &str) -> Option<&'p Pattern> {
     patterns.iter().find(|it| it.regex.is_match(name))
 }
 
+/// Whether a name is among those of a list, by their ends, or matches a regular expression.
+fn has_name(names: &Value, name: &str) -> bool {
+    match names {
+        Value::Array(ends) => ends.iter().filter_map(Value::as_str).any(|end| is_end(end, name)),
+        Value::String(text) => {
+            Regex::new(&format!("^(?:{text})$")).is_ok_and(|it| it.is_match(name))
+        }
+        _ => false,
+    }
+}
+
 fn is_end(end: &str, name: &str) -> bool {
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
@@ -209,12 +272,20 @@ fn is_off(value: &Value) -> bool {
 pub fn refuse_other_methods(path: &Path) -> Result<()> {
     let (text, file) = (json::read(path, LARGEST_CONFIG)?, path.display().to_string());
     let keys = ConfigReader::parse(&file, &text, &[])?;
+    if let Some(key) = MLX_KEYS.into_iter().find(|key| keys.has(key)) {
+        bail!("`{file}` is mlx-lm's config of an adapter, with the key `{key}`: {MERGE_MLX}");
+    }
     let mut errors = Vec::new();
     // Tinker's configs have no type.
     if let Some(kind) = keys.get("peft_type").filter(|kind| **kind != "LORA") {
         let kind_of_prompts = |it: &&str| kind.as_str().is_some_and(|kind| kind.contains(it));
         let is_of_prompts = PROMPT_METHODS.iter().any(kind_of_prompts);
-        let what = if is_of_prompts { NO_EXPORT } else { MERGE_ADAPTER };
+        let is_slip = kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("LORA"));
+        let what = match (is_slip, is_of_prompts) {
+            (true, _) => "write it in capitals",
+            (_, true) => NO_EXPORT,
+            _ => MERGE_ADAPTER,
+        };
         errors.push(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
     }
     let is_set = |key| keys.get(key).is_some_and(|value| !is_off(value));

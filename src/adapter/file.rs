@@ -9,17 +9,17 @@ use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, as_saved, place};
 use crate::checkpoint::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, IgnoredNames, adapter_without_config, below, choice,
-    is_adapter, is_checkpoint, is_ignored, matches, nearest, patterns, refuse_other_format,
-    renamed_adapter_file,
+    is_adapter, is_checkpoint, is_ignored, matches, nearest, other_adapter_file, patterns,
+    refuse_other_format, renamed_adapter_file,
 };
 use crate::container::{Header, StoredTensor};
-use crate::display::listed;
+use crate::display::{listed, plural};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::progress::Silent;
-use crate::weights::{ElementKind, FileCache, Weight, is_zero, require_finite};
+use crate::weights::{ElementKind, FileCache, Weight, require_finite};
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
@@ -76,6 +76,11 @@ impl AdapterFile {
         {
             return Err(error);
         }
+        if !path.is_file()
+            && let Some(error) = other_adapter_file(folder)
+        {
+            return Err(error);
+        }
         let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
         if whole.is_empty()
             && !path.is_file()
@@ -103,29 +108,8 @@ impl AdapterFile {
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys }.by(ignored);
         let mut file = Self { config, weights, source: None, modules, ignored };
         file.name_wrapped()?;
-        file.check_ranks()?;
+        file.check()?;
         Ok(file)
-    }
-
-    /// Refuses factors that do not have the rank of the config, as far as no base is needed.
-    fn check_ranks(&self) -> Result<()> {
-        let mut wrong = self.modules.iter().filter_map(|(module, parts)| {
-            let [a, b] = [parts.get(&Part::A)?, parts.get(&Part::B)?];
-            let is_exchanged = |a: &[u64], b: &[u64]| {
-                matches!((a, b), ([first, inner], [other, last]) if first != last && inner == other)
-            };
-            if module.form == ModuleForm::Linear && is_exchanged(&a.shape, &b.shape) {
-                return Some(format!(
-                    "`{}` has shape {:?} and `{}` {:?}, expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both",
-                    a.name, a.shape, b.name, b.shape
-                ));
-            }
-            let is_alone = matches!(module.form, ModuleForm::Linear | ModuleForm::Embedding);
-            let rank = rank(module.form, &a.shape, None).filter(|_| is_alone)?;
-            self.config.scale(&module.name, rank).err()
-        });
-        let Some(first) = wrong.next() else { return Ok(()) };
-        bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
     }
 
     /// A module of wrapped experts, if the shapes of none tell the order of its factors, and no version
@@ -145,33 +129,6 @@ impl AdapterFile {
         let tensors = self.modules.values().flat_map(BTreeMap::values).cloned();
         let mut weights = tensors.map(Weight::from);
         weights.try_for_each(|it| require_finite(&it, &mut FileCache::default(), &Silent))
-    }
-
-    /// What to tell of an adapter that changes nothing.
-    pub fn warning(&self) -> Result<Option<String>> {
-        for (module, parts) in &self.modules {
-            if !self.adds_nothing(module, parts)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(format!(
-            "`{}` changes nothing: in every module a factor has no values but zeros, as before training, or the scale is 0 (`lora_alpha`): use the adapter that was saved after its training",
-            self.weights.display()
-        )))
-    }
-
-    fn adds_nothing(&self, module: &Module, parts: &Parts) -> Result<bool> {
-        let is_zero = |part| -> Result<bool> {
-            let Some(tensor) = parts.get(&part) else { return Ok(part == Part::BiasOfB) };
-            is_zero(&tensor.clone().into(), &mut FileCache::default())
-        };
-        if [Part::Weight, Part::Bias, Part::Rows].iter().any(|part| parts.contains_key(part)) {
-            return Ok(false);
-        }
-        let rank = self.config.rank(&module.name);
-        let scale = rank.and_then(|rank| self.config.scale(&module.name, rank).ok());
-        Ok(scale == Some(0.0)
-            || (is_zero(Part::B)? || is_zero(Part::A)?) && is_zero(Part::BiasOfB)?)
     }
 
     /// The name of its folder.
@@ -263,7 +220,11 @@ fn read_modules(
     }
     let used = ignored.iter().filter(|it| unknown.iter().any(|name| matches(it, name)));
     let of_adapters = used.cloned().collect();
-    let tensors = unknown.extract_if(.., |name| is_ignored(name, ignored)).collect();
+    let tensors: Vec<String> = unknown.extract_if(.., |name| is_ignored(name, ignored)).collect();
+    ensure!(
+        tensors.is_empty() || tensors.len() < names.len(),
+        "all tensors of `{shown}` are ignored, and nothing of the adapter is left: {NO_ADAPTER}"
+    );
     ensure!(
         !names.is_empty(),
         "`{shown}` holds no tensors: use the file that was saved after training"
@@ -278,30 +239,50 @@ fn read_modules(
     Ok((modules, IgnoredNames { tensors, of_adapters, ..IgnoredNames::default() }))
 }
 
-/// Refuses a state dict with the weights of the base: its experts are no part of an adapter.
+/// What to do about a file without a module of a GPT-OSS model.
+const NO_ADAPTER: &str = "use an adapter of this base, as save_pretrained of PEFT writes it";
+/// Parts of the names of what is trained.
+const TRAINED: [&str; 3] = ["lora_", ".modules_to_save.", "trainable_tokens_delta"];
+/// Parts of the names of weights of a base that no adapter has.
+const OF_BASE: [&str; 4] = [".mlp.experts.", ".mlp.mlp1_", ".mlp.mlp2_", ".original_module."];
+
+/// Refuses a whole model, and a state dict with the weights of the base.
 fn refuse_base(path: &Path, names: &[String], unknown: &[String]) -> Result<()> {
-    let is_of_base = |name: &&String| !name.contains("lora_");
-    let experts = |name: &&String| is_of_base(name) && name.contains(".mlp.experts.");
-    let Some(example) = unknown.iter().find(experts) else { return Ok(()) };
-    let [of_base, all] = [names.iter().filter(is_of_base).count(), names.len()];
+    let is_of_base = |name: &&String| !TRAINED.iter().any(|it| name.contains(it));
+    let is_known = |name: &&String| is_of_base(name) && OF_BASE.iter().any(|it| name.contains(it));
+    let Some(example) = unknown.iter().find(is_known) else { return Ok(()) };
+    let ([of_base, all], path) =
+        ([names.iter().filter(is_of_base).count(), names.len()], path.display());
     ensure!(
-        of_base == all,
-        "`{}` holds weights of its base model too, in {of_base} of {all} tensors, such as `{example}`: save the adapter alone with save_pretrained of PEFT, or keep only the tensors with `lora_` in their names",
-        path.display()
+        of_base < all,
+        "`{path}` holds whole weights such as `{example}` and no factors (`lora_`): if it is a whole model, export it as a checkpoint, under the name model.safetensors beside its config.json; if it is an adapter with these modules trained as a whole, {MERGE_ADAPTER}"
     );
-    Ok(())
+    bail!(
+        "`{path}` holds weights of its base model too, in {of_base} of {all} tensors, such as `{example}`: save the adapter alone with save_pretrained of PEFT, or keep only the trained tensors: those with `lora_`, `modules_to_save` or `trainable_tokens_delta` in their names, and biases that were trained"
+    );
 }
 
 /// Refuses the names of a state dict and misspelt ones, by which they would be PEFT's.
 fn refuse_other_names(path: &Path, unknown: &[String]) -> Result<()> {
-    let mut others = unknown.iter().filter_map(|name| Some((name, as_saved(name)?)));
-    let Some((name, saved)) = others.next() else { return Ok(()) };
+    let renamed: Vec<_> = unknown.iter().filter_map(|name| Some((name, as_saved(name)?))).collect();
+    // An example of each kind.
+    let kind = |name: &str| TRAINED.iter().position(|it| name.contains(it));
+    let mut kinds: Vec<_> = renamed.iter().collect();
+    kinds.sort_by_key(|(name, _)| kind(name));
+    kinds.dedup_by_key(|(name, _)| kind(name));
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    let examples: Vec<_> =
+        kinds.iter().map(|(name, saved)| format!("`{name}` to `{saved}`")).collect();
+    let others = match renamed.len() - kinds.len() {
+        0 => String::new(),
+        count => format!(", and the {} alike", plural(count, "other")),
+    };
     bail!(
-        "`{}` has names that are not PEFT's: save the adapter with save_pretrained, of the model inside all wrappers, or rename `{name}` to `{saved}`{}",
+        "`{}` has names that are not PEFT's: save the adapter with save_pretrained, of the model inside all wrappers, or rename {}{others}",
         path.display(),
-        others
-            .next()
-            .map_or(String::new(), |_| format!(", and the {} others alike", others.count() + 1))
+        examples.join(", ")
     )
 }
 
@@ -334,8 +315,9 @@ fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&st
         factors = names.iter().collect();
     }
     let base = base.map_or(String::new(), |base| format!(" (its config names the base `{base}`)"));
+    let or = if unknown.len() == names.len() { "" } else { ", or ignore these tensors by name" };
     let of_factors = factors.first().map(|first| {
-        err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: use an adapter of this base, as save_pretrained of PEFT writes it, or ignore these tensors by name")
+        err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: {NO_ADAPTER}{or}")
     });
     if others.is_empty() || unknown.len() == names.len() {
         return Vec::from_iter(of_factors);

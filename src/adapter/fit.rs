@@ -1,6 +1,6 @@
 //! An adapter's tensors against the shapes of a base.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::also;
 use super::file::{self, AdapterFile, Parts};
@@ -40,7 +40,8 @@ pub fn fit(file: &AdapterFile, config: &Config, order: Option<FactorOrder>) -> R
     }
     let undecided = fit.decide_order();
     let (replacements, terms) = (Vec::new(), Vec::new());
-    let mut adapter = Adapter { file: file.weights.clone(), weight: 1.0, replacements, terms };
+    let (weights, layers) = (file.weights.clone(), config.num_layers());
+    let mut adapter = Adapter { file: weights, layers, weight: 1.0, replacements, terms };
     let misfits = matrices.values().filter_map(|modules| fit.add(modules, &mut adapter).err());
     if let [first, others @ ..] = &misfits.collect::<Vec<String>>()[..] {
         bail!("`{path}`: {first}{}", also("unfit", others.len()));
@@ -111,12 +112,11 @@ impl Fit<'_> {
         }
         if part == Part::Rows {
             let listed = self.file.config.tokens(&module.name);
-            let different: BTreeSet<_> = listed.iter().filter(|token| **token < shape[0]).collect();
-            if listed.is_empty() || different.len() < listed.len() {
-                return Err(format!(
-                    "key `trainable_token_indices` of {ADAPTER_CONFIG} must list different tokens below {}, the vocabulary, for `{}`",
-                    shape[0], module.name
-                ));
+            if let Some(token) = listed.iter().find(|token| **token >= shape[0]) {
+                return Err(self.of_another_base(&format!(
+                    "key `trainable_token_indices` of {ADAPTER_CONFIG} lists token {token} for `{}`, and the given base has a vocabulary of {}",
+                    module.name, shape[0]
+                )));
             }
             shape[0] = listed.len() as u64;
             tokens = Some(listed.to_owned());
@@ -146,6 +146,7 @@ impl Fit<'_> {
             form => *form == ModuleForm::Embedding,
         };
         let [first, last] = if is_transposed { [out, inn] } else { [inn, out] };
+        self.check_experts(modules)?;
         let experts = Some(self.experts(modules[0].0));
         let rank = file::rank(*form, &parts[&Part::A].shape, experts).unwrap_or(0).max(1);
         let names = if is_transposed { ["lora_B", "lora_A"] } else { ["lora_A", "lora_B"] };
@@ -177,6 +178,47 @@ impl Fit<'_> {
         let [stored, shape] = shapes(module.form, part, sides, self.experts(module), is_shared);
         tensors.iter().try_for_each(|tensor| self.check(module, tensor, &stored))?;
         Ok(weight(format!("{}.{name}", module.path), &tensors, shape))
+    }
+
+    /// Refuses factors of another number of experts than the base has.
+    fn check_experts(&self, modules: &Modules) -> Result<(), String> {
+        let (Module { form, name, .. }, parts) = modules[0];
+        let (config, experts) = (&self.file.config, self.experts(modules[0].0));
+        let is_for = |found: u64, why: &str| {
+            let why = format!("{why} {found} experts, and the given base has {experts}");
+            self.of_another_base(&why)
+        };
+        match (form, &*parts[&Part::A].shape, config.rank(name)) {
+            (ModuleForm::Wrapped(_), [ranks, _], Some(rank)) if *ranks != rank * experts => {
+                let ((key, _), found) = (config.rank_key(name), ranks / rank);
+                let why = format!(
+                    "`{name}` has factors of {ranks} ranks in all, by key `{key}` of {ADAPTER_CONFIG} {rank} for each of"
+                );
+                let rank = ranks.checked_div(experts).filter(|it| it * experts == *ranks);
+                let or = rank.map_or(String::new(), |rank| {
+                    format!(", or, if that is the given one, the {ADAPTER_CONFIG} that was saved with the file, in which the rank is {rank}")
+                });
+                Err(is_for(found, &why) + &or)
+            }
+            (ModuleForm::Expert(_), ..) => {
+                let found = modules.iter().map(|(module, _)| match module.form {
+                    ModuleForm::Expert(number) => number + 1,
+                    _ => 0,
+                });
+                let (found, count) = (found.max().unwrap_or(0), modules.len() as u64);
+                let or = format!(", or, if that is the given one, {MERGE_ADAPTER}");
+                match found {
+                    _ if found > experts => {
+                        Err(is_for(found, &format!("`{name}` is adapted in up to")))
+                    }
+                    _ if found < experts && found == count => {
+                        Err(is_for(found, &format!("`{name}` is adapted in the first")) + &or)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A part of one module, or of the modules of all experts, each of which must have it.
@@ -274,12 +316,12 @@ impl Fit<'_> {
             self.order = Some(FactorOrder::Plain);
             return Ok(());
         }
-        let why = version.map_or_else(
-            || format!("{ADAPTER_CONFIG} does not say which PEFT wrote it (`peft_version`): up to 0.18 `plain`, later versions either"),
-            |version| format!("PEFT {version} stored both: 0.19.0 `plain` under transformers 4 and `swapped` under 5, later versions `swapped` under 4 and `plain` under 5"),
+        let why = version.filter(|it| !it.is_empty()).map_or_else(
+            || format!("{ADAPTER_CONFIG} does not say which PEFT wrote it (`peft_version`)"),
+            |version| format!("PEFT {version} wrote it"),
         );
         let error = err!(
-            "`{}`: the factors of `{}` fit in two orders, and {why}; say which it is",
+            "`{}`: the factors of `{}` fit in two orders, and {why}: up to 0.18 `plain`, 0.19.0 `plain` under transformers 4 and `swapped` under 5, later versions `swapped` under 4 and `plain` under 5; say which it is",
             weights.display(),
             module.name
         );

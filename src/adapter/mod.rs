@@ -14,6 +14,7 @@
 //! In a swappable model a runtime adds the products, and nothing is replaced.
 
 mod apply;
+mod check;
 mod config;
 mod file;
 mod fit;
@@ -43,6 +44,8 @@ use crate::weights::{Fingerprint, LowRank, Weight};
 pub struct Adapter {
     /// The SafeTensors file.
     pub file: PathBuf,
+    /// The layers of the base that it fits.
+    pub layers: usize,
     /// What the scales of its terms are multiplied by; 1 adds what was trained.
     pub weight: f64,
     /// Values that replace others, before anything is added.

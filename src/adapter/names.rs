@@ -69,6 +69,9 @@ pub enum Side {
 use ModuleForm::{Embedding, Expert, Linear, Stacked, Vector, Wrapped};
 use Side::{Experts, Heads, Hidden, Inner, Key, Query, TwiceInner, Vocab};
 
+/// How PEFT's names begin.
+const PEFT_PREFIX: &str = "base_model.model.";
+
 /// Ends of names; the first that fits counts.
 const PARTS: [(&str, Part); 9] = [
     (".lora_A.weight", Part::A),
@@ -136,7 +139,7 @@ pub const PARAMETERS: [(&str, &str, &[Side]); 4] = [
 /// The module that a tensor belongs to, and what it is there; `None` if no GPT-OSS model has
 /// such a module, or the tensor adapts it in a way that is not supported.
 pub fn place(tensor: &str) -> Option<(Module, Part)> {
-    let name = tensor.strip_prefix("base_model.model.").unwrap_or(tensor);
+    let name = tensor.strip_prefix(PEFT_PREFIX).unwrap_or(tensor);
     let (end, part) = PARTS.into_iter().find(|(end, _)| name.ends_with(end))?;
     let wrappers = name.matches(".base_layer").count();
     let name = name.strip_suffix(end)?.replace(".base_layer", "");
@@ -176,23 +179,40 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     is_supported.then_some((Module { layer, path, form, sides, name }, part))
 }
 
+/// Parts of names of which the next one is an adapter's name in a state dict. A file has the first
+/// without it, and not the others.
+const BEFORE_ADAPTERS: [&str; 2] = ["trainable_tokens_delta", "modules_to_save"];
+
 /// The name by which PEFT would save a tensor of a state dict, or one of which a part is misspelt:
-/// without wrappers, and without the name of the adapter behind a factor's.
+/// without wrappers, and without the name of the adapter.
 pub fn as_saved(tensor: &str) -> Option<String> {
     const FACTORS: [&str; 4] = ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"];
     let is_wrapper =
         |part: &&str| *part == "module" || WRAPPERS.iter().any(|(wrapper, _)| wrapper == part);
     let plain = |part: &str| part.to_lowercase().replace('_', "");
-    let factor = |part: &str| FACTORS.into_iter().find(|it| plain(it) == plain(part));
+    let factor = |part: &str| match &*plain(part) {
+        "loradown" => Some("lora_A"),
+        "loraup" => Some("lora_B"),
+        written => FACTORS.into_iter().find(|it| plain(it) == written),
+    };
+    let mut rest = tensor;
+    while let Some(inner) = rest.strip_prefix(PEFT_PREFIX).filter(|it| it.starts_with(PEFT_PREFIX))
+    {
+        rest = inner;
+    }
     let mut parts = Vec::new();
-    for part in tensor.split('.').filter(|part| !is_wrapper(part)) {
+    for part in rest.split('.').filter(|part| !is_wrapper(part)) {
         parts.push(factor(part).unwrap_or(part));
     }
     let with_adapter = parts.join(".");
-    if let Some(at) = parts.iter().position(|part| FACTORS.contains(part))
-        && parts.get(at + 1).is_some_and(|next| !["weight", "bias"].contains(next))
-    {
-        parts.remove(at + 1);
+    let has_adapter = |part: &&str| FACTORS.contains(part) || BEFORE_ADAPTERS.contains(part);
+    if let Some(at) = parts.iter().position(has_adapter) {
+        if parts.get(at + 1).is_some_and(|next| !["weight", "bias"].contains(next)) {
+            parts.remove(at + 1);
+        }
+        if parts[at] == BEFORE_ADAPTERS[1] {
+            parts.remove(at);
+        }
     }
     let is_right = |name: &String| name != tensor && place(name).is_some();
     let plain = [with_adapter, parts.join(".")].into_iter().find(is_right);
@@ -205,6 +225,36 @@ pub fn as_saved(tensor: &str) -> Option<String> {
         });
         spelt.into_iter().find(is_right)
     })
+}
+
+/// The modules that a config can name of a base with so many layers: their layer, their name in
+/// transformers, their canonical path and form.
+pub fn of_base(layers: usize) -> impl Iterator<Item = (Option<usize>, String, String, ModuleForm)> {
+    let experts =
+        PARAMETERS.iter().filter(|(.., sides)| !sides.is_empty()).map(|(name, path, _)| {
+            (format!("mlp.experts.{name}"), format!("mlp.experts.{path}"), Wrapped(0))
+        });
+    let is_named = |form| matches!(form, Linear | Embedding | Vector);
+    let of = |known: &'static [Known]| {
+        let named = known.iter().filter(move |(_, form, ..)| is_named(*form));
+        named.map(|(name, form, path, _)| ((*name).to_owned(), (*path).to_owned(), *form))
+    };
+    let in_layer: Vec<_> = of(&IN_LAYER).chain(experts).collect();
+    let outside = of(&OUTSIDE).map(|(name, path, form)| {
+        let prefix = if form == Linear { "" } else { "model." };
+        (None, format!("{prefix}{name}"), path, form)
+    });
+    outside.chain((0..layers).flat_map(move |layer| {
+        let of_layer = move |(name, path, form): (String, String, _)| {
+            (
+                Some(layer),
+                format!("model.layers.{layer}.{name}"),
+                format!("layers.{layer}.{path}"),
+                form,
+            )
+        };
+        in_layer.clone().into_iter().map(of_layer)
+    }))
 }
 
 impl Side {

@@ -154,11 +154,12 @@ fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> 
     }
     let file = adapter.file.display();
     let error = err!(
-        "`{file}` changes {}, for which `{}` has no inputs: export the model with this adapter",
+        "`{file}` changes {}, for which `{}` has no inputs: export the model with inputs for these",
         listed(others.iter()),
         model.display()
     );
-    let settings = [(Setting::AdapterAs, "swappable".into()), (Setting::Adapter, file.to_string())];
+    let settings =
+        [(Setting::AdapterAs, "swappable".into()), (Setting::AdapterModules, "all".into())];
     Err(error.with_remedies(settings.into()))
 }
 

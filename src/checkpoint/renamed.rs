@@ -52,6 +52,19 @@ pub fn configs<'n>(folder: &Path, names: &[&'n str]) -> Vec<&'n str> {
     names.iter().copied().filter(|it| may_be(&it.to_lowercase()) && has_keys(it)).collect()
 }
 
+/// The only one of some SafeTensors files in a folder that holds factors of LoRA, and no base with them.
+pub fn factors<'n>(folder: &Path, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let is_adapter = |name: &&str| {
+        let header = Header::read(&folder.join(name));
+        let tensors = header.map(|it| it.tensors).unwrap_or_default();
+        let is_factor = |name: &str| [".lora_A", ".lora_B"].iter().any(|it| name.contains(it));
+        let is_base = |name: &str| name.contains(".base_layer.") && !is_factor(name);
+        tensors.iter().any(|it| is_factor(&it.name)) && !tensors.iter().any(|it| is_base(&it.name))
+    };
+    let mut found = names.filter(is_adapter);
+    found.next().filter(|_| found.next().is_none())
+}
+
 /// The only one of some files in a folder that holds all these tensors.
 pub fn shard<'n>(folder: &Path, names: &'n [String], tensors: &BTreeSet<&str>) -> Option<&'n str> {
     let holds_all = |name: &&String| {

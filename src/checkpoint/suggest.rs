@@ -97,6 +97,20 @@ pub fn renamed_adapter_file(folder: &Path) -> Option<Error> {
     )
 }
 
+/// The error for an adapter's folder in which a file of another name has its tensors.
+pub fn other_adapter_file(folder: &Path) -> Option<Error> {
+    let names = names(folder);
+    if !names.contains(ADAPTER_CONFIG) || names.contains(ADAPTER_WEIGHTS) {
+        return None;
+    }
+    let is_other = |name: &&str| is_safetensors(name.as_ref()) && identify(name).is_none();
+    let other = renamed::factors(folder, names.iter().map(String::as_str).filter(is_other))?;
+    Some(err!(
+        "`{}` holds no {ADAPTER_WEIGHTS}, but `{other}` with factors of LoRA: rename it to {ADAPTER_WEIGHTS}",
+        folder.display()
+    ))
+}
+
 /// The error that exporting the base of an adapter with it would help against.
 fn with_adapter(error: Error, folder: &Path) -> Error {
     let adapter = (Setting::Adapter, folder.display().to_string());
@@ -133,7 +147,11 @@ pub fn refuse_adapter(place: impl Display, there: &BTreeSet<String>) -> Result<(
     if !there.contains(ADAPTER_CONFIG) {
         return Ok(());
     }
-    let adapter = Path::new(&place.to_string()).join(ADAPTER_CONFIG);
+    let folder = PathBuf::from(place.to_string());
+    if let Some(error) = other_adapter_file(&folder) {
+        return Err(error);
+    }
+    let adapter = folder.join(ADAPTER_CONFIG);
     let Some(format) = identify(ADAPTER_CONFIG).filter(|_| is_adapter(there)) else {
         let adapter = adapter.display();
         return Err(err!(
@@ -166,6 +184,7 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
     let refuse = |(name, format): (&str, _)| refusal(&folder.join(name), format);
     let found = Foreign::instead_of(file, &here)
         .map(refuse)
+        .or_else(|| other_adapter_file(folder))
         .or_else(|| renamed_file(folder, file, &here, &lacks))
         .or_else(|| below(folder, &lacks, has_weights))
         .or_else(|| find_format(&here).filter(|_| !has_weights).map(refuse))

@@ -157,6 +157,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Adapter => "--adapter",
         Setting::AdapterAs => "--adapter-as",
         Setting::AdapterLayout => "--adapter-layout",
+        Setting::AdapterModules => "--adapter-modules",
         Setting::BatchSize => "--batch-size",
         Setting::Checkpoint => "--checkpoint",
         Setting::Compute => "--compute",

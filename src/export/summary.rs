@@ -242,10 +242,10 @@ impl AdapterSummary {
         is_apart: bool,
         mut files: Vec<PathBuf>,
     ) -> Result<Self> {
-        let FittedAdapter { file: read, record, modules, .. } = adapter;
+        let FittedAdapter { file: read, changes, record, modules, .. } = adapter;
         let tensors = read.modules.values().flat_map(|parts| parts.values());
         let bytes = tensors.map(|it| it.data.len()).sum();
-        let (base, warning) = (read.config.base.clone(), read.warning()?);
+        let (base, warning) = (read.config.base.clone(), read.warning(Some(changes.layers))?);
         let file = if files.len() == 1 { files.pop() } else { None };
         Ok(Self { record, is_apart, file, files, base, part: None, modules, bytes, warning })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Result, ensure, err};
 use crate::files::parent_dir;
 
-const EXTENSION: &str = ".onnx";
+const EXTENSION: &str = "onnx";
 
 /// Existing paths as they are, and those that patterns match.
 pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
@@ -56,7 +56,7 @@ pub struct StageName<'p> {
 impl<'p> StageName<'p> {
     /// `None` for other names.
     pub fn of(path: &'p Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?;
+        let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?.strip_suffix('.')?;
         let (name, numbers) = name.rsplit_once(".stage-")?;
         let (number, of) = numbers.split_once("-of-")?;
         Some(Self { path, name, number: number.parse().ok()?, of: of.parse().ok()? })
@@ -74,15 +74,19 @@ impl<'p> StageName<'p> {
 
     fn with(&self, number: &str) -> PathBuf {
         let Self { path, name, of, .. } = self;
-        path.with_file_name(format!("{name}.stage-{number}-of-{of}{EXTENSION}"))
+        path.with_file_name(format!("{name}.stage-{number}-of-{of}.{EXTENSION}"))
     }
 
-    /// The files of all stages in its folder.
-    pub fn beside(&self) -> Vec<PathBuf> {
+    /// The files of all stages in its folder, models or others with this extension.
+    pub fn beside(&self, extension: &str) -> Vec<PathBuf> {
         let entries = parent_dir(self.path).read_dir().into_iter().flatten().flatten();
         let paths = entries.map(|entry| self.path.with_file_name(entry.file_name()));
         let pattern = Some(self.pattern());
-        let stages = paths.filter(|it| StageName::of(it).map(|it| it.pattern()) == pattern);
+        let of_extension = paths.filter(|it| it.extension().is_some_and(|it| it == extension));
+        let is_stage = |it: &PathBuf| {
+            StageName::of(&it.with_extension(EXTENSION)).map(|it| it.pattern()) == pattern
+        };
+        let stages = of_extension.filter(is_stage);
         let mut stages: Vec<PathBuf> = stages.collect();
         stages.sort();
         stages

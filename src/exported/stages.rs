@@ -29,7 +29,7 @@ pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
         listed(paths.iter().map(|it| it.display()))
     );
     let name = paths.iter().find_map(|it| StageName::of(it));
-    let others = name.map_or(Vec::new(), |it| it.beside());
+    let others = name.map_or(Vec::new(), |it| it.beside("onnx"));
     let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
     let others = others.iter().filter(|other| !is_given(other)).map(read);
     files.extend(Error::collect(others)?);

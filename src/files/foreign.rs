@@ -37,6 +37,8 @@ pub struct Foreign {
 }
 
 pub const MERGE_ADAPTER: &str = "merge it into its base model (merge_and_unload of PEFT, then save_pretrained) and export the result";
+pub const MERGE_MLX: &str =
+    "merge it into its base model with mlx_lm.fuse, dequantized, and export the result";
 /// Why tensors are empty, and what to do.
 pub const NOT_GATHERED: &str = "as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`";
 pub const USE_SOURCE: &str = "use the SafeTensors checkpoint that it was made from, such as openai/gpt-oss-20b or openai/gpt-oss-120b";
@@ -56,7 +58,7 @@ const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 const KNOWN: [Foreign; 54] = [
     of(
         "mlx-lm's format of adapters",
-        "merge it into its base model with mlx_lm.fuse, dequantized, and export the result",
+        MERGE_MLX,
     )
     .files("adapters.safetensors *_adapters.safetensors"),
     of(

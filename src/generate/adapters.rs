@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::error::{Error, Result, Setting, ensure, err};
-use crate::exported::ExportedModel;
+use crate::display::{listed, plural};
+use crate::error::{Result, Setting, bail, ensure, err};
+use crate::exported::{ExportedModel, StageName};
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
-use crate::onnx::{Parameter, ValueInfo, read_adapter};
+use crate::onnx::{ADAPTER_EXTENSION, Parameter, ValueInfo, read_adapter};
 use crate::runtime::TensorValue;
 use crate::tensor::DType;
 
@@ -34,6 +35,7 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
         return Err(err!("`{shown}` takes no adapters: export it with room for them")
             .with_remedy(Setting::AdapterAs, "swappable"));
     }
+    require_stages(files)?;
     let mut factors = Vec::<AdapterFactor>::new();
     for file in files {
         let is_trained = file.is_dir() || file.extension().is_some_and(|it| it == "safetensors");
@@ -45,10 +47,16 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
             let taken = factors.iter().any(|it| it.name == parameter.name);
-            let (file, problem) = (file.display(), problem(parameter, &inputs, taken)?);
-            Some(err!("adapter `{file}` is not for `{shown}`: {problem}"))
+            problem(parameter, &inputs, taken)
         };
-        Error::all(parameters.iter().filter_map(problem))?;
+        let problems: Vec<String> = parameters.iter().filter_map(problem).collect();
+        if let [first, others @ ..] = &problems[..] {
+            let also = match others.len() {
+                0 => String::new(),
+                count => format!("; also unfit: {}", plural(count, "tensor")),
+            };
+            bail!("adapter `{}` is not for `{shown}`: {first}{also}", file.display());
+        }
         let opened = fs::File::open(file)?;
         for (Parameter { name, shape, .. }, range) in parameters {
             let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -59,6 +67,29 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
         }
     }
     Ok(factors)
+}
+
+/// Refuses the adapter of a stage without those of the other stages beside it. A stage of which the
+/// adapter changes nothing has no file.
+fn require_stages(files: &[PathBuf]) -> Result<()> {
+    let real: Vec<_> = files.iter().map(|file| file.canonicalize().ok()).collect();
+    for file in files {
+        // The names of stages are those of models.
+        let model = file.with_extension("onnx");
+        let Some(stage) = StageName::of(&model) else { continue };
+        let others = stage.beside(ADAPTER_EXTENSION);
+        let lacking: Vec<_> =
+            others.iter().filter(|it| !real.contains(&it.canonicalize().ok())).collect();
+        ensure!(
+            lacking.is_empty(),
+            "`{}` is the adapter of stage {} of {} alone: give those of the other stages too, {}",
+            file.display(),
+            stage.number,
+            stage.of,
+            listed(lacking.iter().map(|it| it.display()))
+        );
+    }
+    Ok(())
 }
 
 /// Why a model with these optional inputs does not take a parameter of an adapter.

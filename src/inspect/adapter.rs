@@ -81,7 +81,7 @@ pub fn inspect(
     Ok(AdapterInspection {
         path: path.to_owned(),
         modules: file.adapted_modules(),
-        warning: if refusal.is_none() { file.warning()? } else { None },
+        warning: if refusal.is_none() { file.warning(None)? } else { None },
         sizes: sizes(&file),
         ignored: file.ignored,
         base: file.config.base,

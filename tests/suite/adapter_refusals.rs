@@ -19,6 +19,8 @@ use crate::support::{
 fn refuses_configs_of_other_methods_and_wrong_values() {
     let table = r#"peft_type | "IA3" | key `peft_type` must be "LORA", found "IA3": merge it into its base model (merge_and_unload
         peft_type | "ADALORA" | must be "LORA", found "ADALORA"
+        peft_type | "lora" | must be "LORA", found "lora": write it in capitals
+        lora_parameters | {"rank": 4} | adapter_config.json` is mlx-lm's config of an adapter, with the key `lora_parameters`: merge it into its base model with mlx_lm.fuse
         use_dora | true | key `use_dora` is set: DoRA scales the rows of the adapted matrices, which is not supported; merge it into
         alora_invocation_tokens | [1, 2] | activated LoRA leaves the tokens before an invocation as they are, which is not supported; PEFT cannot merge it either: train a LoRA adapter without it instead
         arrow_config | {"top_k": 2} | Arrow chooses among adapters for each token, which is not supported; PEFT cannot
@@ -178,12 +180,17 @@ fn apply(edit: &str, tensors: &mut Tensors) {
 fn refuses_tensors_that_do_not_fit() {
     let table = "attention | drop layers.0.self_attn.q_proj.lora_A | q_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again
         biases | drop lora_A | o_proj.lora_B.weight` without the factor A of its module: the file is incomplete, copy it again; also incomplete: 5 modules
-        attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_B.weight` must have shape [256, 4] to fit the given base, found [256, 3]
+        attention | shape 0.self_attn.q_proj.lora_B.weight 256 3 | q_proj.lora_A.weight` has shape [4, 96] and `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` [256, 3], which have different ranks, 4 and 3: use the file that was saved after training
         attention | shape 0.self_attn.q_proj.lora_A.weight 0 | q_proj.lora_A.weight` is empty (shape [0]), as DeepSpeed ZeRO-3 saves weights that were not gathered: save again with `stage3_gather
         attention | exchange | `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` has shape [64, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 96], expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both; also wrong: 11 modules
         attention | transpose | has shape [96, 4] and `base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight` [4, 64], expected [rank, inputs]
         attention | dtype 0.self_attn.q_proj.lora_A.weight | q_proj.lora_A.weight` must be bf16, f16 or f32, found i32: save the adapter in one of these
         attention | rename .weight .default.weight | has names that are not PEFT's: save the adapter with save_pretrained, of the model inside all wrappers, or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_A.default.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others alike
+        attention | rename lora_A lora_down | or rename `base_model.model.model.layers.0.self_attn.k_proj.lora_down.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 11 others alike
+        attention | rename base_model.model. base_model.model.base_model.model. | or rename `base_model.model.base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others alike
+        whole-modules | rename lm_head.weight lm_head.modules_to_save.default.weight | or rename `base_model.model.lm_head.modules_to_save.default.weight` to `base_model.model.lm_head.weight`
+        tokens | rename tokens_delta tokens_delta.default | or rename `base_model.model.lm_head.token_adapter.trainable_tokens_delta.default` to `base_model.model.lm_head.token_adapter.trainable_tokens_delta`, and the 1 other alike
+        whole-modules | copy lm_head.weight lm_head.original_module.weight | holds weights of its base model too, in
         embedding | rename embedding_A embedding_A.mine | or rename `base_model.model.model.embed_tokens.lora_embedding_A.mine` to `base_model.model.model.embed_tokens.lora_embedding_A`
         attention | rename base_model. module.base_model. | or rename `module.base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others
         attention | rename self_attn _fsdp_wrapped_module._checkpoint_wrapped_module.self_attn | or rename `base_model.model.model.layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`
@@ -193,6 +200,7 @@ fn refuses_tensors_that_do_not_fit() {
         attention | rename layers.2. layers.7. | it adapts `model.layers.7.self_attn.k_proj`, and the given base has 3 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules
         attention | rename self_attn.q_proj mlp.gate_proj | gate_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it, or ignore these tensors by name
         attention | rename model.layers model.language_model.layers | adapter_model.safetensors` adapts modules that no GPT-OSS model has, such as `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it
+        attention | rename base_model. lora_unet_ | such as `lora_unet_model.model.layers.0.self_attn.k_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use an adapter of this base, as save_pretrained of PEFT writes it
         attention | rename q_proj q_porj | or rename `base_model.model.model.layers.0.self_attn.q_porj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`, and the 5 others alike
         attention | rename self_attn self_atn | or rename `base_model.model.model.layers.0.self_atn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others
         attention | copy q_proj.lora_A mlp.experts.base_layer.gate_up_proj | holds weights of its base model too, in 3 of 27 tensors, such as `
@@ -207,12 +215,13 @@ fn refuses_tensors_that_do_not_fit() {
         whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
         whole-modules | rename lm_head.weight lm_head.bias | the given base has no bias that `base_model.model.lm_head.bias` could replace; give the base
         split | drop down_projs.3. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert of its layer in the same way: merge it
-        split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` must have shape [4, 128]
-        split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted, and not each expert
+        split | shape down_projs.3.lora_A.weight 2 128 | down_projs.3.lora_A.weight` has shape [2, 128]
+        split | rename down_projs.3. down_projs.9. | `model.layers.1.mlp.experts.down_projs.0` is adapted in up to 10 experts, and the given base has 8; give the base that it was trained on, which it calls `tiny-hf-bf16`
+        split | drop down_projs.7. | `model.layers.1.mlp.experts.down_projs.0` is adapted in the first 7 experts, and the given base has 8; give the base that it was trained on, which it calls `tiny-hf-bf16`, or, if that is the given one, merge it into
         tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
-        tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted, and not each expert
+        tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted in the first 7 experts
         tinker | shape w2.lora_A.weight 4 2 128 | w2.lora_A.weight` must have shape [8, 2, 128] to fit the given base, found [4, 2, 128]
-        tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | trainable_tokens_delta` must have shape [1, 96] to fit the given base, found [2, 96]
+        tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | key `trainable_token_indices` of adapter_config.json must list 2 different tokens for `lm_head`, one for each row of the file, found 1: use the adapter_config.json that was saved with the file
         router-head | copy router. router.linear. | `model.layers.0.mlp.router` and `model.layers.0.mlp.router.linear` are the same, keep one of them; also unfit: 2 modules
         tinker | copy experts.w2 experts.0.down_proj | `model.layers.1.mlp.experts.0.down_proj` and `model.layers.1.mlp.experts.w2` are the same";
     for [adapter, edit, expected] in cases(table) {
@@ -224,11 +233,13 @@ fn refuses_tensors_that_do_not_fit() {
 
 #[test]
 fn refuses_tokens_and_patterns_that_do_not_fit() {
-    let table = r#"tokens | trainable_token_indices | {"embed_tokens": [5, 42, 320], "lm_head": [7]} | must list different tokens below 320, the vocabulary, for `model.embed_tokens`
-        tokens | trainable_token_indices | {"embed_tokens": [5, 42, 5], "lm_head": [7]} | must list different tokens below 320
-        tokens | trainable_token_indices | [5, 42, 17] | must list different tokens below 320, the vocabulary, for `lm_head`
-        tokens | trainable_token_indices | null | for `model.embed_tokens`; also unfit: 1 module
+    let table = r#"tokens | trainable_token_indices | {"embed_tokens": [5, 42, 320], "lm_head": [7]} | lists token 320 for `model.embed_tokens`, and the given base has a vocabulary of 320; give the base
+        tokens | trainable_token_indices | {"embed_tokens": [5, 42, 5], "lm_head": [7]} | must list 3 different tokens for `model.embed_tokens`, one for each row of the file, found 2: use
+        tokens | trainable_token_indices | [5, 42, 17] | must list 1 different tokens for `lm_head`, one for each row of the file, found 0
+        tokens | trainable_token_indices | null | must list 3 different tokens for `model.embed_tokens`, one for each row of the file, found 0: use the adapter_config.json that was saved with the file; also wrong: 1 module
         split | alpha_pattern | {"down_projs.3": 3} | key `alpha_pattern` scales the experts of `layers.1.mlp.experts.down` differently: merge it
+        experts | rank_pattern | {"experts.down_proj": 2} | `model.layers.1.mlp.experts.down_proj` has factors of 32 ranks in all, by key `rank_pattern` of adapter_config.json 2 for each of 16 experts, and the given base has 8; give the base that it was trained on, which it calls `tiny-hf-bf16`, or, if that is the given one, the adapter_config.json that was saved with the file, in which the rank is 4; also unfit: 1 module
+        experts | rank_pattern | {"experts.down_proj": 5} | `model.layers.1.mlp.experts.down_proj` has factors of 32 ranks for all experts together, no multiple of 5, which key `rank_pattern` of adapter_config.json says: use
         experts | target_parameters | null | has factors for 2 parameters of `model.layers.1.mlp.experts`, and key `target_parameters` of adapter_config.json names 0 of them
         experts | target_parameters | ["1.mlp.experts.down_proj", "2.mlp.experts.down_proj"] | names 1 of them
         experts | target_parameters | ["experts.down_proj", "experts.gate_up_proj_bias"] | adapts a bias of `model.layers.1.mlp.experts` (key `target_parameters` of adapter_config.json), which is not supported

@@ -249,6 +249,9 @@ fn asks_for_the_order_of_factors() {
         ("square-down", json!("1.0.0"), None),
         ("square-down", json!("unknown"), None),
         ("square-down", json!("0.18.1"), Some("plain")),
+        ("square-down", json!("0.18.0rc0"), Some("plain")),
+        ("square-down", json!("0.18.0.dev0"), Some("plain")),
+        ("square-down", json!(""), None),
         ("square-down", json!("0.17.0"), Some("plain")),
         ("square-down", Value::Null, None),
     ] {
@@ -261,12 +264,12 @@ fn asks_for_the_order_of_factors() {
                 assert!(experts.all(|it| has_experts_last(it) == expected), "{adapter} {version}");
             }
             (Err(error), None) => {
-                let why = version.as_str().map_or_else(
+                let why = version.as_str().filter(|it| !it.is_empty()).map_or_else(
                     || {
                         "adapter_config.json does not say which PEFT wrote it (`peft_version`)"
                             .to_owned()
                     },
-                    |it| format!("PEFT {it} stored both: 0.19.0 `plain` under transformers 4"),
+                    |it| format!("PEFT {it} wrote it: up to 0.18 `plain`, 0.19.0 `plain` under transformers 4"),
                 );
                 let sentence = format!(
                     "the factors of `model.layers.1.mlp.experts.down_proj` fit in two orders, and {why}"

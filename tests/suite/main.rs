@@ -26,6 +26,7 @@ mod hub_adapters;
 mod hub_download;
 mod hub_export;
 mod hub_folder;
+mod incomplete_adapters;
 mod inconsistent_saves;
 mod inspect;
 mod interrupted;

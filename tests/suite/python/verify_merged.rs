@@ -161,7 +161,7 @@ fn verifies_swappable_models_with_adapters() {
         let (model, _) = home.export("attention", &swappable[..2]);
         assert_contains(
             &refused(&model, &home.checkpoint(), &["--adapter", &head]),
-            "has no inputs: export the model with this adapter",
+            "has no inputs: export the model with inputs for these",
         );
     }
 }

@@ -1,0 +1,122 @@
+//! Adapters that are not whole, or that have something in another place: what is said of them.
+
+use std::fs;
+
+use safetensors::Dtype;
+use serde_json::Value;
+
+use crate::adapter_exports::{export_in, with_adapters};
+use crate::adapters::{ADAPTERS, WEIGHTS, copied, edit_config, edit_tensors, refusal};
+use crate::inspect::inspect;
+use crate::support::{
+    assert_contains, binary, cases, failure, fixture, printed, sentence, text, words,
+};
+use crate::swappable::SWAPPABLE;
+
+/// PEFT loads such an adapter with a warning, and leaves these modules as they are.
+#[test]
+fn modules_that_only_the_config_names_are_told() {
+    let lists = r#"attention | .layers.1. | [] | `model.layers.1.self_attn.k_proj` | `model.layers.1.self_attn.k_proj`
+        attention | .layers.2. | [] | | `model.layers.2.self_attn.k_proj`
+        attention | .layers.1. | ["layers_to_transform", [0, 2]] | |
+        attention | .layers.2. | ["layers_to_transform", 0] | |
+        attention | .layers.2. | ["target_modules", ".*\\.[01]\\.self_attn\\.[a-z]_proj"] | |
+        attention | .layers.2. | ["target_modules", ".*\\.self_attn\\.[kq]_proj"] | | for `model.layers.2.self_attn.k_proj`, `model.layers.2.self_attn.q_proj`, which
+        attention | .layers.2. | ["exclude_modules", ["2.self_attn.q_proj", "k_proj", "o_proj"]] | | for `model.layers.2.self_attn.v_proj`, which
+        attention | nothing | ["modules_to_save", ["lm_head", "score"]] | for `lm_head`, which | for `lm_head`, which
+        attention | nothing | ["target_parameters", ["0.mlp.experts.down_proj"]] | for `model.layers.0.mlp.experts.down_proj`, which | for `model.layers.0.mlp.experts.down_proj`, which
+        whole-modules | .router. | [] | for `model.layers.0.mlp.router`, `model.layers.1.mlp.router`, `model.layers.2.mlp.router`, which | for `model.layers.0.mlp.router`"#;
+    for [adapter, dropped, change, alone, with_base] in cases(lists) {
+        let home = copied(adapter);
+        edit_tensors(&home, |tensors| tensors.retain(|name, _| !name.contains(dropped)));
+        let change: Vec<Value> = serde_json::from_str(change).unwrap();
+        if let [Value::String(key), value] = &change[..] {
+            edit_config(&home, key, value.clone());
+        }
+        let inspected = inspect(&home.join("adapter"), &[])["warning"].clone();
+        let exported = export_in(&home, "--output m.onnx --adapter adapter").unwrap();
+        for (warning, expected) in
+            [(&inspected, alone), (&exported["adapters"][0]["warning"], with_base)]
+        {
+            match (warning.as_str(), expected) {
+                (None, "") => {}
+                (Some(warning), expected) if !expected.is_empty() => {
+                    assert_contains(warning, expected);
+                }
+                (warning, expected) => panic!("{change:?}: {warning:?} in place of {expected:?}"),
+            }
+        }
+    }
+    for (adapter, _) in ADAPTERS {
+        assert_eq!(
+            inspect(&fixture("lora").join(adapter), &[])["warning"],
+            Value::Null,
+            "{adapter}"
+        );
+    }
+}
+
+#[test]
+fn files_of_other_names_and_other_contents_are_told() {
+    let home = copied("attention");
+    let adapter = home.join("adapter");
+    fs::rename(adapter.join(WEIGHTS), adapter.join("lora.safetensors")).unwrap();
+    let expected = format!(
+        "`{}` holds no {WEIGHTS}, but `lora.safetensors` with factors of LoRA: rename it to {WEIGHTS}",
+        adapter.display()
+    );
+    for config in [false, true] {
+        if config {
+            fs::copy(home.join("checkpoint/config.json"), adapter.join("config.json")).unwrap();
+        }
+        assert_eq!(refusal(&home).sentence(), expected);
+        assert_eq!(failure(&["inspect", text(&adapter)]), expected);
+    }
+
+    let home = copied("attention");
+    fs::copy(fixture("tiny-hf/model.safetensors"), home.join("adapter").join(WEIGHTS)).unwrap();
+    let error = refusal(&home);
+    assert_contains(
+        error.sentence(),
+        "and no factors (`lora_`): if it is a whole model, export it",
+    );
+    assert!(error.remedies().is_empty());
+
+    let home = copied("attention");
+    edit_tensors(&home, |tensors| {
+        *tensors = [("a.lora_A.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]))].into();
+    });
+    let export = "--output m.onnx --adapter adapter --ignore-tensor a.*";
+    let expected = "are ignored, and nothing of the adapter is left: use an adapter of this base";
+    assert_contains(&export_in(&home, export).unwrap_err(), expected);
+}
+
+#[test]
+fn files_of_all_stages_belong_together() {
+    let home = with_adapters("tiny-hf", &["attention"]);
+    let [one, two] = [1, 2].map(|it| format!("attention.stage-{it}-of-2.onnx_adapter"));
+    export_in(&home, &format!("{SWAPPABLE} --stages 2 --adapter attention")).unwrap();
+    export_in(&home, SWAPPABLE).unwrap();
+    let refused = |model: &str, adapters: &str| {
+        let given = words(adapters).into_iter().flat_map(|it| ["--adapter", it]);
+        let mut command = binary(&["generate", model, "--ids", "1"]);
+        sentence(command.args(given).current_dir(&*home))
+    };
+    for model in ["m.stage-1-of-2.onnx", "m.onnx"] {
+        let expected = format!(
+            "`{two}` is the adapter of stage 2 of 2 alone: give those of the other stages too, `{one}`"
+        );
+        assert_contains(&refused(model, &two), &expected);
+    }
+    // One sentence for an adapter, whatever the number of its tensors.
+    let twice = refused("m.onnx", &format!("./{one} {two} {one}"));
+    assert_contains(&twice, "A` too; give one of them; also unfit: ");
+    printed(
+        binary(&["adapter", "attention", "--for", "m.onnx", "-o", "b.onnx_adapter"])
+            .current_dir(&*home),
+    );
+    assert_contains(
+        &refused("m.stage-1-of-2.onnx", &format!("{one} {two} b.onnx_adapter")),
+        "also unfit: ",
+    );
+}
