@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mismatch::Unmatched;
+use super::mismatch::{Unmatched, is_attention_bias};
 use super::names::{layer, without_numbers};
 use super::similar::Similar;
 use super::suggest::renaming;
@@ -14,6 +14,11 @@ use crate::error::{Error, err};
 
 /// The names of experts' matrices in Mixtral, and in a layout that is read.
 const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")];
+
+/// What makes all lacking tensors of those that were found.
+const RENAME: &str = "rename these to those";
+const RENAME_SOME: &str =
+    "rename these to those of equal size, and leave out the others if the model does not use them";
 
 /// The error if most of the model is missing. Layers that nobody has looked for are no other
 /// model's.
@@ -70,7 +75,7 @@ pub fn lacks(tensors: &Tensors, left: &mut Unmatched, layout: &str) -> Vec<Error
     }
     errors.extend(mixtral_experts(tensors, left, &mut others));
     let layers: BTreeSet<_> = others.iter().map(|it| layer(&it.name)).collect();
-    let beside = left.take_unknown(|name| layers.contains(&layer(name)));
+    let beside = left.take_beside(tensors, &layers);
     let beside: Vec<&StoredTensor> = beside.into_iter().map(|name| &tensors.map[name]).collect();
     if !beside.is_empty() {
         let lacking = shaped(others.iter().map(|it| (full(it), &it.shape[..])).collect());
@@ -78,17 +83,30 @@ pub fn lacks(tensors: &Tensors, left: &mut Unmatched, layout: &str) -> Vec<Error
         let change = change(&others, &beside);
         let has_experts = others.iter().any(|it| it.name.contains(".experts."));
         let has_query = others.iter().any(|it| it.name.contains(".q_proj."));
+        // As Hugging Face has it, but for the name.
+        let has_suffix = |it: &&StoredTensor| it.name.ends_with(".experts.gate_up_proj.weight");
         let order = if has_query && change.starts_with("split") {
             "; rows of q, k and v may lie in groups for each key head, as Megatron has them"
         } else if !has_experts {
             ""
+        } else if change.starts_with("split") && beside.iter().any(has_suffix) {
+            "; even rows of `gate_up_proj` are gate and odd rows up; if it and `down_proj` are `[in, out]`, take `.weight` out of their names instead"
         } else if change.starts_with("split") {
-            "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up"
+            "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up, or columns if it is `[in, out]`"
         } else {
             "; gate and up alternate in a tensor of both"
         };
-        errors
-            .push(err!("`{path}` lacks {lacking} of {layout}, and holds {found}: {change}{order}"));
+        let is_whole = [RENAME, RENAME_SOME].contains(&change);
+        let is_bias = |name: &str| !is_whole && is_attention_bias(name);
+        let may_lack = others.iter().any(|it| is_bias(&it.name)) && !tensors.wanted().any(is_bias);
+        let biases = if may_lack {
+            "; set `attention_bias` to false if the model has no biases there"
+        } else {
+            ""
+        };
+        errors.push(err!(
+            "`{path}` lacks {lacking} of {layout}, and holds {found}: {change}{order}{biases}"
+        ));
     } else if !others.is_empty() {
         let (ending, it) = if others.len() == 1 { ("", "it") } else { ("s", "them") };
         errors.push(err!(
@@ -145,9 +163,9 @@ fn change(lacking: &[&Missing], found: &[&StoredTensor]) -> &'static str {
         [1, -1].map(|sign| more.values().any(|count| count.signum() == sign));
     let elements: i128 = more.iter().map(|(size, count)| size * count).sum();
     match (some_lacking, some_found) {
-        (false, false) => "rename these to those",
+        (false, false) => RENAME,
         (true, false) => "rename these to those of equal size, and add the others",
-        (false, true) => "rename these to those of equal size, and leave out the others",
+        (false, true) => RENAME_SOME,
         _ if elements != 0 => {
             "their sizes differ, so other names are not enough: save the model again in that layout"
         }

@@ -1,7 +1,7 @@
 //! Where a config and the names of tensors disagree as a whole, and either may be right: in the
 //! layers, the biases of attention, the lm_head.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Config;
 use super::names::layer;
@@ -38,8 +38,32 @@ impl<'t> Unmatched<'t> {
             self.needless_biases(tensors, it),
             self.missing_biases(tensors, it),
             self.head(tensors, it),
+            self.needless_head(tensors, it),
         ];
         found.into_iter().flatten().collect()
+    }
+
+    /// The unknown tensors that may be lacking ones of these layers under other names.
+    pub fn take_beside(
+        &mut self,
+        tensors: &Tensors,
+        layers: &BTreeSet<Option<usize>>,
+    ) -> BTreeSet<&'t str> {
+        let is_beside = beside(tensors, layers);
+        self.take_unknown(is_beside)
+    }
+
+    /// The shapes of which more tensors are unknown, beside some lacking ones, than others are lacking.
+    fn spare(&self, tensors: &'t Tensors, is_it: impl Fn(&str) -> bool) -> BTreeSet<&'t [u64]> {
+        let (them, others): (Vec<&Missing>, Vec<&Missing>) =
+            self.lacking.iter().partition(|it| is_it(&it.name));
+        let layers = them.iter().map(|it| layer(&it.name)).collect();
+        let is_beside = beside(tensors, &layers);
+        let mut more = BTreeMap::<&[u64], isize>::new();
+        let found = self.unknown.iter().filter(|name| is_beside(name) && !is_other_head(name));
+        found.for_each(|name| *more.entry(&tensors.map[*name].shape).or_default() += 1);
+        others.iter().for_each(|it| *more.entry(&it.shape).or_default() -= 1);
+        more.into_iter().filter(|(_, count)| *count > 0).map(|(shape, _)| shape).collect()
     }
 
     pub fn take_unknown(&mut self, is_taken: impl Fn(&str) -> bool) -> BTreeSet<&'t str> {
@@ -95,7 +119,15 @@ impl<'t> Unmatched<'t> {
         if it.config.attention_bias {
             return None;
         }
-        let biases = self.take_unknown(is_attention_bias);
+        // Whatever a vector beside a matrix of attention is called.
+        let is_vector = |name: &str| {
+            let module = name.rsplit_once('.').map(|(module, _)| format!("{module}.weight"));
+            let matrix = module.filter(|it| it.contains(".self_attn."));
+            let matrix = matrix.and_then(|matrix| tensors.taken.get(&matrix));
+            let shape = &tensors.map[name].shape;
+            matrix.is_some_and(|it| shape.len() == 1 && it.shape.first() == shape.first())
+        };
+        let biases = self.take_unknown(|name| is_attention_bias(name) || is_vector(name));
         let names: Vec<&str> = biases.iter().map(|name| &*tensors.map[*name].name).collect();
         let error = err!(
             "`{}` says that attention has no biases (`attention_bias` false), and `{}` holds {}, such as `{}`: set the key to true if the model adds them, or ignore them if not",
@@ -111,7 +143,9 @@ impl<'t> Unmatched<'t> {
         let Missing { name: first, .. } =
             self.lacking.iter().find(|it| is_attention_bias(&it.name))?;
         let is_there = |name: &&str| is_attention_bias(name);
-        if tensors.wanted().any(is_attention_bias) || self.unknown.iter().any(is_there) {
+        let is_known = tensors.wanted().any(is_attention_bias) || self.unknown.iter().any(is_there);
+        // A vector may be a bias under another name.
+        if is_known || self.spare(tensors, is_attention_bias).iter().any(|shape| shape.len() == 1) {
             return None;
         }
         let error = err!(
@@ -123,14 +157,32 @@ impl<'t> Unmatched<'t> {
         Some(error)
     }
 
+    fn needless_head(&mut self, tensors: &Tensors, it: ReadConfig) -> Option<Error> {
+        let shape = [it.config.vocab_size, it.config.hidden_size];
+        if !it.config.tied || self.lacking.iter().any(|lacking| lacking.shape == shape) {
+            return None;
+        }
+        let heads =
+            self.take_unknown(|name| layer(name).is_none() && tensors.map[name].shape == shape);
+        let names: Vec<&str> = heads.iter().map(|name| &*tensors.map[*name].name).collect();
+        let error = err!(
+            "`{}` ties lm_head to the embedding (`tie_word_embeddings`), and `{}` holds `{}` of its shape: rename it to `{LM_HEAD}` if it is the language-model head, or ignore it if not",
+            it.file,
+            tensors.path.display(),
+            names.first()?
+        );
+        Some(tensors.ignoring(error, &names).with_another_remedy())
+    }
+
     fn head(&mut self, tensors: &Tensors, ReadConfig { file, .. }: ReadConfig) -> Option<Error> {
         let at = self.lacking.iter().position(|it| it.name == LM_HEAD)?;
-        if Similar::new(self.unknown.iter().copied()).to(LM_HEAD).is_some() {
+        let spare = self.spare(tensors, |name| name == LM_HEAD);
+        let is_similar = || Similar::new(self.unknown.iter().copied()).to(LM_HEAD).is_some();
+        if spare.contains(&self.lacking[at].shape[..]) || is_similar() {
             return None;
         }
         self.lacking.remove(at);
-        let is_head = |name: &str| OTHER_HEADS.iter().any(|head| name.starts_with(head));
-        let others = self.take_unknown(is_head);
+        let others = self.take_unknown(is_other_head);
         let path = tensors.path.display();
         Some(match others.first() {
             Some(other) => err!(
@@ -145,8 +197,18 @@ impl<'t> Unmatched<'t> {
     }
 }
 
+/// Whether an unknown tensor is in one of these layers, or in any if no layer is there by its name.
+fn beside(tensors: &Tensors, layers: &BTreeSet<Option<usize>>) -> impl Fn(&str) -> bool {
+    let is_unnamed = !tensors.wanted().any(|name| layer(name).is_some());
+    move |name| is_unnamed || layers.contains(&layer(name))
+}
+
+fn is_other_head(name: &str) -> bool {
+    OTHER_HEADS.iter().any(|head| name.starts_with(head))
+}
+
 /// Whether a tensor is a bias of attention, whatever its module is called.
-fn is_attention_bias(name: &str) -> bool {
+pub fn is_attention_bias(name: &str) -> bool {
     ["q_proj.bias", "k_proj.bias", "v_proj.bias", "o_proj.bias"]
         .iter()
         .any(|end| name.ends_with(end))

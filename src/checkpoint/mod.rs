@@ -41,8 +41,8 @@ pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, sele
 pub use similar::most_like;
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, enclosing, identify,
-    is_adapter, is_checkpoint, is_safetensors, names, other_adapter_file,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, enclosing,
+    find_format, identify, is_adapter, is_checkpoint, is_safetensors, names, other_adapter_file,
     refuse_file as refuse_unsupported, refuse_other_format, renamed_adapter_file, similar_dir,
 };
 use tensors::Tensors;

@@ -16,6 +16,7 @@ use crate::container::StoredTensor;
 use crate::display::{listed, plural};
 use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::{Foreign, NOT_GATHERED};
+use crate::tensor::DType;
 
 /// Refuses files without tensors and tensors without elements, before anything is said about shapes.
 pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
@@ -114,6 +115,19 @@ fn is_needless(name: &str) -> bool {
 /// missing, they may be needless.
 fn foreign(tensors: &Tensors, is_complete: bool) -> Option<Error> {
     let names: Vec<&str> = unknown(tensors).map(|(_, it)| &*it.name).collect();
+    let is_scaled =
+        |it: &&StoredTensor| matches!(it.dtype, DType::F8E4M3 | DType::F8E5M2 | DType::I8);
+    let mut scales = names.iter().filter(|name| name.contains(".mlp.") && name.contains("scale"));
+    if let Some(scaled) = tensors.taken.values().find(is_scaled)
+        && let Some(scales) = scales.next()
+    {
+        return Some(err!(
+            "`{}` holds `{}` in {} with scales, such as `{scales}`, which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales",
+            tensors.path.display(),
+            scaled.name,
+            scaled.dtype
+        ));
+    }
     let (name, Foreign { what, remedy, .. }) = Foreign::of_tensors(&names)?;
     let error = err!("`{}` holds {what} (`{name}`): {remedy}", tensors.path.display());
     if !is_complete {
@@ -203,6 +217,7 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
     let stored = tensors.stored().filter(|name| !tensors.is_ignored(name));
     let has_it = |name: &&str| tensors.wrapping.unwrapped(name).starts_with(prefix);
     let (with, without): (Vec<_>, Vec<_>) = stored.partition(has_it);
+    let first = without.first()?;
     if let Some(other) = second_model(prefix, &with, &without) {
         let path = tensors.path.display();
         let error = err!(
@@ -211,12 +226,11 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
         return Some(tensors.ignoring(tensors.ignoring(error, &without), &with));
     }
     let error = err!(
-        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as {}: a prefix is left out if all names have it; save the language model inside the wrapper, with its head, as GptOssForCausalLM does",
+        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as `{first}`: a prefix is left out if all names have it; save the language model inside the wrapper, with its head, as GptOssForCausalLM does",
         tensors.path.display(),
         with.len(),
         plural(with.len() + without.len(), "tensor"),
-        with.first().unwrap_or(prefix),
-        listed(without.iter().take(1))
+        with.first().unwrap_or(prefix)
     );
     // Otherwise some without the prefix are of the model too.
     if !tensors.taken.is_empty() {

@@ -13,6 +13,7 @@ use super::renamed;
 use super::suggest::{self, CONFIG, is_safetensors};
 use crate::container::Header;
 use crate::error::{Result, bail, ensure};
+use crate::files::foreign::Foreign;
 use crate::files::json;
 
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -41,7 +42,7 @@ pub fn read_index(folder: &Path) -> Result<Option<Index>> {
     for shard in weight_map.values() {
         ensure!(
             Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\'),
-            "`{path}` names the shard {shard:?}, which is not a plain file name: download the index again"
+            "`{path}` names the shard {shard:?}, which is not a plain file name: put the shards beside the index, and name them there without folders"
         );
     }
     Ok(Some(weight_map))
@@ -105,12 +106,17 @@ pub fn select(
     match NumberedSet::of(found.iter().map(String::as_str)) {
         Some(set) => set.require_all(&place.to_string(), there)?,
         None if found.len() > 1 => {
+            let parts: Vec<&str> = found.iter().map(String::as_str).collect();
+            if let Some((name, format)) = Foreign::of_files(&parts).filter(|(_, it)| it.is_in_parts)
+            {
+                bail!("`{place}/{name}` is {format}");
+            }
             let near = renamed::near(INDEX, there.iter().map(String::as_str));
             let near =
                 near.map_or(String::new(), |near| format!(" (rename `{near}` if it is that)"));
             bail!(
-                "`{place}` holds {} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with those of the checkpoint alone, or with its index{near}",
-                found.len()
+                "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with its index{near}, or with those of the checkpoint alone, under the names `model-00001-of-{count:05}.safetensors` to `model-{count:05}-of-{count:05}.safetensors` if there are {count}",
+                count = found.len()
             )
         }
         None => {}

@@ -28,7 +28,7 @@ pub fn identify(name: &str) -> Option<&'static Foreign> {
 }
 
 /// The first name of a known format, but for what training writes.
-fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
+pub fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
     Foreign::of_files(&without_state(names))
 }
 

@@ -34,8 +34,8 @@ pub struct Tensors {
     pub ignored: IgnoredNames,
     /// Ignored tensors of which others have the name.
     pub displaced: Vec<String>,
-    /// Stored names of tensors that a layout has taken, by its names.
-    pub taken: BTreeMap<String, String>,
+    /// Tensors that a layout has taken, by its names.
+    pub taken: BTreeMap<String, StoredTensor>,
     /// What a layout has asked for in vain.
     pub missing: Vec<Missing>,
 }
@@ -165,12 +165,12 @@ impl Tensors {
 
     /// The names of all tensors in files.
     pub fn stored(&self) -> impl Iterator<Item = &str> {
-        self.map.values().map(|it| &*it.name).chain(self.taken.values().map(String::as_str))
+        self.map.values().chain(self.taken.values()).map(|it| &*it.name)
     }
 
     /// The names in the layout of all tensors in files and index that the user does not ignore.
     pub fn wanted(&self) -> impl Iterator<Item = &str> {
-        let stored = self.map.iter().map(|(key, it)| (key, &it.name)).chain(&self.taken);
+        let stored = self.map.iter().chain(&self.taken).map(|(key, it)| (key, &it.name));
         let all = stored.chain(self.absent.iter().map(|(key, it)| (key, &it.name)));
         all.filter(|(_, name)| !self.is_ignored(name)).map(|(key, _)| &**key)
     }
@@ -251,7 +251,7 @@ impl Tensors {
             self.missing.push(Missing { name: known.to_owned(), shape: shape.to_owned() });
             return None;
         };
-        self.taken.insert(key.to_owned(), tensor.name.clone());
+        self.taken.insert(key.to_owned(), tensor.clone());
         Some(tensor)
     }
 }

@@ -55,7 +55,7 @@ const PYTORCH: Foreign = of("PyTorch's format, which can run code when it is rea
 const UTF16: Foreign = of("text in UTF-16, expected UTF-8", "save it in UTF-8");
 
 /// The first that has a name or the first bytes counts. All of these are in lower case.
-const KNOWN: [Foreign; 54] = [
+const KNOWN: [Foreign; 56] = [
     of(
         "mlx-lm's format of adapters",
         MERGE_MLX,
@@ -83,6 +83,7 @@ const KNOWN: [Foreign; 54] = [
         .of_adapter("use the adapter that it was converted from"),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
     of("Ollama's store of models, in GGUF", USE_SOURCE).files("manifests+blobs"),
+    of("OpenVINO's format", USE_SOURCE).files("openvino_*.bin openvino_*.xml *.bin+model.xml"),
     of("CTranslate2's format", USE_SOURCE)
         .files("model.bin+vocabulary.* model.bin+shared_vocabulary.*"),
     of("OpenAI's format for Metal", USE_SOURCE).files("model.bin"),
@@ -114,6 +115,12 @@ const KNOWN: [Foreign; 54] = [
     )
     .in_parts()
     .files("*.distcp pytorch_model_fsdp_*"),
+    of(
+        "a part of vLLM's sharded state, with a slice of each tensor for one process",
+        USE_SOURCE,
+    )
+    .in_parts()
+    .files("model-rank-*-part-*.safetensors"),
     of("Orbax's format, of JAX programs", CONVERT)
         .files("_checkpoint_metadata _metadata manifest.ocdbt ocdbt.process_*"),
     of("Flax's format", CONVERT).files("*.msgpack"),
@@ -193,7 +200,7 @@ const KNOWN: [Foreign; 54] = [
     of("a model quantized to ModelOpt's NVFP4", USE_SOURCE).tensors("*weight_scale_2"),
     of("a model quantized by compressed-tensors", USE_SOURCE)
         .tensors("*weight_packed *weight_shape *weight_global_scale *weight_zero_point"),
-    of("a model quantized to FP8 or NVFP4, with scales", USE_SOURCE)
+    of("a model quantized to FP8, NVFP4 or MXFP4, with scales under other names", USE_SOURCE)
         .tensors("*weight_scale *scale_inv *input_scale *.scale_weight *.scale_input"),
     of("a model quantized by HQQ", USE_SOURCE).tensors("*.w_q"),
     of("a model quantized by quanto", USE_SOURCE).tensors("*._data *._scale"),

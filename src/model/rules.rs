@@ -104,18 +104,27 @@ pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) ->
         return Err(unsupported(options.provider, what, instead, Setting::Experts, formats));
     } else {
         let mut matrices = weights.matrices(Role::Experts);
-        return matrices.try_for_each(|matrix| check_experts(matrix, options));
+        let mut sources = weights.matrices(Role::Experts).map(Matrix::source);
+        let narrow = sources.find(|source| !source.fills_blocks());
+        return matrices.try_for_each(|matrix| check_experts(matrix, narrow, options));
     };
     Err(error.with_remedy(Setting::Target, "onnx"))
 }
 
-/// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others.
-fn check_experts(matrix: &Matrix, options: &GraphOptions) -> Result<()> {
+/// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others. The rows of
+/// a `narrow` matrix are no whole blocks.
+fn check_experts(matrix: &Matrix, narrow: Option<&Matrix>, options: &GraphOptions) -> Result<()> {
     let GraphOptions { provider, compute, .. } = *options;
     let Matrix { format, out, inn, .. } = *matrix;
     let refuse = |detail: &str, instead: &str, others: &[&str]| {
-        let what = format_args!("experts in {format}{detail}");
-        Err(unsupported(provider, what, instead, Setting::Experts, others))
+        let what = format!("experts in {format}{detail}");
+        let Some(Matrix { inn: rows, .. }) = narrow else {
+            return Err(unsupported(provider, what, instead, Setting::Experts, others));
+        };
+        // All others are in blocks.
+        let instead =
+            format!("{instead}, and rows of {rows} elements cannot be converted to others");
+        Err(unsupported(provider, what, instead, Setting::Target, &["onnx"]))
     };
     match (provider, format) {
         (Provider::Cpu, MatrixFormat::Int(Bits::Eight)) if options.keep_activations => {

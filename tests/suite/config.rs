@@ -263,6 +263,8 @@ fn refuses_inconsistent_or_unsupported_values() {
         use_qk_norm | true | has an unknown key `use_qk_norm`
         experts_per_token | 2 | must be 4, as `num_experts_per_tok`, found 2
         swiglu_limit | null | key `swiglu_limit` must be a positive number, found null
+        rms_norm_eps | null | key `rms_norm_eps` must be a positive number, found null
+        attention_bias | null | key `attention_bias` must be true or false, found null, which transformers 4 takes for false
         sliding_window | null | lacks the key `sliding_window`
         sliding_window | 0 | must be a whole number from 1 to 4294967295, found 0
         layer_types | ["none", "none", "none"] | and "full_attention", found "none"

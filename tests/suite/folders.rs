@@ -40,7 +40,18 @@ type Edit = fn(&Path);
 #[test]
 fn describes_what_is_there_before_all_obstacles() {
     // What is done to a folder, lines of the description, and the ends of the errors.
-    let table: [(Edit, &[&str], &[&str]); 10] = [
+    let table: [(Edit, &[&str], &[&str]); 11] = [
+        (
+            |folder| {
+                SHARDS.iter().for_each(|file| fs::remove_file(folder.join(file)).unwrap());
+                fs::remove_file(folder.join("model.safetensors.index.json")).unwrap();
+                for name in ["model.bin", "vocabulary.json"] {
+                    fs::write(folder.join(name), "").unwrap();
+                }
+            },
+            &["other `model.bin`: CTranslate2's format"],
+            &["or openai/gpt-oss-120b\n"],
+        ),
         (
             |folder| fs::remove_file(folder.join(SHARDS[1])).unwrap(),
             &[

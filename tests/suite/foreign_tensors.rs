@@ -83,7 +83,37 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         experts(0, "gate_up_proj_bias")
     );
     // What names become, and what is said of both sides.
-    let table: [(&str, &[Renaming], &str, &str); 5] = [
+    let table: [(&str, &[Renaming], &str, &str); 10] = [
+        (
+            "hf",
+            &[("q_proj.", "wq."), ("k_proj.", "wk."), ("v_proj.", "wv."), ("o_proj.", "wo.")],
+            "lacks `model.layers.0.self_attn.q_proj.weight` [256, 96], `model.layers.0.self_attn.q_proj.bias` [256], ",
+            "self_attn.wk.bias` [64], ",
+        ),
+        (
+            "hf",
+            &[("_proj.bias", "_proj.b")],
+            "lacks `model.layers.0.self_attn.q_proj.bias` [256], ",
+            "self_attn.k_proj.b` [64], ",
+        ),
+        (
+            "hf",
+            &[("lm_head.weight", "output.weight")],
+            "lacks `lm_head.weight` [320, 96]",
+            "`output.weight` [320, 96]",
+        ),
+        (
+            "bf16",
+            &[("lm_head.weight", "model.lm_head.weight")],
+            "lacks `lm_head.weight` [320, 96]",
+            "`model.lm_head.weight` [320, 96]",
+        ),
+        (
+            "hf",
+            &[("model.layers.", "model.h.")],
+            "lacks `model.layers.0.self_attn.q_proj.weight` [256, 96], ",
+            "model.h.0.mlp.experts.down_proj_bias` [8, 96], ",
+        ),
         (
             "mlx",
             &[("gate_proj.weight", "gate_proj"), ("up_proj.weight", "up_proj")],
@@ -120,11 +150,13 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
             renamings.iter().for_each(|(from, to)| rename(tensors, from, to));
         });
         let sentence = home.refusal("m", &[]);
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
         for part in [lacking, " of Hugging Face's layout with ", ", and holds `", found] {
             assert_contains(&sentence, part);
         }
         let order = "; gate and up alternate in a tensor of both";
-        let order = if found.contains("query") { "" } else { order };
+        let has_experts = found.contains("experts.") || found.contains("_proj");
+        let order = if !has_experts || found.contains("self_attn") { "" } else { order };
         assert_ends(&sentence, &format!(": rename these to those{order}"));
         assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
     }
@@ -142,7 +174,7 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
     assert_contains(&sentence, "0.mlp.experts.0.gate_up_proj.weight` [256, 96]");
     assert_ends(
         &sentence,
-        ": split these into those; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up",
+        ": split these into those; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up, or columns if it is `[in, out]`",
     );
     assert!(sentence.matches("` [").count() <= 8, "{sentence}");
     // Gate and up apart under names that nobody knows.
@@ -194,7 +226,7 @@ fn sizes_tell_what_stands_for_missing_tensors() {
                 rename(it, "layers.1.mlp.router.weight", "layers.1.mlp.gating.weight");
                 it.insert("model.layers.1.mlp.temperature".to_owned(), norm);
             },
-            ": rename these to those of equal size, and leave out the others",
+            ": rename these to those of equal size, and leave out the others if the model does not use them",
         ),
         (
             "hf",
@@ -272,8 +304,8 @@ fn foreign_formats_are_known_by_their_tensors() {
         hf | _proj.weight | SCB | a model quantized by bitsandbytes (`
         hf | _proj.weight | weight_packed weight_scale weight_shape | a model quantized by compressed-tensors (`
         hf | _proj.weight | weight weight_scale weight_scale_2 input_scale | a model quantized to ModelOpt's NVFP4 (`
-        hf | _proj.weight | weight weight_scale | a model quantized to FP8 or NVFP4, with scales (`
-        hf | _proj.weight | weight weight_scale_inv | a model quantized to FP8 or NVFP4, with scales (`
+        hf | _proj.weight | weight weight_scale | a model quantized to FP8, NVFP4 or MXFP4, with scales under other names (`
+        hf | _proj.weight | weight weight_scale_inv | a model quantized to FP8, NVFP4 or MXFP4, with scales under other names (`
         hf | _proj.weight | W_q meta | a model quantized by HQQ (`
         hf | _proj.weight | weight._data weight._scale | a model quantized by quanto (`
         hf | _proj.weight | _weight_qdata _weight_scale | FP8

@@ -246,6 +246,7 @@ fn saves_in_other_formats_are_named() {
         model.bin shared_vocabulary.json | model.bin` is CTranslate2's format: use the SafeTensors
         model.bin vocabulary.txt | model.bin` is CTranslate2's format: use the SafeTensors
         model.bin | model.bin` is OpenAI's format for Metal
+        openvino_model.bin openvino_model.xml | openvino_model.bin` is OpenVINO's format: use the SafeTensors
         model.onnx model.onnx.data | model.onnx` is an ONNX model and no checkpoint: use the
         gpt-oss-20b-mxfp4.gguf | gpt-oss-20b-mxfp4.gguf` is GGUF, llama.cpp's format: use the
         pytorch_model.bin.index.json pytorch_model-00001-of-00002.bin | is an index of files in PyTorch's format: load it

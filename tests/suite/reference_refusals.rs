@@ -20,6 +20,9 @@ pub fn refusal(source: &Path) -> String {
 fn refuses_configs_that_it_cannot_read() {
     for (edit, sentence) in [
         (json!({"hidden_size": null}), "lacks the key `hidden_size`, which the reference needs"),
+        (json!({"attention_bias": null}), "does not know what null under `attention_bias` means"),
+        (json!({"rms_norm_eps": null}), "does not know what null under `rms_norm_eps` means"),
+        (json!({"swiglu_limit": null}), "does not know what null under `swiglu_limit` means"),
         (json!({"hidden_size": -1}), "does not know what -1 under `hidden_size` means"),
         (json!({"num_key_value_heads": 0}), "what 0 under `num_key_value_heads` means"),
         (json!({"vocab_size": 1u64 << 60}), "what 1152921504606846976 under `vocab_size` means"),

@@ -261,7 +261,10 @@ fn suggests_original_folder_of_released_repository() {
 fn refuses_mxfp4_for_rows_that_fill_no_blocks() {
     let (config, tensors) = narrow();
     let expected = "`layers.0.mlp.experts.down` has rows of 120 elements, and conversions to mxfp4 need a multiple of 32: keep the format of the experts";
-    assert_eq!(home(&config, &tensors).refusal("m", &["--experts", "mxfp4"]), expected);
+    let home = home(&config, &tensors);
+    assert_eq!(home.refusal("m", &["--experts", "mxfp4"]), expected);
+    assert_ends(&home.refusal("m", &["--for=cuda"]), "to others; pass --target onnx");
+    home.export("m", &["--for=cuda", "--target=onnx"]);
 }
 
 #[test]

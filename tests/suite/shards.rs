@@ -89,6 +89,8 @@ fn names_what_numbered_sets_lack() {
         model-00000-of-00002 model-00001-of-00002 model-00002-of-00002 | model-00002-of-00002 | or download this one again; no index says whether `model-00002-of-00002.safetensors` belongs to it too
         model-00001-of-00002 model-00002-of-00002 other | | holds 3 .safetensors files and no model.safetensors.index.json
         model-00001-of-00002 other-00002-of-00002 | | holds 2 .safetensors files
+        shard-00000-model-00001-of-00001 shard-00001-model-00001-of-00001 | | with those of the checkpoint alone, under the names `model-00001-of-00002.safetensors` to `model-00002-of-00002.safetensors` if there are 2
+        model-rank-0-part-0 model-rank-1-part-0 | | model-rank-0-part-0.safetensors` is a part of vLLM's sharded state, with a slice of each tensor for one process: use the SafeTensors checkpoint
         model-00001-of-00002 model-00002-of-00003 | | holds 2 .safetensors files
         model-00001-of-00002 model-00003-of-00002 | | holds 2 .safetensors files
         model-00011-of-00020 | | `model-00008-of-00020.safetensors` and 11 more: add";

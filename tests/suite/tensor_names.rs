@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::inspect;
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
 use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
+use crate::tensor_problems::{rename, with};
 
 fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
     tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
@@ -232,5 +234,88 @@ fn tensors_of_the_other_layout_are_named() {
                 )
             );
         }
+    }
+}
+
+/// Without their scales, values of experts in 8 bits are another model's.
+#[test]
+fn scales_of_experts_are_never_needless() {
+    for end in ["_scale", ".scale", "_scales", "_descale", "_scale_inv", "_weight_scale"] {
+        let home = with("fp8", |tensors| {
+            for n in 0..3 {
+                let name = format!("model.layers.{n}.mlp.experts.down_proj{end}");
+                tensors.insert(name, (Dtype::F32, vec![8], vec![0; 32]));
+            }
+        });
+        let sentence = home.refusal("m", &[]);
+        assert_contains(
+            &sentence,
+            " in f8e5m2 with scales, such as `model.layers.0.mlp.experts.down_proj",
+        );
+        assert_ends(
+            &sentence,
+            ", which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales",
+        );
+    }
+}
+
+/// A vector of attention may be no bias, so that both ways are said.
+#[test]
+fn other_vectors_of_attention_may_be_biases() {
+    let home = with("bf16", |tensors| {
+        let norm = tensors["model.norm.weight"].clone();
+        tensors.retain(|name, _| !name.ends_with("_proj.bias"));
+        tensors.insert("model.layers.1.self_attn.gain".to_owned(), norm);
+    });
+    let sentence = home.refusal("m", &[]);
+    assert_contains(
+        &sentence,
+        "`model.layers.1.self_attn.gain` [96]: rename these to those of equal size, and add the others",
+    );
+    assert_ends(&sentence, "; set `attention_bias` to false if the model has no biases there");
+    assert!(!sentence.contains("--ignore-tensor"), "{sentence}");
+}
+
+/// Where the config denies a part of the model, both ways are said of what may be it.
+#[test]
+fn parts_that_a_config_denies_may_have_other_names() {
+    let table = "_proj.bias | _proj.b | attention_bias=false | says that attention has no biases (`attention_bias` false), and `CHECKPOINT` holds 12 tensors, such as `model.layers.0.self_attn.k_proj.b`: set the key to true if the model adds them, or ignore them if not; pass --ignore-tensor '*.b'
+        lm_head.weight | output.weight | tie_word_embeddings=true | ties lm_head to the embedding (`tie_word_embeddings`), and `CHECKPOINT` holds `output.weight` of its shape: rename it to `lm_head.weight` if it is the language-model head, or ignore it if not; pass --ignore-tensor output.weight";
+    for [from, to, edit, expected] in cases(table) {
+        let (mut config, mut tensors) = (config(), in_layout("hf"));
+        let (key, value) = edit.split_once('=').unwrap();
+        config[key] = value.parse().unwrap();
+        rename(&mut tensors, from, to);
+        let home = home(&config, &tensors);
+        let checkpoint = home.checkpoint().display().to_string();
+        assert_ends(&home.refusal("m", &[]), &expected.replace("CHECKPOINT", &checkpoint));
+    }
+}
+
+/// Blocks of another length say nothing of the sizes in a config.
+#[test]
+fn blocks_that_are_not_mxfp4_are_told_as_such() {
+    // Values in a block, and bytes for a value, as a fraction.
+    for (values, bytes) in [(32, [1, 1]), (16, [1, 2]), (64, [1, 2])] {
+        let home = with("hf", |tensors| {
+            for (name, (_, shape, data)) in tensors.iter_mut() {
+                let is_down = name.contains("down_proj");
+                if is_down && (name.ends_with("_blocks") || name.ends_with("_scales")) {
+                    shape[2] = 128 / values;
+                    shape.iter_mut().skip(3).for_each(|it| *it = values * bytes[0] / bytes[1]);
+                    data.resize(shape.iter().product(), 1);
+                }
+            }
+        });
+        let sentence = home.refusal("m", &[]);
+        assert_contains(
+            &sentence,
+            "down_proj_blocks`, must have shape [8, 96, 4, 16] (from the config), found [8, 96, ",
+        );
+        assert_ends(
+            &sentence,
+            ": save as MXFP4, in blocks of 32 values in 16 bytes with one scale each",
+        );
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
     }
 }

@@ -37,7 +37,28 @@ pub const PUZZLE: &str = "gpt_oss_puzzle";
 /// The key of a Puzzle config with an object for each layer.
 pub const BLOCKS: &str = "block_configs";
 const LIMIT: &str = "swiglu_limit";
+const EPSILON: &str = "rms_norm_eps";
+const BIASES: &str = "attention_bias";
 const LAYER_TYPES: &str = "layer_types";
+
+/// Keys whose null is not their default, what they must be, and what null does.
+const NEVER_NULL: [(&str, &str, &str); 3] = [
+    (
+        LIMIT,
+        POSITIVE.0,
+        "which transformers cannot compute with: write the limit of the training, 7.0 in the released models",
+    ),
+    (
+        EPSILON,
+        POSITIVE.0,
+        "which transformers cannot compute with: write the value of the training, 1e-05 in the released models",
+    ),
+    (
+        BIASES,
+        BOOL.0,
+        "which transformers 4 takes for false and 5 refuses: write true if attention has biases, as in the released models, and false if not",
+    ),
+];
 
 /// Keys that a config of one dialect has and of the other has not; the first may be misspelled.
 const HUGGING_FACE: [&str; 7] = [
@@ -100,12 +121,7 @@ impl ConfigFile {
 
 /// The keys that both dialects have; the other fields are still to be read.
 fn common(keys: &mut ConfigReader) -> Config {
-    if keys.is_null(LIMIT) {
-        keys.refuse(err!(
-            "`{}`: key `{LIMIT}` must be a positive number, found null, which transformers cannot compute with: write the limit of the training, 7.0 in the released models",
-            keys.file
-        ));
-    }
+    NEVER_NULL.iter().for_each(|(key, expected, reason)| keys.refuse_null(key, expected, reason));
     Config {
         vocab_size: keys.required("vocab_size", &SIZE),
         hidden_size: keys.required("hidden_size", &SIZE),
@@ -167,10 +183,10 @@ fn hugging_face(keys: &mut ConfigReader) -> Result<Config> {
         experts,
         experts_per_token: keys.one_of(&used, &SIZE),
         windows,
-        rms_norm_eps: keys.optional("rms_norm_eps", &POSITIVE).unwrap_or(1e-5),
+        rms_norm_eps: keys.optional(EPSILON, &POSITIVE).unwrap_or(1e-5),
         rope: rope::read(keys, is_puzzle),
         tied: keys.optional("tie_word_embeddings", &BOOL).unwrap_or(false),
-        attention_bias: keys.optional("attention_bias", &BOOL).unwrap_or(true),
+        attention_bias: keys.optional(BIASES, &BOOL).unwrap_or(true),
         ..common(keys)
     })
 }

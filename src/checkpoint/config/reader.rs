@@ -125,6 +125,14 @@ impl<'a> ConfigReader<'a> {
         self.nulls.contains(key)
     }
 
+    /// Refuses null as the value of a key whose default it does not stand for.
+    pub fn refuse_null(&mut self, key: &str, expected: &str, reason: &str) {
+        if self.is_null(key) {
+            let error = self.invalid(key, expected, &Value::Null);
+            self.refuse(err!("{error}, {reason}"));
+        }
+    }
+
     /// Whether a key is there under a name with a slip.
     pub fn has_slip_of(&self, name: &str) -> bool {
         self.keys.keys().any(|key| resembles(name, key))

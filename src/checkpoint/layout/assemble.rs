@@ -153,6 +153,10 @@ impl Assembly<'_> {
                 );
                 self.wrong.add(fault, &tensor, &data.file);
             }
+            // Blocks of other elements have other lengths.
+            if kind == ElementKind::Mxfp4Blocks && !kind.accepts(dtype) {
+                continue;
+            }
             // The tensors of single experts have other axes.
             let first_axis = !sources.is_split() && found.first() != expected.first();
             let router = self.router_of(&name).filter(|_| first_axis);

@@ -20,6 +20,8 @@ const KEYS: Axis = Axis::of("`num_key_value_heads` × `head_dim`");
 const ALL_HEADS: Axis =
     Axis::of("(`num_attention_heads` + 2 × `num_key_value_heads`) × `head_dim`");
 const EXPERTS: Axis = Axis::of("the number of experts");
+/// Of no config.
+const BLOCK_BYTES: Axis = Axis::of("the bytes of a block");
 
 /// The sides of matrices by their canonical names, without `layers.N.`: out and in. Vectors have
 /// the first.
@@ -43,6 +45,16 @@ const GATE_UP: [Axis; 2] = [Axis { times: 2, ..INNER }, HIDDEN];
 impl Axis {
     const fn of(size: &'static str) -> Self {
         Self { size, times: 1, per: 1 }
+    }
+
+    /// Whether its length is a number of blocks.
+    pub fn counts_blocks(&self) -> bool {
+        self.per == BLOCK
+    }
+
+    /// Whether its length is that of a block.
+    pub fn is_block(&self) -> bool {
+        self.size == BLOCK_BYTES.size
     }
 
     /// Half as long.
@@ -71,7 +83,7 @@ pub fn axes(canonical: &str) -> Option<Vec<Axis>> {
     let axes = match part {
         "weight" => vec![out, inn],
         "weight_t" => vec![inn, out],
-        "blocks" => vec![out, groups, Axis::of("the bytes of a block")],
+        "blocks" => vec![out, groups, BLOCK_BYTES],
         "scales" => vec![out, groups],
         "bias" | "scale" | "sinks" => vec![out],
         _ => return None,

@@ -44,8 +44,12 @@ impl Wrong {
     }
 
     /// Adds the shape of a tensor, right or wrong: right ones tell what is wrong with others.
+    /// The scales of blocks that are not MXFP4's tell nothing.
     pub fn compare(&mut self, shape: Shape) {
-        self.shapes.push(shape);
+        let is_of_scales = shape.axes.last().is_some_and(Axis::counts_blocks);
+        if !is_of_scales || !self.shapes.last().is_some_and(Shape::has_other_blocks) {
+            self.shapes.push(shape);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -194,11 +198,21 @@ impl Shape {
         self.expected == self.found
     }
 
+    /// Whether it is that of blocks of another length than MXFP4's.
+    fn has_other_blocks(&self) -> bool {
+        let Self { expected, found, axes, .. } = self;
+        axes.last().is_some_and(Axis::is_block)
+            && expected.len() == found.len()
+            && expected.last() != found.last()
+            && !is_transposed(expected, found)
+    }
+
     /// The sizes of the config that the axes follow from, as they must be and are; none if the shape
     /// differs in another way.
     fn sizes(&self) -> Option<Vec<(&'static str, u64, u64)>> {
         let Self { expected, found, axes, router, .. } = self;
         let is_of_others = router.is_some()
+            || self.has_other_blocks()
             || [expected.len(), found.len()] != [axes.len(); 2]
             || !self.is_right() && is_transposed(expected, found);
         let lengths = expected.iter().zip(found).zip(axes).filter(|_| !is_of_others);
@@ -234,7 +248,9 @@ impl Shape {
         let Self { expected, found, router, .. } = self;
         let by =
             router.as_ref().map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
-        let remedy = if is_transposed(expected, found) {
+        let remedy = if self.has_other_blocks() {
+            "save as MXFP4, in blocks of 32 values in 16 bytes with one scale each"
+        } else if is_transposed(expected, found) {
             "save with the axes in that order"
         } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
             "save in that shape"

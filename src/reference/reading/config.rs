@@ -14,6 +14,9 @@ pub const MOST_BYTES: u64 = 1 << 24;
 /// Counts are below, so that products of a few fit into 64 bits.
 const MOST: u64 = 1 << 24;
 
+/// Keys whose null is not their default: programs refuse it, or take it for something else.
+const NEVER_NULL: [&str; 3] = ["attention_bias", "rms_norm_eps", "swiglu_limit"];
+
 /// The values of a config by their keys; those within an object as `object.key`.
 pub struct Keys<'k> {
     file: &'k Path,
@@ -30,7 +33,8 @@ impl<'k> Keys<'k> {
             }
             value => vec![(key, value)],
         };
-        let values = config.into_iter().flat_map(flat).filter(|(_, value)| !value.is_null());
+        let values = config.into_iter().flat_map(flat);
+        let values = values.filter(|(key, value)| !value.is_null() || NEVER_NULL.contains(&&**key));
         Self { file, values: values.collect(), ignored }
     }
 

@@ -59,7 +59,7 @@ fn faulty_binary() -> &'static Path {
                 assert_eq!(text.matches(right).count(), 1, "{name}: `{right}` in `{}`", path.display());
                 text.replace(right, &wrong.replace(PLANTED, &format!("crate::planted({name:?})")))
             });
-            if path.ends_with("src/lib.rs") {
+            if path.ends_with("lib.rs") {
                 faulty += "\n#[allow(missing_docs)]\npub fn planted(name: &str) -> bool {\n    std::env::var(\"PLANTED\").is_ok_and(|it| it == name)\n}\n";
             }
             faulty
