@@ -23,6 +23,17 @@ def properties(validator, value, instance, schema):
     yield from errors
 
 
+def cause(error):
+    """Of several definitions the error in the one that has the object's type and constants."""
+    branches = {}
+    for inner in error.context:
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    for errors in branches.values():
+        if not any(it.validator in ("const", "enum", "type") and len(it.path) < 2 for it in errors):
+            return cause(errors[0])
+    return error
+
+
 def objects(value, path):
     if isinstance(value, dict):
         if isinstance(value.get("properties"), dict) and "type" in value:
@@ -38,7 +49,7 @@ wrong = []
 for command, summary in request["summaries"]:
     recording = validators.extend(Draft202012Validator, {"properties": properties})
     definition = {"$ref": f"#/$defs/{command}", "$defs": schema["$defs"]}
-    for error in recording(definition).iter_errors(summary):
+    for error in map(cause, recording(definition).iter_errors(summary)):
         wrong.append(f"{command} {error.json_path}: {error.message[:400]}")
 
 never, always, open_ = [], [], []
