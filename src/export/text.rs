@@ -112,7 +112,7 @@ impl Summary {
         };
         if let Some(model) = self.model.as_ref().filter(can_try) {
             if self.genai.is_some() {
-                let folder = parent_dir(&model.path);
+                let folder = parent_dir(&model.path).display().to_string();
                 table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
             } else if !model.inputs.iter().any(|input| input.dtype == "bf16") {
                 // Python's numpy has no BF16 for a cache.

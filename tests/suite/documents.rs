@@ -100,6 +100,33 @@ fn json_document_lists_the_keys_of_exports() {
     assert_listed("Metadata of a model", &serde_json::from_str(metadata).unwrap());
 }
 
+/// Each key that `--json` prints is explained: in `docs/json.md`, or where the schema defines it.
+#[test]
+fn schema_explains_keys() {
+    let schema: Value = serde_json::from_str(&document("docs/summary.schema.json")).unwrap();
+    let mut unexplained = Vec::new();
+    add_unexplained(&schema["$defs"], &schema, &document("docs/json.md"), &mut unexplained);
+    assert!(unexplained.is_empty(), "{unexplained:?}");
+}
+
+fn add_unexplained(part: &Value, schema: &Value, document: &str, found: &mut Vec<String>) {
+    let is_described = |it: &Value| {
+        let definition =
+            it["$ref"].as_str().map(|to| &schema.pointer(&to[1..]).unwrap()["description"]);
+        it["description"].is_string() || definition.is_some_and(Value::is_string)
+    };
+    let keys = part["properties"].as_object().filter(|_| part["type"] == "object");
+    let keys = keys.into_iter().flatten().filter(|(key, it)| {
+        let is_described = is_described(it) || is_described(&it["items"]);
+        !is_described && !document.contains(&format!("`{key}`"))
+    });
+    found.extend(keys.map(|(key, _)| key.clone()));
+    let values = part.as_object().into_iter().flat_map(|it| it.values());
+    for inner in values.chain(part.as_array().into_iter().flatten()) {
+        add_unexplained(inner, schema, document, found);
+    }
+}
+
 /// `docs/cast.py` records them.
 #[test]
 fn picture_shows_the_commands_of_the_readme() {

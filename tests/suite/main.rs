@@ -51,7 +51,7 @@ mod python {
     mod documents;
     mod environment;
     mod examples;
-    mod faults;
+    pub mod faults;
     mod faulty;
     mod generate;
     mod graph;
@@ -75,6 +75,7 @@ mod python {
     mod speculative;
     mod stage_runs;
     mod stages;
+    mod summaries;
     mod swappable;
     mod text;
     mod trained;

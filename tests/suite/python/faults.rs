@@ -27,7 +27,7 @@ fn with_config(checkpoint: &Path, name: &str, edit: impl Fn(&mut Value)) -> Path
 }
 
 /// The tiny checkpoint with edited tensors, in a folder of `home`.
-fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
+pub fn with_tensors(home: &Path, name: &str, edit: impl Fn(&mut Tensors)) -> PathBuf {
     let folder = home.join(name);
     copy_folder(&fixture("tiny"), &folder);
     edit_tensors(&folder, edit);
@@ -148,7 +148,7 @@ fn finds_weights_file_damaged_after_export() {
 
 /// Makes experts 0, 3, 5 and 6 equal for the routers of some layers, with biases of BF16's
 /// 2⁻¹⁵, of which the last bit of the last two experts' is given.
-fn tie(tensors: &mut Tensors, layers: &[usize], last_two: u8) {
+pub fn tie(tensors: &mut Tensors, layers: &[usize], last_two: u8) {
     for layer in layers {
         let weight = bytes(tensors, &format!("block.{layer}.mlp.gate.weight"));
         let row = weight.len() / 8;
