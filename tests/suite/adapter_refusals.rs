@@ -221,6 +221,7 @@ fn refuses_tensors_that_do_not_fit() {
         tinker-peft | drop experts.0. | `model.layers.1.mlp.experts.1.down_proj` is adapted, and not each expert
         tinker-peft | drop experts.7. | `model.layers.1.mlp.experts.0.down_proj` is adapted in the first 7 experts
         tinker | shape w2.lora_A.weight 4 2 128 | w2.lora_A.weight` must have shape [8, 2, 128] to fit the given base, found [4, 2, 128]
+        tokens | shape lm_head.token_adapter.trainable_tokens_delta | lm_head.token_adapter.trainable_tokens_delta` must have shape [1, 96] to fit the given base, found []
         tokens | shape lm_head.token_adapter.trainable_tokens_delta 2 96 | key `trainable_token_indices` of adapter_config.json must list 2 different tokens for `lm_head`, one for each row of the file, found 1: use the adapter_config.json that was saved with the file
         router-head | copy router. router.linear. | `model.layers.0.mlp.router` and `model.layers.0.mlp.router.linear` are the same, keep one of them; also unfit: 2 modules
         tinker | copy experts.w2 experts.0.down_proj | `model.layers.1.mlp.experts.0.down_proj` and `model.layers.1.mlp.experts.w2` are the same";
