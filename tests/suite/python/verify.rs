@@ -270,7 +270,7 @@ fn compares_quantized_models_with_their_own_values() {
     }
     let webgpu = ["--target", "ort", "--ep", "webgpu", "--experts", "int4"];
     export(&export_args(&tiny, &model, &webgpu));
-    let expected = "for execution provider `webgpu` cannot be verified on a CPU";
+    let expected = "is for the execution provider `webgpu` and cannot be verified on a CPU";
     assert_contains(&failure(&verified), expected);
 }
 
