@@ -1,10 +1,11 @@
 //! Exports that are made to be evaluated, in a folder that is removed afterwards.
 
+use std::env;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, err};
 use crate::export::{Request, Spec, export};
 use crate::progress::Progress;
 use crate::weights::MatrixFormat;
@@ -33,8 +34,10 @@ impl Exports {
     pub fn new(base: &Request, formats: &[ExportFormats], progress: &dyn Progress) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("gpt-oss-export-").tempdir();
         let folder = folder.map_err(|error| {
-            Error::new(
-                "cannot create a folder for exports where TMPDIR names one for temporary files",
+            let parent = env::temp_dir();
+            err!(
+                "cannot create a folder for exports in `{}` (set TMPDIR to choose another)",
+                parent.display()
             )
             .with_io(error)
         })?;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Result, ensure, err};
 use crate::files::parent_dir;
 
-const EXTENSION: &str = "onnx";
+/// Of a model's file.
+pub const EXTENSION: &str = "onnx";
 
 /// Existing paths as they are, and those that patterns match.
 pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {

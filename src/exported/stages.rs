@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
-use super::paths::{StageName, expand};
+use super::paths::{EXTENSION, StageName, expand};
 use crate::display::{listed, several, spans};
 use crate::error::{Error, Result, ensure, err};
 use crate::model::{ModelPart, StageNumber};
@@ -29,7 +29,7 @@ pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
         listed(paths.iter().map(|it| it.display()))
     );
     let name = paths.iter().find_map(|it| StageName::of(it));
-    let others = name.map_or(Vec::new(), |it| it.beside("onnx"));
+    let others = name.map_or(Vec::new(), |it| it.beside(EXTENSION));
     let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
     let others = others.iter().filter(|other| !is_given(other)).map(read);
     files.extend(Error::collect(others)?);

@@ -17,17 +17,27 @@ use crate::tensor::{DType, decode};
 pub trait Real: NdFloat + Sum {
     /// The nearest value.
     fn of(value: f64) -> Self;
+    /// Decoded numbers, exactly.
+    fn of_all(values: Vec<f32>) -> Vec<Self>;
 }
 
 impl Real for f64 {
     fn of(value: f64) -> Self {
         value
     }
+
+    fn of_all(values: Vec<f32>) -> Vec<Self> {
+        values.into_iter().map(Self::from).collect()
+    }
 }
 
 impl Real for f32 {
     fn of(value: f64) -> Self {
         value as f32
+    }
+
+    fn of_all(values: Vec<f32>) -> Vec<Self> {
+        values
     }
 }
 
@@ -246,8 +256,7 @@ impl OpenMatrix<'_> {
             .zip(ranges)
             .map(|((file, part), range)| read(file, part, range));
         let parts = read.collect::<Result<Vec<_>>>()?;
-        let values = encoding.decode(&parts, *columns);
-        let values: Vec<F> = values.iter().map(|value| F::of(f64::from(*value))).collect();
+        let values = F::of_all(encoding.decode(&parts, *columns));
         let shape = ((rows.end - rows.start) as usize, *columns as usize);
         Ok(Array2::from_shape_vec(shape, values).expect("whole rows"))
     }
