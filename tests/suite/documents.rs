@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::genai::with_tokenizer;
 use crate::inspect::inspect;
@@ -72,59 +72,27 @@ fn site_has_every_page() {
     }
 }
 
-/// Requires that a part of `docs/json.md` lists the keys of an object: all that it has, and no others
-/// but those that it marks as absent at times.
-pub fn assert_listed(part: &str, object: &Value) {
-    let document = document("docs/json.md");
-    let part = document.split("\n## ").find(|it| it.lines().next() == Some(part)).unwrap();
+#[test]
+fn interface_lists_the_metadata() {
+    let home = with_tokenizer();
+    let (model, _) = home.export("model", &["--for", "genai"]);
+    let properties = &inspect(&model, &[])["properties"];
+    let metadata = properties["gpt_oss_export"].as_str().unwrap();
+    let metadata: Map<String, Value> = serde_json::from_str(metadata).unwrap();
+
+    let document = document("docs/interface.md");
+    let (_, part) = document.split_once("\n## Metadata\n").unwrap();
     let cells = part.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
     let keys = cells.flat_map(|cell| cell.split(',')).filter_map(|key| {
         let (name, mark) = key.trim().strip_prefix('`')?.split_once('`')?;
         Some((name.to_owned(), mark == "°"))
     });
     let keys: BTreeMap<String, bool> = keys.collect();
-    let there = object.as_object().unwrap();
-    let unknown: Vec<_> = there.keys().filter(|key| !keys.contains_key(*key)).collect();
-    let is_absent = |(key, may_lack): &(&String, &bool)| !**may_lack && !there.contains_key(*key);
+    let unknown: Vec<_> = metadata.keys().filter(|key| !keys.contains_key(*key)).collect();
+    let is_absent =
+        |(key, may_lack): &(&String, &bool)| !**may_lack && !metadata.contains_key(*key);
     let absent: Vec<_> = keys.iter().filter(is_absent).map(|(key, _)| key).collect();
     assert!(unknown.is_empty() && absent.is_empty(), "not listed {unknown:?}, absent {absent:?}");
-}
-
-#[test]
-fn json_document_lists_the_keys_of_exports() {
-    let home = with_tokenizer();
-    let (model, summary) = home.export("model", &["--for", "genai"]);
-    assert_listed("Export", &summary);
-    let properties = &inspect(&model, &[])["properties"];
-    let metadata = properties["gpt_oss_export"].as_str().unwrap();
-    assert_listed("Metadata of a model", &serde_json::from_str(metadata).unwrap());
-}
-
-/// Each key that `--json` prints is explained: in `docs/json.md`, or where the schema defines it.
-#[test]
-fn schema_explains_keys() {
-    let schema: Value = serde_json::from_str(&document("docs/summary.schema.json")).unwrap();
-    let mut unexplained = Vec::new();
-    add_unexplained(&schema["$defs"], &schema, &document("docs/json.md"), &mut unexplained);
-    assert!(unexplained.is_empty(), "{unexplained:?}");
-}
-
-fn add_unexplained(part: &Value, schema: &Value, document: &str, found: &mut Vec<String>) {
-    let is_described = |it: &Value| {
-        let definition =
-            it["$ref"].as_str().map(|to| &schema.pointer(&to[1..]).unwrap()["description"]);
-        it["description"].is_string() || definition.is_some_and(Value::is_string)
-    };
-    let keys = part["properties"].as_object().filter(|_| part["type"] == "object");
-    let keys = keys.into_iter().flatten().filter(|(key, it)| {
-        let is_described = is_described(it) || is_described(&it["items"]);
-        !is_described && !document.contains(&format!("`{key}`"))
-    });
-    found.extend(keys.map(|(key, _)| key.clone()));
-    let values = part.as_object().into_iter().flat_map(|it| it.values());
-    for inner in values.chain(part.as_array().into_iter().flatten()) {
-        add_unexplained(inner, schema, document, found);
-    }
 }
 
 /// `docs/cast.py` records them.

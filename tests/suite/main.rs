@@ -30,6 +30,7 @@ mod incomplete_adapters;
 mod inconsistent_saves;
 mod inspect;
 mod interrupted;
+mod json_document;
 mod layout_fixtures;
 #[cfg(unix)]
 mod limits;

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::environment::{interpreter, javascript, onnxruntime, python_of, search_path};
-use crate::documents::{assert_listed, documents, root};
+use crate::documents::{documents, root};
 use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
 use crate::support::{Home, binary, copy_folder, export_args, fixture, printed, text};
@@ -94,29 +94,6 @@ fn run_commands(code: &str, folder: &Path) -> usize {
         printed(shell.current_dir(folder));
     }
     lines.len()
-}
-
-#[test]
-fn json_document_lists_the_keys_of_runs() {
-    let home = Home::with("tiny");
-    let (model, _) = home.export("model", &["--for", "onnxruntime"]);
-    let checkpoint = home.checkpoint();
-    let (model, checkpoint) = (text(&model), text(&checkpoint));
-    for (part, arguments) in [
-        ("Verify", &["verify", model, "--checkpoint", checkpoint, "--tokens", "8"][..]),
-        ("Generate", &["generate", model, "--ids", "1,2", "--max-new-tokens", "2"]),
-    ] {
-        let mut command = binary(&[arguments, &["--json"]].concat());
-        let report = printed(command.env("ORT_DYLIB_PATH", onnxruntime()));
-        assert_listed(part, &serde_json::from_str(&report).unwrap());
-    }
-    let (trained, held_out) = (fixture("trained"), fixture("trained/held-out.txt"));
-    let arguments = ["evaluate", "--checkpoint", text(&trained), "--text", text(&held_out)];
-    let mut command = binary(&[&arguments, &["--formats", "mxfp4", "--json"][..]].concat());
-    let report = printed(command.env("ORT_DYLIB_PATH", onnxruntime()));
-    let report: Value = serde_json::from_str(&report).unwrap();
-    assert_listed("Evaluate", &report);
-    assert_listed("Models of evaluate", &report["models"][0]);
 }
 
 #[test]
