@@ -119,10 +119,15 @@ impl Candidate {
     /// Divergences below this one are noise of float32.
     const NO_LOSS: f64 = 1e-9;
 
+    /// How far it is from the reference; infinite if its logits are no numbers.
+    pub fn loss(&self) -> f64 {
+        let mean = &self.quality.kl_divergence.mean;
+        if mean.value.is_nan() { f64::INFINITY } else { mean.value.max(Self::NO_LOSS) }
+    }
+
     /// Whether this model is at most as large and as far as another one, and better in one.
     pub fn beats(&self, other: &Self) -> bool {
-        let far = |it: &Self| it.quality.kl_divergence.mean.value.max(Self::NO_LOSS);
-        let (size, loss) = (self.bytes.cmp(&other.bytes), far(self).total_cmp(&far(other)));
+        let (size, loss) = (self.bytes.cmp(&other.bytes), self.loss().total_cmp(&other.loss()));
         size.is_le() && loss.is_le() && (size.is_lt() || loss.is_lt())
     }
 }

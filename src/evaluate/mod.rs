@@ -65,6 +65,7 @@ pub fn evaluate(request: &EvaluateRequest, progress: &dyn Progress) -> Result<Ev
     let opened: Vec<VerifyRequest> = models.map(|it| request.of_model(it)).collect();
     let subjects = Error::collect(opened.iter().map(|it| Subject::open(it, progress)))?;
     let first = subjects.first().ok_or_else(|| Error::new("no model was given to evaluate"))?;
+    Error::collect(subjects.iter().map(|it| it.model.require_unchanged()))?;
     for other in &subjects {
         let layers = [first, other].map(|it| it.checkpoint.config.num_layers());
         ensure!(

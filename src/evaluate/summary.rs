@@ -69,7 +69,8 @@ impl Evaluation {
         reference: ReferenceSummary,
         mut models: Vec<Candidate>,
     ) -> Self {
-        let is_best = |it: &Candidate| !models.iter().any(|other| other.beats(it));
+        let is_best =
+            |it: &Candidate| it.loss().is_finite() && !models.iter().any(|other| other.beats(it));
         let best: Vec<bool> = models.iter().map(is_best).collect();
         models.iter_mut().zip(best).for_each(|(it, is_best)| it.is_best = is_best);
         Self {

@@ -1,6 +1,6 @@
 //! A model before it is loaded, of one file or of several stages.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::metadata::ModelMetadata;
 use super::signature::{Cache, Signature};
 use super::stages;
 use crate::adapter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure};
 use crate::files::FileRange;
 use crate::model::GraphOptions;
 use crate::onnx::{self, ValueInfo};
@@ -53,6 +53,20 @@ impl ExportedModel {
     pub fn require_data(&self) -> Result<()> {
         let checked = self.files.iter().map(|it| onnx::require_data(&it.path, &it.onnx));
         Error::collect(checked).map(drop)
+    }
+
+    /// What is no longer as the export left it, each as a phrase that says what to do.
+    pub fn changed_data(&self) -> Vec<String> {
+        let changed: BTreeSet<String> =
+            self.files.iter().flat_map(ModelFile::changed_data).collect();
+        changed.into_iter().collect()
+    }
+
+    /// Refuses files of weights that changed since the export.
+    pub fn require_unchanged(&self) -> Result<()> {
+        let changed = self.changed_data();
+        ensure!(changed.is_empty(), "`{}`: {}", self.path.display(), changed.join("; "));
+        Ok(())
     }
 
     /// Initializers with external data, of all stages.

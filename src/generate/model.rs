@@ -29,7 +29,7 @@ pub fn open(given: &[PathBuf]) -> Result<ExportedModel> {
         );
         errors.push(on_cpu(error));
     }
-    errors.extend(model.require_data().err());
+    errors.extend(model.require_data().and_then(|()| model.require_unchanged()).err());
     Error::all(errors)?;
     Ok(model)
 }

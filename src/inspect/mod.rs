@@ -24,7 +24,7 @@ pub use checkpoint::{CheckpointInspection, TargetSupport};
 pub use folder::{DTypeTotal, FolderFile, FolderInspection, OtherFiles};
 pub use model::{DataFile, ModelInspection};
 pub use onnx_adapter::OnnxAdapterInspection;
-pub use scan::{DamagedTensor, Scan, TensorName};
+pub use scan::{DamagedTensor, Scan, TensorName, ZeroTensor};
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};

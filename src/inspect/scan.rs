@@ -8,14 +8,17 @@ use crate::error::Result;
 use crate::progress::{Progress, Unit, phase};
 use crate::weights::{ElementKind, FileCache, Weight, examine};
 
-/// Infinite and NaN values in tensors, and tensors of zeros.
+/// More zero bytes in a row than trained values have: those of several rows.
+const HOLE: u64 = 64 << 10;
+
+/// Infinite and NaN values in tensors, and zeros that should not be.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Scan {
     pub bytes: u64,
     pub damaged: Vec<DamagedTensor>,
-    /// Tensors of which all bytes are zero, and should not be, as in an unfinished download.
-    pub zero: Vec<TensorName>,
+    /// Tensors of zeros, or with a hole, as in an unfinished download.
+    pub zero: Vec<ZeroTensor>,
 }
 
 /// The names of a tensor.
@@ -25,6 +28,18 @@ pub struct TensorName {
     pub tensor: String,
     /// Names in files, if they differ.
     pub stored_as: Vec<String>,
+}
+
+/// A tensor with zeros that should not be.
+#[derive(Clone, Debug, Serialize)]
+pub struct ZeroTensor {
+    /// Its names.
+    #[serde(flatten)]
+    pub name: TensorName,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Zero bytes in a row.
+    pub zero_bytes: u64,
 }
 
 /// A tensor with infinite or NaN values, or invalid MXFP4 scales.
@@ -55,8 +70,9 @@ pub fn scan<'w>(
         if found.non_finite > 0 {
             let (numbers, not_finite) = (weight.shape.iter().product(), found.non_finite);
             scan.damaged.push(DamagedTensor { name, numbers, not_finite });
-        } else if found.is_zero && !weight.may_be_zero() {
-            scan.zero.push(name);
+        } else if found.zero_run >= weight.bytes().min(HOLE) && !weight.may_be_zero() {
+            let (bytes, zero_bytes) = (weight.bytes(), found.zero_run);
+            scan.zero.push(ZeroTensor { name, bytes, zero_bytes });
         }
     }
     Ok(scan)

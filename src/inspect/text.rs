@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{
     CheckpointInspection, DTypeTotal, DamagedTensor, FileInspection, FolderFile, FolderInspection,
     Inspection, ListedFile, ListedTensor, ModelInspection, OtherFiles, Scan, Selection, TensorName,
-    Total,
+    Total, ZeroTensor,
 };
 use crate::checkpoint::{Config, IgnoredNames};
 use crate::display::{Table, listed, plural, size, with_thousands};
@@ -129,9 +129,14 @@ fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
         let name = shown(name);
         table.row("DAMAGED", format!("{name}: {wrong} of {all} values are infinite or NaN"));
     }
-    for name in zero {
+    for ZeroTensor { name, bytes, zero_bytes } in zero {
+        let which = if zero_bytes == bytes {
+            "all bytes".to_owned()
+        } else {
+            format!("{} of {} in a row", size(*zero_bytes), size(*bytes))
+        };
         let name = shown(name);
-        table.row("ZERO", format!("{name}: all bytes are 0, as in an unfinished download"));
+        table.row("ZERO", format!("{name}: {which} are 0, as in an unfinished download"));
     }
     if !zero.is_empty() {
         table.row("next", "download the files again, unless these zeros are intended");
@@ -142,7 +147,7 @@ fn scanned(table: &mut Table, Scan { bytes, damaged, zero }: &Scan) {
     };
     let zero = match zero.len() {
         0 => String::new(),
-        some => format!(", {} of zeros alone", plural(some, "tensor")),
+        some => format!(", zeros in {}", plural(some, "tensor")),
     };
     table.row("scanned", format!("{}: {result}{zero}", size(*bytes)));
 }

@@ -18,7 +18,6 @@ mod verifier;
 mod weights;
 mod windows;
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 pub use expert_use::ExpertUse;
@@ -39,7 +38,7 @@ pub use crate::runtime::Library;
 pub use crate::statistics::Estimate;
 
 use crate::error::{Error, Kind, Result, Setting, ensure};
-use crate::exported::{ExportedModel, InnerValue, ModelFile};
+use crate::exported::{ExportedModel, InnerValue};
 use crate::memory;
 use crate::progress::Progress;
 use crate::reference::ReferenceModel;
@@ -71,9 +70,7 @@ pub fn verify(request: &VerifyRequest, progress: &dyn Progress) -> Result<Report
     let comparison = Verifier { reference, session, residuals, tolerance, seconds }.run();
     let comparison = comparison.map_err(|error| to_scan(error, request))?;
 
-    let changed = model.files.iter().flat_map(ModelFile::changed_data);
-    let changed: BTreeSet<String> = changed.collect();
-    let mut changed_data = Vec::from_iter(changed);
+    let mut changed_data = model.changed_data();
     if changed_data.is_empty() && matches!(identity, Identity::Same | Identity::Converted(_)) {
         changed_data.extend(weights.changes());
     }

@@ -176,9 +176,12 @@ pub fn is_zero(weight: &Weight, files: &mut FileCache) -> Result<bool> {
 pub struct Examination {
     /// Elements that are infinite or NaN. A sink of -∞ is none: it takes no attention.
     pub non_finite: u64,
-    /// Whether all bytes are zero.
-    pub is_zero: bool,
+    /// The most zero bytes in a row, but for fewer than `ZERO_STEP`; all if all are zero.
+    pub zero_run: u64,
 }
+
+/// Bytes that are zero together, or count as none.
+const ZERO_STEP: usize = 32;
 
 /// Reads a weight that is not converted: a conversion looks at its own.
 pub fn examine(
@@ -186,10 +189,13 @@ pub fn examine(
     files: &mut FileCache,
     progress: &dyn Progress,
 ) -> Result<Examination> {
-    let mut found = Examination { non_finite: 0, is_zero: true };
+    let (mut found, mut run) = (Examination { non_finite: 0, zero_run: 0 }, 0);
     for_each_chunk(weight, files, progress, |_, bytes| {
         found.non_finite += count_in(weight, bytes);
-        found.is_zero &= bytes.iter().all(|byte| *byte == 0);
+        for step in bytes.chunks(ZERO_STEP) {
+            run = if step.iter().all(|byte| *byte == 0) { run + step.len() as u64 } else { 0 };
+            found.zero_run = found.zero_run.max(run);
+        }
         Ok(())
     })?;
     Ok(found)

@@ -4,8 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use gpt_oss_export::text::{ChatTemplate, Message};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
+use crate::layout_fixtures::edit_tensors;
 use crate::support::{
     Home, assert_contains, binary, cases, edit_json, fixture, read_json, resize, sentence, shell,
     words,
@@ -88,7 +90,14 @@ fn refuses_what_is_no_model_to_generate_with() {
         &["checkpoint/m.onnx", "--ids", "1", "--adapter", "a.onnx_adapter"],
         "`checkpoint/m.onnx` takes no adapters: export it with room for them; export with --adapter-as swappable",
     );
-    resize(&home.join("checkpoint/model.safetensors"), |length| length - 1);
+    // A trainer has saved again.
+    let weights = home.join("checkpoint/model.safetensors");
+    edit_tensors(&home.checkpoint(), |tensors| {
+        tensors.insert("model.layers.9.extra".into(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    let changed = "`checkpoint/m.onnx`: its data `model.safetensors`: it was changed since the export: restore it, or export again";
+    assert_refused(&home, &["checkpoint/m.onnx", "--ids", "1"], changed);
+    resize(&weights, |_| 1000);
     assert_refused(&home, &["checkpoint/m.onnx", "--ids", "1"], "cannot read its weights from");
 }
 

@@ -100,11 +100,12 @@ fn a_pattern_without_a_match_is_told() {
 
 /// The edit of a tensor's bytes, which tensor, and lines of the scan.
 #[test]
-fn scan_names_tensors_of_zeros_and_spares_sinks_of_minus_infinity() {
+fn scan_names_zeros_and_spares_sinks_of_minus_infinity() {
     type Fill = fn(&mut [u8]);
     let minus_infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0xff80_u16.to_le_bytes();
     let infinity: Fill = |bytes| bytes.as_chunks_mut().0[0] = 0x7f80_u16.to_le_bytes();
     let zero: Fill = |bytes| bytes.fill(0);
+    let hole: Fill = |bytes| bytes[3_200..73_600].fill(0);
     for (name, edit, is_damaged, lines) in [
         ("model.layers.1.self_attn.sinks", minus_infinity, false, "all values are finite\n"),
         (
@@ -129,7 +130,13 @@ fn scan_names_tensors_of_zeros_and_spares_sinks_of_minus_infinity() {
             "model.layers.2.mlp.experts.down_proj_blocks",
             zero,
             false,
-            "all values are finite, 1 tensor of zeros alone\n",
+            "all values are finite, zeros in 1 tensor\n",
+        ),
+        (
+            "model.layers.1.mlp.experts.gate_up_proj_blocks",
+            hole,
+            false,
+            "gate_up_proj_blocks): 70 kB of 98 kB in a row are 0, as in an unfinished download",
         ),
         ("model.layers.0.self_attn.q_proj.bias", zero, false, "all values are finite\n"),
     ] {

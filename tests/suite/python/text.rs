@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::environment::{onnxruntime, python};
@@ -168,6 +169,23 @@ fn a_fault_shows() {
     let by_layer: Vec<f64> =
         serde_json::from_value(found["models"][1]["error_by_layer"].clone()).unwrap();
     assert!(by_layer[1] < 1e-5 && by_layer[2] > 1e-3, "{by_layer:?}");
+}
+
+/// A model whose data is no longer that of the export is not measured.
+#[test]
+fn refuses_models_whose_data_changed() {
+    let home = Home::with("trained");
+    let (model, _) = home.export("checkpoint/model", &[]);
+    let original = home.join("original");
+    copy_folder(&home.checkpoint(), &original);
+    edit_tensors(&home.checkpoint(), |tensors| {
+        tensors.insert("model.layers.9.extra".into(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    let held_out = fixture("trained/held-out.txt");
+    let text_options = ["--text", text(&held_out), "--checkpoint", text(&original)];
+    let mut command = binary(&[&["evaluate", text(&model)], &text_options[..]].concat());
+    let refusal = sentence(command.env("ORT_DYLIB_PATH", onnxruntime()));
+    assert_contains(&refusal, "it was changed since the export: restore it, or export again");
 }
 
 /// One sentence each: what is wrong with a text or a tokenizer.
